@@ -1,0 +1,9 @@
+//! **lockd**: named locks that are held only by processes that are still there.
+//!
+//! The layers, from the inside out; each may use those before it as `ARCHITECTURE.md` says:
+//!
+//! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
+//! - [`protocol`]: pure functions between bytes and requests or replies.
+
+pub mod broker;
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! The `lockd` binary.
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Codecs.
+#![deny(clippy::disallowed_types, clippy::disallowed_methods)]
