@@ -1,14 +1,119 @@
-//! The broker.
+//! The locks of one process. No sockets, no bytes of any protocol, no logging, no threads of its own.
+//!
+//! - `table`: the rules of a lock, whole, as a pure state machine. Start reading here.
+//! - `lane`: the fast lane for names that only one session is concerned with.
+//! - `core`: the shell around both: mutexes, the clock, sessions, who is told what.
+//! - [`Session`]: one owner, calls that never block, an [`Observer`] that hears how waits end.
+//! - [`LocalSession`]: the same with calls that block, for threads of this process.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod clock;
+mod core;
+mod lane;
+mod limits;
+mod listing;
+mod local;
+#[cfg(test)]
+mod model;
 mod name;
-pub use name::{Key, LockName, Space};
+mod outcome;
+mod session;
+mod stats;
+pub(crate) mod sync;
+mod table;
+mod tokens;
 
-/// How a lock is held: alone, or together with other shared holders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mode {
-    /// One holder, nobody else.
-    Exclusive,
-    /// Any number of holders, none of them exclusive.
-    Shared,
+use std::ops::ControlFlow;
+
+use limits::LimitGauges;
+pub use limits::Limits;
+pub use listing::{ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
+pub use local::LocalSession;
+pub use name::{Key, LockName, Space};
+pub use outcome::{AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released};
+pub use session::{Observer, Session, SessionInfo, Wait};
+pub use stats::Stats;
+use sync::Arc;
+pub use table::Ticket;
+
+/// How many orphaned names a lane remembers. Names spread evenly, so the newest 65,536 in all are
+/// remembered for certain but for a chance too small to matter; and never more than twice as many.
+const MARKS_PER_LANE: usize = 2 * 65_536 / core::LANES;
+
+/// The locks of this process, and the sessions that hold them. Cheap to clone: clones are the same broker.
+///
+/// Lives until the last clone and the last session are gone.
+#[derive(Clone)]
+pub struct Broker {
+    inner: Arc<core::Inner>,
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
+impl Broker {
+    /// A broker with no locks, whose fencing tokens start from the clock.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { inner: Arc::new(core::Inner::new(limits, clock::wall_micros())) }
+    }
+
+    /// Opens a session for threads of this process; `owner` is what it is called in listings.
+    #[must_use]
+    pub fn open(&self, owner: Option<&str>) -> LocalSession {
+        LocalSession::open(&self.inner, owner)
+    }
+
+    /// Opens a session whose calls never block, for the peer at `address`; `observer` is told how its
+    /// waits end.
+    #[must_use]
+    pub fn attach(&self, address: &str, observer: Arc<dyn Observer>) -> Session {
+        self.inner.open(|_| address.to_owned(), observer)
+    }
+
+    /// A page of the locks held or waited for, in the order of their names. Costs a look at every name
+    /// there is, but holds nobody up for long.
+    #[must_use]
+    pub fn page(&self, query: &PageQuery) -> Page {
+        self.inner.page(query)
+    }
+
+    /// Shows every lock that is held or waited for to `each`, in no order, until it breaks off.
+    pub fn walk<B>(&self, each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
+        self.inner.walk(each)
+    }
+
+    /// One lock; `None` if nobody holds it or waits for it.
+    #[must_use]
+    pub fn look_at(&self, space: Space, name: &[u8]) -> Option<ListedLock> {
+        let key = self.inner.key(space, name);
+        self.inner.look_at(&key.to_owned())
+    }
+
+    /// What there is now and what has been done since the start.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    /// Sets other limits. What exceeds them already stays.
+    pub fn set_limits(&self, limits: Limits) {
+        self.inner.limits.set(limits);
+    }
+
+    /// Grants nothing any more, for good: waits end with [`Outcome::Stopping`], acquires are refused.
+    /// Locks that are held stay so until they are released or their sessions end.
+    pub fn shut(&self) {
+        self.inner.shut();
+    }
+
+    /// Whether the broker has failed: a bug has left its state in doubt, and it refuses every call
+    /// rather than guess. A server must stop then; a new broker starts with no locks.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.inner.is_broken()
+    }
 }

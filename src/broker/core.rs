@@ -1,0 +1,529 @@
+//! The shell around the rules: lanes and the table behind their mutexes, the sessions, and who is told
+//! what. Takes locks, reads the clock, calls observers; decides nothing.
+//!
+//! Locks, in the order in which they may be taken: the table's, then one lane's, then the sessions'.
+//! Never two lanes, never the table from within a lane. Observers are told of decisions under the
+//! table's lock, and deliver after it is let go.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
+
+use slab::Slab;
+
+use super::clock;
+use super::lane::{Fast, FastRelease, KeyRef, Lane};
+use super::name::{Key, LockName, Space};
+use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
+use super::session::{Observer, SessionInfo, Wait};
+use super::stats::Stats;
+use super::sync::{Arc, AtomicU8, AtomicU64, AtomicUsize, Mutex, RwLock};
+use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
+use super::tokens::Tokens;
+use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
+
+/// How many parts the names are spread over. More than cores, so that two threads rarely meet, and so
+/// that a part is small: what holds one up (growing its table, above all) is over soon.
+pub(super) const LANES: usize = 64;
+
+/// How many locks of a vanished session are freed in one go, while others wait for the mutex.
+const END_AT_ONCE: usize = 256;
+
+const OPEN: u8 = 0;
+/// Shut: nothing is granted any more.
+const SHUT: u8 = 1;
+/// A panic has left a lane or the table in an unknown state. Nothing is believed any more.
+const BROKEN: u8 = 2;
+
+/// On whose behalf the broker is asked, and so what forbids it.
+#[derive(Clone, Copy)]
+pub(super) enum Asker<'a> {
+    /// Nobody's: the broker's own housekeeping, and looking.
+    Broker,
+    /// A session that has not ended.
+    Releasing(&'a SessionInfo),
+    /// The same, while the broker still grants.
+    Acquiring(&'a SessionInfo),
+}
+
+/// Why a call is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The session has ended.
+    Ended,
+    /// The broker has been shut.
+    Shut,
+    /// The broker has failed and is believed no more.
+    Broken,
+}
+
+impl Closed {
+    fn text(self) -> String {
+        let text = match self {
+            Self::Ended => "it was closed",
+            Self::Shut => "the server is stopping",
+            Self::Broken => "the broker has failed",
+        };
+        text.to_owned()
+    }
+}
+
+impl From<Closed> for AcquireError {
+    fn from(closed: Closed) -> Self {
+        match closed {
+            Closed::Shut => Self::Refused(closed.text()),
+            Closed::Ended | Closed::Broken => Self::Lost(closed.text()),
+        }
+    }
+}
+
+impl From<Closed> for ReleaseError {
+    fn from(closed: Closed) -> Self {
+        Self::Lost(closed.text())
+    }
+}
+
+/// Aligned so that two lanes never share a cache line, nor the pair of lines a CPU fetches together.
+#[repr(align(128))]
+pub(super) struct LaneCell {
+    pub(super) lane: Mutex<Lane>,
+    /// The number of locks in the lane, for the limit on all of them: read without the mutex.
+    pub(super) held: AtomicUsize,
+}
+
+/// The table and whom its decisions concern.
+pub(super) struct Desk {
+    pub(super) table: Table,
+    seats: Vec<Option<Seat>>,
+    // Kept for their capacity.
+    decided: Vec<Decision>,
+    idle: Vec<Idle>,
+}
+
+#[derive(Clone)]
+struct Seat {
+    info: Arc<SessionInfo>,
+    observer: Arc<dyn Observer>,
+}
+
+pub(super) struct Inner {
+    hasher: RandomState,
+    pub(super) lanes: Box<[LaneCell]>,
+    pub(super) desk: Mutex<Desk>,
+    /// The number of locks in the table.
+    pub(super) desk_held: AtomicUsize,
+    pub(super) sessions: RwLock<Slab<Arc<SessionInfo>>>,
+    session_ids: AtomicU64,
+    tokens: Tokens,
+    pub(super) limits: LimitGauges,
+    state: AtomicU8,
+}
+
+/// Marks the broker as broken if dropped while armed, that is if the code it watches over panics.
+struct Sentinel<'a> {
+    state: &'a AtomicU8,
+    armed: bool,
+}
+
+impl Drop for Sentinel<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.state.store(BROKEN, Release);
+        }
+    }
+}
+
+impl Inner {
+    pub(super) fn new(limits: Limits, first_token: u64) -> Self {
+        let cell = || LaneCell { lane: Mutex::new(Lane::new(MARKS_PER_LANE)), held: AtomicUsize::new(0) };
+        let desk = Desk { table: Table::default(), seats: Vec::new(), decided: Vec::new(), idle: Vec::new() };
+        Self {
+            hasher: RandomState::new(),
+            lanes: std::iter::repeat_with(cell).take(LANES).collect(),
+            desk: Mutex::new(desk),
+            desk_held: AtomicUsize::new(0),
+            sessions: RwLock::new(Slab::new()),
+            session_ids: AtomicU64::new(1),
+            tokens: Tokens::starting_at(first_token),
+            limits: LimitGauges::new(limits),
+            state: AtomicU8::new(OPEN),
+        }
+    }
+
+    #[expect(clippy::expect_used, reason = "four billion sessions at once would need terabytes")]
+    pub(super) fn open(
+        self: &Arc<Self>,
+        address: impl FnOnce(u64) -> String,
+        observer: Arc<dyn Observer>,
+    ) -> Session {
+        let id = self.session_ids.fetch_add(1, Relaxed);
+        let mut sessions = self.sessions.write();
+        let vacant = sessions.vacant_entry();
+        let slot = Slot::try_from(vacant.key()).expect("fewer than 2^32 sessions");
+        let info = Arc::new(SessionInfo::new(id, slot, address(id)));
+        vacant.insert(info.clone());
+        drop(sessions);
+        let mut desk = self.desk.lock();
+        let at = slot as usize;
+        if at >= desk.seats.len() {
+            desk.seats.resize(at + 1, None);
+        }
+        desk.seats[at] = Some(Seat { info: info.clone(), observer });
+        drop(desk);
+        Session { broker: self.clone(), info }
+    }
+
+    pub(super) fn key<'a>(&self, space: Space, name: &'a [u8]) -> KeyRef<'a> {
+        KeyRef { space, name, hash: self.hasher.hash_one((space, name)) }
+    }
+
+    fn lane_of(&self, hash: u64) -> &LaneCell {
+        // The hash table inside takes the lowest and the seven highest bits.
+        &self.lanes[(hash >> 32) as usize % LANES]
+    }
+
+    /// Whether `asker` may do what it is about to do. Means something only with the lane or the table
+    /// locked that is about to change.
+    fn gate(&self, asker: Asker<'_>) -> Result<(), Closed> {
+        match (self.state.load(Acquire), asker) {
+            (BROKEN, _) => Err(Closed::Broken),
+            (_, Asker::Acquiring(info) | Asker::Releasing(info)) if info.ended.load(Acquire) => {
+                Err(Closed::Ended)
+            }
+            (SHUT, Asker::Acquiring(_)) => Err(Closed::Shut),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs `work` on the lane of `hash`.
+    pub(super) fn in_lane<R>(
+        &self,
+        hash: u64,
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Lane) -> R,
+    ) -> Result<R, Closed> {
+        self.in_cell(self.lane_of(hash), asker, work)
+    }
+
+    pub(super) fn in_cell<R>(
+        &self,
+        cell: &LaneCell,
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Lane) -> R,
+    ) -> Result<R, Closed> {
+        let mut lane = cell.lane.lock();
+        self.gate(asker)?;
+        let mut sentinel = Sentinel { state: &self.state, armed: true };
+        let result = work(&mut lane);
+        cell.held.store(lane.held_in_all(), Relaxed);
+        sentinel.armed = false;
+        Ok(result)
+    }
+
+    /// Runs `work` on the table after it has adopted `keys`; then gives back to the lanes what it is
+    /// done with, and tells observers.
+    pub(super) fn at_desk<R>(
+        &self,
+        keys: &[HashedKey],
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, Closed> {
+        let mut guard = self.desk.lock();
+        self.gate(asker)?;
+        let mut sentinel = Sentinel { state: &self.state, armed: true };
+        let desk = &mut *guard;
+        for key in keys {
+            if let Some((hold, orphaned)) =
+                self.in_lane(key.hash, Asker::Broker, |lane| lane.defer(key.as_ref()))?
+            {
+                desk.table.adopt(key, hold, orphaned);
+            }
+        }
+        let limits = self.limits.get();
+        let mut step = Step {
+            now: clock::now(),
+            tokens: &self.tokens,
+            limits: &limits,
+            decided: &mut desk.decided,
+            idle: &mut desk.idle,
+        };
+        let result = work(&mut desk.table, &mut step);
+        for Idle { key, orphaned } in desk.idle.drain(..) {
+            self.in_lane(key.hash, Asker::Broker, |lane| lane.take_back(key.as_ref(), orphaned))?;
+        }
+        self.desk_held.store(desk.table.holds(), Relaxed);
+        let concerned = desk.tell();
+        sentinel.armed = false;
+        drop(guard);
+        for observer in concerned {
+            observer.deliver();
+        }
+        Ok(result)
+    }
+
+    pub(super) fn try_acquire(
+        &self,
+        info: &SessionInfo,
+        space: Space,
+        name: &[u8],
+        mode: Mode,
+    ) -> Result<Attempt, AcquireError> {
+        let key = self.key(space, name);
+        self.check_names([name])?;
+        self.check_room(info, 1, self.lane_of(key.hash))?;
+        let now = clock::now_coarse();
+        let token = || self.tokens.next();
+        let asker = Asker::Acquiring(info);
+        match self.in_lane(key.hash, asker, |lane| lane.acquire(key, info.slot, mode, now, token))? {
+            Fast::Granted(grant) => {
+                info.held.fetch_add(1, Relaxed);
+                Ok(Attempt::Granted(grant))
+            }
+            Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            Fast::Busy => Ok(Attempt::Busy),
+            Fast::Defer => self.acquire_at_desk(info, &[(key.to_owned(), mode)], None),
+        }
+    }
+
+    pub(super) fn acquire(
+        &self,
+        info: &SessionInfo,
+        wants: &[(Key, Mode)],
+        wait: Option<Wait>,
+    ) -> Result<Attempt, AcquireError> {
+        if let [(key, mode)] = wants {
+            let attempt = self.try_acquire(info, key.space, key.name.as_bytes(), *mode)?;
+            if wait.is_none() || attempt != Attempt::Busy {
+                return Ok(attempt);
+            }
+        }
+        self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
+        check_distinct(wants)?;
+        self.check_room(info, wants.len(), &self.lanes[0])?;
+        let hashed = |(key, mode): &(Key, Mode)| {
+            let hash = self.key(key.space, key.name.as_bytes()).hash;
+            (HashedKey { key: key.clone(), hash }, *mode)
+        };
+        let wants: Vec<_> = wants.iter().map(hashed).collect();
+        self.acquire_at_desk(info, &wants, wait)
+    }
+
+    fn acquire_at_desk(
+        &self,
+        info: &SessionInfo,
+        wants: &[(HashedKey, Mode)],
+        wait: Option<Wait>,
+    ) -> Result<Attempt, AcquireError> {
+        let keys: Vec<HashedKey> = wants.iter().map(|(key, _)| key.clone()).collect();
+        let answer = self.at_desk(&keys, Asker::Acquiring(info), |table, step| {
+            let patience = wait.map(|wait| patience(step, wait));
+            table.acquire(step, info.slot, wants, patience)
+        })?;
+        if let Answer::Granted(_) = answer {
+            info.held.fetch_add(wants.len(), Relaxed);
+        }
+        self.explain(answer)
+    }
+
+    pub(super) fn convert(
+        &self,
+        info: &SessionInfo,
+        space: Space,
+        name: &[u8],
+        mode: Mode,
+        wait: Option<Wait>,
+    ) -> Result<Attempt, AcquireError> {
+        self.check_names([name])?;
+        let keys = [self.key(space, name).to_owned()];
+        let answer = self.at_desk(&keys, Asker::Acquiring(info), |table, step| {
+            let patience = wait.map(|wait| patience(step, wait));
+            table.convert(step, info.slot, &keys[0], mode, patience)
+        })?;
+        self.explain(answer)
+    }
+
+    pub(super) fn release(
+        &self,
+        info: &SessionInfo,
+        space: Space,
+        name: &[u8],
+    ) -> Result<Released, ReleaseError> {
+        let key = self.key(space, name);
+        let asker = Asker::Releasing(info);
+        let released = match self.in_lane(key.hash, asker, |lane| lane.release(key, info.slot))? {
+            FastRelease::Released => Released::Hold,
+            FastRelease::NotHeld => return Err(ReleaseError::NotHeld),
+            FastRelease::Defer => {
+                // Should the name have left the table by now, then this session did not hold it.
+                let key = key.to_owned();
+                self.at_desk(&[], asker, |table, step| table.release(step, info.slot, &key))?
+                    .ok_or(ReleaseError::NotHeld)?
+            }
+        };
+        if released == Released::Hold {
+            info.held.fetch_sub(1, Relaxed);
+        }
+        Ok(released)
+    }
+
+    pub(super) fn cancel(&self, info: &SessionInfo, ticket: Ticket) -> bool {
+        let cancel = |table: &mut Table, step: &mut Step<'_>| table.cancel(step, info.slot, ticket);
+        self.at_desk(&[], Asker::Releasing(info), cancel).unwrap_or(false)
+    }
+
+    pub(super) fn expire(&self, info: &SessionInfo) -> Option<Duration> {
+        let expire =
+            |table: &mut Table, step: &mut Step<'_>| Some(table.expire(step, info.slot)?.since(step.now));
+        self.at_desk(&[], Asker::Releasing(info), expire).ok().flatten()
+    }
+
+    pub(super) fn inspect(
+        &self,
+        info: &SessionInfo,
+        space: Space,
+        name: &[u8],
+    ) -> Result<Inspection, Closed> {
+        let key = self.key(space, name);
+        let asker = Asker::Releasing(info);
+        if let Some(seen) = self.in_lane(key.hash, asker, |lane| lane.view(key).inspect(info.slot))? {
+            return Ok(seen);
+        }
+        // Between the lane and the table the name may have become free: then that is the answer.
+        let key = key.to_owned();
+        let seen = self.at_desk(&[], asker, |table, _| table.inspect(info.slot, &key))?;
+        Ok(seen.unwrap_or_default())
+    }
+
+    pub(super) fn end_session(&self, info: &SessionInfo) {
+        if info.ended.swap(true, Release) {
+            return;
+        }
+        let slot = info.slot;
+        // Every call looks at `ended` with the lane or the table locked: whatever another thread of
+        // this session got before is found below, and nothing can come after. First the waits, so that
+        // nothing more is granted; then the lanes, from which names only go to the table; so when the
+        // table has been emptied last, there is nothing left anywhere.
+        self.end_waits(slot, Outcome::Lost);
+        for cell in &self.lanes {
+            let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
+            while self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE) {}
+        }
+        let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
+        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
+        // Only now may another session have the slot.
+        if let Some(seat) = self.desk.lock().seats.get_mut(slot as usize) {
+            *seat = None;
+        }
+        self.sessions.write().try_remove(slot as usize);
+    }
+
+    fn end_waits(&self, slot: Slot, why: Outcome) {
+        let some = |table: &mut Table, step: &mut Step<'_>| table.end_waits(step, slot, why, END_AT_ONCE);
+        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
+    }
+
+    /// Grants nothing any more, and ends every wait with [`Outcome::Stopping`].
+    pub(super) fn shut(&self) {
+        if self.state.compare_exchange(OPEN, SHUT, Release, Relaxed).is_ok() {
+            let slots: Vec<Slot> = self.sessions.read().iter().map(|(_, info)| info.slot).collect();
+            for slot in slots {
+                self.end_waits(slot, Outcome::Stopping);
+            }
+        }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.state.load(Acquire) == BROKEN
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = Stats { sessions: self.sessions.read().len(), ..Stats::default() };
+        for cell in &self.lanes {
+            if let Ok(counts) = self.in_cell(cell, Asker::Broker, |lane| lane.counts()) {
+                stats.add_lane(counts);
+            }
+        }
+        stats.add_table(&self.desk.lock().table);
+        stats
+    }
+
+    fn check_names<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> Result<(), AcquireError> {
+        let longest = self.limits.name_bytes_max();
+        if names.into_iter().any(|name| name.len() > longest) {
+            return Err(AcquireError::Invalid(format!("a name is longer than {longest} bytes")));
+        }
+        Ok(())
+    }
+
+    /// Whether the limits leave room for so many more locks. May miss what other threads are just
+    /// doing, so that a limit can be overshot by as many locks as there are threads.
+    fn check_room(&self, info: &SessionInfo, wanted: usize, cell: &LaneCell) -> Result<(), AcquireError> {
+        let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
+        if info.held.load(Relaxed).saturating_add(wanted) > self.limits.locks_per_session_max() {
+            return refused("this session holds as many locks as it may");
+        }
+        let most = self.limits.locks_max();
+        let in_table = self.desk_held.load(Relaxed);
+        // Names are spread evenly, so with many of them one lane tells about all: adding up is for
+        // limits that are low or near.
+        let fair_share = most.saturating_sub(in_table) / LANES;
+        if fair_share > 10_000 && cell.held.load(Relaxed) < fair_share / 2 {
+            return Ok(());
+        }
+        let in_lanes: usize = self.lanes.iter().map(|cell| cell.held.load(Relaxed)).sum();
+        if in_lanes.saturating_add(in_table).saturating_add(wanted) > most {
+            return refused("as many locks are held as may be");
+        }
+        Ok(())
+    }
+
+    fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {
+        match answer {
+            Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
+            Answer::Busy => Ok(Attempt::Busy),
+            Answer::Queued => Ok(Attempt::Queued),
+            Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
+            Answer::NotHeld => Err(AcquireError::NotHeld),
+            Answer::TooManyWaits => {
+                Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
+            }
+            Answer::Deadlock(circle) => {
+                let sessions = self.sessions.read();
+                let label = |&slot: &Slot| sessions.get(slot as usize).map(|info| info.label());
+                Err(AcquireError::Deadlock(circle.iter().filter_map(label).collect()))
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Tells observers what has been decided; returns those who now have something to deliver.
+    fn tell(&mut self) -> Vec<Arc<dyn Observer>> {
+        let mut concerned: Vec<Arc<dyn Observer>> = Vec::new();
+        for Decision { slot, ticket, outcome, acquired } in self.decided.drain(..) {
+            let Some(Some(seat)) = self.seats.get(slot as usize) else { continue };
+            seat.info.held.fetch_add(acquired, Relaxed);
+            seat.observer.decided(ticket, outcome);
+            if !concerned.last().is_some_and(|last| Arc::ptr_eq(last, &seat.observer)) {
+                concerned.push(seat.observer.clone());
+            }
+        }
+        concerned
+    }
+}
+
+fn patience(step: &Step<'_>, wait: Wait) -> Patience {
+    Patience { ticket: wait.ticket, deadline: wait.limit.map(|limit| step.now.after(limit)) }
+}
+
+fn check_distinct(wants: &[(Key, Mode)]) -> Result<(), AcquireError> {
+    let invalid = |text: &str| Err(AcquireError::Invalid(text.to_owned()));
+    let mut names: Vec<(Space, &LockName)> = wants.iter().map(|(key, _)| (key.space, &key.name)).collect();
+    names.sort_unstable();
+    match names.windows(2).any(|pair| pair[0] == pair[1]) {
+        _ if names.is_empty() => invalid("no name is given"),
+        true => invalid("the same name is given twice"),
+        false => Ok(()),
+    }
+}

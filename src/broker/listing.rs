@@ -1,0 +1,217 @@
+//! Listing locks, in pages: never more than a bounded number of names or holders are looked at while
+//! anybody else has to wait. A listing is therefore no snapshot: a lock that comes or goes while it
+//! is made may or may not be in it; one that stays throughout is, once.
+
+use std::collections::BinaryHeap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::clock::{self, Stamp};
+use super::core::{Asker, Inner};
+use super::lane::{Lane, LaneView};
+use super::name::{Key, LockName, Space};
+use super::outcome::Mode;
+use super::session::SessionInfo;
+use super::sync::Arc;
+use super::table::{HashedKey, Slot};
+
+/// How many names, holders or waiters are looked at in one go.
+const AT_ONCE: usize = 512;
+
+/// A lock that is held or waited for.
+#[derive(Clone, Debug)]
+pub struct ListedLock {
+    /// Its space and name.
+    pub key: Key,
+    /// How it is held; `None` if it was free when looked at.
+    pub mode: Option<Mode>,
+    /// The last exclusive holder vanished without releasing.
+    pub orphaned: bool,
+    /// Who holds it.
+    pub holders: Vec<ListedHolder>,
+    /// Who waits for it, in the order in which they will be served.
+    pub waiters: Vec<ListedWaiter>,
+}
+
+/// One holder of a lock.
+#[derive(Clone, Debug)]
+pub struct ListedHolder {
+    /// Who it is.
+    pub session: Arc<SessionInfo>,
+    /// The token of its grant.
+    pub token: u64,
+    /// For how long it has held the lock, to some milliseconds.
+    pub held_for: Duration,
+}
+
+/// One waiter for a lock.
+#[derive(Clone, Debug)]
+pub struct ListedWaiter {
+    /// Who it is.
+    pub session: Arc<SessionInfo>,
+    /// The mode it asks for.
+    pub mode: Mode,
+    /// For how long it has waited, to some milliseconds.
+    pub waiting_for: Duration,
+}
+
+/// One page of locks.
+#[derive(Clone, Debug, Default)]
+pub struct Page {
+    /// In the order of their names.
+    pub locks: Vec<ListedLock>,
+    /// Whether there are more behind the last one.
+    pub more: bool,
+}
+
+/// Which locks a page is to show.
+#[derive(Clone, Debug)]
+pub struct PageQuery {
+    /// The table of names.
+    pub space: Space,
+    /// Only names that begin so.
+    pub prefix: LockName,
+    /// Only names behind this one, by the order of their bytes.
+    pub after: Option<LockName>,
+    /// How many, at most.
+    pub limit: usize,
+}
+
+impl Inner {
+    /// A page of locks in the order of their names. Looks at every name there is, since names are
+    /// not kept in order.
+    pub(super) fn page(&self, query: &PageQuery) -> Page {
+        let mut first: BinaryHeap<LockName> = BinaryHeap::new();
+        let mut more = false;
+        self.scan_names(|key| {
+            let name = &key.key.name;
+            let is_asked_for = key.key.space == query.space
+                && name.as_bytes().starts_with(query.prefix.as_bytes())
+                && query.after.as_ref().is_none_or(|after| name > after);
+            let is_near = first.len() < query.limit || first.peek().is_some_and(|last| name < last);
+            more |= is_asked_for && first.len() >= query.limit;
+            if is_asked_for && is_near {
+                first.push(name.clone());
+                if first.len() > query.limit {
+                    first.pop();
+                }
+            }
+        });
+        let found = first.into_sorted_vec();
+        let look = |name: LockName| {
+            let hash = self.key(query.space, name.as_bytes()).hash;
+            self.look_at(&HashedKey { key: Key { space: query.space, name }, hash })
+        };
+        Page { locks: found.into_iter().filter_map(look).collect(), more }
+    }
+
+    /// Shows every lock to `each`, in no order, until it breaks off.
+    pub(super) fn walk<B>(&self, mut each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
+        let mut batch = Vec::new();
+        for cell in &self.lanes {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let scan = |lane: &mut Lane| {
+                    lane.scan(start, AT_ONCE, |key, view| {
+                        batch.push((key.clone(), self.listed_one(key, view)))
+                    })
+                };
+                from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
+                for (key, listed) in batch.drain(..) {
+                    let Some(lock) = listed.or_else(|| self.look_at(&key)) else { continue };
+                    if let ControlFlow::Break(done) = each(lock) {
+                        return Some(done);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn scan_names(&self, mut each: impl FnMut(&HashedKey)) {
+        for cell in &self.lanes {
+            let mut from = Some(0);
+            while let Some(start) = from {
+                let scan = |lane: &mut Lane| lane.scan(start, AT_ONCE, |key, _| each(key));
+                from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
+            }
+        }
+    }
+
+    /// The lock as it stands; `None` if nobody is concerned with it any more.
+    pub(super) fn look_at(&self, key: &HashedKey) -> Option<ListedLock> {
+        let look = |lane: &mut Lane| match lane.view(key.as_ref()) {
+            LaneView::Nobody { .. } => ControlFlow::Break(None),
+            LaneView::Deferred => ControlFlow::Continue(()),
+            view => ControlFlow::Break(self.listed_one(key, view)),
+        };
+        match self.in_lane(key.hash, Asker::Broker, look).ok()? {
+            ControlFlow::Break(found) => found,
+            ControlFlow::Continue(()) => self.look_at_desk(key),
+        }
+    }
+
+    /// Must be called with the lane locked, so that the holder's slot is still the holder's.
+    fn listed_one(&self, key: &HashedKey, view: LaneView) -> Option<ListedLock> {
+        let LaneView::One { slot, mode, hold, orphaned } = view else { return None };
+        let holder = ListedHolder {
+            session: self.session_at(slot)?,
+            token: hold.token,
+            held_for: clock::now_coarse().since(hold.since),
+        };
+        let key = key.key.clone();
+        Some(ListedLock { key, mode: Some(mode), orphaned, holders: vec![holder], waiters: Vec::new() })
+    }
+
+    fn look_at_desk(&self, key: &HashedKey) -> Option<ListedLock> {
+        let now = clock::now_coarse();
+        let seen = self.at_desk(&[], Asker::Broker, |table, _| table.inspect(Slot::MAX, key)).ok()??;
+        let mut lock = ListedLock {
+            key: key.key.clone(),
+            mode: seen.mode,
+            orphaned: seen.orphaned,
+            holders: Vec::new(),
+            waiters: Vec::new(),
+        };
+        let mut after = None;
+        loop {
+            let more = self.at_desk(&[], Asker::Broker, |table, _| {
+                let holders = table.holders_after(key, after, AT_ONCE);
+                after = holders.last().map(|last| last.slot);
+                lock.holders.extend(holders.iter().filter_map(|holder| {
+                    let session = self.session_at(holder.slot)?;
+                    let held_for = now.since(holder.hold.since);
+                    Some(ListedHolder { session, token: holder.hold.token, held_for })
+                }));
+                holders.len() == AT_ONCE
+            });
+            if more != Ok(true) {
+                break;
+            }
+        }
+        self.list_waiters(key, now, &mut lock.waiters);
+        Some(lock)
+    }
+
+    fn list_waiters(&self, key: &HashedKey, now: Stamp, into: &mut Vec<ListedWaiter>) {
+        let mut after = None;
+        loop {
+            let more = self.at_desk(&[], Asker::Broker, |table, _| {
+                let waiters = table.waiters_after(key, after, AT_ONCE);
+                after = waiters.last().map(|last| last.place);
+                into.extend(waiters.iter().filter_map(|waiter| {
+                    let session = self.session_at(waiter.slot)?;
+                    Some(ListedWaiter { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
+                }));
+                waiters.len() == AT_ONCE
+            });
+            if more != Ok(true) {
+                break;
+            }
+        }
+    }
+
+    fn session_at(&self, slot: Slot) -> Option<Arc<SessionInfo>> {
+        self.sessions.read().get(slot as usize).cloned()
+    }
+}

@@ -1,0 +1,239 @@
+//! A session of this process whose calls block: the thread that asks waits until it is answered. The
+//! same calls as a session on a server ([`crate::client::Session`]) has.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::clock::{self, Stamp};
+use super::name::{Key, LockName, Space};
+use super::outcome::{AcquireError, Attempt, Grant, Inspection, Mode, Outcome, ReleaseError, Released};
+use super::session::{Observer, Session, SessionInfo, Wait};
+use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering};
+use super::table::Ticket;
+
+/// One owner of locks in this process.
+///
+/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
+/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
+/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
+///
+/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks
+/// are freed.
+pub struct LocalSession {
+    session: Session,
+    waits: Arc<Waits>,
+    tickets: AtomicU64,
+    /// The places taken by [`enqueue`](Self::enqueue) that nobody has collected yet.
+    queued: Mutex<HashMap<LockName, Ticket>>,
+}
+
+/// The waits somebody is to hear of, and how they ended.
+#[derive(Default)]
+struct Waits {
+    outcomes: Mutex<HashMap<Ticket, Option<Outcome>>>,
+    changed: Condvar,
+}
+
+impl Observer for Waits {
+    fn decided(&self, ticket: Ticket, outcome: Outcome) {
+        if let Some(entry) = self.outcomes.lock().get_mut(&ticket) {
+            *entry = Some(outcome);
+        }
+    }
+
+    fn deliver(&self) {
+        self.changed.notify_all();
+    }
+}
+
+impl LocalSession {
+    pub(super) fn open(broker: &Arc<super::core::Inner>, owner: Option<&str>) -> Self {
+        let waits = Arc::new(Waits::default());
+        let session = broker.open(|id| format!("local:{id}"), waits.clone());
+        session.info().set_name(owner.map(str::as_bytes));
+        Self { session, waits, tickets: AtomicU64::new(0), queued: Mutex::default() }
+    }
+
+    /// Who this session is to others.
+    #[must_use]
+    pub fn info(&self) -> &Arc<SessionInfo> {
+        self.session.info()
+    }
+
+    /// Acquires the lock, waiting for up to `limit`, first come, first served.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
+    pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        match self.session.try_acquire(Space::Main, name, mode)? {
+            Attempt::Granted(grant) => Ok(grant),
+            _ if limit == Some(Duration::ZERO) => Err(AcquireError::TimedOut),
+            _ => self.acquire_all(&[(LockName::new(name), mode)], limit),
+        }
+    }
+
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
+    /// Holds nothing while it waits. All of them get the same token.
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn acquire_all(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+    ) -> Result<Grant, AcquireError> {
+        let wants: Vec<(Key, Mode)> =
+            wants.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
+        self.blocking(limit, |wait| self.session.acquire(&wants, wait))
+    }
+
+    /// Changes the mode of a held lock without letting it go. To shared that never waits; to exclusive it
+    /// waits for up to `limit` for the other holders to go, and the grant carries a new token.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait))
+    }
+
+    /// Gives up the lock, or the place that [`enqueue`](Self::enqueue) took.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
+        let queued = self.queued.lock().remove(&LockName::new(name));
+        if let Some(ticket) = queued {
+            self.waits.outcomes.lock().remove(&ticket);
+        }
+        self.session.release(Space::Main, name)
+    }
+
+    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
+    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        let ticket = self.expect_outcome();
+        let wait = Wait { ticket, limit: None };
+        let attempt = self.session.acquire(&[(Key::main(name), mode)], Some(wait));
+        if attempt == Ok(Attempt::Queued) {
+            self.queued.lock().insert(LockName::new(name), ticket);
+        } else {
+            self.waits.outcomes.lock().remove(&ticket);
+        }
+        attempt
+    }
+
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        let name = LockName::new(name);
+        let Some(ticket) = self.queued.lock().get(&name).copied() else { return Err(AcquireError::NotHeld) };
+        let deadline = limit.map(|limit| clock::now().after(limit));
+        let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
+        self.queued.lock().remove(&name);
+        granted(outcome)
+    }
+
+    /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
+    /// stands.
+    pub fn cancel(&self) {
+        let waiting = |(&ticket, outcome): (&Ticket, &Option<Outcome>)| outcome.is_none().then_some(ticket);
+        let tickets: Vec<Ticket> = self.waits.outcomes.lock().iter().filter_map(waiting).collect();
+        for ticket in tickets {
+            self.session.cancel(ticket);
+        }
+    }
+
+    /// The lock as it stands now.
+    #[must_use]
+    pub fn inspect(&self, name: &[u8]) -> Inspection {
+        self.session.inspect(Space::Main, name)
+    }
+
+    /// Whether the session stands: it has not been closed, and the broker has not failed.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.session.stands()
+    }
+
+    /// Ends the session and frees its locks. A call that waits in another thread ends with `Lost`.
+    pub fn close(&self) {
+        self.session.end();
+    }
+
+    fn blocking(
+        &self,
+        limit: Option<Duration>,
+        attempt: impl FnOnce(Option<Wait>) -> Result<Attempt, AcquireError>,
+    ) -> Result<Grant, AcquireError> {
+        if limit == Some(Duration::ZERO) {
+            return match attempt(None)? {
+                Attempt::Granted(grant) => Ok(grant),
+                Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+            };
+        }
+        let ticket = self.expect_outcome();
+        let attempt = attempt(Some(Wait { ticket, limit }));
+        if attempt == Ok(Attempt::Queued) {
+            return granted(self.outcome(ticket, limit));
+        }
+        self.waits.outcomes.lock().remove(&ticket);
+        match attempt? {
+            Attempt::Granted(grant) => Ok(grant),
+            Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+        }
+    }
+
+    fn expect_outcome(&self) -> Ticket {
+        let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
+        self.waits.outcomes.lock().insert(ticket, None);
+        ticket
+    }
+
+    /// Waits until the broker has decided, which it does in time: this thread tells it when the limit
+    /// has come.
+    fn outcome(&self, ticket: Ticket, limit: Option<Duration>) -> Outcome {
+        let mut sleep = limit;
+        loop {
+            let until = sleep.map(|sleep| clock::now().after(sleep));
+            if let Some(outcome) = self.outcome_by(ticket, until) {
+                return outcome;
+            }
+            sleep = self.session.expire();
+        }
+    }
+
+    /// The outcome, if it comes by `deadline`.
+    fn outcome_by(&self, ticket: Ticket, deadline: Option<Stamp>) -> Option<Outcome> {
+        let mut outcomes = self.waits.outcomes.lock();
+        loop {
+            match outcomes.get(&ticket) {
+                Some(None) => {}
+                Some(Some(_)) => return outcomes.remove(&ticket).flatten(),
+                // Another thread has released the place meanwhile.
+                None => return Some(Outcome::Cancelled),
+            }
+            match deadline.map(|deadline| deadline.since(clock::now())) {
+                None => self.waits.changed.wait(&mut outcomes),
+                Some(Duration::ZERO) => return None,
+                Some(rest) => {
+                    self.waits.changed.wait_for(&mut outcomes, rest);
+                }
+            }
+        }
+    }
+}
+
+fn granted(outcome: Outcome) -> Result<Grant, AcquireError> {
+    match outcome {
+        Outcome::Granted(grant) => Ok(grant),
+        Outcome::TimedOut => Err(AcquireError::TimedOut),
+        Outcome::Cancelled => Err(AcquireError::Cancelled),
+        Outcome::Lost => Err(AcquireError::Lost("it was closed".to_owned())),
+        Outcome::Stopping => Err(AcquireError::Refused("the server is stopping".to_owned())),
+    }
+}

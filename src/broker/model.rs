@@ -1,0 +1,290 @@
+//! A naive model of the rules, to hold the real ones against: everything in lists, every question
+//! answered by looking at all of it. Written from the description of a lock, not from the table.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::outcome::Mode;
+
+/// What can happen. Sessions, names and requests are small numbers; a request's number is its ticket.
+#[derive(Clone, Debug)]
+pub(super) enum Event {
+    Acquire {
+        session: u32,
+        wants: Vec<(u8, Mode)>,
+        wait: Option<Option<u64>>,
+    },
+    Convert {
+        session: u32,
+        name: u8,
+        mode: Mode,
+        wait: Option<Option<u64>>,
+    },
+    Release {
+        session: u32,
+        name: u8,
+    },
+    /// Cancels the session's oldest wait.
+    Cancel {
+        session: u32,
+    },
+    /// Time passes, and the session looks at its deadlines.
+    Expire {
+        session: u32,
+        by: u64,
+    },
+    End {
+        session: u32,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Said {
+    Granted { orphaned: bool, holders: usize },
+    Busy,
+    Queued,
+    AlreadyHeld(Mode),
+    AlreadyWaiting,
+    NotHeld,
+    Deadlock,
+    ReleasedHold,
+    ReleasedPlace,
+    Nothing,
+}
+
+/// How a wait ended, with the session and the ticket before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum End {
+    Granted { orphaned: bool },
+    TimedOut,
+    Cancelled,
+    Lost,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Waiting {
+    pub(super) session: u32,
+    pub(super) ticket: u64,
+    pub(super) wants: Vec<(u8, Mode)>,
+    pub(super) conversion: bool,
+    pub(super) deadline: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Model {
+    pub(super) now: u64,
+    pub(super) tickets: u64,
+    /// (name, session) → mode
+    pub(super) held: BTreeMap<(u8, u32), Mode>,
+    /// In the order of arrival.
+    pub(super) waiting: Vec<Waiting>,
+    pub(super) orphaned: BTreeSet<u8>,
+}
+
+impl Model {
+    /// What the asker is told, and which waits ended, in no order.
+    pub(super) fn apply(&mut self, event: &Event) -> (Said, Vec<(u32, u64, End)>) {
+        let mut ends = Vec::new();
+        let said = match event {
+            Event::Acquire { session, wants, wait } => self.acquire(*session, wants, *wait),
+            Event::Convert { session, name, mode, wait } => self.convert(*session, *name, *mode, *wait),
+            Event::Release { session, name } => {
+                let place = self.waiting.iter().position(|w| w.session == *session && w.wants_name(*name));
+                if let Some(at) = place {
+                    ends.push((*session, self.waiting.remove(at).ticket, End::Cancelled));
+                }
+                match (self.held.remove(&(*name, *session)), place) {
+                    (Some(_), _) => Said::ReleasedHold,
+                    (None, Some(_)) => Said::ReleasedPlace,
+                    (None, None) => Said::NotHeld,
+                }
+            }
+            Event::Cancel { session } => {
+                if let Some(at) = self.waiting.iter().position(|w| w.session == *session) {
+                    ends.push((*session, self.waiting.remove(at).ticket, End::Cancelled));
+                }
+                Said::Nothing
+            }
+            Event::Expire { session, by } => {
+                self.now += by;
+                let now = self.now;
+                let due = |w: &Waiting| w.session == *session && w.deadline.is_some_and(|d| d <= now);
+                ends.extend(
+                    self.waiting.iter().filter(|w| due(w)).map(|w| (*session, w.ticket, End::TimedOut)),
+                );
+                self.waiting.retain(|w| !due(w));
+                Said::Nothing
+            }
+            Event::End { session } => {
+                let own = |w: &&Waiting| w.session == *session;
+                ends.extend(self.waiting.iter().filter(own).map(|w| (*session, w.ticket, End::Lost)));
+                self.waiting.retain(|w| w.session != *session);
+                let vanished: Vec<(u8, Mode)> = self
+                    .held
+                    .iter()
+                    .filter(|(at, _)| at.1 == *session)
+                    .map(|(at, mode)| (at.0, *mode))
+                    .collect();
+                for (name, mode) in vanished {
+                    self.held.remove(&(name, *session));
+                    if mode == Mode::Exclusive {
+                        self.orphaned.insert(name);
+                    }
+                }
+                Said::Nothing
+            }
+        };
+        while let Some(at) = (0..self.waiting.len()).find(|&at| self.is_due(at)) {
+            let due = self.waiting.remove(at);
+            let orphaned = self.take(due.session, &due.wants);
+            ends.push((due.session, due.ticket, End::Granted { orphaned }));
+        }
+        ends.sort_unstable();
+        (said, ends)
+    }
+
+    fn acquire(&mut self, session: u32, wants: &[(u8, Mode)], wait: Option<Option<u64>>) -> Said {
+        for &(name, _) in wants {
+            if let Some(mode) = self.held.get(&(name, session)) {
+                return Said::AlreadyHeld(*mode);
+            }
+            if self.waiting.iter().any(|w| w.session == session && w.wants_name(name)) {
+                return Said::AlreadyWaiting;
+            }
+        }
+        self.request(session, wants, false, wait)
+    }
+
+    fn convert(&mut self, session: u32, name: u8, mode: Mode, wait: Option<Option<u64>>) -> Said {
+        let Some(&held) = self.held.get(&(name, session)) else { return Said::NotHeld };
+        if self.waiting.iter().any(|w| w.session == session && w.wants_name(name)) {
+            return Said::AlreadyWaiting;
+        }
+        if mode == Mode::Shared || held == mode {
+            self.held.insert((name, session), mode);
+            return Said::Granted { orphaned: false, holders: self.holders(name) };
+        }
+        self.request(session, &[(name, mode)], true, wait)
+    }
+
+    fn request(
+        &mut self,
+        session: u32,
+        wants: &[(u8, Mode)],
+        conversion: bool,
+        wait: Option<Option<u64>>,
+    ) -> Said {
+        self.tickets += 1;
+        let deadline = wait.flatten().map(|limit| self.now + limit);
+        let ticket = self.tickets;
+        self.waiting.push(Waiting { session, ticket, wants: wants.to_vec(), conversion, deadline });
+        let at = self.waiting.len() - 1;
+        if self.is_due(at) {
+            self.waiting.remove(at);
+            let before = self.clone();
+            let orphaned = self.take(session, wants);
+            if self.reaches(session, session, &mut BTreeSet::new()) {
+                *self = before;
+                return Said::Deadlock;
+            }
+            let holders = if wants.len() == 1 { self.holders(wants[0].0) } else { 1 };
+            return Said::Granted { orphaned, holders };
+        }
+        if wait.is_none() {
+            self.waiting.remove(at);
+            return Said::Busy;
+        }
+        if self.reaches(session, session, &mut BTreeSet::new()) {
+            self.waiting.remove(at);
+            return Said::Deadlock;
+        }
+        Said::Queued
+    }
+
+    fn take(&mut self, session: u32, wants: &[(u8, Mode)]) -> bool {
+        let mut orphaned = false;
+        for &(name, mode) in wants {
+            self.held.insert((name, session), mode);
+            orphaned |= self.orphaned.contains(&name);
+            if mode == Mode::Exclusive {
+                self.orphaned.remove(&name);
+            }
+        }
+        orphaned
+    }
+
+    pub(super) fn holders(&self, name: u8) -> usize {
+        self.held.keys().filter(|at| at.0 == name).count()
+    }
+
+    /// Those who wait for the name, in the order in which they will be served.
+    pub(super) fn queue(&self, name: u8) -> Vec<&Waiting> {
+        let all = || self.waiting.iter().filter(|w| w.wants_name(name));
+        all().filter(|w| w.conversion).chain(all().filter(|w| !w.conversion)).collect()
+    }
+
+    fn conflicting(&self, session: u32, name: u8, mode: Mode) -> impl Iterator<Item = u32> {
+        self.held
+            .iter()
+            .filter(move |(at, held)| {
+                at.0 == name && at.1 != session && (mode == Mode::Exclusive || **held == Mode::Exclusive)
+            })
+            .map(|(at, _)| at.1)
+    }
+
+    fn is_due(&self, at: usize) -> bool {
+        let request = &self.waiting[at];
+        request.wants.iter().all(|&(name, mode)| {
+            self.queue(name).first().is_some_and(|head| head.ticket == request.ticket)
+                && self.conflicting(request.session, name, mode).next().is_none()
+        })
+    }
+
+    /// Whom a session waits for: all who stand before it and all holders in its way.
+    pub(super) fn waits_for(&self, session: u32) -> BTreeSet<u32> {
+        let mut whom = BTreeSet::new();
+        for request in self.waiting.iter().filter(|w| w.session == session) {
+            for &(name, mode) in &request.wants {
+                whom.extend(self.conflicting(session, name, mode));
+                let queue = self.queue(name);
+                whom.extend(queue.iter().take_while(|w| w.ticket != request.ticket).map(|w| w.session));
+            }
+        }
+        whom
+    }
+
+    fn reaches(&self, from: u32, to: u32, seen: &mut BTreeSet<u32>) -> bool {
+        self.waits_for(from)
+            .into_iter()
+            .any(|next| next == to || (seen.insert(next) && self.reaches(next, to, seen)))
+    }
+
+    /// The state without what only counts up, so that states can be told apart.
+    pub(super) fn fingerprint(&self) -> impl Ord + Clone + use<> {
+        let waiting: Vec<_> = self
+            .waiting
+            .iter()
+            .map(|w| (w.session, w.wants.clone(), w.conversion, w.deadline.is_some()))
+            .collect();
+        (self.held.clone(), waiting, self.orphaned.clone())
+    }
+
+    /// What must hold in every state.
+    pub(super) fn check(&self) {
+        for &(name, session) in self.held.keys() {
+            if self.held[&(name, session)] == Mode::Exclusive {
+                assert_eq!(self.holders(name), 1, "an exclusive holder of {name} is not alone");
+            }
+        }
+        for at in 0..self.waiting.len() {
+            assert!(!self.is_due(at), "somebody waits for what it could have");
+            let session = self.waiting[at].session;
+            assert!(!self.reaches(session, session, &mut BTreeSet::new()), "a circle of waiting sessions");
+        }
+    }
+}
+
+impl Waiting {
+    pub(super) fn wants_name(&self, name: u8) -> bool {
+        self.wants.iter().any(|want| want.0 == name)
+    }
+}

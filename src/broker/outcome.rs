@@ -1,0 +1,149 @@
+//! What calls of the broker end in: grants, outcomes of waits, and the errors of each operation. Plain
+//! values, shared by the session in this process and the session on a server.
+
+use std::fmt;
+
+/// How a lock is held: alone, or together with other shared holders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Mode {
+    /// One holder, nobody else.
+    Exclusive,
+    /// Any number of holders, none of them exclusive.
+    Shared,
+}
+
+/// A lock has been granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The fencing token: higher than that of every earlier grant of any name. Below 2^53.
+    pub token: u64,
+    /// Whether the last exclusive holder vanished without releasing, so that what it was at may be
+    /// half done. For several names at once: whether that is so for any of them.
+    pub orphaned: bool,
+    /// How many sessions hold the lock with this grant counted in; 1 for several names at once.
+    pub holders: usize,
+}
+
+/// What a session holds on a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// In which mode.
+    pub mode: Mode,
+    /// The token of the grant.
+    pub token: u64,
+}
+
+/// How a wait in a queue ended. Each wait ends exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The session holds the lock now.
+    Granted(Grant),
+    /// The time limit came first.
+    TimedOut,
+    /// The session took the wait back: it cancelled it, or released the name it waited for.
+    Cancelled,
+    /// The session has ended.
+    Lost,
+    /// The broker has been shut.
+    Stopping,
+}
+
+/// What an attempt to acquire or convert came to when it neither failed nor has to be explained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The session holds the lock now.
+    Granted(Grant),
+    /// Somebody else holds the lock or waits for it, and the caller did not want to wait.
+    Busy,
+    /// The request has its place in the queue; the session's observer will be told the outcome.
+    Queued,
+}
+
+/// Why an acquire or a convert did not end in a grant. Whatever it says, nothing has changed: the
+/// session holds what it held, and waits for nothing because of this call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcquireError {
+    /// Not granted within the time limit; for a limit of zero: busy.
+    TimedOut,
+    /// This session holds the name already. A session is one owner: two threads that share it must
+    /// not both believe they won.
+    AlreadyHeld(Held),
+    /// This session waits for the name already; one session has one place in a queue.
+    AlreadyWaiting,
+    /// Convert only: this session does not hold the name.
+    NotHeld,
+    /// The wait would have closed this circle of sessions, each waiting for the next one, the last for
+    /// the first. The first is the asker. Named by registered name or address.
+    Deadlock(Vec<String>),
+    /// The wait was cancelled.
+    Cancelled,
+    /// The request itself is wrong: a name too long, the same name twice, no name at all.
+    Invalid(String),
+    /// The broker will not: a limit is reached, or it is stopping.
+    Refused(String),
+    /// The session has ended, and with it all its locks.
+    Lost(String),
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TimedOut => f.write_str("not granted within the time limit"),
+            Self::AlreadyHeld(_) => f.write_str("this session already holds the lock"),
+            Self::AlreadyWaiting => f.write_str("this session already waits for the lock"),
+            Self::NotHeld => f.write_str("this session does not hold the lock"),
+            Self::Deadlock(circle) => write!(f, "waiting would be a deadlock: {}", circle.join(" → ")),
+            Self::Cancelled => f.write_str("the wait was cancelled"),
+            Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for AcquireError {}
+
+/// What a release gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The lock was held and is free now, or the next waiter's.
+    Hold,
+    /// The session only waited for it, and has left the queue: of every name of that request, if it
+    /// was for several at once.
+    Place,
+}
+
+/// Why there was nothing to release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReleaseError {
+    /// This session neither holds the name nor waits for it.
+    NotHeld,
+    /// The session has ended, and with it all its locks.
+    Lost(String),
+}
+
+impl fmt::Display for ReleaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotHeld => f.write_str("this session does not hold the lock"),
+            Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for ReleaseError {}
+
+/// A lock as seen from one session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// How it is held, if it is.
+    pub mode: Option<Mode>,
+    /// How many sessions hold it.
+    pub holders: usize,
+    /// How many requests wait for it.
+    pub waiters: usize,
+    /// What the asking session holds on it.
+    pub held: Option<Held>,
+    /// Whether the last exclusive holder vanished without releasing.
+    pub orphaned: bool,
+}

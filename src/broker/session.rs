@@ -1,0 +1,186 @@
+//! One owner of locks, as the broker's shell sees it: who it is, and the calls it makes, none of which
+//! blocks. A request that has to wait says so, and the session's [`Observer`] is told how the wait
+//! ended: by the thread that ended it, without a thread of its own. The server's connections and the
+//! blocking [`LocalSession`](super::LocalSession) are built on this.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::core::Inner;
+use super::name::{Key, Space};
+use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
+use super::sync::{Arc, AtomicBool, AtomicUsize, Ordering, RwLock};
+use super::table::{Slot, Ticket};
+
+/// Who is told how a session's waits end.
+pub trait Observer: Send + Sync {
+    /// A wait has ended. Called with the broker's lock held, in the order in which waits end and exactly
+    /// once for each: may take note, and must not block, call the broker, or do I/O.
+    fn decided(&self, ticket: Ticket, outcome: Outcome);
+
+    /// Waits have ended: now is the time to pass it on. Called after [`decided`](Self::decided), once or
+    /// more, with no lock held, by whichever thread ended the wait.
+    fn deliver(&self);
+}
+
+/// How long a request is ready to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    /// What the observer will be told the outcome under; unique among the waits of the session.
+    pub ticket: Ticket,
+    /// After how long the wait is over; `None`: never. The session's owner sees to it by calling
+    /// [`Session::expire`] in time.
+    pub limit: Option<Duration>,
+}
+
+/// Who a session is, to others.
+pub struct SessionInfo {
+    id: u64,
+    address: Box<str>,
+    name: RwLock<Option<Arc<[u8]>>>,
+    pub(super) slot: Slot,
+    pub(super) ended: AtomicBool,
+    /// How many locks it holds. Kept for the limit; may be behind by what other threads of the session
+    /// are just doing.
+    pub(super) held: AtomicUsize,
+}
+
+impl SessionInfo {
+    pub(super) fn new(id: u64, slot: Slot, address: String) -> Self {
+        Self {
+            id,
+            address: address.into(),
+            name: RwLock::new(None),
+            slot,
+            ended: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+        }
+    }
+
+    /// A number no other session of this broker ever has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Where it is: the peer's address, or `local:ID` for a session in this process.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The name it goes by, if it has registered one.
+    #[must_use]
+    pub fn name(&self) -> Option<Arc<[u8]>> {
+        self.name.read().clone()
+    }
+
+    /// Registers the name it goes by in listings and in the circles of deadlocks, or forgets it.
+    pub fn set_name(&self, name: Option<&[u8]>) {
+        *self.name.write() = name.map(Arc::from);
+    }
+
+    /// Its name, or else its address.
+    #[must_use]
+    pub fn label(&self) -> String {
+        self.name()
+            .map_or_else(|| self.address.to_string(), |name| String::from_utf8_lossy(&name).into_owned())
+    }
+}
+
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo").field("id", &self.id).field("label", &self.label()).finish()
+    }
+}
+
+/// One owner of locks. When it is dropped or [ended](Self::end), all its locks are freed and all its
+/// waits leave their queues. Safe to share between threads.
+pub struct Session {
+    pub(super) broker: Arc<Inner>,
+    pub(super) info: Arc<SessionInfo>,
+}
+
+impl Session {
+    /// Who this session is to others.
+    #[must_use]
+    pub fn info(&self) -> &Arc<SessionInfo> {
+        &self.info
+    }
+
+    /// Acquires `name` if that is possible at once: [`Attempt::Granted`] or [`Attempt::Busy`].
+    ///
+    /// # Errors
+    /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
+    pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        self.broker.try_acquire(&self.info, space, name, mode)
+    }
+
+    /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
+    /// granted or busy; else the request takes its places and the observer is told how it ends.
+    ///
+    /// # Errors
+    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
+        self.broker.acquire(&self.info, wants, wait)
+    }
+
+    /// Changes the mode of a held lock without letting it go; to shared that never waits.
+    ///
+    /// # Errors
+    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    pub fn convert(
+        &self,
+        space: Space,
+        name: &[u8],
+        mode: Mode,
+        wait: Option<Wait>,
+    ) -> Result<Attempt, AcquireError> {
+        self.broker.convert(&self.info, space, name, mode, wait)
+    }
+
+    /// Gives up the lock, or the place in its queue. The outcome of a wait given up so is `Cancelled`.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
+        self.broker.release(&self.info, space, name)
+    }
+
+    /// Takes a waiting request back; its outcome is `Cancelled`. False if it had ended already, in
+    /// which case the observer has been told how.
+    pub fn cancel(&self, ticket: Ticket) -> bool {
+        self.broker.cancel(&self.info, ticket)
+    }
+
+    /// Ends the waits whose limit has come. Returns how long it is until the next one's does; `None` if
+    /// there is none.
+    pub fn expire(&self) -> Option<Duration> {
+        self.broker.expire(&self.info)
+    }
+
+    /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
+    #[must_use]
+    pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
+        self.broker.inspect(&self.info, space, name).unwrap_or_default()
+    }
+
+    /// Whether the session stands: it has not ended, and the broker has not failed.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        !self.info.ended.load(Ordering::Acquire) && !self.broker.is_broken()
+    }
+
+    /// Ends the session: its waits leave their queues, its locks are freed and count as orphans. Every
+    /// later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
+    /// does not keep everyone else waiting.
+    pub fn end(&self) {
+        self.broker.end_session(&self.info);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

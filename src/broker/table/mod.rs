@@ -1,0 +1,431 @@
+//! The rules of a lock, whole, as a state machine: events in, decisions out. It never blocks, spawns,
+//! reads a clock or calls anybody; the time and the next fencing token are arguments. Single-threaded
+//! by construction: the shell around it ([`super::Broker`]) sees to it that one thread is in here.
+//!
+//! What must hold after every event:
+//! - the holders of a name are one exclusive session, or any number of shared ones;
+//! - a request waits only while it cannot be granted: some place of it is not the head of its queue,
+//!   or conflicts with a holder there;
+//! - no circle of sessions wait for each other;
+//! - a name that is neither held nor waited for is not in the table.
+
+mod deadlock;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::Limits;
+use super::clock::Stamp;
+use super::name::Key;
+use super::outcome::{Grant, Held, Mode, Outcome, Released};
+use super::tokens::Tokens;
+pub(super) use queue::Place;
+
+/// A session, as the table knows it: a small number, in use again only when the session has wholly gone.
+pub(super) type Slot = u32;
+
+/// What a session calls one of its waits by. Unique among the waits of that session.
+pub type Ticket = u64;
+
+/// A name and its hash, which the table never computes itself: the shell has done it already.
+#[derive(Clone, Debug)]
+pub(super) struct HashedKey {
+    pub(super) key: Key,
+    pub(super) hash: u64,
+}
+
+/// What every event is given, and where its decisions go.
+pub(super) struct Step<'a> {
+    pub(super) now: Stamp,
+    pub(super) tokens: &'a Tokens,
+    pub(super) limits: &'a Limits,
+    /// Waits that ended through this event, in the order in which they did.
+    pub(super) decided: &'a mut Vec<Decision>,
+    /// Names that left the table through this event.
+    pub(super) idle: &'a mut Vec<Idle>,
+}
+
+/// The end of one wait.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) slot: Slot,
+    pub(super) ticket: Ticket,
+    pub(super) outcome: Outcome,
+    /// How many more names the session holds by it.
+    pub(super) acquired: usize,
+}
+
+/// A name that nobody holds or waits for any more.
+#[derive(Debug)]
+pub(super) struct Idle {
+    pub(super) key: HashedKey,
+    /// Whether its last exclusive holder vanished without releasing.
+    pub(super) orphaned: bool,
+}
+
+/// How long the asker is ready to wait, and under which ticket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    pub(super) ticket: Ticket,
+    /// When the wait is over; `None`: never.
+    pub(super) deadline: Option<Stamp>,
+}
+
+/// What an acquire or a convert comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Granted(Grant),
+    Busy,
+    Queued,
+    AlreadyHeld(Held),
+    AlreadyWaiting,
+    NotHeld,
+    /// The sessions that wait for each other, the asker first.
+    Deadlock(Vec<Slot>),
+    TooManyWaits,
+}
+
+/// One session's share of one name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hold {
+    pub(super) token: u64,
+    pub(super) since: Stamp,
+}
+
+type EntryId = usize;
+type RequestId = usize;
+
+#[derive(Clone)]
+struct Entry {
+    key: HashedKey,
+    /// How it is held; means nothing while `holders` is empty.
+    mode: Mode,
+    holders: BTreeMap<Slot, Hold>,
+    queue: BTreeMap<Place, RequestId>,
+    /// The last exclusive holder vanished without releasing, and nobody has held it exclusively since.
+    orphaned: bool,
+}
+
+/// A request that waits: for one name, for several at once, or to convert one.
+#[derive(Clone)]
+struct Request {
+    slot: Slot,
+    ticket: Ticket,
+    place: Place,
+    wants: Vec<(EntryId, Mode)>,
+    since: Stamp,
+    deadline: Option<Stamp>,
+}
+
+/// What one session has in the table.
+#[derive(Clone, Default)]
+struct Member {
+    holds: HashSet<EntryId>,
+    /// Its waiting requests by what it calls them, and by each name they wait for.
+    requests: BTreeMap<Ticket, RequestId>,
+    waits: HashMap<EntryId, RequestId>,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TableCounts {
+    pub(super) grants: u64,
+    pub(super) waits: u64,
+    pub(super) timeouts: u64,
+    pub(super) cancels: u64,
+    pub(super) deadlocks: u64,
+    pub(super) orphans_exclusive: u64,
+    pub(super) orphans_shared: u64,
+}
+
+/// All names that several sessions are concerned with, and what sessions hold of them and wait for.
+#[derive(Clone, Default)]
+pub(super) struct Table {
+    index: HashTable<EntryId>,
+    entries: Slab<Entry>,
+    requests: Slab<Request>,
+    members: Vec<Member>,
+    /// Arrivals so far: the order in all queues.
+    arrivals: u64,
+    holds: usize,
+    counts: TableCounts,
+}
+
+impl Table {
+    /// Makes the name known, as it stands outside the table: free, or held by one session. Does
+    /// nothing for a name the table has already.
+    pub(super) fn adopt(&mut self, key: &HashedKey, hold: Option<(Slot, Mode, Hold)>, orphaned: bool) {
+        if self.find(key).is_some() {
+            return;
+        }
+        let mode = hold.map_or(Mode::Exclusive, |(_, mode, _)| mode);
+        let id = self.entries.insert(Entry {
+            key: key.clone(),
+            mode,
+            holders: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            orphaned,
+        });
+        let entries = &self.entries;
+        self.index.insert_unique(key.hash, id, |&id| entries[id].key.hash);
+        if let Some((slot, _, hold)) = hold {
+            self.hold(id, slot, hold);
+        }
+    }
+
+    /// Acquires all of `wants` or nothing. Every name must have been adopted, and none stand twice.
+    pub(super) fn acquire(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        wants: &[(HashedKey, Mode)],
+        patience: Option<Patience>,
+    ) -> Answer {
+        let wants: Vec<(EntryId, Mode)> =
+            wants.iter().filter_map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
+        let answer = self.decide(step, slot, &wants, patience);
+        self.settle(step, wants.iter().map(|&(id, _)| id).collect());
+        answer
+    }
+
+    fn decide(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        wants: &[(EntryId, Mode)],
+        patience: Option<Patience>,
+    ) -> Answer {
+        for &(id, _) in wants {
+            if let Some(held) = self.held_at(id, slot) {
+                return Answer::AlreadyHeld(held);
+            }
+            if self.member(slot).waits.contains_key(&id) {
+                return Answer::AlreadyWaiting;
+            }
+        }
+        let free = |&(id, mode): &(EntryId, Mode)| {
+            let entry = &self.entries[id];
+            entry.queue.is_empty() && entry.admits(slot, mode)
+        };
+        if wants.iter().all(free) {
+            return Answer::Granted(self.grant(step, slot, wants));
+        }
+        let Some(patience) = patience else { return Answer::Busy };
+        let place = Place::arrival(self.next_arrival());
+        self.enqueue(step, slot, place, wants.to_vec(), patience)
+    }
+
+    /// Changes the mode of a lock that the session holds, without letting it go. Making it shared never
+    /// waits and lets shared waiters in; making it exclusive waits, ahead of all others, for the other
+    /// holders to go, and gets a token of its own.
+    pub(super) fn convert(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        key: &HashedKey,
+        mode: Mode,
+        patience: Option<Patience>,
+    ) -> Answer {
+        let Some(id) = self.find(key) else { return Answer::NotHeld };
+        let Some(held) = self.held_at(id, slot) else {
+            self.settle(step, vec![id]);
+            return Answer::NotHeld;
+        };
+        if self.member(slot).waits.contains_key(&id) {
+            return Answer::AlreadyWaiting;
+        }
+        if held.mode == mode || mode == Mode::Shared {
+            let entry = &mut self.entries[id];
+            entry.mode = mode;
+            let grant = Grant { token: held.token, orphaned: false, holders: entry.holders.len() };
+            self.settle(step, vec![id]);
+            return Answer::Granted(grant);
+        }
+        if self.entries[id].admits(slot, mode) {
+            return self.upgrade_alone(step, slot, id);
+        }
+        let Some(patience) = patience else { return Answer::Busy };
+        let place = Place::conversion(self.next_arrival());
+        self.enqueue(step, slot, place, vec![(id, mode)], patience)
+    }
+
+    /// Makes the only holder exclusive. A shared request at the head of the queue, there because it wants
+    /// other names too, did not wait for this session and does now: the one way to close a circle
+    /// without waiting.
+    fn upgrade_alone(&mut self, step: &Step<'_>, slot: Slot, id: EntryId) -> Answer {
+        self.entries[id].mode = Mode::Exclusive;
+        if let Some(circle) = self.circle(slot) {
+            self.entries[id].mode = Mode::Shared;
+            self.counts.deadlocks += 1;
+            return Answer::Deadlock(circle);
+        }
+        Answer::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)]))
+    }
+
+    /// Gives the lock up, or the place in its queue; a waiting conversion goes with the lock.
+    pub(super) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
+        let id = self.find(key)?;
+        let waiting = self.member(slot).waits.get(&id).copied();
+        let mut touched = vec![id];
+        if let Some(request) = waiting {
+            touched.extend(self.withdraw(step, request, Outcome::Cancelled));
+            self.counts.cancels += 1;
+        }
+        let held = self.unhold(id, slot);
+        self.settle(step, touched);
+        match (held, waiting) {
+            (true, _) => Some(Released::Hold),
+            (false, Some(_)) => Some(Released::Place),
+            (false, None) => None,
+        }
+    }
+
+    /// Takes a waiting request back. False if there is none of that ticket: it has ended already.
+    pub(super) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
+        let Some(&request) = self.member(slot).requests.get(&ticket) else { return false };
+        self.counts.cancels += 1;
+        let touched = self.withdraw(step, request, Outcome::Cancelled);
+        self.settle(step, touched);
+        true
+    }
+
+    /// Ends the session's waits whose deadline has come; returns the next deadline of those that are left.
+    pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
+        let mut next: Option<Stamp> = None;
+        let mut due = Vec::new();
+        let member = self.members.get(slot as usize)?;
+        for &request in member.requests.values() {
+            match self.requests[request].deadline {
+                Some(deadline) if deadline <= step.now => due.push(request),
+                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
+                None => {}
+            }
+        }
+        for request in due {
+            self.counts.timeouts += 1;
+            let touched = self.withdraw(step, request, Outcome::TimedOut);
+            self.settle(step, touched);
+        }
+        next
+    }
+
+    /// Ends up to `at_most` of the session's waits, because the session is ending (`Lost`) or the
+    /// broker is (`Stopping`). Returns whether that was all of them.
+    pub(super) fn end_waits(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        why: Outcome,
+        at_most: usize,
+    ) -> bool {
+        for _ in 0..at_most {
+            let Some((_, &request)) = self.member(slot).requests.first_key_value() else { return true };
+            let touched = self.withdraw(step, request, why);
+            self.settle(step, touched);
+        }
+        self.member(slot).requests.is_empty()
+    }
+
+    /// Frees up to `at_most` locks of a session that has vanished. Returns whether that was all of them.
+    pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, at_most: usize) -> bool {
+        let mut some: Vec<EntryId> = self.member(slot).holds.iter().copied().take(at_most).collect();
+        some.sort_unstable();
+        for id in some {
+            let entry = &mut self.entries[id];
+            match entry.mode {
+                Mode::Exclusive => {
+                    entry.orphaned = true;
+                    self.counts.orphans_exclusive += 1;
+                }
+                Mode::Shared => self.counts.orphans_shared += 1,
+            }
+            self.unhold(id, slot);
+            self.settle(step, vec![id]);
+        }
+        let member = self.member(slot);
+        if !member.holds.is_empty() {
+            return false;
+        }
+        *member = Member::default();
+        true
+    }
+
+    /// Whether the session holds or waits for anything here.
+    #[cfg(test)]
+    pub(super) fn has_member(&mut self, slot: Slot) -> bool {
+        let member = self.member(slot);
+        !member.holds.is_empty() || !member.requests.is_empty()
+    }
+
+    fn find(&self, key: &HashedKey) -> Option<EntryId> {
+        self.index.find(key.hash, |&id| self.entries[id].key.key == key.key).copied()
+    }
+
+    fn member(&mut self, slot: Slot) -> &mut Member {
+        let at = slot as usize;
+        if at >= self.members.len() {
+            self.members.resize_with(at + 1, Member::default);
+        }
+        &mut self.members[at]
+    }
+
+    fn next_arrival(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals
+    }
+
+    fn held_at(&self, id: EntryId, slot: Slot) -> Option<Held> {
+        let entry = &self.entries[id];
+        entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token })
+    }
+
+    fn hold(&mut self, id: EntryId, slot: Slot, hold: Hold) {
+        if self.entries[id].holders.insert(slot, hold).is_none() {
+            self.holds += 1;
+        }
+        self.member(slot).holds.insert(id);
+    }
+
+    fn unhold(&mut self, id: EntryId, slot: Slot) -> bool {
+        let held = self.entries[id].holders.remove(&slot).is_some();
+        if held {
+            self.holds -= 1;
+            self.member(slot).holds.remove(&id);
+        }
+        held
+    }
+
+    /// Makes the session a holder of each: the caller has checked that each admits it.
+    fn grant(&mut self, step: &Step<'_>, slot: Slot, wants: &[(EntryId, Mode)]) -> Grant {
+        let token = step.tokens.next();
+        let mut grant = Grant { token, orphaned: false, holders: 1 };
+        for &(id, mode) in wants {
+            let entry = &mut self.entries[id];
+            debug_assert!(entry.admits(slot, mode));
+            entry.mode = mode;
+            grant.orphaned |= entry.orphaned;
+            // A shared holder is told of the mark and leaves it for the next exclusive one.
+            entry.orphaned &= mode == Mode::Shared;
+            self.hold(id, slot, Hold { token, since: step.now });
+            grant.holders = if wants.len() == 1 { self.entries[id].holders.len() } else { 1 };
+        }
+        self.counts.grants += 1;
+        grant
+    }
+}
+
+impl Entry {
+    /// Whether `slot` can be a holder in `mode` beside the holders there are; itself is in nobody's way.
+    fn admits(&self, slot: Slot, mode: Mode) -> bool {
+        match (mode, self.mode) {
+            (Mode::Shared, Mode::Shared) => true,
+            _ => self.holders.is_empty() || (self.holders.len() == 1 && self.holders.contains_key(&slot)),
+        }
+    }
+}

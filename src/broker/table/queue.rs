@@ -1,0 +1,126 @@
+//! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part of
+//! the table; knows nothing of who is told.
+
+use super::super::outcome::{Mode, Outcome};
+use super::{Answer, Decision, EntryId, Idle, Patience, Request, RequestId, Slot, Step, Table};
+
+/// A request's place, the same in all its queues, so that two requests stand in the same order
+/// wherever they meet. Conversions come before all others: those who wait for the name wait for
+/// the converting session anyway, since it is a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in super::super) struct Place {
+    rank: Rank,
+    arrival: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Conversion,
+    Arrival,
+}
+
+impl Place {
+    pub(super) fn arrival(arrival: u64) -> Self {
+        Self { rank: Rank::Arrival, arrival }
+    }
+
+    pub(super) fn conversion(arrival: u64) -> Self {
+        Self { rank: Rank::Conversion, arrival }
+    }
+}
+
+impl Table {
+    /// Puts a request that cannot be granted now into its queues, unless that closed a circle.
+    pub(super) fn enqueue(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        place: Place,
+        wants: Vec<(EntryId, Mode)>,
+        patience: Patience,
+    ) -> Answer {
+        if self.member(slot).requests.len() >= step.limits.waits_per_session_max {
+            return Answer::TooManyWaits;
+        }
+        let Patience { ticket, deadline } = patience;
+        let entries: Vec<EntryId> = wants.iter().map(|&(id, _)| id).collect();
+        let request = self.requests.insert(Request { slot, ticket, place, wants, since: step.now, deadline });
+        for &id in &entries {
+            self.entries[id].queue.insert(place, request);
+            self.member(slot).waits.insert(id, request);
+        }
+        self.member(slot).requests.insert(ticket, request);
+        // Only now, with the request in place: a conversion also steps in front of those who wait.
+        if let Some(circle) = self.circle(slot) {
+            self.counts.deadlocks += 1;
+            self.unqueue(request);
+            return Answer::Deadlock(circle);
+        }
+        self.counts.waits += 1;
+        Answer::Queued
+    }
+
+    /// Takes the request out of its queues and says so to its session. The names it stood in must be
+    /// settled afterwards.
+    pub(super) fn withdraw(&mut self, step: &mut Step<'_>, request: RequestId, why: Outcome) -> Vec<EntryId> {
+        let gone = self.unqueue(request);
+        step.decided.push(Decision { slot: gone.slot, ticket: gone.ticket, outcome: why, acquired: 0 });
+        gone.wants.into_iter().map(|(id, _)| id).collect()
+    }
+
+    fn unqueue(&mut self, request: RequestId) -> Request {
+        let gone = self.requests.remove(request);
+        let member = self.member(gone.slot);
+        member.requests.remove(&gone.ticket);
+        for (id, _) in &gone.wants {
+            member.waits.remove(id);
+        }
+        for &(id, _) in &gone.wants {
+            self.entries[id].queue.remove(&gone.place);
+        }
+        gone
+    }
+
+    /// Grants, at each of these names, the head of the queue for as long as it can be granted; a grant
+    /// moves the heads of the request's other queues, which are then settled too. Names that nobody is
+    /// concerned with any more leave the table.
+    pub(super) fn settle(&mut self, step: &mut Step<'_>, mut names: Vec<EntryId>) {
+        while let Some(id) = names.pop() {
+            // A name may stand in the list twice and have left the table the first time.
+            while let Some(head) = self.entries.get(id).and_then(|e| e.queue.first_key_value()).map(|h| *h.1)
+            {
+                if !self.is_due(head) {
+                    break;
+                }
+                let due = self.unqueue(head);
+                let acquired =
+                    due.wants.iter().filter(|&&(id, _)| self.held_at(id, due.slot).is_none()).count();
+                let grant = self.grant(step, due.slot, &due.wants);
+                let outcome = Outcome::Granted(grant);
+                step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
+                names.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
+            }
+            self.retire(step, id);
+        }
+    }
+
+    /// Whether the request is the head of all its queues and every name admits it.
+    fn is_due(&self, request: RequestId) -> bool {
+        let request = &self.requests[request];
+        request.wants.iter().all(|&(id, mode)| {
+            let entry = &self.entries[id];
+            entry.queue.first_key_value().is_some_and(|(&place, _)| place == request.place)
+                && entry.admits(request.slot, mode)
+        })
+    }
+
+    fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
+        if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
+            let entry = self.entries.remove(id);
+            if let Ok(found) = self.index.find_entry(entry.key.hash, |&other| other == id) {
+                found.remove();
+            }
+            step.idle.push(Idle { key: entry.key, orphaned: entry.orphaned });
+        }
+    }
+}

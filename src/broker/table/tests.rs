@@ -1,0 +1,239 @@
+//! The rules against the naive model: every event in every state that three sessions can bring two
+//! names into, and some rules said by example.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::super::model::{End, Event, Model, Said};
+use super::super::name::LockName;
+use super::*;
+
+/// The table, driven by the model's events.
+#[derive(Clone, Default)]
+struct Driver {
+    table: Table,
+    model: Model,
+}
+
+fn key(name: u8) -> HashedKey {
+    // The same hash for all: names must be told apart by more than that.
+    HashedKey { key: Key::main(LockName::new(&[name])), hash: 7 }
+}
+
+impl Driver {
+    /// Applies the event to both and compares all there is to see.
+    fn apply(&mut self, tokens: &Tokens, event: &Event) {
+        let (mut decided, mut idle) = (Vec::new(), Vec::new());
+        let limits = Limits::default();
+        let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
+        let now = Stamp::from_nanos(self.model.now + by);
+        let mut step = Step { now, tokens, limits: &limits, decided: &mut decided, idle: &mut idle };
+        let before = self.model.clone();
+        let (said, circle) = run(&mut self.table, &mut step, event, &self.model);
+        let (expected, ends) = self.model.apply(event);
+        let context = || format!("{event:?} in {before:?}");
+        assert_eq!(said, expected, "{}", context());
+        if let Some(circle) = circle {
+            check_circle(&before, event, &circle);
+        }
+        let mut told: Vec<_> = decided.iter().map(|d| (d.slot, d.ticket, end(d.outcome))).collect();
+        told.sort_unstable();
+        assert_eq!(told, ends, "{}", context());
+        for gone in idle {
+            let name = gone.key.key.name.as_bytes()[0];
+            assert_eq!(self.model.holders(name) + self.model.queue(name).len(), 0, "{}", context());
+            // What is outside the table is the lane's to remember; here, the next event's to tell.
+            assert_eq!(gone.orphaned, self.model.orphaned.contains(&name), "{}", context());
+        }
+        self.model.check();
+        self.compare(&context());
+    }
+
+    fn compare(&self, context: &str) {
+        for name in 0..3 {
+            let Some(seen) = self.table.inspect(0, &key(name)) else {
+                assert_eq!(self.model.holders(name) + self.model.queue(name).len(), 0, "{context}");
+                continue;
+            };
+            assert_eq!(seen.holders, self.model.holders(name), "{context}");
+            assert_eq!(seen.orphaned, self.model.orphaned.contains(&name), "{context}");
+            for session in 0..4 {
+                let held = self.table.inspect(session, &key(name)).and_then(|seen| seen.held);
+                let expected = self.model.held.get(&(name, session)).copied();
+                assert_eq!(held.map(|held| held.mode), expected, "{context}");
+            }
+            let queue: Vec<u32> =
+                self.table.waiters_after(&key(name), None, 100).iter().map(|w| w.slot).collect();
+            let expected: Vec<u32> = self.model.queue(name).iter().map(|w| w.session).collect();
+            assert_eq!(queue, expected, "{context}");
+        }
+    }
+}
+
+fn end(outcome: Outcome) -> End {
+    match outcome {
+        Outcome::Granted(grant) => End::Granted { orphaned: grant.orphaned },
+        Outcome::TimedOut => End::TimedOut,
+        Outcome::Cancelled => End::Cancelled,
+        Outcome::Lost | Outcome::Stopping => End::Lost,
+    }
+}
+
+/// Runs one event on the table; `model` is the state before it.
+fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> (Said, Option<Vec<Slot>>) {
+    let patience = |wait: Option<Option<u64>>| {
+        let deadline = |limit: u64| Stamp::from_nanos(model.now + limit);
+        wait.map(|limit| Patience { ticket: model.tickets + 1, deadline: limit.map(deadline) })
+    };
+    let adopt = |table: &mut Table, name| table.adopt(&key(name), None, model.orphaned.contains(&name));
+    let answer = match event {
+        Event::Acquire { session, wants, wait } => {
+            wants.iter().for_each(|&(name, _)| adopt(table, name));
+            let wants: Vec<_> = wants.iter().map(|&(name, mode)| (key(name), mode)).collect();
+            table.acquire(step, *session, &wants, patience(*wait))
+        }
+        Event::Convert { session, name, mode, wait } => {
+            adopt(table, *name);
+            table.convert(step, *session, &key(*name), *mode, patience(*wait))
+        }
+        Event::Release { session, name } => {
+            let said = match table.release(step, *session, &key(*name)) {
+                Some(Released::Hold) => Said::ReleasedHold,
+                Some(Released::Place) => Said::ReleasedPlace,
+                None => Said::NotHeld,
+            };
+            return (said, None);
+        }
+        Event::Cancel { session } => {
+            let oldest = model.waiting.iter().find(|w| w.session == *session).map(|w| w.ticket);
+            assert_eq!(table.cancel(step, *session, oldest.unwrap_or(u64::MAX)), oldest.is_some());
+            return (Said::Nothing, None);
+        }
+        Event::Expire { session, .. } => {
+            let next = table.expire(step, *session);
+            assert!(next.is_none_or(|next| next > step.now));
+            return (Said::Nothing, None);
+        }
+        Event::End { session } => {
+            while !table.end_waits(step, *session, Outcome::Lost, 1) {}
+            while !table.end_holds(step, *session, 1) {}
+            assert!(!table.has_member(*session));
+            return (Said::Nothing, None);
+        }
+    };
+    match answer {
+        Answer::Granted(grant) => (Said::Granted { orphaned: grant.orphaned, holders: grant.holders }, None),
+        Answer::Busy => (Said::Busy, None),
+        Answer::Queued => (Said::Queued, None),
+        Answer::AlreadyHeld(held) => (Said::AlreadyHeld(held.mode), None),
+        Answer::AlreadyWaiting => (Said::AlreadyWaiting, None),
+        Answer::NotHeld => (Said::NotHeld, None),
+        Answer::Deadlock(circle) => (Said::Deadlock, Some(circle)),
+        Answer::TooManyWaits => panic!("the limit is far away"),
+    }
+}
+
+/// Each of the circle must really wait for the next one, the asker first and by its new request.
+fn check_circle(before: &Model, event: &Event, circle: &[Slot]) {
+    let mut with_request = before.clone();
+    let (session, wants, conversion) = match event {
+        Event::Acquire { session, wants, .. } => (*session, wants.clone(), false),
+        Event::Convert { session, name, mode, .. } => (*session, vec![(*name, *mode)], true),
+        _ => panic!("only a wait can be a deadlock"),
+    };
+    let ticket = u64::MAX;
+    let request = super::super::model::Waiting { session, ticket, wants, conversion, deadline: None };
+    with_request.waiting.push(request);
+    assert_eq!(circle.first(), Some(&session));
+    assert_eq!(
+        circle.iter().collect::<BTreeSet<_>>().len(),
+        circle.len(),
+        "somebody stands twice: {circle:?}"
+    );
+    for (at, &one) in circle.iter().enumerate() {
+        let next = circle[(at + 1) % circle.len()];
+        assert!(with_request.waits_for(one).contains(&next), "{one} does not wait for {next}: {circle:?}");
+    }
+}
+
+fn events(sessions: u32, names: u8) -> Vec<Event> {
+    use Mode::{Exclusive, Shared};
+    let mut events = Vec::new();
+    for session in 0..sessions {
+        for name in 0..names {
+            for mode in [Exclusive, Shared] {
+                events.push(Event::Acquire { session, wants: vec![(name, mode)], wait: None });
+                events.push(Event::Acquire { session, wants: vec![(name, mode)], wait: Some(None) });
+                events.push(Event::Convert { session, name, mode, wait: Some(None) });
+            }
+            events.push(Event::Convert { session, name, mode: Exclusive, wait: None });
+            events.push(Event::Release { session, name });
+        }
+        if names > 1 {
+            for wants in [vec![(0, Exclusive), (1, Exclusive)], vec![(1, Shared), (0, Exclusive)]] {
+                events.push(Event::Acquire { session, wants, wait: Some(None) });
+            }
+        }
+        events.push(Event::Cancel { session });
+        events.push(Event::End { session });
+    }
+    events
+}
+
+/// Applies every event in every state reachable, until there are no new ones or `states_max` were seen.
+fn explore(sessions: u32, names: u8, states_max: usize) -> usize {
+    let events = events(sessions, names);
+    let tokens = Tokens::starting_at(1);
+    let start = Driver::default();
+    let mut seen = BTreeSet::from([start.model.fingerprint()]);
+    let mut open = VecDeque::from([start]);
+    while let Some(state) = open.pop_front() {
+        for event in &events {
+            let mut next = state.clone();
+            next.apply(&tokens, event);
+            if seen.len() < states_max && seen.insert(next.model.fingerprint()) {
+                open.push_back(next);
+            }
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn three_sessions_and_one_name_in_every_state() {
+    let states = explore(3, 1, usize::MAX);
+    assert!(states > 100, "only {states} states were reached");
+}
+
+#[test]
+fn two_sessions_and_two_names_in_every_state() {
+    let states = explore(2, 2, usize::MAX);
+    assert!(states > 500, "only {states} states were reached");
+}
+
+#[test]
+fn three_sessions_and_two_names_in_the_nearest_states() {
+    assert_eq!(explore(3, 2, 4_000), 4_000);
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_not_before() {
+    let tokens = Tokens::starting_at(1);
+    let mut driver = Driver::default();
+    let acquire = |session, wait| Event::Acquire { session, wants: vec![(0, Mode::Exclusive)], wait };
+    driver.apply(&tokens, &acquire(0, None));
+    driver.apply(&tokens, &acquire(1, Some(Some(10))));
+    driver.apply(&tokens, &acquire(2, Some(Some(20))));
+    driver.apply(&tokens, &Event::Expire { session: 1, by: 9 });
+    assert_eq!(driver.model.waiting.len(), 2);
+    driver.apply(&tokens, &Event::Expire { session: 1, by: 1 });
+    assert_eq!(driver.model.waiting.len(), 1);
+    driver.apply(&tokens, &Event::Release { session: 0, name: 0 });
+    assert!(driver.model.held.contains_key(&(0, 2)));
+}
+
+#[test]
+fn tokens_rise_with_every_grant() {
+    let tokens = Tokens::starting_at(5);
+    let got: Vec<u64> = (0..4).map(|_| tokens.next()).collect();
+    assert_eq!(got, [5, 6, 7, 8]);
+}

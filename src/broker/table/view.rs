@@ -1,0 +1,97 @@
+//! Looking into the table without changing it: what a name's holders and waiters are, in pages, so
+//! that a name with ten thousand of them is not copied while everybody else waits.
+
+use std::ops::Bound;
+
+use super::super::clock::Stamp;
+use super::super::outcome::{Held, Inspection, Mode};
+use super::{HashedKey, Hold, Place, Slot, Table, TableCounts};
+
+/// One holder of a name.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct HolderView {
+    pub(in super::super) slot: Slot,
+    pub(in super::super) hold: Hold,
+}
+
+/// One waiter for a name.
+#[derive(Clone, Copy, Debug)]
+pub(in super::super) struct WaiterView {
+    pub(in super::super) slot: Slot,
+    pub(in super::super) place: Place,
+    pub(in super::super) mode: Mode,
+    pub(in super::super) since: Stamp,
+}
+
+impl Table {
+    /// The name as seen by a session; `None` if the table does not have it.
+    pub(in super::super) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
+        let entry = &self.entries[self.find(key)?];
+        Some(Inspection {
+            mode: (!entry.holders.is_empty()).then_some(entry.mode),
+            holders: entry.holders.len(),
+            waiters: entry.queue.len(),
+            held: entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token }),
+            orphaned: entry.orphaned,
+        })
+    }
+
+    /// Up to `at_most` holders whose slots are above `after`, lowest first.
+    pub(in super::super) fn holders_after(
+        &self,
+        key: &HashedKey,
+        after: Option<Slot>,
+        at_most: usize,
+    ) -> Vec<HolderView> {
+        let Some(id) = self.find(key) else { return Vec::new() };
+        let entry = &self.entries[id];
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let view = |(&slot, &hold): (&Slot, &Hold)| HolderView { slot, hold };
+        entry.holders.range((from, Bound::Unbounded)).take(at_most).map(view).collect()
+    }
+
+    /// Up to `at_most` waiters behind the place `after`, in the order in which they will be served.
+    pub(in super::super) fn waiters_after(
+        &self,
+        key: &HashedKey,
+        after: Option<Place>,
+        at_most: usize,
+    ) -> Vec<WaiterView> {
+        let Some(id) = self.find(key) else { return Vec::new() };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.entries[id].queue.range((from, Bound::Unbounded)).take(at_most);
+        behind
+            .map(|(&place, &request)| {
+                let request = &self.requests[request];
+                let mode =
+                    request.wants.iter().find(|want| want.0 == id).map_or(Mode::Exclusive, |want| want.1);
+                WaiterView { slot: request.slot, place, mode, since: request.since }
+            })
+            .collect()
+    }
+
+    /// How many names are held exclusively, and how many shared. Walks all names of the table.
+    pub(in super::super) fn names_held(&self) -> (usize, usize) {
+        self.entries.iter().filter(|(_, entry)| !entry.holders.is_empty()).fold(
+            (0, 0),
+            |(exclusive, shared), (_, entry)| match entry.mode {
+                Mode::Exclusive => (exclusive + 1, shared),
+                Mode::Shared => (exclusive, shared + 1),
+            },
+        )
+    }
+
+    /// How many locks are held, each shared holder counted by itself.
+    pub(in super::super) fn holds(&self) -> usize {
+        self.holds
+    }
+
+    /// How many requests wait.
+    pub(in super::super) fn waiting(&self) -> usize {
+        self.requests.len()
+    }
+
+    pub(in super::super) fn counts(&self) -> TableCounts {
+        self.counts
+    }
+}
