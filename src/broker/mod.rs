@@ -21,6 +21,8 @@ mod session;
 mod stats;
 pub(crate) mod sync;
 mod table;
+#[cfg(test)]
+mod tests;
 mod tokens;
 
 use std::ops::ControlFlow;

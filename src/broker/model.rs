@@ -269,16 +269,17 @@ impl Model {
     }
 
     /// What must hold in every state.
-    pub(super) fn check(&self) {
+    pub(super) fn check(&self, context: &dyn Fn() -> String) {
         for &(name, session) in self.held.keys() {
             if self.held[&(name, session)] == Mode::Exclusive {
                 assert_eq!(self.holders(name), 1, "an exclusive holder of {name} is not alone");
             }
         }
         for at in 0..self.waiting.len() {
-            assert!(!self.is_due(at), "somebody waits for what it could have");
+            assert!(!self.is_due(at), "somebody waits for what it could have after {}", context());
             let session = self.waiting[at].session;
-            assert!(!self.reaches(session, session, &mut BTreeSet::new()), "a circle of waiting sessions");
+            let circle = self.reaches(session, session, &mut BTreeSet::new());
+            assert!(!circle, "a circle of waiting sessions after {}: {self:?}", context());
         }
     }
 }
