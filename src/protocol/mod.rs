@@ -1,2 +1,17 @@
-//! Codecs.
+//! The codecs: pure functions between bytes and requests or replies, one module for each protocol.
+//!
+//! They know the broker's names and modes, and nothing of sockets, clocks, threads or of who asks.
+//! A decoder is given what has arrived so far and says how much of it is done with; an encoder
+//! appends to a buffer. Nothing that arrives makes one panic, recurse, or allocate more than a
+//! small multiple of its own length.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
+
+pub mod frame;
+pub mod glockd_text;
+pub mod lines;
+pub mod lockd_text;
+
+/// Appends `number` in decimal.
+fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
