@@ -10,6 +10,7 @@ pub mod frame;
 pub mod glockd_text;
 pub mod lines;
 pub mod lockd_text;
+pub mod message;
 
 /// Appends `number` in decimal.
 fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {

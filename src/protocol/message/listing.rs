@@ -1,0 +1,189 @@
+//! The results of `inspect` and `list`: who holds what and who waits, as both sides see it on the
+//! wire. Knows the keys; collecting the holders is the server's.
+//!
+//! What is missing of a result counts as empty when it is read, so that a refusal can be read too: it
+//! has a status other than `Ok`, and [`LockResult`](super::LockResult) reads its reason.
+
+use serde::{Deserialize, Serialize};
+
+use super::replies::{Status, is_false};
+use super::values::{from_hex, mode, mode_or_null, to_text};
+use crate::broker::{LockName, Mode};
+
+/// The result of `inspect`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InspectResult {
+    /// `Ok`, unless the request was invalid.
+    pub status: Status,
+    /// How it is held; `None` if it is free.
+    #[serde(default, with = "mode_or_null")]
+    pub mode: Option<Mode>,
+    /// How many hold it.
+    #[serde(default)]
+    pub holders: usize,
+    /// How many wait for it.
+    #[serde(default)]
+    pub waiters: usize,
+    /// Whether the last exclusive holder vanished without releasing, and nobody was told yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orphaned: bool,
+}
+
+/// The result of `list`: one page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ListResult {
+    /// `Ok`, unless the request was invalid.
+    pub status: Status,
+    /// The locks, in the order of their names' bytes.
+    #[serde(default)]
+    pub locks: Vec<ListedLock>,
+    /// Whether there are names after the last of these.
+    #[serde(default)]
+    pub more: bool,
+}
+
+/// A lock on a page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedLock {
+    /// The name for people to read; what is not UTF-8 in it is replaced.
+    pub lock_name: String,
+    /// The name's bytes in hexadecimal, if they are not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_name_hex: Option<String>,
+    /// How it is held; `None` if there are only waiters, or only the memory of a lost holder.
+    #[serde(default, with = "mode_or_null")]
+    pub mode: Option<Mode>,
+    /// As in [`InspectResult`].
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orphaned: bool,
+    /// Who holds it.
+    pub holders: Vec<ListedHolder>,
+    /// Who waits for it, the next first.
+    pub waiters: Vec<ListedWaiter>,
+}
+
+impl ListedLock {
+    /// A lock of this name that nobody holds or waits for.
+    #[must_use]
+    pub fn new(name: &LockName) -> Self {
+        let (lock_name, lock_name_hex) = to_text(name);
+        Self { lock_name, lock_name_hex, mode: None, orphaned: false, holders: vec![], waiters: vec![] }
+    }
+
+    /// The exact name, to go on from with `after`; `None` if the hexadecimal digits are none.
+    #[must_use]
+    pub fn name(&self) -> Option<LockName> {
+        match &self.lock_name_hex {
+            Some(hex) => from_hex(hex),
+            None => Some(LockName::from(self.lock_name.as_str())),
+        }
+    }
+}
+
+/// A holder of a listed lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedHolder {
+    /// The address of its connection.
+    pub address: String,
+    /// The name it registered, if any.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The fencing token of its grant.
+    pub token: u64,
+    /// For how many seconds it has held the lock.
+    pub held_for: f64,
+}
+
+/// A waiter for a listed lock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedWaiter {
+    /// The address of its connection.
+    pub address: String,
+    /// The name it registered, if any.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The mode it wants.
+    #[serde(with = "mode")]
+    pub mode: Mode,
+    /// For how many seconds it has waited.
+    pub waiting_for: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(value: &impl Serialize) -> String {
+        serde_json::to_string(value).unwrap()
+    }
+
+    #[test]
+    fn an_inspection_says_null_for_a_free_name() {
+        let free = InspectResult { status: Status::Ok, mode: None, holders: 0, waiters: 0, orphaned: false };
+        let held = InspectResult {
+            mode: Some(Mode::Shared),
+            holders: 2,
+            waiters: 3,
+            orphaned: true,
+            ..free.clone()
+        };
+        assert_eq!(json(&free), r#"{"status":"ok","mode":null,"holders":0,"waiters":0}"#);
+        assert_eq!(json(&held), r#"{"status":"ok","mode":"shared","holders":2,"waiters":3,"orphaned":true}"#);
+        for result in [free, held] {
+            assert_eq!(serde_json::from_str::<InspectResult>(&json(&result)).unwrap(), result);
+        }
+    }
+
+    #[test]
+    fn a_page_lists_holders_and_waiters() {
+        let mut lock = ListedLock::new(&LockName::from("foo"));
+        lock.mode = Some(Mode::Exclusive);
+        lock.holders.push(ListedHolder {
+            address: "127.0.0.1:57871".to_owned(),
+            name: Some("bob".to_owned()),
+            token: 5,
+            held_for: 1.5,
+        });
+        lock.waiters.push(ListedWaiter {
+            address: "unix:3".to_owned(),
+            name: None,
+            mode: Mode::Shared,
+            waiting_for: 0.25,
+        });
+        let mut lost = ListedLock::new(&LockName::new(b"a\xff"));
+        lost.orphaned = true;
+        let page = ListResult { status: Status::Ok, locks: vec![lost, lock], more: true };
+        let expected = concat!(
+            r#"{"status":"ok","locks":["#,
+            r#"{"lockName":"a�","lockNameHex":"61ff","mode":null,"orphaned":true,"holders":[],"waiters":[]},"#,
+            r#"{"lockName":"foo","mode":"exclusive","#,
+            r#""holders":[{"address":"127.0.0.1:57871","name":"bob","token":5,"heldFor":1.5}],"#,
+            r#""waiters":[{"address":"unix:3","name":null,"mode":"shared","waitingFor":0.25}]}"#,
+            r#"],"more":true}"#,
+        );
+        assert_eq!(json(&page), expected);
+        assert_eq!(serde_json::from_str::<ListResult>(expected).unwrap(), page);
+    }
+
+    #[test]
+    fn the_exact_name_comes_back() {
+        for name in [LockName::from("ä\u{fffd}\"\n"), LockName::new(b"\xff\x00"), LockName::new(b"")] {
+            assert_eq!(ListedLock::new(&name).name(), Some(name));
+        }
+        let broken =
+            ListedLock { lock_name_hex: Some("f".to_owned()), ..ListedLock::new(&LockName::from("a")) };
+        assert_eq!(broken.name(), None);
+    }
+
+    #[test]
+    fn a_refusal_is_readable_as_the_result_it_stands_for() {
+        let refusal = r#"{"status":"refused","reason":"stopping"}"#;
+        assert_eq!(serde_json::from_str::<InspectResult>(refusal).unwrap().status, Status::Refused);
+        assert_eq!(serde_json::from_str::<ListResult>(refusal).unwrap().status, Status::Refused);
+        let wrong_mode = r#"{"status":"ok","mode":"upside down"}"#;
+        assert!(serde_json::from_str::<InspectResult>(wrong_mode).is_err());
+    }
+}

@@ -1,0 +1,132 @@
+//! Objects read one level deep: the values of the keys that are asked for, as raw JSON. This is what
+//! keeps reading iterative: `serde_json` skips a raw or unknown value without recursing, however
+//! deeply it is nested.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Reads an object and returns the values of `keys`, in their order; `null` counts as absent.
+///
+/// Other keys are ignored. Of a key that stands twice the last one counts, as in PHP.
+pub(super) fn values_of<'a, const N: usize>(
+    json: &'a str,
+    keys: [&str; N],
+) -> serde_json::Result<[Option<&'a RawValue>; N]> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let values = deserializer.deserialize_map(Values(keys))?;
+    deserializer.end()?;
+    Ok(values)
+}
+
+struct Values<'k, const N: usize>([&'k str; N]);
+
+impl<'de, const N: usize> Visitor<'de> for Values<'_, N> {
+    type Value = [Option<&'de RawValue>; N];
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut values = [None; N];
+        while let Some(wanted) = map.next_key_seed(KeyIn(&self.0))? {
+            match wanted.and_then(|index| values.get_mut(index)) {
+                Some(value) => *value = map.next_value()?,
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Reads a key as its place among these keys, if it is one of them.
+struct KeyIn<'k>(&'k [&'k str]);
+
+impl<'de> DeserializeSeed<'de> for KeyIn<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeyIn<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|&wanted| wanted == key))
+    }
+}
+
+/// The text of a JSON string: `None` if the value is none, an error if it is a string that is not
+/// Unicode (`"\ud800"`).
+pub(super) fn string(value: &RawValue) -> Option<serde_json::Result<Cow<'_, str>>> {
+    let quoted = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    if quoted.contains('\\') {
+        return Some(serde_json::from_str(value.get()).map(Cow::Owned));
+    }
+    Some(Ok(Cow::Borrowed(quoted)))
+}
+
+/// The value of a JSON number; infinite if it is beyond what an `f64` holds.
+pub(super) fn number(value: &RawValue) -> Option<f64> {
+    // What JSON has for a number Rust reads as the same number; no other JSON value is one to it.
+    value.get().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values<const N: usize>(json: &str, keys: [&str; N]) -> Option<[Option<String>; N]> {
+        let values = values_of(json, keys).ok()?;
+        Some(values.map(|value| value.map(|value| value.get().to_owned())))
+    }
+
+    #[test]
+    fn asked_values_come_raw_and_in_order() {
+        let json = r#" {"b" : [1, {"a":2}] ,"x":{"a":3},"a": "\u0041"} "#;
+        let expected = [Some(r#""\u0041""#.to_owned()), Some(r#"[1, {"a":2}]"#.to_owned()), None];
+        assert_eq!(values(json, ["a", "b", "c"]), Some(expected));
+    }
+
+    #[test]
+    fn keys_are_compared_unescaped_and_the_last_one_counts() {
+        assert_eq!(values(r#"{"\u0061":1,"a":2}"#, ["a"]), Some([Some("2".to_owned())]));
+        assert_eq!(values(r#"{"a":1,"a":null}"#, ["a"]), Some([None]));
+    }
+
+    #[test]
+    fn only_a_whole_object_is_read() {
+        for json in
+            ["", "1", "null", "[]", "\"a\"", "{", "{}}", "{\"a\":1,}", "{a:1}", "{\"x\":[}", "{\"x\":\"\t\"}"]
+        {
+            assert_eq!(values(json, ["a"]), None, "{json:?}");
+        }
+    }
+
+    #[test]
+    fn strings_and_numbers_are_told_from_the_rest() {
+        let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
+        let text = |json: &str| string(&raw(json)).map(|text| text.ok().map(Cow::into_owned));
+        assert_eq!(text(r#""foo""#), Some(Some("foo".to_owned())));
+        assert_eq!(text(r#""a\"\u00e4\\""#), Some(Some("a\"ä\\".to_owned())));
+        assert_eq!(text(r#""\ud800""#), Some(None));
+        for (json, value) in [("1", 1.0), ("-0.5", -0.5), ("1e3", 1e3), ("1e999", f64::INFINITY)] {
+            assert_eq!((number(&raw(json)), text(json)), (Some(value), None), "{json}");
+        }
+        for json in ["true", "null", "{}", "[\"a\"]"] {
+            assert_eq!((number(&raw(json)), text(json)), (None, None), "{json}");
+        }
+        assert_eq!(number(&raw("\"1\"")), None);
+    }
+}

@@ -1,0 +1,252 @@
+//! The results of the lock commands, and the functions that write replies. Both sides use the types:
+//! the server writes them, a client reads them back.
+
+use std::time::Duration;
+
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::requests::{Malformed, UnlockRequest};
+use super::values::{LOCK_NAME, seconds, to_text};
+use crate::broker::LockName;
+use crate::protocol::push_decimal;
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Status {
+    /// It was done.
+    Ok,
+    /// The time limit ended the wait.
+    Timeout,
+    /// The parameters are not what the command needs; `reason` says why.
+    Invalid,
+    /// The wait would have closed a circle of sessions that wait for each other; `circle` names them.
+    Deadlock,
+    /// A limit, or the server is stopping; `reason` says which.
+    Refused,
+    /// The connection neither holds the lock nor waits for it.
+    NotFound,
+    /// There is no such command.
+    Unknown,
+    /// The wait was given up by a later request of the same connection.
+    Cancelled,
+}
+
+/// The result of `lock`, `unlock`, `convert` and `identify`. Its `status` and `reason` can be read
+/// from the result of any lock command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockResult {
+    /// What became of the request.
+    pub status: Status,
+    /// The fencing token of the grant, below 2^53.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<u64>,
+    /// Whether the last exclusive holder vanished without releasing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub orphaned: bool,
+    /// Whether the connection held the lock before.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub already: bool,
+    /// How many hold a shared lock now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<usize>,
+    /// Why the request was invalid or refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The sessions of a deadlock, each waiting for the next, the last for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub circle: Option<Vec<String>>,
+}
+
+impl LockResult {
+    /// A status and nothing else.
+    #[must_use]
+    pub fn new(status: Status) -> Self {
+        Self {
+            status,
+            token: None,
+            orphaned: false,
+            already: false,
+            holders: None,
+            reason: None,
+            circle: None,
+        }
+    }
+
+    /// A grant with its fencing token.
+    #[must_use]
+    pub fn granted(token: u64) -> Self {
+        Self { token: Some(token), ..Self::new(Status::Ok) }
+    }
+
+    /// A refusal, because of a limit or because the server is stopping.
+    #[must_use]
+    pub fn refused(reason: impl Into<String>) -> Self {
+        Self { reason: Some(reason.into()), ..Self::new(Status::Refused) }
+    }
+}
+
+impl From<Malformed> for LockResult {
+    fn from(malformed: Malformed) -> Self {
+        Self { reason: Some(malformed.to_string()), ..Self::new(Status::Invalid) }
+    }
+}
+
+/// For `skip_serializing_if`, which hands a reference over.
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
+/// The result of `hello`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloResult {
+    /// `Ok`, unless the request was invalid.
+    pub status: Status,
+    /// `lockd`.
+    pub server: String,
+    /// The version of the server.
+    pub version: String,
+    /// What the server can do beyond the first version of the protocol.
+    pub features: Vec<String>,
+    /// How the server finds out that a client's host is gone, so that the client can find out first.
+    pub keepalive: Keepalive,
+}
+
+/// The server's keepalive, in seconds on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keepalive {
+    /// The idle time before the first probe.
+    #[serde(with = "seconds")]
+    pub idle: Duration,
+    /// The time between two probes.
+    #[serde(with = "seconds")]
+    pub interval: Duration,
+    /// The unanswered probes that end the connection.
+    pub probes: u32,
+    /// How long sent data may stay unacknowledged.
+    #[serde(with = "seconds")]
+    pub user_timeout: Duration,
+    /// After what time without a sign of life a peer's locks are given away: what the others add up to.
+    #[serde(with = "seconds")]
+    pub dead_peer_timeout: Duration,
+}
+
+/// Appends `{"id":…,"result":…}`.
+///
+/// A result that cannot be written as JSON (possible only for types other than this module's, say a
+/// map with keys that are no strings) becomes `{"id":…,"error":…}`, so that its client does not wait
+/// for ever.
+pub fn encode_result(out: &mut Vec<u8>, id: &RawValue, result: &(impl Serialize + ?Sized)) {
+    let start = out.len();
+    push_id(out, id);
+    out.extend_from_slice(b",\"result\":");
+    if serde_json::to_writer(&mut *out, result).is_err() {
+        out.truncate(start);
+        push_id(out, id);
+        out.extend_from_slice(b",\"error\":\"the result cannot be written as JSON\"");
+    }
+    out.push(b'}');
+}
+
+fn push_id(out: &mut Vec<u8>, id: &RawValue) {
+    out.extend_from_slice(b"{\"id\":");
+    out.extend_from_slice(id.get().as_bytes());
+}
+
+/// Appends the reply to a `lock` that was granted and has nothing more to tell than its token: what
+/// [`encode_result`] makes of [`LockResult::granted`], only faster.
+pub fn encode_granted(out: &mut Vec<u8>, id: &RawValue, token: u64) {
+    push_id(out, id);
+    out.extend_from_slice(b",\"result\":{\"status\":\"ok\",\"token\":");
+    push_decimal(out, token);
+    out.extend_from_slice(b"}}");
+}
+
+/// Appends the reply to a command that there is no handler for.
+pub fn encode_unknown(out: &mut Vec<u8>, id: &RawValue, command: &str) {
+    #[derive(Serialize)]
+    struct Unknown<'a> {
+        status: Status,
+        command: &'a str,
+    }
+    encode_result(out, id, &Unknown { status: Status::Unknown, command });
+}
+
+/// Appends the reply to `ping`: its parameters, byte for byte.
+pub fn encode_pong(out: &mut Vec<u8>, id: &RawValue, parameters: &RawValue) {
+    #[derive(Serialize)]
+    struct Pong<'a> {
+        status: Status,
+        parameters: &'a RawValue,
+    }
+    encode_result(out, id, &Pong { status: Status::Ok, parameters });
+}
+
+/// Appends `{"error":…}`: the answer to what cannot be read as a message.
+pub fn encode_error(out: &mut Vec<u8>, error: &str) {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        error: &'a str,
+    }
+    push_json(out, &Error { error });
+}
+
+/// Appends what is known to become JSON: strings, and structs and maps of them.
+fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+    let written = serde_json::to_writer(out, value);
+    debug_assert!(written.is_ok(), "{written:?}");
+}
+
+/// The reply to the old form of `unlock`, which has no id. Its client looks at `result`; the keys
+/// come in the original's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldUnlockReply<'a> {
+    /// Released, or taken out of the queue.
+    Ok(&'a UnlockRequest),
+    /// The connection neither held a lock nor waited.
+    NotFound(&'a UnlockRequest),
+    /// There was no name.
+    Invalid,
+}
+
+impl OldUnlockReply<'_> {
+    /// Appends the reply.
+    pub fn encode(self, out: &mut Vec<u8>) {
+        push_json(out, &self);
+    }
+}
+
+impl Serialize for OldUnlockReply<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (result, request) = match self {
+            Self::Ok(request) => (Status::Ok, Some(request)),
+            Self::NotFound(request) => (Status::NotFound, Some(request)),
+            Self::Invalid => (Status::Invalid, None),
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("attempted", "unlock")?;
+        map.serialize_entry("result", &result)?;
+        match request.map(|request| (request.names.as_slice(), request.set)) {
+            Some(([name], false)) => serialize_name(&mut map, name)?,
+            Some((names, _)) => {
+                let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
+                map.serialize_entry("lockNames", &texts)?;
+            }
+            None => {}
+        }
+        map.end()
+    }
+}
+
+/// Writes a name for people, with its exact bytes where that lost any.
+fn serialize_name<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
+    let (text, hex) = to_text(name);
+    map.serialize_entry(LOCK_NAME.text, &text)?;
+    hex.map_or(Ok(()), |hex| map.serialize_entry(LOCK_NAME.hex, &hex))
+}
+
+#[cfg(test)]
+mod tests;

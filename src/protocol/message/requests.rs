@@ -1,0 +1,301 @@
+//! The parameters of the lock commands: read from raw JSON by the server, written by a client.
+//! Knows what is well-formed; whether a name is too long or a lock is held is the broker's to say.
+//!
+//! Where an object is expected an empty array will do: PHP writes an empty array of parameters so.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::object::{number, string, values_of};
+use super::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex, mode, seconds};
+use crate::broker::{LockName, Mode};
+
+mod serialize;
+
+/// `lock`: acquire one lock, or several at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The locks, each once; never empty.
+    pub names: Vec<(LockName, Mode)>,
+    /// Whether they came as `lockNames`: a set, even if it is of one.
+    pub set: bool,
+    /// How long to wait at most; `None` is without limit. More seconds than a [`Duration`] can hold
+    /// are [`Duration::MAX`], which no clock can be moved ahead by.
+    pub limit: Option<Duration>,
+}
+
+/// `unlock`: release one lock, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnlockRequest {
+    /// The names, each once; never empty.
+    pub names: Vec<LockName>,
+    /// Whether they came as `lockNames`.
+    pub set: bool,
+}
+
+/// `convert`: change the mode of a held lock without letting it go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvertRequest {
+    /// The lock.
+    pub name: LockName,
+    /// The mode it shall have. Unlike that of `lock` it has no default.
+    pub mode: Mode,
+    /// As in [`LockRequest`].
+    pub limit: Option<Duration>,
+}
+
+/// `inspect`: how a name is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectRequest {
+    /// The name.
+    pub name: LockName,
+}
+
+/// `list`: a page of the names in use, in the order of their bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListRequest {
+    /// Only names that start so; empty for all.
+    pub prefix: LockName,
+    /// The most names to tell: 100 unless asked for, and 1 to 1000 whatever is asked for.
+    pub limit: usize,
+    /// Only names after this one, the last of the page before.
+    pub after: Option<LockName>,
+}
+
+/// `identify`: register a name for the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IdentifyRequest {
+    /// The name; `None` (absent, `null` or empty) forgets the one registered before, as `iam` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// `hello`: who the client is. Both are for people to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HelloRequest {
+    /// The name of the client's program or library.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+/// Why parameters are not what the command needs. Displayed, it is the `reason` of the `invalid`
+/// result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    key: &'static str,
+    problem: &'static str,
+}
+
+impl Malformed {
+    const fn new(key: &'static str, problem: &'static str) -> Self {
+        Self { key, problem }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.problem)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// The names a `list` tells unless asked for more or fewer.
+const LIST_LIMIT: i64 = 100;
+/// The most names a `list` tells.
+const LIST_LIMIT_MAX: i64 = 1000;
+
+/// Reads the parameters of `lock`.
+///
+/// # Errors
+///
+/// If there is neither `lockName` nor `lockNames`, or both; if a name is no string, none is given or
+/// one is given twice; if `mode` is neither `"exclusive"` nor `"shared"`; if `timeLimit` is neither a
+/// number from 0 up nor `false` nor `null`.
+pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
+    let [text, hex, names, mode, limit] =
+        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
+    let mode = read_mode(mode)?.unwrap_or(Mode::Exclusive);
+    let (names, set) = read_names(text, hex, names, mode)?;
+    Ok(LockRequest { names, set, limit: read_limit(limit)? })
+}
+
+/// Reads the parameters of `unlock`. A `mode` beside a name is ignored, so that what was given to
+/// `lock` can be given to `unlock`.
+///
+/// # Errors
+///
+/// As [`parse_lock`], as far as names go.
+pub fn parse_unlock(parameters: &RawValue) -> Result<UnlockRequest, Malformed> {
+    parse_old_unlock(parameters.get())
+}
+
+/// Reads the old form of `unlock`, whose names stand in the body itself
+/// ([`Envelope::body`](super::Envelope::body)).
+///
+/// # Errors
+///
+/// As [`parse_unlock`].
+pub fn parse_old_unlock(body: &str) -> Result<UnlockRequest, Malformed> {
+    let [text, hex, names] = object(body, [LOCK_NAME.text, LOCK_NAME.hex, "lockNames"])?;
+    let (names, set) = read_names(text, hex, names, Mode::Exclusive)?;
+    Ok(UnlockRequest { names: names.into_iter().map(|(name, _)| name).collect(), set })
+}
+
+/// Reads the parameters of `convert`.
+///
+/// # Errors
+///
+/// If `lockName` or `mode` is missing, or as [`parse_lock`].
+pub fn parse_convert(parameters: &RawValue) -> Result<ConvertRequest, Malformed> {
+    let [text, hex, mode, limit] =
+        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode", "timeLimit"])?;
+    let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
+    let mode = read_mode(mode)?.ok_or(Malformed::new("mode", "is missing"))?;
+    Ok(ConvertRequest { name, mode, limit: read_limit(limit)? })
+}
+
+/// Reads the parameters of `inspect`.
+///
+/// # Errors
+///
+/// If `lockName` is missing or no string.
+pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed> {
+    let [text, hex] = object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex])?;
+    Ok(InspectRequest { name: read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)? })
+}
+
+/// Reads the parameters of `list`.
+///
+/// # Errors
+///
+/// If `prefix` or `after` is no string, or `limit` no whole number.
+pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
+    let [prefix, prefix_hex, limit, after, after_hex] =
+        object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
+    let limit = limit.map_or(Ok(LIST_LIMIT), |limit| limit.get().parse::<i64>());
+    let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
+    Ok(ListRequest {
+        prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
+        limit: usize::try_from(limit.clamp(1, LIST_LIMIT_MAX)).unwrap_or(1),
+        after: read_name(AFTER, after, after_hex)?,
+    })
+}
+
+/// Reads the parameters of `identify`.
+///
+/// # Errors
+///
+/// If `name` is no string.
+pub fn parse_identify(parameters: &RawValue) -> Result<IdentifyRequest, Malformed> {
+    let [name] = object(parameters.get(), ["name"])?;
+    Ok(IdentifyRequest { name: read_text("name", name)?.filter(|name| !name.is_empty()) })
+}
+
+/// Reads the parameters of `hello`.
+///
+/// # Errors
+///
+/// If one of them is no string.
+pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
+    let [client, version] = object(parameters.get(), ["client", "version"])?;
+    Ok(HelloRequest { client: read_text("client", client)?, version: read_text("version", version)? })
+}
+
+const NAME_MISSING: Malformed = Malformed::new(LOCK_NAME.text, "is missing");
+const NOT_A_STRING: &str = "is not a string";
+
+fn object<'a, const N: usize>(
+    json: &'a str,
+    keys: [&'static str; N],
+) -> Result<[Option<&'a RawValue>; N], Malformed> {
+    let in_brackets = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
+    if in_brackets.is_some_and(|inside| inside.trim().is_empty()) {
+        return Ok([None; N]);
+    }
+    values_of(json, keys).map_err(|_| Malformed::new("parameters", "are not an object"))
+}
+
+fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<String>, Malformed> {
+    let Some(value) = value else { return Ok(None) };
+    match string(value) {
+        Some(Ok(text)) => Ok(Some(text.into_owned())),
+        _ => Err(Malformed::new(key, NOT_A_STRING)),
+    }
+}
+
+/// Reads a name that stands under either of two keys.
+fn read_name(
+    keys: NameKeys,
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+) -> Result<Option<LockName>, Malformed> {
+    if let Some(hex) = read_text(keys.hex, hex)? {
+        return from_hex(&hex).map(Some).ok_or(Malformed::new(keys.hex, "is not hexadecimal"));
+    }
+    match text.map(string) {
+        None => Ok(None),
+        Some(Some(Ok(text))) => Ok(Some(LockName::new(text.as_bytes()))),
+        Some(_) => Err(Malformed::new(keys.text, NOT_A_STRING)),
+    }
+}
+
+/// Reads `lockName` or `lockNames`, and whether it was the latter.
+fn read_names(
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+    names: Option<&RawValue>,
+    mode: Mode,
+) -> Result<(Vec<(LockName, Mode)>, bool), Malformed> {
+    match (read_name(LOCK_NAME, text, hex)?, names) {
+        (Some(name), None) => Ok((vec![(name, mode)], false)),
+        (None, Some(names)) => Ok((read_set(names, mode)?, true)),
+        (None, None) => Err(NAME_MISSING),
+        (Some(_), Some(_)) => Err(Malformed::new("lockNames", "stands beside lockName")),
+    }
+}
+
+fn read_set(names: &RawValue, mode: Mode) -> Result<Vec<(LockName, Mode)>, Malformed> {
+    let problem = |problem| Malformed::new("lockNames", problem);
+    let entries: Vec<&RawValue> =
+        serde_json::from_str(names.get()).map_err(|_| problem("is not an array"))?;
+    let names: Vec<_> = entries.into_iter().map(|entry| read_entry(entry, mode)).collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        return Err(problem("is empty"));
+    }
+    let distinct: HashSet<_> = names.iter().map(|(name, _)| name).collect();
+    if distinct.len() < names.len() { Err(problem("has a name twice")) } else { Ok(names) }
+}
+
+/// Reads an entry of `lockNames`: a name, or an object of a name and its mode.
+fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malformed> {
+    if string(entry).is_some() {
+        let name = read_name(LOCK_NAME, Some(entry), None)?.ok_or(NAME_MISSING)?;
+        return Ok((name, default));
+    }
+    let [text, hex, mode] = values_of(entry.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode"])
+        .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a string nor an object"))?;
+    let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
+    Ok((name, read_mode(mode)?.unwrap_or(default)))
+}
+
+fn read_mode(value: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
+    let Some(text) = read_text("mode", value)? else { return Ok(None) };
+    mode::from_text(&text).map(Some).ok_or(Malformed::new("mode", "is neither exclusive nor shared"))
+}
+
+fn read_limit(value: Option<&RawValue>) -> Result<Option<Duration>, Malformed> {
+    let Some(value) = value.filter(|value| value.get() != "false") else { return Ok(None) };
+    let limit = number(value).and_then(seconds::from_f64);
+    limit.map(Some).ok_or(Malformed::new("timeLimit", "is neither a number from 0 up nor false"))
+}
+
+#[cfg(test)]
+mod tests;
