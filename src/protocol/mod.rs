@@ -2,8 +2,8 @@
 //!
 //! They know the broker's names and modes, and nothing of sockets, clocks, threads or of who asks.
 //! A decoder is given what has arrived so far and says how much of it is done with; an encoder
-//! appends to a buffer. Nothing that arrives makes one panic, recurse, or allocate more than a
-//! small multiple of its own length.
+//! appends to a buffer. Nothing that arrives makes one panic, recurse with its depth, or allocate for
+//! what was only announced.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod frame;

@@ -187,22 +187,14 @@ mod tests {
 
     #[test]
     fn what_is_no_message_says_why() {
-        let cases: [(&[u8], &str); 9] = [
-            (b"{\"id\":\"\xff\"}", "the message is not UTF-8"),
-            (b"[1,2]", "the message is not an object"),
-            (b"\"secret\"", "the message is not an object"),
-            (b"null", "the message is not an object"),
-            (b"", "the message is not JSON: EOF while parsing a value at line 1 column 0"),
-            (b"{\"id\":1", "the message is not JSON: EOF while parsing an object at line 1 column 7"),
-            (b"{\"id\":1}}", "the message is not JSON: trailing characters at line 1 column 9"),
-            (b"{\"id\":01}", "the message is not JSON: invalid number at line 1 column 8"),
-            (
-                br#"{"command":"\ud800"}"#,
-                "the message is not JSON: unexpected end of hex escape at line 1 column 8",
-            ),
-        ];
-        for (body, reason) in cases {
-            assert_eq!(parse(body).unwrap_err().to_string(), reason, "{}", body.escape_ascii());
+        let reason = |body: &[u8]| parse(body).unwrap_err().to_string();
+        assert_eq!(reason(b"{\"id\":\"\xff\"}"), "the message is not UTF-8");
+        for other in ["[1,2]", "\"secret\"", "null", "1"] {
+            assert_eq!(reason(other.as_bytes()), "the message is not an object", "{other}");
+        }
+        for broken in ["", "{\"id\":1", "{\"id\":1}}", "{\"id\":01}", "{'id':1}", r#"{"command":"\ud800"}"#] {
+            let reason = reason(broken.as_bytes());
+            assert!(reason.starts_with("the message is not JSON: "), "{broken}: {reason}");
         }
     }
 

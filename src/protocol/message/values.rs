@@ -63,22 +63,25 @@ pub(super) mod mode {
 
     use crate::broker::Mode;
 
-    pub(in super::super) fn to_text(mode: Mode) -> &'static str {
+    pub(in crate::protocol::message) fn to_text(mode: Mode) -> &'static str {
         match mode {
             Mode::Exclusive => "exclusive",
             Mode::Shared => "shared",
         }
     }
 
-    pub(in super::super) fn from_text(text: &str) -> Option<Mode> {
+    pub(in crate::protocol::message) fn from_text(text: &str) -> Option<Mode> {
         [Mode::Exclusive, Mode::Shared].into_iter().find(|&mode| to_text(mode) == text)
     }
 
-    pub(in super::super) fn serialize<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::protocol::message) fn serialize<S: Serializer>(
+        mode: &Mode,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(to_text(*mode))
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::protocol::message) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Mode, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
@@ -96,14 +99,14 @@ pub(super) mod mode_or_null {
     #[derive(Deserialize)]
     struct Wire(#[serde(with = "mode")] Mode);
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::protocol::message) fn serialize<S: Serializer>(
         mode: &Option<Mode>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         mode.map(mode::to_text).serialize(serializer)
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::protocol::message) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<Mode>, D::Error> {
         Ok(Option::<Wire>::deserialize(deserializer)?.map(|Wire(mode)| mode))
@@ -116,7 +119,7 @@ pub(super) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in super::super) fn serialize<S: Serializer>(
+    pub(in crate::protocol::message) fn serialize<S: Serializer>(
         duration: &Duration,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -126,7 +129,7 @@ pub(super) mod seconds {
         }
     }
 
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(in crate::protocol::message) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
@@ -134,7 +137,7 @@ pub(super) mod seconds {
     }
 
     /// A number of seconds; `None` if it is negative. More than fits is [`Duration::MAX`].
-    pub(in super::super) fn from_f64(seconds: f64) -> Option<Duration> {
+    pub(in crate::protocol::message) fn from_f64(seconds: f64) -> Option<Duration> {
         (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }

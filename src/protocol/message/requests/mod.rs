@@ -19,7 +19,7 @@ mod serialize;
 /// `lock`: acquire one lock, or several at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRequest {
-    /// The locks, each once; never empty.
+    /// The locks, each once; never empty. How many is bounded by the length of the message alone.
     pub names: Vec<(LockName, Mode)>,
     /// Whether they came as `lockNames`: a set, even if it is of one.
     pub set: bool,
