@@ -7,3 +7,4 @@
 
 pub mod broker;
 pub mod protocol;
+mod socket;

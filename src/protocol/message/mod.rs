@@ -8,6 +8,7 @@
 //! Of a key that stands twice in an object the last one counts, as in PHP.
 
 mod envelope;
+mod keepalive;
 mod listing;
 mod object;
 mod replies;
@@ -15,9 +16,10 @@ mod requests;
 mod values;
 
 pub use envelope::{BadMessage, Envelope, Reply, encode_request, parse, parse_reply};
+pub use keepalive::Keepalive;
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter};
 pub use replies::{
-    HelloResult, Keepalive, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
+    HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
     encode_result, encode_unknown,
 };
 pub use requests::{

@@ -1,14 +1,13 @@
 //! The results of the lock commands, and the functions that write replies. Both sides use the types:
 //! the server writes them, a client reads them back.
 
-use std::time::Duration;
-
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::keepalive::Keepalive;
 use super::requests::{Malformed, UnlockRequest};
-use super::values::{LOCK_NAME, seconds, to_text};
+use super::values::{LOCK_NAME, to_text};
 use crate::broker::LockName;
 use crate::protocol::push_decimal;
 
@@ -112,26 +111,6 @@ pub struct HelloResult {
     pub features: Vec<String>,
     /// How the server finds out that a client's host is gone, so that the client can find out first.
     pub keepalive: Keepalive,
-}
-
-/// The server's keepalive, in seconds on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Keepalive {
-    /// The idle time before the first probe.
-    #[serde(with = "seconds")]
-    pub idle: Duration,
-    /// The time between two probes.
-    #[serde(with = "seconds")]
-    pub interval: Duration,
-    /// The unanswered probes that end the connection.
-    pub probes: u32,
-    /// How long sent data may stay unacknowledged.
-    #[serde(with = "seconds")]
-    pub user_timeout: Duration,
-    /// After what time without a sign of life a peer's locks are given away: what the others add up to.
-    #[serde(with = "seconds")]
-    pub dead_peer_timeout: Duration,
 }
 
 /// Appends `{"id":…,"result":…}`.
