@@ -4,7 +4,9 @@
 //!
 //! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
 //! - [`protocol`]: pure functions between bytes and requests or replies.
+//! - [`server`]: a broker served to the network.
 
 pub mod broker;
 pub mod protocol;
+pub mod server;
 mod socket;

@@ -1,3 +1,7 @@
-//! The `lockd` binary.
+//! The `lockd` binary: parse, set up, run.
 
-fn main() {}
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 
 fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {

@@ -1,7 +1,8 @@
 //! The parameters of the lock commands: read from raw JSON by the server, written by a client.
 //! Knows what is well-formed; whether a name is too long or a lock is held is the broker's to say.
 //!
-//! Where an object is expected an empty array will do: PHP writes an empty array of parameters so.
+//! Where an object is expected an empty array will do: PHP writes an empty array of parameters so. And
+//! `null` will do, which stands for none at all.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -53,6 +54,13 @@ pub struct ConvertRequest {
 pub struct InspectRequest {
     /// The name.
     pub name: LockName,
+}
+
+/// `cancel`: take back a request that waits.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CancelRequest<'a> {
+    /// The id of that request, as it was written.
+    pub id: &'a RawValue,
 }
 
 /// `list`: a page of the names in use, in the order of their bytes.
@@ -162,6 +170,16 @@ pub fn parse_convert(parameters: &RawValue) -> Result<ConvertRequest, Malformed>
     Ok(ConvertRequest { name, mode, limit: read_limit(limit)? })
 }
 
+/// Reads the parameters of `cancel`.
+///
+/// # Errors
+///
+/// If there is no `id`.
+pub fn parse_cancel(parameters: &RawValue) -> Result<CancelRequest<'_>, Malformed> {
+    let [id] = object(parameters.get(), ["id"])?;
+    Ok(CancelRequest { id: id.ok_or(Malformed::new("id", "is missing"))? })
+}
+
 /// Reads the parameters of `inspect`.
 ///
 /// # Errors
@@ -217,7 +235,7 @@ fn object<'a, const N: usize>(
     keys: [&'static str; N],
 ) -> Result<[Option<&'a RawValue>; N], Malformed> {
     let in_brackets = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
-    if in_brackets.is_some_and(|inside| inside.trim().is_empty()) {
+    if json == "null" || in_brackets.is_some_and(|inside| inside.trim().is_empty()) {
         return Ok([None; N]);
     }
     values_of(json, keys).map_err(|_| Malformed::new("parameters", "are not an object"))

@@ -1,0 +1,40 @@
+//! The command line: arguments, configuration, signals, and output for people. Everything else is the
+//! library's.
+
+mod options;
+mod pidfile;
+mod privileges;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use options::ServeOptions;
+
+/// A lock broker: named locks, held only by processes that are still there.
+#[derive(Parser)]
+#[command(name = "lockd", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve locks to the network (what lockd does without a command, too)
+    Serve(ServeOptions),
+}
+
+/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed, 2 for
+/// arguments or a configuration that make no sense.
+pub(crate) fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let options = match cli.command {
+        Some(Command::Serve(options)) => options,
+        None => cli.serve,
+    };
+    serve::serve(&options)
+}

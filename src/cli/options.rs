@@ -1,0 +1,242 @@
+//! The options of the server, from the command line, the environment and a file, and what they amount
+//! to. The same names everywhere: `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use lockd::broker::Limits;
+use lockd::protocol::message::Keepalive;
+use lockd::server::{Config, parse_allow};
+use log::LevelFilter;
+use serde::Deserialize;
+
+/// Each option as it was given in one place; the command line goes before the environment, and that
+/// before the file.
+#[derive(Args, Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub(super) struct ServeOptions {
+    /// Read further options from this TOML file, by their long names
+    #[arg(long, value_name = "FILE", env = "LOCKD_CONFIG")]
+    #[serde(skip)]
+    pub(super) config: Option<PathBuf>,
+
+    /// Listen there: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, with lockd, glockd or message as the
+    /// protocol; may be given several times [default: lockd://127.0.0.1:2626, glockd://127.0.0.1:9999,
+    /// message://127.0.0.1:20934]
+    #[arg(long, value_name = "ADDRESS", env = "LOCKD_LISTEN", value_delimiter = ',')]
+    listen: Vec<String>,
+
+    /// Let these connect over TCP: an address or a network like 10.0.0.0/8; may be given several times
+    /// [default: 127.0.0.0/8, ::1]
+    #[arg(long, value_name = "IP|CIDR", env = "LOCKD_ALLOW", value_delimiter = ',')]
+    allow: Vec<String>,
+
+    /// File mode of Unix sockets, in octal [default: 0600]
+    #[arg(long, value_name = "MODE", env = "LOCKD_UNIX_MODE")]
+    unix_mode: Option<String>,
+
+    /// After how many seconds without a sign of life a peer's host counts as gone, 5 to 32767 [default: 25]
+    #[arg(long, value_name = "SECONDS", env = "LOCKD_DEAD_PEER_TIMEOUT")]
+    dead_peer_timeout: Option<u64>,
+
+    /// Connections open at once [default: 10000]
+    #[arg(long, value_name = "N", env = "LOCKD_CONNECTIONS_MAX")]
+    connections_max: Option<usize>,
+
+    /// Locks held in all [default: 10000000]
+    #[arg(long, value_name = "N", env = "LOCKD_LOCKS_MAX")]
+    locks_max: Option<usize>,
+
+    /// Locks held by one connection [default: 1000000]
+    #[arg(long, value_name = "N", env = "LOCKD_LOCKS_PER_CONNECTION_MAX")]
+    locks_per_connection_max: Option<usize>,
+
+    /// Requests of one connection that wait for a lock at the same time [default: 10000]
+    #[arg(long, value_name = "N", env = "LOCKD_WAITS_PER_CONNECTION_MAX")]
+    waits_per_connection_max: Option<usize>,
+
+    /// Longest name of a lock [default: 1024]
+    #[arg(long, value_name = "BYTES", env = "LOCKD_NAME_MAX")]
+    name_max: Option<usize>,
+
+    /// Longest line of the text protocols [default: 4096]
+    #[arg(long, value_name = "BYTES", env = "LOCKD_LINE_MAX")]
+    line_max: Option<usize>,
+
+    /// Longest message [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "LOCKD_MESSAGE_MAX")]
+    message_max: Option<usize>,
+
+    /// What may be due to a client that does not read before it is cut off [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "LOCKD_OUTBOX_MAX")]
+    outbox_max: Option<usize>,
+
+    /// Let nobody list who holds what (d, sd, dump, q full, who, list)
+    #[arg(long, env = "LOCKD_NO_DUMP", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    no_dump: Option<bool>,
+
+    /// Let nobody register a name (iam, who, identify)
+    #[arg(long, env = "LOCKD_NO_REGISTRY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    no_registry: Option<bool>,
+
+    /// Let shared and exclusive locks of the text protocols exclude each other
+    #[arg(long, env = "LOCKD_SHARED_EXCLUDES", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    shared_excludes: Option<bool>,
+
+    /// Write the process id to this file, and refuse to start while another process holds it
+    #[arg(long, value_name = "FILE", env = "LOCKD_PIDFILE")]
+    pidfile: Option<PathBuf>,
+
+    /// Become this user once all addresses are bound
+    #[arg(long, value_name = "NAME", env = "LOCKD_USER")]
+    user: Option<String>,
+
+    /// How much to log: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "LOCKD_LOG_LEVEL")]
+    log_level: Option<String>,
+}
+
+/// What all the options amount to.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) limits: Limits,
+    pub(super) pidfile: Option<PathBuf>,
+    pub(super) user: Option<String>,
+    pub(super) log_level: LevelFilter,
+}
+
+impl ServeOptions {
+    /// Adds the file's options, if there is a file, and the defaults of those that are given nowhere.
+    ///
+    /// # Errors
+    /// If the file cannot be read or has an option that is none; if a value makes no sense.
+    pub(super) fn settings(&self) -> Result<Settings, String> {
+        match &self.config {
+            Some(path) => self.clone().over(read(path)?).check(),
+            None => self.clone().check(),
+        }
+    }
+
+    fn over(self, file: Self) -> Self {
+        let either = |own: Vec<String>, other| if own.is_empty() { other } else { own };
+        Self {
+            config: self.config,
+            listen: either(self.listen, file.listen),
+            allow: either(self.allow, file.allow),
+            unix_mode: self.unix_mode.or(file.unix_mode),
+            dead_peer_timeout: self.dead_peer_timeout.or(file.dead_peer_timeout),
+            connections_max: self.connections_max.or(file.connections_max),
+            locks_max: self.locks_max.or(file.locks_max),
+            locks_per_connection_max: self.locks_per_connection_max.or(file.locks_per_connection_max),
+            waits_per_connection_max: self.waits_per_connection_max.or(file.waits_per_connection_max),
+            name_max: self.name_max.or(file.name_max),
+            line_max: self.line_max.or(file.line_max),
+            message_max: self.message_max.or(file.message_max),
+            outbox_max: self.outbox_max.or(file.outbox_max),
+            no_dump: self.no_dump.or(file.no_dump),
+            no_registry: self.no_registry.or(file.no_registry),
+            shared_excludes: self.shared_excludes.or(file.shared_excludes),
+            pidfile: self.pidfile.or(file.pidfile),
+            user: self.user.or(file.user),
+            log_level: self.log_level.or(file.log_level),
+        }
+    }
+
+    fn check(self) -> Result<Settings, String> {
+        let config = Config::default();
+        let listen = each(&self.listen, |text| text.parse().map_err(|error| format!("listen: {error}")))?;
+        let allow = each(&self.allow, |text| parse_allow(text).map_err(|error| format!("allow: {error}")))?;
+        let mode = |text: String| {
+            let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
+            mode.ok_or_else(|| format!("unix-mode: {text:?} is no file mode like 0660"))
+        };
+        let level = |text: String| {
+            LevelFilter::from_str(&text).map_err(|_| format!("log-level: {text:?} is no level like info"))
+        };
+        let config = Config {
+            listen: if listen.is_empty() { config.listen } else { listen },
+            allow: if allow.is_empty() { config.allow } else { allow },
+            unix_mode: self.unix_mode.map_or(Ok(config.unix_mode), mode)?,
+            dead_peer_timeout: self
+                .dead_peer_timeout
+                .map_or(Ok(config.dead_peer_timeout), dead_peer_timeout)?,
+            connections_max: self.connections_max.unwrap_or(config.connections_max),
+            line_bytes_max: self.line_max.unwrap_or(config.line_bytes_max),
+            message_bytes_max: self.message_max.unwrap_or(config.message_bytes_max),
+            outbox_bytes_max: self.outbox_max.unwrap_or(config.outbox_bytes_max),
+            dump: !self.no_dump.unwrap_or(false),
+            registry: !self.no_registry.unwrap_or(false),
+            shared_excludes: self.shared_excludes.unwrap_or(false),
+        };
+        let limits = Limits {
+            name_bytes_max: self.name_max.unwrap_or(1024),
+            locks_max: self.locks_max.unwrap_or(10_000_000),
+            locks_per_session_max: self.locks_per_connection_max.unwrap_or(1_000_000),
+            waits_per_session_max: self.waits_per_connection_max.unwrap_or(10_000),
+        };
+        let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
+        Ok(Settings { config, limits, pidfile: self.pidfile, user: self.user, log_level })
+    }
+}
+
+fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+fn dead_peer_timeout(seconds: u64) -> Result<Duration, String> {
+    let (least, most) = (Keepalive::DEAD_PEER_TIMEOUT_MIN, Keepalive::DEAD_PEER_TIMEOUT_MAX);
+    let timeout = Duration::from_secs(seconds);
+    if (least..=most).contains(&timeout) {
+        return Ok(timeout);
+    }
+    Err(format!("dead-peer-timeout: {seconds} is not from {} to {} seconds", least.as_secs(), most.as_secs()))
+}
+
+fn read(path: &Path) -> Result<ServeOptions, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> ServeOptions {
+        toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_given_goes_before_the_file_and_the_file_before_the_defaults() {
+        let given =
+            ServeOptions { name_max: Some(7), allow: vec!["10.0.0.0/8".into()], ..ServeOptions::default() };
+        let file = file(
+            "name-max = 8\nline-max = 9\nallow = ['1.2.3.4']\nlisten = ['lockd://[::1]:1']\nno-dump = true",
+        );
+        let settings = given.over(file).check().unwrap();
+        assert_eq!(settings.limits.name_bytes_max, 7);
+        assert_eq!(settings.config.line_bytes_max, 9);
+        assert_eq!(settings.config.message_bytes_max, 1 << 20);
+        assert_eq!(settings.config.allow, [parse_allow("10.0.0.0/8").unwrap()]);
+        assert_eq!(settings.config.listen.len(), 1);
+        assert!(!settings.config.dump && settings.config.registry);
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        for (text, named) in [
+            ("listen = ['x']", "listen"),
+            ("allow = ['nobody']", "allow"),
+            ("unix-mode = '0999'", "unix-mode"),
+            ("dead-peer-timeout = 4", "dead-peer-timeout"),
+            ("log-level = 'loud'", "log-level"),
+        ] {
+            let error = file(text).check().unwrap_err();
+            assert!(error.starts_with(named), "{error}");
+        }
+        assert!(toml::from_str::<ServeOptions>("lock-max = 1").unwrap_err().to_string().contains("lock-max"));
+    }
+}

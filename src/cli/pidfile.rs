@@ -1,0 +1,41 @@
+//! The pidfile: it names the process, and its lock, held for the life of the process, keeps a second
+//! one from starting.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// A pidfile that is held. Removed when dropped.
+pub(super) struct Pidfile {
+    file: File,
+    path: PathBuf,
+}
+
+impl Pidfile {
+    /// Takes the pidfile.
+    ///
+    /// # Errors
+    /// If another process holds it, or it cannot be written.
+    pub(super) fn hold(path: &Path) -> io::Result<Self> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let pid = io::read_to_string(&file).unwrap_or_default();
+            let text = format!("another lockd runs, with process id {}", pid.trim());
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        }
+        // Only now is it ours to empty.
+        file.set_len(0)?;
+        writeln!(file, "{}", std::process::id())?;
+        Ok(Self { file, path: path.to_owned() })
+    }
+}
+
+impl Drop for Pidfile {
+    fn drop(&mut self) {
+        // Emptied first, since after giving up privileges it may not be ours to remove.
+        let _ = self.file.set_len(0);
+        let _ = std::fs::remove_file(&self.path);
+    }
+}

@@ -1,0 +1,46 @@
+//! Becoming somebody else, and having descriptors enough: what a daemon asks of the system at its start.
+
+use std::io;
+
+use lockd::server::{Listen, ListenAddress};
+use nix::unistd::{User, initgroups, setgid, setuid};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors that are not connections: listeners, logs, wakers of clients that wait.
+const OTHER_DESCRIPTORS: u64 = 1000;
+
+/// Becomes `name` for good, and gives it the sockets' files.
+///
+/// # Errors
+/// If there is no such user, or this process may not become it.
+pub(super) fn become_user(name: &str, addresses: &[Listen]) -> io::Result<()> {
+    let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such user");
+    let user = User::from_name(name)?.ok_or_else(unknown)?;
+    for listen in addresses {
+        if let ListenAddress::Unix(path) = &listen.address {
+            std::os::unix::fs::chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+        }
+    }
+    let c_name = std::ffi::CString::new(name)?;
+    // The groups first: afterwards there is no right to change them.
+    initgroups(&c_name, user.gid)?;
+    setgid(user.gid)?;
+    setuid(user.uid)?;
+    Ok(())
+}
+
+/// Raises the limit on open descriptors as far as `connections` need it and the system lets it.
+pub(super) fn raise_descriptor_limit(connections: usize) {
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let may = maximum.unwrap_or(u64::MAX).min(wanted);
+    if current.is_some_and(|current| current < may) {
+        let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(may), maximum });
+        if let Err(error) = raised {
+            log::warn!("cannot raise the limit on open files to {may}: {error}");
+        }
+    }
+    if may < wanted {
+        log::warn!("the system allows {may} open files: too few for {connections} connections");
+    }
+}

@@ -1,0 +1,127 @@
+//! `lockd serve`: the server as a process, with its pidfile, its user and its signals.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use lockd::broker::Broker;
+use lockd::server::{Bound, Server, Service};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+use super::options::{ServeOptions, Settings};
+use super::pidfile::Pidfile;
+use super::privileges;
+
+/// What the main thread waits for.
+enum Event {
+    Reload,
+    Stop,
+    Failed,
+}
+
+pub(super) fn serve(options: &ServeOptions) -> ExitCode {
+    let settings = match options.settings() {
+        Ok(settings) => settings,
+        Err(error) => {
+            // There is nobody to tell but the one who reads this.
+            let _ = writeln!(io::stderr(), "lockd: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    start_logging(&settings);
+    match run(options, settings) {
+        Ok(code) => code,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
+    let (events, happened) = channel();
+    // Before any other thread is started, so that none is without.
+    watch_signals(events.clone())?;
+    let pidfile = settings.pidfile.as_deref();
+    let in_file = |error: io::Error| io::Error::new(error.kind(), format!("pidfile: {error}"));
+    let pidfile = pidfile.map(Pidfile::hold).transpose().map_err(in_file)?;
+    privileges::raise_descriptor_limit(settings.config.connections_max);
+    let bound = Bound::new(settings.config)?;
+    if let Some(user) = &settings.user {
+        let as_user = |error: io::Error| io::Error::new(error.kind(), format!("user {user}: {error}"));
+        privileges::become_user(user, bound.addresses()).map_err(as_user)?;
+    }
+    let broker = Broker::new(settings.limits);
+    let server = bound.serve(&broker, Service::locks())?;
+    server.on_failure(move || {
+        // The main thread is there to hear it, or is stopping anyway.
+        let _ = events.send(Event::Failed);
+    });
+    for address in server.addresses() {
+        log::info!("listening on {address}");
+    }
+    let code = wait(options, &happened, &server, &broker);
+    log::info!("stopping");
+    // First of all nothing is granted any more: no lock of a connection that is closed goes to another
+    // one that is about to be.
+    broker.shut();
+    server.stop();
+    drop(pidfile);
+    log::info!("stopped");
+    Ok(code)
+}
+
+fn wait(options: &ServeOptions, happened: &Receiver<Event>, server: &Server, broker: &Broker) -> ExitCode {
+    loop {
+        match happened.recv() {
+            Ok(Event::Reload) => reload(options, server, broker),
+            Ok(Event::Stop) => return ExitCode::SUCCESS,
+            Ok(Event::Failed) | Err(_) => return ExitCode::FAILURE,
+        }
+    }
+}
+
+/// Reads the configuration again. What is wrong with it is logged, and changes nothing.
+fn reload(options: &ServeOptions, server: &Server, broker: &Broker) {
+    match options.settings() {
+        Ok(settings) => {
+            log::set_max_level(settings.log_level);
+            broker.set_limits(settings.limits);
+            server.reconfigure(settings.config);
+            log::info!("the configuration has been read again");
+        }
+        Err(error) => log::error!("the configuration stays as it was: {error}"),
+    }
+}
+
+fn watch_signals(events: Sender<Event>) -> io::Result<()> {
+    // The second of these ends the process at once: the flag is down when the first one comes, and up
+    // from then on. The order of registration is what makes it so.
+    let stopping = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        flag::register_conditional_shutdown(signal, 1, stopping.clone())?;
+        flag::register(signal, stopping.clone())?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
+    let pass_on = move || {
+        for signal in signals.forever() {
+            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("lockd-signals".to_owned()).spawn(pass_on)?;
+    Ok(())
+}
+
+fn start_logging(settings: &Settings) {
+    let mut logger = env_logger::Builder::new();
+    // The logger lets everything through, and the level is kept where a reload can change it.
+    logger.filter_level(log::LevelFilter::Trace).format_target(false).init();
+    log::set_max_level(settings.log_level);
+}

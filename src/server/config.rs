@@ -1,0 +1,198 @@
+//! What a server is told at its start: where to listen, whom to let in, how much of what. Plain values
+//! with their defaults; reading them from options and files is the binary's.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::protocol::message::Keepalive;
+
+/// A wire protocol. A listener speaks exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// PHP lockd's text protocol.
+    Lockd,
+    /// glockd's text protocol.
+    Glockd,
+    /// pkLockServer's messages, and our own clients'.
+    Message,
+}
+
+impl Protocol {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Lockd, "lockd"), (Self::Glockd, "glockd"), (Self::Message, "message")];
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Self::ALL.iter().find(|(protocol, _)| protocol == self);
+        f.write_str(named.map_or("", |(_, name)| name))
+    }
+}
+
+/// Where to listen, and in which protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The protocol.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: ListenAddress,
+}
+
+/// The address of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// `HOST:PORT`; port 0 takes a free one.
+    Tcp(String),
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.address {
+            ListenAddress::Tcp(address) => write!(f, "{}://{address}", self.protocol),
+            ListenAddress::Unix(path) => write!(f, "{}+unix:{}", self.protocol, path.display()),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("{text:?} is neither PROTOCOL://HOST:PORT nor PROTOCOL+unix:PATH");
+        let (protocol, address) = if let Some((protocol, path)) = text.split_once("+unix:") {
+            (protocol, ListenAddress::Unix(Some(path).filter(|p| !p.is_empty()).ok_or_else(error)?.into()))
+        } else {
+            let (protocol, address) = text.split_once("://").ok_or_else(error)?;
+            let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
+            if host.is_empty() || port.parse::<u16>().is_err() {
+                return Err(error());
+            }
+            (protocol, ListenAddress::Tcp(address.to_owned()))
+        };
+        let known = Protocol::ALL.iter().find(|(_, name)| *name == protocol);
+        let (protocol, _) = known
+            .ok_or_else(|| format!("{protocol:?} is no protocol: there are lockd, glockd and message"))?;
+        Ok(Self { protocol: *protocol, address })
+    }
+}
+
+/// How a server is set up.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: Vec<Listen>,
+    /// Who may connect over TCP. Whatever address is bound, everybody else is closed at accept.
+    pub allow: Vec<IpNet>,
+    /// The file mode of Unix sockets, which says who may connect to them.
+    pub unix_mode: u32,
+    /// After what time without a sign of life a peer's host counts as gone, and its locks are freed.
+    pub dead_peer_timeout: Duration,
+    /// Connections open at once.
+    pub connections_max: usize,
+    /// The longest line of the text protocols, in bytes.
+    pub line_bytes_max: usize,
+    /// The longest message, in bytes.
+    pub message_bytes_max: usize,
+    /// What may wait to be sent to a client that does not read, in bytes, before it is cut off.
+    pub outbox_bytes_max: usize,
+    /// Whether clients may list who holds what (`d`, `sd`, `dump`).
+    pub dump: bool,
+    /// Whether clients may register names (`iam`, `who`).
+    pub registry: bool,
+    /// Whether the shared locks of the text protocols and exclusive ones exclude each other.
+    pub shared_excludes: bool,
+}
+
+impl Default for Config {
+    /// The three protocols on their usual ports of the loopback interface, for this machine only.
+    fn default() -> Self {
+        let tcp =
+            |protocol, address: &str| Listen { protocol, address: ListenAddress::Tcp(address.to_owned()) };
+        Self {
+            listen: vec![
+                tcp(Protocol::Lockd, "127.0.0.1:2626"),
+                tcp(Protocol::Glockd, "127.0.0.1:9999"),
+                tcp(Protocol::Message, "127.0.0.1:20934"),
+            ],
+            allow: Self::loopback(),
+            unix_mode: 0o600,
+            dead_peer_timeout: Keepalive::DEAD_PEER_TIMEOUT,
+            connections_max: 10_000,
+            line_bytes_max: 4096,
+            message_bytes_max: 1 << 20,
+            outbox_bytes_max: 1 << 20,
+            dump: true,
+            registry: true,
+            shared_excludes: false,
+        }
+    }
+}
+
+impl Config {
+    /// The access list that lets nobody in but this machine.
+    #[must_use]
+    pub fn loopback() -> Vec<IpNet> {
+        let v4 = ipnet::Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).map(|net| IpNet::V4(net.trunc()));
+        let v6 = ipnet::Ipv6Net::new(Ipv6Addr::LOCALHOST, 128).map(IpNet::V6);
+        v4.into_iter().chain(v6).collect()
+    }
+
+    /// Whether a peer at this address may connect.
+    #[must_use]
+    pub fn allows(&self, address: IpAddr) -> bool {
+        // An IPv4 peer of an IPv6 listener comes as `::ffff:a.b.c.d`.
+        let address = address.to_canonical();
+        self.allow.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// Reads an entry of the access list: `IP` or `IP/BITS`.
+///
+/// # Errors
+/// If it is neither.
+pub fn parse_allow(text: &str) -> Result<IpNet, String> {
+    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    net.map_err(|_| format!("{text:?} is neither an IP address nor a network like 10.0.0.0/8"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listen_addresses_are_read_and_written() {
+        for text in ["lockd://127.0.0.1:2626", "glockd://[::1]:0", "message+unix:/run/lockd.sock"] {
+            assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
+        }
+        for text in ["", "lockd", "lockd://", "lockd://host", "lockd://:1", "lockd://h:70000", "lockd+unix:"]
+        {
+            assert!(text.parse::<Listen>().unwrap_err().contains("PROTOCOL://"), "{text}");
+        }
+        assert!("http://127.0.0.1:80".parse::<Listen>().unwrap_err().contains("no protocol"));
+    }
+
+    #[test]
+    fn nobody_but_this_machine_is_let_in_by_default() {
+        let config = Config::default();
+        for (address, allowed) in [
+            ("127.0.0.1", true),
+            ("127.9.9.9", true),
+            ("::1", true),
+            ("::ffff:127.0.0.1", true),
+            ("10.0.0.1", false),
+            ("::2", false),
+        ] {
+            assert_eq!(config.allows(address.parse().unwrap()), allowed, "{address}");
+        }
+        let config = Config { allow: vec![parse_allow("10.0.0.0/8").unwrap()], ..config };
+        assert!(config.allows("10.1.2.3".parse().unwrap()) && !config.allows("127.0.0.1".parse().unwrap()));
+        assert!(parse_allow("10.0.0.0/33").is_err());
+    }
+}

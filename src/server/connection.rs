@@ -1,0 +1,230 @@
+//! The life of one connection: its thread reads, lets the protocol handle what has come, sends the replies,
+//! and reads again. Knows no protocol; those are [`Speaker`]s.
+//!
+//! The thread sits in `read` also while requests of the connection wait for locks: so a client that
+//! hangs up is noticed at once, whatever it waits for. Grants come past it, straight from the thread
+//! that releases to the socket. It also looks after the time limits of its own waits.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::config::Config;
+use super::hub::Hub;
+use super::outbox::Outbox;
+use crate::broker::sync::Arc;
+use crate::broker::{Observer, Session};
+use crate::socket::wait_for;
+
+/// What the input buffer has while the connection is idle.
+const INPUT_BYTES: usize = 4096;
+/// What it grows to while the client sends much at once.
+const INPUT_BYTES_MUCH: usize = 64 << 10;
+
+/// What a speaker says after it has handled what it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It needs more input.
+    Read,
+    /// It handles nothing more before one of its waits has ended.
+    Wait,
+    /// The connection is to be closed.
+    HangUp,
+}
+
+/// One side of a conversation in one protocol.
+pub(super) trait Speaker {
+    /// Handles the requests at the beginning of `input`; says how many bytes it is done with.
+    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next);
+
+    /// Whether the wait that kept it from handling more is still going on.
+    fn is_waiting(&self) -> bool;
+}
+
+/// What a connection has, whatever it speaks.
+pub(super) struct Connection {
+    pub(super) hub: Arc<Hub>,
+    pub(super) config: Arc<Config>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) session: Session,
+    next_expiry: Option<Instant>,
+    tickets: u64,
+}
+
+impl Connection {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        config: Arc<Config>,
+        outbox: Arc<Outbox>,
+        address: &str,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let session = hub.broker.attach(address, observer);
+        Self { hub, config, outbox, session, next_expiry: None, tickets: 0 }
+    }
+
+    /// A ticket for the next wait.
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.tickets += 1;
+        self.tickets
+    }
+
+    /// A wait with this limit has begun: its end must not be slept through.
+    pub(super) fn expect_expiry(&mut self, limit: Option<Duration>) {
+        let Some(at) = limit.and_then(|limit| Instant::now().checked_add(limit)) else { return };
+        self.next_expiry = Some(self.next_expiry.map_or(at, |next| next.min(at)));
+    }
+
+    /// Serves the connection until it ends.
+    pub(super) fn serve(mut self, speaker: &mut impl Speaker) {
+        let mut input = Input::default();
+        loop {
+            let (done, next) = speaker.handle(&mut self, input.bytes());
+            input.consume(done);
+            // A reply of a broker that has failed is worth nothing: it is not even sent.
+            if self.hub.has_failed() || !self.outbox.flush() || next == Next::HangUp {
+                return;
+            }
+            match self.get_input(&mut input, next, speaker) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return log::debug!("{}: {error}", self.session.info().address()),
+            }
+        }
+    }
+
+    /// Waits until there is something for the speaker to do. False if the connection has ended.
+    fn get_input(&mut self, input: &mut Input, next: Next, speaker: &impl Speaker) -> io::Result<bool> {
+        loop {
+            let limit = self.expire();
+            if next == Next::Wait && !input.bytes().is_empty() {
+                // There is input, but nothing may be done with it: what can happen is that the wait or
+                // the connection ends. The waker must be there before the wait is looked at.
+                let waker = self.outbox.waker()?;
+                if !speaker.is_waiting() {
+                    return Ok(true);
+                }
+                let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::RDHUP), waker.poll_fd()];
+                ignore_interruption(wait_for(&mut fds, limit))?;
+                if !fds[0].revents().is_empty() {
+                    return Ok(false);
+                }
+                waker.reset();
+                continue;
+            }
+            if limit.is_some() {
+                let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::IN)];
+                ignore_interruption(wait_for(&mut fds, limit))?;
+                if fds[0].revents().is_empty() {
+                    continue;
+                }
+            }
+            return input.fill(|into| self.outbox.stream.receive(into));
+        }
+    }
+
+    /// Ends the waits whose time has come; returns how long it is to the next one.
+    fn expire(&mut self) -> Option<Duration> {
+        let now = Instant::now;
+        let at = self.next_expiry?;
+        if at <= now() {
+            let next = self.session.expire();
+            self.next_expiry = next.and_then(|rest| now().checked_add(rest));
+        }
+        self.next_expiry.map(|at| at.saturating_duration_since(now()))
+    }
+}
+
+fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        other => other,
+    }
+}
+
+/// What has been read and not yet handled. Grows with what has arrived, and is given back after.
+#[derive(Default)]
+struct Input {
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Input {
+    fn bytes(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start += bytes;
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Reads more behind what there is. False at the end of the input.
+    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let was_full = self.end == self.buffer.len();
+        if was_full {
+            let longer = (2 * self.end).clamp(INPUT_BYTES, self.end + INPUT_BYTES_MUCH);
+            self.buffer.resize(longer, 0);
+        }
+        let read = read(&mut self.buffer[self.end..])?;
+        self.end += read;
+        if self.end < INPUT_BYTES && self.buffer.len() > INPUT_BYTES {
+            self.buffer.truncate(INPUT_BYTES);
+            self.buffer.shrink_to_fit();
+        } else if self.end == self.buffer.len() && self.end < INPUT_BYTES_MUCH {
+            // A client that fills the buffer sends many requests at once: read them at once, too.
+            self.buffer.resize(INPUT_BYTES_MUCH, 0);
+        }
+        Ok(read > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn input_is_kept_in_order_whatever_is_read_and_consumed() {
+        let mut input = Input::default();
+        let (mut sent, mut received) = (0_u8, 0_u8);
+        for round in 0..2000_usize {
+            let arriving = round * 37 % 5000;
+            input
+                .fill(|into| {
+                    let count = arriving.min(into.len());
+                    for byte in &mut into[..count] {
+                        *byte = sent;
+                        sent = sent.wrapping_add(1);
+                    }
+                    Ok(count)
+                })
+                .unwrap();
+            let done = input.bytes().len() * (round % 4) / 3;
+            for &byte in &input.bytes()[..done.min(input.bytes().len())] {
+                assert_eq!(byte, received);
+                received = received.wrapping_add(1);
+            }
+            input.consume(done.min(input.bytes().len()));
+        }
+    }
+
+    #[test]
+    fn a_buffer_that_grew_is_given_back() {
+        let mut input = Input::default();
+        for _ in 0..40 {
+            input.fill(|into| Ok(into.len())).unwrap();
+        }
+        assert!(input.buffer.capacity() > 1 << 20);
+        input.consume(input.bytes().len());
+        input.fill(|_| Ok(3)).unwrap();
+        assert!(input.buffer.capacity() <= INPUT_BYTES);
+    }
+}

@@ -1,0 +1,169 @@
+//! What all connections of a server share: the broker, how the server is set up, who is connected, and
+//! the counters.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use super::config::Config;
+use super::janitor::Janitor;
+use super::outbox::Outbox;
+use super::seldom::Seldom;
+use crate::broker::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
+use crate::broker::{Broker, SessionInfo, Space};
+use crate::socket::{Stream, Waker};
+
+/// How many commands of a text protocol are told apart.
+pub(super) const COMMANDS: usize = 16;
+
+/// Commands since the start, by the protocol's own numbers for them.
+#[derive(Default)]
+pub(super) struct CommandCounts([AtomicU64; COMMANDS]);
+
+impl CommandCounts {
+    /// Adds what one connection has counted for itself, and lets it start again from zero.
+    pub(super) fn add(&self, counted: &mut [u64; COMMANDS]) {
+        for (total, count) in self.0.iter().zip(counted) {
+            if *count > 0 {
+                total.fetch_add(std::mem::take(count), Relaxed);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, command: usize) -> u64 {
+        self.0.get(command).map_or(0, |count| count.load(Relaxed))
+    }
+}
+
+/// Someone who is connected.
+struct Guest {
+    outbox: Arc<Outbox>,
+    /// Known once its thread has begun.
+    info: Option<Arc<SessionInfo>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub(super) struct Hub {
+    pub(super) broker: Broker,
+    config: RwLock<Arc<Config>>,
+    guests: Mutex<BTreeMap<u64, Guest>>,
+    guest_ids: AtomicU64,
+    pub(super) janitor: Arc<Janitor>,
+    /// Readable once the server is to stop.
+    pub(super) stop: Waker,
+    pub(super) stopping: AtomicBool,
+    pub(super) started: Instant,
+    pub(super) lockd_commands: CommandCounts,
+    pub(super) glockd_commands: CommandCounts,
+    pub(super) messages: AtomicU64,
+    /// Connections turned away: not on the access list, too many, out of resources.
+    pub(super) refused: AtomicU64,
+    /// Having to turn connections away for lack of room.
+    pub(super) full: Seldom,
+    pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Hub {
+    pub(super) fn new(broker: Broker, config: Config) -> std::io::Result<Self> {
+        Ok(Self {
+            broker,
+            config: RwLock::new(Arc::new(config)),
+            guests: Mutex::default(),
+            guest_ids: AtomicU64::new(0),
+            janitor: Arc::new(Janitor::new()?),
+            stop: Waker::new()?,
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+            lockd_commands: CommandCounts::default(),
+            glockd_commands: CommandCounts::default(),
+            messages: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            full: Seldom::default(),
+            on_failure: Mutex::default(),
+        })
+    }
+
+    pub(super) fn config(&self) -> Arc<Config> {
+        self.config.read().clone()
+    }
+
+    pub(super) fn set_config(&self, config: Config) {
+        *self.config.write() = Arc::new(config);
+    }
+
+    /// Where the text protocols' shared locks live.
+    pub(super) fn shared_space(config: &Config) -> Space {
+        if config.shared_excludes { Space::Main } else { Space::Counted }
+    }
+
+    /// Makes room for a connection; `None` if there are too many.
+    pub(super) fn admit(&self, stream: Stream, config: &Config) -> Result<(u64, Arc<Outbox>), Stream> {
+        let mut guests = self.guests.lock();
+        if guests.len() >= config.connections_max {
+            return Err(stream);
+        }
+        let id = self.guest_ids.fetch_add(1, Relaxed);
+        let outbox = Arc::new(Outbox::new(stream, config.outbox_bytes_max, self.janitor.clone()));
+        guests.insert(id, Guest { outbox: outbox.clone(), info: None, thread: None });
+        Ok((id, outbox))
+    }
+
+    /// Notes which thread serves the connection; it may have ended already.
+    pub(super) fn set_thread(&self, id: u64, thread: JoinHandle<()>) {
+        let mut guests = self.guests.lock();
+        match guests.get_mut(&id) {
+            Some(guest) => guest.thread = Some(thread),
+            None => self.janitor.bury(thread),
+        }
+    }
+
+    pub(super) fn set_info(&self, id: u64, info: Arc<SessionInfo>) {
+        if let Some(guest) = self.guests.lock().get_mut(&id) {
+            guest.info = Some(info);
+        }
+    }
+
+    /// The connection has ended: the last thing its thread does.
+    pub(super) fn leave(&self, id: u64) {
+        let gone = self.guests.lock().remove(&id);
+        if let Some(thread) = gone.and_then(|guest| guest.thread) {
+            self.janitor.bury(thread);
+        }
+    }
+
+    /// Whether the broker has failed; if so, the listeners stop, and whoever wants to know is told.
+    pub(super) fn has_failed(&self) -> bool {
+        let failed = self.broker.has_failed();
+        if failed {
+            self.stop.wake();
+            let report = self.on_failure.lock().take();
+            if let Some(report) = report {
+                log::error!("the broker has failed; nothing is answered any more");
+                report();
+            }
+        }
+        failed
+    }
+
+    pub(super) fn connections(&self) -> usize {
+        self.guests.lock().len()
+    }
+
+    /// The sessions of all connections, in the order in which they came.
+    pub(super) fn sessions(&self) -> Vec<Arc<SessionInfo>> {
+        self.guests.lock().values().filter_map(|guest| guest.info.clone()).collect()
+    }
+
+    /// Closes every connection; returns the threads that are still at it.
+    pub(super) fn close_all(&self) -> Vec<JoinHandle<()>> {
+        let mut guests = self.guests.lock();
+        guests
+            .values_mut()
+            .filter_map(|guest| {
+                guest.outbox.close();
+                guest.thread.take()
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,76 @@
+//! The one thread of a server that does what no connection's thread can: it sends on to peers that were
+//! slow when somebody else had something for them, and joins the threads of connections that have ended.
+
+use std::io;
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::outbox::{Outbox, Sent};
+use crate::broker::sync::{Arc, Mutex};
+use crate::socket::{Waker, wait_for};
+
+/// What is left to the janitor.
+pub(super) struct Janitor {
+    work: Mutex<Work>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Work {
+    slow: Vec<Arc<Outbox>>,
+    ended: Vec<JoinHandle<()>>,
+    stop: bool,
+}
+
+impl Janitor {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { work: Mutex::default(), waker: Waker::new()? })
+    }
+
+    /// Sends what is left in the outbox as soon as its socket takes more.
+    pub(super) fn watch(&self, outbox: Arc<Outbox>) {
+        self.work.lock().slow.push(outbox);
+        self.waker.wake();
+    }
+
+    /// Joins the thread, which is about to end.
+    pub(super) fn bury(&self, thread: JoinHandle<()>) {
+        self.work.lock().ended.push(thread);
+        self.waker.wake();
+    }
+
+    /// Lets [`run`](Self::run) end when there is nothing left to join.
+    pub(super) fn stop(&self) {
+        self.work.lock().stop = true;
+        self.waker.wake();
+    }
+
+    pub(super) fn run(&self) {
+        let mut slow: Vec<Arc<Outbox>> = Vec::new();
+        loop {
+            self.waker.reset();
+            let mut work = self.work.lock();
+            for outbox in work.slow.drain(..) {
+                if !slow.iter().any(|known| Arc::ptr_eq(known, &outbox)) {
+                    slow.push(outbox);
+                }
+            }
+            let ended = std::mem::take(&mut work.ended);
+            let stop = work.stop;
+            drop(work);
+            for thread in ended {
+                // A connection's thread that panicked has said so; its locks are freed like any other's.
+                let _ = thread.join();
+            }
+            if stop {
+                return;
+            }
+            slow.retain(|outbox| outbox.send() == Sent::Full);
+            let mut fds = vec![self.waker.poll_fd()];
+            fds.extend(slow.iter().map(|outbox| PollFd::new(&outbox.stream, PollFlags::OUT)));
+            // Interrupted or not, the next round looks at everything again.
+            let _ = wait_for(&mut fds, None);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Listening: binding addresses, and a thread for each that accepts connections, turns away those who
+//! may not or cannot come in, and starts a thread for each of the others. Nothing that goes wrong with
+//! one connection, nor running out of descriptors, memory or threads, ends or delays the accepting
+//! of others for longer than it lasts.
+
+use std::fs;
+use std::io;
+use std::net::{TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::config::{Config, Listen, ListenAddress, Protocol};
+use super::hub::Hub;
+use super::outbox::Outbox;
+use super::{reception, seldom::Seldom};
+use crate::broker::sync::{Arc, AtomicU64};
+use crate::protocol::{frame, message};
+use crate::socket::{Stream, wait_for};
+
+/// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not
+/// fit costs its client a second.
+const BACKLOG: i32 = 4096;
+/// A connection's stack: reserved, not used; what is touched of it is a few KiB.
+const STACK_BYTES: usize = 128 << 10;
+/// How long to let go when the machine has nothing left to accept with.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// A bound address.
+pub(super) struct Listener {
+    socket: Bound,
+    /// Removes the file of a Unix socket when the listener goes.
+    _file: Option<SocketFile>,
+    protocol: Protocol,
+    /// As it is logged and told: with the port that was taken.
+    pub(super) address: Listen,
+    /// Counts Unix connections, whose peers have no address of their own.
+    unix_peers: Arc<AtomicU64>,
+}
+
+enum Bound {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// Removed when the listener goes, if it is still the file that was made for it.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
+            // Nothing to be done about a file that stays: the next start replaces it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Listener {
+    /// Binds an address.
+    ///
+    /// # Errors
+    /// If that cannot be; the message names the address.
+    pub(super) fn bind(listen: &Listen, config: &Config, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
+        let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
+        let (socket, file, address) = match &listen.address {
+            ListenAddress::Tcp(address) => {
+                let listener = bind_tcp(address).map_err(in_context)?;
+                let bound = listener.local_addr().map_err(in_context)?;
+                (Bound::Tcp(listener), None, ListenAddress::Tcp(bound.to_string()))
+            }
+            ListenAddress::Unix(path) => {
+                let (listener, file) = bind_unix(path, config.unix_mode).map_err(in_context)?;
+                (Bound::Unix(listener), Some(file), ListenAddress::Unix(path.clone()))
+            }
+        };
+        let address = Listen { protocol: listen.protocol, address };
+        Ok(Self { socket, _file: file, protocol: listen.protocol, address, unix_peers: unix_peers.clone() })
+    }
+
+    /// Accepts until the server stops.
+    pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
+        let mut spare = spare_descriptor();
+        let exhausted = Seldom::default();
+        while !hub.stopping.load(Acquire) {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), hub.stop.poll_fd()];
+            // Whatever ended the wait, the next round looks again.
+            let _ = wait_for(&mut fds, None);
+            if !fds[1].revents().is_empty() {
+                return;
+            }
+            match self.accept(&hub.config()) {
+                Ok(Some((stream, address))) => self.receive(hub, service, stream, &address),
+                Ok(None) => {
+                    hub.refused.fetch_add(1, Relaxed);
+                }
+                Err(error) if is_exhaustion(&error) => {
+                    exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
+                    // The one who knocks is turned away with the descriptor kept for that, rather than
+                    // left to wait for nothing.
+                    drop(spare.take());
+                    drop(self.accept(&hub.config()));
+                    hub.refused.fetch_add(1, Relaxed);
+                    spare = spare_descriptor();
+                    let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
+                }
+                // The client has gone again, or somebody else has accepted it.
+                Err(error) => log::debug!("{}: {error}", self.address),
+            }
+        }
+    }
+
+    /// The next connection and its peer's address; `None` if it may not come in.
+    fn accept(&self, config: &Config) -> io::Result<Option<(Stream, String)>> {
+        match &self.socket {
+            Bound::Tcp(listener) => {
+                let (stream, peer) = listener.accept()?;
+                if !config.allows(peer.ip()) {
+                    log::debug!("{}: {peer} is not on the access list", self.address);
+                    return Ok(None);
+                }
+                let peer = std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                Ok(Some((stream.into(), peer.to_string())))
+            }
+            Bound::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                let number = self.unix_peers.fetch_add(1, Relaxed) + 1;
+                Ok(Some((stream.into(), format!("unix:{number}"))))
+            }
+        }
+    }
+
+    /// Gives a connection a thread of its own.
+    fn receive(&self, hub: &Arc<Hub>, service: &Arc<super::Service>, stream: Stream, address: &str) {
+        let config = hub.config();
+        let (id, outbox) = match hub.admit(stream, &config) {
+            Ok(admitted) => admitted,
+            Err(stream) => {
+                hub.refused.fetch_add(1, Relaxed);
+                hub.full
+                    .warn(|| format!("refused {address}: {} connections are open", config.connections_max));
+                return turn_away(&stream, self.protocol, "too many connections");
+            }
+        };
+        let guest = reception::Guest {
+            id,
+            hub: hub.clone(),
+            service: service.clone(),
+            outbox: outbox.clone(),
+            config,
+            protocol: self.protocol,
+            address: address.to_owned(),
+        };
+        let thread = std::thread::Builder::new().name("lockd-conn".to_owned()).stack_size(STACK_BYTES);
+        match thread.spawn(move || guest.serve()) {
+            Ok(thread) => hub.set_thread(id, thread),
+            Err(error) => self.give_up(hub, id, &outbox, &error),
+        }
+    }
+
+    fn give_up(&self, hub: &Hub, id: u64, outbox: &Outbox, error: &io::Error) {
+        hub.refused.fetch_add(1, Relaxed);
+        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
+        turn_away(&outbox.stream, self.protocol, "out of resources");
+        outbox.close();
+        hub.leave(id);
+    }
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Says why, as far as the socket takes it at once, in a way a client of that protocol understands.
+fn turn_away(stream: &Stream, protocol: Protocol, why: &str) {
+    let mut said = Vec::new();
+    match protocol {
+        Protocol::Lockd | Protocol::Glockd => {
+            said.extend_from_slice(format!("0 Refused: {why}\r\n").as_bytes())
+        }
+        Protocol::Message => frame::encode(&mut said, |body| message::encode_error(body, why)),
+    }
+    // Nobody is owed more than the attempt.
+    let _ = stream.send_now(&said);
+}
+
+fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+    for address in address.to_socket_addrs()? {
+        let bind = || {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(TcpListener::from(socket))
+        };
+        match bind() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // The mode is set before anyone can connect: that takes `listen`.
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    let inode = fs::symlink_metadata(path)?.ino();
+    let file = SocketFile { path: path.to_owned(), inode };
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+}
+
+/// A descriptor that can be let go when there are no others.
+fn spare_descriptor() -> Option<OwnedFd> {
+    fs::File::open("/dev/null").map(OwnedFd::from).ok()
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    Errno::from_io_error(error).is_some_and(|error| exhausted.contains(&error))
+}

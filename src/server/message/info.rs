@@ -1,0 +1,166 @@
+//! The commands that tell and look: `inspect`, `list`, `stats`, `identify`, `hello`, `ping`.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::service::{Call, Service};
+use crate::broker::{ListedLock as Lock, PageQuery, SessionInfo, Space};
+use crate::protocol::message::{
+    HelloResult, InspectResult, Keepalive, ListResult, ListedHolder, ListedLock, ListedWaiter, LockResult,
+    Malformed, Status, encode_pong, parse_hello, parse_identify, parse_inspect, parse_list,
+};
+
+/// What a client can rely on beyond the original protocol.
+const FEATURES: [&str; 9] =
+    ["cancel", "convert", "deadlock", "list", "lockNames", "mode", "orphaned", "timeLimit", "token"];
+
+pub(super) fn add_to(service: &mut Service) {
+    service.on("inspect", inspect).on("list", list).on("stats", stats);
+    service.on("identify", identify).on("hello", hello).on("ping", ping);
+}
+
+/// Replies with what `result` makes of the parameters, or with what is wrong with them. None at all count
+/// as an empty object: these commands are not the original's, which would not have replied.
+fn reply_to<P, R: Serialize>(
+    call: &mut Call<'_, '_>,
+    parse: impl FnOnce(&RawValue) -> Result<P, Malformed>,
+    result: impl FnOnce(&Call<'_, '_>, P) -> R,
+) {
+    match parse(call.parameters().unwrap_or(RawValue::NULL)) {
+        Ok(parameters) => {
+            let result = result(call, parameters);
+            call.reply(&result);
+        }
+        Err(malformed) => call.reply(&LockResult::from(malformed)),
+    }
+}
+
+fn inspect(call: &mut Call<'_, '_>) {
+    reply_to(call, parse_inspect, |call, request| {
+        let seen = call.session().inspect(Space::Main, request.name.as_bytes());
+        InspectResult {
+            status: Status::Ok,
+            mode: seen.mode,
+            holders: seen.holders,
+            waiters: seen.waiters,
+            orphaned: seen.orphaned,
+        }
+    });
+}
+
+fn list(call: &mut Call<'_, '_>) {
+    if !call.connection.base.config.dump {
+        return call.reply(&LockResult::refused("listing is disabled"));
+    }
+    reply_to(call, parse_list, |call, request| {
+        let query = PageQuery {
+            space: Space::Main,
+            prefix: request.prefix,
+            after: request.after,
+            limit: request.limit,
+        };
+        let page = call.connection.base.hub.broker.page(&query);
+        ListResult { status: Status::Ok, locks: page.locks.iter().map(listed).collect(), more: page.more }
+    });
+}
+
+fn listed(lock: &Lock) -> ListedLock {
+    let name = |info: &SessionInfo| info.name().map(|name| String::from_utf8_lossy(&name).into_owned());
+    let holders = lock.holders.iter().map(|holder| ListedHolder {
+        address: holder.session.address().to_owned(),
+        name: name(&holder.session),
+        token: holder.token,
+        held_for: holder.held_for.as_secs_f64(),
+    });
+    let waiters = lock.waiters.iter().map(|waiter| ListedWaiter {
+        address: waiter.session.address().to_owned(),
+        name: name(&waiter.session),
+        mode: waiter.mode,
+        waiting_for: waiter.waiting_for.as_secs_f64(),
+    });
+    ListedLock {
+        mode: lock.mode,
+        orphaned: lock.orphaned,
+        holders: holders.collect(),
+        waiters: waiters.collect(),
+        ..ListedLock::new(&lock.key.name)
+    }
+}
+
+/// The result of `stats`: gauges and counters, flat.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct StatsResult {
+    status: Status,
+    version: &'static str,
+    pid: u32,
+    uptime: u64,
+    connections: usize,
+    connections_refused: u64,
+    messages: u64,
+    sessions: usize,
+    locks: usize,
+    shared_locks: usize,
+    waiting: usize,
+    grants: u64,
+    waits: u64,
+    timeouts: u64,
+    cancels: u64,
+    deadlocks: u64,
+    orphans: u64,
+    shared_orphans: u64,
+}
+
+fn stats(call: &mut Call<'_, '_>) {
+    let hub = call.connection.base.hub.clone();
+    let stats = hub.broker.stats();
+    call.reply(&StatsResult {
+        status: Status::Ok,
+        version: env!("CARGO_PKG_VERSION"),
+        pid: std::process::id(),
+        uptime: hub.started.elapsed().as_secs(),
+        connections: hub.connections(),
+        connections_refused: hub.refused.load(Relaxed),
+        messages: hub.messages.load(Relaxed),
+        sessions: stats.sessions,
+        locks: stats.locks,
+        shared_locks: stats.shared_locks,
+        waiting: stats.waiting,
+        grants: stats.grants,
+        waits: stats.waits,
+        timeouts: stats.timeouts,
+        cancels: stats.cancels,
+        deadlocks: stats.deadlocks,
+        orphans: stats.orphans,
+        shared_orphans: stats.shared_orphans,
+    });
+}
+
+fn identify(call: &mut Call<'_, '_>) {
+    if !call.connection.base.config.registry {
+        return call.reply(&LockResult::refused("registering names is disabled"));
+    }
+    reply_to(call, parse_identify, |call, request| {
+        call.session().info().set_name(request.name.as_deref().map(str::as_bytes));
+        LockResult::new(Status::Ok)
+    });
+}
+
+fn hello(call: &mut Call<'_, '_>) {
+    reply_to(call, parse_hello, |call, _| HelloResult {
+        status: Status::Ok,
+        server: "lockd".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        features: FEATURES.map(str::to_owned).to_vec(),
+        keepalive: Keepalive::of_server(call.connection.base.config.dead_peer_timeout),
+    });
+}
+
+fn ping(call: &mut Call<'_, '_>) {
+    match (call.id(), call.parameters()) {
+        (Some(id), Some(parameters)) => call.connection.reply(|out| encode_pong(out, id, parameters)),
+        _ => call.reply(&LockResult::new(Status::Ok)),
+    }
+}

@@ -1,0 +1,180 @@
+//! The commands that take locks and give them back: `lock`, `unlock`, `convert`, `cancel`.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::info;
+use super::service::{Call, Service};
+use super::waits::{Pending, granted};
+use crate::broker::{AcquireError, Attempt, Key, Mode, Released, Space, Wait};
+use crate::protocol::message::{
+    LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
+    parse_old_unlock, parse_unlock,
+};
+use crate::server::connection::Next;
+
+/// Adds all lock commands.
+pub(super) fn add_to(service: &mut Service) {
+    service.on("lock", lock).on("unlock", unlock).on("convert", convert).on("cancel", cancel);
+    info::add_to(service);
+}
+
+/// A request to acquire or convert, once its parameters are understood.
+struct Demand<'a> {
+    id: &'a RawValue,
+    /// The one mode asked for; `None` for several locks at once.
+    mode: Option<Mode>,
+    limit: Option<Duration>,
+}
+
+fn lock(call: &mut Call<'_, '_>) {
+    let (Some(id), Some(parameters)) = (call.id(), call.parameters()) else { return };
+    let request = match parse_lock(parameters) {
+        Ok(request) => request,
+        Err(malformed) => return call.reply(&LockResult::from(malformed)),
+    };
+    let limit = request.limit;
+    match request.names.as_slice() {
+        [(name, mode)] if !request.set => {
+            let demand = Demand { id, mode: Some(*mode), limit };
+            let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
+            if at_once == Ok(Attempt::Busy) && limit != Some(Duration::ZERO) {
+                let wants = [(Key::main(name.clone()), *mode)];
+                return ask(call, &demand, |call, wait| call.session().acquire(&wants, Some(wait)));
+            }
+            answer(call, &demand, at_once);
+        }
+        names => {
+            let wants: Vec<(Key, Mode)> =
+                names.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
+            let demand = Demand { id, mode: None, limit };
+            ask(call, &demand, |call, wait| {
+                let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
+                call.session().acquire(&wants, wait)
+            });
+        }
+    }
+}
+
+fn convert(call: &mut Call<'_, '_>) {
+    let (Some(id), Some(parameters)) = (call.id(), call.parameters()) else { return };
+    let request = match parse_convert(parameters) {
+        Ok(request) => request,
+        Err(malformed) => return call.reply(&LockResult::from(malformed)),
+    };
+    let demand = Demand { id, mode: Some(request.mode), limit: request.limit };
+    ask(call, &demand, |call, wait| {
+        let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
+        call.session().convert(Space::Main, request.name.as_bytes(), request.mode, wait)
+    });
+}
+
+/// Makes a request that may have to wait, and replies unless it does.
+fn ask(
+    call: &mut Call<'_, '_>,
+    demand: &Demand<'_>,
+    attempt: impl FnOnce(&Call<'_, '_>, Wait) -> Result<Attempt, AcquireError>,
+) {
+    let ticket = call.connection.base.next_ticket();
+    let pending = Pending { id: demand.id.to_owned(), mode: demand.mode, tell_cancelled: false };
+    // Prepared before it is asked for: the outcome may come before the answer does.
+    call.connection.waits.begin(ticket, pending);
+    let attempt = attempt(call, Wait { ticket, limit: demand.limit });
+    if attempt == Ok(Attempt::Queued) {
+        return call.connection.base.expect_expiry(demand.limit);
+    }
+    call.connection.waits.abandon(ticket);
+    answer(call, demand, attempt);
+}
+
+/// Replies to a request that does not wait.
+fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
+    match attempt {
+        Ok(Attempt::Granted(grant)) => {
+            call.connection.reply(|out| granted(out, demand.id, demand.mode, grant));
+        }
+        Ok(Attempt::Busy | Attempt::Queued) => call.reply(&LockResult::new(Status::Timeout)),
+        Err(error) => {
+            if let AcquireError::Lost(_) = error {
+                call.connection.next = Next::HangUp;
+            }
+            call.reply(&refusal(error, demand.mode));
+        }
+    }
+}
+
+fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
+    match error {
+        // As the original: who holds the lock is told so again. But never that it holds what it does not.
+        AcquireError::AlreadyHeld(held) if mode == Some(held.mode) => {
+            LockResult { already: true, ..LockResult::granted(held.token) }
+        }
+        AcquireError::AlreadyHeld(_) if mode.is_some() => {
+            LockResult::refused("this connection holds the lock in another mode, which convert changes")
+        }
+        AcquireError::Deadlock(circle) => {
+            LockResult { circle: Some(circle), ..LockResult::new(Status::Deadlock) }
+        }
+        AcquireError::Invalid(reason) => {
+            LockResult { reason: Some(reason), ..LockResult::new(Status::Invalid) }
+        }
+        AcquireError::TimedOut => LockResult::new(Status::Timeout),
+        AcquireError::NotHeld => LockResult::new(Status::NotFound),
+        AcquireError::Cancelled => LockResult::new(Status::Cancelled),
+        AcquireError::Refused(reason) | AcquireError::Lost(reason) => LockResult::refused(reason),
+        other => LockResult::refused(other.to_string()),
+    }
+}
+
+/// `unlock`, whose old form has no id, the names in the message itself, and a reply of its own shape.
+fn unlock(call: &mut Call<'_, '_>) {
+    let request = match call.parameters() {
+        Some(parameters) => parse_unlock(parameters),
+        None => parse_old_unlock(call.body()),
+    };
+    let is_old = call.id().is_none();
+    match request {
+        Ok(request) => {
+            let found = release(call, &request);
+            if !is_old {
+                let status = if found { Status::Ok } else { Status::NotFound };
+                return call.reply(&LockResult::new(status));
+            }
+            let reply = if found { OldUnlockReply::Ok(&request) } else { OldUnlockReply::NotFound(&request) };
+            call.connection.reply(|out| reply.encode(out));
+        }
+        Err(_) if is_old => call.connection.reply(|out| OldUnlockReply::Invalid.encode(out)),
+        Err(malformed) => call.reply(&LockResult::from(malformed)),
+    }
+}
+
+/// Releases each; whether there was something to release of every one.
+fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
+    let mut whole_request_left = false;
+    let mut found = true;
+    for name in &request.names {
+        match call.session().release(Space::Main, name.as_bytes()) {
+            // A request for several at once leaves all its queues together.
+            Ok(Released::Place) => whole_request_left = true,
+            Ok(Released::Hold) => {}
+            Err(_) => found = whole_request_left && found,
+        }
+    }
+    found
+}
+
+/// `cancel`: takes a waiting request back, which is then answered `cancelled`. What it had been answered
+/// before stands, a grant too.
+fn cancel(call: &mut Call<'_, '_>) {
+    let Some(parameters) = call.parameters() else { return };
+    let status = match parse_cancel(parameters) {
+        Ok(request) => {
+            let ticket = call.connection.waits.to_cancel(request.id);
+            let cancelled = ticket.is_some_and(|ticket| call.session().cancel(ticket));
+            LockResult::new(if cancelled { Status::Ok } else { Status::NotFound })
+        }
+        Err(malformed) => LockResult::from(malformed),
+    };
+    call.reply(&status);
+}

@@ -1,0 +1,81 @@
+//! The `message` protocol at the broker: frames in, each given to its command's handler, replies out
+//! when they are ready, in whatever order that is.
+
+mod info;
+mod locks;
+mod service;
+mod waits;
+
+pub use service::{Call, Handler, Responder, Service};
+pub(super) use waits::MessageWaits;
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::connection::{Connection, Next, Speaker};
+use crate::broker::sync::Arc;
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::message::{encode_error, parse};
+
+/// A client that speaks `message`.
+pub(super) struct Messages {
+    service: Arc<Service>,
+    waits: Arc<MessageWaits>,
+}
+
+impl Messages {
+    pub(super) fn new(service: Arc<Service>, waits: Arc<MessageWaits>) -> Self {
+        Self { service, waits }
+    }
+}
+
+impl Speaker for Messages {
+    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next) {
+        let bytes_max = connection.config.message_bytes_max;
+        let (mut done, mut count) = (0, 0);
+        let mut conversation = MessageConnection { base: connection, waits: &self.waits, next: Next::Read };
+        while conversation.next == Next::Read {
+            let (taken, found) = frame::decode(&input[done..], bytes_max);
+            done += taken;
+            match found {
+                Frame::Incomplete => break,
+                Frame::Body(body) => {
+                    count += 1;
+                    match parse(body) {
+                        Ok(envelope) => self.service.dispatch(&mut conversation, &envelope),
+                        // The end of the frame is known, and closing would cost the client its locks.
+                        Err(bad) => conversation.reply(|out| encode_error(out, &bad.to_string())),
+                    }
+                }
+                Frame::TooLong { announced } => {
+                    let text = format!("a message of {announced} bytes is longer than {bytes_max}");
+                    conversation.reply(|out| encode_error(out, &text));
+                    conversation.next = Next::HangUp;
+                }
+            }
+        }
+        let next = conversation.next;
+        connection.hub.messages.fetch_add(count, Relaxed);
+        (done, next)
+    }
+
+    fn is_waiting(&self) -> bool {
+        false
+    }
+}
+
+/// A connection while its messages are handled.
+pub(super) struct MessageConnection<'a> {
+    pub(super) base: &'a mut Connection,
+    waits: &'a Arc<MessageWaits>,
+    /// Whether to go on with the next message.
+    pub(super) next: Next,
+}
+
+impl MessageConnection<'_> {
+    /// Appends one message; hangs up if there is nobody to read it.
+    fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
+        if !self.base.outbox.reply(|out| frame::encode(out, body)) {
+            self.next = Next::HangUp;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The server: where sockets and the broker meet. Listeners, a thread for each connection, the
+//! protocols' conversations, the access list, limits and counters.
+//!
+//! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with;
+//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send;
+//! - `text` and `message`: what each protocol's requests do at the broker;
+//! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
+
+mod config;
+mod connection;
+mod hub;
+mod janitor;
+mod listener;
+mod message;
+mod outbox;
+mod reception;
+mod seldom;
+mod text;
+
+use std::io;
+use std::sync::atomic::Ordering::Release;
+use std::thread::JoinHandle;
+
+pub use config::{Config, Listen, ListenAddress, Protocol, parse_allow};
+use hub::Hub;
+use listener::Listener;
+pub use message::{Call, Handler, Responder, Service};
+
+use crate::broker::Broker;
+use crate::broker::sync::{Arc, AtomicU64};
+
+/// Addresses that are bound and not yet served: the moment to give up privileges.
+pub struct Bound {
+    config: Config,
+    listeners: Vec<Listener>,
+    addresses: Vec<Listen>,
+}
+
+impl Bound {
+    /// Binds all of `config.listen`.
+    ///
+    /// # Errors
+    /// If an address cannot be bound; the message names it.
+    pub fn new(config: Config) -> io::Result<Self> {
+        let unix_peers = Arc::new(AtomicU64::new(0));
+        let bind = |listen| Listener::bind(listen, &config, &unix_peers);
+        let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
+        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+        Ok(Self { config, listeners, addresses })
+    }
+
+    /// The addresses bound, in the order of `config.listen`, with the ports that were taken for port 0.
+    #[must_use]
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// Serves `broker`; connections that speak `message` are given `service`, usually
+    /// [`Service::locks`]. Starts a thread for each listener, one for chores, and then one for each
+    /// connection.
+    ///
+    /// # Errors
+    /// If a thread cannot be started; then nothing is served.
+    pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
+        let hub = Arc::new(Hub::new(broker.clone(), self.config)?);
+        // Dropped on the way out of an error, it stops what has been started.
+        let mut server = Server { hub: hub.clone(), addresses: self.addresses, threads: Vec::new() };
+        let janitor = hub.janitor.clone();
+        server.spawn("lockd-janitor", move || janitor.run())?;
+        let service = Arc::new(service);
+        for listener in self.listeners {
+            let (hub, service) = (hub.clone(), service.clone());
+            server.spawn("lockd-listen", move || listener.run(&hub, &service))?;
+        }
+        Ok(server)
+    }
+}
+
+/// A broker served to the network, until it is stopped or dropped.
+pub struct Server {
+    hub: Arc<Hub>,
+    addresses: Vec<Listen>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Binds all of `config.listen` and serves `broker` there: [`Bound::new`] and [`Bound::serve`].
+    ///
+    /// # Errors
+    /// If an address cannot be bound, or a thread not started; then nothing is served.
+    pub fn start(broker: &Broker, config: Config, service: Service) -> io::Result<Self> {
+        Bound::new(config)?.serve(broker, service)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
+        Ok(())
+    }
+
+    /// The addresses served, as [`Bound::addresses`].
+    #[must_use]
+    pub fn addresses(&self) -> &[Listen] {
+        &self.addresses
+    }
+
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.hub.connections()
+    }
+
+    /// Sets up the server anew. The access list and the limits hold for connections that come from now
+    /// on; what is bound, and the mode of Unix sockets, stays.
+    pub fn reconfigure(&self, config: Config) {
+        self.hub.set_config(config);
+    }
+
+    /// Calls `report`, once, should the broker fail: a bug has left its state in doubt. The server accepts
+    /// and answers nothing any more then, and is best stopped.
+    pub fn on_failure(&self, report: impl FnOnce() + Send + 'static) {
+        *self.hub.on_failure.lock() = Some(Box::new(report));
+    }
+
+    /// Closes listeners and connections, and joins every thread. The locks of the connections are freed
+    /// and go to waiters of other sessions of the broker, if it has any and has not been
+    /// [shut](Broker::shut) before.
+    pub fn stop(mut self) {
+        self.stop_all();
+    }
+
+    fn stop_all(&mut self) {
+        self.hub.stopping.store(true, Release);
+        self.hub.stop.wake();
+        let mut threads = std::mem::take(&mut self.threads).into_iter();
+        let janitor = threads.next();
+        // The listeners first: then no more connections come.
+        threads.for_each(join);
+        self.hub.close_all().into_iter().for_each(join);
+        self.hub.janitor.stop();
+        janitor.into_iter().for_each(join);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    // One that panicked has said so, and is gone as it should be.
+    let _ = thread.join();
+}

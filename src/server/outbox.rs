@@ -1,0 +1,181 @@
+//! What a connection has still to send. Anyone appends: the connection's own thread its replies, and
+//! whoever releases a lock the grant to the next waiter; the order of appending is the order on the
+//! wire. Anyone may send too, one at a time; nobody but the connection's own thread ever waits for
+//! the peer to read.
+
+use rustix::event::{PollFd, PollFlags};
+
+use super::janitor::Janitor;
+use crate::broker::sync::{Arc, Mutex, OnceLock};
+use crate::socket::{Stream, Waker, wait_for};
+
+/// How much a connection's own thread lets gather before it sends.
+const GATHER_BYTES: usize = 64 << 10;
+/// How large a buffer is kept while there is nothing to send.
+const KEEP_BYTES: usize = 4096;
+
+/// The sending side of a connection, shared between all who send on it.
+pub(super) struct Outbox {
+    pub(super) stream: Stream,
+    state: Mutex<State>,
+    bytes_max: usize,
+    janitor: Arc<Janitor>,
+    /// Wakes the connection's own thread where it waits for the end of a wait rather than for input.
+    waker: OnceLock<Waker>,
+}
+
+/// | `sending` | `bytes`   | who sees to `bytes`                                                |
+/// |-----------|-----------|--------------------------------------------------------------------|
+/// | yes       | any       | the thread that sends looks again when it is done                  |
+/// | no        | empty     | nobody needs to                                                    |
+/// | no        | not empty | whoever appended and is about to send; or, if the socket is full, the janitor or the connection's own thread, waiting until it is not |
+#[derive(Default)]
+struct State {
+    bytes: Vec<u8>,
+    sending: bool,
+    /// More was due to the peer than it may leave unread: it must be cut off.
+    overflowed: bool,
+    closed: bool,
+}
+
+/// How an attempt to send everything ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// Everything is with the kernel.
+    All,
+    /// Another thread is at it and will see to everything.
+    Busy,
+    /// The socket takes no more for now.
+    Full,
+    /// The connection is gone.
+    Gone,
+}
+
+impl Outbox {
+    pub(super) fn new(stream: Stream, bytes_max: usize, janitor: Arc<Janitor>) -> Self {
+        Self { stream, state: Mutex::default(), bytes_max, janitor, waker: OnceLock::new() }
+    }
+
+    /// Appends a reply of the connection's own thread; sends if much has gathered, waiting for the peer to
+    /// read, so that a reply may be of any length. False if the connection is gone.
+    pub(super) fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        let mut state = self.state.lock();
+        write(&mut state.bytes);
+        let much = state.bytes.len() >= GATHER_BYTES;
+        let closed = state.closed;
+        drop(state);
+        if much { self.flush() } else { !closed }
+    }
+
+    /// Appends what another thread has to tell the peer. Sends nothing: may be called with any lock held.
+    pub(super) fn note(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.state.lock();
+        if state.bytes.len() > self.bytes_max {
+            state.overflowed = true;
+        } else if !state.closed {
+            write(&mut state.bytes);
+        }
+    }
+
+    /// Sends what there is without waiting; what the socket does not take is left to the janitor.
+    pub(super) fn deliver(self: &Arc<Self>) {
+        if self.send() == Sent::Full {
+            self.janitor.watch(self.clone());
+        }
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// Sends everything, waiting for the peer to read. For the connection's own thread. False if the
+    /// connection is gone.
+    pub(super) fn flush(&self) -> bool {
+        loop {
+            match self.send() {
+                Sent::All | Sent::Busy => return true,
+                Sent::Gone => return false,
+                Sent::Full => {
+                    let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+                    // Whatever ends the wait, sending tells what is the matter.
+                    let _ = wait_for(&mut fds, None);
+                }
+            }
+        }
+    }
+
+    /// Sends as much as the socket takes now.
+    pub(super) fn send(&self) -> Sent {
+        let mut state = self.state.lock();
+        loop {
+            if state.overflowed && !state.closed {
+                log::warn!("a client that does not read is cut off: too much is due to it");
+                state.closed = true;
+                self.stream.shutdown();
+            }
+            match (state.closed, state.sending, state.bytes.is_empty()) {
+                (true, ..) => return Sent::Gone,
+                (_, true, _) => return Sent::Busy,
+                (_, _, true) => return Sent::All,
+                _ => {}
+            }
+            state.sending = true;
+            let mut batch = std::mem::take(&mut state.bytes);
+            drop(state);
+            let sent = self.send_batch(&batch);
+            state = self.state.lock();
+            state.sending = false;
+            match sent {
+                None => {
+                    state.closed = true;
+                    return Sent::Gone;
+                }
+                Some(sent) if sent < batch.len() => {
+                    batch.drain(..sent);
+                    batch.append(&mut state.bytes);
+                    state.bytes = batch;
+                    return Sent::Full;
+                }
+                Some(_) if state.bytes.is_empty() && batch.capacity() <= KEEP_BYTES => {
+                    batch.clear();
+                    state.bytes = batch;
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// How many bytes the socket took; `None` if it is gone.
+    fn send_batch(&self, batch: &[u8]) -> Option<usize> {
+        let mut sent = 0;
+        while sent < batch.len() {
+            match self.stream.send_now(&batch[sent..]) {
+                Ok(Some(more)) => sent += more,
+                Ok(None) => break,
+                Err(_) => return None,
+            }
+        }
+        Some(sent)
+    }
+
+    /// Nothing is sent any more, and the connection's own thread reads the end of its input.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.bytes = Vec::new();
+        drop(state);
+        self.stream.shutdown();
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// The waker of the connection's own thread, made when first asked for: most connections never
+    /// need one. Must be asked for before what it wakes for is looked at.
+    pub(super) fn waker(&self) -> std::io::Result<&Waker> {
+        if let Some(waker) = self.waker.get() {
+            return Ok(waker);
+        }
+        let waker = Waker::new()?;
+        Ok(self.waker.get_or_init(|| waker))
+    }
+}

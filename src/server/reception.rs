@@ -1,0 +1,84 @@
+//! The first and the last moments of a connection's thread: which protocol it speaks, who it is to the
+//! broker, and what is cleaned up however it ends.
+
+use super::config::{Config, Protocol};
+use super::connection::{Connection, Speaker};
+use super::hub::Hub;
+use super::message::{MessageWaits, Messages, Service};
+use super::outbox::Outbox;
+use super::text::{Glockd, LineWait, Lockd, Text};
+use crate::broker::sync::Arc;
+use crate::broker::{Observer, Outcome, Ticket};
+use crate::protocol::message::Keepalive;
+
+/// Someone who has been let in and is about to be served.
+pub(super) struct Guest {
+    pub(super) id: u64,
+    pub(super) hub: Arc<Hub>,
+    pub(super) service: Arc<Service>,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) config: Arc<Config>,
+    pub(super) protocol: Protocol,
+    pub(super) address: String,
+}
+
+/// Sees to it that a connection leaves, also if its thread panics.
+struct Leave<'a>(&'a Guest);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        log::debug!("{} has gone", self.0.address);
+        self.0.outbox.close();
+        self.0.hub.leave(self.0.id);
+    }
+}
+
+/// For a protocol in which nothing ever waits.
+struct NeverWaits;
+
+impl Observer for NeverWaits {
+    fn decided(&self, _: Ticket, _: Outcome) {}
+    fn deliver(&self) {}
+}
+
+impl Guest {
+    /// Serves the connection until it ends.
+    pub(super) fn serve(self) {
+        let _leave = Leave(&self);
+        log::debug!("{} speaks {}", self.address, self.protocol);
+        let keepalive = Keepalive::of_server(self.config.dead_peer_timeout);
+        let stream = &self.outbox.stream;
+        if let Err(error) = stream.set_nodelay().and_then(|()| stream.set_keepalive(&keepalive)) {
+            // Without keepalive a lock could be held by nobody for ever.
+            return log::debug!("{}: {error}", self.address);
+        }
+        match self.protocol {
+            Protocol::Lockd => {
+                let connection = self.connect(Arc::new(NeverWaits));
+                let speaker = Text::new(&connection, Lockd::default());
+                self.converse(connection, speaker);
+            }
+            Protocol::Glockd => {
+                let wait = Arc::new(LineWait::new(self.outbox.clone()));
+                let connection = self.connect(wait.clone());
+                let speaker = Text::new(&connection, Glockd::new(wait));
+                self.converse(connection, speaker);
+            }
+            Protocol::Message => {
+                let waits = Arc::new(MessageWaits::new(self.outbox.clone()));
+                let connection = self.connect(waits.clone());
+                self.converse(connection, Messages::new(self.service.clone(), waits));
+            }
+        }
+    }
+
+    fn connect(&self, observer: Arc<dyn Observer>) -> Connection {
+        let (hub, config, outbox) = (self.hub.clone(), self.config.clone(), self.outbox.clone());
+        Connection::new(hub, config, outbox, &self.address, observer)
+    }
+
+    fn converse(&self, connection: Connection, mut speaker: impl Speaker) {
+        self.hub.set_info(self.id, connection.session.info().clone());
+        connection.serve(&mut speaker);
+    }
+}

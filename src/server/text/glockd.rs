@@ -1,0 +1,232 @@
+//! The `glockd` protocol at the broker, with the waiting and the tokens that are our extensions of it.
+
+use std::time::Duration;
+
+use super::super::connection::{Connection, Next};
+use super::super::hub::{COMMANDS, Hub};
+use super::waiting::{LineWait, Pending, acquired};
+use super::{Lines, listing};
+use crate::broker::sync::Arc;
+use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
+use crate::protocol::glockd_text::{HELP, Reply, Request, Statistics, encode_pair, parse};
+
+/// The commands by the numbers they are counted under.
+#[derive(Clone, Copy)]
+enum Command {
+    D,
+    Dump,
+    G,
+    I,
+    Iam,
+    Me,
+    Q,
+    R,
+    Sd,
+    Sg,
+    Si,
+    Sr,
+    Who,
+    Invalid,
+    /// `t` and `help`, which the original's statistics do not know.
+    Extension,
+}
+
+/// A client that speaks `glockd`.
+pub(in super::super) struct Glockd {
+    counted: [u64; COMMANDS],
+    wait: Arc<LineWait>,
+}
+
+impl Glockd {
+    pub(in super::super) fn new(wait: Arc<LineWait>) -> Self {
+        Self { counted: [0; COMMANDS], wait }
+    }
+}
+
+impl Lines for Glockd {
+    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Next {
+        let Some(line) = line else { return connection.say(|out| Reply::LineTooLong.encode(out)) };
+        let request = parse(line);
+        self.counted[command_of(&request) as usize] += 1;
+        match request {
+            Request::Acquire(name) => {
+                let holders = connection.acquire_exclusive(&name);
+                connection.say(|out| acquired(false, holders, &name).encode(out))
+            }
+            Request::Release(name) => {
+                let released = connection.release_held(&name, Mode::Exclusive);
+                connection.say(|out| Reply::Release { released, name: &name }.encode(out))
+            }
+            Request::Inspect(name) => {
+                let locked = connection.is_locked(&name);
+                connection.say(|out| Reply::Inspect { locked, name: &name }.encode(out))
+            }
+            Request::AcquireShared(name) => {
+                let holders = connection.acquire_shared(&name);
+                connection.say(|out| acquired(true, holders, &name).encode(out))
+            }
+            Request::ReleaseShared(name) => {
+                let released = connection.release_held(&name, Mode::Shared);
+                connection.say(|out| Reply::ReleaseShared { released, name: &name }.encode(out))
+            }
+            Request::InspectShared(name) => {
+                let holders = connection.shared_holders(&name);
+                connection.say(|out| Reply::InspectShared { holders, name: &name }.encode(out))
+            }
+            Request::AcquireWaiting { name, limit, shared } => {
+                self.acquire_waiting(connection, &name, limit, shared)
+            }
+            Request::InvalidWait(rest) => {
+                connection.say(|out| Reply::InvalidWait { rest: &rest }.encode(out))
+            }
+            Request::Token(name) => {
+                let held = connection.session.inspect(Space::Main, &name).held;
+                let token = held.filter(|held| held.mode == Mode::Exclusive).map(|held| held.token);
+                connection.say(|out| Reply::Token(token).encode(out))
+            }
+            Request::Me => connection.say_me(),
+            Request::Iam(name) => connection.register(name.as_deref()),
+            Request::Who(name) => connection.list_names(name.as_deref()),
+            Request::List { name, shared } => listing::list(connection, name.as_deref(), shared),
+            Request::Dump { shared } => listing::dump(connection, shared),
+            Request::Statistics => self.statistics(connection),
+            Request::Help => connection.say(|out| out.extend_from_slice(HELP.as_bytes())),
+            Request::Invalid => Next::Read,
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.wait.is_on()
+    }
+
+    fn report_counts(&mut self, hub: &Hub) {
+        hub.glockd_commands.add(&mut self.counted);
+    }
+}
+
+impl Glockd {
+    fn acquire_waiting(
+        &mut self,
+        connection: &mut Connection,
+        name: &[u8],
+        limit: Option<Duration>,
+        shared: bool,
+    ) -> Next {
+        // First without waiting: nearly always that is all, and it needs nothing to be prepared.
+        let holders =
+            if shared { connection.acquire_shared(name) } else { connection.acquire_exclusive(name) };
+        if holders.is_some() || limit == Some(Duration::ZERO) {
+            return connection.say(|out| acquired(shared, holders, name).encode(out));
+        }
+        let (space, mode) =
+            if shared { (connection.shared_space(), Mode::Shared) } else { (Space::Main, Mode::Exclusive) };
+        let wants = [(Key { space, name: LockName::new(name) }, mode)];
+        let wait = Wait { ticket: connection.next_ticket(), limit };
+        // Prepared before it is asked for: the outcome may come before the answer does.
+        self.wait.begin(Pending { name: name.to_vec(), shared });
+        match connection.session.acquire(&wants, Some(wait)) {
+            Ok(Attempt::Queued) => {
+                connection.expect_expiry(limit);
+                Next::Wait
+            }
+            answer => {
+                self.wait.abandon();
+                let granted =
+                    if let Ok(Attempt::Granted(grant)) = answer { Some(grant.holders) } else { None };
+                connection.say(|out| acquired(shared, granted, name).encode(out))
+            }
+        }
+    }
+
+    fn statistics(&mut self, connection: &Connection) -> Next {
+        let hub = &connection.hub;
+        self.report_counts(hub);
+        let count = |command: Command| hub.glockd_commands.get(command as usize);
+        let stats = hub.broker.stats();
+        let statistics = Statistics {
+            command_d: count(Command::D),
+            command_dump: count(Command::Dump),
+            command_g: count(Command::G),
+            command_i: count(Command::I),
+            command_iam: count(Command::Iam),
+            command_me: count(Command::Me),
+            command_q: count(Command::Q),
+            command_r: count(Command::R),
+            command_sd: count(Command::Sd),
+            command_sg: count(Command::Sg),
+            command_si: count(Command::Si),
+            command_sr: count(Command::Sr),
+            command_who: count(Command::Who),
+            connections: hub.connections() as u64,
+            invalid_commands: count(Command::Invalid),
+            locks: stats.locks as u64,
+            orphans: stats.orphans,
+            shared_locks: stats.shared_locks as u64,
+            shared_orphans: stats.shared_orphans,
+        };
+        connection.say(|out| statistics.encode(out))
+    }
+}
+
+impl Connection {
+    /// `g`: who holds the lock already gets it again. `Some` is a grant.
+    fn acquire_exclusive(&self, name: &[u8]) -> Option<usize> {
+        match self.session.try_acquire(Space::Main, name, Mode::Exclusive) {
+            Ok(Attempt::Granted(_)) => Some(1),
+            Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Exclusive => Some(1),
+            _ => None,
+        }
+    }
+
+    fn say_me(&self) -> Next {
+        let info = self.session.info();
+        let address = info.address().as_bytes();
+        let name = info.name();
+        let name = name.as_deref().unwrap_or(address);
+        self.say(|out| Reply::Me { address, name }.encode(out))
+    }
+
+    fn register(&self, name: Option<&[u8]>) -> Next {
+        if !self.config.registry {
+            return self.say(|out| Reply::Disabled.encode(out));
+        }
+        self.session.info().set_name(name);
+        self.say(|out| Reply::Ok.encode(out))
+    }
+
+    fn list_names(&self, wanted: Option<&[u8]>) -> Next {
+        if !self.config.registry || !self.config.dump {
+            return self.say(|out| Reply::Disabled.encode(out));
+        }
+        for info in self.hub.sessions() {
+            let Some(name) = info.name() else { continue };
+            if wanted.is_none_or(|wanted| *wanted == *name) {
+                let next = self.say(|out| encode_pair(out, info.address().as_bytes(), &name));
+                if next != Next::Read {
+                    return next;
+                }
+            }
+        }
+        Next::Read
+    }
+}
+
+fn command_of(request: &Request<'_>) -> Command {
+    match request {
+        Request::Acquire(_) | Request::AcquireWaiting { shared: false, .. } => Command::G,
+        Request::AcquireShared(_) | Request::AcquireWaiting { shared: true, .. } => Command::Sg,
+        Request::Release(_) => Command::R,
+        Request::Inspect(_) => Command::I,
+        Request::ReleaseShared(_) => Command::Sr,
+        Request::InspectShared(_) => Command::Si,
+        Request::Me => Command::Me,
+        Request::Iam(_) => Command::Iam,
+        Request::Who(_) => Command::Who,
+        Request::List { shared: false, .. } => Command::D,
+        Request::List { shared: true, .. } => Command::Sd,
+        Request::Dump { .. } => Command::Dump,
+        Request::Statistics => Command::Q,
+        Request::Token(_) | Request::Help => Command::Extension,
+        Request::InvalidWait(_) | Request::Invalid => Command::Invalid,
+    }
+}

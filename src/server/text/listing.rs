@@ -1,0 +1,73 @@
+//! `d`, `sd` and `dump`: who holds what. Locks are looked at and written some at a time, so that a
+//! million of them hold up nobody but the one who asked.
+
+use std::ops::ControlFlow;
+
+use super::super::connection::{Connection, Next};
+use crate::broker::{ListedLock, Mode, SessionInfo, Space};
+use crate::protocol::glockd_text::{DumpEncoder, Reply, encode_pair};
+
+/// `d` and `sd`: a line for each holder, by its registered name or else its address.
+pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -> Next {
+    each_lock(connection, name, shared, |lock| {
+        for holder in &lock.holders {
+            let next = connection.say(|out| {
+                encode_pair(out, lock.key.name.as_bytes(), &name_or_address(&holder.session));
+            });
+            if next != Next::Read {
+                return ControlFlow::Break(next);
+            }
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// `dump`: one line with every lock and the addresses of its holders.
+pub(super) fn dump(connection: &Connection, shared: bool) -> Next {
+    let mut encoder = None;
+    if connection.config.dump {
+        connection.say(|out| encoder = Some(DumpEncoder::start(out)));
+    }
+    let next = each_lock(connection, None, shared, |lock| {
+        let Some(encoder) = &mut encoder else { return ControlFlow::Break(Next::HangUp) };
+        let name = lock.key.name.as_bytes();
+        let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
+        let next = connection.say(|out| match shared {
+            true => encoder.shared_entry(out, name, addresses),
+            false => encoder.entry(out, name, addresses.next().unwrap_or_default()),
+        });
+        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
+    });
+    match encoder {
+        Some(encoder) if next == Next::Read => connection.say(|out| encoder.end(out)),
+        _ => next,
+    }
+}
+
+/// Shows each lock held in that mode to `each`; refuses if listing is disabled.
+fn each_lock(
+    connection: &Connection,
+    name: Option<&[u8]>,
+    shared: bool,
+    mut each: impl FnMut(ListedLock) -> ControlFlow<Next>,
+) -> Next {
+    if !connection.config.dump {
+        return connection.say(|out| Reply::Disabled.encode(out));
+    }
+    let broker = &connection.hub.broker;
+    let (space, mode) =
+        if shared { (connection.shared_space(), Mode::Shared) } else { (Space::Main, Mode::Exclusive) };
+    let mut wanted = |lock: ListedLock| {
+        let is_wanted = lock.key.space == space && lock.mode == Some(mode);
+        if is_wanted { each(lock) } else { ControlFlow::Continue(()) }
+    };
+    let broken_off = match name {
+        Some(name) => broker.look_at(space, name).and_then(|lock| wanted(lock).break_value()),
+        None => broker.walk(wanted),
+    };
+    broken_off.unwrap_or(Next::Read)
+}
+
+fn name_or_address(info: &SessionInfo) -> Vec<u8> {
+    info.name().map_or_else(|| info.address().as_bytes().to_vec(), |name| name.to_vec())
+}

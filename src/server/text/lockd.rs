@@ -1,0 +1,137 @@
+//! The `lockd` protocol at the broker.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::super::connection::{Connection, Next};
+use super::super::hub::{COMMANDS, Hub};
+use super::Lines;
+use crate::broker::{Attempt, Mode, Space};
+use crate::protocol::lockd_text::{Details, Reply, Request, Statistics, parse};
+
+/// The commands by the numbers they are counted under.
+#[derive(Clone, Copy)]
+enum Command {
+    G,
+    R,
+    I,
+    Sg,
+    Sr,
+    Si,
+    Q,
+    Invalid,
+}
+
+/// A client that speaks `lockd`.
+#[derive(Default)]
+pub(in super::super) struct Lockd {
+    counted: [u64; COMMANDS],
+}
+
+impl Lines for Lockd {
+    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Next {
+        let Some(line) = line else { return connection.say(|out| Reply::LineTooLong.encode(out)) };
+        let (command, reply) = match parse(line) {
+            Request::Acquire(name) => {
+                let attempt = connection.session.try_acquire(Space::Main, &name, Mode::Exclusive);
+                (Command::G, Reply::Acquire(matches!(attempt, Ok(Attempt::Granted(_)))))
+            }
+            Request::Release(name) => {
+                (Command::R, Reply::Release(connection.release_held(&name, Mode::Exclusive)))
+            }
+            Request::Inspect(name) => (Command::I, Reply::Inspect(connection.is_locked(&name))),
+            Request::AcquireShared(name) => {
+                let granted = connection.acquire_shared(&name);
+                let holders = granted.unwrap_or(0);
+                (Command::Sg, Reply::AcquireShared { granted: granted.is_some(), holders })
+            }
+            Request::ReleaseShared(name) => {
+                (Command::Sr, Reply::Release(connection.release_held(&name, Mode::Shared)))
+            }
+            Request::InspectShared(name) => {
+                (Command::Si, Reply::InspectShared(connection.shared_holders(&name)))
+            }
+            Request::Statistics { full } => {
+                self.counted[Command::Q as usize] += 1;
+                return self.statistics(connection, full);
+            }
+            Request::Invalid => {
+                self.counted[Command::Invalid as usize] += 1;
+                return Next::Read;
+            }
+        };
+        self.counted[command as usize] += 1;
+        connection.say(|out| reply.encode(out))
+    }
+
+    fn is_waiting(&self) -> bool {
+        false
+    }
+
+    fn report_counts(&mut self, hub: &Hub) {
+        hub.lockd_commands.add(&mut self.counted);
+    }
+}
+
+impl Lockd {
+    fn statistics(&mut self, connection: &Connection, full: bool) -> Next {
+        let hub = &connection.hub;
+        self.report_counts(hub);
+        let count = |command: Command| hub.lockd_commands.get(command as usize);
+        let all = [
+            Command::G,
+            Command::R,
+            Command::I,
+            Command::Sg,
+            Command::Sr,
+            Command::Si,
+            Command::Q,
+            Command::Invalid,
+        ];
+        let stats = hub.broker.stats();
+        let statistics = Statistics {
+            pid: std::process::id(),
+            conns: hub.connections() as u64,
+            locks: (stats.locks + stats.shared_locks) as u64,
+            orphans: stats.orphans + stats.shared_orphans,
+            commands: all.into_iter().map(count).sum(),
+            command_g: count(Command::G),
+            command_r: count(Command::R),
+            command_i: count(Command::I),
+            command_sg: count(Command::Sg),
+            command_sr: count(Command::Sr),
+            command_si: count(Command::Si),
+            command_q: count(Command::Q),
+        };
+        let said = connection.say(|out| statistics.encode(out));
+        if full && connection.config.dump && said == Next::Read {
+            return connection.say(|out| details(hub, connection.shared_space()).encode(out));
+        }
+        said
+    }
+}
+
+/// Every lock and who holds it, and what every holder of shared locks holds.
+fn details(hub: &Hub, shared_space: Space) -> Details {
+    let mut locks = Vec::new();
+    let mut shares: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    let _: Option<()> = hub.broker.walk(|lock| {
+        let name = lock.key.name.as_bytes();
+        match lock.mode {
+            Some(Mode::Exclusive) => {
+                let holder = lock.holders.first().map(|holder| holder.session.address());
+                locks.push((name.to_vec(), holder.unwrap_or_default().as_bytes().to_vec()));
+            }
+            Some(Mode::Shared) if lock.key.space == shared_space => {
+                locks.push(([b"s:", name].concat(), lock.holders.len().to_string().into_bytes()));
+                for holder in &lock.holders {
+                    let address = holder.session.address().as_bytes().to_vec();
+                    shares.entry(address).or_default().push(name.to_vec());
+                }
+            }
+            Some(Mode::Shared) | None => {}
+        }
+        ControlFlow::Continue(())
+    });
+    Details { locks, shares: shares.into_iter().collect() }
+}
