@@ -20,7 +20,7 @@ use super::stats::Stats;
 use super::sync::{Arc, AtomicU8, AtomicU64, AtomicUsize, Mutex, RwLock};
 use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
 use super::tokens::Tokens;
-use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
+use super::{LimitGauges, Limits, MARKS_PER_LANE, NAMES_AT_ONCE_MAX, Session};
 
 /// How many parts the names are spread over. More than cores, so that two threads rarely meet, and so
 /// that a part is small: what holds one up (growing its table, above all) is over soon.
@@ -298,7 +298,7 @@ impl Inner {
             }
         }
         self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
-        check_distinct(wants)?;
+        check_set(wants)?;
         self.check_room(info, wants.len(), &self.lanes[0])?;
         let hashed = |(key, mode): &(Key, Mode)| {
             let hash = self.key(key.space, key.name.as_bytes()).hash;
@@ -517,8 +517,11 @@ fn patience(step: &Step<'_>, wait: Wait) -> Patience {
     Patience { ticket: wait.ticket, deadline: wait.limit.map(|limit| step.now.after(limit)) }
 }
 
-fn check_distinct(wants: &[(Key, Mode)]) -> Result<(), AcquireError> {
+fn check_set(wants: &[(Key, Mode)]) -> Result<(), AcquireError> {
     let invalid = |text: &str| Err(AcquireError::Invalid(text.to_owned()));
+    if wants.len() > NAMES_AT_ONCE_MAX {
+        return invalid(&format!("more than {NAMES_AT_ONCE_MAX} names at once"));
+    }
     let mut names: Vec<(Space, &LockName)> = wants.iter().map(|(key, _)| (key.space, &key.name)).collect();
     names.sort_unstable();
     match names.windows(2).any(|pair| pair[0] == pair[1]) {

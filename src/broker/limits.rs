@@ -3,6 +3,10 @@
 
 use super::sync::{AtomicUsize, Ordering};
 
+/// How many names a request for several at once may have: such a request is decided in one step, and
+/// nobody else's that is contended is meanwhile.
+pub const NAMES_AT_ONCE_MAX: usize = 1024;
+
 /// The limits of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

@@ -28,7 +28,7 @@ mod tokens;
 use std::ops::ControlFlow;
 
 use limits::LimitGauges;
-pub use limits::Limits;
+pub use limits::{Limits, NAMES_AT_ONCE_MAX};
 pub use listing::{ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};

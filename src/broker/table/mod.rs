@@ -154,6 +154,8 @@ pub(super) struct Table {
     /// Arrivals so far: the order in all queues.
     arrivals: u64,
     holds: usize,
+    /// Names held exclusively and held shared.
+    names_held: (usize, usize),
     counts: TableCounts,
 }
 
@@ -164,18 +166,17 @@ impl Table {
         if self.find(key).is_some() {
             return;
         }
-        let mode = hold.map_or(Mode::Exclusive, |(_, mode, _)| mode);
         let id = self.entries.insert(Entry {
             key: key.clone(),
-            mode,
+            mode: Mode::Shared,
             holders: BTreeMap::new(),
             queue: BTreeMap::new(),
             orphaned,
         });
         let entries = &self.entries;
         self.index.insert_unique(key.hash, id, |&id| entries[id].key.hash);
-        if let Some((slot, _, hold)) = hold {
-            self.hold(id, slot, hold);
+        if let Some((slot, mode, hold)) = hold {
+            self.hold(id, slot, mode, hold);
         }
     }
 
@@ -241,9 +242,9 @@ impl Table {
             return Answer::AlreadyWaiting;
         }
         if held.mode == mode || mode == Mode::Shared {
-            let entry = &mut self.entries[id];
-            entry.mode = mode;
-            let grant = Grant { token: held.token, orphaned: false, holders: entry.holders.len() };
+            self.change(id, |entry| entry.mode = mode);
+            let holders = self.entries[id].holders.len();
+            let grant = Grant { token: held.token, orphaned: false, holders };
             self.settle(step, vec![id]);
             return Answer::Granted(grant);
         }
@@ -259,9 +260,9 @@ impl Table {
     /// other names too, did not wait for this session and does now: the one way to close a circle
     /// without waiting.
     fn upgrade_alone(&mut self, step: &Step<'_>, slot: Slot, id: EntryId) -> Answer {
-        self.entries[id].mode = Mode::Exclusive;
+        self.change(id, |entry| entry.mode = Mode::Exclusive);
         if let Some(circle) = self.circle(slot) {
-            self.entries[id].mode = Mode::Shared;
+            self.change(id, |entry| entry.mode = Mode::Shared);
             self.counts.deadlocks += 1;
             return Answer::Deadlock(circle);
         }
@@ -385,15 +386,33 @@ impl Table {
         entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token })
     }
 
-    fn hold(&mut self, id: EntryId, slot: Slot, hold: Hold) {
-        if self.entries[id].holders.insert(slot, hold).is_none() {
-            self.holds += 1;
-        }
+    /// Changes how an entry is held, and counts it where it then belongs.
+    fn change<R>(&mut self, id: EntryId, change: impl FnOnce(&mut Entry) -> R) -> R {
+        let entry = &mut self.entries[id];
+        let before = entry.held_as();
+        let result = change(entry);
+        let after = entry.held_as();
+        let mut count = |mode, by: fn(&mut usize)| match mode {
+            Some(Mode::Exclusive) => by(&mut self.names_held.0),
+            Some(Mode::Shared) => by(&mut self.names_held.1),
+            None => {}
+        };
+        count(before, |count| *count -= 1);
+        count(after, |count| *count += 1);
+        result
+    }
+
+    fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
+        let before = self.change(id, |entry| {
+            entry.mode = mode;
+            entry.holders.insert(slot, hold)
+        });
+        self.holds += usize::from(before.is_none());
         self.member(slot).holds.insert(id);
     }
 
     fn unhold(&mut self, id: EntryId, slot: Slot) -> bool {
-        let held = self.entries[id].holders.remove(&slot).is_some();
+        let held = self.change(id, |entry| entry.holders.remove(&slot).is_some());
         if held {
             self.holds -= 1;
             self.member(slot).holds.remove(&id);
@@ -408,11 +427,10 @@ impl Table {
         for &(id, mode) in wants {
             let entry = &mut self.entries[id];
             debug_assert!(entry.admits(slot, mode));
-            entry.mode = mode;
             grant.orphaned |= entry.orphaned;
             // A shared holder is told of the mark and leaves it for the next exclusive one.
             entry.orphaned &= mode == Mode::Shared;
-            self.hold(id, slot, Hold { token, since: step.now });
+            self.hold(id, slot, mode, Hold { token, since: step.now });
             grant.holders = if wants.len() == 1 { self.entries[id].holders.len() } else { 1 };
         }
         self.counts.grants += 1;
@@ -421,6 +439,10 @@ impl Table {
 }
 
 impl Entry {
+    fn held_as(&self) -> Option<Mode> {
+        (!self.holders.is_empty()).then_some(self.mode)
+    }
+
     /// Whether `slot` can be a holder in `mode` beside the holders there are; itself is in nobody's way.
     fn admits(&self, slot: Slot, mode: Mode) -> bool {
         match (mode, self.mode) {

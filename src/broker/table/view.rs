@@ -28,7 +28,7 @@ impl Table {
     pub(in super::super) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
         let entry = &self.entries[self.find(key)?];
         Some(Inspection {
-            mode: (!entry.holders.is_empty()).then_some(entry.mode),
+            mode: entry.held_as(),
             holders: entry.holders.len(),
             waiters: entry.queue.len(),
             held: entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token }),
@@ -70,15 +70,9 @@ impl Table {
             .collect()
     }
 
-    /// How many names are held exclusively, and how many shared. Walks all names of the table.
+    /// How many names are held exclusively, and how many shared.
     pub(in super::super) fn names_held(&self) -> (usize, usize) {
-        self.entries.iter().filter(|(_, entry)| !entry.holders.is_empty()).fold(
-            (0, 0),
-            |(exclusive, shared), (_, entry)| match entry.mode {
-                Mode::Exclusive => (exclusive + 1, shared),
-                Mode::Shared => (exclusive, shared + 1),
-            },
-        )
+        self.names_held
     }
 
     /// How many locks are held, each shared holder counted by itself.
