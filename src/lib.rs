@@ -5,8 +5,14 @@
 //! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
 //! - [`protocol`]: pure functions between bytes and requests or replies.
 //! - [`server`]: a broker served to the network.
+//! - [`client`]: a session on a server, and a client for messages of one's own.
+//! - [`Session`]: one owner of locks, in this process or on servers.
 
 pub mod broker;
+pub mod client;
 pub mod protocol;
 pub mod server;
+mod session;
 mod socket;
+
+pub use session::Session;

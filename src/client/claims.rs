@@ -1,0 +1,299 @@
+//! What a session holds and waits for, as its own calls have made it: which calls it may make, and what is
+//! to be taken back when one of them is given up. Pure bookkeeping: sends nothing, knows no connection.
+//!
+//! A request is *decided* exactly once, by whoever takes it out of [`Claims`]: the thread that reads its
+//! reply, or one that gives it up. That is what makes a grant that crosses a cancel either delivered or
+//! given back, never both.
+
+use std::collections::HashMap;
+
+use crate::broker::{AcquireError, Held, LockName, Mode, Released};
+
+/// What the session has to do with one name. Not listed: nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// The server granted it, and it was not released since.
+    Held(Held),
+    /// This request asks for it.
+    Waiting(u64),
+    /// It is held, and this request asks for it in another mode.
+    Converting(u64, Held),
+    /// A place in the queue was taken under this request and cancelled, and nobody has been told yet.
+    Cancelled(u64),
+}
+
+/// What kind of request waits, and so what its end means to the names in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Somebody waits for the outcome.
+    Acquire,
+    /// A place in the queue, whose outcome may be asked for later.
+    Enqueue,
+    /// From what is held to exclusive.
+    Upgrade(Held),
+    /// From what is held to shared: never waits, so it cannot be given up either.
+    Downgrade(Held),
+}
+
+/// A request that has not been decided.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) wants: Vec<(LockName, Mode)>,
+    pub(super) kind: Kind,
+}
+
+/// What there is at a name for a caller who comes to collect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The outcome is that of this request.
+    Taken(u64),
+    /// It was cancelled.
+    Cancelled,
+    /// There is none.
+    None,
+}
+
+/// What a release comes to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct GivenUp {
+    pub(super) released: Released,
+    /// The names that go with it: all of the request, if it was a place.
+    pub(super) names: Vec<LockName>,
+    /// The request given up.
+    pub(super) request: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    names: HashMap<LockName, Claim>,
+    requests: HashMap<u64, Pending>,
+}
+
+impl Claims {
+    /// Enters the request `id` for these names, if the session has nothing to do with any of them.
+    pub(super) fn ask(
+        &mut self,
+        id: u64,
+        wants: Vec<(LockName, Mode)>,
+        kind: Kind,
+    ) -> Result<(), AcquireError> {
+        for (name, _) in &wants {
+            match self.names.get(name) {
+                None | Some(Claim::Cancelled(_)) => {}
+                Some(Claim::Held(held) | Claim::Converting(_, held)) => {
+                    return Err(AcquireError::AlreadyHeld(*held));
+                }
+                Some(Claim::Waiting(_)) => return Err(AcquireError::AlreadyWaiting),
+            }
+        }
+        self.names.extend(wants.iter().map(|(name, _)| (name.clone(), Claim::Waiting(id))));
+        self.requests.insert(id, Pending { wants, kind });
+        Ok(())
+    }
+
+    /// Enters the request `id` to change the mode of what is held.
+    pub(super) fn ask_to_convert(&mut self, id: u64, name: LockName, mode: Mode) -> Result<(), AcquireError> {
+        let claim = self.names.get_mut(&name);
+        let held = match claim.as_deref() {
+            Some(Claim::Held(held)) => *held,
+            Some(Claim::Converting(..)) => return Err(AcquireError::AlreadyWaiting),
+            _ => return Err(AcquireError::NotHeld),
+        };
+        if let Some(claim) = claim {
+            *claim = Claim::Converting(id, held);
+        }
+        let kind = match mode {
+            Mode::Exclusive => Kind::Upgrade(held),
+            Mode::Shared => Kind::Downgrade(held),
+        };
+        self.requests.insert(id, Pending { wants: vec![(name, mode)], kind });
+        Ok(())
+    }
+
+    /// The reply to a request says that it was granted, with this token, or was not. `None` if it has been
+    /// given up before: then a grant is being given back, and is not to be delivered.
+    pub(super) fn decide(&mut self, id: u64, granted: Option<u64>) -> Option<Kind> {
+        let Pending { wants, kind } = self.requests.remove(&id)?;
+        for (name, mode) in wants {
+            let claim = match (granted, kind) {
+                (Some(token), _) => Claim::Held(Held { mode, token }),
+                (None, Kind::Upgrade(held) | Kind::Downgrade(held)) => Claim::Held(held),
+                (None, Kind::Acquire | Kind::Enqueue) => {
+                    self.names.remove(&name);
+                    continue;
+                }
+            };
+            self.names.insert(name, claim);
+        }
+        Some(kind)
+    }
+
+    /// Gives a request up; the caller takes it back from the server. What was held stays so.
+    pub(super) fn withdraw(&mut self, id: u64) -> Option<Pending> {
+        let pending = self.requests.remove(&id)?;
+        for (name, _) in &pending.wants {
+            let left = match pending.kind {
+                Kind::Acquire => None,
+                Kind::Enqueue => Some(Claim::Cancelled(id)),
+                Kind::Upgrade(held) | Kind::Downgrade(held) => Some(Claim::Held(held)),
+            };
+            match left {
+                Some(claim) => self.names.insert(name.clone(), claim),
+                None => self.names.remove(name),
+            };
+        }
+        Some(pending)
+    }
+
+    /// The requests that can be withdrawn.
+    pub(super) fn waiting(&self) -> Vec<u64> {
+        let can_wait = |pending: &Pending| !matches!(pending.kind, Kind::Downgrade(_));
+        self.requests.iter().filter(|(_, pending)| can_wait(pending)).map(|(&id, _)| id).collect()
+    }
+
+    /// Gives up the lock or the place at `name`; the caller tells the server. `None` if there is neither.
+    pub(super) fn give_up(&mut self, name: &LockName) -> Option<GivenUp> {
+        match self.names.remove(name)? {
+            Claim::Held(_) => {
+                Some(GivenUp { released: Released::Hold, names: vec![name.clone()], request: None })
+            }
+            Claim::Converting(id, _) => {
+                self.requests.remove(&id);
+                Some(GivenUp { released: Released::Hold, names: vec![name.clone()], request: Some(id) })
+            }
+            Claim::Waiting(id) => {
+                let wants = self.requests.remove(&id).map(|pending| pending.wants).unwrap_or_default();
+                let names: Vec<LockName> = wants.into_iter().map(|(name, _)| name).collect();
+                for name in &names {
+                    self.names.remove(name);
+                }
+                Some(GivenUp { released: Released::Place, names, request: Some(id) })
+            }
+            Claim::Cancelled(_) => None,
+        }
+    }
+
+    /// The place that was taken at `name` without waiting there. That it was cancelled is told once.
+    pub(super) fn place(&mut self, name: &LockName) -> Place {
+        match self.names.get(name) {
+            Some(&Claim::Waiting(id)) => match self.requests.get(&id) {
+                Some(Pending { kind: Kind::Enqueue, .. }) => Place::Taken(id),
+                _ => Place::None,
+            },
+            Some(Claim::Cancelled(_)) => {
+                self.names.remove(name);
+                Place::Cancelled
+            }
+            _ => Place::None,
+        }
+    }
+
+    /// Somebody has been told that the place at `name`, taken under the request `id`, was cancelled.
+    pub(super) fn told_cancelled(&mut self, name: &LockName, id: u64) {
+        if self.names.get(name) == Some(&Claim::Cancelled(id)) {
+            self.names.remove(name);
+        }
+    }
+
+    /// What is held on `name`.
+    pub(super) fn held(&self, name: &LockName) -> Option<Held> {
+        match self.names.get(name)? {
+            Claim::Held(held) | Claim::Converting(_, held) => Some(*held),
+            Claim::Waiting(_) | Claim::Cancelled(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wants(names: &[&str]) -> Vec<(LockName, Mode)> {
+        names.iter().map(|&name| (name.into(), Mode::Shared)).collect()
+    }
+
+    fn held(token: u64) -> Held {
+        Held { mode: Mode::Shared, token }
+    }
+
+    /// Claims in which `a` is held under token 1.
+    fn holding_a() -> Claims {
+        let mut claims = Claims::default();
+        claims.ask(1, wants(&["a"]), Kind::Acquire).unwrap();
+        assert!(claims.decide(1, Some(1)).is_some());
+        claims
+    }
+
+    #[test]
+    fn a_name_is_asked_for_once() {
+        let mut claims = holding_a();
+        assert_eq!(claims.ask(2, wants(&["b", "a"]), Kind::Acquire), Err(AcquireError::AlreadyHeld(held(1))));
+        claims.ask(3, wants(&["b"]), Kind::Acquire).unwrap();
+        assert_eq!(claims.ask(4, wants(&["b"]), Kind::Enqueue), Err(AcquireError::AlreadyWaiting));
+        assert!(claims.decide(3, None).is_some());
+        claims.ask(5, wants(&["b"]), Kind::Acquire).unwrap();
+    }
+
+    #[test]
+    fn a_request_is_decided_once() {
+        let mut claims = Claims::default();
+        claims.ask(1, wants(&["a", "b"]), Kind::Acquire).unwrap();
+        assert_eq!(claims.withdraw(1).unwrap().wants.len(), 2);
+        assert_eq!(claims.decide(1, Some(7)), None, "the grant is being given back");
+        assert!(claims.withdraw(1).is_none());
+        assert_eq!(claims.held(&"a".into()), None);
+
+        claims.ask(2, wants(&["a"]), Kind::Acquire).unwrap();
+        assert!(claims.decide(2, Some(8)).is_some());
+        assert!(claims.withdraw(2).is_none(), "the grant stands");
+        assert_eq!(claims.held(&"a".into()), Some(held(8)));
+    }
+
+    #[test]
+    fn a_place_is_given_up_whole() {
+        let mut claims = Claims::default();
+        claims.ask(1, wants(&["a", "b"]), Kind::Acquire).unwrap();
+        let given = claims.give_up(&"b".into()).unwrap();
+        assert_eq!((given.released, given.request), (Released::Place, Some(1)));
+        assert_eq!(given.names, [LockName::from("a"), "b".into()]);
+        assert_eq!(claims.give_up(&"a".into()), None);
+        assert_eq!(claims.decide(1, Some(1)), None);
+    }
+
+    #[test]
+    fn a_conversion_that_fails_leaves_what_was_held() {
+        let a = LockName::from("a");
+        for end in [|c: &mut Claims| c.decide(2, None).is_some(), |c: &mut Claims| c.withdraw(2).is_some()] {
+            let mut claims = holding_a();
+            claims.ask_to_convert(2, a.clone(), Mode::Exclusive).unwrap();
+            let again = claims.ask_to_convert(3, a.clone(), Mode::Exclusive);
+            assert_eq!(again, Err(AcquireError::AlreadyWaiting));
+            assert_eq!(claims.waiting(), [2]);
+            assert!(end(&mut claims));
+            assert_eq!(claims.held(&a), Some(held(1)));
+        }
+        let mut claims = holding_a();
+        claims.ask_to_convert(2, a.clone(), Mode::Exclusive).unwrap();
+        assert!(claims.decide(2, Some(5)).is_some());
+        assert_eq!(claims.held(&a), Some(Held { mode: Mode::Exclusive, token: 5 }));
+        claims.ask_to_convert(3, a.clone(), Mode::Shared).unwrap();
+        assert!(claims.waiting().is_empty(), "nobody can take a downgrade back");
+        assert_eq!(claims.give_up(&a).unwrap().released, Released::Hold);
+        assert_eq!(claims.decide(3, Some(5)), None);
+        assert_eq!(claims.ask_to_convert(4, a, Mode::Shared), Err(AcquireError::NotHeld));
+    }
+
+    #[test]
+    fn a_cancelled_place_is_told_of_once() {
+        let (mut claims, a) = (Claims::default(), LockName::from("a"));
+        claims.ask(1, wants(&["a"]), Kind::Enqueue).unwrap();
+        assert_eq!(claims.place(&a), Place::Taken(1));
+        assert!(claims.withdraw(1).is_some());
+        claims.told_cancelled(&a, 9);
+        assert_eq!(claims.place(&a), Place::Cancelled);
+        assert_eq!(claims.place(&a), Place::None);
+
+        claims.ask(2, wants(&["a"]), Kind::Acquire).unwrap();
+        assert_eq!(claims.place(&a), Place::None, "nobody else may collect what an acquire waits for");
+    }
+}

@@ -1,0 +1,324 @@
+//! One connection to a server, shared by the threads of a client, with no thread of its own: the caller
+//! that waits reads the socket, and when several wait, one of them reads for all. Carries requests and
+//! replies; knows no command.
+//!
+//! A request is *posted* (it has its place in the order on the wire, decided under the state's lock) and
+//! then *flushed* (written, by whichever thread gets to it first). Whatever goes wrong with the stream, the
+//! connection is lost: once, for good, and everybody is told the same reason.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+use rustix::event::{PollFd, PollFlags};
+use serde::Serialize;
+
+use super::input::{Input, MESSAGE_MAX, Message, Reply};
+use crate::broker::sync::{AtomicU64, Condvar, Mutex, Ordering};
+use crate::protocol::frame;
+use crate::protocol::message::{Keepalive, encode_request};
+use crate::socket::{Stream, Waker, wait_for};
+
+/// How long a server may take no bytes before the connection is given up. It has megabytes of room before
+/// it takes none.
+const WRITE_LIMIT: Duration = Duration::from_secs(10);
+
+/// How much is read at once, in bytes.
+const CHUNK: usize = 4096;
+
+/// The connection is lost, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lost(pub(super) String);
+
+/// A request as it goes over the wire.
+pub(super) struct Request {
+    pub(super) id: u64,
+    frame: Vec<u8>,
+}
+
+/// How a wait for replies ended.
+#[derive(Debug)]
+pub(super) enum Waited {
+    /// One of the requests was answered.
+    Reply(u64, Reply),
+    /// Somebody else took the reply to one of them, or said that none is wanted any more.
+    Forgotten,
+    /// The deadline came first.
+    TimedOut,
+}
+
+pub(super) struct Connection {
+    stream: Stream,
+    /// Wakes the thread that reads, when it is to look at the state again.
+    waker: Waker,
+    ids: AtomicU64,
+    state: Mutex<State>,
+    /// Replies have come, the connection is lost, or a reader is needed.
+    changed: Condvar,
+    /// The bytes being written, kept for their capacity. Whoever has it locked writes.
+    writing: Mutex<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The requests whose replies somebody is to hear, with the reply once it has come. Any other reply is
+    /// dropped.
+    slots: HashMap<u64, Option<Reply>>,
+    /// Posted, not yet being written.
+    outbox: Vec<u8>,
+    input: Input,
+    /// A thread is reading, or waiting for something to read.
+    has_reader: bool,
+    /// What the server said of a message it could not read. If it hangs up then, this was why.
+    complaint: Option<String>,
+    lost: Option<Lost>,
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+impl Connection {
+    pub(super) fn new(stream: Stream) -> io::Result<Self> {
+        Ok(Self {
+            stream,
+            waker: Waker::new()?,
+            ids: AtomicU64::new(1),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            writing: Mutex::default(),
+        })
+    }
+
+    pub(super) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
+        self.stream.set_keepalive(keepalive)
+    }
+
+    /// Makes a request of at most `max` bytes, to be posted.
+    ///
+    /// # Errors
+    /// Why it cannot be sent: the parameters are no JSON, or too much of it.
+    pub(super) fn request(
+        &self,
+        command: &str,
+        parameters: &(impl Serialize + ?Sized),
+        max: usize,
+    ) -> Result<Request, String> {
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
+        let mut body = Vec::new();
+        encode_request(&mut body, id, command, parameters)
+            .map_err(|error| format!("the parameters cannot be written as JSON: {error}"))?;
+        if body.len() > max.min(MESSAGE_MAX) {
+            return Err(format!("the request is {} bytes long, more than {max}", body.len()));
+        }
+        let mut frame = Vec::with_capacity(body.len() + 4);
+        frame::encode(&mut frame, |out| out.extend_from_slice(&body));
+        Ok(Request { id, frame })
+    }
+
+    /// Gives the requests their places in the order on the wire. Somebody is to [wait](Self::wait) for the
+    /// replies, or [forget](Self::forget) them.
+    pub(super) fn post(&self, requests: &[&Request]) -> Result<(), Lost> {
+        self.append(requests, true)
+    }
+
+    /// The same, for requests whose replies nobody is to hear.
+    pub(super) fn post_unheard(&self, requests: &[&Request]) -> Result<(), Lost> {
+        self.append(requests, false)
+    }
+
+    fn append(&self, requests: &[&Request], heard: bool) -> Result<(), Lost> {
+        let mut state = self.state.lock();
+        if let Some(lost) = &state.lost {
+            return Err(lost.clone());
+        }
+        for request in requests {
+            state.outbox.extend_from_slice(&request.frame);
+            if heard {
+                state.slots.insert(request.id, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees to it that all that was posted is written. If that fails the connection is lost, which whoever
+    /// waits for a reply is told.
+    pub(super) fn flush(&self) {
+        let mut bytes = self.writing.lock();
+        loop {
+            bytes.clear();
+            std::mem::swap(&mut *bytes, &mut self.state.lock().outbox);
+            if bytes.is_empty() {
+                return;
+            }
+            if let Err(error) = self.stream.send_all(&bytes, WRITE_LIMIT) {
+                return self.fail(format!("writing to the server failed: {error}"));
+            }
+        }
+    }
+
+    /// Waits until the first of these requests is answered, or the deadline. Of several replies that are
+    /// there it takes the one that stands first in `ids`.
+    pub(super) fn wait(&self, ids: &[u64], deadline: Option<Instant>) -> Result<Waited, Lost> {
+        let mut state = self.state.lock();
+        let waited = loop {
+            if let Some(waited) = state.take(ids) {
+                break Ok(waited);
+            }
+            if let Some(lost) = &state.lost {
+                break Err(lost.clone());
+            }
+            let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if rest == Some(Duration::ZERO) {
+                break Ok(Waited::TimedOut);
+            }
+            match deadline {
+                _ if !state.has_reader => self.read(&mut state, ids, rest),
+                Some(deadline) => {
+                    self.changed.wait_until(&mut state, deadline);
+                }
+                None => self.changed.wait(&mut state),
+            }
+        };
+        if !state.has_reader {
+            // Of those who still wait, if any, one must read now.
+            self.changed.notify_one();
+        }
+        waited
+    }
+
+    /// Whether the connection stands, as far as can be known without waiting. Reads what has come.
+    pub(super) fn check(&self) -> Result<(), Lost> {
+        let mut state = self.state.lock();
+        // If there is a reader, it is told of an end as soon as anybody.
+        if !state.has_reader {
+            while self.absorb(&mut state, &[]) {}
+        }
+        state.lost.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether the connection stands, as far as is known already.
+    pub(super) fn known(&self) -> Result<(), Lost> {
+        self.state.lock().lost.clone().map_or(Ok(()), Err)
+    }
+
+    /// The reply to this request is wanted no more; whoever waits for it is told so.
+    pub(super) fn forget(&self, id: u64) {
+        let mut state = self.state.lock();
+        state.slots.remove(&id);
+        if state.has_reader {
+            self.waker.wake();
+        }
+        self.changed.notify_all();
+    }
+
+    /// Whether a reply is wanted and has not come yet.
+    pub(super) fn is_unanswered(&self, id: u64) -> bool {
+        matches!(self.state.lock().slots.get(&id), Some(None))
+    }
+
+    /// Declares the connection lost and ends it, unless it is lost already.
+    pub(super) fn fail(&self, reason: String) {
+        self.lose(&mut self.state.lock(), reason);
+    }
+
+    /// The only place where a connection is lost.
+    fn lose(&self, state: &mut State, reason: String) {
+        if state.lost.is_none() {
+            state.lost = Some(Lost(reason));
+            // The socket is at its end now: that wakes the reader.
+            self.stream.shutdown();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for something to read, with the state unlocked meanwhile, and reads it for everybody.
+    fn read(&self, state: &mut MutexGuard<'_, State>, own: &[u64], limit: Option<Duration>) {
+        state.has_reader = true;
+        let waited = MutexGuard::unlocked(state, || self.wait_for_input(limit));
+        state.has_reader = false;
+        match waited {
+            Ok(()) => {
+                self.absorb(state, own);
+            }
+            // A signal handler ran: go on waiting.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => self.lose(state, format!("waiting for the server failed: {error}")),
+        }
+    }
+
+    fn wait_for_input(&self, limit: Option<Duration>) -> io::Result<()> {
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN), self.waker.poll_fd()];
+        wait_for(&mut fds, limit)?;
+        if !fds[1].revents().is_empty() {
+            self.waker.reset();
+        }
+        Ok(())
+    }
+
+    /// Reads once, without waiting, and hands out the replies; wakes the others if some are not for `own`.
+    /// False if there was nothing to read.
+    fn absorb(&self, state: &mut State, own: &[u64]) -> bool {
+        if state.lost.is_some() {
+            return false;
+        }
+        let mut chunk = [0; CHUNK];
+        let problem = match self.stream.receive_now(&mut chunk) {
+            Ok(None) => return false,
+            Ok(Some(0)) => state.complaint.take().map_or_else(
+                || "the server closed the connection".to_owned(),
+                |text| format!("the server closed the connection: {text}"),
+            ),
+            Ok(Some(read)) => match state.accept(chunk.get(..read).unwrap_or_default(), own) {
+                Ok(for_others) => {
+                    if for_others {
+                        self.changed.notify_all();
+                    }
+                    return true;
+                }
+                Err(reason) => reason,
+            },
+            Err(error) => format!("reading from the server failed: {error}"),
+        };
+        self.lose(state, problem);
+        false
+    }
+}
+
+impl State {
+    fn take(&mut self, ids: &[u64]) -> Option<Waited> {
+        for &id in ids {
+            match self.slots.get_mut(&id).map(Option::take) {
+                None => return Some(Waited::Forgotten),
+                Some(Some(reply)) => {
+                    self.slots.remove(&id);
+                    return Some(Waited::Reply(id, reply));
+                }
+                Some(None) => {}
+            }
+        }
+        None
+    }
+
+    /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
+    fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
+        let Self { slots, input, complaint, .. } = self;
+        let mut for_others = false;
+        input.push(bytes);
+        input.drain(|message| match message {
+            Message::Reply(id, reply) => {
+                if let Some(slot) = slots.get_mut(&id) {
+                    *slot = Some(reply);
+                    for_others |= !own.contains(&id);
+                }
+            }
+            Message::Complaint(text) => *complaint = Some(text),
+            Message::Other => {}
+        })?;
+        Ok(for_others)
+    }
+}

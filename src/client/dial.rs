@@ -1,0 +1,115 @@
+//! Reaching a server: resolving its address, connecting within a time, and setting what makes a server
+//! that is gone be noticed. Sends nothing.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::connection::Connection;
+use super::url::{BadUrl, Endpoint, ServerUrl};
+use crate::protocol::message::Keepalive;
+use crate::socket::Stream;
+
+/// Why there is no session, or no client.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The address is none.
+    Url(BadUrl),
+    /// The server cannot be reached.
+    Unreachable {
+        /// Its address.
+        server: String,
+        /// What the last attempt failed with.
+        error: io::Error,
+    },
+    /// It was reached, but is no lock server, or refuses.
+    Refused {
+        /// Its address.
+        server: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Url(error) => error.fmt(f),
+            Self::Unreachable { server, error } => write!(f, "{server} cannot be reached: {error}"),
+            Self::Refused { server, reason } => write!(f, "no session on {server}: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl From<BadUrl> for ConnectError {
+    fn from(error: BadUrl) -> Self {
+        Self::Url(error)
+    }
+}
+
+/// The moment `limit` from now; `None` for no limit, or one beyond what the clock can count.
+pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(limit?)
+}
+
+/// Connects within `timeout`, not counting the resolver's time, which nothing limits.
+pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, ConnectError> {
+    connect(url.endpoint(), timeout)
+        .map_err(|error| ConnectError::Unreachable { server: url.to_string(), error })
+}
+
+fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
+    let stream = match endpoint {
+        Endpoint::Tcp { host, port } => connect_tcp(host, *port, timeout)?.into(),
+        Endpoint::Unix(path) => connect_unix(path, timeout)?,
+    };
+    stream.set_nodelay()?;
+    // Until the server has said otherwise.
+    stream.set_keepalive(&Keepalive::of_client(Keepalive::DEAD_PEER_TIMEOUT))?;
+    Connection::new(stream)
+}
+
+/// Tries every address of the host, each for its share of the time that is left.
+fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let deadline = deadline(Some(timeout));
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
+    for (left, address) in (1..=addresses.len()).rev().zip(&addresses) {
+        let rest = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+        let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
+        if share.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        result = TcpStream::connect_timeout(address, share).and_then(refuse_oneself);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+/// A port of the kind that clients are given, with nobody listening: TCP can connect it to itself.
+fn refuse_oneself(stream: TcpStream) -> io::Result<TcpStream> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
+    socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        other => other,
+    }?;
+    socket.set_write_timeout(None)?;
+    Ok(Stream::from(std::os::unix::net::UnixStream::from(socket)))
+}

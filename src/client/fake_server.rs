@@ -1,0 +1,114 @@
+//! A server that does what a test tells it, to the byte: for what a real one does too rarely, too late or
+//! never. Listens on a free port of this host, takes one connection.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::protocol::frame::{self, Frame};
+
+pub(super) const SOON: Duration = Duration::from_secs(20);
+
+/// The server's side of the connection.
+pub(super) struct Peer {
+    stream: TcpStream,
+    input: Vec<u8>,
+}
+
+/// A request as it arrived.
+pub(super) struct Asked {
+    pub(super) command: String,
+    pub(super) parameters: Value,
+    pub(super) id: u64,
+}
+
+/// Serves one connection with `script`; gives the address, and the thread to be joined for its panics.
+pub(super) fn serve(script: impl FnOnce(Peer) + Send + 'static) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        script(Peer { stream, input: Vec::new() });
+    });
+    (url, thread)
+}
+
+/// The same after the greeting of a session.
+pub(super) fn serve_session(script: impl FnOnce(Peer) + Send + 'static) -> (String, JoinHandle<()>) {
+    serve(|mut peer| {
+        peer.greet();
+        script(peer);
+    })
+}
+
+impl Peer {
+    pub(super) fn greet(&mut self) {
+        let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25,"deadPeerTimeout":25}"#;
+        let hello = self.expect("hello");
+        let result = format!(
+            r#"{{"status":"ok","server":"lockd","version":"0","features":[],"keepalive":{keepalive}}}"#
+        );
+        self.reply(hello.id, &result);
+        let identify = self.expect("identify");
+        self.reply(identify.id, r#"{"status":"ok"}"#);
+    }
+
+    /// The next request; `None` if the client has hung up.
+    pub(super) fn next(&mut self) -> Option<Asked> {
+        loop {
+            if let (consumed, Frame::Body(body)) = frame::decode(&self.input, 1 << 20) {
+                let body: Value = serde_json::from_slice(body).unwrap();
+                self.input.drain(..consumed);
+                return Some(Asked {
+                    command: body["command"].as_str().unwrap().to_owned(),
+                    parameters: body["parameters"].clone(),
+                    id: body["id"].as_u64().unwrap(),
+                });
+            }
+            let mut chunk = [0; 4096];
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return None,
+                Ok(read) => self.input.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,
+                Err(error) => panic!("the client sends nothing: {error}"),
+            }
+        }
+    }
+
+    pub(super) fn expect(&mut self, command: &str) -> Asked {
+        let asked = self.next().expect("the client hung up");
+        assert_eq!(asked.command, command);
+        asked
+    }
+
+    /// Waits until the client hangs up, and ignores what it says before.
+    pub(super) fn outlast(&mut self) {
+        while self.next().is_some() {}
+    }
+
+    pub(super) fn reply(&mut self, id: u64, result: &str) {
+        self.say(&format!(r#"{{"id":{id},"result":{result}}}"#));
+    }
+
+    pub(super) fn say(&mut self, body: &str) {
+        let mut out = Vec::new();
+        frame::encode(&mut out, |out| out.extend_from_slice(body.as_bytes()));
+        self.send(&out);
+    }
+
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap();
+    }
+}
+
+/// A one-shot signal between a test and its script.
+pub(super) fn signal() -> (impl FnOnce() + Send + 'static, impl FnOnce() + Send + 'static) {
+    let (send, receive): (_, Receiver<()>) = channel();
+    let give = move || send.send(()).unwrap();
+    (give, move || receive.recv_timeout(SOON).unwrap())
+}

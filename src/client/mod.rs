@@ -1,0 +1,30 @@
+//! The client's side of the `message` protocol: sessions on servers, and a message client for commands of
+//! one's own. Knows the protocol's codecs and the broker's types for names, modes and outcomes; never a
+//! broker.
+//!
+//! - [`Session`]: one owner of locks on one server. Start reading here, then `claims`.
+//! - [`ServerSet`]: the same on several servers, each name on one of them.
+//! - [`MessageClient`]: requests and replies for any other command.
+//! - `connection`: what all of them stand on: one socket, shared by threads, with no thread of its own.
+//!
+//! Locks, in the order in which they may be taken: a session's claims, then the connection's state. A
+//! connection's `writing` comes before its state, and is never taken with the claims locked.
+
+mod claims;
+mod connection;
+mod dial;
+#[cfg(test)]
+mod fake_server;
+mod input;
+mod message_client;
+mod servers;
+mod session;
+#[cfg(test)]
+mod tests;
+mod url;
+
+pub use dial::ConnectError;
+pub use message_client::{MessageClient, RpcError};
+pub use servers::ServerSet;
+pub use session::{InspectError, Session};
+pub use url::{BadUrl, ServerUrl};

@@ -1,0 +1,269 @@
+//! One owner of locks on several servers: each name goes to one of them, the same one whoever asks. That
+//! spreads load; when a server is gone, the names that belong to it cannot be had.
+//!
+//! Which one it is, is decided by rendezvous hashing: the server with the highest score for the name. The
+//! score is FNV-1a, 64 bits, over the address as it is written, a zero byte, the name, and four zero
+//! bytes; of equal scores the address that comes first by its bytes wins. So all clients must be given the
+//! same addresses, written alike, in any order; a server more or less moves only its own names.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+
+use super::dial::ConnectError;
+use super::session::{InspectError, Session};
+use super::url::ServerUrl;
+use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+
+/// A [`Session`] on each of several servers, or on one: the same calls, each for the server its name belongs
+/// to.
+///
+/// A deadlock is found among the names of one server; one that runs over several is not.
+pub struct ServerSet {
+    servers: Vec<Server>,
+    /// Readable when one of several connections is.
+    watch: Option<OwnedFd>,
+}
+
+struct Server {
+    url: ServerUrl,
+    session: Session,
+}
+
+impl ServerSet {
+    /// Opens a session on every one of the servers in `urls`, which are separated by commas (see
+    /// [`ServerUrl`]), within `timeout` in all, not counting what it takes to resolve names. `owner` is
+    /// what it is called in listings.
+    ///
+    /// # Errors
+    /// [`ConnectError`] for the first that there is no session on.
+    pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
+        let start = Instant::now();
+        let open = |url: ServerUrl| {
+            let rest = timeout.saturating_sub(start.elapsed());
+            Session::connect_to(&url, owner, rest).map(|session| Server { url, session })
+        };
+        let servers: Vec<Server> =
+            ServerUrl::parse_list(urls)?.into_iter().map(open).collect::<Result<_, _>>()?;
+        let watch =
+            watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
+        Ok(Self { servers, watch })
+    }
+
+    /// As [`Session::acquire`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        self.of(name).acquire(name, mode, limit)
+    }
+
+    /// As [`Session::acquire_all`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `Invalid` if the names belong to different servers, which cannot grant them at
+    /// once.
+    pub fn acquire_all(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+    ) -> Result<Grant, AcquireError> {
+        let Some((first, _)) = wants.first() else {
+            return Err(AcquireError::Invalid("no name is given".to_owned()));
+        };
+        let server = self.server_of(first.as_bytes());
+        let elsewhere = wants.iter().find(|(name, _)| self.server_of(name.as_bytes()) != server);
+        if let Some((other, _)) = elsewhere {
+            let (here, there) = (self.url_of(first), self.url_of(other));
+            return Err(AcquireError::Invalid(format!(
+                "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
+            )));
+        }
+        self.of(first.as_bytes()).acquire_all(wants, limit)
+    }
+
+    /// As [`Session::convert`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        self.of(name).convert(name, mode, limit)
+    }
+
+    /// As [`Session::enqueue`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        self.of(name).enqueue(name, mode)
+    }
+
+    /// As [`Session::wait`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        self.of(name).wait(name, limit)
+    }
+
+    /// As [`Session::release`].
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
+        self.of(name).release(name)
+    }
+
+    /// As [`Session::release_all`]; the names may belong to different servers.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] of the first server that has one; what belongs to others is given up all the same.
+    pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
+        let mut result = Ok(());
+        for (index, server) in self.servers.iter().enumerate() {
+            let own: Vec<LockName> =
+                names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect();
+            if !own.is_empty() {
+                result = result.and(server.session.release_all(&own));
+            }
+        }
+        result
+    }
+
+    /// As [`Session::inspect`].
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
+        self.of(name).inspect(name)
+    }
+
+    /// As [`Session::cancel`], on every server.
+    pub fn cancel(&self) {
+        self.servers.iter().for_each(|server| server.session.cancel());
+    }
+
+    /// Whether the sessions on all the servers stand, as far as can be known without waiting.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        // All are asked, so that what has come from each is read and polling starts afresh.
+        self.servers.iter().fold(true, |all, server| server.session.stands() && all)
+    }
+
+    /// As [`Session::close`], on every server.
+    pub fn close(&self) {
+        self.servers.iter().for_each(|server| server.session.close());
+    }
+
+    fn of(&self, name: &[u8]) -> &Session {
+        &self.servers[self.server_of(name)].session
+    }
+
+    fn url_of(&self, name: &LockName) -> &ServerUrl {
+        &self.servers[self.server_of(name.as_bytes())].url
+    }
+
+    fn server_of(&self, name: &[u8]) -> usize {
+        choose(self.servers.iter().map(|server| server.url.as_str()), name)
+    }
+}
+
+/// As [`Session`]'s, for any of the connections.
+impl AsFd for ServerSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.watch.as_ref().map_or_else(|| self.servers[0].session.as_fd(), AsFd::as_fd)
+    }
+}
+
+fn watch(servers: &[Server]) -> io::Result<Option<OwnedFd>> {
+    if let [_] = servers {
+        return Ok(None);
+    }
+    let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for server in servers {
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&watch, &server.session, data, epoll::EventFlags::IN)?;
+    }
+    Ok(Some(watch))
+}
+
+/// Which of the servers the name belongs to; 0 if there is only one.
+fn choose<'a>(servers: impl ExactSizeIterator<Item = &'a str>, name: &[u8]) -> usize {
+    if servers.len() == 1 {
+        return 0;
+    }
+    let rank = |&(_, server): &(usize, &'a str)| (score(server, name), std::cmp::Reverse(server.as_bytes()));
+    servers.enumerate().max_by_key(rank).map_or(0, |(index, _)| index)
+}
+
+fn score(server: &str, name: &[u8]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    // The zeros at the end spread the last bytes of the name over the high bits.
+    let bytes = server.bytes().chain([0]).chain(name.iter().copied()).chain([0; 4]);
+    bytes.fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> impl Iterator<Item = String> {
+        (0..10_000).map(|n| format!("job:{n}"))
+    }
+
+    fn servers(count: usize) -> Vec<String> {
+        (1..=count).map(|n| format!("tcp://lock{n}.example.org:20934")).collect()
+    }
+
+    fn chosen<'a>(servers: &'a [String], name: &str) -> &'a str {
+        &servers[choose(servers.iter().map(String::as_str), name.as_bytes())]
+    }
+
+    /// For other clients to be tested against; made with PHP's `hash('fnv1a64', …)`.
+    #[test]
+    fn scores_and_choices_are_fixed() {
+        for (server, name, expected) in [
+            ("", b"".as_slice(), 0xe4bc_4fd9_252b_e94f),
+            ("tcp://lock1.example.org:20934", b"foo", 0xfc80_fc3e_044f_4ff6),
+            ("tcp://lock2.example.org:20934", b"foo", 0xd955_58e6_4cfc_97d3),
+            ("unix:/run/lockd.sock", b"a\xff\0b", 0x655d_9e55_7ea3_821b),
+        ] {
+            assert_eq!(score(server, name), expected, "{server} {name:?}");
+        }
+        let three = servers(3);
+        for (name, expected) in [("", 2), ("foo", 1), ("bar", 2), ("job:17", 2)] {
+            assert_eq!(chosen(&three, name), three[expected - 1], "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_spread_evenly() {
+        for count in [3, 5] {
+            let servers = servers(count);
+            for server in &servers {
+                let own = names().filter(|name| chosen(&servers, name) == server).count();
+                let fair = 10_000 / count;
+                assert!(own.abs_diff(fair) * 100 < fair * 6, "{server} of {count} has {own}");
+            }
+        }
+    }
+
+    #[test]
+    fn another_server_moves_names_only_to_itself() {
+        let (four, five) = (servers(4), servers(5));
+        let moved = names().filter(|name| chosen(&four, name) != chosen(&five, name));
+        let moved: Vec<String> = moved.collect();
+        assert!(moved.iter().all(|name| chosen(&five, name) == five[4]));
+        assert!((1_600..2_400).contains(&moved.len()), "{} moved", moved.len());
+    }
+
+    #[test]
+    fn the_order_of_the_list_does_not_matter() {
+        let forth = servers(5);
+        let back: Vec<String> = forth.iter().rev().cloned().collect();
+        assert!(names().all(|name| chosen(&forth, &name) == chosen(&back, &name)));
+    }
+}

@@ -1,0 +1,502 @@
+//! A session on one server: the same calls as a session in this process
+//! ([`LocalSession`](crate::broker::LocalSession)), over the `message` protocol.
+//!
+//! Requests go onto the wire in the order in which they were entered in the claims, so the server sees
+//! what a session does in the order in which the session itself believes it to have happened. That is why
+//! a request can be given up without waiting for the server: what takes it back follows it on the same
+//! connection, whatever was decided meanwhile, and ahead of all that this session asks for later.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::claims::{Claims, Kind, Pending, Place};
+use super::connection::{Connection, Lost, Request, Waited};
+use super::dial::{ConnectError, deadline, dial};
+use super::input::Reply;
+use super::url::ServerUrl;
+use crate::broker::sync::Mutex;
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::protocol::message::{
+    ConvertRequest, HelloRequest, HelloResult, IdentifyRequest, InspectRequest, InspectResult, Keepalive,
+    LockRequest, LockResult, Status, UnlockRequest,
+};
+
+/// How much later than the server the client ends a wait by itself, should the server not answer.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// The longest request, in bytes: what a server takes unless it was told otherwise. A longer one would
+/// cost the connection.
+const REQUEST_MAX: usize = 1 << 20;
+
+/// How many names one `unlock` has at most, so that it is never too long.
+const UNLOCKED_AT_ONCE: usize = 100;
+
+/// One owner of locks on a server.
+///
+/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
+/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
+/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
+///
+/// Time limits: `None` waits without limit, zero does not wait. The server ends a wait whose time is over;
+/// should it not answer at all, the call returns within a second of its limit. When the session is
+/// dropped, or its connection lost, its locks are freed; nothing ever reconnects.
+pub struct Session {
+    connection: Connection,
+    claims: Mutex<Claims>,
+}
+
+/// Why a lock could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InspectError {
+    /// The name is not one that the server allows.
+    Invalid(String),
+    /// The server will not.
+    Refused(String),
+    /// The session has ended.
+    Lost(String),
+}
+
+impl fmt::Display for InspectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
+            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for InspectError {}
+
+impl From<Lost> for AcquireError {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost.0)
+    }
+}
+
+impl From<Lost> for ReleaseError {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost.0)
+    }
+}
+
+impl From<Lost> for InspectError {
+    fn from(lost: Lost) -> Self {
+        Self::Lost(lost.0)
+    }
+}
+
+/// The parameters of `cancel`: the id of the request that is to wait no longer.
+#[derive(Serialize)]
+struct CancelRequest {
+    id: u64,
+}
+
+/// The parameters of `ping`.
+#[derive(Serialize)]
+struct Nothing {}
+
+impl Session {
+    /// Opens a session on the server at `url` (`tcp://HOST:PORT` or `unix:/PATH`), within `timeout`, not
+    /// counting what it takes to resolve the host's name. `owner` is what it is called in listings.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub fn connect(url: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_to(&url.parse()?, owner, timeout)
+    }
+
+    pub(super) fn connect_to(
+        url: &ServerUrl,
+        owner: Option<&str>,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
+        let deadline = deadline(Some(timeout));
+        let session = Self { connection: dial(url, timeout)?, claims: Mutex::default() };
+        session
+            .greet(owner, deadline)
+            .map_err(|reason| ConnectError::Refused { server: url.to_string(), reason })?;
+        Ok(session)
+    }
+
+    /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
+    fn greet(&self, owner: Option<&str>, deadline: Option<Instant>) -> Result<(), String> {
+        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        let hello = HelloRequest { client: Some("lockd".to_owned()), version };
+        let hello = self.connection.request("hello", &hello, REQUEST_MAX)?;
+        let identify = IdentifyRequest { name: owner.map(str::to_owned) };
+        let identify = self.connection.request("identify", &identify, REQUEST_MAX)?;
+        self.connection.post(&[&hello, &identify]).map_err(|lost| lost.0)?;
+        self.connection.flush();
+        let answer = |request: &Request| match self.connection.wait(&[request.id], deadline) {
+            Ok(Waited::Reply(_, reply)) => reply,
+            Ok(Waited::TimedOut | Waited::Forgotten) => {
+                Err("it has not answered in time: a server that hangs, or no lockd".to_owned())
+            }
+            Err(lost) => Err(lost.0),
+        };
+        let hello: HelloResult = serde_json::from_str(answer(&hello)?.get())
+            .map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
+        let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
+        self.connection.set_keepalive(&keepalive).map_err(|error| error.to_string())?;
+        let identified: LockResult =
+            serde_json::from_str(answer(&identify)?.get()).map_err(|error| error.to_string())?;
+        match identified.status {
+            Status::Ok => Ok(()),
+            _ => Err(identified.reason.unwrap_or_else(|| "it does not take the owner's name".to_owned())),
+        }
+    }
+
+    /// Acquires the lock, waiting for up to `limit`, first come, first served.
+    ///
+    /// `Ok` means that the server granted it on a connection that was alive when the reply was read.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
+    pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        self.lock(LockRequest { names: vec![(LockName::new(name), mode)], set: false, limit })
+    }
+
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
+    /// Holds nothing while it waits. All of them get the same token.
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn acquire_all(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+    ) -> Result<Grant, AcquireError> {
+        check_wants(wants)?;
+        self.lock(LockRequest { names: wants.to_vec(), set: true, limit })
+    }
+
+    fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
+        let backstop = backstop(lock.limit);
+        let request = self.request("lock", &lock)?;
+        let id = request.id;
+        self.start(&[&request], |claims| claims.ask(id, lock.names, Kind::Acquire))?;
+        self.outcome(id, backstop)
+    }
+
+    /// Changes the mode of a held lock without letting it go. To shared that never waits for anybody but
+    /// the server; to exclusive it waits for up to `limit` for the other holders to go, and the grant
+    /// carries a new token.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        // What gives up exclusiveness cannot be taken back: whoever asked must hear what came of it.
+        let backstop = if mode == Mode::Exclusive { backstop(limit) } else { None };
+        let name = LockName::new(name);
+        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
+        let id = request.id;
+        self.start(&[&request], |claims| claims.ask_to_convert(id, name, mode))?;
+        self.outcome(id, backstop)
+    }
+
+    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
+    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        let name = LockName::new(name);
+        let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
+        let lock_request = self.request("lock", &lock)?;
+        // What is decided at once is answered before the ping behind it.
+        let ping = self.request("ping", &Nothing {})?;
+        let id = lock_request.id;
+        self.start(&[&lock_request, &ping], |claims| claims.ask(id, lock.names, Kind::Enqueue))?;
+        let waited = self.connection.wait(&[id, ping.id], None)?;
+        self.connection.forget(ping.id);
+        match waited {
+            Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
+            Waited::Reply(..) | Waited::TimedOut => Ok(Attempt::Queued),
+            Waited::Forgotten => Err(self.cancelled(&name, id)),
+        }
+    }
+
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        let deadline = deadline(limit);
+        let name = LockName::new(name);
+        // A grant that has lain here may have been lost since.
+        self.connection.check()?;
+        let place = self.claims.lock().place(&name);
+        let id = match place {
+            Place::Taken(id) => id,
+            Place::Cancelled => return Err(AcquireError::Cancelled),
+            Place::None => return Err(AcquireError::NotHeld),
+        };
+        match self.connection.wait(&[id], deadline)? {
+            Waited::Reply(_, reply) => self.settle(id, &reply),
+            Waited::TimedOut => Err(AcquireError::TimedOut),
+            Waited::Forgotten => Err(self.cancelled(&name, id)),
+        }
+    }
+
+    /// Ends every wait of this session, in whichever thread, with `Cancelled`, without asking the server: a
+    /// grant on its way is given back. A grant that came first stands.
+    pub fn cancel(&self) {
+        let mut claims = self.claims.lock();
+        for id in claims.waiting() {
+            if self.connection.is_unanswered(id) {
+                self.take_back(&mut claims, id);
+            }
+        }
+        drop(claims);
+        self.connection.flush();
+    }
+
+    /// Gives up the lock, or the place in its queue, and waits until the server has confirmed it. A call
+    /// that waits for it in another thread ends with `Cancelled`.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
+        let released = self.give_up(&[LockName::new(name)])?;
+        released.first().copied().ok_or(ReleaseError::NotHeld)
+    }
+
+    /// Gives up all these locks and places.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]; `NotHeld` if there was nothing to give up for some of them; the others are given
+    /// up all the same.
+    pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
+        let released = self.give_up(names)?;
+        if released.len() < names.len() { Err(ReleaseError::NotHeld) } else { Ok(()) }
+    }
+
+    /// What was given up, for each name at which there was something.
+    fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
+        let (mut released, mut unlocked) = (Vec::new(), Vec::new());
+        let mut claims = self.claims.lock();
+        for given in names.iter().filter_map(|name| claims.give_up(name)) {
+            released.push(given.released);
+            unlocked.extend(given.names);
+            if let Some(id) = given.request {
+                self.connection.forget(id);
+            }
+        }
+        let requests = self.unlock_requests(unlocked)?;
+        self.connection.post(&requests.iter().collect::<Vec<_>>())?;
+        drop(claims);
+        self.connection.flush();
+        let heard: Vec<_> = requests.iter().map(|request| self.hear_unlocked(request.id)).collect();
+        heard.into_iter().collect::<Result<(), _>>()?;
+        // Whoever had nothing to release should know if that is because all is gone.
+        self.connection.check()?;
+        Ok(released)
+    }
+
+    fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<Request>, Lost> {
+        let unlock = |names: &[LockName]| {
+            let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
+            // It cannot fail; if it did, the locks must not stay.
+            self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
+        };
+        names.chunks(UNLOCKED_AT_ONCE).map(unlock).collect()
+    }
+
+    fn hear_unlocked(&self, id: u64) -> Result<(), ReleaseError> {
+        let Waited::Reply(_, reply) = self.connection.wait(&[id], None)? else { return Ok(()) };
+        match self.read::<LockResult>(&reply)?.status {
+            Status::Ok => Ok(()),
+            Status::NotFound => Err(ReleaseError::NotHeld),
+            other => Err(self.lost(format!("the server would not unlock: {other:?}")).into()),
+        }
+    }
+
+    /// The lock as it stands now.
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
+        let name = LockName::new(name);
+        let request = InspectRequest { name: name.clone() };
+        let request =
+            self.connection.request("inspect", &request, REQUEST_MAX).map_err(InspectError::Invalid)?;
+        self.connection.post(&[&request])?;
+        self.connection.flush();
+        let Waited::Reply(_, reply) = self.connection.wait(&[request.id], None)? else {
+            return Err(InspectError::Refused("the request was given up".to_owned()));
+        };
+        let InspectResult { status, mode, holders, waiters, orphaned } = self.read(&reply)?;
+        if status == Status::Ok {
+            let held = self.claims.lock().held(&name);
+            return Ok(Inspection { mode, holders, waiters, held, orphaned });
+        }
+        let reason = self.read::<LockResult>(&reply)?.reason.unwrap_or_default();
+        Err(match status {
+            Status::Invalid => InspectError::Invalid(reason),
+            _ => InspectError::Refused(reason),
+        })
+    }
+
+    /// Whether the session stands, as far as can be known without waiting.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        self.connection.check().is_ok()
+    }
+
+    /// Ends the session, whereupon the server frees its locks. Calls that wait, and all later ones, end
+    /// with `Lost`.
+    pub fn close(&self) {
+        self.connection.fail("it was closed".to_owned());
+    }
+
+    fn request(&self, command: &str, parameters: &impl Serialize) -> Result<Request, AcquireError> {
+        self.connection.request(command, parameters, REQUEST_MAX).map_err(AcquireError::Invalid)
+    }
+
+    /// Enters a request in the claims and posts it in the same step, then sends it.
+    fn start(
+        &self,
+        requests: &[&Request],
+        ask: impl FnOnce(&mut Claims) -> Result<(), AcquireError>,
+    ) -> Result<(), AcquireError> {
+        let mut claims = self.claims.lock();
+        let asked = ask(&mut claims);
+        if asked.is_err() {
+            drop(claims);
+            // What is believed to be held may be gone.
+            self.connection.check()?;
+            return asked;
+        }
+        self.connection.post(requests)?;
+        drop(claims);
+        self.connection.flush();
+        Ok(())
+    }
+
+    /// Waits for the reply to a request that is no place in a queue.
+    fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
+        match self.connection.wait(&[id], backstop)? {
+            Waited::Reply(_, reply) => self.settle(id, &reply),
+            Waited::Forgotten => Err(AcquireError::Cancelled),
+            Waited::TimedOut => {
+                let mut claims = self.claims.lock();
+                let is_ours = self.take_back(&mut claims, id);
+                drop(claims);
+                self.connection.flush();
+                Err(if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled })
+            }
+        }
+    }
+
+    /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
+    /// still waits. False if it has been decided before.
+    fn take_back(&self, claims: &mut Claims, id: u64) -> bool {
+        let Some(pending) = claims.withdraw(id) else { return false };
+        self.connection.forget(id);
+        if let Ok(requests) = self.undoing(id, pending) {
+            // If it is lost, nothing is left to take back.
+            let _ = self.connection.post_unheard(&requests.iter().collect::<Vec<_>>());
+        }
+        true
+    }
+
+    fn undoing(&self, id: u64, pending: Pending) -> Result<Vec<Request>, Lost> {
+        let held = match pending.kind {
+            Kind::Acquire | Kind::Enqueue => {
+                return self.unlock_requests(pending.wants.into_iter().map(|(name, _)| name).collect());
+            }
+            Kind::Upgrade(held) | Kind::Downgrade(held) => held,
+        };
+        // An `unlock` would take the lock along that was to be converted.
+        let lose = |reason| self.lost(reason);
+        let cancel = self.connection.request("cancel", &CancelRequest { id }, REQUEST_MAX).map_err(lose)?;
+        let mut requests = vec![cancel];
+        for (name, _) in pending.wants {
+            let back = ConvertRequest { name, mode: held.mode, limit: Some(Duration::ZERO) };
+            requests.push(self.connection.request("convert", &back, REQUEST_MAX).map_err(lose)?);
+        }
+        Ok(requests)
+    }
+
+    /// What a reply to `lock` or `convert` means.
+    fn settle(&self, id: u64, reply: &Reply) -> Result<Grant, AcquireError> {
+        let result: LockResult = self.read(reply)?;
+        if result.status == Status::Ok && result.token.is_none() {
+            return Err(self.lost("the server granted a lock without a token".to_owned()).into());
+        }
+        let token = result.token.filter(|_| result.status == Status::Ok);
+        let Some(kind) = self.claims.lock().decide(id, token) else { return Err(AcquireError::Cancelled) };
+        let Some(token) = token else { return Err(refusal(result)) };
+        // Of what was read before the end came nothing is left.
+        self.connection.known()?;
+        if result.already && matches!(kind, Kind::Acquire | Kind::Enqueue) {
+            // The claims, which are as ordered as the wire, had it otherwise. Whatever the reason: the lock
+            // is this session's, but not by this call.
+            let mode = if result.holders.is_some() { Mode::Shared } else { Mode::Exclusive };
+            return Err(AcquireError::AlreadyHeld(Held { mode, token }));
+        }
+        Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })
+    }
+
+    /// Reads a result. One that cannot be read leaves it open who holds what, so it ends the session.
+    fn read<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, Lost> {
+        let unreadable =
+            |why: &dyn fmt::Display| self.lost(format!("the server's answer makes no sense: {why}"));
+        let result = reply.as_ref().map_err(|error| unreadable(error))?;
+        serde_json::from_str(result.get()).map_err(|error| unreadable(&error))
+    }
+
+    /// Ends the session because of what the server said.
+    fn lost(&self, reason: String) -> Lost {
+        self.connection.fail(reason.clone());
+        Lost(reason)
+    }
+
+    /// The place at `name` was given up by another thread, and this caller is the one to be told.
+    fn cancelled(&self, name: &LockName, id: u64) -> AcquireError {
+        self.claims.lock().told_cancelled(name, id);
+        AcquireError::Cancelled
+    }
+}
+
+/// Readable without a call of this session in progress: the session may be lost, and
+/// [`stands`](Session::stands) tells.
+impl AsFd for Session {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+/// When the client gives up by itself.
+fn backstop(limit: Option<Duration>) -> Option<Instant> {
+    deadline(limit.map(|limit| limit.saturating_add(GRACE)))
+}
+
+/// What the server would find wrong too, but after the claims were made.
+fn check_wants(wants: &[(LockName, Mode)]) -> Result<(), AcquireError> {
+    let mut names: Vec<&LockName> = wants.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    names.dedup();
+    match names.len() {
+        0 => Err(AcquireError::Invalid("no name at all".to_owned())),
+        distinct if distinct < wants.len() => Err(AcquireError::Invalid("the same name twice".to_owned())),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(result: LockResult) -> AcquireError {
+    let reason = result.reason.unwrap_or_else(|| format!("{:?}", result.status));
+    match result.status {
+        Status::Timeout => AcquireError::TimedOut,
+        Status::Deadlock => AcquireError::Deadlock(result.circle.unwrap_or_default()),
+        Status::Invalid => AcquireError::Invalid(reason),
+        Status::NotFound => AcquireError::NotHeld,
+        Status::Cancelled => AcquireError::Cancelled,
+        Status::Ok | Status::Refused | Status::Unknown => AcquireError::Refused(reason),
+    }
+}

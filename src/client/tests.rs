@@ -1,0 +1,425 @@
+//! Sessions and clients against a server that says what a test wants it to say: late, crossed, wrong or
+//! nothing. What a real server does is tested in `tests/client.rs`.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::fake_server::{Peer, SOON, serve, serve_session, signal};
+use super::{ConnectError, MessageClient, RpcError, Session};
+use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
+
+const SHORT: Duration = Duration::from_millis(50);
+const NOW: Option<Duration> = Some(Duration::ZERO);
+const OK: &str = r#"{"status":"ok"}"#;
+
+fn connect(url: &str) -> Arc<Session> {
+    Arc::new(Session::connect(url, Some("test"), SOON).unwrap())
+}
+
+/// A session and the server that runs `script` for it.
+fn session(script: impl FnOnce(Peer) + Send + 'static) -> (Arc<Session>, JoinHandle<()>) {
+    let (url, server) = serve_session(script);
+    (connect(&url), server)
+}
+
+fn granted(token: u64) -> String {
+    format!(r#"{{"status":"ok","token":{token}}}"#)
+}
+
+fn grant(token: u64) -> Grant {
+    Grant { token, orphaned: false, holders: 1 }
+}
+
+/// Runs `call` in a thread of its own.
+fn spawn<R: Send + 'static>(
+    session: &Arc<Session>,
+    call: impl FnOnce(&Session) -> R + Send + 'static,
+) -> JoinHandle<R> {
+    let session = session.clone();
+    thread::spawn(move || call(&session))
+}
+
+fn lost<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
+    match result {
+        Err(AcquireError::Lost(reason)) => reason,
+        other => panic!("not lost: {other:?}"),
+    }
+}
+
+#[test]
+fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
+    let refused = |url: &str, timeout| match Session::connect(url, None, timeout) {
+        Err(ConnectError::Refused { reason, .. }) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("a session"),
+    };
+    let (silent, server) = serve(|mut peer| peer.outlast());
+    assert!(refused(&silent, SHORT).contains("not answered in time"));
+    server.join().unwrap();
+    let (other, server) = serve(|mut peer| {
+        let hello = peer.expect("hello");
+        peer.reply(hello.id, r#"{"status":"unknown","command":"hello"}"#);
+        peer.outlast();
+    });
+    assert!(refused(&other, SOON).contains("no lockd"));
+    server.join().unwrap();
+
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for url in [format!("tcp://{free}"), "unix:/nonexistent/socket".to_owned()] {
+        assert!(matches!(Session::connect(&url, None, SOON), Err(ConnectError::Unreachable { .. })), "{url}");
+    }
+    assert!(matches!(Session::connect("localhost", None, SOON), Err(ConnectError::Url(_))));
+}
+
+#[test]
+fn every_status_has_its_error() {
+    let cases = [
+        (r#"{"status":"timeout"}"#, AcquireError::TimedOut),
+        (r#"{"status":"deadlock","circle":["a","b"]}"#, AcquireError::Deadlock(vec!["a".into(), "b".into()])),
+        (r#"{"status":"invalid","reason":"x"}"#, AcquireError::Invalid("x".into())),
+        (r#"{"status":"refused","reason":"y"}"#, AcquireError::Refused("y".into())),
+        (r#"{"status":"cancelled"}"#, AcquireError::Cancelled),
+        (
+            r#"{"status":"ok","token":4,"already":true,"holders":2}"#,
+            AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 4 }),
+        ),
+    ];
+    let replies = cases.clone();
+    let (session, server) = session(move |mut peer| {
+        for (reply, _) in replies {
+            let lock = peer.expect("lock");
+            peer.reply(lock.id, reply);
+        }
+        let lock = peer.expect("lock");
+        peer.reply(lock.id, r#"{"status":"ok","token":5,"holders":3,"orphaned":true}"#);
+        peer.outlast();
+    });
+    for (index, (_, error)) in cases.into_iter().enumerate() {
+        let name = index.to_string();
+        assert_eq!(session.acquire(name.as_bytes(), Mode::Exclusive, NOW), Err(error));
+    }
+    let shared = session.acquire(b"s", Mode::Shared, None);
+    assert_eq!(shared, Ok(Grant { token: 5, orphaned: true, holders: 3 }));
+    let already = AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 5 });
+    assert_eq!(session.acquire(b"s", Mode::Exclusive, None), Err(already), "known without asking");
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_blocked_call_holds_up_no_other() {
+    let (is_asked, asked) = signal();
+    let (session, server) = session(|mut peer| {
+        let first = peer.expect("lock");
+        is_asked();
+        let second = peer.expect("lock");
+        peer.reply(second.id, &granted(2));
+        let unlock = peer.expect("unlock");
+        peer.reply(unlock.id, OK);
+        peer.reply(first.id, &granted(3));
+        peer.outlast();
+    });
+    let blocked = spawn(&session, |session| session.acquire(b"a", Mode::Exclusive, None));
+    asked();
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, None), Err(AcquireError::AlreadyWaiting));
+    assert_eq!(session.acquire(b"b", Mode::Exclusive, None), Ok(grant(2)));
+    assert_eq!(session.release(b"b"), Ok(Released::Hold));
+    assert_eq!(blocked.join().unwrap(), Ok(grant(3)));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn one_who_waits_reads_for_all() {
+    const THREADS: u64 = 16;
+    let (session, server) = session(|mut peer| {
+        let mut asked: Vec<_> = (0..THREADS).map(|_| peer.expect("lock")).collect();
+        // The last to come first, so that the reading goes through many hands.
+        asked.reverse();
+        for lock in asked {
+            let name: u64 = lock.parameters["lockName"].as_str().unwrap().parse().unwrap();
+            peer.reply(lock.id, &granted(100 + name));
+        }
+        peer.outlast();
+    });
+    let ask = |n: u64| {
+        spawn(&session, move |session| session.acquire(n.to_string().as_bytes(), Mode::Exclusive, None))
+    };
+    for (n, thread) in (0..THREADS).map(ask).enumerate() {
+        assert_eq!(thread.join().unwrap(), Ok(grant(100 + n as u64)));
+    }
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn whoever_waits_is_told_why_the_connection_was_lost() {
+    type End = fn(&mut Peer);
+    let ends: [(End, &str); 5] = [
+        (|_| {}, "closed the connection"),
+        (|peer| peer.say(r#"{"error":"a message too long"}"#), "a message too long"),
+        (|peer| peer.send(b"HTTP/1.1 400 Bad Request"), "announced"),
+        (|peer| peer.say("[]"), "not an object"),
+        (|peer| peer.reply(4, r#"{"status":"wonderful"}"#), "makes no sense"),
+    ];
+    for (end, expected) in ends {
+        let (session, server) = session(move |mut peer| {
+            for _ in 0..3 {
+                peer.expect("lock");
+            }
+            end(&mut peer);
+            if expected == "makes no sense" {
+                peer.outlast();
+            }
+        });
+        let ask = |name: &'static [u8]| spawn(&session, move |s| s.acquire(name, Mode::Shared, None));
+        let blocked: Vec<_> = [b"a".as_slice(), b"b", b"c"].map(ask).into();
+        let reasons: Vec<String> = blocked.into_iter().map(|thread| lost(thread.join().unwrap())).collect();
+        assert!(reasons[0].contains(expected), "{reasons:?}");
+        assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:?}");
+        assert!(!session.stands());
+        assert_eq!(lost(session.acquire(b"a", Mode::Shared, NOW)), reasons[0]);
+        assert_eq!(lost(session.convert(b"x", Mode::Shared, NOW)), reasons[0]);
+        assert_eq!(lost(session.wait(b"x", NOW)), reasons[0]);
+        assert_eq!(session.release(b"a"), Err(ReleaseError::Lost(reasons[0].clone())));
+        assert!(session.inspect(b"a").is_err());
+        server.join().unwrap();
+    }
+}
+
+#[test]
+fn closing_ends_every_call() {
+    let (is_asked, asked) = signal();
+    let (session, server) = session(|mut peer| {
+        peer.expect("lock");
+        peer.expect("lock");
+        is_asked();
+        peer.outlast();
+    });
+    let ask = |name: &'static [u8]| spawn(&session, move |s| s.acquire(name, Mode::Shared, None));
+    let blocked = [b"a".as_slice(), b"b"].map(ask);
+    asked();
+    session.close();
+    for thread in blocked {
+        assert_eq!(lost(thread.join().unwrap()), "it was closed");
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn a_server_that_does_not_answer_costs_a_second() {
+    let (session, server) = session(|mut peer| {
+        let late = peer.expect("lock");
+        assert_eq!(late.parameters["timeLimit"], 0);
+        let unlock = peer.expect("unlock");
+        assert_eq!(unlock.parameters["lockName"], "a");
+        let again = peer.expect("lock");
+        peer.reply(late.id, &granted(1));
+        peer.reply(unlock.id, OK);
+        peer.reply(again.id, &granted(2));
+        peer.outlast();
+    });
+    let start = Instant::now();
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
+    assert!((Duration::from_secs(1)..SOON).contains(&start.elapsed()));
+    assert_eq!(session.release(b"a"), Err(ReleaseError::NotHeld));
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Ok(grant(2)), "not the late one");
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_grant_that_crosses_a_cancel_is_given_back() {
+    let (is_asked, asked) = signal();
+    let (session, server) = session(|mut peer| {
+        let lock = peer.expect("lock");
+        is_asked();
+        let unlock = peer.expect("unlock");
+        assert_eq!(unlock.parameters["lockNames"].as_array().unwrap().len(), 2);
+        peer.reply(lock.id, &granted(1));
+        peer.reply(unlock.id, OK);
+        let next = peer.expect("lock");
+        peer.reply(next.id, &granted(2));
+        peer.outlast();
+    });
+    let wants = [(LockName::from("a"), Mode::Exclusive), (LockName::from("b"), Mode::Shared)];
+    let blocked = spawn(&session, move |session| session.acquire_all(&wants, None));
+    asked();
+    session.cancel();
+    assert_eq!(blocked.join().unwrap(), Err(AcquireError::Cancelled));
+    assert_eq!(session.release(b"b"), Err(ReleaseError::NotHeld));
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Ok(grant(2)));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn releasing_what_another_thread_waits_for_cancels_it_whole() {
+    let (is_asked, asked) = signal();
+    let (session, server) = session(|mut peer| {
+        peer.expect("lock");
+        is_asked();
+        let unlock = peer.expect("unlock");
+        assert_eq!(unlock.parameters["lockNames"].as_array().unwrap().len(), 2);
+        peer.reply(unlock.id, OK);
+        peer.outlast();
+    });
+    let wants = [(LockName::from("a"), Mode::Exclusive), (LockName::from("b"), Mode::Shared)];
+    let blocked = spawn(&session, move |session| session.acquire_all(&wants, None));
+    asked();
+    assert_eq!(session.release(b"b"), Ok(Released::Place));
+    assert_eq!(blocked.join().unwrap(), Err(AcquireError::Cancelled));
+    assert_eq!(session.release(b"a"), Err(ReleaseError::NotHeld));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn giving_up_an_upgrade_keeps_the_shared_lock() {
+    let (is_asked, asked) = signal();
+    let (session, server) = session(|mut peer| {
+        let lock = peer.expect("lock");
+        peer.reply(lock.id, &granted(1));
+        let upgrade = peer.expect("convert");
+        is_asked();
+        let cancel = peer.expect("cancel");
+        assert_eq!(cancel.parameters["id"], upgrade.id);
+        // It has just been granted: the client makes it shared again.
+        peer.reply(upgrade.id, &granted(2));
+        peer.reply(cancel.id, r#"{"status":"notFound"}"#);
+        let back = peer.expect("convert");
+        assert_eq!((&back.parameters["lockName"], &back.parameters["mode"]), (&"a".into(), &"shared".into()));
+        peer.reply(back.id, &granted(2));
+        let unlock = peer.expect("unlock");
+        peer.reply(unlock.id, OK);
+        peer.outlast();
+    });
+    session.acquire(b"a", Mode::Shared, None).unwrap();
+    let blocked = spawn(&session, |session| session.convert(b"a", Mode::Exclusive, None));
+    asked();
+    assert_eq!(session.convert(b"a", Mode::Exclusive, None), Err(AcquireError::AlreadyWaiting));
+    session.cancel();
+    assert_eq!(blocked.join().unwrap(), Err(AcquireError::Cancelled));
+    let held = AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 1 });
+    assert_eq!(session.acquire(b"a", Mode::Shared, None), Err(held));
+    assert_eq!(session.release(b"a"), Ok(Released::Hold));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_downgrade_is_never_given_up() {
+    let (is_asked, asked) = signal();
+    let (go, may_go) = signal();
+    let (session, server) = session(|mut peer| {
+        let lock = peer.expect("lock");
+        peer.reply(lock.id, &granted(1));
+        let convert = peer.expect("convert");
+        is_asked();
+        may_go();
+        peer.reply(convert.id, &granted(1));
+        peer.outlast();
+    });
+    session.acquire(b"a", Mode::Exclusive, None).unwrap();
+    let convert = spawn(&session, |session| session.convert(b"a", Mode::Shared, NOW));
+    asked();
+    session.cancel();
+    go();
+    assert_eq!(convert.join().unwrap(), Ok(grant(1)));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_place_is_kept_until_it_is_granted_or_given_up() {
+    let (go, may_go) = signal();
+    let (session, server) = session(|mut peer| {
+        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
+        peer.reply(lock.id, &granted(1));
+        peer.reply(ping.id, OK);
+        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
+        peer.reply(ping.id, OK);
+        may_go();
+        peer.reply(lock.id, &granted(2));
+        peer.outlast();
+    });
+    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Granted(grant(1))));
+    assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(session.enqueue(b"b", Mode::Exclusive), Err(AcquireError::AlreadyWaiting));
+    assert_eq!(session.wait(b"b", NOW), Err(AcquireError::TimedOut));
+    assert_eq!(session.wait(b"b", Some(SHORT)), Err(AcquireError::TimedOut));
+    go();
+    assert_eq!(session.wait(b"b", None), Ok(grant(2)));
+    assert_eq!(session.wait(b"b", None), Err(AcquireError::NotHeld));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_place_that_was_cancelled_is_told_once() {
+    let (session, server) = session(|mut peer| {
+        for _ in 0..2 {
+            let (_, ping) = (peer.expect("lock"), peer.expect("ping"));
+            peer.reply(ping.id, OK);
+            let unlock = peer.expect("unlock");
+            peer.reply(unlock.id, OK);
+        }
+        peer.outlast();
+    });
+    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    session.cancel();
+    assert_eq!(session.wait(b"a", None), Err(AcquireError::Cancelled));
+    assert_eq!(session.wait(b"a", None), Err(AcquireError::NotHeld));
+    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(session.release(b"a"), Ok(Released::Place));
+    assert_eq!(session.wait(b"a", None), Err(AcquireError::NotHeld));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_grant_that_came_before_the_end_is_lost_with_it() {
+    let (session, server) = session(|mut peer| {
+        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
+        peer.reply(ping.id, OK);
+        peer.reply(lock.id, &granted(2));
+    });
+    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    server.join().unwrap();
+    lost(session.wait(b"a", None));
+}
+
+#[test]
+fn rpc_carries_any_command() {
+    let (is_asked, asked) = signal();
+    let (url, server) = serve(|mut peer| {
+        let slow = peer.expect("slow");
+        is_asked();
+        let quick = peer.expect("quick");
+        peer.reply(quick.id, r#"{"n":2}"#);
+        peer.reply(slow.id, "[1]");
+        let unknown = peer.expect("dance");
+        peer.reply(unknown.id, r#"{"status":"unknown","command":"dance"}"#);
+        let refused = peer.expect("fail");
+        peer.say(&format!(r#"{{"id":{},"error":"no"}}"#, refused.id));
+        peer.expect("nothing");
+    });
+    let client = Arc::new(MessageClient::connect(&url, SOON).unwrap());
+    let slow = {
+        let client = client.clone();
+        thread::spawn(move || client.rpc("slow", &["x"], Some(SOON)).unwrap().get().to_owned())
+    };
+    asked();
+    let quick = client.rpc("quick", &(), None).unwrap();
+    assert_eq!((quick.get(), slow.join().unwrap().as_str()), (r#"{"n":2}"#, "[1]"));
+    assert_eq!(client.rpc("dance", &(), None).unwrap_err(), RpcError::Unknown);
+    assert_eq!(client.rpc("fail", &(), None).unwrap_err(), RpcError::Refused("no".to_owned()));
+    assert!(client.stands());
+    assert_eq!(client.rpc("nothing", &(), Some(SHORT)).unwrap_err(), RpcError::TimedOut);
+    server.join().unwrap();
+    assert!(matches!(client.rpc("late", &(), None), Err(RpcError::Lost(_))));
+    let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);
+    assert!(matches!(client.rpc("x", &no_json, None), Err(RpcError::Invalid(_))));
+}

@@ -1,0 +1,200 @@
+//! One owner of locks, wherever they are: in this process or on servers. Offers the same calls for both and
+//! passes each on; decides nothing.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use crate::broker::{
+    AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, ReleaseError, Released,
+};
+use crate::client::{ConnectError, InspectError, ServerSet};
+
+/// One owner of locks, in this process or on servers.
+///
+/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
+/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
+/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
+///
+/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks are
+/// freed.
+///
+/// ```
+/// use lockd::Session;
+/// use lockd::broker::{AcquireError, Broker, Mode};
+/// use std::time::Duration;
+///
+/// let broker = Broker::default();
+/// let (writer, other) = (Session::open(&broker, Some("writer")), Session::open(&broker, None));
+///
+/// let grant = writer.acquire(b"report", Mode::Exclusive, Some(Duration::from_secs(5)))?;
+/// println!("may write, and says {} to whatever keeps late writers out", grant.token);
+///
+/// let busy = other.acquire(b"report", Mode::Shared, Some(Duration::ZERO));
+/// assert_eq!(busy, Err(AcquireError::TimedOut));
+///
+/// writer.release(b"report")?;
+/// assert!(other.acquire(b"report", Mode::Shared, Some(Duration::ZERO)).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Session(Place);
+
+enum Place {
+    Here(LocalSession),
+    There(ServerSet),
+}
+
+impl Session {
+    /// Opens a session in this process; `owner` is what it is called in listings.
+    #[must_use]
+    pub fn open(broker: &Broker, owner: Option<&str>) -> Self {
+        Self(Place::Here(broker.open(owner)))
+    }
+
+    /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH`, or on several, separated by commas,
+    /// over which the names are spread (see [`ServerSet`]). All must be reached within `timeout`, not
+    /// counting what it takes to resolve names.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
+        Ok(Self(Place::There(ServerSet::connect(urls, owner, timeout)?)))
+    }
+
+    /// Acquires the lock, waiting for up to `limit`, first come, first served.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
+    pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        match &self.0 {
+            Place::Here(session) => session.acquire(name, mode, limit),
+            Place::There(servers) => servers.acquire(name, mode, limit),
+        }
+    }
+
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
+    /// Holds nothing while it waits. All of them get the same token.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `Invalid` also if the names belong to different servers.
+    pub fn acquire_all(
+        &self,
+        wants: &[(&[u8], Mode)],
+        limit: Option<Duration>,
+    ) -> Result<Grant, AcquireError> {
+        let wants: Vec<_> = wants.iter().map(|(name, mode)| (LockName::new(name), *mode)).collect();
+        match &self.0 {
+            Place::Here(session) => session.acquire_all(&wants, limit),
+            Place::There(servers) => servers.acquire_all(&wants, limit),
+        }
+    }
+
+    /// Changes the mode of a held lock without letting it go. To exclusive it waits for up to `limit` for
+    /// the other holders to go, and the grant carries a new token; to shared it does not wait for anybody.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        match &self.0 {
+            Place::Here(session) => session.convert(name, mode, limit),
+            Place::There(servers) => servers.convert(name, mode, limit),
+        }
+    }
+
+    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
+    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        match &self.0 {
+            Place::Here(session) => session.enqueue(name, mode),
+            Place::There(servers) => servers.enqueue(name, mode),
+        }
+    }
+
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        match &self.0 {
+            Place::Here(session) => session.wait(name, limit),
+            Place::There(servers) => servers.wait(name, limit),
+        }
+    }
+
+    /// Gives up the lock, or the place in its queue.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]
+    pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
+        match &self.0 {
+            Place::Here(session) => session.release(name),
+            Place::There(servers) => servers.release(name),
+        }
+    }
+
+    /// Gives up all these locks and places.
+    ///
+    /// # Errors
+    /// [`ReleaseError`] if there is one for any of them; the others are given up all the same.
+    pub fn release_all(&self, names: &[&[u8]]) -> Result<(), ReleaseError> {
+        match &self.0 {
+            Place::Here(session) => {
+                names.iter().fold(Ok(()), |all, name| all.and(session.release(name).map(drop)))
+            }
+            Place::There(servers) => {
+                servers.release_all(&names.iter().map(|name| LockName::new(name)).collect::<Vec<_>>())
+            }
+        }
+    }
+
+    /// The lock as it stands now.
+    ///
+    /// # Errors
+    /// [`InspectError`]; none for a session in this process.
+    pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
+        match &self.0 {
+            Place::Here(session) => Ok(session.inspect(name)),
+            Place::There(servers) => servers.inspect(name),
+        }
+    }
+
+    /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
+    /// stands.
+    pub fn cancel(&self) {
+        match &self.0 {
+            Place::Here(session) => session.cancel(),
+            Place::There(servers) => servers.cancel(),
+        }
+    }
+
+    /// Whether the session stands, and with it its locks: on every one of its servers, as far as can be known
+    /// without waiting.
+    #[must_use]
+    pub fn stands(&self) -> bool {
+        match &self.0 {
+            Place::Here(session) => session.stands(),
+            Place::There(servers) => servers.stands(),
+        }
+    }
+
+    /// A descriptor for `poll(2)`: readable while no call of this session is in progress, the session may
+    /// be lost, and [`stands`](Self::stands) tells. `None` for a session in this process.
+    #[must_use]
+    pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Place::Here(_) => None,
+            Place::There(servers) => Some(servers.as_fd()),
+        }
+    }
+
+    /// Ends the session and frees its locks. Calls that wait in other threads end with `Lost`, and so do
+    /// all later ones.
+    pub fn close(&self) {
+        match &self.0 {
+            Place::Here(session) => session.close(),
+            Place::There(servers) => servers.close(),
+        }
+    }
+}
