@@ -1,0 +1,130 @@
+//! The statistics of the `lockd` protocol, in the shape of PHP's `print_r`.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use support::eventually;
+use support::line_client::LineClient;
+use support::server::Server;
+
+const KEYS: [&str; 12] = [
+    "pid",
+    "conns",
+    "locks",
+    "orphans",
+    "commands",
+    "command_g",
+    "command_r",
+    "command_i",
+    "command_sg",
+    "command_sr",
+    "command_si",
+    "command_q",
+];
+
+/// The keys and numbers of `q`, after a check of everything around them.
+fn statistics(client: &mut LineClient) -> Vec<(String, u64)> {
+    let lines = client.ask_all("q");
+    assert_eq!(lines[..2], ["Array\n", "(\n"]);
+    assert_eq!(lines[lines.len() - 1], ")\n");
+    lines[2..lines.len() - 1].iter().map(|line| entry(line)).collect()
+}
+
+fn entry(line: &str) -> (String, u64) {
+    let inner = line.strip_prefix("    [").and_then(|rest| rest.strip_suffix('\n')).expect(line);
+    let (key, number) = inner.split_once("] => ").expect(line);
+    (key.to_owned(), number.parse().expect(line))
+}
+
+fn number(client: &mut LineClient, key: &str) -> u64 {
+    let entries = statistics(client);
+    entries.iter().find(|(name, _)| name == key).map(|(_, number)| *number).unwrap()
+}
+
+#[test]
+fn the_keys_come_in_the_order_of_the_original() {
+    let server = Server::start();
+    let mut client = server.lockd();
+    let entries = statistics(&mut client);
+    let keys: Vec<&str> = entries.iter().map(|(key, _)| key.as_str()).collect();
+    assert_eq!(keys, KEYS);
+    assert_eq!(entries[0].1, u64::from(server.pid()));
+}
+
+#[test]
+fn connections_locks_and_orphans_are_counted() {
+    let server = Server::start();
+    let mut client = server.lockd();
+    assert_eq!(number(&mut client, "conns"), 1);
+    let mut holder = server.lockd();
+    assert_eq!(holder.ask("g foo"), "1 Got Lock\r\n");
+    assert_eq!(holder.ask("g bar"), "1 Got Lock\r\n");
+    assert_eq!(number(&mut client, "conns"), 2);
+    assert_eq!(number(&mut client, "locks"), 2);
+    assert_eq!(number(&mut client, "orphans"), 0);
+    assert_eq!(holder.ask("r bar"), "1 Released Lock\r\n");
+    assert_eq!(number(&mut client, "locks"), 1);
+    drop(holder);
+    eventually("the orphan is counted", || number(&mut client, "orphans") == 1);
+    eventually("the lock is gone", || number(&mut client, "locks") == 0);
+    eventually("the connection is gone", || number(&mut client, "conns") == 1);
+}
+
+#[test]
+fn commands_are_counted_by_kind() {
+    let server = Server::start();
+    let mut client = server.lockd();
+    let before = statistics(&mut client);
+    for (count, command) in [(1, "g"), (2, "r"), (3, "i"), (4, "sg"), (5, "sr"), (6, "si")] {
+        for _ in 0..count {
+            client.ask(&format!("{command} foo"));
+        }
+    }
+    let after = statistics(&mut client);
+    let gain = |key: &str| {
+        let place = KEYS.iter().position(|known| *known == key).unwrap();
+        after[place].1 - before[place].1
+    };
+    assert_eq!(gain("command_g"), 1);
+    assert_eq!(gain("command_r"), 2);
+    // One of them is sent after each `q`, to see where the reply ends.
+    assert_eq!(gain("command_i"), 4);
+    assert_eq!(gain("command_sg"), 4);
+    assert_eq!(gain("command_sr"), 5);
+    assert_eq!(gain("command_si"), 6);
+    assert_eq!(gain("command_q"), 1);
+    assert_eq!(gain("commands"), 1 + 2 + 4 + 4 + 5 + 6 + 1);
+}
+
+#[test]
+fn full_statistics_list_locks_and_shares() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.lockd(), server.lockd());
+    assert_eq!(a.ask("g foo"), "1 Got Lock\r\n");
+    assert_eq!(a.ask("sg bar"), "1 Got Lock\r\n");
+    let brief = a.ask_all("q");
+    let full = a.ask_all("q full");
+    assert_eq!(full[..2], ["Array\n", "(\n"]);
+    assert_eq!(full[brief.len() - 1], ")\n");
+    let expected = format!(
+        "Array\n(\n    [locks] => Array\n        (\n            [foo] => {holder}\n            \
+         [s:bar] => 1\n        )\n\n    [shares] => Array\n        (\n            [{holder}] => Array\n\
+         \x20               (\n                    [0] => bar\n                )\n\n        )\n\n)\n",
+        holder = a.address()
+    );
+    assert_eq!(full[brief.len()..].concat(), expected);
+
+    assert_eq!(b.ask("sg bar"), "2 Got Lock\r\n");
+    assert!(a.ask_all("q full").contains(&"            [s:bar] => 2\n".to_owned()));
+}
+
+#[test]
+fn full_statistics_of_nothing_are_empty_arrays() {
+    let server = Server::start();
+    let mut client = server.lockd();
+    let brief = client.ask_all("q");
+    let expected = "Array\n(\n    [locks] => Array\n        (\n        )\n\n    \
+                    [shares] => Array\n        (\n        )\n\n)\n";
+    assert_eq!(client.ask_all("q full")[brief.len()..].concat(), expected);
+}
