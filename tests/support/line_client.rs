@@ -1,6 +1,6 @@
 //! A client of the two text protocols.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 
 use socket2::Socket;
 
@@ -53,6 +53,17 @@ impl LineClient {
     /// The next line, with its ending.
     pub(crate) fn line(&mut self) -> String {
         String::from_utf8(self.line_bytes()).unwrap()
+    }
+
+    /// The next line, or nothing if the server ends the connection.
+    pub(crate) fn read_line_or_end(&mut self) -> Option<String> {
+        let mut line = String::new();
+        match self.reader.read_line(&mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(line),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => None,
+            Err(error) => panic!("neither a line nor an end: {error}"),
+        }
     }
 
     /// Sends one line and reads one.

@@ -1,0 +1,178 @@
+//! Clients that send and never read: they stall or are cut off alone, and memory is bounded.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use std::io::Write;
+use std::time::Duration;
+
+use serde_json::json;
+use socket2::Socket;
+use support::frame_client::{FrameClient, frame};
+use support::line_client::LineClient;
+use support::server::Server;
+
+/// Writes until the server takes no more for a while, or ends the connection, or all is written.
+fn send_without_reading(socket: &Socket, request: &[u8], times: usize) {
+    socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let mut writer = socket;
+    for _ in 0..times {
+        if writer.write_all(request).is_err() {
+            break;
+        }
+    }
+}
+
+fn assert_others_are_served(server: &Server) {
+    let (mut text, mut message) = (server.glockd(), server.message());
+    for n in 0..50 {
+        assert_eq!(text.ask("g others"), "1 Lock Get Success: others\r\n", "round {n}");
+        assert_eq!(message.try_lock("others")["status"], "timeout");
+        assert_eq!(text.ask("r others"), "1 Lock Release Success: others\r\n");
+    }
+}
+
+#[track_caller]
+fn assert_memory_is_bounded(server: &Server, before_kib: u64) {
+    let growth = server.resident_kib().saturating_sub(before_kib);
+    assert!(growth < 16 * 1024, "{growth} KiB more");
+}
+
+/// A client that holds a thousand locks, so that their listing is long.
+fn holder_of_a_thousand(server: &Server) -> LineClient {
+    let mut holder = server.lockd();
+    holder.send((0..1000).map(|n| format!("g a name of some length, number {n}\n")).collect::<String>());
+    for _ in 0..1000 {
+        assert_eq!(holder.line(), "1 Got Lock\r\n");
+    }
+    holder
+}
+
+#[test]
+fn one_that_never_reads_long_listings_stalls_alone() {
+    let server = Server::start();
+    let mut holder = holder_of_a_thousand(&server);
+    let before = server.resident_kib();
+    let greedy: Vec<Socket> = ["d\n", "dump\n", "q\nd\n"]
+        .iter()
+        .flat_map(|request| {
+            [server.tcp("glockd"), server.unix("glockd")].map(|socket| {
+                send_without_reading(&socket, request.as_bytes(), 1000);
+                socket
+            })
+        })
+        .collect();
+    assert_others_are_served(&server);
+    assert_eq!(holder.ask("r a name of some length, number 0"), "1 Released Lock\r\n");
+    assert_memory_is_bounded(&server, before);
+    drop(greedy);
+}
+
+#[test]
+fn one_that_never_reads_the_full_statistics_stalls_alone() {
+    let server = Server::start();
+    let _holder = holder_of_a_thousand(&server);
+    let before = server.resident_kib();
+    let greedy = server.unix("lockd");
+    send_without_reading(&greedy, b"q full\n", 500);
+    assert_others_are_served(&server);
+    assert_memory_is_bounded(&server, before);
+}
+
+#[test]
+fn one_that_never_reads_long_messages_stalls_alone() {
+    let server = Server::start();
+    let _holder = holder_of_a_thousand(&server);
+    let before = server.resident_kib();
+    let list = frame(r#"{"command":"list","parameters":{"limit":1000},"id":1}"#);
+    let ping = frame(json!({"command": "ping", "parameters": "x".repeat(100_000), "id": 1}).to_string());
+    let greedy: Vec<Socket> = [list, ping]
+        .iter()
+        .flat_map(|request| {
+            [server.tcp("message"), server.unix("message")].map(|socket| {
+                send_without_reading(&socket, request, 300);
+                socket
+            })
+        })
+        .collect();
+    assert_others_are_served(&server);
+    assert_memory_is_bounded(&server, before);
+    drop(greedy);
+}
+
+#[test]
+fn one_that_reads_late_still_gets_short_replies_in_order() {
+    let server = Server::start();
+    let mut client = LineClient::new(server.unix("glockd"));
+    // A thousand replies are too many for nobody, whatever the socket's buffers.
+    client.send((0..1000).map(|n| format!("g k{n}\n")).collect::<String>());
+    assert_others_are_served(&server);
+    for n in 0..1000 {
+        assert_eq!(client.line(), format!("1 Lock Get Success: k{n}\r\n"));
+    }
+}
+
+#[test]
+fn grants_to_one_that_never_reads_hold_up_neither_the_releaser_nor_the_next() {
+    const NAMES: usize = 2000;
+    let server = Server::with(&["--waits-per-connection-max", "2000", "--outbox-max", "262144"]);
+    let mut holder = server.message();
+    for n in 0..NAMES {
+        assert_eq!(holder.lock(&format!("k{n}"))["status"], "ok");
+    }
+    // Its ids come back with the grants, and are far more than the socket and the outbox can take.
+    let greedy = server.unix("message");
+    let mut writer = &greedy;
+    for n in 0..NAMES {
+        let id = format!("{n} {}", "i".repeat(2000));
+        let request = json!({"command": "lock", "parameters": {"lockName": format!("k{n}")}, "id": id});
+        writer.write_all(&frame(request.to_string())).unwrap();
+    }
+    server.await_waiters(&format!("k{}", NAMES - 1), 1);
+    let before = server.resident_kib();
+    for n in 0..NAMES {
+        assert_eq!(holder.unlock(&format!("k{n}"))["result"], "ok");
+    }
+    assert_others_are_served(&server);
+    assert_memory_is_bounded(&server, before);
+    // Cut off it has ended already; else it ends now. Either way what it held is free.
+    drop(greedy);
+    for n in [0, NAMES / 2, NAMES - 1] {
+        server.await_free(&format!("k{n}"));
+    }
+}
+
+#[test]
+fn one_that_is_cut_off_frees_what_it_held() {
+    let server = Server::with(&["--outbox-max", "65536"]);
+    let mut greedy = FrameClient::new(server.unix("message"));
+    assert_eq!(greedy.lock("foo")["status"], "ok");
+    let (mut holder, mut next) = (server.message(), server.message());
+    let id = next.request_lock("foo");
+    server.await_waiters("foo", 1);
+    let ping = frame(json!({"command": "ping", "parameters": "x".repeat(30_000), "id": 1}).to_string());
+    send_without_reading(greedy.socket(), &ping, 200);
+    assert_eq!(holder.lock("bar")["status"], "ok");
+    // Stalled or cut off: in the end it is gone, and the next has its turn.
+    drop(greedy);
+    assert_eq!(next.result(id)["status"], "ok");
+}
+
+#[test]
+fn what_is_sent_behind_a_wait_is_not_piled_up() {
+    let server = Server::start();
+    let mut holder = server.glockd();
+    assert!(holder.ask("g foo").starts_with('1'));
+    let waiter = server.glockd();
+    let socket = waiter.socket();
+    let before = server.resident_kib();
+    socket.send(b"gw - foo\n").unwrap();
+    server.await_waiters("foo", 1);
+    send_without_reading(socket, &b"i bar\n".repeat(10_000), 1000);
+    assert_others_are_served(&server);
+    assert_memory_is_bounded(&server, before);
+    drop(waiter);
+    server.await_waiters("foo", 0);
+    assert_eq!(holder.ask("r foo"), "1 Lock Release Success: foo\r\n");
+}

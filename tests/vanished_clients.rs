@@ -1,0 +1,174 @@
+//! Clients that end in every way there is: what they held is granted on at once, where they
+//! waited they leave the queue, and one that is merely silent keeps what it has.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+use socket2::Socket;
+use support::frame_client::frame;
+use support::line_client::LineClient;
+use support::server::Server;
+use support::socket::reset;
+
+/// A process that is the only one to have the other end of this connection, and does nothing.
+fn hand_to_process(socket: Socket) -> Child {
+    Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn().expect("sleep(1)")
+}
+
+fn kill(mut process: Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+/// A connection of each kind that holds foo.
+fn holders(server: &Server) -> Vec<Box<dyn Fn() -> Socket + '_>> {
+    let lines = |socket: Socket| {
+        let mut client = LineClient::new(socket);
+        assert!(client.ask("g foo").starts_with('1'));
+        client.into_socket()
+    };
+    vec![
+        Box::new(move || lines(server.tcp("lockd"))),
+        Box::new(move || lines(server.unix("lockd"))),
+        Box::new(move || lines(server.tcp("glockd"))),
+        Box::new(move || lines(server.unix("glockd"))),
+        Box::new(move || {
+            let mut client = server.message();
+            assert_eq!(client.lock("foo")["status"], "ok");
+            client.into_socket()
+        }),
+    ]
+}
+
+#[test]
+fn the_lock_of_a_killed_process_goes_to_the_next_waiter() {
+    let server = Server::start();
+    for holder in holders(&server) {
+        let process = hand_to_process(holder());
+        let mut waiter = server.message();
+        let id = waiter.request_lock("foo");
+        server.await_waiters("foo", 1);
+        kill(process);
+        let granted = waiter.result(id);
+        assert_eq!([&granted["status"], &granted["orphaned"]], [&json!("ok"), &json!(true)]);
+        assert_eq!(waiter.unlock("foo")["result"], "ok");
+    }
+}
+
+#[test]
+fn the_lock_of_a_reset_connection_goes_to_the_next_waiter() {
+    let server = Server::start();
+    for holder in holders(&server) {
+        let holder = holder();
+        let mut waiter = server.glockd();
+        waiter.send("gw - foo\n");
+        server.await_waiters("foo", 1);
+        reset(holder);
+        assert_eq!(waiter.line(), "1 Lock Get Success: foo\r\n");
+        assert_eq!(waiter.ask("r foo"), "1 Lock Release Success: foo\r\n");
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_the_queue() {
+    let server = Server::start();
+    let mut holder = server.message();
+    holder.lock("foo");
+    for protocol in ["glockd", "message"] {
+        for socket in [server.tcp(protocol), server.unix(protocol)] {
+            let request = if protocol == "glockd" {
+                b"gw - foo\n".to_vec()
+            } else {
+                frame(r#"{"command":"lock","parameters":{"lockName":"foo"},"id":0}"#)
+            };
+            socket.send(&request).unwrap();
+            server.await_waiters("foo", 1);
+            let process = hand_to_process(socket);
+            kill(process);
+            server.await_waiters("foo", 0);
+        }
+    }
+    assert_eq!(holder.unlock("foo")["result"], "ok");
+    server.await_free("foo");
+}
+
+#[test]
+fn a_reset_connection_leaves_the_queue_and_the_next_is_granted() {
+    let server = Server::start();
+    let (mut holder, mut gone, mut next) = (server.message(), server.message(), server.message());
+    holder.lock("foo");
+    gone.request_lock("foo");
+    server.await_waiters("foo", 1);
+    let id = next.request_lock("foo");
+    server.await_waiters("foo", 2);
+    reset(gone.into_socket());
+    server.await_waiters("foo", 1);
+    holder.unlock("foo");
+    assert_eq!(next.result(id)["status"], "ok");
+}
+
+#[test]
+fn holder_and_first_waiter_end_together() {
+    let server = Server::start();
+    for _ in 0..50 {
+        let (mut holder, mut gone, mut next) = (server.glockd(), server.glockd(), server.message());
+        assert!(holder.ask("gw - foo").starts_with('1'));
+        gone.send("gw - foo\n");
+        server.await_waiters("foo", 1);
+        let id = next.request_lock("foo");
+        server.await_waiters("foo", 2);
+        reset(holder.into_socket());
+        reset(gone.into_socket());
+        assert_eq!(next.result(id)["status"], "ok");
+    }
+}
+
+#[test]
+fn a_stopped_process_keeps_its_lock() {
+    let server = Server::with(&["--dead-peer-timeout", "1"]);
+    let mut holder = server.glockd();
+    assert!(holder.ask("g foo").starts_with('1'));
+    let process = hand_to_process(holder.into_socket());
+    kill_process(Pid::from_child(&process), Signal::STOP).unwrap();
+    // Longer than the time after which a dead peer is given up.
+    assert_eq!(server.glockd().ask("gw 3 foo"), "0 Lock Get Failure: foo\r\n");
+    kill(process);
+    assert_eq!(server.glockd().ask("gw 10 foo"), "1 Lock Get Success: foo\r\n");
+}
+
+#[test]
+fn one_that_has_said_all_it_has_to_say_still_gets_its_replies() {
+    let server = Server::start();
+    for socket in [server.tcp("glockd"), server.unix("glockd")] {
+        let mut client = LineClient::new(socket);
+        client.send("g foo\r\ni foo\r\nq\r\n");
+        client.socket().shutdown(Shutdown::Write).unwrap();
+        let replies = String::from_utf8(client.read_to_end()).unwrap();
+        assert!(replies.starts_with("1 Lock Get Success: foo\r\n1 Lock Is Locked: foo\r\n"), "{replies:?}");
+        assert!(replies.contains("\nlocks: 1\n"), "{replies:?}");
+        assert!(replies.contains("\nshared_orphans: "), "{replies:?}");
+        server.await_free("foo");
+    }
+    let mut client = server.message();
+    client.request("lock", json!({"lockName": "foo"}));
+    client.request("ping", json!({}));
+    client.socket().shutdown(Shutdown::Write).unwrap();
+    assert_eq!([client.result(0)["status"].take(), client.result(1)["status"].take()], ["ok", "ok"]);
+    server.await_free("foo");
+}
+
+#[test]
+fn many_replies_are_due_to_one_that_has_said_all_it_has_to_say() {
+    let server = Server::start();
+    let mut client = server.lockd();
+    client.send("g foo\nr foo\n".repeat(5000));
+    client.socket().shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read_to_end().len(), 5000 * "1 Got Lock\r\n1 Released Lock\r\n".len());
+}
