@@ -1,0 +1,203 @@
+//! Where options come from, which source wins, and what a SIGHUP reads again.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use support::eventually;
+use support::line_client::LineClient;
+use support::server::{Launch, Server};
+
+/// Writes a configuration for this launch; TOML of the caller's making.
+fn configured(launch: Launch, configuration: &str) -> (Launch, PathBuf) {
+    let path = launch.path("lockd.toml");
+    std::fs::write(&path, configuration).unwrap();
+    (launch.option("--config", path.to_str().unwrap()), path)
+}
+
+fn protocols(server: &Server) -> Vec<&str> {
+    server.endpoints().iter().map(|(protocol, _)| protocol.as_str()).collect()
+}
+
+fn served_client(server: &Server) -> Option<LineClient> {
+    let mut client = LineClient::new(server.tcp("glockd"));
+    // Who is refused may be so before it has written, or after.
+    let _ = client.socket().send(b"i foo\n");
+    (client.read_line_or_end()? == "0 Lock Not Locked: foo\r\n").then_some(client)
+}
+
+/// How many connections are served at the same time.
+fn connections_served(server: &Server) -> usize {
+    let clients: Vec<LineClient> = std::iter::from_fn(|| served_client(server)).take(20).collect();
+    clients.len()
+}
+
+#[test]
+fn all_options_can_stand_in_the_file() {
+    let launch = Launch::new();
+    let (pidfile, socket) = (launch.path("pid"), launch.path("s.sock"));
+    let configuration = format!(
+        r#"
+        listen = ["glockd://127.0.0.1:0", "lockd+unix:{}"]
+        allow = ["127.0.0.1", "10.0.0.0/8"]
+        unix-mode = "0660"
+        dead-peer-timeout = 30
+        connections-max = 100
+        locks-max = 1000
+        locks-per-connection-max = 2
+        waits-per-connection-max = 10
+        name-max = 50
+        line-max = 200
+        message-max = 10000
+        outbox-max = 100000
+        no-dump = true
+        no-registry = true
+        shared-excludes = true
+        pidfile = "{}"
+        log-level = "info"
+        "#,
+        socket.display(),
+        pidfile.display()
+    );
+    let server = configured(launch.expecting(2), &configuration).0.start();
+    let mut client = server.glockd();
+    assert_eq!(client.ask("dump"), "0 disabled\r\n");
+    assert_eq!(client.ask("iam me"), "0 disabled\r\n");
+    assert_eq!(client.ask(&format!("g {}", "n".repeat(300))), "0 Line Too Long\r\n");
+    assert!(client.ask(&format!("g {}", "n".repeat(60))).starts_with("0 "));
+    assert!(client.ask("g a").starts_with('1'));
+    assert!(server.glockd().ask("sg a").starts_with("0 "));
+    assert!(client.ask("g b").starts_with('1'));
+    assert!(client.ask("g c").starts_with("0 "));
+    assert_eq!(LineClient::new(server.unix("lockd")).ask("i a"), "1 Locked\r\n");
+    assert_eq!(std::fs::read_to_string(pidfile).unwrap().trim(), server.pid().to_string());
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
+    let file = "connections-max = 2";
+    let launch = || Launch::new().listen("glockd://127.0.0.1:0");
+    let of_file = configured(launch(), file).0.start();
+    assert_eq!(connections_served(&of_file), 2);
+    let of_environment = configured(launch(), file).0.env("LOCKD_CONNECTIONS_MAX", "3").start();
+    assert_eq!(connections_served(&of_environment), 3);
+    let of_command_line = configured(launch(), file)
+        .0
+        .env("LOCKD_CONNECTIONS_MAX", "3")
+        .option("--connections-max", "4")
+        .start();
+    assert_eq!(connections_served(&of_command_line), 4);
+}
+
+#[test]
+fn the_listeners_of_one_source_replace_those_of_another() {
+    let file = r#"listen = ["message://127.0.0.1:0"]"#;
+    let of_file = configured(Launch::new().expecting(1), file).0.start();
+    assert_eq!(protocols(&of_file), ["message"]);
+    let environment = ("LOCKD_LISTEN", "lockd://127.0.0.1:0");
+    let of_environment =
+        configured(Launch::new().expecting(1), file).0.env(environment.0, environment.1).start();
+    assert_eq!(protocols(&of_environment), ["lockd"]);
+    let of_command_line = configured(Launch::new(), file).0.env(environment.0, environment.1);
+    let of_command_line = of_command_line.listen("glockd://127.0.0.1:0").start();
+    assert_eq!(protocols(&of_command_line), ["glockd"]);
+}
+
+#[test]
+fn a_file_with_errors_is_refused_by_what_is_wrong() {
+    let wrong = [
+        ("conections-max = 2", "conections-max"),
+        ("connections-max = \"many\"", "connections-max"),
+        ("allow = [\"300.0.0.1\"]", "300.0.0.1"),
+        ("listen = [\"ftp://127.0.0.1:0\"]", "ftp"),
+        ("[table", "lockd.toml"),
+        ("connections-max = -1", "connections-max"),
+    ];
+    for (configuration, what) in wrong {
+        let (launch, _) = configured(Launch::new().listen("glockd://127.0.0.1:0"), configuration);
+        let (status, log) = launch.run();
+        assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+        assert!(log.contains(what), "{what:?} is not in: {log}");
+        assert!(log.contains("lockd.toml"), "the file is not named in: {log}");
+    }
+}
+
+#[test]
+fn a_bad_value_in_the_environment_is_refused() {
+    let launch = Launch::new().listen("glockd://127.0.0.1:0").env("LOCKD_CONNECTIONS_MAX", "many");
+    let (status, log) = launch.run();
+    assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+    assert!(log.contains("many"), "{log}");
+}
+
+fn reread(server: &Server, path: &Path, configuration: &str) {
+    std::fs::write(path, configuration).unwrap();
+    server.signal(Signal::HUP);
+}
+
+#[test]
+fn the_allow_list_is_read_again_on_sighup() {
+    let (launch, path) =
+        configured(Launch::new().listen("glockd://127.0.0.1:0"), r#"allow = ["10.0.0.0/8"]"#);
+    let server = launch.start();
+    assert!(served_client(&server).is_none());
+    reread(&server, &path, r#"allow = ["127.0.0.1"]"#);
+    eventually("loopback is allowed", || served_client(&server).is_some());
+    let mut connected = served_client(&server).unwrap();
+    reread(&server, &path, r#"allow = ["10.0.0.0/8"]"#);
+    eventually("loopback is refused again", || served_client(&server).is_none());
+    assert!(connected.ask("g foo").starts_with('1'), "who is connected stays so");
+}
+
+#[test]
+fn limits_are_read_again_on_sighup() {
+    let first = "connections-max = 2\nlocks-per-connection-max = 1\n";
+    let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), first);
+    let server = launch.start();
+    let (mut a, mut b) = (served_client(&server).unwrap(), served_client(&server).unwrap());
+    assert!(a.ask("g a").starts_with('1'));
+    assert!(a.ask("g b").starts_with("0 "));
+    assert!(served_client(&server).is_none());
+    reread(&server, &path, "connections-max = 3\nlocks-per-connection-max = 2\n");
+    eventually("a third is served", || served_client(&server).is_some());
+    eventually("a second lock is granted", || a.ask("g b").starts_with('1'));
+    reread(&server, &path, "connections-max = 1\nlocks-per-connection-max = 1\n");
+    eventually("no third is served", || served_client(&server).is_none());
+    assert!(b.ask("i a").starts_with('1'), "those over a lowered limit stay, and so do their locks");
+    assert!(a.ask("r b").starts_with('1'));
+}
+
+#[test]
+fn a_file_with_errors_changes_nothing_on_sighup() {
+    let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), "connections-max = 2");
+    let server = launch.start();
+    let mut client = served_client(&server).unwrap();
+    assert!(client.ask("g foo").starts_with('1'));
+    let said = server.log().len();
+    reread(&server, &path, "connections-max = 5\nno-such-key = 1\n");
+    eventually("the error is logged", || {
+        server.log()[said..].iter().any(|line| line.contains("no-such-key"))
+    });
+    assert!(client.ask("i foo").starts_with('1'));
+    drop(client);
+    eventually("the connection has ended", || connections_served(&server) == 2);
+}
+
+#[test]
+fn what_the_command_line_says_survives_a_sighup() {
+    let launch = Launch::new().listen("glockd://127.0.0.1:0").option("--connections-max", "2");
+    let (launch, path) = configured(launch, "locks-max = 1");
+    let server = launch.start();
+    reread(&server, &path, "connections-max = 9\nlocks-max = 100");
+    eventually("the file has been read again", || {
+        served_client(&server).is_some_and(|mut client| {
+            client.send("g a\ng b\n");
+            client.line();
+            client.line().starts_with('1')
+        })
+    });
+    eventually("the connections have ended", || connections_served(&server) == 2);
+}

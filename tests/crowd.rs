@@ -1,0 +1,137 @@
+//! Many at once: a burst of connects, a long queue, a stop with everybody connected.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use socket2::{Domain, SockAddr, Socket, Type};
+use support::DEADLINE;
+use support::line_client::LineClient;
+use support::server::{Server, raise_descriptor_limit};
+use support::socket::Endpoint;
+
+const BURST: usize = 1000;
+
+/// Begins a connection without waiting for it to be established.
+fn begin_connect(endpoint: &Endpoint) -> Socket {
+    let Endpoint::Tcp(address) = endpoint else { panic!("not a TCP endpoint: {endpoint:?}") };
+    let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    // That it is in progress is reported as an error.
+    let _ = socket.connect(&SockAddr::from(*address));
+    socket.set_nonblocking(false).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    socket.set_write_timeout(Some(DEADLINE)).unwrap();
+    socket
+}
+
+#[test]
+fn a_burst_of_a_thousand_connects_is_served() {
+    raise_descriptor_limit();
+    let server = Server::start();
+    let endpoint = server.tcp_endpoint("glockd");
+    let sockets: Vec<Socket> = (0..BURST).map(|_| begin_connect(&endpoint)).collect();
+    let mut clients: Vec<LineClient> = sockets.into_iter().map(LineClient::new).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.send(format!("g k{n}\n"));
+    }
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.line(), format!("1 Lock Get Success: k{n}\r\n"));
+    }
+    let held = server.glockd().ask_all("q");
+    assert!(held.contains(&format!("locks: {BURST}\n")), "{held:?}");
+}
+
+#[test]
+fn a_thousand_that_wait_are_granted_one_after_another() {
+    raise_descriptor_limit();
+    let server = Server::start();
+    let mut idle: Vec<LineClient> = (0..BURST).map(|_| server.glockd()).collect();
+    let mut holder = server.glockd();
+    assert_eq!(holder.ask("g one"), "1 Lock Get Success: one\r\n");
+    let mut watcher = server.glockd();
+    let mut queue = VecDeque::new();
+    for place in 1..=BURST {
+        let mut waiter = server.glockd();
+        waiter.send("gw - one\n");
+        // In the order of the queue, since the next comes when this one is in it.
+        server.await_waiters("one", place);
+        queue.push_back(waiter);
+    }
+    while let Some(mut next) = queue.pop_front() {
+        assert_eq!(holder.ask("r one"), "1 Lock Release Success: one\r\n");
+        assert_eq!(next.line(), "1 Lock Get Success: one\r\n");
+        holder = next;
+        if queue.len() % 50 == 0 {
+            assert!(watcher.ask_all("q").contains(&"locks: 1\n".to_owned()));
+            let place = queue.len() / 50;
+            assert_eq!(idle[place].ask("i one"), "1 Lock Is Locked: one\r\n");
+        }
+    }
+    assert_eq!(holder.ask("r one"), "1 Lock Release Success: one\r\n");
+    assert_eq!(holder.ask("i one"), "0 Lock Not Locked: one\r\n");
+}
+
+#[test]
+fn a_queue_dissolves_when_all_its_members_hang_up() {
+    raise_descriptor_limit();
+    let server = Server::start();
+    let mut holder = server.glockd();
+    assert_eq!(holder.ask("g one"), "1 Lock Get Success: one\r\n");
+    let mut waiters: Vec<LineClient> = (0..BURST).map(|_| server.glockd()).collect();
+    for waiter in &mut waiters {
+        waiter.send("gw - one\n");
+    }
+    server.await_waiters("one", BURST);
+    drop(waiters);
+    server.await_waiters("one", 0);
+    assert_eq!(holder.ask("r one"), "1 Lock Release Success: one\r\n");
+    server.await_free("one");
+}
+
+#[test]
+fn the_end_of_a_connection_with_many_locks_frees_them_all() {
+    const LOCKS: usize = 50_000;
+    let server = Server::with(&["--locks-per-connection-max", "60000", "--locks-max", "60000"]);
+    let mut holder = server.lockd();
+    for thousand in 0..LOCKS / 1000 {
+        holder.send((0..1000).map(|n| format!("g {thousand} {n}\n")).collect::<String>());
+        for _ in 0..1000 {
+            assert_eq!(holder.line(), "1 Got Lock\r\n");
+        }
+    }
+    drop(holder);
+    let mut watcher = server.glockd();
+    support::eventually("all are freed", || {
+        let counters = watcher.ask_all("q");
+        counters.contains(&"locks: 0\n".to_owned()) && counters.contains(&format!("orphans: {LOCKS}\n"))
+    });
+}
+
+#[test]
+fn a_stop_with_a_thousand_connections_is_clean_and_soon() {
+    raise_descriptor_limit();
+    let mut server = Server::start();
+    let mut clients: Vec<LineClient> = (0..BURST).map(|_| server.glockd()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        // Some hold, some wait, some do nothing.
+        match n % 3 {
+            0 => assert!(client.ask(&format!("g k{n}")).starts_with('1')),
+            1 => client.send("gw - k0\n"),
+            _ => {}
+        }
+    }
+    server.await_waiters("k0", BURST / 3);
+    let start = Instant::now();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    // Every connection has ended.
+    for client in &mut clients {
+        client.read_to_end();
+    }
+}
