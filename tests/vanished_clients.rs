@@ -17,14 +17,21 @@ use support::line_client::LineClient;
 use support::server::Server;
 use support::socket::reset;
 
-/// A process that is the only one to have the other end of this connection, and does nothing.
-fn hand_to_process(socket: Socket) -> Child {
-    Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn().expect("sleep(1)")
+/// A process that has a connection and does nothing with it, until this is dropped, which kills it.
+struct Process(Child);
+
+impl Process {
+    /// Leaves this end of the connection to a process alone.
+    fn take_over(socket: Socket) -> Self {
+        Process(Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn().expect("sleep(1)"))
+    }
 }
 
-fn kill(mut process: Child) {
-    process.kill().unwrap();
-    process.wait().unwrap();
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }
 
 /// A connection of each kind that holds foo.
@@ -51,11 +58,11 @@ fn holders(server: &Server) -> Vec<Box<dyn Fn() -> Socket + '_>> {
 fn the_lock_of_a_killed_process_goes_to_the_next_waiter() {
     let server = Server::start();
     for holder in holders(&server) {
-        let process = hand_to_process(holder());
+        let process = Process::take_over(holder());
         let mut waiter = server.message();
         let id = waiter.request_lock("foo");
         server.await_waiters("foo", 1);
-        kill(process);
+        drop(process);
         let granted = waiter.result(id);
         assert_eq!([&granted["status"], &granted["orphaned"]], [&json!("ok"), &json!(true)]);
         assert_eq!(waiter.unlock("foo")["result"], "ok");
@@ -90,8 +97,8 @@ fn a_killed_process_leaves_the_queue() {
             };
             socket.send(&request).unwrap();
             server.await_waiters("foo", 1);
-            let process = hand_to_process(socket);
-            kill(process);
+            let process = Process::take_over(socket);
+            drop(process);
             server.await_waiters("foo", 0);
         }
     }
@@ -135,11 +142,11 @@ fn a_stopped_process_keeps_its_lock() {
     let server = Server::with(&["--dead-peer-timeout", "1"]);
     let mut holder = server.glockd();
     assert!(holder.ask("g foo").starts_with('1'));
-    let process = hand_to_process(holder.into_socket());
-    kill_process(Pid::from_child(&process), Signal::STOP).unwrap();
+    let process = Process::take_over(holder.into_socket());
+    kill_process(Pid::from_child(&process.0), Signal::STOP).unwrap();
     // Longer than the time after which a dead peer is given up.
     assert_eq!(server.glockd().ask("gw 3 foo"), "0 Lock Get Failure: foo\r\n");
-    kill(process);
+    drop(process);
     assert_eq!(server.glockd().ask("gw 10 foo"), "1 Lock Get Success: foo\r\n");
 }
 
