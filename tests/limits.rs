@@ -25,7 +25,7 @@ fn assert_refusal(line: &str) {
 fn one_more_is_served(server: &Server, protocol: &str) -> bool {
     let mut client = LineClient::new(server.tcp(protocol));
     // Who is refused may be so before it has written, or after.
-    let _ = client.socket().send(b"i foo\n");
+    let _ = client.socket().send(b"i nobody's\n");
     client.read_line_or_end().is_some_and(|line| line.contains("Not Locked"))
 }
 

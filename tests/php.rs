@@ -72,6 +72,7 @@ b shares: 2
 shares: 2
 a no longer shares: true
 shares: 1
+nor does b: true
 keys: pid conns locks orphans commands command_g command_r command_i command_sg command_sr command_si command_q
 connections: 2
 locks: 1

@@ -23,6 +23,7 @@ note('b shares', $b->lockShared('cache'));
 note('shares', $a->sharedCount('cache'));
 note('a no longer shares', $a->unlockShared('cache'));
 note('shares', $a->sharedCount('cache'));
+note('nor does b', $b->unlockShared('cache'));
 $statistics = $a->statistics();
 note('keys', implode(' ', array_keys($statistics)));
 note('connections', $statistics['conns']);
