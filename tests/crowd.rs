@@ -135,3 +135,29 @@ fn a_stop_with_a_thousand_connections_is_clean_and_soon() {
         client.read_to_end();
     }
 }
+
+#[test]
+fn a_lack_of_descriptors_is_survived_without_spinning() {
+    let server = Server::start();
+    let mut first = server.glockd();
+    assert_eq!(first.ask("g foo"), "1 Lock Get Success: foo\r\n");
+    let mut observer = server.message();
+    assert!(observer.is_served());
+    let room = 5;
+    server.limit_descriptors(u64::try_from(server.descriptors() + room).unwrap());
+    let crowd: Vec<LineClient> = (0..room + 20).map(|_| server.glockd()).collect();
+    let before = server.processor_ticks();
+    let mut waiter = observer;
+    // A second passes with connections that the server cannot take.
+    let result = waiter.call("lock", serde_json::json!({"lockName": "foo", "timeLimit": 1}));
+    assert_eq!(result["status"], "timeout");
+    let used = server.processor_ticks() - before;
+    assert!(used < 50, "{used} hundredths of a second of processor time in a second");
+    assert_eq!(first.ask("i foo"), "1 Lock Is Locked: foo\r\n");
+    drop(crowd);
+    support::eventually("others are served again", || {
+        let mut client = server.glockd();
+        let _ = client.socket().send(b"i foo\n");
+        client.read_line_or_end() == Some("1 Lock Is Locked: foo\r\n".to_owned())
+    });
+}

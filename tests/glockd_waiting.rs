@@ -79,6 +79,29 @@ fn a_wait_ends_with_its_time_limit() {
 }
 
 #[test]
+fn a_time_limit_beyond_all_clocks_is_none() {
+    let server = Server::start();
+    for limit in ["99999999999999999999", &"9".repeat(400)] {
+        let mut holder = holder_of_foo(&server);
+        let mut waiter = waiter(&server, &format!("gw {limit} foo"), 1);
+        assert_eq!(holder.ask("r foo"), RELEASED);
+        assert_eq!(waiter.line(), GOT);
+        assert_eq!(waiter.ask("r foo"), RELEASED);
+    }
+}
+
+#[test]
+fn a_time_limit_that_is_no_number_is_refused_with_one_line() {
+    let server = Server::start();
+    let mut client = server.glockd();
+    for request in ["gw", "gw foo", "gw -1 foo", "gw nan foo", "sgw 1.2.3 foo", "sgw"] {
+        let refused = client.ask_all(request);
+        assert!(refused.len() == 1 && refused[0].starts_with("0 "), "{refused:?} to {request}");
+    }
+    assert_eq!(client.ask("i foo"), "0 Lock Not Locked: foo\r\n");
+}
+
+#[test]
 fn one_that_gave_up_is_passed_over() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);

@@ -132,6 +132,14 @@ fn hello_tells_what_the_server_is() {
 }
 
 #[test]
+fn hello_tells_how_a_dead_peer_is_found() {
+    let keepalive =
+        |options: &[&str]| Server::with(options).message().call("hello", json!({}))["keepalive"].take();
+    let (default, shorter) = (keepalive(&[]), keepalive(&["--dead-peer-timeout", "10"]));
+    assert_ne!(default, shorter);
+}
+
+#[test]
 fn statistics_are_a_flat_object_of_numbers_that_change() {
     let server = Server::start();
     let mut client = server.message();

@@ -121,13 +121,16 @@ fn false_is_no_time_limit() {
 #[test]
 fn a_grant_within_the_time_limit_stays() {
     let server = Server::start();
-    let mut holder = holder_of_foo(&server);
-    let mut client = server.message();
-    let id = client.request("lock", json!({"lockName": "foo", "timeLimit": 60}));
-    server.await_waiters("foo", 1);
-    assert_eq!(holder.unlock("foo")["result"], "ok");
-    assert_eq!(client.result(id)["status"], "ok");
-    assert_eq!(holder.try_lock("foo")["status"], "timeout");
+    for limit in [json!(60), json!(1e15), json!(1e300)] {
+        let mut holder = holder_of_foo(&server);
+        let mut client = server.message();
+        let id = client.request("lock", json!({"lockName": "foo", "timeLimit": limit}));
+        server.await_waiters("foo", 1);
+        assert_eq!(holder.unlock("foo")["result"], "ok");
+        assert_eq!(client.result(id)["status"], "ok");
+        assert_eq!(holder.try_lock("foo")["status"], "timeout");
+        assert_eq!(client.unlock("foo")["result"], "ok");
+    }
 }
 
 #[test]

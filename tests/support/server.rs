@@ -6,7 +6,7 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use serde_json::json;
 use socket2::Socket;
 use tempfile::TempDir;
@@ -201,6 +201,35 @@ impl Server {
         eventually(&format!("{name:?} is free"), || {
             observer.call("inspect", json!({"lockName": name}))["holders"] == json!(0)
         });
+    }
+
+    /// Waits until nobody holds anything any more.
+    pub(crate) fn await_no_locks(&self) {
+        let mut observer = self.glockd();
+        eventually("all locks are free", || {
+            let counters = observer.ask_all("q");
+            ["locks: 0\n", "shared_locks: 0\n"]
+                .iter()
+                .all(|line| counters.iter().any(|counter| counter == line))
+        });
+    }
+
+    /// Sets how many descriptors the server may have from now on.
+    pub(crate) fn limit_descriptors(&self, limit: u64) {
+        let limit = Rlimit { current: Some(limit), maximum: getrlimit(Resource::Nofile).maximum };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
+    }
+
+    /// How many descriptors the server has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
+    }
+
+    /// The processor time the server has used so far, in ticks of a hundredth of a second.
+    pub(crate) fn processor_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
     /// The server's own directory, which goes when it goes.
