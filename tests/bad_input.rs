@@ -171,10 +171,8 @@ fn deep_nesting_does_no_harm() {
         ];
         for text in texts {
             holder.send_text(text);
-            let reply = holder.receive_text();
-            assert!(reply.contains("error") || reply.contains("status"), "{reply:.100}");
+            still_holds_foo_among_replies(&server, &mut holder);
         }
-        still_holds_foo_among_replies(&server, &mut holder);
     }
 }
 

@@ -112,16 +112,28 @@ fn a_file_with_errors_is_refused_by_what_is_wrong() {
         ("conections-max = 2", "conections-max"),
         ("connections-max = \"many\"", "connections-max"),
         ("allow = [\"300.0.0.1\"]", "300.0.0.1"),
-        ("listen = [\"ftp://127.0.0.1:0\"]", "ftp"),
+        ("unix-mode = \"rw\"", "rw"),
         ("[table", "lockd.toml"),
         ("connections-max = -1", "connections-max"),
+        ("listen = [\"lockd://127.0.0.1:0\"]", "listen"),
     ];
-    for (configuration, what) in wrong {
-        let (launch, _) = configured(Launch::new().listen("glockd://127.0.0.1:0"), configuration);
-        let (status, log) = launch.run();
+    for (more, what) in wrong {
+        let configuration = format!("listen = [\"glockd://127.0.0.1:0\"]\n{more}\n");
+        let (status, log) = configured(Launch::new(), &configuration).0.run();
         assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
         assert!(log.contains(what), "{what:?} is not in: {log}");
-        assert!(log.contains("lockd.toml"), "the file is not named in: {log}");
+    }
+}
+
+#[test]
+fn a_listener_in_the_file_that_cannot_be_is_refused_by_name() {
+    let wrong =
+        [("ftp://127.0.0.1:0", "ftp"), ("glockd://127.0.0.1:port", "127.0.0.1:port"), ("glockd", "glockd")];
+    for (address, what) in wrong {
+        let configuration = format!("listen = [\"glockd://127.0.0.1:0\", \"{address}\"]");
+        let (status, log) = configured(Launch::new(), &configuration).0.run();
+        assert!(status.code().is_some_and(|code| code != 0), "{status}: {log}");
+        assert!(log.contains(what), "{what:?} is not in: {log}");
     }
 }
 
