@@ -1,0 +1,99 @@
+//! Clients that come, wait, time out, give up, hang up and release in no order: never do two hold
+//! one lock, and in the end nothing is held and nobody waits.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+#[expect(dead_code, reason = "each test crate uses a part of it")]
+mod support;
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use serde_json::json;
+use support::server::Server;
+use support::socket::reset;
+
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// How many hold each name, as far as they know.
+#[derive(Default)]
+struct Holders([AtomicUsize; NAMES.len()]);
+
+impl Holders {
+    /// Called by one that has been granted the name.
+    fn enter(&self, name: usize) {
+        assert_eq!(self.0[name].fetch_add(1, SeqCst), 0, "two hold {}", NAMES[name]);
+        std::thread::yield_now();
+    }
+
+    /// Called by one that is about to let the name go.
+    fn leave(&self, name: usize) {
+        self.0[name].fetch_sub(1, SeqCst);
+    }
+}
+
+/// A text client that waits for a hundredth of a second at most, and every now and then hangs up.
+fn text_client(server: &Server, holders: &Holders, seed: usize) {
+    let mut client = server.glockd();
+    for round in 0..200 {
+        let name = (seed + round) % NAMES.len();
+        let reply = client.ask(&format!("gw 0.0{} {}", round % 3, NAMES[name]));
+        let granted = reply.starts_with('1');
+        if granted {
+            holders.enter(name);
+            holders.leave(name);
+        }
+        if (seed + round) % 7 == 0 {
+            client = server.glockd();
+        } else if granted {
+            assert!(client.ask(&format!("r {}", NAMES[name])).starts_with('1'));
+        }
+    }
+}
+
+/// A client that hangs up while it waits or just when it may have been granted.
+fn vanishing_client(server: &Server, seed: usize) {
+    for round in 0..200 {
+        let mut client = server.glockd();
+        client.send(format!("gw - {}\n", NAMES[(seed + round) % NAMES.len()]));
+        if round % 2 == 0 { drop(client) } else { reset(client.into_socket()) }
+    }
+}
+
+/// A client that takes both names at once, or gives up by an unlock while it may be granted.
+fn message_client(server: &Server, holders: &Holders, seed: usize) {
+    let mut client = server.message();
+    for round in 0..200 {
+        if (seed + round) % 3 == 0 {
+            let id = client.request_lock(NAMES[round % NAMES.len()]);
+            assert_eq!(client.unlock(NAMES[round % NAMES.len()])["result"], "ok", "request {id}");
+            continue;
+        }
+        let limit = if round % 2 == 0 { json!(0.01) } else { json!(false) };
+        let result = client.call("lock", json!({"lockNames": NAMES, "timeLimit": limit}));
+        if result["status"] == "ok" {
+            (0..NAMES.len()).for_each(|name| holders.enter(name));
+            (0..NAMES.len()).for_each(|name| holders.leave(name));
+            assert_eq!(client.call("unlock", json!({"lockNames": NAMES}))["status"], "ok");
+        } else {
+            assert_eq!(result["status"], "timeout", "{result}");
+        }
+    }
+}
+
+#[test]
+fn in_the_churn_no_lock_is_held_twice_and_none_is_lost() {
+    let server = Server::start();
+    let holders = Holders::default();
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (server, holders) = (&server, &holders);
+            scope.spawn(move || text_client(server, holders, seed));
+            scope.spawn(move || vanishing_client(server, seed));
+            scope.spawn(move || message_client(server, holders, seed));
+        }
+    });
+    server.await_no_locks();
+    for name in NAMES {
+        server.await_waiters(name, 0);
+        assert_eq!(server.message().try_lock(name)["status"], "ok");
+    }
+}
