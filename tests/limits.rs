@@ -11,8 +11,20 @@ use support::line_client::LineClient;
 use support::server::Server;
 use support::socket::connect;
 
+#[track_caller]
 fn assert_refused(result: &Value) {
-    assert_eq!(result["status"], "refused", "{result}");
+    assert_explained(result, "refused");
+}
+
+/// A name that is too long is not a lock that cannot be had now, but one that never can.
+#[track_caller]
+fn assert_invalid(result: &Value) {
+    assert_explained(result, "invalid");
+}
+
+#[track_caller]
+fn assert_explained(result: &Value, status: &str) {
+    assert_eq!(result["status"], status, "{result}");
     assert!(result["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{result}");
 }
 
@@ -151,8 +163,8 @@ fn names_are_limited() {
         assert_refusal(&text.ask(&format!("{command} {exceeds}")));
     }
     assert_eq!(message.lock(fits)["status"], "ok");
-    assert_refused(&message.lock(exceeds));
-    assert_refused(&message.call("lock", json!({"lockNames": ["a", exceeds]})));
+    assert_invalid(&message.lock(exceeds));
+    assert_invalid(&message.call("lock", json!({"lockNames": ["a", exceeds]})));
     assert_eq!(message.try_lock("a")["status"], "ok");
     assert_eq!(message.unlock(exceeds)["result"], "notFound");
 }
@@ -165,8 +177,8 @@ fn by_default_names_have_up_to_1024_bytes() {
     assert_eq!(text.ask(&format!("g {fits}")), "1 Got Lock\r\n");
     assert_refusal(&text.ask(&format!("g {exceeds}")));
     assert_eq!(message.try_lock(&fits)["status"], "timeout");
-    assert_refused(&message.try_lock(&exceeds));
+    assert_invalid(&message.try_lock(&exceeds));
     // Bytes are counted, not characters.
     assert_eq!(message.lock(&"\u{df}".repeat(512))["status"], "ok");
-    assert_refused(&message.lock(&"\u{df}".repeat(513)));
+    assert_invalid(&message.lock(&"\u{df}".repeat(513)));
 }

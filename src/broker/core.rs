@@ -270,7 +270,11 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         let key = self.key(space, name);
         self.check_names([name])?;
-        self.check_room(info, 1, self.lane_of(key.hash))?;
+        if let Err(refusal) = self.check_room(info, 1, self.lane_of(key.hash)) {
+            // What it has it has, also when it may not have more.
+            let held = self.inspect(info, space, name)?.held;
+            return Err(held.map_or(refusal, AcquireError::AlreadyHeld));
+        }
         let now = clock::now_coarse();
         let token = || self.tokens.next();
         let asker = Asker::Acquiring(info);
