@@ -16,3 +16,8 @@ mod session;
 mod socket;
 
 pub use session::Session;
+
+/// Runs the README's Rust programs with the documentation's tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

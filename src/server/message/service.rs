@@ -31,6 +31,24 @@ impl<F: Fn(&mut Call<'_, '_>) + Send + Sync> Handler for F {
 }
 
 /// Commands by name.
+///
+/// ```
+/// use lockd::broker::Broker;
+/// use lockd::server::{Call, Config, Server, Service};
+/// use serde_json::json;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut service = Service::locks();
+/// service.on("greet", |call: &mut Call<'_, '_>| {
+///     let peer = call.session().info().address().to_owned();
+///     call.reply(&json!({"status": "ok", "greeting": format!("hello, {peer}")}));
+/// });
+/// let config = Config { listen: vec!["message://127.0.0.1:0".parse()?], ..Config::default() };
+/// let server = Server::start(&Broker::default(), config, service)?;
+/// # server.stop();
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Default)]
 pub struct Service {
     handlers: HashMap<String, Arc<dyn Handler>>,
