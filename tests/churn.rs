@@ -41,7 +41,7 @@ fn text_client(server: &Server, holders: &Holders, seed: usize) {
             holders.enter(name);
             holders.leave(name);
         }
-        if (seed + round) % 7 == 0 {
+        if (seed + round).is_multiple_of(7) {
             client = server.glockd();
         } else if granted {
             assert!(client.ask(&format!("r {}", NAMES[name])).starts_with('1'));
@@ -62,7 +62,7 @@ fn vanishing_client(server: &Server, seed: usize) {
 fn message_client(server: &Server, holders: &Holders, seed: usize) {
     let mut client = server.message();
     for round in 0..200 {
-        if (seed + round) % 3 == 0 {
+        if (seed + round).is_multiple_of(3) {
             let id = client.request_lock(NAMES[round % NAMES.len()]);
             assert_eq!(client.unlock(NAMES[round % NAMES.len()])["result"], "ok", "request {id}");
             continue;

@@ -145,6 +145,27 @@ fn a_bad_value_in_the_environment_is_refused() {
     assert!(log.contains("many"), "{log}");
 }
 
+#[test]
+fn several_values_in_a_variable_are_separated_by_commas() {
+    let launch = Launch::new().expecting(2).env("LOCKD_LISTEN", "glockd://127.0.0.1:0,lockd://127.0.0.1:0");
+    let server = launch.env("LOCKD_ALLOW", "10.0.0.0/8,127.0.0.1").start();
+    assert_eq!(protocols(&server), ["glockd", "lockd"]);
+    assert!(served_client(&server).is_some());
+}
+
+#[test]
+fn a_sighup_without_a_file_changes_nothing() {
+    let server = Launch::new().listen("glockd://127.0.0.1:0").option("--connections-max", "2").start();
+    let mut client = served_client(&server).unwrap();
+    assert!(client.ask("g foo").starts_with('1'));
+    let said = server.log().len();
+    server.signal(Signal::HUP);
+    eventually("it says something to it", || server.log().len() > said);
+    assert!(client.ask("r foo").starts_with('1'));
+    drop(client);
+    eventually("the connection has ended", || connections_served(&server) == 2);
+}
+
 fn reread(server: &Server, path: &Path, configuration: &str) {
     std::fs::write(path, configuration).unwrap();
     server.signal(Signal::HUP);

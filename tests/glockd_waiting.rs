@@ -242,3 +242,16 @@ fn tokens_rise_from_grant_to_grant() {
         }
     }
 }
+
+#[test]
+fn a_wait_that_would_close_a_circle_fails_at_once() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.glockd(), server.message());
+    assert_eq!(a.ask("g foo"), GOT);
+    assert_eq!(b.lock("bar")["status"], "ok");
+    let id = b.request_lock("foo");
+    server.await_waiters("foo", 1);
+    assert_eq!(a.ask("gw - bar"), "0 Lock Get Failure: bar\r\n");
+    assert_eq!(a.ask("r foo"), RELEASED);
+    assert_eq!(b.result(id)["status"], "ok");
+}

@@ -7,6 +7,7 @@ mod support;
 use std::io::Write;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 use socket2::Socket;
 use support::frame_client::{FrameClient, frame};
@@ -190,4 +191,31 @@ fn one_that_vanishes_behind_much_unread_leaves_the_queue() {
     send_without_reading(&vanishing, &b"i bar\n".repeat(10_000), 1000);
     drop(vanishing);
     server.await_waiters("foo", 0);
+}
+
+#[test]
+fn the_waits_of_one_that_never_reads_end_in_time() {
+    let server = Server::start();
+    let (mut holder, mut next) = (server.message(), server.message());
+    assert_eq!(holder.lock("foo")["status"], "ok");
+    let mut stalled = FrameClient::new(server.unix("message"));
+    stalled.request("lock", json!({"lockName": "foo", "timeLimit": 2}));
+    server.await_waiters("foo", 1);
+    let ping = frame(json!({"command": "ping", "parameters": "x".repeat(100_000), "id": 1}).to_string());
+    send_without_reading(stalled.socket(), &ping, 300);
+    let id = next.request_lock("foo");
+    // Whoever stands behind it must not have to wait for it.
+    server.await_waiters("foo", 1);
+    assert_eq!(holder.unlock("foo")["result"], "ok");
+    assert_eq!(next.result(id)["status"], "ok");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_one_that_never_reads() {
+    let mut server = Server::start();
+    let ping = frame(json!({"command": "ping", "parameters": "x".repeat(100_000), "id": 1}).to_string());
+    let stalled = [server.unix("message"), server.tcp("message")];
+    stalled.iter().for_each(|socket| send_without_reading(socket, &ping, 300));
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
