@@ -51,8 +51,8 @@ impl Session {
     }
 
     /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH`, or on several, separated by commas,
-    /// over which the names are spread (see [`ServerSet`]). All must be reached within `timeout`, not
-    /// counting what it takes to resolve names.
+    /// over which the names are spread (see [`ServerSet`]). All must be reached within `timeout`;
+    /// only resolving names may take longer. `owner` is what it is called in listings.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -141,7 +141,11 @@ impl Session {
     pub fn release_all(&self, names: &[&[u8]]) -> Result<(), ReleaseError> {
         match &self.0 {
             Place::Here(session) => {
-                names.iter().fold(Ok(()), |all, name| all.and(session.release(name).map(drop)))
+                let mut result = Ok(());
+                for name in names {
+                    result = result.and(session.release(name).map(drop));
+                }
+                result
             }
             Place::There(servers) => {
                 servers.release_all(&names.iter().map(|name| LockName::new(name)).collect::<Vec<_>>())

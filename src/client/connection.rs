@@ -15,7 +15,7 @@ use parking_lot::MutexGuard;
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
-use super::input::{Input, MESSAGE_MAX, Message, Reply};
+use super::input::{Input, Message, Reply};
 use crate::broker::sync::{AtomicU64, Condvar, Mutex, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
@@ -109,14 +109,16 @@ impl Connection {
         max: usize,
     ) -> Result<Request, String> {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let mut body = Vec::new();
-        encode_request(&mut body, id, command, parameters)
-            .map_err(|error| format!("the parameters cannot be written as JSON: {error}"))?;
-        if body.len() > max.min(MESSAGE_MAX) {
-            return Err(format!("the request is {} bytes long, more than {max}", body.len()));
+        let (mut frame, mut written, mut length) = (Vec::new(), Ok(()), 0);
+        frame::encode(&mut frame, |out| {
+            let start = out.len();
+            written = encode_request(out, id, command, parameters);
+            length = out.len() - start;
+        });
+        written.map_err(|error| format!("the parameters cannot be written as JSON: {error}"))?;
+        if length > max {
+            return Err(format!("the request is {length} bytes long, more than {max}"));
         }
-        let mut frame = Vec::with_capacity(body.len() + 4);
-        frame::encode(&mut frame, |out| out.extend_from_slice(&body));
         Ok(Request { id, frame })
     }
 
@@ -156,6 +158,8 @@ impl Connection {
                 return;
             }
             if let Err(error) = self.stream.send_all(&bytes, WRITE_LIMIT) {
+                // What it said before it hung up is the better reason.
+                let _ = self.check();
                 return self.fail(format!("writing to the server failed: {error}"));
             }
         }

@@ -54,8 +54,7 @@ impl Peer {
             r#"{{"status":"ok","server":"lockd","version":"0","features":[],"keepalive":{keepalive}}}"#
         );
         self.reply(hello.id, &result);
-        let identify = self.expect("identify");
-        self.reply(identify.id, r#"{"status":"ok"}"#);
+        self.expect("identify");
     }
 
     /// The next request; `None` if the client has hung up.

@@ -2,7 +2,7 @@
 //! one's own. Knows the protocol's codecs and the broker's types for names, modes and outcomes; never a
 //! broker.
 //!
-//! - [`Session`]: one owner of locks on one server. Start reading here, then `claims`.
+//! - [`Session`]: one owner of locks on one server. Start reading here, then its `claims`.
 //! - [`ServerSet`]: the same on several servers, each name on one of them.
 //! - [`MessageClient`]: requests and replies for any other command.
 //! - `connection`: what all of them stand on: one socket, shared by threads, with no thread of its own.
@@ -10,7 +10,6 @@
 //! Locks, in the order in which they may be taken: a session's claims, then the connection's state. A
 //! connection's `writing` comes before its state, and is never taken with the claims locked.
 
-mod claims;
 mod connection;
 mod dial;
 #[cfg(test)]

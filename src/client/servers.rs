@@ -34,8 +34,8 @@ struct Server {
 
 impl ServerSet {
     /// Opens a session on every one of the servers in `urls`, which are separated by commas (see
-    /// [`ServerUrl`]), within `timeout` in all, not counting what it takes to resolve names. `owner` is
-    /// what it is called in listings.
+    /// [`ServerUrl`]), within `timeout` in all; only resolving names may take longer. `owner` is what it is
+    /// called in listings.
     ///
     /// # Errors
     /// [`ConnectError`] for the first that there is no session on.
@@ -149,7 +149,7 @@ impl ServerSet {
     #[must_use]
     pub fn stands(&self) -> bool {
         // All are asked, so that what has come from each is read and polling starts afresh.
-        self.servers.iter().fold(true, |all, server| server.session.stands() && all)
+        self.servers.iter().filter(|server| !server.session.stands()).count() == 0
     }
 
     /// As [`Session::close`], on every server.

@@ -82,8 +82,8 @@ fn every_status_has_its_error() {
         (r#"{"status":"refused","reason":"y"}"#, AcquireError::Refused("y".into())),
         (r#"{"status":"cancelled"}"#, AcquireError::Cancelled),
         (
-            r#"{"status":"ok","token":4,"already":true,"holders":2}"#,
-            AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 4 }),
+            r#"{"status":"ok","token":4,"already":true}"#,
+            AcquireError::AlreadyHeld(Held { mode: Mode::Exclusive, token: 4 }),
         ),
     ];
     let replies = cases.clone();
@@ -147,8 +147,9 @@ fn one_who_waits_reads_for_all() {
     let ask = |n: u64| {
         spawn(&session, move |session| session.acquire(n.to_string().as_bytes(), Mode::Exclusive, None))
     };
-    for (n, thread) in (0..THREADS).map(ask).enumerate() {
-        assert_eq!(thread.join().unwrap(), Ok(grant(100 + n as u64)));
+    let threads: Vec<_> = (0..THREADS).map(ask).collect();
+    for (token, thread) in (100..).zip(threads) {
+        assert_eq!(thread.join().unwrap(), Ok(grant(token)));
     }
     drop(session);
     server.join().unwrap();
@@ -381,12 +382,15 @@ fn a_place_that_was_cancelled_is_told_once() {
 
 #[test]
 fn a_grant_that_came_before_the_end_is_lost_with_it() {
+    let (go, may_go) = signal();
     let (session, server) = session(|mut peer| {
         let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
         peer.reply(ping.id, OK);
+        may_go();
         peer.reply(lock.id, &granted(2));
     });
     assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    go();
     server.join().unwrap();
     lost(session.wait(b"a", None));
 }
@@ -394,6 +398,7 @@ fn a_grant_that_came_before_the_end_is_lost_with_it() {
 #[test]
 fn rpc_carries_any_command() {
     let (is_asked, asked) = signal();
+    let (go, may_go) = signal();
     let (url, server) = serve(|mut peer| {
         let slow = peer.expect("slow");
         is_asked();
@@ -405,6 +410,7 @@ fn rpc_carries_any_command() {
         let refused = peer.expect("fail");
         peer.say(&format!(r#"{{"id":{},"error":"no"}}"#, refused.id));
         peer.expect("nothing");
+        may_go();
     });
     let client = Arc::new(MessageClient::connect(&url, SOON).unwrap());
     let slow = {
@@ -418,6 +424,7 @@ fn rpc_carries_any_command() {
     assert_eq!(client.rpc("fail", &(), None).unwrap_err(), RpcError::Refused("no".to_owned()));
     assert!(client.stands());
     assert_eq!(client.rpc("nothing", &(), Some(SHORT)).unwrap_err(), RpcError::TimedOut);
+    go();
     server.join().unwrap();
     assert!(matches!(client.rpc("late", &(), None), Err(RpcError::Lost(_))));
     let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);

@@ -112,20 +112,17 @@ impl Claims {
 
     /// The reply to a request says that it was granted, with this token, or was not. `None` if it has been
     /// given up before: then a grant is being given back, and is not to be delivered.
-    pub(super) fn decide(&mut self, id: u64, granted: Option<u64>) -> Option<Kind> {
-        let Pending { wants, kind } = self.requests.remove(&id)?;
-        for (name, mode) in wants {
-            let claim = match (granted, kind) {
-                (Some(token), _) => Claim::Held(Held { mode, token }),
-                (None, Kind::Upgrade(held) | Kind::Downgrade(held)) => Claim::Held(held),
-                (None, Kind::Acquire | Kind::Enqueue) => {
-                    self.names.remove(&name);
-                    continue;
-                }
+    pub(super) fn decide(&mut self, id: u64, granted: Option<u64>) -> Option<Pending> {
+        let pending = self.requests.remove(&id)?;
+        for (name, mode) in &pending.wants {
+            let held = match (granted, pending.kind) {
+                (Some(token), _) => Some(Claim::Held(Held { mode: *mode, token })),
+                (None, Kind::Upgrade(held) | Kind::Downgrade(held)) => Some(Claim::Held(held)),
+                (None, Kind::Acquire | Kind::Enqueue) => None,
             };
-            self.names.insert(name, claim);
+            self.leave(name, held);
         }
-        Some(kind)
+        Some(pending)
     }
 
     /// Gives a request up; the caller takes it back from the server. What was held stays so.
@@ -137,12 +134,16 @@ impl Claims {
                 Kind::Enqueue => Some(Claim::Cancelled(id)),
                 Kind::Upgrade(held) | Kind::Downgrade(held) => Some(Claim::Held(held)),
             };
-            match left {
-                Some(claim) => self.names.insert(name.clone(), claim),
-                None => self.names.remove(name),
-            };
+            self.leave(name, left);
         }
         Some(pending)
+    }
+
+    fn leave(&mut self, name: &LockName, claim: Option<Claim>) {
+        match claim {
+            Some(claim) => self.names.insert(name.clone(), claim),
+            None => self.names.remove(name),
+        };
     }
 
     /// The requests that can be withdrawn.
@@ -239,7 +240,7 @@ mod tests {
         let mut claims = Claims::default();
         claims.ask(1, wants(&["a", "b"]), Kind::Acquire).unwrap();
         assert_eq!(claims.withdraw(1).unwrap().wants.len(), 2);
-        assert_eq!(claims.decide(1, Some(7)), None, "the grant is being given back");
+        assert!(claims.decide(1, Some(7)).is_none(), "the grant is being given back");
         assert!(claims.withdraw(1).is_none());
         assert_eq!(claims.held(&"a".into()), None);
 
@@ -257,7 +258,7 @@ mod tests {
         assert_eq!((given.released, given.request), (Released::Place, Some(1)));
         assert_eq!(given.names, [LockName::from("a"), "b".into()]);
         assert_eq!(claims.give_up(&"a".into()), None);
-        assert_eq!(claims.decide(1, Some(1)), None);
+        assert!(claims.decide(1, Some(1)).is_none());
     }
 
     #[test]
@@ -279,7 +280,7 @@ mod tests {
         claims.ask_to_convert(3, a.clone(), Mode::Shared).unwrap();
         assert!(claims.waiting().is_empty(), "nobody can take a downgrade back");
         assert_eq!(claims.give_up(&a).unwrap().released, Released::Hold);
-        assert_eq!(claims.decide(3, Some(5)), None);
+        assert!(claims.decide(3, Some(5)).is_none());
         assert_eq!(claims.ask_to_convert(4, a, Mode::Shared), Err(AcquireError::NotHeld));
     }
 

@@ -6,6 +6,11 @@
 //! a request can be given up without waiting for the server: what takes it back follows it on the same
 //! connection, whatever was decided meanwhile, and ahead of all that this session asks for later.
 
+mod claims;
+mod decision;
+mod error;
+mod greeting;
+
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -13,17 +18,18 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::claims::{Claims, Kind, Pending, Place};
 use super::connection::{Connection, Lost, Request, Waited};
 use super::dial::{ConnectError, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::protocol::message::{
-    ConvertRequest, HelloRequest, HelloResult, IdentifyRequest, InspectRequest, InspectResult, Keepalive,
-    LockRequest, LockResult, Status, UnlockRequest,
+    ConvertRequest, InspectRequest, InspectResult, LockRequest, LockResult, Status,
 };
+use claims::{Claims, Kind, Place};
+pub use error::InspectError;
+use greeting::greet;
 
 /// How much later than the server the client ends a wait by itself, should the server not answer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -49,60 +55,13 @@ pub struct Session {
     claims: Mutex<Claims>,
 }
 
-/// Why a lock could not be looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum InspectError {
-    /// The name is not one that the server allows.
-    Invalid(String),
-    /// The server will not.
-    Refused(String),
-    /// The session has ended.
-    Lost(String),
-}
-
-impl fmt::Display for InspectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
-            Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for InspectError {}
-
-impl From<Lost> for AcquireError {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost.0)
-    }
-}
-
-impl From<Lost> for ReleaseError {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost.0)
-    }
-}
-
-impl From<Lost> for InspectError {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost.0)
-    }
-}
-
-/// The parameters of `cancel`: the id of the request that is to wait no longer.
-#[derive(Serialize)]
-struct CancelRequest {
-    id: u64,
-}
-
 /// The parameters of `ping`.
 #[derive(Serialize)]
 struct Nothing {}
 
 impl Session {
-    /// Opens a session on the server at `url` (`tcp://HOST:PORT` or `unix:/PATH`), within `timeout`, not
-    /// counting what it takes to resolve the host's name. `owner` is what it is called in listings.
+    /// Opens a session on the server at `url` (`tcp://HOST:PORT` or `unix:/PATH`), within `timeout`; only
+    /// resolving the host's name may take longer. `owner` is what it is called in listings.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -110,45 +69,16 @@ impl Session {
         Self::connect_to(&url.parse()?, owner, timeout)
     }
 
-    pub(super) fn connect_to(
+    pub(in crate::client) fn connect_to(
         url: &ServerUrl,
         owner: Option<&str>,
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(timeout));
-        let session = Self { connection: dial(url, timeout)?, claims: Mutex::default() };
-        session
-            .greet(owner, deadline)
+        let connection = dial(url, timeout)?;
+        greet(&connection, owner, deadline)
             .map_err(|reason| ConnectError::Refused { server: url.to_string(), reason })?;
-        Ok(session)
-    }
-
-    /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
-    fn greet(&self, owner: Option<&str>, deadline: Option<Instant>) -> Result<(), String> {
-        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-        let hello = HelloRequest { client: Some("lockd".to_owned()), version };
-        let hello = self.connection.request("hello", &hello, REQUEST_MAX)?;
-        let identify = IdentifyRequest { name: owner.map(str::to_owned) };
-        let identify = self.connection.request("identify", &identify, REQUEST_MAX)?;
-        self.connection.post(&[&hello, &identify]).map_err(|lost| lost.0)?;
-        self.connection.flush();
-        let answer = |request: &Request| match self.connection.wait(&[request.id], deadline) {
-            Ok(Waited::Reply(_, reply)) => reply,
-            Ok(Waited::TimedOut | Waited::Forgotten) => {
-                Err("it has not answered in time: a server that hangs, or no lockd".to_owned())
-            }
-            Err(lost) => Err(lost.0),
-        };
-        let hello: HelloResult = serde_json::from_str(answer(&hello)?.get())
-            .map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
-        let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
-        self.connection.set_keepalive(&keepalive).map_err(|error| error.to_string())?;
-        let identified: LockResult =
-            serde_json::from_str(answer(&identify)?.get()).map_err(|error| error.to_string())?;
-        match identified.status {
-            Status::Ok => Ok(()),
-            _ => Err(identified.reason.unwrap_or_else(|| "it does not take the owner's name".to_owned())),
-        }
+        Ok(Self { connection, claims: Mutex::default() })
     }
 
     /// Acquires the lock, waiting for up to `limit`, first come, first served.
@@ -199,7 +129,7 @@ impl Session {
         self.outcome(id, backstop)
     }
 
-    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
+    /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be had at once, else
     /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
     ///
     /// # Errors
@@ -293,18 +223,11 @@ impl Session {
         self.connection.flush();
         let heard: Vec<_> = requests.iter().map(|request| self.hear_unlocked(request.id)).collect();
         heard.into_iter().collect::<Result<(), _>>()?;
-        // Whoever had nothing to release should know if that is because all is gone.
-        self.connection.check()?;
+        if released.len() < names.len() {
+            // Perhaps because all is gone.
+            self.connection.check()?;
+        }
         Ok(released)
-    }
-
-    fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<Request>, Lost> {
-        let unlock = |names: &[LockName]| {
-            let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
-            // It cannot fail; if it did, the locks must not stay.
-            self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
-        };
-        names.chunks(UNLOCKED_AT_ONCE).map(unlock).collect()
     }
 
     fn hear_unlocked(&self, id: u64) -> Result<(), ReleaseError> {
@@ -378,71 +301,6 @@ impl Session {
         Ok(())
     }
 
-    /// Waits for the reply to a request that is no place in a queue.
-    fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
-        match self.connection.wait(&[id], backstop)? {
-            Waited::Reply(_, reply) => self.settle(id, &reply),
-            Waited::Forgotten => Err(AcquireError::Cancelled),
-            Waited::TimedOut => {
-                let mut claims = self.claims.lock();
-                let is_ours = self.take_back(&mut claims, id);
-                drop(claims);
-                self.connection.flush();
-                Err(if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled })
-            }
-        }
-    }
-
-    /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
-    /// still waits. False if it has been decided before.
-    fn take_back(&self, claims: &mut Claims, id: u64) -> bool {
-        let Some(pending) = claims.withdraw(id) else { return false };
-        self.connection.forget(id);
-        if let Ok(requests) = self.undoing(id, pending) {
-            // If it is lost, nothing is left to take back.
-            let _ = self.connection.post_unheard(&requests.iter().collect::<Vec<_>>());
-        }
-        true
-    }
-
-    fn undoing(&self, id: u64, pending: Pending) -> Result<Vec<Request>, Lost> {
-        let held = match pending.kind {
-            Kind::Acquire | Kind::Enqueue => {
-                return self.unlock_requests(pending.wants.into_iter().map(|(name, _)| name).collect());
-            }
-            Kind::Upgrade(held) | Kind::Downgrade(held) => held,
-        };
-        // An `unlock` would take the lock along that was to be converted.
-        let lose = |reason| self.lost(reason);
-        let cancel = self.connection.request("cancel", &CancelRequest { id }, REQUEST_MAX).map_err(lose)?;
-        let mut requests = vec![cancel];
-        for (name, _) in pending.wants {
-            let back = ConvertRequest { name, mode: held.mode, limit: Some(Duration::ZERO) };
-            requests.push(self.connection.request("convert", &back, REQUEST_MAX).map_err(lose)?);
-        }
-        Ok(requests)
-    }
-
-    /// What a reply to `lock` or `convert` means.
-    fn settle(&self, id: u64, reply: &Reply) -> Result<Grant, AcquireError> {
-        let result: LockResult = self.read(reply)?;
-        if result.status == Status::Ok && result.token.is_none() {
-            return Err(self.lost("the server granted a lock without a token".to_owned()).into());
-        }
-        let token = result.token.filter(|_| result.status == Status::Ok);
-        let Some(kind) = self.claims.lock().decide(id, token) else { return Err(AcquireError::Cancelled) };
-        let Some(token) = token else { return Err(refusal(result)) };
-        // Of what was read before the end came nothing is left.
-        self.connection.known()?;
-        if result.already && matches!(kind, Kind::Acquire | Kind::Enqueue) {
-            // The claims, which are as ordered as the wire, had it otherwise. Whatever the reason: the lock
-            // is this session's, but not by this call.
-            let mode = if result.holders.is_some() { Mode::Shared } else { Mode::Exclusive };
-            return Err(AcquireError::AlreadyHeld(Held { mode, token }));
-        }
-        Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })
-    }
-
     /// Reads a result. One that cannot be read leaves it open who holds what, so it ends the session.
     fn read<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, Lost> {
         let unreadable =
@@ -455,12 +313,6 @@ impl Session {
     fn lost(&self, reason: String) -> Lost {
         self.connection.fail(reason.clone());
         Lost(reason)
-    }
-
-    /// The place at `name` was given up by another thread, and this caller is the one to be told.
-    fn cancelled(&self, name: &LockName, id: u64) -> AcquireError {
-        self.claims.lock().told_cancelled(name, id);
-        AcquireError::Cancelled
     }
 }
 
@@ -483,20 +335,10 @@ fn check_wants(wants: &[(LockName, Mode)]) -> Result<(), AcquireError> {
     names.sort_unstable();
     names.dedup();
     match names.len() {
-        0 => Err(AcquireError::Invalid("no name at all".to_owned())),
-        distinct if distinct < wants.len() => Err(AcquireError::Invalid("the same name twice".to_owned())),
+        0 => Err(AcquireError::Invalid("no name is given".to_owned())),
+        distinct if distinct < wants.len() => {
+            Err(AcquireError::Invalid("the same name is given twice".to_owned()))
+        }
         _ => Ok(()),
-    }
-}
-
-fn refusal(result: LockResult) -> AcquireError {
-    let reason = result.reason.unwrap_or_else(|| format!("{:?}", result.status));
-    match result.status {
-        Status::Timeout => AcquireError::TimedOut,
-        Status::Deadlock => AcquireError::Deadlock(result.circle.unwrap_or_default()),
-        Status::Invalid => AcquireError::Invalid(reason),
-        Status::NotFound => AcquireError::NotHeld,
-        Status::Cancelled => AcquireError::Cancelled,
-        Status::Ok | Status::Refused | Status::Unknown => AcquireError::Refused(reason),
     }
 }

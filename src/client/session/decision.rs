@@ -1,0 +1,113 @@
+//! How a request for a lock ends: with its reply, or given up, and then taken back from the server. The
+//! claims say which of the two came first.
+
+use std::time::{Duration, Instant};
+
+use serde_json::value::to_raw_value;
+
+use super::claims::{Claims, Kind, Pending};
+use super::{REQUEST_MAX, Session, UNLOCKED_AT_ONCE};
+use crate::broker::{AcquireError, Grant, Held, LockName};
+use crate::client::connection::{Lost, Request, Waited};
+use crate::client::input::Reply;
+use crate::protocol::message::{CancelRequest, ConvertRequest, LockResult, Status, UnlockRequest};
+
+impl Session {
+    /// Waits for the reply to a request that is no place in a queue.
+    pub(super) fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
+        match self.connection.wait(&[id], backstop)? {
+            Waited::Reply(_, reply) => self.settle(id, &reply),
+            Waited::Forgotten => Err(AcquireError::Cancelled),
+            Waited::TimedOut => {
+                let mut claims = self.claims.lock();
+                let is_ours = self.take_back(&mut claims, id);
+                drop(claims);
+                self.connection.flush();
+                Err(if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled })
+            }
+        }
+    }
+
+    /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
+    /// still waits. False if it has been decided before.
+    pub(super) fn take_back(&self, claims: &mut Claims, id: u64) -> bool {
+        let Some(pending) = claims.withdraw(id) else { return false };
+        self.connection.forget(id);
+        if let Ok(requests) = self.undoing(id, pending) {
+            // If it is lost, nothing is left to take back.
+            let _ = self.connection.post_unheard(&requests.iter().collect::<Vec<_>>());
+        }
+        true
+    }
+
+    /// What follows the request on the wire to undo it, in whatever state it finds it: an `unlock` frees a
+    /// place as well as a lock. A conversion it would rob of the lock that was held before, so that one is
+    /// cancelled, and converted back in case it was too late for that.
+    fn undoing(&self, id: u64, pending: Pending) -> Result<Vec<Request>, Lost> {
+        let held = match pending.kind {
+            Kind::Acquire | Kind::Enqueue => {
+                return self.unlock_requests(pending.wants.into_iter().map(|(name, _)| name).collect());
+            }
+            Kind::Upgrade(held) | Kind::Downgrade(held) => held,
+        };
+        let lose = |reason| self.lost(reason);
+        let id = to_raw_value(&id).map_err(|error| lose(error.to_string()))?;
+        let cancel = CancelRequest { id: &id };
+        let cancel = self.connection.request("cancel", &cancel, REQUEST_MAX).map_err(lose)?;
+        let mut requests = vec![cancel];
+        for (name, _) in pending.wants {
+            let back = ConvertRequest { name, mode: held.mode, limit: Some(Duration::ZERO) };
+            requests.push(self.connection.request("convert", &back, REQUEST_MAX).map_err(lose)?);
+        }
+        Ok(requests)
+    }
+
+    /// What a reply to `lock` or `convert` means.
+    pub(super) fn settle(&self, id: u64, reply: &Reply) -> Result<Grant, AcquireError> {
+        let result: LockResult = self.read(reply)?;
+        if result.status == Status::Ok && result.token.is_none() {
+            return Err(self.lost("the server granted a lock without a token".to_owned()).into());
+        }
+        let token = result.token.filter(|_| result.status == Status::Ok);
+        let Some(pending) = self.claims.lock().decide(id, token) else { return Err(AcquireError::Cancelled) };
+        let Some(token) = token else { return Err(refusal(result)) };
+        // Of what was read before the end came nothing is left.
+        self.connection.known()?;
+        if let (true, Kind::Acquire | Kind::Enqueue, [(_, mode), ..]) =
+            (result.already, pending.kind, pending.wants.as_slice())
+        {
+            // The claims, which are as ordered as the wire, had it otherwise. Whatever the reason: the lock
+            // is this session's, but not by this call.
+            return Err(AcquireError::AlreadyHeld(Held { mode: *mode, token }));
+        }
+        Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })
+    }
+
+    /// The requests that give these names back, whether they are held or waited for.
+    pub(super) fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<Request>, Lost> {
+        let unlock = |names: &[LockName]| {
+            let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
+            // It cannot fail; if it did, the locks must not stay.
+            self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
+        };
+        names.chunks(UNLOCKED_AT_ONCE).map(unlock).collect()
+    }
+
+    /// The place at `name` was given up by another thread, and this caller is the one to be told.
+    pub(super) fn cancelled(&self, name: &LockName, id: u64) -> AcquireError {
+        self.claims.lock().told_cancelled(name, id);
+        AcquireError::Cancelled
+    }
+}
+
+fn refusal(result: LockResult) -> AcquireError {
+    let reason = result.reason.unwrap_or_else(|| format!("{:?}", result.status));
+    match result.status {
+        Status::Timeout => AcquireError::TimedOut,
+        Status::Deadlock => AcquireError::Deadlock(result.circle.unwrap_or_default()),
+        Status::Invalid => AcquireError::Invalid(reason),
+        Status::NotFound => AcquireError::NotHeld,
+        Status::Cancelled => AcquireError::Cancelled,
+        Status::Ok | Status::Refused | Status::Unknown => AcquireError::Refused(reason),
+    }
+}

@@ -1,0 +1,38 @@
+//! The first words between a session and its server. Leaves a connection that notices a lost server before
+//! that server gives the session's locks away.
+
+use std::time::Instant;
+
+use super::REQUEST_MAX;
+use crate::client::connection::{Connection, Waited};
+use crate::protocol::message::{HelloRequest, HelloResult, IdentifyRequest, Keepalive};
+
+/// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
+pub(super) fn greet(
+    connection: &Connection,
+    owner: Option<&str>,
+    deadline: Option<Instant>,
+) -> Result<(), String> {
+    let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+    let hello = HelloRequest { client: Some("lockd".to_owned()), version };
+    let hello = connection.request("hello", &hello, REQUEST_MAX)?;
+    connection.post(&[&hello]).map_err(|lost| lost.0)?;
+    if owner.is_some() {
+        let identify = IdentifyRequest { name: owner.map(str::to_owned) };
+        let identify = connection.request("identify", &identify, REQUEST_MAX)?;
+        // A server may take no names; then the session has none.
+        connection.post_unheard(&[&identify]).map_err(|lost| lost.0)?;
+    }
+    connection.flush();
+    let reply = match connection.wait(&[hello.id], deadline) {
+        Ok(Waited::Reply(_, reply)) => reply?,
+        Ok(Waited::TimedOut | Waited::Forgotten) => {
+            return Err("it has not answered in time: it hangs, or is no lockd".to_owned());
+        }
+        Err(lost) => return Err(lost.0),
+    };
+    let hello: HelloResult =
+        serde_json::from_str(reply.get()).map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
+    let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
+    connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
+}
