@@ -102,6 +102,7 @@ impl LaneView {
                 holders: 1,
                 waiters: 0,
                 held: (asker == slot).then_some(Held { mode, token: hold.token }),
+                waiting: false,
                 orphaned,
             }),
             Self::Deferred => None,

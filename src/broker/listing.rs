@@ -81,6 +81,24 @@ impl Inner {
     /// A page of locks in the order of their names. Looks at every name there is, since names are
     /// not kept in order.
     pub(super) fn page(&self, query: &PageQuery) -> Page {
+        let mut query = query.clone();
+        loop {
+            let (names, more) = self.first_names(&query);
+            query.after = names.last().cloned();
+            let look = |name: LockName| {
+                let hash = self.key(query.space, name.as_bytes()).hash;
+                self.look_at(&HashedKey { key: Key { space: query.space, name }, hash })
+            };
+            let locks: Vec<ListedLock> = names.into_iter().filter_map(look).collect();
+            // All of them may have gone meanwhile: then there would be none to ask on from.
+            if !locks.is_empty() || !more {
+                return Page { locks, more };
+            }
+        }
+    }
+
+    /// The first names a query asks for, and whether there are more.
+    fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
         let mut first: BinaryHeap<LockName> = BinaryHeap::new();
         let mut more = false;
         self.scan_names(|key| {
@@ -97,12 +115,7 @@ impl Inner {
                 }
             }
         });
-        let found = first.into_sorted_vec();
-        let look = |name: LockName| {
-            let hash = self.key(query.space, name.as_bytes()).hash;
-            self.look_at(&HashedKey { key: Key { space: query.space, name }, hash })
-        };
-        Page { locks: found.into_iter().filter_map(look).collect(), more }
+        (first.into_sorted_vec(), more)
     }
 
     /// Shows every lock to `each`, in no order, until it breaks off.

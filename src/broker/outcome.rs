@@ -144,6 +144,8 @@ pub struct Inspection {
     pub waiters: usize,
     /// What the asking session holds on it.
     pub held: Option<Held>,
+    /// Whether the asking session waits for it.
+    pub waiting: bool,
     /// Whether the last exclusive holder vanished without releasing.
     pub orphaned: bool,
 }

@@ -116,7 +116,13 @@ impl ServeOptions {
     /// If the file cannot be read or has an option that is none; if a value makes no sense.
     pub(super) fn settings(&self) -> Result<Settings, String> {
         match &self.config {
-            Some(path) => self.clone().over(read(path)?).check(),
+            Some(path) => {
+                let file = read(path)?;
+                // By itself too: an error in the file is told as one of the file, and before the day on
+                // which nothing is given that goes before it.
+                file.clone().check().map_err(|error| format!("{}: {error}", path.display()))?;
+                self.clone().over(file).check()
+            }
             None => self.clone().check(),
         }
     }
@@ -157,6 +163,15 @@ impl ServeOptions {
         let level = |text: String| {
             LevelFilter::from_str(&text).map_err(|_| format!("log-level: {text:?} is no level like info"))
         };
+        let sizes = [
+            ("connections-max", self.connections_max),
+            ("line-max", self.line_max),
+            ("message-max", self.message_max),
+            ("outbox-max", self.outbox_max),
+        ];
+        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
+            return Err(format!("{name}: nothing could be served with 0"));
+        }
         let config = Config {
             listen: if listen.is_empty() { config.listen } else { listen },
             allow: if allow.is_empty() { config.allow } else { allow },
@@ -233,6 +248,7 @@ mod tests {
             ("unix-mode = '0999'", "unix-mode"),
             ("dead-peer-timeout = 4", "dead-peer-timeout"),
             ("log-level = 'loud'", "log-level"),
+            ("line-max = 0", "line-max"),
         ] {
             let error = file(text).check().unwrap_err();
             assert!(error.starts_with(named), "{error}");

@@ -17,8 +17,14 @@ impl Pidfile {
     /// Takes the pidfile.
     ///
     /// # Errors
-    /// If another process holds it, or it cannot be written.
+    /// If another process holds it, or it cannot be written; the message names the file.
     pub(super) fn hold(path: &Path) -> io::Result<Self> {
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("pidfile {}: {error}", path.display()));
+        Self::take(path).map_err(named)
+    }
+
+    fn take(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
             let pid = io::read_to_string(&file).unwrap_or_default();

@@ -46,9 +46,7 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     let (events, happened) = channel();
     // Before any other thread is started, so that none is without.
     watch_signals(events.clone())?;
-    let pidfile = settings.pidfile.as_deref();
-    let in_file = |error: io::Error| io::Error::new(error.kind(), format!("pidfile: {error}"));
-    let pidfile = pidfile.map(Pidfile::hold).transpose().map_err(in_file)?;
+    let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
     privileges::raise_descriptor_limit(settings.config.connections_max);
     let bound = Bound::new(settings.config)?;
     if let Some(user) = &settings.user {

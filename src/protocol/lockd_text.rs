@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use super::{lines::split_command, push_decimal};
+use super::{lines::split_command, push_decimal, push_in_line};
 
 /// A request: one line.
 ///
@@ -177,7 +177,7 @@ impl Details {
         let shares = self.shares.iter().map(|(holder, names)| (holder, names));
         print_array(out, 1, shares, |out, names| {
             let numbered = names.iter().enumerate().map(|(number, name)| (number.to_string(), name));
-            print_array(out, 2, numbered, |out, name| out.extend_from_slice(name));
+            print_array(out, 2, numbered, |out, name| push_in_line(out, name));
         });
     }
 }
@@ -195,7 +195,7 @@ fn print_array<K: AsRef<[u8]>, V>(
     push_indented(out, margin, b"(\n");
     for (key, value) in entries {
         push_indented(out, margin + 4, b"[");
-        out.extend_from_slice(key.as_ref());
+        push_in_line(out, key.as_ref());
         out.extend_from_slice(b"] => ");
         print_value(out, value);
         out.push(b'\n');

@@ -16,3 +16,9 @@ pub mod message;
 fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
+
+/// Appends a name where a line break in it would pass for the end of a line: each becomes a space. Names
+/// from the text protocols have none, but others may.
+fn push_in_line(out: &mut Vec<u8>, name: &[u8]) {
+    out.extend(name.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+}

@@ -5,6 +5,7 @@
 //! hangs up is noticed at once, whatever it waits for. Grants come past it, straight from the thread
 //! that releases to the socket. It also looks after the time limits of its own waits.
 
+use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::config::Config;
 use super::hub::Hub;
-use super::outbox::Outbox;
+use super::outbox::{Appended, Outbox, Sent};
 use crate::broker::sync::Arc;
 use crate::broker::{Observer, Session};
 use crate::socket::wait_for;
@@ -21,6 +22,9 @@ use crate::socket::wait_for;
 const INPUT_BYTES: usize = 4096;
 /// What it grows to while the client sends much at once.
 const INPUT_BYTES_MUCH: usize = 64 << 10;
+/// What may stand behind a request that waits. All of it is read, since behind what is not read the end
+/// of the connection would not be seen; so it must have a limit.
+const INPUT_BYTES_WAITING: usize = 256 << 10;
 
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +52,7 @@ pub(super) struct Connection {
     pub(super) config: Arc<Config>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) session: Session,
-    next_expiry: Option<Instant>,
+    next_expiry: Cell<Option<Instant>>,
     tickets: u64,
 }
 
@@ -61,7 +65,7 @@ impl Connection {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let session = hub.broker.attach(address, observer);
-        Self { hub, config, outbox, session, next_expiry: None, tickets: 0 }
+        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0 }
     }
 
     /// A ticket for the next wait.
@@ -73,7 +77,32 @@ impl Connection {
     /// A wait with this limit has begun: its end must not be slept through.
     pub(super) fn expect_expiry(&mut self, limit: Option<Duration>) {
         let Some(at) = limit.and_then(|limit| Instant::now().checked_add(limit)) else { return };
-        self.next_expiry = Some(self.next_expiry.map_or(at, |next| next.min(at)));
+        self.next_expiry.set(Some(self.next_expiry.get().map_or(at, |next| next.min(at))));
+    }
+
+    /// Appends a reply; sends if much has gathered. False if there is nobody to read it.
+    pub(super) fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+        match self.outbox.append(write) {
+            Appended::Little => true,
+            Appended::Much => self.flush(),
+            Appended::ToNobody => false,
+        }
+    }
+
+    /// Sends everything, waiting for the peer to read, and looks after the limits of the waits meanwhile.
+    /// False if the connection is gone.
+    fn flush(&self) -> bool {
+        loop {
+            match self.outbox.send() {
+                Sent::All | Sent::Busy => return true,
+                Sent::Gone => return false,
+                Sent::Full => {
+                    let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::OUT)];
+                    // Whatever ends the wait, sending tells what is the matter.
+                    let _ = wait_for(&mut fds, self.expire());
+                }
+            }
+        }
     }
 
     /// Serves the connection until it ends.
@@ -83,7 +112,7 @@ impl Connection {
             let (done, next) = speaker.handle(&mut self, input.bytes());
             input.consume(done);
             // A reply of a broker that has failed is worth nothing: it is not even sent.
-            if self.hub.has_failed() || !self.outbox.flush() || next == Next::HangUp {
+            if self.hub.has_failed() || !self.flush() || next == Next::HangUp {
                 return;
             }
             match self.get_input(&mut input, next, speaker) {
@@ -95,44 +124,49 @@ impl Connection {
     }
 
     /// Waits until there is something for the speaker to do. False if the connection has ended.
-    fn get_input(&mut self, input: &mut Input, next: Next, speaker: &impl Speaker) -> io::Result<bool> {
+    fn get_input(&self, input: &mut Input, next: Next, speaker: &impl Speaker) -> io::Result<bool> {
+        let stream = &self.outbox.stream;
         loop {
             let limit = self.expire();
             if next == Next::Wait && !input.bytes().is_empty() {
-                // There is input, but nothing may be done with it: what can happen is that the wait or
-                // the connection ends. The waker must be there before the wait is looked at.
+                // There is input, but nothing may be done with it before the wait ends. The waker must be
+                // there before the wait is looked at.
                 let waker = self.outbox.waker()?;
                 if !speaker.is_waiting() {
                     return Ok(true);
                 }
-                let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::RDHUP), waker.poll_fd()];
+                let mut fds = [PollFd::new(stream, PollFlags::IN), waker.poll_fd()];
                 ignore_interruption(wait_for(&mut fds, limit))?;
-                if !fds[0].revents().is_empty() {
-                    return Ok(false);
-                }
                 waker.reset();
+                if !fds[0].revents().is_empty() {
+                    if !input.fill(|into| stream.receive(into))? {
+                        return Ok(false);
+                    }
+                    if input.bytes().len() > INPUT_BYTES_WAITING {
+                        return Err(io::Error::other("too much stands behind a request that waits"));
+                    }
+                }
                 continue;
             }
             if limit.is_some() {
-                let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::IN)];
+                let mut fds = [PollFd::new(stream, PollFlags::IN)];
                 ignore_interruption(wait_for(&mut fds, limit))?;
                 if fds[0].revents().is_empty() {
                     continue;
                 }
             }
-            return input.fill(|into| self.outbox.stream.receive(into));
+            return input.fill(|into| stream.receive(into));
         }
     }
 
     /// Ends the waits whose time has come; returns how long it is to the next one.
-    fn expire(&mut self) -> Option<Duration> {
+    fn expire(&self) -> Option<Duration> {
         let now = Instant::now;
-        let at = self.next_expiry?;
-        if at <= now() {
+        if self.next_expiry.get()? <= now() {
             let next = self.session.expire();
-            self.next_expiry = next.and_then(|rest| now().checked_add(rest));
+            self.next_expiry.set(next.and_then(|rest| now().checked_add(rest)));
         }
-        self.next_expiry.map(|at| at.saturating_duration_since(now()))
+        self.next_expiry.get().map(|at| at.saturating_duration_since(now()))
     }
 }
 

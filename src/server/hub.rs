@@ -88,8 +88,11 @@ impl Hub {
         self.config.read().clone()
     }
 
+    /// Sets the server up anew, but for what decides between locks: connections that go by different
+    /// rules could both hold one.
     pub(super) fn set_config(&self, config: Config) {
-        *self.config.write() = Arc::new(config);
+        let mut current = self.config.write();
+        *current = Arc::new(Config { shared_excludes: current.shared_excludes, ..config });
     }
 
     /// Where the text protocols' shared locks live.

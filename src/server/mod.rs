@@ -110,7 +110,7 @@ impl Server {
     }
 
     /// Sets up the server anew. The access list and the limits hold for connections that come from now
-    /// on; what is bound, and the mode of Unix sockets, stays.
+    /// on; what is bound, the mode of Unix sockets, and whether shared excludes exclusive stay.
     pub fn reconfigure(&self, config: Config) {
         self.hub.set_config(config);
     }

@@ -3,11 +3,9 @@
 //! wire. Anyone may send too, one at a time; nobody but the connection's own thread ever waits for
 //! the peer to read.
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::janitor::Janitor;
 use crate::broker::sync::{Arc, Mutex, OnceLock};
-use crate::socket::{Stream, Waker, wait_for};
+use crate::socket::{Stream, Waker};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
@@ -38,6 +36,17 @@ struct State {
     closed: bool,
 }
 
+/// How much there is to send after a reply was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// So little that more can gather.
+    Little,
+    /// So much that it should be sent.
+    Much,
+    /// The connection is gone.
+    ToNobody,
+}
+
 /// How an attempt to send everything ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sent {
@@ -56,15 +65,16 @@ impl Outbox {
         Self { stream, state: Mutex::default(), bytes_max, janitor, waker: OnceLock::new() }
     }
 
-    /// Appends a reply of the connection's own thread; sends if much has gathered, waiting for the peer to
-    /// read, so that a reply may be of any length. False if the connection is gone.
-    pub(super) fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
+    /// Appends a reply of the connection's own thread, which sends when [`Appended::Much`] has gathered, so
+    /// that a reply may be of any length.
+    pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Appended {
         let mut state = self.state.lock();
         write(&mut state.bytes);
-        let much = state.bytes.len() >= GATHER_BYTES;
-        let closed = state.closed;
-        drop(state);
-        if much { self.flush() } else { !closed }
+        match (state.closed, state.bytes.len() >= GATHER_BYTES) {
+            (true, _) => Appended::ToNobody,
+            (_, true) => Appended::Much,
+            _ => Appended::Little,
+        }
     }
 
     /// Appends what another thread has to tell the peer. Sends nothing: may be called with any lock held.
@@ -84,22 +94,6 @@ impl Outbox {
         }
         if let Some(waker) = self.waker.get() {
             waker.wake();
-        }
-    }
-
-    /// Sends everything, waiting for the peer to read. For the connection's own thread. False if the
-    /// connection is gone.
-    pub(super) fn flush(&self) -> bool {
-        loop {
-            match self.send() {
-                Sent::All | Sent::Busy => return true,
-                Sent::Gone => return false,
-                Sent::Full => {
-                    let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
-                    // Whatever ends the wait, sending tells what is the matter.
-                    let _ = wait_for(&mut fds, None);
-                }
-            }
         }
     }
 

@@ -57,7 +57,10 @@ impl Driver {
             assert_eq!(seen.holders, self.model.holders(name), "{}", context());
             assert_eq!(seen.orphaned, self.model.orphaned.contains(&name), "{}", context());
             for session in 0..4 {
-                let held = self.table.inspect(session, &key(name)).and_then(|seen| seen.held);
+                let seen = self.table.inspect(session, &key(name)).unwrap_or_default();
+                let waits = self.model.queue(name).iter().any(|waiting| waiting.session == session);
+                assert_eq!(seen.waiting, waits, "{}", context());
+                let held = seen.held;
                 let expected = self.model.held.get(&(name, session)).copied();
                 assert_eq!(held.map(|held| held.mode), expected, "{}", context());
             }

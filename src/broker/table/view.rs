@@ -26,12 +26,14 @@ pub(in super::super) struct WaiterView {
 impl Table {
     /// The name as seen by a session; `None` if the table does not have it.
     pub(in super::super) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
-        let entry = &self.entries[self.find(key)?];
+        let id = self.find(key)?;
+        let entry = &self.entries[id];
         Some(Inspection {
             mode: entry.held_as(),
             holders: entry.holders.len(),
             waiters: entry.queue.len(),
             held: entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token }),
+            waiting: self.members.get(slot as usize).is_some_and(|member| member.waits.contains_key(&id)),
             orphaned: entry.orphaned,
         })
     }

@@ -196,6 +196,11 @@ impl Claims {
         }
     }
 
+    /// Whether a request of the session asks for `name`.
+    pub(super) fn is_waiting(&self, name: &LockName) -> bool {
+        matches!(self.names.get(name), Some(Claim::Waiting(_) | Claim::Converting(..)))
+    }
+
     /// What is held on `name`.
     pub(super) fn held(&self, name: &LockName) -> Option<Held> {
         match self.names.get(name)? {

@@ -255,8 +255,9 @@ impl Session {
         };
         let InspectResult { status, mode, holders, waiters, orphaned } = self.read(&reply)?;
         if status == Status::Ok {
-            let held = self.claims.lock().held(&name);
-            return Ok(Inspection { mode, holders, waiters, held, orphaned });
+            let claims = self.claims.lock();
+            let (held, waiting) = (claims.held(&name), claims.is_waiting(&name));
+            return Ok(Inspection { mode, holders, waiters, held, waiting, orphaned });
         }
         let reason = self.read::<LockResult>(&reply)?.reason.unwrap_or_default();
         Err(match status {

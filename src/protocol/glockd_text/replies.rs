@@ -1,7 +1,7 @@
 //! What a `glockd` client is sent. Appends bytes; which lock is held by whom is told by the caller,
 //! in pieces where there may be many, so that nothing is held up while a long list is written.
 
-use crate::protocol::push_decimal;
+use crate::protocol::{push_decimal, push_in_line};
 
 /// A reply of one line. It repeats the name as it was understood: trimmed and folded, otherwise byte
 /// for byte.
@@ -124,11 +124,13 @@ fn counted_line(out: &mut Vec<u8>, count: impl itoa::Integer, parts: &[&[u8]]) {
 
 /// Appends a line of `d` and `sd` (the lock and its holder) or of `who` (the address and the name).
 ///
-/// It ends with `\n` alone, and nothing marks the last one, as in the original.
+/// It ends with `\n` alone, and nothing marks the last one, as in the original. A line break in a name
+/// is written as a space.
 pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    for part in [key, b": ", value, b"\n"] {
-        out.extend_from_slice(part);
-    }
+    push_in_line(out, key);
+    out.extend_from_slice(b": ");
+    push_in_line(out, value);
+    out.push(b'\n');
 }
 
 /// Writes the one line of `dump` or `dump shared`, entry by entry.
@@ -182,7 +184,7 @@ impl DumpEncoder {
         if !std::mem::take(&mut self.first) {
             out.push(b' ');
         }
-        out.extend_from_slice(name);
+        push_in_line(out, name);
         out.push(b':');
     }
 }
@@ -291,6 +293,13 @@ mod tests {
         let mut out = Vec::new();
         encode(&mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_break_in_a_name_forges_no_line() {
+        let mut out = Vec::new();
+        encode_pair(&mut out, b"evil\nfoo: 1.2.3.4:5", b"x\r\ny");
+        assert_eq!(out, b"evil foo: 1.2.3.4:5: x  y\n");
     }
 
     #[test]

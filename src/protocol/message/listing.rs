@@ -51,7 +51,7 @@ pub struct ListedLock {
     /// The name's bytes in hexadecimal, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_name_hex: Option<String>,
-    /// How it is held; `None` if there are only waiters, or only the memory of a lost holder.
+    /// How it is held; `None` if there are only waiters.
     #[serde(default, with = "mode_or_null")]
     pub mode: Option<Mode>,
     /// As in [`InspectResult`].

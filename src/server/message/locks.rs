@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::info;
 use super::service::{Call, Service};
 use super::waits::{Pending, granted};
-use crate::broker::{AcquireError, Attempt, Key, Mode, Released, Space, Wait};
+use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
 use crate::protocol::message::{
     LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
     parse_old_unlock, parse_unlock,
@@ -23,6 +23,8 @@ pub(super) fn add_to(service: &mut Service) {
 /// A request to acquire or convert, once its parameters are understood.
 struct Demand<'a> {
     id: &'a RawValue,
+    /// The name, or the first one of several.
+    name: &'a [u8],
     /// The one mode asked for; `None` for several locks at once.
     mode: Option<Mode>,
     limit: Option<Duration>,
@@ -37,7 +39,7 @@ fn lock(call: &mut Call<'_, '_>) {
     let limit = request.limit;
     match request.names.as_slice() {
         [(name, mode)] if !request.set => {
-            let demand = Demand { id, mode: Some(*mode), limit };
+            let demand = Demand { id, name: name.as_bytes(), mode: Some(*mode), limit };
             let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
             if at_once == Ok(Attempt::Busy) && limit != Some(Duration::ZERO) {
                 let wants = [(Key::main(name.clone()), *mode)];
@@ -48,7 +50,8 @@ fn lock(call: &mut Call<'_, '_>) {
         names => {
             let wants: Vec<(Key, Mode)> =
                 names.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
-            let demand = Demand { id, mode: None, limit };
+            let name = wants.first().map_or(&[][..], |(key, _)| key.name.as_bytes());
+            let demand = Demand { id, name, mode: None, limit };
             ask(call, &demand, |call, wait| {
                 let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
                 call.session().acquire(&wants, wait)
@@ -63,10 +66,11 @@ fn convert(call: &mut Call<'_, '_>) {
         Ok(request) => request,
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
-    let demand = Demand { id, mode: Some(request.mode), limit: request.limit };
+    let name = request.name.as_bytes();
+    let demand = Demand { id, name, mode: Some(request.mode), limit: request.limit };
     ask(call, &demand, |call, wait| {
         let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
-        call.session().convert(Space::Main, request.name.as_bytes(), request.mode, wait)
+        call.session().convert(Space::Main, name, request.mode, wait)
     });
 }
 
@@ -99,7 +103,11 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt,
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Next::HangUp;
             }
-            call.reply(&refusal(error, demand.mode));
+            let mut result = refusal(error, demand.mode);
+            if result.already && demand.mode == Some(Mode::Shared) {
+                result.holders = Some(call.session().inspect(Space::Main, demand.name).holders);
+            }
+            call.reply(&result);
         }
     }
 }
@@ -149,19 +157,19 @@ fn unlock(call: &mut Call<'_, '_>) {
     }
 }
 
-/// Releases each; whether there was something to release of every one.
+/// Gives up each, held or waited for; whether there was something to give up of every one.
 fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
-    let mut whole_request_left = false;
-    let mut found = true;
-    for name in &request.names {
-        match call.session().release(Space::Main, name.as_bytes()) {
-            // A request for several at once leaves all its queues together.
-            Ok(Released::Place) => whole_request_left = true,
-            Ok(Released::Hold) => {}
-            Err(_) => found = whole_request_left && found,
-        }
-    }
-    found
+    let session = call.session();
+    // Looked at before anything is given up: a request for several at once leaves all its queues with
+    // the first name, and the others are then found by nobody.
+    let is_concerned = |name: &LockName| {
+        let seen = session.inspect(Space::Main, name.as_bytes());
+        seen.held.is_some() || seen.waiting
+    };
+    let found = request.names.len() == 1 || request.names.iter().all(is_concerned);
+    let released: Vec<bool> =
+        request.names.iter().map(|name| session.release(Space::Main, name.as_bytes()).is_ok()).collect();
+    found && released.first() == Some(&true)
 }
 
 /// `cancel`: takes a waiting request back, which is then answered `cancelled`. What it had been answered

@@ -74,7 +74,7 @@ pub(super) struct MessageConnection<'a> {
 impl MessageConnection<'_> {
     /// Appends one message; hangs up if there is nobody to read it.
     fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
-        if !self.base.outbox.reply(|out| frame::encode(out, body)) {
+        if !self.base.reply(|out| frame::encode(out, body)) {
             self.next = Next::HangUp;
         }
     }

@@ -107,6 +107,6 @@ impl Connection {
 
     /// Appends a reply; hangs up if there is nobody to read it.
     fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> Next {
-        if self.outbox.reply(write) { Next::Read } else { Next::HangUp }
+        if self.reply(write) { Next::Read } else { Next::HangUp }
     }
 }
