@@ -1,14 +1,10 @@
 //! The `message` protocol as a client sees it: frames, ids, the original's requests word by word.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::collections::HashSet;
 
+use crate::support::frame_client::{FrameClient, frame};
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::frame_client::{FrameClient, frame};
-use support::server::Server;
 
 fn over_tcp_and_unix(server: &Server) -> [FrameClient; 2] {
     [server.message(), FrameClient::new(server.unix("message"))]

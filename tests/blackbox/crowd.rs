@@ -1,18 +1,14 @@
 //! Many at once: a burst of connects, a long queue, a stop with everybody connected.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::support::DEADLINE;
+use crate::support::line_client::LineClient;
+use crate::support::server::{Server, raise_descriptor_limit};
+use crate::support::socket::Endpoint;
 use rustix::process::Signal;
 use socket2::{Domain, SockAddr, Socket, Type};
-use support::DEADLINE;
-use support::line_client::LineClient;
-use support::server::{Server, raise_descriptor_limit};
-use support::socket::Endpoint;
 
 const BURST: usize = 1000;
 
@@ -106,7 +102,7 @@ fn the_end_of_a_connection_with_many_locks_frees_them_all() {
     }
     drop(holder);
     let mut watcher = server.glockd();
-    support::eventually("all are freed", || {
+    crate::support::eventually("all are freed", || {
         let counters = watcher.ask_all("q");
         counters.contains(&"locks: 0\n".to_owned()) && counters.contains(&format!("orphans: {LOCKS}\n"))
     });
@@ -155,7 +151,7 @@ fn a_lack_of_descriptors_is_survived_without_spinning() {
     assert!(used < 50, "{used} hundredths of a second of processor time in a second");
     assert_eq!(first.ask("i foo"), "1 Lock Is Locked: foo\r\n");
     drop(crowd);
-    support::eventually("others are served again", || {
+    crate::support::eventually("others are served again", || {
         let mut client = server.glockd();
         let _ = client.socket().send(b"i foo\n");
         client.read_line_or_end() == Some("1 Lock Is Locked: foo\r\n".to_owned())

@@ -1,14 +1,10 @@
 //! One broker behind three protocols: a name locked through one is locked for all.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 use serde_json::json;
-use support::eventually;
-use support::frame_client::FrameClient;
-use support::line_client::LineClient;
-use support::server::Server;
 
 #[test]
 fn a_lock_taken_through_lockd_is_locked_for_all() {

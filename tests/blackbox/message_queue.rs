@@ -1,14 +1,10 @@
 //! The `message` protocol as a client sees it: waiting in the queue, and giving up.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::time::{Duration, Instant};
 
+use crate::support::frame_client::FrameClient;
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::frame_client::FrameClient;
-use support::server::Server;
 
 fn holder_of_foo(server: &Server) -> FrameClient {
     let mut holder = server.message();

@@ -1,14 +1,10 @@
 //! The `glockd` protocol as a client sees it: who holds what, who is who, and the counters.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::collections::BTreeMap;
 
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::Server;
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 
 const NOTHING: [&str; 0] = [];
 

@@ -1,18 +1,14 @@
 //! Clients that send and never read: they stall or are cut off alone, and memory is bounded.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::io::Write;
 use std::time::Duration;
 
+use crate::support::frame_client::{FrameClient, frame};
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 use rustix::process::Signal;
 use serde_json::json;
 use socket2::Socket;
-use support::frame_client::{FrameClient, frame};
-use support::line_client::LineClient;
-use support::server::Server;
 
 /// Writes until the server takes no more for a while, or ends the connection, or all is written.
 fn send_without_reading(socket: &Socket, request: &[u8], times: usize) {

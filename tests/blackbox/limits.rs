@@ -1,15 +1,11 @@
 //! Every limit is a clear refusal for the one that reaches it, and nothing to anybody else.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
+use crate::support::socket::connect;
 use serde_json::{Value, json};
-use support::eventually;
-use support::frame_client::FrameClient;
-use support::line_client::LineClient;
-use support::server::Server;
-use support::socket::connect;
 
 #[track_caller]
 fn assert_refused(result: &Value) {

@@ -1,13 +1,9 @@
 //! Long random dialogues over the text protocols, compared with a model of twenty lines.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::collections::{HashMap, HashSet};
 
-use support::line_client::LineClient;
-use support::server::Server;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 
 const NAMES: [&str; 4] = ["a", "b", "a long name of several words", ""];
 const COMMANDS: [&str; 6] = ["g", "r", "i", "sg", "sr", "si"];

@@ -1,14 +1,10 @@
 //! The `glockd` protocol as a client sees it: waiting for a lock, and its fencing token.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::time::{Duration, Instant};
 
-use support::line_client::LineClient;
-use support::server::Server;
-use support::socket::reset;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
+use crate::support::socket::reset;
 
 const GOT: &str = "1 Lock Get Success: foo\r\n";
 const FAILED: &str = "0 Lock Get Failure: foo\r\n";

@@ -1,11 +1,7 @@
 //! The `message` protocol as a client sees it: several names at once, all or none.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::server::Server;
 
 fn all_of(names: &Value) -> Value {
     json!({"lockNames": names})
@@ -104,7 +100,7 @@ fn each_name_of_a_set_has_its_mode() {
     assert_eq!(reader.call("lock", json!({"lockName": "a", "mode": "shared"}))["status"], "ok");
     let names = json!([{"lockName": "a", "mode": "shared"}, {"lockName": "b"}, "c"]);
     assert_eq!(client.call("lock", all_of_at_once(&names))["status"], "ok");
-    let mode = |client: &mut support::frame_client::FrameClient, name: &str| {
+    let mode = |client: &mut crate::support::frame_client::FrameClient, name: &str| {
         client.call("inspect", json!({"lockName": name}))["mode"].clone()
     };
     assert_eq!(mode(&mut reader, "a"), "shared");
@@ -149,4 +145,22 @@ fn the_end_of_the_connection_frees_the_whole_set() {
     server.await_waiters("a", 1);
     drop(holder);
     assert_eq!(client.result(id)["status"], "ok");
+}
+
+#[test]
+fn unlocking_a_set_says_ok_only_if_there_was_something_of_each() {
+    let server = Server::start();
+    let (mut holder, mut client) = (server.message(), server.message());
+    for names in [["p", "q", "never"], ["never", "p", "q"], ["q", "never", "p"]] {
+        assert_eq!(holder.lock("p")["status"], "ok");
+        client.request("lock", all_of(&json!(["p", "q"])));
+        server.await_waiters("p", 1);
+        assert_eq!(client.call("unlock", all_of(&json!(names)))["status"], "notFound", "{names:?}");
+        assert_eq!(holder.unlock("p")["result"], "ok");
+        server.await_free("p");
+
+        client.request("lock", all_of(&json!(["p", "q"])));
+        assert_eq!(client.call("unlock", all_of(&json!(["q", "p"])))["status"], "ok");
+        server.await_free("q");
+    }
 }

@@ -1,12 +1,8 @@
 //! The `message` protocol as a client sees it: inspecting and listing locks.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::frame_client::FrameClient;
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::frame_client::FrameClient;
-use support::server::Server;
 
 fn names(listing: &Value) -> Vec<&str> {
     listing["locks"].as_array().unwrap().iter().map(|lock| lock["lockName"].as_str().unwrap()).collect()

@@ -1,16 +1,12 @@
 //! Real PHP clients, written as those of the three originals are, against the real server.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use support::eventually;
-use support::server::Server;
-use support::socket::Endpoint;
+use crate::support::eventually;
+use crate::support::server::Server;
+use crate::support::socket::Endpoint;
 
 /// A running script. It is killed if the test fails before it ends.
 struct Script(Child);
@@ -26,7 +22,7 @@ impl Drop for Script {
 /// A PHP script of this directory, started with the address of `protocol` among its arguments.
 fn start(server: &Server, protocol: &str, script: &str, before: &[&str], after: &[&str]) -> Script {
     let Endpoint::Tcp(address) = server.tcp_endpoint(protocol) else { unreachable!() };
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/php").join(script);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/blackbox/php_clients").join(script);
     let mut command = Command::new("php");
     command.args(["-n", "-d", "display_errors=stderr", "-d", "error_reporting=-1"]).arg(script);
     command.args(before).arg(address.ip().to_string()).arg(address.port().to_string()).args(after);

@@ -1,15 +1,11 @@
 //! Clients that come, wait, time out, give up, hang up and release in no order: never do two hold
 //! one lock, and in the end nothing is held and nobody waits.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use crate::support::server::Server;
+use crate::support::socket::reset;
 use serde_json::json;
-use support::server::Server;
-use support::socket::reset;
 
 const NAMES: [&str; 2] = ["a", "b"];
 

@@ -1,21 +1,17 @@
 //! Clients that end in every way there is: what they held is granted on at once, where they
 //! waited they leave the queue, and one that is merely silent keeps what it has.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
+use crate::support::frame_client::frame;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
+use crate::support::socket::reset;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use socket2::Socket;
-use support::frame_client::frame;
-use support::line_client::LineClient;
-use support::server::Server;
-use support::socket::reset;
 
 /// A process that has a connection and does nothing with it, until this is dropped, which kills it.
 struct Process(Child);
@@ -178,4 +174,26 @@ fn many_replies_are_due_to_one_that_has_said_all_it_has_to_say() {
     client.send("g foo\nr foo\n".repeat(5000));
     client.socket().shutdown(Shutdown::Write).unwrap();
     assert_eq!(client.read_to_end().len(), 5000 * "1 Got Lock\r\n1 Released Lock\r\n".len());
+}
+
+#[test]
+fn the_end_of_a_client_is_seen_behind_all_it_sent_after_a_line_that_waits() {
+    let server = Server::start();
+    let mut holder = server.glockd();
+    assert!(holder.ask("g busy").starts_with('1'));
+    // More than the server's buffers take would hide the end from it, if it did not read on; what is
+    // more than it is ready to keep costs the client its connection, and so its locks at once.
+    for bytes in [100 << 10, 8 << 20] {
+        let mut client = server.glockd();
+        assert!(client.ask("g held").starts_with('1'));
+        client.send("gw - busy\n");
+        server.await_waiters("busy", 1);
+        let lines = "i busy\n".repeat(bytes / 7);
+        // Not all of it is taken by a server that cuts the connection off.
+        let sent = client.socket().send(lines.as_bytes());
+        assert!(sent.is_ok_and(|sent| sent > 0));
+        drop(client);
+        server.await_free("held");
+        assert!(holder.ask("i busy").starts_with('1'));
+    }
 }

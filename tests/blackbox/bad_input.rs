@@ -1,14 +1,10 @@
 //! What no client should send: it gets a clear answer, keeps its locks where the protocol allows
 //! it, and harms nobody else.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::frame_client::{FrameClient, frame};
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::frame_client::{FrameClient, frame};
-use support::line_client::LineClient;
-use support::server::Server;
 
 const TOO_LONG: &str = "0 Line Too Long\r\n";
 

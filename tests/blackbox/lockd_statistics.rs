@@ -1,12 +1,8 @@
 //! The statistics of the `lockd` protocol, in the shape of PHP's `print_r`.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::Server;
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 
 const KEYS: [&str; 12] = [
     "pid",

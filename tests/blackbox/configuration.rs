@@ -1,15 +1,11 @@
 //! Where options come from, which source wins, and what a SIGHUP reads again.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::path::{Path, PathBuf};
 
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::{Launch, Server};
 use rustix::process::Signal;
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::{Launch, Server};
 
 /// Writes a configuration for this launch; TOML of the caller's making.
 fn configured(launch: Launch, configuration: &str) -> (Launch, PathBuf) {
@@ -233,4 +229,23 @@ fn what_the_command_line_says_survives_a_sighup() {
         })
     });
     eventually("the connections have ended", || connections_served(&server) == 2);
+}
+
+#[test]
+fn a_sighup_never_makes_two_rules_of_one() {
+    let launch = Launch::new().listen("glockd://127.0.0.1:0");
+    let (launch, path) = configured(launch, "connections-max = 10");
+    let server = launch.start();
+    let mut reader = served_client(&server).unwrap();
+    assert_eq!(reader.ask("sg pool"), "1 Shared Lock Get Success: pool\r\n");
+    reread(&server, &path, "shared-excludes = true\nconnections-max = 2");
+    eventually("the file has been read again", || connections_served(&server) == 1);
+    let mut seen = String::new();
+    eventually("another one is served", || {
+        served_client(&server).is_some_and(|mut other| {
+            seen = other.ask("si pool");
+            true
+        })
+    });
+    assert_eq!(seen, "1 Shared Lock Is Locked: pool\r\n", "one connection sees what another one holds");
 }

@@ -1,12 +1,8 @@
 //! The `lockd` protocol as a client sees it: each request, and the bytes of its reply.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::Server;
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 
 const GOT: &str = "1 Got Lock\r\n";
 const CANNOT_GET: &str = "0 Cannot Get Lock\r\n";

@@ -1,12 +1,8 @@
 //! The `message` protocol as a client sees it: modes, tokens, conversion, several names at once.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
+use crate::support::frame_client::FrameClient;
+use crate::support::server::Server;
 use serde_json::{Value, json};
-use support::frame_client::FrameClient;
-use support::server::Server;
 
 fn shared(name: &str) -> Value {
     json!({"lockName": name, "mode": "shared"})
@@ -203,4 +199,15 @@ fn what_is_not_held_cannot_be_converted() {
         assert_eq!(other.call("convert", convert(name, "shared"))["status"], "notFound", "{name}");
     }
     assert_eq!(try_shared(&mut other, "foo")["status"], "timeout");
+}
+
+#[test]
+fn a_shared_lock_held_already_tells_how_many_hold_it() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.message(), server.message());
+    let shared = json!({"lockName": "foo", "mode": "shared"});
+    assert_eq!(a.call("lock", shared.clone())["holders"], 1);
+    assert_eq!(b.call("lock", shared.clone())["holders"], 2);
+    let again = a.call("lock", shared);
+    assert_eq!([&again["already"], &again["holders"]], [&json!(true), &json!(2)]);
 }

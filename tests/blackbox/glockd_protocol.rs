@@ -1,12 +1,8 @@
 //! The `glockd` protocol as a client sees it: taking and releasing locks.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
-
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::Server;
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
 
 #[test]
 fn exclusive_locks_are_got_refused_shown_and_released() {

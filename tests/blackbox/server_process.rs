@@ -1,18 +1,14 @@
 //! The server as a process: its options, files and signals.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[expect(dead_code, reason = "each test crate uses a part of it")]
-mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use crate::support::eventually;
+use crate::support::line_client::LineClient;
+use crate::support::server::{Launch, Server};
+use crate::support::socket::{Endpoint, connect};
 use rustix::process::Signal;
-use support::eventually;
-use support::line_client::LineClient;
-use support::server::{Launch, Server};
-use support::socket::{Endpoint, connect};
 
 const ANY_PORT: &str = "glockd://127.0.0.1:0";
 
@@ -216,7 +212,7 @@ fn a_peer_is_the_same_over_a_dual_stack_listener() {
     let Endpoint::Tcp(address) = server.tcp_endpoint("glockd") else { unreachable!() };
     let endpoint = Endpoint::Tcp(format!("127.0.0.1:{}", address.port()).parse().unwrap());
     // Where IPv6 listeners take IPv6 alone, there is nothing to see.
-    if support::socket::try_connect(&endpoint).is_ok() {
+    if crate::support::socket::try_connect(&endpoint).is_ok() {
         eventually("the IPv4 client is recognised", || is_served(&endpoint));
     }
 }

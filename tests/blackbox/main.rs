@@ -1,0 +1,26 @@
+//! The server as its clients see it: the real binary, over real sockets, in all three protocols. One
+//! program, so that it is built once; its modules say what each is about.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod across_protocols;
+mod bad_input;
+mod churn;
+mod configuration;
+mod crowd;
+mod glockd_listings;
+mod glockd_protocol;
+mod glockd_waiting;
+mod limits;
+mod lockd_protocol;
+mod lockd_statistics;
+mod message_listings;
+mod message_locks;
+mod message_protocol;
+mod message_queue;
+mod message_sets;
+mod php;
+mod server_process;
+mod slow_readers;
+mod support;
+mod text_against_model;
+mod vanished_clients;
