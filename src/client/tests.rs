@@ -359,6 +359,43 @@ fn a_place_is_kept_until_it_is_granted_or_given_up() {
 }
 
 #[test]
+fn of_two_who_wait_at_one_place_one_gets_it() {
+    let (go, may_go) = signal();
+    let (session, server) = session(|mut peer| {
+        let (place, ping) = (peer.expect("lock"), peer.expect("ping"));
+        peer.reply(ping.id, OK);
+        let other = peer.expect("lock");
+        may_go();
+        peer.reply(place.id, &granted(1));
+        let unlock = peer.expect("unlock");
+        peer.reply(unlock.id, OK);
+        peer.reply(other.id, &granted(2));
+        peer.outlast();
+    });
+    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    // Most likely the first reads for all, and goes with its grant while the others wait, in this order;
+    // what is expected holds in any case.
+    let wait = || {
+        let thread = spawn(&session, |session| session.wait(b"a", Some(SOON)));
+        thread::sleep(SHORT);
+        thread
+    };
+    let first = wait();
+    let other = spawn(&session, |session| session.acquire(b"b", Mode::Exclusive, None));
+    thread::sleep(SHORT);
+    let second = wait();
+    go();
+    let results = [first, second].map(|thread| thread.join().unwrap());
+    assert!(results.contains(&Ok(grant(1))), "{results:?}");
+    let told = |result: &_| matches!(result, Err(AcquireError::Cancelled | AcquireError::NotHeld));
+    assert!(results.iter().any(told), "{results:?}");
+    assert_eq!(session.release(b"a"), Ok(Released::Hold));
+    assert_eq!(other.join().unwrap(), Ok(grant(2)));
+    drop(session);
+    server.join().unwrap();
+}
+
+#[test]
 fn a_place_that_was_cancelled_is_told_once() {
     let (session, server) = session(|mut peer| {
         for _ in 0..2 {

@@ -129,8 +129,8 @@ impl Session {
         self.outcome(id, backstop)
     }
 
-    /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be had at once, else
-    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be
+    /// had at once, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -167,7 +167,11 @@ impl Session {
             Place::None => return Err(AcquireError::NotHeld),
         };
         match self.connection.wait(&[id], deadline)? {
-            Waited::Reply(_, reply) => self.settle(id, &reply),
+            Waited::Reply(_, reply) => {
+                // Another thread that waits at the same place must not wait any longer.
+                self.connection.forget(id);
+                self.settle(id, &reply)
+            }
             Waited::TimedOut => Err(AcquireError::TimedOut),
             Waited::Forgotten => Err(self.cancelled(&name, id)),
         }
