@@ -6,18 +6,19 @@
 //! table's lock, and deliver after it is let go.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
 use slab::Slab;
 
 use super::clock;
+use super::gate::{Asker, Closed, Gate};
 use super::lane::{Fast, FastRelease, KeyRef, Lane};
 use super::name::{Key, LockName, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, SessionInfo, Wait};
 use super::stats::Stats;
-use super::sync::{Arc, AtomicU8, AtomicU64, AtomicUsize, Mutex, RwLock};
+use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, RwLock};
 use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
 use super::tokens::Tokens;
 use super::{LimitGauges, Limits, MARKS_PER_LANE, NAMES_AT_ONCE_MAX, Session};
@@ -28,60 +29,6 @@ pub(super) const LANES: usize = 64;
 
 /// How many locks of a vanished session are freed in one go, while others wait for the mutex.
 const END_AT_ONCE: usize = 256;
-
-const OPEN: u8 = 0;
-/// Shut: nothing is granted any more.
-const SHUT: u8 = 1;
-/// A panic has left a lane or the table in an unknown state. Nothing is believed any more.
-const BROKEN: u8 = 2;
-
-/// On whose behalf the broker is asked, and so what forbids it.
-#[derive(Clone, Copy)]
-pub(super) enum Asker<'a> {
-    /// Nobody's: the broker's own housekeeping, and looking.
-    Broker,
-    /// A session that has not ended.
-    Releasing(&'a SessionInfo),
-    /// The same, while the broker still grants.
-    Acquiring(&'a SessionInfo),
-}
-
-/// Why a call is not answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Closed {
-    /// The session has ended.
-    Ended,
-    /// The broker has been shut.
-    Shut,
-    /// The broker has failed and is believed no more.
-    Broken,
-}
-
-impl Closed {
-    fn text(self) -> String {
-        let text = match self {
-            Self::Ended => "it was closed",
-            Self::Shut => "the server is stopping",
-            Self::Broken => "the broker has failed",
-        };
-        text.to_owned()
-    }
-}
-
-impl From<Closed> for AcquireError {
-    fn from(closed: Closed) -> Self {
-        match closed {
-            Closed::Shut => Self::Refused(closed.text()),
-            Closed::Ended | Closed::Broken => Self::Lost(closed.text()),
-        }
-    }
-}
-
-impl From<Closed> for ReleaseError {
-    fn from(closed: Closed) -> Self {
-        Self::Lost(closed.text())
-    }
-}
 
 /// Aligned so that two lanes never share a cache line, nor the pair of lines a CPU fetches together.
 #[repr(align(128))]
@@ -116,21 +63,7 @@ pub(super) struct Inner {
     session_ids: AtomicU64,
     tokens: Tokens,
     pub(super) limits: LimitGauges,
-    state: AtomicU8,
-}
-
-/// Marks the broker as broken if dropped while armed, that is if the code it watches over panics.
-struct Sentinel<'a> {
-    state: &'a AtomicU8,
-    armed: bool,
-}
-
-impl Drop for Sentinel<'_> {
-    fn drop(&mut self) {
-        if self.armed {
-            self.state.store(BROKEN, Release);
-        }
-    }
+    gate: Gate,
 }
 
 impl Inner {
@@ -146,7 +79,7 @@ impl Inner {
             session_ids: AtomicU64::new(1),
             tokens: Tokens::starting_at(first_token),
             limits: LimitGauges::new(limits),
-            state: AtomicU8::new(OPEN),
+            gate: Gate::default(),
         }
     }
 
@@ -182,19 +115,6 @@ impl Inner {
         &self.lanes[(hash >> 32) as usize % LANES]
     }
 
-    /// Whether `asker` may do what it is about to do. Means something only with the lane or the table
-    /// locked that is about to change.
-    fn gate(&self, asker: Asker<'_>) -> Result<(), Closed> {
-        match (self.state.load(Acquire), asker) {
-            (BROKEN, _) => Err(Closed::Broken),
-            (_, Asker::Acquiring(info) | Asker::Releasing(info)) if info.ended.load(Acquire) => {
-                Err(Closed::Ended)
-            }
-            (SHUT, Asker::Acquiring(_)) => Err(Closed::Shut),
-            _ => Ok(()),
-        }
-    }
-
     /// Runs `work` on the lane of `hash`.
     pub(super) fn in_lane<R>(
         &self,
@@ -212,11 +132,11 @@ impl Inner {
         work: impl FnOnce(&mut Lane) -> R,
     ) -> Result<R, Closed> {
         let mut lane = cell.lane.lock();
-        self.gate(asker)?;
-        let mut sentinel = Sentinel { state: &self.state, armed: true };
+        self.gate.pass(asker)?;
+        let sentinel = self.gate.watch();
         let result = work(&mut lane);
         cell.held.store(lane.held_in_all(), Relaxed);
-        sentinel.armed = false;
+        sentinel.all_is_well();
         Ok(result)
     }
 
@@ -229,8 +149,8 @@ impl Inner {
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
         let mut guard = self.desk.lock();
-        self.gate(asker)?;
-        let mut sentinel = Sentinel { state: &self.state, armed: true };
+        self.gate.pass(asker)?;
+        let sentinel = self.gate.watch();
         let desk = &mut *guard;
         for key in keys {
             if let Some((hold, orphaned)) =
@@ -253,7 +173,7 @@ impl Inner {
         }
         self.desk_held.store(desk.table.holds(), Relaxed);
         let concerned = desk.tell();
-        sentinel.armed = false;
+        sentinel.all_is_well();
         drop(guard);
         for observer in concerned {
             observer.deliver();
@@ -428,7 +348,7 @@ impl Inner {
 
     /// Grants nothing any more, and ends every wait with [`Outcome::Stopping`].
     pub(super) fn shut(&self) {
-        if self.state.compare_exchange(OPEN, SHUT, Release, Relaxed).is_ok() {
+        if self.gate.shut() {
             let slots: Vec<Slot> = self.sessions.read().iter().map(|(_, info)| info.slot).collect();
             for slot in slots {
                 self.end_waits(slot, Outcome::Stopping);
@@ -437,7 +357,7 @@ impl Inner {
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.state.load(Acquire) == BROKEN
+        self.gate.is_broken()
     }
 
     pub(super) fn stats(&self) -> Stats {

@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::clock::{self, Stamp};
-use super::core::{Asker, Inner};
+use super::core::Inner;
+use super::gate::Asker;
 use super::lane::{Lane, LaneView};
 use super::name::{Key, LockName, Space};
 use super::outcome::Mode;

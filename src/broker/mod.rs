@@ -9,6 +9,7 @@
 
 mod clock;
 mod core;
+mod gate;
 mod lane;
 mod limits;
 mod listing;
