@@ -8,7 +8,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
@@ -77,27 +77,6 @@ impl Stream {
     /// Sends some of the bytes without waiting; `None` if the socket takes none now.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         now(retry(|| send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)))
-    }
-
-    /// Sends all of the bytes, waiting for room up to `limit`. An error leaves it open how many of them
-    /// were sent, so that the stream can be trusted no more.
-    pub(crate) fn send_all(&self, mut bytes: &[u8], limit: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + limit;
-        while !bytes.is_empty() {
-            if let Some(sent) = self.send_now(bytes)? {
-                bytes = bytes.get(sent..).unwrap_or_default();
-                continue;
-            }
-            let rest = deadline.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match wait_for(&mut [PollFd::new(self, PollFlags::OUT)], Some(rest)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
     }
 
     /// Ends both directions: whoever reads from the socket, in any thread, is told that it is at its end.

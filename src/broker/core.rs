@@ -164,6 +164,7 @@ impl Inner {
             now: clock::now(),
             tokens: &self.tokens,
             limits: &limits,
+            granting: self.gate.is_open(),
             decided: &mut desk.decided,
             idle: &mut desk.idle,
         };
@@ -335,10 +336,10 @@ impl Inner {
         let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
         while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
         // Only now may another session have the slot.
-        if let Some(seat) = self.desk.lock().seats.get_mut(slot as usize) {
-            *seat = None;
-        }
-        self.sessions.write().try_remove(slot as usize);
+        let seat = self.desk.lock().seats.get_mut(slot as usize).and_then(Option::take);
+        let info = self.sessions.write().try_remove(slot as usize);
+        // With nothing locked: the observer may hold sessions of its own, which then end.
+        drop((seat, info));
     }
 
     fn end_waits(&self, slot: Slot, why: Outcome) {

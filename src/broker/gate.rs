@@ -84,6 +84,11 @@ impl Gate {
         self.0.compare_exchange(OPEN, SHUT, Release, Relaxed).is_ok()
     }
 
+    /// Whether waiters may still be granted what they wait for.
+    pub(super) fn is_open(&self) -> bool {
+        self.0.load(Acquire) == OPEN
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.0.load(Acquire) == BROKEN
     }

@@ -16,7 +16,7 @@ pub struct Limits {
     pub locks_max: usize,
     /// Locks held by one session.
     pub locks_per_session_max: usize,
-    /// Requests of one session that wait at the same time.
+    /// Names that one session waits for at the same time; a request for several counts for each of them.
     pub waits_per_session_max: usize,
 }
 

@@ -74,7 +74,7 @@ pub struct PageQuery {
     pub prefix: LockName,
     /// Only names behind this one, by the order of their bytes.
     pub after: Option<LockName>,
-    /// How many, at most.
+    /// How many, at most; 0 counts as 1.
     pub limit: usize,
 }
 
@@ -82,7 +82,7 @@ impl Inner {
     /// A page of locks in the order of their names. Looks at every name there is, since names are
     /// not kept in order.
     pub(super) fn page(&self, query: &PageQuery) -> Page {
-        let mut query = query.clone();
+        let mut query = PageQuery { limit: query.limit.max(1), ..query.clone() };
         loop {
             let (names, more) = self.first_names(&query);
             query.after = names.last().cloned();

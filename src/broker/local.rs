@@ -11,6 +11,9 @@ use super::session::{Observer, Session, SessionInfo, Wait};
 use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering};
 use super::table::Ticket;
 
+/// How often a thread that waits looks whether the broker still stands.
+const LOOK_UP: Duration = Duration::from_secs(1);
+
 /// One owner of locks in this process.
 ///
 /// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
@@ -117,9 +120,12 @@ impl LocalSession {
         let ticket = self.expect_outcome();
         let wait = Wait { ticket, limit: None };
         let attempt = self.session.acquire(&[(Key::main(name), mode)], Some(wait));
-        if attempt == Ok(Attempt::Queued) {
-            self.queued.lock().insert(LockName::new(name), ticket);
-        } else {
+        let unheard = match attempt {
+            // There may be one whose end nobody has come to hear of.
+            Ok(Attempt::Queued) => self.queued.lock().insert(LockName::new(name), ticket),
+            _ => Some(ticket),
+        };
+        if let Some(ticket) = unheard {
             self.waits.outcomes.lock().remove(&ticket);
         }
         attempt
@@ -217,13 +223,15 @@ impl LocalSession {
                 // Another thread has released the place meanwhile.
                 None => return Some(Outcome::Cancelled),
             }
-            match deadline.map(|deadline| deadline.since(clock::now())) {
-                None => self.waits.changed.wait(&mut outcomes),
-                Some(Duration::ZERO) => return None,
-                Some(rest) => {
-                    self.waits.changed.wait_for(&mut outcomes, rest);
-                }
+            if !self.session.stands() {
+                return Some(Outcome::Lost);
             }
+            let rest = deadline.map_or(Duration::MAX, |deadline| deadline.since(clock::now()));
+            if rest.is_zero() {
+                return None;
+            }
+            // A broker that fails can wake nobody.
+            self.waits.changed.wait_for(&mut outcomes, rest.min(LOOK_UP));
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -25,23 +26,39 @@ impl Pidfile {
     }
 
     fn take(path: &Path) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let pid = io::read_to_string(&file).unwrap_or_default();
-            let text = format!("another lockd runs, with process id {}", pid.trim());
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+        loop {
+            let mut file =
+                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+                let pid = io::read_to_string(&file).unwrap_or_default();
+                let text = format!("another lockd runs, with process id {}", pid.trim());
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
+            }
+            // The one who held it may have removed it since it was opened here.
+            if !is_at(&file, path) {
+                continue;
+            }
+            // Only now is it ours to empty.
+            file.set_len(0)?;
+            writeln!(file, "{}", std::process::id())?;
+            return Ok(Self { file, path: path.to_owned() });
         }
-        // Only now is it ours to empty.
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
-        Ok(Self { file, path: path.to_owned() })
     }
+}
+
+/// Whether the file is still the one that stands at the path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let inode =
+        |metadata: io::Result<std::fs::Metadata>| metadata.map(|found| (found.dev(), found.ino())).ok();
+    inode(file.metadata()) == inode(std::fs::metadata(path))
 }
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
         // Emptied first, since after giving up privileges it may not be ours to remove.
         let _ = self.file.set_len(0);
-        let _ = std::fs::remove_file(&self.path);
+        if is_at(&self.file, &self.path) {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

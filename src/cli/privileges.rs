@@ -6,8 +6,8 @@ use lockd::server::{Listen, ListenAddress};
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not connections: listeners, logs, wakers of clients that wait.
-const OTHER_DESCRIPTORS: u64 = 1000;
+/// Descriptors that are not a connection's: listeners, logs, files.
+const OTHER_DESCRIPTORS: u64 = 100;
 
 /// Becomes `name` for good, and gives it the sockets' files.
 ///
@@ -31,7 +31,9 @@ pub(super) fn become_user(name: &str, addresses: &[Listen]) -> io::Result<()> {
 
 /// Raises the limit on open descriptors as far as `connections` need it and the system lets it.
 pub(super) fn raise_descriptor_limit(connections: usize) {
-    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(OTHER_DESCRIPTORS);
+    let connections = u64::try_from(connections).unwrap_or(u64::MAX);
+    // One for the connection, and one for the waker that some of them need.
+    let wanted = connections.saturating_mul(2).saturating_add(OTHER_DESCRIPTORS);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let may = maximum.unwrap_or(u64::MAX).min(wanted);
     if current.is_some_and(|current| current < may) {
@@ -40,7 +42,7 @@ pub(super) fn raise_descriptor_limit(connections: usize) {
             log::warn!("cannot raise the limit on open files to {may}: {error}");
         }
     }
-    if may < wanted {
+    if may < connections.saturating_add(OTHER_DESCRIPTORS) {
         log::warn!("the system allows {may} open files: too few for {connections} connections");
     }
 }

@@ -25,6 +25,9 @@ use crate::socket::{Stream, Waker, wait_for};
 /// it takes none.
 const WRITE_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long to rely on another thread to read while the server takes no bytes.
+const READER_MAY_LEAVE: Duration = Duration::from_millis(50);
+
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4096;
 
@@ -157,12 +160,44 @@ impl Connection {
             if bytes.is_empty() {
                 return;
             }
-            if let Err(error) = self.stream.send_all(&bytes, WRITE_LIMIT) {
+            if let Err(error) = self.write(&bytes) {
                 // What it said before it hung up is the better reason.
                 let _ = self.check();
                 return self.fail(format!("writing to the server failed: {error}"));
             }
         }
+    }
+
+    /// Writes all of the bytes. While the server takes none it may be because nobody here reads its replies,
+    /// so they are read meanwhile. An error leaves it open how much was written.
+    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        let mut deadline = Instant::now() + WRITE_LIMIT;
+        while !bytes.is_empty() {
+            if let Some(sent) = self.stream.send_now(bytes)? {
+                bytes = bytes.get(sent..).unwrap_or_default();
+                deadline = Instant::now() + WRITE_LIMIT;
+                continue;
+            }
+            let rest = deadline.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            // A reader may leave, and then it is this thread's turn: so look again soon.
+            let has_reader = self.state.lock().has_reader;
+            let (ready_for, rest) = match has_reader {
+                true => (PollFlags::OUT, rest.min(READER_MAY_LEAVE)),
+                false => (PollFlags::OUT | PollFlags::IN, rest),
+            };
+            let mut fds = [PollFd::new(&self.stream, ready_for)];
+            match wait_for(&mut fds, Some(rest)) {
+                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+                _ => {}
+            }
+            if fds[0].revents().contains(PollFlags::IN) {
+                self.check().map_err(|lost| io::Error::other(lost.0))?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the first of these requests is answered, or the deadline. Of several replies that are

@@ -26,6 +26,9 @@ const INPUT_BYTES_MUCH: usize = 64 << 10;
 /// of the connection would not be seen; so it must have a limit.
 const INPUT_BYTES_WAITING: usize = 256 << 10;
 
+/// How often to look whether a wait is over where nothing can tell.
+const WITHOUT_WAKER: Duration = Duration::from_millis(50);
+
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
@@ -95,6 +98,7 @@ impl Connection {
         loop {
             match self.outbox.send() {
                 Sent::All | Sent::Busy => return true,
+                Sent::More => {}
                 Sent::Gone => return false,
                 Sent::Full => {
                     let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::OUT)];
@@ -131,13 +135,23 @@ impl Connection {
             if next == Next::Wait && !input.bytes().is_empty() {
                 // There is input, but nothing may be done with it before the wait ends. The waker must be
                 // there before the wait is looked at.
-                let waker = self.outbox.waker()?;
+                let waker = self.outbox.waker();
                 if !speaker.is_waiting() {
                     return Ok(true);
                 }
-                let mut fds = [PollFd::new(stream, PollFlags::IN), waker.poll_fd()];
+                let mut fds = vec![PollFd::new(stream, PollFlags::IN)];
+                let limit = match waker {
+                    Ok(waker) => {
+                        fds.push(waker.poll_fd());
+                        limit
+                    }
+                    // No descriptors are left. That must not cost the client its locks: look now and then.
+                    Err(_) => Some(limit.map_or(WITHOUT_WAKER, |limit| limit.min(WITHOUT_WAKER))),
+                };
                 ignore_interruption(wait_for(&mut fds, limit))?;
-                waker.reset();
+                if let Ok(waker) = waker {
+                    waker.reset();
+                }
                 if !fds[0].revents().is_empty() {
                     if !input.fill(|into| stream.receive(into))? {
                         return Ok(false);
@@ -167,6 +181,14 @@ impl Connection {
             self.next_expiry.set(next.and_then(|rest| now().checked_add(rest)));
         }
         self.next_expiry.get().map(|at| at.saturating_duration_since(now()))
+    }
+}
+
+impl Drop for Connection {
+    /// Before the session ends, and its locks go to others: a client must not be taken for a holder, nor
+    /// take itself for one, on a connection that still looks alive.
+    fn drop(&mut self) {
+        self.outbox.close();
     }
 }
 

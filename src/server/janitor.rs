@@ -66,7 +66,7 @@ impl Janitor {
             if stop {
                 return;
             }
-            slow.retain(|outbox| outbox.send() == Sent::Full);
+            slow.retain(|outbox| matches!(outbox.send(), Sent::Full | Sent::More));
             let mut fds = vec![self.waker.poll_fd()];
             fds.extend(slow.iter().map(|outbox| PollFd::new(&outbox.stream, PollFlags::OUT)));
             // Interrupted or not, the next round looks at everything again.

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
@@ -218,7 +218,10 @@ fn bind_tcp(address: &str) -> io::Result<TcpListener> {
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        match UnixStream::connect(path) {
+        // Without waiting: a live server may be too busy to accept.
+        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        probe.set_nonblocking(true)?;
+        match probe.connect(&SockAddr::unix(path)?) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
             _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
         }

@@ -24,12 +24,15 @@ pub(super) struct Outbox {
 
 /// | `sending` | `bytes`   | who sees to `bytes`                                                |
 /// |-----------|-----------|--------------------------------------------------------------------|
-/// | yes       | any       | the thread that sends looks again when it is done                  |
+/// | yes       | any       | the thread that sends: it looks again when it is done, and sees to the rest or hands it to the janitor |
 /// | no        | empty     | nobody needs to                                                    |
 /// | no        | not empty | whoever appended and is about to send; or, if the socket is full, the janitor or the connection's own thread, waiting until it is not |
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
+    /// How many of these were noted by others than the connection's own thread, which waits when there is
+    /// too much of its own.
+    noted: usize,
     sending: bool,
     /// More was due to the peer than it may leave unread: it must be cut off.
     overflowed: bool,
@@ -54,6 +57,8 @@ pub(super) enum Sent {
     All,
     /// Another thread is at it and will see to everything.
     Busy,
+    /// More has been appended meanwhile.
+    More,
     /// The socket takes no more for now.
     Full,
     /// The connection is gone.
@@ -80,16 +85,18 @@ impl Outbox {
     /// Appends what another thread has to tell the peer. Sends nothing: may be called with any lock held.
     pub(super) fn note(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.lock();
-        if state.bytes.len() > self.bytes_max {
+        if state.noted > self.bytes_max {
             state.overflowed = true;
         } else if !state.closed {
+            let before = state.bytes.len();
             write(&mut state.bytes);
+            state.noted += state.bytes.len() - before;
         }
     }
 
     /// Sends what there is without waiting; what the socket does not take is left to the janitor.
     pub(super) fn deliver(self: &Arc<Self>) {
-        if self.send() == Sent::Full {
+        if matches!(self.send(), Sent::Full | Sent::More) {
             self.janitor.watch(self.clone());
         }
         if let Some(waker) = self.waker.get() {
@@ -97,45 +104,45 @@ impl Outbox {
         }
     }
 
-    /// Sends as much as the socket takes now.
+    /// Sends what there is now, as far as the socket takes it. Once: who sends for another must not be
+    /// kept at it by one that appends as fast.
     pub(super) fn send(&self) -> Sent {
         let mut state = self.state.lock();
-        loop {
-            if state.overflowed && !state.closed {
-                log::warn!("a client that does not read is cut off: too much is due to it");
-                state.closed = true;
-                self.stream.shutdown();
-            }
-            match (state.closed, state.sending, state.bytes.is_empty()) {
-                (true, ..) => return Sent::Gone,
-                (_, true, _) => return Sent::Busy,
-                (_, _, true) => return Sent::All,
-                _ => {}
-            }
-            state.sending = true;
-            let mut batch = std::mem::take(&mut state.bytes);
-            drop(state);
-            let sent = self.send_batch(&batch);
-            state = self.state.lock();
-            state.sending = false;
-            match sent {
-                None => {
-                    state.closed = true;
-                    return Sent::Gone;
-                }
-                Some(sent) if sent < batch.len() => {
-                    batch.drain(..sent);
-                    batch.append(&mut state.bytes);
-                    state.bytes = batch;
-                    return Sent::Full;
-                }
-                Some(_) if state.bytes.is_empty() && batch.capacity() <= KEEP_BYTES => {
-                    batch.clear();
-                    state.bytes = batch;
-                }
-                Some(_) => {}
-            }
+        if state.overflowed && !state.closed {
+            log::warn!("a client that does not read is cut off: too much is due to it");
+            state.closed = true;
+            self.stream.shutdown();
         }
+        match (state.closed, state.sending, state.bytes.is_empty()) {
+            (true, ..) => return Sent::Gone,
+            (_, true, _) => return Sent::Busy,
+            (_, _, true) => return Sent::All,
+            _ => state.sending = true,
+        }
+        let mut batch = std::mem::take(&mut state.bytes);
+        drop(state);
+        let sent = self.send_batch(&batch);
+        let mut state = self.state.lock();
+        state.sending = false;
+        let Some(sent) = sent else {
+            state.closed = true;
+            return Sent::Gone;
+        };
+        if sent < batch.len() {
+            batch.drain(..sent);
+            batch.append(&mut state.bytes);
+            state.bytes = batch;
+            return Sent::Full;
+        }
+        if !state.bytes.is_empty() {
+            return Sent::More;
+        }
+        state.noted = 0;
+        if batch.capacity() <= KEEP_BYTES {
+            batch.clear();
+            state.bytes = batch;
+        }
+        Sent::All
     }
 
     /// How many bytes the socket took; `None` if it is gone.

@@ -29,6 +29,8 @@ impl Drop for Leave<'_> {
     fn drop(&mut self) {
         log::debug!("{} has gone", self.0.address);
         self.0.outbox.close();
+        // Should the broker have failed in this thread, nobody else may be there to find out.
+        self.0.hub.has_failed();
         self.0.hub.leave(self.0.id);
     }
 }

@@ -120,8 +120,12 @@ fn a_dump_of_many_locks_holds_nobody_up() {
         assert_eq!(other.ask("g another"), "1 Got Lock\r\n");
         assert_eq!(other.ask("r another"), "1 Released Lock\r\n");
     }
-    for _ in 0..20_000 {
-        assert!(reader.line().starts_with("a name of some length "));
+    let mut listed = 0;
+    while listed < 20_000 {
+        let line = reader.line();
+        // What comes and goes meanwhile may be seen or not.
+        assert!(line.starts_with("a name of some length ") || line.starts_with("another: "), "{line}");
+        listed += usize::from(line.starts_with("a name"));
     }
     drop(holder);
     eventually("all are freed", || other.ask("i a name of some length 19 999") == "0 Not Locked\r\n");

@@ -25,11 +25,7 @@ impl Table {
 
     fn is_waited_for(&self, slot: Slot) -> bool {
         let Some(member) = self.members.get(slot as usize) else { return false };
-        let waited_for_as_holder = |id: &EntryId| {
-            let own = usize::from(member.waits.contains_key(id));
-            self.entries[*id].queue.len() > own
-        };
-        member.holds.iter().any(waited_for_as_holder)
+        member.contended > 0
             || member.requests.values().any(|&request| {
                 let request = &self.requests[request];
                 let is_last =

@@ -45,6 +45,8 @@ pub(super) struct Step<'a> {
     pub(super) now: Stamp,
     pub(super) tokens: &'a Tokens,
     pub(super) limits: &'a Limits,
+    /// Whether those who wait may be granted anything; false once the broker has been shut.
+    pub(super) granting: bool,
     /// Waits that ended through this event, in the order in which they did.
     pub(super) decided: &'a mut Vec<Decision>,
     /// Names that left the table through this event.
@@ -121,12 +123,17 @@ struct Request {
     wants: Vec<(EntryId, Mode)>,
     since: Stamp,
     deadline: Option<Stamp>,
+    /// Which of `wants` could not be had when last looked at. Looked at first the next time, so that a
+    /// request for a thousand names is not gone through again and again while one of them is held.
+    obstacle: usize,
 }
 
 /// What one session has in the table.
 #[derive(Clone, Default)]
 struct Member {
     holds: HashSet<EntryId>,
+    /// How many of these have a queue.
+    contended: usize,
     /// Its waiting requests by what it calls them, and by each name they wait for.
     requests: BTreeMap<Ticket, RequestId>,
     waits: HashMap<EntryId, RequestId>,
@@ -191,7 +198,8 @@ impl Table {
         let wants: Vec<(EntryId, Mode)> =
             wants.iter().filter_map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
         let answer = self.decide(step, slot, &wants, patience);
-        self.settle(step, wants.iter().map(|&(id, _)| id).collect());
+        // Nothing that others wait for has changed: only names that were adopted for nothing must go.
+        wants.iter().for_each(|&(id, _)| self.retire(step, id));
         answer
     }
 
@@ -316,7 +324,7 @@ impl Table {
         next
     }
 
-    /// Ends up to `at_most` of the session's waits, because the session is ending (`Lost`) or the
+    /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`) or the
     /// broker is (`Stopping`). Returns whether that was all of them.
     pub(super) fn end_waits(
         &mut self,
@@ -325,9 +333,11 @@ impl Table {
         why: Outcome,
         at_most: usize,
     ) -> bool {
-        for _ in 0..at_most {
+        let mut names = 0;
+        while names < at_most {
             let Some((_, &request)) = self.member(slot).requests.first_key_value() else { return true };
             let touched = self.withdraw(step, request, why);
+            names += touched.len();
             self.settle(step, touched);
         }
         self.member(slot).requests.is_empty()
@@ -403,19 +413,26 @@ impl Table {
     }
 
     fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
-        let before = self.change(id, |entry| {
+        let (before, contended) = self.change(id, |entry| {
             entry.mode = mode;
-            entry.holders.insert(slot, hold)
+            (entry.holders.insert(slot, hold), !entry.queue.is_empty())
         });
-        self.holds += usize::from(before.is_none());
-        self.member(slot).holds.insert(id);
+        if before.is_none() {
+            self.holds += 1;
+            let member = self.member(slot);
+            member.holds.insert(id);
+            member.contended += usize::from(contended);
+        }
     }
 
     fn unhold(&mut self, id: EntryId, slot: Slot) -> bool {
-        let held = self.change(id, |entry| entry.holders.remove(&slot).is_some());
+        let (held, contended) =
+            self.change(id, |entry| (entry.holders.remove(&slot).is_some(), !entry.queue.is_empty()));
         if held {
             self.holds -= 1;
-            self.member(slot).holds.remove(&id);
+            let member = self.member(slot);
+            member.holds.remove(&id);
+            member.contended -= usize::from(contended);
         }
         held
     }

@@ -1,6 +1,8 @@
 //! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part of
 //! the table; knows nothing of who is told.
 
+use std::collections::BTreeMap;
+
 use super::super::outcome::{Mode, Outcome};
 use super::{Answer, Decision, EntryId, Idle, Patience, Request, RequestId, Slot, Step, Table};
 
@@ -39,14 +41,19 @@ impl Table {
         wants: Vec<(EntryId, Mode)>,
         patience: Patience,
     ) -> Answer {
-        if self.member(slot).requests.len() >= step.limits.waits_per_session_max {
+        // A request for several names stands in as many queues.
+        if self.member(slot).waits.len() + wants.len() > step.limits.waits_per_session_max {
             return Answer::TooManyWaits;
         }
         let Patience { ticket, deadline } = patience;
         let entries: Vec<EntryId> = wants.iter().map(|&(id, _)| id).collect();
-        let request = self.requests.insert(Request { slot, ticket, place, wants, since: step.now, deadline });
+        let since = step.now;
+        let request = Request { slot, ticket, place, wants, since, deadline, obstacle: 0 };
+        let request = self.requests.insert(request);
         for &id in &entries {
-            self.entries[id].queue.insert(place, request);
+            self.change_queue(id, |queue| {
+                queue.insert(place, request);
+            });
             self.member(slot).waits.insert(id, request);
         }
         self.member(slot).requests.insert(ticket, request);
@@ -76,9 +83,26 @@ impl Table {
             member.waits.remove(id);
         }
         for &(id, _) in &gone.wants {
-            self.entries[id].queue.remove(&gone.place);
+            self.change_queue(id, |queue| {
+                queue.remove(&gone.place);
+            });
         }
         gone
+    }
+
+    /// Changes a queue; when it comes into being or vanishes, the holders have a contended lock more or
+    /// less.
+    fn change_queue(&mut self, id: EntryId, change: impl FnOnce(&mut BTreeMap<Place, RequestId>)) {
+        let entry = &mut self.entries[id];
+        let before = entry.queue.is_empty();
+        change(&mut entry.queue);
+        let after = entry.queue.is_empty();
+        if before != after {
+            for &slot in entry.holders.keys() {
+                let contended = &mut self.members[slot as usize].contended;
+                *contended = if after { *contended - 1 } else { *contended + 1 };
+            }
+        }
     }
 
     /// Grants, at each of these names, the head of the queue for as long as it can be granted; a grant
@@ -89,7 +113,7 @@ impl Table {
             // A name may stand in the list twice and have left the table the first time.
             while let Some(head) = self.entries.get(id).and_then(|e| e.queue.first_key_value()).map(|h| *h.1)
             {
-                if !self.is_due(head) {
+                if !step.granting || !self.is_due(head) {
                     break;
                 }
                 let due = self.unqueue(head);
@@ -105,16 +129,22 @@ impl Table {
     }
 
     /// Whether the request is the head of all its queues and every name admits it.
-    fn is_due(&self, request: RequestId) -> bool {
-        let request = &self.requests[request];
-        request.wants.iter().all(|&(id, mode)| {
+    fn is_due(&mut self, request: RequestId) -> bool {
+        let request = &mut self.requests[request];
+        let count = request.wants.len();
+        let can_be_had = |at: &usize| {
+            let (id, mode) = request.wants[at % count];
             let entry = &self.entries[id];
             entry.queue.first_key_value().is_some_and(|(&place, _)| place == request.place)
                 && entry.admits(request.slot, mode)
-        })
+        };
+        let obstacle = (request.obstacle..request.obstacle + count).find(|at| !can_be_had(at));
+        request.obstacle = obstacle.unwrap_or(0) % count;
+        obstacle.is_none()
     }
 
-    fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
+    /// Lets go of a name that nobody is concerned with.
+    pub(super) fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
         if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
             let entry = self.entries.remove(id);
             if let Ok(found) = self.index.find_entry(entry.key.hash, |&other| other == id) {

@@ -26,7 +26,8 @@ impl Driver {
         let limits = Limits::default();
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
-        let mut step = Step { now, tokens, limits: &limits, decided: &mut decided, idle: &mut idle };
+        let mut step =
+            Step { now, tokens, limits: &limits, granting: true, decided: &mut decided, idle: &mut idle };
         let before = self.model.clone();
         let (said, circle) = run(&mut self.table, &mut step, event, &self.model);
         let (expected, ends) = self.model.apply(event);
@@ -49,6 +50,10 @@ impl Driver {
     }
 
     fn compare(&self, context: &dyn Fn() -> String) {
+        for member in &self.table.members {
+            let queued = member.holds.iter().filter(|&&id| !self.table.entries[id].queue.is_empty());
+            assert_eq!(member.contended, queued.count(), "{}", context());
+        }
         for name in 0..3 {
             let Some(seen) = self.table.inspect(0, &key(name)) else {
                 assert_eq!(self.model.holders(name) + self.model.queue(name).len(), 0, "{}", context());

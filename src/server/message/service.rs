@@ -128,7 +128,10 @@ impl<'a> Call<'a, '_> {
     /// Replies `{"id":…,"result":result}`; does nothing if the message has no id.
     pub fn reply(&mut self, result: &impl Serialize) {
         if let Some(id) = self.envelope.id {
-            self.connection.reply(|out| encode_result(out, id, result));
+            // Written apart: should `result` panic, no half of it must stand before other replies.
+            let mut body = Vec::new();
+            encode_result(&mut body, id, result);
+            self.connection.reply(|out| out.extend_from_slice(&body));
         }
     }
 
@@ -149,7 +152,9 @@ pub struct Responder {
 impl Responder {
     /// Replies. Never waits for the client; one that does not read is cut off when too much is due to it.
     pub fn reply(self, result: &impl Serialize) {
-        self.outbox.note(|out| frame::encode(out, |body| encode_result(body, &self.id, result)));
+        let mut framed = Vec::new();
+        frame::encode(&mut framed, |body| encode_result(body, &self.id, result));
+        self.outbox.note(|out| out.extend_from_slice(&framed));
         self.outbox.deliver();
     }
 }

@@ -105,7 +105,9 @@ impl Lockd {
         };
         let said = connection.say(|out| statistics.encode(out));
         if full && connection.config.dump && said == Next::Read {
-            return connection.say(|out| details(hub, connection.shared_space()).encode(out));
+            // Looked up before there is a reply to write it to: nothing is locked meanwhile.
+            let details = details(hub, connection.shared_space());
+            return connection.say(|out| details.encode(out));
         }
         said
     }
