@@ -435,6 +435,8 @@ fn pages_follow_each_other_without_gap() {
     }
     let expected: Vec<LockName> = (0..250).map(|n| LockName::from(format!("job/{n:03}").as_str())).collect();
     assert_eq!(names, expected);
+    let first = broker.page(&PageQuery { after: None, limit: 0, ..query });
+    assert_eq!((first.locks.len(), first.more), (1, true));
     let lock = broker.look_at(Space::Main, b"job/007").unwrap();
     assert_eq!((lock.mode, lock.holders[0].session.label().as_str()), (Some(Mode::Exclusive), "keeper"));
     let mut count = 0;
@@ -458,6 +460,33 @@ fn a_broker_that_is_shut_grants_nothing_and_ends_every_wait() {
     });
     holder.release(b"x").unwrap();
     assert!(matches!(waiter.acquire(b"x", Mode::Exclusive, None), Err(AcquireError::Refused(_))));
+}
+
+#[test]
+fn a_broker_that_is_shut_lets_nobody_in_behind_one_who_leaves() {
+    let broker = Broker::default();
+    let (reader, writer, late) = (broker.open(None), broker.open(None), broker.open(None));
+    reader.acquire(b"x", Mode::Shared, None).unwrap();
+    assert_eq!(writer.enqueue(b"x", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(late.enqueue(b"x", Mode::Shared), Ok(Attempt::Queued));
+    broker.shut();
+    assert!(matches!(writer.wait(b"x", None), Err(AcquireError::Refused(_))));
+    assert!(matches!(late.wait(b"x", None), Err(AcquireError::Refused(_))));
+}
+
+#[test]
+fn waits_are_limited_by_the_names_waited_for() {
+    let broker = Broker::new(Limits { waits_per_session_max: 3, ..Limits::default() });
+    let (holder, waiter) = (broker.open(None), broker.open(None));
+    holder.acquire(b"x", Mode::Exclusive, None).unwrap();
+    let names = |names: &[&str]| -> Vec<(LockName, Mode)> {
+        names.iter().map(|&name| (name.into(), Mode::Exclusive)).collect()
+    };
+    let limit = Some(Duration::from_millis(1));
+    assert_eq!(waiter.acquire_all(&names(&["x", "y", "z"]), limit), Err(AcquireError::TimedOut));
+    let refused = waiter.acquire_all(&names(&["w", "x", "y", "z"]), limit);
+    assert!(matches!(refused, Err(AcquireError::Refused(_))));
+    waiter.acquire_all(&names(&["v", "w", "y", "z"]), limit).unwrap();
 }
 
 #[test]

@@ -467,3 +467,25 @@ fn rpc_carries_any_command() {
     let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);
     assert!(matches!(client.rpc("x", &no_json, None), Err(RpcError::Invalid(_))));
 }
+
+/// Requests and replies that fill the buffers in both directions at once: whoever writes must read, too.
+#[test]
+fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
+    const CALLS: usize = 24;
+    let (url, server) = serve(|mut peer| {
+        let unasked = format!(r#"{{"id":99999999,"result":"{}"}}"#, "x".repeat(900_000));
+        (0..40).for_each(|_| peer.say(&unasked));
+        for _ in 0..CALLS {
+            let asked = peer.expect("store");
+            peer.reply(asked.id, "{}");
+        }
+    });
+    let client = MessageClient::connect(&url, SOON).unwrap();
+    let much = "y".repeat(900_000);
+    thread::scope(|scope| {
+        for _ in 0..CALLS {
+            scope.spawn(|| client.rpc("store", &serde_json::json!({"much": much}), None).unwrap());
+        }
+    });
+    server.join().unwrap();
+}

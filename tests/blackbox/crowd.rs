@@ -157,3 +157,27 @@ fn a_lack_of_descriptors_is_survived_without_spinning() {
         client.read_line_or_end() == Some("1 Lock Is Locked: foo\r\n".to_owned())
     });
 }
+
+#[test]
+fn a_lack_of_descriptors_costs_nobody_a_lock() {
+    let server = Server::start();
+    let mut clients: Vec<LineClient> = (0..10).map(|_| server.glockd()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert!(client.ask(&format!("g own {n}")).starts_with('1'));
+    }
+    let mut observer = server.glockd();
+    assert!(observer.ask("g busy").starts_with('1'));
+    server.limit_descriptors(u64::try_from(server.descriptors()).unwrap());
+    for client in &mut clients {
+        // The line behind the one that waits needs to be thought of when the wait is over.
+        client.send("gw - busy\nr busy\n");
+    }
+    crate::support::eventually("all wait", || {
+        (0..10).all(|n| observer.ask(&format!("i own {n}")).starts_with('1'))
+    });
+    assert!(observer.ask("r busy").starts_with('1'));
+    for (n, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.line(), "1 Lock Get Success: busy\r\n", "{n}");
+        assert_eq!(client.line(), "1 Lock Release Success: busy\r\n", "{n}");
+    }
+}

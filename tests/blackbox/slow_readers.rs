@@ -215,3 +215,27 @@ fn a_stop_does_not_wait_for_one_that_never_reads() {
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(0));
 }
+
+#[test]
+fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
+    let server = Server::start();
+    let (mut holder, mut many) = (server.message(), server.lockd());
+    assert_eq!(holder.lock("foo")["status"], "ok");
+    for n in 0..1000 {
+        // Not UTF-8, so that each takes several times its length in the listing.
+        many.send([format!("g {n:04}").into_bytes(), vec![0xff; 900], b"\n".to_vec()].concat());
+        assert_eq!(many.line(), "1 Got Lock\r\n");
+    }
+    let mut client = server.message();
+    assert_eq!(client.lock("mine")["status"], "ok");
+    let waiting = client.request_lock("foo");
+    server.await_waiters("foo", 1);
+    let listing = client.request("list", json!({"limit": 1000, "prefixHex": "30"}));
+    // A part of the reply is on its way, and much more of it is due than a client may leave unread of
+    // what others have for it.
+    assert!(client.socket().peek(&mut [std::mem::MaybeUninit::uninit()]).is_ok_and(|peeked| peeked > 0));
+    assert_eq!(holder.unlock("foo")["result"], "ok");
+    assert!(client.result(listing)["locks"].as_array().is_some_and(|locks| locks.len() == 1000));
+    assert_eq!(client.result(waiting)["status"], "ok");
+    assert_eq!(server.message().try_lock("mine")["status"], "timeout");
+}
