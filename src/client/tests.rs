@@ -471,21 +471,25 @@ fn rpc_carries_any_command() {
 /// Requests and replies that fill the buffers in both directions at once: whoever writes must read, too.
 #[test]
 fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
-    const CALLS: usize = 24;
-    let (url, server) = serve(|mut peer| {
+    const SETS: usize = 14;
+    let (session, server) = session(|mut peer| {
+        for token in 0..SETS {
+            let lock = peer.expect("lock");
+            peer.reply(lock.id, &granted(token as u64));
+        }
         let unasked = format!(r#"{{"id":99999999,"result":"{}"}}"#, "x".repeat(900_000));
         (0..40).for_each(|_| peer.say(&unasked));
-        for _ in 0..CALLS {
-            let asked = peer.expect("store");
-            peer.reply(asked.id, "{}");
+        while let Some(unlock) = peer.next() {
+            peer.reply(unlock.id, OK);
         }
     });
-    let client = MessageClient::connect(&url, SOON).unwrap();
-    let much = "y".repeat(900_000);
-    thread::scope(|scope| {
-        for _ in 0..CALLS {
-            scope.spawn(|| client.rpc("store", &serde_json::json!({"much": much}), None).unwrap());
-        }
-    });
+    let name = |set: usize, n: usize| LockName::new(format!("{set:400}{n:400}").as_bytes());
+    for set in 0..SETS {
+        let wants: Vec<_> = (0..1000).map(|n| (name(set, n), Mode::Exclusive)).collect();
+        session.acquire_all(&wants, None).unwrap();
+    }
+    let names: Vec<_> = (0..SETS).flat_map(|set| (0..1000).map(move |n| name(set, n))).collect();
+    assert_eq!(session.release_all(&names), Ok(()));
+    drop(session);
     server.join().unwrap();
 }

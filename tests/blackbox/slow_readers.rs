@@ -226,7 +226,8 @@ fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
         many.send([format!("g {n:04}").into_bytes(), vec![0xff; 900], b"\n".to_vec()].concat());
         assert_eq!(many.line(), "1 Got Lock\r\n");
     }
-    let mut client = server.message();
+    // A Unix socket, since it keeps less in its buffers.
+    let mut client = FrameClient::new(server.unix("message"));
     assert_eq!(client.lock("mine")["status"], "ok");
     let waiting = client.request_lock("foo");
     server.await_waiters("foo", 1);
