@@ -1,0 +1,4 @@
+//! The whole broker, lanes and table and shell.
+
+mod sequences;
+mod threads;

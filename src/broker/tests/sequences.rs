@@ -1,0 +1,194 @@
+//! Long random sequences against the naive model.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::model::{End, Event, Model, Said};
+use super::super::sync::{Mutex, Ordering};
+use super::super::*;
+
+const SESSIONS: u32 = 4;
+const NAMES: u8 = 4;
+
+/// Notes what it is told.
+#[derive(Default)]
+struct Notes(Mutex<Vec<(Ticket, Outcome)>>);
+
+impl Observer for Notes {
+    fn decided(&self, ticket: Ticket, outcome: Outcome) {
+        self.0.lock().push((ticket, outcome));
+    }
+
+    fn deliver(&self) {}
+}
+
+struct Driver {
+    broker: Broker,
+    model: Model,
+    sessions: Vec<(Session, Arc<Notes>)>,
+    last_token: u64,
+}
+
+impl Driver {
+    fn new() -> Self {
+        let broker = Broker::default();
+        let sessions = (0..SESSIONS).map(|_| attach(&broker)).collect();
+        Self { broker, model: Model::default(), sessions, last_token: 0 }
+    }
+
+    fn apply(&mut self, event: &Event) {
+        let ticket = self.model.tickets + 1;
+        let oldest = |model: &Model, s| model.waiting.iter().find(|w| w.session == s).map(|w| w.ticket);
+        let said = match event {
+            Event::Acquire { session, wants, wait } => {
+                let wants: Vec<_> =
+                    wants.iter().map(|&(name, mode)| (Key::main(&[name][..]), mode)).collect();
+                let wait = wait.map(|_| Wait { ticket, limit: None });
+                self.said(self.session(*session).acquire(&wants, wait))
+            }
+            Event::Convert { session, name, mode, wait } => {
+                let wait = wait.map(|_| Wait { ticket, limit: None });
+                self.said(self.session(*session).convert(Space::Main, &[*name], *mode, wait))
+            }
+            Event::Release { session, name } => match self.session(*session).release(Space::Main, &[*name]) {
+                Ok(Released::Hold) => Said::ReleasedHold,
+                Ok(Released::Place) => Said::ReleasedPlace,
+                Err(_) => Said::NotHeld,
+            },
+            Event::Cancel { session } => {
+                let oldest = oldest(&self.model, *session);
+                assert_eq!(self.session(*session).cancel(oldest.unwrap_or(u64::MAX)), oldest.is_some());
+                Said::Nothing
+            }
+            Event::Expire { session, .. } => {
+                assert_eq!(self.session(*session).expire(), None);
+                Said::Nothing
+            }
+            Event::End { session } => {
+                self.session(*session).end();
+                Said::Nothing
+            }
+        };
+        let (expected, ends) = self.model.apply(event);
+        assert_eq!(said, expected, "{event:?}");
+        assert_eq!(self.ends(), ends, "{event:?}");
+        if let Event::End { session } = event {
+            self.sessions[*session as usize] = attach(&self.broker);
+        }
+        self.compare();
+    }
+
+    fn session(&self, at: u32) -> &Session {
+        &self.sessions[at as usize].0
+    }
+
+    fn said(&self, attempt: Result<Attempt, AcquireError>) -> Said {
+        match attempt {
+            Ok(Attempt::Granted(grant)) => Said::Granted { orphaned: grant.orphaned, holders: grant.holders },
+            Ok(Attempt::Busy) => Said::Busy,
+            Ok(Attempt::Queued) => Said::Queued,
+            Err(AcquireError::AlreadyHeld(held)) => Said::AlreadyHeld(held.mode),
+            Err(AcquireError::AlreadyWaiting) => Said::AlreadyWaiting,
+            Err(AcquireError::NotHeld) => Said::NotHeld,
+            Err(AcquireError::Deadlock(circle)) => {
+                assert!(circle.len() > 1 && circle.len() <= SESSIONS as usize, "{circle:?}");
+                Said::Deadlock
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn ends(&mut self) -> Vec<(u32, u64, End)> {
+        let mut ends = Vec::new();
+        for (session, (_, notes)) in (0..).zip(&self.sessions) {
+            for (ticket, outcome) in notes.0.lock().drain(..) {
+                let end = match outcome {
+                    Outcome::Granted(grant) => {
+                        self.last_token = self.last_token.max(grant.token);
+                        End::Granted { orphaned: grant.orphaned }
+                    }
+                    Outcome::TimedOut => End::TimedOut,
+                    Outcome::Cancelled => End::Cancelled,
+                    Outcome::Lost | Outcome::Stopping => End::Lost,
+                };
+                ends.push((session, ticket, end));
+            }
+        }
+        ends.sort_unstable();
+        ends
+    }
+
+    fn compare(&self) {
+        for name in 0..NAMES {
+            for session in 0..SESSIONS {
+                let seen = self.session(session).inspect(Space::Main, &[name]);
+                let held = seen.held.map(|held| held.mode);
+                assert_eq!(held, self.model.held.get(&(name, session)).copied());
+                assert_eq!(seen.holders, self.model.holders(name));
+                assert_eq!(seen.waiters, self.model.queue(name).len());
+                assert_eq!(seen.orphaned, self.model.orphaned.contains(&name));
+            }
+        }
+        let all = PageQuery { space: Space::Main, prefix: LockName::new(b""), after: None, limit: 100 };
+        let listed: BTreeMap<LockName, (usize, usize)> = self
+            .broker
+            .page(&all)
+            .locks
+            .into_iter()
+            .map(|lock| (lock.key.name, (lock.holders.len(), lock.waiters.len())))
+            .collect();
+        let count = |name: u8| (self.model.holders(name), self.model.queue(name).len());
+        let expected: BTreeMap<LockName, (usize, usize)> = (0..NAMES)
+            .filter(|&name| count(name) != (0, 0))
+            .map(|name| (LockName::new(&[name]), count(name)))
+            .collect();
+        assert_eq!(listed, expected);
+        let stats = self.broker.stats();
+        assert_eq!(stats.waiting, self.model.waiting.len());
+        assert_eq!(stats.locks + stats.shared_locks, expected.values().filter(|count| count.0 > 0).count());
+        for (session, (attached, _)) in (0..).zip(&self.sessions) {
+            let held = self.model.held.keys().filter(|at| at.1 == session).count();
+            assert_eq!(attached.info().held.load(Ordering::Relaxed), held);
+        }
+    }
+}
+
+fn attach(broker: &Broker) -> (Session, Arc<Notes>) {
+    let notes = Arc::new(Notes::default());
+    (broker.attach("test", notes.clone()), notes)
+}
+
+fn mode() -> impl Strategy<Value = Mode> {
+    prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let session = 0..SESSIONS;
+    let wait = prop_oneof![1 => Just(None), 3 => Just(Some(None))];
+    let set = prop::collection::btree_map(0..NAMES, mode(), 1..=3);
+    let set = set.prop_map(|wants| wants.into_iter().collect::<Vec<_>>());
+    prop_oneof![
+        8 => (session.clone(), 0..NAMES, mode(), wait.clone())
+            .prop_map(|(session, name, mode, wait)| Event::Acquire { session, wants: vec![(name, mode)], wait }),
+        3 => (session.clone(), set, wait.clone())
+            .prop_map(|(session, wants, wait)| Event::Acquire { session, wants, wait }),
+        3 => (session.clone(), 0..NAMES, mode(), wait)
+            .prop_map(|(session, name, mode, wait)| Event::Convert { session, name, mode, wait }),
+        9 => (session.clone(), 0..NAMES).prop_map(|(session, name)| Event::Release { session, name }),
+        1 => session.clone().prop_map(|session| Event::Cancel { session }),
+        1 => session.prop_map(|session| Event::End { session }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn long_random_sequences_agree_with_the_model(events in prop::collection::vec(event(), 1..250)) {
+        let mut driver = Driver::new();
+        for event in &events {
+            driver.apply(event);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What each call does, alone and beside other calls of the same session.
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use lockd::broker::{AcquireError, Attempt, Inspection, LockName, Mode, ReleaseError, Released};
+use lockd::client;
+
+use crate::support::*;
+
+#[test]
+fn no_increment_is_lost() {
+    let (_server, url) = serve();
+    let (count, last_token) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let session = connect(&url);
+                for _ in 0..250 {
+                    let grant = session.acquire(b"counter", Mode::Exclusive, Some(SOON)).unwrap();
+                    let token = usize::try_from(grant.token).unwrap();
+                    assert!(last_token.swap(token, SeqCst) < token, "tokens rise");
+                    let seen = count.load(SeqCst);
+                    thread::yield_now();
+                    count.store(seen + 1, SeqCst);
+                    assert_eq!(session.release(b"counter"), Ok(Released::Hold));
+                }
+            });
+        }
+    });
+    assert_eq!(count.load(SeqCst), 2000);
+}
+
+#[test]
+fn a_blocked_acquire_holds_up_no_other_call() {
+    let (_server, url) = serve();
+    let (holder, session) = (connect(&url), connect(&url));
+    holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+    thread::scope(|scope| {
+        let blocked = scope.spawn(|| session.acquire(b"a", Mode::Exclusive, None));
+        until(&session, b"a", |a| a.waiters == 1);
+        assert_eq!(session.acquire(b"a", Mode::Exclusive, None), Err(AcquireError::AlreadyWaiting));
+        for _ in 0..100 {
+            session.acquire(b"b", Mode::Exclusive, NOW).unwrap();
+            session.release(b"b").unwrap();
+        }
+        assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Err(AcquireError::AlreadyWaiting));
+        assert!(!blocked.is_finished());
+        holder.release(b"a").unwrap();
+        blocked.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn two_threads_of_one_session_never_both_win() {
+    let (_server, url) = serve();
+    let session = connect(&url);
+    for _ in 0..200 {
+        let results = thread::scope(|scope| {
+            let ask = || session.acquire(b"one", Mode::Exclusive, Some(SOON));
+            [scope.spawn(ask), scope.spawn(ask)].map(|thread| thread.join().unwrap())
+        });
+        let refused = |result: &Result<_, AcquireError>| {
+            matches!(result, Err(AcquireError::AlreadyHeld(_) | AcquireError::AlreadyWaiting))
+        };
+        assert!(results.iter().any(Result::is_ok) && results.iter().any(refused), "{results:?}");
+        session.release(b"one").unwrap();
+    }
+}
+
+#[test]
+fn modes_conversions_and_inspection() {
+    let (_server, url) = serve();
+    let (one, two) = (connect(&url), connect(&url));
+    assert_eq!(one.inspect(b"a"), Ok(Inspection::default()));
+    let first = one.acquire(b"a", Mode::Shared, NOW).unwrap();
+    let second = two.acquire(b"a", Mode::Shared, NOW).unwrap();
+    assert_eq!((first.holders, second.holders), (1, 2));
+    assert_eq!(one.convert(b"a", Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
+    let short = Some(Duration::from_millis(20));
+    assert_eq!(one.convert(b"a", Mode::Exclusive, short), Err(AcquireError::TimedOut));
+    thread::scope(|scope| {
+        let upgrade = scope.spawn(|| one.convert(b"a", Mode::Exclusive, None));
+        until(&two, b"a", |a| a.waiters == 1);
+        let circle = two.convert(b"a", Mode::Exclusive, None);
+        assert!(matches!(circle, Err(AcquireError::Deadlock(_))), "{circle:?}");
+        two.release(b"a").unwrap();
+        assert!(upgrade.join().unwrap().unwrap().token > second.token);
+    });
+    let seen = one.inspect(b"a").unwrap();
+    assert_eq!((seen.mode, seen.holders, seen.waiters), (Some(Mode::Exclusive), 1, 0));
+    assert_eq!(seen.held.map(|held| held.mode), Some(Mode::Exclusive));
+    assert_eq!(two.inspect(b"a").unwrap().held, None);
+    assert_eq!(one.convert(b"a", Mode::Exclusive, NOW).map(|grant| grant.holders), Ok(1));
+    one.convert(b"a", Mode::Shared, NOW).unwrap();
+    two.acquire(b"a", Mode::Shared, NOW).unwrap();
+    assert_eq!(one.convert(b"b", Mode::Shared, NOW), Err(AcquireError::NotHeld));
+    assert_eq!(one.release(b"b"), Err(ReleaseError::NotHeld));
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let (_server, url) = serve();
+    let session = connect(&url);
+    let long = [b'x'; 2000];
+    assert!(matches!(session.acquire(&long, Mode::Shared, NOW), Err(AcquireError::Invalid(_))));
+    assert_eq!(session.inspect(&long).unwrap(), Inspection::default());
+    let twice = session.acquire_all(&exclusive(&["a", "a"]), NOW);
+    assert!(matches!(twice, Err(AcquireError::Invalid(_))));
+    assert!(matches!(session.acquire_all(&[], NOW), Err(AcquireError::Invalid(_))));
+    // More than a server takes in one message: said before it would cost the connection.
+    let megabyte: Vec<_> = (0..200).map(|n| (LockName::new(&[n; 6000]), Mode::Shared)).collect();
+    assert!(matches!(session.acquire_all(&megabyte, NOW), Err(AcquireError::Invalid(_))));
+    for name in [b"".as_slice(), b"\xff\0\n", "ä\u{1F512}".as_bytes(), &[0; 1024]] {
+        session.acquire(name, Mode::Exclusive, NOW).unwrap();
+        assert_eq!(session.inspect(name).unwrap().holders, 1);
+        session.release(name).unwrap();
+    }
+    assert!(session.stands());
+}
+
+#[test]
+fn a_deadlock_names_the_owners() {
+    let (_server, url) = serve();
+    let open = |owner| client::Session::connect(&url, Some(owner), SOON).unwrap();
+    let (ann, bob) = (open("ann"), open("bob"));
+    ann.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+    bob.acquire(b"b", Mode::Exclusive, NOW).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| ann.acquire(b"b", Mode::Exclusive, None));
+        until(&bob, b"b", |b| b.waiters == 1);
+        let circle = vec!["bob".to_owned(), "ann".to_owned()];
+        assert_eq!(bob.acquire(b"a", Mode::Exclusive, None), Err(AcquireError::Deadlock(circle)));
+        bob.close();
+        waiting.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn several_at_once_or_none() {
+    let (_server, url) = serve();
+    let (one, two) = (connect(&url), connect(&url));
+    let all = one.acquire_all(&exclusive(&["a", "b", "c"]), NOW).unwrap();
+    assert_eq!(one.inspect(b"c").unwrap().held.unwrap().token, all.token);
+    assert_eq!(two.acquire_all(&exclusive(&["x", "c"]), NOW), Err(AcquireError::TimedOut));
+    assert_eq!(two.inspect(b"x").unwrap().mode, None);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| two.acquire_all(&exclusive(&["x", "a", "b"]), None));
+        until(&one, b"x", |x| x.waiters == 1);
+        one.release_all(&names(&["a", "b"])).unwrap();
+        waiting.join().unwrap().unwrap();
+    });
+    assert_eq!(one.release_all(&names(&["c", "nothing"])), Err(ReleaseError::NotHeld));
+    assert_eq!(two.inspect(b"c").unwrap().mode, None, "what there was to release is released");
+    let many: Vec<_> = (0..1000).map(|n| (LockName::from(format!("n{n}").as_str()), Mode::Shared)).collect();
+    two.acquire_all(&many, NOW).unwrap();
+    two.release_all(&many.into_iter().map(|(name, _)| name).collect::<Vec<_>>()).unwrap();
+    assert_eq!(two.inspect(b"n999").unwrap().mode, None);
+}
+
+#[test]
+fn a_place_in_the_queue_is_kept_collected_or_given_up() {
+    let (_server, url) = serve();
+    let (holder, first, second) = (connect(&url), connect(&url), connect(&url));
+    assert!(matches!(holder.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Granted(_))));
+    assert_eq!(first.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(second.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    for limit in [0, 10] {
+        let waited = first.wait(b"a", Some(Duration::from_millis(limit)));
+        assert_eq!(waited, Err(AcquireError::TimedOut), "and the place is kept");
+    }
+    assert_eq!(holder.inspect(b"a").unwrap().waiters, 2);
+    assert_eq!(first.release(b"a"), Ok(Released::Place));
+    assert_eq!(first.wait(b"a", None), Err(AcquireError::NotHeld));
+    assert_eq!(first.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued), "behind the second now");
+    holder.release(b"a").unwrap();
+    second.wait(b"a", Some(SOON)).unwrap();
+    assert_eq!(first.wait(b"a", NOW), Err(AcquireError::TimedOut));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| first.wait(b"a", None));
+        first.cancel();
+        assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
+    });
+    until(&holder, b"a", |a| a.waiters == 0);
+    assert_eq!(first.wait(b"a", None), Err(AcquireError::NotHeld));
+}

@@ -1,0 +1,157 @@
+//! Grants that cross a cancel or a time-out: delivered or given back, and never two inside.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockd::broker::{AcquireError, Grant, Mode, Released};
+use lockd::client;
+
+use crate::support::*;
+
+/// A room that one may be in alone, or several who share it.
+#[derive(Default)]
+struct Room {
+    alone: AtomicUsize,
+    sharing: AtomicUsize,
+}
+
+impl Room {
+    fn alone<R>(&self, visit: impl FnOnce() -> R) -> R {
+        assert_eq!((self.alone.fetch_add(1, SeqCst), self.sharing.load(SeqCst)), (0, 0), "not alone");
+        let result = visit();
+        assert_eq!((self.alone.fetch_sub(1, SeqCst), self.sharing.load(SeqCst)), (1, 0), "not alone");
+        result
+    }
+
+    fn share<R>(&self, visit: impl FnOnce() -> R) -> R {
+        self.sharing.fetch_add(1, SeqCst);
+        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        let result = visit();
+        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        self.sharing.fetch_sub(1, SeqCst);
+        result
+    }
+}
+
+/// How often calls ended in which way.
+#[derive(Debug, Default)]
+struct Ends {
+    granted: AtomicUsize,
+    timed_out: AtomicUsize,
+    cancelled: AtomicUsize,
+}
+
+impl Ends {
+    /// Counts the end of a call; whether it was a grant.
+    fn count(&self, result: Result<Grant, AcquireError>) -> bool {
+        match result {
+            Ok(_) => self.granted.fetch_add(1, SeqCst),
+            Err(AcquireError::TimedOut) => self.timed_out.fetch_add(1, SeqCst),
+            Err(AcquireError::Cancelled) => self.cancelled.fetch_add(1, SeqCst),
+            Err(AcquireError::Deadlock(_)) => 0,
+            Err(ref error) => panic!("{error}"),
+        };
+        result.is_ok()
+    }
+
+    /// Lets it go on until calls have ended in every way five hundred times, then says stop.
+    fn until_all_are_many(&self, stop: &AtomicBool) {
+        let deadline = Instant::now() + 3 * SOON;
+        let ends = [&self.granted, &self.timed_out, &self.cancelled];
+        let are_few = || ends.iter().any(|count| count.load(SeqCst) < 500);
+        while are_few() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(10));
+        }
+        stop.store(true, SeqCst);
+        assert!(!are_few(), "too few of some: {self:?}");
+    }
+}
+
+/// A cheap source of numbers that differ.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+
+    fn micros(&mut self, sides: u64) -> Duration {
+        Duration::from_micros(self.below(sides))
+    }
+}
+
+/// Sessions that contend for one room while their waits end by grant, time-out and cancel all at once.
+#[test]
+fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
+    let (_server, url) = serve();
+    let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
+    let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
+    thread::scope(|scope| {
+        for (seed, session) in (1..).zip(&sessions) {
+            let (room, stop, ends) = (&room, &stop, &ends);
+            scope.spawn(move || {
+                let mut dice = Dice(seed);
+                while !stop.load(SeqCst) {
+                    let limit = (dice.below(4) > 0).then(|| dice.micros(300));
+                    if ends.count(session.acquire(b"room", Mode::Exclusive, limit)) {
+                        room.alone(thread::yield_now);
+                        assert_eq!(session.release(b"room"), Ok(Released::Hold));
+                    }
+                }
+            });
+            scope.spawn(move || {
+                let mut dice = Dice(seed + 100);
+                while !stop.load(SeqCst) {
+                    thread::sleep(dice.micros(200));
+                    session.cancel();
+                }
+            });
+        }
+        // One that waits without limit waits for the others, who all let go.
+        ends.until_all_are_many(&stop);
+    });
+    let seen = connect(&url).acquire(b"room", Mode::Exclusive, Some(SOON));
+    assert!(seen.is_ok(), "a lock was left behind: {seen:?}");
+}
+
+/// The same with conversions: giving up an upgrade must neither lose the shared lock nor keep others out.
+#[test]
+fn an_upgrade_that_is_given_up_keeps_what_was_held() {
+    let (_server, url) = serve();
+    let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
+    let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
+    thread::scope(|scope| {
+        for (seed, session) in (1..).zip(&sessions) {
+            let (room, stop, ends) = (&room, &stop, &ends);
+            scope.spawn(move || {
+                let mut dice = Dice(seed);
+                while !stop.load(SeqCst) {
+                    let shared = session.acquire(b"room", Mode::Shared, Some(SOON));
+                    if shared == Err(AcquireError::Cancelled) {
+                        continue;
+                    }
+                    shared.unwrap();
+                    room.share(thread::yield_now);
+                    let limit = Some(dice.micros(3000));
+                    if ends.count(session.convert(b"room", Mode::Exclusive, limit)) {
+                        room.alone(thread::yield_now);
+                        session.convert(b"room", Mode::Shared, NOW).unwrap();
+                    }
+                    room.share(thread::yield_now);
+                    assert_eq!(session.release(b"room"), Ok(Released::Hold));
+                }
+            });
+            scope.spawn(move || {
+                let mut dice = Dice(seed + 100);
+                while !stop.load(SeqCst) {
+                    thread::sleep(dice.micros(2000));
+                    session.cancel();
+                }
+            });
+        }
+        ends.until_all_are_many(&stop);
+    });
+    assert!(connect(&url).acquire(b"room", Mode::Exclusive, Some(SOON)).is_ok());
+}

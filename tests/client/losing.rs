@@ -1,0 +1,158 @@
+//! Servers that go, stall or were never there.
+
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lockd::Session;
+use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
+use lockd::client::{self, InspectError};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+
+use crate::support::*;
+
+#[test]
+fn when_the_server_goes_every_call_says_so() {
+    // One that stops in order would hand the locks of the first connection it closes to the others.
+    let server = Process::start();
+    let (holder, session) = (connect(&server.1), connect(&server.1));
+    holder.acquire_all(&exclusive(&["a", "b", "c"]), NOW).unwrap();
+    session.acquire(b"s", Mode::Shared, NOW).unwrap();
+    holder.acquire(b"s", Mode::Shared, NOW).unwrap();
+    assert_eq!(session.enqueue(b"c", Mode::Exclusive), Ok(Attempt::Queued));
+    thread::scope(|scope| {
+        let acquire = scope.spawn(|| session.acquire(b"a", Mode::Exclusive, Some(SOON)));
+        let all = scope.spawn(|| session.acquire_all(&exclusive(&["b", "d"]), None));
+        let convert = scope.spawn(|| session.convert(b"s", Mode::Exclusive, None));
+        let wait = scope.spawn(|| session.wait(b"c", None));
+        for name in ["a", "b", "s"] {
+            until(&holder, name.as_bytes(), |seen| seen.waiters == 1);
+        }
+        assert!(session.stands());
+        drop(server);
+        for blocked in [acquire, all, convert, wait] {
+            let result = blocked.join().unwrap();
+            assert!(is_lost(&result), "{result:?}");
+        }
+    });
+    assert!(!session.stands());
+    assert!(!holder.stands(), "found out without another call");
+    assert!(is_lost(&holder.acquire(b"a", Mode::Exclusive, NOW)), "and not that it is held already");
+    assert!(matches!(holder.release(b"a"), Err(ReleaseError::Lost(_))));
+    assert!(matches!(holder.inspect(b"a"), Err(InspectError::Lost(_))));
+}
+
+#[test]
+fn the_end_of_a_session_frees_its_locks() {
+    let (_server, url) = serve();
+    let other = connect(&url);
+    for end in [|session: client::Session| session.close(), |session| drop(session)] {
+        let session = connect(&url);
+        session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        end(session);
+        let grant = other.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
+        assert!(grant.orphaned, "its holder has vanished");
+        other.release(b"a").unwrap();
+    }
+    other.close();
+    assert!(is_lost(&other.acquire(b"a", Mode::Exclusive, NOW)));
+}
+
+fn is_readable(fd: impl AsFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).unwrap();
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).unwrap() > 0
+}
+
+#[test]
+fn the_descriptor_tells_of_a_lost_server() {
+    let ((one, url_of_one), (two, url_of_two)) = (serve(), serve());
+    let urls = format!("{url_of_one},{url_of_two}");
+    let alone = Session::connect(&url_of_one, None, SOON).unwrap();
+    let both = Session::connect(&urls, None, SOON).unwrap();
+    for session in [&alone, &both] {
+        session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        session.release(b"a").unwrap();
+        assert!(!is_readable(session.lost_fd().unwrap(), Duration::ZERO));
+        assert!(session.stands());
+    }
+    two.stop();
+    assert!(is_readable(both.lost_fd().unwrap(), SOON) && !both.stands());
+    assert!(alone.stands());
+    one.stop();
+    assert!(is_readable(alone.lost_fd().unwrap(), SOON) && !alone.stands());
+    assert!(Session::open(&Broker::default(), None).lost_fd().is_none());
+}
+
+/// A server in a process of its own, killed when dropped.
+struct Process(Child, String);
+
+impl Process {
+    fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lockd"))
+            .args(["serve", "--listen", "message://127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let url = log.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
+        // Whatever it has to say later, nobody is to keep it from saying it.
+        thread::spawn(move || log.for_each(drop));
+        Self(child, url)
+    }
+
+    fn pause(&self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::STOP).unwrap();
+        // Told once every thread of it has stopped.
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
+
+    fn resume(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::CONT).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_paused_server_holds_nobody_up_and_loses_nothing() {
+    let server = Process::start();
+    let (session, other) = (connect(&server.1), connect(&server.1));
+    session.acquire(b"kept", Mode::Exclusive, NOW).unwrap();
+    session.acquire(b"shared", Mode::Shared, NOW).unwrap();
+    server.pause();
+    let start = Instant::now();
+    let wanted = exclusive(&["b", "c"]);
+    thread::scope(|scope| {
+        let acquire = scope.spawn(|| session.acquire(b"a", Mode::Exclusive, NOW));
+        let all = scope.spawn(|| session.acquire_all(&wanted, Some(Duration::from_millis(100))));
+        let convert = scope.spawn(|| session.convert(b"shared", Mode::Exclusive, NOW));
+        for late in [acquire, all, convert] {
+            assert_eq!(late.join().unwrap(), Err(AcquireError::TimedOut));
+        }
+        let cancelled = scope.spawn(|| session.acquire(b"d", Mode::Exclusive, None));
+        while !cancelled.is_finished() {
+            session.cancel();
+        }
+        assert_eq!(cancelled.join().unwrap(), Err(AcquireError::Cancelled));
+    });
+    assert!((Duration::from_secs(1)..SOON).contains(&start.elapsed()));
+    assert!(session.stands(), "its kernel answers for it");
+    server.resume();
+    // All that was asked for was granted meanwhile, and has been given back without being asked again.
+    let all = exclusive(&["a", "b", "c", "d"]);
+    other.acquire_all(&all, Some(SOON)).unwrap();
+    other.acquire(b"shared", Mode::Shared, Some(SOON)).unwrap();
+    assert_eq!(other.acquire(b"kept", Mode::Shared, NOW), Err(AcquireError::TimedOut));
+    assert_eq!(session.release(b"shared"), Ok(Released::Hold));
+    assert_eq!(session.release(b"kept"), Ok(Released::Hold));
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
+}
