@@ -54,7 +54,7 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "N", env = "LOCKD_LOCKS_PER_CONNECTION_MAX")]
     locks_per_connection_max: Option<usize>,
 
-    /// Requests of one connection that wait for a lock at the same time [default: 10000]
+    /// Names that one connection waits for at the same time [default: 10000]
     #[arg(long, value_name = "N", env = "LOCKD_WAITS_PER_CONNECTION_MAX")]
     waits_per_connection_max: Option<usize>,
 
