@@ -142,9 +142,9 @@ impl Inner {
 
     /// Runs `work` on the table after it has adopted `keys`; then gives back to the lanes what it is
     /// done with, and tells observers.
-    pub(super) fn at_desk<R>(
+    pub(super) fn at_desk<'k, R>(
         &self,
-        keys: &[HashedKey],
+        keys: impl IntoIterator<Item = &'k HashedKey>,
         asker: Asker<'_>,
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
@@ -239,8 +239,8 @@ impl Inner {
         wants: &[(HashedKey, Mode)],
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        let keys: Vec<HashedKey> = wants.iter().map(|(key, _)| key.clone()).collect();
-        let answer = self.at_desk(&keys, Asker::Acquiring(info), |table, step| {
+        let keys = wants.iter().map(|(key, _)| key);
+        let answer = self.at_desk(keys, Asker::Acquiring(info), |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             table.acquire(step, info.slot, wants, patience)
         })?;

@@ -4,8 +4,8 @@
 //! Which one it is, is decided by rendezvous hashing: the server with the highest score for the name. The
 //! score is FNV-1a, 64 bits, over the address as it is written, a zero byte and the name; and then
 //! again over the eight bytes of that, the highest first. Of equal scores the address that comes first
-//! by its bytes wins. So all clients must be given the
-//! same addresses, written alike, in any order; a server more or less moves only its own names.
+//! by its bytes wins. So all clients must be given the same addresses, written alike, in any order; a
+//! server more or less moves only its own names.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -36,11 +36,6 @@ impl LineDecoder {
         Self { line_max, skipping: false }
     }
 
-    /// Sets the limit for the lines still to come.
-    pub fn set_line_max(&mut self, line_max: usize) {
-        self.line_max = line_max;
-    }
-
     /// Says how many bytes of `input` are done with, and what was found.
     ///
     /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be too
@@ -196,14 +191,6 @@ mod tests {
         assert_eq!(decoder.decode(b"12345"), (5, Line::TooLong));
         assert_eq!(decoder.decode(b"6789"), (4, Line::Incomplete));
         assert_eq!(decoder.decode(b"0\nq\n"), (4, Line::Complete(b"q")));
-    }
-
-    #[test]
-    fn a_new_limit_counts_for_the_next_line() {
-        let mut decoder = LineDecoder::new(1);
-        assert_eq!(decoder.decode(b"12\n"), (3, Line::TooLong));
-        decoder.set_line_max(2);
-        assert_eq!(decoder.decode(b"12\n"), (3, Line::Complete(b"12")));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::janitor::Janitor;
 use super::outbox::Outbox;
 use super::seldom::Seldom;
 use crate::broker::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
-use crate::broker::{Broker, SessionInfo, Space};
+use crate::broker::{Broker, SessionInfo};
 use crate::socket::{Stream, Waker};
 
 /// How many commands of a text protocol are told apart.
@@ -95,12 +95,7 @@ impl Hub {
         *current = Arc::new(Config { shared_excludes: current.shared_excludes, ..config });
     }
 
-    /// Where the text protocols' shared locks live.
-    pub(super) fn shared_space(config: &Config) -> Space {
-        if config.shared_excludes { Space::Main } else { Space::Counted }
-    }
-
-    /// Makes room for a connection; `None` if there are too many.
+    /// Makes room for a connection; gives its stream back if there are too many.
     pub(super) fn admit(&self, stream: Stream, config: &Config) -> Result<(u64, Arc<Outbox>), Stream> {
         let mut guests = self.guests.lock();
         if guests.len() >= config.connections_max {

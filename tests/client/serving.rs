@@ -122,3 +122,21 @@ fn own_commands_beside_the_locks() {
     server.stop();
     assert!(matches!(client.rpc("double", &1, None), Err(RpcError::Lost(_))));
 }
+
+#[test]
+fn a_command_may_be_answered_later_and_from_elsewhere() {
+    let (later, kept) = std::sync::mpsc::channel();
+    let mut service = Service::new();
+    service.on("later", move |call: &mut Call<'_, '_>| later.send(call.responder().unwrap()).unwrap());
+    service.on("now", |call: &mut Call<'_, '_>| call.reply(&"now"));
+    let (_server, url) = serve_with(service);
+    let client = MessageClient::connect(&url, SOON).unwrap();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| client.rpc("later", &1, Some(SOON)).unwrap());
+        let responder = kept.recv_timeout(SOON).unwrap();
+        assert_eq!(client.rpc("now", &1, Some(SOON)).unwrap().get(), r#""now""#, "nobody is held up");
+        responder.reply(&"later");
+        assert_eq!(asking.join().unwrap().get(), r#""later""#);
+    });
+    assert_eq!(client.rpc("lock", &1, Some(SOON)).unwrap_err(), RpcError::Unknown, "only its own commands");
+}

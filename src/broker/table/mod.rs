@@ -243,7 +243,7 @@ impl Table {
     ) -> Answer {
         let Some(id) = self.find(key) else { return Answer::NotHeld };
         let Some(held) = self.held_at(id, slot) else {
-            self.settle(step, vec![id]);
+            self.retire(step, id);
             return Answer::NotHeld;
         };
         if self.member(slot).waits.contains_key(&id) {
@@ -324,8 +324,8 @@ impl Table {
         next
     }
 
-    /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`) or the
-    /// broker is (`Stopping`). Returns whether that was all of them.
+    /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`)
+    /// or the broker is (`Stopping`). Returns whether that was all of them.
     pub(super) fn end_waits(
         &mut self,
         step: &mut Step<'_>,

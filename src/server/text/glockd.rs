@@ -87,6 +87,9 @@ impl Lines for Glockd {
             Request::Me => connection.say_me(),
             Request::Iam(name) => connection.register(name.as_deref()),
             Request::Who(name) => connection.list_names(name.as_deref()),
+            Request::List { .. } | Request::Dump { .. } if !connection.config.dump => {
+                connection.say(|out| Reply::Disabled.encode(out))
+            }
             Request::List { name, shared } => listing::list(connection, name.as_deref(), shared),
             Request::Dump { shared } => listing::dump(connection, shared),
             Request::Statistics => self.statistics(connection),
@@ -118,9 +121,8 @@ impl Glockd {
         if holders.is_some() || limit == Some(Duration::ZERO) {
             return connection.say(|out| acquired(shared, holders, name).encode(out));
         }
-        let (space, mode) =
-            if shared { (connection.shared_space(), Mode::Shared) } else { (Space::Main, Mode::Exclusive) };
-        let wants = [(Key { space, name: LockName::new(name) }, mode)];
+        let mode = if shared { Mode::Shared } else { Mode::Exclusive };
+        let wants = [(Key { space: connection.space_of(mode), name: LockName::new(name) }, mode)];
         let wait = Wait { ticket: connection.next_ticket(), limit };
         // Prepared before it is asked for: the outcome may come before the answer does.
         self.wait.begin(Pending { name: name.to_vec(), shared });

@@ -4,8 +4,8 @@
 use std::ops::ControlFlow;
 
 use super::super::connection::{Connection, Next};
-use crate::broker::{ListedLock, Mode, SessionInfo, Space};
-use crate::protocol::glockd_text::{DumpEncoder, Reply, encode_pair};
+use crate::broker::{ListedLock, Mode, SessionInfo};
+use crate::protocol::glockd_text::{DumpEncoder, encode_pair};
 
 /// `d` and `sd`: a line for each holder, by its registered name or else its address.
 pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -> Next {
@@ -24,12 +24,10 @@ pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -
 
 /// `dump`: one line with every lock and the addresses of its holders.
 pub(super) fn dump(connection: &Connection, shared: bool) -> Next {
-    let mut encoder = None;
-    if connection.config.dump {
-        connection.say(|out| encoder = Some(DumpEncoder::start(out)));
-    }
+    let mut start = Vec::new();
+    let mut encoder = DumpEncoder::start(&mut start);
+    connection.say(|out| out.extend_from_slice(&start));
     let next = each_lock(connection, None, shared, |lock| {
-        let Some(encoder) = &mut encoder else { return ControlFlow::Break(Next::HangUp) };
         let name = lock.key.name.as_bytes();
         let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
         let next = connection.say(|out| match shared {
@@ -38,25 +36,19 @@ pub(super) fn dump(connection: &Connection, shared: bool) -> Next {
         });
         if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
     });
-    match encoder {
-        Some(encoder) if next == Next::Read => connection.say(|out| encoder.end(out)),
-        _ => next,
-    }
+    if next == Next::Read { connection.say(|out| encoder.end(out)) } else { next }
 }
 
-/// Shows each lock held in that mode to `each`; refuses if listing is disabled.
+/// Shows each lock held in that mode, or the one of that name, to `each`.
 fn each_lock(
     connection: &Connection,
     name: Option<&[u8]>,
     shared: bool,
     mut each: impl FnMut(ListedLock) -> ControlFlow<Next>,
 ) -> Next {
-    if !connection.config.dump {
-        return connection.say(|out| Reply::Disabled.encode(out));
-    }
     let broker = &connection.hub.broker;
-    let (space, mode) =
-        if shared { (connection.shared_space(), Mode::Shared) } else { (Space::Main, Mode::Exclusive) };
+    let mode = if shared { Mode::Shared } else { Mode::Exclusive };
+    let space = connection.space_of(mode);
     let mut wanted = |lock: ListedLock| {
         let is_wanted = lock.key.space == space && lock.mode == Some(mode);
         if is_wanted { each(lock) } else { ControlFlow::Continue(()) }

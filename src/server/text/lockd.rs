@@ -106,7 +106,7 @@ impl Lockd {
         let said = connection.say(|out| statistics.encode(out));
         if full && connection.config.dump && said == Next::Read {
             // Looked up before there is a reply to write it to: nothing is locked meanwhile.
-            let details = details(hub, connection.shared_space());
+            let details = details(hub, connection.space_of(Mode::Shared));
             return connection.say(|out| details.encode(out));
         }
         said

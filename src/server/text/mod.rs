@@ -66,13 +66,17 @@ impl<L: Lines> Speaker for Text<L> {
 type SharedGrant = Option<usize>;
 
 impl Connection {
-    fn shared_space(&self) -> Space {
-        Hub::shared_space(&self.config)
+    /// Where the locks of that mode live.
+    fn space_of(&self, mode: Mode) -> Space {
+        match mode {
+            Mode::Shared if !self.config.shared_excludes => Space::Counted,
+            _ => Space::Main,
+        }
     }
 
     /// `sg`: who holds the lock already changes nothing, and is told how many do.
     fn acquire_shared(&self, name: &[u8]) -> SharedGrant {
-        let space = self.shared_space();
+        let space = self.space_of(Mode::Shared);
         match self.session.try_acquire(space, name, Mode::Shared) {
             Ok(Attempt::Granted(grant)) => Some(grant.holders),
             Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Shared => {
@@ -84,7 +88,7 @@ impl Connection {
 
     /// `si`: how many hold the shared lock.
     fn shared_holders(&self, name: &[u8]) -> usize {
-        let seen = self.session.inspect(self.shared_space(), name);
+        let seen = self.session.inspect(self.space_of(Mode::Shared), name);
         if seen.mode == Some(Mode::Shared) { seen.holders } else { 0 }
     }
 
@@ -95,7 +99,7 @@ impl Connection {
 
     /// `r` and `sr`: whether the lock was held in that mode and is free now.
     fn release_held(&self, name: &[u8], mode: Mode) -> bool {
-        let space = if mode == Mode::Exclusive { Space::Main } else { self.shared_space() };
+        let space = self.space_of(mode);
         // Where both modes share a space, `r` must not free what `sg` got, nor the other way. Nobody
         // but this thread acts for the session, so nothing changes between the look and the release.
         let held = || self.session.inspect(space, name).held.map(|held| held.mode);
