@@ -97,8 +97,9 @@ impl Listener {
             if !fds[1].revents().is_empty() {
                 return;
             }
-            match self.accept(&hub.config()) {
-                Ok(Some((stream, address))) => self.receive(hub, service, stream, &address),
+            let config = hub.config();
+            match self.accept(&config) {
+                Ok(Some((stream, address))) => self.receive(hub, service, config, stream, address),
                 Ok(None) => {
                     hub.refused.fetch_add(1, Relaxed);
                 }
@@ -107,7 +108,7 @@ impl Listener {
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
-                    drop(self.accept(&hub.config()));
+                    drop(self.accept(&config));
                     hub.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
                     let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
@@ -139,8 +140,14 @@ impl Listener {
     }
 
     /// Gives a connection a thread of its own.
-    fn receive(&self, hub: &Arc<Hub>, service: &Arc<super::Service>, stream: Stream, address: &str) {
-        let config = hub.config();
+    fn receive(
+        &self,
+        hub: &Arc<Hub>,
+        service: &Arc<super::Service>,
+        config: Arc<Config>,
+        stream: Stream,
+        address: String,
+    ) {
         let (id, outbox) = match hub.admit(stream, &config) {
             Ok(admitted) => admitted,
             Err(stream) => {
@@ -157,7 +164,7 @@ impl Listener {
             outbox: outbox.clone(),
             config,
             protocol: self.protocol,
-            address: address.to_owned(),
+            address,
         };
         let thread = std::thread::Builder::new().name("lockd-conn".to_owned()).stack_size(STACK_BYTES);
         match thread.spawn(move || guest.serve()) {

@@ -23,11 +23,15 @@ pub(super) fn add_to(service: &mut Service) {
 /// A request to acquire or convert, once its parameters are understood.
 struct Demand<'a> {
     id: &'a RawValue,
-    /// The name, or the first one of several.
-    name: &'a [u8],
-    /// The one mode asked for; `None` for several locks at once.
-    mode: Option<Mode>,
+    /// The one lock asked for and its mode; `None` for several locks at once.
+    one: Option<(&'a [u8], Mode)>,
     limit: Option<Duration>,
+}
+
+impl Demand<'_> {
+    fn mode(&self) -> Option<Mode> {
+        self.one.map(|(_, mode)| mode)
+    }
 }
 
 fn lock(call: &mut Call<'_, '_>) {
@@ -39,23 +43,19 @@ fn lock(call: &mut Call<'_, '_>) {
     let limit = request.limit;
     match request.names.as_slice() {
         [(name, mode)] if !request.set => {
-            let demand = Demand { id, name: name.as_bytes(), mode: Some(*mode), limit };
+            let demand = Demand { id, one: Some((name.as_bytes(), *mode)), limit };
             let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
             if at_once == Ok(Attempt::Busy) && limit != Some(Duration::ZERO) {
                 let wants = [(Key::main(name.clone()), *mode)];
-                return ask(call, &demand, |call, wait| call.session().acquire(&wants, Some(wait)));
+                return ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
             }
             answer(call, &demand, at_once);
         }
         names => {
             let wants: Vec<(Key, Mode)> =
                 names.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
-            let name = wants.first().map_or(&[][..], |(key, _)| key.name.as_bytes());
-            let demand = Demand { id, name, mode: None, limit };
-            ask(call, &demand, |call, wait| {
-                let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
-                call.session().acquire(&wants, wait)
-            });
+            let demand = Demand { id, one: None, limit };
+            ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
         }
     }
 }
@@ -67,24 +67,25 @@ fn convert(call: &mut Call<'_, '_>) {
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
     let name = request.name.as_bytes();
-    let demand = Demand { id, name, mode: Some(request.mode), limit: request.limit };
-    ask(call, &demand, |call, wait| {
-        let wait = (wait.limit != Some(Duration::ZERO)).then_some(wait);
-        call.session().convert(Space::Main, name, request.mode, wait)
-    });
+    let demand = Demand { id, one: Some((name, request.mode)), limit: request.limit };
+    ask(call, &demand, |call, wait| call.session().convert(Space::Main, name, request.mode, wait));
 }
 
-/// Makes a request that may have to wait, and replies unless it does.
+/// Makes a request that may have to wait, unless its limit is zero, and replies unless it does wait.
 fn ask(
     call: &mut Call<'_, '_>,
     demand: &Demand<'_>,
-    attempt: impl FnOnce(&Call<'_, '_>, Wait) -> Result<Attempt, AcquireError>,
+    attempt: impl FnOnce(&Call<'_, '_>, Option<Wait>) -> Result<Attempt, AcquireError>,
 ) {
+    if demand.limit == Some(Duration::ZERO) {
+        let attempt = attempt(call, None);
+        return answer(call, demand, attempt);
+    }
     let ticket = call.connection.base.next_ticket();
-    let pending = Pending { id: demand.id.to_owned(), mode: demand.mode, tell_cancelled: false };
+    let pending = Pending { id: demand.id.to_owned(), mode: demand.mode(), tell_cancelled: false };
     // Prepared before it is asked for: the outcome may come before the answer does.
     call.connection.waits.begin(ticket, pending);
-    let attempt = attempt(call, Wait { ticket, limit: demand.limit });
+    let attempt = attempt(call, Some(Wait { ticket, limit: demand.limit }));
     if attempt == Ok(Attempt::Queued) {
         return call.connection.base.expect_expiry(demand.limit);
     }
@@ -96,16 +97,16 @@ fn ask(
 fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
     match attempt {
         Ok(Attempt::Granted(grant)) => {
-            call.connection.reply(|out| granted(out, demand.id, demand.mode, grant));
+            call.connection.reply(|out| granted(out, demand.id, demand.mode(), grant));
         }
         Ok(Attempt::Busy | Attempt::Queued) => call.reply(&LockResult::new(Status::Timeout)),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Next::HangUp;
             }
-            let mut result = refusal(error, demand.mode);
-            if result.already && demand.mode == Some(Mode::Shared) {
-                result.holders = Some(call.session().inspect(Space::Main, demand.name).holders);
+            let mut result = refusal(error, demand.mode());
+            if let (true, Some((name, Mode::Shared))) = (result.already, demand.one) {
+                result.holders = Some(call.session().inspect(Space::Main, name).holders);
             }
             call.reply(&result);
         }
