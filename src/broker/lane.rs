@@ -54,7 +54,8 @@ enum State {
 struct Node {
     key: HashedKey,
     state: State,
-    /// The last exclusive holder vanished. With `Deferred` the table knows, and this says nothing.
+    /// The last exclusive holder vanished; with an exclusive holder, the one before it. With `Deferred` the
+    /// table knows, and this says nothing.
     orphaned: bool,
     previous: u32,
     next: u32,
@@ -172,8 +173,6 @@ impl Lane {
         let node = &mut self.nodes[at as usize];
         node.state = state;
         let orphaned = node.orphaned;
-        // A shared holder is told of the mark and leaves it for the next exclusive one.
-        node.orphaned &= mode == Mode::Shared;
         self.link_to_session(at, slot);
         *self.held(mode) += 1;
         self.counts.grants += 1;
@@ -185,7 +184,7 @@ impl Lane {
         let Some(at) = self.find(key) else { return FastRelease::NotHeld };
         match self.nodes[at as usize].state {
             State::Held { slot: holder, mode, .. } if holder == slot => {
-                self.unhold(at, slot, mode);
+                self.unhold(at, slot, mode, false);
                 FastRelease::Released
             }
             State::Deferred => FastRelease::Defer,
@@ -234,13 +233,10 @@ impl Lane {
             };
             let State::Held { mode, .. } = self.nodes[head as usize].state else { return freed };
             match mode {
-                Mode::Exclusive => {
-                    self.nodes[head as usize].orphaned = true;
-                    self.counts.orphans_exclusive += 1;
-                }
+                Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
-            self.unhold(head, slot, mode);
+            self.unhold(head, slot, mode, true);
         }
         at_most
     }
@@ -318,7 +314,11 @@ impl Lane {
         link(&mut self.nodes, &mut self.sessions[slot as usize], at);
     }
 
-    fn unhold(&mut self, at: u32, slot: Slot, mode: Mode) {
+    fn unhold(&mut self, at: u32, slot: Slot, mode: Mode, vanished: bool) {
+        // A shared holder leaves the mark for the next exclusive one.
+        if mode == Mode::Exclusive {
+            self.nodes[at as usize].orphaned = vanished;
+        }
         unlink(&mut self.nodes, &mut self.sessions[slot as usize], at);
         *self.held(mode) -= 1;
         self.mark_or_forget(at);

@@ -26,7 +26,7 @@ pub struct ListedLock {
     pub key: Key,
     /// How it is held; `None` if it was free when looked at.
     pub mode: Option<Mode>,
-    /// The last exclusive holder vanished without releasing.
+    /// The last exclusive holder vanished without releasing; with an exclusive holder, the one before it.
     pub orphaned: bool,
     /// Who holds it.
     pub holders: Vec<ListedHolder>,

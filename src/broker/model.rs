@@ -92,7 +92,11 @@ impl Model {
                 if let Some(at) = place {
                     ends.push((*session, self.waiting.remove(at).ticket, End::Cancelled));
                 }
-                match (self.held.remove(&(*name, *session)), place) {
+                let held = self.held.remove(&(*name, *session));
+                if held == Some(Mode::Exclusive) {
+                    self.orphaned.remove(name);
+                }
+                match (held, place) {
                     (Some(_), _) => Said::ReleasedHold,
                     (None, Some(_)) => Said::ReleasedPlace,
                     (None, None) => Said::NotHeld,
@@ -160,6 +164,9 @@ impl Model {
             return Said::AlreadyWaiting;
         }
         if mode == Mode::Shared || held == mode {
+            if held != mode {
+                self.orphaned.remove(&name);
+            }
             self.held.insert((name, session), mode);
             return Said::Granted { orphaned: false, holders: self.holders(name) };
         }
@@ -205,9 +212,6 @@ impl Model {
         for &(name, mode) in wants {
             self.held.insert((name, session), mode);
             orphaned |= self.orphaned.contains(&name);
-            if mode == Mode::Exclusive {
-                self.orphaned.remove(&name);
-            }
         }
         orphaned
     }

@@ -146,6 +146,7 @@ pub struct Inspection {
     pub held: Option<Held>,
     /// Whether the asking session waits for it.
     pub waiting: bool,
-    /// Whether the last exclusive holder vanished without releasing.
+    /// Whether the last exclusive holder vanished without releasing. While somebody holds it exclusively:
+    /// whether the one before did, as the grant said too.
     pub orphaned: bool,
 }

@@ -110,7 +110,7 @@ struct Entry {
     mode: Mode,
     holders: BTreeMap<Slot, Hold>,
     queue: BTreeMap<Place, RequestId>,
-    /// The last exclusive holder vanished without releasing, and nobody has held it exclusively since.
+    /// The last exclusive holder vanished without releasing; with an exclusive holder, the one before it.
     orphaned: bool,
 }
 
@@ -250,7 +250,11 @@ impl Table {
             return Answer::AlreadyWaiting;
         }
         if held.mode == mode || mode == Mode::Shared {
-            self.change(id, |entry| entry.mode = mode);
+            self.change(id, |entry| {
+                // Whoever held it exclusively has had the time to look after what was left.
+                entry.orphaned &= entry.mode == mode;
+                entry.mode = mode;
+            });
             let holders = self.entries[id].holders.len();
             let grant = Grant { token: held.token, orphaned: false, holders };
             self.settle(step, vec![id]);
@@ -286,7 +290,7 @@ impl Table {
             touched.extend(self.withdraw(step, request, Outcome::Cancelled));
             self.counts.cancels += 1;
         }
-        let held = self.unhold(id, slot);
+        let held = self.unhold(id, slot, false);
         self.settle(step, touched);
         match (held, waiting) {
             (true, _) => Some(Released::Hold),
@@ -348,15 +352,11 @@ impl Table {
         let mut some: Vec<EntryId> = self.member(slot).holds.iter().copied().take(at_most).collect();
         some.sort_unstable();
         for id in some {
-            let entry = &mut self.entries[id];
-            match entry.mode {
-                Mode::Exclusive => {
-                    entry.orphaned = true;
-                    self.counts.orphans_exclusive += 1;
-                }
+            match self.entries[id].mode {
+                Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
-            self.unhold(id, slot);
+            self.unhold(id, slot, true);
             self.settle(step, vec![id]);
         }
         let member = self.member(slot);
@@ -425,9 +425,15 @@ impl Table {
         }
     }
 
-    fn unhold(&mut self, id: EntryId, slot: Slot) -> bool {
-        let (held, contended) =
-            self.change(id, |entry| (entry.holders.remove(&slot).is_some(), !entry.queue.is_empty()));
+    fn unhold(&mut self, id: EntryId, slot: Slot, vanished: bool) -> bool {
+        let (held, contended) = self.change(id, |entry| {
+            let held = entry.holders.remove(&slot).is_some();
+            // A shared holder leaves the mark for the next exclusive one.
+            if held && entry.mode == Mode::Exclusive {
+                entry.orphaned = vanished;
+            }
+            (held, !entry.queue.is_empty())
+        });
         if held {
             self.holds -= 1;
             let member = self.member(slot);
@@ -445,8 +451,6 @@ impl Table {
             let entry = &mut self.entries[id];
             debug_assert!(entry.admits(slot, mode));
             grant.orphaned |= entry.orphaned;
-            // A shared holder is told of the mark and leaves it for the next exclusive one.
-            entry.orphaned &= mode == Mode::Shared;
             self.hold(id, slot, mode, Hold { token, since: step.now });
             grant.holders = if wants.len() == 1 { self.entries[id].holders.len() } else { 1 };
         }
