@@ -60,6 +60,17 @@ impl Session {
         Ok(Self(Place::There(ServerSet::connect(urls, owner, timeout)?)))
     }
 
+    /// On servers: from now on a signal handler that runs in a thread that waits for a lock ends its wait
+    /// with [`AcquireError::Interrupted`], see [`client::Session`](crate::client::Session::interruptible).
+    /// In this process signal handlers change nothing, with this or without.
+    #[must_use]
+    pub fn interruptible(self) -> Self {
+        match self.0 {
+            Place::There(servers) => Self(Place::There(servers.interruptible())),
+            here => Self(here),
+        }
+    }
+
     /// Acquires the lock, waiting for up to `limit`, first come, first served.
     ///
     /// # Errors
@@ -112,7 +123,8 @@ impl Session {
         }
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took, or that an interrupted call
+    /// has kept. `TimedOut` keeps the place.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.

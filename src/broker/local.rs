@@ -231,7 +231,7 @@ impl LocalSession {
                 return None;
             }
             // A broker that fails can wake nobody.
-            self.waits.changed.wait_for(&mut outcomes, rest.min(LOOK_UP));
+            outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(LOOK_UP)).0;
         }
     }
 }

@@ -59,8 +59,8 @@ pub enum Attempt {
     Queued,
 }
 
-/// Why an acquire or a convert did not end in a grant. Whatever it says, nothing has changed: the
-/// session holds what it held, and waits for nothing because of this call.
+/// Why an acquire or a convert did not end in a grant. Whatever it says but `Interrupted`, nothing has
+/// changed: the session holds what it held, and waits for nothing because of this call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
     /// Not granted within the time limit; for a limit of zero: busy.
@@ -77,6 +77,9 @@ pub enum AcquireError {
     Deadlock(Vec<String>),
     /// The wait was cancelled.
     Cancelled,
+    /// A signal handler ran while the thread waited, and the session is one on a server that was asked to
+    /// say so. The one error with which the place in the queue is kept.
+    Interrupted,
     /// The request itself is wrong: a name too long, the same name twice, no name at all.
     Invalid(String),
     /// The broker will not: a limit is reached, or it is stopping.
@@ -94,6 +97,7 @@ impl fmt::Display for AcquireError {
             Self::NotHeld => f.write_str("this session does not hold the lock"),
             Self::Deadlock(circle) => write!(f, "waiting would be a deadlock: {}", circle.join(" → ")),
             Self::Cancelled => f.write_str("the wait was cancelled"),
+            Self::Interrupted => f.write_str("a signal handler ran while waiting; the place is kept"),
             Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),

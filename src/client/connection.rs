@@ -11,12 +11,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use parking_lot::MutexGuard;
 use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::input::{Input, Message, Reply};
-use crate::broker::sync::{AtomicU64, Condvar, Mutex, Ordering};
+use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
 use crate::socket::{Stream, Waker, wait_for};
@@ -41,6 +40,15 @@ pub(super) struct Request {
     frame: Vec<u8>,
 }
 
+/// What a signal handler that ran in a thread means to its wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signals {
+    /// Nothing.
+    Ignored,
+    /// The wait is over.
+    Interrupt,
+}
+
 /// How a wait for replies ended.
 #[derive(Debug)]
 pub(super) enum Waited {
@@ -50,6 +58,8 @@ pub(super) enum Waited {
     Forgotten,
     /// The deadline came first.
     TimedOut,
+    /// A signal handler ran. The reply is to be waited for again, or forgotten.
+    Interrupted,
 }
 
 pub(super) struct Connection {
@@ -58,7 +68,7 @@ pub(super) struct Connection {
     waker: Waker,
     ids: AtomicU64,
     state: Mutex<State>,
-    /// Replies have come, the connection is lost, or a reader is needed.
+    /// For those who sleep: replies have come, the connection is lost, or a reader is needed.
     changed: Condvar,
     /// The bytes being written, kept for their capacity. Whoever has it locked writes.
     writing: Mutex<Vec<u8>>,
@@ -74,6 +84,10 @@ struct State {
     input: Input,
     /// A thread is reading, or waiting for something to read.
     has_reader: bool,
+    /// How many threads rely on it, and sleep until there is a change.
+    sleepers: usize,
+    /// Those of the others that a signal handler must be able to wake too, which takes poll(2).
+    pollers: Vec<Arc<Waker>>,
     /// What the server said of a message it could not read. If it hangs up then, this was why.
     complaint: Option<String>,
     lost: Option<Lost>,
@@ -202,8 +216,14 @@ impl Connection {
 
     /// Waits until the first of these requests is answered, or the deadline. Of several replies that are
     /// there it takes the one that stands first in `ids`.
-    pub(super) fn wait(&self, ids: &[u64], deadline: Option<Instant>) -> Result<Waited, Lost> {
+    pub(super) fn wait(
+        &self,
+        ids: &[u64],
+        deadline: Option<Instant>,
+        signals: Signals,
+    ) -> Result<Waited, Lost> {
         let mut state = self.state.lock();
+        let mut interrupted = false;
         let waited = loop {
             if let Some(waited) = state.take(ids) {
                 break Ok(waited);
@@ -211,23 +231,67 @@ impl Connection {
             if let Some(lost) = &state.lost {
                 break Err(lost.clone());
             }
+            if interrupted && signals == Signals::Interrupt {
+                break Ok(Waited::Interrupted);
+            }
             let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if rest == Some(Duration::ZERO) {
                 break Ok(Waited::TimedOut);
             }
-            match deadline {
-                _ if !state.has_reader => self.read(&mut state, ids, rest),
-                Some(deadline) => {
-                    self.changed.wait_until(&mut state, deadline);
-                }
-                None => self.changed.wait(&mut state),
-            }
+            (state, interrupted) = match (state.has_reader, signals) {
+                (false, _) => self.read(state, ids, rest),
+                (true, Signals::Ignored) => (self.sleep(state, rest), false),
+                (true, Signals::Interrupt) => self.doze(state, rest),
+            };
         };
         if !state.has_reader {
             // Of those who still wait, if any, one must read now.
-            self.changed.notify_one();
+            self.wake_one(&state);
         }
         waited
+    }
+
+    /// Sleeps until there is a change.
+    fn sleep<'a>(&self, mut state: MutexGuard<'a, State>, limit: Option<Duration>) -> MutexGuard<'a, State> {
+        state.sleepers += 1;
+        let mut state = match limit {
+            Some(limit) => self.changed.wait_timeout(state, limit).0,
+            None => self.changed.wait(state),
+        };
+        state.sleepers -= 1;
+        state
+    }
+
+    /// The same, but a signal handler wakes too; returns whether one has.
+    fn doze<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        limit: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
+        let Ok(waker) = Waker::new().map(Arc::new) else {
+            // No descriptors are left: then it is enough to look now and then.
+            let limit = limit.map_or(READER_MAY_LEAVE, |limit| limit.min(READER_MAY_LEAVE));
+            return (self.sleep(state, Some(limit)), false);
+        };
+        state.pollers.push(waker.clone());
+        let woken = MutexGuard::unlocked(&mut state, || wait_for(&mut [waker.poll_fd()], limit));
+        state.pollers.retain(|other| !Arc::ptr_eq(other, &waker));
+        (state, woken.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted))
+    }
+
+    fn wake_one(&self, state: &State) {
+        match state.pollers.first() {
+            Some(waker) => waker.wake(),
+            None if state.sleepers > 0 => self.changed.notify_one(),
+            None => {}
+        }
+    }
+
+    fn wake_all(&self, state: &State) {
+        state.pollers.iter().for_each(|waker| waker.wake());
+        if state.sleepers > 0 {
+            self.changed.notify_all();
+        }
     }
 
     /// Whether the connection stands, as far as can be known without waiting. Reads what has come.
@@ -252,7 +316,7 @@ impl Connection {
         if state.has_reader {
             self.waker.wake();
         }
-        self.changed.notify_all();
+        self.wake_all(&state);
     }
 
     /// Whether a reply is wanted and has not come yet.
@@ -271,23 +335,29 @@ impl Connection {
             state.lost = Some(Lost(reason));
             // The socket is at its end now: that wakes the reader.
             self.stream.shutdown();
-            self.changed.notify_all();
+            self.wake_all(state);
         }
     }
 
-    /// Waits for something to read, with the state unlocked meanwhile, and reads it for everybody.
-    fn read(&self, state: &mut MutexGuard<'_, State>, own: &[u64], limit: Option<Duration>) {
+    /// Waits for something to read, with the state unlocked meanwhile, and reads it for everybody. Returns
+    /// whether a signal handler ran instead.
+    fn read<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        own: &[u64],
+        limit: Option<Duration>,
+    ) -> (MutexGuard<'a, State>, bool) {
         state.has_reader = true;
-        let waited = MutexGuard::unlocked(state, || self.wait_for_input(limit));
+        let waited = MutexGuard::unlocked(&mut state, || self.wait_for_input(limit));
         state.has_reader = false;
         match waited {
             Ok(()) => {
-                self.absorb(state, own);
+                self.absorb(&mut state, own);
             }
-            // A signal handler ran: go on waiting.
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => self.lose(state, format!("waiting for the server failed: {error}")),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return (state, true),
+            Err(error) => self.lose(&mut state, format!("waiting for the server failed: {error}")),
         }
+        (state, false)
     }
 
     fn wait_for_input(&self, limit: Option<Duration>) -> io::Result<()> {
@@ -315,7 +385,7 @@ impl Connection {
             Ok(Some(read)) => match state.accept(chunk.get(..read).unwrap_or_default(), own) {
                 Ok(for_others) => {
                     if for_others {
-                        self.changed.notify_all();
+                        self.wake_all(state);
                     }
                     return true;
                 }

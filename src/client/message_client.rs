@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::connection::{Connection, Lost, Waited};
+use super::connection::{Connection, Lost, Signals, Waited};
 use super::dial::{ConnectError, deadline, dial};
 use super::input::{MESSAGE_MAX, Reply};
 use super::url::ServerUrl;
@@ -80,9 +80,9 @@ impl MessageClient {
         let request = self.connection.request(command, parameters, MESSAGE_MAX).map_err(RpcError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
-        match self.connection.wait(&[request.id], deadline)? {
+        match self.connection.wait(&[request.id], deadline, Signals::Ignored)? {
             Waited::Reply(_, reply) => result_of(reply),
-            Waited::TimedOut | Waited::Forgotten => {
+            Waited::TimedOut | Waited::Forgotten | Waited::Interrupted => {
                 self.connection.forget(request.id);
                 Err(RpcError::TimedOut)
             }

@@ -53,6 +53,13 @@ impl ServerSet {
         Ok(Self { servers, watch })
     }
 
+    /// As [`Session::interruptible`], on every server.
+    #[must_use]
+    pub fn interruptible(self) -> Self {
+        let interruptible = |Server { url, session }| Server { url, session: session.interruptible() };
+        Self { servers: self.servers.into_iter().map(interruptible).collect(), ..self }
+    }
+
     /// As [`Session::acquire`].
     ///
     /// # Errors

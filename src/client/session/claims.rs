@@ -18,7 +18,7 @@ enum Claim {
     Waiting(u64),
     /// It is held, and this request asks for it in another mode.
     Converting(u64, Held),
-    /// A place in the queue was taken under this request and cancelled, and nobody has been told yet.
+    /// A place in the queue was taken or kept under this request and cancelled, and nobody has been told.
     Cancelled(u64),
 }
 
@@ -40,6 +40,19 @@ pub(super) enum Kind {
 pub(super) struct Pending {
     pub(super) wants: Vec<(LockName, Mode)>,
     pub(super) kind: Kind,
+    /// Whoever waited for the outcome was interrupted, and may come back.
+    kept: bool,
+}
+
+impl Pending {
+    fn new(wants: Vec<(LockName, Mode)>, kind: Kind) -> Self {
+        Self { wants, kind, kept: false }
+    }
+
+    /// Whether the outcome may be asked for later.
+    fn is_place(&self) -> bool {
+        self.kept || self.kind == Kind::Enqueue
+    }
 }
 
 /// What there is at a name for a caller who comes to collect.
@@ -87,7 +100,7 @@ impl Claims {
             }
         }
         self.names.extend(wants.iter().map(|(name, _)| (name.clone(), Claim::Waiting(id))));
-        self.requests.insert(id, Pending { wants, kind });
+        self.requests.insert(id, Pending::new(wants, kind));
         Ok(())
     }
 
@@ -106,8 +119,25 @@ impl Claims {
             Mode::Exclusive => Kind::Upgrade(held),
             Mode::Shared => Kind::Downgrade(held),
         };
-        self.requests.insert(id, Pending { wants: vec![(name, mode)], kind });
+        self.requests.insert(id, Pending::new(vec![(name, mode)], kind));
         Ok(())
+    }
+
+    /// Whoever waits for the outcome of the request stops waiting, and the request stays. False if it has
+    /// been given up before.
+    pub(super) fn keep(&mut self, id: u64) -> bool {
+        let pending = self.requests.get_mut(&id);
+        pending.map(|pending| pending.kept = true).is_some()
+    }
+
+    /// The request for just this that was kept, for somebody who now waits for its outcome.
+    pub(super) fn take_up(&mut self, wants: &[(LockName, Mode)]) -> Option<u64> {
+        let (first, _) = wants.first()?;
+        let (Claim::Waiting(id) | Claim::Converting(id, _)) = *self.names.get(first)? else { return None };
+        let pending = self.requests.get_mut(&id)?;
+        let is_it = pending.kept && pending.wants == wants;
+        pending.kept &= !is_it;
+        is_it.then_some(id)
     }
 
     /// The reply to a request says that it was granted, with this token, or was not. `None` if it has been
@@ -130,8 +160,7 @@ impl Claims {
         let pending = self.requests.remove(&id)?;
         for (name, _) in &pending.wants {
             let left = match pending.kind {
-                Kind::Acquire => None,
-                Kind::Enqueue => Some(Claim::Cancelled(id)),
+                Kind::Acquire | Kind::Enqueue => pending.is_place().then_some(Claim::Cancelled(id)),
                 Kind::Upgrade(held) | Kind::Downgrade(held) => Some(Claim::Held(held)),
             };
             self.leave(name, left);
@@ -174,11 +203,11 @@ impl Claims {
         }
     }
 
-    /// The place that was taken at `name` without waiting there. That it was cancelled is told once.
+    /// The place at `name` that was taken without waiting there, or kept. That it was cancelled is told once.
     pub(super) fn place(&mut self, name: &LockName) -> Place {
         match self.names.get(name) {
-            Some(&Claim::Waiting(id)) => match self.requests.get(&id) {
-                Some(Pending { kind: Kind::Enqueue, .. }) => Place::Taken(id),
+            Some(&(Claim::Waiting(id) | Claim::Converting(id, _))) => match self.requests.get(&id) {
+                Some(pending) if pending.is_place() => Place::Taken(id),
                 _ => Place::None,
             },
             Some(Claim::Cancelled(_)) => {
@@ -287,6 +316,38 @@ mod tests {
         assert_eq!(claims.give_up(&a).unwrap().released, Released::Hold);
         assert!(claims.decide(3, Some(5)).is_none());
         assert_eq!(claims.ask_to_convert(4, a, Mode::Shared), Err(AcquireError::NotHeld));
+    }
+
+    #[test]
+    fn a_request_that_was_kept_is_taken_up_by_one_who_asks_for_just_that() {
+        let mut claims = Claims::default();
+        claims.ask(1, wants(&["a", "b"]), Kind::Acquire).unwrap();
+        assert_eq!(claims.take_up(&wants(&["a", "b"])), None, "somebody waits for it");
+        assert!(claims.keep(1) && !claims.keep(2));
+        assert_eq!(claims.take_up(&wants(&["a"])), None);
+        assert_eq!(claims.take_up(&[("a".into(), Mode::Exclusive), ("b".into(), Mode::Shared)]), None);
+        assert_eq!(claims.place(&"b".into()), Place::Taken(1));
+        assert_eq!(claims.ask(3, wants(&["a"]), Kind::Acquire), Err(AcquireError::AlreadyWaiting));
+        assert_eq!(claims.take_up(&wants(&["a", "b"])), Some(1));
+        assert_eq!(claims.take_up(&wants(&["a", "b"])), None, "one is enough");
+        assert_eq!(claims.place(&"b".into()), Place::None);
+
+        claims.keep(1);
+        assert!(claims.withdraw(1).is_some());
+        assert_eq!((claims.place(&"a".into()), claims.place(&"a".into())), (Place::Cancelled, Place::None));
+        assert!(claims.decide(1, Some(7)).is_none(), "the grant is being given back");
+    }
+
+    #[test]
+    fn a_conversion_that_was_kept_is_taken_up_too() {
+        let (mut claims, to_exclusive) = (holding_a(), [("a".into(), Mode::Exclusive)]);
+        claims.ask_to_convert(2, "a".into(), Mode::Exclusive).unwrap();
+        claims.keep(2);
+        assert_eq!(claims.place(&"a".into()), Place::Taken(2));
+        assert_eq!(claims.take_up(&to_exclusive), Some(2));
+        claims.keep(2);
+        assert!(claims.withdraw(2).is_some());
+        assert_eq!((claims.take_up(&to_exclusive), claims.held(&"a".into())), (None, Some(held(1))));
     }
 
     #[test]

@@ -8,14 +8,19 @@ use serde_json::value::to_raw_value;
 use super::claims::{Claims, Kind, Pending};
 use super::{REQUEST_MAX, Session, UNLOCKED_AT_ONCE};
 use crate::broker::{AcquireError, Grant, Held, LockName};
-use crate::client::connection::{Lost, Request, Waited};
+use crate::client::connection::{Lost, Request, Signals, Waited};
 use crate::client::input::Reply;
 use crate::protocol::message::{CancelRequest, ConvertRequest, LockResult, Status, UnlockRequest};
 
 impl Session {
     /// Waits for the reply to a request that is no place in a queue.
-    pub(super) fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
-        match self.connection.wait(&[id], backstop)? {
+    pub(super) fn outcome(
+        &self,
+        id: u64,
+        backstop: Option<Instant>,
+        signals: Signals,
+    ) -> Result<Grant, AcquireError> {
+        match self.connection.wait(&[id], backstop, signals)? {
             Waited::Reply(_, reply) => self.settle(id, &reply),
             Waited::Forgotten => Err(AcquireError::Cancelled),
             Waited::TimedOut => {
@@ -24,6 +29,10 @@ impl Session {
                 drop(claims);
                 self.connection.flush();
                 Err(if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled })
+            }
+            Waited::Interrupted => {
+                let is_kept = self.claims.lock().keep(id);
+                Err(if is_kept { AcquireError::Interrupted } else { AcquireError::Cancelled })
             }
         }
     }

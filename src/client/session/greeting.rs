@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::REQUEST_MAX;
-use crate::client::connection::{Connection, Waited};
+use crate::client::connection::{Connection, Signals, Waited};
 use crate::protocol::message::{HelloRequest, HelloResult, IdentifyRequest, Keepalive};
 
 /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
@@ -24,9 +24,9 @@ pub(super) fn greet(
         connection.post_unheard(&[&identify]).map_err(|lost| lost.0)?;
     }
     connection.flush();
-    let reply = match connection.wait(&[hello.id], deadline) {
+    let reply = match connection.wait(&[hello.id], deadline, Signals::Ignored) {
         Ok(Waited::Reply(_, reply)) => reply?,
-        Ok(Waited::TimedOut | Waited::Forgotten) => {
+        Ok(Waited::TimedOut | Waited::Forgotten | Waited::Interrupted) => {
             return Err("it has not answered in time: it hangs, or is no lockd".to_owned());
         }
         Err(lost) => return Err(lost.0),

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::connection::{Connection, Lost, Request, Waited};
+use super::connection::{Connection, Lost, Request, Signals, Waited};
 use super::dial::{ConnectError, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
@@ -53,6 +53,8 @@ const UNLOCKED_AT_ONCE: usize = 100;
 pub struct Session {
     connection: Connection,
     claims: Mutex<Claims>,
+    /// What signal handlers mean to waits for other sessions.
+    signals: Signals,
 }
 
 /// The parameters of `ping`.
@@ -78,7 +80,16 @@ impl Session {
         let connection = dial(url, timeout)?;
         greet(&connection, owner, deadline)
             .map_err(|reason| ConnectError::Refused { server: url.to_string(), reason })?;
-        Ok(Self { connection, claims: Mutex::default() })
+        Ok(Self { connection, claims: Mutex::default(), signals: Signals::Ignored })
+    }
+
+    /// From now on a signal handler that runs in a thread that waits for a lock ends its wait with
+    /// [`AcquireError::Interrupted`]. The place in the queue is kept, and whatever time limit the call had
+    /// goes on: the same call again goes on waiting at it, and so does [`wait`](Self::wait);
+    /// [`release`](Self::release) gives it up. Without this, signal handlers change nothing.
+    #[must_use]
+    pub fn interruptible(self) -> Self {
+        Self { signals: Signals::Interrupt, ..self }
     }
 
     /// Acquires the lock, waiting for up to `limit`, first come, first served.
@@ -107,10 +118,16 @@ impl Session {
 
     fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
         let backstop = backstop(lock.limit);
-        let request = self.request("lock", &lock)?;
-        let id = request.id;
-        self.start(&[&request], |claims| claims.ask(id, lock.names, Kind::Acquire))?;
-        self.outcome(id, backstop)
+        let kept = self.claims.lock().take_up(&lock.names);
+        let id = match kept {
+            Some(id) => id,
+            None => {
+                let request = self.request("lock", &lock)?;
+                self.start(&[&request], |claims| claims.ask(request.id, lock.names, Kind::Acquire))?;
+                request.id
+            }
+        };
+        self.outcome(id, backstop, self.signals)
     }
 
     /// Changes the mode of a held lock without letting it go. To shared that never waits for anybody but
@@ -121,12 +138,21 @@ impl Session {
     /// [`AcquireError`]; the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         // What gives up exclusiveness cannot be taken back: whoever asked must hear what came of it.
-        let backstop = if mode == Mode::Exclusive { backstop(limit) } else { None };
+        let (backstop, signals) = match mode {
+            Mode::Exclusive => (backstop(limit), self.signals),
+            Mode::Shared => (None, Signals::Ignored),
+        };
         let name = LockName::new(name);
-        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
-        let id = request.id;
-        self.start(&[&request], |claims| claims.ask_to_convert(id, name, mode))?;
-        self.outcome(id, backstop)
+        let kept = self.claims.lock().take_up(&[(name.clone(), mode)]);
+        let id = match kept {
+            Some(id) => id,
+            None => {
+                let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
+                self.start(&[&request], |claims| claims.ask_to_convert(request.id, name, mode))?;
+                request.id
+            }
+        };
+        self.outcome(id, backstop, signals)
     }
 
     /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be
@@ -142,16 +168,17 @@ impl Session {
         let ping = self.request("ping", &Nothing {})?;
         let id = lock_request.id;
         self.start(&[&lock_request, &ping], |claims| claims.ask(id, lock.names, Kind::Enqueue))?;
-        let waited = self.connection.wait(&[id, ping.id], None)?;
+        let waited = self.connection.wait(&[id, ping.id], None, Signals::Ignored)?;
         self.connection.forget(ping.id);
         match waited {
             Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
-            Waited::Reply(..) | Waited::TimedOut => Ok(Attempt::Queued),
+            Waited::Reply(..) | Waited::TimedOut | Waited::Interrupted => Ok(Attempt::Queued),
             Waited::Forgotten => Err(self.cancelled(&name, id)),
         }
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took, or that an interrupted call
+    /// has kept. `TimedOut` keeps the place, unless the interrupted call's own time limit was over.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.
@@ -166,13 +193,14 @@ impl Session {
             Place::Cancelled => return Err(AcquireError::Cancelled),
             Place::None => return Err(AcquireError::NotHeld),
         };
-        match self.connection.wait(&[id], deadline)? {
+        match self.connection.wait(&[id], deadline, self.signals)? {
             Waited::Reply(_, reply) => {
                 // Another thread that waits at the same place must not wait any longer.
                 self.connection.forget(id);
                 self.settle(id, &reply)
             }
             Waited::TimedOut => Err(AcquireError::TimedOut),
+            Waited::Interrupted => Err(AcquireError::Interrupted),
             Waited::Forgotten => Err(self.cancelled(&name, id)),
         }
     }
@@ -235,7 +263,8 @@ impl Session {
     }
 
     fn hear_unlocked(&self, id: u64) -> Result<(), ReleaseError> {
-        let Waited::Reply(_, reply) = self.connection.wait(&[id], None)? else { return Ok(()) };
+        let waited = self.connection.wait(&[id], None, Signals::Ignored)?;
+        let Waited::Reply(_, reply) = waited else { return Ok(()) };
         match self.read::<LockResult>(&reply)?.status {
             Status::Ok => Ok(()),
             Status::NotFound => Err(ReleaseError::NotHeld),
@@ -254,7 +283,8 @@ impl Session {
             self.connection.request("inspect", &request, REQUEST_MAX).map_err(InspectError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
-        let Waited::Reply(_, reply) = self.connection.wait(&[request.id], None)? else {
+        let waited = self.connection.wait(&[request.id], None, Signals::Ignored)?;
+        let Waited::Reply(_, reply) = waited else {
             return Err(InspectError::Refused("the request was given up".to_owned()));
         };
         let InspectResult { status, mode, holders, waiters, orphaned } = self.read(&reply)?;
