@@ -7,9 +7,12 @@
 //! - [`server`]: a broker served to the network.
 //! - [`client`]: a session on a server, and a client for messages of one's own.
 //! - [`Session`]: one owner of locks, in this process or on servers.
+//! - [`ffi`]: all of it for C programs.
 
 pub mod broker;
 pub mod client;
+pub mod ffi;
+mod fork;
 pub mod protocol;
 pub mod server;
 mod session;

@@ -168,10 +168,11 @@ impl Session {
     /// The lock as it stands now.
     ///
     /// # Errors
-    /// [`InspectError`]; none for a session in this process.
+    /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         match &self.0 {
-            Place::Here(session) => Ok(session.inspect(name)),
+            Place::Here(session) if session.stands() => Ok(session.inspect(name)),
+            Place::Here(_) => Err(InspectError::Lost("it was closed".to_owned())),
             Place::There(servers) => servers.inspect(name),
         }
     }

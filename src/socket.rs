@@ -5,35 +5,23 @@
 //! signal in the program that embeds this library.
 
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
+use crate::fork::Descriptor;
 use crate::protocol::message::Keepalive;
 
 /// A connected stream socket. All its calls may be made from several threads at once.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    fd: OwnedFd,
+    fd: Descriptor,
     is_tcp: bool,
-}
-
-impl From<TcpStream> for Stream {
-    fn from(stream: TcpStream) -> Self {
-        Self { fd: stream.into(), is_tcp: true }
-    }
-}
-
-impl From<UnixStream> for Stream {
-    fn from(stream: UnixStream) -> Self {
-        Self { fd: stream.into(), is_tcp: false }
-    }
 }
 
 impl AsFd for Stream {
@@ -42,7 +30,34 @@ impl AsFd for Stream {
     }
 }
 
+/// A socket of this kind, not connected to anything.
+pub(crate) fn new_socket(domain: Domain) -> io::Result<Descriptor> {
+    Descriptor::open(|| Socket::new(domain, Type::STREAM, None).map(OwnedFd::from))
+}
+
 impl Stream {
+    /// A new socket that `connect` has connected.
+    pub(crate) fn connect(
+        domain: Domain,
+        connect: impl FnOnce(&Socket) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let fd = new_socket(domain)?;
+        connect(&SockRef::from(&fd))?;
+        Ok(Self { fd, is_tcp: domain != Domain::UNIX })
+    }
+
+    /// The next connection of a listening socket that does not block, and its peer.
+    pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Self, SockAddr)> {
+        let mut peer = None;
+        let fd = Descriptor::open(|| {
+            let (socket, address) = SockRef::from(listener).accept()?;
+            peer = Some(address);
+            Ok(socket.into())
+        })?;
+        let peer = peer.ok_or(io::ErrorKind::NotConnected)?;
+        Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
+    }
+
     /// Sets what makes a dead peer be noticed. For a Unix socket there is nothing to set: the kernel
     /// knows when its peer is gone.
     pub(crate) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
@@ -111,11 +126,12 @@ pub(crate) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::R
 
 /// Wakes one thread out of [`wait_for`].
 #[derive(Debug)]
-pub(crate) struct Waker(OwnedFd);
+pub(crate) struct Waker(Descriptor);
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
+        let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+        Ok(Self(Descriptor::open(|| Ok(eventfd(0, flags)?))?))
     }
 
     /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset).

@@ -8,13 +8,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer, and the layers it may use.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 9] = [
     ("broker", &[]),
     ("protocol", &["broker"]),
-    ("socket", &["protocol"]),
-    ("server", &["broker", "protocol", "socket"]),
-    ("client", &["broker", "protocol", "socket"]),
+    ("fork", &["broker"]),
+    ("socket", &["fork", "protocol"]),
+    ("server", &["broker", "fork", "protocol", "socket"]),
+    ("client", &["broker", "fork", "protocol", "socket"]),
     ("session", &["broker", "client"]),
+    ("ffi", &["broker", "client", "fork", "server", "session"]),
     ("cli", &["broker", "protocol", "server", "client", "session"]),
 ];
 

@@ -2,11 +2,11 @@
 //! that is gone be noticed. Sends nothing.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, Socket};
 
 use super::connection::Connection;
 use super::url::{BadUrl, Endpoint, ServerUrl};
@@ -66,7 +66,7 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
 
 fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
     let stream = match endpoint {
-        Endpoint::Tcp { host, port } => connect_tcp(host, *port, timeout)?.into(),
+        Endpoint::Tcp { host, port } => connect_tcp(host, *port, timeout)?,
         Endpoint::Unix(path) => connect_unix(path, timeout)?,
     };
     stream.set_nodelay()?;
@@ -76,7 +76,7 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
 }
 
 /// Tries every address of the host, each for its share of the time that is left.
-fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
+fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
     let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
@@ -86,7 +86,10 @@ fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream
         if share.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        result = TcpStream::connect_timeout(address, share).and_then(refuse_oneself);
+        result = Stream::connect(Domain::for_address(*address), |socket| {
+            socket.connect_timeout(&(*address).into(), share)?;
+            refuse_oneself(socket)
+        });
         if result.is_ok() {
             break;
         }
@@ -95,21 +98,21 @@ fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream
 }
 
 /// A port of the kind that clients are given, with nobody listening: TCP can connect it to itself.
-fn refuse_oneself(stream: TcpStream) -> io::Result<TcpStream> {
-    if stream.local_addr()? == stream.peer_addr()? {
+fn refuse_oneself(socket: &Socket) -> io::Result<()> {
+    if socket.local_addr()? == socket.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
-    Ok(stream)
+    Ok(())
 }
 
 fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
-    socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
-    match socket.connect(&SockAddr::unix(path)?) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-        other => other,
-    }?;
-    socket.set_write_timeout(None)?;
-    Ok(Stream::from(std::os::unix::net::UnixStream::from(socket)))
+    Stream::connect(Domain::UNIX, |socket| {
+        // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
+        socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
+        match socket.connect(&SockAddr::unix(path)?) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+            other => other,
+        }?;
+        socket.set_write_timeout(None)
+    })
 }

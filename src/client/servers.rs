@@ -8,7 +8,7 @@
 //! server more or less moves only its own names.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
@@ -17,6 +17,7 @@ use super::dial::ConnectError;
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::fork::Descriptor;
 
 /// A [`Session`] on each of several servers, or on one: the same calls, each for the server its name belongs
 /// to.
@@ -25,7 +26,7 @@ use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, Re
 pub struct ServerSet {
     servers: Vec<Server>,
     /// Readable when one of several connections is.
-    watch: Option<OwnedFd>,
+    watch: Option<Descriptor>,
 }
 
 struct Server {
@@ -185,11 +186,11 @@ impl AsFd for ServerSet {
     }
 }
 
-fn watch(servers: &[Server]) -> io::Result<Option<OwnedFd>> {
+fn watch(servers: &[Server]) -> io::Result<Option<Descriptor>> {
     if let [_] = servers {
         return Ok(None);
     }
-    let watch = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let watch = Descriptor::open(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
     for server in servers {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&watch, &server.session, data, epoll::EventFlags::IN)?;

@@ -5,24 +5,24 @@
 
 use std::fs;
 use std::io;
-use std::net::{TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef};
 
 use super::config::{Config, Listen, ListenAddress, Protocol};
 use super::hub::Hub;
 use super::outbox::Outbox;
 use super::{reception, seldom::Seldom};
 use crate::broker::sync::{Arc, AtomicU64};
+use crate::fork::Descriptor;
 use crate::protocol::{frame, message};
-use crate::socket::{Stream, wait_for};
+use crate::socket::{Stream, new_socket, wait_for};
 
 /// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not
 /// fit costs its client a second.
@@ -34,7 +34,7 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 
 /// A bound address.
 pub(super) struct Listener {
-    socket: Bound,
+    socket: Descriptor,
     /// Removes the file of a Unix socket when the listener goes.
     _file: Option<SocketFile>,
     protocol: Protocol,
@@ -42,11 +42,6 @@ pub(super) struct Listener {
     pub(super) address: Listen,
     /// Counts Unix connections, whose peers have no address of their own.
     unix_peers: Arc<AtomicU64>,
-}
-
-enum Bound {
-    Tcp(TcpListener),
-    Unix(UnixListener),
 }
 
 /// Removed when the listener goes, if it is still the file that was made for it.
@@ -73,13 +68,12 @@ impl Listener {
         let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
         let (socket, file, address) = match &listen.address {
             ListenAddress::Tcp(address) => {
-                let listener = bind_tcp(address).map_err(in_context)?;
-                let bound = listener.local_addr().map_err(in_context)?;
-                (Bound::Tcp(listener), None, ListenAddress::Tcp(bound.to_string()))
+                let (socket, bound) = bind_tcp(address).map_err(in_context)?;
+                (socket, None, ListenAddress::Tcp(bound))
             }
             ListenAddress::Unix(path) => {
-                let (listener, file) = bind_unix(path, config.unix_mode).map_err(in_context)?;
-                (Bound::Unix(listener), Some(file), ListenAddress::Unix(path.clone()))
+                let (socket, file) = bind_unix(path, config.unix_mode).map_err(in_context)?;
+                (socket, Some(file), ListenAddress::Unix(path.clone()))
             }
         };
         let address = Listen { protocol: listen.protocol, address };
@@ -121,22 +115,17 @@ impl Listener {
 
     /// The next connection and its peer's address; `None` if it may not come in.
     fn accept(&self, config: &Config) -> io::Result<Option<(Stream, String)>> {
-        match &self.socket {
-            Bound::Tcp(listener) => {
-                let (stream, peer) = listener.accept()?;
-                if !config.allows(peer.ip()) {
-                    log::debug!("{}: {peer} is not on the access list", self.address);
-                    return Ok(None);
-                }
-                let peer = std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                Ok(Some((stream.into(), peer.to_string())))
-            }
-            Bound::Unix(listener) => {
-                let (stream, _) = listener.accept()?;
-                let number = self.unix_peers.fetch_add(1, Relaxed) + 1;
-                Ok(Some((stream.into(), format!("unix:{number}"))))
-            }
+        let (stream, peer) = Stream::accept(&self.socket)?;
+        let Some(peer) = peer.as_socket() else {
+            let number = self.unix_peers.fetch_add(1, Relaxed) + 1;
+            return Ok(Some((stream, format!("unix:{number}"))));
+        };
+        if !config.allows(peer.ip()) {
+            log::debug!("{}: {peer} is not on the access list", self.address);
+            return Ok(None);
         }
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        Ok(Some((stream, peer.to_string())))
     }
 
     /// Gives a connection a thread of its own.
@@ -182,15 +171,6 @@ impl Listener {
     }
 }
 
-impl AsFd for Bound {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Tcp(listener) => listener.as_fd(),
-            Self::Unix(listener) => listener.as_fd(),
-        }
-    }
-}
-
 /// Says why, as far as the socket takes it at once, in a way a client of that protocol understands.
 fn turn_away(stream: &Stream, protocol: Protocol, why: &str) {
     let mut said = Vec::new();
@@ -204,36 +184,41 @@ fn turn_away(stream: &Stream, protocol: Protocol, why: &str) {
     let _ = stream.send_now(&said);
 }
 
-fn bind_tcp(address: &str) -> io::Result<TcpListener> {
+/// A listening socket, and its address with the port that was taken.
+fn bind_tcp(address: &str) -> io::Result<(Descriptor, String)> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for address in address.to_socket_addrs()? {
         let bind = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+            let descriptor = new_socket(Domain::for_address(address))?;
+            let socket = SockRef::from(&descriptor);
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
             socket.set_nonblocking(true)?;
-            Ok(TcpListener::from(socket))
+            let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+            Ok((descriptor, bound.to_string()))
         };
         match bind() {
-            Ok(listener) => return Ok(listener),
+            Ok(bound) => return Ok(bound),
             Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
+fn bind_unix(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         // Without waiting: a live server may be too busy to accept.
-        let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        let probe = new_socket(Domain::UNIX)?;
+        let probe = SockRef::from(&probe);
         probe.set_nonblocking(true)?;
         match probe.connect(&SockAddr::unix(path)?) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
             _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
         }
     }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    let descriptor = new_socket(Domain::UNIX)?;
+    let socket = SockRef::from(&descriptor);
     socket.bind(&SockAddr::unix(path)?)?;
     // The mode is set before anyone can connect: that takes `listen`.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
@@ -241,12 +226,12 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<(UnixListener, SocketFile)> {
     let file = SocketFile { path: path.to_owned(), inode };
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok((UnixListener::from(OwnedFd::from(socket)), file))
+    Ok((descriptor, file))
 }
 
 /// A descriptor that can be let go when there are no others.
-fn spare_descriptor() -> Option<OwnedFd> {
-    fs::File::open("/dev/null").map(OwnedFd::from).ok()
+fn spare_descriptor() -> Option<Descriptor> {
+    Descriptor::open(|| fs::File::open("/dev/null").map(OwnedFd::from)).ok()
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

@@ -25,6 +25,7 @@ pub use config::{Config, Listen, ListenAddress, Protocol, parse_allow};
 use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
@@ -57,7 +58,7 @@ impl Bound {
 
     /// Serves `broker`; connections that speak `message` are given `service`, usually
     /// [`Service::locks`]. Starts a thread for each listener, one for chores, and then one for each
-    /// connection.
+    /// connection; signals are blocked in all of them.
     ///
     /// # Errors
     /// If a thread cannot be started; then nothing is served.
@@ -66,6 +67,7 @@ impl Bound {
         // Dropped on the way out of an error, it stops what has been started.
         let mut server = Server { hub: hub.clone(), addresses: self.addresses, threads: Vec::new() };
         let janitor = hub.janitor.clone();
+        let _blocked = SignalsBlocked::new()?;
         server.spawn("lockd-janitor", move || janitor.run())?;
         let service = Arc::new(service);
         for listener in self.listeners {
@@ -144,6 +146,23 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_all();
+    }
+}
+
+/// All signals are blocked in this thread, and so in those it starts, until this goes: the handlers of a
+/// program that embeds a server are to run in threads of its own.
+struct SignalsBlocked(SigSet);
+
+impl SignalsBlocked {
+    fn new() -> io::Result<Self> {
+        Ok(Self(SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // It cannot fail: the mask is one that this thread has had.
+        let _ = self.0.thread_set_mask();
     }
 }
 

@@ -1,0 +1,575 @@
+/*
+ * lockd: named locks, held only by processes that are still there.
+ *
+ * Made from the sources of liblockd; not to be edited.
+ *
+ * A name is locked by a session, which is one owner of locks. lock_open opens a session in this process;
+ * lock_connect opens one on a server. All that follows is the same for both:
+ *
+ *     lock_session *session = lock_open(NULL, "invoices");
+ *     uint64_t token;
+ *     if (lock_acquire(session, "invoice/4711", LOCK_EXCLUSIVE, 5000, &token) == LOCK_OK) {
+ *         ...
+ *         lock_release(session, "invoice/4711");
+ *     }
+ *     lock_close(session);
+ *
+ * What holds for every function:
+ *
+ * - Linking. `pkg-config --cflags --libs lockd`, with --static for liblockd.a.
+ * - Handles (lock_broker, lock_session, lock_server) are made by one function and freed by its
+ *   counterpart, exactly once. A handle that is NULL is a status, LOCK_INVALID, never a crash; freeing
+ *   NULL does nothing.
+ * - Strings end with a zero byte, are copied where they are needed longer than the call, and stay the
+ *   caller's. Text that functions return is the library's; do not free it.
+ * - Outputs are written on LOCK_OK only.
+ * - Threads. Every function may be called from every thread, and several threads may use one handle at
+ *   once. The exception is the function that frees it: nothing else may be using the handle then.
+ * - Signals. The library installs no handlers, raises no SIGPIPE, and its own threads, which there are
+ *   only while a lock_server runs, have all signals blocked. No function may be called from a signal
+ *   handler.
+ * - It prints nothing, and never ends the process.
+ * - fork. Handles are their process's own. In a forked child each call with an inherited one returns
+ *   LOCK_FORKED (or NULL, or -1) and changes nothing, the functions that free it free its memory, and the
+ *   connections of the parent are closed in the child before fork returns there. The child opens
+ *   sessions of its own; its default broker is its own, too.
+ * - exec. Descriptors of the library are not inherited through exec; the locks go with the process.
+ */
+
+
+#ifndef LOCKD_H
+#define LOCKD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * What a call came to. The numbers never change, and none is ever given another meaning.
+ *
+ * Unless it is LOCK_OK, LOCK_PENDING or LOCK_INTERRUPTED, nothing has changed: the session holds and
+ * waits for what it did before. lock_last_error says more about a status that is not LOCK_OK.
+ */
+typedef enum lock_status {
+  /**
+   * Done: the lock is held, or freed, or the question is answered.
+   */
+  LOCK_OK = 0,
+  /**
+   * The session has a place in the queue, and does not hold the lock yet. From lock_enqueue: lock_wait
+   * waits there. From a call that would have taken a place: the session had one already.
+   */
+  LOCK_PENDING = 1,
+  /**
+   * Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it.
+   */
+  LOCK_TIMEOUT = 2,
+  /**
+   * The session does not hold this lock, nor wait for it.
+   */
+  LOCK_NOT_HELD = 3,
+  /**
+   * The session holds this lock already. It is one owner: of two threads that share it, only one
+   * may believe that it got the lock.
+   */
+  LOCK_ALREADY_HELD = 4,
+  /**
+   * Waiting would close a circle of sessions that wait for each other. lock_last_error names them.
+   */
+  LOCK_DEADLOCK = 5,
+  /**
+   * lock_cancel ended the wait, or another thread released the place in the queue.
+   */
+  LOCK_CANCELLED = 6,
+  /**
+   * A signal handler ran while the thread waited. The place in the queue is kept: the same call again,
+   * or lock_wait, goes on waiting there; lock_release gives it up.
+   */
+  LOCK_INTERRUPTED = 7,
+  /**
+   * The call makes no sense: NULL where it may not be, an unknown mode, a name too long, an address
+   * that is none.
+   */
+  LOCK_INVALID = 8,
+  /**
+   * Not allowed: a limit is reached, or the server is stopping.
+   */
+  LOCK_REFUSED = 9,
+  /**
+   * The session has ended, its connection perhaps, and with it all its locks. Nothing reconnects: the
+   * locks are gone. Close it, and open another one.
+   */
+  LOCK_LOST = 10,
+  /**
+   * The handle was inherited by a forked child. It is its parent's alone, and nothing was done.
+   */
+  LOCK_FORKED = 11,
+  /**
+   * The operating system said no, for example to listening on an address that is taken.
+   */
+  LOCK_IO = 12,
+  /**
+   * A bug in this library. The session, if it was a session's call, is lost.
+   */
+  LOCK_INTERNAL = 13,
+} lock_status;
+
+/**
+ * How a lock is held. The functions take these as `uint32_t`.
+ */
+typedef enum lock_mode {
+  /**
+   * One holder, nobody else.
+   */
+  LOCK_EXCLUSIVE = 0,
+  /**
+   * Any number of holders, none of them exclusive.
+   */
+  LOCK_SHARED = 1,
+} lock_mode;
+
+/**
+ * The locks of this process. Made by lock_broker_new, freed by lock_broker_free; wherever a broker is
+ * taken, NULL means the default broker, which every process has.
+ */
+typedef struct lock_broker lock_broker;
+
+/**
+ * Listeners and connections that serve a broker to the network. Made by lock_serve, freed by
+ * lock_server_stop.
+ */
+typedef struct lock_server lock_server;
+
+/**
+ * One owner of locks, in this process or on a server. Made by lock_open or lock_connect, freed by
+ * lock_close.
+ */
+typedef struct lock_session lock_session;
+
+/**
+ * A lock as it stands, filled in by lock_inspect. It will never have other members: what there may be to
+ * tell later will be told by other functions.
+ */
+typedef struct lock_info {
+  /**
+   * The fencing token of this session's grant; 0 unless `held`.
+   */
+  uint64_t token;
+  /**
+   * How many sessions hold the lock; 0: it is free.
+   */
+  uint64_t holders;
+  /**
+   * How many requests wait for it.
+   */
+  uint64_t waiters;
+  /**
+   * How it is held, a lock_mode; LOCK_EXCLUSIVE if it is free.
+   */
+  uint32_t mode;
+  /**
+   * Whether this session holds it.
+   */
+  bool held;
+  /**
+   * Whether this session has a place in its queue.
+   */
+  bool waiting;
+  /**
+   * Whether the last exclusive holder vanished without releasing it, so that what it was at may be half
+   * done. While somebody holds it exclusively: whether the one before vanished. So the new holder can
+   * look, and whoever comes after it is told only if it vanishes, too.
+   */
+  bool orphaned;
+} lock_info;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * What a status means, in a few words of English.
+ *
+ * @param status  A lock_status; any other number is named as none.
+ * @return        Static text, never NULL.
+ *
+ * Any thread; never blocks.
+ */
+const char *lock_strerror(int status);
+
+/**
+ * What was the matter with the last call of this thread that failed: more than its status says, such as
+ * the address that could not be reached, or the sessions of a deadlock.
+ *
+ * @return  Text of this thread, in UTF-8, valid until the thread's next call of this library; empty if
+ *          none has failed. Never NULL.
+ *
+ * Any thread; never blocks.
+ */
+const char *lock_last_error(void);
+
+/**
+ * The version of the library, as MAJOR.MINOR.PATCH.
+ *
+ * @return  Static text, never NULL.
+ *
+ * Any thread; never blocks.
+ */
+const char *lock_version(void);
+
+/**
+ * The version of the ABI: the number in the library's soname, 1 for this header. A program that finds the
+ * library at run time (dlopen, FFI) should make sure of it first.
+ *
+ * Any thread; never blocks.
+ */
+uint32_t lock_abi_version(void);
+
+/**
+ * Makes a broker of one's own: names locked in it are locked for sessions of this broker alone. Most
+ * programs need none, and use the default broker by passing NULL.
+ *
+ * @return  The broker, to be freed with lock_broker_free.
+ *
+ * Any thread; never blocks.
+ */
+struct lock_broker *lock_broker_new(void);
+
+/**
+ * Frees a broker. Its sessions and servers, if it has any, go on as before: the locks live until the last
+ * of them goes.
+ *
+ * @param broker  May be NULL. Must not be used any more, nor be in use by another thread.
+ *
+ * Any thread; never blocks. In a forked child it frees the handle, and touches nothing of the parent's.
+ */
+void lock_broker_free(struct lock_broker *broker);
+
+/**
+ * Opens a session in this process: one owner of locks in its broker.
+ *
+ * Threads that contend with one another open a session each. A session may be used by several threads at
+ * once, and a call that waits holds up no other; but to the broker they are one owner.
+ *
+ * @param broker  The broker; NULL: the default one.
+ * @param owner   What the session is called in listings and deadlock reports, in UTF-8. May be NULL.
+ *
+ * @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
+ *          (LOCK_FORKED), which lock_last_error says.
+ *
+ * Any thread; never blocks.
+ */
+struct lock_session *lock_open(struct lock_broker *broker,
+                               const char *owner);
+
+/**
+ * Opens a session on a server. Its calls are the same as those of a session in this process.
+ *
+ * The locks are held for as long as the connection stands. If it breaks, or the server cannot be reached
+ * any more, every call says LOCK_LOST: before the server gives the locks to somebody else. Nothing ever
+ * reconnects by itself.
+ *
+ * @param url         tcp://HOST:PORT or unix:/PATH, or what lock_server_address says; several, separated by
+ *                    commas, spread the names over those servers, in the same way for every client that
+ *                    is given the same addresses.
+ * @param owner       As for lock_open.
+ * @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. The resolver's
+ *                    time does not count.
+ *
+ * @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why:
+ *          the address makes no sense, the server cannot be reached, or is no lockd.
+ *
+ * Any thread; blocks.
+ */
+struct lock_session *lock_connect(const char *url,
+                                  const char *owner,
+                                  int64_t timeout_ms);
+
+/**
+ * Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
+ *
+ * @param session  May be NULL. Must not be used any more, nor be in use by another thread: one that waits
+ *                 is fetched back with lock_cancel first.
+ *
+ * Any thread; does not wait for anybody. In a forked child it frees the handle, and the parent's locks
+ * stay: the child's copy of the connection was closed at the fork.
+ */
+void lock_close(struct lock_session *session);
+
+/**
+ * Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
+ *
+ * @param session     The session.
+ * @param name        The lock's name: any bytes but zero, 1024 of them at most; the empty name is one too.
+ * @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
+ * @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
+ * @param token       Receives the fencing token on LOCK_OK: a number higher than that of every earlier
+ *                    grant of any name, below 2^53. May be NULL.
+ *
+ * @return LOCK_OK: the session holds the lock. On a server: granted on a connection that was alive when the
+ *         answer was read;
+ *         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED,
+ *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+ *         LOCK_PENDING: the session has a place in this queue already; lock_wait waits there;
+ *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place in the queue is
+ *         kept, and timeout_ms goes on. The same call again, or lock_wait, goes on waiting; lock_release
+ *         gives the place up.
+ *
+ * Any thread; blocks.
+ */
+enum lock_status lock_acquire(struct lock_session *session,
+                              const char *name,
+                              uint32_t mode,
+                              int64_t timeout_ms,
+                              uint64_t *token);
+
+/**
+ * Acquires several locks at once or none of them, waiting for up to timeout_ms until all can be had. Holds
+ * nothing while it waits, so such calls never deadlock among themselves.
+ *
+ * @param session     The session.
+ * @param names       The names, all different, as for lock_acquire. On several servers all must belong to
+ *                    the same one.
+ * @param modes       As many modes; NULL: all exclusive.
+ * @param n           How many: from 1 to 1024.
+ * @param timeout_ms  As for lock_acquire.
+ * @param token       Receives the fencing token, one for all of them. May be NULL.
+ *
+ * @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. The place that
+ *         LOCK_INTERRUPTED keeps is one for all of them: lock_wait or lock_release with any of the names.
+ *
+ * Any thread; blocks.
+ */
+enum lock_status lock_acquire_all(struct lock_session *session,
+                                  const char *const *names,
+                                  const uint32_t *modes,
+                                  size_t n,
+                                  int64_t timeout_ms,
+                                  uint64_t *token);
+
+/**
+ * Changes the mode of a lock that the session holds, without letting it go. To LOCK_SHARED it waits for
+ * nobody; to LOCK_EXCLUSIVE it waits, ahead of everybody who waits for the lock, until the other holders
+ * have gone. When two sessions do that with the same lock, the second one's call is a deadlock.
+ *
+ * @param session     The session.
+ * @param name        The name.
+ * @param mode        The new mode.
+ * @param timeout_ms  As for lock_acquire.
+ *
+ * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
+ *         tells it;
+ *         LOCK_NOT_HELD: the session does not hold it;
+ *         LOCK_PENDING: another thread is just making it exclusive;
+ *         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
+ *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+ *         LOCK_INTERRUPTED: on a server only. It is held as before, and is made exclusive when it can be,
+ *         unless that takes longer than timeout_ms: the same call again, or lock_wait, hears of it;
+ *         lock_cancel ends the attempt.
+ *
+ * Any thread; blocks.
+ */
+enum lock_status lock_convert(struct lock_session *session,
+                              const char *name,
+                              uint32_t mode,
+                              int64_t timeout_ms);
+
+/**
+ * Takes a place in a lock's queue without waiting there: the first half of lock_acquire, for callers that
+ * must look up from waiting now and then. lock_wait is the second half.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+ *
+ * @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
+ *         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
+ *         be called, the session holds the lock all the same once it is its turn; lock_release gives
+ *         up the one or the other;
+ *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
+ *         LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_enqueue(struct lock_session *session,
+                              const char *name,
+                              uint32_t mode);
+
+/**
+ * Waits for up to timeout_ms at a place that lock_enqueue has taken, or that a call that was interrupted
+ * has kept.
+ *
+ * @param session     The session.
+ * @param name        The name.
+ * @param timeout_ms  As for lock_acquire; 0: only look whether the lock has been granted.
+ * @param token       Receives the fencing token on LOCK_OK. May be NULL.
+ *
+ * @return LOCK_OK: the session holds the lock;
+ *         LOCK_TIMEOUT: not yet. The place is kept, as often as that happens (unless it is that of an
+ *         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
+ *         LOCK_NOT_HELD);
+ *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
+ *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
+ *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place;
+ *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; blocks.
+ */
+enum lock_status lock_wait(struct lock_session *session,
+                           const char *name,
+                           int64_t timeout_ms,
+                           uint64_t *token);
+
+/**
+ * Frees a lock, which goes to the next waiter in the same moment, or gives up the session's place in its
+ * queue (of all the names, if it is that of lock_acquire_all).
+ *
+ * @param session  The session.
+ * @param name     The name.
+ *
+ * @return LOCK_OK: on a server: it has confirmed it;
+ *         LOCK_NOT_HELD: the session neither holds it nor waits for it;
+ *         LOCK_INVALID, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_release(struct lock_session *session,
+                              const char *name);
+
+/**
+ * Frees several locks, or gives up the places in their queues, however they were acquired.
+ *
+ * @param session  The session.
+ * @param names    The names.
+ * @param n        How many; 0 does nothing.
+ *
+ * @return As lock_release. LOCK_NOT_HELD if that is so for any of them; the others are freed all the same.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_release_all(struct lock_session *session,
+                                  const char *const *names,
+                                  size_t n);
+
+/**
+ * Looks at a lock as it stands now.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param out      Receives what there is to say on LOCK_OK.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_inspect(struct lock_session *session,
+                              const char *name,
+                              struct lock_info *out);
+
+/**
+ * Whether the session stands, and with it its locks: for a loop that must stop when they are gone.
+ *
+ * @param session  The session.
+ *
+ * @return LOCK_OK: it stands, as far as can be known without asking the server; with several servers, on
+ *         all of them;
+ *         LOCK_LOST: it has ended, and with it all its locks;
+ *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; never blocks.
+ */
+enum lock_status lock_check(struct lock_session *session);
+
+/**
+ * A descriptor for poll(2) that becomes readable when a session on a server is lost. It does so too when
+ * there is something else to read for the session, such as the grant of a lock that lock_enqueue has
+ * asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK, and then, if
+ * there is a place in a queue, lock_wait with a limit of 0.
+ *
+ * Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
+ * session's. With several servers it is readable when that is so for one of them.
+ *
+ * @param session  The session.
+ *
+ * @return The descriptor, the same for as long as the session lives; -1 if there is none: for a session in
+ *         this process, in a forked child, or if session is NULL.
+ *
+ * Any thread; never blocks.
+ */
+int lock_lost_fd(struct lock_session *session);
+
+/**
+ * Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
+ * in other threads return LOCK_CANCELLED, and places that nobody waits at are given up. A grant that
+ * came first stands, and its call returns LOCK_OK.
+ *
+ * @param session  The session.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nobody.
+ */
+enum lock_status lock_cancel(struct lock_session *session);
+
+/**
+ * Serves a broker to other processes, from threads that this starts: one for each address, one for chores,
+ * and one for each connection, all with all signals blocked. Sessions of the program's own go on using
+ * the broker as before.
+ *
+ * @param broker  The broker; NULL: the default one.
+ * @param listen  Where to listen, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
+ *                PROTOCOL is lockd, glockd or message (which lock_connect speaks). Port 0 takes a free
+ *                port; lock_server_address tells which. A Unix socket is for this user alone.
+ * @param allow   Who may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this machine
+ *                only, whatever address is bound.
+ * @param out     Receives the server, to be stopped with lock_server_stop.
+ *
+ * @return LOCK_OK;
+ *         LOCK_INVALID: listen or out is NULL, or an address makes no sense;
+ *         LOCK_IO: an address cannot be bound, or a thread not started; then nothing is served;
+ *         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL.
+ *
+ * Any thread. Blocks for as long as the resolver takes if listen has host names.
+ */
+enum lock_status lock_serve(struct lock_broker *broker,
+                            const char *listen,
+                            const char *allow,
+                            struct lock_server **out);
+
+/**
+ * An address that a server listens on, with the port that was taken for port 0: in the form in which
+ * lock_serve was given it, which lock_connect takes too if the protocol is message.
+ *
+ * @param server  The server.
+ * @param index   Which of the addresses, counted from 0 in the order given to lock_serve.
+ * @param buf     Receives the address, with a zero byte at its end.
+ * @param len     How many bytes buf has. 300 are enough for any address but a long host name.
+ *
+ * @return LOCK_OK;
+ *         LOCK_INVALID: server or buf is NULL, there is no such address, or buf is too small (then
+ *         lock_last_error says how many bytes it takes, and nothing is written);
+ *         LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; never blocks.
+ */
+enum lock_status lock_server_address(const struct lock_server *server,
+                                     size_t index,
+                                     char *buf,
+                                     size_t len);
+
+/**
+ * Stops a server: closes its listeners and connections, frees the locks of those connections, joins every
+ * thread it started, and frees it. The broker and the program's own sessions stay as they are.
+ *
+ * @param server  May be NULL. Must not be used any more, nor be in use by another thread.
+ *
+ * Any thread; blocks until the threads have ended, which they do at once. In a forked child it frees the
+ * handle, and touches nothing of the parent's.
+ */
+void lock_server_stop(struct lock_server *server);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* LOCKD_H */

@@ -1,0 +1,117 @@
+//! What C passes, checked and made into what the crate's calls take. Nothing that is wrong gets further than
+//! this.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_char};
+use std::time::Duration;
+
+use super::status::{Failure, lock_mode};
+use crate::broker::Mode;
+
+/// What a handle points to.
+///
+/// # Safety
+/// `handle` is NULL, or was made by this library and not freed, and is not freed for as long as `'a`.
+pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
+    // SAFETY: the caller's promise; nothing ever takes a handle's content exclusively.
+    unsafe { handle.as_ref() }.ok_or_else(|| is_null(what))
+}
+
+/// The bytes of a string that must be there.
+///
+/// # Safety
+/// `text` is NULL or points to a string that ends with a zero byte and is not changed for as long as `'a`.
+pub(super) unsafe fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u8], Failure> {
+    if text.is_null() {
+        return Err(is_null(what));
+    }
+    // SAFETY: the caller's promise.
+    Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// The text of a string that must be there.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str, Failure> {
+    // SAFETY: the caller's promise.
+    let bytes = unsafe { bytes(text, what) }?;
+    str::from_utf8(bytes).map_err(|_| Failure::invalid(format_args!("{what} is not UTF-8")))
+}
+
+/// A label, which may be NULL; what is not UTF-8 in it is replaced.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn label<'a>(label: *const c_char) -> Option<Cow<'a, str>> {
+    // SAFETY: the caller's promise.
+    unsafe { bytes(label, "") }.ok().map(String::from_utf8_lossy)
+}
+
+/// The bytes of each of `count` names.
+///
+/// # Safety
+/// `names` is NULL or points to `count` pointers that [`bytes`] takes.
+pub(super) unsafe fn names<'a>(names: *const *const c_char, count: usize) -> Result<Vec<&'a [u8]>, Failure> {
+    if names.is_null() && count > 0 {
+        return Err(is_null("names"));
+    }
+    (0..count)
+        .map(|at| {
+            // SAFETY: the caller's promise, `at` being less than `count`.
+            let name = unsafe { names.add(at) };
+            // SAFETY: as above.
+            let name = unsafe { name.read() };
+            // SAFETY: as above.
+            unsafe { bytes(name, "a name") }
+        })
+        .collect()
+}
+
+/// The mode of each of `count` names: exclusive if `modes` is NULL.
+///
+/// # Safety
+/// `modes` is NULL or points to `count` numbers.
+pub(super) unsafe fn modes(modes: *const u32, count: usize) -> Result<Vec<Mode>, Failure> {
+    if modes.is_null() {
+        return Ok(vec![Mode::Exclusive; count]);
+    }
+    (0..count)
+        .map(|at| {
+            // SAFETY: the caller's promise, `at` being less than `count`.
+            let number = unsafe { modes.add(at) };
+            // SAFETY: as above.
+            mode(unsafe { number.read() })
+        })
+        .collect()
+}
+
+pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
+    const EXCLUSIVE: u32 = lock_mode::LOCK_EXCLUSIVE as u32;
+    const SHARED: u32 = lock_mode::LOCK_SHARED as u32;
+    match number {
+        EXCLUSIVE => Ok(Mode::Exclusive),
+        SHARED => Ok(Mode::Shared),
+        _ => Err(Failure::invalid(format_args!("{number} is no mode"))),
+    }
+}
+
+/// A time limit; `None`, which is without limit, for a negative number.
+pub(super) fn limit(milliseconds: i64) -> Option<Duration> {
+    u64::try_from(milliseconds).ok().map(Duration::from_millis)
+}
+
+/// Writes an output that the caller may not want.
+///
+/// # Safety
+/// `output` is NULL, or may be written to.
+pub(super) unsafe fn write<T>(output: *mut T, value: T) {
+    if !output.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { output.write(value) };
+    }
+}
+
+pub(super) fn is_null(what: &str) -> Failure {
+    Failure::invalid(format_args!("{what} is NULL"))
+}

@@ -1,0 +1,77 @@
+//! `lock_broker`: the locks of one process, and the default broker.
+
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+
+use super::guard::guard;
+use super::status::{Failure, lock_status};
+use crate::broker::Broker;
+use crate::fork::OfThisProcess;
+
+/// The locks of this process. Made by lock_broker_new, freed by lock_broker_free; wherever a broker is
+/// taken, NULL means the default broker, which every process has.
+pub struct lock_broker(OfThisProcess<Broker>);
+
+/// Made when first asked for, and never freed. One inherited through fork is replaced, and leaks: whatever
+/// the parent's threads were doing with it, the child cannot tell.
+static DEFAULT: AtomicPtr<OfThisProcess<Broker>> = AtomicPtr::new(ptr::null_mut());
+
+/// The broker behind a handle, or the default one.
+///
+/// # Safety
+/// `broker` is NULL, or was made by `lock_broker_new` and not freed, and is not freed during the call.
+pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Failure> {
+    // SAFETY: the caller's promise.
+    match unsafe { broker.as_ref() } {
+        Some(broker) => broker.0.get().cloned().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED)),
+        None => Ok(default_broker()),
+    }
+}
+
+fn default_broker() -> Broker {
+    let mut known = DEFAULT.load(Acquire);
+    loop {
+        // SAFETY: null, or a box that was leaked below and is never freed.
+        if let Some(broker) = unsafe { known.as_ref() }.and_then(OfThisProcess::get) {
+            return broker.clone();
+        }
+        let new = Box::into_raw(Box::new(OfThisProcess::new(Broker::default())));
+        known = match DEFAULT.compare_exchange(known, new, AcqRel, Acquire) {
+            Ok(_) => new,
+            Err(others) => {
+                // SAFETY: the box made above, which nobody else has seen.
+                drop(unsafe { Box::from_raw(new) });
+                others
+            }
+        }
+    }
+}
+
+/// Makes a broker of one's own: names locked in it are locked for sessions of this broker alone. Most
+/// programs need none, and use the default broker by passing NULL.
+///
+/// @return  The broker, to be freed with lock_broker_free.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn lock_broker_new() -> *mut lock_broker {
+    guard(|| Ok(Box::into_raw(Box::new(lock_broker(OfThisProcess::new(Broker::default()))))))
+}
+
+/// Frees a broker. Its sessions and servers, if it has any, go on as before: the locks live until the last
+/// of them goes.
+///
+/// @param broker  May be NULL. Must not be used any more, nor be in use by another thread.
+///
+/// Any thread; never blocks. In a forked child it frees the handle, and touches nothing of the parent's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_broker_free(broker: *mut lock_broker) {
+    guard(|| {
+        if !broker.is_null() {
+            // SAFETY: made by `lock_broker_new` from a box, and given back here for good.
+            drop(unsafe { Box::from_raw(broker) });
+        }
+        Ok(())
+    });
+}

@@ -1,0 +1,160 @@
+//! What every function of the C ABI runs inside: a panic, which is a bug, ends here, as a status. Nothing is
+//! printed: the standard error of the host may be anything by now, a socket for instance.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_char, c_int};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
+use std::ptr;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::status::{Failure, lock_status, remember};
+
+/// What a function returns when it has failed.
+pub(super) trait Returned {
+    fn failed(status: lock_status) -> Self;
+}
+
+impl Returned for lock_status {
+    fn failed(status: lock_status) -> Self {
+        status
+    }
+}
+
+impl<T> Returned for *mut T {
+    fn failed(_: lock_status) -> Self {
+        ptr::null_mut()
+    }
+}
+
+impl Returned for *const c_char {
+    fn failed(_: lock_status) -> Self {
+        c"".as_ptr()
+    }
+}
+
+/// A descriptor.
+impl Returned for c_int {
+    fn failed(_: lock_status) -> Self {
+        -1
+    }
+}
+
+impl Returned for u32 {
+    fn failed(_: lock_status) -> Self {
+        0
+    }
+}
+
+impl Returned for () {
+    fn failed(_: lock_status) -> Self {}
+}
+
+/// Runs the body of an exported function.
+pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R {
+    guard_and(body, || ())
+}
+
+/// The same; `after_panic` sees to it that what the body may have left half done is not used any more.
+pub(super) fn guard_and<R: Returned>(
+    body: impl FnOnce() -> Result<R, Failure>,
+    after_panic: impl FnOnce(),
+) -> R {
+    if !IS_QUIET.load(Relaxed) {
+        silence_panics();
+    }
+    let result = catch(body).unwrap_or_else(|panic| {
+        // If that panics as well, there is nothing left to try.
+        let _ = catch(after_panic);
+        Err(Failure::new(lock_status::LOCK_INTERNAL, format_args!("a bug in lockd: {panic}")))
+    });
+    result.unwrap_or_else(|failure| {
+        let status = failure.status;
+        remember(failure);
+        R::failed(status)
+    })
+}
+
+thread_local! {
+    /// Whether this thread is inside `catch`.
+    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+    /// What its last panic said.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs `work`; what a panic said is the error. Calls do not nest.
+fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
+    IS_GUARDED.set(true);
+    // Whatever `work` leaves half done is looked after by the broker itself and by `after_panic`.
+    let result = panic::catch_unwind(AssertUnwindSafe(work));
+    IS_GUARDED.set(false);
+    result.map_err(|payload| {
+        let said = PANIC.try_with(RefCell::take).ok().flatten();
+        said.unwrap_or_else(|| message(&*payload).to_owned())
+    })
+}
+
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on panics of this library's print nothing. Those of a Rust program around it go to whatever
+/// hook there was.
+#[cold]
+fn silence_panics() {
+    if IS_QUIET.swap(true, Relaxed) {
+        return;
+    }
+    let before = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        let is_guarded = IS_GUARDED.try_with(Cell::get).unwrap_or(false);
+        if is_guarded {
+            let _ = PANIC.try_with(|said| said.replace(Some(describe(info))));
+        } else if std::thread::current().name().is_some_and(|name| name.starts_with("lockd-")) {
+            log::error!("{}", describe(info));
+        } else {
+            before(info);
+        }
+    }));
+}
+
+fn describe(info: &PanicHookInfo<'_>) -> String {
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    format!("{} ({place})", message(info.payload()))
+}
+
+fn message(payload: &dyn Any) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a panic")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+
+    use super::super::status::lock_last_error;
+    use super::*;
+
+    fn last_error() -> String {
+        // SAFETY: text of this thread, copied before its next call.
+        unsafe { CStr::from_ptr(lock_last_error()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status_and_says_what_it_was() {
+        let mut seen_to = false;
+        let status: lock_status = guard_and(|| panic!("it was {}", 7), || seen_to = true);
+        assert_eq!(status, lock_status::LOCK_INTERNAL);
+        assert!(seen_to);
+        assert!(last_error().contains("it was 7") && last_error().contains("guard.rs"), "{}", last_error());
+        let handle: *mut u8 = guard_and(|| panic!("again"), || panic!("and again"));
+        assert!(handle.is_null() && last_error().contains("again"));
+    }
+
+    #[test]
+    fn a_failure_is_remembered_and_a_success_leaves_it() {
+        let failed: lock_status = guard(|| Err(Failure::invalid("a\0b")));
+        assert_eq!((failed, last_error().as_str()), (lock_status::LOCK_INVALID, "a\\0b"));
+        let done: c_int = guard(|| Ok(7));
+        assert_eq!((done, last_error().as_str()), (7, "a\\0b"));
+    }
+}

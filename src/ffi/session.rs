@@ -1,0 +1,473 @@
+//! `lock_session`: one owner of locks, in this process or on servers, and everything it does.
+
+use std::ffi::{c_char, c_int};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use super::arguments::{bytes, handle, is_null, label, limit, mode, modes, names, text, write};
+use super::broker::{broker_of, lock_broker};
+use super::guard::{Returned, guard, guard_and};
+use super::status::{Failure, lock_mode, lock_status};
+use crate::broker::{Attempt, Mode, NAMES_AT_ONCE_MAX};
+use crate::fork::OfThisProcess;
+use crate::session::Session;
+
+/// One owner of locks, in this process or on a server. Made by lock_open or lock_connect, freed by
+/// lock_close.
+pub struct lock_session(OfThisProcess<Session>);
+
+/// A lock as it stands, filled in by lock_inspect. It will never have other members: what there may be to
+/// tell later will be told by other functions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct lock_info {
+    /// The fencing token of this session's grant; 0 unless `held`.
+    pub token: u64,
+    /// How many sessions hold the lock; 0: it is free.
+    pub holders: u64,
+    /// How many requests wait for it.
+    pub waiters: u64,
+    /// How it is held, a lock_mode; LOCK_EXCLUSIVE if it is free.
+    pub mode: u32,
+    /// Whether this session holds it.
+    pub held: bool,
+    /// Whether this session has a place in its queue.
+    pub waiting: bool,
+    /// Whether the last exclusive holder vanished without releasing it, so that what it was at may be half
+    /// done. While somebody holds it exclusively: whether the one before vanished. So the new holder can
+    /// look, and whoever comes after it is told only if it vanishes, too.
+    pub orphaned: bool,
+}
+
+fn boxed(session: Session) -> *mut lock_session {
+    Box::into_raw(Box::new(lock_session(OfThisProcess::new(session))))
+}
+
+/// Runs the body of a call of a session. A panic in it leaves the session in doubt, so that ends it.
+///
+/// # Safety
+/// `session` is NULL, or was made by this library and not freed, and is not freed during the call.
+unsafe fn guard_session<R: Returned>(
+    session: *const lock_session,
+    body: impl FnOnce(&Session) -> Result<R, Failure>,
+) -> R {
+    let usable = || {
+        // SAFETY: the caller's promise.
+        let session = unsafe { handle(session, "session") }?;
+        session.0.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
+    };
+    guard_and(|| body(usable()?), || usable().map_or((), Session::close))
+}
+
+/// Opens a session in this process: one owner of locks in its broker.
+///
+/// Threads that contend with one another open a session each. A session may be used by several threads at
+/// once, and a call that waits holds up no other; but to the broker they are one owner.
+///
+/// @param broker  The broker; NULL: the default one.
+/// @param owner   What the session is called in listings and deadlock reports, in UTF-8. May be NULL.
+///
+/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
+///          (LOCK_FORKED), which lock_last_error says.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_char) -> *mut lock_session {
+    guard(|| {
+        // SAFETY: the caller passes a broker or NULL.
+        let broker = unsafe { broker_of(broker) }?;
+        // SAFETY: the caller passes a string or NULL.
+        let owner = unsafe { label(owner) };
+        Ok(boxed(Session::open(&broker, owner.as_deref())))
+    })
+}
+
+/// Opens a session on a server. Its calls are the same as those of a session in this process.
+///
+/// The locks are held for as long as the connection stands. If it breaks, or the server cannot be reached
+/// any more, every call says LOCK_LOST: before the server gives the locks to somebody else. Nothing ever
+/// reconnects by itself.
+///
+/// @param url         tcp://HOST:PORT or unix:/PATH, or what lock_server_address says; several, separated by
+///                    commas, spread the names over those servers, in the same way for every client that
+///                    is given the same addresses.
+/// @param owner       As for lock_open.
+/// @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. The resolver's
+///                    time does not count.
+///
+/// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why:
+///          the address makes no sense, the server cannot be reached, or is no lockd.
+///
+/// Any thread; blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_connect(
+    url: *const c_char,
+    owner: *const c_char,
+    timeout_ms: i64,
+) -> *mut lock_session {
+    guard(|| {
+        // SAFETY: the caller passes a string or NULL.
+        let url = unsafe { text(url, "url") }?;
+        // SAFETY: the caller passes a string or NULL.
+        let owner = unsafe { label(owner) };
+        let timeout = limit(timeout_ms).unwrap_or(Duration::MAX);
+        Ok(boxed(Session::connect(url, owner.as_deref(), timeout)?.interruptible()))
+    })
+}
+
+/// Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
+///
+/// @param session  May be NULL. Must not be used any more, nor be in use by another thread: one that waits
+///                 is fetched back with lock_cancel first.
+///
+/// Any thread; does not wait for anybody. In a forked child it frees the handle, and the parent's locks
+/// stay: the child's copy of the connection was closed at the fork.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
+    guard(|| {
+        if !session.is_null() {
+            // SAFETY: made by `boxed`, and given back here for good.
+            drop(unsafe { Box::from_raw(session) });
+        }
+        Ok(())
+    });
+}
+
+/// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
+///
+/// @param session     The session.
+/// @param name        The lock's name: any bytes but zero, 1024 of them at most; the empty name is one too.
+/// @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
+/// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
+/// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every earlier
+///                    grant of any name, below 2^53. May be NULL.
+///
+/// @return LOCK_OK: the session holds the lock. On a server: granted on a connection that was alive when the
+///         answer was read;
+///         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED,
+///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+///         LOCK_PENDING: the session has a place in this queue already; lock_wait waits there;
+///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place in the queue is
+///         kept, and timeout_ms goes on. The same call again, or lock_wait, goes on waiting; lock_release
+///         gives the place up.
+///
+/// Any thread; blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_acquire(
+    session: *mut lock_session,
+    name: *const c_char,
+    mode: u32,
+    timeout_ms: i64,
+    token: *mut u64,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        let grant = session.acquire(name, self::mode(mode)?, limit(timeout_ms))?;
+        // SAFETY: the caller passes a number's address or NULL.
+        unsafe { write(token, grant.token) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Acquires several locks at once or none of them, waiting for up to timeout_ms until all can be had. Holds
+/// nothing while it waits, so such calls never deadlock among themselves.
+///
+/// @param session     The session.
+/// @param names       The names, all different, as for lock_acquire. On several servers all must belong to
+///                    the same one.
+/// @param modes       As many modes; NULL: all exclusive.
+/// @param n           How many: from 1 to 1024.
+/// @param timeout_ms  As for lock_acquire.
+/// @param token       Receives the fencing token, one for all of them. May be NULL.
+///
+/// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. The place that
+///         LOCK_INTERRUPTED keeps is one for all of them: lock_wait or lock_release with any of the names.
+///
+/// Any thread; blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_acquire_all(
+    session: *mut lock_session,
+    names: *const *const c_char,
+    modes: *const u32,
+    n: usize,
+    timeout_ms: i64,
+    token: *mut u64,
+) -> lock_status {
+    let body = |session: &Session| {
+        if n > NAMES_AT_ONCE_MAX {
+            return Err(Failure::invalid(format_args!("more than {NAMES_AT_ONCE_MAX} names at once")));
+        }
+        // SAFETY: the caller passes `n` strings or NULL.
+        let names = unsafe { self::names(names, n) }?;
+        // SAFETY: the caller passes `n` numbers or NULL.
+        let modes = unsafe { self::modes(modes, n) }?;
+        let wants: Vec<(&[u8], Mode)> = names.into_iter().zip(modes).collect();
+        let grant = session.acquire_all(&wants, limit(timeout_ms))?;
+        // SAFETY: the caller passes a number's address or NULL.
+        unsafe { write(token, grant.token) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Changes the mode of a lock that the session holds, without letting it go. To LOCK_SHARED it waits for
+/// nobody; to LOCK_EXCLUSIVE it waits, ahead of everybody who waits for the lock, until the other holders
+/// have gone. When two sessions do that with the same lock, the second one's call is a deadlock.
+///
+/// @param session     The session.
+/// @param name        The name.
+/// @param mode        The new mode.
+/// @param timeout_ms  As for lock_acquire.
+///
+/// @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
+///         tells it;
+///         LOCK_NOT_HELD: the session does not hold it;
+///         LOCK_PENDING: another thread is just making it exclusive;
+///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
+///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+///         LOCK_INTERRUPTED: on a server only. It is held as before, and is made exclusive when it can be,
+///         unless that takes longer than timeout_ms: the same call again, or lock_wait, hears of it;
+///         lock_cancel ends the attempt.
+///
+/// Any thread; blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_convert(
+    session: *mut lock_session,
+    name: *const c_char,
+    mode: u32,
+    timeout_ms: i64,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        session.convert(name, self::mode(mode)?, limit(timeout_ms))?;
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Takes a place in a lock's queue without waiting there: the first half of lock_acquire, for callers that
+/// must look up from waiting now and then. lock_wait is the second half.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+///
+/// @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
+///         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
+///         be called, the session holds the lock all the same once it is its turn; lock_release gives
+///         up the one or the other;
+///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
+///         LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; waits for nobody but the server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_enqueue(
+    session: *mut lock_session,
+    name: *const c_char,
+    mode: u32,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        match session.enqueue(name, self::mode(mode)?)? {
+            Attempt::Granted(_) => Ok(lock_status::LOCK_OK),
+            Attempt::Queued | Attempt::Busy => Ok(lock_status::LOCK_PENDING),
+        }
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Waits for up to timeout_ms at a place that lock_enqueue has taken, or that a call that was interrupted
+/// has kept.
+///
+/// @param session     The session.
+/// @param name        The name.
+/// @param timeout_ms  As for lock_acquire; 0: only look whether the lock has been granted.
+/// @param token       Receives the fencing token on LOCK_OK. May be NULL.
+///
+/// @return LOCK_OK: the session holds the lock;
+///         LOCK_TIMEOUT: not yet. The place is kept, as often as that happens (unless it is that of an
+///         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
+///         LOCK_NOT_HELD);
+///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
+///         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
+///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place;
+///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_wait(
+    session: *mut lock_session,
+    name: *const c_char,
+    timeout_ms: i64,
+    token: *mut u64,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        let grant = session.wait(name, limit(timeout_ms))?;
+        // SAFETY: the caller passes a number's address or NULL.
+        unsafe { write(token, grant.token) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Frees a lock, which goes to the next waiter in the same moment, or gives up the session's place in its
+/// queue (of all the names, if it is that of lock_acquire_all).
+///
+/// @param session  The session.
+/// @param name     The name.
+///
+/// @return LOCK_OK: on a server: it has confirmed it;
+///         LOCK_NOT_HELD: the session neither holds it nor waits for it;
+///         LOCK_INVALID, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; waits for nobody but the server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_release(session: *mut lock_session, name: *const c_char) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        session.release(name)?;
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Frees several locks, or gives up the places in their queues, however they were acquired.
+///
+/// @param session  The session.
+/// @param names    The names.
+/// @param n        How many; 0 does nothing.
+///
+/// @return As lock_release. LOCK_NOT_HELD if that is so for any of them; the others are freed all the same.
+///
+/// Any thread; waits for nobody but the server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_release_all(
+    session: *mut lock_session,
+    names: *const *const c_char,
+    n: usize,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes `n` strings or NULL.
+        let names = unsafe { self::names(names, n) }?;
+        session.release_all(&names)?;
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Looks at a lock as it stands now.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param out      Receives what there is to say on LOCK_OK.
+///
+/// @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; waits for nobody but the server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_inspect(
+    session: *mut lock_session,
+    name: *const c_char,
+    out: *mut lock_info,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { bytes(name, "name") }?;
+        if out.is_null() {
+            return Err(is_null("out"));
+        }
+        let seen = session.inspect(name)?;
+        let mode = match seen.mode {
+            Some(Mode::Shared) => lock_mode::LOCK_SHARED,
+            Some(Mode::Exclusive) | None => lock_mode::LOCK_EXCLUSIVE,
+        };
+        let info = lock_info {
+            token: seen.held.map_or(0, |held| held.token),
+            holders: seen.holders as u64,
+            waiters: seen.waiters as u64,
+            mode: mode as u32,
+            held: seen.held.is_some(),
+            waiting: seen.waiting,
+            orphaned: seen.orphaned,
+        };
+        // SAFETY: not NULL, and the caller's to be written.
+        unsafe { out.write(info) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Whether the session stands, and with it its locks: for a loop that must stop when they are gone.
+///
+/// @param session  The session.
+///
+/// @return LOCK_OK: it stands, as far as can be known without asking the server; with several servers, on
+///         all of them;
+///         LOCK_LOST: it has ended, and with it all its locks;
+///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
+    let body = |session: &Session| match session.stands() {
+        true => Ok(lock_status::LOCK_OK),
+        false => Err(Failure::plain(lock_status::LOCK_LOST)),
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// A descriptor for poll(2) that becomes readable when a session on a server is lost. It does so too when
+/// there is something else to read for the session, such as the grant of a lock that lock_enqueue has
+/// asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK, and then, if
+/// there is a place in a queue, lock_wait with a limit of 0.
+///
+/// Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
+/// session's. With several servers it is readable when that is so for one of them.
+///
+/// @param session  The session.
+///
+/// @return The descriptor, the same for as long as the session lives; -1 if there is none: for a session in
+///         this process, in a forked child, or if session is NULL.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
+    let body = |session: &Session| Ok(session.lost_fd().map_or(-1, |fd| fd.as_raw_fd()));
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
+/// in other threads return LOCK_CANCELLED, and places that nobody waits at are given up. A grant that
+/// came first stands, and its call returns LOCK_OK.
+///
+/// @param session  The session.
+///
+/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread, but not a signal handler; waits for nobody.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_cancel(session: *mut lock_session) -> lock_status {
+    let body = |session: &Session| {
+        session.cancel();
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}

@@ -1,0 +1,29 @@
+//! Which version of the library a program has got.
+
+use std::ffi::c_char;
+
+use super::guard::guard;
+
+/// The ABI described by this header: the number in the library's soname. It changes when a program compiled
+/// against an older header would not work any more, and then only.
+const ABI: u32 = 1;
+
+/// The version of the library, as MAJOR.MINOR.PATCH.
+///
+/// @return  Static text, never NULL.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn lock_version() -> *const c_char {
+    const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");
+    guard(|| Ok(VERSION.as_ptr().cast()))
+}
+
+/// The version of the ABI: the number in the library's soname, 1 for this header. A program that finds the
+/// library at run time (dlopen, FFI) should make sure of it first.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub extern "C" fn lock_abi_version() -> u32 {
+    guard(|| Ok(ABI))
+}

@@ -1,0 +1,5 @@
+//! The C ABI: the headers against the sources, the library as it is built, and C programs that use it.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod headers;
