@@ -14,7 +14,8 @@ fn root() -> PathBuf {
 
 fn generate(config: Config) -> String {
     let sources = SOURCES.iter().map(|name| root().join("src/ffi").join(name));
-    let builder = sources.fold(Builder::new().with_config(config), |builder, source| builder.with_src(source));
+    let builder =
+        sources.fold(Builder::new().with_config(config), |builder, source| builder.with_src(source));
     let mut header = Vec::new();
     builder.generate().expect("the sources can be read").write(&mut header);
     String::from_utf8(header).unwrap()

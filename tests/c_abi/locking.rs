@@ -1,0 +1,19 @@
+//! Programs that take, wait for, convert and free locks, in process and on a server, from one source.
+
+use crate::program::{Linkage, Program, Served};
+
+#[test]
+fn no_increment_of_an_unprotected_counter_is_lost() {
+    let server = Served::start();
+    let counter = Program::compile("counter", Linkage::Shared);
+    counter.run(&[]);
+    counter.run(&[&server.unix()]);
+    server.await_no_connections();
+}
+
+#[test]
+fn it_is_clean_under_valgrind() {
+    let server = Served::start();
+    let counter = Program::compile("counter", Linkage::Static);
+    counter.run_under_valgrind(&[&server.tcp(), "1000"]);
+}

@@ -1,0 +1,164 @@
+//! C programs of this directory: compiled against the header and the library under test, and run. A program
+//! passes if it ends with status 0 and has said nothing on standard error.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use lockd::broker::Broker;
+use lockd::server::{Config, Server, Service};
+use tempfile::TempDir;
+
+/// How long a program may take before it is ended, and the test fails.
+const LIMIT_SECONDS: &str = "120";
+
+/// How a program gets hold of the library.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Linkage {
+    Shared,
+    Static,
+}
+
+/// The system libraries that `liblockd.a` needs: what rustc says with `--print native-static-libs`.
+pub(crate) const SYSTEM_LIBRARIES: [&str; 7] =
+    ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where the libraries are: those cargo has built for this test, or `LIBLOCKD_DIR`, for a library that
+/// was built otherwise (with a sanitizer, say).
+pub(crate) fn library_directory() -> PathBuf {
+    std::env::var_os("LIBLOCKD_DIR")
+        .map_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_owned(), PathBuf::from)
+}
+
+/// More options for the C compiler, as the sanitizers need them.
+fn extra_flags() -> Vec<String> {
+    let flags = std::env::var("LIBLOCKD_CFLAGS").unwrap_or_default();
+    flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A directory for what is built, empty at first but for the library, under its soname too.
+pub(crate) fn build_directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| {
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_abi");
+        // There is none the first time.
+        let _ = std::fs::remove_dir_all(&directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let library = library_directory().join("liblockd.so");
+        for name in ["liblockd.so", "liblockd.so.1"] {
+            std::os::unix::fs::symlink(&library, directory.join(name)).unwrap();
+        }
+        directory
+    })
+}
+
+/// A compiled program.
+pub(crate) struct Program {
+    executable: PathBuf,
+}
+
+impl Program {
+    /// Compiles `programs/NAME.c`, with every warning an error.
+    pub(crate) fn compile(name: &str, linkage: Linkage) -> Self {
+        static BUILT: AtomicUsize = AtomicUsize::new(0);
+        let number = BUILT.fetch_add(1, Relaxed);
+        let executable = build_directory().join(format!("{name}-{linkage:?}-{number}"));
+        let mut command = Command::new("cc");
+        command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c11", "-g", "-O1"]);
+        command.arg("-D_GNU_SOURCE").arg("-pthread").arg("-I").arg(root().join("include"));
+        command.args(extra_flags());
+        command.arg(root().join("tests/c_abi/programs").join(format!("{name}.c"))).arg("-o").arg(&executable);
+        match linkage {
+            Linkage::Shared => {
+                command.arg("-L").arg(build_directory()).arg("-llockd");
+                command.arg(format!("-Wl,-rpath,{}", build_directory().display()));
+            }
+            Linkage::Static => {
+                command.arg(library_directory().join("liblockd.a")).args(SYSTEM_LIBRARIES);
+            }
+        }
+        checked(command.output().expect("a C compiler: make test-setup installs one"), name);
+        Self { executable }
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) {
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", LIMIT_SECONDS]).arg(&self.executable).args(arguments);
+        self.check(&mut command);
+    }
+
+    /// Runs it under valgrind: no leak, no invalid access, in the program and its children. Not for a library
+    /// with a sanitizer, which does not get along with valgrind, and has looked after that itself.
+    pub(crate) fn run_under_valgrind(&self, arguments: &[&str]) {
+        if !extra_flags().is_empty() {
+            return;
+        }
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", LIMIT_SECONDS, "valgrind", "--quiet", "--leak-check=full"]);
+        command.args([
+            "--show-leak-kinds=definite,indirect,possible",
+            "--errors-for-leak-kinds=definite,indirect",
+        ]);
+        command.args(["--error-exitcode=99", "--fair-sched=yes"]).arg(&self.executable).args(arguments);
+        self.check(&mut command);
+    }
+
+    fn check(&self, command: &mut Command) {
+        let output =
+            command.stdin(Stdio::null()).output().expect("make test-setup installs what is run here");
+        let output = checked(output, &self.executable.display().to_string());
+        assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// The output of a command that must have succeeded.
+pub(crate) fn checked(output: Output, what: &str) -> Output {
+    assert!(
+        output.status.success(),
+        "{what}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output
+}
+
+/// A broker served over TCP and over a Unix socket, for programs to connect to.
+pub(crate) struct Served {
+    server: Server,
+    _directory: TempDir,
+}
+
+impl Served {
+    pub(crate) fn start() -> Self {
+        let directory = TempDir::new().unwrap();
+        let unix = format!("message+unix:{}", directory.path().join("lockd.sock").display());
+        let listen = ["message://127.0.0.1:0", &unix].map(|address| address.parse().unwrap());
+        let config = Config { listen: listen.into(), ..Config::default() };
+        let server = Server::start(&Broker::default(), config, Service::locks()).unwrap();
+        Self { server, _directory: directory }
+    }
+
+    pub(crate) fn tcp(&self) -> String {
+        self.server.addresses()[0].to_string()
+    }
+
+    pub(crate) fn unix(&self) -> String {
+        self.server.addresses()[1].to_string()
+    }
+
+    /// Waits until the last connection has gone.
+    pub(crate) fn await_no_connections(&self) {
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while self.server.connections() > 0 {
+            assert!(std::time::Instant::now() < end, "connections are still open");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
