@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod agreement;
+mod exports;
 mod headers;
 mod locking;
 mod program;
+mod sources;
