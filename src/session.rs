@@ -18,6 +18,9 @@ use crate::client::{ConnectError, InspectError, ServerSet};
 /// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks are
 /// freed.
 ///
+/// In a forked child a session of its parent's must not be used, nor dropped: another thread may have been
+/// changing it. (A session of the C API says so by itself.)
+///
 /// ```
 /// use lockd::Session;
 /// use lockd::broker::{AcquireError, Broker, Mode};

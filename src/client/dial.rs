@@ -106,13 +106,21 @@ fn refuse_oneself(socket: &Socket) -> io::Result<()> {
 }
 
 fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
+    let (address, deadline) = (SockAddr::unix(path)?, deadline(Some(timeout)));
     Stream::connect(Domain::UNIX, |socket| {
-        // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
-        socket.set_write_timeout(Some(timeout.max(Duration::from_millis(1))))?;
-        match socket.connect(&SockAddr::unix(path)?) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
-            other => other,
-        }?;
-        socket.set_write_timeout(None)
+        loop {
+            let rest =
+                deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
+            socket.set_write_timeout(Some(rest.max(Duration::from_millis(1))))?;
+            match socket.connect(&address) {
+                Ok(()) => return socket.set_write_timeout(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted && !rest.is_zero() => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     })
 }
