@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For installing what the tests need, where that takes another user.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: all test test-setup check clean
+.PHONY: all test test-setup check sanitize clean
 
 all:
 	$(CARGO) build --release
@@ -12,6 +12,11 @@ all:
 # Everything: the tools the tests need, the checks, the tests.
 test: test-setup check
 	$(CARGO) test --locked
+	tests/c_abi/sanitize.sh
+
+# C programs with AddressSanitizer and ThreadSanitizer, where there is a nightly tool-chain.
+sanitize:
+	tests/c_abi/sanitize.sh
 
 check:
 	$(CARGO) fmt --check

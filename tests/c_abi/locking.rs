@@ -1,13 +1,13 @@
 //! Programs that take, wait for, convert and free locks, in process and on a server, from one source.
 
-use crate::program::{Linkage, Program, Served};
+use crate::program::{Linkage, Program, Served, is_sanitized};
 
 #[test]
 fn no_increment_of_an_unprotected_counter_is_lost() {
     let server = Served::start();
     let counter = Program::compile("counter", Linkage::Shared);
     counter.run(&[]);
-    counter.run(&[&server.unix()]);
+    counter.run(&[&server.unix(), if is_sanitized() { "10000" } else { "100000" }]);
     server.await_no_connections();
 }
 

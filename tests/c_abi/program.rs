@@ -36,10 +36,15 @@ pub(crate) fn library_directory() -> PathBuf {
         .map_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_owned(), PathBuf::from)
 }
 
-/// More options for the C compiler, as the sanitizers need them.
-fn extra_flags() -> Vec<String> {
-    let flags = std::env::var("LIBLOCKD_CFLAGS").unwrap_or_default();
+/// More options for the compiler or the linker, as the sanitizers need them.
+fn flags(variable: &str) -> Vec<String> {
+    let flags = std::env::var(variable).unwrap_or_default();
     flags.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Whether the library has a sanitizer in it: see `sanitize.sh`.
+pub(crate) fn is_sanitized() -> bool {
+    !flags("LIBLOCKD_CFLAGS").is_empty()
 }
 
 /// A directory for what is built, empty at first but for the library, under its soname too.
@@ -69,21 +74,27 @@ impl Program {
         static BUILT: AtomicUsize = AtomicUsize::new(0);
         let number = BUILT.fetch_add(1, Relaxed);
         let executable = build_directory().join(format!("{name}-{linkage:?}-{number}"));
+        let object = executable.with_extension("o");
         let mut command = Command::new("cc");
         command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c11", "-g", "-O1"]);
         command.arg("-D_GNU_SOURCE").arg("-pthread").arg("-I").arg(root().join("include"));
-        command.args(extra_flags());
-        command.arg(root().join("tests/c_abi/programs").join(format!("{name}.c"))).arg("-o").arg(&executable);
+        command.args(flags("LIBLOCKD_CFLAGS")).arg("-c");
+        command.arg(root().join("tests/c_abi/programs").join(format!("{name}.c"))).arg("-o").arg(&object);
+        checked(command.output().expect("a C compiler: make test-setup installs one"), name);
+
+        let mut command = Command::new("cc");
+        command.arg("-pthread").arg(&object).arg("-o").arg(&executable).args(flags("LIBLOCKD_LDFLAGS"));
         match linkage {
-            Linkage::Shared => {
+            // The sanitizers' runtime is in the program, and the library must be with it.
+            Linkage::Shared if !is_sanitized() => {
                 command.arg("-L").arg(build_directory()).arg("-llockd");
                 command.arg(format!("-Wl,-rpath,{}", build_directory().display()));
             }
-            Linkage::Static => {
+            _ => {
                 command.arg(library_directory().join("liblockd.a")).args(SYSTEM_LIBRARIES);
             }
         }
-        checked(command.output().expect("a C compiler: make test-setup installs one"), name);
+        checked(command.output().unwrap(), name);
         Self { executable }
     }
 
@@ -96,7 +107,7 @@ impl Program {
     /// Runs it under valgrind: no leak, no invalid access, in the program and its children. Not for a library
     /// with a sanitizer, which does not get along with valgrind, and has looked after that itself.
     pub(crate) fn run_under_valgrind(&self, arguments: &[&str]) {
-        if !extra_flags().is_empty() {
+        if is_sanitized() {
             return;
         }
         let mut command = Command::new("timeout");
