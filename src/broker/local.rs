@@ -138,10 +138,22 @@ impl LocalSession {
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
         let Some(ticket) = self.queued.lock().get(&name).copied() else { return Err(AcquireError::NotHeld) };
+        if self.is_outdated(&name, ticket) {
+            self.waits.outcomes.lock().remove(&ticket);
+            self.queued.lock().remove(&name);
+            return Err(AcquireError::NotHeld);
+        }
         let deadline = limit.map(|limit| clock::now().after(limit));
         let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
         self.queued.lock().remove(&name);
         granted(outcome)
+    }
+
+    /// Whether the place was cancelled and another call has got the lock since: then there is none, and it
+    /// would be wrong to say that the wait for what is held was cancelled.
+    fn is_outdated(&self, name: &LockName, ticket: Ticket) -> bool {
+        let is_cancelled = self.waits.outcomes.lock().get(&ticket) == Some(&Some(Outcome::Cancelled));
+        is_cancelled && self.inspect(name.as_bytes()).held.is_some()
     }
 
     /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
