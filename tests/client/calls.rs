@@ -160,6 +160,22 @@ fn several_at_once_or_none() {
 }
 
 #[test]
+fn a_place_of_many_names_is_given_up_whole_and_said_to_be() {
+    let (_server, url) = serve();
+    let (holder, session) = (connect(&url), connect(&url));
+    let many: Vec<_> =
+        (0..1000).map(|n| (LockName::from(format!("n{n}").as_str()), Mode::Exclusive)).collect();
+    holder.acquire(b"n999", Mode::Exclusive, NOW).unwrap();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| session.acquire_all(&many, None));
+        until(&holder, b"n0", |n0| n0.waiters == 1);
+        assert_eq!(session.release(b"n500"), Ok(Released::Place));
+        assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
+    });
+    assert_eq!(holder.inspect(b"n999").unwrap().waiters, 0);
+}
+
+#[test]
 fn a_place_in_the_queue_is_kept_collected_or_given_up() {
     let (_server, url) = serve();
     let (holder, first, second) = (connect(&url), connect(&url), connect(&url));

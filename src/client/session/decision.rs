@@ -94,12 +94,13 @@ impl Session {
 
     /// The requests that give these names back, whether they are held or waited for.
     pub(super) fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<Request>, Lost> {
-        let unlock = |names: &[LockName]| {
-            let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
-            // It cannot fail; if it did, the locks must not stay.
-            self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
-        };
-        names.chunks(UNLOCKED_AT_ONCE).map(unlock).collect()
+        names.chunks(UNLOCKED_AT_ONCE).map(|names| self.unlock_request(names)).collect()
+    }
+
+    pub(super) fn unlock_request(&self, names: &[LockName]) -> Result<Request, Lost> {
+        let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
+        // It cannot fail; if it did, the locks must not stay.
+        self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
     }
 
     /// The place at `name` was given up by another thread, and this caller is the one to be told.

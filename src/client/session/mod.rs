@@ -240,16 +240,22 @@ impl Session {
 
     /// What was given up, for each name at which there was something.
     fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
-        let (mut released, mut unlocked) = (Vec::new(), Vec::new());
+        let (mut released, mut unlocked, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         let mut claims = self.claims.lock();
         for given in names.iter().filter_map(|name| claims.give_up(name)) {
             released.push(given.released);
-            unlocked.extend(given.names);
             if let Some(id) = given.request {
                 self.connection.forget(id);
             }
+            match given.names.len() {
+                ..=1 => unlocked.extend(given.names),
+                // In one piece, however many: with its first name the place leaves all its queues, and of
+                // the names in a second request the server would say that there is nothing to give up. It
+                // is shorter than the request that took the place.
+                _ => requests.push(self.unlock_request(&given.names)?),
+            }
         }
-        let requests = self.unlock_requests(unlocked)?;
+        requests.extend(self.unlock_requests(unlocked)?);
         self.connection.post(&requests.iter().collect::<Vec<_>>())?;
         drop(claims);
         self.connection.flush();
