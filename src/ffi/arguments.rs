@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::status::{Failure, lock_mode};
 use crate::broker::Mode;
 
+/// The longest name.
+const NAME_BYTES_MAX: usize = 1024;
+
 /// What a handle points to.
 ///
 /// # Safety
@@ -27,6 +30,20 @@ pub(super) unsafe fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u
     }
     // SAFETY: the caller's promise.
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
+}
+
+/// The bytes of a lock's name. The limit is the one that the header promises, for every verb and wherever the
+/// locks are; a broker that allows less says so itself, of what it is asked.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn name<'a>(name: *const c_char) -> Result<&'a [u8], Failure> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { bytes(name, "name") }?;
+    if name.len() > NAME_BYTES_MAX {
+        return Err(Failure::invalid(format_args!("a name is longer than {NAME_BYTES_MAX} bytes")));
+    }
+    Ok(name)
 }
 
 /// The text of a string that must be there.
@@ -51,7 +68,7 @@ pub(super) unsafe fn label<'a>(label: *const c_char) -> Option<Cow<'a, str>> {
 /// The bytes of each of `count` names.
 ///
 /// # Safety
-/// `names` is NULL or points to `count` pointers that [`bytes`] takes.
+/// `names` is NULL or points to `count` pointers that [`name`] takes.
 pub(super) unsafe fn names<'a>(names: *const *const c_char, count: usize) -> Result<Vec<&'a [u8]>, Failure> {
     if names.is_null() && count > 0 {
         return Err(is_null("names"));
@@ -63,7 +80,7 @@ pub(super) unsafe fn names<'a>(names: *const *const c_char, count: usize) -> Res
             // SAFETY: as above.
             let name = unsafe { name.read() };
             // SAFETY: as above.
-            unsafe { bytes(name, "a name") }
+            unsafe { self::name(name) }
         })
         .collect()
 }

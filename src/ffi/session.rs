@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{bytes, handle, is_null, label, limit, mode, modes, names, text, write};
+use super::arguments::{handle, is_null, label, limit, mode, modes, name, names, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, guard, guard_and};
 use super::status::{Failure, lock_mode, lock_status};
@@ -162,7 +162,7 @@ pub unsafe extern "C" fn lock_acquire(
 ) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         let grant = session.acquire(name, self::mode(mode)?, limit(timeout_ms))?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };
@@ -243,7 +243,7 @@ pub unsafe extern "C" fn lock_convert(
 ) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         session.convert(name, self::mode(mode)?, limit(timeout_ms))?;
         Ok(lock_status::LOCK_OK)
     };
@@ -274,7 +274,7 @@ pub unsafe extern "C" fn lock_enqueue(
 ) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         match session.enqueue(name, self::mode(mode)?)? {
             Attempt::Granted(_) => Ok(lock_status::LOCK_OK),
             Attempt::Queued | Attempt::Busy => Ok(lock_status::LOCK_PENDING),
@@ -311,7 +311,7 @@ pub unsafe extern "C" fn lock_wait(
 ) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         let grant = session.wait(name, limit(timeout_ms))?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };
@@ -336,7 +336,7 @@ pub unsafe extern "C" fn lock_wait(
 pub unsafe extern "C" fn lock_release(session: *mut lock_session, name: *const c_char) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         session.release(name)?;
         Ok(lock_status::LOCK_OK)
     };
@@ -386,7 +386,7 @@ pub unsafe extern "C" fn lock_inspect(
 ) -> lock_status {
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { bytes(name, "name") }?;
+        let name = unsafe { self::name(name) }?;
         if out.is_null() {
             return Err(is_null("out"));
         }
