@@ -8,3 +8,4 @@ mod headers;
 mod locking;
 mod program;
 mod sources;
+mod verbs;

@@ -1,0 +1,99 @@
+/* What the programs with several sessions share: sessions in this process or on the server that the program
+ * is given, calls that wait in a thread of their own, and waiting until a lock is as it is to be. */
+#ifndef SESSIONS_H
+#define SESSIONS_H
+
+#include <pthread.h>
+#include <time.h>
+
+#include "check.h"
+
+static int argument_count;
+static char **arguments;
+
+static inline lock_session *new_session(const char *owner) {
+    return open_session(argument_count, arguments, owner);
+}
+
+static inline bool is_local(void) {
+    return argument_count < 2;
+}
+
+/* A call that waits without limit, in a thread of its own. */
+typedef struct call {
+    enum { ACQUIRE, ACQUIRE_ALL, CONVERT, ENQUEUE, WAIT } verb;
+    lock_session *session;
+    const char *name;
+    const char *second_name;
+    uint32_t mode;
+    lock_status status;
+    uint64_t token;
+    pthread_t thread;
+} call;
+
+static inline void *run_call(void *arg) {
+    call *c = arg;
+    const char *names[] = {c->name, c->second_name};
+    switch (c->verb) {
+    case ACQUIRE:
+        c->status = lock_acquire(c->session, c->name, c->mode, -1, &c->token);
+        break;
+    case ACQUIRE_ALL:
+        c->status = lock_acquire_all(c->session, names, NULL, 2, -1, &c->token);
+        break;
+    case CONVERT:
+        c->status = lock_convert(c->session, c->name, LOCK_EXCLUSIVE, -1);
+        break;
+    case ENQUEUE:
+        c->status = lock_enqueue(c->session, c->name, c->mode);
+        break;
+    case WAIT:
+        c->status = lock_wait(c->session, c->name, -1, &c->token);
+        break;
+    }
+    return NULL;
+}
+
+static inline void begin(call *c) {
+    CHECK(pthread_create(&c->thread, NULL, run_call, c) == 0);
+}
+
+static inline lock_status finish(call *c) {
+    CHECK(pthread_join(c->thread, NULL) == 0);
+    return c->status;
+}
+
+static inline lock_info look(lock_session *session, const char *name) {
+    lock_info info;
+    EXPECT(LOCK_OK, lock_inspect(session, name, &info));
+    return info;
+}
+
+static inline void nap(void) {
+    struct timespec millisecond = {0, 1000000};
+    nanosleep(&millisecond, NULL);
+}
+
+/* The lock once so many requests wait for it. */
+static inline lock_info await_waiters(lock_session *session, const char *name, uint64_t waiters) {
+    lock_info info = look(session, name);
+    for (int tries = 0; info.waiters != waiters; tries++) {
+        CHECK(tries < 20000);
+        nap();
+        info = look(session, name);
+    }
+    return info;
+}
+
+/* The lock once so many sessions hold it. */
+static inline lock_info await_holders(lock_session *session, const char *name, uint64_t holders) {
+    lock_info info = look(session, name);
+    for (int tries = 0; info.holders != holders; tries++) {
+        CHECK(tries < 20000);
+        nap();
+        info = look(session, name);
+    }
+    return info;
+}
+
+#endif
