@@ -8,4 +8,5 @@ mod headers;
 mod locking;
 mod program;
 mod sources;
+mod statuses;
 mod verbs;

@@ -1,0 +1,75 @@
+/* Servers that refuse. Arguments: server, and what it is like: stopping (it stops granting once four calls
+ * wait), blind (it lets nobody look at locks), silent (it does not say that a request has to wait). */
+#include "sessions.h"
+
+static void stopping(void) {
+    lock_session *session = new_session("session"), *other = new_session("other");
+    EXPECT(LOCK_OK, lock_acquire(other, "busy", LOCK_SHARED, 0, NULL));
+    EXPECT(LOCK_OK, lock_acquire(other, "busy too", LOCK_EXCLUSIVE, 0, NULL));
+    EXPECT(LOCK_OK, lock_acquire(session, "busy", LOCK_SHARED, 0, NULL));
+    EXPECT(LOCK_PENDING, lock_enqueue(session, "busy too", LOCK_EXCLUSIVE));
+    lock_session *third = new_session("third"), *fourth = new_session("fourth");
+    call waits[] = {
+        {.verb = WAIT, .session = session, .name = "busy too"},
+        {.verb = ACQUIRE, .session = third, .name = "busy"},
+        {.verb = ACQUIRE_ALL, .session = fourth, .name = "busy", .second_name = "free"},
+        {.verb = CONVERT, .session = session, .name = "busy"},
+    };
+    for (int i = 0; i < 4; i++) {
+        begin(&waits[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        EXPECT(LOCK_REFUSED, finish(&waits[i]));
+        CHECK(waits[i].token == 0);
+    }
+    const char *names[] = {"free", "free too"};
+    EXPECT(LOCK_REFUSED, lock_acquire(session, "free", LOCK_EXCLUSIVE, -1, NULL));
+    CHECK(strstr(lock_last_error(), "stopping"));
+    EXPECT(LOCK_REFUSED, lock_acquire_all(session, names, NULL, 2, -1, NULL));
+    EXPECT(LOCK_REFUSED, lock_enqueue(session, "free", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_REFUSED, lock_convert(session, "busy", LOCK_EXCLUSIVE, -1));
+    EXPECT(LOCK_OK, lock_check(session));
+    CHECK(look(session, "busy").held);
+    EXPECT(LOCK_OK, lock_release(session, "busy"));
+    lock_close(session);
+    lock_close(other);
+    lock_close(third);
+    lock_close(fourth);
+}
+
+static void blind(void) {
+    lock_session *session = new_session("session");
+    lock_info info = {.token = 7};
+    EXPECT(LOCK_REFUSED, lock_inspect(session, "name", &info));
+    CHECK(strstr(lock_last_error(), "nobody may look") && info.token == 7);
+    EXPECT(LOCK_OK, lock_acquire(session, "name", LOCK_EXCLUSIVE, -1, NULL));
+    lock_close(session);
+}
+
+static void silent(void) {
+    lock_session *session = new_session("session"), *holder = new_session("holder");
+    EXPECT(LOCK_OK, lock_acquire(holder, "name", LOCK_EXCLUSIVE, 0, NULL));
+    call enqueue = {.verb = ENQUEUE, .session = session, .name = "name"};
+    begin(&enqueue);
+    await_waiters(holder, "name", 1);
+    EXPECT(LOCK_OK, lock_cancel(session));
+    EXPECT(LOCK_CANCELLED, finish(&enqueue));
+    await_waiters(holder, "name", 0);
+    EXPECT(LOCK_NOT_HELD, lock_wait(session, "name", -1, NULL));
+    lock_close(session);
+    lock_close(holder);
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 3);
+    argument_count = argc;
+    arguments = argv;
+    if (strcmp(argv[2], "stopping") == 0) {
+        stopping();
+    } else if (strcmp(argv[2], "blind") == 0) {
+        blind();
+    } else {
+        silent();
+    }
+    return 0;
+}
