@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod agreement;
+mod cplusplus;
 mod exports;
 mod headers;
 mod locking;
 mod program;
+mod several_servers;
 mod sources;
 mod statuses;
 mod verbs;

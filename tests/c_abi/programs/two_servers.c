@@ -1,0 +1,128 @@
+/* A session on two servers: each name belongs to one of them, the same one for every session, and when a
+ * server is gone the session is lost, though the names of the other one can still be had. Arguments: a
+ * directory for sockets. */
+#include "servers.h"
+
+enum { NAMES = 64, SERVERS = 2 };
+
+/* The servers, and of each: its address, a session on its broker in this process, and the names that belong to
+ * it. */
+static lock_server *servers[SERVERS];
+static char urls[SERVERS][300];
+static lock_session *insiders[SERVERS];
+static const char *own[SERVERS][NAMES];
+static int counts[SERVERS];
+
+static lock_session *connect_to(int first, int second, const char *owner) {
+    char list[700];
+    snprintf(list, sizeof list, "%s,%s", urls[first], urls[second]);
+    lock_session *session = lock_connect(list, owner, 10000);
+    CHECK(session != NULL);
+    return session;
+}
+
+static void start(const char *directory) {
+    char listen[300];
+    snprintf(listen, sizeof listen, "message+unix:%s/second.sock", directory);
+    const char *addresses[SERVERS] = {"message://127.0.0.1:0", listen};
+    for (int i = 0; i < SERVERS; i++) {
+        lock_broker *broker = lock_broker_new();
+        servers[i] = serve(broker, addresses[i], urls[i], sizeof urls[i]);
+        insiders[i] = lock_open(broker, "insider");
+        lock_broker_free(broker);
+    }
+}
+
+static void names_are_spread(lock_session *session) {
+    static char text[NAMES][16];
+    for (int i = 0; i < NAMES; i++) {
+        snprintf(text[i], sizeof text[i], "job:%d", i);
+        EXPECT(LOCK_OK, lock_acquire(session, text[i], LOCK_EXCLUSIVE, 0, NULL));
+        int server = look(insiders[1], text[i]).holders == 1;
+        CHECK(look(insiders[server], text[i]).holders == 1 && look(insiders[!server], text[i]).holders == 0);
+        own[server][counts[server]++] = text[i];
+        EXPECT(LOCK_OK, lock_release(session, text[i]));
+    }
+    CHECK(counts[0] > 1 && counts[1] > 1);
+}
+
+static void the_order_of_the_servers_does_not_matter(lock_session *session) {
+    lock_session *other = connect_to(1, 0, "other");
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_OK, lock_acquire(session, own[i][0], LOCK_EXCLUSIVE, 0, NULL));
+        EXPECT(LOCK_TIMEOUT, lock_acquire(other, own[i][0], LOCK_EXCLUSIVE, 0, NULL));
+        EXPECT(LOCK_PENDING, lock_enqueue(other, own[i][0], LOCK_EXCLUSIVE));
+        EXPECT(LOCK_OK, lock_release(session, own[i][0]));
+        EXPECT(LOCK_OK, lock_wait(other, own[i][0], -1, NULL));
+    }
+    lock_close(other);
+}
+
+static void a_set_belongs_to_one_server(lock_session *session) {
+    const char *mixed[] = {own[0][0], own[1][0]};
+    uint64_t token = 7;
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_OK, lock_acquire_all(session, own[i], NULL, (size_t)counts[i], -1, NULL));
+        EXPECT(LOCK_OK, lock_release_all(session, own[i], (size_t)counts[i]));
+    }
+    EXPECT(LOCK_INVALID, lock_acquire_all(session, mixed, NULL, 2, -1, &token));
+    CHECK(strstr(lock_last_error(), urls[0]) && strstr(lock_last_error(), urls[1]));
+    CHECK(token == 7 && !look(session, mixed[0]).held && !look(session, mixed[1]).held);
+
+    EXPECT(LOCK_OK, lock_acquire(session, mixed[0], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_acquire(session, mixed[1], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_release_all(session, mixed, 2));
+    EXPECT(LOCK_NOT_HELD, lock_release_all(session, mixed, 2));
+}
+
+static void one_cancel_is_for_both(lock_session *session) {
+    call waits[SERVERS];
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_OK, lock_acquire(insiders[i], own[i][0], LOCK_EXCLUSIVE, -1, NULL));
+        waits[i] = (call){.verb = ACQUIRE, .session = session, .name = own[i][0]};
+        begin(&waits[i]);
+        await_waiters(insiders[i], own[i][0], 1);
+    }
+    EXPECT(LOCK_OK, lock_cancel(session));
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_CANCELLED, finish(&waits[i]));
+        EXPECT(LOCK_OK, lock_release(insiders[i], own[i][0]));
+    }
+}
+
+static void one_server_gone_is_a_lost_session(lock_session *session) {
+    char list[700];
+    EXPECT(LOCK_OK, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_acquire(session, own[1][0], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_check(session));
+    lock_server_stop(servers[0]);
+    await_loss(session);
+    EXPECT(LOCK_LOST, lock_check(session));
+    EXPECT(LOCK_LOST, lock_release(session, own[0][0]));
+    EXPECT(LOCK_LOST, lock_acquire(session, own[0][1], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_acquire(session, own[1][1], LOCK_EXCLUSIVE, -1, NULL));
+    /* What can be released is, all the same. */
+    const char *mixed[] = {own[0][0], own[1][0]};
+    EXPECT(LOCK_LOST, lock_release_all(session, mixed, 2));
+    CHECK(look(insiders[1], own[1][0]).holders == 0);
+
+    snprintf(list, sizeof list, "%s,%s", urls[1], urls[0]);
+    CHECK(lock_connect(list, NULL, 10000) == NULL && strstr(lock_last_error(), urls[0]));
+}
+
+int main(int argc, char **argv) {
+    CHECK(argc == 2);
+    start(argv[1]);
+    lock_session *session = connect_to(0, 1, "session");
+    names_are_spread(session);
+    the_order_of_the_servers_does_not_matter(session);
+    a_set_belongs_to_one_server(session);
+    one_cancel_is_for_both(session);
+    one_server_gone_is_a_lost_session(session);
+    lock_close(session);
+    for (int i = 0; i < SERVERS; i++) {
+        lock_close(insiders[i]);
+    }
+    lock_server_stop(servers[1]);
+    return 0;
+}
