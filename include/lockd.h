@@ -385,7 +385,8 @@ enum lock_status lock_convert(struct lock_session *session,
  * @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
  *         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
  *         be called, the session holds the lock all the same once it is its turn; lock_release gives
- *         up the one or the other;
+ *         up the one or the other. On a server it counts as waited for, in lock_inspect and to
+ *         lock_convert, until lock_wait has told that it is held;
  *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
  *         LOCK_FORKED, LOCK_INTERNAL.
  *
@@ -411,6 +412,7 @@ enum lock_status lock_enqueue(struct lock_session *session,
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
  *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
  *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place;
+ *         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
  *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; blocks.

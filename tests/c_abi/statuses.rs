@@ -3,15 +3,18 @@
 //!
 //! - `statuses`: OK, PENDING, TIMEOUT, NOT_HELD, ALREADY_HELD, DEADLOCK, of every verb in every situation;
 //! - `queues` (see `verbs`): CANCELLED; `misuse`: INVALID; `limits`: REFUSED, by a limit;
-//! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue;
+//! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue; DEADLOCK, of
+//!   lock_wait;
 //! - `lost`: LOST; `serving`: those of servers, IO among them; `connecting`: how lock_connect fails;
 //! - `errors`: what is said of them all.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lockd::broker::Broker;
-use lockd::server::{Call, Service};
+use lockd::server::{Call, Responder, Service};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::program::{Linkage, Program, Served};
@@ -99,7 +102,7 @@ fn a_server_that_is_stopping_refuses_those_who_wait_and_those_who_come() {
 fn a_server_that_lets_nobody_look_refuses_to() {
     let mut service = Service::locks();
     service.on("inspect", |call: &mut Call<'_, '_>| {
-        call.reply(&serde_json::json!({"status": "refused", "reason": "nobody may look"}));
+        call.reply(&json!({"status": "refused", "reason": "nobody may look"}));
     });
     let server = Served::with(&Broker::default(), service);
     Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "blind"]);
@@ -112,4 +115,21 @@ fn lock_enqueue_can_be_cancelled_while_the_server_has_not_answered() {
     service.on("ping", |_: &mut Call<'_, '_>| {});
     let server = Served::with(&Broker::default(), service);
     Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "silent"]);
+}
+
+#[test]
+fn lock_wait_tells_of_the_deadlock_of_a_call_that_was_interrupted_before_the_answer() {
+    let waiting: Arc<Mutex<Option<Responder>>> = Arc::default();
+    let mut service = Service::locks();
+    let unanswered = waiting.clone();
+    service.on("lock", move |call: &mut Call<'_, '_>| *unanswered.lock().unwrap() = call.responder());
+    service.on("inspect", move |call: &mut Call<'_, '_>| {
+        let responder = waiting.lock().unwrap().take();
+        if let Some(responder) = responder {
+            responder.reply(&json!({"status": "deadlock", "circle": ["this one", "that one"]}));
+        }
+        call.reply(&json!({"status": "ok"}));
+    });
+    let server = Served::with(&Broker::default(), service);
+    Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "late"]);
 }

@@ -1,5 +1,9 @@
-/* Servers that refuse. Arguments: server, and what it is like: stopping (it stops granting once four calls
- * wait), blind (it lets nobody look at locks), silent (it does not say that a request has to wait). */
+/* Servers that refuse, or answer as others would not. Arguments: server, and what it is like: stopping (it stops
+ * granting once four calls wait), blind (it lets nobody look at locks), silent (it does not say that a request
+ * has to wait), late (it finds a deadlock, and says so only when somebody looks at a lock). */
+#include <signal.h>
+#include <stdatomic.h>
+
 #include "sessions.h"
 
 static void stopping(void) {
@@ -60,6 +64,39 @@ static void silent(void) {
     lock_close(holder);
 }
 
+static atomic_bool is_back;
+
+static void *acquire_and_come_back(void *session) {
+    EXPECT(LOCK_INTERRUPTED, lock_acquire(session, "name", LOCK_EXCLUSIVE, -1, NULL));
+    is_back = true;
+    return NULL;
+}
+
+static void handle(int signal) {
+    (void)signal;
+}
+
+static void late(void) {
+    struct sigaction action = {.sa_handler = handle};
+    CHECK(sigaction(SIGUSR1, &action, NULL) == 0);
+    lock_session *session = new_session("session");
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, acquire_and_come_back, session) == 0);
+    /* The first ones may come before it waits. */
+    for (int tries = 0; !is_back; tries++) {
+        CHECK(tries < 20000);
+        pthread_kill(thread, SIGUSR1);
+        nap();
+    }
+    CHECK(pthread_join(thread, NULL) == 0);
+    look(session, "name");
+    uint64_t token = 7;
+    EXPECT(LOCK_DEADLOCK, lock_wait(session, "name", -1, &token));
+    CHECK(strstr(lock_last_error(), "this one") && strstr(lock_last_error(), "that one") && token == 7);
+    EXPECT(LOCK_NOT_HELD, lock_wait(session, "name", -1, NULL));
+    lock_close(session);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 3);
     argument_count = argc;
@@ -68,6 +105,8 @@ int main(int argc, char **argv) {
         stopping();
     } else if (strcmp(argv[2], "blind") == 0) {
         blind();
+    } else if (strcmp(argv[2], "late") == 0) {
+        late();
     } else {
         silent();
     }
