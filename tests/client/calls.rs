@@ -166,12 +166,19 @@ fn a_place_of_many_names_is_given_up_whole_and_said_to_be() {
     let many: Vec<_> =
         (0..1000).map(|n| (LockName::from(format!("n{n}").as_str()), Mode::Exclusive)).collect();
     holder.acquire(b"n999", Mode::Exclusive, NOW).unwrap();
-    thread::scope(|scope| {
-        let waiting = scope.spawn(|| session.acquire_all(&many, None));
-        until(&holder, b"n0", |n0| n0.waiters == 1);
-        assert_eq!(session.release(b"n500"), Ok(Released::Place));
-        assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
-    });
+    let with_one = |session: &client::Session| session.release(b"n500").map(drop);
+    let with_all = |session: &client::Session| {
+        session.release_all(&many.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())
+    };
+    for give_up in [&with_one as &dyn Fn(&client::Session) -> _, &with_all] {
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| session.acquire_all(&many, None));
+            until(&holder, b"n0", |n0| n0.waiters == 1);
+            assert_eq!(give_up(&session), Ok(()));
+            assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
+        });
+        assert_eq!(with_one(&session), Err(ReleaseError::NotHeld));
+    }
     assert_eq!(holder.inspect(b"n999").unwrap().waiters, 0);
 }
 

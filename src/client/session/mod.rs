@@ -11,6 +11,7 @@ mod decision;
 mod error;
 mod greeting;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -241,8 +242,14 @@ impl Session {
     /// What was given up, for each name at which there was something.
     fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
         let (mut released, mut unlocked, mut requests) = (Vec::new(), Vec::new(), Vec::new());
+        let mut of_places = HashSet::new();
         let mut claims = self.claims.lock();
-        for given in names.iter().filter_map(|name| claims.give_up(name)) {
+        for name in names {
+            let Some(given) = claims.give_up(name) else {
+                // It may have gone with a place that an earlier one of the names stood for.
+                released.extend(of_places.contains(name).then_some(Released::Place));
+                continue;
+            };
             released.push(given.released);
             if let Some(id) = given.request {
                 self.connection.forget(id);
@@ -252,7 +259,10 @@ impl Session {
                 // In one piece, however many: with its first name the place leaves all its queues, and of
                 // the names in a second request the server would say that there is nothing to give up. It
                 // is shorter than the request that took the place.
-                _ => requests.push(self.unlock_request(&given.names)?),
+                _ => {
+                    requests.push(self.unlock_request(&given.names)?);
+                    of_places.extend(given.names);
+                }
             }
         }
         requests.extend(self.unlock_requests(unlocked)?);
