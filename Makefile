@@ -4,10 +4,47 @@ CARGO ?= cargo
 # For installing what the tests need, where that takes another user.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: all test test-setup check sanitize clean
+# Where `make install` puts things, below DESTDIR if that is given.
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+# Where cargo has built the libraries and the program; a packager or a test may have them elsewhere.
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+BUILT ?= $(RELEASE)
+PROGRAM ?= $(BUILT)/lockd
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+SONAME := liblockd.so.1
+SHARED := $(SONAME).$(VERSION)
+
+.PHONY: all install uninstall test test-setup check test-tools sanitize clean
 
 all:
-	$(CARGO) build --release
+	$(CARGO) build --release --locked
+
+# Only what is older than its sources: so after `make`, `sudo make install` needs no cargo.
+$(RELEASE)/liblockd.so $(RELEASE)/liblockd.a $(RELEASE)/lockd &: \
+		Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
+	$(CARGO) build --release --locked
+
+install: $(BUILT)/liblockd.so $(BUILT)/liblockd.a $(PROGRAM)
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
+	install -m 755 "$(PROGRAM)" "$(DESTDIR)$(BINDIR)/lockd"
+	install -m 644 include/lockd.h "$(DESTDIR)$(INCLUDEDIR)"
+	install -m 644 "$(BUILT)/liblockd.a" "$(DESTDIR)$(LIBDIR)"
+	install -m 644 "$(BUILT)/liblockd.so" "$(DESTDIR)$(LIBDIR)/$(SHARED)"
+	ln -sf $(SHARED) "$(DESTDIR)$(LIBDIR)/$(SONAME)"
+	ln -sf $(SONAME) "$(DESTDIR)$(LIBDIR)/liblockd.so"
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+		-e 's|@LIBDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(LIBDIR))|' \
+		-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
+		lockd.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
+
+uninstall:
+	rm -f "$(DESTDIR)$(BINDIR)/lockd" "$(DESTDIR)$(INCLUDEDIR)/lockd.h" "$(DESTDIR)$(LIBDIR)/liblockd.a" \
+		"$(DESTDIR)$(LIBDIR)/liblockd.so" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
+		"$(DESTDIR)$(LIBDIR)/$(SHARED)" "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
 
 # Everything: the tools the tests need, the checks, the tests.
 test: test-setup check
@@ -24,12 +61,15 @@ check:
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-# Debian's PHP, for the tests that run clients as they were written for the originals, and nc.
+# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP, and nc.
 test-setup:
-	@command -v php >/dev/null && command -v nc >/dev/null || { \
-		$(SUDO) apt-get update -qq && \
-		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-			php-cli netcat-openbsd; }
+	@for tool in cc c++ make pkg-config valgrind php nc; do \
+		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done
+
+test-tools:
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		gcc g++ make libc6-dev pkg-config valgrind php-cli netcat-openbsd
 
 clean:
 	$(CARGO) clean

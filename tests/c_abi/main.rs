@@ -6,6 +6,7 @@ mod agreement;
 mod cplusplus;
 mod exports;
 mod headers;
+mod installing;
 mod locking;
 mod program;
 mod several_servers;

@@ -1,0 +1,128 @@
+//! `make install`: what it puts where, and that programs find it with pkg-config alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use crate::program::{SYSTEM_LIBRARIES, build_directory, checked, library_directory, root};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A command that says nothing of the make around this test to the make it may start.
+pub(crate) fn make(directory: &Path) -> Command {
+    let mut command = Command::new("make");
+    for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS", "CARGO_TARGET_DIR"] {
+        command.env_remove(variable);
+    }
+    command.arg("--silent").arg("-C").arg(directory);
+    command
+}
+
+/// Runs a target of the main Makefile with what cargo has built for this test.
+fn run_make(target: &str, variables: &[&str]) {
+    let mut command = make(root());
+    command.arg(target).arg(format!("BUILT={}", library_directory().display()));
+    command.arg(concat!("PROGRAM=", env!("CARGO_BIN_EXE_lockd"))).args(variables);
+    checked(command.output().expect("make test-setup installs make"), target);
+}
+
+/// An installation that all tests may use, and none may change.
+pub(crate) fn installed() -> &'static Path {
+    static PREFIX: OnceLock<PathBuf> = OnceLock::new();
+    PREFIX.get_or_init(|| {
+        let prefix = build_directory().join("installed");
+        run_make("install", &[&format!("PREFIX={}", prefix.display()), "DESTDIR="]);
+        prefix
+    })
+}
+
+fn pkg_config(directory: &Path, arguments: &[&str]) -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    command.env("PKG_CONFIG_PATH", directory).args(arguments).arg("lockd");
+    let output = checked(command.output().expect("make test-setup installs pkg-config"), "pkg-config");
+    String::from_utf8(output.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+/// Every file below a directory, and where symbolic links lead.
+fn listing(directory: &Path) -> Vec<String> {
+    fn walk(below: &Path, top: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(below).unwrap().map(Result::unwrap) {
+            let (path, kind) = (entry.path(), entry.file_type().unwrap());
+            let name = path.strip_prefix(top).unwrap().display().to_string();
+            if kind.is_dir() {
+                walk(&path, top, found);
+            } else if kind.is_symlink() {
+                found.push(format!("{name} -> {}", std::fs::read_link(&path).unwrap().display()));
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(directory, directory, &mut found);
+    found.sort();
+    found
+}
+
+#[test]
+fn everything_is_where_debian_has_it_and_goes_again() {
+    let directory = TempDir::new().unwrap();
+    let destination = format!("DESTDIR={}", directory.path().display());
+    let variables = [&destination, "PREFIX=/usr", "LIBDIR=/usr/lib/x86_64-linux-gnu"];
+    run_make("install", &variables);
+    let library = format!("liblockd.so.1.{VERSION}");
+    let expected = [
+        "bin/lockd".to_owned(),
+        "include/lockd.h".to_owned(),
+        "lib/x86_64-linux-gnu/liblockd.a".to_owned(),
+        "lib/x86_64-linux-gnu/liblockd.so -> liblockd.so.1".to_owned(),
+        format!("lib/x86_64-linux-gnu/liblockd.so.1 -> {library}"),
+        format!("lib/x86_64-linux-gnu/{library}"),
+        "lib/x86_64-linux-gnu/pkgconfig/lockd.pc".to_owned(),
+    ];
+    assert_eq!(listing(&directory.path().join("usr")), expected);
+
+    let config = directory.path().join("usr/lib/x86_64-linux-gnu/pkgconfig");
+    let text = std::fs::read_to_string(config.join("lockd.pc")).unwrap();
+    assert!(text.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\n"), "{text}");
+    assert!(!text.contains('@') && !text.contains(directory.path().to_str().unwrap()), "{text}");
+
+    // Once more, over what is there.
+    run_make("install", &variables);
+    assert_eq!(listing(&directory.path().join("usr")), expected);
+    run_make("uninstall", &variables);
+    assert_eq!(listing(directory.path()), [""; 0]);
+}
+
+#[test]
+fn pkg_config_says_how_to_compile_and_link() {
+    let prefix = installed();
+    let config = prefix.join("lib/pkgconfig");
+    let search = format!("-L{}", prefix.join("lib").display());
+    assert_eq!(pkg_config(&config, &["--modversion"]), [VERSION]);
+    assert_eq!(pkg_config(&config, &["--cflags"]), [format!("-I{}", prefix.join("include").display())]);
+    assert_eq!(pkg_config(&config, &["--libs"]), [&search, "-llockd"]);
+    let with_system = [&[search.as_str(), "-llockd"], &SYSTEM_LIBRARIES[..]].concat();
+    assert_eq!(pkg_config(&config, &["--libs", "--static"]), with_system);
+}
+
+#[test]
+fn the_header_compiles_as_c_and_as_cpp_by_itself() {
+    let include = installed().join("include");
+    for (compiler, language, standard) in
+        [("cc", "c", "c99"), ("cc", "c", "c11"), ("c++", "c++", "c++11"), ("c++", "c++", "c++20")]
+    {
+        let mut command = Command::new(compiler);
+        command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", "-x", language]);
+        command.arg(format!("-std={standard}")).arg(include.join("lockd.h"));
+        checked(command.output().expect("make test-setup installs compilers"), standard);
+    }
+}
+
+#[test]
+fn the_installed_program_runs() {
+    let output = Command::new(installed().join("bin/lockd")).arg("--version").output().unwrap();
+    assert_eq!(checked(output, "lockd").stdout, format!("lockd {VERSION}\n").as_bytes());
+}
