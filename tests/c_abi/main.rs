@@ -4,11 +4,13 @@
 
 mod agreement;
 mod cplusplus;
+mod examples;
 mod exports;
 mod headers;
 mod installing;
 mod locking;
 mod program;
+mod running;
 mod several_servers;
 mod sources;
 mod statuses;
