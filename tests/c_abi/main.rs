@@ -9,6 +9,7 @@ mod exports;
 mod headers;
 mod installing;
 mod locking;
+mod php_ffi;
 mod program;
 mod running;
 mod several_servers;

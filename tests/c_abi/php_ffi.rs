@@ -1,0 +1,45 @@
+//! The example in PHP, in this process and on a server: it prints the same in both places.
+
+use std::process::Command;
+
+use crate::program::{Served, library_directory, root};
+use crate::running::Running;
+
+const EXPECTED: [&str; 13] = [
+    "we acquire: done",
+    "they try: not granted within the time limit",
+    "we try again: the session already holds the lock",
+    "they take a place: the session has a place in the queue",
+    "they wait: not granted within the time limit",
+    "we see: held by 1, which is us; 1 waiting",
+    "we release: done",
+    "they wait on: done",
+    "they are gone, and have not released it",
+    "we share two: done",
+    "an unknown mode: invalid argument: 7 is no mode",
+    "what we do not hold: the session does not hold the lock",
+    "no address: not the address of a server: \"nowhere\": it must begin with tcp:// or unix:/",
+];
+
+fn run(server: Option<&str>) {
+    let mut command = Command::new("php");
+    // Debian's PHP has FFI as an extension of its own, and without the system's configuration none is loaded.
+    command.args(["-n", "-d", "extension=ffi", "-d", "display_errors=stderr", "-d", "error_reporting=-1"]);
+    command.arg(root().join("examples/php/ffi.php")).arg(library_directory().join("liblockd.so"));
+    let ended = Running::start(command.args(server)).end();
+    assert_eq!((ended.code, ended.complaints), (Some(0), vec![]), "{:?}", ended.lines);
+    assert_eq!(ended.lines, EXPECTED);
+}
+
+#[test]
+fn php_locks_in_its_own_process() {
+    run(None);
+}
+
+#[test]
+fn php_locks_on_a_server() {
+    let server = Served::start();
+    run(Some(&server.tcp()));
+    run(Some(&server.unix()));
+    server.await_no_connections();
+}
