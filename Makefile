@@ -69,7 +69,7 @@ test-setup:
 test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		gcc g++ make libc6-dev pkg-config valgrind php-cli netcat-openbsd
+		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg php-cli netcat-openbsd
 
 clean:
 	$(CARGO) clean

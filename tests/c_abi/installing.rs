@@ -13,7 +13,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A command that says nothing of the make around this test to the make it may start.
 pub(crate) fn make(directory: &Path) -> Command {
     let mut command = Command::new("make");
-    for variable in ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS", "CARGO_TARGET_DIR"] {
+    for variable in
+        ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS", "BINDIR", "LIBDIR", "INCLUDEDIR"]
+    {
         command.env_remove(variable);
     }
     command.arg("--silent").arg("-C").arg(directory);
