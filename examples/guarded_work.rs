@@ -5,7 +5,8 @@
 //! It waits its turn for the lock NAME, and runs the command with the fencing token in the environment, as
 //! `LOCK_TOKEN`. If the lock is lost meanwhile, the command and all it has started are killed at once: somebody
 //! else may be granted the lock soon. SIGTERM and SIGINT are passed on to the command. It runs in a process
-//! group of its own, so it cannot read from the terminal.
+//! group of its own, so it cannot read from the terminal. What it leaves behind in the background when it ends
+//! is not guarded any more.
 //!
 //! Exit status:
 //! - what the command ended with, or 128 + N if signal N killed it: the lock was held to its end;

@@ -108,7 +108,6 @@ fn serve_and_stop(kind: Kind, signal: Signal) {
     assert!(rounds.parse::<u64>().unwrap() > 0, "{kind:?}: {rounds}");
     eventually("its clients know", || !over_tcp.stands() && !over_unix.stands());
     assert!(!socket.exists(), "{kind:?} leaves its socket");
-    assert!(Session::connect(&tcp, None, DEADLINE).is_err());
 }
 
 #[test]
