@@ -131,6 +131,8 @@ impl Program {
     }
 
     fn check(&self, command: &mut Command) {
+        // Cargo's way to the libraries it has built goes before the program's own, and may lead to others.
+        command.env_remove("LD_LIBRARY_PATH");
         let output =
             command.stdin(Stdio::null()).output().expect("make test-setup installs what is run here");
         let output = checked(output, &self.executable.display().to_string());

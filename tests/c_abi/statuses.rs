@@ -25,7 +25,9 @@ fn run_here_and_there(name: &str) {
     let program = Program::compile(name, Linkage::Shared);
     program.run(&[]);
     program.run(&[&server.tcp()]);
+    server.await_no_connections();
     program.run(&[&server.unix()]);
+    server.await_no_connections();
     program.run_under_valgrind(&[&server.unix()]);
     server.await_no_connections();
 }
@@ -55,6 +57,7 @@ fn who_waits_for_too_much_is_refused() {
     let program = Program::compile("limits", Linkage::Shared);
     program.run(&[]);
     program.run(&[&server.tcp()]);
+    server.await_no_connections();
 }
 
 #[test]

@@ -18,9 +18,10 @@ fn they_do_the_same_on_a_server() {
     for name in PROGRAMS {
         let program = Program::compile(name, Linkage::Shared);
         program.run(&[&server.tcp()]);
+        server.await_no_connections();
         program.run(&[&server.unix()]);
+        server.await_no_connections();
     }
-    server.await_no_connections();
 }
 
 #[test]
@@ -30,8 +31,8 @@ fn they_do_the_same_linked_statically() {
         let program = Program::compile(name, Linkage::Static);
         program.run(&[]);
         program.run(&[&server.tcp()]);
+        server.await_no_connections();
     }
-    server.await_no_connections();
 }
 
 #[test]
@@ -41,5 +42,6 @@ fn they_are_clean_under_valgrind() {
         let program = Program::compile(name, Linkage::Shared);
         program.run_under_valgrind(&[]);
         program.run_under_valgrind(&[&server.unix()]);
+        server.await_no_connections();
     }
 }
