@@ -30,9 +30,10 @@
  *   handler.
  * - It prints nothing, and never ends the process.
  * - fork. Handles are their process's own. In a forked child each call with an inherited one returns
- *   LOCK_FORKED (or NULL, or -1) and changes nothing, the functions that free it free its memory, and the
- *   connections of the parent are closed in the child before fork returns there. The child opens
- *   sessions of its own; its default broker is its own, too.
+ *   LOCK_FORKED (or NULL, or -1) and changes nothing. The functions that free it free the handle; what was
+ *   behind it stays in the child's memory, out of use, since a thread of the parent may have been at work
+ *   on it. The connections of the parent are closed in the child before fork returns there. The child
+ *   opens sessions of its own; its default broker is its own, too.
  * - exec. Descriptors of the library are not inherited through exec; the locks go with the process.
  */
 

@@ -17,6 +17,7 @@ pub mod protocol;
 pub mod server;
 mod session;
 mod socket;
+mod thread;
 
 pub use session::Session;
 

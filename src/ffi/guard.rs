@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::status::{Failure, lock_status, remember};
+use crate::thread;
 
 /// What a function returns when it has failed.
 pub(super) trait Returned {
@@ -109,7 +110,7 @@ fn silence_panics() {
         let is_guarded = IS_GUARDED.try_with(Cell::get).unwrap_or(false);
         if is_guarded {
             let _ = PANIC.try_with(|said| said.replace(Some(describe(info))));
-        } else if std::thread::current().name().is_some_and(|name| name.starts_with("lockd-")) {
+        } else if thread::is_own() {
             log::error!("{}", describe(info));
         } else {
             before(info);

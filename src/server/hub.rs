@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
-use std::thread::JoinHandle;
 use std::time::Instant;
 
 use super::config::Config;
@@ -13,6 +12,7 @@ use super::seldom::Seldom;
 use crate::broker::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
 use crate::broker::{Broker, SessionInfo};
 use crate::socket::{Stream, Waker};
+use crate::thread::Thread;
 
 /// How many commands of a text protocol are told apart.
 pub(super) const COMMANDS: usize = 16;
@@ -41,7 +41,7 @@ struct Guest {
     outbox: Arc<Outbox>,
     /// Known once its thread has begun.
     info: Option<Arc<SessionInfo>>,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<Thread>,
 }
 
 pub(super) struct Hub {
@@ -108,7 +108,7 @@ impl Hub {
     }
 
     /// Notes which thread serves the connection; it may have ended already.
-    pub(super) fn set_thread(&self, id: u64, thread: JoinHandle<()>) {
+    pub(super) fn set_thread(&self, id: u64, thread: Thread) {
         let mut guests = self.guests.lock();
         match guests.get_mut(&id) {
             Some(guest) => guest.thread = Some(thread),
@@ -154,7 +154,7 @@ impl Hub {
     }
 
     /// Closes every connection; returns the threads that are still at it.
-    pub(super) fn close_all(&self) -> Vec<JoinHandle<()>> {
+    pub(super) fn close_all(&self) -> Vec<Thread> {
         let mut guests = self.guests.lock();
         guests
             .values_mut()

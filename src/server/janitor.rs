@@ -2,13 +2,13 @@
 //! slow when somebody else had something for them, and joins the threads of connections that have ended.
 
 use std::io;
-use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags};
 
 use super::outbox::{Outbox, Sent};
 use crate::broker::sync::{Arc, Mutex};
 use crate::socket::{Waker, wait_for};
+use crate::thread::Thread;
 
 /// What is left to the janitor.
 pub(super) struct Janitor {
@@ -19,7 +19,7 @@ pub(super) struct Janitor {
 #[derive(Default)]
 struct Work {
     slow: Vec<Arc<Outbox>>,
-    ended: Vec<JoinHandle<()>>,
+    ended: Vec<Thread>,
     stop: bool,
 }
 
@@ -35,7 +35,7 @@ impl Janitor {
     }
 
     /// Joins the thread, which is about to end.
-    pub(super) fn bury(&self, thread: JoinHandle<()>) {
+    pub(super) fn bury(&self, thread: Thread) {
         self.work.lock().ended.push(thread);
         self.waker.wake();
     }
@@ -59,10 +59,8 @@ impl Janitor {
             let ended = std::mem::take(&mut work.ended);
             let stop = work.stop;
             drop(work);
-            for thread in ended {
-                // A connection's thread that panicked has said so; its locks are freed like any other's.
-                let _ = thread.join();
-            }
+            // One that panicked is gone like the others, and its locks are freed like theirs.
+            ended.into_iter().for_each(Thread::join);
             if stop {
                 return;
             }

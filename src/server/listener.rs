@@ -23,6 +23,7 @@ use crate::broker::sync::{Arc, AtomicU64};
 use crate::fork::Descriptor;
 use crate::protocol::{frame, message};
 use crate::socket::{Stream, new_socket, wait_for};
+use crate::thread::Thread;
 
 /// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not
 /// fit costs its client a second.
@@ -155,8 +156,7 @@ impl Listener {
             protocol: self.protocol,
             address,
         };
-        let thread = std::thread::Builder::new().name("lockd-conn".to_owned()).stack_size(STACK_BYTES);
-        match thread.spawn(move || guest.serve()) {
+        match Thread::start(c"lockd-conn", STACK_BYTES, move || guest.serve()) {
             Ok(thread) => hub.set_thread(id, thread),
             Err(error) => self.give_up(hub, id, &outbox, &error),
         }

@@ -17,9 +17,9 @@ mod reception;
 mod seldom;
 mod text;
 
+use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering::Release;
-use std::thread::JoinHandle;
 
 pub use config::{Config, Listen, ListenAddress, Protocol, parse_allow};
 use hub::Hub;
@@ -29,6 +29,10 @@ use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
+use crate::thread::Thread;
+
+/// The stack of a thread that is not a connection's: reserved, not used.
+const STACK_BYTES: usize = 1 << 20;
 
 /// Addresses that are bound and not yet served: the moment to give up privileges.
 pub struct Bound {
@@ -68,11 +72,11 @@ impl Bound {
         let mut server = Server { hub: hub.clone(), addresses: self.addresses, threads: Vec::new() };
         let janitor = hub.janitor.clone();
         let _blocked = SignalsBlocked::new()?;
-        server.spawn("lockd-janitor", move || janitor.run())?;
+        server.spawn(c"lockd-janitor", move || janitor.run())?;
         let service = Arc::new(service);
         for listener in self.listeners {
             let (hub, service) = (hub.clone(), service.clone());
-            server.spawn("lockd-listen", move || listener.run(&hub, &service))?;
+            server.spawn(c"lockd-listen", move || listener.run(&hub, &service))?;
         }
         Ok(server)
     }
@@ -82,7 +86,7 @@ impl Bound {
 pub struct Server {
     hub: Arc<Hub>,
     addresses: Vec<Listen>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
 }
 
 impl Server {
@@ -94,8 +98,8 @@ impl Server {
         Bound::new(config)?.serve(broker, service)
     }
 
-    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-        self.threads.push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
+    fn spawn(&mut self, name: &'static CStr, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        self.threads.push(Thread::start(name, STACK_BYTES, work)?);
         Ok(())
     }
 
@@ -136,10 +140,10 @@ impl Server {
         let mut threads = std::mem::take(&mut self.threads).into_iter();
         let janitor = threads.next();
         // The listeners first: then no more connections come.
-        threads.for_each(join);
-        self.hub.close_all().into_iter().for_each(join);
+        threads.for_each(Thread::join);
+        self.hub.close_all().into_iter().for_each(Thread::join);
         self.hub.janitor.stop();
-        janitor.into_iter().for_each(join);
+        janitor.into_iter().for_each(Thread::join);
     }
 }
 
@@ -164,9 +168,4 @@ impl Drop for SignalsBlocked {
         // It cannot fail: the mask is one that this thread has had.
         let _ = self.0.thread_set_mask();
     }
-}
-
-fn join(thread: JoinHandle<()>) {
-    // One that panicked has said so, and is gone as it should be.
-    let _ = thread.join();
 }

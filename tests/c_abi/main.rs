@@ -6,6 +6,7 @@ mod agreement;
 mod cplusplus;
 mod examples;
 mod exports;
+mod fork;
 mod headers;
 mod installing;
 mod locking;
