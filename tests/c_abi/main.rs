@@ -14,6 +14,7 @@ mod php_ffi;
 mod program;
 mod running;
 mod several_servers;
+mod signals;
 mod sources;
 mod statuses;
 mod verbs;
