@@ -1,22 +1,15 @@
-//! The C ABI: the headers against the sources, the library as it is built, and C programs that use it.
+//! The C ABI: the headers against the sources, the library as it is built and installed, C programs that use
+//! it, and the examples.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod agreement;
-mod cplusplus;
 mod examples;
 mod exports;
-mod fork;
 mod headers;
 mod installing;
-mod loading;
-mod locking;
 mod php_ffi;
 mod program;
-mod quiet;
+mod programs;
 mod running;
-mod several_servers;
-mod signals;
 mod sources;
-mod statuses;
-mod verbs;

@@ -51,7 +51,7 @@ static int bind_port(char *url, size_t size) {
 }
 
 static void where_nobody_listens(const char *directory) {
-    char url[300];
+    char url[ADDRESS_BYTES];
     int fd = bind_port(url, sizeof url);
     fails(url, -1, url);
     fails(url, 10000, "refused");
@@ -61,7 +61,7 @@ static void where_nobody_listens(const char *directory) {
 }
 
 static void who_does_not_answer(void) {
-    char url[300];
+    char url[ADDRESS_BYTES];
     int fd = bind_port(url, sizeof url);
     CHECK(listen(fd, 10) == 0);
     fails(url, 50, url);
@@ -70,17 +70,17 @@ static void who_does_not_answer(void) {
 }
 
 static void who_speaks_something_else(void) {
-    char address[300], url[300];
-    lock_server *server = serve(NULL, "lockd://127.0.0.1:0", address, sizeof address);
+    char address[ADDRESS_BYTES], url[300];
+    lock_server *server = serve(NULL, "lockd://127.0.0.1:0", address);
     snprintf(url, sizeof url, "tcp%s", strstr(address, "://"));
     fails(url, 500, url);
     lock_server_stop(server);
 }
 
 static void no_time(const char *directory) {
-    char listen[300], address[300];
+    char listen[ADDRESS_BYTES], address[300];
     snprintf(listen, sizeof listen, "message+unix:%s/no-time", directory);
-    lock_server *server = serve(NULL, listen, address, sizeof address);
+    lock_server *server = serve(NULL, listen, address);
     fails(address, 0, address);
     lock_close(open_session(2, (char *[]){NULL, address}, NULL));
     lock_session *session = lock_connect(address, NULL, INT64_MIN);

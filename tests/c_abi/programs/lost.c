@@ -51,9 +51,9 @@ static void whatever_it_does(lock_session *session) {
 }
 
 static void lose(const char *listen) {
-    char url[300];
+    char url[ADDRESS_BYTES];
     lock_broker *broker = lock_broker_new();
-    lock_server *server = serve(broker, listen, url, sizeof url);
+    lock_server *server = serve(broker, listen, url);
     lock_session *holder = lock_open(broker, "holder"), *session = lock_connect(url, "session", 10000);
     lock_session *idle = lock_connect(url, NULL, 10000);
     call waits[WAITS];
@@ -81,7 +81,7 @@ static void lose(const char *listen) {
 }
 
 int main(int argc, char **argv) {
-    char listen[300];
+    char listen[ADDRESS_BYTES];
     CHECK(argc == 2);
     snprintf(listen, sizeof listen, "message+unix:%s/lost.sock", argv[1]);
     lose(listen);

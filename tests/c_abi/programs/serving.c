@@ -52,8 +52,8 @@ static void what_makes_no_sense_is_invalid(void) {
 }
 
 static void what_cannot_be_bound_is_said_and_nothing_is_served(void) {
-    char address[300];
-    lock_server *server = serve(NULL, "message://127.0.0.1:0", address, sizeof address);
+    char address[ADDRESS_BYTES];
+    lock_server *server = serve(NULL, "message://127.0.0.1:0", address);
     refused_to_serve(LOCK_IO, address, NULL, address + strlen("message://"));
     refused_to_serve(LOCK_IO, in_directory("message+unix:%s/none/socket"), NULL, "none/socket");
 
@@ -61,7 +61,7 @@ static void what_cannot_be_bound_is_said_and_nothing_is_served(void) {
     refused_to_serve(LOCK_IO, half, NULL, "none/socket");
     const char *socket = in_directory("message+unix:%s/half");
     CHECK(lock_connect(socket, NULL, 10000) == NULL);
-    lock_server *second = serve(NULL, socket, address, sizeof address);
+    lock_server *second = serve(NULL, socket, address);
     refused_to_serve(LOCK_IO, socket, NULL, "half");
     lock_close(open_session(2, (char *[]){NULL, address}, NULL));
     lock_server_stop(second);
@@ -72,7 +72,7 @@ static void addresses_are_told_with_their_ports(void) {
     const char *listen = in_directory("lockd://127.0.0.1:0, glockd+unix:%s/told ,message://127.0.0.1:0");
     lock_server *server = NULL;
     EXPECT(LOCK_OK, lock_serve(NULL, listen, "", &server));
-    char buf[300], untouched[300];
+    char buf[ADDRESS_BYTES], untouched[300];
     memset(buf, 'x', sizeof buf);
     memset(untouched, 'x', sizeof untouched);
     EXPECT(LOCK_INVALID, lock_server_address(server, 3, buf, sizeof buf));
@@ -104,7 +104,7 @@ static void addresses_are_told_with_their_ports(void) {
 
 static bool lets_this_machine_in(const char *allow) {
     lock_server *server = NULL;
-    char address[300];
+    char address[ADDRESS_BYTES];
     EXPECT(LOCK_OK, lock_serve(NULL, "message://127.0.0.1:0", allow, &server));
     EXPECT(LOCK_OK, lock_server_address(server, 0, address, sizeof address));
     lock_session *session = lock_connect(address, NULL, 10000);
@@ -137,9 +137,9 @@ static void one_brokers_locks_are_nobody_elses(void) {
 }
 
 static void a_broker_lives_until_the_last_of_its_sessions_and_servers_goes(void) {
-    char address[300];
+    char address[ADDRESS_BYTES];
     lock_broker *broker = lock_broker_new();
-    lock_server *server = serve(broker, "message://127.0.0.1:0", address, sizeof address);
+    lock_server *server = serve(broker, "message://127.0.0.1:0", address);
     lock_session *here = lock_open(broker, "here");
     lock_broker_free(broker);
     lock_session *there = lock_connect(address, "there", -1);

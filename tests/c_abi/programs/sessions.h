@@ -3,9 +3,6 @@
 #ifndef SESSIONS_H
 #define SESSIONS_H
 
-#include <pthread.h>
-#include <time.h>
-
 #include "check.h"
 
 static int argument_count;
@@ -69,31 +66,16 @@ static inline lock_info look(lock_session *session, const char *name) {
     return info;
 }
 
-static inline void nap(void) {
-    struct timespec millisecond = {0, 1000000};
-    nanosleep(&millisecond, NULL);
-}
-
 /* The lock once so many requests wait for it. */
 static inline lock_info await_waiters(lock_session *session, const char *name, uint64_t waiters) {
-    lock_info info = look(session, name);
-    for (int tries = 0; info.waiters != waiters; tries++) {
-        CHECK(tries < 20000);
-        nap();
-        info = look(session, name);
-    }
-    return info;
+    AWAIT(look(session, name).waiters == waiters);
+    return look(session, name);
 }
 
 /* The lock once so many sessions hold it. */
 static inline lock_info await_holders(lock_session *session, const char *name, uint64_t holders) {
-    lock_info info = look(session, name);
-    for (int tries = 0; info.holders != holders; tries++) {
-        CHECK(tries < 20000);
-        nap();
-        info = look(session, name);
-    }
-    return info;
+    AWAIT(look(session, name).holders == holders);
+    return look(session, name);
 }
 
 #endif

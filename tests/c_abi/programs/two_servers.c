@@ -8,7 +8,7 @@ enum { NAMES = 64, SERVERS = 2 };
 /* The servers, and of each: its address, a session on its broker in this process, and the names that belong to
  * it. */
 static lock_server *servers[SERVERS];
-static char urls[SERVERS][300];
+static char urls[SERVERS][ADDRESS_BYTES];
 static lock_session *insiders[SERVERS];
 static const char *own[SERVERS][NAMES];
 static int counts[SERVERS];
@@ -22,12 +22,12 @@ static lock_session *connect_to(int first, int second, const char *owner) {
 }
 
 static void start(const char *directory) {
-    char listen[300];
+    char listen[ADDRESS_BYTES];
     snprintf(listen, sizeof listen, "message+unix:%s/second.sock", directory);
     const char *addresses[SERVERS] = {"message://127.0.0.1:0", listen};
     for (int i = 0; i < SERVERS; i++) {
         lock_broker *broker = lock_broker_new();
-        servers[i] = serve(broker, addresses[i], urls[i], sizeof urls[i]);
+        servers[i] = serve(broker, addresses[i], urls[i]);
         insiders[i] = lock_open(broker, "insider");
         lock_broker_free(broker);
     }
