@@ -8,7 +8,7 @@ enum { THREADS = 4 };
 
 static const char *url;
 static int increments;
-static volatile long counter;
+static atomic_long counter;
 static atomic_int interruptions;
 static atomic_int working;
 
@@ -34,7 +34,7 @@ static void *increment(void *unused) {
     CHECK(session != NULL);
     for (int i = 0; i < increments / THREADS; i++) {
         EXPECT(LOCK_OK, resumed(session, i));
-        counter = counter + 1;
+        add_one(&counter);
         EXPECT(LOCK_OK, lock_release(session, "counter"));
     }
     lock_close(session);
