@@ -48,8 +48,9 @@
 /**
  * What a call came to. The numbers never change, and none is ever given another meaning.
  *
- * Unless it is LOCK_OK, LOCK_PENDING or LOCK_INTERRUPTED, nothing has changed: the session holds and
- * waits for what it did before. lock_last_error says more about a status that is not LOCK_OK.
+ * Of a call that takes a lock or changes its mode, any status but LOCK_OK, LOCK_PENDING, LOCK_INTERRUPTED
+ * and LOCK_LOST means that it has changed nothing. lock_last_error says more about a status that is not
+ * LOCK_OK.
  */
 typedef enum lock_status {
   /**
@@ -58,7 +59,8 @@ typedef enum lock_status {
   LOCK_OK = 0,
   /**
    * The session has a place in the queue, and does not hold the lock yet. From lock_enqueue: lock_wait
-   * waits there. From a call that would have taken a place: the session had one already.
+   * waits there. From a call that would have taken a place: the session had one already, at which lock_wait
+   * waits, unless another thread is waiting there in lock_acquire.
    */
   LOCK_PENDING = 1,
   /**
@@ -79,7 +81,8 @@ typedef enum lock_status {
    */
   LOCK_DEADLOCK = 5,
   /**
-   * lock_cancel ended the wait, or another thread released the place in the queue.
+   * lock_cancel ended the wait, or another thread of the session released the place in the queue, or has
+   * been told its outcome.
    */
   LOCK_CANCELLED = 6,
   /**
@@ -486,8 +489,11 @@ enum lock_status lock_check(struct lock_session *session);
 /**
  * A descriptor for poll(2) that becomes readable when a session on a server is lost. It does so too when
  * there is something else to read for the session, such as the grant of a lock that lock_enqueue has
- * asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK, and then, if
- * there is a place in a queue, lock_wait with a limit of 0.
+ * asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK.
+ *
+ * A loop that has places in queues calls lock_wait with a limit of 0 for each of them every time before it
+ * polls: any call of the session may have read the grant along with its own answer, and then there is
+ * nothing left to be readable.
  *
  * Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
  * session's. With several servers it is readable when that is so for one of them.
@@ -510,7 +516,7 @@ int lock_lost_fd(struct lock_session *session);
  *
  * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread, but not a signal handler; waits for nobody.
+ * Any thread, but not a signal handler; waits for no lock, and for no answer of the server.
  */
 enum lock_status lock_cancel(struct lock_session *session);
 

@@ -95,6 +95,13 @@ fn wiped_mapping() -> Option<&'static AtomicU32> {
 
 #[cold]
 fn renew(mark: &AtomicU32) -> Epoch {
+    // In a child that was made past the handlers this is still the list of its parent's descriptors, and
+    // their numbers may be other files by now. Elsewhere it is empty.
+    if let Some(mut open) = OPEN.try_lock()
+        && mark.load(Relaxed) == 0
+    {
+        open.bits.clear();
+    }
     let next = NEWEST.fetch_add(1, Relaxed) + 1;
     // Another thread may be at it too: the first one decides for both.
     Epoch(mark.compare_exchange(0, next, Relaxed, Relaxed).map_or_else(|first| first, |_| next))

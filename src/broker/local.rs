@@ -140,13 +140,21 @@ impl LocalSession {
         let Some(ticket) = self.queued.lock().get(&name).copied() else { return Err(AcquireError::NotHeld) };
         if self.is_outdated(&name, ticket) {
             self.waits.outcomes.lock().remove(&ticket);
-            self.queued.lock().remove(&name);
+            self.forget_place(&name, ticket);
             return Err(AcquireError::NotHeld);
         }
         let deadline = limit.map(|limit| clock::now().after(limit));
         let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
-        self.queued.lock().remove(&name);
+        self.forget_place(&name, ticket);
         granted(outcome)
+    }
+
+    /// The place is over; but another thread may have taken another one at the same name since.
+    fn forget_place(&self, name: &LockName, ticket: Ticket) {
+        let mut queued = self.queued.lock();
+        if queued.get(name) == Some(&ticket) {
+            queued.remove(name);
+        }
     }
 
     /// Whether the place was cancelled and another call has got the lock since: then there is none, and it
@@ -229,14 +237,15 @@ impl LocalSession {
     fn outcome_by(&self, ticket: Ticket, deadline: Option<Stamp>) -> Option<Outcome> {
         let mut outcomes = self.waits.outcomes.lock();
         loop {
+            // First: of what was granted before the end nothing is left.
+            if !self.session.stands() {
+                return Some(Outcome::Lost);
+            }
             match outcomes.get(&ticket) {
                 Some(None) => {}
                 Some(Some(_)) => return outcomes.remove(&ticket).flatten(),
                 // Another thread has released the place meanwhile.
                 None => return Some(Outcome::Cancelled),
-            }
-            if !self.session.stands() {
-                return Some(Outcome::Lost);
             }
             let rest = deadline.map_or(Duration::MAX, |deadline| deadline.since(clock::now()));
             if rest.is_zero() {

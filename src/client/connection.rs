@@ -88,6 +88,8 @@ struct State {
     sleepers: usize,
     /// Those of the others that a signal handler must be able to wake too, which takes poll(2).
     pollers: Vec<Arc<Waker>>,
+    /// Wakers that nobody polls now.
+    spare_wakers: Vec<Arc<Waker>>,
     /// What the server said of a message it could not read. If it hangs up then, this was why.
     complaint: Option<String>,
     lost: Option<Lost>,
@@ -268,7 +270,8 @@ impl Connection {
         mut state: MutexGuard<'a, State>,
         limit: Option<Duration>,
     ) -> (MutexGuard<'a, State>, bool) {
-        let Ok(waker) = Waker::new().map(Arc::new) else {
+        let spare = state.spare_wakers.pop().map_or_else(|| Waker::new().map(Arc::new), Ok);
+        let Ok(waker) = spare else {
             // No descriptors are left: then it is enough to look now and then.
             let limit = limit.map_or(READER_MAY_LEAVE, |limit| limit.min(READER_MAY_LEAVE));
             return (self.sleep(state, Some(limit)), false);
@@ -276,6 +279,8 @@ impl Connection {
         state.pollers.push(waker.clone());
         let woken = MutexGuard::unlocked(&mut state, || wait_for(&mut [waker.poll_fd()], limit));
         state.pollers.retain(|other| !Arc::ptr_eq(other, &waker));
+        waker.reset();
+        state.spare_wakers.push(waker);
         (state, woken.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted))
     }
 
@@ -304,9 +309,11 @@ impl Connection {
         state.lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether the connection stands, as far as is known already.
-    pub(super) fn known(&self) -> Result<(), Lost> {
-        self.state.lock().lost.clone().map_or(Ok(()), Err)
+    /// The same, also while another thread reads, which may have been about to read of the end for long.
+    pub(super) fn check_thoroughly(&self) -> Result<(), Lost> {
+        let mut state = self.state.lock();
+        while self.absorb(&mut state, &[]) {}
+        state.lost.clone().map_or(Ok(()), Err)
     }
 
     /// The reply to this request is wanted no more; whoever waits for it is told so.

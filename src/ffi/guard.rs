@@ -62,7 +62,8 @@ pub(super) fn guard_and<R: Returned>(
     body: impl FnOnce() -> Result<R, Failure>,
     after_panic: impl FnOnce(),
 ) -> R {
-    if !IS_QUIET.load(Relaxed) {
+    // A thread that panics may not set the hook; the next one will.
+    if !IS_QUIET.load(Relaxed) && !std::thread::panicking() {
         silence_panics();
     }
     let result = catch(body).unwrap_or_else(|panic| {

@@ -436,8 +436,11 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 
 /// A descriptor for poll(2) that becomes readable when a session on a server is lost. It does so too when
 /// there is something else to read for the session, such as the grant of a lock that lock_enqueue has
-/// asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK, and then, if
-/// there is a place in a queue, lock_wait with a limit of 0.
+/// asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK.
+///
+/// A loop that has places in queues calls lock_wait with a limit of 0 for each of them every time before it
+/// polls: any call of the session may have read the grant along with its own answer, and then there is
+/// nothing left to be readable.
 ///
 /// Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
 /// session's. With several servers it is readable when that is so for one of them.
@@ -463,7 +466,7 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 ///
 /// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread, but not a signal handler; waits for nobody.
+/// Any thread, but not a signal handler; waits for no lock, and for no answer of the server.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_cancel(session: *mut lock_session) -> lock_status {
     let body = |session: &Session| {

@@ -23,15 +23,17 @@ pub enum lock_mode {
 
 /// What a call came to. The numbers never change, and none is ever given another meaning.
 ///
-/// Unless it is LOCK_OK, LOCK_PENDING or LOCK_INTERRUPTED, nothing has changed: the session holds and
-/// waits for what it did before. lock_last_error says more about a status that is not LOCK_OK.
+/// Of a call that takes a lock or changes its mode, any status but LOCK_OK, LOCK_PENDING, LOCK_INTERRUPTED
+/// and LOCK_LOST means that it has changed nothing. lock_last_error says more about a status that is not
+/// LOCK_OK.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_status {
     /// Done: the lock is held, or freed, or the question is answered.
     LOCK_OK = 0,
     /// The session has a place in the queue, and does not hold the lock yet. From lock_enqueue: lock_wait
-    /// waits there. From a call that would have taken a place: the session had one already.
+    /// waits there. From a call that would have taken a place: the session had one already, at which lock_wait
+    /// waits, unless another thread is waiting there in lock_acquire.
     LOCK_PENDING = 1,
     /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it.
     LOCK_TIMEOUT = 2,
@@ -42,7 +44,8 @@ pub enum lock_status {
     LOCK_ALREADY_HELD = 4,
     /// Waiting would close a circle of sessions that wait for each other. lock_last_error names them.
     LOCK_DEADLOCK = 5,
-    /// lock_cancel ended the wait, or another thread released the place in the queue.
+    /// lock_cancel ended the wait, or another thread of the session released the place in the queue, or has
+    /// been told its outcome.
     LOCK_CANCELLED = 6,
     /// A signal handler ran while the thread waited. The place in the queue is kept: the same call again,
     /// or lock_wait, goes on waiting there; lock_release gives it up.

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use lockd::broker::{AcquireError, Attempt, Inspection, LockName, Mode, ReleaseError, Released};
-use lockd::client;
+use lockd::broker::{AcquireError, Attempt, Broker, Inspection, LockName, Mode, ReleaseError, Released};
+use lockd::{Session, client};
 
 use crate::support::*;
 
@@ -180,6 +180,23 @@ fn a_place_of_many_names_is_given_up_whole_and_said_to_be() {
         assert_eq!(with_one(&session), Err(ReleaseError::NotHeld));
     }
     assert_eq!(holder.inspect(b"n999").unwrap().waiters, 0);
+}
+
+#[test]
+fn a_place_of_several_names_is_given_up_whole_in_this_process_too() {
+    let broker = Broker::default();
+    let (holder, session) = (Session::open(&broker, None), Session::open(&broker, None));
+    holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+    let both = [(b"a".as_slice(), Mode::Exclusive), (b"b", Mode::Exclusive)];
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| session.acquire_all(&both, None));
+        while holder.inspect(b"b").unwrap().waiters == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(session.release_all(&[b"a", b"b"]), Ok(()));
+        assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
+    });
+    assert_eq!(session.release_all(&[b"a", b"b"]), Err(ReleaseError::NotHeld));
 }
 
 #[test]

@@ -322,3 +322,33 @@ fn a_broker_that_panicked_refuses_everything_from_then_on() {
     assert!(matches!(other.acquire(b"y", Mode::Exclusive, None), Err(AcquireError::Lost(_))));
     assert!(matches!(holder.release(b"x"), Err(ReleaseError::Lost(_))));
 }
+
+#[test]
+fn a_grant_that_nobody_collected_is_lost_with_its_session() {
+    let broker = Broker::default();
+    let (holder, session) = (broker.open(None), broker.open(None));
+    holder.acquire(b"x", Mode::Exclusive, None).unwrap();
+    assert_eq!(session.enqueue(b"x", Mode::Exclusive), Ok(Attempt::Queued));
+    holder.release(b"x").unwrap();
+    session.close();
+    assert!(matches!(session.wait(b"x", None), Err(AcquireError::Lost(_))));
+}
+
+#[test]
+fn who_was_waiting_at_a_place_does_not_take_the_next_one_along() {
+    let broker = Broker::default();
+    let (holder, session) = (broker.open(None), broker.open(None));
+    holder.acquire(b"x", Mode::Exclusive, None).unwrap();
+    for _ in 0..500 {
+        session.enqueue(b"x", Mode::Exclusive).unwrap();
+        std::thread::scope(|scope| {
+            // At the first place or, if it comes late, at the second, which it leaves as it is.
+            scope.spawn(|| session.wait(b"x", Some(Duration::from_millis(2))));
+            std::thread::yield_now();
+            session.release(b"x").unwrap();
+            session.enqueue(b"x", Mode::Exclusive).unwrap();
+        });
+        assert_eq!(session.wait(b"x", Some(Duration::ZERO)), Err(AcquireError::TimedOut));
+        session.release(b"x").unwrap();
+    }
+}

@@ -130,10 +130,19 @@ impl Claims {
         pending.map(|pending| pending.kept = true).is_some()
     }
 
-    /// The request for just this that was kept, for somebody who now waits for its outcome.
-    pub(super) fn take_up(&mut self, wants: &[(LockName, Mode)]) -> Option<u64> {
-        let (first, _) = wants.first()?;
-        let (Claim::Waiting(id) | Claim::Converting(id, _)) = *self.names.get(first)? else { return None };
+    /// The acquire of just this that was kept, for somebody who now waits for its outcome.
+    pub(super) fn take_up_acquire(&mut self, wants: &[(LockName, Mode)]) -> Option<u64> {
+        let Claim::Waiting(id) = *self.names.get(&wants.first()?.0)? else { return None };
+        self.take_up(id, wants)
+    }
+
+    /// The same for a conversion.
+    pub(super) fn take_up_conversion(&mut self, name: &LockName, mode: Mode) -> Option<u64> {
+        let Claim::Converting(id, _) = *self.names.get(name)? else { return None };
+        self.take_up(id, &[(name.clone(), mode)])
+    }
+
+    fn take_up(&mut self, id: u64, wants: &[(LockName, Mode)]) -> Option<u64> {
         let pending = self.requests.get_mut(&id)?;
         let is_it = pending.kept && pending.wants == wants;
         pending.kept &= !is_it;
@@ -322,14 +331,18 @@ mod tests {
     fn a_request_that_was_kept_is_taken_up_by_one_who_asks_for_just_that() {
         let mut claims = Claims::default();
         claims.ask(1, wants(&["a", "b"]), Kind::Acquire).unwrap();
-        assert_eq!(claims.take_up(&wants(&["a", "b"])), None, "somebody waits for it");
+        assert_eq!(claims.take_up_acquire(&wants(&["a", "b"])), None, "somebody waits for it");
         assert!(claims.keep(1) && !claims.keep(2));
-        assert_eq!(claims.take_up(&wants(&["a"])), None);
-        assert_eq!(claims.take_up(&[("a".into(), Mode::Exclusive), ("b".into(), Mode::Shared)]), None);
+        assert_eq!(claims.take_up_acquire(&wants(&["a"])), None);
+        assert_eq!(
+            claims.take_up_acquire(&[("a".into(), Mode::Exclusive), ("b".into(), Mode::Shared)]),
+            None
+        );
         assert_eq!(claims.place(&"b".into()), Place::Taken(1));
+        assert_eq!(claims.take_up_conversion(&"a".into(), Mode::Shared), None, "it is not held");
         assert_eq!(claims.ask(3, wants(&["a"]), Kind::Acquire), Err(AcquireError::AlreadyWaiting));
-        assert_eq!(claims.take_up(&wants(&["a", "b"])), Some(1));
-        assert_eq!(claims.take_up(&wants(&["a", "b"])), None, "one is enough");
+        assert_eq!(claims.take_up_acquire(&wants(&["a", "b"])), Some(1));
+        assert_eq!(claims.take_up_acquire(&wants(&["a", "b"])), None, "one is enough");
         assert_eq!(claims.place(&"b".into()), Place::None);
 
         claims.keep(1);
@@ -340,14 +353,18 @@ mod tests {
 
     #[test]
     fn a_conversion_that_was_kept_is_taken_up_too() {
-        let (mut claims, to_exclusive) = (holding_a(), [("a".into(), Mode::Exclusive)]);
+        let (mut claims, a) = (holding_a(), LockName::from("a"));
         claims.ask_to_convert(2, "a".into(), Mode::Exclusive).unwrap();
         claims.keep(2);
-        assert_eq!(claims.place(&"a".into()), Place::Taken(2));
-        assert_eq!(claims.take_up(&to_exclusive), Some(2));
+        assert_eq!(claims.place(&a), Place::Taken(2));
+        assert_eq!(claims.take_up_acquire(&[(a.clone(), Mode::Exclusive)]), None, "it is held already");
+        assert_eq!(claims.take_up_conversion(&a, Mode::Exclusive), Some(2));
         claims.keep(2);
         assert!(claims.withdraw(2).is_some());
-        assert_eq!((claims.take_up(&to_exclusive), claims.held(&"a".into())), (None, Some(held(1))));
+        assert_eq!(
+            (claims.take_up_conversion(&a, Mode::Exclusive), claims.held(&"a".into())),
+            (None, Some(held(1)))
+        );
     }
 
     #[test]

@@ -80,8 +80,9 @@ impl Session {
         let token = result.token.filter(|_| result.status == Status::Ok);
         let Some(pending) = self.claims.lock().decide(id, token) else { return Err(AcquireError::Cancelled) };
         let Some(token) = token else { return Err(refusal(result)) };
-        // Of what was read before the end came nothing is left.
-        self.connection.known()?;
+        // Of what was granted before the end came nothing is left; and that may have come long ago, if the
+        // grant has lain here, or this process was stopped.
+        self.connection.check_thoroughly()?;
         if let (true, Kind::Acquire | Kind::Enqueue, [(_, mode), ..]) =
             (result.already, pending.kind, pending.wants.as_slice())
         {

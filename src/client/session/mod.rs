@@ -118,16 +118,14 @@ impl Session {
     }
 
     fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
+        let kept = self.claims.lock().take_up_acquire(&lock.names);
+        if let Some(id) = kept {
+            return self.resume(id, lock.limit);
+        }
         let backstop = backstop(lock.limit);
-        let kept = self.claims.lock().take_up(&lock.names);
-        let id = match kept {
-            Some(id) => id,
-            None => {
-                let request = self.request("lock", &lock)?;
-                self.start(&[&request], |claims| claims.ask(request.id, lock.names, Kind::Acquire))?;
-                request.id
-            }
-        };
+        let request = self.request("lock", &lock)?;
+        let id = request.id;
+        self.start(&[&request], |claims| claims.ask(id, lock.names, Kind::Acquire))?;
         self.outcome(id, backstop, self.signals)
     }
 
@@ -144,16 +142,23 @@ impl Session {
             Mode::Shared => (None, Signals::Ignored),
         };
         let name = LockName::new(name);
-        let kept = self.claims.lock().take_up(&[(name.clone(), mode)]);
-        let id = match kept {
-            Some(id) => id,
-            None => {
-                let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
-                self.start(&[&request], |claims| claims.ask_to_convert(request.id, name, mode))?;
-                request.id
-            }
-        };
+        let kept = self.claims.lock().take_up_conversion(&name, mode);
+        if let Some(id) = kept {
+            return self.resume(id, limit);
+        }
+        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
+        let id = request.id;
+        self.start(&[&request], |claims| claims.ask_to_convert(id, name, mode))?;
         self.outcome(id, backstop, signals)
+    }
+
+    /// Goes on waiting for the outcome of a request that was kept. The server ends it when its own limit has
+    /// come; `limit` may come first, and nobody but this client knows of it.
+    fn resume(&self, id: u64, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+        let deadline = deadline(limit);
+        // The outcome may be there already, which is to be seen also without waiting.
+        self.connection.check()?;
+        self.outcome(id, deadline, self.signals)
     }
 
     /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be

@@ -47,6 +47,16 @@ fn lock_cancel_ends_every_wait() {
 }
 
 #[test]
+fn a_grant_from_before_the_end_of_the_server_is_worth_nothing() {
+    if is_sanitized() {
+        // A leak checker would blame the child for what it inherits.
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    Program::compile("stopped", Linkage::Shared).run(&[directory.path().to_str().unwrap()]);
+}
+
+#[test]
 fn a_poll_loop_hears_of_grants_and_of_the_end() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();

@@ -1,0 +1,61 @@
+/* A process that was stopped while it waited: the lock was granted to it, and then the server ended and the
+ * lock went to somebody else on the next one. When the process goes on, it must not believe the grant that has
+ * lain there. Argument: a directory for sockets. */
+#include "check.h"
+
+static char listen[ADDRESS_BYTES], address[ADDRESS_BYTES];
+
+static void do_nothing(int signal) {
+    (void)signal;
+}
+
+/* What becomes of the one who waits; "interrupted" makes it stop by itself between two halves of its wait. */
+static void wait_for_lock(bool interrupted) {
+    lock_session *session = lock_connect(address, "stopped", 10000);
+    CHECK(session != NULL);
+    lock_status status = lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL);
+    if (interrupted) {
+        CHECK(status == LOCK_INTERRUPTED);
+        raise(SIGSTOP);
+        status = lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL);
+    }
+    CHECK(status == LOCK_LOST);
+    EXPECT(LOCK_LOST, lock_check(session));
+    lock_close(session);
+    exit(0);
+}
+
+static void await_stop(pid_t child) {
+    int status;
+    CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+}
+
+static void stop_while_waiting(bool interrupted) {
+    lock_server *server = serve(NULL, listen, address);
+    lock_session *holder = lock_open(NULL, "holder");
+    EXPECT(LOCK_OK, lock_acquire(holder, "x", LOCK_EXCLUSIVE, 0, NULL));
+    pid_t child = fork();
+    if (child == 0) {
+        wait_for_lock(interrupted);
+    }
+    AWAIT(waiters(holder, "x") == 1);
+    kill(child, interrupted ? SIGUSR1 : SIGSTOP);
+    await_stop(child);
+
+    /* Now it is granted, and right after that the server ends, and with it the grant. */
+    EXPECT(LOCK_OK, lock_release(holder, "x"));
+    lock_server_stop(server);
+    EXPECT(LOCK_OK, lock_acquire(holder, "x", LOCK_EXCLUSIVE, -1, NULL));
+    kill(child, SIGCONT);
+    await_child(child);
+    lock_close(holder);
+}
+
+int main(int argc, char **argv) {
+    struct sigaction action = {.sa_handler = do_nothing};
+    CHECK(argc == 2 && sigaction(SIGUSR1, &action, NULL) == 0);
+    snprintf(listen, sizeof listen, "message+unix:%s/sock", argv[1]);
+    stop_while_waiting(false);
+    stop_while_waiting(true);
+    return 0;
+}
