@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
+use crate::support::eventually;
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::line_client::LineClient;
 use crate::support::server::Server;
@@ -199,9 +200,14 @@ fn the_waits_of_one_that_never_reads_end_in_time() {
     server.await_waiters("foo", 1);
     let ping = frame(json!({"command": "ping", "parameters": "x".repeat(100_000), "id": 1}).to_string());
     send_without_reading(stalled.socket(), &ping, 300);
+    assert_eq!(next.call("identify", json!({"name": "next"}))["status"], "ok");
     let id = next.request_lock("foo");
     // Whoever stands behind it must not have to wait for it.
-    server.await_waiters("foo", 1);
+    let mut observer = server.message();
+    eventually("only the next one waits", || {
+        let waiters = &observer.call("list", json!({"prefix": "foo"}))["locks"][0]["waiters"];
+        waiters.as_array().is_some_and(|all| all.len() == 1 && all[0]["name"] == "next")
+    });
     assert_eq!(holder.unlock("foo")["result"], "ok");
     assert_eq!(next.result(id)["status"], "ok");
 }
