@@ -20,6 +20,18 @@ pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T
     unsafe { handle.as_ref() }.ok_or_else(|| is_null(what))
 }
 
+/// Frees a handle, and what is behind it unless that belongs to a parent process.
+///
+/// # Safety
+/// `handle` is NULL, or was made from a box and is not used any more, by nobody.
+pub(super) unsafe fn free<T>(handle: *mut T) -> Result<(), Failure> {
+    if !handle.is_null() {
+        // SAFETY: the caller's promise.
+        drop(unsafe { Box::from_raw(handle) });
+    }
+    Ok(())
+}
+
 /// The bytes of a string that must be there.
 ///
 /// # Safety

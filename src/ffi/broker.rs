@@ -4,6 +4,7 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
+use super::arguments::free;
 use super::guard::guard;
 use super::status::{Failure, lock_status};
 use crate::broker::Broker;
@@ -67,11 +68,6 @@ pub extern "C" fn lock_broker_new() -> *mut lock_broker {
 /// Any thread; never blocks. In a forked child it frees the handle, and touches nothing of the parent's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_broker_free(broker: *mut lock_broker) {
-    guard(|| {
-        if !broker.is_null() {
-            // SAFETY: made by `lock_broker_new` from a box, and given back here for good.
-            drop(unsafe { Box::from_raw(broker) });
-        }
-        Ok(())
-    });
+    // SAFETY: made by `lock_broker_new` from a box, or NULL, and given back here for good.
+    guard(|| unsafe { free(broker) });
 }

@@ -6,8 +6,8 @@
 //! - Inputs stand before outputs; an output is written only on success, and may be NULL where it says so.
 //! - A handle is a box: made by one function, freed by its counterpart. Calls borrow it, shared, since
 //!   other threads may be in calls of their own; so everything behind it is `Sync`.
-//! - Every function runs inside [`guard`](guard::guard): a panic becomes `LOCK_INTERNAL`, and prints nothing.
-//! - Everything behind a handle is [`OfThisProcess`](crate::fork::OfThisProcess): in a forked child it is
+//! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL`, and prints nothing.
+//! - Everything behind a handle is `OfThisProcess` (`fork.rs`): in a forked child it is
 //!   not touched.
 //! - What comes from C is an integer or a pointer, never an enum, of which C could pass any value.
 #![expect(unsafe_code, reason = "the C ABI is made of raw pointers")]

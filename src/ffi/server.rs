@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::arguments::{handle, is_null, text};
+use super::arguments::{free, handle, is_null, text};
 use super::broker::{broker_of, lock_broker};
 use super::guard::guard;
 use super::status::{Failure, lock_status};
@@ -117,11 +117,6 @@ pub unsafe extern "C" fn lock_server_address(
 /// handle, and touches nothing of the parent's.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_server_stop(server: *mut lock_server) {
-    guard(|| {
-        if !server.is_null() {
-            // SAFETY: made by `lock_serve` from a box, and given back here for good.
-            drop(unsafe { Box::from_raw(server) });
-        }
-        Ok(())
-    });
+    // SAFETY: made by `lock_serve` from a box, or NULL, and given back here for good.
+    guard(|| unsafe { free(server) });
 }

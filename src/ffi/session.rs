@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{handle, is_null, label, limit, mode, modes, name, names, text, write};
+use super::arguments::{free, handle, is_null, label, limit, mode, modes, name, names, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, guard, guard_and};
 use super::status::{Failure, lock_mode, lock_status};
@@ -124,13 +124,8 @@ pub unsafe extern "C" fn lock_connect(
 /// stay: the child's copy of the connection was closed at the fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
-    guard(|| {
-        if !session.is_null() {
-            // SAFETY: made by `boxed`, and given back here for good.
-            drop(unsafe { Box::from_raw(session) });
-        }
-        Ok(())
-    });
+    // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
+    guard(|| unsafe { free(session) });
 }
 
 /// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.

@@ -128,3 +128,22 @@ fn the_installed_program_runs() {
     let output = Command::new(installed().join("bin/lockd")).arg("--version").output().unwrap();
     assert_eq!(checked(output, "lockd").stdout, format!("lockd {VERSION}\n").as_bytes());
 }
+
+#[test]
+fn the_program_in_the_readme_is_built_by_pkg_config_and_gets_its_lock() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = readme.split_once("```c\n").unwrap();
+    let (source, _) = rest.split_once("```").unwrap();
+    let directory = TempDir::new().unwrap();
+    let (source_path, executable) = (directory.path().join("invoices.c"), directory.path().join("invoices"));
+    std::fs::write(&source_path, source).unwrap();
+
+    let mut command = Command::new("cc");
+    command.args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-std=c11"]).arg(source_path);
+    command.args(pkg_config(&installed().join("lib/pkgconfig"), &["--cflags", "--libs"]));
+    checked(command.arg("-o").arg(&executable).output().unwrap(), "the README's program");
+    let mut command = Command::new(&executable);
+    let output = command.env("LD_LIBRARY_PATH", installed().join("lib")).output().unwrap();
+    let said = String::from_utf8(checked(output, "the README's program").stdout).unwrap();
+    assert!(said.starts_with("it is ours, with token "), "{said}");
+}
