@@ -312,7 +312,14 @@ impl Connection {
     /// The same, also while another thread reads, which may have been about to read of the end for long.
     pub(super) fn check_thoroughly(&self) -> Result<(), Lost> {
         let mut state = self.state.lock();
-        while self.absorb(&mut state, &[]) {}
+        let mut has_read = false;
+        while self.absorb(&mut state, &[]) {
+            has_read = true;
+        }
+        if has_read && state.has_reader {
+            // What it waits for may have been read just now, and will not come again.
+            self.waker.wake();
+        }
         state.lost.clone().map_or(Ok(()), Err)
     }
 
@@ -436,5 +443,44 @@ impl State {
             Message::Other => {}
         })?;
         Ok(for_others)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dial::dial;
+    use super::super::fake_server::{SOON, serve};
+    use super::*;
+
+    #[test]
+    fn who_reads_what_the_reader_waits_for_wakes_it() {
+        let (url, server) = serve(|mut peer| {
+            while let Some(asked) = peer.next() {
+                peer.reply(asked.id, "{}");
+            }
+        });
+        let connection = dial(&url.parse().unwrap(), SOON).unwrap();
+        for _ in 0..500 {
+            let request = connection.request("ping", &(), 1000).unwrap();
+            connection.post(&[&request]).unwrap();
+            std::thread::scope(|scope| {
+                let (tell, told) = std::sync::mpsc::channel();
+                let wait = || connection.wait(&[request.id], None, Signals::Ignored);
+                scope.spawn(move || tell.send(wait()));
+                while !connection.state.lock().has_reader {
+                    std::thread::yield_now();
+                }
+                connection.flush();
+                while connection.is_unanswered(request.id) {
+                    connection.check_thoroughly().unwrap();
+                }
+                let waited = told.recv_timeout(SOON);
+                // Should it sleep on, this lets the thread end.
+                connection.waker.wake();
+                assert!(matches!(waited, Ok(Ok(Waited::Reply(..)))), "{waited:?}");
+            });
+        }
+        drop(connection);
+        server.join().unwrap();
     }
 }
