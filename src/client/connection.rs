@@ -299,18 +299,9 @@ impl Connection {
         }
     }
 
-    /// Whether the connection stands, as far as can be known without waiting. Reads what has come.
+    /// Whether the connection stands, as far as can be known without waiting. Reads what has come, also while
+    /// another thread reads: that one may have been about to read of the end for long.
     pub(super) fn check(&self) -> Result<(), Lost> {
-        let mut state = self.state.lock();
-        // If there is a reader, it is told of an end as soon as anybody.
-        if !state.has_reader {
-            while self.absorb(&mut state, &[]) {}
-        }
-        state.lost.clone().map_or(Ok(()), Err)
-    }
-
-    /// The same, also while another thread reads, which may have been about to read of the end for long.
-    pub(super) fn check_thoroughly(&self) -> Result<(), Lost> {
         let mut state = self.state.lock();
         let mut has_read = false;
         while self.absorb(&mut state, &[]) {
@@ -472,7 +463,7 @@ mod tests {
                 }
                 connection.flush();
                 while connection.is_unanswered(request.id) {
-                    connection.check_thoroughly().unwrap();
+                    connection.check().unwrap();
                 }
                 let waited = told.recv_timeout(SOON);
                 // Should it sleep on, this lets the thread end.

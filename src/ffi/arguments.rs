@@ -5,8 +5,9 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
-use super::status::{Failure, lock_mode};
+use super::status::{Failure, lock_mode, lock_status};
 use crate::broker::Mode;
+use crate::fork::OfThisProcess;
 
 /// The longest name.
 const NAME_BYTES_MAX: usize = 1024;
@@ -18,6 +19,11 @@ const NAME_BYTES_MAX: usize = 1024;
 pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
     // SAFETY: the caller's promise; nothing ever takes a handle's content exclusively.
     unsafe { handle.as_ref() }.ok_or_else(|| is_null(what))
+}
+
+/// What is behind a handle, unless that belongs to a parent process.
+pub(super) fn own<T>(thing: &OfThisProcess<T>) -> Result<&T, Failure> {
+    thing.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
 }
 
 /// Frees a handle, and what is behind it unless that belongs to a parent process.

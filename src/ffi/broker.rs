@@ -4,9 +4,9 @@ use std::ptr;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire};
 
-use super::arguments::free;
+use super::arguments::{free, own};
 use super::guard::guard;
-use super::status::{Failure, lock_status};
+use super::status::Failure;
 use crate::broker::Broker;
 use crate::fork::OfThisProcess;
 
@@ -25,7 +25,7 @@ static DEFAULT: AtomicPtr<OfThisProcess<Broker>> = AtomicPtr::new(ptr::null_mut(
 pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Failure> {
     // SAFETY: the caller's promise.
     match unsafe { broker.as_ref() } {
-        Some(broker) => broker.0.get().cloned().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED)),
+        Some(broker) => own(&broker.0).cloned(),
         None => Ok(default_broker()),
     }
 }

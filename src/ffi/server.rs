@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::arguments::{free, handle, is_null, text};
+use super::arguments::{free, handle, is_null, own, text};
 use super::broker::{broker_of, lock_broker};
 use super::guard::guard;
 use super::status::{Failure, lock_status};
@@ -87,8 +87,7 @@ pub unsafe extern "C" fn lock_server_address(
 ) -> lock_status {
     guard(|| {
         // SAFETY: the caller passes a server that is not being stopped, or NULL.
-        let server = unsafe { handle(server, "server") }?;
-        let server = server.0.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))?;
+        let server = own(&unsafe { handle(server, "server") }?.0)?;
         let addresses = server.addresses();
         let none = || Failure::invalid(format_args!("there are {} addresses", addresses.len()));
         let address = addresses.get(index).ok_or_else(none)?.to_string();

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{free, handle, is_null, label, limit, mode, modes, name, names, text, write};
+use super::arguments::{free, handle, is_null, label, limit, mode, modes, name, names, own, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, guard, guard_and};
 use super::status::{Failure, lock_mode, lock_status};
@@ -53,8 +53,7 @@ unsafe fn guard_session<R: Returned>(
 ) -> R {
     let usable = || {
         // SAFETY: the caller's promise.
-        let session = unsafe { handle(session, "session") }?;
-        session.0.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
+        own(&unsafe { handle(session, "session") }?.0)
     };
     guard_and(|| body(usable()?), || usable().map_or((), Session::close))
 }

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 use lockd::broker::Broker;
 use lockd::server::{Config, Server, Service};
 use tempfile::TempDir;
+
+use crate::running::eventually;
 
 /// How long a program may take before it is ended, and the test fails.
 const LIMIT_SECONDS: &str = "120";
@@ -202,10 +203,6 @@ impl Served {
 
     /// Waits until the last connection has gone.
     pub(crate) fn await_no_connections(&self) {
-        let end = Instant::now() + Duration::from_secs(20);
-        while self.server.connections() > 0 {
-            assert!(Instant::now() < end, "connections are still open");
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        eventually("all connections have gone", || self.server.connections() == 0);
     }
 }

@@ -82,7 +82,7 @@ impl Session {
         let Some(token) = token else { return Err(refusal(result)) };
         // Of what was granted before the end came nothing is left; and that may have come long ago, if the
         // grant has lain here, or this process was stopped.
-        self.connection.check_thoroughly()?;
+        self.connection.check()?;
         if let (true, Kind::Acquire | Kind::Enqueue, [(_, mode), ..]) =
             (result.already, pending.kind, pending.wants.as_slice())
         {
