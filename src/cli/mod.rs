@@ -1,6 +1,7 @@
 //! The command line: arguments, configuration, signals, and output for people. Everything else is the
 //! library's.
 
+mod bench;
 mod options;
 mod pidfile;
 mod privileges;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use bench::BenchOptions;
 use options::ServeOptions;
 
 /// A lock broker: named locks, held only by processes that are still there.
@@ -26,15 +28,21 @@ struct Cli {
 enum Command {
     /// Serve locks to the network (what lockd does without a command, too)
     Serve(ServeOptions),
+    /// Measure a server under load: requests a second, latencies, CPU time, memory
+    Bench(BenchOptions),
+    /// The server that `bench` compares with: repeats lines, and does nothing else
+    #[command(hide = true)]
+    BenchEcho,
 }
 
 /// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed, 2 for
 /// arguments or a configuration that make no sense.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    let options = match cli.command {
-        Some(Command::Serve(options)) => options,
-        None => cli.serve,
-    };
-    serve::serve(&options)
+    match cli.command {
+        Some(Command::Serve(options)) => serve::serve(&options),
+        Some(Command::Bench(options)) => bench::bench(&options),
+        Some(Command::BenchEcho) => bench::echo::serve(),
+        None => serve::serve(&cli.serve),
+    }
 }

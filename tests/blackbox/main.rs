@@ -4,6 +4,7 @@
 
 mod across_protocols;
 mod bad_input;
+mod bench;
 mod churn;
 mod configuration;
 mod crowd;

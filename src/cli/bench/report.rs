@@ -1,0 +1,109 @@
+//! The figures of all servers side by side, for people and for programs.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::tally::Figures;
+
+/// What has been measured.
+#[derive(Serialize)]
+pub(super) struct Report {
+    title: String,
+    servers: Vec<Measured>,
+}
+
+/// One server's figures.
+#[derive(Serialize)]
+struct Measured {
+    name: String,
+    median: Figures,
+    rounds: Vec<Figures>,
+}
+
+impl Report {
+    pub(super) fn new(title: String, servers: impl IntoIterator<Item = (String, Vec<Figures>)>) -> Self {
+        let measured = |(name, rounds): (String, Vec<Figures>)| {
+            Some(Measured { name, median: Figures::median(&rounds)?, rounds })
+        };
+        Self { title, servers: servers.into_iter().filter_map(measured).collect() }
+    }
+
+    pub(super) fn write_json(&self, out: &mut impl Write) -> io::Result<()> {
+        serde_json::to_writer(&mut *out, self)?;
+        writeln!(out)
+    }
+
+    pub(super) fn write_text(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}\n", self.title)?;
+        write!(out, "{:22}", "")?;
+        for server in &self.servers {
+            write!(out, "{:>12}", server.name)?;
+        }
+        let has_ratio = self.servers.len() == 2;
+        writeln!(out, "{}", if has_ratio { "       ratio" } else { "" })?;
+        for (label, digits, figure) in ROWS {
+            let values: Vec<Option<f64>> = self.servers.iter().map(|server| figure(&server.median)).collect();
+            if values.iter().all(Option::is_none) {
+                continue;
+            }
+            write!(out, "{label:22}")?;
+            for value in &values {
+                match value {
+                    Some(value) => write!(out, "{value:12.digits$}")?,
+                    None => write!(out, "{:>12}", "-")?,
+                }
+            }
+            if let ([Some(own), Some(other)], true) = (values.as_slice(), has_ratio) {
+                write!(out, "{:12.2}", own / other)?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+type Row = (&'static str, usize, fn(&Figures) -> Option<f64>);
+
+/// What is shown of the figures: with which label, to how many digits.
+const ROWS: [Row; 12] = [
+    ("requests/s", 0, |figures| Some(figures.requests_per_second)),
+    ("p50 µs", 1, |figures| Some(figures.latency.p50)),
+    ("p99 µs", 1, |figures| Some(figures.latency.p99)),
+    ("p99.9 µs", 1, |figures| Some(figures.latency.p999)),
+    ("hand-overs/s", 0, |figures| figures.hand_over.map(|_| figures.hand_overs_per_second)),
+    ("hand-over p50 µs", 1, |figures| Some(figures.hand_over?.p50)),
+    ("hand-over p99 µs", 1, |figures| Some(figures.hand_over?.p99)),
+    ("hand-over p99.9 µs", 1, |figures| Some(figures.hand_over?.p999)),
+    ("refused %", 1, |figures| Some(figures.refused_share * 100.0).filter(|share| *share > 0.0)),
+    ("server CPU µs/request", 2, |figures| figures.server_cpu),
+    ("load CPU µs/request", 2, |figures| Some(figures.own_cpu)),
+    ("server resident MiB", 1, |figures| figures.resident),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::tally::Tally;
+    use super::*;
+
+    #[test]
+    fn two_servers_are_set_in_relation() {
+        let figures = |requests| {
+            let mut tally = Tally::new().unwrap();
+            tally.elapsed = std::time::Duration::from_secs(1);
+            tally.requests = requests;
+            vec![tally.figures()]
+        };
+        let report =
+            Report::new("title".to_owned(), [("a".to_owned(), figures(150)), ("b".to_owned(), figures(100))]);
+        let mut text = Vec::new();
+        report.write_text(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("requests/s                     150         100        1.50"), "{text}");
+        assert!(!text.contains("hand-over"), "{text}");
+        let mut json = Vec::new();
+        report.write_json(&mut json).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json["servers"][0]["median"]["requestsPerSecond"], 150.0);
+    }
+}

@@ -1,0 +1,135 @@
+//! `lockd bench`: that it measures, in every protocol, and that it says so when a server answers what it
+//! should not. How fast anything is, is not for a test.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::server::Launch;
+
+fn bench(arguments: &[&str]) -> Output {
+    let briefly = ["bench", "--seconds", "0.1", "--rounds", "1"];
+    Command::new(env!("CARGO_BIN_EXE_lockd")).args(briefly).args(arguments).output().unwrap()
+}
+
+/// The figures of each server by its name.
+fn figures(arguments: &[&str]) -> Vec<(String, Value)> {
+    let output = bench(&[arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let servers = report["servers"].as_array().unwrap();
+    servers.iter().map(|s| (s["name"].as_str().unwrap().to_owned(), s["median"].clone())).collect()
+}
+
+fn positive(figures: &Value, what: &str) -> bool {
+    figures[what].as_f64().is_some_and(|figure| figure > 0.0)
+}
+
+#[test]
+fn a_lockd_of_its_own_is_measured_beside_an_echo() {
+    for protocol in ["lockd", "glockd", "message"] {
+        let measured = figures(&["--protocol", protocol, "--connections", "5", "--depth", "4"]);
+        assert_eq!(measured.len(), 2);
+        assert_eq!((&*measured[0].0, &*measured[1].0), ("lockd", "echo"));
+        for (name, figures) in measured {
+            assert!(positive(&figures, "requestsPerSecond"), "{name}: {figures}");
+            assert!(positive(&figures["latency"], "p99"), "{name}: {figures}");
+            assert!(positive(&figures, "resident"), "{name}: {figures}");
+        }
+    }
+}
+
+#[test]
+fn a_hand_over_is_measured_where_there_is_a_queue() {
+    for protocol in ["glockd", "message"] {
+        let measured = figures(&["--protocol", protocol, "--connections", "20", "--contended"]);
+        let (_, lockd) = &measured[0];
+        assert!(positive(lockd, "handOversPerSecond") && positive(&lockd["handOver"], "p50"), "{lockd}");
+    }
+    let output = bench(&["--protocol", "lockd", "--contended"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("one cannot wait"));
+}
+
+#[test]
+fn one_name_is_tried_for_until_it_is_free() {
+    let measured = figures(&["--connections", "8", "--one-name", "--hold", "1"]);
+    assert!(positive(&measured[0].1, "refusedShare"), "{}", measured[0].1);
+}
+
+#[test]
+fn a_running_server_is_measured_over_a_unix_socket_and_left_as_it_was() {
+    let launch = Launch::new();
+    let socket = launch.path("s.sock");
+    let address = format!("message+unix:{}", socket.display());
+    let server = launch.listen(&address).listen("glockd://127.0.0.1:0").start();
+    let pid = server.pid().to_string();
+    let measured = figures(&["--server", &address, "--pid", &pid, "--idle", "3", "--held", "1000"]);
+    assert_eq!(measured[0].0, "message");
+    assert!(positive(&measured[0].1, "resident"));
+    server.await_no_locks();
+}
+
+/// A server that answers every line of every connection with what `reply` makes of it.
+fn fake_server(reply: fn(&str) -> String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("glockd://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || {
+                let mut writer = stream.try_clone().unwrap();
+                for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                    // The client may have gone.
+                    let _ = writer.write_all(reply(&line).as_bytes());
+                }
+            });
+        }
+    });
+    address
+}
+
+/// What glockd says to `g`, `gw` and `r` of the one name, if it says yes to all.
+fn yes_to_all(line: &str) -> String {
+    let what = if line.starts_with('r') { "Release" } else { "Get" };
+    format!("1 Lock {what} Success: lock:0\r\n")
+}
+
+#[test]
+fn a_server_with_two_holders_of_one_name_is_found_out() {
+    let address = fake_server(yes_to_all);
+    for mode in ["--contended", "--one-name"] {
+        let output = bench(&["--server", &address, "--connections", "8", mode, "--hold", "5"]);
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(error.contains("two holders at once"), "{error}");
+    }
+    // For one connection alone that server is right.
+    assert!(bench(&["--server", &address, "--connections", "1", "--contended"]).status.success());
+}
+
+#[test]
+fn a_wrong_reply_is_shown() {
+    let address = fake_server(|_| "2 What?\r\n".to_owned());
+    let output = bench(&["--server", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains(r#"unexpected reply: "2 What?\r\n""#), "{error}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused() {
+    for arguments in [
+        &["--connections", "0"][..],
+        &["--server", "http://127.0.0.1:80"],
+        &["--hold", "-1"],
+        &["--depth", "2", "--contended"],
+        &["--protocol", "redis"],
+    ] {
+        let output = bench(arguments);
+        assert!(!output.status.success() && !output.stderr.is_empty(), "{arguments:?}");
+    }
+    let output = bench(&["--", "--locks-max", "many"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--locks-max"), "{output:?}");
+}
