@@ -13,12 +13,14 @@ INCLUDEDIR ?= $(PREFIX)/include
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 BUILT ?= $(RELEASE)
 PROGRAM ?= $(BUILT)/lockd
+# What the benchmark of the broker has said, for the one that makes tables of it.
+BROKER_FIGURES := $(RELEASE)/broker-figures.txt
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install uninstall test test-setup check test-tools sanitize clean
+.PHONY: all install uninstall test test-setup check test-tools sanitize bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -70,6 +72,18 @@ test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg php-cli netcat-openbsd
+
+# Writes the figures of docs/performance.md anew, on a machine that should have nothing else to do. Beside
+# lockd it measures what is installed of Redis, memcached and PostgreSQL.
+bench:
+	@mkdir -p "$(RELEASE)"
+	$(CARGO) bench --locked --bench broker > "$(BROKER_FIGURES)"
+	BROKER_FIGURES="$(abspath $(BROKER_FIGURES))" $(CARGO) bench --locked --bench compare
+
+bench-setup:
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		redis-server memcached postgresql
 
 clean:
 	$(CARGO) clean

@@ -7,9 +7,13 @@ use super::dialect::{Verdict, Want};
 use super::pipe::Pipe;
 use super::target::Target;
 
-/// Where the numbers begin of which the names are made that are held by the idle and the held.
-const IDLE: u64 = 1 << 40;
-const HELD: u64 = 2 << 40;
+/// Where the numbers begin, above those of the busy, of which the names of these locks are made: elsewhere
+/// each time, since there are servers that free nothing of those who are gone. Names stay within 22 bytes.
+fn first_number() -> u64 {
+    u64::from(1 + std::process::id() % 0xffff) << 40
+}
+/// How far above the numbers of the idle those of the held begin.
+const HELD: u64 = 1 << 39;
 /// How many locks one connection is given to hold, and how many are asked for at once.
 const HELD_BY_ONE: u64 = 1_000_000;
 const HELD_AT_ONCE: u64 = 512;
@@ -19,7 +23,7 @@ pub(super) fn hold_idle(target: &Target, idle: u64) -> io::Result<Vec<Pipe>> {
     let dialect = target.address.protocol.dialect();
     let connect = |number| {
         let mut pipe = Pipe::connect(&target.address)?;
-        let want = Want { number: IDLE + number, owner: IDLE + number, wait: false };
+        let want = Want { number: first_number() + number, owner: number, wait: false };
         let acquire = dialect.exchange(&want).map_err(io::Error::other)?.acquire;
         pipe.call(dialect, &acquire.bytes, 1, |reply| acquire.judge(reply) == Verdict::Granted)?;
         Ok(pipe)
@@ -39,7 +43,7 @@ pub(super) fn hold_many(target: &Target, held: u64) -> io::Result<Vec<Pipe>> {
             let some = next..end.min(next + HELD_AT_ONCE);
             next = some.end;
             let acquire = |number| {
-                let want = Want { number: HELD + number, owner: HELD, wait: false };
+                let want = Want { number: first_number() + HELD + number, owner: first, wait: false };
                 dialect.exchange(&want).map(|exchange| exchange.acquire).map_err(io::Error::other)
             };
             let requests = some.map(acquire).collect::<io::Result<Vec<_>>>()?;

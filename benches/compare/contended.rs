@@ -1,0 +1,58 @@
+//! Locks that all want at once: how long it takes from the release by one holder to the grant to the next.
+
+use crate::figures::{Subject, by_turns, grouped, table};
+use crate::flock;
+use crate::servers::Server;
+
+const ROUNDS: usize = 5;
+
+/// Hand-overs on one name, beside a round trip of the echo on one connection, which is the least that a
+/// hand-over over a socket can take.
+pub(crate) fn measure() -> String {
+    let (echo, lockd, postgres) = (Server::echo(), Server::lockd("lockd", &[]), Server::postgres());
+    let subject = |name: &str, server: &Server, address, options: &[&str]| Subject {
+        name: name.to_owned(),
+        address,
+        pid: server.pid(),
+        options: options.iter().map(|&option| option.to_owned()).collect(),
+    };
+    let (many, most) = (["--contended", "--connections=16"], ["--contended", "--connections=1000"]);
+    let mut subjects = vec![
+        subject("echo, a round trip on one connection", &echo, &*echo.address, &many),
+        subject("lockd, `glockd`, 16 connections", &lockd, lockd.speaks("glockd"), &many),
+        subject("lockd, `glockd`, 1,000 connections", &lockd, lockd.speaks("glockd"), &most),
+        subject("lockd, `message`, 16 connections", &lockd, lockd.speaks("message"), &many),
+        subject("lockd, `message`, 1,000 connections", &lockd, lockd.speaks("message"), &most),
+    ];
+    if let Some(postgres) = &postgres {
+        subjects.push(subject("PostgreSQL, 16 connections", postgres, &postgres.address, &many));
+    }
+    let measured = by_turns(&subjects, ROUNDS, &["--seconds=1"]);
+    let echo = measured[0].as_ref().map_or(f64::NAN, |echo| echo.median("/handOversPerSecond"));
+    let mut rows: Vec<Vec<String>> = subjects
+        .iter()
+        .zip(&measured)
+        .filter_map(|(subject, measured)| {
+            let measured = measured.as_ref()?;
+            let each_second = measured.median("/handOversPerSecond");
+            Some(vec![
+                subject.name.clone(),
+                grouped(each_second),
+                format!("{:.2}", each_second / echo),
+                format!("{:.0}", measured.median("/handOver/p50")),
+                format!("{:.0}", measured.median("/handOver/p99")),
+            ])
+        })
+        .collect();
+    let each_second = flock::contended(16);
+    rows.push(vec![
+        "flock(2), 16 processes".to_owned(),
+        grouped(each_second),
+        format!("{:.2}", each_second / echo),
+        "–".to_owned(),
+        "–".to_owned(),
+    ]);
+    let head =
+        ["one name", "hand-overs a second", "of the echo's round trips", "median, µs", "99 % within, µs"];
+    table(&head.map(str::to_owned), &rows)
+}

@@ -1,0 +1,98 @@
+//! Rounds of `lockd bench`, each server by turns, and what they come to.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::servers::LOCKD;
+
+/// One server in one protocol, to be measured by turns with others.
+pub(crate) struct Subject<'a> {
+    pub(crate) name: String,
+    pub(crate) address: &'a str,
+    pub(crate) pid: u32,
+    /// For `lockd bench`, beside what all are given.
+    pub(crate) options: Vec<String>,
+}
+
+/// What was measured of one subject: a report for each round.
+#[derive(Default)]
+pub(crate) struct Measured {
+    rounds: Vec<Value>,
+}
+
+impl Measured {
+    /// The median over the rounds of a figure, by its path in the report.
+    pub(crate) fn median(&self, path: &str) -> f64 {
+        let mut values: Vec<f64> =
+            self.rounds.iter().filter_map(|round| round.pointer(path)?.as_f64()).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        self.median("/requestsPerSecond")
+    }
+
+    pub(crate) fn server_cpu(&self) -> f64 {
+        self.median("/serverCpu")
+    }
+
+    pub(crate) fn p99(&self) -> f64 {
+        self.median("/latency/p99")
+    }
+}
+
+/// Measures all subjects by turns, so often. `None` for one that cannot do what is asked.
+pub(crate) fn by_turns(subjects: &[Subject<'_>], rounds: usize, options: &[&str]) -> Vec<Option<Measured>> {
+    let mut measured: Vec<Option<Measured>> = subjects.iter().map(|_| Some(Measured::default())).collect();
+    for _ in 0..rounds {
+        for (subject, so_far) in subjects.iter().zip(&mut measured) {
+            *so_far = so_far.take().and_then(|mut so_far| {
+                so_far.rounds.push(one_round(subject, options)?);
+                Some(so_far)
+            });
+        }
+    }
+    measured
+}
+
+fn one_round(subject: &Subject<'_>, options: &[&str]) -> Option<Value> {
+    let output = Command::new(LOCKD)
+        .args(["bench", "--json", "--rounds=1", "--server", subject.address])
+        .args(["--pid", &subject.pid.to_string()])
+        .args(&subject.options)
+        .args(options)
+        .output()
+        .unwrap();
+    if !output.status.success() {
+        eprintln!("{} cannot: {}", subject.name, String::from_utf8_lossy(&output.stderr).trim());
+        return None;
+    }
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(report["servers"][0]["median"].clone())
+}
+
+/// A table of Markdown.
+pub(crate) fn table(head: &[String], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule: Vec<String> =
+        head.iter().enumerate().map(|(at, _)| if at == 0 { "---" } else { "--:" }.to_owned()).collect();
+    line(head) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
+}
+
+/// A number as people read it: 1,234,567.
+pub(crate) fn grouped(number: f64) -> String {
+    if !number.is_finite() {
+        return "–".to_owned();
+    }
+    let digits = format!("{number:.0}");
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}

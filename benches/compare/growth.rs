@@ -1,0 +1,95 @@
+//! How cost grows with the number of connections and of names held: tables, and the same as plots.
+
+use crate::document::Document;
+use crate::figures::{Measured, Subject, by_turns, grouped, table};
+use crate::in_process::BrokerFigures;
+use crate::plot::{Line, plot};
+use crate::servers::Server;
+
+const CONNECTIONS: [u32; 5] = [1, 10, 100, 1_000, 10_000];
+const NAMES: [u32; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+const ROUNDS: usize = 3;
+
+pub(crate) fn measure(document: &Document) -> String {
+    [connections(document), names(document)].join("\n")
+}
+
+fn connections(document: &Document) -> String {
+    let servers: Vec<Server> = [Some(Server::echo()), Some(Server::lockd("lockd", &[])), Server::redis()]
+        .into_iter()
+        .flatten()
+        .collect();
+    let subjects: Vec<Subject<'_>> = servers
+        .iter()
+        .map(|server| Subject {
+            name: server.name.clone(),
+            address: &server.address,
+            pid: server.pid(),
+            options: Vec::new(),
+        })
+        .collect();
+    let measured: Vec<Vec<Option<Measured>>> = CONNECTIONS
+        .iter()
+        .map(|count| by_turns(&subjects, ROUNDS, &["--seconds=1", &format!("--connections={count}")]))
+        .collect();
+    let rate = |by_count: &[Option<Measured>], at: usize| {
+        by_count[at].as_ref().map_or(f64::NAN, Measured::requests_per_second)
+    };
+    let lines: Vec<Line> = subjects
+        .iter()
+        .enumerate()
+        .map(|(at, subject)| Line {
+            name: subject.name.clone(),
+            points: CONNECTIONS.iter().zip(&measured).map(|(&x, by)| (f64::from(x), rate(by, at))).collect(),
+        })
+        .collect();
+    plot(&document.plot("connections"), "busy connections", "requests a second", &lines);
+    let mut head = vec!["connections".to_owned()];
+    head.extend(subjects.iter().map(|subject| format!("{}, requests a second · CPU µs", subject.name)));
+    let rows: Vec<Vec<String>> = CONNECTIONS
+        .iter()
+        .zip(&measured)
+        .map(|(count, by_count)| {
+            let cell = |measured: &Option<Measured>| match measured {
+                Some(it) => format!("{} · {:.1}", grouped(it.requests_per_second()), it.server_cpu()),
+                None => "–".to_owned(),
+            };
+            [grouped(f64::from(*count))].into_iter().chain(by_count.iter().map(cell)).collect()
+        })
+        .collect();
+    table(&head, &rows)
+}
+
+fn names(document: &Document) -> String {
+    let in_process = BrokerFigures::read().map(|figures| figures.series("held", "lockd")).unwrap_or_default();
+    let echo = Server::echo();
+    let mut rows = Vec::new();
+    for count in NAMES {
+        // A new one each time: nothing of the last number is left.
+        let lockd = Server::lockd("lockd", &[]);
+        let subjects =
+            [(&lockd, vec![format!("--held={count}")]), (&echo, Vec::new())].map(|(server, options)| {
+                Subject { name: server.name.clone(), address: &server.address, pid: server.pid(), options }
+            });
+        let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16", "--depth=32"]);
+        let [Some(lockd), Some(echo)] = &measured[..] else { continue };
+        let pair = in_process.iter().find(|(held, _)| *held == f64::from(count));
+        rows.push(vec![
+            grouped(f64::from(count)),
+            pair.map_or("–".to_owned(), |(_, nanos)| format!("{nanos:.0}")),
+            grouped(lockd.requests_per_second()),
+            format!("{:.2}", lockd.requests_per_second() / echo.requests_per_second()),
+            format!("{:.0}", lockd.median("/resident")),
+        ]);
+    }
+    let line = Line { name: "acquire + release in process".to_owned(), points: in_process };
+    plot(&document.plot("names"), "names held", "ns", &[line]);
+    let head = [
+        "names held",
+        "in process: acquire + release, ns",
+        "server, 16 connections 32 deep: requests a second",
+        "of the echo's",
+        "MiB resident",
+    ];
+    table(&head.map(str::to_owned), &rows)
+}

@@ -1,0 +1,55 @@
+//! What ten thousand connections cost that hold a lock and say nothing: in memory, and to those who are busy.
+
+use crate::figures::{Subject, by_turns, grouped, table};
+use crate::servers::Server;
+
+const IDLE: f64 = 10_000.0;
+const ROUNDS: usize = 5;
+
+/// Each server twice, so that one of the two never has any idle connections.
+pub(crate) fn measure() -> String {
+    let pairs: Vec<[Server; 2]> = [
+        Some([Server::echo(), Server::echo()]),
+        Some([Server::lockd("lockd", &[]), Server::lockd("lockd", &[])]),
+        Server::redis().zip(Server::redis()).map(Into::into),
+        Server::memcached().zip(Server::memcached()).map(Into::into),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let subjects: Vec<Subject<'_>> = pairs
+        .iter()
+        .flat_map(|[crowded, empty]| [(crowded, vec![format!("--idle={IDLE}")]), (empty, Vec::new())])
+        .map(|(server, options)| Subject {
+            name: server.name.clone(),
+            address: &server.address,
+            pid: server.pid(),
+            options,
+        })
+        .collect();
+    let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16"]);
+    let rows: Vec<Vec<String>> = subjects
+        .chunks(2)
+        .zip(measured.chunks(2))
+        .filter_map(|(subjects, measured)| {
+            let (crowded, empty) = (measured[0].as_ref()?, measured[1].as_ref()?);
+            let kib = (crowded.median("/resident") - empty.median("/resident")) * 1024.0 / IDLE;
+            let (slower, before) = (crowded.requests_per_second(), empty.requests_per_second());
+            Some(vec![
+                subjects[0].name.clone(),
+                format!("{kib:.1}"),
+                grouped(before),
+                grouped(slower),
+                format!("{:.2}", slower / before),
+            ])
+        })
+        .collect();
+    let head = [
+        "10,000 idle connections",
+        "KiB resident for each",
+        "requests a second on 16 others without them",
+        "with them",
+        "ratio",
+    ];
+    table(&head.map(str::to_owned), &rows)
+}
