@@ -45,7 +45,7 @@ impl Server {
     /// lockd, speaking `glockd` and `message`.
     pub(crate) fn lockd(name: &str, options: &[&str]) -> Self {
         let mut command = Command::new(LOCKD);
-        command.args(["serve", "--listen=glockd://127.0.0.1:0", "--listen=message://127.0.0.1:0"]);
+        command.args(["bench-serve", "--listen=glockd://127.0.0.1:0", "--listen=message://127.0.0.1:0"]);
         command.args(["--connections-max=100000", "--locks-max=100000000"]);
         command.args(["--locks-per-connection-max=100000000"]).args(options);
         Self::start_own(name, command, 2)

@@ -30,6 +30,9 @@ enum Command {
     Serve(ServeOptions),
     /// Measure a server under load: requests a second, latencies, CPU time, memory
     Bench(BenchOptions),
+    /// The same as `serve` for as long as `bench`, which starts it, is there
+    #[command(hide = true)]
+    BenchServe(ServeOptions),
     /// The server that `bench` compares with: repeats lines, and does nothing else
     #[command(hide = true)]
     BenchEcho,
@@ -42,7 +45,14 @@ pub(crate) fn main() -> ExitCode {
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Bench(options)) => bench::bench(&options),
-        Some(Command::BenchEcho) => bench::echo::serve(),
+        Some(Command::BenchServe(options)) => {
+            bench::end_with_parent();
+            serve::serve(&options)
+        }
+        Some(Command::BenchEcho) => {
+            bench::end_with_parent();
+            bench::echo::serve()
+        }
         None => serve::serve(&cli.serve),
     }
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::support::eventually;
 use crate::support::server::Launch;
 
 fn bench(arguments: &[&str]) -> Output {
@@ -116,6 +117,26 @@ fn a_wrong_reply_is_shown() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains(r#"unexpected reply: "2 What?\r\n""#), "{error}");
+}
+
+/// The processes that were started by this one.
+fn children(pid: u32) -> Vec<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
+#[test]
+fn nothing_is_left_of_one_that_is_killed() {
+    let mut bench = Command::new(env!("CARGO_BIN_EXE_lockd")).args(["bench", "-t", "60"]).spawn().unwrap();
+    let mut servers = Vec::new();
+    eventually("it has started its two servers", || {
+        servers = children(bench.id());
+        servers.len() == 2
+    });
+    bench.kill().unwrap();
+    bench.wait().unwrap();
+    let is_there = |pid: &u32| std::fs::exists(format!("/proc/{pid}/exe")).unwrap_or(false);
+    eventually("they have ended, too", || !servers.iter().any(is_there));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use load::Plan;
 use pipe::Pipe;
@@ -98,6 +99,17 @@ pub(super) struct BenchOptions {
 fn not_negative(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=1e9).contains(&number) { Ok(number) } else { Err("not from 0 to a billion".to_owned()) }
+}
+
+/// Lets this process end when the one that started it does, however that ends.
+pub(super) fn end_with_parent() {
+    let parent = getppid();
+    // Should the kernel refuse, a server that is killed less gently stays behind: no reason not to measure.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // It may have ended before.
+    if getppid() != parent {
+        std::process::exit(1);
+    }
 }
 
 pub(super) fn bench(options: &BenchOptions) -> ExitCode {

@@ -138,7 +138,7 @@ impl Target {
     pub(super) fn own_lockd(protocol: Protocol, options: &[String]) -> io::Result<Self> {
         let listen = format!("{protocol}://127.0.0.1:0");
         // What is measured must not be a limit.
-        let mut arguments = vec!["serve", "--listen", &listen, "--connections-max=1000000"];
+        let mut arguments = vec!["bench-serve", "--listen", &listen, "--connections-max=1000000"];
         arguments.extend(["--locks-max=1000000000", "--locks-per-connection-max=1000000000"]);
         arguments.extend(options.iter().map(String::as_str));
         Self::start("lockd", &arguments)
