@@ -9,6 +9,7 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -79,12 +80,18 @@ impl Stream {
         if self.is_tcp { SockRef::from(&self.fd).set_tcp_nodelay(true) } else { Ok(()) }
     }
 
-    /// Waits for bytes and reads some of them; 0 means that the peer will send no more.
-    pub(crate) fn receive(&self, into: &mut [u8]) -> io::Result<usize> {
-        retry(|| recv(&self.fd, &mut *into, RecvFlags::empty()).map(|(read, _)| read))
+    /// Waits for bytes and appends some of them, as many as there is capacity for; 0 means that the peer
+    /// will send no more.
+    pub(crate) fn receive(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        retry(|| recv(&self.fd, spare_capacity(into), RecvFlags::empty()).map(|(read, _)| read))
     }
 
-    /// The same without waiting; `None` if there is nothing yet.
+    /// How long [`receive`](Self::receive) waits before it fails with [`io::ErrorKind::WouldBlock`].
+    pub(crate) fn set_receive_limit(&self, limit: Option<Duration>) -> io::Result<()> {
+        SockRef::from(&self.fd).set_read_timeout(limit)
+    }
+
+    /// Reads some bytes without waiting; `None` if there are none yet.
     pub(crate) fn receive_now(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
         now(retry(|| recv(&self.fd, &mut *into, RecvFlags::DONTWAIT).map(|(read, _)| read)))
     }

@@ -18,13 +18,19 @@ use crate::broker::sync::Arc;
 use crate::broker::{Observer, Session};
 use crate::socket::wait_for;
 
-/// What the input buffer has while the connection is idle.
-const INPUT_BYTES: usize = 4096;
+/// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
+/// little enough for ten thousand connections that send none.
+const INPUT_BYTES: usize = 512;
 /// What it grows to while the client sends much at once.
 const INPUT_BYTES_MUCH: usize = 64 << 10;
+/// How long a client must send nothing for a buffer that grew to be given back.
+const CALM: Duration = Duration::from_millis(100);
 /// What may stand behind a request that waits. All of it is read, since behind what is not read the end
 /// of the connection would not be seen; so it must have a limit.
 const INPUT_BYTES_WAITING: usize = 256 << 10;
+
+/// How many chunks of what a client sent are read only to be thrown away when it is hung up on.
+const DISCARD_CHUNKS_MAX: usize = 64;
 
 /// How often to look whether a wait is over where nothing can tell.
 const WITHOUT_WAKER: Duration = Duration::from_millis(50);
@@ -116,8 +122,11 @@ impl Connection {
             let (done, next) = speaker.handle(&mut self, input.bytes());
             input.consume(done);
             // A reply of a broker that has failed is worth nothing: it is not even sent.
-            if self.hub.has_failed() || !self.flush() || next == Next::HangUp {
+            if self.hub.has_failed() || !self.flush() {
                 return;
+            }
+            if next == Next::HangUp {
+                return self.discard_input();
             }
             match self.get_input(&mut input, next, speaker) {
                 Ok(true) => {}
@@ -153,7 +162,7 @@ impl Connection {
                     waker.reset();
                 }
                 if !fds[0].revents().is_empty() {
-                    if !input.fill(|into| stream.receive(into))? {
+                    if !self.receive(input)? {
                         return Ok(false);
                     }
                     if input.bytes().len() > INPUT_BYTES_WAITING {
@@ -169,8 +178,36 @@ impl Connection {
                     continue;
                 }
             }
-            return input.fill(|into| stream.receive(into));
+            match self.receive(input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    stream.set_receive_limit(None)?;
+                    input.give_back();
+                }
+                received => return received,
+            }
         }
+    }
+
+    /// Reads more input, but waits for it no longer than [`CALM`] while the buffer is large: then this ends
+    /// in [`WouldBlock`](io::ErrorKind::WouldBlock). False if the connection has ended.
+    fn receive(&self, input: &mut Input) -> io::Result<bool> {
+        let stream = &self.outbox.stream;
+        let more = input.fill(|into| stream.receive(into))?;
+        if input.has_grown() {
+            stream.set_receive_limit(Some(CALM))?;
+        }
+        Ok(more)
+    }
+
+    /// Reads what has come so far of what is not going to be handled: closed with unread input, a connection
+    /// is reset, and its client may never see the last reply.
+    #[cold]
+    #[inline(never)]
+    fn discard_input(&self) {
+        let mut chunk = [0; 4096];
+        let mut read = || matches!(self.outbox.stream.receive_now(&mut chunk), Ok(Some(1..)));
+        // A client that goes on and on has no claim to more.
+        let _ = (0..DISCARD_CHUNKS_MAX).all(|_| read());
     }
 
     /// Ends the waits whose time has come; returns how long it is to the next one.
@@ -203,43 +240,52 @@ fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
 #[derive(Default)]
 struct Input {
     buffer: Vec<u8>,
+    /// How much at its beginning has been handled.
     start: usize,
-    end: usize,
+    /// Whether it is known to have more than an idle connection keeps.
+    grown: bool,
 }
 
 impl Input {
     fn bytes(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.buffer[self.start..]
     }
 
     fn consume(&mut self, bytes: usize) {
         self.start += bytes;
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
         }
     }
 
     /// Reads more behind what there is. False at the end of the input.
-    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<bool> {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+    fn fill(&mut self, read: impl FnOnce(&mut Vec<u8>) -> io::Result<usize>) -> io::Result<bool> {
+        self.buffer.drain(..std::mem::take(&mut self.start));
+        if self.buffer.len() == self.buffer.capacity() {
+            let more = self.buffer.len().clamp(INPUT_BYTES, INPUT_BYTES_MUCH);
+            self.buffer.reserve_exact(more);
         }
-        let was_full = self.end == self.buffer.len();
-        if was_full {
-            let longer = (2 * self.end).clamp(INPUT_BYTES, self.end + INPUT_BYTES_MUCH);
-            self.buffer.resize(longer, 0);
-        }
-        let read = read(&mut self.buffer[self.end..])?;
-        self.end += read;
-        if self.end < INPUT_BYTES && self.buffer.len() > INPUT_BYTES {
-            self.buffer.truncate(INPUT_BYTES);
-            self.buffer.shrink_to_fit();
-        } else if self.end == self.buffer.len() && self.end < INPUT_BYTES_MUCH {
-            // A client that fills the buffer sends many requests at once: read them at once, too.
-            self.buffer.resize(INPUT_BYTES_MUCH, 0);
+        let read = read(&mut self.buffer)?;
+        let is_full = self.buffer.len() == self.buffer.capacity();
+        if is_full && self.buffer.len() < INPUT_BYTES_MUCH {
+            // A client that fills the buffer sends many requests at once: read them at once, too. What is
+            // never written to takes no memory.
+            self.buffer.reserve_exact(INPUT_BYTES_MUCH - self.buffer.len());
         }
         Ok(read > 0)
+    }
+
+    /// Whether it has grown since it was last asked or [given back](Self::give_back).
+    fn has_grown(&mut self) -> bool {
+        let known = std::mem::replace(&mut self.grown, self.buffer.capacity() > INPUT_BYTES);
+        self.grown && !known
+    }
+
+    /// Gives back what it has grown by, as far as there is nothing in it.
+    fn give_back(&mut self) {
+        self.grown = false;
+        self.buffer.shrink_to(INPUT_BYTES);
     }
 }
 
@@ -255,9 +301,9 @@ mod tests {
             let arriving = round * 37 % 5000;
             input
                 .fill(|into| {
-                    let count = arriving.min(into.len());
-                    for byte in &mut into[..count] {
-                        *byte = sent;
+                    let count = arriving.min(into.capacity() - into.len());
+                    for _ in 0..count {
+                        into.push(sent);
                         sent = sent.wrapping_add(1);
                     }
                     Ok(count)
@@ -275,12 +321,23 @@ mod tests {
     #[test]
     fn a_buffer_that_grew_is_given_back() {
         let mut input = Input::default();
-        for _ in 0..40 {
-            input.fill(|into| Ok(into.len())).unwrap();
+        let fill = |into: &mut Vec<u8>| {
+            let (before, all) = (into.len(), into.capacity());
+            into.resize(all, 0);
+            Ok(all - before)
+        };
+        assert!(input.fill(|_| Ok(3)).unwrap() && !input.has_grown());
+        for round in 0..40 {
+            input.fill(fill).unwrap();
+            assert_eq!(input.has_grown(), round == 0);
         }
         assert!(input.buffer.capacity() > 1 << 20);
+        input.consume((1 << 20) - 1);
+        input.give_back();
+        assert!(input.buffer.capacity() > 1 << 20, "there is something in it");
+        assert!(input.fill(fill).unwrap() && input.has_grown());
         input.consume(input.bytes().len());
-        input.fill(|_| Ok(3)).unwrap();
+        input.give_back();
         assert!(input.buffer.capacity() <= INPUT_BYTES);
     }
 }

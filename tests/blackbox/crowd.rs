@@ -133,6 +133,50 @@ fn a_stop_with_a_thousand_connections_is_clean_and_soon() {
 }
 
 #[test]
+fn a_thousand_idle_connections_take_little_memory() {
+    raise_descriptor_limit();
+    let server = Server::start();
+    let before_kib = server.resident_kib();
+    let mut lines = Vec::new();
+    let mut messages = Vec::new();
+    for n in 0..BURST {
+        match n % 3 {
+            0 => lines.push(server.lockd()),
+            1 => lines.push(server.glockd()),
+            _ => messages.push(server.message()),
+        }
+    }
+    for (n, client) in lines.iter_mut().enumerate() {
+        assert!(client.ask(&format!("g line {n}")).starts_with('1'));
+    }
+    for (n, client) in messages.iter_mut().enumerate() {
+        let name = format!("message {n}");
+        assert_eq!(client.call("lock", serde_json::json!({"lockName": name}))["status"], "ok");
+    }
+    // Unoptimized; of an optimized server, 12 KiB would be too much.
+    let each_kib = (server.resident_kib() - before_kib) / BURST as u64;
+    assert!(each_kib <= 15, "{each_kib} KiB for each");
+}
+
+#[test]
+fn a_pause_after_much_input_costs_nothing() {
+    const NAMES: usize = 5000;
+    let server = Server::start();
+    for mut client in [LineClient::new(server.tcp("glockd")), LineClient::new(server.unix("glockd"))] {
+        let lines = |command: char| (0..NAMES).map(|n| format!("{command} {n}\n")).collect::<String>();
+        client.send(lines('g') + "i the first ha");
+        (0..NAMES).for_each(|n| assert_eq!(client.line(), format!("1 Lock Get Success: {n}\r\n")));
+        for _ in 0..2 {
+            std::thread::sleep(Duration::from_millis(300));
+            client.send("lf");
+        }
+        assert_eq!(client.ask(""), "0 Lock Not Locked: the first halflf\r\n");
+        client.send(lines('r'));
+        (0..NAMES).for_each(|n| assert_eq!(client.line(), format!("1 Lock Release Success: {n}\r\n")));
+    }
+}
+
+#[test]
 fn a_lack_of_descriptors_is_survived_without_spinning() {
     let server = Server::start();
     let mut first = server.glockd();
