@@ -33,6 +33,21 @@ pub(crate) fn is_own() -> bool {
     IS_OWN.try_with(Cell::get).unwrap_or(false)
 }
 
+/// Has this thread scheduled so that it displaces nobody when it is woken; threads that it starts are
+/// scheduled like it.
+///
+/// # Errors
+/// If the kernel refuses.
+pub(crate) fn schedule_as_batch() -> io::Result<()> {
+    const THIS_THREAD: libc::pid_t = 0;
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads the parameters, and concerns this thread alone.
+    match unsafe { libc::sched_setscheduler(THIS_THREAD, libc::SCHED_BATCH, &raw const parameters) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl Thread {
     /// Starts a thread with a stack of so many bytes. A panic ends the thread, and nothing else.
     ///
@@ -152,6 +167,20 @@ mod tests {
         let kept = Arc::downgrade(&work);
         assert!(Thread::start(c"test", usize::MAX / 2, move || drop(work)).is_err());
         assert_eq!(kept.strong_count(), 0);
+    }
+
+    #[test]
+    fn batch_is_for_one_thread_alone() {
+        // SAFETY: asks for the policy of this thread.
+        let policy = || unsafe { libc::sched_getscheduler(0) };
+        let before = policy();
+        std::thread::spawn(move || {
+            schedule_as_batch().unwrap();
+            assert_eq!(policy(), libc::SCHED_BATCH);
+        })
+        .join()
+        .unwrap();
+        assert_eq!(policy(), before);
     }
 
     #[test]

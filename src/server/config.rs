@@ -83,6 +83,45 @@ impl FromStr for Listen {
     }
 }
 
+/// How the kernel schedules the threads of connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Scheduling {
+    /// Like the thread that started the server: usually so that a thread whose client has sent something
+    /// may run at once, before what its processor is at. The better choice where the slowest replies matter
+    /// most, and where the processors are shared with other work.
+    #[default]
+    Normal,
+    /// As `SCHED_BATCH`: a thread that is woken waits until what its processor is at lets go or has had its
+    /// turn, and finds more done when it runs. With more busy connections than processors that is more
+    /// requests for less processor time, and a shorter median; but a reply may be late by one turn, a few
+    /// milliseconds, whenever all processors are busy. Takes no privilege; a kernel that refuses it anyway
+    /// leaves the threads as they are. A thread that a [`Handler`](super::Handler) starts is scheduled as
+    /// the connection's that called it.
+    Batch,
+}
+
+impl Scheduling {
+    const ALL: [(Self, &'static str); 2] = [(Self::Normal, "normal"), (Self::Batch, "batch")];
+}
+
+impl fmt::Display for Scheduling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Self::ALL.iter().find(|(scheduling, _)| scheduling == self);
+        f.write_str(named.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Scheduling {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known
+            .map(|(scheduling, _)| *scheduling)
+            .ok_or_else(|| format!("{text:?} is no scheduling: there are normal and batch"))
+    }
+}
+
 /// How a server is set up.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -108,6 +147,9 @@ pub struct Config {
     pub registry: bool,
     /// Whether the shared locks of the text protocols and exclusive ones exclude each other.
     pub shared_excludes: bool,
+    /// How the threads of connections are scheduled. Each sets it for itself: no other thread of the
+    /// process is concerned.
+    pub scheduling: Scheduling,
 }
 
 impl Default for Config {
@@ -131,6 +173,7 @@ impl Default for Config {
             dump: true,
             registry: true,
             shared_excludes: false,
+            scheduling: Scheduling::Normal,
         }
     }
 }
@@ -176,6 +219,17 @@ mod tests {
             assert!(text.parse::<Listen>().unwrap_err().contains("PROTOCOL://"), "{text}");
         }
         assert!("http://127.0.0.1:80".parse::<Listen>().unwrap_err().contains("no protocol"));
+    }
+
+    #[test]
+    fn schedulings_are_read_and_written() {
+        for (scheduling, name) in Scheduling::ALL {
+            assert_eq!(name.parse(), Ok(scheduling));
+            assert_eq!(scheduling.to_string(), name);
+        }
+        for text in ["", "Batch", "idle"] {
+            assert!(text.parse::<Scheduling>().unwrap_err().contains("normal and batch"));
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering::Release;
 
-pub use config::{Config, Listen, ListenAddress, Protocol, parse_allow};
+pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
 use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};

@@ -1,7 +1,7 @@
 //! The first and the last moments of a connection's thread: which protocol it speaks, who it is to the
 //! broker, and what is cleaned up however it ends.
 
-use super::config::{Config, Protocol};
+use super::config::{Config, Protocol, Scheduling};
 use super::connection::{Connection, Speaker};
 use super::hub::Hub;
 use super::message::{MessageWaits, Messages, Service};
@@ -10,6 +10,7 @@ use super::text::{Glockd, LineWait, Lockd, Text};
 use crate::broker::sync::Arc;
 use crate::broker::{Observer, Outcome, Ticket};
 use crate::protocol::message::Keepalive;
+use crate::thread;
 
 /// Someone who has been let in and is about to be served.
 pub(super) struct Guest {
@@ -48,6 +49,12 @@ impl Guest {
     pub(super) fn serve(self) {
         let _leave = Leave(&self);
         log::debug!("{} speaks {}", self.address, self.protocol);
+        if self.config.scheduling == Scheduling::Batch
+            && let Err(error) = thread::schedule_as_batch()
+        {
+            // It is served as well, if not as cheaply.
+            log::debug!("{}: not scheduled as batch: {error}", self.address);
+        }
         let keepalive = Keepalive::of_server(self.config.dead_peer_timeout);
         let stream = &self.outbox.stream;
         if let Err(error) = stream.set_nodelay().and_then(|()| stream.set_keepalive(&keepalive)) {

@@ -52,6 +52,7 @@ fn all_options_can_stand_in_the_file() {
         no-dump = true
         no-registry = true
         shared-excludes = true
+        scheduling = "batch"
         pidfile = "{}"
         log-level = "info"
         "#,
@@ -109,6 +110,7 @@ fn a_file_with_errors_is_refused_by_what_is_wrong() {
         ("connections-max = \"many\"", "connections-max"),
         ("allow = [\"300.0.0.1\"]", "300.0.0.1"),
         ("unix-mode = \"rw\"", "rw"),
+        ("scheduling = \"idle\"", "scheduling: \"idle\""),
         ("[table", "lockd.toml"),
         ("connections-max = -1", "connections-max"),
         ("listen = [\"lockd://127.0.0.1:0\"]", "listen"),
@@ -248,4 +250,44 @@ fn a_sighup_never_makes_two_rules_of_one() {
         })
     });
     assert_eq!(seen, "1 Shared Lock Is Locked: pool\r\n", "one connection sees what another one holds");
+}
+
+/// The policies of sched(7), as the kernel numbers them.
+const NORMAL: u32 = 0;
+const BATCH: u32 = 3;
+
+#[track_caller]
+fn assert_scheduled(server: &Server, connections: u32) {
+    let mut served = server.glockd();
+    assert!(served.ask("i foo").starts_with('0'));
+    assert_eq!(server.policies("lockd-conn"), [connections]);
+    for others in ["lockd", "lockd-listen", "lockd-janitor", "lockd-signals"] {
+        assert!(server.policies(others).iter().all(|policy| *policy == NORMAL), "{others}");
+    }
+}
+
+#[test]
+fn only_the_threads_of_connections_are_scheduled_as_batch_if_that_is_asked_for() {
+    let launch = || Launch::new().listen("glockd://127.0.0.1:0");
+    assert_scheduled(&launch().start(), NORMAL);
+    assert_scheduled(&launch().option("--scheduling", "normal").start(), NORMAL);
+    assert_scheduled(&launch().option("--scheduling", "batch").start(), BATCH);
+    assert_scheduled(&launch().env("LOCKD_SCHEDULING", "batch").start(), BATCH);
+    assert_scheduled(&configured(launch(), "scheduling = 'batch'").0.start(), BATCH);
+}
+
+#[test]
+fn connections_that_come_after_a_sighup_are_scheduled_anew() {
+    let launch = Launch::new().listen("glockd://127.0.0.1:0");
+    let (launch, path) = configured(launch, "scheduling = 'normal'");
+    let server = launch.start();
+    let first = served_client(&server).unwrap();
+    reread(&server, &path, "scheduling = 'batch'");
+    eventually("the file has been read again", || {
+        let next = served_client(&server);
+        let mut policies = server.policies("lockd-conn");
+        policies.sort_unstable();
+        next.is_some() && policies.contains(&NORMAL) && policies.contains(&BATCH)
+    });
+    drop(first);
 }

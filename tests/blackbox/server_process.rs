@@ -66,6 +66,7 @@ fn bad_options_are_refused_by_name() {
         (["--allow", "10.0.0.0/33"], "10.0.0.0/33"),
         (["--unix-mode", "rw"], "rw"),
         (["--unix-mode", "0999"], "0999"),
+        (["--scheduling", "idle"], "idle"),
         (["--dead-peer-timeout", "soon"], "soon"),
         (["--connections-max", "many"], "many"),
         (["--locks-max", "-1"], "-1"),

@@ -232,6 +232,19 @@ impl Server {
         fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
+    /// By what policy each of the server's threads of this name is scheduled (sched(7)).
+    pub(crate) fn policies(&self, thread: &str) -> Vec<u32> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        // One that has just ended is none of them.
+        let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
+        let of_name = |stat: String| {
+            let (name, fields) = stat.split_once(") ").unwrap();
+            let policy = fields.split(' ').nth(38).unwrap().parse().unwrap();
+            name.ends_with(&format!("({thread}")).then_some(policy)
+        };
+        stats.filter_map(of_name).collect()
+    }
+
     /// The server's own directory, which goes when it goes.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
