@@ -178,25 +178,23 @@ impl Connection {
                     continue;
                 }
             }
-            match self.receive(input) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    stream.set_receive_limit(None)?;
-                    input.give_back();
-                }
-                received => return received,
-            }
+            return self.receive(input);
         }
     }
 
-    /// Reads more input, but waits for it no longer than [`CALM`] while the buffer is large: then this ends
-    /// in [`WouldBlock`](io::ErrorKind::WouldBlock). False if the connection has ended.
+    /// Waits for more input and reads it. False if the connection has ended. While the buffer is large it
+    /// waits no longer than [`CALM`]; there is nothing new then, and the buffer has been given back.
     fn receive(&self, input: &mut Input) -> io::Result<bool> {
         let stream = &self.outbox.stream;
-        let more = input.fill(|into| stream.receive(into))?;
-        if input.has_grown() {
-            stream.set_receive_limit(Some(CALM))?;
+        match input.fill(|into| stream.receive(into)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                stream.set_receive_limit(None)?;
+                input.give_back();
+                Ok(true)
+            }
+            Ok(true) if input.has_grown() => stream.set_receive_limit(Some(CALM)).map(|()| true),
+            received => received,
         }
-        Ok(more)
     }
 
     /// Reads what has come so far of what is not going to be handled: closed with unread input, a connection
