@@ -1,0 +1,41 @@
+//! A program in C that acquires and releases, compiled against the shared library of the same build.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+pub(crate) struct Program(PathBuf);
+
+impl Program {
+    pub(crate) fn compile() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
+        std::fs::create_dir_all(&directory).unwrap();
+        let library = std::env::current_exe().unwrap().with_file_name("liblockd.so");
+        for name in ["liblockd.so", "liblockd.so.1"] {
+            let link = directory.join(name);
+            // There is none the first time.
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(&library, link).unwrap();
+        }
+        let executable = directory.join("pairs");
+        let mut command = Command::new("cc");
+        command.args(["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-I"]);
+        command.arg(root.join("include")).arg(root.join("benches/broker/pairs.c")).arg("-o").arg(&executable);
+        command.arg("-L").arg(&directory).arg("-llockd");
+        command.arg(format!("-Wl,-rpath,{}", directory.display()));
+        checked(command.output().unwrap());
+        Self(executable)
+    }
+
+    /// The nanoseconds that a pair takes there.
+    pub(crate) fn pairs(&self) -> f64 {
+        // Cargo's way to the libraries it has built goes before the program's own, and may lead to others.
+        let output = checked(Command::new(&self.0).env_remove("LD_LIBRARY_PATH").output().unwrap());
+        String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    }
+}
+
+fn checked(output: Output) -> Output {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output
+}

@@ -1,0 +1,186 @@
+//! How fast locks in one process are, beside what a program might take in their stead. Run with
+//! `cargo bench --bench broker`; with names of series behind `--`, only those.
+//!
+//! Prints `SERIES/SUBJECT/PARAMETER VALUE UNIT` lines, and nothing else on its standard output. Values are
+//! medians over rounds in which every subject has its turn: on a machine with other work only what was
+//! measured in the same minute can be compared. Frameworks for benchmarks measure one subject after the
+//! other, and would fill a table of ten million names for each of them anew: hence a loop of its own.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a benchmark fails")]
+
+mod from_c;
+mod names;
+mod report;
+mod subjects;
+
+use std::sync::Barrier;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use lockd::Session;
+use lockd::broker::{Broker, Mode};
+
+use names::{Name, Random};
+use report::Rounds;
+use subjects::{LookUp, Subject};
+
+const HELD: [usize; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+
+/// How many names the series with free names take in turn.
+const FREE: usize = 64;
+
+/// How many pairs are timed at once: short enough to come between two turns of other programs.
+const PAIRS: usize = 10_000;
+
+fn main() {
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let series: [(&str, fn()); 5] = [
+        ("one", one_name),
+        ("threads", threads),
+        ("c", from_c),
+        ("end", end_of_a_session),
+        ("held", names_held),
+    ];
+    for (name, run) in series {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            run();
+        }
+    }
+}
+
+/// `one`: the same name again and again, nothing else held.
+fn one_name() {
+    let subjects = subjects::all();
+    let name = names::free(0..1).repeat(PAIRS);
+    let mut rounds = Rounds::default();
+    for _ in 0..31 {
+        for subject in &subjects {
+            rounds.add(subject.label(), subject.pairs(&name));
+        }
+    }
+    rounds.report("one", "1", "ns");
+}
+
+/// `free`: names that are free, while so many others are held; `held`: those that are held, released and
+/// acquired again at random; and what it costs to merely find a name in a table of that size.
+fn names_held() {
+    let subjects = subjects::all();
+    let mut look_up = LookUp::default();
+    let mut random = Random::default();
+    let free = names::free(0..FREE).repeat(PAIRS / FREE);
+    let mut before = 0;
+    for held in HELD {
+        subjects.iter().for_each(|subject| subject.hold(before..held));
+        look_up.hold(before..held);
+        before = held;
+        let (mut on_free, mut on_held) = (Rounds::default(), Rounds::default());
+        for _ in 0..15 {
+            let sample: Vec<Name> = (0..PAIRS).map(|_| names::held(random.below(held))).collect();
+            on_free.add("look-up", look_up.find(&free));
+            on_held.add("look-up", look_up.find(&sample));
+            for subject in &subjects {
+                on_free.add(subject.label(), subject.pairs(&free));
+                on_held.add(subject.label(), subject.pairs_of_held(&sample));
+            }
+        }
+        on_free.report("free", &held.to_string(), "ns");
+        on_held.report("held", &held.to_string(), "ns");
+    }
+}
+
+/// `threads`: what two threads do in the time of one, each with a session and names of its own.
+fn threads() {
+    for (series, names) in [("threads", FREE), ("threads-one-name", 1)] {
+        let mut rounds = Rounds::default();
+        let subjects = subjects::all();
+        for _ in 0..15 {
+            for subject in &subjects {
+                let one = together(&**subject, names, 1);
+                let two = together(&**subject, names, 2);
+                rounds.add(subject.label(), two / one);
+            }
+        }
+        rounds.report(series, "2", "x");
+    }
+}
+
+/// Pairs per second of so many threads.
+fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
+    let start = Barrier::new(threads);
+    let rates: Vec<f64> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|number| {
+                let start = &start;
+                let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
+                scope.spawn(move || {
+                    let other = subject.another();
+                    let subject = other.as_deref().unwrap_or(subject);
+                    start.wait();
+                    1e9 / ((0..8).map(|_| subject.pairs(&names)).sum::<f64>() / 8.0)
+                })
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    rates.iter().sum()
+}
+
+/// `c`: the same pair called by a program in C, and by one in Rust.
+fn from_c() {
+    let program = from_c::Program::compile();
+    let broker = Broker::default();
+    let rust = subjects::Lockd::new(&broker);
+    let names = names::free(0..FREE).repeat(PAIRS / FREE);
+    let mut rounds = Rounds::default();
+    for _ in 0..15 {
+        rounds.add("rust", (0..20).map(|_| rust.pairs(&names)).fold(f64::MAX, f64::min));
+        rounds.add("c", program.pairs());
+    }
+    rounds.report("c", "1", "ns");
+}
+
+/// `end`: the longest that another session's acquire takes while a session with a million locks ends, and
+/// for comparison in as much time before.
+fn end_of_a_session() {
+    let mut rounds = Rounds::default();
+    for _ in 0..5 {
+        let broker = Broker::default();
+        let session = Session::open(&broker, None);
+        for number in 0..1_000_000 {
+            session.acquire(&names::held(number), Mode::Exclusive, None).unwrap();
+        }
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| longest(&broker, &ended));
+            let start = Instant::now();
+            session.close();
+            rounds.add("whole", start.elapsed().as_secs_f64() * 1e6);
+            ended.store(true, Relaxed);
+            rounds.add("while-ending", other.join().unwrap().as_secs_f64() * 1e6);
+            ended.store(false, Relaxed);
+            let alone = scope.spawn(|| longest(&broker, &ended));
+            std::thread::sleep(Duration::from_millis(150));
+            ended.store(true, Relaxed);
+            rounds.add("alone", alone.join().unwrap().as_secs_f64() * 1e6);
+        });
+    }
+    rounds.report("end", "1000000", "us");
+}
+
+fn longest(broker: &Broker, ended: &AtomicBool) -> Duration {
+    let session = Session::open(broker, None);
+    let names = names::free(0..1_000);
+    let mut longest = Duration::ZERO;
+    for name in names.iter().cycle() {
+        let start = Instant::now();
+        session.acquire(name, Mode::Exclusive, None).unwrap();
+        session.release(name).unwrap();
+        longest = longest.max(start.elapsed());
+        if ended.load(Relaxed) {
+            break;
+        }
+    }
+    longest
+}
