@@ -24,14 +24,7 @@ impl Table {
     }
 
     fn is_waited_for(&self, slot: Slot) -> bool {
-        let Some(member) = self.members.get(slot as usize) else { return false };
-        member.contended > 0
-            || member.requests.values().any(|&request| {
-                let request = &self.requests[request];
-                let is_last =
-                    |id| self.entries[id].queue.last_key_value().map(|l| *l.0) == Some(request.place);
-                request.wants.iter().any(|&(id, _)| !is_last(id))
-            })
+        self.members.get(slot as usize).is_some_and(|member| member.contended > 0 || member.followed > 0)
     }
 }
 

@@ -15,7 +15,7 @@ mod queue;
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use hashbrown::HashTable;
 use slab::Slab;
@@ -134,9 +134,13 @@ struct Member {
     holds: HashSet<EntryId>,
     /// How many of these have a queue.
     contended: usize,
+    /// How many of its places have another one behind them.
+    followed: usize,
     /// Its waiting requests by what it calls them, and by each name they wait for.
     requests: BTreeMap<Ticket, RequestId>,
     waits: HashMap<EntryId, RequestId>,
+    /// When those of its waits are over that have a limit.
+    deadlines: BTreeSet<(Stamp, Ticket)>,
 }
 
 /// Counts since the start.
@@ -310,22 +314,16 @@ impl Table {
 
     /// Ends the session's waits whose deadline has come; returns the next deadline of those that are left.
     pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
-        let mut next: Option<Stamp> = None;
-        let mut due = Vec::new();
-        let member = self.members.get(slot as usize)?;
-        for &request in member.requests.values() {
-            match self.requests[request].deadline {
-                Some(deadline) if deadline <= step.now => due.push(request),
-                Some(deadline) => next = Some(next.map_or(deadline, |next| next.min(deadline))),
-                None => {}
+        while let Some(&(deadline, ticket)) = self.member(slot).deadlines.first() {
+            let Some(&request) = self.member(slot).requests.get(&ticket) else { break };
+            if deadline > step.now {
+                return Some(deadline);
             }
-        }
-        for request in due {
             self.counts.timeouts += 1;
             let touched = self.withdraw(step, request, Outcome::TimedOut);
             self.settle(step, touched);
         }
-        next
+        None
     }
 
     /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`)

@@ -1,8 +1,6 @@
 //! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part of
 //! the table; knows nothing of who is told.
 
-use std::collections::BTreeMap;
-
 use super::super::outcome::{Mode, Outcome};
 use super::{Answer, Decision, EntryId, Idle, Patience, Request, RequestId, Slot, Step, Table};
 
@@ -51,12 +49,11 @@ impl Table {
         let request = Request { slot, ticket, place, wants, since, deadline, obstacle: 0 };
         let request = self.requests.insert(request);
         for &id in &entries {
-            self.change_queue(id, |queue| {
-                queue.insert(place, request);
-            });
+            self.change_queue(id, slot, place, Some(request));
             self.member(slot).waits.insert(id, request);
         }
         self.member(slot).requests.insert(ticket, request);
+        self.member(slot).deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
         // Only now, with the request in place: a conversion also steps in front of those who wait.
         if let Some(circle) = self.circle(slot) {
             self.counts.deadlocks += 1;
@@ -79,29 +76,36 @@ impl Table {
         let gone = self.requests.remove(request);
         let member = self.member(gone.slot);
         member.requests.remove(&gone.ticket);
+        if let Some(deadline) = gone.deadline {
+            member.deadlines.remove(&(deadline, gone.ticket));
+        }
         for (id, _) in &gone.wants {
             member.waits.remove(id);
         }
         for &(id, _) in &gone.wants {
-            self.change_queue(id, |queue| {
-                queue.remove(&gone.place);
-            });
+            self.change_queue(id, gone.slot, gone.place, None);
         }
         gone
     }
 
-    /// Changes a queue; when it comes into being or vanishes, the holders have a contended lock more or
-    /// less.
-    fn change_queue(&mut self, id: EntryId, change: impl FnOnce(&mut BTreeMap<Place, RequestId>)) {
+    /// Puts a request of that session into a queue, or takes it out, and keeps count of who is waited for:
+    /// one place more is one more behind the last of the others, or with another one behind itself; and
+    /// if there are no others, the holders have a contended lock more.
+    fn change_queue(&mut self, id: EntryId, slot: Slot, place: Place, request: Option<RequestId>) {
         let entry = &mut self.entries[id];
-        let before = entry.queue.is_empty();
-        change(&mut entry.queue);
-        let after = entry.queue.is_empty();
-        if before != after {
-            for &slot in entry.holders.keys() {
-                let contended = &mut self.members[slot as usize].contended;
-                *contended = if after { *contended - 1 } else { *contended + 1 };
+        let step: fn(&mut usize) = if request.is_some() { |count| *count += 1 } else { |count| *count -= 1 };
+        entry.queue.remove(&place);
+        match entry.queue.last_key_value() {
+            Some((&last, &other)) => {
+                let ahead = if last < place { self.requests[other].slot } else { slot };
+                step(&mut self.members[ahead as usize].followed);
             }
+            None => {
+                entry.holders.keys().for_each(|&holder| step(&mut self.members[holder as usize].contended));
+            }
+        }
+        if let Some(request) = request {
+            entry.queue.insert(place, request);
         }
     }
 

@@ -53,6 +53,9 @@ impl Driver {
         for member in &self.table.members {
             let queued = member.holds.iter().filter(|&&id| !self.table.entries[id].queue.is_empty());
             assert_eq!(member.contended, queued.count(), "{}", context());
+            let last = |id: &EntryId| self.table.entries[*id].queue.last_key_value().map(|last| *last.1);
+            let followed = member.waits.iter().filter(|&(id, request)| last(id) != Some(*request));
+            assert_eq!(member.followed, followed.count(), "{}", context());
         }
         for name in 0..3 {
             let Some(seen) = self.table.inspect(0, &key(name)) else {
