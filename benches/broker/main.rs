@@ -31,7 +31,10 @@ const HELD: [usize; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_
 const FREE: usize = 64;
 
 /// How many pairs are timed at once: short enough to come between two turns of other programs.
-const PAIRS: usize = 10_000;
+const PAIRS: usize = 1_024;
+
+/// How many pairs each of several threads does: enough to make nothing of the moment in which they start.
+const SHARE: usize = 400 * PAIRS;
 
 fn main() {
     let wanted: Vec<String> =
@@ -55,7 +58,7 @@ fn one_name() {
     let subjects = subjects::all();
     let name = names::free(0..1).repeat(PAIRS);
     let mut rounds = Rounds::default();
-    for _ in 0..31 {
+    for _ in 0..201 {
         for subject in &subjects {
             rounds.add(subject.label(), subject.pairs(&name));
         }
@@ -95,7 +98,7 @@ fn threads() {
     for (series, names) in [("threads", FREE), ("threads-one-name", 1)] {
         let mut rounds = Rounds::default();
         let subjects = subjects::all();
-        for _ in 0..15 {
+        for _ in 0..9 {
             for subject in &subjects {
                 let one = together(&**subject, names, 1);
                 let two = together(&**subject, names, 2);
@@ -106,25 +109,25 @@ fn threads() {
     }
 }
 
-/// Pairs per second of so many threads.
+/// Pairs per second of so many threads, from when all of them start until the last has done its share: a
+/// thread that runs while the others do not must not count as if it ran beside them.
 fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
-    let start = Barrier::new(threads);
-    let rates: Vec<f64> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .map(|number| {
-                let start = &start;
-                let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
-                scope.spawn(move || {
-                    let other = subject.another();
-                    let subject = other.as_deref().unwrap_or(subject);
-                    start.wait();
-                    1e9 / ((0..8).map(|_| subject.pairs(&names)).sum::<f64>() / 8.0)
-                })
-            })
-            .collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    let start = Barrier::new(threads + 1);
+    let began = std::thread::scope(|scope| {
+        for number in 0..threads {
+            let start = &start;
+            let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
+            scope.spawn(move || {
+                let other = subject.another();
+                let subject = other.as_deref().unwrap_or(subject);
+                start.wait();
+                (0..SHARE / PAIRS).for_each(|_| _ = subject.pairs(&names));
+            });
+        }
+        start.wait();
+        Instant::now()
     });
-    rates.iter().sum()
+    (threads * SHARE) as f64 / began.elapsed().as_secs_f64()
 }
 
 /// `c`: the same pair called by a program in C, and by one in Rust.
