@@ -5,7 +5,7 @@
 //! Never two lanes, never the table from within a lane. Observers are told of decisions under the
 //! table's lock, and deliver after it is let go.
 
-use std::hash::{BuildHasher, RandomState};
+use std::ops::Deref;
 use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use slab::Slab;
 
 use super::clock;
 use super::gate::{Asker, Closed, Gate};
+use super::hasher::NameHasher;
+use super::held::Part;
 use super::lane::{Fast, FastRelease, KeyRef, Lane};
 use super::name::{Key, LockName, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
@@ -30,8 +32,19 @@ pub(super) const LANES: usize = 64;
 /// How many locks of a vanished session are freed in one go, while others wait for the mutex.
 const END_AT_ONCE: usize = 256;
 
-/// Aligned so that two lanes never share a cache line, nor the pair of lines a CPU fetches together.
+/// Alone on its cache line, and on the pair of lines that a CPU fetches together: for what threads change
+/// all the time, and would take away from each other along with whatever stands beside it.
 #[repr(align(128))]
+pub(super) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 pub(super) struct LaneCell {
     pub(super) lane: Mutex<Lane>,
     /// The number of locks in the lane, for the limit on all of them: read without the mutex.
@@ -54,30 +67,31 @@ struct Seat {
 }
 
 pub(super) struct Inner {
-    hasher: RandomState,
-    pub(super) lanes: Box<[LaneCell]>,
-    pub(super) desk: Mutex<Desk>,
+    hasher: NameHasher,
+    pub(super) lanes: Box<[Apart<LaneCell>]>,
+    pub(super) desk: Apart<Mutex<Desk>>,
     /// The number of locks in the table.
     pub(super) desk_held: AtomicUsize,
-    pub(super) sessions: RwLock<Slab<Arc<SessionInfo>>>,
+    pub(super) sessions: Apart<RwLock<Slab<Arc<SessionInfo>>>>,
     session_ids: AtomicU64,
-    tokens: Tokens,
+    tokens: Apart<Tokens>,
     pub(super) limits: LimitGauges,
     gate: Gate,
 }
 
 impl Inner {
     pub(super) fn new(limits: Limits, first_token: u64) -> Self {
-        let cell = || LaneCell { lane: Mutex::new(Lane::new(MARKS_PER_LANE)), held: AtomicUsize::new(0) };
+        let lane = || Mutex::new(Lane::new(MARKS_PER_LANE));
+        let cell = || Apart(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
         let desk = Desk { table: Table::default(), seats: Vec::new(), decided: Vec::new(), idle: Vec::new() };
         Self {
-            hasher: RandomState::new(),
+            hasher: NameHasher::new(),
             lanes: std::iter::repeat_with(cell).take(LANES).collect(),
-            desk: Mutex::new(desk),
+            desk: Apart(Mutex::new(desk)),
             desk_held: AtomicUsize::new(0),
-            sessions: RwLock::new(Slab::new()),
+            sessions: Apart(RwLock::new(Slab::new())),
             session_ids: AtomicU64::new(1),
-            tokens: Tokens::starting_at(first_token),
+            tokens: Apart(Tokens::starting_at(first_token)),
             limits: LimitGauges::new(limits),
             gate: Gate::default(),
         }
@@ -107,12 +121,13 @@ impl Inner {
     }
 
     pub(super) fn key<'a>(&self, space: Space, name: &'a [u8]) -> KeyRef<'a> {
-        KeyRef { space, name, hash: self.hasher.hash_one((space, name)) }
+        KeyRef { space, name, hash: self.hasher.hash(space, name) }
     }
 
-    fn lane_of(&self, hash: u64) -> &LaneCell {
-        // The hash table inside takes the lowest and the seven highest bits.
-        &self.lanes[(hash >> 32) as usize % LANES]
+    /// The number of the lane of `hash`.
+    fn lane_of(&self, hash: u64) -> usize {
+        // The lane itself takes the lower half.
+        (hash >> 32) as usize % LANES
     }
 
     /// Runs `work` on the lane of `hash`.
@@ -122,7 +137,7 @@ impl Inner {
         asker: Asker<'_>,
         work: impl FnOnce(&mut Lane) -> R,
     ) -> Result<R, Closed> {
-        self.in_cell(self.lane_of(hash), asker, work)
+        self.in_cell(&self.lanes[self.lane_of(hash)], asker, work)
     }
 
     pub(super) fn in_cell<R>(
@@ -190,8 +205,9 @@ impl Inner {
         mode: Mode,
     ) -> Result<Attempt, AcquireError> {
         let key = self.key(space, name);
+        let lane = self.lane_of(key.hash);
         self.check_names([name])?;
-        if let Err(refusal) = self.check_room(info, 1, self.lane_of(key.hash)) {
+        if let Err(refusal) = self.check_room(info, 1, lane) {
             // What it has it has, also when it may not have more.
             let held = self.inspect(info, space, name)?.held;
             return Err(held.map_or(refusal, AcquireError::AlreadyHeld));
@@ -199,11 +215,15 @@ impl Inner {
         let now = clock::now_coarse();
         let token = || self.tokens.next();
         let asker = Asker::Acquiring(info);
-        match self.in_lane(key.hash, asker, |lane| lane.acquire(key, info.slot, mode, now, token))? {
-            Fast::Granted(grant) => {
-                info.held.fetch_add(1, Relaxed);
-                Ok(Attempt::Granted(grant))
+        let acquire = |content: &mut Lane| {
+            let fast = content.acquire(key, info.slot, mode, now, token);
+            if let Fast::Granted(_) = fast {
+                info.held.add(Part::Lane(lane), 1);
             }
+            fast
+        };
+        match self.in_cell(&self.lanes[lane], asker, acquire)? {
+            Fast::Granted(grant) => Ok(Attempt::Granted(grant)),
             Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
             Fast::Busy => Ok(Attempt::Busy),
             Fast::Defer => self.acquire_at_desk(info, &[(key.to_owned(), mode)], None),
@@ -224,7 +244,7 @@ impl Inner {
         }
         self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
         check_set(wants)?;
-        self.check_room(info, wants.len(), &self.lanes[0])?;
+        self.check_room(info, wants.len(), 0)?;
         let hashed = |(key, mode): &(Key, Mode)| {
             let hash = self.key(key.space, key.name.as_bytes()).hash;
             (HashedKey { key: key.clone(), hash }, *mode)
@@ -242,11 +262,12 @@ impl Inner {
         let keys = wants.iter().map(|(key, _)| key);
         let answer = self.at_desk(keys, Asker::Acquiring(info), |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
-            table.acquire(step, info.slot, wants, patience)
+            let answer = table.acquire(step, info.slot, wants, patience);
+            if let Answer::Granted(_) = answer {
+                info.held.add(Part::Table, count(wants.len()));
+            }
+            answer
         })?;
-        if let Answer::Granted(_) = answer {
-            info.held.fetch_add(wants.len(), Relaxed);
-        }
         self.explain(answer)
     }
 
@@ -275,20 +296,30 @@ impl Inner {
     ) -> Result<Released, ReleaseError> {
         let key = self.key(space, name);
         let asker = Asker::Releasing(info);
-        let released = match self.in_lane(key.hash, asker, |lane| lane.release(key, info.slot))? {
-            FastRelease::Released => Released::Hold,
-            FastRelease::NotHeld => return Err(ReleaseError::NotHeld),
-            FastRelease::Defer => {
-                // Should the name have left the table by now, then this session did not hold it.
-                let key = key.to_owned();
-                self.at_desk(&[], asker, |table, step| table.release(step, info.slot, &key))?
-                    .ok_or(ReleaseError::NotHeld)?
+        let lane = self.lane_of(key.hash);
+        let release = |content: &mut Lane| {
+            let fast = content.release(key, info.slot);
+            if let FastRelease::Released = fast {
+                info.held.subtract(Part::Lane(lane), 1);
             }
+            fast
         };
-        if released == Released::Hold {
-            info.held.fetch_sub(1, Relaxed);
+        match self.in_cell(&self.lanes[lane], asker, release)? {
+            FastRelease::Released => Ok(Released::Hold),
+            FastRelease::NotHeld => Err(ReleaseError::NotHeld),
+            // Should the name have left the table by now, then this session did not hold it.
+            FastRelease::Defer => self.release_at_desk(info, &key.to_owned())?.ok_or(ReleaseError::NotHeld),
         }
-        Ok(released)
+    }
+
+    fn release_at_desk(&self, info: &SessionInfo, key: &HashedKey) -> Result<Option<Released>, Closed> {
+        self.at_desk(&[], Asker::Releasing(info), |table, step| {
+            let released = table.release(step, info.slot, key);
+            if released == Some(Released::Hold) {
+                info.held.subtract(Part::Table, 1);
+            }
+            released
+        })
     }
 
     pub(super) fn cancel(&self, info: &SessionInfo, ticket: Ticket) -> bool {
@@ -380,24 +411,23 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the limits leave room for so many more locks. May miss what other threads are just
-    /// doing, so that a limit can be overshot by as many locks as there are threads.
-    fn check_room(&self, info: &SessionInfo, wanted: usize, cell: &LaneCell) -> Result<(), AcquireError> {
+    /// Whether the limits leave room for so many more locks, of which one belongs in this lane. May miss
+    /// what other threads are just doing, so that a limit can be overshot by as many locks as there are
+    /// threads.
+    fn check_room(&self, info: &SessionInfo, wanted: usize, lane: usize) -> Result<(), AcquireError> {
         let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
-        if info.held.load(Relaxed).saturating_add(wanted) > self.limits.locks_per_session_max() {
+        let (in_table, in_lane) = (info.held.in_part(Part::Table), info.held.in_part(Part::Lane(lane)));
+        let most = self.limits.locks_per_session_max();
+        if !is_far(most, in_table, in_lane) && info.held.in_all().saturating_add(wanted) > most {
             return refused("this session holds as many locks as it may");
         }
-        let most = self.limits.locks_max();
         let in_table = self.desk_held.load(Relaxed);
-        // Names are spread evenly, so with many of them one lane tells about all: adding up is for
-        // limits that are low or near.
-        let fair_share = most.saturating_sub(in_table) / LANES;
-        if fair_share > 10_000 && cell.held.load(Relaxed) < fair_share / 2 {
-            return Ok(());
-        }
-        let in_lanes: usize = self.lanes.iter().map(|cell| cell.held.load(Relaxed)).sum();
-        if in_lanes.saturating_add(in_table).saturating_add(wanted) > most {
-            return refused("as many locks are held as may be");
+        let most = self.limits.locks_max();
+        if !is_far(most, in_table, self.lanes[lane].held.load(Relaxed)) {
+            let in_lanes: usize = self.lanes.iter().map(|cell| cell.held.load(Relaxed)).sum();
+            if in_lanes.saturating_add(in_table).saturating_add(wanted) > most {
+                return refused("as many locks are held as may be");
+            }
         }
         Ok(())
     }
@@ -428,7 +458,7 @@ impl Desk {
         let mut concerned: Vec<Arc<dyn Observer>> = Vec::new();
         for Decision { slot, ticket, outcome, acquired } in self.decided.drain(..) {
             let Some(Some(seat)) = self.seats.get(slot as usize) else { continue };
-            seat.info.held.fetch_add(acquired, Relaxed);
+            seat.info.held.add(Part::Table, count(acquired));
             seat.observer.decided(ticket, outcome);
             if !concerned.last().is_some_and(|last| Arc::ptr_eq(last, &seat.observer)) {
                 concerned.push(seat.observer.clone());
@@ -436,6 +466,18 @@ impl Desk {
         }
         concerned
     }
+}
+
+/// Whether a limit on locks is far off. Names are spread evenly, so with many of them one lane tells about
+/// all: adding up is for limits that are low or near.
+fn is_far(most: usize, in_table: usize, in_lane: usize) -> bool {
+    let fair_share = most.saturating_sub(in_table) / LANES;
+    fair_share > 10_000 && in_lane < fair_share / 2
+}
+
+/// A number of names of one request, of which there are few.
+fn count(names: usize) -> u32 {
+    u32::try_from(names).unwrap_or(u32::MAX)
 }
 
 fn patience(step: &Step<'_>, wait: Wait) -> Patience {

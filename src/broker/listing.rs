@@ -102,9 +102,8 @@ impl Inner {
     fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
         let mut first: BinaryHeap<LockName> = BinaryHeap::new();
         let mut more = false;
-        self.scan_names(|key| {
-            let name = &key.key.name;
-            let is_asked_for = key.key.space == query.space
+        self.scan_names(|space, name| {
+            let is_asked_for = space == query.space
                 && name.as_bytes().starts_with(query.prefix.as_bytes())
                 && query.after.as_ref().is_none_or(|after| name > after);
             let is_near = first.len() < query.limit || first.peek().is_some_and(|last| name < last);
@@ -126,13 +125,15 @@ impl Inner {
             let mut from = Some(0);
             while let Some(start) = from {
                 let scan = |lane: &mut Lane| {
-                    lane.scan(start, AT_ONCE, |key, view| {
-                        batch.push((key.clone(), self.listed_one(key, view)))
+                    lane.scan(start, AT_ONCE, |space, name, view| {
+                        let key = Key { space, name: name.clone() };
+                        batch.push((self.listed_one(&key, view), key));
                     })
                 };
                 from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
-                for (key, listed) in batch.drain(..) {
-                    let Some(lock) = listed.or_else(|| self.look_at(&key)) else { continue };
+                for (listed, key) in batch.drain(..) {
+                    let look = || self.look_at(&self.key(key.space, key.name.as_bytes()).to_owned());
+                    let Some(lock) = listed.or_else(look) else { continue };
                     if let ControlFlow::Break(done) = each(lock) {
                         return Some(done);
                     }
@@ -142,11 +143,11 @@ impl Inner {
         None
     }
 
-    fn scan_names(&self, mut each: impl FnMut(&HashedKey)) {
+    fn scan_names(&self, mut each: impl FnMut(Space, &LockName)) {
         for cell in &self.lanes {
             let mut from = Some(0);
             while let Some(start) = from {
-                let scan = |lane: &mut Lane| lane.scan(start, AT_ONCE, |key, _| each(key));
+                let scan = |lane: &mut Lane| lane.scan(start, AT_ONCE, |space, name, _| each(space, name));
                 from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
             }
         }
@@ -157,7 +158,7 @@ impl Inner {
         let look = |lane: &mut Lane| match lane.view(key.as_ref()) {
             LaneView::Nobody { .. } => ControlFlow::Break(None),
             LaneView::Deferred => ControlFlow::Continue(()),
-            view => ControlFlow::Break(self.listed_one(key, view)),
+            view => ControlFlow::Break(self.listed_one(&key.key, view)),
         };
         match self.in_lane(key.hash, Asker::Broker, look).ok()? {
             ControlFlow::Break(found) => found,
@@ -166,14 +167,14 @@ impl Inner {
     }
 
     /// Must be called with the lane locked, so that the holder's slot is still the holder's.
-    fn listed_one(&self, key: &HashedKey, view: LaneView) -> Option<ListedLock> {
+    fn listed_one(&self, key: &Key, view: LaneView) -> Option<ListedLock> {
         let LaneView::One { slot, mode, hold, orphaned } = view else { return None };
         let holder = ListedHolder {
             session: self.session_at(slot)?,
             token: hold.token,
             held_for: clock::now_coarse().since(hold.since),
         };
-        let key = key.key.clone();
+        let key = key.clone();
         Some(ListedLock { key, mode: Some(mode), orphaned, holders: vec![holder], waiters: Vec::new() })
     }
 

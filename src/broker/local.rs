@@ -8,7 +8,7 @@ use super::clock::{self, Stamp};
 use super::name::{Key, LockName, Space};
 use super::outcome::{AcquireError, Attempt, Grant, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, Session, SessionInfo, Wait};
-use super::sync::{Arc, AtomicU64, Condvar, Mutex, Ordering};
+use super::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::table::Ticket;
 
 /// How often a thread that waits looks whether the broker still stands.
@@ -26,8 +26,49 @@ pub struct LocalSession {
     session: Session,
     waits: Arc<Waits>,
     tickets: AtomicU64,
-    /// The places taken by [`enqueue`](Self::enqueue) that nobody has collected yet.
-    queued: Mutex<HashMap<LockName, Ticket>>,
+    queued: Queued,
+}
+
+/// The places taken by [`enqueue`](LocalSession::enqueue) that nobody has collected yet.
+#[derive(Default)]
+struct Queued {
+    places: Mutex<HashMap<LockName, Ticket>>,
+    /// How many there are, so that who has none, which is nearly everybody, need not lock the mutex.
+    count: AtomicUsize,
+}
+
+impl Queued {
+    fn insert(&self, name: LockName, ticket: Ticket) -> Option<Ticket> {
+        self.change(|places| places.insert(name, ticket))
+    }
+
+    fn get(&self, name: &LockName) -> Option<Ticket> {
+        self.places.lock().get(name).copied()
+    }
+
+    fn remove(&self, name: &[u8]) -> Option<Ticket> {
+        // Whoever has heard of a place that was taken sees that there is one.
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        self.change(|places| places.remove(&LockName::new(name)))
+    }
+
+    /// The place is over; but another thread may have taken another one at the same name since.
+    fn forget(&self, name: &LockName, ticket: Ticket) {
+        self.change(|places| {
+            if places.get(name) == Some(&ticket) {
+                places.remove(name);
+            }
+        });
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut HashMap<LockName, Ticket>) -> R) -> R {
+        let mut places = self.places.lock();
+        let result = change(&mut places);
+        self.count.store(places.len(), Ordering::Relaxed);
+        result
+    }
 }
 
 /// The waits somebody is to hear of, and how they ended.
@@ -54,7 +95,7 @@ impl LocalSession {
         let waits = Arc::new(Waits::default());
         let session = broker.open(|id| format!("local:{id}"), waits.clone());
         session.info().set_name(owner.map(str::as_bytes));
-        Self { session, waits, tickets: AtomicU64::new(0), queued: Mutex::default() }
+        Self { session, waits, tickets: AtomicU64::new(0), queued: Queued::default() }
     }
 
     /// Who this session is to others.
@@ -104,8 +145,7 @@ impl LocalSession {
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        let queued = self.queued.lock().remove(&LockName::new(name));
-        if let Some(ticket) = queued {
+        if let Some(ticket) = self.queued.remove(name) {
             self.waits.outcomes.lock().remove(&ticket);
         }
         self.session.release(Space::Main, name)
@@ -122,7 +162,7 @@ impl LocalSession {
         let attempt = self.session.acquire(&[(Key::main(name), mode)], Some(wait));
         let unheard = match attempt {
             // There may be one whose end nobody has come to hear of.
-            Ok(Attempt::Queued) => self.queued.lock().insert(LockName::new(name), ticket),
+            Ok(Attempt::Queued) => self.queued.insert(LockName::new(name), ticket),
             _ => Some(ticket),
         };
         if let Some(ticket) = unheard {
@@ -137,24 +177,16 @@ impl LocalSession {
     /// [`AcquireError`]; `NotHeld` if there is no such place.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
-        let Some(ticket) = self.queued.lock().get(&name).copied() else { return Err(AcquireError::NotHeld) };
+        let Some(ticket) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
         if self.is_outdated(&name, ticket) {
             self.waits.outcomes.lock().remove(&ticket);
-            self.forget_place(&name, ticket);
+            self.queued.forget(&name, ticket);
             return Err(AcquireError::NotHeld);
         }
         let deadline = limit.map(|limit| clock::now().after(limit));
         let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
-        self.forget_place(&name, ticket);
+        self.queued.forget(&name, ticket);
         granted(outcome)
-    }
-
-    /// The place is over; but another thread may have taken another one at the same name since.
-    fn forget_place(&self, name: &LockName, ticket: Ticket) {
-        let mut queued = self.queued.lock();
-        if queued.get(name) == Some(&ticket) {
-            queued.remove(name);
-        }
     }
 
     /// Whether the place was cancelled and another call has got the lock since: then there is none, and it

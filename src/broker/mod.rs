@@ -10,6 +10,8 @@
 mod clock;
 mod core;
 mod gate;
+mod hasher;
+mod held;
 mod lane;
 mod limits;
 mod listing;

@@ -7,9 +7,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::core::Inner;
+use super::held::HeldCount;
 use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::sync::{Arc, AtomicBool, AtomicUsize, Ordering, RwLock};
+use super::sync::{Arc, AtomicBool, Ordering, RwLock};
 use super::table::{Slot, Ticket};
 
 /// Who is told how a session's waits end.
@@ -40,9 +41,7 @@ pub struct SessionInfo {
     name: RwLock<Option<Arc<[u8]>>>,
     pub(super) slot: Slot,
     pub(super) ended: AtomicBool,
-    /// How many locks it holds. Kept for the limit; may be behind by what other threads of the session
-    /// are just doing.
-    pub(super) held: AtomicUsize,
+    pub(super) held: HeldCount,
 }
 
 impl SessionInfo {
@@ -53,7 +52,7 @@ impl SessionInfo {
             name: RwLock::new(None),
             slot,
             ended: AtomicBool::new(false),
-            held: AtomicUsize::new(0),
+            held: HeldCount::new(),
         }
     }
 

@@ -5,15 +5,19 @@
 //!
 //! Lanes also keep the marks of names whose last exclusive holder vanished, a bounded number of them.
 
+mod nodes;
+
 use hashbrown::HashTable;
-use slab::Slab;
+use hashbrown::hash_table::Entry;
 
 use super::clock::Stamp;
 use super::name::{Key, LockName, Space};
 use super::outcome::{Grant, Held, Inspection, Mode};
 use super::table::{HashedKey, Hold, Slot};
+use nodes::{At, List, NONE, Node, Nodes, State};
 
-const NONE: u32 = u32::MAX;
+/// The index is not made smaller below this.
+const INDEX_MIN: usize = 1024;
 
 /// A name to look up, and its hash.
 #[derive(Clone, Copy)]
@@ -27,6 +31,16 @@ impl KeyRef<'_> {
     pub(super) fn to_owned(self) -> HashedKey {
         HashedKey { key: Key { space: self.space, name: LockName::new(self.name) }, hash: self.hash }
     }
+
+    /// What the index knows it by; the rest of the hash has chosen the lane.
+    fn short_hash(self) -> u32 {
+        let [a, b, c, d, ..] = self.hash.to_le_bytes();
+        u32::from_le_bytes([a, b, c, d])
+    }
+
+    fn is_of(self, node: &Node) -> bool {
+        node.name.as_bytes() == self.name && node.space == self.space
+    }
 }
 
 impl HashedKey {
@@ -35,39 +49,12 @@ impl HashedKey {
     }
 }
 
-/// Who decides about a name, and what there is to know.
-///
-/// | state      | holders         | waiters | node is in the list of      |
-/// |------------|-----------------|---------|-----------------------------|
-/// | `Held`     | one, this one   | none    | its session                 |
-/// | `Deferred` | the table knows | ditto   | none                        |
-/// | `Marked`   | none            | none    | marks; `orphaned` is set    |
-///
-/// A name that would be neither has no node.
-#[derive(Clone, Copy)]
-enum State {
-    Held { slot: Slot, mode: Mode, hold: Hold },
-    Deferred,
-    Marked,
+/// What the index knows of a node: as much of its hash as the index itself needs, so that it can grow
+/// without looking at the nodes.
+struct Known {
+    hash: u32,
+    at: At,
 }
-
-struct Node {
-    key: HashedKey,
-    state: State,
-    /// The last exclusive holder vanished; with an exclusive holder, the one before it. With `Deferred` the
-    /// table knows, and this says nothing.
-    orphaned: bool,
-    previous: u32,
-    next: u32,
-}
-
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
-}
-
-const EMPTY: List = List { head: NONE, tail: NONE };
 
 /// What a lane says to an acquire.
 pub(super) enum Fast {
@@ -122,8 +109,8 @@ pub(super) struct LaneCounts {
 }
 
 pub(super) struct Lane {
-    index: HashTable<u32>,
-    nodes: Slab<Node>,
+    index: HashTable<Known>,
+    nodes: Nodes,
     /// What each session holds here, by slot.
     sessions: Vec<List>,
     /// Orphaned names that nobody holds, oldest first.
@@ -137,9 +124,9 @@ impl Lane {
     pub(super) fn new(marks_max: usize) -> Self {
         Self {
             index: HashTable::new(),
-            nodes: Slab::new(),
+            nodes: Nodes::default(),
             sessions: Vec::new(),
-            marks: EMPTY,
+            marks: List::EMPTY,
             marks_held: 0,
             marks_max,
             counts: LaneCounts::default(),
@@ -155,23 +142,21 @@ impl Lane {
         now: Stamp,
         token: impl FnOnce() -> u64,
     ) -> Fast {
-        let found = self.find(key);
-        if let Some(at) = found {
-            match self.nodes[at as usize].state {
+        let (at, is_new) = self.find_or_insert(key, State::Marked);
+        if !is_new {
+            match self.nodes[at].state {
                 State::Held { slot: holder, mode, hold } if holder == slot => {
                     return Fast::AlreadyHeld(Held { mode, token: hold.token });
                 }
                 State::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => return Fast::Defer,
                 State::Held { .. } => return Fast::Busy,
-                State::Deferred => return Fast::Defer,
+                State::Deferred | State::Vacant => return Fast::Defer,
                 State::Marked => self.unmark(at),
             }
         }
         let hold = Hold { token: token(), since: now };
-        let state = State::Held { slot, mode, hold };
-        let at = found.unwrap_or_else(|| self.insert(key, state));
-        let node = &mut self.nodes[at as usize];
-        node.state = state;
+        let node = &mut self.nodes[at];
+        node.state = State::Held { slot, mode, hold };
         let orphaned = node.orphaned;
         self.link_to_session(at, slot);
         *self.held(mode) += 1;
@@ -181,14 +166,30 @@ impl Lane {
 
     /// Frees a name that this session holds.
     pub(super) fn release(&mut self, key: KeyRef<'_>, slot: Slot) -> FastRelease {
-        let Some(at) = self.find(key) else { return FastRelease::NotHeld };
-        match self.nodes[at as usize].state {
+        let hash = key.short_hash();
+        let nodes = &self.nodes;
+        let is_it = |known: &Known| known.hash == hash && key.is_of(&nodes[known.at]);
+        let Ok(found) = self.index.find_entry(spread(hash), is_it) else { return FastRelease::NotHeld };
+        let at = found.get().at;
+        let node = &self.nodes[at];
+        match node.state {
+            // Nothing is left of it: most names come and go so, and are found once for that.
+            State::Held { slot: holder, mode, .. }
+                if holder == slot && (mode == Mode::Exclusive || !node.orphaned) =>
+            {
+                found.remove();
+                self.sessions[slot as usize].unlink(&mut self.nodes, at);
+                self.nodes.remove(at);
+                *self.held(mode) -= 1;
+                self.shrink_if_empty();
+                FastRelease::Released
+            }
             State::Held { slot: holder, mode, .. } if holder == slot => {
                 self.unhold(at, slot, mode, false);
                 FastRelease::Released
             }
             State::Deferred => FastRelease::Defer,
-            State::Held { .. } | State::Marked => FastRelease::NotHeld,
+            State::Held { .. } | State::Marked | State::Vacant => FastRelease::NotHeld,
         }
     }
 
@@ -196,16 +197,16 @@ impl Lane {
     /// that before anyone else can look. `None` if the table has the name already.
     #[expect(clippy::type_complexity, reason = "taken apart at the one place that calls this")]
     pub(super) fn defer(&mut self, key: KeyRef<'_>) -> Option<(Option<(Slot, Mode, Hold)>, bool)> {
-        let Some(at) = self.find(key) else {
-            self.insert(key, State::Deferred);
+        let (at, is_new) = self.find_or_insert(key, State::Deferred);
+        if is_new {
             return Some((None, false));
-        };
-        let node = &mut self.nodes[at as usize];
+        }
+        let node = &mut self.nodes[at];
         let orphaned = std::mem::take(&mut node.orphaned);
         match std::mem::replace(&mut node.state, State::Deferred) {
-            State::Deferred => None,
+            State::Deferred | State::Vacant => None,
             State::Held { slot, mode, hold } => {
-                unlink(&mut self.nodes, &mut self.sessions[slot as usize], at);
+                self.sessions[slot as usize].unlink(&mut self.nodes, at);
                 *self.held(mode) -= 1;
                 Some((Some((slot, mode, hold)), orphaned))
             }
@@ -219,7 +220,7 @@ impl Lane {
     /// Takes a name back from the table when nobody holds it or waits for it any more.
     pub(super) fn take_back(&mut self, key: KeyRef<'_>, orphaned: bool) {
         if let Some(at) = self.find(key) {
-            self.nodes[at as usize].orphaned = orphaned;
+            self.nodes[at].orphaned = orphaned;
             self.mark_or_forget(at);
         }
     }
@@ -231,7 +232,7 @@ impl Lane {
             else {
                 return freed;
             };
-            let State::Held { mode, .. } = self.nodes[head as usize].state else { return freed };
+            let State::Held { mode, .. } = self.nodes[head].state else { return freed };
             match mode {
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
@@ -243,7 +244,7 @@ impl Lane {
 
     /// Who holds the name.
     pub(super) fn view(&self, key: KeyRef<'_>) -> LaneView {
-        self.find(key).map_or(LaneView::Nobody { orphaned: false }, |at| self.view_at(at as usize))
+        self.find(key).map_or(LaneView::Nobody { orphaned: false }, |at| view(&self.nodes[at]))
     }
 
     /// The names that are held or deferred, in no order but a fixed one: up to `at_most` steps from
@@ -253,16 +254,15 @@ impl Lane {
         &self,
         from: usize,
         at_most: usize,
-        mut each: impl FnMut(&HashedKey, LaneView),
+        mut each: impl FnMut(Space, &LockName, LaneView),
     ) -> Option<usize> {
-        let end = self.nodes.capacity().min(from.saturating_add(at_most));
-        for at in from..end {
-            match self.nodes.get(at) {
-                Some(Node { state: State::Marked, .. }) | None => {}
-                Some(node) => each(&node.key, self.view_at(at)),
+        let end = self.nodes.end().min(from.saturating_add(at_most));
+        for node in (from..end).filter_map(|at| self.nodes.get(at)) {
+            if !matches!(node.state, State::Marked) {
+                each(node.space, &node.name, view(node));
             }
         }
-        (end < self.nodes.capacity()).then_some(end)
+        (end < self.nodes.end()).then_some(end)
     }
 
     pub(super) fn counts(&self) -> LaneCounts {
@@ -274,30 +274,28 @@ impl Lane {
         self.counts.held_exclusive + self.counts.held_shared
     }
 
-    fn view_at(&self, at: usize) -> LaneView {
-        let node = &self.nodes[at];
-        match node.state {
-            State::Held { slot, mode, hold } => LaneView::One { slot, mode, hold, orphaned: node.orphaned },
-            State::Deferred => LaneView::Deferred,
-            State::Marked => LaneView::Nobody { orphaned: node.orphaned },
+    fn find(&self, key: KeyRef<'_>) -> Option<At> {
+        let hash = key.short_hash();
+        let is_it = |known: &Known| known.hash == hash && key.is_of(&self.nodes[known.at]);
+        self.index.find(spread(hash), is_it).map(|known| known.at)
+    }
+
+    /// The node of that name. If there was none, it is new and in the given state.
+    fn find_or_insert(&mut self, key: KeyRef<'_>, state: State) -> (At, bool) {
+        let hash = key.short_hash();
+        let nodes = &mut self.nodes;
+        let is_it = |known: &Known| known.hash == hash && key.is_of(&nodes[known.at]);
+        match self.index.entry(spread(hash), is_it, |known| spread(known.hash)) {
+            Entry::Occupied(found) => (found.get().at, false),
+            Entry::Vacant(vacant) => {
+                let name = LockName::new(key.name);
+                let (previous, next) = (NONE, NONE);
+                let node = Node { name, state, hash, previous, next, space: key.space, orphaned: false };
+                let at = nodes.insert(node);
+                vacant.insert(Known { hash, at });
+                (at, true)
+            }
         }
-    }
-
-    fn find(&self, key: KeyRef<'_>) -> Option<u32> {
-        let is_it = |&at: &u32| {
-            let known = &self.nodes[at as usize].key;
-            known.hash == key.hash && known.key.space == key.space && known.key.name.as_bytes() == key.name
-        };
-        self.index.find(key.hash, is_it).copied()
-    }
-
-    #[expect(clippy::expect_used, reason = "four billion names in one lane would need 300 GiB")]
-    fn insert(&mut self, key: KeyRef<'_>, state: State) -> u32 {
-        let node = Node { key: key.to_owned(), state, orphaned: false, previous: NONE, next: NONE };
-        let at = u32::try_from(self.nodes.insert(node)).expect("a lane has fewer than 2^32 names");
-        let nodes = &self.nodes;
-        self.index.insert_unique(key.hash, at, |&at| nodes[at as usize].key.hash);
-        at
     }
 
     fn held(&mut self, mode: Mode) -> &mut usize {
@@ -307,30 +305,30 @@ impl Lane {
         }
     }
 
-    fn link_to_session(&mut self, at: u32, slot: Slot) {
+    fn link_to_session(&mut self, at: At, slot: Slot) {
         if slot as usize >= self.sessions.len() {
-            self.sessions.resize(slot as usize + 1, EMPTY);
+            self.sessions.resize(slot as usize + 1, List::EMPTY);
         }
-        link(&mut self.nodes, &mut self.sessions[slot as usize], at);
+        self.sessions[slot as usize].link(&mut self.nodes, at);
     }
 
-    fn unhold(&mut self, at: u32, slot: Slot, mode: Mode, vanished: bool) {
+    fn unhold(&mut self, at: At, slot: Slot, mode: Mode, vanished: bool) {
         // A shared holder leaves the mark for the next exclusive one.
         if mode == Mode::Exclusive {
-            self.nodes[at as usize].orphaned = vanished;
+            self.nodes[at].orphaned = vanished;
         }
-        unlink(&mut self.nodes, &mut self.sessions[slot as usize], at);
+        self.sessions[slot as usize].unlink(&mut self.nodes, at);
         *self.held(mode) -= 1;
         self.mark_or_forget(at);
     }
 
     /// What becomes of a node that nobody holds and that is in no list.
-    fn mark_or_forget(&mut self, at: u32) {
-        if !self.nodes[at as usize].orphaned {
+    fn mark_or_forget(&mut self, at: At) {
+        if !self.nodes[at].orphaned {
             return self.forget(at);
         }
-        self.nodes[at as usize].state = State::Marked;
-        link(&mut self.nodes, &mut self.marks, at);
+        self.nodes[at].state = State::Marked;
+        self.marks.link(&mut self.nodes, at);
         self.marks_held += 1;
         if self.marks_held > self.marks_max {
             let oldest = self.marks.head;
@@ -339,39 +337,38 @@ impl Lane {
         }
     }
 
-    fn unmark(&mut self, at: u32) {
-        unlink(&mut self.nodes, &mut self.marks, at);
+    fn unmark(&mut self, at: At) {
+        self.marks.unlink(&mut self.nodes, at);
         self.marks_held -= 1;
     }
 
-    fn forget(&mut self, at: u32) {
-        let node = self.nodes.remove(at as usize);
-        if let Ok(found) = self.index.find_entry(node.key.hash, |&other| other == at) {
+    fn forget(&mut self, at: At) {
+        let hash = spread(self.nodes[at].hash);
+        if let Ok(found) = self.index.find_entry(hash, |known| known.at == at) {
             found.remove();
+        }
+        self.nodes.remove(at);
+        self.shrink_if_empty();
+    }
+
+    /// Gives back the index's memory when most of it is for names that have gone: a look at the few that are
+    /// left, after seven times as many.
+    fn shrink_if_empty(&mut self) {
+        if self.index.capacity() > INDEX_MIN && self.index.len() < self.index.capacity() / 8 {
+            self.index.shrink_to(2 * self.index.len(), |known| spread(known.hash));
         }
     }
 }
 
-/// Appends a node that is in no list.
-fn link(nodes: &mut Slab<Node>, list: &mut List, at: u32) {
-    nodes[at as usize].previous = list.tail;
-    nodes[at as usize].next = NONE;
-    match list.tail {
-        NONE => list.head = at,
-        tail => nodes[tail as usize].next = at,
-    }
-    list.tail = at;
+/// A hash as the index wants it: it takes the lowest and the seven highest bits.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash) << 32 | u64::from(hash)
 }
 
-/// Takes a node out of the list it is in.
-fn unlink(nodes: &mut Slab<Node>, list: &mut List, at: u32) {
-    let Node { previous, next, .. } = nodes[at as usize];
-    match previous {
-        NONE => list.head = next,
-        before => nodes[before as usize].next = next,
-    }
-    match next {
-        NONE => list.tail = previous,
-        behind => nodes[behind as usize].previous = previous,
+fn view(node: &Node) -> LaneView {
+    match node.state {
+        State::Held { slot, mode, hold } => LaneView::One { slot, mode, hold, orphaned: node.orphaned },
+        State::Deferred => LaneView::Deferred,
+        State::Marked | State::Vacant => LaneView::Nobody { orphaned: node.orphaned },
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::super::model::{End, Event, Model, Said};
-use super::super::sync::{Mutex, Ordering};
+use super::super::sync::Mutex;
 use super::super::*;
 
 const SESSIONS: u32 = 4;
@@ -149,7 +149,7 @@ impl Driver {
         assert_eq!(stats.locks + stats.shared_locks, expected.values().filter(|count| count.0 > 0).count());
         for (session, (attached, _)) in (0..).zip(&self.sessions) {
             let held = self.model.held.keys().filter(|at| at.1 == session).count();
-            assert_eq!(attached.info().held.load(Ordering::Relaxed), held);
+            assert_eq!(attached.info().held.in_all(), held);
         }
     }
 }
