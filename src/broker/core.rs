@@ -360,9 +360,11 @@ impl Inner {
         // nothing more is granted; then the lanes, from which names only go to the table; so when the
         // table has been emptied last, there is nothing left anywhere.
         self.end_waits(slot, Outcome::Lost);
-        for cell in &self.lanes {
-            let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
-            while self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE) {}
+        // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
+        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
+        let mut lanes: Vec<_> = self.lanes.iter().collect();
+        while !lanes.is_empty() {
+            lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));
         }
         let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
         while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
