@@ -61,7 +61,16 @@ fn connections(document: &Document) -> String {
 }
 
 fn names(document: &Document) -> String {
-    let in_process = BrokerFigures::read().map(|figures| figures.series("held", "lockd")).unwrap_or_default();
+    let figures = BrokerFigures::read();
+    let series = |series: &str, subject: &str| {
+        figures.as_ref().map(|figures| figures.series(series, subject)).unwrap_or_default()
+    };
+    let in_process = [
+        ("a free name", series("free", "lockd")),
+        ("a held one at random", series("held", "lockd")),
+        ("the same in `lockmap`", series("held", "lockmap")),
+        ("bare look-up of a held one", series("held", "look-up")),
+    ];
     let echo = Server::echo();
     let mut rows = Vec::new();
     for count in NAMES {
@@ -73,23 +82,25 @@ fn names(document: &Document) -> String {
             });
         let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16", "--depth=32"]);
         let [Some(lockd), Some(echo)] = &measured[..] else { continue };
-        let pair = in_process.iter().find(|(held, _)| *held == f64::from(count));
-        rows.push(vec![
-            grouped(f64::from(count)),
-            pair.map_or("–".to_owned(), |(_, nanos)| format!("{nanos:.0}")),
+        let nanos = in_process.iter().map(|(_, points)| {
+            let point = points.iter().find(|(held, _)| *held == f64::from(count));
+            point.map_or("–".to_owned(), |(_, nanos)| format!("{nanos:.0}"))
+        });
+        let server = [
             grouped(lockd.requests_per_second()),
             format!("{:.2}", lockd.requests_per_second() / echo.requests_per_second()),
             format!("{:.0}", lockd.median("/resident")),
-        ]);
+        ];
+        rows.push([grouped(f64::from(count))].into_iter().chain(nanos).chain(server).collect());
     }
-    let line = Line { name: "acquire + release in process".to_owned(), points: in_process };
-    plot(&document.plot("names"), "names held", "ns", &[line]);
-    let head = [
-        "names held",
-        "in process: acquire + release, ns",
-        "server, 16 connections 32 deep: requests a second",
-        "of the echo's",
-        "MiB resident",
-    ];
-    table(&head.map(str::to_owned), &rows)
+    let mut head = vec!["names held".to_owned()];
+    head.extend(in_process.iter().map(|(name, _)| format!("{name}, ns")));
+    head.extend(
+        ["server, 16 connections 32 deep: requests a second", "of the echo's", "MiB resident"]
+            .map(str::to_owned),
+    );
+    let lines: Vec<Line> =
+        in_process.into_iter().map(|(name, points)| Line { name: name.replace('`', ""), points }).collect();
+    plot(&document.plot("names"), "names held", "acquire + release in process, ns", &lines);
+    table(&head, &rows)
 }

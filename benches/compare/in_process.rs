@@ -34,23 +34,50 @@ impl BrokerFigures {
     }
 }
 
+/// What is shown: how it is called, and which figure it is.
+const PAIRS: [(&str, [&str; 3]); 5] = [
+    ("lockd", ["one", "lockd", "1"]),
+    ("`lockmap`, a map of locks that knows no sessions, no queue and no tokens", ["one", "lockmap", "1"]),
+    ("a `HashMap` behind one mutex, without anything else", ["one", "mutex-hashmap", "1"]),
+    ("lockd, 64 names by turns, called from Rust", ["c", "rust", "1"]),
+    ("lockd, 64 names by turns, called from C", ["c", "c", "1"]),
+];
+
+const THREADS: [(&str, &str); 3] =
+    [("lockd", "lockd"), ("`lockmap`", "lockmap"), ("a `HashMap` behind one mutex", "mutex-hashmap")];
+
 pub(crate) fn measure(_: &Document) -> String {
     let Some(figures) = BrokerFigures::read() else {
         return "(`make bench` measures this)".to_owned();
     };
-    let rows: Vec<Vec<String>> = figures
-        .0
+    let figure = |key: [&str; 3]| figures.0.get(&key.map(str::to_owned)).copied().unwrap_or(f64::NAN);
+    let mut pairs: Vec<Vec<String>> =
+        PAIRS.iter().map(|(name, key)| vec![(*name).to_owned(), format!("{:.0}", figure(*key))]).collect();
+    pairs.push(vec!["flock(2) on an open file".to_owned(), format!("{:.0}", flock::uncontended())]);
+    let threads: Vec<Vec<String>> = THREADS
         .iter()
-        .filter(|([series, ..], _)| series != "held" && series != "free")
-        .map(|([series, subject, parameter], value)| {
-            vec![series.clone(), subject.clone(), parameter.clone(), format!("{value:.1}")]
+        .map(|(name, subject)| {
+            let of = |series| format!("{:.2}", figure([series, subject, "2"]));
+            vec![(*name).to_owned(), of("threads-one-name"), of("threads")]
         })
-        .chain([vec![
-            "one".to_owned(),
-            "flock(2)".to_owned(),
-            "1".to_owned(),
-            format!("{:.0}", flock::uncontended()),
-        ]])
         .collect();
-    table(&["series", "subject", "parameter", "value"].map(str::to_owned), &rows)
+    let end = ["whole", "while-ending", "alone"]
+        .map(|what| format!("{:.2}", figure(["end", what, "1000000"]) / 1000.0));
+    let head = |head: &[&str]| head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
+    [
+        table(&head(&["one thread, a name that nobody else has", "acquire + release, ns"]), &pairs),
+        table(
+            &head(&["two threads, in the time of one", "a name each", "64 names each, by turns"]),
+            &threads,
+        ),
+        table(
+            &head(&[
+                "a session ends that holds a million locks: takes, ms",
+                "longest that another one waits meanwhile, ms",
+                "and before, ms",
+            ]),
+            &[end.to_vec()],
+        ),
+    ]
+    .join("\n")
 }
