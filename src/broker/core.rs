@@ -168,9 +168,17 @@ impl Inner {
         let sentinel = self.gate.watch();
         let desk = &mut *guard;
         for key in keys {
-            if let Some((hold, orphaned)) =
-                self.in_lane(key.hash, Asker::Broker, |lane| lane.defer(key.as_ref()))?
-            {
+            let lane = self.lane_of(key.hash);
+            let hand_over = |content: &mut Lane| {
+                let (hold, orphaned) = content.defer(key.as_ref())?;
+                if let Some((slot, ..)) = hold
+                    && let Some(Some(seat)) = desk.seats.get(slot as usize)
+                {
+                    seat.info.held.hand_over(lane);
+                }
+                Some((hold, orphaned))
+            };
+            if let Some((hold, orphaned)) = self.in_cell(&self.lanes[lane], Asker::Broker, hand_over)? {
                 desk.table.adopt(key, hold, orphaned);
             }
         }
@@ -328,8 +336,9 @@ impl Inner {
     }
 
     pub(super) fn expire(&self, info: &SessionInfo) -> Option<Duration> {
-        let expire =
-            |table: &mut Table, step: &mut Step<'_>| Some(table.expire(step, info.slot)?.since(step.now));
+        let expire = |table: &mut Table, step: &mut Step<'_>| {
+            Some(table.expire(step, info.slot, END_AT_ONCE)?.since(step.now))
+        };
         self.at_desk(&[], Asker::Releasing(info), expire).ok().flatten()
     }
 
@@ -360,19 +369,25 @@ impl Inner {
         // nothing more is granted; then the lanes, from which names only go to the table; so when the
         // table has been emptied last, there is nothing left anywhere.
         self.end_waits(slot, Outcome::Lost);
+        // What others wait for comes before the lanes, which may take a while with what nobody waits for.
+        self.end_holds(slot);
         // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
         let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
         let mut lanes: Vec<_> = self.lanes.iter().collect();
         while !lanes.is_empty() {
             lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));
         }
-        let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
-        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
+        self.end_holds(slot);
         // Only now may another session have the slot.
         let seat = self.desk.lock().seats.get_mut(slot as usize).and_then(Option::take);
         let info = self.sessions.write().try_remove(slot as usize);
         // With nothing locked: the observer may hold sessions of its own, which then end.
         drop((seat, info));
+    }
+
+    fn end_holds(&self, slot: Slot) {
+        let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
+        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
     }
 
     fn end_waits(&self, slot: Slot, why: Outcome) {
@@ -413,9 +428,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the limits leave room for so many more locks, of which one belongs in this lane. May miss
-    /// what other threads are just doing, so that a limit can be overshot by as many locks as there are
-    /// threads.
+    /// Whether the limits leave room for so many more locks; this lane is the sample that is looked at. May
+    /// miss what other threads are just doing, and what is granted to those who wait: by so many a limit can
+    /// be overshot.
     fn check_room(&self, info: &SessionInfo, wanted: usize, lane: usize) -> Result<(), AcquireError> {
         let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
         let (in_table, in_lane) = (info.held.in_part(Part::Table), info.held.in_part(Part::Lane(lane)));

@@ -6,8 +6,7 @@ use super::sync::{AtomicU32, Ordering};
 /// A count in parts, one for each lane and one for the table. Each changes under the mutex of its own only,
 /// so that a load and a store do, where a counter for all would cost an atomic step for each lock.
 ///
-/// A lock that has been handed over to the table was counted in its lane and leaves from the table's part,
-/// which may thus be below zero: only the sum, which wraps around, is right.
+/// What a lane hands over to the table is counted there from then on, see [`hand_over`](Self::hand_over).
 pub(super) struct HeldCount([AtomicU32; LANES + 1]);
 
 /// Under which mutex a count changes.
@@ -23,22 +22,31 @@ impl HeldCount {
     }
 
     pub(super) fn add(&self, part: Part, more: u32) {
-        let count = self.at(part);
-        count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        self.set(part, |count| count.saturating_add(more));
     }
 
     pub(super) fn subtract(&self, part: Part, fewer: u32) {
-        self.add(part, fewer.wrapping_neg());
+        self.set(part, |count| count.saturating_sub(fewer));
     }
 
-    /// How many were acquired in this part and have not been given up there; zero if that is negative.
+    /// A lock has gone from this lane to the table. Takes the mutexes of both.
+    pub(super) fn hand_over(&self, lane: usize) {
+        self.subtract(Part::Lane(lane), 1);
+        self.add(Part::Table, 1);
+    }
+
     pub(super) fn in_part(&self, part: Part) -> usize {
-        usize::try_from(self.at(part).load(Ordering::Relaxed).cast_signed()).unwrap_or(0)
+        self.at(part).load(Ordering::Relaxed) as usize
+    }
+
+    fn set(&self, part: Part, change: impl FnOnce(u32) -> u32) {
+        let count = self.at(part);
+        count.store(change(count.load(Ordering::Relaxed)), Ordering::Relaxed);
     }
 
     /// How many there are. May be behind by what other threads are just doing.
     pub(super) fn in_all(&self) -> usize {
-        self.0.iter().fold(0_u32, |sum, count| sum.wrapping_add(count.load(Ordering::Relaxed))) as usize
+        self.0.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
     }
 
     fn at(&self, part: Part) -> &AtomicU32 {

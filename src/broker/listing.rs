@@ -115,7 +115,10 @@ impl Inner {
                 }
             }
         });
-        (first.into_sorted_vec(), more)
+        let mut first = first.into_sorted_vec();
+        // One that was released and acquired meanwhile can have been met twice.
+        first.dedup();
+        (first, more)
     }
 
     /// Shows every lock to `each`, in no order, until it breaks off.

@@ -186,7 +186,10 @@ impl LocalSession {
         let deadline = limit.map(|limit| clock::now().after(limit));
         let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
         self.queued.forget(&name, ticket);
-        granted(outcome)
+        let grant = granted(outcome)?;
+        // Another thread may have released the lock since, before it could know of this place.
+        let is_held = self.inspect(name.as_bytes()).held.is_some_and(|held| held.token >= grant.token);
+        if is_held { Ok(grant) } else { Err(AcquireError::NotHeld) }
     }
 
     /// Whether the place was cancelled and another call has got the lock since: then there is none, and it

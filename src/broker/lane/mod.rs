@@ -16,8 +16,11 @@ use super::outcome::{Grant, Held, Inspection, Mode};
 use super::table::{HashedKey, Hold, Slot};
 use nodes::{At, List, NONE, Node, Nodes, State};
 
-/// The index is not made smaller below this.
+/// An index of no more than this is left as it is.
 const INDEX_MIN: usize = 1024;
+
+/// Should it ever be otherwise, nothing here is to be believed any more: the panic breaks the broker.
+const VACANT: &str = "what the index finds is no vacant node";
 
 /// A name to look up, and its hash.
 #[derive(Clone, Copy)]
@@ -150,7 +153,8 @@ impl Lane {
                 }
                 State::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => return Fast::Defer,
                 State::Held { .. } => return Fast::Busy,
-                State::Deferred | State::Vacant => return Fast::Defer,
+                State::Deferred => return Fast::Defer,
+                State::Vacant => unreachable!("{VACANT}"),
                 State::Marked => self.unmark(at),
             }
         }
@@ -189,7 +193,8 @@ impl Lane {
                 FastRelease::Released
             }
             State::Deferred => FastRelease::Defer,
-            State::Held { .. } | State::Marked | State::Vacant => FastRelease::NotHeld,
+            State::Held { .. } | State::Marked => FastRelease::NotHeld,
+            State::Vacant => unreachable!("{VACANT}"),
         }
     }
 
@@ -204,7 +209,8 @@ impl Lane {
         let node = &mut self.nodes[at];
         let orphaned = std::mem::take(&mut node.orphaned);
         match std::mem::replace(&mut node.state, State::Deferred) {
-            State::Deferred | State::Vacant => None,
+            State::Deferred => None,
+            State::Vacant => unreachable!("{VACANT}"),
             State::Held { slot, mode, hold } => {
                 self.sessions[slot as usize].unlink(&mut self.nodes, at);
                 *self.held(mode) -= 1;

@@ -97,13 +97,15 @@ impl Nodes {
         let block = &mut self.blocks[number as usize];
         block.nodes[(at % BLOCK) as usize] = Node::vacant(block.vacant);
         block.vacant = at;
-        if block.occupied == BLOCK {
-            self.roomy.push(number);
-        }
         block.occupied -= 1;
-        // The one in use stays: its nodes come and go all the time.
-        if block.occupied == 0 && self.roomy.last() != Some(&number) {
-            block.nodes = Box::default();
+        let (was_full, is_empty) = (block.occupied == BLOCK - 1, block.occupied == 0);
+        if was_full {
+            let before = self.roomy.last().copied();
+            self.roomy.push(number);
+            // It may have been kept empty for being the one in use, which it is no more.
+            before.into_iter().for_each(|before| self.blocks[before as usize].give_back_if_empty());
+        } else if is_empty && self.roomy.last() != Some(&number) {
+            self.blocks[number as usize].give_back_if_empty();
         }
     }
 
@@ -130,6 +132,12 @@ impl Nodes {
 }
 
 impl Block {
+    fn give_back_if_empty(&mut self) {
+        if self.occupied == 0 {
+            self.nodes = Box::default();
+        }
+    }
+
     #[cold]
     fn fill(&mut self, number: u32) {
         let first = number * BLOCK;
@@ -223,5 +231,21 @@ mod tests {
         again.sort_unstable();
         assert_eq!(again, places);
         assert_eq!(nodes.end(), again.len());
+    }
+
+    #[test]
+    fn hardly_anything_is_kept_in_whichever_order_nodes_go() {
+        let count = 20 * BLOCK;
+        let orders: [fn(u32, u32) -> u32; 3] =
+            [|_, at| at, |count, at| count - 1 - at, |count, at| (at * 7919) % count];
+        for order in orders {
+            let mut nodes = Nodes::default();
+            let places: Vec<At> = (0..count).map(|hash| nodes.insert(node(hash))).collect();
+            for at in 0..count {
+                nodes.remove(places[order(count, at) as usize]);
+            }
+            let kept = nodes.blocks.iter().filter(|block| !block.nodes.is_empty()).count();
+            assert!(kept <= 1, "{kept}");
+        }
     }
 }

@@ -199,8 +199,10 @@ impl Table {
         wants: &[(HashedKey, Mode)],
         patience: Option<Patience>,
     ) -> Answer {
-        let wants: Vec<(EntryId, Mode)> =
-            wants.iter().filter_map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
+        let found: Option<Vec<(EntryId, Mode)>> =
+            wants.iter().map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
+        // Of what is not known nothing is granted.
+        let Some(wants) = found else { return Answer::Busy };
         let answer = self.decide(step, slot, &wants, patience);
         // Nothing that others wait for has changed: only names that were adopted for nothing must go.
         wants.iter().for_each(|&(id, _)| self.retire(step, id));
@@ -312,18 +314,21 @@ impl Table {
         true
     }
 
-    /// Ends the session's waits whose deadline has come; returns the next deadline of those that are left.
-    pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
-        while let Some(&(deadline, ticket)) = self.member(slot).deadlines.first() {
-            let Some(&request) = self.member(slot).requests.get(&ticket) else { break };
+    /// Ends up to `at_most` of the session's waits whose deadline has come; returns the next deadline of those
+    /// that are left, which may have come, too.
+    pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot, at_most: usize) -> Option<Stamp> {
+        for _ in 0..at_most {
+            let &(deadline, ticket) = self.member(slot).deadlines.first()?;
             if deadline > step.now {
-                return Some(deadline);
+                break;
             }
+            // A deadline is there for as long as its request is.
+            let request = self.member(slot).requests[&ticket];
             self.counts.timeouts += 1;
             let touched = self.withdraw(step, request, Outcome::TimedOut);
             self.settle(step, touched);
         }
-        None
+        self.member(slot).deadlines.first().map(|&(deadline, _)| deadline)
     }
 
     /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`)

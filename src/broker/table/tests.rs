@@ -120,7 +120,7 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
             return (Said::Nothing, None);
         }
         Event::Expire { session, .. } => {
-            let next = table.expire(step, *session);
+            let next = table.expire(step, *session, usize::MAX);
             assert!(next.is_none_or(|next| next > step.now));
             return (Said::Nothing, None);
         }

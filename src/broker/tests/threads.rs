@@ -352,3 +352,33 @@ fn who_was_waiting_at_a_place_does_not_take_the_next_one_along() {
         session.release(b"x").unwrap();
     }
 }
+
+#[test]
+fn a_place_that_was_granted_and_released_before_it_was_noted_is_none() {
+    let broker = Broker::default();
+    let (holder, session) = (broker.open(None), broker.open(None));
+    for _ in 0..3000 {
+        holder.acquire(b"x", Mode::Exclusive, None).unwrap();
+        let noted = AtomicBool::new(false);
+        let (attempt, released) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                while !noted.load(Ordering::Acquire) {
+                    if session.release(b"x").is_ok() {
+                        return true;
+                    }
+                }
+                false
+            });
+            scope.spawn(|| holder.release(b"x").unwrap());
+            let attempt = session.enqueue(b"x", Mode::Exclusive).unwrap();
+            noted.store(true, Ordering::Release);
+            (attempt, other.join().unwrap())
+        });
+        if attempt == Attempt::Queued {
+            let waited = session.wait(b"x", None);
+            assert_eq!(waited.is_ok(), !released, "{waited:?}");
+        }
+        assert_eq!(session.release(b"x").is_ok(), !released);
+        assert_eq!(broker.stats().locks, 0);
+    }
+}
