@@ -112,22 +112,27 @@ fn threads() {
 /// Pairs per second of so many threads, from when all of them start until the last has done its share: a
 /// thread that runs while the others do not must not count as if it ran beside them.
 fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
-    let start = Barrier::new(threads + 1);
-    let began = std::thread::scope(|scope| {
-        for number in 0..threads {
-            let start = &start;
-            let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
-            scope.spawn(move || {
-                let other = subject.another();
-                let subject = other.as_deref().unwrap_or(subject);
-                start.wait();
-                (0..SHARE / PAIRS).for_each(|_| _ = subject.pairs(&names));
-            });
-        }
-        start.wait();
-        Instant::now()
+    let start = Barrier::new(threads);
+    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|number| {
+                let start = &start;
+                let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
+                scope.spawn(move || {
+                    let other = subject.another();
+                    let subject = other.as_deref().unwrap_or(subject);
+                    start.wait();
+                    let began = Instant::now();
+                    (0..SHARE / PAIRS).for_each(|_| _ = subject.pairs(&names));
+                    (began, Instant::now())
+                })
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    (threads * SHARE) as f64 / began.elapsed().as_secs_f64()
+    let first = spans.iter().map(|span| span.0).min().unwrap();
+    let last = spans.iter().map(|span| span.1).max().unwrap();
+    (threads * SHARE) as f64 / (last - first).as_secs_f64()
 }
 
 /// `c`: the same pair called by a program in C, and by one in Rust.
@@ -145,7 +150,7 @@ fn from_c() {
 }
 
 /// `end`: the longest that another session's acquire takes while a session with a million locks ends, and
-/// for comparison in as much time before.
+/// for comparison in some time after.
 fn end_of_a_session() {
     let mut rounds = Rounds::default();
     for _ in 0..5 {

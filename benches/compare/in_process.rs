@@ -74,7 +74,7 @@ pub(crate) fn measure(_: &Document) -> String {
             &head(&[
                 "a session ends that holds a million locks: takes, ms",
                 "longest that another one waits meanwhile, ms",
-                "and before, ms",
+                "and when nothing goes on, ms",
             ]),
             &[end.to_vec()],
         ),

@@ -45,6 +45,7 @@ impl Server {
     /// lockd, speaking `glockd` and `message`.
     pub(crate) fn lockd(name: &str, options: &[&str]) -> Self {
         let mut command = Command::new(LOCKD);
+        clear_environment(&mut command);
         command.args(["bench-serve", "--listen=glockd://127.0.0.1:0", "--listen=message://127.0.0.1:0"]);
         command.args(["--connections-max=100000", "--locks-max=100000000"]);
         command.args(["--locks-per-connection-max=100000000"]).args(options);
@@ -54,6 +55,7 @@ impl Server {
     /// The server that repeats lines.
     pub(crate) fn echo() -> Self {
         let mut command = Command::new(LOCKD);
+        clear_environment(&mut command);
         command.arg("bench-echo");
         Self::start_own("echo", command, 1)
     }
@@ -154,6 +156,12 @@ impl Server {
         let mut addresses = self.others.iter().chain([&self.address]);
         addresses.find(|address| address.starts_with(protocol)).expect("it speaks that")
     }
+}
+
+/// Nothing that lockd is told by its surroundings may decide what is measured; and it is to end with this
+/// process.
+fn clear_environment(command: &mut Command) {
+    command.env_clear().env("LOCKD_BENCH_PARENT", std::process::id().to_string());
 }
 
 /// Where the newest PostgreSQL has its programs, as Debian installs it.

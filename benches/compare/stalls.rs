@@ -87,13 +87,15 @@ fn bystand(server: &Server, samples: &Mutex<Vec<Sample>>, stop: &AtomicBool) {
     samples.lock().unwrap().append(&mut batch);
 }
 
-/// Within how many microseconds 99 of 100 requests were answered, among those under way in these spans.
-fn p99(samples: &[Sample], spans: &[(Instant, Instant)]) -> f64 {
+/// Within how many microseconds 99 of 100 requests were answered, and the longest one, among those under way
+/// in these spans.
+fn p99_and_longest(samples: &[Sample], spans: &[(Instant, Instant)]) -> (f64, f64) {
     let is_in =
         |&&(start, took): &&Sample| spans.iter().any(|&(from, to)| start <= to && start + took >= from);
     let mut latencies: Vec<Duration> = samples.iter().filter(is_in).map(|(_, took)| *took).collect();
     latencies.sort_unstable();
-    latencies.get(latencies.len() * 99 / 100).map_or(f64::NAN, |latency| latency.as_secs_f64() * 1e6)
+    let micros = |latency: Option<&Duration>| latency.map_or(f64::NAN, |it| it.as_secs_f64() * 1e6);
+    (micros(latencies.get(latencies.len() * 99 / 100)), micros(latencies.last()))
 }
 
 /// Lets `disturb` say when the disturbances began and ended, and compares what a bystander had to wait then
@@ -113,12 +115,13 @@ fn row(what: &str, server: &Server, disturb: impl FnOnce() -> Vec<(Instant, Inst
     let samples = samples.into_inner().unwrap();
     let took: Duration = disturbed.iter().map(|(from, to)| *to - *from).sum();
     let millis = took.as_secs_f64() * 1e3 / disturbed.len() as f64;
-    let (before, then) = (p99(&samples, &calm), p99(&samples, &disturbed));
+    let (before, longest_before) = p99_and_longest(&samples, &calm);
+    let (then, longest) = p99_and_longest(&samples, &disturbed);
     vec![
         what.to_owned(),
         format!("{millis:.0}"),
-        format!("{before:.0}"),
-        format!("{then:.0}"),
+        format!("{before:.0} · {longest_before:.0}"),
+        format!("{then:.0} · {longest:.0}"),
         format!("{:+.2}", (then - before) / 1e3),
     ]
 }
@@ -133,9 +136,9 @@ pub(crate) fn measure() -> String {
     let head = [
         "meanwhile",
         "takes, ms",
-        "others wait when all is calm (99 % within), µs",
-        "others wait then (99 % within), µs",
-        "more, ms",
+        "others wait when all is calm (99 % within · longest), µs",
+        "others wait then (99 % within · longest), µs",
+        "99 % within, more, ms",
     ];
     table(&head.map(str::to_owned), &rows)
 }
@@ -183,6 +186,7 @@ fn many_waiters(server: &Server) -> Vec<(Instant, Instant)> {
         .spawn()
         .unwrap();
     while observer.counter("connections") < WAITERS {
+        assert!(load.try_wait().unwrap().is_none(), "the load has ended");
         std::thread::sleep(Duration::from_millis(10));
     }
     // Until all of them have asked.

@@ -11,7 +11,7 @@ const ROUNDS: usize = 5;
 struct Field {
     echo: Server,
     lockd: Server,
-    normal: Server,
+    batch: Server,
     others: Vec<Server>,
 }
 
@@ -21,7 +21,7 @@ impl Field {
         Self {
             echo: Server::echo(),
             lockd: Server::lockd("lockd", &[]),
-            normal: Server::lockd("lockd, normal", &["--scheduling=normal"]),
+            batch: Server::lockd("lockd, batch", &["--scheduling=batch"]),
             others: others.into_iter().flatten().collect(),
         }
     }
@@ -37,7 +37,7 @@ impl Field {
             subject(&self.echo, "echo", &*self.echo.address),
             subject(&self.lockd, "lockd, `glockd`", self.lockd.speaks("glockd")),
             subject(&self.lockd, "lockd, `message`", self.lockd.speaks("message")),
-            subject(&self.normal, "lockd, `glockd`, `--scheduling normal`", self.normal.speaks("glockd")),
+            subject(&self.batch, "lockd, `glockd`, `--scheduling batch`", self.batch.speaks("glockd")),
         ];
         subjects.extend(self.others.iter().map(|other| subject(other, &other.name, &other.address)));
         subjects

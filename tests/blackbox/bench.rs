@@ -101,13 +101,23 @@ fn yes_to_all(line: &str) -> String {
 fn a_server_with_two_holders_of_one_name_is_found_out() {
     let address = fake_server(yes_to_all);
     for mode in ["--contended", "--one-name"] {
-        let output = bench(&["--server", &address, "--connections", "8", mode, "--hold", "5"]);
-        assert_eq!(output.status.code(), Some(1));
-        let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(error.contains("two holders at once"), "{error}");
+        for hold in ["0", "5"] {
+            let output = bench(&["--server", &address, "--connections", "8", mode, "--hold", hold]);
+            assert_eq!(output.status.code(), Some(1));
+            let error = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(error.contains("two holders at once"), "{error}");
+        }
     }
     // For one connection alone that server is right.
     assert!(bench(&["--server", &address, "--connections", "1", "--contended"]).status.success());
+}
+
+#[test]
+fn who_waits_without_limit_must_not_be_refused() {
+    let address = fake_server(|_| "0 Lock Get Failure: lock:0\r\n".to_owned());
+    let output = bench(&["--server", &address, "--contended"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("unexpected reply"), "{output:?}");
 }
 
 #[test]
@@ -145,6 +155,7 @@ fn what_makes_no_sense_is_refused() {
         &["--connections", "0"][..],
         &["--server", "http://127.0.0.1:80"],
         &["--hold", "-1"],
+        &["--seconds", "0"],
         &["--depth", "2", "--contended"],
         &["--protocol", "redis"],
     ] {

@@ -262,7 +262,11 @@ fn assert_scheduled(server: &Server, connections: u32) {
     assert!(served.ask("i foo").starts_with('0'));
     assert_eq!(server.policies("lockd-conn"), [connections]);
     for others in ["lockd", "lockd-listen", "lockd-janitor", "lockd-signals"] {
-        assert!(server.policies(others).iter().all(|policy| *policy == NORMAL), "{others}");
+        let policies = server.policies(others);
+        assert!(
+            !policies.is_empty() && policies.iter().all(|policy| *policy == NORMAL),
+            "{others}: {policies:?}"
+        );
     }
 }
 

@@ -62,6 +62,7 @@ struct Load<'a> {
     released_at: Option<u64>,
     /// When there was last something to read.
     heard_at: u64,
+    measured_from: u64,
     /// Nobody acquires any more.
     is_ending: bool,
     /// Lanes that have still something to do.
@@ -98,6 +99,7 @@ impl<'a> Load<'a> {
             is_held: false,
             released_at: None,
             heard_at: 0,
+            measured_from: 0,
             is_ending: false,
             busy: plan.connections * plan.depth,
             tally: Tally::new()?,
@@ -125,6 +127,7 @@ impl<'a> Load<'a> {
         self.tally = Tally::new()?;
         let account = || pid.map(Account::of).transpose();
         let (before, own_before, start) = (account()?, own_cpu(), Instant::now());
+        self.measured_from = self.now();
         self.go_on(length)?;
         let elapsed = start.elapsed();
         let mut tally = std::mem::replace(&mut self.tally, Tally::new()?);
@@ -194,20 +197,24 @@ impl<'a> Load<'a> {
         let wrong = || io::Error::other(unexpected(reply));
         let lane_at = self.pipes[at].next_asked().ok_or_else(wrong)?;
         let lane = &self.pipes[at].lanes[lane_at];
-        let latency = now.saturating_sub(lane.asked_at);
         self.tally.requests += 1;
-        self.tally.latency.saturating_record(latency);
+        // What was asked before also waited for this thread to prepare for measuring.
+        if lane.asked_at >= self.measured_from {
+            self.tally.latency.saturating_record(now.saturating_sub(lane.asked_at));
+        }
         match (lane.asking, lane.request().judge(reply)) {
             (Asking::Acquire, Verdict::Granted) => {
                 self.granted(now)?;
-                if self.plan.hold.is_zero() {
+                if self.plan.hold.is_zero() && !self.plan.one_name {
                     self.release(at, lane_at, now);
                 } else {
+                    // One name is released only when all has been read that has come: only then would the
+                    // grant to a second holder show.
                     let due = now.saturating_add(nanos(self.plan.hold));
                     self.holds.push_back((due, at, lane_at));
                 }
             }
-            (Asking::Acquire, Verdict::Refused) if self.plan.one_name => {
+            (Asking::Acquire, Verdict::Refused) if self.plan.one_name && !self.plan.wait => {
                 self.tally.refused += 1;
                 self.acquire(at, lane_at, now);
             }
@@ -249,7 +256,7 @@ impl<'a> Load<'a> {
     /// Releases what has been held for long enough.
     fn release_due(&mut self, now: u64) -> io::Result<()> {
         while let Some(&(due, at, lane)) = self.holds.front() {
-            if due > now {
+            if due > now && !self.is_ending {
                 break;
             }
             self.holds.pop_front();

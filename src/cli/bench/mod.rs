@@ -28,6 +28,9 @@ use target::{Address, Protocol, Target};
 
 use super::privileges::raise_descriptor_limit;
 
+/// In the environment of a server that is to end with the process that started it: that one's process id.
+const PARENT: &str = "LOCKD_BENCH_PARENT";
+
 /// What to measure.
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -80,7 +83,7 @@ pub(super) struct BenchOptions {
     held: u64,
 
     /// How long to measure in each round
-    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 2.0, value_parser = not_negative)]
+    #[arg(short = 't', long, value_name = "SECONDS", default_value_t = 2.0, value_parser = positive)]
     seconds: f64,
 
     /// How often to measure each server, by turns
@@ -96,6 +99,11 @@ pub(super) struct BenchOptions {
     options: Vec<String>,
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    let number = not_negative(text)?;
+    if number > 0.0 { Ok(number) } else { Err("too short to measure anything".to_owned()) }
+}
+
 fn not_negative(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=1e9).contains(&number) { Ok(number) } else { Err("not from 0 to a billion".to_owned()) }
@@ -103,11 +111,11 @@ fn not_negative(text: &str) -> Result<f64, String> {
 
 /// Lets this process end when the one that started it does, however that ends.
 pub(super) fn end_with_parent() {
-    let parent = getppid();
-    // Should the kernel refuse, a server that is killed less gently stays behind: no reason not to measure.
+    // Should the kernel refuse, a server may stay behind that is not ended properly: no reason not to measure.
     let _ = set_parent_process_death_signal(Some(Signal::KILL));
-    // It may have ended before.
-    if getppid() != parent {
+    // It may have ended before that.
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if std::env::var(PARENT).ok().is_some_and(|expected| Some(expected) != parent) {
         std::process::exit(1);
     }
 }

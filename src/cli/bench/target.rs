@@ -154,6 +154,7 @@ impl Target {
         // Nothing that lockd is told by its surroundings may decide what is measured.
         let mut child = Command::new(std::env::current_exe()?)
             .env_clear()
+            .env(super::PARENT, std::process::id().to_string())
             .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
