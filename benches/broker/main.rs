@@ -10,6 +10,7 @@
 
 mod from_c;
 mod names;
+mod parts;
 mod report;
 mod subjects;
 
@@ -39,8 +40,9 @@ const SHARE: usize = 400 * PAIRS;
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let series: [(&str, fn()); 5] = [
+    let series: [(&str, fn()); 6] = [
         ("one", one_name),
+        ("parts", parts::parts),
         ("threads", threads),
         ("c", from_c),
         ("end", end_of_a_session),

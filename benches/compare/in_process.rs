@@ -43,6 +43,14 @@ const PAIRS: [(&str, [&str; 3]); 5] = [
     ("lockd, 64 names by turns, called from C", ["c", "c", "1"]),
 ];
 
+/// What no acquire and release do without.
+const PARTS: [(&str, &str); 4] = [
+    ("locking and unlocking a mutex, twice", "locks"),
+    ("hashing the name, twice", "hashes"),
+    ("a token", "token"),
+    ("the time, to some milliseconds", "clock"),
+];
+
 const THREADS: [(&str, &str); 3] =
     [("lockd", "lockd"), ("`lockmap`", "lockmap"), ("a `HashMap` behind one mutex", "mutex-hashmap")];
 
@@ -54,6 +62,10 @@ pub(crate) fn measure(_: &Document) -> String {
     let mut pairs: Vec<Vec<String>> =
         PAIRS.iter().map(|(name, key)| vec![(*name).to_owned(), format!("{:.0}", figure(*key))]).collect();
     pairs.push(vec!["flock(2) on an open file".to_owned(), format!("{:.0}", flock::uncontended())]);
+    let parts: Vec<Vec<String>> = PARTS
+        .iter()
+        .map(|(name, part)| vec![(*name).to_owned(), format!("{:.0}", figure(["parts", part, "1"]))])
+        .collect();
     let threads: Vec<Vec<String>> = THREADS
         .iter()
         .map(|(name, subject)| {
@@ -66,6 +78,7 @@ pub(crate) fn measure(_: &Document) -> String {
     let head = |head: &[&str]| head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
     [
         table(&head(&["one thread, a name that nobody else has", "acquire + release, ns"]), &pairs),
+        table(&head(&["of which cannot be done without", "ns"]), &parts),
         table(
             &head(&["two threads, in the time of one", "a name each", "64 names each, by turns"]),
             &threads,

@@ -31,8 +31,8 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.pid().cast_signed()) {
-            // Of PostgreSQL this is the signal that ends its children too, and of the others one that ends them.
-            let _ = kill_process(pid, Signal::INT);
+            // All of them end by it properly; the interactive one is ignored by what runs in the background.
+            let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.child.wait();
     }

@@ -133,9 +133,8 @@ impl<'a> Load<'a> {
         let mut tally = std::mem::replace(&mut self.tally, Tally::new()?);
         tally.elapsed = elapsed;
         tally.own_cpu = own_cpu().saturating_sub(own_before);
-        tally.server = account()?
-            .zip(before)
-            .map(|(after, before)| Account { cpu: after.cpu.saturating_sub(before.cpu), ..after });
+        tally.server =
+            account()?.zip(before).map(|(after, before)| (after.cpu_since(&before), after.resident));
         Ok(tally)
     }
 

@@ -6,8 +6,6 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::account::Account;
-
 /// Latencies up to a minute, in nanoseconds, to three digits.
 const LATENCY_MAX: u64 = 60_000_000_000;
 
@@ -21,8 +19,8 @@ pub(super) struct Tally {
     pub(super) latency: Histogram<u64>,
     /// From the release sent by a holder to the grant read by the next one: where all wait for one name.
     pub(super) hand_over: Histogram<u64>,
-    /// What the server has used meanwhile, and its memory at the end.
-    pub(super) server: Option<Account>,
+    /// The CPU time that the server has used meanwhile, and its memory in bytes at the end.
+    pub(super) server: Option<(Duration, u64)>,
     /// CPU time of the load itself.
     pub(super) own_cpu: Duration,
 }
@@ -55,8 +53,8 @@ impl Tally {
             latency: spread(&self.latency),
             hand_overs_per_second: self.hand_over.len() as f64 / seconds,
             hand_over: (!self.hand_over.is_empty()).then(|| spread(&self.hand_over)),
-            server_cpu: self.server.map(|server| server.cpu.as_secs_f64() * 1e6 / requests),
-            resident: self.server.map(|server| server.resident as f64 / f64::from(1 << 20)),
+            server_cpu: self.server.map(|(cpu, _)| cpu.as_secs_f64() * 1e6 / requests),
+            resident: self.server.map(|(_, resident)| resident as f64 / f64::from(1 << 20)),
             own_cpu: self.own_cpu.as_secs_f64() * 1e6 / requests,
         }
     }
@@ -150,7 +148,7 @@ mod tests {
         tally.refused = 10;
         tally.latency.record_n(50_000, 990).unwrap();
         tally.latency.record_n(900_000, 10).unwrap();
-        tally.server = Some(Account { cpu: Duration::from_millis(20), resident: 3 << 20 });
+        tally.server = Some((Duration::from_millis(20), 3 << 20));
         let figures = tally.figures();
         assert_eq!((figures.requests_per_second, figures.refused_share), (500.0, 0.01));
         assert_eq!((figures.server_cpu, figures.resident), (Some(20.0), Some(3.0)));

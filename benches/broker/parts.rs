@@ -1,0 +1,40 @@
+//! What an acquire and a release cannot do without, by itself: the locks of a lane, a token, two hashes, the
+//! time. What lockd needs beyond their sum is its own.
+
+use std::hash::{BuildHasher, RandomState};
+use std::hint::black_box;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use rustix::time::{ClockId, clock_gettime};
+use rustix_futex_sync::Mutex;
+use siphasher::sip::SipHasher13;
+
+use super::PAIRS;
+use super::names;
+use super::report::Rounds;
+
+const NAME: usize = 7;
+
+pub(crate) fn parts() {
+    let (mutex, counter) = (Mutex::new(0_u64), AtomicU64::new(0));
+    let random = RandomState::new();
+    let hasher = SipHasher13::new_with_keys(random.hash_one(1), random.hash_one(2));
+    let name = names::held(NAME);
+    let mut rounds = Rounds::default();
+    for _ in 0..51 {
+        rounds.add("locks", time(|| (0..2).for_each(|_| *black_box(mutex.lock()) += 1)));
+        rounds.add("token", time(|| _ = black_box(counter.fetch_add(1, Relaxed))));
+        rounds.add("hashes", time(|| (0..2).for_each(|_| _ = black_box(hasher.hash(black_box(&name))))));
+        rounds.add("clock", time(|| _ = black_box(clock_gettime(ClockId::MonotonicCoarse))));
+    }
+    rounds.report("parts", "1", "ns");
+}
+
+/// How many nanoseconds it takes.
+fn time(mut work: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    (0..PAIRS).for_each(|_| work());
+    start.elapsed().as_secs_f64() * 1e9 / PAIRS as f64
+}
