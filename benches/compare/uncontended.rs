@@ -5,7 +5,9 @@ use crate::figures::{Measured, Subject, by_turns, grouped, table};
 use crate::servers::Server;
 
 const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
-const ROUNDS: usize = 5;
+/// Many short ones: which processor the kernel puts whom on makes more of a difference than time makes good.
+const ROUNDS: usize = 11;
+const SECONDS: &str = "--seconds=0.5";
 
 /// All servers there are, the echo first: the others are compared with it.
 struct Field {
@@ -50,7 +52,7 @@ pub(crate) fn one_at_a_time() -> String {
     let subjects = field.subjects();
     let measured: Vec<Vec<Option<Measured>>> = CONNECTIONS
         .iter()
-        .map(|count| by_turns(&subjects, ROUNDS, &["--seconds=1", &format!("--connections={count}")]))
+        .map(|count| by_turns(&subjects, ROUNDS, &[SECONDS, &format!("--connections={count}")]))
         .collect();
     let with = |what: &str, show: &dyn Fn(&Measured, &Measured) -> String| {
         let mut head = vec![what.to_owned()];
@@ -90,7 +92,7 @@ pub(crate) fn one_at_a_time() -> String {
 pub(crate) fn many_at_a_time() -> String {
     let field = Field::start();
     let subjects = field.subjects();
-    let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16", "--depth=32"]);
+    let measured = by_turns(&subjects, ROUNDS, &[SECONDS, "--connections=16", "--depth=32"]);
     let head = [
         "16 connections, 32 deep",
         "requests a second",

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// What a process and its children have used and have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Account {
-    /// CPU time of each process since its start, to a hundredth of a second.
+    /// CPU time of each process since its start, to a hundredth of a second at least.
     cpu: BTreeMap<u32, Duration>,
     /// Resident memory in bytes. What processes share is counted in each.
     pub(super) resident: u64,
@@ -65,9 +65,17 @@ fn read(pid: u32) -> io::Result<Line> {
     let fields: Vec<&str> = stat.rsplit_once(')').ok_or_else(wrong)?.1.split_whitespace().collect();
     let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or_else(wrong);
     let ticks = field(11)? + field(12)?;
+    let mut cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
+    // Where there is but one thread the kernel tells it exactly; of hundreds of processes that are seldom busy
+    // the hundredths would all be lost.
+    if field(17)? == 1 {
+        let exactly = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+        let nanos = exactly.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
+        cpu = nanos.map_or(cpu, Duration::from_nanos);
+    }
     Ok(Line {
         parent: u32::try_from(field(1)?).map_err(|_| wrong())?,
-        cpu: Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second()),
+        cpu,
         resident: field(21)? * rustix::param::page_size() as u64,
     })
 }
