@@ -1,5 +1,7 @@
 //! How cost grows with the number of connections and of names held: tables, and the same as plots.
 
+use plotters::prelude::SeriesLabelPosition;
+
 use crate::document::Document;
 use crate::figures::{Measured, Subject, by_turns, grouped, table};
 use crate::in_process::BrokerFigures;
@@ -43,7 +45,13 @@ fn connections(document: &Document) -> String {
             points: CONNECTIONS.iter().zip(&measured).map(|(&x, by)| (f64::from(x), rate(by, at))).collect(),
         })
         .collect();
-    plot(&document.plot("connections"), "busy connections", "requests a second", &lines);
+    plot(
+        &document.plot("connections"),
+        "busy connections",
+        "requests a second",
+        &lines,
+        SeriesLabelPosition::LowerRight,
+    );
     let mut head = vec!["connections".to_owned()];
     head.extend(subjects.iter().map(|subject| format!("{}, requests a second · CPU µs", subject.name)));
     let rows: Vec<Vec<String>> = CONNECTIONS
@@ -101,6 +109,12 @@ fn names(document: &Document) -> String {
     );
     let lines: Vec<Line> =
         in_process.into_iter().map(|(name, points)| Line { name: name.replace('`', ""), points }).collect();
-    plot(&document.plot("names"), "names held", "acquire + release in process, ns", &lines);
+    plot(
+        &document.plot("names"),
+        "names held",
+        "acquire + release in process, ns",
+        &lines,
+        SeriesLabelPosition::UpperLeft,
+    );
     table(&head, &rows)
 }

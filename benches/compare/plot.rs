@@ -13,8 +13,10 @@ pub(crate) struct Line {
 const COLORS: [RGBColor; 4] =
     [RGBColor(130, 130, 130), RGBColor(0, 90, 181), RGBColor(220, 50, 32), RGBColor(230, 160, 0)];
 
-/// Draws the lines; both axes are named.
-pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line]) {
+const FONT: (&str, u32) = ("sans-serif", 15);
+
+/// Draws the lines; both axes are named. The lines' names stand where there is room for them.
+pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line], room: SeriesLabelPosition) {
     let points = || lines.iter().flat_map(|line| &line.points).filter(|(_, y)| y.is_finite());
     let x_max = points().map(|(x, _)| *x).fold(1.0, f64::max);
     let y_max = points().map(|(_, y)| *y).fold(1.0, f64::max);
@@ -22,6 +24,7 @@ pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line]) {
     area.fill(&WHITE).unwrap();
     let mut chart = ChartBuilder::on(&area)
         .margin(16)
+        .margin_right(48)
         .x_label_area_size(44)
         .y_label_area_size(76)
         .build_cartesian_2d((1.0..x_max).log_scale(), 0.0..y_max * 1.1)
@@ -29,6 +32,8 @@ pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line]) {
     let whole = |number: &f64| crate::figures::grouped(*number);
     chart
         .configure_mesh()
+        .label_style(FONT)
+        .axis_desc_style(FONT)
         .x_desc(x_name)
         .y_desc(y_name)
         .x_label_formatter(&whole)
@@ -46,7 +51,8 @@ pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line]) {
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
+        .label_font(FONT)
+        .position(room)
         .background_style(WHITE.mix(0.8))
         .border_style(RGBColor(200, 200, 200))
         .draw()
