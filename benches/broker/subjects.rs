@@ -18,14 +18,30 @@ use super::names::{self, Name};
 pub(crate) trait Subject: Sync {
     fn label(&self) -> &'static str;
 
+    fn acquire(&self, name: &[u8]);
+
+    fn release(&self, name: &[u8]);
+
     /// Takes these names, for good.
-    fn hold(&self, numbers: Range<usize>);
+    fn hold(&self, numbers: Range<usize>) {
+        numbers.map(names::held).for_each(|name| self.acquire(&name));
+    }
 
     /// The nanoseconds it takes, on average, to lock and unlock a name that is free.
-    fn pairs(&self, names: &[Name]) -> f64;
+    fn pairs(&self, names: &[Name]) -> f64 {
+        time(names, |name| {
+            self.acquire(name);
+            self.release(name);
+        })
+    }
 
     /// The same for unlocking and locking one that is held.
-    fn pairs_of_held(&self, names: &[Name]) -> f64;
+    fn pairs_of_held(&self, names: &[Name]) -> f64 {
+        time(names, |name| {
+            self.release(name);
+            self.acquire(name);
+        })
+    }
 
     /// One for another thread, with the same locks; `None` if one for all will do.
     fn another(&self) -> Option<Box<dyn Subject>> {
@@ -54,14 +70,6 @@ impl Lockd {
     pub(crate) fn new(broker: &Broker) -> Self {
         Self { broker: broker.clone(), session: Session::open(broker, None) }
     }
-
-    fn acquire(&self, name: &[u8]) {
-        black_box(self.session.acquire(name, Mode::Exclusive, None).unwrap());
-    }
-
-    fn release(&self, name: &[u8]) {
-        black_box(self.session.release(name).unwrap());
-    }
 }
 
 impl Subject for Lockd {
@@ -69,22 +77,12 @@ impl Subject for Lockd {
         "lockd"
     }
 
-    fn hold(&self, numbers: Range<usize>) {
-        numbers.map(names::held).for_each(|name| self.acquire(&name));
+    fn acquire(&self, name: &[u8]) {
+        black_box(self.session.acquire(name, Mode::Exclusive, None).unwrap());
     }
 
-    fn pairs(&self, names: &[Name]) -> f64 {
-        time(names, |name| {
-            self.acquire(name);
-            self.release(name);
-        })
-    }
-
-    fn pairs_of_held(&self, names: &[Name]) -> f64 {
-        time(names, |name| {
-            self.release(name);
-            self.acquire(name);
-        })
+    fn release(&self, name: &[u8]) {
+        black_box(self.session.release(name).unwrap());
     }
 
     fn another(&self) -> Option<Box<dyn Subject>> {
@@ -107,19 +105,16 @@ impl Subject for Keyed {
     }
 
     /// Its locks are guards; a name that has a value is in its table as one that is held would be.
-    fn hold(&self, numbers: Range<usize>) {
-        numbers.map(names::held).for_each(|name| _ = self.0.insert_by_ref(&*name, ()));
+    fn acquire(&self, name: &[u8]) {
+        black_box(self.0.insert_by_ref(name, ()));
+    }
+
+    fn release(&self, name: &[u8]) {
+        black_box(self.0.remove(name));
     }
 
     fn pairs(&self, names: &[Name]) -> f64 {
         time(names, |name| drop(black_box(self.0.entry_by_ref(name))))
-    }
-
-    fn pairs_of_held(&self, names: &[Name]) -> f64 {
-        time(names, |name| {
-            black_box(self.0.remove(name));
-            black_box(self.0.insert_by_ref(name, ()));
-        })
     }
 }
 
@@ -127,37 +122,17 @@ impl Subject for Keyed {
 #[derive(Default)]
 struct Plain(Mutex<HashMap<Box<[u8]>, u32>>);
 
-impl Plain {
+impl Subject for Plain {
+    fn label(&self) -> &'static str {
+        "mutex-hashmap"
+    }
+
     fn acquire(&self, name: &[u8]) {
         black_box(self.0.lock().unwrap().insert(name.into(), 1));
     }
 
     fn release(&self, name: &[u8]) {
         black_box(self.0.lock().unwrap().remove(name));
-    }
-}
-
-impl Subject for Plain {
-    fn label(&self) -> &'static str {
-        "mutex-hashmap"
-    }
-
-    fn hold(&self, numbers: Range<usize>) {
-        numbers.map(names::held).for_each(|name| self.acquire(&name));
-    }
-
-    fn pairs(&self, names: &[Name]) -> f64 {
-        time(names, |name| {
-            self.acquire(name);
-            self.release(name);
-        })
-    }
-
-    fn pairs_of_held(&self, names: &[Name]) -> f64 {
-        time(names, |name| {
-            self.release(name);
-            self.acquire(name);
-        })
     }
 }
 

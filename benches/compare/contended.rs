@@ -9,23 +9,17 @@ const ROUNDS: usize = 5;
 /// Hand-overs on one name, beside a round trip of the echo on one connection, which is the least that a
 /// hand-over over a socket can take.
 pub(crate) fn measure() -> String {
-    let (echo, lockd, postgres) = (Server::echo(), Server::lockd("lockd", &[]), Server::postgres());
-    let subject = |name: &str, server: &Server, address, options: &[&str]| Subject {
-        name: name.to_owned(),
-        address,
-        pid: server.pid(),
-        options: options.iter().map(|&option| option.to_owned()).collect(),
-    };
+    let (echo, lockd, postgres) = (Server::echo(), Server::lockd(&[]), Server::postgres());
     let (many, most) = (["--contended", "--connections=16"], ["--contended", "--connections=1000"]);
     let mut subjects = vec![
-        subject("echo, a round trip on one connection", &echo, &*echo.address, &many),
-        subject("lockd, `glockd`, 16 connections", &lockd, lockd.speaks("glockd"), &many),
-        subject("lockd, `glockd`, 1,000 connections", &lockd, lockd.speaks("glockd"), &most),
-        subject("lockd, `message`, 16 connections", &lockd, lockd.speaks("message"), &many),
-        subject("lockd, `message`, 1,000 connections", &lockd, lockd.speaks("message"), &most),
+        Subject::at(&echo.address, &echo, "echo, a round trip on one connection").with(&many),
+        Subject::at(lockd.speaks("glockd"), &lockd, "lockd, `glockd`, 16 connections").with(&many),
+        Subject::at(lockd.speaks("glockd"), &lockd, "lockd, `glockd`, 1,000 connections").with(&most),
+        Subject::at(lockd.speaks("message"), &lockd, "lockd, `message`, 16 connections").with(&many),
+        Subject::at(lockd.speaks("message"), &lockd, "lockd, `message`, 1,000 connections").with(&most),
     ];
     if let Some(postgres) = &postgres {
-        subjects.push(subject("PostgreSQL, 16 connections", postgres, &postgres.address, &many));
+        subjects.push(Subject::at(&postgres.address, postgres, "PostgreSQL, 16 connections").with(&many));
     }
     let measured = by_turns(&subjects, ROUNDS, &["--seconds=1"]);
     let echo = measured[0].as_ref().map_or(f64::NAN, |echo| echo.median("/handOversPerSecond"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::servers::LOCKD;
+use crate::servers::{LOCKD, Server};
 
 /// One server in one protocol, to be measured by turns with others.
 pub(crate) struct Subject<'a> {
@@ -14,6 +14,22 @@ pub(crate) struct Subject<'a> {
     pub(crate) pid: u32,
     /// For `lockd bench`, beside what all are given.
     pub(crate) options: Vec<String>,
+}
+
+impl<'a> Subject<'a> {
+    /// A server by its own name, at its first address.
+    pub(crate) fn of(server: &'a Server) -> Self {
+        Self::at(&server.address, server, &server.name)
+    }
+
+    /// The same at another one of its addresses, or by another name.
+    pub(crate) fn at(address: &'a str, server: &Server, name: &str) -> Self {
+        Self { name: name.to_owned(), address, pid: server.pid(), options: Vec::new() }
+    }
+
+    pub(crate) fn with(self, options: &[&str]) -> Self {
+        Self { options: options.iter().map(|&option| option.to_owned()).collect(), ..self }
+    }
 }
 
 /// What was measured of one subject: a report for each round.

@@ -17,19 +17,9 @@ pub(crate) fn measure(document: &Document) -> String {
 }
 
 fn connections(document: &Document) -> String {
-    let servers: Vec<Server> = [Some(Server::echo()), Some(Server::lockd("lockd", &[])), Server::redis()]
-        .into_iter()
-        .flatten()
-        .collect();
-    let subjects: Vec<Subject<'_>> = servers
-        .iter()
-        .map(|server| Subject {
-            name: server.name.clone(),
-            address: &server.address,
-            pid: server.pid(),
-            options: Vec::new(),
-        })
-        .collect();
+    let servers: Vec<Server> =
+        [Some(Server::echo()), Some(Server::lockd(&[])), Server::redis()].into_iter().flatten().collect();
+    let subjects: Vec<Subject<'_>> = servers.iter().map(Subject::of).collect();
     let measured: Vec<Vec<Option<Measured>>> = CONNECTIONS
         .iter()
         .map(|count| by_turns(&subjects, ROUNDS, &["--seconds=1", &format!("--connections={count}")]))
@@ -83,11 +73,8 @@ fn names(document: &Document) -> String {
     let mut rows = Vec::new();
     for count in NAMES {
         // A new one each time: nothing of the last number is left.
-        let lockd = Server::lockd("lockd", &[]);
-        let subjects =
-            [(&lockd, vec![format!("--held={count}")]), (&echo, Vec::new())].map(|(server, options)| {
-                Subject { name: server.name.clone(), address: &server.address, pid: server.pid(), options }
-            });
+        let lockd = Server::lockd(&[]);
+        let subjects = [Subject::of(&lockd).with(&[&format!("--held={count}")]), Subject::of(&echo)];
         let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16", "--depth=32"]);
         let [Some(lockd), Some(echo)] = &measured[..] else { continue };
         let nanos = in_process.iter().map(|(_, points)| {

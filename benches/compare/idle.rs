@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 pub(crate) fn measure() -> String {
     let pairs: Vec<[Server; 2]> = [
         Some([Server::echo(), Server::echo()]),
-        Some([Server::lockd("lockd", &[]), Server::lockd("lockd", &[])]),
+        Some([Server::lockd(&[]), Server::lockd(&[])]),
         Server::redis().zip(Server::redis()).map(Into::into),
         Server::memcached().zip(Server::memcached()).map(Into::into),
     ]
@@ -19,12 +19,8 @@ pub(crate) fn measure() -> String {
     .collect();
     let subjects: Vec<Subject<'_>> = pairs
         .iter()
-        .flat_map(|[crowded, empty]| [(crowded, vec![format!("--idle={IDLE}")]), (empty, Vec::new())])
-        .map(|(server, options)| Subject {
-            name: server.name.clone(),
-            address: &server.address,
-            pid: server.pid(),
-            options,
+        .flat_map(|[crowded, empty]| {
+            [Subject::of(crowded).with(&[&format!("--idle={IDLE}")]), Subject::of(empty)]
         })
         .collect();
     let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16"]);

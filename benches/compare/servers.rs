@@ -43,13 +43,13 @@ pub(crate) const LOCKD: &str = env!("CARGO_BIN_EXE_lockd");
 
 impl Server {
     /// lockd, speaking `glockd` and `message`.
-    pub(crate) fn lockd(name: &str, options: &[&str]) -> Self {
+    pub(crate) fn lockd(options: &[&str]) -> Self {
         let mut command = Command::new(LOCKD);
         clear_environment(&mut command);
         command.args(["bench-serve", "--listen=glockd://127.0.0.1:0", "--listen=message://127.0.0.1:0"]);
         command.args(["--connections-max=100000", "--locks-max=100000000"]);
         command.args(["--locks-per-connection-max=100000000"]).args(options);
-        Self::start_own(name, command, 2)
+        Self::start_own("lockd", command, 2)
     }
 
     /// The server that repeats lines.

@@ -127,7 +127,7 @@ fn row(what: &str, server: &Server, disturb: impl FnOnce() -> Vec<(Instant, Inst
 }
 
 pub(crate) fn measure() -> String {
-    let server = Server::lockd("lockd", &[]);
+    let server = Server::lockd(&[]);
     let rows = [
         row("a connection ends that held a million locks", &server, || repeat(|| end_of_a_million(&server))),
         row("`d` lists a million locks", &server, || list_a_million(&server)),

@@ -22,26 +22,21 @@ impl Field {
         let others = [Server::redis(), Server::memcached(), Server::postgres()];
         Self {
             echo: Server::echo(),
-            lockd: Server::lockd("lockd", &[]),
-            batch: Server::lockd("lockd, batch", &["--scheduling=batch"]),
+            lockd: Server::lockd(&[]),
+            batch: Server::lockd(&["--scheduling=batch"]),
             others: others.into_iter().flatten().collect(),
         }
     }
 
     fn subjects(&self) -> Vec<Subject<'_>> {
-        let subject = |server: &'_ Server, name: &str, address| Subject {
-            name: name.to_owned(),
-            address,
-            pid: server.pid(),
-            options: Vec::new(),
-        };
+        let (lockd, batch) = (&self.lockd, &self.batch);
         let mut subjects = vec![
-            subject(&self.echo, "echo", &*self.echo.address),
-            subject(&self.lockd, "lockd, `glockd`", self.lockd.speaks("glockd")),
-            subject(&self.lockd, "lockd, `message`", self.lockd.speaks("message")),
-            subject(&self.batch, "lockd, `glockd`, `--scheduling batch`", self.batch.speaks("glockd")),
+            Subject::of(&self.echo),
+            Subject::at(lockd.speaks("glockd"), lockd, "lockd, `glockd`"),
+            Subject::at(lockd.speaks("message"), lockd, "lockd, `message`"),
+            Subject::at(batch.speaks("glockd"), batch, "lockd, `glockd`, `--scheduling batch`"),
         ];
-        subjects.extend(self.others.iter().map(|other| subject(other, &other.name, &other.address)));
+        subjects.extend(self.others.iter().map(Subject::of));
         subjects
     }
 }
