@@ -52,9 +52,12 @@ impl Want {
     fn name(&self) -> String {
         format!("lock:{}", self.number)
     }
-}
 
-const DOES_NOT_QUEUE: &str = "with this protocol one cannot wait for a lock";
+    /// Its name, where the protocol has no queue to wait in.
+    fn name_without_waiting(&self) -> Result<String, &'static str> {
+        if self.wait { Err("with this protocol one cannot wait for a lock") } else { Ok(self.name()) }
+    }
+}
 
 /// Two requests and their answers.
 pub(super) struct Exchange {

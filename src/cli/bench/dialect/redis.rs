@@ -1,7 +1,7 @@
 //! Redis, as its documentation has locks: `SET … NX PX …`, and a script that deletes the key if it is still
 //! the asker's.
 
-use super::{DOES_NOT_QUEUE, Dialect, Exchange, Reply, Request, Want};
+use super::{Dialect, Exchange, Reply, Request, Want};
 
 /// Redis' protocol.
 pub(in super::super) struct Redis;
@@ -17,10 +17,7 @@ impl Dialect for Redis {
     }
 
     fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        if want.wait {
-            return Err(DOES_NOT_QUEUE);
-        }
-        let (name, owner) = (want.name(), want.owner.to_string());
+        let (name, owner) = (want.name_without_waiting()?, want.owner.to_string());
         let acquire = command(&["SET", &name, &owner, "NX", "PX", "30000"]);
         let release = command(&["EVALSHA", RELEASE_SHA1, "1", &name, &owner]);
         Ok(Exchange {

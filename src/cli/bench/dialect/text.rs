@@ -1,6 +1,6 @@
 //! Protocols of lines: lockd's, glockd's, memcached's, and that of a server which says what it is told.
 
-use super::{DOES_NOT_QUEUE, Dialect, Exchange, Reply, Request, Want};
+use super::{Dialect, Exchange, Reply, Request, Want};
 
 /// PHP lockd's.
 pub(in super::super) struct Lockd;
@@ -13,10 +13,7 @@ pub(in super::super) struct Echo;
 
 impl Dialect for Lockd {
     fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        let name = want.name();
-        if want.wait {
-            return Err(DOES_NOT_QUEUE);
-        }
+        let name = want.name_without_waiting()?;
         Ok(Exchange {
             acquire: Request::new(format!("g {name}\n"), "1 Got Lock\r\n")
                 .or_refused("0 Cannot Get Lock\r\n"),
@@ -47,10 +44,7 @@ impl Dialect for Glockd {
 
 impl Dialect for Memcached {
     fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        let name = want.name();
-        if want.wait {
-            return Err(DOES_NOT_QUEUE);
-        }
+        let name = want.name_without_waiting()?;
         let acquire = format!("add {name} 0 30 1\r\n1\r\n");
         Ok(Exchange {
             acquire: Request::new(acquire, "STORED\r\n").or_refused("NOT_STORED\r\n"),
@@ -65,10 +59,7 @@ impl Dialect for Memcached {
 
 impl Dialect for Echo {
     fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        let name = want.name();
-        if want.wait {
-            return Err(DOES_NOT_QUEUE);
-        }
+        let name = want.name_without_waiting()?;
         let same = |text: String| Request::new(text.clone(), text);
         Ok(Exchange { acquire: same(format!("g {name}\n")), release: same(format!("r {name}\n")) })
     }
