@@ -11,19 +11,20 @@ use std::time::Duration;
 
 use slab::Slab;
 
+use super::admission::check_set;
 use super::clock;
 use super::gate::{Asker, Closed, Gate};
 use super::hasher::NameHasher;
 use super::held::Part;
 use super::lane::{Fast, FastRelease, KeyRef, Lane};
-use super::name::{Key, LockName, Space};
+use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, SessionInfo, Wait};
 use super::stats::Stats;
 use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, RwLock};
 use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
 use super::tokens::Tokens;
-use super::{LimitGauges, Limits, MARKS_PER_LANE, NAMES_AT_ONCE_MAX, Session};
+use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
 
 /// How many parts the names are spread over. More than cores, so that two threads rarely meet, and so
 /// that a part is small: what holds one up (growing its table, above all) is over soon.
@@ -420,35 +421,6 @@ impl Inner {
         stats
     }
 
-    fn check_names<'a>(&self, names: impl IntoIterator<Item = &'a [u8]>) -> Result<(), AcquireError> {
-        let longest = self.limits.name_bytes_max();
-        if names.into_iter().any(|name| name.len() > longest) {
-            return Err(AcquireError::Invalid(format!("a name is longer than {longest} bytes")));
-        }
-        Ok(())
-    }
-
-    /// Whether the limits leave room for so many more locks; this lane is the sample that is looked at. May
-    /// miss what other threads are just doing, and what is granted to those who wait: by so many a limit can
-    /// be overshot.
-    fn check_room(&self, info: &SessionInfo, wanted: usize, lane: usize) -> Result<(), AcquireError> {
-        let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
-        let (in_table, in_lane) = (info.held.in_part(Part::Table), info.held.in_part(Part::Lane(lane)));
-        let most = self.limits.locks_per_session_max();
-        if !is_far(most, in_table, in_lane) && info.held.in_all().saturating_add(wanted) > most {
-            return refused("this session holds as many locks as it may");
-        }
-        let in_table = self.desk_held.load(Relaxed);
-        let most = self.limits.locks_max();
-        if !is_far(most, in_table, self.lanes[lane].held.load(Relaxed)) {
-            let in_lanes: usize = self.lanes.iter().map(|cell| cell.held.load(Relaxed)).sum();
-            if in_lanes.saturating_add(in_table).saturating_add(wanted) > most {
-                return refused("as many locks are held as may be");
-            }
-        }
-        Ok(())
-    }
-
     fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {
         match answer {
             Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
@@ -485,13 +457,6 @@ impl Desk {
     }
 }
 
-/// Whether a limit on locks is far off. Names are spread evenly, so with many of them one lane tells about
-/// all: adding up is for limits that are low or near.
-fn is_far(most: usize, in_table: usize, in_lane: usize) -> bool {
-    let fair_share = most.saturating_sub(in_table) / LANES;
-    fair_share > 10_000 && in_lane < fair_share / 2
-}
-
 /// A number of names of one request, of which there are few.
 fn count(names: usize) -> u32 {
     u32::try_from(names).unwrap_or(u32::MAX)
@@ -499,18 +464,4 @@ fn count(names: usize) -> u32 {
 
 fn patience(step: &Step<'_>, wait: Wait) -> Patience {
     Patience { ticket: wait.ticket, deadline: wait.limit.map(|limit| step.now.after(limit)) }
-}
-
-fn check_set(wants: &[(Key, Mode)]) -> Result<(), AcquireError> {
-    let invalid = |text: &str| Err(AcquireError::Invalid(text.to_owned()));
-    if wants.len() > NAMES_AT_ONCE_MAX {
-        return invalid(&format!("more than {NAMES_AT_ONCE_MAX} names at once"));
-    }
-    let mut names: Vec<(Space, &LockName)> = wants.iter().map(|(key, _)| (key.space, &key.name)).collect();
-    names.sort_unstable();
-    match names.windows(2).any(|pair| pair[0] == pair[1]) {
-        _ if names.is_empty() => invalid("no name is given"),
-        true => invalid("the same name is given twice"),
-        false => Ok(()),
-    }
 }
