@@ -96,7 +96,8 @@ typedef enum lock_status {
    */
   LOCK_INVALID = 8,
   /**
-   * Not allowed: a limit is reached, or the server is stopping.
+   * Not allowed: a limit is reached, or the server is stopping, or it grants nothing yet because the one
+   * before it did not stop cleanly.
    */
   LOCK_REFUSED = 9,
   /**

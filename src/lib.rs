@@ -4,6 +4,7 @@
 //!
 //! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
 //! - [`protocol`]: pure functions between bytes and requests or replies.
+//! - [`state`]: what a broker leaves to its next run.
 //! - [`server`]: a broker served to the network.
 //! - [`client`]: a session on a server, and a client for messages of one's own.
 //! - [`Session`]: one owner of locks, in this process or on servers.
@@ -17,6 +18,7 @@ pub mod protocol;
 pub mod server;
 mod session;
 mod socket;
+pub mod state;
 mod thread;
 
 pub use session::Session;

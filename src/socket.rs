@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -108,6 +108,23 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Whether everything sent, and the end of it after a [shutdown](Self::shutdown), is with the peer, which
+    /// for TCP means acknowledged by its kernel. False also if it never will be.
+    #[expect(unsafe_code, reason = "no crate has this request as a safe call")]
+    pub(crate) fn is_delivered(&self) -> bool {
+        if !self.is_tcp {
+            return true;
+        }
+        let mut unacknowledged: libc::c_int = -1;
+        // SAFETY: for a socket, this request writes one `int`.
+        let result =
+            unsafe { libc::ioctl(self.fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut unacknowledged) };
+        // The end takes a number in the sequence, and so counts as a byte until it is acknowledged.
+        result == 0 && unacknowledged == 0
+    }
+}
+
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -154,5 +171,45 @@ impl Waker {
 
     pub(crate) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(&self.0, PollFlags::IN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (Stream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = SockAddr::from(listener.local_addr().unwrap());
+        let ours = Stream::connect(Domain::IPV4, |socket| socket.connect(&address)).unwrap();
+        (ours, listener.accept().unwrap().0)
+    }
+
+    fn is_soon_delivered(stream: &Stream) -> bool {
+        (0..10_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            stream.is_delivered()
+        })
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_delivered_once_it_is_acknowledged() {
+        let (ours, _theirs) = pair();
+        assert!(ours.is_delivered());
+        ours.shutdown();
+        assert!(is_soon_delivered(&ours));
+    }
+
+    #[test]
+    fn nothing_is_delivered_that_stands_behind_what_the_peer_has_no_room_for() {
+        let (ours, mut theirs) = pair();
+        while ours.send_now(&[0; 65_536]).unwrap().is_some() {}
+        ours.shutdown();
+        assert!(!ours.is_delivered());
+        theirs.read_to_end(&mut Vec::new()).unwrap();
+        assert!(is_soon_delivered(&ours));
     }
 }

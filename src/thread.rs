@@ -13,6 +13,8 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
+use nix::sys::signal::{SigSet, SigmaskHow};
+
 /// A thread, which goes on by itself if it is not [joined](Self::join).
 #[derive(Debug)]
 pub(crate) struct Thread(libc::pthread_t);
@@ -80,6 +82,23 @@ impl Drop for Thread {
     fn drop(&mut self) {
         // SAFETY: as in `join`.
         unsafe { libc::pthread_detach(self.0) };
+    }
+}
+
+/// All signals are blocked in this thread, and so in those it starts, until this goes: the handlers of a
+/// program that embeds a server are to run in threads of its own.
+pub(crate) struct SignalsBlocked(SigSet);
+
+impl SignalsBlocked {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        // It cannot fail: the mask is one that this thread has had.
+        let _ = self.0.thread_set_mask();
     }
 }
 

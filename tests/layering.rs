@@ -8,16 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer, and the layers it may use.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("broker", &[]),
     ("protocol", &["broker"]),
     ("fork", &["broker"]),
     ("socket", &["fork", "protocol"]),
+    ("state", &["broker", "fork"]),
     ("server", &["broker", "fork", "protocol", "socket"]),
     ("client", &["broker", "fork", "protocol", "socket"]),
     ("session", &["broker", "client"]),
     ("ffi", &["broker", "client", "fork", "server", "session"]),
-    ("cli", &["broker", "protocol", "server", "client", "session"]),
+    ("cli", &["broker", "protocol", "state", "server", "client", "session"]),
 ];
 
 /// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.

@@ -75,13 +75,13 @@ pub(super) struct Inner {
     pub(super) desk_held: AtomicUsize,
     pub(super) sessions: Apart<RwLock<Slab<Arc<SessionInfo>>>>,
     session_ids: AtomicU64,
-    tokens: Apart<Tokens>,
+    pub(super) tokens: Apart<Tokens>,
     pub(super) limits: LimitGauges,
-    gate: Gate,
+    pub(super) gate: Gate,
 }
 
 impl Inner {
-    pub(super) fn new(limits: Limits, first_token: u64) -> Self {
+    pub(super) fn new(limits: Limits, tokens: Tokens, grace: Option<Duration>) -> Self {
         let lane = || Mutex::new(Lane::new(MARKS_PER_LANE));
         let cell = || Apart(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
         let desk = Desk { table: Table::default(), seats: Vec::new(), decided: Vec::new(), idle: Vec::new() };
@@ -92,9 +92,9 @@ impl Inner {
             desk_held: AtomicUsize::new(0),
             sessions: Apart(RwLock::new(Slab::new())),
             session_ids: AtomicU64::new(1),
-            tokens: Apart(Tokens::starting_at(first_token)),
+            tokens: Apart(tokens),
             limits: LimitGauges::new(limits),
-            gate: Gate::default(),
+            gate: Gate::new(grace),
         }
     }
 
@@ -246,9 +246,9 @@ impl Inner {
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
         if let [(key, mode)] = wants {
-            let attempt = self.try_acquire(info, key.space, key.name.as_bytes(), *mode)?;
-            if wait.is_none() || attempt != Attempt::Busy {
-                return Ok(attempt);
+            match self.try_acquire(info, key.space, key.name.as_bytes(), *mode) {
+                Ok(Attempt::Busy) | Err(AcquireError::NotYet(_)) if wait.is_some() => {}
+                settled => return settled,
             }
         }
         self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
@@ -269,7 +269,8 @@ impl Inner {
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
         let keys = wants.iter().map(|(key, _)| key);
-        let answer = self.at_desk(keys, Asker::Acquiring(info), |table, step| {
+        let asker = if wait.is_some() { Asker::Queueing(info) } else { Asker::Acquiring(info) };
+        let answer = self.at_desk(keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
             if let Answer::Granted(_) = answer {
@@ -290,7 +291,8 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         self.check_names([name])?;
         let keys = [self.key(space, name).to_owned()];
-        let answer = self.at_desk(&keys, Asker::Acquiring(info), |table, step| {
+        // During the grace nobody holds anything: then that is the answer, whether one would wait or not.
+        let answer = self.at_desk(&keys, Asker::Queueing(info), |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             table.convert(step, info.slot, &keys[0], mode, patience)
         })?;
@@ -394,6 +396,20 @@ impl Inner {
     fn end_waits(&self, slot: Slot, why: Outcome) {
         let some = |table: &mut Table, step: &mut Step<'_>| table.end_waits(step, slot, why, END_AT_ONCE);
         while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
+    }
+
+    /// Grants from now on, first of all to those who wait.
+    pub(super) fn open_gate(&self) {
+        if !self.gate.open() {
+            return;
+        }
+        // Whoever queues from now on is granted what is free like at any other time. Those who stand here
+        // already do so since before this takes the desk's lock for the first time.
+        let mut next = Some(0);
+        while let Some(first) = next {
+            let some = |table: &mut Table, step: &mut Step<'_>| table.settle_from(step, first, END_AT_ONCE);
+            next = self.at_desk(&[], Asker::Broker, some).ok().flatten();
+        }
     }
 
     /// Grants nothing any more, and ends every wait with [`Outcome::Stopping`].

@@ -1,8 +1,10 @@
-//! Whether the broker is open: to whom it still grants, from whom it still takes back, and that it is
-//! believed no more once a panic has left its state in doubt. Knows nothing of locks.
+//! Whether the broker is open: to whom it grants already and still, from whom it takes back, and that it
+//! is believed no more once a panic has left its state in doubt. Knows nothing of locks.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
 
+use super::clock::{self, Stamp};
 use super::outcome::{AcquireError, ReleaseError};
 use super::session::SessionInfo;
 use super::sync::AtomicU8;
@@ -12,6 +14,9 @@ const OPEN: u8 = 0;
 const SHUT: u8 = 1;
 /// A panic has left a lane or the table in an unknown state. Nothing is believed any more.
 const BROKEN: u8 = 2;
+/// Nothing is granted yet: holders of an earlier run may not have found out that it has ended. Only ever the
+/// first state of a broker.
+const GRACE: u8 = 3;
 
 /// On whose behalf the broker is asked, and so what forbids it.
 #[derive(Clone, Copy)]
@@ -20,7 +25,9 @@ pub(super) enum Asker<'a> {
     Broker,
     /// A session that has not ended.
     Releasing(&'a SessionInfo),
-    /// The same, while the broker still grants.
+    /// The same, ready to wait, while the broker still grants or is yet to.
+    Queueing(&'a SessionInfo),
+    /// The same, not ready to wait, while the broker grants.
     Acquiring(&'a SessionInfo),
 }
 
@@ -29,6 +36,8 @@ pub(super) enum Asker<'a> {
 pub(super) enum Closed {
     /// The session has ended.
     Ended,
+    /// The broker grants nothing yet, and will after so long.
+    Grace(Duration),
     /// The broker has been shut.
     Shut,
     /// The broker has failed and is believed no more.
@@ -37,18 +46,23 @@ pub(super) enum Closed {
 
 impl Closed {
     fn text(self) -> String {
-        let text = match self {
-            Self::Ended => "it was closed",
-            Self::Shut => "the server is stopping",
-            Self::Broken => "the broker has failed",
-        };
-        text.to_owned()
+        match self {
+            Self::Ended => "it was closed".to_owned(),
+            Self::Grace(rest) => format!(
+                "the server did not stop cleanly; it grants nothing for another {} s, until all who held \
+                 locks of it have found out",
+                rest.as_millis().div_ceil(1000)
+            ),
+            Self::Shut => "the server is stopping".to_owned(),
+            Self::Broken => "the broker has failed".to_owned(),
+        }
     }
 }
 
 impl From<Closed> for AcquireError {
     fn from(closed: Closed) -> Self {
         match closed {
+            Closed::Grace(_) => Self::NotYet(closed.text()),
             Closed::Shut => Self::Refused(closed.text()),
             Closed::Ended | Closed::Broken => Self::Lost(closed.text()),
         }
@@ -62,35 +76,63 @@ impl From<Closed> for ReleaseError {
 }
 
 /// The state of a broker.
-#[derive(Default)]
-pub(super) struct Gate(AtomicU8);
+pub(super) struct Gate {
+    state: AtomicU8,
+    /// When the grace is to be over: for telling.
+    grace_ends: Stamp,
+}
 
 impl Gate {
+    /// The gate of a broker that grants nothing until it is [opened](Self::open), about so long from now;
+    /// or without that from the start.
+    pub(super) fn new(grace: Option<Duration>) -> Self {
+        let state = AtomicU8::new(if grace.is_some() { GRACE } else { OPEN });
+        Self { state, grace_ends: clock::now().after(grace.unwrap_or_default()) }
+    }
+
     /// Whether `asker` may do what it is about to do. Means something only with the lane or the table
     /// locked that is about to change.
     pub(super) fn pass(&self, asker: Asker<'_>) -> Result<(), Closed> {
-        match (self.0.load(Acquire), asker) {
+        let session = match asker {
+            Asker::Broker => None,
+            Asker::Releasing(info) | Asker::Queueing(info) | Asker::Acquiring(info) => Some(info),
+        };
+        match (self.state.load(Acquire), asker) {
             (BROKEN, _) => Err(Closed::Broken),
-            (_, Asker::Acquiring(info) | Asker::Releasing(info)) if info.ended.load(Acquire) => {
-                Err(Closed::Ended)
-            }
-            (SHUT, Asker::Acquiring(_)) => Err(Closed::Shut),
+            _ if session.is_some_and(|info| info.ended.load(Acquire)) => Err(Closed::Ended),
+            (SHUT, Asker::Queueing(_) | Asker::Acquiring(_)) => Err(Closed::Shut),
+            (GRACE, Asker::Acquiring(_)) => Err(Closed::Grace(self.grace())),
             _ => Ok(()),
         }
     }
 
-    /// Lets nobody acquire any more. False if that was so already.
-    pub(super) fn shut(&self) -> bool {
-        self.0.compare_exchange(OPEN, SHUT, Release, Relaxed).is_ok()
+    /// How long it is until the broker grants anything; zero once it does, and once it never will.
+    pub(super) fn grace(&self) -> Duration {
+        match self.state.load(Acquire) {
+            GRACE => self.grace_ends.since(clock::now()),
+            _ => Duration::ZERO,
+        }
     }
 
-    /// Whether waiters may still be granted what they wait for.
+    /// Ends the grace. False if there was none.
+    pub(super) fn open(&self) -> bool {
+        self.state.compare_exchange(GRACE, OPEN, Release, Relaxed).is_ok()
+    }
+
+    /// Lets nobody acquire any more. False if that was so already.
+    pub(super) fn shut(&self) -> bool {
+        let shut = |from| self.state.compare_exchange(from, SHUT, Release, Relaxed).is_ok();
+        // In this order: the grace may end in between, and never begins.
+        shut(GRACE) || shut(OPEN)
+    }
+
+    /// Whether waiters may be granted what they wait for.
     pub(super) fn is_open(&self) -> bool {
-        self.0.load(Acquire) == OPEN
+        self.state.load(Acquire) == OPEN
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.0.load(Acquire) == BROKEN
+        self.state.load(Acquire) == BROKEN
     }
 
     /// Watches over a change; unless told that all is well before it is dropped, the broker is broken.
@@ -114,7 +156,7 @@ impl Sentinel<'_> {
 impl Drop for Sentinel<'_> {
     fn drop(&mut self) {
         if self.is_armed {
-            self.gate.0.store(BROKEN, Release);
+            self.gate.state.store(BROKEN, Release);
         }
     }
 }

@@ -109,10 +109,15 @@ impl LocalSession {
     /// # Errors
     /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        match self.session.try_acquire(Space::Main, name, mode)? {
-            Attempt::Granted(grant) => Ok(grant),
-            _ if limit == Some(Duration::ZERO) => Err(AcquireError::TimedOut),
-            _ => self.acquire_all(&[(LockName::new(name), mode)], limit),
+        match self.session.try_acquire(Space::Main, name, mode) {
+            Ok(Attempt::Granted(grant)) => Ok(grant),
+            Ok(Attempt::Busy | Attempt::Queued) | Err(AcquireError::NotYet(_))
+                if limit != Some(Duration::ZERO) =>
+            {
+                self.acquire_all(&[(LockName::new(name), mode)], limit)
+            }
+            Ok(_) => Err(AcquireError::TimedOut),
+            Err(error) => Err(error),
         }
     }
 

@@ -29,7 +29,8 @@ mod table;
 mod tests;
 mod tokens;
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
+use std::time::Duration;
 
 use limits::LimitGauges;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX};
@@ -41,6 +42,7 @@ pub use session::{Observer, Session, SessionInfo, Wait};
 pub use stats::Stats;
 use sync::Arc;
 pub use table::Ticket;
+use tokens::Tokens;
 
 /// How many orphaned names a lane remembers. Names spread evenly, so the newest 65,536 in all are
 /// remembered for certain but for a chance too small to matter; and never more than twice as many.
@@ -64,7 +66,43 @@ impl Broker {
     /// A broker with no locks, whose fencing tokens start from the clock.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { inner: Arc::new(core::Inner::new(limits, clock::wall_micros())) }
+        let tokens = Tokens::starting_at(Self::first_token_by_clock());
+        Self { inner: Arc::new(core::Inner::new(limits, tokens, None)) }
+    }
+
+    /// A broker that goes on where an earlier one ended. Its fencing tokens begin with `tokens.start`, and
+    /// rather than give one that is not below `tokens.end`, as that is [set](Self::set_tokens_end) by then, it
+    /// fails. With a `grace` it grants nothing until it is [opened](Self::open_gate): who does not wait is
+    /// told [`AcquireError::NotYet`] and how much is left of so long a time, who does waits in the queue.
+    pub(crate) fn resumed(limits: Limits, tokens: &Range<u64>, grace: Option<Duration>) -> Self {
+        let tokens = Tokens::between(tokens.start, tokens.end);
+        Self { inner: Arc::new(core::Inner::new(limits, tokens, grace)) }
+    }
+
+    /// The fencing token to begin with where nothing is known of an earlier run.
+    pub(crate) fn first_token_by_clock() -> u64 {
+        clock::wall_micros()
+    }
+
+    /// The next fencing token, or a lower one if others are at work.
+    pub(crate) fn next_token(&self) -> u64 {
+        self.inner.tokens.peek()
+    }
+
+    pub(crate) fn set_tokens_end(&self, end: u64) {
+        self.inner.tokens.set_end(end);
+    }
+
+    /// Ends the grace, if there is one: grants from now on, first of all to those who wait.
+    pub(crate) fn open_gate(&self) {
+        self.inner.open_gate();
+    }
+
+    /// How long it is until the broker grants anything: longer than zero only after a start from a
+    /// [state directory](crate::state) that was not left by a clean stop.
+    #[must_use]
+    pub fn grace(&self) -> Duration {
+        self.inner.gate.grace()
     }
 
     /// Opens a session for threads of this process; `owner` is what it is called in listings.

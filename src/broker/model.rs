@@ -35,6 +35,8 @@ pub(super) enum Event {
     End {
         session: u32,
     },
+    /// The grace ends.
+    Open,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +80,8 @@ pub(super) struct Model {
     /// In the order of arrival.
     pub(super) waiting: Vec<Waiting>,
     pub(super) orphaned: BTreeSet<u8>,
+    /// Nothing is granted yet.
+    pub(super) grace: bool,
 }
 
 impl Model {
@@ -134,6 +138,10 @@ impl Model {
                         self.orphaned.insert(name);
                     }
                 }
+                Said::Nothing
+            }
+            Event::Open => {
+                self.grace = false;
                 Said::Nothing
             }
         };
@@ -237,10 +245,11 @@ impl Model {
 
     fn is_due(&self, at: usize) -> bool {
         let request = &self.waiting[at];
-        request.wants.iter().all(|&(name, mode)| {
-            self.queue(name).first().is_some_and(|head| head.ticket == request.ticket)
-                && self.conflicting(request.session, name, mode).next().is_none()
-        })
+        !self.grace
+            && request.wants.iter().all(|&(name, mode)| {
+                self.queue(name).first().is_some_and(|head| head.ticket == request.ticket)
+                    && self.conflicting(request.session, name, mode).next().is_none()
+            })
     }
 
     /// Whom a session waits for: all who stand before it and all holders in its way.
@@ -269,7 +278,7 @@ impl Model {
             .iter()
             .map(|w| (w.session, w.wants.clone(), w.conversion, w.deadline.is_some()))
             .collect();
-        (self.held.clone(), waiting, self.orphaned.clone())
+        (self.held.clone(), waiting, self.orphaned.clone(), self.grace)
     }
 
     /// What must hold in every state.

@@ -84,6 +84,9 @@ pub enum AcquireError {
     Invalid(String),
     /// The broker will not: a limit is reached, or it is stopping.
     Refused(String),
+    /// The broker grants nothing yet, since holders of an earlier run may not have found out that it has
+    /// ended. Said to those who do not wait; those who do keep their places until it grants.
+    NotYet(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
 }
@@ -99,7 +102,7 @@ impl fmt::Display for AcquireError {
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Interrupted => f.write_str("a signal handler ran while waiting; the place is kept"),
             Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
-            Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::Refused(reason) | Self::NotYet(reason) => write!(f, "refused: {reason}"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }

@@ -79,6 +79,12 @@ impl SessionInfo {
         *self.name.write() = name.map(Arc::from);
     }
 
+    /// How many locks it holds.
+    #[must_use]
+    pub fn locks_held(&self) -> usize {
+        self.held.in_all()
+    }
+
     /// Its name, or else its address.
     #[must_use]
     pub fn label(&self) -> String {

@@ -92,6 +92,12 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "POLICY", env = "LOCKD_SCHEDULING")]
     scheduling: Option<String>,
 
+    /// Keep in this directory what the next run must know: then fencing tokens rise from one run to the next
+    /// whatever the clock says, and after a run that did not stop cleanly nothing is granted before its
+    /// dead-peer timeout has passed
+    #[arg(long, value_name = "DIRECTORY", env = "LOCKD_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+
     /// Write the process id to this file, and refuse to start while another process holds it
     #[arg(long, value_name = "FILE", env = "LOCKD_PIDFILE")]
     pidfile: Option<PathBuf>,
@@ -110,6 +116,7 @@ pub(super) struct ServeOptions {
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) limits: Limits,
+    pub(super) state_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) user: Option<String>,
     pub(super) log_level: LevelFilter,
@@ -153,6 +160,7 @@ impl ServeOptions {
             no_registry: self.no_registry.or(file.no_registry),
             shared_excludes: self.shared_excludes.or(file.shared_excludes),
             scheduling: self.scheduling.or(file.scheduling),
+            state_dir: self.state_dir.or(file.state_dir),
             pidfile: self.pidfile.or(file.pidfile),
             user: self.user.or(file.user),
             log_level: self.log_level.or(file.log_level),
@@ -203,7 +211,8 @@ impl ServeOptions {
             waits_per_session_max: self.waits_per_connection_max.unwrap_or(10_000),
         };
         let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
-        Ok(Settings { config, limits, pidfile: self.pidfile, user: self.user, log_level })
+        let Self { state_dir, pidfile, user, .. } = self;
+        Ok(Settings { config, limits, state_dir, pidfile, user, log_level })
     }
 }
 

@@ -1,6 +1,8 @@
 //! Becoming somebody else, and having descriptors enough: what a daemon asks of the system at its start.
 
 use std::io;
+use std::os::unix::fs::chown;
+use std::path::Path;
 
 use lockd::server::{Listen, ListenAddress};
 use nix::unistd::{User, initgroups, setgid, setuid};
@@ -9,17 +11,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that are not a connection's: listeners, logs, files.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// Becomes `name` for good, and gives it the sockets' files.
+/// Becomes `name` for good, and gives it the sockets' files and the state directory.
 ///
 /// # Errors
 /// If there is no such user, or this process may not become it.
-pub(super) fn become_user(name: &str, addresses: &[Listen]) -> io::Result<()> {
+pub(super) fn become_user(name: &str, addresses: &[Listen], state_dir: Option<&Path>) -> io::Result<()> {
     let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such user");
     let user = User::from_name(name)?.ok_or_else(unknown)?;
     for listen in addresses {
         if let ListenAddress::Unix(path) = &listen.address {
-            std::os::unix::fs::chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
         }
+    }
+    if let Some(directory) = state_dir {
+        chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
     }
     let c_name = std::ffi::CString::new(name)?;
     // The groups first: afterwards there is no right to change them.

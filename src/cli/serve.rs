@@ -5,9 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use lockd::broker::Broker;
 use lockd::server::{Bound, Server, Service};
+use lockd::state::{self, Keeper};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -15,6 +17,9 @@ use signal_hook::iterator::Signals;
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
+
+/// How long clients are given to acknowledge the end, at a stop.
+const TELL_LIMIT: Duration = Duration::from_millis(500);
 
 /// What the main thread waits for.
 enum Event {
@@ -48,12 +53,20 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     watch_signals(events.clone())?;
     let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
     privileges::raise_descriptor_limit(settings.config.connections_max);
+    let dead_peer_timeout = settings.config.dead_peer_timeout;
     let bound = Bound::new(settings.config)?;
     if let Some(user) = &settings.user {
         let as_user = |error: io::Error| io::Error::new(error.kind(), format!("user {user}: {error}"));
-        privileges::become_user(user, bound.addresses()).map_err(as_user)?;
+        settings.state_dir.as_deref().map(state::prepare).transpose()?;
+        privileges::become_user(user, bound.addresses(), settings.state_dir.as_deref()).map_err(as_user)?;
     }
-    let broker = Broker::new(settings.limits);
+    let (broker, keeper) = match &settings.state_dir {
+        Some(directory) => {
+            let (broker, keeper) = state::resume(directory, settings.limits, dead_peer_timeout)?;
+            (broker, Some(keeper))
+        }
+        None => (Broker::new(settings.limits), None),
+    };
     let server = bound.serve(&broker, Service::locks())?;
     server.on_failure(move || {
         // The main thread is there to hear it, or is stopping anyway.
@@ -62,37 +75,70 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
-    let code = wait(options, &happened, &server, &broker);
+    let grace = broker.grace();
+    if !grace.is_zero() {
+        log::warn!(
+            "the last run did not stop cleanly: nothing is granted for {} s",
+            grace.as_secs_f64().ceil()
+        );
+    }
+    let running = Running { options, broker, server, keeper };
+    let code = running.wait(&happened);
     log::info!("stopping");
-    // First of all nothing is granted any more: no lock of a connection that is closed goes to another
-    // one that is about to be.
-    broker.shut();
-    server.stop();
+    running.stop();
     drop(pidfile);
     log::info!("stopped");
     Ok(code)
 }
 
-fn wait(options: &ServeOptions, happened: &Receiver<Event>, server: &Server, broker: &Broker) -> ExitCode {
-    loop {
-        match happened.recv() {
-            Ok(Event::Reload) => reload(options, server, broker),
-            Ok(Event::Stop) => return ExitCode::SUCCESS,
-            Ok(Event::Failed) | Err(_) => return ExitCode::FAILURE,
-        }
-    }
+struct Running<'a> {
+    options: &'a ServeOptions,
+    broker: Broker,
+    server: Server,
+    keeper: Option<Keeper>,
 }
 
-/// Reads the configuration again. What is wrong with it is logged, and changes nothing.
-fn reload(options: &ServeOptions, server: &Server, broker: &Broker) {
-    match options.settings() {
-        Ok(settings) => {
-            log::set_max_level(settings.log_level);
-            broker.set_limits(settings.limits);
-            server.reconfigure(settings.config);
-            log::info!("the configuration has been read again");
+impl Running<'_> {
+    fn wait(&self, happened: &Receiver<Event>) -> ExitCode {
+        loop {
+            match happened.recv() {
+                Ok(Event::Reload) => match self.reload() {
+                    Ok(()) => log::info!("the configuration has been read again"),
+                    Err(error) => log::error!("the configuration stays as it was: {error}"),
+                },
+                Ok(Event::Stop) => return ExitCode::SUCCESS,
+                Ok(Event::Failed) | Err(_) => return ExitCode::FAILURE,
+            }
         }
-        Err(error) => log::error!("the configuration stays as it was: {error}"),
+    }
+
+    /// Reads the configuration again. What is wrong with it changes nothing.
+    fn reload(&self) -> Result<(), String> {
+        let settings = self.options.settings()?;
+        if let Some(keeper) = &self.keeper {
+            let timeout = settings.config.dead_peer_timeout;
+            keeper.set_dead_peer_timeout(timeout).map_err(|error| format!("state directory: {error}"))?;
+        }
+        log::set_max_level(settings.log_level);
+        self.broker.set_limits(settings.limits);
+        self.server.reconfigure(settings.config);
+        Ok(())
+    }
+
+    fn stop(self) {
+        // First of all nothing is granted any more: no lock of a connection that is closed goes to another
+        // one that is about to be.
+        self.broker.shut();
+        let Some(keeper) = self.keeper else { return self.server.stop() };
+        let failed = self.broker.has_failed();
+        let untold = self.server.stop_and_tell(TELL_LIMIT);
+        if failed || untold > 0 {
+            log::warn!(
+                "{untold} clients that held locks may not know that they do not: the next run waits for them to find out"
+            );
+        } else if let Err(error) = keeper.stopped() {
+            log::error!("the state directory cannot be written: {error}");
+        }
     }
 }
 

@@ -53,7 +53,8 @@ pub enum lock_status {
     /// The call makes no sense: NULL where it may not be, an unknown mode, a name too long, an address
     /// that is none.
     LOCK_INVALID = 8,
-    /// Not allowed: a limit is reached, or the server is stopping.
+    /// Not allowed: a limit is reached, or the server is stopping, or it grants nothing yet because the one
+    /// before it did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, its connection perhaps, and with it all its locks. Nothing reconnects: the
     /// locks are gone. Close it, and open another one.
@@ -102,7 +103,7 @@ impl From<AcquireError> for Failure {
             AcquireError::Interrupted => Self::plain(lock_status::LOCK_INTERRUPTED),
             AcquireError::Deadlock(_) => Self::new(lock_status::LOCK_DEADLOCK, error),
             AcquireError::Invalid(_) => Self::invalid(error),
-            AcquireError::Refused(_) => Self::new(lock_status::LOCK_REFUSED, error),
+            AcquireError::Refused(_) | AcquireError::NotYet(_) => Self::new(lock_status::LOCK_REFUSED, error),
             AcquireError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }

@@ -153,6 +153,12 @@ impl Hub {
         self.guests.lock().values().filter_map(|guest| guest.info.clone()).collect()
     }
 
+    /// The connections that hold locks.
+    pub(super) fn holders(&self) -> Vec<Arc<Outbox>> {
+        let holds = |guest: &&Guest| guest.info.as_ref().is_some_and(|info| info.locks_held() > 0);
+        self.guests.lock().values().filter(holds).map(|guest| guest.outbox.clone()).collect()
+    }
+
     /// Closes every connection; returns the threads that are still at it.
     pub(super) fn close_all(&self) -> Vec<Thread> {
         let mut guests = self.guests.lock();

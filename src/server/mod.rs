@@ -20,19 +20,21 @@ mod text;
 use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering::Release;
+use std::time::{Duration, Instant};
 
 pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
 use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};
-use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
-use crate::thread::Thread;
+use crate::thread::{SignalsBlocked, Thread};
 
 /// The stack of a thread that is not a connection's: reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
+/// How often it is looked whether clients have been told of the end.
+const DELIVERY_LOOK: Duration = Duration::from_millis(1);
 
 /// Addresses that are bound and not yet served: the moment to give up privileges.
 pub struct Bound {
@@ -134,6 +136,22 @@ impl Server {
         self.stop_all();
     }
 
+    /// The same, and sees to it that everyone who held a lock knows, unless that takes longer than `limit`:
+    /// the kernel of each has acknowledged that its connection has ended. Returns how many have not. To be
+    /// called when the broker has been [shut](Broker::shut), so that there are no new holders.
+    pub fn stop_and_tell(mut self, limit: Duration) -> usize {
+        let mut holders = self.hub.holders();
+        self.stop_all();
+        let deadline = Instant::now() + limit;
+        loop {
+            holders.retain(|outbox| !outbox.stream.is_delivered());
+            if holders.is_empty() || Instant::now() >= deadline {
+                return holders.len();
+            }
+            std::thread::sleep(DELIVERY_LOOK);
+        }
+    }
+
     fn stop_all(&mut self) {
         self.hub.stopping.store(true, Release);
         self.hub.stop.wake();
@@ -150,22 +168,5 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_all();
-    }
-}
-
-/// All signals are blocked in this thread, and so in those it starts, until this goes: the handlers of a
-/// program that embeds a server are to run in threads of its own.
-struct SignalsBlocked(SigSet);
-
-impl SignalsBlocked {
-    fn new() -> io::Result<Self> {
-        Ok(Self(SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
-    }
-}
-
-impl Drop for SignalsBlocked {
-    fn drop(&mut self) {
-        // It cannot fail: the mask is one that this thread has had.
-        let _ = self.0.thread_set_mask();
     }
 }

@@ -20,6 +20,7 @@ mod message_protocol;
 mod message_queue;
 mod message_sets;
 mod php;
+mod restart;
 mod server_process;
 mod slow_readers;
 mod support;

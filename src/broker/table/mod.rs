@@ -5,7 +5,7 @@
 //! What must hold after every event:
 //! - the holders of a name are one exclusive session, or any number of shared ones;
 //! - a request waits only while it cannot be granted: some place of it is not the head of its queue,
-//!   or conflicts with a holder there;
+//!   or conflicts with a holder there, or nothing is granted for now;
 //! - no circle of sessions wait for each other;
 //! - a name that is neither held nor waited for is not in the table.
 
@@ -45,7 +45,7 @@ pub(super) struct Step<'a> {
     pub(super) now: Stamp,
     pub(super) tokens: &'a Tokens,
     pub(super) limits: &'a Limits,
-    /// Whether those who wait may be granted anything; false once the broker has been shut.
+    /// Whether anything may be granted; false until the broker opens, and once it has been shut.
     pub(super) granting: bool,
     /// Waits that ended through this event, in the order in which they did.
     pub(super) decided: &'a mut Vec<Decision>,
@@ -228,7 +228,7 @@ impl Table {
             let entry = &self.entries[id];
             entry.queue.is_empty() && entry.admits(slot, mode)
         };
-        if wants.iter().all(free) {
+        if step.granting && wants.iter().all(free) {
             return Answer::Granted(self.grant(step, slot, wants));
         }
         let Some(patience) = patience else { return Answer::Busy };

@@ -132,6 +132,22 @@ impl Table {
         }
     }
 
+    /// Settles some names, from that number of theirs on, after a time in which nothing was granted. Returns
+    /// where to go on; `None` if that was all of them.
+    pub(in super::super) fn settle_from(
+        &mut self,
+        step: &mut Step<'_>,
+        first: usize,
+        at_most: usize,
+    ) -> Option<usize> {
+        // What is added meanwhile needs no settling, wherever it comes to stand.
+        let end = first.saturating_add(at_most).min(self.entries.capacity());
+        for id in first..end {
+            self.settle(step, vec![id]);
+        }
+        (end < self.entries.capacity()).then_some(end)
+    }
+
     /// Whether the request is the head of all its queues and every name admits it.
     fn is_due(&mut self, request: RequestId) -> bool {
         let request = &mut self.requests[request];

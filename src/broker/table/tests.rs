@@ -26,8 +26,9 @@ impl Driver {
         let limits = Limits::default();
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
+        let granting = !self.model.grace || matches!(event, Event::Open);
         let mut step =
-            Step { now, tokens, limits: &limits, granting: true, decided: &mut decided, idle: &mut idle };
+            Step { now, tokens, limits: &limits, granting, decided: &mut decided, idle: &mut idle };
         let before = self.model.clone();
         let (said, circle) = run(&mut self.table, &mut step, event, &self.model);
         let (expected, ends) = self.model.apply(event);
@@ -130,6 +131,13 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
             assert!(!table.has_member(*session));
             return (Said::Nothing, None);
         }
+        Event::Open => {
+            let mut next = Some(0);
+            while let Some(first) = next {
+                next = table.settle_from(step, first, 1);
+            }
+            return (Said::Nothing, None);
+        }
     };
     match answer {
         Answer::Granted(grant) => (Said::Granted { orphaned: grant.orphaned, holders: grant.holders }, None),
@@ -190,11 +198,12 @@ fn events(sessions: u32, names: u8) -> Vec<Event> {
     events
 }
 
-/// Applies every event in every state reachable, until there are no new ones.
-fn explore(sessions: u32, names: u8) -> usize {
-    let events = events(sessions, names);
+/// Applies every event in every state reachable from a start, until there are no new ones.
+fn explore(sessions: u32, names: u8, grace: bool) -> usize {
+    let mut events = events(sessions, names);
+    events.extend(grace.then_some(Event::Open));
     let tokens = Tokens::starting_at(1);
-    let start = Driver::default();
+    let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
     let mut seen = BTreeSet::from([start.model.fingerprint()]);
     let mut open = VecDeque::from([start]);
     while let Some(state) = open.pop_front() {
@@ -211,20 +220,26 @@ fn explore(sessions: u32, names: u8) -> usize {
 
 #[test]
 fn three_sessions_and_one_name_in_every_state() {
-    let states = explore(3, 1);
+    let states = explore(3, 1, false);
     assert!(states > 100, "only {states} states were reached");
 }
 
 #[test]
 fn two_sessions_and_two_names_in_every_state() {
-    let states = explore(2, 2);
+    let states = explore(2, 2, false);
     assert!(states > 500, "only {states} states were reached");
 }
 
 #[test]
 fn three_sessions_and_two_names_in_every_state() {
-    let states = explore(3, 2);
+    let states = explore(3, 2, false);
     assert!(states > 30_000, "only {states} states were reached");
+}
+
+#[test]
+fn two_sessions_and_two_names_in_every_state_of_a_grace_and_after_it() {
+    let (without, with) = (explore(2, 2, false), explore(2, 2, true));
+    assert!(with > without + 50, "only {} states of a grace were reached", with - without);
 }
 
 #[test]

@@ -31,13 +31,17 @@ struct Driver {
 }
 
 impl Driver {
-    fn new() -> Self {
-        let broker = Broker::default();
+    fn new(grace: bool) -> Self {
+        let length = grace.then_some(std::time::Duration::from_secs(60));
+        let broker = Broker::resumed(Limits::default(), &(1..1_000_000), length);
         let sessions = (0..SESSIONS).map(|_| attach(&broker)).collect();
-        Self { broker, model: Model::default(), sessions, last_token: 0 }
+        Self { broker, model: Model { grace, ..Model::default() }, sessions, last_token: 0 }
     }
 
     fn apply(&mut self, event: &Event) {
+        if let (true, Event::Acquire { session, wants, wait: None }) = (self.model.grace, event) {
+            return self.try_in_the_grace(*session, wants);
+        }
         let ticket = self.model.tickets + 1;
         let oldest = |model: &Model, s| model.waiting.iter().find(|w| w.session == s).map(|w| w.ticket);
         let said = match event {
@@ -69,6 +73,11 @@ impl Driver {
                 self.session(*session).end();
                 Said::Nothing
             }
+            Event::Open => {
+                self.broker.open_gate();
+                assert!(self.broker.grace().is_zero());
+                Said::Nothing
+            }
         };
         let (expected, ends) = self.model.apply(event);
         assert_eq!(said, expected, "{event:?}");
@@ -77,6 +86,13 @@ impl Driver {
             self.sessions[*session as usize] = attach(&self.broker);
         }
         self.compare();
+    }
+
+    /// Before anything else is looked at, who does not wait is told that nothing is granted yet.
+    fn try_in_the_grace(&self, session: u32, wants: &[(u8, Mode)]) {
+        let wants: Vec<_> = wants.iter().map(|&(name, mode)| (Key::main(&[name][..]), mode)).collect();
+        let told = self.session(session).acquire(&wants, None);
+        assert!(matches!(told, Err(AcquireError::NotYet(_))), "{told:?}");
     }
 
     fn session(&self, at: u32) -> &Session {
@@ -186,9 +202,21 @@ proptest! {
 
     #[test]
     fn long_random_sequences_agree_with_the_model(events in prop::collection::vec(event(), 1..250)) {
-        let mut driver = Driver::new();
+        let mut driver = Driver::new(false);
         for event in &events {
             driver.apply(event);
+        }
+    }
+
+    #[test]
+    fn nothing_is_granted_in_a_grace_and_all_that_is_due_after_it(
+        before in prop::collection::vec(event(), 1..40),
+        after in prop::collection::vec(event(), 1..40),
+    ) {
+        let mut driver = Driver::new(true);
+        for event in before.iter().chain([&Event::Open]).chain(&after) {
+            driver.apply(event);
+            assert!(!driver.model.grace || driver.model.held.is_empty());
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The commands that tell and look: `inspect`, `list`, `stats`, `identify`, `hello`, `ping`.
 
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -97,6 +98,7 @@ struct StatsResult {
     version: &'static str,
     pid: u32,
     uptime: u64,
+    grace: u64,
     connections: usize,
     connections_refused: u64,
     messages: u64,
@@ -121,6 +123,7 @@ fn stats(call: &mut Call<'_, '_>) {
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
         uptime: hub.started.elapsed().as_secs(),
+        grace: whole_seconds(hub.broker.grace()),
         connections: hub.connections(),
         connections_refused: hub.refused.load(Relaxed),
         messages: hub.messages.load(Relaxed),
@@ -136,6 +139,11 @@ fn stats(call: &mut Call<'_, '_>) {
         orphans: stats.orphans,
         shared_orphans: stats.shared_orphans,
     });
+}
+
+/// Rounded up, so that a time that is not over is not told as zero.
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_secs() + u64::from(time.subsec_nanos() > 0)
 }
 
 fn identify(call: &mut Call<'_, '_>) {

@@ -45,7 +45,8 @@ fn lock(call: &mut Call<'_, '_>) {
         [(name, mode)] if !request.set => {
             let demand = Demand { id, one: Some((name.as_bytes(), *mode)), limit };
             let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
-            if at_once == Ok(Attempt::Busy) && limit != Some(Duration::ZERO) {
+            let may_wait = matches!(at_once, Ok(Attempt::Busy) | Err(AcquireError::NotYet(_)));
+            if may_wait && limit != Some(Duration::ZERO) {
                 let wants = [(Key::main(name.clone()), *mode)];
                 return ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
             }
@@ -131,7 +132,9 @@ fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
         AcquireError::TimedOut => LockResult::new(Status::Timeout),
         AcquireError::NotHeld => LockResult::new(Status::NotFound),
         AcquireError::Cancelled => LockResult::new(Status::Cancelled),
-        AcquireError::Refused(reason) | AcquireError::Lost(reason) => LockResult::refused(reason),
+        AcquireError::Refused(reason) | AcquireError::NotYet(reason) | AcquireError::Lost(reason) => {
+            LockResult::refused(reason)
+        }
         other => LockResult::refused(other.to_string()),
     }
 }

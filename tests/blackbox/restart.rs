@@ -1,0 +1,167 @@
+//! One server after another over one state directory: what the next one grants, and when.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::eventually;
+use crate::support::frame_client::{FrameClient, frame};
+use crate::support::server::{Launch, Server};
+
+/// The shortest there is.
+const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(5);
+
+fn launch(state: &Path) -> Launch {
+    let seconds = DEAD_PEER_TIMEOUT.as_secs().to_string();
+    Launch::everywhere()
+        .option("--state-dir", state.to_str().unwrap())
+        .option("--dead-peer-timeout", &seconds)
+}
+
+fn directory() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn token(granted: &Value) -> u64 {
+    assert_eq!(granted["status"], "ok", "{granted}");
+    granted["token"].as_u64().unwrap()
+}
+
+fn kill(mut server: Server) {
+    server.signal(Signal::KILL);
+    server.wait();
+}
+
+fn stop(mut server: Server) {
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn after_a_server_was_killed_nothing_is_granted_for_one_dead_peer_timeout() {
+    let state = directory();
+    let server = launch(state.path()).start();
+    let first = token(&server.message().try_lock("x"));
+    kill(server);
+    let started = Instant::now();
+    let server = launch(state.path()).start();
+    let (mut one, mut two) = (server.message(), server.message());
+    // Who does not wait is told why; the text protocols can say no more than no.
+    let refused = one.try_lock("x");
+    assert_eq!(refused["status"], "refused");
+    assert!(refused["reason"].as_str().unwrap().contains("did not stop cleanly"), "{refused}");
+    assert!(one.call("stats", json!({}))["grace"].as_u64().is_some_and(|rest| rest > 0));
+    assert_eq!(server.glockd().ask("g y"), "0 Lock Get Failure: y\r\n");
+    assert_eq!(server.glockd().ask("sg y"), "0 Shared Lock Get Failure: y\r\n");
+    assert_eq!(server.lockd().ask("g y"), "0 Cannot Get Lock\r\n");
+    assert_eq!(server.glockd().ask("gw 0.01 y"), "0 Lock Get Failure: y\r\n");
+    // Who waits keeps the place, in the order of arrival, also of several at once.
+    let set = two.request("lock", json!({"lockNames": ["x", "z"]}));
+    server.await_waiters("x", 1);
+    let single = one.request("lock", json!({"lockName": "x"}));
+    server.await_waiters("x", 2);
+    let mut text = server.glockd();
+    text.send("gw - y\n");
+    server.await_waiters("y", 1);
+    let granted = two.result(set);
+    assert!(started.elapsed() >= DEAD_PEER_TIMEOUT, "granted after {:?}", started.elapsed());
+    assert!(token(&granted) > first);
+    assert_eq!(text.line(), "1 Lock Get Success: y\r\n");
+    assert_eq!(two.call("unlock", json!({"lockNames": ["x", "z"]}))["status"], "ok");
+    token(&one.result(single));
+    assert_eq!(one.call("stats", json!({}))["grace"], 0);
+    assert!(server.log().iter().any(|line| line.contains("nothing is granted for 5 s")));
+    token(&two.try_lock("free"));
+}
+
+#[test]
+fn after_a_clean_stop_the_next_server_grants_at_once_and_higher_tokens() {
+    let state = directory();
+    let mut last = 0;
+    for _ in 0..3 {
+        let server = launch(state.path()).start();
+        // Holders on both kinds of socket, who are told of the end.
+        let mut holders: Vec<FrameClient> =
+            vec![server.message(), FrameClient::new(server.unix("message")), server.message()];
+        for (name, holder) in ["a", "b", "c"].iter().zip(&mut holders) {
+            let token = token(&holder.try_lock(name));
+            assert!(token > last);
+            last = token;
+        }
+        stop(server);
+    }
+}
+
+#[test]
+fn a_server_that_stops_in_its_grace_leaves_the_whole_grace_to_the_next() {
+    let state = directory();
+    kill(launch(state.path()).start());
+    stop(launch(state.path()).start());
+    let server = launch(state.path()).start();
+    assert_eq!(server.message().try_lock("x")["status"], "refused");
+}
+
+#[test]
+fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
+    let state = directory();
+    let server = launch(state.path()).start();
+    let mut holder = server.message();
+    token(&holder.try_lock("x"));
+    // Replies that it does not read stand before the end, which so never reaches it.
+    let much = "m".repeat(200_000);
+    let mut asked = 0;
+    eventually("the connection is full", || {
+        holder.socket().set_nonblocking(true).unwrap();
+        let ping = frame(json!({"command": "ping", "parameters": {"much": much}, "id": 0}).to_string());
+        let sent = holder.socket().send(&ping[asked % ping.len()..]);
+        asked += sent.as_ref().unwrap_or(&0);
+        sent.is_err()
+    });
+    stop(server);
+    let server = launch(state.path()).start();
+    assert_eq!(server.message().try_lock("x")["status"], "refused");
+    drop(holder);
+}
+
+#[test]
+fn a_state_that_is_torn_or_foreign_is_refused_and_kept() {
+    let state = directory();
+    let file = state.path().join("state");
+    stop(launch(state.path()).start());
+    let whole = std::fs::read(&file).unwrap();
+    for bytes in [&whole[..whole.len() / 2], b"", b"[state]\nfor = 'another program'\n"] {
+        std::fs::write(&file, bytes).unwrap();
+        let (status, log) = launch(state.path()).run();
+        assert_eq!(status.code(), Some(1), "{log}");
+        assert!(log.contains(file.to_str().unwrap()) && log.contains("cannot be used"), "{log}");
+        assert!(!log.contains("listening on") && !log.contains("panicked"), "{log}");
+        assert_eq!(std::fs::read(&file).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn two_servers_cannot_share_a_state_directory() {
+    let state = directory();
+    let server = launch(state.path()).start();
+    let (status, log) = launch(state.path()).run();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("another lockd keeps its state there"), "{log}");
+    token(&server.message().try_lock("x"));
+}
+
+#[test]
+fn a_state_directory_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let parent = directory();
+    let state = parent.path().join("state");
+    let server = launch(&state).start();
+    assert_eq!(std::fs::metadata(&state).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(std::fs::metadata(state.join("state")).unwrap().permissions().mode() & 0o777, 0o600);
+    drop(server);
+    let (status, log) = launch(&parent.path().join("no/such")).run();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.contains("no/such"), "{log}");
+}
