@@ -204,7 +204,8 @@ impl Session {
     }
 
     /// A descriptor for `poll(2)`: readable while no call of this session is in progress, the session may
-    /// be lost, and [`stands`](Self::stands) tells. `None` for a session in this process.
+    /// be lost, and [`stands`](Self::stands) tells. Where this host itself drops all that it sends, only
+    /// `stands` tells. `None` for a session in this process.
     #[must_use]
     pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {

@@ -4,9 +4,11 @@
 //! Everything is sent with `send(MSG_NOSIGNAL)`: a peer that is gone must be an error here, never a
 //! signal in the program that embeds this library.
 
+mod kernel;
+
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -59,6 +61,13 @@ impl Stream {
         Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
     }
 
+    /// Whether everything sent, and the end of it after a [shutdown](Self::shutdown), is with the peer, which
+    /// for TCP means acknowledged by its kernel. False also if it never will be; means nothing if the kernel
+    /// has given the peer up.
+    pub(crate) fn is_delivered(&self) -> bool {
+        !self.is_tcp || kernel::unacknowledged(self.fd.as_fd()) == Some(0)
+    }
+
     /// Sets what makes a dead peer be noticed. For a Unix socket there is nothing to set: the kernel
     /// knows when its peer is gone.
     pub(crate) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
@@ -72,7 +81,22 @@ impl Stream {
             .with_retries(keepalive.probes);
         socket.set_tcp_keepalive(&probes)?;
         // Keepalive alone does not see a peer that is gone while data is on its way to it.
-        socket.set_tcp_user_timeout(Some(keepalive.user_timeout))
+        socket.set_tcp_user_timeout(Some(keepalive.user_timeout))?;
+        // The user timeout counts from the first retransmission, which an outage in the past can put off.
+        kernel::limit_retransmission_timeout(self.fd.as_fd());
+        Ok(())
+    }
+
+    /// How long nothing was heard of the peer, as its kernel counts; `None` if it cannot be known, or need
+    /// not be.
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        if self.is_tcp { kernel::silence(self.fd.as_fd()) } else { None }
+    }
+
+    /// Whether there is somebody at the other end, as far as this end knows; not so for a TCP connection
+    /// that was reset or given up.
+    pub(crate) fn has_peer(&self) -> bool {
+        !self.is_tcp || SockRef::from(&self.fd).peer_addr().is_ok()
     }
 
     /// Sends small messages at once rather than waiting for more to go with them.
@@ -108,21 +132,10 @@ impl Stream {
     }
 }
 
-impl Stream {
-    /// Whether everything sent, and the end of it after a [shutdown](Self::shutdown), is with the peer, which
-    /// for TCP means acknowledged by its kernel. False also if it never will be.
-    #[expect(unsafe_code, reason = "no crate has this request as a safe call")]
-    pub(crate) fn is_delivered(&self) -> bool {
-        if !self.is_tcp {
-            return true;
-        }
-        let mut unacknowledged: libc::c_int = -1;
-        // SAFETY: for a socket, this request writes one `int`.
-        let result =
-            unsafe { libc::ioctl(self.fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut unacknowledged) };
-        // The end takes a number in the sequence, and so counts as a byte until it is acknowledged.
-        result == 0 && unacknowledged == 0
-    }
+/// Whether it was the peer's kernel that ended the connection with this error, rather than ours, which has
+/// heard nothing of it for too long.
+pub(crate) fn is_word_of_the_peer(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {

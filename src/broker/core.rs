@@ -393,7 +393,7 @@ impl Inner {
         while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
     }
 
-    fn end_waits(&self, slot: Slot, why: Outcome) {
+    pub(super) fn end_waits(&self, slot: Slot, why: Outcome) {
         let some = |table: &mut Table, step: &mut Step<'_>| table.end_waits(step, slot, why, END_AT_ONCE);
         while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
     }

@@ -164,6 +164,11 @@ impl Session {
         self.broker.expire(&self.info)
     }
 
+    /// Ends all waits of the session; its locks stay.
+    pub fn end_waits(&self) {
+        self.broker.end_waits(self.info.slot, Outcome::Lost);
+    }
+
     /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {

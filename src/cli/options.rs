@@ -38,7 +38,7 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "MODE", env = "LOCKD_UNIX_MODE")]
     unix_mode: Option<String>,
 
-    /// After how many seconds without a sign of life a peer's host counts as gone, 5 to 32767 [default: 25]
+    /// After how many seconds without a sign of life a peer's host counts as gone, 12 to 32767 [default: 25]
     #[arg(long, value_name = "SECONDS", env = "LOCKD_DEAD_PEER_TIMEOUT")]
     dead_peer_timeout: Option<u64>,
 

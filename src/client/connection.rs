@@ -92,6 +92,8 @@ struct State {
     spare_wakers: Vec<Arc<Waker>>,
     /// What the server said of a message it could not read. If it hangs up then, this was why.
     complaint: Option<String>,
+    /// How long the server may be silent.
+    silence_max: Option<Duration>,
     lost: Option<Lost>,
 }
 
@@ -114,6 +116,7 @@ impl Connection {
     }
 
     pub(super) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
+        self.state.lock().silence_max = Some(keepalive.silence_max());
         self.stream.set_keepalive(keepalive)
     }
 
@@ -307,6 +310,7 @@ impl Connection {
         while self.absorb(&mut state, &[]) {
             has_read = true;
         }
+        self.lose_if_silent(&mut state);
         if has_read && state.has_reader {
             // What it waits for may have been read just now, and will not come again.
             self.waker.wake();
@@ -341,6 +345,15 @@ impl Connection {
             // The socket is at its end now: that wakes the reader.
             self.stream.shutdown();
             self.wake_all(state);
+        }
+    }
+
+    /// The kernel may not have noticed that the server is gone: it takes a probe that it could not even send
+    /// for none at all.
+    fn lose_if_silent(&self, state: &mut State) {
+        let (Some(max), None) = (state.silence_max, &state.lost) else { return };
+        if self.stream.silence().is_some_and(|silence| silence > max) {
+            self.lose(state, format!("nothing was heard of the server for {} s", max.as_secs()));
         }
     }
 

@@ -131,7 +131,8 @@ pub struct Config {
     pub allow: Vec<IpNet>,
     /// The file mode of Unix sockets, which says who may connect to them.
     pub unix_mode: u32,
-    /// After what time without a sign of life a peer's host counts as gone, and its locks are freed.
+    /// After what time without a sign of life a peer's host counts as gone, and its locks are freed. See
+    /// [`Keepalive`].
     pub dead_peer_timeout: Duration,
     /// Connections open at once.
     pub connections_max: usize,

@@ -16,6 +16,7 @@ use super::hub::Hub;
 use super::outbox::{Appended, Outbox, Sent};
 use crate::broker::sync::Arc;
 use crate::broker::{Observer, Session};
+use crate::protocol::message::Keepalive;
 use crate::socket::wait_for;
 
 /// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
@@ -34,6 +35,8 @@ const DISCARD_CHUNKS_MAX: usize = 64;
 
 /// How often to look whether a wait is over where nothing can tell.
 const WITHOUT_WAKER: Duration = Duration::from_millis(50);
+/// How often to look where what tells may have been seen by another thread.
+const WITH_WAKER: Duration = Duration::from_secs(1);
 
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +66,8 @@ pub(super) struct Connection {
     pub(super) session: Session,
     next_expiry: Cell<Option<Instant>>,
     tickets: u64,
+    /// How long the session goes on once the kernel has given the client up.
+    rest: Duration,
 }
 
 impl Connection {
@@ -74,7 +79,14 @@ impl Connection {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let session = hub.broker.attach(address, observer);
-        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0 }
+        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0, rest: Duration::ZERO }
+    }
+
+    /// From now on a client that is gone is found out by these figures.
+    pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive) -> io::Result<()> {
+        self.outbox.stream.set_keepalive(keepalive)?;
+        self.rest = keepalive.rest();
+        Ok(())
     }
 
     /// A ticket for the next wait.
@@ -115,23 +127,54 @@ impl Connection {
         }
     }
 
-    /// Serves the connection until it ends.
+    /// Serves the connection until it ends, and the session with it.
     pub(super) fn serve(mut self, speaker: &mut impl Speaker) {
+        if let Err(error) = self.converse(speaker) {
+            log::debug!("{}: {error}", self.session.info().address());
+            self.outbox.note_end(&error);
+        }
+        self.let_client_find_out();
+    }
+
+    /// A client that the kernel has given up may have heard of the server a moment ago, and know nothing yet.
+    /// It keeps its locks until it must.
+    fn let_client_find_out(&self) {
+        let Some(end) = Instant::now().checked_add(self.rest).filter(|_| self.outbox.is_given_up()) else {
+            return;
+        };
+        self.session.end_waits();
+        let waker = self.outbox.waker();
+        while self.outbox.is_given_up() {
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return;
+            }
+            // Interrupted or not, the next round looks again.
+            let _ = match waker {
+                Ok(waker) => wait_for(&mut [waker.poll_fd()], Some(rest.min(WITH_WAKER))),
+                Err(_) => wait_for(&mut [], Some(rest.min(WITHOUT_WAKER))),
+            };
+            if let Ok(waker) = waker {
+                waker.reset();
+            }
+        }
+    }
+
+    /// Handles what comes until the connection ends. An error is one of the connection.
+    fn converse(&mut self, speaker: &mut impl Speaker) -> io::Result<()> {
         let mut input = Input::default();
         loop {
-            let (done, next) = speaker.handle(&mut self, input.bytes());
+            let (done, next) = speaker.handle(self, input.bytes());
             input.consume(done);
             // A reply of a broker that has failed is worth nothing: it is not even sent.
             if self.hub.has_failed() || !self.flush() {
-                return;
+                return Ok(());
             }
             if next == Next::HangUp {
                 return self.discard_input();
             }
-            match self.get_input(&mut input, next, speaker) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => return log::debug!("{}: {error}", self.session.info().address()),
+            if !self.get_input(&mut input, next, speaker)? {
+                return Ok(());
             }
         }
     }
@@ -201,11 +244,15 @@ impl Connection {
     /// is reset, and its client may never see the last reply.
     #[cold]
     #[inline(never)]
-    fn discard_input(&self) {
+    fn discard_input(&self) -> io::Result<()> {
         let mut chunk = [0; 4096];
-        let mut read = || matches!(self.outbox.stream.receive_now(&mut chunk), Ok(Some(1..)));
         // A client that goes on and on has no claim to more.
-        let _ = (0..DISCARD_CHUNKS_MAX).all(|_| read());
+        for _ in 0..DISCARD_CHUNKS_MAX {
+            if !matches!(self.outbox.stream.receive_now(&mut chunk)?, Some(1..)) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Ends the waits whose time has come; returns how long it is to the next one.

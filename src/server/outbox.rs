@@ -3,9 +3,11 @@
 //! wire. Anyone may send too, one at a time; nobody but the connection's own thread ever waits for
 //! the peer to read.
 
+use std::io;
+
 use super::janitor::Janitor;
 use crate::broker::sync::{Arc, Mutex, OnceLock};
-use crate::socket::{Stream, Waker};
+use crate::socket::{Stream, Waker, is_word_of_the_peer};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
@@ -36,7 +38,39 @@ struct State {
     sending: bool,
     /// More was due to the peer than it may leave unread: it must be cut off.
     overflowed: bool,
+    /// Nothing is sent any more.
     closed: bool,
+    /// Why not, if that is known.
+    end: Option<End>,
+}
+
+/// What ended a connection. The kernel tells one thread what it was; others that meet with the end see a
+/// broken pipe, which looks like the client's doing. So of several ends, the last in this order counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// The client's kernel did.
+    There,
+    /// Nothing was heard of the client for too long.
+    Silence,
+    /// The server did.
+    Here,
+}
+
+impl State {
+    fn close(&mut self, end: End) {
+        self.closed = true;
+        self.end = self.end.max(Some(end));
+    }
+}
+
+impl From<&io::Error> for End {
+    fn from(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            None => Self::Here,
+            Some(_) if is_word_of_the_peer(error) => Self::There,
+            Some(_) => Self::Silence,
+        }
+    }
 }
 
 /// How much there is to send after a reply was appended.
@@ -110,7 +144,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.overflowed && !state.closed {
             log::warn!("a client that does not read is cut off: too much is due to it");
-            state.closed = true;
+            state.close(End::Here);
             self.stream.shutdown();
         }
         match (state.closed, state.sending, state.bytes.is_empty()) {
@@ -124,9 +158,12 @@ impl Outbox {
         let sent = self.send_batch(&batch);
         let mut state = self.state.lock();
         state.sending = false;
-        let Some(sent) = sent else {
-            state.closed = true;
-            return Sent::Gone;
+        let sent = match sent {
+            Ok(sent) => sent,
+            Err(error) => {
+                state.close(End::from(&error));
+                return Sent::Gone;
+            }
         };
         if sent < batch.len() {
             batch.drain(..sent);
@@ -145,23 +182,37 @@ impl Outbox {
         Sent::All
     }
 
-    /// How many bytes the socket took; `None` if it is gone.
-    fn send_batch(&self, batch: &[u8]) -> Option<usize> {
+    /// How many bytes the socket took.
+    fn send_batch(&self, batch: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < batch.len() {
-            match self.stream.send_now(&batch[sent..]) {
-                Ok(Some(more)) => sent += more,
-                Ok(None) => break,
-                Err(_) => return None,
+            match self.stream.send_now(&batch[sent..])? {
+                Some(more) => sent += more,
+                None => break,
             }
         }
-        Some(sent)
+        Ok(sent)
+    }
+
+    /// The connection's own thread has met with an error of the connection.
+    pub(super) fn note_end(&self, error: &io::Error) {
+        self.state.lock().close(End::from(error));
+    }
+
+    /// Whether the connection ended because nothing was heard of the client any more. Only one thread is told
+    /// that by the kernel, which may not have come to say so: then, too.
+    pub(super) fn is_given_up(&self) -> bool {
+        let end = self.state.lock().end;
+        match end {
+            Some(end) => end == End::Silence,
+            None => !self.stream.has_peer(),
+        }
     }
 
     /// Nothing is sent any more, and the connection's own thread reads the end of its input.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
-        state.closed = true;
+        state.close(End::Here);
         state.bytes = Vec::new();
         drop(state);
         self.stream.shutdown();
@@ -172,11 +223,28 @@ impl Outbox {
 
     /// The waker of the connection's own thread, made when first asked for: most connections never
     /// need one. Must be asked for before what it wakes for is looked at.
-    pub(super) fn waker(&self) -> std::io::Result<&Waker> {
+    pub(super) fn waker(&self) -> io::Result<&Waker> {
         if let Some(waker) = self.waker.get() {
             return Ok(waker);
         }
         let waker = Waker::new()?;
         Ok(self.waker.get_or_init(|| waker))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_meets_with_the_end_first_silence_is_not_forgotten() {
+        let [silence, broken] = [110, 32].map(io::Error::from_raw_os_error);
+        for order in [[&silence, &broken], [&broken, &silence]] {
+            let mut state = State::default();
+            order.into_iter().for_each(|error| state.close(End::from(error)));
+            assert_eq!(state.end, Some(End::Silence));
+            state.close(End::Here);
+            assert_eq!(state.end, Some(End::Here), "a server that stops waits for nobody");
+        }
     }
 }

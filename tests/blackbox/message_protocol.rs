@@ -131,7 +131,7 @@ fn hello_tells_what_the_server_is() {
 fn hello_tells_how_a_dead_peer_is_found() {
     let keepalive =
         |options: &[&str]| Server::with(options).message().call("hello", json!({}))["keepalive"].take();
-    let (default, shorter) = (keepalive(&[]), keepalive(&["--dead-peer-timeout", "10"]));
+    let (default, shorter) = (keepalive(&[]), keepalive(&["--dead-peer-timeout", "15"]));
     assert_ne!(default, shorter);
 }
 

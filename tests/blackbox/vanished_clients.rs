@@ -135,13 +135,13 @@ fn holder_and_first_waiter_end_together() {
 
 #[test]
 fn a_stopped_process_keeps_its_lock() {
-    let server = Server::with(&["--dead-peer-timeout", "5"]);
+    let server = Server::with(&["--dead-peer-timeout", "12"]);
     let mut holder = server.glockd();
     assert!(holder.ask("g foo").starts_with('1'));
     let process = Process::take_over(holder.into_socket());
     kill_process(Pid::from_child(&process.0), Signal::STOP).unwrap();
     // Longer than the time after which a dead peer is given up.
-    assert_eq!(server.glockd().ask("gw 8 foo"), "0 Lock Get Failure: foo\r\n");
+    assert_eq!(server.glockd().ask("gw 15 foo"), "0 Lock Get Failure: foo\r\n");
     drop(process);
     assert_eq!(server.glockd().ask("gw 10 foo"), "1 Lock Get Success: foo\r\n");
 }

@@ -2,17 +2,31 @@
 //! the server's dead-peer timeout, so that a client always finds out before the server gives its locks
 //! to somebody else. Knows no socket; the figures are set on one elsewhere.
 //!
-//! What must hold, if the network is cut at some moment: the server counts from what it received last,
-//! which may be its idle time before that moment, so it may free locks its timeout *less its idle time*
-//! after it. The client's kernel stops probing while data is unacknowledged, and counts anew from
-//! there: if it sends just before its last probe would have told, it finds out only after its probes'
-//! time *and* its user timeout. The second sum must be less than the first.
+//! A server's kernel takes nothing but data and answers to its own probes for a sign of life, and a client's
+//! likewise; so when packets are lost now and then, one may go on hearing what it counts while the other
+//! does not. What must hold is therefore said of one moment, that at which the server's kernel gives a
+//! client up. From then on nothing but a reset can reach that client: its own time without a sign of life
+//! has begun by then, whatever was lost before. The server keeps its locks for the
+//! [rest](Keepalive::rest) of the timeout.
+//!
+//! The client's kernel stops probing while data is unacknowledged, and counts anew from its first
+//! retransmission. If it sends just before its last probe would have told, it finds out only after its
+//! probes' time, [the time to retransmit](RETRANSMITTING), *and* its user timeout. These three together
+//! are the [longest silence](Keepalive::silence_max) of a client that does not know, and must be less than
+//! the rest.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::values::seconds;
+
+/// The longest that a kernel takes to send data again for the first time, with a retransmission timeout of
+/// at most a second, the same again for a tail loss probe before it, and timers that are late.
+const RETRANSMITTING: Duration = Duration::from_millis(2500);
+
+/// The same in whole seconds, and something to spare.
+const RETRANSMITTING_SECONDS: u32 = 3;
 
 /// The keepalive of a connection, in whole seconds. On the wire it is the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,7 +43,7 @@ pub struct Keepalive {
     /// How long sent data may stay unacknowledged.
     #[serde(with = "seconds")]
     pub user_timeout: Duration,
-    /// After what time without a sign of life a peer's locks are given away: what the others add up to.
+    /// After what time without a sign of life a peer's locks are given away.
     #[serde(with = "seconds")]
     pub dead_peer_timeout: Duration,
 }
@@ -37,28 +51,54 @@ pub struct Keepalive {
 impl Keepalive {
     /// The dead-peer timeout of a server that was not told another one.
     pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
-    /// The shortest dead-peer timeout: below it, whole seconds leave no room between client and server.
-    pub const DEAD_PEER_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+    /// The shortest dead-peer timeout: below it, in whole seconds, one lost probe would end a connection.
+    pub const DEAD_PEER_TIMEOUT_MIN: Duration = Duration::from_secs(12);
     /// The longest: the kernel counts idle seconds in 15 bits.
     pub const DEAD_PEER_TIMEOUT_MAX: Duration = Duration::from_secs(32_767);
 
-    /// What a server sets: by default 5 s idle, then every 5 s, dead after 25 s. Locks are then freed 20 s
-    /// after the network is cut at the earliest.
+    /// What a server sets for a client that does not know of the timeout: by default 5 s idle, then every
+    /// 5 s, dead after 25 s. Its locks are freed then.
     #[must_use]
     pub fn of_server(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
         Self::within(whole, whole / 5, whole / 5, whole)
     }
 
-    /// What a client of such a server sets: by default 3 s idle, then every 3 s, dead after 9 s, and 9 s for
-    /// unacknowledged data. It knows 18 s after the network is cut at the latest.
+    /// What a server sets for a client that has been told the timeout, and may be trusted to do as
+    /// [`of_client`](Self::of_client) says: by default 4 s idle, then every second, dead after 8 s.
+    #[must_use]
+    pub fn of_server_once_told(dead_peer_timeout: Duration) -> Self {
+        let whole = Self::clamped(dead_peer_timeout);
+        let budget = whole.saturating_sub(2 * Self::budget_of_client(whole) + RETRANSMITTING_SECONDS);
+        let interval = (budget / 8).max(1);
+        Self::within(budget, budget - budget.div_ceil(2) / interval * interval, interval, whole)
+    }
+
+    /// How much longer a server keeps the locks of a client that it has given up: until that one knows.
+    #[must_use]
+    pub fn rest(&self) -> Duration {
+        self.dead_peer_timeout.saturating_sub(self.user_timeout)
+    }
+
+    /// What a client of such a server sets: by default 3 s idle, then every second, dead after 7 s, and 7 s
+    /// for unacknowledged data. It knows 16.5 s after the last sign of life at the latest.
     #[must_use]
     pub fn of_client(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
-        let budget = whole * 9 / 25;
-        // The last probe is not to come after the budget is over.
-        let step = (budget / 3).max(1);
-        Self::within(budget / step * step, step, step, whole)
+        let budget = Self::budget_of_client(whole);
+        let interval = (budget / 7).max(1);
+        Self::within(budget, budget - (budget * 4).div_ceil(7) / interval * interval, interval, whole)
+    }
+
+    /// After what time without a sign of life a client that set these must take its session for lost,
+    /// even if its kernel has not said so.
+    #[must_use]
+    pub fn silence_max(&self) -> Duration {
+        self.user_timeout * 2 + RETRANSMITTING
+    }
+
+    fn budget_of_client(dead_peer_timeout: u32) -> u32 {
+        dead_peer_timeout * 7 / 25
     }
 
     fn clamped(dead_peer_timeout: Duration) -> u32 {
@@ -94,22 +134,25 @@ mod tests {
     fn the_defaults_are_those_documented() {
         let timeout = Keepalive::DEAD_PEER_TIMEOUT;
         assert_eq!(figures(Keepalive::of_server(timeout)), (5, 5, 4, 25));
-        assert_eq!(figures(Keepalive::of_client(timeout)), (3, 3, 2, 9));
+        assert_eq!(figures(Keepalive::of_server_once_told(timeout)), (4, 1, 4, 8));
+        assert_eq!(figures(Keepalive::of_client(timeout)), (3, 1, 4, 7));
     }
 
-    /// The moments counted from the one at which the network is cut.
+    /// The moments counted from the last sign of life.
     #[test]
     fn a_client_always_finds_out_first() {
-        for seconds in 5..=3600 {
+        for seconds in 12..=3600 {
             let timeout = Duration::from_secs(seconds);
-            let probing = |k: Keepalive| k.interval * k.probes;
-            let (server, client) = (Keepalive::of_server(timeout), Keepalive::of_client(timeout));
-            let freed_at_the_earliest = probing(server).min(server.user_timeout);
-            let known_at_the_latest = client.idle + probing(client) + client.user_timeout;
-            assert!(known_at_the_latest < freed_at_the_earliest, "{seconds}");
-            let freed_at_the_latest = server.idle + probing(server);
-            assert!(freed_at_the_latest < timeout + server.interval, "{seconds}");
-            assert!(freed_at_the_latest >= timeout && server.user_timeout == timeout, "{seconds}");
+            let silence = |k: Keepalive| k.idle + k.interval * k.probes;
+            let (told, client) = (Keepalive::of_server_once_told(timeout), Keepalive::of_client(timeout));
+            assert_eq!(silence(client), client.user_timeout, "{seconds}");
+            assert!(client.probes.min(told.probes) > 1, "{seconds}");
+            assert!(client.silence_max() < told.rest(), "{seconds}");
+            for server in [told, Keepalive::of_server(timeout)] {
+                let freed = silence(server) + server.rest();
+                assert!(freed >= timeout && freed < timeout + server.interval, "{seconds}");
+                assert!(server.user_timeout + server.rest() == timeout, "{seconds}");
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::connection::Next;
 use super::service::{Call, Service};
 use crate::broker::{ListedLock as Lock, PageQuery, SessionInfo, Space};
 use crate::protocol::message::{
@@ -157,12 +158,19 @@ fn identify(call: &mut Call<'_, '_>) {
 }
 
 fn hello(call: &mut Call<'_, '_>) {
-    reply_to(call, parse_hello, |call, _| HelloResult {
+    let keepalive = Keepalive::of_server_once_told(call.connection.base.config.dead_peer_timeout);
+    if let Err(error) = call.connection.base.set_keepalive(&keepalive) {
+        // Told what does not hold, the client could rely on a lock that has gone to another.
+        log::debug!("{}: {error}", call.session().info().address());
+        call.connection.next = Next::HangUp;
+        return;
+    }
+    reply_to(call, parse_hello, |_, _| HelloResult {
         status: Status::Ok,
         server: "lockd".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: FEATURES.map(str::to_owned).to_vec(),
-        keepalive: Keepalive::of_server(call.connection.base.config.dead_peer_timeout),
+        keepalive,
     });
 }
 
