@@ -2,6 +2,7 @@
 //! lost before the next in the queue is granted its lock; and the lock is granted in its time.
 
 use std::io::{ErrorKind, Read};
+use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -72,16 +73,16 @@ fn plain_holders(site: &Site) -> [(&'static str, Socket); 2] {
     [("text client", text.into_socket()), ("half a message", frames.into_socket())]
 }
 
-/// Does what `busy` says with a session; the cable is pulled at `pull`.
-fn be_busy((name, session): &Holder, busy: &Busy, pull: Instant, passing: Passing) {
+/// Does what `busy` says with a session, once the cable is pulled.
+fn be_busy((name, session): &Holder, busy: &Busy, pulled: &OnceLock<Instant>, passing: Passing) {
     match busy {
         Busy::No => {}
         Busy::Asks(later) => {
-            sleep_until(pull + *later);
+            sleep_until(*pulled.wait() + *later);
             session.inspect(name.as_bytes()).expect_err("no answer can have come");
         }
         Busy::Releases => {
-            sleep_until(pull);
+            pulled.wait();
             let released = session.release(name.as_bytes());
             assert!(matches!(released, Err(ReleaseError::Lost(_))), "{released:?}");
         }
@@ -102,20 +103,21 @@ fn pull(site: &Site, holders: &[Holder], passing: Passing, pull: Instant, end: I
     }
     let mut successor = site.near();
     successor.socket().set_read_timeout(None).unwrap();
+    let pulled = &OnceLock::new();
     std::thread::scope(|scope| {
         let lost = holders.iter().map(|(_, session)| scope.spawn(move || loss_of(session, end)));
         let lost: Vec<_> = lost.collect();
         for (holder, (_, busy)) in holders.iter().zip(&PULLED) {
-            scope.spawn(move || be_busy(holder, busy, pull, passing));
+            scope.spawn(move || be_busy(holder, busy, pulled, passing));
         }
         for second in [GRANTED, SECOND] {
             site.await_waiters(second, 1);
         }
         let succession = successor.request_lock(GRANTED);
         site.await_waiters(GRANTED, 2);
-        assert!(Instant::now() < pull, "setting the scene took too long");
-        sleep_until(pull - Duration::from_millis(20));
+        sleep_until(pull);
         site.network.pass(passing);
+        pulled.set(Instant::now()).unwrap();
         sleep(Duration::from_millis(100));
         assert_eq!(keeper.unlock(GRANTED)["result"], "ok");
         assert_eq!(successor.result(succession)["status"], "ok", "nobody can have got it meanwhile");
