@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::buffer::spare_capacity;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, recv, send};
+use rustix::net::{RecvFlags, SendFlags, connect_unspec, recv, send};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::fork::Descriptor;
@@ -66,6 +66,18 @@ impl Stream {
     /// has given the peer up.
     pub(crate) fn is_delivered(&self) -> bool {
         !self.is_tcp || kernel::unacknowledged(self.fd.as_fd()) == Some(0)
+    }
+
+    /// Ends the connection by a reset, which also reaches a peer that has no room for what stands before the
+    /// end; and if it is lost, whatever the peer sends is answered by another one.
+    pub(crate) fn abort(&self) {
+        // It fails only if there is no connection.
+        let _ = connect_unspec(&self.fd);
+    }
+
+    /// The error that the next call would fail with, which then does not.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        SockRef::from(&self.fd).take_error().ok().flatten()
     }
 
     /// Sets what makes a dead peer be noticed. For a Unix socket there is nothing to set: the kernel

@@ -131,6 +131,11 @@ impl Gate {
         self.state.load(Acquire) == OPEN
     }
 
+    /// Whether nothing will be granted any more.
+    pub(super) fn is_shut(&self) -> bool {
+        matches!(self.state.load(Acquire), SHUT | BROKEN)
+    }
+
     pub(super) fn is_broken(&self) -> bool {
         self.state.load(Acquire) == BROKEN
     }

@@ -154,6 +154,12 @@ impl Broker {
         self.inner.shut();
     }
 
+    /// Whether the broker has been [shut](Self::shut), or has failed: then it grants nothing any more.
+    #[must_use]
+    pub fn is_shut(&self) -> bool {
+        self.inner.gate.is_shut()
+    }
+
     /// Whether the broker has failed: a bug has left its state in doubt, and it refuses every call
     /// rather than guess. A server must stop then; a new broker starts with no locks.
     #[must_use]

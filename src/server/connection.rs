@@ -35,8 +35,13 @@ const DISCARD_CHUNKS_MAX: usize = 64;
 
 /// How often to look whether a wait is over where nothing can tell.
 const WITHOUT_WAKER: Duration = Duration::from_millis(50);
-/// How often to look where what tells may have been seen by another thread.
-const WITH_WAKER: Duration = Duration::from_secs(1);
+/// How long a client that is hung up on may take to acknowledge it before it is reset.
+const HANG_UP_LIMIT: Duration = Duration::from_secs(1);
+/// How often to look whether it has.
+const HANG_UP_LOOK: Duration = Duration::from_millis(1);
+/// How often to look whether a client that seems to be given up has ended by itself, which another thread may
+/// have seen, or the broker grants nothing any more.
+const GIVEN_UP_LOOK: Duration = Duration::from_millis(100);
 
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,27 +141,42 @@ impl Connection {
         self.let_client_find_out();
     }
 
-    /// A client that the kernel has given up may have heard of the server a moment ago, and know nothing yet.
-    /// It keeps its locks until it must.
+    /// A client that goes by our figures must know that its locks are gone before another can have them. One
+    /// that has ended the connection itself knows. One that was hung up on does once its kernel has
+    /// acknowledged the end, or has been reset. One that the kernel has given up may have heard of the server
+    /// a moment ago, and knows by its own figures, which the rest of the timeout is for.
     fn let_client_find_out(&self) {
-        let Some(end) = Instant::now().checked_add(self.rest).filter(|_| self.outbox.is_given_up()) else {
-            return;
-        };
         self.session.end_waits();
-        let waker = self.outbox.waker();
-        while self.outbox.is_given_up() {
-            let rest = end.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
+        if self.rest.is_zero() || self.session.info().locks_held() == 0 {
+            return;
+        }
+        if self.outbox.is_hung_up() {
+            self.outbox.close();
+            if self.come_to(HANG_UP_LIMIT, HANG_UP_LOOK, || self.outbox.stream.is_delivered()) {
                 return;
             }
-            // Interrupted or not, the next round looks again.
-            let _ = match waker {
-                Ok(waker) => wait_for(&mut [waker.poll_fd()], Some(rest.min(WITH_WAKER))),
-                Err(_) => wait_for(&mut [], Some(rest.min(WITHOUT_WAKER))),
-            };
-            if let Ok(waker) = waker {
-                waker.reset();
+            self.outbox.stream.abort();
+        } else if !self.outbox.is_given_up() {
+            return;
+        }
+        let is_known = || !self.outbox.is_given_up() && !self.outbox.is_hung_up();
+        self.come_to(self.rest, GIVEN_UP_LOOK, is_known);
+    }
+
+    /// Waits for this, and looks so often; but not longer than so long, and not once nothing is granted any
+    /// more.
+    fn come_to(&self, limit: Duration, look: Duration, is_so: impl Fn() -> bool) -> bool {
+        let Some(end) = Instant::now().checked_add(limit) else { return false };
+        loop {
+            if is_so() || self.hub.broker.is_shut() {
+                return true;
             }
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return false;
+            }
+            // Interrupted or not, the next round looks again.
+            let _ = wait_for(&mut [], Some(rest.min(look)));
         }
     }
 
@@ -171,9 +191,12 @@ impl Connection {
                 return Ok(());
             }
             if next == Next::HangUp {
-                return self.discard_input();
+                self.discard_input()?;
+                self.outbox.close();
+                return Ok(());
             }
             if !self.get_input(&mut input, next, speaker)? {
+                self.outbox.note_end_of_input();
                 return Ok(());
             }
         }

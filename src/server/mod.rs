@@ -131,7 +131,8 @@ impl Server {
 
     /// Closes listeners and connections, and joins every thread. The locks of the connections are freed
     /// and go to waiters of other sessions of the broker, if it has any and has not been
-    /// [shut](Broker::shut) before.
+    /// [shut](Broker::shut) before. In that case it may take as long as the dead-peer timeout: a session of
+    /// this library that is cut off from the network keeps its locks until it knows.
     pub fn stop(mut self) {
         self.stop_all();
     }
@@ -144,7 +145,7 @@ impl Server {
         self.stop_all();
         let deadline = Instant::now() + limit;
         loop {
-            holders.retain(|outbox| !outbox.stream.is_delivered());
+            holders.retain(|outbox| outbox.is_given_up() || !outbox.stream.is_delivered());
             if holders.is_empty() || Instant::now() >= deadline {
                 return holders.len();
             }

@@ -50,10 +50,10 @@ struct State {
 enum End {
     /// The client's kernel did.
     There,
-    /// Nothing was heard of the client for too long.
-    Silence,
     /// The server did.
     Here,
+    /// Nothing was heard of the client for too long.
+    Silence,
 }
 
 impl State {
@@ -199,6 +199,14 @@ impl Outbox {
         self.state.lock().close(End::from(error));
     }
 
+    /// The connection's own thread has met with the end of its input. Behind the client's own end there may be
+    /// an error by now: a reply that came too late was answered by a reset.
+    pub(super) fn note_end_of_input(&self) {
+        if let Some(error) = self.stream.take_error() {
+            self.note_end(&error);
+        }
+    }
+
     /// Whether the connection ended because nothing was heard of the client any more. Only one thread is told
     /// that by the kernel, which may not have come to say so: then, too.
     pub(super) fn is_given_up(&self) -> bool {
@@ -207,6 +215,11 @@ impl Outbox {
             Some(end) => end == End::Silence,
             None => !self.stream.has_peer(),
         }
+    }
+
+    /// Whether it was the server that ended the connection.
+    pub(super) fn is_hung_up(&self) -> bool {
+        self.state.lock().end == Some(End::Here)
     }
 
     /// Nothing is sent any more, and the connection's own thread reads the end of its input.
@@ -244,7 +257,7 @@ mod tests {
             order.into_iter().for_each(|error| state.close(End::from(error)));
             assert_eq!(state.end, Some(End::Silence));
             state.close(End::Here);
-            assert_eq!(state.end, Some(End::Here), "a server that stops waits for nobody");
+            assert_eq!(state.end, Some(End::Silence), "also if the server would have hung up");
         }
     }
 }

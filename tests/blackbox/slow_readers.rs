@@ -7,6 +7,7 @@ use crate::support::eventually;
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::line_client::LineClient;
 use crate::support::server::Server;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::json;
 use socket2::Socket;
@@ -155,6 +156,46 @@ fn one_that_is_cut_off_frees_what_it_held() {
     // Stalled or cut off: in the end it is gone, and the next has its turn.
     drop(greedy);
     assert_eq!(next.result(id)["status"], "ok");
+}
+
+/// One that goes by the server's figures: a FIN that stands behind what it does not read would tell it nothing.
+#[test]
+fn one_that_is_cut_off_has_been_reset_before_another_gets_its_lock() {
+    const NAMES: usize = 3000;
+    let waits = NAMES.to_string();
+    let server = Server::with(&[
+        "--waits-per-connection-max",
+        &waits,
+        "--outbox-max",
+        "65536",
+        "--dead-peer-timeout",
+        "12",
+    ]);
+    let (mut holder, mut next) = (server.message(), server.message());
+    let mut greedy = server.message();
+    assert_eq!(greedy.call("hello", json!({"client": "greedy"}))["status"], "ok");
+    assert_eq!(greedy.lock("foo")["status"], "ok");
+    for n in 0..NAMES {
+        assert_eq!(holder.lock(&format!("k{n}"))["status"], "ok");
+    }
+    let greedy = greedy.into_socket();
+    let mut writer = &greedy;
+    for n in 0..NAMES {
+        let id = format!("{n} {}", "i".repeat(4000));
+        let request = json!({"command": "lock", "parameters": {"lockName": format!("k{n}")}, "id": id});
+        writer.write_all(&frame(request.to_string())).unwrap();
+    }
+    server.await_waiters(&format!("k{}", NAMES - 1), 1);
+    let id = next.request_lock("foo");
+    server.await_waiters("foo", 1);
+    for n in 0..NAMES {
+        assert_eq!(holder.unlock(&format!("k{n}"))["result"], "ok");
+    }
+    assert_eq!(next.result(id)["status"], "ok");
+    assert!(server.log().iter().any(|line| line.contains("cut off")));
+    let mut polled = [PollFd::new(&greedy, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec::default())).unwrap();
+    assert!(polled[0].revents().contains(PollFlags::ERR), "{:?}", polled[0].revents());
 }
 
 #[test]

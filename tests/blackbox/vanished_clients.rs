@@ -133,6 +133,25 @@ fn holder_and_first_waiter_end_together() {
     }
 }
 
+/// It has ended by itself, also if a reply came too late for it and was answered by a reset. Only of one that
+/// is given up would it have to be feared that it knows nothing yet.
+#[test]
+fn the_lock_of_one_that_ends_without_its_last_reply_is_free_at_once() {
+    let server = Server::with(&["--dead-peer-timeout", "3600"]);
+    for _ in 0..100 {
+        let mut holder = server.message();
+        assert_eq!(holder.call("hello", json!({"client": "short of time"}))["status"], "ok");
+        assert_eq!(holder.lock("foo")["status"], "ok");
+        let mut waiter = server.glockd();
+        waiter.send("gw - foo\n");
+        server.await_waiters("foo", 1);
+        holder.send(&json!({"command": "ping", "parameters": {}, "id": 7}));
+        drop(holder);
+        assert_eq!(waiter.line(), "1 Lock Get Success: foo\r\n");
+        assert_eq!(waiter.ask("r foo"), "1 Lock Release Success: foo\r\n");
+    }
+}
+
 #[test]
 fn a_stopped_process_keeps_its_lock() {
     let server = Server::with(&["--dead-peer-timeout", "12"]);
