@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-use crate::broker::sync::Mutex;
+use crate::broker::sync::ProcessMutex;
 
 /// How large a mapping for the epoch is asked for: a page, whatever its size.
 const MARK_BYTES: usize = size_of::<AtomicU32>();
@@ -33,7 +33,7 @@ static NEWEST: AtomicU32 = AtomicU32::new(0);
 
 /// The descriptors that a child closes. Locked while one is made or closed, and throughout a fork: so the
 /// child's copy is whole, and there is none that it does not know of.
-static OPEN: Mutex<Open> = Mutex::new(Open { bits: Vec::new() });
+static OPEN: ProcessMutex<Open> = ProcessMutex::new(Open { bits: Vec::new() });
 
 /// A process, told apart from those it was forked from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

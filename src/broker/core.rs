@@ -21,17 +21,17 @@ use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, SessionInfo, Wait};
 use super::stats::Stats;
-use super::sync::{Arc, AtomicU64, AtomicUsize, Mutex, RwLock};
+use super::sync::{Arc, AtomicU64, AtomicUsize, IS_EXPLORED, Mutex, RwLock};
 use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
 use super::tokens::Tokens;
 use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
 
 /// How many parts the names are spread over. More than cores, so that two threads rarely meet, and so
 /// that a part is small: what holds one up (growing its table, above all) is over soon.
-pub(super) const LANES: usize = 64;
+pub(super) const LANES: usize = if IS_EXPLORED { 2 } else { 64 };
 
 /// How many locks of a vanished session are freed in one go, while others wait for the mutex.
-const END_AT_ONCE: usize = 256;
+const END_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
 
 /// Alone on its cache line, and on the pair of lines that a CPU fetches together: for what threads change
 /// all the time, and would take away from each other along with whatever stands beside it.

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use siphasher::sip::SipHasher13;
 
 use super::name::Space;
+use super::sync::IS_EXPLORED;
 
 /// The hash of the standard library's own tables, SipHash-1-3, for a name that is there as a whole: that
 /// costs half of what it does piece by piece.
@@ -17,8 +18,9 @@ pub(super) struct NameHasher {
 impl NameHasher {
     pub(super) fn new() -> Self {
         let random = RandomState::new();
-        let keyed =
-            |first: u8| SipHasher13::new_with_keys(random.hash_one(first), random.hash_one(first + 1));
+        // What is explored must come about the same way every time.
+        let key = |number: u8| if IS_EXPLORED { u64::from(number) } else { random.hash_one(number) };
+        let keyed = |first: u8| SipHasher13::new_with_keys(key(first), key(first + 1));
         Self { main: keyed(0), counted: keyed(2) }
     }
 

@@ -18,7 +18,7 @@ pub(super) enum Part {
 
 impl HeldCount {
     pub(super) fn new() -> Self {
-        Self([const { AtomicU32::new(0) }; LANES + 1])
+        Self(std::array::from_fn(|_| AtomicU32::new(0)))
     }
 
     pub(super) fn add(&self, part: Part, more: u32) {

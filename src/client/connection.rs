@@ -470,7 +470,7 @@ mod tests {
             std::thread::scope(|scope| {
                 let (tell, told) = std::sync::mpsc::channel();
                 let wait = || connection.wait(&[request.id], None, Signals::Ignored);
-                scope.spawn(move || tell.send(wait()));
+                let thread = scope.spawn(move || tell.send(wait()));
                 while !connection.state.lock().has_reader {
                     std::thread::yield_now();
                 }
@@ -481,6 +481,7 @@ mod tests {
                 let waited = told.recv_timeout(SOON);
                 // Should it sleep on, this lets the thread end.
                 connection.waker.wake();
+                thread.join().unwrap().unwrap();
                 assert!(matches!(waited, Ok(Ok(Waited::Reply(..)))), "{waited:?}");
             });
         }

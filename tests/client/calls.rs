@@ -14,20 +14,20 @@ fn no_increment_is_lost() {
     let (_server, url) = serve();
     let (count, last_token) = (AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                let session = connect(&url);
-                for _ in 0..250 {
-                    let grant = session.acquire(b"counter", Mode::Exclusive, Some(SOON)).unwrap();
-                    let token = usize::try_from(grant.token).unwrap();
-                    assert!(last_token.swap(token, SeqCst) < token, "tokens rise");
-                    let seen = count.load(SeqCst);
-                    thread::yield_now();
-                    count.store(seen + 1, SeqCst);
-                    assert_eq!(session.release(b"counter"), Ok(Released::Hold));
-                }
-            });
-        }
+        let increment = || {
+            let session = connect(&url);
+            for _ in 0..250 {
+                let grant = session.acquire(b"counter", Mode::Exclusive, Some(SOON)).unwrap();
+                let token = usize::try_from(grant.token).unwrap();
+                assert!(last_token.swap(token, SeqCst) < token, "tokens rise");
+                let seen = count.load(SeqCst);
+                thread::yield_now();
+                count.store(seen + 1, SeqCst);
+                assert_eq!(session.release(b"counter"), Ok(Released::Hold));
+            }
+        };
+        let threads = [(); 8].map(|()| scope.spawn(increment));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     assert_eq!(count.load(SeqCst), 2000);
 }

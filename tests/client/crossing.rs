@@ -89,9 +89,10 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for (seed, session) in (1..).zip(&sessions) {
             let (room, stop, ends) = (&room, &stop, &ends);
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed);
                 while !stop.load(SeqCst) {
                     let limit = (dice.below(4) > 0).then(|| dice.micros(300));
@@ -100,17 +101,18 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
                         assert_eq!(session.release(b"room"), Ok(Released::Hold));
                     }
                 }
-            });
-            scope.spawn(move || {
+            }));
+            threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed + 100);
                 while !stop.load(SeqCst) {
                     thread::sleep(dice.micros(200));
                     session.cancel();
                 }
-            });
+            }));
         }
         // One that waits without limit waits for the others, who all let go.
         ends.until_all_are_many(&stop);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     let seen = connect(&url).acquire(b"room", Mode::Exclusive, Some(SOON));
     assert!(seen.is_ok(), "a lock was left behind: {seen:?}");
@@ -123,9 +125,10 @@ fn an_upgrade_that_is_given_up_keeps_what_was_held() {
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
     thread::scope(|scope| {
+        let mut threads = Vec::new();
         for (seed, session) in (1..).zip(&sessions) {
             let (room, stop, ends) = (&room, &stop, &ends);
-            scope.spawn(move || {
+            threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed);
                 while !stop.load(SeqCst) {
                     let shared = session.acquire(b"room", Mode::Shared, Some(SOON));
@@ -142,16 +145,17 @@ fn an_upgrade_that_is_given_up_keeps_what_was_held() {
                     room.share(thread::yield_now);
                     assert_eq!(session.release(b"room"), Ok(Released::Hold));
                 }
-            });
-            scope.spawn(move || {
+            }));
+            threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed + 100);
                 while !stop.load(SeqCst) {
                     thread::sleep(dice.micros(2000));
                     session.cancel();
                 }
-            });
+            }));
         }
         ends.until_all_are_many(&stop);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     assert!(connect(&url).acquire(b"room", Mode::Exclusive, Some(SOON)).is_ok());
 }

@@ -1,4 +1,8 @@
 //! The whole broker, lanes and table and shell.
 
+#[cfg(any(explore = "loom", explore = "shuttle"))]
+mod interleavings;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod sequences;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod threads;

@@ -1,5 +1,6 @@
 //! The real server as a child process: started, watched, and always ended.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -16,6 +17,11 @@ use super::frame_client::FrameClient;
 use super::line_client::LineClient;
 use super::socket::{Endpoint, connect};
 
+/// The program under test: this build's, or another build of it, with a sanitizer say.
+pub(crate) fn program() -> OsString {
+    std::env::var_os("LOCKD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_lockd").into())
+}
+
 /// A server that is about to be started.
 pub(crate) struct Launch {
     command: Command,
@@ -26,7 +32,7 @@ pub(crate) struct Launch {
 impl Launch {
     /// A server without any option, and without the environment's options.
     pub(crate) fn new() -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_lockd"));
+        let mut command = Command::new(program());
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LOCKD_") {
                 command.env_remove(name);

@@ -1,0 +1,250 @@
+//! The primitives of [`super`] as a model checker has them, with the interface of the ordinary ones, and a
+//! time that passes only when a scenario says so. Knows nothing of locks by name.
+//!
+//! What is left to the ordinary ones: `Arc`, since nothing here depends on when the last one goes.
+
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+#[cfg(explore = "loom")]
+pub(crate) use loom::thread;
+#[cfg(explore = "loom")]
+use loom::{lazy_static, sync};
+use rustix::time::{ClockId, Timespec};
+#[cfg(explore = "shuttle")]
+pub(crate) use shuttle::thread;
+#[cfg(explore = "shuttle")]
+use shuttle::{lazy_static, sync};
+pub(crate) use sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard { mutex: self, guard: Some(self.0.lock().unwrap_or_else(PoisonError::into_inner)) }
+    }
+}
+
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// Not there while the mutex is unlocked for a while.
+    guard: Option<sync::MutexGuard<'a, T>>,
+}
+
+impl<T> MutexGuard<'_, T> {
+    pub(crate) fn unlocked<R>(this: &mut Self, work: impl FnOnce() -> R) -> R {
+        this.guard = None;
+        let result = work();
+        this.guard = this.mutex.lock().guard;
+        result
+    }
+}
+
+const UNLOCKED: &str = "what is guarded is not touched while it is unlocked";
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    #[expect(clippy::expect_used, reason = "only a checker comes here")]
+    fn deref(&self) -> &T {
+        self.guard.as_ref().expect(UNLOCKED)
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    #[expect(clippy::expect_used, reason = "only a checker comes here")]
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_mut().expect(UNLOCKED)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(sync::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> sync::RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> sync::RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Set once. Whether it is set is seen as late as the ordinary one may be.
+#[derive(Debug)]
+pub(crate) struct OnceLock<T> {
+    value: std::sync::OnceLock<T>,
+    is_set: AtomicBool,
+}
+
+impl<T> OnceLock<T> {
+    pub(crate) fn new() -> Self {
+        Self { value: std::sync::OnceLock::new(), is_set: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        self.is_set.load(sync::atomic::Ordering::Acquire).then(|| self.value.get()).flatten()
+    }
+
+    pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        let value = self.value.get_or_init(make);
+        self.is_set.store(true, sync::atomic::Ordering::Release);
+        value
+    }
+}
+
+/// Built on the checker's own, which never wakes for a time limit.
+#[derive(Default)]
+pub(crate) struct Condvar(Arc<Sleepers>);
+
+#[derive(Default)]
+struct Sleepers {
+    asleep: sync::Mutex<Asleep>,
+    changed: sync::Condvar,
+}
+
+/// Those who sleep, by numbers of their own, in the order in which they fell asleep.
+#[derive(Default)]
+struct Asleep {
+    numbers: Vec<u64>,
+    next: u64,
+}
+
+impl Sleepers {
+    /// Lets these wake up.
+    fn wake(&self, which: impl FnOnce(&mut Vec<u64>)) {
+        which(&mut self.asleep.lock().unwrap_or_else(PoisonError::into_inner).numbers);
+        self.changed.notify_all();
+    }
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.sleep(guard, |_| true)
+    }
+
+    /// The limit is counted from when this thread last looked what time it was.
+    pub(crate) fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        limit: Duration,
+    ) -> (MutexGuard<'a, T>, ()) {
+        let falls_asleep = |number| !Time::passes() || TIME.lock().expect(&self.0, number, limit);
+        (self.sleep(guard, falls_asleep), ())
+    }
+
+    /// With the mutex unlocked; who falls asleep is known before that, and so misses nothing.
+    fn sleep<'a, T>(
+        &self,
+        mut guard: MutexGuard<'a, T>,
+        falls_asleep: impl FnOnce(u64) -> bool,
+    ) -> MutexGuard<'a, T> {
+        let mut asleep = self.0.asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = asleep.next;
+        asleep.next += 1;
+        if falls_asleep(number) {
+            asleep.numbers.push(number);
+            MutexGuard::unlocked(&mut guard, || {
+                while asleep.numbers.contains(&number) {
+                    asleep = self.0.changed.wait(asleep).unwrap_or_else(PoisonError::into_inner);
+                }
+                drop(asleep);
+            });
+        }
+        guard
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.wake(|numbers| {
+            numbers.drain(..numbers.len().min(1));
+        });
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.wake(Vec::clear);
+    }
+}
+
+lazy_static! {
+    static ref TIME: Mutex<Time> = Mutex::default();
+}
+
+thread_local! {
+    /// A scenario's threads are all in one, which the checker switches between.
+    static TIME_PASSES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What has passed of the time, and who sleeps until so much has.
+#[derive(Default)]
+pub(crate) struct Time {
+    passed: Duration,
+    /// What each thread knows to have passed.
+    known: Vec<(thread::ThreadId, Duration)>,
+    sleepers: Vec<(Duration, Arc<Sleepers>, u64)>,
+}
+
+impl Time {
+    fn passes() -> bool {
+        TIME_PASSES.get()
+    }
+
+    /// Whether [`pass`](Self::pass) will be called: else nobody need look what time it is.
+    pub(crate) fn set_passes(passes: bool) {
+        TIME_PASSES.set(passes);
+    }
+
+    /// Lets the time pass, and wakes those whose limits have come. Everything that waits without a limit
+    /// waits on.
+    pub(crate) fn pass(much: Duration) {
+        let mut time = TIME.lock();
+        time.passed += much;
+        let passed = time.passed;
+        let (over, others) = std::mem::take(&mut time.sleepers).into_iter().partition(|s| s.0 <= passed);
+        time.sleepers = others;
+        drop(time);
+        let over: Vec<_> = over;
+        for (_, sleepers, sleeper) in over {
+            sleepers.wake(|numbers| numbers.retain(|&number| number != sleeper));
+        }
+    }
+
+    fn look(&mut self) -> Duration {
+        let (this, passed) = (thread::current().id(), self.passed);
+        self.known.retain(|(thread, _)| *thread != this);
+        self.known.push((this, passed));
+        passed
+    }
+
+    /// The sleeper is to be woken when this is over; false if it is already.
+    fn expect(&mut self, sleepers: &Arc<Sleepers>, sleeper: u64, limit: Duration) -> bool {
+        let this = thread::current().id();
+        let known = self.known.iter().find(|(thread, _)| *thread == this);
+        let until = known.map_or(Duration::ZERO, |(_, passed)| *passed).saturating_add(limit);
+        self.sleepers.push((until, sleepers.clone(), sleeper));
+        self.passed < until
+    }
+}
+
+/// The monotonic clock stands but for [`Time::pass`]; the others do anyway.
+pub(crate) fn clock_gettime(clock: ClockId) -> Timespec {
+    let looks = Time::passes() && matches!(clock, ClockId::Monotonic);
+    let passed = if looks { TIME.lock().look() } else { Duration::ZERO };
+    let nanoseconds = i64::from(passed.subsec_nanos());
+    Timespec { tv_sec: 1_000_000 + i64::try_from(passed.as_secs()).unwrap_or(0), tv_nsec: nanoseconds }
+}
