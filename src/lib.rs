@@ -17,6 +17,7 @@ mod fork;
 pub mod protocol;
 pub mod server;
 mod session;
+#[cfg_attr(any(explore = "loom", explore = "shuttle"), path = "socket/pretended.rs")]
 mod socket;
 pub mod state;
 mod thread;

@@ -11,14 +11,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
 use serde::Serialize;
 
 use super::input::{Input, Message, Reply};
 use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
-use crate::socket::{Stream, Waker, wait_for};
+use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 
 /// How long a server may take no bytes before the connection is given up. It has megabytes of room before
 /// it takes none.

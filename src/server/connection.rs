@@ -9,15 +9,13 @@ use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::config::Config;
 use super::hub::Hub;
-use super::outbox::{Appended, Outbox, Sent};
+use super::outbox::{Appended, Outbox};
 use crate::broker::sync::Arc;
 use crate::broker::{Observer, Session};
 use crate::protocol::message::Keepalive;
-use crate::socket::wait_for;
+use crate::socket::{PollFd, PollFlags, wait_for};
 
 /// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
 /// little enough for ten thousand connections that send none.
@@ -118,18 +116,7 @@ impl Connection {
     /// Sends everything, waiting for the peer to read, and looks after the limits of the waits meanwhile.
     /// False if the connection is gone.
     fn flush(&self) -> bool {
-        loop {
-            match self.outbox.send() {
-                Sent::All | Sent::Busy => return true,
-                Sent::More => {}
-                Sent::Gone => return false,
-                Sent::Full => {
-                    let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::OUT)];
-                    // Whatever ends the wait, sending tells what is the matter.
-                    let _ = wait_for(&mut fds, self.expire());
-                }
-            }
-        }
+        self.outbox.send_all(|| self.expire())
     }
 
     /// Serves the connection until it ends, and the session with it.

@@ -3,11 +3,9 @@
 
 use std::io;
 
-use rustix::event::{PollFd, PollFlags};
-
 use super::outbox::{Outbox, Sent};
 use crate::broker::sync::{Arc, Mutex};
-use crate::socket::{Waker, wait_for};
+use crate::socket::{PollFd, PollFlags, Waker, wait_for};
 use crate::thread::Thread;
 
 /// What is left to the janitor.

@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, SockAddr, SockRef};
 
 use super::config::{Config, Listen, ListenAddress, Protocol};
@@ -22,7 +21,7 @@ use super::{reception, seldom::Seldom};
 use crate::broker::sync::{Arc, AtomicU64};
 use crate::fork::Descriptor;
 use crate::protocol::{frame, message};
-use crate::socket::{Stream, new_socket, wait_for};
+use crate::socket::{PollFd, PollFlags, Stream, new_socket, wait_for};
 use crate::thread::Thread;
 
 /// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not

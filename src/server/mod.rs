@@ -9,6 +9,8 @@
 mod config;
 mod connection;
 mod hub;
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+mod interleavings;
 mod janitor;
 mod listener;
 mod message;

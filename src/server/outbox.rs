@@ -4,10 +4,11 @@
 //! the peer to read.
 
 use std::io;
+use std::time::Duration;
 
 use super::janitor::Janitor;
 use crate::broker::sync::{Arc, Mutex, OnceLock};
-use crate::socket::{Stream, Waker, is_word_of_the_peer};
+use crate::socket::{PollFd, PollFlags, Stream, Waker, is_word_of_the_peer, wait_for};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
@@ -135,6 +136,23 @@ impl Outbox {
         }
         if let Some(waker) = self.waker.get() {
             waker.wake();
+        }
+    }
+
+    /// Sends everything, waiting for the peer to read, for no longer at a time than `limit` says: for the
+    /// connection's own thread. False if the connection is gone.
+    pub(super) fn send_all(&self, limit: impl Fn() -> Option<Duration>) -> bool {
+        loop {
+            match self.send() {
+                Sent::All | Sent::Busy => return true,
+                Sent::More => {}
+                Sent::Gone => return false,
+                Sent::Full => {
+                    let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+                    // Whatever ends the wait, sending tells what is the matter.
+                    let _ = wait_for(&mut fds, limit());
+                }
+            }
         }
     }
 

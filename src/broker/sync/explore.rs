@@ -14,13 +14,19 @@ use super::explored::Time;
 /// Lets `scenario` run in every order, or in many.
 pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     Time::set_passes(false);
-    check(scenario);
+    check(0, scenario);
+}
+
+/// The same for a scenario of many steps: with two preemptions fewer than others.
+pub(crate) fn explore_large(scenario: impl Fn() + Send + Sync + 'static) {
+    Time::set_passes(false);
+    check(2, scenario);
 }
 
 /// The same for a scenario in which time [passes](Time::pass).
 pub(crate) fn explore_with_time(scenario: impl Fn() + Send + Sync + 'static) {
     Time::set_passes(true);
-    check(scenario);
+    check(0, scenario);
 }
 
 fn number<T: std::str::FromStr>(variable: &str, otherwise: T) -> T {
@@ -35,7 +41,7 @@ fn report(what: &str, took: Duration) {
 
 #[cfg(explore = "loom")]
 #[expect(clippy::disallowed_methods, reason = "to say how long it took")]
-fn check(scenario: impl Fn() + Send + Sync + 'static) {
+fn check(fewer: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
     use std::sync::atomic::Ordering::Relaxed;
@@ -43,7 +49,7 @@ fn check(scenario: impl Fn() + Send + Sync + 'static) {
 
     let executions = Arc::new(AtomicU64::new(0));
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(number("LOOM_MAX_PREEMPTIONS", 2));
+    builder.preemption_bound = Some(number("LOOM_MAX_PREEMPTIONS", 2_usize).saturating_sub(fewer));
     builder.max_branches = 100_000;
     let begun = Instant::now();
     let counted = executions.clone();
@@ -56,7 +62,7 @@ fn check(scenario: impl Fn() + Send + Sync + 'static) {
 
 #[cfg(explore = "shuttle")]
 #[expect(clippy::disallowed_methods, reason = "a seed, and to say how long it took")]
-fn check(scenario: impl Fn() + Send + Sync + 'static) {
+fn check(_fewer: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
     use shuttle::Runner;

@@ -9,14 +9,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 #[cfg(explore = "loom")]
-pub(crate) use loom::thread;
+use loom::sync;
 #[cfg(explore = "loom")]
-use loom::{lazy_static, sync};
+pub(crate) use loom::{lazy_static, thread};
 use rustix::time::{ClockId, Timespec};
 #[cfg(explore = "shuttle")]
-pub(crate) use shuttle::thread;
+use shuttle::sync;
 #[cfg(explore = "shuttle")]
-use shuttle::{lazy_static, sync};
+pub(crate) use shuttle::{lazy_static, thread};
 pub(crate) use sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
 
 #[derive(Debug, Default)]

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::super::sync::{AtomicBool, IS_EXPLORED, Ordering, ProcessMutex, thread};
 use super::super::super::*;
 
+/// The names that scenarios use.
+const NAMES: [&str; 3] = ["x", "y", "z"];
+
 /// Whoever waits does so without a limit, unless it says otherwise.
 pub(super) fn wait(ticket: Ticket) -> Option<Wait> {
     Some(Wait { ticket, limit: None })
@@ -124,6 +127,11 @@ impl Party {
             assert_ne!(ended, waiting.contains(ticket), "the wait {ticket}: {told:?}", told = told.outcomes);
         }
         assert!(told.outcomes.keys().all(|ticket| told.queued.contains(ticket)), "who never waited was told");
+        drop(told);
+        if self.session.stands() {
+            let held = NAMES.iter().filter(|name| self.holds(name)).count();
+            assert_eq!(self.session.info().held.in_all(), held, "locks are counted wrong");
+        }
     }
 }
 

@@ -1,0 +1,253 @@
+//! What threads of a server do to each other, in every order or in very many, see `broker/sync.rs`: the outbox
+//! of a connection, to which many append and on which anyone sends; and whole conversations. The sockets are
+//! those of `socket/pretended.rs`.
+
+use super::config::{Config, Protocol};
+use super::hub::Hub;
+use super::janitor::Janitor;
+use super::message::Service;
+use super::outbox::{Outbox, Sent};
+use super::reception::Guest;
+use crate::broker::Broker;
+use crate::broker::sync::explore::{explore, explore_large};
+use crate::broker::sync::{Arc, ProcessMutex, thread};
+use crate::socket::Peer;
+
+/// More than any scenario sends.
+const MUCH: usize = 1 << 20;
+
+/// An outbox, and what was appended to it, in this order.
+struct Sending {
+    outbox: Arc<Outbox>,
+    janitor: Arc<Janitor>,
+    appended: ProcessMutex<String>,
+    peer: Peer,
+}
+
+impl Sending {
+    fn new(room: usize, bytes_max: usize) -> Arc<Self> {
+        let (stream, peer) = Peer::new(room);
+        let janitor = Arc::new(Janitor::new().unwrap());
+        let outbox = Arc::new(Outbox::new(stream, bytes_max, janitor.clone()));
+        Arc::new(Self { outbox, janitor, appended: ProcessMutex::new(String::new()), peer })
+    }
+
+    /// What is appended is taken down in the same step.
+    fn write(&self, text: &'static str) -> impl FnOnce(&mut Vec<u8>) {
+        move |out| {
+            out.extend(text.as_bytes());
+            self.appended.lock().push_str(text);
+        }
+    }
+
+    /// As a thread does that releases a lock.
+    fn tell(&self, text: &'static str) {
+        self.outbox.note(self.write(text));
+        self.outbox.deliver();
+    }
+
+    /// As the connection's own thread does.
+    fn reply(&self, text: &'static str) -> bool {
+        self.outbox.append(self.write(text));
+        self.outbox.send_all(|| None)
+    }
+
+    /// Everything has been sent, in the order in which it was appended.
+    fn all_sent(&self) {
+        assert_eq!(self.peer.heard(), *self.appended.lock());
+        assert_eq!(self.outbox.send(), Sent::All);
+    }
+}
+
+fn spawn<R: Send + 'static>(
+    sending: &Arc<Sending>,
+    work: impl FnOnce(&Sending) -> R + Send + 'static,
+) -> thread::JoinHandle<R> {
+    let sending = sending.clone();
+    thread::spawn(move || work(&sending))
+}
+
+#[test]
+fn what_several_append_is_sent_once_and_in_order() {
+    explore(|| {
+        let sending = Sending::new(MUCH, MUCH);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let other = spawn(&sending, |sending| sending.tell("ab"));
+        assert!(sending.reply("cd"));
+        other.join().unwrap();
+        sending.peer.await_bytes(4);
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        sending.all_sent();
+    });
+}
+
+#[test]
+fn two_who_tell_at_once_leave_nothing_unsent() {
+    explore(|| {
+        let sending = Sending::new(MUCH, MUCH);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let others =
+            [spawn(&sending, |sending| sending.tell("ab")), spawn(&sending, |sending| sending.tell("cd"))];
+        sending.peer.await_bytes(4);
+        others.into_iter().for_each(|other| other.join().unwrap());
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        sending.all_sent();
+    });
+}
+
+#[test]
+fn the_janitor_sends_on_to_a_slow_reader() {
+    explore(|| {
+        let sending = Sending::new(1, MUCH);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let other = spawn(&sending, |sending| sending.tell("abc"));
+        sending.peer.take(1);
+        sending.peer.await_bytes(2);
+        sending.peer.take(1);
+        sending.peer.await_bytes(3);
+        other.join().unwrap();
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        sending.all_sent();
+    });
+}
+
+#[test]
+fn a_slow_reader_of_replies_gets_what_others_tell_too() {
+    explore(|| {
+        let sending = Sending::new(1, MUCH);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let own = spawn(&sending, |sending| assert!(sending.reply("abc")));
+        let other = spawn(&sending, |sending| sending.tell("de"));
+        sending.peer.take(MUCH);
+        sending.peer.await_bytes(5);
+        own.join().unwrap();
+        other.join().unwrap();
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        sending.all_sent();
+    });
+}
+
+#[test]
+fn closing_lets_nobody_wait_and_nothing_be_sent_after() {
+    explore(|| {
+        let sending = Sending::new(1, MUCH);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let own = spawn(&sending, |sending| sending.reply("abc"));
+        let other = spawn(&sending, |sending| sending.tell("de"));
+        sending.outbox.close();
+        let sent = sending.peer.heard();
+        own.join().unwrap();
+        other.join().unwrap();
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        assert_eq!((sending.peer.heard(), sending.outbox.send()), (sent.clone(), Sent::Gone));
+        assert!(sent.is_empty() || sending.appended.lock().starts_with(&sent));
+    });
+}
+
+#[test]
+fn who_reads_nothing_is_cut_off_and_keeps_nobody() {
+    explore(|| {
+        let sending = Sending::new(0, 2);
+        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let other =
+            spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.tell(text)));
+        sending.peer.await_end();
+        other.join().unwrap();
+        sending.janitor.stop();
+        janitor.join().unwrap();
+        assert_eq!(sending.outbox.send(), Sent::Gone);
+    });
+}
+
+/// A client that speaks `glockd` to a server of its own threads.
+fn connect(hub: &Arc<Hub>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
+    let (stream, peer) = Peer::new(MUCH);
+    let config = hub.config();
+    let Ok((id, outbox)) = hub.admit(stream, &config) else { panic!("there is room") };
+    let (hub, service) = (hub.clone(), service.clone());
+    let address = format!("client {id}");
+    let guest = Guest { id, hub, service, outbox, config, protocol: Protocol::Glockd, address };
+    (peer, thread::spawn(move || guest.serve()))
+}
+
+fn serve() -> (Arc<Hub>, Arc<Service>, thread::JoinHandle<()>) {
+    let hub = Arc::new(Hub::new(Broker::default(), Config::default()).unwrap());
+    let janitor = thread::spawn({
+        let janitor = hub.janitor.clone();
+        move || janitor.run()
+    });
+    (hub, Arc::new(Service::locks()), janitor)
+}
+
+const GOT: &str = "1 Lock Get Success: x\r\n";
+const RELEASED: &str = "1 Lock Release Success: x\r\n";
+
+/// Both connections end, and nothing is left.
+fn end(hub: &Hub, janitor: thread::JoinHandle<()>, clients: [(Peer, thread::JoinHandle<()>); 2]) {
+    for (peer, thread) in clients {
+        peer.hang_up();
+        thread.join().unwrap();
+    }
+    let stats = hub.broker.stats();
+    assert_eq!((stats.sessions, stats.locks, stats.waiting, hub.connections()), (0, 0, 0, 0));
+    hub.janitor.stop();
+    janitor.join().unwrap();
+}
+
+#[test]
+fn a_conversation_in_which_one_waits_for_the_other() {
+    explore_large(|| {
+        let (hub, service, janitor) = serve();
+        let one = connect(&hub, &service);
+        one.0.say(b"g x\r\n");
+        one.0.await_bytes(GOT.len());
+        let two = connect(&hub, &service);
+        // The second line stands behind the wait, and must not be answered before it has ended.
+        two.0.say(b"gw - x\r\nr x\r\n");
+        one.0.say(b"r x\r\n");
+        let all = format!("{GOT}{RELEASED}");
+        two.0.await_bytes(all.len());
+        one.0.await_bytes(all.len());
+        assert_eq!((one.0.heard(), two.0.heard()), (all.clone(), all));
+        end(&hub, janitor, [one, two]);
+    });
+}
+
+#[test]
+fn a_holder_that_hangs_up_frees_its_lock_for_the_one_who_waits() {
+    explore_large(|| {
+        let (hub, service, janitor) = serve();
+        let one = connect(&hub, &service);
+        one.0.say(b"g x\r\n");
+        one.0.await_bytes(GOT.len());
+        let two = connect(&hub, &service);
+        two.0.say(b"gw - x\r\n");
+        one.0.hang_up();
+        two.0.await_bytes(GOT.len());
+        assert_eq!(two.0.heard(), GOT);
+        one.0.await_end();
+        end(&hub, janitor, [one, two]);
+    });
+}
+
+#[test]
+fn a_waiter_that_hangs_up_takes_no_lock_along() {
+    explore_large(|| {
+        let (hub, service, janitor) = serve();
+        let one = connect(&hub, &service);
+        one.0.say(b"g x\r\n");
+        one.0.await_bytes(GOT.len());
+        let two = connect(&hub, &service);
+        two.0.say(b"gw - x\r\n");
+        two.0.hang_up();
+        one.0.say(b"r x\r\n");
+        one.0.await_bytes(GOT.len() + RELEASED.len());
+        assert!(["", GOT].contains(&two.0.heard().as_str()));
+        end(&hub, janitor, [one, two]);
+    });
+}
