@@ -23,5 +23,5 @@ run() { # SANITIZER, its runtime's short name, more flags for rustc
 }
 
 run address asan ""
-export TSAN_OPTIONS="suppressions=$PWD/tests/c_abi/tsan.supp die_after_fork=0"
+export TSAN_OPTIONS="suppressions=$PWD/tests/tsan.supp die_after_fork=0"
 run thread tsan "-Cunsafe-allow-abi-mismatch=sanitizer"
