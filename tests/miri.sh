@@ -9,7 +9,8 @@ cargo +nightly miri --version >/dev/null 2>&1 || {
     exit 0
 }
 # What tries cases at random tries a few: each takes a thousand times as long. The files in which such a test
-# keeps what failed are outside of what Miri lets it see by itself.
+# keeps what failed are outside of what Miri lets it see by itself. What goes through the most states is left out.
 export PROPTEST_CASES="${PROPTEST_CASES:-8}"
 MIRIFLAGS="-Zmiri-disable-isolation" cargo +nightly miri test --locked --lib --no-default-features \
-    --target-dir "${CARGO_TARGET_DIR:-target}/miri" -- broker::table:: broker::lane:: protocol::
+    --target-dir "${CARGO_TARGET_DIR:-target}/miri" -- broker::table:: broker::lane:: protocol:: \
+    --skip three_sessions_and_two_names

@@ -229,8 +229,8 @@ fn a_holder_that_hangs_up_frees_its_lock_for_the_one_who_waits() {
         two.0.say(b"gw - x\r\n");
         one.0.hang_up();
         two.0.await_bytes(GOT.len());
+        assert!(one.0.has_ended(), "it still looks like a holder to its client");
         assert_eq!(two.0.heard(), GOT);
-        one.0.await_end();
         end(&hub, janitor, [one, two]);
     });
 }

@@ -249,6 +249,11 @@ impl Peer {
         blocking(|| (self.0.lock().sent.len() >= count).then_some(()));
     }
 
+    /// Whether the stream is shut.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.lock().shut
+    }
+
     /// Waits until the stream is shut.
     pub(crate) fn await_end(&self) {
         blocking(|| self.0.lock().shut.then_some(()));
