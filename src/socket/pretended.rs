@@ -137,6 +137,31 @@ impl Stream {
     pub(crate) fn shutdown(&self) {
         call(|| self.wire.lock().shut = true);
     }
+
+    /// As of a Unix socket: there is nothing between the ends that a word could be lost in.
+    pub(crate) fn is_delivered(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn has_peer(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        None
+    }
+
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        None
+    }
+
+    pub(crate) fn abort(&self) {
+        self.shutdown();
+    }
+}
+
+pub(crate) fn is_word_of_the_peer(_: &io::Error) -> bool {
+    true
 }
 
 /// Something that can be polled.

@@ -10,5 +10,6 @@ mod ending;
 mod granting;
 mod local;
 mod many;
+mod opening;
 mod party;
 mod sharing;
