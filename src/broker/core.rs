@@ -6,13 +6,14 @@
 //! table's lock, and deliver after it is let go.
 
 use std::ops::Deref;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use slab::Slab;
 
 use super::admission::check_set;
 use super::clock;
+use super::fair::FairMutex;
 use super::gate::{Asker, Closed, Gate};
 use super::hasher::NameHasher;
 use super::held::Part;
@@ -30,8 +31,14 @@ use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
 /// that a part is small: what holds one up (growing its table, above all) is over soon.
 pub(super) const LANES: usize = if IS_EXPLORED { 2 } else { 64 };
 
-/// How many locks of a vanished session are freed in one go, while others wait for the mutex.
-const END_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
+/// How many locks or waits of one session are ended in one go at the table.
+pub(super) const END_AT_DESK: usize = if IS_EXPLORED { 1 } else { 64 };
+
+/// A request for more names than these stands back behind others that are large.
+const FEW: usize = 16;
+
+/// How many names are looked at and granted in one go to those who wait, and those of one request more.
+const GRANT_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
 
 /// Alone on its cache line, and on the pair of lines that a CPU fetches together: for what threads change
 /// all the time, and would take away from each other along with whatever stands beside it.
@@ -62,7 +69,7 @@ pub(super) struct Desk {
 }
 
 #[derive(Clone)]
-struct Seat {
+pub(super) struct Seat {
     info: Arc<SessionInfo>,
     observer: Arc<dyn Observer>,
 }
@@ -70,7 +77,10 @@ struct Seat {
 pub(super) struct Inner {
     hasher: NameHasher,
     pub(super) lanes: Box<[Apart<LaneCell>]>,
-    pub(super) desk: Apart<Mutex<Desk>>,
+    pub(super) desk: Apart<FairMutex<Desk>>,
+    /// Held by whoever has much to do at the desk, so that of all who have one at a time is in the way of
+    /// others. Taken before the desk.
+    pub(super) much: FairMutex<()>,
     /// The number of locks in the table.
     pub(super) desk_held: AtomicUsize,
     pub(super) sessions: Apart<RwLock<Slab<Arc<SessionInfo>>>>,
@@ -88,7 +98,8 @@ impl Inner {
         Self {
             hasher: NameHasher::new(),
             lanes: std::iter::repeat_with(cell).take(LANES).collect(),
-            desk: Apart(Mutex::new(desk)),
+            desk: Apart(FairMutex::new(desk)),
+            much: FairMutex::new(()),
             desk_held: AtomicUsize::new(0),
             sessions: Apart(RwLock::new(Slab::new())),
             session_ids: AtomicU64::new(1),
@@ -157,8 +168,30 @@ impl Inner {
     }
 
     /// Runs `work` on the table after it has adopted `keys`; then gives back to the lanes what it is
-    /// done with, and tells observers.
+    /// done with, and tells observers. If many are to be granted by it, others are let in meanwhile.
     pub(super) fn at_desk<'k, R>(
+        &self,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, Closed> {
+        let work = |table: &mut Table, step: &mut Step<'_>| {
+            // If there is more to settle already, whoever came upon it is at it.
+            let is_first = !table.is_unsettled();
+            let result = work(table, step);
+            (result, is_first && table.is_unsettled())
+        };
+        let (result, mut is_unsettled) = self.at_desk_once(keys, asker, work)?;
+        while is_unsettled {
+            is_unsettled = self.at_desk_once(&[], Asker::Broker, |table, step| {
+                table.settle_rest(step);
+                table.is_unsettled()
+            })?;
+        }
+        Ok(result)
+    }
+
+    fn at_desk_once<'k, R>(
         &self,
         keys: impl IntoIterator<Item = &'k HashedKey>,
         asker: Asker<'_>,
@@ -189,6 +222,7 @@ impl Inner {
             tokens: &self.tokens,
             limits: &limits,
             granting: self.gate.is_open(),
+            room: GRANT_AT_ONCE,
             decided: &mut desk.decided,
             idle: &mut desk.idle,
         };
@@ -270,6 +304,7 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         let keys = wants.iter().map(|(key, _)| key);
         let asker = if wait.is_some() { Asker::Queueing(info) } else { Asker::Acquiring(info) };
+        let _one_at_a_time = (wants.len() > FEW).then(|| self.much.lock());
         let answer = self.at_desk(keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
@@ -340,8 +375,9 @@ impl Inner {
 
     pub(super) fn expire(&self, info: &SessionInfo) -> Option<Duration> {
         let expire = |table: &mut Table, step: &mut Step<'_>| {
-            Some(table.expire(step, info.slot, END_AT_ONCE)?.since(step.now))
+            Some(table.expire(step, info.slot, END_AT_DESK)?.since(step.now))
         };
+        let _one_at_a_time = self.much.lock();
         self.at_desk(&[], Asker::Releasing(info), expire).ok().flatten()
     }
 
@@ -362,42 +398,6 @@ impl Inner {
         Ok(seen.unwrap_or_default())
     }
 
-    pub(super) fn end_session(&self, info: &SessionInfo) {
-        if info.ended.swap(true, Release) {
-            return;
-        }
-        let slot = info.slot;
-        // Every call looks at `ended` with the lane or the table locked: whatever another thread of
-        // this session got before is found below, and nothing can come after. First the waits, so that
-        // nothing more is granted; then the lanes, from which names only go to the table; so when the
-        // table has been emptied last, there is nothing left anywhere.
-        self.end_waits(slot, Outcome::Lost);
-        // What others wait for comes before the lanes, which may take a while with what nobody waits for.
-        self.end_holds(slot);
-        // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
-        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
-        let mut lanes: Vec<_> = self.lanes.iter().collect();
-        while !lanes.is_empty() {
-            lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));
-        }
-        self.end_holds(slot);
-        // Only now may another session have the slot.
-        let seat = self.desk.lock().seats.get_mut(slot as usize).and_then(Option::take);
-        let info = self.sessions.write().try_remove(slot as usize);
-        // With nothing locked: the observer may hold sessions of its own, which then end.
-        drop((seat, info));
-    }
-
-    fn end_holds(&self, slot: Slot) {
-        let some = |table: &mut Table, step: &mut Step<'_>| table.end_holds(step, slot, END_AT_ONCE);
-        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
-    }
-
-    pub(super) fn end_waits(&self, slot: Slot, why: Outcome) {
-        let some = |table: &mut Table, step: &mut Step<'_>| table.end_waits(step, slot, why, END_AT_ONCE);
-        while self.at_desk(&[], Asker::Broker, some) == Ok(false) {}
-    }
-
     /// Grants from now on, first of all to those who wait.
     pub(super) fn open_gate(&self) {
         if !self.gate.open() {
@@ -407,7 +407,7 @@ impl Inner {
         // already do so since before this takes the desk's lock for the first time.
         let mut next = Some(0);
         while let Some(first) = next {
-            let some = |table: &mut Table, step: &mut Step<'_>| table.settle_from(step, first, END_AT_ONCE);
+            let some = |table: &mut Table, step: &mut Step<'_>| table.settle_from(step, first, END_AT_DESK);
             next = self.at_desk(&[], Asker::Broker, some).ok().flatten();
         }
     }
@@ -448,6 +448,11 @@ impl Inner {
             Answer::TooManyWaits => {
                 Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
             }
+            Answer::TooTangled => {
+                let text =
+                    "too many sessions wait for each other to rule out that this wait would be a deadlock";
+                Err(AcquireError::Refused(text.to_owned()))
+            }
             Answer::Deadlock(circle) => {
                 let sessions = self.sessions.read();
                 let label = |&slot: &Slot| sessions.get(slot as usize).map(|info| info.label());
@@ -458,6 +463,11 @@ impl Inner {
 }
 
 impl Desk {
+    /// Takes away the seat of a session that has nothing in the table any more.
+    pub(super) fn vacate(&mut self, slot: Slot) -> Option<Seat> {
+        self.seats.get_mut(slot as usize).and_then(Option::take)
+    }
+
     /// Tells observers what has been decided; returns those who now have something to deliver.
     fn tell(&mut self) -> Vec<Arc<dyn Observer>> {
         let mut concerned: Vec<Arc<dyn Observer>> = Vec::new();

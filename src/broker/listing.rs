@@ -19,6 +19,10 @@ use super::table::{HashedKey, Slot};
 /// How many names, holders or waiters are looked at in one go.
 const AT_ONCE: usize = 512;
 
+/// After how many holders and waiters a page ends, though there may be more names: every lock can have as
+/// many as there are sessions.
+const PAGE_MAX: usize = 8192;
+
 /// A lock that is held or waited for.
 #[derive(Clone, Debug)]
 pub struct ListedLock {
@@ -74,7 +78,7 @@ pub struct PageQuery {
     pub prefix: LockName,
     /// Only names behind this one, by the order of their bytes.
     pub after: Option<LockName>,
-    /// How many, at most; 0 counts as 1.
+    /// How many, at most; 0 counts as 1. Fewer if these have many holders and waiters.
     pub limit: usize,
 }
 
@@ -84,13 +88,19 @@ impl Inner {
     pub(super) fn page(&self, query: &PageQuery) -> Page {
         let mut query = PageQuery { limit: query.limit.max(1), ..query.clone() };
         loop {
-            let (names, more) = self.first_names(&query);
+            let (names, mut more) = self.first_names(&query);
             query.after = names.last().cloned();
-            let look = |name: LockName| {
+            let (mut locks, mut shown) = (Vec::new(), 0);
+            for name in names {
+                if shown >= PAGE_MAX {
+                    more = true;
+                    break;
+                }
                 let hash = self.key(query.space, name.as_bytes()).hash;
-                self.look_at(&HashedKey { key: Key { space: query.space, name }, hash })
-            };
-            let locks: Vec<ListedLock> = names.into_iter().filter_map(look).collect();
+                let lock = self.look_at(&HashedKey { key: Key { space: query.space, name }, hash });
+                shown += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
+                locks.extend(lock);
+            }
             // All of them may have gone meanwhile: then there would be none to ask on from.
             if !locks.is_empty() || !more {
                 return Page { locks, more };

@@ -10,6 +10,8 @@
 mod admission;
 mod clock;
 mod core;
+mod ending;
+mod fair;
 mod gate;
 mod hasher;
 mod held;

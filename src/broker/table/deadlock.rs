@@ -5,83 +5,242 @@
 //! A session waits for those who hold, in a conflicting mode, a name it has a place for; and for the
 //! one just ahead of it in that queue, since nobody overtakes. (Those further ahead are reached
 //! through that one.) Sessions, not requests: a session with two waits waits for both.
+//!
+//! Every session has a rank of its own, above those of all whom it waits for: that is how it is known that
+//! there is no circle. Nearly every new wait agrees with the ranks as they are. If one does not, a circle can
+//! only lead through sessions that are ranked between the two it sets at odds: so those alone are looked at,
+//! and if there is no circle, ranked anew among themselves. (The algorithm is Pearce and Kelly's.)
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::super::outcome::Mode;
-use super::{EntryId, Slot, Table};
+use super::{EntryId, Place, Slot, Table};
+
+/// How many places and holders are looked at for one request, while nobody else's that is contended is
+/// decided: a few milliseconds' worth.
+const LOOKS_MAX: usize = 50_000;
+
+/// Why a session may not wait.
+#[derive(Debug)]
+pub(super) enum Tangle {
+    /// These would wait for each other, the asker first.
+    Circle(Vec<Slot>),
+    /// More would have to be looked at than [`LOOKS_MAX`].
+    TooLarge,
+}
+
+/// What a session has just begun to wait for, and to be waited for by.
+#[derive(Default)]
+struct News {
+    ahead: Vec<Slot>,
+    behind: Vec<Slot>,
+}
 
 impl Table {
-    /// The shortest circle through `start`, `start` first; `None` if there is none.
-    pub(super) fn circle(&self, start: Slot) -> Option<Vec<Slot>> {
-        if !self.is_waited_for(start) {
-            // What keeps ten thousand waiters on one name cheap: a session that nobody waits for
-            // cannot be part of a circle, and most waiters are that.
-            return None;
+    /// Ranks the session above all whom its new request makes it wait for. Only when the request is in its
+    /// queues, since a conversion also steps in front of those who wait.
+    pub(super) fn rank_waiter(
+        &mut self,
+        slot: Slot,
+        place: Place,
+        wants: &[(EntryId, Mode)],
+    ) -> Result<(), Tangle> {
+        if !self.is_waited_for(slot) {
+            // What keeps ten thousand waiters on one name cheap, and is what most waiters are: nobody's
+            // rank is above one that nobody waits for.
+            self.members[slot as usize].rank = self.next_rank();
+            return Ok(());
         }
-        let mut search = Search { table: self, came_from: HashMap::new(), holders_done: HashSet::new() };
-        search.run(start)
+        let mut search = Search::of(self);
+        let mut news = News::default();
+        for &want in wants {
+            search.add_those_ahead(slot, place, want, &mut news.ahead)?;
+            news.behind.extend(search.just_behind(want.0, place));
+        }
+        self.rank_between(slot, &news)
+    }
+
+    /// Ranks the session, which holds the name exclusively now, below those who wait for the name.
+    pub(super) fn rank_holder(&mut self, slot: Slot, id: EntryId) -> Result<(), Tangle> {
+        let behind = Search::of(self).first_obstructed(slot, id)?.into_iter().collect();
+        self.rank_between(slot, &News { ahead: Vec::new(), behind })
+    }
+
+    fn rank_between(&mut self, slot: Slot, news: &News) -> Result<(), Tangle> {
+        let own = self.rank(slot);
+        let lowest = news.behind.iter().map(|&one| self.rank(one)).fold(own, u64::min);
+        let highest = news.ahead.iter().map(|&one| self.rank(one)).fold(own, u64::max);
+        if lowest == own && highest == own {
+            return Ok(());
+        }
+        let mut search = Search::of(self);
+        // What it has waited for all along is ranked below it already.
+        let first = if lowest == own { news.ahead.clone() } else { search.waits_for(slot)? };
+        let mut below = search.reached(slot, first, lowest)?;
+        let mut above = search.reaching(slot, highest)?;
+        below.sort_unstable_by_key(|&one| self.rank(one));
+        above.sort_unstable_by_key(|&one| self.rank(one));
+        let in_order: Vec<Slot> = below.into_iter().chain([slot]).chain(above).collect();
+        let mut ranks: Vec<u64> = in_order.iter().map(|&one| self.rank(one)).collect();
+        ranks.sort_unstable();
+        for (one, rank) in in_order.into_iter().zip(ranks) {
+            self.members[one as usize].rank = rank;
+        }
+        Ok(())
+    }
+
+    /// A rank above all others.
+    pub(super) fn next_rank(&mut self) -> u64 {
+        self.ranks += 1;
+        self.ranks
+    }
+
+    fn rank(&self, slot: Slot) -> u64 {
+        self.members.get(slot as usize).map_or(0, |member| member.rank)
     }
 
     fn is_waited_for(&self, slot: Slot) -> bool {
-        self.members.get(slot as usize).is_some_and(|member| member.contended > 0 || member.followed > 0)
+        let member = self.members.get(slot as usize);
+        member.is_some_and(|member| !member.contended.is_empty() || member.followed > 0)
     }
 }
 
-/// A breadth-first search along "waits for", each session and each name's holders visited once.
+/// Searches along "waits for", each session and each name's holders visited once.
 struct Search<'a> {
     table: &'a Table,
-    came_from: HashMap<Slot, Slot>,
+    looks: usize,
     holders_done: HashSet<EntryId>,
 }
 
-impl Search<'_> {
-    fn run(&mut self, start: Slot) -> Option<Vec<Slot>> {
-        let mut open = VecDeque::from([start]);
-        while let Some(slot) = open.pop_front() {
-            for next in self.waits_for(slot) {
+impl<'a> Search<'a> {
+    fn of(table: &'a Table) -> Self {
+        Self { table, looks: 0, holders_done: HashSet::new() }
+    }
+
+    fn look(&mut self, times: usize) -> Result<(), Tangle> {
+        self.looks += times;
+        if self.looks > LOOKS_MAX { Err(Tangle::TooLarge) } else { Ok(()) }
+    }
+
+    /// Whom `start` waits for, in the end, of those with this rank or a higher one; or the shortest circle.
+    fn reached(&mut self, start: Slot, first: Vec<Slot>, lowest: u64) -> Result<Vec<Slot>, Tangle> {
+        let mut came_from: HashMap<Slot, Slot> = HashMap::new();
+        let mut open = VecDeque::new();
+        let (mut slot, mut all_next) = (start, first);
+        loop {
+            for next in all_next {
                 if next == start {
-                    return Some(self.path_to(slot, start));
+                    return Err(Tangle::Circle(path(&came_from, start, slot)));
                 }
-                if let std::collections::hash_map::Entry::Vacant(vacant) = self.came_from.entry(next) {
-                    vacant.insert(slot);
+                if self.table.rank(next) >= lowest && !came_from.contains_key(&next) {
+                    came_from.insert(next, slot);
                     open.push_back(next);
                 }
             }
+            let Some(next) = open.pop_front() else { return Ok(came_from.into_keys().collect()) };
+            slot = next;
+            all_next = self.waits_for(slot)?;
         }
-        None
     }
 
-    fn path_to(&self, last: Slot, start: Slot) -> Vec<Slot> {
-        let mut path = vec![last];
-        let mut at = last;
-        while let Some(&before) = self.came_from.get(&at).filter(|_| at != start) {
-            path.push(before);
-            at = before;
-        }
-        path.reverse();
-        path
-    }
-
-    fn waits_for(&mut self, slot: Slot) -> Vec<Slot> {
-        let table = self.table;
-        let mut found = Vec::new();
-        let Some(member) = table.members.get(slot as usize) else { return found };
-        for &request in member.requests.values() {
-            let request = &table.requests[request];
-            for &(id, mode) in &request.wants {
-                let entry = &table.entries[id];
-                if let Some((_, &ahead)) = entry.queue.range(..request.place).next_back() {
-                    found.push(table.requests[ahead].slot);
-                }
-                let conflict = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
-                // A converting session is a holder and leaves itself out, so the next one must look again.
-                let converts = entry.holders.contains_key(&slot);
-                if conflict && (converts || self.holders_done.insert(id)) {
-                    found.extend(entry.holders.keys().copied().filter(|&holder| holder != slot));
+    /// Who waits for `start`, in the end, of those with this rank or a lower one.
+    fn reaching(&mut self, start: Slot, highest: u64) -> Result<Vec<Slot>, Tangle> {
+        let mut found = HashSet::new();
+        let mut open = vec![start];
+        while let Some(slot) = open.pop() {
+            for next in self.waited_for_by(slot)? {
+                if self.table.rank(next) <= highest && found.insert(next) {
+                    open.push(next);
                 }
             }
         }
-        found
+        Ok(found.into_iter().collect())
     }
+
+    fn waits_for(&mut self, slot: Slot) -> Result<Vec<Slot>, Tangle> {
+        let table = self.table;
+        let mut found = Vec::new();
+        let Some(member) = table.members.get(slot as usize) else { return Ok(found) };
+        for &request in member.requests.values() {
+            let request = &table.requests[request];
+            for &want in &request.wants {
+                self.add_those_ahead(slot, request.place, want, &mut found)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Adds whom a place in one queue makes its session wait for.
+    fn add_those_ahead(
+        &mut self,
+        slot: Slot,
+        place: Place,
+        (id, mode): (EntryId, Mode),
+        found: &mut Vec<Slot>,
+    ) -> Result<(), Tangle> {
+        let table = self.table;
+        let entry = &table.entries[id];
+        self.look(1)?;
+        if let Some((_, &ahead)) = entry.queue.range(..place).next_back() {
+            found.push(table.requests[ahead].slot);
+        }
+        let conflict = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
+        // A converting session is a holder and leaves itself out, so the next one must look again.
+        let converts = entry.holders.contains_key(&slot);
+        if conflict && (converts || self.holders_done.insert(id)) {
+            self.look(entry.holders.len())?;
+            found.extend(entry.holders.keys().copied().filter(|&holder| holder != slot));
+        }
+        Ok(())
+    }
+
+    fn waited_for_by(&mut self, slot: Slot) -> Result<Vec<Slot>, Tangle> {
+        let table = self.table;
+        let mut found = Vec::new();
+        let Some(member) = table.members.get(slot as usize) else { return Ok(found) };
+        for &id in &member.contended {
+            found.extend(self.first_obstructed(slot, id)?);
+        }
+        for &request in member.requests.values() {
+            let request = &table.requests[request];
+            self.look(request.wants.len())?;
+            found.extend(request.wants.iter().filter_map(|want| self.just_behind(want.0, request.place)));
+        }
+        Ok(found)
+    }
+
+    fn just_behind(&self, id: EntryId, place: Place) -> Option<Slot> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let (_, &behind) = self.table.entries[id].queue.range((Excluded(place), Unbounded)).next()?;
+        Some(self.table.requests[behind].slot)
+    }
+
+    /// The first in the queue of a name that waits for this holder of it. Those behind that one wait for it,
+    /// and so for the holder.
+    fn first_obstructed(&mut self, holder: Slot, id: EntryId) -> Result<Option<Slot>, Tangle> {
+        let table = self.table;
+        let entry = &table.entries[id];
+        for &request in entry.queue.values() {
+            let request = &table.requests[request];
+            let wants_exclusive = |want: &(EntryId, Mode)| want.0 == id && want.1 == Mode::Exclusive;
+            self.look(if entry.mode == Mode::Exclusive { 1 } else { request.wants.len() })?;
+            let conflict = entry.mode == Mode::Exclusive || request.wants.iter().any(wants_exclusive);
+            if conflict && request.slot != holder {
+                return Ok(Some(request.slot));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// How `last` was reached, from `start`.
+fn path(came_from: &HashMap<Slot, Slot>, start: Slot, last: Slot) -> Vec<Slot> {
+    let mut path = vec![last];
+    let mut at = last;
+    while let Some(&before) = came_from.get(&at).filter(|_| at != start) {
+        path.push(before);
+        at = before;
+    }
+    path.reverse();
+    path
 }

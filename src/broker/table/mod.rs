@@ -5,26 +5,28 @@
 //! What must hold after every event:
 //! - the holders of a name are one exclusive session, or any number of shared ones;
 //! - a request waits only while it cannot be granted: some place of it is not the head of its queue,
-//!   or conflicts with a holder there, or nothing is granted for now;
+//!   or conflicts with a holder there; or because nothing is granted for now, or so much that it takes several
+//!   steps;
 //! - no circle of sessions wait for each other;
 //! - a name that is neither held nor waited for is not in the table.
 
+mod blocks;
 mod deadlock;
+mod index;
 mod queue;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-
-use hashbrown::HashTable;
-use slab::Slab;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Limits;
 use super::clock::Stamp;
 use super::name::Key;
 use super::outcome::{Grant, Held, Mode, Outcome, Released};
 use super::tokens::Tokens;
+use blocks::Blocks;
+use index::Index;
 pub(super) use queue::Place;
 
 /// A session, as the table knows it: a small number, in use again only when the session has wholly gone.
@@ -47,6 +49,8 @@ pub(super) struct Step<'a> {
     pub(super) limits: &'a Limits,
     /// Whether anything may be granted; false until the broker opens, and once it has been shut.
     pub(super) granting: bool,
+    /// How many more names may be looked at, and granted to those who wait, before others must be let in.
+    pub(super) room: usize,
     /// Waits that ended through this event, in the order in which they did.
     pub(super) decided: &'a mut Vec<Decision>,
     /// Names that left the table through this event.
@@ -91,6 +95,8 @@ pub(super) enum Answer {
     /// The sessions that wait for each other, the asker first.
     Deadlock(Vec<Slot>),
     TooManyWaits,
+    /// So many sessions wait for each other that a deadlock would take too long to rule out.
+    TooTangled,
 }
 
 /// One session's share of one name.
@@ -131,9 +137,9 @@ struct Request {
 /// What one session has in the table.
 #[derive(Clone, Default)]
 struct Member {
-    holds: HashSet<EntryId>,
-    /// How many of these have a queue.
-    contended: usize,
+    holds: BTreeSet<EntryId>,
+    /// Those of these that have a queue.
+    contended: BTreeSet<EntryId>,
     /// How many of its places have another one behind them.
     followed: usize,
     /// Its waiting requests by what it calls them, and by each name they wait for.
@@ -141,6 +147,8 @@ struct Member {
     waits: HashMap<EntryId, RequestId>,
     /// When those of its waits are over that have a limit.
     deadlines: BTreeSet<(Stamp, Ticket)>,
+    /// Above the ranks of all whom it waits for; 0 for one that neither holds nor waits. No two have the same.
+    rank: u64,
 }
 
 /// Counts since the start.
@@ -158,12 +166,16 @@ pub(super) struct TableCounts {
 /// All names that several sessions are concerned with, and what sessions hold of them and wait for.
 #[derive(Clone, Default)]
 pub(super) struct Table {
-    index: HashTable<EntryId>,
-    entries: Slab<Entry>,
-    requests: Slab<Request>,
+    index: Index,
+    entries: Blocks<Entry>,
+    requests: Blocks<Request>,
     members: Vec<Member>,
     /// Arrivals so far: the order in all queues.
     arrivals: u64,
+    /// Ranks given so far: see [`deadlock`].
+    ranks: u64,
+    /// Names whose queues are still to be settled.
+    unsettled: Vec<EntryId>,
     holds: usize,
     /// Names held exclusively and held shared.
     names_held: (usize, usize),
@@ -184,8 +196,7 @@ impl Table {
             queue: BTreeMap::new(),
             orphaned,
         });
-        let entries = &self.entries;
-        self.index.insert_unique(key.hash, id, |&id| entries[id].key.hash);
+        self.index.insert(key.hash, id);
         if let Some((slot, mode, hold)) = hold {
             self.hold(id, slot, mode, hold);
         }
@@ -279,10 +290,9 @@ impl Table {
     /// without waiting.
     fn upgrade_alone(&mut self, step: &Step<'_>, slot: Slot, id: EntryId) -> Answer {
         self.change(id, |entry| entry.mode = Mode::Exclusive);
-        if let Some(circle) = self.circle(slot) {
+        if let Err(tangle) = self.rank_holder(slot, id) {
             self.change(id, |entry| entry.mode = Mode::Shared);
-            self.counts.deadlocks += 1;
-            return Answer::Deadlock(circle);
+            return self.refuse(tangle);
         }
         Answer::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)]))
     }
@@ -352,8 +362,7 @@ impl Table {
 
     /// Frees up to `at_most` locks of a session that has vanished. Returns whether that was all of them.
     pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, at_most: usize) -> bool {
-        let mut some: Vec<EntryId> = self.member(slot).holds.iter().copied().take(at_most).collect();
-        some.sort_unstable();
+        let some: Vec<EntryId> = self.member(slot).holds.iter().copied().take(at_most).collect();
         for id in some {
             match self.entries[id].mode {
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
@@ -378,7 +387,7 @@ impl Table {
     }
 
     fn find(&self, key: &HashedKey) -> Option<EntryId> {
-        self.index.find(key.hash, |&id| self.entries[id].key.key == key.key).copied()
+        self.index.find(key.hash, |id| self.entries[id].key.key == key.key)
     }
 
     fn member(&mut self, slot: Slot) -> &mut Member {
@@ -422,9 +431,13 @@ impl Table {
         });
         if before.is_none() {
             self.holds += 1;
+            let rank = if self.member(slot).rank == 0 { self.next_rank() } else { self.member(slot).rank };
             let member = self.member(slot);
+            member.rank = rank;
             member.holds.insert(id);
-            member.contended += usize::from(contended);
+            if contended {
+                member.contended.insert(id);
+            }
         }
     }
 
@@ -441,7 +454,9 @@ impl Table {
             self.holds -= 1;
             let member = self.member(slot);
             member.holds.remove(&id);
-            member.contended -= usize::from(contended);
+            if contended {
+                member.contended.remove(&id);
+            }
         }
         held
     }

@@ -2,6 +2,7 @@
 //! the table; knows nothing of who is told.
 
 use super::super::outcome::{Mode, Outcome};
+use super::deadlock::Tangle;
 use super::{Answer, Decision, EntryId, Idle, Patience, Request, RequestId, Slot, Step, Table};
 
 /// A request's place, the same in all its queues, so that two requests stand in the same order
@@ -44,24 +45,31 @@ impl Table {
             return Answer::TooManyWaits;
         }
         let Patience { ticket, deadline } = patience;
-        let entries: Vec<EntryId> = wants.iter().map(|&(id, _)| id).collect();
         let since = step.now;
-        let request = Request { slot, ticket, place, wants, since, deadline, obstacle: 0 };
+        let request = Request { slot, ticket, place, wants: wants.clone(), since, deadline, obstacle: 0 };
         let request = self.requests.insert(request);
-        for &id in &entries {
+        for &(id, _) in &wants {
             self.change_queue(id, slot, place, Some(request));
             self.member(slot).waits.insert(id, request);
         }
         self.member(slot).requests.insert(ticket, request);
         self.member(slot).deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
-        // Only now, with the request in place: a conversion also steps in front of those who wait.
-        if let Some(circle) = self.circle(slot) {
-            self.counts.deadlocks += 1;
+        if let Err(tangle) = self.rank_waiter(slot, place, &wants) {
             self.unqueue(request);
-            return Answer::Deadlock(circle);
+            return self.refuse(tangle);
         }
         self.counts.waits += 1;
         Answer::Queued
+    }
+
+    pub(super) fn refuse(&mut self, tangle: Tangle) -> Answer {
+        match tangle {
+            Tangle::Circle(circle) => {
+                self.counts.deadlocks += 1;
+                Answer::Deadlock(circle)
+            }
+            Tangle::TooLarge => Answer::TooTangled,
+        }
     }
 
     /// Takes the request out of its queues and says so to its session. The names it stood in must be
@@ -93,15 +101,22 @@ impl Table {
     /// if there are no others, the holders have a contended lock more.
     fn change_queue(&mut self, id: EntryId, slot: Slot, place: Place, request: Option<RequestId>) {
         let entry = &mut self.entries[id];
-        let step: fn(&mut usize) = if request.is_some() { |count| *count += 1 } else { |count| *count -= 1 };
         entry.queue.remove(&place);
         match entry.queue.last_key_value() {
             Some((&last, &other)) => {
                 let ahead = if last < place { self.requests[other].slot } else { slot };
-                step(&mut self.members[ahead as usize].followed);
+                let followed = &mut self.members[ahead as usize].followed;
+                if request.is_some() { *followed += 1 } else { *followed -= 1 }
             }
             None => {
-                entry.holders.keys().for_each(|&holder| step(&mut self.members[holder as usize].contended));
+                for &holder in entry.holders.keys() {
+                    let contended = &mut self.members[holder as usize].contended;
+                    if request.is_some() {
+                        contended.insert(id)
+                    } else {
+                        contended.remove(&id)
+                    };
+                }
             }
         }
         if let Some(request) = request {
@@ -111,9 +126,15 @@ impl Table {
 
     /// Grants, at each of these names, the head of the queue for as long as it can be granted; a grant
     /// moves the heads of the request's other queues, which are then settled too. Names that nobody is
-    /// concerned with any more leave the table.
+    /// concerned with any more leave the table. What is more than the step has room for is left to
+    /// [`settle_rest`](Self::settle_rest).
     pub(super) fn settle(&mut self, step: &mut Step<'_>, mut names: Vec<EntryId>) {
         while let Some(id) = names.pop() {
+            if step.room == 0 {
+                self.unsettled.push(id);
+                return self.unsettled.append(&mut names);
+            }
+            step.room -= 1;
             // A name may stand in the list twice and have left the table the first time.
             while let Some(head) = self.entries.get(id).and_then(|e| e.queue.first_key_value()).map(|h| *h.1)
             {
@@ -121,12 +142,17 @@ impl Table {
                     break;
                 }
                 let due = self.unqueue(head);
+                step.room = step.room.saturating_sub(due.wants.len());
                 let acquired =
                     due.wants.iter().filter(|&&(id, _)| self.held_at(id, due.slot).is_none()).count();
                 let grant = self.grant(step, due.slot, &due.wants);
                 let outcome = Outcome::Granted(grant);
                 step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
                 names.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
+                if step.room == 0 {
+                    names.push(id);
+                    break;
+                }
             }
             self.retire(step, id);
         }
@@ -141,11 +167,22 @@ impl Table {
         at_most: usize,
     ) -> Option<usize> {
         // What is added meanwhile needs no settling, wherever it comes to stand.
-        let end = first.saturating_add(at_most).min(self.entries.capacity());
+        let end = first.saturating_add(at_most).min(self.entries.numbers_end());
         for id in first..end {
             self.settle(step, vec![id]);
         }
-        (end < self.entries.capacity()).then_some(end)
+        (end < self.entries.numbers_end()).then_some(end)
+    }
+
+    /// Goes on with what an earlier step had no room for. Until that has come to an end, some wait who need not
+    /// any more: they are granted in their turn, and whoever comes meanwhile stands behind them.
+    pub(in super::super) fn settle_rest(&mut self, step: &mut Step<'_>) {
+        let names = std::mem::take(&mut self.unsettled);
+        self.settle(step, names);
+    }
+
+    pub(in super::super) fn is_unsettled(&self) -> bool {
+        !self.unsettled.is_empty()
     }
 
     /// Whether the request is the head of all its queues and every name admits it.
@@ -167,9 +204,7 @@ impl Table {
     pub(super) fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
         if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
             let entry = self.entries.remove(id);
-            if let Ok(found) = self.index.find_entry(entry.key.hash, |&other| other == id) {
-                found.remove();
-            }
+            self.index.remove(entry.key.hash, id);
             step.idle.push(Idle { key: entry.key, orphaned: entry.orphaned });
         }
     }

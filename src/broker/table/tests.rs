@@ -27,10 +27,16 @@ impl Driver {
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
         let granting = !self.model.grace || matches!(event, Event::Open);
+        // So little that whatever can be interrupted is.
+        let room = 1;
         let mut step =
-            Step { now, tokens, limits: &limits, granting, decided: &mut decided, idle: &mut idle };
+            Step { now, tokens, limits: &limits, granting, room, decided: &mut decided, idle: &mut idle };
         let before = self.model.clone();
         let (said, circle) = run(&mut self.table, &mut step, event, &self.model);
+        while self.table.is_unsettled() {
+            step.room = 1;
+            self.table.settle_rest(&mut step);
+        }
         let (expected, ends) = self.model.apply(event);
         let context = || format!("{event:?} in {before:?}");
         assert_eq!(said, expected, "{}", context());
@@ -53,10 +59,16 @@ impl Driver {
     fn compare(&self, context: &dyn Fn() -> String) {
         for member in &self.table.members {
             let queued = member.holds.iter().filter(|&&id| !self.table.entries[id].queue.is_empty());
-            assert_eq!(member.contended, queued.count(), "{}", context());
+            assert_eq!(member.contended, queued.copied().collect(), "{}", context());
             let last = |id: &EntryId| self.table.entries[*id].queue.last_key_value().map(|last| *last.1);
             let followed = member.waits.iter().filter(|&(id, request)| last(id) != Some(*request));
             assert_eq!(member.followed, followed.count(), "{}", context());
+        }
+        for session in 0..u32::try_from(self.table.members.len()).unwrap() {
+            for other in self.model.waits_for(session) {
+                let ranks = [session, other].map(|slot| self.table.members[slot as usize].rank);
+                assert!(ranks[0] > ranks[1] && ranks[1] > 0, "{session} and {other} in {}", context());
+            }
         }
         for name in 0..3 {
             let Some(seen) = self.table.inspect(0, &key(name)) else {
@@ -147,7 +159,7 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
         Answer::AlreadyWaiting => (Said::AlreadyWaiting, None),
         Answer::NotHeld => (Said::NotHeld, None),
         Answer::Deadlock(circle) => (Said::Deadlock, Some(circle)),
-        Answer::TooManyWaits => panic!("the limit is far away"),
+        Answer::TooManyWaits | Answer::TooTangled => panic!("the limit is far away"),
     }
 }
 
@@ -234,6 +246,99 @@ fn two_sessions_and_two_names_in_every_state() {
 fn three_sessions_and_two_names_in_every_state() {
     let states = explore(3, 2, false);
     assert!(states > 30_000, "only {states} states were reached");
+}
+
+/// Numbers in no order, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap()
+    }
+
+    fn event(&mut self, sessions: usize, names: usize) -> Event {
+        let session = u32::try_from(self.below(sessions)).unwrap();
+        let name = u8::try_from(self.below(names)).unwrap();
+        let mode = [Mode::Exclusive, Mode::Shared, Mode::Shared][self.below(3)];
+        match self.below(20) {
+            0..10 => {
+                let more = self.below(4) * self.below(2);
+                let others =
+                    (0..more).map(|_| u8::try_from(self.below(names)).unwrap()).filter(|&o| o != name);
+                let others: BTreeSet<u8> = others.collect();
+                let wants = [name].into_iter().chain(others).map(|name| (name, mode)).collect();
+                Event::Acquire { session, wants, wait: Some(None) }
+            }
+            10..14 => Event::Convert { session, name, mode, wait: Some(None) },
+            14..17 => Event::Release { session, name },
+            17..19 => Event::Cancel { session },
+            _ => Event::End { session },
+        }
+    }
+}
+
+/// With more sessions than can be brought into every state, so that ranks have something to put in order.
+#[test]
+fn many_sessions_and_names_in_no_order() {
+    let given = std::env::var("LOCKD_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 32 | 0x9e37_79b9);
+    let tokens = Tokens::starting_at(1);
+    let mut dice = Dice(seed);
+    for (sessions, names) in [(4, 3), (8, 5), (12, 12), (20, 8)] {
+        let mut driver = Driver::default();
+        for _ in 0..5000 {
+            let event = dice.event(sessions, names);
+            let told =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.apply(&tokens, &event)));
+            assert!(told.is_ok(), "LOCKD_SEED={seed} repeats this");
+        }
+        let counts = driver.table.counts();
+        assert!(counts.deadlocks > 20 && counts.grants > 200, "{counts:?}");
+    }
+}
+
+/// Lets the session ask for one name, for as long as it takes.
+fn ask(table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Answer {
+    let (mut decided, mut idle) = (Vec::new(), Vec::new());
+    let (now, limits) = (Stamp::from_nanos(0), Limits::default());
+    let (granting, room) = (true, 1);
+    let mut step =
+        Step { now, tokens, limits: &limits, granting, room, decided: &mut decided, idle: &mut idle };
+    let key = HashedKey { key: Key::main(LockName::new(&name.to_le_bytes())), hash: u64::from(name) };
+    table.adopt(&key, None, false);
+    let patience = Patience { ticket: u64::from(name), deadline: None };
+    table.acquire(&mut step, slot, &[(key, Mode::Exclusive)], Some(patience))
+}
+
+/// What one request makes the table look at has an end, whoever waits for whom; and what agrees with the
+/// ranks needs no look at all.
+#[test]
+fn one_request_looks_at_no_more_than_a_bounded_number_of_places() {
+    const NAMES: u32 = 10_000;
+    const OWN: u32 = NAMES;
+    let (mut table, tokens) = (Table::default(), Tokens::starting_at(1));
+    let (early, holder, behind) = (0, 1, 2);
+    assert!(matches!(ask(&mut table, &tokens, early, OWN), Answer::Granted(_)));
+    for name in 0..NAMES {
+        assert!(matches!(ask(&mut table, &tokens, holder, name), Answer::Granted(_)));
+    }
+    for waiter in 3..10 {
+        for name in 0..NAMES {
+            assert_eq!(ask(&mut table, &tokens, waiter, name), Answer::Queued);
+        }
+    }
+    assert_eq!(ask(&mut table, &tokens, behind, OWN), Answer::Queued);
+    assert_eq!(ask(&mut table, &tokens, early, 0), Answer::TooTangled);
+    // It has left no trace.
+    assert!(!table.members[early as usize].waits.contains_key(&0) && table.counts().deadlocks == 0);
+    let late = 11;
+    assert!(matches!(ask(&mut table, &tokens, late, OWN + 1), Answer::Granted(_)));
+    assert_eq!(ask(&mut table, &tokens, behind, OWN + 1), Answer::Queued);
+    // Ranked above all of them, and so no reason to look at any.
+    assert_eq!(ask(&mut table, &tokens, late, 0), Answer::Queued);
 }
 
 #[test]

@@ -1,0 +1,62 @@
+//! The end of a session: its waits leave their queues and its locks are freed, wherever they are, some at a
+//! time so that others are let in between. Decides nothing; knows in what order nothing is overlooked.
+
+use std::sync::atomic::Ordering::Release;
+
+use super::core::{END_AT_DESK, Inner};
+use super::gate::Asker;
+use super::lane::Lane;
+use super::outcome::Outcome;
+use super::session::SessionInfo;
+use super::sync::IS_EXPLORED;
+use super::table::{Slot, Step, Table};
+
+/// How many locks of a vanished session are freed in one go, while others wait for the lane's mutex.
+const END_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
+
+impl Inner {
+    pub(super) fn end_session(&self, info: &SessionInfo) {
+        if info.ended.swap(true, Release) {
+            return;
+        }
+        let slot = info.slot;
+        // Every call looks at `ended` with the lane or the table locked: whatever another thread of
+        // this session got before is found below, and nothing can come after. First the waits, so that
+        // nothing more is granted; then the lanes, from which names only go to the table; so when the
+        // table has been emptied last, there is nothing left anywhere.
+        self.end_waits(slot, Outcome::Lost);
+        // What others wait for comes before the lanes, which may take a while with what nobody waits for.
+        self.end_holds(slot);
+        // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
+        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
+        let mut lanes: Vec<_> = self.lanes.iter().collect();
+        while !lanes.is_empty() {
+            lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));
+        }
+        self.end_holds(slot);
+        // Only now may another session have the slot.
+        let one_at_a_time = self.much.lock();
+        let seat = self.desk.lock().vacate(slot);
+        drop(one_at_a_time);
+        let info = self.sessions.write().try_remove(slot as usize);
+        // With nothing locked: the observer may hold sessions of its own, which then end.
+        drop((seat, info));
+    }
+
+    fn end_holds(&self, slot: Slot) {
+        self.end_some(|table, step| table.end_holds(step, slot, END_AT_DESK));
+    }
+
+    pub(super) fn end_waits(&self, slot: Slot, why: Outcome) {
+        self.end_some(|table, step| table.end_waits(step, slot, why, END_AT_DESK));
+    }
+
+    /// Does `some` again and again until it says that this was all, and lets others in between.
+    fn end_some(&self, some: impl Fn(&mut Table, &mut Step<'_>) -> bool) {
+        let mut done = Ok(false);
+        while done == Ok(false) {
+            let _one_at_a_time = self.much.lock();
+            done = self.at_desk(&[], Asker::Broker, &some);
+        }
+    }
+}
