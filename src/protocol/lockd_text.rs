@@ -144,41 +144,58 @@ impl Statistics {
     }
 }
 
-/// The second array of `q full`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Details {
-    /// Each lock and what is printed for it: a name and its holder, or a shared name prefixed with
-    /// `s:` and its count.
-    pub locks: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Each holder of shared locks and their names.
-    pub shares: Vec<(Vec<u8>, Vec<Vec<u8>>)>,
-}
+/// The second array of `q full`, written piece by piece as PHP's `print_r` prints nested arrays: first each
+/// lock, then each holder of shared ones.
+pub struct DetailsEncoder(());
 
-impl Details {
-    /// Appends the array as PHP's `print_r` prints nested arrays.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let keys: [(&[u8], bool); 2] = [(b"locks", false), (b"shares", true)];
-        print_array(
-            out,
-            0,
-            keys,
-            |out, shares| {
-                if shares { self.encode_shares(out) } else { self.encode_locks(out) }
-            },
-        );
+impl DetailsEncoder {
+    /// Begins the array, and the one of locks in it.
+    #[must_use]
+    pub fn start(out: &mut Vec<u8>) -> Self {
+        open_array(out, 0);
+        push_key(out, 0, b"locks");
+        open_array(out, 1);
+        Self(())
     }
 
-    fn encode_locks(&self, out: &mut Vec<u8>) {
-        let locks = self.locks.iter().map(|(name, holder)| (name, holder));
-        print_array(out, 1, locks, |out, holder| out.extend_from_slice(holder));
+    /// A lock and its holder.
+    pub fn lock(&self, out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
+        push_key(out, 1, name);
+        out.extend_from_slice(holder);
+        out.push(b'\n');
     }
 
-    fn encode_shares(&self, out: &mut Vec<u8>) {
-        let shares = self.shares.iter().map(|(holder, names)| (holder, names));
-        print_array(out, 1, shares, |out, names| {
-            let numbered = names.iter().enumerate().map(|(number, name)| (number.to_string(), name));
-            print_array(out, 2, numbered, |out, name| push_in_line(out, name));
-        });
+    /// A shared lock and its count.
+    pub fn shared_lock(&self, out: &mut Vec<u8>, name: &[u8], holders: usize) {
+        self.lock(out, &[b"s:", name].concat(), holders.to_string().as_bytes());
+    }
+
+    /// Ends the locks and begins the shares.
+    pub fn begin_shares(&self, out: &mut Vec<u8>) {
+        close_array(out, 1);
+        out.push(b'\n');
+        push_key(out, 0, b"shares");
+        open_array(out, 1);
+    }
+
+    /// A holder of shared locks and their names.
+    pub fn share<N: AsRef<[u8]>>(
+        &self,
+        out: &mut Vec<u8>,
+        holder: &[u8],
+        names: impl IntoIterator<Item = N>,
+    ) {
+        push_key(out, 1, holder);
+        let numbered = names.into_iter().enumerate().map(|(number, name)| (number.to_string(), name));
+        print_array(out, 2, numbered, |out, name| push_in_line(out, name.as_ref()));
+        out.push(b'\n');
+    }
+
+    /// Ends the array.
+    pub fn end(self, out: &mut Vec<u8>) {
+        close_array(out, 1);
+        out.push(b'\n');
+        close_array(out, 0);
     }
 }
 
@@ -190,17 +207,28 @@ fn print_array<K: AsRef<[u8]>, V>(
     entries: impl IntoIterator<Item = (K, V)>,
     print_value: impl Fn(&mut Vec<u8>, V),
 ) {
-    let margin = 8 * depth;
-    out.extend_from_slice(b"Array\n");
-    push_indented(out, margin, b"(\n");
+    open_array(out, depth);
     for (key, value) in entries {
-        push_indented(out, margin + 4, b"[");
-        push_in_line(out, key.as_ref());
-        out.extend_from_slice(b"] => ");
+        push_key(out, depth, key.as_ref());
         print_value(out, value);
         out.push(b'\n');
     }
-    push_indented(out, margin, b")\n");
+    close_array(out, depth);
+}
+
+fn open_array(out: &mut Vec<u8>, depth: usize) {
+    out.extend_from_slice(b"Array\n");
+    push_indented(out, 8 * depth, b"(\n");
+}
+
+fn push_key(out: &mut Vec<u8>, depth: usize, key: &[u8]) {
+    push_indented(out, 8 * depth + 4, b"[");
+    push_in_line(out, key);
+    out.extend_from_slice(b"] => ");
+}
+
+fn close_array(out: &mut Vec<u8>, depth: usize) {
+    push_indented(out, 8 * depth, b")\n");
 }
 
 fn push_indented(out: &mut Vec<u8>, columns: usize, text: &[u8]) {
@@ -304,12 +332,14 @@ Array
     /// ["a:1" => ["bar", "baz"], "b:2" => []]])`.
     #[test]
     fn details_are_what_print_r_prints() {
-        let details = Details {
-            locks: vec![(b"foo".to_vec(), b"a:1".to_vec()), (b"s:bar".to_vec(), b"2".to_vec())],
-            shares: vec![
-                (b"a:1".to_vec(), vec![b"bar".to_vec(), b"baz".to_vec()]),
-                (b"b:2".to_vec(), vec![]),
-            ],
+        let details = |out: &mut Vec<u8>| {
+            let encoder = DetailsEncoder::start(out);
+            encoder.lock(out, b"foo", b"a:1");
+            encoder.shared_lock(out, b"bar", 2);
+            encoder.begin_shares(out);
+            encoder.share(out, b"a:1", [b"bar", b"baz"]);
+            encoder.share(out, b"b:2", [b""; 0]);
+            encoder.end(out);
         };
         let expected = "\
 Array
@@ -336,7 +366,7 @@ Array
 
 )
 ";
-        assert_eq!(encoded(|out| details.encode(out)), expected);
+        assert_eq!(encoded(details), expected);
     }
 
     proptest! {

@@ -152,6 +152,12 @@ fn identify(call: &mut Call<'_, '_>) {
         return call.reply(&LockResult::refused("registering names is disabled"));
     }
     reply_to(call, parse_identify, |call, request| {
+        // As long as a line can bring one. It stands in listings beside every lock of its session.
+        let longest = call.connection.base.config.line_bytes_max;
+        if request.name.as_ref().is_some_and(|name| name.len() > longest) {
+            let reason = Some(format!("the name is longer than {longest} bytes"));
+            return LockResult { reason, ..LockResult::new(Status::Invalid) };
+        }
         call.session().info().set_name(request.name.as_deref().map(str::as_bytes));
         LockResult::new(Status::Ok)
     });

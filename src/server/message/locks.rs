@@ -14,6 +14,10 @@ use crate::protocol::message::{
 };
 use crate::server::connection::Next;
 
+/// The longest id of a request that may have to wait, in bytes: it is kept until the wait ends, and there can
+/// be as many as a connection may have waits.
+const ID_BYTES_MAX: usize = 4096;
+
 /// Adds all lock commands.
 pub(super) fn add_to(service: &mut Service) {
     service.on("lock", lock).on("unlock", unlock).on("convert", convert).on("cancel", cancel);
@@ -81,6 +85,10 @@ fn ask(
     if demand.limit == Some(Duration::ZERO) {
         let attempt = attempt(call, None);
         return answer(call, demand, attempt);
+    }
+    if demand.id.get().len() > ID_BYTES_MAX {
+        let reason = format!("the id of a request that may have to wait is longer than {ID_BYTES_MAX} bytes");
+        return answer(call, demand, Err(AcquireError::Refused(reason)));
     }
     let ticket = call.connection.base.next_ticket();
     let pending = Pending { id: demand.id.to_owned(), mode: demand.mode(), tell_cancelled: false };

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use super::super::connection::{Connection, Next};
 use super::super::hub::{COMMANDS, Hub};
 use super::Lines;
-use crate::broker::{Attempt, Mode, Space};
-use crate::protocol::lockd_text::{Details, Reply, Request, Statistics, parse};
+use crate::broker::Space;
+use crate::broker::{Attempt, LockName, Mode};
+use crate::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
 
 /// The commands by the numbers they are counted under.
 #[derive(Clone, Copy)]
@@ -104,36 +105,46 @@ impl Lockd {
             command_q: count(Command::Q),
         };
         let said = connection.say(|out| statistics.encode(out));
-        if full && connection.config.dump && said == Next::Read {
-            // Looked up before there is a reply to write it to: nothing is locked meanwhile.
-            let details = details(hub, connection.space_of(Mode::Shared));
-            return connection.say(|out| details.encode(out));
-        }
-        said
+        if full && connection.config.dump && said == Next::Read { details(connection) } else { said }
     }
 }
 
-/// Every lock and who holds it, and what every holder of shared locks holds.
-fn details(hub: &Hub, shared_space: Space) -> Details {
-    let mut locks = Vec::new();
-    let mut shares: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
-    let _: Option<()> = hub.broker.walk(|lock| {
+/// Every lock and who holds it, and what every holder of shared locks holds. Looked at and written some at a
+/// time, but for the shared ones' names, which are kept until it is their turn.
+fn details(connection: &Connection) -> Next {
+    let shared_space = connection.space_of(Mode::Shared);
+    let mut start = Vec::new();
+    let encoder = DetailsEncoder::start(&mut start);
+    connection.say(|out| out.extend_from_slice(&start));
+    let mut shares: BTreeMap<String, Vec<LockName>> = BTreeMap::new();
+    let broken_off = connection.hub.broker.walk(|lock| {
         let name = lock.key.name.as_bytes();
-        match lock.mode {
+        let next = match lock.mode {
             Some(Mode::Exclusive) => {
                 let holder = lock.holders.first().map(|holder| holder.session.address());
-                locks.push((name.to_vec(), holder.unwrap_or_default().as_bytes().to_vec()));
+                connection.say(|out| encoder.lock(out, name, holder.unwrap_or_default().as_bytes()))
             }
             Some(Mode::Shared) if lock.key.space == shared_space => {
-                locks.push(([b"s:", name].concat(), lock.holders.len().to_string().into_bytes()));
                 for holder in &lock.holders {
-                    let address = holder.session.address().as_bytes().to_vec();
-                    shares.entry(address).or_default().push(name.to_vec());
+                    let names = shares.entry(holder.session.address().to_owned()).or_default();
+                    names.push(lock.key.name.clone());
                 }
+                connection.say(|out| encoder.shared_lock(out, name, lock.holders.len()))
             }
-            Some(Mode::Shared) | None => {}
-        }
-        ControlFlow::Continue(())
+            Some(Mode::Shared) | None => Next::Read,
+        };
+        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
     });
-    Details { locks, shares: shares.into_iter().collect() }
+    if let Some(next) = broken_off {
+        return next;
+    }
+    connection.say(|out| encoder.begin_shares(out));
+    while let Some((holder, names)) = shares.pop_first() {
+        let names = names.iter().map(LockName::as_bytes);
+        let next = connection.say(|out| encoder.share(out, holder.as_bytes(), names));
+        if next != Next::Read {
+            return next;
+        }
+    }
+    connection.say(|out| encoder.end(out))
 }
