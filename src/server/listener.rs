@@ -102,7 +102,9 @@ impl Listener {
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
-                    drop(self.accept(&config));
+                    if let Ok(Some((stream, _))) = self.accept(&config) {
+                        turn_away(&stream, self.protocol, "out of descriptors or memory");
+                    }
                     hub.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
                     let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
