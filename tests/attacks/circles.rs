@@ -1,0 +1,124 @@
+//! Attacks on the search for deadlocks: many sessions that wait for each other, and one that asks again and
+//! again for what makes the server look at all of them.
+
+use crate::hoards::{await_end_of_hoard, hold, wait_for_names};
+use crate::siege::{Attack, no_options};
+use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
+use crate::support::server::Server;
+use serde_json::json;
+
+/// Asks for a lock that it will not get, and gives up, so many times.
+fn ask_in_vain(client: &mut FrameClient, name: &str, times: usize) {
+    for _ in 0..times {
+        client.request_lock(name);
+        assert_eq!(client.unlock(name)["result"], "ok");
+    }
+}
+
+fn await_waiting(server: &Server, waits: usize) {
+    let mut observer = server.message();
+    eventually("all of them wait", || {
+        usize::try_from(observer.call("stats", json!({}))["waiting"].as_u64().unwrap()).unwrap() >= waits
+    });
+}
+
+pub(crate) const CHAIN: Attack = Attack {
+    name: "thousands wait for each other in a chain, and the first asks again and again",
+    options: no_options,
+    short: 200,
+    full: 4000,
+    growth_max_kib: |size| size as u64 * 20,
+    run: |server, size| {
+        let mut clients: Vec<FrameClient> = (0..size).map(|_| server.message()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            assert_eq!(client.lock(&format!("hoard:{number}"))["status"], "ok");
+        }
+        for (number, client) in clients.iter_mut().enumerate().skip(1).take(size - 2) {
+            wait_for_names(client, [number + 1].into_iter());
+        }
+        // So that somebody waits for the first.
+        let mut behind = server.message();
+        behind.request_lock("hoard:0");
+        await_waiting(server, size - 1);
+        ask_in_vain(&mut clients[0], "hoard:1", 500);
+        assert_eq!(clients[size - 1].call("lock", json!({"lockName": "hoard:1"}))["status"], "deadlock");
+        drop((clients, behind));
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const WIDE: Attack = Attack {
+    name: "a hundred wait for the same ten thousand names, and one more asks again and again",
+    options: no_options,
+    short: 10,
+    full: 100,
+    growth_max_kib: |size| size as u64 * 10_000,
+    run: |server, size| {
+        let names = if size < 100 { 1000 } else { 10_000 };
+        let mut holder = server.lockd();
+        hold(&mut holder, names);
+        let mut clients: Vec<FrameClient> = (0..size).map(|_| server.message()).collect();
+        clients.iter_mut().for_each(|client| wait_for_names(client, 0..names));
+        let (mut asker, mut behind) = (server.message(), server.message());
+        assert_eq!(asker.lock("asked for")["status"], "ok");
+        behind.request_lock("asked for");
+        await_waiting(server, size * names + 1);
+        ask_in_vain(&mut asker, "hoard:0", 20);
+        drop((holder, clients, asker, behind));
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const SETS_IN_VAIN: Attack = Attack {
+    name: "ten clients try for a thousand names at once, again and again",
+    options: no_options,
+    short: 10,
+    full: 200,
+    growth_max_kib: |_| 16 << 10,
+    run: |server, size| {
+        let mut holder = server.lockd();
+        hold(&mut holder, 1);
+        std::thread::scope(|scope| {
+            for number in 0..10 {
+                scope.spawn(move || {
+                    let mut client = server.message();
+                    let mut names: Vec<String> =
+                        (1..1000).map(|name| format!("set {number}:{name}")).collect();
+                    names.push("hoard:0".to_owned());
+                    for _ in 0..size {
+                        let result = client.call("lock", json!({"lockNames": names, "timeLimit": 0}));
+                        assert_eq!(result["status"], "timeout");
+                    }
+                });
+            }
+        });
+        drop(holder);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const SHARED_SETS: Attack = Attack {
+    name: "one release grants a thousand shared locks to each of hundreds",
+    options: no_options,
+    short: 10,
+    full: 500,
+    growth_max_kib: |size| size as u64 * 1000,
+    run: |server, size| {
+        let mut holder = server.message();
+        assert_eq!(holder.lock("gate")["status"], "ok");
+        let shared = |name: String| json!({"lockName": name, "mode": "shared"});
+        let names = (0..999).map(|name| format!("shared:{name}")).chain(["gate".to_owned()]);
+        let wants: Vec<_> = names.map(shared).collect();
+        let mut clients: Vec<FrameClient> = (0..size).map(|_| server.message()).collect();
+        let ids: Vec<u64> =
+            clients.iter_mut().map(|client| client.request("lock", json!({ "lockNames": wants }))).collect();
+        await_waiting(server, size);
+        assert_eq!(holder.unlock("gate")["result"], "ok");
+        for (client, id) in clients.iter_mut().zip(ids) {
+            assert_eq!(client.result(id)["status"], "ok");
+        }
+        drop(clients);
+        await_end_of_hoard(server);
+    },
+};

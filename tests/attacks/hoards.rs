@@ -1,0 +1,199 @@
+//! Attacks with many locks and many waits: one client takes as many as it may, and vanishes.
+
+use crate::siege::{Attack, no_options};
+use crate::support::eventually;
+use crate::support::frame_client::{FrameClient, frame};
+use crate::support::line_client::LineClient;
+use crate::support::server::Server;
+use serde_json::json;
+
+/// How many requests are sent before the replies are read.
+const BATCH: usize = 1000;
+/// How many waits a connection may have.
+const WAITS: usize = 10_000;
+
+/// Waits until the server holds no locks but those of calm clients.
+pub(crate) fn await_end_of_hoard(server: &Server) {
+    let mut observer = server.message();
+    eventually("what the attacker held and waited for is gone", || {
+        let stats = observer.call("stats", json!({}));
+        let gauge = |name: &str| stats[name].as_u64().unwrap();
+        gauge("locks") + gauge("sharedLocks") <= 2 && gauge("waiting") <= 1
+    });
+}
+
+/// Acquires so many locks named by their numbers, a batch at a time.
+pub(crate) fn hold(client: &mut LineClient, locks: usize) {
+    for first in (0..locks).step_by(BATCH) {
+        let batch = first..locks.min(first + BATCH);
+        client.send(batch.clone().map(|number| format!("g hoard:{number}\n")).collect::<String>());
+        batch.for_each(|_| assert!(client.line_bytes().starts_with(b"1 ")));
+    }
+}
+
+/// Sends waiting requests without limit for these names, and waits until they are in the queues.
+pub(crate) fn wait_for_names(client: &mut FrameClient, names: impl Iterator<Item = usize>) {
+    let mut requests = Vec::new();
+    for number in names {
+        let request =
+            format!(r#"{{"command":"lock","parameters":{{"lockName":"hoard:{number}"}},"id":{number}}}"#);
+        requests.extend(frame(request));
+    }
+    client.send_bytes(requests);
+    // Whose turn comes after these; and two that queued up at the same time could do so in different orders.
+    assert!(client.is_served());
+}
+
+pub(crate) const LOCKS: Attack = Attack {
+    name: "one client takes a million locks, and vanishes",
+    options: no_options,
+    short: 20_000,
+    full: 1_000_000,
+    // A name, its place in a lane, and twice as much while a lane grows.
+    growth_max_kib: |size| size as u64 / 4,
+    run: |server, size| {
+        let mut client = server.lockd();
+        hold(&mut client, size);
+        drop(client);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const SETS: Attack = Attack {
+    name: "one client takes a million locks in sets of a thousand, and vanishes",
+    options: no_options,
+    short: 20_000,
+    full: 1_000_000,
+    growth_max_kib: |size| size as u64 * 3 / 4,
+    run: |server, size| {
+        let mut client = server.message();
+        for set in 0..size / BATCH {
+            let names: Vec<String> = (0..BATCH).map(|number| format!("hoard:{set}:{number}")).collect();
+            assert_eq!(client.call("lock", json!({ "lockNames": names }))["status"], "ok");
+        }
+        drop(client);
+        await_end_of_hoard(server);
+    },
+};
+
+/// Waiters in need of so many waits, `names` being what each waits for.
+fn waiters(
+    server: &Server,
+    waits: usize,
+    each: usize,
+    names: impl Fn(usize, usize) -> usize,
+) -> Vec<FrameClient> {
+    let waiters: Vec<FrameClient> = (0..waits.div_ceil(each))
+        .map(|waiter| {
+            let mut client = server.message();
+            wait_for_names(&mut client, (0..each).map(|wait| names(waiter, wait)));
+            client
+        })
+        .collect();
+    let mut observer = server.message();
+    eventually("all of them wait", || {
+        let waiting = observer.call("stats", json!({}))["waiting"].as_u64().unwrap();
+        usize::try_from(waiting).unwrap() >= waiters.len() * each
+    });
+    waiters
+}
+
+pub(crate) const WAITS_APART: Attack = Attack {
+    name: "a hundred clients wait for a million names, and vanish",
+    options: no_options,
+    short: 20_000,
+    full: 1_000_000,
+    growth_max_kib: |size| size as u64 * 3 / 2,
+    run: |server, size| {
+        let mut holder = server.lockd();
+        hold(&mut holder, size);
+        drop(waiters(server, size, WAITS, |waiter, wait| waiter * WAITS + wait));
+        drop(holder);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const HOLDER_VANISHES: Attack = Attack {
+    name: "a hundred clients wait for a million names, and who holds them vanishes",
+    options: no_options,
+    short: 20_000,
+    full: 1_000_000,
+    growth_max_kib: |size| size as u64 * 3 / 2,
+    run: |server, size| {
+        let mut holder = server.lockd();
+        hold(&mut holder, size);
+        let waiters = waiters(server, size, WAITS, |waiter, wait| waiter * WAITS + wait);
+        drop(holder);
+        let mut observer = server.message();
+        eventually("all have been granted", || {
+            observer.call("stats", json!({}))["waiting"].as_u64().unwrap() <= 1
+        });
+        drop(waiters);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const WAITS_TOGETHER: Attack = Attack {
+    name: "a hundred clients wait for the same ten thousand names, and vanish one after another",
+    options: no_options,
+    short: 20,
+    full: 100,
+    growth_max_kib: |size| size as u64 * 10_000,
+    run: |server, size| {
+        let names = if size < 100 { WAITS / 10 } else { WAITS };
+        let mut holder = server.lockd();
+        hold(&mut holder, names);
+        let waiters = waiters(server, size * names, names, |_, wait| wait);
+        drop(holder);
+        // Each time the next gets all of them.
+        drop(waiters);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const TIME_OUTS: Attack = Attack {
+    name: "a hundred clients have ten thousand waits each, which all end at the same time",
+    options: no_options,
+    short: 2,
+    full: 100,
+    growth_max_kib: |size| size as u64 * 10_000,
+    run: |server, size| {
+        let mut holder = server.lockd();
+        hold(&mut holder, WAITS);
+        let limit = if size < 100 { 2 } else { 12 };
+        let mut waiters: Vec<FrameClient> = (0..size)
+            .map(|_| {
+                let mut client = server.message();
+                let request = |number: usize| {
+                    let name = format!("hoard:{number}");
+                    frame(json!({"command": "lock", "parameters": {"lockName": name, "timeLimit": limit}, "id": number}).to_string())
+                };
+                client.send_bytes((0..WAITS).flat_map(request).collect::<Vec<u8>>());
+                // Whose turn comes after these: see `wait_for_names`.
+                assert!(client.is_served());
+                client
+            })
+            .collect();
+        for waiter in &mut waiters {
+            (0..WAITS).for_each(|_| assert_eq!(waiter.receive()["result"]["status"], "timeout"));
+        }
+        drop((holder, waiters));
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const ONE_NAME: Attack = Attack {
+    name: "thousands of clients wait for one name, and all vanish",
+    options: no_options,
+    short: 300,
+    full: 8000,
+    growth_max_kib: |size| size as u64 * 20,
+    run: |server, size| {
+        let mut holder = server.lockd();
+        hold(&mut holder, 1);
+        let waiters = waiters(server, size, 1, |_, _| 0);
+        drop(holder);
+        drop(waiters);
+        await_end_of_hoard(server);
+    },
+};

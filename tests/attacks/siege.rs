@@ -1,0 +1,137 @@
+//! How an attack is endured: a server of its own, calm clients beside it, and what the server takes before,
+//! meanwhile and after. What the attacks are is not known here.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::calm::{Felt, between, work_alone, work_in_turns};
+use crate::support::eventually;
+use crate::support::server::{Launch, Server, raise_descriptor_limit};
+use crate::vitals::{Vitals, forget_peak, peak_kib};
+
+/// Something that is done to a server.
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    /// How the server is started, by the size of the attack.
+    pub(crate) options: fn(usize) -> Vec<String>,
+    /// How large it is in a test that takes no time, and how large else.
+    pub(crate) short: usize,
+    pub(crate) full: usize,
+    /// How much memory the server may take for it, in KiB, by its size: what the limits allow.
+    pub(crate) growth_max_kib: fn(usize) -> u64,
+    /// Does it, and looks whether the attacker is told what it should be. When this returns, the attacker has gone.
+    pub(crate) run: fn(&Server, usize),
+}
+
+/// For most attacks.
+pub(crate) fn no_options(_: usize) -> Vec<String> {
+    Vec::new()
+}
+
+/// What came of an attack.
+pub(crate) struct Endured {
+    pub(crate) before: Vitals,
+    pub(crate) peak_kib: u64,
+    pub(crate) after: Vitals,
+    pub(crate) took: Duration,
+    /// After the same once more, for those who look for leaks.
+    pub(crate) again: Option<Vitals>,
+    /// What calm clients felt, alone and in turns, before and meanwhile: for those who measure.
+    pub(crate) calm: [Vec<Duration>; 2],
+    pub(crate) meanwhile: [Vec<Duration>; 2],
+}
+
+/// Endures an attack, after a time of calm. Fails if a calm client is not answered, or if the server does not
+/// get rid of the attacker's connections.
+pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, twice: bool) -> Endured {
+    raise_descriptor_limit();
+    let options = (attack.options)(size);
+    let server = Launch::everywhere().args(options.iter().map(String::as_str)).start();
+    let (felt, stop) = (Felt::default(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Also if the attack fails, so that the test ends.
+        let stopper = Stopper(&stop);
+        let calm = [
+            scope.spawn(|| work_alone(&server, &felt, &stop)),
+            scope.spawn(|| work_in_turns(&server, &felt, &stop)),
+        ];
+        let rounds = || (felt.alone.lock().unwrap().len(), felt.in_turns.lock().unwrap().len());
+        let await_round = |(alone, in_turns): (usize, usize)| {
+            eventually("the calm clients are answered", || {
+                let ended = calm.iter().any(|client| client.is_finished());
+                ended || rounds() > (alone, in_turns) && rounds().1 > in_turns
+            });
+        };
+        await_round((10, 10));
+        let calm_since = Instant::now();
+        std::thread::sleep(calm_for);
+        forget_peak(&server);
+        let before = Vitals::of(&server);
+        let start = Instant::now();
+        (attack.run)(&server, size);
+        await_round(rounds());
+        let end = Instant::now();
+        let await_end = || {
+            eventually("descriptors and threads are back", || {
+                let now = Vitals::of(&server);
+                now.descriptors <= before.descriptors && now.threads <= before.threads
+            });
+            Vitals::of(&server)
+        };
+        let after = await_end();
+        let peak_kib = peak_kib(&server);
+        let again = twice.then(|| {
+            (attack.run)(&server, size);
+            await_end()
+        });
+        drop(stopper);
+        calm.into_iter().for_each(|client| client.join().unwrap());
+        let felt_in = |from, to| [between(&felt.alone, from, to), between(&felt.in_turns, from, to)];
+        Endured {
+            before,
+            peak_kib,
+            after,
+            again,
+            took: end - start,
+            calm: felt_in(calm_since, start),
+            meanwhile: felt_in(start, end),
+        }
+    })
+}
+
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// What code that is used for the first time, the log, and the calm clients may add.
+const SLACK_KIB: u64 = 8 << 10;
+
+/// Endures the attack and fails if it took more memory than it may, or left some behind.
+pub(crate) fn withstand(attack: &Attack, size: usize) {
+    let endured = endure(attack, size, Duration::from_millis(50), true);
+    let (before, after) = (endured.before.resident_kib, endured.after.resident_kib);
+    let growth = endured.peak_kib.saturating_sub(before);
+    let most = (attack.growth_max_kib)(size) + SLACK_KIB;
+    assert!(
+        growth <= most,
+        "{}: {growth} KiB more at its peak, and {most} at most was to be expected",
+        attack.name
+    );
+    // Freed memory is the allocator's, which keeps what stands between pieces in use, and uses it again: the
+    // same attack must find room for most of itself.
+    let again = endured.again.map_or(0, |again| again.resident_kib.saturating_sub(after));
+    let most = SLACK_KIB + growth / 4;
+    assert!(again <= most, "{}: {again} KiB are left of {growth} the second time", attack.name);
+    let felt = endured.calm.iter().chain(&endured.meanwhile);
+    assert!(
+        felt.into_iter().all(|felt| !felt.is_empty()),
+        "{}: nobody was calm for {:?}",
+        attack.name,
+        endured.took
+    );
+}
