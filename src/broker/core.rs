@@ -197,7 +197,11 @@ impl Inner {
         asker: Asker<'_>,
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
-        let mut guard = self.desk.lock();
+        let mut guard = match asker {
+            // What the broker has to do itself, it does some at a time, and lets others in between.
+            Asker::Broker => self.desk.lock_in_turn(),
+            _ => self.desk.lock(),
+        };
         self.gate.pass(asker)?;
         let sentinel = self.gate.watch();
         let desk = &mut *guard;
@@ -304,7 +308,7 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         let keys = wants.iter().map(|(key, _)| key);
         let asker = if wait.is_some() { Asker::Queueing(info) } else { Asker::Acquiring(info) };
-        let _one_at_a_time = (wants.len() > FEW).then(|| self.much.lock());
+        let _one_at_a_time = (wants.len() > FEW).then(|| self.much.lock_in_turn());
         let answer = self.at_desk(keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
@@ -377,7 +381,7 @@ impl Inner {
         let expire = |table: &mut Table, step: &mut Step<'_>| {
             Some(table.expire(step, info.slot, END_AT_DESK)?.since(step.now))
         };
-        let _one_at_a_time = self.much.lock();
+        let _one_at_a_time = self.much.lock_in_turn();
         self.at_desk(&[], Asker::Releasing(info), expire).ok().flatten()
     }
 

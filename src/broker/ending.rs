@@ -35,7 +35,7 @@ impl Inner {
         }
         self.end_holds(slot);
         // Only now may another session have the slot.
-        let one_at_a_time = self.much.lock();
+        let one_at_a_time = self.much.lock_in_turn();
         let seat = self.desk.lock().vacate(slot);
         drop(one_at_a_time);
         let info = self.sessions.write().try_remove(slot as usize);
@@ -55,7 +55,7 @@ impl Inner {
     fn end_some(&self, some: impl Fn(&mut Table, &mut Step<'_>) -> bool) {
         let mut done = Ok(false);
         while done == Ok(false) {
-            let _one_at_a_time = self.much.lock();
+            let _one_at_a_time = self.much.lock_in_turn();
             done = self.at_desk(&[], Asker::Broker, &some);
         }
     }
