@@ -133,18 +133,23 @@ impl Connection {
     /// acknowledged the end, or has been reset. One that the kernel has given up may have heard of the server
     /// a moment ago, and knows by its own figures, which the rest of the timeout is for.
     fn let_client_find_out(&self) {
-        self.session.end_waits();
-        if self.rest.is_zero() || self.session.info().locks_held() == 0 {
+        let is_hung_up = self.outbox.is_hung_up();
+        if self.rest.is_zero() || !is_hung_up && !self.outbox.is_given_up() {
             return;
         }
-        if self.outbox.is_hung_up() {
+        if is_hung_up {
             self.outbox.close();
+        }
+        // It can be told of no grant any more, and so believes in none.
+        self.session.end_waits();
+        if self.session.info().locks_held() == 0 {
+            return;
+        }
+        if is_hung_up {
             if self.come_to(HANG_UP_LIMIT, HANG_UP_LOOK, || self.outbox.stream.is_delivered()) {
                 return;
             }
             self.outbox.stream.abort();
-        } else if !self.outbox.is_given_up() {
-            return;
         }
         let is_known = || !self.outbox.is_given_up() && !self.outbox.is_hung_up();
         self.come_to(self.rest, GIVEN_UP_LOOK, is_known);
