@@ -1,0 +1,228 @@
+//! From calls to holds: replays each session by itself and says from when to when it held what. Also judges what
+//! a session can know of alone: that it is told nothing of a lock that contradicts what it was told before.
+//!
+//! A hold is cut into phases of one mode. Of each phase the *core* is certain: from the end of the call that
+//! began it to the start of the call that ended it. Calls without an answer to acquire may have become holds or
+//! not; they are listed apart. What cannot be seen: a hold of which a client was told only after its server had
+//! ended is left out, since nothing of it is certain.
+
+use super::instants::Order;
+use super::verdict::{Model, Verdict};
+use crate::history::{Ask, Call, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
+
+/// A session held a name in one mode.
+#[derive(Clone, Debug)]
+pub(crate) struct Phase {
+    pub(crate) name: Name,
+    pub(crate) session: SessionIndex,
+    pub(crate) mode: Mode,
+    /// The call that was granted, and the one that ended the phase, if there was one.
+    pub(crate) call: usize,
+    pub(crate) ended_by: Option<usize>,
+    /// The instants at which it began and ended.
+    pub(crate) begin: usize,
+    pub(crate) end: usize,
+    /// From when to when it was certainly held.
+    pub(crate) core: (Nanos, Nanos),
+    /// Whether it is part of an acquire of several names.
+    pub(crate) of_set: bool,
+}
+
+/// A request that may have been granted without its client's knowing.
+#[derive(Clone, Debug)]
+pub(crate) struct MaybeHeld {
+    pub(crate) name: Name,
+    pub(crate) session: SessionIndex,
+    pub(crate) from: Nanos,
+    /// Until it had been taken back, or its session had ended; the broker may notice that later. [`NEVER`] if nothing
+    /// tells.
+    pub(crate) until: Nanos,
+    /// Whether its client was still waiting for the answer when the run was over.
+    pub(crate) unanswered: bool,
+}
+
+/// Everything that was held.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    pub(crate) order: Order,
+    pub(crate) phases: Vec<Phase>,
+    pub(crate) maybe: Vec<MaybeHeld>,
+    /// Tokens, and the instants at which they were given.
+    pub(crate) tokens: Vec<(u64, usize)>,
+}
+
+/// Whether an acquire of several names is one instant, or one for each name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sets {
+    Whole,
+    Apart,
+}
+
+/// A phase that has begun.
+struct Open {
+    mode: Mode,
+    call: usize,
+    begin: usize,
+    core_start: Nanos,
+    of_set: bool,
+}
+
+struct Replay<'a> {
+    history: &'a History,
+    sets: Sets,
+    verdict: &'a mut Verdict,
+    holds: Holds,
+}
+
+/// What all sessions held.
+pub(crate) fn replay(history: &History, sets: Sets, verdict: &mut Verdict) -> Holds {
+    let mut replay = Replay { history, sets, verdict, holds: Holds::default() };
+    for (session, calls) in history.by_session().iter().enumerate() {
+        replay.session(session, calls);
+    }
+    replay.holds
+}
+
+impl Replay<'_> {
+    fn session(&mut self, session: SessionIndex, calls: &[usize]) {
+        let mut open: Vec<(Name, Open)> = Vec::new();
+        for (at, &index) in calls.iter().enumerate() {
+            let call = &self.history.calls[index];
+            match (call.ask, call.outcome) {
+                (Ask::Acquire { .. }, Outcome::Granted(_)) => self.granted(index, call, &mut open),
+                (Ask::Acquire { .. }, Outcome::Unknown | Outcome::Unanswered) => self.maybe(call, None),
+                (Ask::Acquire { .. }, Outcome::GivenUp) => self.maybe(call, calls.get(at + 1)),
+                (Ask::Release, _) => self.released(index, call, &mut open),
+                (Ask::Convert { .. }, _) => self.converted(index, call, &mut open),
+                _ => {}
+            }
+        }
+        for (name, phase) in open {
+            let ended = self.history.sessions[session].stood_until.max(phase.core_start);
+            let end = self.holds.order.instant(ended, NEVER, phase.call);
+            self.close(session, name, phase, end, None, ended);
+        }
+    }
+
+    fn granted(&mut self, index: usize, call: &Call, open: &mut Vec<(Name, Open)>) {
+        let mut whole = None;
+        for &(name, mode) in &call.wants {
+            if open.iter().any(|(held, _)| *held == name) {
+                self.convict(mode, "granted to a session that holds it", index);
+                continue;
+            }
+            let begin = match (self.sets, whole) {
+                (Sets::Whole, Some(begin)) => begin,
+                _ => self.holds.order.instant(call.start, call.end, index),
+            };
+            whole = Some(begin);
+            let of_set = call.is_set();
+            open.push((name, Open { mode, call: index, begin, core_start: call.end, of_set }));
+        }
+        if let (Some(token), Some(begin)) = (call.token(), whole) {
+            self.holds.tokens.push((token, begin));
+        }
+    }
+
+    /// A request that was taken back has been by the time the `next` call of its session was answered.
+    fn maybe(&mut self, call: &Call, next: Option<&usize>) {
+        let gone = self.history.sessions[call.session].gone_at.unwrap_or(NEVER);
+        let until = next.map_or(NEVER, |&next| self.history.calls[next].end).min(gone);
+        let unanswered = call.outcome == Outcome::Unanswered;
+        let (session, from) = (call.session, call.start);
+        for &(name, _) in &call.wants {
+            self.holds.maybe.push(MaybeHeld { name, session, from, until, unanswered });
+        }
+    }
+
+    fn released(&mut self, index: usize, call: &Call, open: &mut Vec<(Name, Open)>) {
+        for &(name, _) in &call.wants {
+            let at = open.iter().position(|(held, _)| *held == name);
+            match (at, call.outcome) {
+                (Some(at), Outcome::NotHeld) => {
+                    let (_, phase) = open.swap_remove(at);
+                    let what = "a holder was told that it holds nothing";
+                    self.verdict.convict(model(phase.mode, phase.of_set), what, vec![phase.call, index]);
+                }
+                (Some(at), _) => {
+                    let (_, phase) = open.swap_remove(at);
+                    let end = self.holds.order.instant(call.start, call.end, index);
+                    self.close(call.session, name, phase, end, Some(index), call.start);
+                }
+                (None, Outcome::Released) => {
+                    self.convict(Mode::Exclusive, "released by a session that did not hold it", index);
+                }
+                (None, _) => {}
+            }
+        }
+    }
+
+    fn converted(&mut self, index: usize, call: &Call, open: &mut [(Name, Open)]) {
+        let Some(&(name, mode)) = call.wants.first() else { return };
+        let held = open.iter_mut().find(|(held, _)| *held == name);
+        match (held, call.outcome) {
+            (Some((_, phase)), Outcome::Granted(token)) => {
+                let turn = self.holds.order.instant(call.start, call.end, index);
+                let of_set = phase.of_set;
+                let next = Open { mode, call: index, begin: turn, core_start: call.end, of_set };
+                let before = std::mem::replace(phase, next);
+                self.close(call.session, name, before, turn, Some(index), call.start);
+                if let (Some(token), Mode::Exclusive) = (token, mode) {
+                    self.holds.tokens.push((token, turn));
+                }
+            }
+            (Some((_, phase)), Outcome::NotHeld) => {
+                let calls = vec![phase.call, index];
+                self.verdict.convict(Model::ReadWrite, "a holder was told that it holds nothing", calls);
+            }
+            (Some((_, phase)), Outcome::Unknown) if mode == Mode::Shared && phase.mode == Mode::Exclusive => {
+                // From here on it is certainly held in one of the two modes, and so at least shared.
+                let turn = self.holds.order.instant(call.start, NEVER, index);
+                let shared = Open { mode, call: index, begin: turn, core_start: call.start, of_set: false };
+                let before = std::mem::replace(phase, shared);
+                self.close(call.session, name, before, turn, Some(index), call.start);
+            }
+            (None, Outcome::Granted(_)) => {
+                self.convict(mode, "converted by a session that did not hold it", index);
+            }
+            _ => {}
+        }
+    }
+
+    fn close(
+        &mut self,
+        session: SessionIndex,
+        name: Name,
+        phase: Open,
+        end: usize,
+        ended_by: Option<usize>,
+        core_end: Nanos,
+    ) {
+        let Open { mode, call, begin, core_start, of_set } = phase;
+        let stopped = self.history.server_forgot(session);
+        if core_start > stopped {
+            // The server had ended by the time its client was told.
+            let from = self.history.calls[call].start;
+            let until = self.history.sessions[session].gone_at.unwrap_or(NEVER);
+            self.holds.maybe.push(MaybeHeld { name, session, from, until, unanswered: false });
+            return;
+        }
+        let instant = &mut self.holds.order.instants[end];
+        instant.low = instant.low.min(stopped);
+        let core = (core_start, core_end.min(stopped).max(core_start));
+        self.holds.phases.push(Phase { name, session, mode, call, ended_by, begin, end, core, of_set });
+    }
+
+    fn convict(&mut self, mode: Mode, what: &str, call: usize) {
+        self.verdict.convict(model(mode, false), what, vec![call]);
+    }
+}
+
+/// The model that says what may be held beside such a hold.
+pub(crate) fn model(mode: Mode, of_set: bool) -> Model {
+    match (of_set, mode) {
+        (true, _) => Model::Sets,
+        (false, Mode::Exclusive) => Model::Mutex,
+        (false, Mode::Shared) => Model::ReadWrite,
+    }
+}

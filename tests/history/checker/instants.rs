@@ -1,0 +1,156 @@
+//! Whether instants can be chosen within their bounds so that some come before others: the exact core of the
+//! checker. Knows nothing of locks or calls.
+//!
+//! Every instant is put as early as its own bound and those before it allow. If that is too late for one of
+//! them, there is no choice at all, since no other choice puts any instant earlier: so the answer is exact, and
+//! it takes one pass.
+
+use crate::history::Nanos;
+
+/// Something that happened at one moment from `low` to `high`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instant {
+    pub(crate) low: Nanos,
+    pub(crate) high: Nanos,
+    /// The call it is part of.
+    pub(crate) call: usize,
+}
+
+/// Instants, and which of them come before which. Two may fall on the same moment.
+#[derive(Debug, Default)]
+pub(crate) struct Order {
+    pub(crate) instants: Vec<Instant>,
+    edges: Vec<(usize, usize)>,
+}
+
+/// The bounds of every instant once all that stand before and behind it have been considered.
+#[derive(Debug)]
+pub(crate) struct Bounds {
+    pub(crate) earliest: Vec<Nanos>,
+    pub(crate) latest: Vec<Nanos>,
+}
+
+/// Instants that cannot be as they are: each before the next, and the last one too late, or all in a circle.
+#[derive(Debug)]
+pub(crate) struct Conflict {
+    pub(crate) instants: Vec<usize>,
+}
+
+impl Order {
+    pub(crate) fn instant(&mut self, low: Nanos, high: Nanos, call: usize) -> usize {
+        self.instants.push(Instant { low, high, call });
+        self.instants.len() - 1
+    }
+
+    pub(crate) fn before(&mut self, first: usize, second: usize) {
+        if first != second {
+            self.edges.push((first, second));
+        }
+    }
+
+    /// The bounds of all instants, and what does not fit (each with bounds as if it did).
+    pub(crate) fn solve(&self) -> (Bounds, Vec<Conflict>) {
+        let after = Successors::of(self);
+        let mut earliest: Vec<Nanos> = self.instants.iter().map(|instant| instant.low).collect();
+        let mut because: Vec<Option<usize>> = vec![None; self.instants.len()];
+        let mut open = after.predecessors.clone();
+        let mut sorted: Vec<usize> = (0..open.len()).filter(|&at| open[at] == 0).collect();
+        let mut conflicts = Vec::new();
+        let mut next = 0;
+        while let Some(&at) = sorted.get(next) {
+            next += 1;
+            if earliest[at] > self.instants[at].high {
+                conflicts.push(Conflict { instants: chain(&because, at) });
+                // What comes of it is no conflict of its own.
+                earliest[at] = self.instants[at].high;
+            }
+            for &later in after.of_instant(at) {
+                if earliest[at] > earliest[later] {
+                    (earliest[later], because[later]) = (earliest[at], Some(at));
+                }
+                open[later] -= 1;
+                if open[later] == 0 {
+                    sorted.push(later);
+                }
+            }
+        }
+        if sorted.len() < open.len() {
+            conflicts.push(Conflict { instants: self.circle(&open) });
+        }
+        let latest = self.latest(&after, &sorted);
+        (Bounds { earliest, latest }, conflicts)
+    }
+
+    fn latest(&self, after: &Successors, sorted: &[usize]) -> Vec<Nanos> {
+        let mut latest: Vec<Nanos> = self.instants.iter().map(|instant| instant.high).collect();
+        for &at in sorted.iter().rev() {
+            let bound = after.of_instant(at).iter().map(|&later| latest[later]).min();
+            latest[at] = bound.map_or(latest[at], |bound| bound.min(latest[at]));
+        }
+        latest
+    }
+
+    /// A circle among those instants that never had all before them done.
+    fn circle(&self, open: &[usize]) -> Vec<usize> {
+        let mut before = vec![None; open.len()];
+        for &(first, second) in &self.edges {
+            if open[first] > 0 && open[second] > 0 {
+                before[second] = Some(first);
+            }
+        }
+        let mut seen = vec![false; open.len()];
+        let mut at = before.iter().position(Option::is_some).unwrap_or(0);
+        while !seen[at] {
+            seen[at] = true;
+            at = before[at].unwrap_or(at);
+        }
+        let mut circle = vec![at];
+        let mut back = before[at].unwrap_or(at);
+        while back != at {
+            circle.push(back);
+            back = before[back].unwrap_or(at);
+        }
+        circle.reverse();
+        circle
+    }
+}
+
+/// From the instant that is too early for its own good to the one that is too late.
+fn chain(because: &[Option<usize>], last: usize) -> Vec<usize> {
+    let mut chain: Vec<usize> = std::iter::successors(Some(last), |&at| because[at]).collect();
+    chain.reverse();
+    chain
+}
+
+/// For each instant those that come after it, one behind the other in one list.
+struct Successors {
+    starts: Vec<usize>,
+    successors: Vec<usize>,
+    predecessors: Vec<usize>,
+}
+
+impl Successors {
+    fn of(order: &Order) -> Self {
+        let count = order.instants.len();
+        let mut starts = vec![0; count + 1];
+        let mut predecessors = vec![0; count];
+        for &(first, second) in &order.edges {
+            starts[first + 1] += 1;
+            predecessors[second] += 1;
+        }
+        for at in 0..count {
+            starts[at + 1] += starts[at];
+        }
+        let mut next = starts.clone();
+        let mut successors = vec![0; order.edges.len()];
+        for &(first, second) in &order.edges {
+            successors[next[first]] = second;
+            next[first] += 1;
+        }
+        Self { starts, successors, predecessors }
+    }
+
+    fn of_instant(&self, at: usize) -> &[usize] {
+        &self.successors[self.starts[at]..self.starts[at + 1]]
+    }
+}

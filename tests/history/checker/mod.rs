@@ -1,0 +1,69 @@
+//! Decides whether a history fits what a broker promises. Pure: no clock, no I/O.
+//!
+//! - `instants`: the exact core: whether moments can be chosen within bounds and in an order.
+//! - `holds`: from the calls of each session to what it held, and from when to when for certain.
+//! - `exclusion`: mutex, read/write lock, several at once. `fencing`, `fifo`, `stuck`: what their names say.
+//! - `looks`: what inspections saw, against all that.
+//! - `search`: the same question as `exclusion`'s answered by trying everything, for small histories: how the
+//!   fast answer is known to be the right one.
+//!
+//! Every file says what it proves and what it cannot see. Nothing here guesses: a call without an answer counts
+//! as what suits the broker best, and so does a session whose end nobody saw. So a conviction is a proof, as
+//! far as the clients tell the truth; an acquittal says that nothing they saw contradicts the promises.
+//! All of it takes a time of n log n in the number of calls, and some hundred bytes for each.
+
+mod exclusion;
+mod fencing;
+mod fifo;
+mod holds;
+mod instants;
+mod looks;
+pub(crate) mod search;
+mod stuck;
+mod verdict;
+
+use crate::history::History;
+pub(crate) use verdict::{Model, Rules, Verdict};
+
+/// Whether this history fits the models.
+pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
+    let mut verdict = Verdict::default();
+    let fitted = exclusion::check(history, &mut verdict);
+    fencing::check(history, &mut verdict);
+    fifo::check(history, &fitted, &mut verdict);
+    looks::check(history, &fitted, rules, &mut verdict);
+    stuck::check(history, &fitted, rules, &mut verdict);
+    recovery(history, &mut verdict);
+    losses(history, &mut verdict);
+    verdict
+}
+
+/// A server that must wait for old holders grants nothing before that time is over.
+fn recovery(history: &History, verdict: &mut Verdict) {
+    let waiting: Vec<_> = history.servers.iter().filter(|server| server.grace > 0).collect();
+    for (index, call) in history.calls.iter().enumerate().filter(|(_, call)| call.is_granted()) {
+        let opened = history.sessions[call.session].opened;
+        let server = waiting.iter().rev().find(|server| server.started <= opened);
+        if let Some(server) = server {
+            verdict.count(Model::Recovery, 1);
+            if call.end < server.started + server.grace {
+                let what = "granted by a server whose old holders may not have found out yet";
+                verdict.convict(Model::Recovery, what, vec![index]);
+            }
+        }
+    }
+}
+
+/// A session ends by its client's doing or with its server.
+fn losses(history: &History, verdict: &mut Verdict) {
+    for (index, session) in history.sessions.iter().enumerate().filter(|(_, session)| !session.provoked) {
+        let stopped = history.server_stopped(index);
+        if session.lost_at.is_some_and(|lost| lost < stopped) {
+            let mut calls: Vec<usize> =
+                (0..history.calls.len()).filter(|&call| history.calls[call].session == index).collect();
+            calls.drain(..calls.len().saturating_sub(5));
+            let what = format!("the session {} was ended while its server lived", session.label);
+            verdict.convict(Model::Mutex, what, calls);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Whether a small history of acquires, conversions, releases and ends of sessions can be put in an order that
+//! the rules of locks allow, found by trying all orders (as Wing and Gong did), with a memory of what led nowhere
+//! (as Lowe did). It shares no idea with `exclusion`, and so tells whether that one is right.
+//!
+//! Decides exactly, in a time that explodes with the number of calls that overlap: for a few dozen calls.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use crate::history::{Ask, Call, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
+
+/// Something that took effect in one moment, if it did.
+enum Event<'a> {
+    Call(&'a Call),
+    End(SessionIndex),
+}
+
+struct Operation<'a> {
+    event: Event<'a>,
+    start: Nanos,
+    end: Nanos,
+    /// Whether it must have taken effect.
+    is_certain: bool,
+}
+
+/// Who holds what.
+type State = BTreeMap<Name, BTreeSet<(SessionIndex, bool)>>;
+
+struct Search<'a> {
+    operations: Vec<Operation<'a>>,
+    /// What has been tried in vain: what was done, and how things stood then.
+    in_vain: HashSet<(Vec<bool>, State, u64)>,
+}
+
+/// Whether there is such an order, with tokens that rise along it.
+pub(crate) fn is_possible(history: &History) -> bool {
+    let mut operations = Vec::new();
+    for call in &history.calls {
+        let is_certain = match (call.ask, call.outcome) {
+            (Ask::Inspect, _) => continue,
+            (Ask::Acquire { .. } | Ask::Convert { .. }, Outcome::Granted(_)) => true,
+            (Ask::Convert { .. }, Outcome::NotHeld) => true,
+            (Ask::Release, Outcome::Released | Outcome::NotHeld) => true,
+            (_, Outcome::Unknown | Outcome::Unanswered) => false,
+            _ => continue,
+        };
+        let end = if is_certain { call.end } else { NEVER };
+        operations.push(Operation { event: Event::Call(call), start: call.start, end, is_certain });
+    }
+    for (index, session) in history.sessions.iter().enumerate() {
+        let start = session.stood_until;
+        operations.push(Operation { event: Event::End(index), start, end: NEVER, is_certain: false });
+    }
+    let done = vec![false; operations.len()];
+    Search { operations, in_vain: HashSet::new() }.from(done, State::new(), 0)
+}
+
+impl Search<'_> {
+    fn from(&mut self, done: Vec<bool>, state: State, token: u64) -> bool {
+        let left = || self.operations.iter().zip(&done).filter(|(_, done)| !**done).map(|(one, _)| one);
+        if !left().any(|operation| operation.is_certain) {
+            return true;
+        }
+        if !self.in_vain.insert((done.clone(), state.clone(), token)) {
+            return false;
+        }
+        let horizon = left().map(|operation| operation.end).min().unwrap_or(NEVER);
+        for index in 0..self.operations.len() {
+            let operation = &self.operations[index];
+            if done[index] || operation.start > horizon {
+                continue;
+            }
+            let Some((state, token)) = effect(operation, &state, token) else { continue };
+            let mut done = done.clone();
+            done[index] = true;
+            if self.from(done, state, token) {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// How things stand after it; nothing if it could not be.
+fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State, u64)> {
+    let mut state = state.clone();
+    let call = match operation.event {
+        Event::Call(call) => call,
+        Event::End(ended) => {
+            state.values_mut().for_each(|holders| holders.retain(|(session, _)| *session != ended));
+            return Some((state, token));
+        }
+    };
+    let told = call.token().filter(|_| !is_downgrade(call));
+    if told.is_some_and(|told| told <= token) {
+        return None;
+    }
+    for &(name, mode) in &call.wants {
+        let holders = state.entry(name).or_default();
+        let own = holders.iter().find(|(session, _)| *session == call.session).copied();
+        let exclusive = mode == Mode::Exclusive;
+        match (call.ask, call.outcome) {
+            (_, Outcome::NotHeld) if own.is_none() => {}
+            (Ask::Acquire { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
+                let admitted = holders.iter().all(|(_, other)| !exclusive && !other);
+                (own.is_none() && admitted).then(|| holders.insert((call.session, exclusive)))?;
+            }
+            (Ask::Convert { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
+                let is_alone = holders.len() == 1;
+                let held = own.filter(|_| is_alone || !exclusive)?;
+                holders.remove(&held);
+                holders.insert((call.session, exclusive));
+            }
+            (Ask::Release, Outcome::Released | Outcome::Unknown | Outcome::Unanswered) => {
+                holders.remove(&own?);
+            }
+            _ => return None,
+        }
+    }
+    Some((state, told.unwrap_or(token)))
+}
+
+/// Who gives up exclusiveness keeps its token.
+fn is_downgrade(call: &Call) -> bool {
+    matches!(call.ask, Ask::Convert { .. }) && call.wants[0].1 == Mode::Shared
+}

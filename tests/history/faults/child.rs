@@ -1,0 +1,114 @@
+//! The processes that a fault run starts, all of them this test program again: those in which clients run, so
+//! that clients can be killed and stopped as only processes can; and the server's, which becomes the real binary.
+//! Each ends with the process that started it, however that one ends.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use serde::{Deserialize, Serialize};
+
+use super::client;
+use super::wire::{Address, Protocol};
+use crate::plan::Mix;
+
+/// Under which variable a process finds what it is to do.
+const ORDERS: &str = "HISTORY_ORDERS";
+
+/// How long clients that still wait may go on doing so after they were told to stop.
+pub(crate) const DRAIN: Duration = Duration::from_secs(20);
+
+/// What a process is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Orders {
+    Clients(ClientOrders),
+    /// To become `lockd` with these arguments.
+    Serve(Vec<String>),
+}
+
+/// What the clients of a process are to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ClientOrders {
+    pub(crate) seed: u64,
+    /// No other process of the run has this number.
+    pub(crate) process: u64,
+    pub(crate) threads: u64,
+    /// Where the logs and the counters are.
+    pub(crate) directory: PathBuf,
+    pub(crate) endpoints: Vec<(Protocol, Address)>,
+    pub(crate) mix: Mix,
+    /// Whether shared locks of the text protocols are the same as everybody's.
+    pub(crate) text_can_share: bool,
+    /// A client misbehaves once in so many steps; 0: never.
+    pub(crate) misbehaves: u64,
+}
+
+/// Where the log of a thread is.
+pub(crate) fn log_path(directory: &std::path::Path, process: u64, thread: u64) -> PathBuf {
+    directory.join(format!("{process}-{thread}.log"))
+}
+
+/// Starts a process with these orders; the same program, also if another one has been built in its place since. Its standard input is a pipe: closed, it tells clients to stop.
+pub(crate) fn start(orders: &Orders, stderr: Stdio) -> Child {
+    let parent = std::process::id();
+    Command::new("/proc/self/exe")
+        .args(["faults::child::body_of_a_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .env_clear()
+        .env(ORDERS, serde_json::to_string(&(parent, orders)).unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(stderr)
+        .spawn()
+        .expect("this program can be started again")
+}
+
+#[test]
+#[ignore = "not a test: what the processes of the fault runs do"]
+fn body_of_a_process() {
+    let Ok(orders) = std::env::var(ORDERS) else { return };
+    let (parent, orders): (u32, Orders) = serde_json::from_str(&orders).unwrap();
+    set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
+    if getppid().map(Pid::as_raw_pid) != i32::try_from(parent).ok() {
+        // It ended before that, and nobody would end this process any more.
+        return;
+    }
+    match orders {
+        Orders::Serve(arguments) => {
+            let error = Command::new(env!("CARGO_BIN_EXE_lockd")).args(arguments).env_remove(ORDERS).exec();
+            panic!("the lockd binary does not run: {error}");
+        }
+        Orders::Clients(orders) => run_clients(orders),
+    }
+}
+
+fn run_clients(orders: ClientOrders) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let orders = Arc::new(orders);
+    let threads: Vec<_> = (0..orders.threads)
+        .map(|thread| {
+            let (orders, stop) = (Arc::clone(&orders), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                client::run(&orders, thread, &|dice| client::connect(&orders, dice), &stop);
+            })
+        })
+        .collect();
+    let mut nothing = Vec::new();
+    std::io::stdin().read_to_end(&mut nothing).unwrap();
+    stop.store(true, Ordering::Relaxed);
+    let deadline = Instant::now() + DRAIN;
+    for thread in threads {
+        while !thread.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if thread.is_finished() {
+            thread.join().expect("a client found an answer that makes no sense");
+        }
+    }
+    // Who still waits is given up: that it does is in its log.
+    std::process::exit(0);
+}

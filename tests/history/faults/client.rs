@@ -1,0 +1,257 @@
+//! One client of a fault run: a thread that opens sessions one after the other, locks, counts, releases, and notes
+//! it all down. Now and then it misbehaves, and its session ends as sessions of broken programs do.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::child::{ClientOrders, log_path};
+use super::counter::Counters;
+use super::log::{Counter, Log, now};
+use super::wire::{Client, Lost, Protocol};
+use crate::dice::Dice;
+use crate::history::{Ask, Mode, Name, Nanos, Outcome};
+use crate::plan::{Mix, Plan, Step};
+
+/// How often, of a hundred times, a client that may count does.
+const COUNTS: u64 = 25;
+/// How often, of a hundred times, it does not pause before it goes on.
+const GOES_ON: u64 = 85;
+
+/// How a client ends its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Misdeed {
+    Close,
+    /// A reset instead of an orderly end.
+    Reset,
+    /// It says that it will send no more, and goes on reading.
+    HalfClose,
+    /// In the middle of a request.
+    Cut,
+    /// While a request waits.
+    Abandon,
+    /// It asks for much and does not read the answers.
+    NotRead,
+}
+
+const MISDEEDS: [Misdeed; 6] =
+    [Misdeed::Close, Misdeed::Reset, Misdeed::HalfClose, Misdeed::Cut, Misdeed::Abandon, Misdeed::NotRead];
+
+/// How a client comes to a session: with one of the endpoints, or in this process.
+pub(crate) type Connect<'a> = &'a (dyn Fn(&mut Dice) -> Option<(Protocol, String, Client)> + Sync);
+
+struct Thread<'a> {
+    orders: &'a ClientOrders,
+    thread: u64,
+    connect: Connect<'a>,
+    stop: &'a AtomicBool,
+    plan: Plan,
+    counters: Vec<Counters>,
+    log: Log,
+}
+
+/// Connects to one of the endpoints.
+pub(crate) fn connect(orders: &ClientOrders, dice: &mut Dice) -> Option<(Protocol, String, Client)> {
+    let at = dice.below(orders.endpoints.len() as u64);
+    let (protocol, address) = &orders.endpoints[usize::try_from(at).unwrap()];
+    let over = if address.starts_with('/') { "Unix socket" } else { "TCP" };
+    Some((*protocol, format!("{protocol:?} over {over}"), Client::connect(*protocol, address).ok()?))
+}
+
+/// The life of a client.
+pub(crate) fn run(orders: &ClientOrders, thread: u64, connect: Connect<'_>, stop: &AtomicBool) {
+    let dice = Dice::of_part(orders.seed, orders.process * 1000 + thread);
+    let counters = (0..orders.mix.names).map(|name| Counters::open(&orders.directory, name).unwrap());
+    let mut it = Thread {
+        orders,
+        thread,
+        connect,
+        stop,
+        plan: Plan { dice, mix: orders.mix },
+        counters: counters.collect(),
+        log: Log::create(&log_path(&orders.directory, orders.process, thread)).unwrap(),
+    };
+    while !stop.load(Ordering::Relaxed) {
+        it.session();
+        it.log.flush();
+    }
+}
+
+/// What a client of this protocol can do of what is to be done.
+fn mix_of(protocol: Protocol, orders: &ClientOrders) -> Mix {
+    let mix = orders.mix;
+    let shared = if orders.text_can_share { mix.shared } else { 0 };
+    let of_lines = Mix { sets: 0, converts: 0, inspects: 0, acked: 0, shared, ..mix };
+    match protocol {
+        Protocol::Lockd => Mix { tries: 100, patient: 0, ..of_lines },
+        Protocol::Glockd => of_lines,
+        Protocol::Message | Protocol::Library => mix,
+    }
+}
+
+impl Thread<'_> {
+    fn session(&mut self) {
+        let opened = now();
+        let Some((protocol, label, mut client)) = (self.connect)(&mut self.plan.dice) else {
+            return std::thread::sleep(Duration::from_millis(3));
+        };
+        self.plan.mix = mix_of(protocol, self.orders);
+        self.log.opened(opened, &format!("process {}, thread {}, {label}", self.orders.process, self.thread));
+        let mut held = Vec::new();
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.plan.dice.once_in(self.orders.misbehaves) {
+                return self.misbehave(client);
+            }
+            if self.step(&mut client, &mut held).is_err() {
+                self.log.lost();
+                return;
+            }
+        }
+        if !held.is_empty() && self.carry_out(&mut client, &mut held, Step::Release).is_err() {
+            self.log.lost();
+            return;
+        }
+        self.log.ending();
+        drop(client);
+        self.log.gone();
+    }
+
+    fn step(&mut self, client: &mut Client, held: &mut Vec<(Name, Mode)>) -> Result<(), Lost> {
+        let step = self.plan.next(held);
+        let outcome = self.carry_out(client, held, step)?;
+        match (held.as_slice(), outcome) {
+            (&[(name, Mode::Exclusive)], Outcome::Granted(token)) if self.plan.dice.percent(COUNTS) => {
+                self.count(name, token);
+            }
+            (held, _) => self.pause(!held.is_empty()),
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, holds: bool) {
+        let pause = self.plan.pause(holds);
+        if !self.plan.dice.percent(GOES_ON) {
+            self.log.flush();
+            std::thread::sleep(Duration::from_nanos(pause));
+        }
+    }
+
+    /// Makes the call of this step.
+    fn carry_out(
+        &mut self,
+        client: &mut Client,
+        held: &mut Vec<(Name, Mode)>,
+        step: Step,
+    ) -> Result<Outcome, Lost> {
+        let log = &mut self.log;
+        let outcome = match &step {
+            Step::Acquire { wants, limit, acked } => {
+                log.calling(Ask::Acquire { limit: *limit }, wants);
+                client.acquire(wants, *limit, *acked, log)?
+            }
+            Step::Convert { name, mode, limit } => {
+                log.calling(Ask::Convert { limit: *limit }, &[(*name, *mode)]);
+                client.convert(*name, *mode, *limit, log)?
+            }
+            Step::Release => {
+                log.calling(Ask::Release, held);
+                client.release(held)?
+            }
+            Step::Stray(name) => {
+                let stray = [(*name, Mode::Exclusive)];
+                log.calling(Ask::Release, &stray);
+                client.release(&stray)?
+            }
+            Step::Inspect(name) => {
+                log.calling(Ask::Inspect, &[(*name, Mode::Exclusive)]);
+                client.inspect(*name)?
+            }
+        };
+        self.log.answered(outcome);
+        match (step, outcome) {
+            (Step::Acquire { wants, .. }, Outcome::Granted(_)) => *held = wants,
+            (Step::Convert { name, mode, .. }, Outcome::Granted(_)) => *held = vec![(name, mode)],
+            (Step::Release, _) | (Step::Convert { .. }, Outcome::NotHeld) => held.clear(),
+            _ => {}
+        }
+        Ok(outcome)
+    }
+
+    /// Reads the counters of a name, lets time go by, and writes them one higher.
+    fn count(&mut self, name: Name, token: Option<u64>) {
+        let counters = &self.counters[name as usize];
+        let plain = counters.read_plain().unwrap() + 1;
+        let fenced = token.and_then(|token| counters.read_fenced(token).unwrap()).map(|value| value + 1);
+        self.pause(true);
+        let counters = &self.counters[name as usize];
+        let counter = Counter { name, fenced: false };
+        self.log.increment(counter, plain, false);
+        counters.write_plain(plain).unwrap();
+        self.log.increment(counter, plain, true);
+        if let (Some(value), Some(token)) = (fenced, token) {
+            let counter = Counter { name, fenced: true };
+            self.log.increment(counter, value, false);
+            if counters.write_fenced(token, value).unwrap().is_some() {
+                self.log.increment(counter, value, true);
+            }
+        }
+    }
+
+    fn misbehave(&mut self, client: Client) {
+        let misdeed = MISDEEDS[usize::try_from(self.plan.dice.below(MISDEEDS.len() as u64)).unwrap()];
+        let name = self.plan.dice.below(u64::from(self.orders.mix.names));
+        let want = (u32::try_from(name).unwrap(), Mode::Exclusive);
+        let (request, harmless) = (client.request_bytes(want), client.harmless_bytes());
+        match (misdeed, &client) {
+            // The library's ends its session in one way only.
+            (_, Client::Library(_)) => self.log.ending(),
+            (Misdeed::NotRead, _) => self.log.provoking(),
+            (Misdeed::Abandon, _) => self.log.calling(Ask::Acquire { limit: None }, &[want]),
+            _ => self.log.ending(),
+        }
+        if let Some(mut socket) = client.into_socket() {
+            match misdeed {
+                Misdeed::Close => {}
+                Misdeed::Reset => socket.set_linger(Some(Duration::ZERO)).unwrap(),
+                Misdeed::HalfClose => half_close(&mut socket),
+                Misdeed::Cut => {
+                    let part = self.plan.dice.below(request.len() as u64 - 1) + 1;
+                    let _ = socket.write_all(&request[..usize::try_from(part).unwrap()]);
+                }
+                Misdeed::Abandon => {
+                    let _ = socket.write_all(&request);
+                    self.log.ending();
+                }
+                Misdeed::NotRead => self.ask_without_reading(&mut socket, &harmless.repeat(2000)),
+            }
+        }
+        self.log.gone();
+    }
+
+    /// Sends requests until nothing more goes out, since nobody reads the answers.
+    fn ask_without_reading(&mut self, socket: &mut socket2::Socket, requests: &[u8]) {
+        socket.set_write_timeout(Some(Duration::from_millis(30))).unwrap();
+        for _ in 0..400 {
+            if socket.write_all(requests).is_err() {
+                break;
+            }
+        }
+        let pause: Nanos = self.plan.dice.below(50);
+        std::thread::sleep(Duration::from_millis(pause));
+        if self.plan.dice.percent(50) {
+            socket.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    }
+}
+
+/// Says that nothing more will be sent, whereupon the server is to end the connection, and reads until it has.
+fn half_close(socket: &mut socket2::Socket) {
+    let _ = socket.shutdown(Shutdown::Write);
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut rest = Vec::new();
+    if let Err(error) = socket.read_to_end(&mut rest) {
+        let timed_out = error.kind() == std::io::ErrorKind::WouldBlock;
+        assert!(!timed_out, "the server did not end a connection that its client had half closed");
+    }
+}

@@ -1,0 +1,165 @@
+//! The real server as a process that is killed and started again at the same addresses, with the times of its
+//! lives. Ended when it is dropped, and with the process that started it.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::child::{Orders, start};
+use super::log::now;
+use super::wire::{Address, Protocol};
+use crate::dice::Dice;
+use crate::history::{NEVER, Nanos, SECOND, ServerLife};
+
+/// The least that the server takes, so that the silence after an unclean end is as short as can be.
+const DEAD_PEER_SECONDS: u64 = 12;
+
+/// A server that can be started again.
+pub(crate) struct Daemon {
+    arguments: Vec<String>,
+    endpoints: Vec<(Protocol, Address)>,
+    keeps_state: bool,
+    /// For how long it must, and may, grant nothing when it is started again.
+    silence: (Nanos, Nanos),
+    process: Option<Child>,
+    pub(crate) lives: Vec<ServerLife>,
+}
+
+/// Ports outside of those that the kernel gives to whoever connects: a client that is given the port of a server
+/// that is away just now would keep it from coming back.
+fn free_ports(count: usize, dice: &mut Dice) -> Vec<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let lowest: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let mut listeners = Vec::new();
+    while listeners.len() < count {
+        let port = u16::try_from(dice.between(2000, lowest - 1)).unwrap();
+        listeners.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+impl Daemon {
+    /// Starts a server of all protocols over TCP and Unix sockets, in this directory.
+    pub(crate) fn start(directory: &Path, options: &[&str], keeps_state: bool) -> Self {
+        // Not from the seed of the run: two runs of the same seed at the same time are to be possible.
+        let mut dice = Dice::new(now() ^ u64::from(std::process::id()));
+        let ports = free_ports(3, &mut dice);
+        let protocols =
+            [(Protocol::Lockd, "lockd"), (Protocol::Glockd, "glockd"), (Protocol::Message, "message")];
+        let (mut arguments, mut endpoints) = (vec!["--log-level=info".to_owned()], Vec::new());
+        for ((protocol, scheme), port) in protocols.into_iter().zip(ports) {
+            let path: PathBuf = directory.join(format!("{scheme}.sock"));
+            arguments.push(format!("--listen={scheme}://127.0.0.1:{port}"));
+            arguments.push(format!("--listen={scheme}+unix:{}", path.display()));
+            endpoints.push((protocol, format!("127.0.0.1:{port}")));
+            endpoints.push((protocol, path.display().to_string()));
+        }
+        let library: Vec<_> = endpoints
+            .iter()
+            .filter(|(protocol, _)| *protocol == Protocol::Message)
+            .map(|(_, address)| (Protocol::Library, address.clone()))
+            .collect();
+        endpoints.extend(library);
+        arguments.push(format!("--dead-peer-timeout={DEAD_PEER_SECONDS}"));
+        arguments.extend(options.iter().map(|option| (*option).to_owned()));
+        if keeps_state {
+            arguments.push(format!("--state-dir={}", directory.join("state").display()));
+        }
+        let mut daemon =
+            Self { arguments, endpoints, keeps_state, silence: (0, 0), process: None, lives: Vec::new() };
+        daemon.start_again();
+        daemon
+    }
+
+    pub(crate) fn endpoints(&self) -> &[(Protocol, Address)] {
+        &self.endpoints
+    }
+
+    /// Starts it and waits until it listens everywhere.
+    pub(crate) fn start_again(&mut self) {
+        let started = now();
+        let mut process = start(&Orders::Serve(self.arguments.clone()), Stdio::piped());
+        let lines = lines_of(&mut process);
+        self.process = Some(process);
+        let (mut listeners, mut said) = (0, Vec::new());
+        while listeners < 6 {
+            match lines.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) => {
+                    listeners += usize::from(line.contains("listening on "));
+                    said.push(line);
+                }
+                Err(error) => panic!("the server does not listen: {error}\n{}", said.join("\n")),
+            }
+        }
+        let ((grace, quiet), ready) = (self.silence, now());
+        let (stopped, ended, is_remembered) = (NEVER, NEVER, false);
+        self.lives.push(ServerLife { started, ready, stopped, ended, grace, quiet, is_remembered });
+    }
+
+    /// Kills it, or tells it to stop, and waits until it has ended.
+    pub(crate) fn end(&mut self, signal: Signal) {
+        let Some(mut process) = self.process.take() else { return };
+        let life = self.lives.last_mut().expect("it lives");
+        life.stopped = now();
+        kill_process(Pid::from_child(&process), signal).unwrap();
+        let deadline: Nanos = now() + 20 * SECOND;
+        let status = loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                break status;
+            }
+            if now() > deadline {
+                let _ = process.kill();
+                let _ = process.wait();
+                panic!("the server did not end when it was told to by {signal:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        life.ended = now();
+        let is_clean = signal == Signal::TERM;
+        assert!(!is_clean || status.success(), "the server stopped with {status}");
+        if self.keeps_state {
+            let all = DEAD_PEER_SECONDS * SECOND;
+            life.is_remembered = !is_clean;
+            // One that is stopped before its own silence is over leaves it to the next one.
+            let owes = |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
+            self.silence = (
+                if owes(life.started, life.grace) { all } else { 0 },
+                if owes(life.ready + SECOND, life.quiet) { all } else { 0 },
+            );
+        }
+    }
+
+    /// Whether it runs, as it should.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+}
+
+/// What the server says, read by a thread of its own until it ends, so that it never waits for its reader.
+fn lines_of(process: &mut Child) -> Receiver<String> {
+    let stderr = process.stderr.take().expect("a pipe");
+    let (send, receive) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let Ok(line) = line else { return };
+            // Nobody listens any more once it has started.
+            let _ = send.send(String::from_utf8_lossy(&line).into_owned());
+        }
+    });
+    receive
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            // Both fail only if it has ended already, which is what they are for.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

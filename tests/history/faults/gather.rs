@@ -1,0 +1,112 @@
+//! What all clients of a run have noted, made one history, and whether the counters that they changed are right.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::child::log_path;
+use super::counter::Counters;
+use super::log::{Counter, Notes, now, read};
+use crate::history::{History, Nanos, Outcome};
+
+/// One process, past or present.
+pub(crate) struct Life {
+    pub(crate) process: u64,
+    /// Before it was killed, if it was.
+    pub(crate) killed: Option<Nanos>,
+    /// After it had been waited for.
+    pub(crate) gone: Nanos,
+    pub(crate) pauses: Vec<(Nanos, Nanos)>,
+}
+
+/// What was written to one counter.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    pub(crate) certain: Vec<u64>,
+    /// How many writes may or may not have come about.
+    pub(crate) uncertain: u64,
+}
+
+/// What all clients have noted.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) history: History,
+    pub(crate) counters: BTreeMap<Counter, Written>,
+}
+
+impl Gathered {
+    /// Everything that the threads of these processes noted in this directory. `still_waiting` is when those who did
+    /// not get an answer were still waiting for it.
+    pub(crate) fn of(lives: &[Life], directory: &Path, threads: u64, still_waiting: Nanos) -> Self {
+        let mut gathered = Self::default();
+        for life in lives {
+            for thread in 0..threads {
+                let notes = read(&log_path(directory, life.process, thread));
+                gathered.add(life, notes, still_waiting);
+            }
+        }
+        gathered.history.end = now();
+        gathered
+    }
+
+    fn add(&mut self, life: &Life, notes: Notes, still_waiting: Nanos) {
+        let first = self.history.sessions.len();
+        for mut session in notes.sessions {
+            // Those that ended before have said so; it is the last one that the kill ended.
+            session.gone_at = Some(session.gone_at.unwrap_or(life.gone));
+            session.stood_until = session.stood_until.min(life.killed.unwrap_or(life.gone));
+            let during = |(from, until): &&(Nanos, Nanos)| *until >= session.opened && *from <= life.gone;
+            session.pauses = life.pauses.iter().filter(during).copied().collect();
+            self.history.sessions.push(session);
+        }
+        let calls = self.history.calls.len();
+        for mut call in notes.calls {
+            call.session += first;
+            self.history.calls.push(call);
+        }
+        // An open call of the last session, if that was not ended by a client or a kill.
+        if let Some(call) = self.history.calls[calls..].last_mut()
+            && call.outcome == Outcome::Unknown
+            && life.killed.is_none()
+            && self.history.sessions[call.session].stood_until == life.gone
+        {
+            (call.end, call.outcome) = (still_waiting, Outcome::Unanswered);
+        }
+        for increment in notes.increments {
+            let written = self.counters.entry(increment.counter).or_default();
+            if increment.is_certain {
+                written.certain.push(increment.value);
+            } else {
+                written.uncertain += 1;
+            }
+        }
+    }
+
+    /// What is wrong with the counters in this directory: increments that were lost.
+    pub(crate) fn lost_updates(&self, directory: &Path, plain_too: bool) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (counter, written) in self.counters.iter().filter(|(counter, _)| counter.fenced || plain_too) {
+            let mut values = written.certain.clone();
+            values.sort_unstable();
+            for pair in values.windows(2).filter(|pair| pair[0] == pair[1]) {
+                wrong.push(format!("{counter:?}: {} was written twice: one increment was lost", pair[0]));
+            }
+            let counters = Counters::open(directory, counter.name).unwrap();
+            let last = if counter.fenced {
+                counters.read_fenced(u64::MAX).unwrap().unwrap_or_default()
+            } else {
+                counters.read_plain().unwrap()
+            };
+            let certain = written.certain.len() as u64;
+            if last < certain || last > certain + written.uncertain {
+                let uncertain = written.uncertain;
+                wrong
+                    .push(format!("{counter:?}: {certain} increments, {uncertain} more perhaps, but {last}"));
+            }
+        }
+        wrong
+    }
+
+    pub(crate) fn increments(&self) -> usize {
+        self.counters.values().map(|written| written.certain.len()).sum()
+    }
+}

@@ -1,0 +1,129 @@
+//! Fault runs: the real server, over real sockets, in all protocols, with clients in processes of their own that are
+//! killed, stopped and misbehave, and a server that is killed and comes back. Afterwards the checker judges what
+//! the clients noted, and the counters that the locks guarded must have lost no increment.
+//!
+//! The schedule of faults and the clients' choices follow from the printed seed; what the kernel makes of them
+//! does not.
+//!
+//! - `run`: carries a run out. `fleet`, `child`: the processes of clients. `daemon`: the server.
+//! - `client`: what a client does. `wire`: how it speaks. `log`: what it notes. `counter`: what its locks guard.
+//! - `gather`: all notes made one history. `local`: the same clients as threads of this process.
+
+mod child;
+mod client;
+mod counter;
+mod daemon;
+mod fleet;
+mod gather;
+mod local;
+mod log;
+mod run;
+mod wire;
+
+use crate::checker::Model;
+use crate::plan::Mix;
+use run::{Scenario, run, run_here};
+
+/// A mix for real clients: what takes no time in a simulation does here.
+const fn real(mix: Mix) -> Mix {
+    Mix { names: 6, hold: (0, 400_000), idle: (0, 200_000), limit: (1_000_000, 30_000_000), ..mix }
+}
+
+#[test]
+fn clients_that_are_killed_stopped_or_misbehave_break_nothing() {
+    let mix = Mix { sets: 10, ..real(Mix::READ_WRITE) };
+    let (history, _) = run(Scenario { name: "a short run", mix, ..Scenario::USUAL });
+    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_breaks_nothing() {
+    let scenario = Scenario { server_kills: 250, server_stops: 450, ..Scenario::USUAL };
+    let (history, _) =
+        run(Scenario { name: "a short run with a server that dies", mix: real(Mix::MUTEX), ..scenario });
+    assert!(history.servers.len() > 2, "the server was killed");
+    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+}
+
+#[test]
+fn a_server_that_keeps_its_state_grants_nothing_until_old_holders_have_found_out() {
+    let scenario = Scenario {
+        name: "a short run with a server that keeps its state",
+        mix: Mix { idle: (0, 10_000_000), ..real(Mix::MUTEX) },
+        processes: 2,
+        threads: 3,
+        millis: 13_500,
+        server_kills: 300,
+        server_faults_max: 1,
+        keeps_state: true,
+        alone: false,
+        ..Scenario::USUAL
+    };
+    let (history, verdict) = run(scenario);
+    assert!(history.servers.iter().any(|server| server.grace > 0), "the server was killed");
+    let asked_after = verdict.checked.get(&Model::Recovery).copied().unwrap_or_default();
+    assert!(asked_after > 0, "no grant of the server that had a silence to keep");
+}
+
+#[test]
+fn threads_of_this_process_break_nothing() {
+    let mix = Mix { hold: (0, 100_000), idle: (0, 50_000), ..real(Mix::SETS) };
+    let (history, _) = run_here("threads of one process", mix, 6, 40_000, 2000);
+    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+}
+
+/// A million calls with all the faults of clients, and `here` more in this process.
+fn deep(name: &'static str, mix: Mix, here: u64) {
+    // Not so many faults that nearly all of the time is spent waiting for clients that are stopped.
+    let (kills, pauses, calls) = (300, 1000, DEEP_CALLS * 11 / 10);
+    let scenario =
+        Scenario { name, mix: real(mix), kills, pauses, calls, millis: 300_000, ..Scenario::USUAL };
+    let (history, _) = run(scenario);
+    assert!(history.calls.len() as u64 >= DEEP_CALLS, "only {} calls", history.calls.len());
+    let mix = Mix { hold: (0, 20_000), idle: (0, 10_000), ..real(mix) };
+    let (history, _) = run_here(&format!("{name}, in one process"), mix, 6, here * 11 / 10, 120_000);
+    assert!(history.calls.len() as u64 >= here, "only {} calls", history.calls.len());
+}
+
+/// How many calls over sockets a deep run is to judge at least.
+const DEEP_CALLS: u64 = 1_000_000;
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
+fn deep_mutex() {
+    deep("mutex", Mix::MUTEX, DEEP_CALLS);
+}
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
+fn deep_read_write() {
+    deep("read/write", Mix::READ_WRITE, DEEP_CALLS);
+}
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
+fn deep_sets() {
+    // Of these calls two in five are about several locks at once.
+    deep("several at once", Mix::SETS, DEEP_CALLS * 5 / 2);
+}
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
+fn deep_restarts() {
+    let scenario =
+        Scenario { mix: real(Mix::SETS), server_kills: 1500, server_stops: 2500, ..Scenario::USUAL };
+    run(Scenario { name: "a server that dies again and again", millis: 12_000, ..scenario });
+    let scenario = Scenario { server_kills: 15_000, server_stops: 0, keeps_state: true, ..scenario };
+    run(Scenario { name: "one that keeps its state", millis: 36_000, ..scenario });
+    let scenario = Scenario { server_stops: 9000, ..scenario };
+    run(Scenario { name: "the same, also stopped cleanly", millis: 36_000, ..scenario });
+}
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
+fn deep_pauses() {
+    // Longer than after what time the server takes a silent host for gone, and then some.
+    let (pauses, pause_ms) = (4000, (12_500, 13_500));
+    let scenario = Scenario { processes: 6, pauses, pause_ms, millis: 30_000, ..Scenario::USUAL };
+    run(Scenario { name: "clients stopped for long", mix: real(Mix::READ_WRITE), ..scenario });
+}

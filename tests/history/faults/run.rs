@@ -1,0 +1,273 @@
+//! Carries a fault run out: starts the server and the clients, does to them what the schedule says, gathers what the
+//! clients noted, has it judged, and gives an account of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::child::ClientOrders;
+use super::daemon::Daemon;
+use super::fleet::Fleet;
+use super::gather::Gathered;
+use super::local;
+use crate::checker::{Rules, Verdict, check};
+use crate::dice::{Dice, fresh_seed};
+use crate::history::{History, NEVER, Nanos, SECOND};
+use crate::plan::Mix;
+
+/// How long a broker may take to do what it can do before it counts as stuck: much, since the machine may be busy
+/// with other things.
+const PATIENCE: Nanos = 8 * SECOND;
+/// How long a server may take to notice that a connection has ended.
+const NOTICE: Nanos = 3 * SECOND;
+
+/// About how many bytes are noted for a call.
+const BYTES_PER_CALL: u64 = 56;
+
+/// One run at a time: they are to have the machine for themselves, but for one that is mostly silence.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Something that is done to processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fault {
+    KillClients,
+    PauseClients,
+    KillServer,
+    StopServer,
+}
+
+/// A fault run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) mix: Mix,
+    pub(crate) processes: usize,
+    pub(crate) threads: u64,
+    /// It ends when about so many calls have been made, or after so long.
+    pub(crate) calls: u64,
+    pub(crate) millis: u64,
+    /// Every how many milliseconds each fault comes, about; 0: never.
+    pub(crate) kills: u64,
+    pub(crate) pauses: u64,
+    pub(crate) server_kills: u64,
+    pub(crate) server_stops: u64,
+    /// How long clients are stopped, at least and at most: longer than their limits.
+    pub(crate) pause_ms: (u64, u64),
+    pub(crate) misbehaves: u64,
+    pub(crate) keeps_state: bool,
+    /// How often the server is killed or stopped at most.
+    pub(crate) server_faults_max: usize,
+    /// Whether other runs wait until this one is over.
+    pub(crate) alone: bool,
+}
+
+impl Scenario {
+    /// What most runs have.
+    pub(crate) const USUAL: Self = Self {
+        name: "",
+        mix: Mix::MUTEX,
+        processes: 4,
+        threads: 4,
+        calls: u64::MAX / BYTES_PER_CALL,
+        millis: 1500,
+        kills: 150,
+        pauses: 200,
+        server_kills: 0,
+        server_stops: 0,
+        pause_ms: (100, 600),
+        misbehaves: 300,
+        keeps_state: false,
+        server_faults_max: usize::MAX,
+        alone: true,
+    };
+
+    fn every(&self, fault: Fault) -> u64 {
+        match fault {
+            Fault::KillClients => self.kills,
+            Fault::PauseClients => self.pauses,
+            Fault::KillServer => self.server_kills,
+            Fault::StopServer => self.server_stops,
+        }
+    }
+}
+
+/// What is to happen when: at so many milliseconds, to whom, and for how long.
+struct Schedule {
+    dice: Dice,
+    next: BTreeMap<(u64, Fault), ()>,
+    scenario: Scenario,
+}
+
+impl Schedule {
+    fn new(seed: u64, scenario: Scenario) -> Self {
+        let mut schedule = Self { dice: Dice::of_part(seed, 7), next: BTreeMap::new(), scenario };
+        for fault in [Fault::KillClients, Fault::PauseClients, Fault::KillServer, Fault::StopServer] {
+            schedule.plan(0, fault);
+        }
+        schedule
+    }
+
+    fn plan(&mut self, after: u64, fault: Fault) {
+        let every = self.scenario.every(fault);
+        if every > 0 {
+            let at = after + self.dice.between(every / 2, every * 3 / 2);
+            self.next.insert((at, fault), ());
+        }
+    }
+
+    /// The next fault that is due, with dice for what it needs.
+    fn due(&mut self, at: u64) -> Option<(Fault, &mut Dice)> {
+        let (&(when, fault), ()) = self.next.first_key_value().filter(|((when, _), ())| *when <= at)?;
+        self.next.remove(&(when, fault));
+        self.plan(when, fault);
+        Some((fault, &mut self.dice))
+    }
+}
+
+/// A run that goes on.
+struct Run {
+    scenario: Scenario,
+    daemon: Daemon,
+    fleet: Fleet,
+    /// Who is stopped, and when it is to go on.
+    stopped: Vec<(Instant, usize)>,
+    done: BTreeMap<Fault, usize>,
+}
+
+impl Run {
+    fn go_on(&mut self, seed: u64) {
+        let mut schedule = Schedule::new(seed, self.scenario);
+        let start = Instant::now();
+        let length = Duration::from_millis(self.scenario.millis);
+        let mut looks = 0;
+        while start.elapsed() < length {
+            let at = u64::try_from(start.elapsed().as_millis()).unwrap();
+            while let Some((fault, dice)) = schedule.due(at) {
+                self.inflict(fault, dice);
+            }
+            let is_over = |(until, _): &mut (Instant, usize)| *until <= Instant::now();
+            let over: Vec<_> = self.stopped.extract_if(.., is_over).collect();
+            over.into_iter().for_each(|(_, slot)| self.fleet.resume(slot));
+            assert!(self.daemon.runs(), "the server ended by itself");
+            looks += 1;
+            if looks % 64 == 0 && self.fleet.noted() >= self.scenario.calls * BYTES_PER_CALL {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    fn inflict(&mut self, fault: Fault, dice: &mut Dice) {
+        let lives = self.daemon.lives.len();
+        if matches!(fault, Fault::KillServer | Fault::StopServer) && lives > self.scenario.server_faults_max {
+            return;
+        }
+        *self.done.entry(fault).or_default() += 1;
+        let slot = usize::try_from(dice.below(self.fleet.len() as u64)).unwrap();
+        let (low, high) = self.scenario.pause_ms;
+        let pause = Duration::from_millis(dice.between(low, high));
+        match fault {
+            Fault::KillClients => {
+                self.fleet.kill(slot);
+                self.stopped.retain(|(_, stopped)| *stopped != slot);
+            }
+            Fault::PauseClients => {
+                self.fleet.pause(slot);
+                self.stopped.push((Instant::now() + pause, slot));
+            }
+            Fault::KillServer | Fault::StopServer => {
+                self.daemon.end(if fault == Fault::KillServer { Signal::KILL } else { Signal::TERM });
+                self.daemon.start_again();
+            }
+        }
+    }
+}
+
+/// Carries a scenario out and judges it.
+pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
+    let _turn = scenario.alone.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    let seed = fresh_seed();
+    let directory = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let daemon = Daemon::start(directory.path(), &["--shared-excludes"], scenario.keeps_state);
+    let orders = ClientOrders {
+        seed,
+        process: 0,
+        threads: scenario.threads,
+        directory: directory.path().to_owned(),
+        endpoints: daemon.endpoints().to_vec(),
+        mix: scenario.mix,
+        text_can_share: true,
+        misbehaves: scenario.misbehaves,
+    };
+    let fleet = Fleet::start(orders, scenario.processes);
+    let mut run = Run { scenario, daemon, fleet, stopped: Vec::new(), done: BTreeMap::new() };
+    run.go_on(seed);
+    let Run { daemon, fleet, done, .. } = run;
+    let mut gathered = fleet.finish();
+    gathered.history.servers.clone_from(&daemon.lives);
+    drop(daemon);
+    let head = format!("{}, LOCKD_SEED={seed}, ran {:.1} s\n  faults: {done:?}", scenario.name, {
+        start.elapsed().as_secs_f64()
+    });
+    let rules = Rules { patience: PATIENCE, notice: NOTICE };
+    // Who holds while its server ends does not look up before it writes; only a server that remembers waits for
+    // that. From others tokens keep it out.
+    let has_ends = scenario.server_kills > 0 && !scenario.keeps_state || scenario.server_stops > 0;
+    let plain_too = !has_ends;
+    let verdict = judge(&head, &gathered, &rules, directory.path(), plain_too);
+    (gathered.history, verdict)
+}
+
+/// The same clients as threads of this process; until so many calls have been made, or so long has passed.
+pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u64) -> (History, Verdict) {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let seed = fresh_seed();
+    let directory = tempfile::tempdir().unwrap();
+    let start = Instant::now();
+    let (bytes, length) = (calls * BYTES_PER_CALL, Duration::from_millis(millis));
+    let gathered = local::run(seed, mix, threads, bytes, length, directory.path());
+    let head = format!("{name}, LOCKD_SEED={seed}, ran {:.1} s", start.elapsed().as_secs_f64());
+    let rules = Rules { patience: PATIENCE, notice: NOTICE };
+    let verdict = judge(&head, &gathered, &rules, directory.path(), true);
+    (gathered.history, verdict)
+}
+
+/// Has a run judged, says what it was, and fails if anything is wrong.
+fn judge(head: &str, gathered: &Gathered, rules: &Rules, directory: &Path, plain_too: bool) -> Verdict {
+    let start = Instant::now();
+    let verdict = check(&gathered.history, rules);
+    let lost = gathered.lost_updates(directory, plain_too);
+    let words = if verdict.acquits() && lost.is_empty() { "no violation" } else { "VIOLATIONS" };
+    let told = format!("{head}\n{}\n  {words}, found in {:.1} s", account(gathered, &verdict), {
+        start.elapsed().as_secs_f64()
+    });
+    say(&told);
+    let is_well = verdict.acquits() && lost.is_empty();
+    assert!(is_well, "{told}\n{}\n{}", verdict.report(&gathered.history), lost.join("\n"));
+    verdict
+}
+
+#[expect(clippy::print_stdout, reason = "what a run has shown is what it is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+fn account(gathered: &Gathered, verdict: &Verdict) -> String {
+    let history = &gathered.history;
+    let unknown = history.calls.iter().filter(|call| call.end == NEVER).count();
+    let granted = history.calls.iter().filter(|call| call.is_granted()).count();
+    let queued = history.calls.iter().filter(|call| call.queued.is_some()).count();
+    let lost = history.sessions.iter().filter(|session| session.lost_at.is_some()).count();
+    format!(
+        "  {} calls, {granted} of them granted, {queued} known to be queued, {unknown} without an answer; {} sessions, \
+         {lost} of them lost; {} increments\n  calls that each model was asked about: {:?}",
+        history.calls.len(),
+        history.sessions.len(),
+        gathered.increments(),
+        verdict.checked,
+    )
+}

@@ -1,0 +1,99 @@
+//! The real broker, put to the test in this process.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use lockd::broker::{AcquireError, Attempt, Broker, Key, LockName, Observer, Outcome, Session, Space, Wait};
+
+use super::subject::{Answer, End, Subject};
+use crate::history::{Mode, Name, Nanos};
+
+type Ends = Arc<Mutex<Vec<(usize, u64, End)>>>;
+
+/// Notes the ends of one session's waits.
+struct Notes {
+    session: usize,
+    ends: Ends,
+}
+
+impl Observer for Notes {
+    fn decided(&self, ticket: u64, outcome: Outcome) {
+        let end = match outcome {
+            Outcome::Granted(grant) => End::Granted(grant.token),
+            Outcome::Lost => End::Lost,
+            Outcome::TimedOut | Outcome::Cancelled | Outcome::Stopping => End::Cancelled,
+        };
+        self.ends.lock().unwrap().push((self.session, ticket, end));
+    }
+
+    fn deliver(&self) {}
+}
+
+/// The broker and its sessions.
+#[derive(Default)]
+pub(crate) struct Real {
+    broker: Broker,
+    sessions: HashMap<usize, Session>,
+    ends: Ends,
+}
+
+pub(crate) fn bytes(name: Name) -> Vec<u8> {
+    format!("n{name}").into_bytes()
+}
+
+fn wait(ticket: Option<u64>) -> Option<Wait> {
+    ticket.map(|ticket| Wait { ticket, limit: None })
+}
+
+fn answer(attempt: Result<Attempt, AcquireError>) -> Answer {
+    match attempt {
+        Ok(Attempt::Granted(grant)) => Answer::Granted(grant.token),
+        Ok(Attempt::Busy) => Answer::Busy,
+        Ok(Attempt::Queued) => Answer::Queued,
+        Err(AcquireError::Deadlock(_)) => Answer::Deadlock,
+        Err(AcquireError::NotHeld) => Answer::NotHeld,
+        Err(_) => Answer::Refused,
+    }
+}
+
+impl Subject for Real {
+    fn open(&mut self, session: usize) {
+        let notes = Notes { session, ends: Arc::clone(&self.ends) };
+        self.sessions.insert(session, self.broker.attach("simulated", Arc::new(notes)));
+    }
+
+    fn acquire(&mut self, session: usize, wants: &[(Name, Mode)], ticket: Option<u64>) -> Answer {
+        let wants: Vec<_> =
+            wants.iter().map(|(name, mode)| (Key::main(LockName::new(&bytes(*name))), *mode)).collect();
+        answer(self.sessions[&session].acquire(&wants, wait(ticket)))
+    }
+
+    fn convert(&mut self, session: usize, name: Name, mode: Mode, ticket: Option<u64>) -> Answer {
+        answer(self.sessions[&session].convert(Space::Main, &bytes(name), mode, wait(ticket)))
+    }
+
+    fn release(&mut self, session: usize, name: Name) -> bool {
+        self.sessions[&session].release(Space::Main, &bytes(name)).is_ok()
+    }
+
+    fn cancel(&mut self, session: usize, ticket: u64) {
+        // It may have ended meanwhile.
+        if let Some(session) = self.sessions.get(&session) {
+            session.cancel(ticket);
+        }
+    }
+
+    fn holders(&mut self, session: usize, name: Name) -> u32 {
+        u32::try_from(self.sessions[&session].inspect(Space::Main, &bytes(name)).holders).unwrap()
+    }
+
+    fn end(&mut self, session: usize) {
+        self.sessions.remove(&session);
+    }
+
+    fn pass_time(&mut self, _now: Nanos) {}
+
+    fn decided(&mut self) -> Vec<(usize, u64, End)> {
+        std::mem::take(&mut *self.ends.lock().unwrap())
+    }
+}
