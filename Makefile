@@ -20,7 +20,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install uninstall test test-setup check test-tools sanitize bench bench-setup clean
+.PHONY: all install uninstall test test-setup check test-tools sanitize check-deep check-deep-setup bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -57,21 +57,32 @@ test: test-setup check
 sanitize:
 	tests/c_abi/sanitize.sh
 
+# What shows the promises of docs/guarantees.md and takes too long for every change: most of an hour. Parts that
+# need what is not there (a nightly tool-chain, Miri, the right to make network namespaces) are skipped, and
+# said to be.
+check-deep: check-deep-setup
+	tests/deep.sh
+
+check-deep-setup: test-setup
+	@if $(CARGO) +nightly --version >/dev/null 2>&1 && ! $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+		$(CARGO) install --locked cargo-fuzz; fi
+
 check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP, and nc.
+# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP, nc, and ip for networks
+# that fail.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php nc; do \
+	@for tool in cc c++ make pkg-config valgrind php nc ip; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done
 
 test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg php-cli netcat-openbsd
+		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg php-cli netcat-openbsd iproute2
 
 # Writes the figures of docs/performance.md anew, on a machine that should have nothing else to do. Beside
 # lockd it measures what is installed of Redis, memcached and PostgreSQL.

@@ -94,7 +94,7 @@ fn main() {
         if !words.is_empty() && !words.iter().any(|word| attack.name.contains(word.as_str())) {
             continue;
         }
-        let endured = endure(&attack, attack.full, CALM, false);
+        let endured = endure(&attack, attack.full, CALM, 0);
         let [alone, in_turns] = endured.calm.map(quantiles);
         let [alone_then, in_turns_then] = endured.meanwhile.map(quantiles);
         let memory = [endured.before.resident_kib, endured.peak_kib, endured.after.resident_kib];

@@ -1,0 +1,44 @@
+#!/bin/sh
+# What shows the promises of docs/guarantees.md and takes too long for every change. Each part is timed, what
+# it prints is kept in target/deep/, and at the end stands how each has ended.
+#
+#     tests/deep.sh [PART...]
+#
+# FUZZ_SECONDS (60) says how long each fuzz target runs.
+set -u
+cd "$(dirname "$0")/.."
+
+cargo=${CARGO:-cargo}
+logs=${CARGO_TARGET_DIR:-target}/deep
+mkdir -p "$logs"
+rm -f "$logs/status"
+
+# The ignored tests of a program are its deep ones.
+deep_tests() { "$cargo" test --release --locked --test "$1" -- --ignored --nocapture --test-threads=1; }
+
+histories() { deep_tests history; }
+cable() { deep_tests cable; }
+attacks() { deep_tests attacks; }
+interleavings() { tests/interleavings.sh deep; }
+sanitizers() { tests/sanitize.sh; }
+miri() { tests/miri.sh; }
+fuzzing() { fuzz/run.sh "${FUZZ_SECONDS:-60}"; }
+
+run() {
+    echo "== $1"
+    began=$(date +%s)
+    { "$1" 2>&1 && echo passed >"$logs/status" || echo FAILED >"$logs/status"; } | tee "$logs/$1.log"
+    ended=$(cat "$logs/status")
+    # What could not be done for want of something says so in its last line.
+    [ "$ended" = passed ] && tail -n 1 "$logs/$1.log" | grep -q '^skipped: ' && ended=skipped
+    summary="$summary$(printf '%-14s %7d s  %s' "$1" $(($(date +%s) - began)) "$ended")
+"
+    [ "$ended" != FAILED ] || failed=yes
+}
+
+summary=
+failed=
+[ $# -gt 0 ] || set -- histories cable attacks interleavings sanitizers miri fuzzing
+for part; do run "$part"; done
+printf '\n%s' "$summary"
+[ -z "$failed" ]
