@@ -138,6 +138,12 @@ impl Stream {
         now(retry(|| send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)))
     }
 
+    /// Ends what is sent, behind all that has been sent.
+    pub(crate) fn end_output(&self) {
+        // It fails only if the connection is gone already.
+        let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write);
+    }
+
     /// Ends both directions: whoever reads from the socket, in any thread, is told that it is at its end.
     pub(crate) fn shutdown(&self) {
         // It fails only if the connection is gone already, which is what is wanted.

@@ -14,7 +14,7 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("fork", &["broker"]),
     // Of the broker its locks' primitives, for the sockets that a model checker has.
     ("socket", &["broker", "fork", "protocol"]),
-    ("state", &["broker", "fork"]),
+    ("state", &["broker", "fork", "protocol"]),
     ("server", &["broker", "fork", "protocol", "socket"]),
     ("client", &["broker", "fork", "protocol", "socket"]),
     ("session", &["broker", "client"]),

@@ -175,15 +175,39 @@ impl Inner {
         asker: Asker<'_>,
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
+        self.at_desk_settling(false, keys, asker, work)
+    }
+
+    /// The same for one who has much to do there.
+    pub(super) fn at_desk_with_much<'k, R>(
+        &self,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, Closed> {
+        self.at_desk_settling(true, keys, asker, work)
+    }
+
+    fn at_desk_settling<'k, R>(
+        &self,
+        much: bool,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        asker: Asker<'_>,
+        work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, Closed> {
         let work = |table: &mut Table, step: &mut Step<'_>| {
-            // If there is more to settle already, whoever came upon it is at it.
+            // If there is more to settle already, whoever came upon it is at it; or was, until an observer
+            // panicked. So a little of it is done here.
             let is_first = !table.is_unsettled();
             let result = work(table, step);
+            if !is_first {
+                table.settle_rest(step);
+            }
             (result, is_first && table.is_unsettled())
         };
-        let (result, mut is_unsettled) = self.at_desk_once(keys, asker, work)?;
+        let (result, mut is_unsettled) = self.at_desk_once(much, keys, asker, work)?;
         while is_unsettled {
-            is_unsettled = self.at_desk_once(&[], Asker::Broker, |table, step| {
+            is_unsettled = self.at_desk_once(false, &[], Asker::Broker, |table, step| {
                 table.settle_rest(step);
                 table.is_unsettled()
             })?;
@@ -193,10 +217,12 @@ impl Inner {
 
     fn at_desk_once<'k, R>(
         &self,
+        much: bool,
         keys: impl IntoIterator<Item = &'k HashedKey>,
         asker: Asker<'_>,
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
+        let one_at_a_time = much.then(|| self.much.lock_in_turn());
         let mut guard = match asker {
             // What the broker has to do itself, it does some at a time, and lets others in between.
             Asker::Broker => self.desk.lock_in_turn(),
@@ -238,6 +264,7 @@ impl Inner {
         let concerned = desk.tell();
         sentinel.all_is_well();
         drop(guard);
+        drop(one_at_a_time);
         for observer in concerned {
             observer.deliver();
         }
@@ -308,8 +335,7 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         let keys = wants.iter().map(|(key, _)| key);
         let asker = if wait.is_some() { Asker::Queueing(info) } else { Asker::Acquiring(info) };
-        let _one_at_a_time = (wants.len() > FEW).then(|| self.much.lock_in_turn());
-        let answer = self.at_desk(keys, asker, |table, step| {
+        let answer = self.at_desk_settling(wants.len() > FEW, keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
             if let Answer::Granted(_) = answer {
@@ -381,8 +407,7 @@ impl Inner {
         let expire = |table: &mut Table, step: &mut Step<'_>| {
             Some(table.expire(step, info.slot, END_AT_DESK)?.since(step.now))
         };
-        let _one_at_a_time = self.much.lock_in_turn();
-        self.at_desk(&[], Asker::Releasing(info), expire).ok().flatten()
+        self.at_desk_with_much(&[], Asker::Releasing(info), expire).ok().flatten()
     }
 
     pub(super) fn inspect(
@@ -419,6 +444,8 @@ impl Inner {
     /// Grants nothing any more, and ends every wait with [`Outcome::Stopping`].
     pub(super) fn shut(&self) {
         if self.gate.shut() {
+            // Whoever has passed the gate in a lane is done there when this returns, and is counted.
+            self.lanes.iter().for_each(|cell| drop(cell.lane.lock()));
             let slots: Vec<Slot> = self.sessions.read().iter().map(|(_, info)| info.slot).collect();
             for slot in slots {
                 self.end_waits(slot, Outcome::Stopping);

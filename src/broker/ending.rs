@@ -55,8 +55,7 @@ impl Inner {
     fn end_some(&self, some: impl Fn(&mut Table, &mut Step<'_>) -> bool) {
         let mut done = Ok(false);
         while done == Ok(false) {
-            let _one_at_a_time = self.much.lock_in_turn();
-            done = self.at_desk(&[], Asker::Broker, &some);
+            done = self.at_desk_with_much(&[], Asker::Broker, &some);
         }
     }
 }

@@ -125,7 +125,6 @@ impl Connection {
             log::debug!("{}: {error}", self.session.info().address());
             self.outbox.note_end(&error);
         }
-        self.let_client_find_out();
     }
 
     /// A client that goes by our figures must know that its locks are gone before another can have them. One
@@ -133,34 +132,35 @@ impl Connection {
     /// acknowledged the end, or has been reset. One that the kernel has given up may have heard of the server
     /// a moment ago, and knows by its own figures, which the rest of the timeout is for.
     fn let_client_find_out(&self) {
+        // Whatever it is that the kernel has to say, nobody will ask it later.
+        self.outbox.note_end_of_input();
         let is_hung_up = self.outbox.is_hung_up();
         if self.rest.is_zero() || !is_hung_up && !self.outbox.is_given_up() {
             return;
         }
         if is_hung_up {
-            self.outbox.close();
+            self.outbox.hang_up();
         }
         // It can be told of no grant any more, and so believes in none.
         self.session.end_waits();
         if self.session.info().locks_held() == 0 {
             return;
         }
-        if is_hung_up {
-            if self.come_to(HANG_UP_LIMIT, HANG_UP_LOOK, || self.outbox.stream.is_delivered()) {
-                return;
-            }
-            self.outbox.stream.abort();
+        if is_hung_up && self.come_to(HANG_UP_LIMIT, HANG_UP_LOOK, || self.outbox.is_told()) {
+            return;
         }
+        // Else our kernel might go on answering the client's.
+        self.outbox.abort();
         let is_known = || !self.outbox.is_given_up() && !self.outbox.is_hung_up();
         self.come_to(self.rest, GIVEN_UP_LOOK, is_known);
     }
 
-    /// Waits for this, and looks so often; but not longer than so long, and not once nothing is granted any
-    /// more.
+    /// Waits for this, and looks so often; but not longer than so long, and not once the server is stopping and
+    /// nothing is granted any more. (While it only has been shut, its holders have not been counted yet.)
     fn come_to(&self, limit: Duration, look: Duration, is_so: impl Fn() -> bool) -> bool {
         let Some(end) = Instant::now().checked_add(limit) else { return false };
         loop {
-            if is_so() || self.hub.broker.is_shut() {
+            if is_so() || self.hub.is_over() {
                 return true;
             }
             let rest = end.saturating_duration_since(Instant::now());
@@ -184,11 +184,10 @@ impl Connection {
             }
             if next == Next::HangUp {
                 self.discard_input()?;
-                self.outbox.close();
+                self.outbox.hang_up();
                 return Ok(());
             }
             if !self.get_input(&mut input, next, speaker)? {
-                self.outbox.note_end_of_input();
                 return Ok(());
             }
         }
@@ -285,7 +284,11 @@ impl Drop for Connection {
     /// Before the session ends, and its locks go to others: a client must not be taken for a holder, nor
     /// take itself for one, on a connection that still looks alive.
     fn drop(&mut self) {
-        self.outbox.close();
+        if std::thread::panicking() {
+            self.outbox.hang_up();
+        }
+        self.let_client_find_out();
+        self.outbox.hang_up();
     }
 }
 

@@ -2,7 +2,7 @@
 //! the counters.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Instant;
 
 use super::config::Config;
@@ -151,6 +151,16 @@ impl Hub {
     /// The sessions of all connections, in the order in which they came.
     pub(super) fn sessions(&self) -> Vec<Arc<SessionInfo>> {
         self.guests.lock().values().filter_map(|guest| guest.info.clone()).collect()
+    }
+
+    /// Whether the server is stopping, and its broker will grant nothing any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.broker.has_failed() || self.broker.is_shut() && self.stopping.load(Acquire)
+    }
+
+    /// Hangs up on every connection.
+    pub(super) fn hang_up_all(&self) {
+        self.guests.lock().values().for_each(|guest| guest.outbox.hang_up());
     }
 
     /// The connections that hold locks.

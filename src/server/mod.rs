@@ -28,6 +28,7 @@ pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allo
 use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};
+use outbox::Outbox;
 
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
@@ -35,6 +36,9 @@ use crate::thread::{SignalsBlocked, Thread};
 
 /// The stack of a thread that is not a connection's: reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
+/// How long clients that hold locks are given to acknowledge the end before their connections are closed, if
+/// others can have these locks.
+const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether clients have been told of the end.
 const DELIVERY_LOOK: Duration = Duration::from_millis(1);
 
@@ -136,40 +140,53 @@ impl Server {
     /// [shut](Broker::shut) before. In that case it may take as long as the dead-peer timeout: a session of
     /// this library that is cut off from the network keeps its locks until it knows.
     pub fn stop(mut self) {
-        self.stop_all();
+        self.stop_all(None);
     }
 
     /// The same, and sees to it that everyone who held a lock knows, unless that takes longer than `limit`:
     /// the kernel of each has acknowledged that its connection has ended. Returns how many have not. To be
     /// called when the broker has been [shut](Broker::shut), so that there are no new holders.
     pub fn stop_and_tell(mut self, limit: Duration) -> usize {
-        let mut holders = self.hub.holders();
-        self.stop_all();
-        let deadline = Instant::now() + limit;
-        loop {
-            holders.retain(|outbox| outbox.is_given_up() || !outbox.stream.is_delivered());
-            if holders.is_empty() || Instant::now() >= deadline {
-                return holders.len();
-            }
-            std::thread::sleep(DELIVERY_LOOK);
-        }
+        self.stop_all(Some(limit))
     }
 
-    fn stop_all(&mut self) {
+    fn stop_all(&mut self, limit: Option<Duration>) -> usize {
+        // Before anything ends because of the stop: who held a lock when it began must be told.
+        let holders = self.hub.holders();
         self.hub.stopping.store(true, Release);
         self.hub.stop.wake();
         let mut threads = std::mem::take(&mut self.threads).into_iter();
         let janitor = threads.next();
         // The listeners first: then no more connections come.
         threads.for_each(Thread::join);
+        self.hub.hang_up_all();
+        let limit = limit.unwrap_or(if self.hub.is_over() { Duration::ZERO } else { TELL_LIMIT });
+        let told = await_delivery(&holders, limit);
         self.hub.close_all().into_iter().for_each(Thread::join);
         self.hub.janitor.stop();
         janitor.into_iter().for_each(Thread::join);
+        // Who was given up meanwhile may have looked like one that has left.
+        holders.iter().zip(told).filter(|(holder, told)| !told || holder.is_given_up()).count()
+    }
+}
+
+/// Waits until the clients of these connections know of their end; returns which of them do.
+fn await_delivery(outboxes: &[Arc<Outbox>], limit: Duration) -> Vec<bool> {
+    let deadline = Instant::now() + limit;
+    let mut told = vec![false; outboxes.len()];
+    loop {
+        for (outbox, told) in outboxes.iter().zip(&mut told) {
+            *told = *told || outbox.is_told();
+        }
+        if told.iter().all(|told| *told) || Instant::now() >= deadline {
+            return told;
+        }
+        std::thread::sleep(DELIVERY_LOOK);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop_all();
+        self.stop_all(None);
     }
 }

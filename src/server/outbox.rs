@@ -228,11 +228,28 @@ impl Outbox {
     /// Whether the connection ended because nothing was heard of the client any more. Only one thread is told
     /// that by the kernel, which may not have come to say so: then, too.
     pub(super) fn is_given_up(&self) -> bool {
+        let is_silence = |end: Option<End>| end.is_none_or(|end| end == End::Silence);
         let end = self.state.lock().end;
-        match end {
-            Some(end) => end == End::Silence,
-            None => !self.stream.has_peer(),
+        if end.is_some() || self.stream.has_peer() {
+            return end == Some(End::Silence);
         }
+        // A reset may have come since the end of the input was read.
+        self.note_end_of_input();
+        is_silence(self.state.lock().end)
+    }
+
+    /// Ends the connection by a reset, where its end does not get across otherwise. Whether that does, nobody
+    /// will say.
+    pub(super) fn abort(&self) {
+        self.state.lock().close(End::Silence);
+        self.stream.abort();
+    }
+
+    /// Whether the client of a connection that was [hung up](Self::hang_up) knows of its end: it has acknowledged
+    /// it, or has ended the connection itself.
+    pub(super) fn is_told(&self) -> bool {
+        self.note_end_of_input();
+        !self.is_given_up() && (self.stream.is_delivered() || !self.stream.has_peer())
     }
 
     /// Whether it was the server that ended the connection.
@@ -240,12 +257,19 @@ impl Outbox {
         self.state.lock().end == Some(End::Here)
     }
 
-    /// Nothing is sent any more, and the connection's own thread reads the end of its input.
-    pub(super) fn close(&self) {
+    /// Nothing is sent any more but the end. What the client sends is still taken, and not answered: by a
+    /// connection that takes nothing more it would be reset, and nobody could say whether it knew of the end.
+    pub(super) fn hang_up(&self) {
         let mut state = self.state.lock();
         state.close(End::Here);
         state.bytes = Vec::new();
         drop(state);
+        self.stream.end_output();
+    }
+
+    /// The same, and the connection's own thread reads the end of its input.
+    pub(super) fn close(&self) {
+        self.hang_up();
         self.stream.shutdown();
         if let Some(waker) = self.waker.get() {
             waker.wake();

@@ -29,7 +29,7 @@ struct Leave<'a>(&'a Guest);
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         log::debug!("{} has gone", self.0.address);
-        self.0.outbox.close();
+        self.0.outbox.hang_up();
         // Should the broker have failed in this thread, nobody else may be there to find out.
         self.0.hub.has_failed();
         self.0.hub.leave(self.0.id);

@@ -138,6 +138,10 @@ impl Stream {
         call(|| self.wire.lock().shut = true);
     }
 
+    pub(crate) fn end_output(&self) {
+        self.shutdown();
+    }
+
     /// As of a Unix socket: there is nothing between the ends that a word could be lost in.
     pub(crate) fn is_delivered(&self) -> bool {
         true

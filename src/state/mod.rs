@@ -1,6 +1,6 @@
 //! What a broker leaves to the next run of it, so that a restart neither grants what somebody may still
-//! believe to hold, nor gives a fencing token twice: the state directory. Knows the broker and a file; no
-//! sockets.
+//! believe to hold, nor gives a fencing token twice: the state directory. Knows the broker, a file, and the
+//! shortest dead-peer timeout there is; no sockets.
 //!
 //! A run that is killed, or whose machine is, cannot tell the holders of its locks. Those on other machines
 //! find out by themselves, within the dead-peer timeout. So the next run, which sees that this one was not
@@ -21,6 +21,7 @@ use record::Record;
 
 use crate::broker::sync::{Arc, Condvar, Mutex};
 use crate::broker::{Broker, Limits};
+use crate::protocol::message::Keepalive;
 use crate::thread::{SignalsBlocked, Thread};
 
 /// How many tokens are reserved ahead: minutes at any rate that a server can reach, so that a disk may be
@@ -60,6 +61,11 @@ fn named(directory: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("state directory {}: {error}", directory.display()))
 }
 
+/// No server goes by less, whatever it was told.
+fn least(dead_peer_timeout: Duration) -> Duration {
+    dead_peer_timeout.max(Keepalive::DEAD_PEER_TIMEOUT_MIN)
+}
+
 /// Keeps the state directory of a running broker: reserves tokens ahead and ends the grace, in a thread of
 /// its own. If it is dropped, or the process ends, the next run has a grace; unless it was told that this
 /// one has [stopped](Self::stopped).
@@ -91,7 +97,7 @@ impl Keeper {
         let record = Record {
             tokens_end: first.saturating_add(RESERVE),
             // Should this run end in its grace, then clients of the last one are still to be waited for.
-            dead_peer_timeout: grace.unwrap_or_default().max(dead_peer_timeout),
+            dead_peer_timeout: grace.unwrap_or_default().max(least(dead_peer_timeout)),
             stopped: false,
         };
         directory.write(&record)?;
@@ -117,7 +123,7 @@ impl Keeper {
     pub fn set_dead_peer_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.shared.update(|record| {
             // Clients that have connected before go by the old one.
-            record.dead_peer_timeout = record.dead_peer_timeout.max(timeout);
+            record.dead_peer_timeout = record.dead_peer_timeout.max(least(timeout));
         })
     }
 

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::broker::{AcquireError, Attempt, Grant, LocalSession, Mode};
 
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Keepalive::DEAD_PEER_TIMEOUT_MIN;
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 fn directory() -> TempDir {
@@ -105,7 +105,9 @@ fn tokens_rise_although_the_clock_has_been_set_back() {
 #[test]
 fn a_grace_lasts_as_long_as_the_clients_of_the_last_run_need() {
     let directory = directory();
-    let (_, keeper) = resume(directory.path(), Limits::default(), TIMEOUT).unwrap();
+    // Less than what any server goes by.
+    let (_, keeper) = resume(directory.path(), Limits::default(), TIMEOUT / 2).unwrap();
+    assert_eq!(record(&directory).dead_peer_timeout, TIMEOUT);
     keeper.set_dead_peer_timeout(TIMEOUT * 20).unwrap();
     // Clients that have connected meanwhile go by the longer one.
     keeper.set_dead_peer_timeout(TIMEOUT).unwrap();

@@ -136,9 +136,10 @@ pub(crate) fn withstand(attack: &Attack, size: usize) {
     let most = SLACK_KIB + growth / 4;
     assert!(
         endured.left_again.iter().any(|&left| left <= most),
-        "{}: {:?} KiB are left of {growth} each time after the first",
+        "{}: {:?} KiB are left of {growth} each time after the first, which left {}",
         attack.name,
-        endured.left_again
+        endured.left_again,
+        endured.after.resident_kib.saturating_sub(before)
     );
     let felt = endured.calm.iter().chain(&endured.meanwhile);
     assert!(

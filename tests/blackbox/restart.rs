@@ -1,5 +1,6 @@
 //! One server after another over one state directory: what the next one grants, and when.
 
+use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -109,6 +110,7 @@ fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
     let state = directory();
     let server = launch(state.path()).start();
     let mut holder = server.message();
+    assert_eq!(holder.call("hello", json!({"client": "slow"}))["status"], "ok");
     token(&holder.try_lock("x"));
     // Replies that it does not read stand before the end, which so never reaches it.
     let much = "m".repeat(200_000);
@@ -124,6 +126,72 @@ fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
     let server = launch(state.path()).start();
     assert_eq!(server.message().try_lock("x")["status"], "refused");
     drop(holder);
+}
+
+/// Clients that are at work when the server stops learn of it like others: what they send meanwhile must not
+/// have them reset by a kernel that takes no more of it.
+#[test]
+fn clients_that_are_at_work_are_told_of_the_end() {
+    for _ in 0..5 {
+        let state = directory();
+        let server = launch(state.path()).start();
+        let busy: Vec<_> = (0..8)
+            .map(|n| {
+                let mut client = server.message();
+                assert_eq!(client.call("hello", json!({"client": "busy"}))["status"], "ok");
+                token(&client.try_lock(&format!("x{n}")));
+                std::thread::spawn(move || {
+                    let socket = client.into_socket();
+                    let ping = frame(json!({"command": "ping", "parameters": {}, "id": 0}).to_string());
+                    let mut replies = [std::mem::MaybeUninit::new(0); 4096];
+                    while (&socket).write_all(&ping).is_ok() && socket.recv(&mut replies).is_ok_and(|n| n > 0)
+                    {
+                    }
+                })
+            })
+            .collect();
+        stop(server);
+        busy.into_iter().for_each(|client| client.join().unwrap());
+        token(&launch(state.path()).start().message().try_lock("x0"));
+    }
+}
+
+/// One that was hung up on, and does not know yet when the server is told to stop.
+#[test]
+fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
+    const NAMES: usize = 3000;
+    let state = directory();
+    let waits = NAMES.to_string();
+    let server = launch(state.path())
+        .option("--waits-per-connection-max", &waits)
+        .option("--outbox-max", "65536")
+        .start();
+    let (mut holder, mut greedy) = (server.message(), server.message());
+    assert_eq!(greedy.call("hello", json!({"client": "greedy"}))["status"], "ok");
+    token(&greedy.try_lock("x"));
+    // Grants that it does not read, until it is cut off; the end stands behind them.
+    let greedy = greedy.into_socket();
+    for n in 0..NAMES {
+        token(&holder.try_lock(&format!("k{n}")));
+        let id = format!("{n} {}", "i".repeat(4000));
+        let request = json!({"command": "lock", "parameters": {"lockName": format!("k{n}")}, "id": id});
+        (&greedy).write_all(&frame(request.to_string())).unwrap();
+    }
+    server.await_waiters(&format!("k{}", NAMES - 1), 1);
+    for n in 0..NAMES {
+        assert_eq!(holder.unlock(&format!("k{n}"))["result"], "ok");
+    }
+    eventually("it is cut off", || server.log().iter().any(|line| line.contains("cut off")));
+    // Waits that take a while to end, before anyone is told that the server stops.
+    let mut waiter = server.message();
+    for n in 0..NAMES {
+        token(&holder.try_lock(&format!("w{n}")));
+        waiter.request_lock(&format!("w{n}"));
+    }
+    stop(server);
+    let server = launch(state.path()).start();
+    assert_eq!(server.message().try_lock("x")["status"], "refused");
+    drop(greedy);
 }
 
 #[test]

@@ -309,6 +309,8 @@ impl Session {
             return Err(InspectError::Refused("the request was given up".to_owned()));
         };
         let InspectResult { status, mode, holders, waiters, orphaned } = self.read(&reply)?;
+        // The reply may have lain there since before the connection was lost, and the lock with it.
+        self.connection.check()?;
         if status == Status::Ok {
             let claims = self.claims.lock();
             let (held, waiting) = (claims.held(&name), claims.is_waiting(&name));
