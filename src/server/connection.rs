@@ -5,6 +5,9 @@
 //! hangs up is noticed at once, whatever it waits for. Grants come past it, straight from the thread
 //! that releases to the socket. It also looks after the time limits of its own waits.
 
+#[cfg(fuzzing)]
+pub mod by_hand;
+
 use std::cell::Cell;
 use std::io;
 use std::time::{Duration, Instant};

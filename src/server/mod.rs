@@ -25,6 +25,8 @@ use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
+#[cfg(fuzzing)]
+pub use connection::by_hand;
 use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};

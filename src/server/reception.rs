@@ -37,7 +37,7 @@ impl Drop for Leave<'_> {
 }
 
 /// For a protocol in which nothing ever waits.
-struct NeverWaits;
+pub(super) struct NeverWaits;
 
 impl Observer for NeverWaits {
     fn decided(&self, _: Ticket, _: Outcome) {}

@@ -1,0 +1,129 @@
+//! What the replies of `message` tell a client. They are matched by their ids; if the same id is used again
+//! before its reply has come, nothing is certain any more.
+
+use std::collections::{HashMap, VecDeque};
+
+use lockd::broker::{LockName, Mode, Space};
+use lockd::protocol::frame::{self, Frame};
+use lockd::protocol::message::{
+    Envelope, LockResult, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
+    parse_unlock,
+};
+
+use crate::MESSAGE_MAX;
+use crate::client::Belief;
+
+/// A request whose reply is to come.
+#[derive(Debug)]
+enum Asked {
+    Lock(Vec<(LockName, Mode)>),
+    Convert(LockName, Mode),
+    Unlock(Vec<LockName>),
+    Other,
+}
+
+/// Replies of `message`.
+#[derive(Default)]
+pub(crate) struct MessageReplies {
+    unread: Vec<u8>,
+    asked: HashMap<String, Asked>,
+    /// The names of `unlock` in its old form, whose replies have no id and come in order.
+    old_unlocks: VecDeque<Vec<LockName>>,
+}
+
+impl MessageReplies {
+    pub(crate) fn said(&mut self, bytes: &[u8], belief: &mut Belief) {
+        self.unread.extend_from_slice(bytes);
+        loop {
+            let unread = std::mem::take(&mut self.unread);
+            let (taken, found) = frame::decode(&unread, MESSAGE_MAX);
+            let is_more = if let Frame::Body(body) = found {
+                if let Ok(envelope) = parse(body) {
+                    self.ask(&envelope, belief);
+                }
+                true
+            } else {
+                false
+            };
+            self.unread = unread[taken..].to_vec();
+            if !is_more {
+                break;
+            }
+        }
+    }
+
+    fn ask(&mut self, envelope: &Envelope<'_>, belief: &mut Belief) {
+        let (command, parameters) = (envelope.command.as_deref(), envelope.parameters);
+        let unlock = || match parameters {
+            Some(parameters) => parse_unlock(parameters),
+            None => parse_old_unlock(envelope.body),
+        };
+        let Some(id) = envelope.id else {
+            if command == Some("unlock") {
+                self.old_unlocks.push_back(unlock().map(|request| request.names).unwrap_or_default());
+            }
+            return;
+        };
+        let asked = match (command, parameters) {
+            (Some("lock"), Some(parameters)) => {
+                parse_lock(parameters).ok().map(|lock| Asked::Lock(lock.names))
+            }
+            (Some("convert"), Some(parameters)) => {
+                parse_convert(parameters).ok().map(|convert| Asked::Convert(convert.name, convert.mode))
+            }
+            (Some("unlock"), _) => unlock().ok().map(|unlock| Asked::Unlock(unlock.names)),
+            _ => None,
+        };
+        let before = self.asked.insert(id.get().to_owned(), asked.unwrap_or(Asked::Other));
+        belief.is_uncertain |= before.is_some();
+    }
+
+    pub(crate) fn hear(&mut self, received: &[u8], belief: &mut Belief) -> usize {
+        let mut done = 0;
+        while let (taken, Frame::Body(body)) = frame::decode(&received[done..], 16 << 20) {
+            self.hear_one(body, belief);
+            done += taken;
+        }
+        done
+    }
+
+    fn hear_one(&mut self, body: &[u8], belief: &mut Belief) {
+        let reply = parse_reply(body).expect("a server's message can be read");
+        let Some(result) = reply.result else {
+            return assert!(reply.id.is_none() && reply.error.is_some(), "{}", body.escape_ascii());
+        };
+        let Some(id) = reply.id else {
+            let names = self.old_unlocks.pop_front().expect("an unlock was asked for");
+            return give_up(&names, result.get() == "\"ok\"", belief);
+        };
+        let asked = self.asked.remove(id.get());
+        belief.assert(asked.is_some(), "a reply to nothing");
+        let result: LockResult = serde_json::from_str(result.get()).expect("there is a status");
+        match asked {
+            Some(Asked::Lock(names)) if result.status == Status::Ok => {
+                assert!(result.token.is_some(), "a grant without a token");
+                for (name, mode) in names {
+                    let before = belief.gain(Space::Main, name, mode);
+                    let expected = result.already.then_some(mode);
+                    belief.assert(before == expected, "granted, and held before otherwise than was said");
+                }
+            }
+            Some(Asked::Convert(name, mode)) if result.status == Status::Ok => {
+                let before = belief.gain(Space::Main, name, mode);
+                belief.assert(before.is_some(), "converted what was not held");
+            }
+            Some(Asked::Unlock(names)) => match result.status {
+                Status::Ok | Status::NotFound => give_up(&names, result.status == Status::Ok, belief),
+                other => panic!("an unlock ended in {other:?}"),
+            },
+            _ => {}
+        }
+    }
+}
+
+fn give_up(names: &[LockName], found: bool, belief: &mut Belief) {
+    let held: Vec<bool> = names.iter().map(|name| belief.lose(Space::Main, name).is_some()).collect();
+    // Something that is not held may have been waited for.
+    let all_held = !held.is_empty() && held.iter().all(|&held| held);
+    belief.assert(found || !all_held, "what was held was not found");
+}

@@ -1,0 +1,91 @@
+//! The codec of the `lockd` protocol: any stream, cut anywhere.
+#![no_main]
+
+use std::borrow::Cow;
+
+use libfuzzer_sys::fuzz_target;
+use lockd::protocol::lockd_text::{Details, Reply, Request, Statistics, parse};
+use lockd_fuzz::naive_text::{assert_lines, assert_one_line, command_and_name};
+use lockd_fuzz::pieces::Case;
+use lockd_fuzz::{naive_text, reading};
+
+const LINE_MAX: [usize; 8] = [4096, 0, 1, 2, 7, 20, 255, 100_000];
+
+fuzz_target!(|data: &[u8]| {
+    let Some(case) = Case::read(data) else { return };
+    let line_max = LINE_MAX[usize::from(case.limit) % LINE_MAX.len()];
+    let expected = naive_text::lines(&case.stream, line_max);
+    let mut first = None;
+    for way in case.ways() {
+        let read = reading::lines(&way, line_max);
+        assert_eq!(read.found, expected, "other lines than a simple reader finds");
+        assert_eq!(read.taken + read.left.len(), case.stream.len());
+        let first = first.get_or_insert((read.taken, read.left.clone()));
+        assert_eq!(*first, (read.taken, read.left), "it matters how the stream was cut");
+    }
+    if let Some(long) = case.long() {
+        let read = reading::lines(&[&long], line_max);
+        read.found.iter().flatten().for_each(|line| drop(parse(line)));
+    }
+    let lines: Vec<Vec<u8>> = expected.into_iter().flatten().collect();
+    for line in &lines {
+        check_line(line);
+    }
+    check_listing(&lines);
+});
+
+fn expected(command: &[u8], name: Vec<u8>) -> Request<'static> {
+    let name = Cow::Owned(name);
+    match command {
+        b"g" => Request::Acquire(name),
+        b"r" => Request::Release(name),
+        b"i" => Request::Inspect(name),
+        b"sg" => Request::AcquireShared(name),
+        b"sr" => Request::ReleaseShared(name),
+        b"si" => Request::InspectShared(name),
+        b"q" => Request::Statistics { full: *name == *b"full" },
+        _ => Request::Invalid,
+    }
+}
+
+fn check_line(line: &[u8]) {
+    let request = parse(line);
+    let (command, name) = command_and_name(line);
+    assert_eq!(request, expected(&command, name.clone()), "{}", line.escape_ascii());
+    // Written as it was understood, it is understood so again.
+    let again = [&command[..], b" ", &name, b"\r"].concat();
+    assert_eq!(parse(&again), request, "{}", line.escape_ascii());
+    let count = name.len();
+    let replies = [
+        Reply::Acquire(count % 2 == 0),
+        Reply::Release(count % 2 == 0),
+        Reply::Inspect(count % 2 == 0),
+        Reply::AcquireShared { granted: count % 2 == 0, holders: count },
+        Reply::InspectShared(count),
+        Reply::LineTooLong,
+    ];
+    for reply in replies {
+        let mut out = Vec::new();
+        reply.encode(&mut out);
+        assert_one_line(&out);
+    }
+}
+
+/// Whatever names there are, they make no line of their own.
+fn check_listing(lines: &[Vec<u8>]) {
+    let names: Vec<Vec<u8>> = lines.iter().map(|line| command_and_name(line).1).collect();
+    let half = names.len() / 2;
+    let locks: Vec<_> = lines.iter().cloned().zip(names.iter().cloned()).take(half).collect();
+    let shares = vec![(b"unix:1".to_vec(), lines[half..].to_vec())];
+    // The array and its two entries with one in the second: brackets, and an empty line behind each inner one.
+    let expected = 3 + (4 + locks.len()) + 4 + (4 + shares[0].1.len());
+    let mut out = Vec::new();
+    Details { locks, shares }.encode(&mut out);
+    assert_lines(&out, expected);
+    let count = lines.len() as u64;
+    let statistics =
+        Statistics { pid: 1, conns: count, command_q: u64::MAX - count, ..Statistics::default() };
+    let mut out = Vec::new();
+    statistics.encode(&mut out);
+    assert_lines(&out, 15);
+}
