@@ -1,0 +1,488 @@
+//! The calls of a session: each is made with what the input says, and must return what is expected.
+
+use std::ffi::c_char;
+use std::ptr;
+
+use lockd::broker::Mode;
+use lockd::ffi::{
+    lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_inspect,
+    lock_lost_fd, lock_release, lock_release_all, lock_session, lock_status, lock_wait,
+};
+
+use crate::expected;
+use crate::input::Input;
+use crate::model::{Event, Said};
+use crate::names::Given;
+use crate::world::{Place, SLOTS, Session, Worlds, last_error, no_info};
+
+/// Tokens are exact in every reader of JSON.
+const TOKEN_END: u64 = 1 << 53;
+
+/// What tells that an output has not been written.
+const UNTOUCHED: u64 = 7;
+
+/// A mode as C passes it; `None` for a number that is none.
+fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
+    match input.byte() % 16 {
+        0..=7 => (0, Some(Mode::Exclusive)),
+        8..=14 => (1, Some(Mode::Shared)),
+        _ => (u32::from(input.byte()) + 2, None),
+    }
+}
+
+fn session(input: &mut Input<'_>) -> usize {
+    usize::from(input.byte()) % (SLOTS + 1)
+}
+
+impl Worlds {
+    fn handle(&self, slot: usize) -> *mut lock_session {
+        self.session(slot).map_or(ptr::null_mut(), |session| session.handle)
+    }
+
+    pub(crate) fn session(&self, slot: usize) -> Option<&Session> {
+        self.sessions.get(slot)?.as_ref()
+    }
+
+    fn session_mut(&mut self, slot: usize) -> &mut Session {
+        self.sessions[slot].as_mut().expect("it was there")
+    }
+
+    /// The session of a call that makes sense, the name, and which world that is in; else the status of one
+    /// that does not, or of one that has lost its session.
+    fn who_and_what(&self, slot: usize, name: Given) -> Result<(usize, u32, u8), lock_status> {
+        let (Some(session), Given::Name(name)) = (self.session(slot), name) else {
+            return Err(lock_status::LOCK_INVALID);
+        };
+        match session.is_lost {
+            true => Err(lock_status::LOCK_LOST),
+            false => Ok((session.world, session.number, name)),
+        }
+    }
+
+    /// A time limit: none at all only where nobody would have to wait for ever.
+    fn limit(
+        &self,
+        input: &mut Input<'_>,
+        world: Option<usize>,
+        event: impl Fn(Option<u64>) -> Event,
+    ) -> i64 {
+        match input.byte() % 8 {
+            0..=4 => 0,
+            5 => 1,
+            _ => {
+                let Some(world) = world else { return -1 };
+                let (said, _) = self.worlds[world].model.clone().apply(&event(None));
+                if said == Said::Queued { 0 } else { -i64::from(input.byte()) - 1 }
+            }
+        }
+    }
+
+    /// Acquires or converts in the model; who has to wait does so until the limit has come.
+    fn ask(
+        &mut self,
+        world: usize,
+        session: u32,
+        limit: i64,
+        event: impl Fn(Option<Option<u64>>) -> Event,
+    ) -> lock_status {
+        let wait = (limit != 0).then(|| u64::try_from(limit).ok());
+        let said = self.happen(world, &event(wait));
+        if said == Said::Queued {
+            self.happen(world, &Event::Expire { session, by: 1_000_000 });
+        }
+        expected::status(said)
+    }
+
+    /// A request on a server takes the place of one that was cancelled, whatever comes of it.
+    fn overwrite_cancelled(&mut self, slot: usize, names: &[u8]) {
+        let session = self.session_mut(slot);
+        if session.is_remote {
+            session.places.retain(|name, _| !names.contains(name));
+        }
+    }
+
+    fn gained(&mut self, slot: usize, names: &[u8], token: u64) {
+        let world = self.session(slot).expect("it was there").world;
+        assert!(token > self.worlds[world].token, "a token is no higher than those before");
+        assert!(token < TOKEN_END);
+        self.worlds[world].token = token;
+        let session = self.session_mut(slot);
+        session.tokens.extend(names.iter().map(|&name| (name, token)));
+    }
+
+    pub(crate) fn acquire(&mut self, input: &mut Input<'_>) {
+        let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
+        let who =
+            self.who_and_what(slot, name).and_then(|who| Ok((who, mode.ok_or(lock_status::LOCK_INVALID)?)));
+        let who = if mode.is_none() { Err(lock_status::LOCK_INVALID) } else { who };
+        let event = |wait| {
+            let Ok(((_, session, name), mode)) = who else { return Event::Cancel { session: 0 } };
+            Event::Acquire { session, wants: vec![(name, mode)], wait }
+        };
+        let limit = self.limit(input, who.ok().map(|((world, ..), _)| world), |limit| event(Some(limit)));
+        let mut token = UNTOUCHED;
+        let pointer = if input.byte() & 1 == 0 { &raw mut token } else { ptr::null_mut() };
+        // SAFETY: a session or NULL, a string or NULL, a place to write to or NULL.
+        let status =
+            unsafe { lock_acquire(self.handle(slot), self.names.pointer(name), number, limit, pointer) };
+        let expected = match who {
+            Err(status) => status,
+            Ok(((world, number, name), _)) => {
+                let session = self.session(slot).expect("it was there");
+                match expected::concern(&self.worlds[world].model, session, name) {
+                    Some(status) => status,
+                    None => {
+                        self.overwrite_cancelled(slot, &[name]);
+                        self.ask(world, number, limit, event)
+                    }
+                }
+            }
+        };
+        expect(status, expected, "lock_acquire");
+        if let (Ok(((_, _, name), _)), lock_status::LOCK_OK, false) = (who, status, pointer.is_null()) {
+            self.gained(slot, &[name], token);
+        } else {
+            assert_eq!(token, UNTOUCHED);
+        }
+    }
+
+    pub(crate) fn acquire_all(&mut self, input: &mut Input<'_>) {
+        let slot = session(input);
+        let how = input.byte();
+        let count = usize::from(how % 5);
+        let given: Vec<(Given, (u32, Option<Mode>))> =
+            (0..count).map(|_| (self.names.choose(input), mode(input))).collect();
+        let names: Vec<*const c_char> = given.iter().map(|(name, _)| self.names.pointer(*name)).collect();
+        let modes: Vec<u32> = given.iter().map(|(_, (number, _))| *number).collect();
+        let (no_names, no_modes, too_many) =
+            (how & 0x40 != 0 && how & 0x20 != 0, how & 0x80 != 0, how == 0x1f);
+        let who = self.who_and_what_all(slot, &given, no_names, no_modes, too_many);
+        let event = |wait| {
+            let Ok((_, session, wants)) = &who else { return Event::Cancel { session: 0 } };
+            Event::Acquire { session: *session, wants: wants.clone(), wait }
+        };
+        let limit = self.limit(input, who.as_ref().ok().map(|who| who.0), |limit| event(Some(limit)));
+        let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
+        let modes_pointer = if no_modes { ptr::null() } else { modes.as_ptr() };
+        let n = if too_many { 1025 } else { count };
+        let mut token = UNTOUCHED;
+        // SAFETY: a session or NULL, as many strings and numbers as are said or NULL, a place to write to. More
+        // names than are allowed are not looked at.
+        let status = unsafe {
+            lock_acquire_all(self.handle(slot), names_pointer, modes_pointer, n, limit, &mut token)
+        };
+        let expected = match &who {
+            Err(status) => *status,
+            Ok((world, number, wants)) => {
+                let session = self.session(slot).expect("it was there");
+                let model = &self.worlds[*world].model;
+                let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
+                match names.iter().find_map(|&name| expected::concern(model, session, name)) {
+                    Some(status) => status,
+                    None => {
+                        self.overwrite_cancelled(slot, &names);
+                        self.ask(*world, *number, limit, event)
+                    }
+                }
+            }
+        };
+        expect(status, expected, "lock_acquire_all");
+        match who {
+            Ok((.., wants)) if status == lock_status::LOCK_OK => {
+                let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
+                self.gained(slot, &names, token);
+            }
+            _ => assert_eq!(token, UNTOUCHED),
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "said once, and taken apart where it is asked for")]
+    fn who_and_what_all(
+        &self,
+        slot: usize,
+        given: &[(Given, (u32, Option<Mode>))],
+        no_names: bool,
+        no_modes: bool,
+        too_many: bool,
+    ) -> Result<(usize, u32, Vec<(u8, Mode)>), lock_status> {
+        let invalid = Err(lock_status::LOCK_INVALID);
+        let Some(session) = self.session(slot) else { return invalid };
+        if too_many || given.is_empty() || no_names {
+            return invalid;
+        }
+        let mut wants: Vec<(u8, Mode)> = Vec::new();
+        for (name, (_, mode)) in given {
+            let mode = if no_modes { Some(Mode::Exclusive) } else { *mode };
+            let (Given::Name(name), Some(mode)) = (*name, mode) else { return invalid };
+            if wants.iter().any(|(other, _)| *other == name) {
+                return invalid;
+            }
+            wants.push((name, mode));
+        }
+        if session.is_lost { Err(lock_status::LOCK_LOST) } else { Ok((session.world, session.number, wants)) }
+    }
+
+    pub(crate) fn convert(&mut self, input: &mut Input<'_>) {
+        let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
+        let who = self.who_and_what(slot, name);
+        let event = |wait| match (who, mode) {
+            (Ok((_, session, name)), Some(mode)) => Event::Convert { session, name, mode, wait },
+            _ => Event::Cancel { session: 0 },
+        };
+        let world = who.ok().filter(|_| mode.is_some()).map(|who| who.0);
+        let limit = self.limit(input, world, |limit| event(Some(limit)));
+        // SAFETY: a session or NULL, a string or NULL.
+        let status = unsafe { lock_convert(self.handle(slot), self.names.pointer(name), number, limit) };
+        let expected = match (who, mode) {
+            (_, None) => lock_status::LOCK_INVALID,
+            (Err(status), _) => status,
+            (Ok((world, number, name)), Some(_)) => {
+                let session = self.session(slot).expect("it was there");
+                if expected::info_of(&self.worlds[world].model, session, name).held {
+                    let before = self.worlds[world].model.held.get(&(name, number)).copied();
+                    let status = self.ask(world, number, limit, event);
+                    if self.worlds[world].model.held.get(&(name, number)).copied() != before
+                        && mode == Some(Mode::Exclusive)
+                    {
+                        // It has a new one, which nobody is told but by looking.
+                        self.session_mut(slot).tokens.remove(&name);
+                    }
+                    status
+                } else {
+                    lock_status::LOCK_NOT_HELD
+                }
+            }
+        };
+        expect(status, expected, "lock_convert");
+    }
+
+    pub(crate) fn enqueue(&mut self, input: &mut Input<'_>) {
+        let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
+        // SAFETY: a session or NULL, a string or NULL.
+        let status = unsafe { lock_enqueue(self.handle(slot), self.names.pointer(name), number) };
+        let who = self.who_and_what(slot, name);
+        let expected = match (who, mode) {
+            (_, None) => lock_status::LOCK_INVALID,
+            (Err(status), _) => status,
+            (Ok((world, number, name)), Some(mode)) => {
+                let session = self.session(slot).expect("it was there");
+                match expected::concern(&self.worlds[world].model, session, name) {
+                    Some(status) => status,
+                    None => {
+                        self.overwrite_cancelled(slot, &[name]);
+                        let event =
+                            Event::Acquire { session: number, wants: vec![(name, mode)], wait: Some(None) };
+                        match self.happen(world, &event) {
+                            Said::Queued => {
+                                let ticket = self.worlds[world].model.tickets;
+                                self.session_mut(slot).places.insert(name, Place::Waiting(ticket));
+                                lock_status::LOCK_PENDING
+                            }
+                            said => expected::status(said),
+                        }
+                    }
+                }
+            }
+        };
+        expect(status, expected, "lock_enqueue");
+    }
+
+    pub(crate) fn wait(&mut self, input: &mut Input<'_>) {
+        let (slot, name, how) = (session(input), self.names.choose(input), input.byte());
+        let who = self.who_and_what(slot, name);
+        let place = who.ok().and_then(|(.., name)| self.session(slot)?.places.get(&name).copied());
+        let is_remote = self.session(slot).is_some_and(|session| session.is_remote);
+        let limit = match (how % 8, place) {
+            (0..=4, _) | (6.., Some(Place::Waiting(_))) => 0,
+            (5, _) => 1,
+            _ => -1,
+        };
+        let mut token = UNTOUCHED;
+        // SAFETY: a session or NULL, a string or NULL, a place to write to.
+        let status = unsafe { lock_wait(self.handle(slot), self.names.pointer(name), limit, &mut token) };
+        let expected = match (who, place) {
+            (Err(status), _) => status,
+            (Ok(_), None) => lock_status::LOCK_NOT_HELD,
+            (Ok(_), Some(Place::Waiting(_))) => lock_status::LOCK_TIMEOUT,
+            // The word of it may still be on its way from another thread of the server's.
+            (Ok(_), Some(Place::Granted))
+                if limit >= 0 && status == lock_status::LOCK_TIMEOUT && is_remote =>
+            {
+                lock_status::LOCK_TIMEOUT
+            }
+            (Ok((.., name)), Some(Place::Granted)) => {
+                self.session_mut(slot).places.remove(&name);
+                lock_status::LOCK_OK
+            }
+            (Ok((world, number, name)), Some(Place::Cancelled)) => {
+                self.session_mut(slot).places.remove(&name);
+                match self.worlds[world].model.held.contains_key(&(name, number)) {
+                    true => lock_status::LOCK_NOT_HELD,
+                    false => lock_status::LOCK_CANCELLED,
+                }
+            }
+        };
+        expect(status, expected, "lock_wait");
+        match (status, who) {
+            (lock_status::LOCK_OK, Ok((world, ..))) => {
+                assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
+                let known = &mut self.worlds[world].token;
+                *known = token.max(*known);
+            }
+            _ => assert_eq!(token, UNTOUCHED),
+        }
+    }
+
+    /// Gives up the lock or the place in the model; what the call says.
+    fn give_up(&mut self, slot: usize, name: u8) -> lock_status {
+        let session = self.session_mut(slot);
+        session.places.remove(&name);
+        session.tokens.remove(&name);
+        let (world, number) = (session.world, session.number);
+        match self.happen(world, &Event::Release { session: number, name }) {
+            Said::NotHeld => lock_status::LOCK_NOT_HELD,
+            _ => lock_status::LOCK_OK,
+        }
+    }
+
+    pub(crate) fn release(&mut self, input: &mut Input<'_>) {
+        let (slot, name) = (session(input), self.names.choose(input));
+        // SAFETY: a session or NULL, a string or NULL.
+        let status = unsafe { lock_release(self.handle(slot), self.names.pointer(name)) };
+        let expected = match self.who_and_what(slot, name) {
+            Err(status) => status,
+            Ok((.., name)) => self.give_up(slot, name),
+        };
+        expect(status, expected, "lock_release");
+    }
+
+    pub(crate) fn release_all(&mut self, input: &mut Input<'_>) {
+        let (slot, how) = (session(input), input.byte());
+        let given: Vec<Given> = (0..how % 5).map(|_| self.names.choose(input)).collect();
+        let names: Vec<*const c_char> = given.iter().map(|name| self.names.pointer(*name)).collect();
+        let no_names = how & 0xc0 == 0xc0;
+        let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
+        // SAFETY: a session or NULL, as many strings as are said or NULL.
+        let status = unsafe { lock_release_all(self.handle(slot), names_pointer, names.len()) };
+        let makes_sense =
+            given.iter().all(|name| matches!(name, Given::Name(_))) && !(no_names && !given.is_empty());
+        let expected = match self.session(slot) {
+            None => lock_status::LOCK_INVALID,
+            Some(_) if !makes_sense => lock_status::LOCK_INVALID,
+            // Nothing to ask the server about.
+            Some(_) if given.is_empty() => lock_status::LOCK_OK,
+            Some(session) if session.is_lost => lock_status::LOCK_LOST,
+            Some(_) => given.iter().fold(lock_status::LOCK_OK, |so_far, name| {
+                let Given::Name(name) = *name else { unreachable!("it makes sense") };
+                let status = self.give_up(slot, name);
+                if so_far == lock_status::LOCK_OK { status } else { so_far }
+            }),
+        };
+        let is_lost = self.session(slot).is_some_and(|session| session.is_lost);
+        if is_lost && given.is_empty() && status == lock_status::LOCK_LOST {
+            return;
+        }
+        expect(status, expected, "lock_release_all");
+    }
+
+    pub(crate) fn inspect(&mut self, input: &mut Input<'_>) {
+        let (slot, name) = (session(input), self.names.choose(input));
+        if input.byte() % 8 == 7 {
+            // SAFETY: a session or NULL, a string or NULL, NULL.
+            let status =
+                unsafe { lock_inspect(self.handle(slot), self.names.pointer(name), ptr::null_mut()) };
+            return expect(status, lock_status::LOCK_INVALID, "lock_inspect");
+        }
+        self.inspect_one(slot, name);
+    }
+
+    pub(crate) fn inspect_all(&mut self, slot: usize) {
+        for name in self.names.all() {
+            self.inspect_one(slot, Given::Name(name));
+        }
+    }
+
+    fn inspect_one(&mut self, slot: usize, name: Given) {
+        let mut seen = no_info();
+        // SAFETY: a session or NULL, a string or NULL, a place to write to.
+        let status = unsafe { lock_inspect(self.handle(slot), self.names.pointer(name), &mut seen) };
+        let who = self.who_and_what(slot, name);
+        expect(status, who.err().unwrap_or(lock_status::LOCK_OK), "lock_inspect");
+        let Ok((world, _, name)) = who else {
+            return assert_eq!(seen.token, no_info().token, "an output was written");
+        };
+        let session = self.sessions[slot].as_mut().expect("it was there");
+        let expected = expected::info_of(&self.worlds[world].model, session, name);
+        assert_eq!(expected::as_tuple(&seen), expected::as_tuple(&expected), "{seen:?} {expected:?}");
+        if !seen.held {
+            return assert_eq!(seen.token, 0);
+        }
+        let token = *session.tokens.entry(name).or_insert(seen.token);
+        assert_eq!(seen.token, token, "another token than was told");
+        assert!((1..TOKEN_END).contains(&token));
+        let known = &mut self.worlds[world].token;
+        *known = token.max(*known);
+    }
+
+    pub(crate) fn cancel(&mut self, input: &mut Input<'_>) {
+        let slot = session(input);
+        // SAFETY: a session or NULL.
+        let status = unsafe { lock_cancel(self.handle(slot)) };
+        let Some(session) = self.session(slot) else {
+            return expect(status, lock_status::LOCK_INVALID, "lock_cancel");
+        };
+        expect(status, lock_status::LOCK_OK, "lock_cancel");
+        if session.is_lost {
+            return;
+        }
+        let (world, number, is_remote) = (session.world, session.number, session.is_remote);
+        let places: Vec<(u8, Place)> = session.places.iter().map(|(&name, &place)| (name, place)).collect();
+        for (name, place) in places {
+            match place {
+                Place::Waiting(_) => {
+                    self.happen(world, &Event::Release { session: number, name });
+                }
+                // A grant that the client has not read yet is given back; one that it has read stands.
+                Place::Granted if is_remote && !self.is_waiting(slot, name) => {
+                    self.happen(world, &Event::Release { session: number, name });
+                    self.session_mut(slot).places.insert(name, Place::Cancelled);
+                }
+                Place::Granted | Place::Cancelled => {}
+            }
+        }
+        // The server has heard of it when it answers what was asked behind it.
+        self.inspect_all(slot);
+    }
+
+    fn is_waiting(&self, slot: usize, name: u8) -> bool {
+        let mut seen = no_info();
+        let pointer = self.names.pointer(Given::Name(name));
+        // SAFETY: a session, a string, a place to write to.
+        let status = unsafe { lock_inspect(self.handle(slot), pointer, &mut seen) };
+        expect(status, lock_status::LOCK_OK, "lock_inspect");
+        seen.waiting
+    }
+
+    pub(crate) fn check(&mut self, input: &mut Input<'_>) {
+        let slot = session(input);
+        // SAFETY: a session or NULL.
+        let status = unsafe { lock_check(self.handle(slot)) };
+        // SAFETY: a session or NULL.
+        let fd = unsafe { lock_lost_fd(self.handle(slot)) };
+        let (expected, expected_fd) = match self.session(slot) {
+            None => (lock_status::LOCK_INVALID, -1),
+            Some(session) if session.is_lost => (lock_status::LOCK_LOST, session.lost_fd),
+            Some(session) => (lock_status::LOCK_OK, session.lost_fd),
+        };
+        expect(status, expected, "lock_check");
+        assert_eq!(fd, expected_fd);
+    }
+}
+
+/// The call has returned what it should, and says more about what went wrong.
+#[track_caller]
+pub(crate) fn expect(status: lock_status, expected: lock_status, call: &str) {
+    let says = last_error();
+    assert_eq!(status, expected, "{call}: {says:?}");
+    assert!(status == lock_status::LOCK_OK || status == lock_status::LOCK_PENDING || !says.is_empty());
+}

@@ -1,0 +1,224 @@
+//! Sessions that come and go, and calls that concern none: servers, addresses, texts, and freeing.
+
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char};
+use std::ptr;
+
+use lockd::ffi::{
+    lock_abi_version, lock_broker_free, lock_close, lock_connect, lock_lost_fd, lock_open, lock_serve,
+    lock_server_address, lock_server_stop, lock_session, lock_status, lock_strerror, lock_version,
+};
+
+use crate::calls::expect;
+use crate::input::Input;
+use crate::model::Event;
+use crate::world::{DEFAULT, OWN, SLOTS, Session, Worlds, last_error};
+
+/// What cannot be listened on. Nothing here may be a name to look up, or a file.
+const NO_ADDRESSES: [&CStr; 8] = [
+    c"",
+    c",",
+    c"message",
+    c"message+unix:",
+    c"http://127.0.0.1:0",
+    c"message://127.0.0.1:70000",
+    c"message://127.0.0.1:0,",
+    c"message://\xff:1",
+];
+
+/// What cannot be connected to, and is refused without asking anybody.
+const NO_SERVERS: [&CStr; 6] =
+    [c"", c"unix:", c"tcp://", c"http://127.0.0.1:1", c"unix:relative", c"tcp://\xff:1"];
+
+impl Worlds {
+    fn vacant(&self, input: &mut Input<'_>) -> Option<usize> {
+        let slot = usize::from(input.byte()) % SLOTS;
+        self.session(slot).is_none().then_some(slot)
+    }
+
+    fn seat(&mut self, slot: usize, handle: *mut lock_session, world: usize, is_remote: bool) {
+        assert!(!handle.is_null(), "no session: {:?}", last_error());
+        // SAFETY: a session that was just made.
+        let lost_fd = unsafe { lock_lost_fd(handle) };
+        assert_eq!(lost_fd >= 0, is_remote);
+        let number = self.worlds[world].next_number();
+        let (places, tokens) = (BTreeMap::new(), BTreeMap::new());
+        let is_lost = false;
+        self.sessions[slot] =
+            Some(Session { handle, world, number, is_remote, is_lost, places, tokens, lost_fd });
+    }
+
+    pub(crate) fn open(&mut self, input: &mut Input<'_>, world: usize) {
+        let Some(slot) = self.vacant(input) else { return };
+        let broker = if world == DEFAULT { ptr::null_mut() } else { self.broker };
+        if world == OWN && broker.is_null() {
+            return;
+        }
+        let owner = owner(input);
+        // SAFETY: a broker or NULL, a string or NULL.
+        let handle = unsafe { lock_open(broker, owner.as_ref().map_or(ptr::null(), |owner| owner.as_ptr())) };
+        self.seat(slot, handle, world, false);
+    }
+
+    pub(crate) fn connect(&mut self, input: &mut Input<'_>) {
+        let Some(slot) = self.vacant(input) else { return };
+        if !self.serve() {
+            return;
+        }
+        let owner = owner(input);
+        let owner = owner.as_ref().map_or(ptr::null(), |owner| owner.as_ptr());
+        let url = CString::new(format!("unix:{}", self.path.display())).expect("no zero byte");
+        // SAFETY: strings, or NULL.
+        let handle = unsafe { lock_connect(url.as_ptr(), owner, 5000) };
+        self.seat(slot, handle, OWN, true);
+    }
+
+    fn listen(&self) -> CString {
+        CString::new(format!("message+unix:{}", self.path.display())).expect("no zero byte")
+    }
+
+    /// Serves the program's own broker, unless that is done already; false if there is none any more.
+    fn serve(&mut self) -> bool {
+        if self.server.is_null() && !self.broker.is_null() {
+            // SAFETY: a broker, a string, NULL, and a place to write to.
+            let status =
+                unsafe { lock_serve(self.broker, self.listen().as_ptr(), ptr::null(), &mut self.server) };
+            expect(status, lock_status::LOCK_OK, "lock_serve");
+        }
+        !self.server.is_null()
+    }
+
+    pub(crate) fn close(&mut self, input: &mut Input<'_>) {
+        let slot = usize::from(input.byte()) % SLOTS;
+        self.close_slot(slot);
+    }
+
+    pub(crate) fn close_slot(&mut self, slot: usize) {
+        let Some(session) = self.sessions[slot].take() else { return };
+        // SAFETY: a session, which is not used any more.
+        unsafe { lock_close(session.handle) };
+        if session.is_lost {
+            return;
+        }
+        self.happen(session.world, &Event::End { session: session.number });
+        if session.is_remote {
+            // The thread of its connection has yet to notice.
+            self.await_model(session.world);
+        }
+    }
+
+    pub(crate) fn chore(&mut self, input: &mut Input<'_>) {
+        let more = input.byte();
+        match input.byte() % 10 {
+            0 => self.stop_serving(),
+            1 => self.serve_in_vain(usize::from(more)),
+            2 => connect_in_vain(usize::from(more)),
+            3 => self.ask_for_address(usize::from(more)),
+            4 => read_texts(i32::from(more) - 100),
+            5 => free_nothing(),
+            6 if more % 4 == 0 => self.free_broker(),
+            _ => {}
+        }
+    }
+
+    /// Sessions on it are lost then, and their locks are free.
+    fn stop_serving(&mut self) {
+        // SAFETY: a server or NULL, which is not used any more.
+        unsafe { lock_server_stop(std::mem::replace(&mut self.server, ptr::null_mut())) };
+        assert!(!self.path.exists(), "the socket's file is still there");
+        for slot in 0..SLOTS {
+            let Some(session) = &mut self.sessions[slot] else { continue };
+            if !session.is_remote || session.is_lost {
+                continue;
+            }
+            session.is_lost = true;
+            session.places.clear();
+            let (world, number) = (session.world, session.number);
+            self.happen(world, &Event::End { session: number });
+        }
+    }
+
+    fn serve_in_vain(&mut self, which: usize) {
+        let mut server = ptr::null_mut();
+        let listen = NO_ADDRESSES.get(which % (NO_ADDRESSES.len() + 2));
+        if let Some(listen) = listen {
+            // SAFETY: a broker or NULL, a string, NULL, and a place to write to.
+            let status = unsafe { lock_serve(self.broker, listen.as_ptr(), ptr::null(), &mut server) };
+            return expect(status, lock_status::LOCK_INVALID, "lock_serve");
+        }
+        // SAFETY: as above; no place to write to, and nothing to listen on.
+        let status = unsafe { lock_serve(self.broker, ptr::null(), ptr::null(), &mut server) };
+        expect(status, lock_status::LOCK_INVALID, "lock_serve");
+        // SAFETY: as above.
+        let status = unsafe { lock_serve(self.broker, self.listen().as_ptr(), ptr::null(), ptr::null_mut()) };
+        expect(status, lock_status::LOCK_INVALID, "lock_serve");
+        let allow = c"127.0.0.1/33".as_ptr();
+        // SAFETY: as above.
+        let status = unsafe { lock_serve(self.broker, self.listen().as_ptr(), allow, &mut server) };
+        expect(status, lock_status::LOCK_INVALID, "lock_serve");
+        if !self.server.is_null() {
+            // SAFETY: as above. Somebody listens there.
+            let status = unsafe { lock_serve(self.broker, self.listen().as_ptr(), ptr::null(), &mut server) };
+            expect(status, lock_status::LOCK_IO, "lock_serve");
+        }
+        assert!(server.is_null(), "an output was written");
+    }
+
+    fn ask_for_address(&self, len: usize) {
+        let mut buffer = vec![0x55_u8; len];
+        let pointer = buffer.as_mut_ptr().cast::<c_char>();
+        let index = usize::from(len % 5 == 4);
+        // SAFETY: a server or NULL, and a buffer of as many bytes as is said.
+        let status = unsafe { lock_server_address(self.server, index, pointer, len) };
+        let address = self.listen();
+        let is_told = !self.server.is_null() && index == 0 && address.as_bytes_with_nul().len() <= len;
+        let expected = if is_told { lock_status::LOCK_OK } else { lock_status::LOCK_INVALID };
+        expect(status, expected, "lock_server_address");
+        let written = address.as_bytes_with_nul().len();
+        let (said, rest) = buffer.split_at(if is_told { written } else { 0 });
+        assert!(!is_told || said == address.as_bytes_with_nul());
+        assert!(rest.iter().all(|&byte| byte == 0x55), "more was written than should be");
+        // SAFETY: a server or NULL, and no buffer.
+        let status = unsafe { lock_server_address(self.server, 0, ptr::null_mut(), len) };
+        expect(status, lock_status::LOCK_INVALID, "lock_server_address");
+    }
+
+    /// Its sessions and its server go on as before.
+    fn free_broker(&mut self) {
+        // SAFETY: a broker or NULL, which is not used any more.
+        unsafe { lock_broker_free(std::mem::replace(&mut self.broker, ptr::null_mut())) };
+    }
+}
+
+fn owner(input: &mut Input<'_>) -> Option<CString> {
+    let owner = input.string(8);
+    (!owner.is_empty()).then(|| CString::new(owner).expect("no zero byte"))
+}
+
+fn connect_in_vain(which: usize) {
+    let url = NO_SERVERS.get(which % (NO_SERVERS.len() + 1)).map_or(ptr::null(), |url| url.as_ptr());
+    // SAFETY: a string or NULL, and NULL.
+    let handle = unsafe { lock_connect(url, ptr::null(), 100) };
+    assert!(handle.is_null(), "connected to nobody");
+    assert!(!last_error().is_empty());
+}
+
+fn read_texts(status: i32) {
+    // SAFETY: static text.
+    let text = unsafe { CStr::from_ptr(lock_strerror(status)) };
+    let is_known = (0..=13).contains(&status);
+    assert_eq!(text != c"no status of lockd", is_known, "{status}");
+    // SAFETY: static text.
+    let version = unsafe { CStr::from_ptr(lock_version()) };
+    assert_eq!(version.to_bytes().iter().filter(|&&byte| byte == b'.').count(), 2);
+    assert_eq!(lock_abi_version(), 1);
+}
+
+fn free_nothing() {
+    // SAFETY: NULL may be freed.
+    unsafe { lock_close(ptr::null_mut()) };
+    // SAFETY: as above.
+    unsafe { lock_broker_free(ptr::null_mut()) };
+    // SAFETY: as above.
+    unsafe { lock_server_stop(ptr::null_mut()) };
+}

@@ -1,0 +1,65 @@
+//! What calls must return, going by the header and the model.
+
+use lockd::broker::Mode;
+use lockd::ffi::{lock_info, lock_status};
+
+use crate::model::{Model, Said};
+use crate::world::{Place, Session};
+
+/// What somebody who has nothing to do with the name sees of it.
+pub(crate) fn info(model: &Model, name: u8) -> lock_info {
+    let mode = model.held.iter().find(|((held, _), _)| *held == name).map(|(_, mode)| *mode);
+    lock_info {
+        token: 0,
+        holders: model.holders(name) as u64,
+        waiters: model.queue(name).len() as u64,
+        mode: mode.map_or(0, number),
+        held: false,
+        waiting: false,
+        orphaned: model.orphaned.contains(&name),
+    }
+}
+
+/// What the session sees of it, but for the token. On a server a grant that nobody has come to hear of counts as
+/// waited for.
+pub(crate) fn info_of(model: &Model, session: &Session, name: u8) -> lock_info {
+    let uncollected = session.is_remote && session.places.get(&name) == Some(&Place::Granted);
+    let held = model.held.contains_key(&(name, session.number)) && !uncollected;
+    let waiting = model.queue(name).iter().any(|waiting| waiting.session == session.number) || uncollected;
+    lock_info { held, waiting, ..info(model, name) }
+}
+
+pub(crate) fn as_tuple(info: &lock_info) -> (u64, u64, u32, bool, bool, bool) {
+    (info.holders, info.waiters, info.mode, info.held, info.waiting, info.orphaned)
+}
+
+fn number(mode: Mode) -> u32 {
+    match mode {
+        Mode::Exclusive => 0,
+        Mode::Shared => 1,
+    }
+}
+
+/// What the session has to do with a name already, so that it cannot ask for it.
+pub(crate) fn concern(model: &Model, session: &Session, name: u8) -> Option<lock_status> {
+    let info = info_of(model, session, name);
+    match (info.held, info.waiting) {
+        (true, _) => Some(lock_status::LOCK_ALREADY_HELD),
+        (_, true) => Some(lock_status::LOCK_PENDING),
+        _ => None,
+    }
+}
+
+/// What a call that acquires or converts returns for what the model says, if whoever has to wait does so in
+/// vain.
+pub(crate) fn status(said: Said) -> lock_status {
+    match said {
+        Said::Granted { .. } => lock_status::LOCK_OK,
+        Said::Busy | Said::Queued => lock_status::LOCK_TIMEOUT,
+        Said::AlreadyHeld(_) => lock_status::LOCK_ALREADY_HELD,
+        Said::AlreadyWaiting => lock_status::LOCK_PENDING,
+        Said::NotHeld => lock_status::LOCK_NOT_HELD,
+        Said::Deadlock => lock_status::LOCK_DEADLOCK,
+        Said::ReleasedHold | Said::ReleasedPlace | Said::Nothing => panic!("{said:?} of an acquire"),
+    }
+}
