@@ -38,7 +38,7 @@ for target; do
     status=0
     cargo +nightly fuzz run "$target" "fuzz/corpus/$target" "fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -rss_limit_mb="${MEMORY_MB:-2048}" -timeout="${INPUT_SECONDS:-10}" \
-        -max_len=8192 -print_final_stats=1 -print_funcs=0 $dictionary >"$log" 2>&1 || status=$?
+        -max_len=2048 -print_final_stats=1 -print_funcs=0 $dictionary >"$log" 2>&1 || status=$?
     after=$(ls "fuzz/artifacts/$target" | wc -l)
     figure() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
     last=$(grep -a '^#[0-9]' "$log" | tail -n 1)

@@ -11,11 +11,14 @@ use lockd::protocol::message::{
     parse_old_unlock, parse_reply, parse_unlock,
 };
 use lockd_fuzz::pieces::Case;
-use lockd_fuzz::{naive_json, reading};
+use lockd_fuzz::{made_json, naive_json, reading};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
+
+/// Of the limit's bits: each line says of which parts its body is made.
+const MADE: u8 = 0x40;
 
 const MESSAGE_MAX: [usize; 6] = [1 << 20, 0, 1, 30, 300, 16 << 20];
 
@@ -23,9 +26,13 @@ fuzz_target!(|data: &[u8]| {
     let Some(mut case) = Case::read(data) else { return };
     if !case.flag {
         // One body a line, so that what changes a body need not find its length.
-        case.stream = framed(case.stream.split(|&byte| byte == b'\n'));
+        let lines = case.stream.split(|&byte| byte == b'\n');
+        case.stream = match case.limit & MADE != 0 {
+            true => framed(lines.map(made_json::body)),
+            false => framed(lines),
+        };
     }
-    let message_max = MESSAGE_MAX[usize::from(case.limit) % MESSAGE_MAX.len()];
+    let message_max = MESSAGE_MAX[usize::from(case.limit & !MADE) % MESSAGE_MAX.len()];
     let ways = case.ways();
     let whole = reading::frames(&ways[0], message_max);
     for way in &ways[1..] {
@@ -43,9 +50,9 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn framed<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+fn framed(bodies: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     let mut out = Vec::new();
-    bodies.for_each(|body| frame::encode(&mut out, |out| out.extend_from_slice(body)));
+    bodies.for_each(|body| frame::encode(&mut out, |out| out.extend_from_slice(body.as_ref())));
     out
 }
 

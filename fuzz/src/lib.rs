@@ -2,6 +2,7 @@
 //! readers of the protocols to hold the real ones against. Written from the description of the protocols,
 //! slow and plain. Nothing here is part of lockd.
 
+pub mod made_json;
 pub mod naive_json;
 pub mod naive_text;
 pub mod pieces;

@@ -23,7 +23,7 @@ use libfuzzer_sys::fuzz_target;
 use world::Worlds;
 
 /// How many calls there are at most.
-const CALLS: usize = 100;
+const CALLS: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);

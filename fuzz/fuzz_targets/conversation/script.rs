@@ -16,7 +16,7 @@ const MESSAGE: u8 = 255;
 /// How much of an input is read: so that listings stay short enough for a socket to take.
 const INPUT: usize = 1500;
 /// How many steps there are at most.
-const STEPS: usize = 200;
+const STEPS: usize = 64;
 
 /// What happens next.
 pub(crate) enum Step {
