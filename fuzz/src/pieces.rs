@@ -5,7 +5,7 @@
 const LONG: usize = 256 << 10;
 
 /// Of how many inputs one is also read as a long stream.
-const SELDOM: u64 = 4096;
+const SELDOM: u64 = 32_768;
 
 /// A stream and how it is to be read.
 #[derive(Debug)]
