@@ -1,12 +1,11 @@
 //! The calls of a session: each is made with what the input says, and must return what is expected.
 
-use std::ffi::c_char;
 use std::ptr;
 
 use lockd::broker::Mode;
 use lockd::ffi::{
-    lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_inspect,
-    lock_lost_fd, lock_release, lock_release_all, lock_session, lock_status, lock_wait,
+    lock_acquire, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_inspect, lock_lost_fd,
+    lock_release, lock_session, lock_status, lock_wait,
 };
 
 use crate::expected;
@@ -19,10 +18,10 @@ use crate::world::{Place, SLOTS, Session, Worlds, last_error, no_info};
 const TOKEN_END: u64 = 1 << 53;
 
 /// What tells that an output has not been written.
-const UNTOUCHED: u64 = 7;
+pub(crate) const UNTOUCHED: u64 = 7;
 
 /// A mode as C passes it; `None` for a number that is none.
-fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
+pub(crate) fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
     match input.byte() % 16 {
         0..=7 => (0, Some(Mode::Exclusive)),
         8..=14 => (1, Some(Mode::Shared)),
@@ -30,17 +29,21 @@ fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
     }
 }
 
-fn session(input: &mut Input<'_>) -> usize {
+pub(crate) fn session(input: &mut Input<'_>) -> usize {
     usize::from(input.byte()) % (SLOTS + 1)
 }
 
 impl Worlds {
-    fn handle(&self, slot: usize) -> *mut lock_session {
+    pub(crate) fn handle(&self, slot: usize) -> *mut lock_session {
         self.session(slot).map_or(ptr::null_mut(), |session| session.handle)
     }
 
     pub(crate) fn session(&self, slot: usize) -> Option<&Session> {
         self.sessions.get(slot)?.as_ref()
+    }
+
+    pub(crate) fn is_remote(&self, slot: usize) -> bool {
+        self.session(slot).is_some_and(|session| session.is_remote)
     }
 
     fn session_mut(&mut self, slot: usize) -> &mut Session {
@@ -60,7 +63,7 @@ impl Worlds {
     }
 
     /// A time limit: none at all only where nobody would have to wait for ever.
-    fn limit(
+    pub(crate) fn limit(
         &self,
         input: &mut Input<'_>,
         world: Option<usize>,
@@ -78,7 +81,7 @@ impl Worlds {
     }
 
     /// Acquires or converts in the model; who has to wait does so until the limit has come.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         world: usize,
         session: u32,
@@ -94,14 +97,14 @@ impl Worlds {
     }
 
     /// A request on a server takes the place of one that was cancelled, whatever comes of it.
-    fn overwrite_cancelled(&mut self, slot: usize, names: &[u8]) {
+    pub(crate) fn overwrite_cancelled(&mut self, slot: usize, names: &[u8]) {
         let session = self.session_mut(slot);
         if session.is_remote {
             session.places.retain(|name, _| !names.contains(name));
         }
     }
 
-    fn gained(&mut self, slot: usize, names: &[u8], token: u64) {
+    pub(crate) fn gained(&mut self, slot: usize, names: &[u8], token: u64) {
         let world = self.session(slot).expect("it was there").world;
         assert!(token > self.worlds[world].token, "a token is no higher than those before");
         assert!(token < TOKEN_END);
@@ -122,9 +125,10 @@ impl Worlds {
         let limit = self.limit(input, who.ok().map(|((world, ..), _)| world), |limit| event(Some(limit)));
         let mut token = UNTOUCHED;
         let pointer = if input.byte() & 1 == 0 { &raw mut token } else { ptr::null_mut() };
-        // SAFETY: a session or NULL, a string or NULL, a place to write to or NULL.
-        let status =
-            unsafe { lock_acquire(self.handle(slot), self.names.pointer(name), number, limit, pointer) };
+        let status = persist(self.is_remote(slot), || {
+            // SAFETY: a session or NULL, a string or NULL, a place to write to or NULL.
+            unsafe { lock_acquire(self.handle(slot), self.names.pointer(name), number, limit, pointer) }
+        });
         let expected = match who {
             Err(status) => status,
             Ok(((world, number, name), _)) => {
@@ -146,82 +150,6 @@ impl Worlds {
         }
     }
 
-    pub(crate) fn acquire_all(&mut self, input: &mut Input<'_>) {
-        let slot = session(input);
-        let how = input.byte();
-        let count = usize::from(how % 5);
-        let given: Vec<(Given, (u32, Option<Mode>))> =
-            (0..count).map(|_| (self.names.choose(input), mode(input))).collect();
-        let names: Vec<*const c_char> = given.iter().map(|(name, _)| self.names.pointer(*name)).collect();
-        let modes: Vec<u32> = given.iter().map(|(_, (number, _))| *number).collect();
-        let (no_names, no_modes, too_many) =
-            (how & 0x40 != 0 && how & 0x20 != 0, how & 0x80 != 0, how == 0x1f);
-        let who = self.who_and_what_all(slot, &given, no_names, no_modes, too_many);
-        let event = |wait| {
-            let Ok((_, session, wants)) = &who else { return Event::Cancel { session: 0 } };
-            Event::Acquire { session: *session, wants: wants.clone(), wait }
-        };
-        let limit = self.limit(input, who.as_ref().ok().map(|who| who.0), |limit| event(Some(limit)));
-        let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
-        let modes_pointer = if no_modes { ptr::null() } else { modes.as_ptr() };
-        let n = if too_many { 1025 } else { count };
-        let mut token = UNTOUCHED;
-        // SAFETY: a session or NULL, as many strings and numbers as are said or NULL, a place to write to. More
-        // names than are allowed are not looked at.
-        let status = unsafe {
-            lock_acquire_all(self.handle(slot), names_pointer, modes_pointer, n, limit, &mut token)
-        };
-        let expected = match &who {
-            Err(status) => *status,
-            Ok((world, number, wants)) => {
-                let session = self.session(slot).expect("it was there");
-                let model = &self.worlds[*world].model;
-                let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
-                match names.iter().find_map(|&name| expected::concern(model, session, name)) {
-                    Some(status) => status,
-                    None => {
-                        self.overwrite_cancelled(slot, &names);
-                        self.ask(*world, *number, limit, event)
-                    }
-                }
-            }
-        };
-        expect(status, expected, "lock_acquire_all");
-        match who {
-            Ok((.., wants)) if status == lock_status::LOCK_OK => {
-                let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
-                self.gained(slot, &names, token);
-            }
-            _ => assert_eq!(token, UNTOUCHED),
-        }
-    }
-
-    #[expect(clippy::type_complexity, reason = "said once, and taken apart where it is asked for")]
-    fn who_and_what_all(
-        &self,
-        slot: usize,
-        given: &[(Given, (u32, Option<Mode>))],
-        no_names: bool,
-        no_modes: bool,
-        too_many: bool,
-    ) -> Result<(usize, u32, Vec<(u8, Mode)>), lock_status> {
-        let invalid = Err(lock_status::LOCK_INVALID);
-        let Some(session) = self.session(slot) else { return invalid };
-        if too_many || given.is_empty() || no_names {
-            return invalid;
-        }
-        let mut wants: Vec<(u8, Mode)> = Vec::new();
-        for (name, (_, mode)) in given {
-            let mode = if no_modes { Some(Mode::Exclusive) } else { *mode };
-            let (Given::Name(name), Some(mode)) = (*name, mode) else { return invalid };
-            if wants.iter().any(|(other, _)| *other == name) {
-                return invalid;
-            }
-            wants.push((name, mode));
-        }
-        if session.is_lost { Err(lock_status::LOCK_LOST) } else { Ok((session.world, session.number, wants)) }
-    }
-
     pub(crate) fn convert(&mut self, input: &mut Input<'_>) {
         let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
         let who = self.who_and_what(slot, name);
@@ -231,8 +159,10 @@ impl Worlds {
         };
         let world = who.ok().filter(|_| mode.is_some()).map(|who| who.0);
         let limit = self.limit(input, world, |limit| event(Some(limit)));
-        // SAFETY: a session or NULL, a string or NULL.
-        let status = unsafe { lock_convert(self.handle(slot), self.names.pointer(name), number, limit) };
+        let status = persist(self.is_remote(slot), || {
+            // SAFETY: a session or NULL, a string or NULL.
+            unsafe { lock_convert(self.handle(slot), self.names.pointer(name), number, limit) }
+        });
         let expected = match (who, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
@@ -291,15 +221,17 @@ impl Worlds {
         let (slot, name, how) = (session(input), self.names.choose(input), input.byte());
         let who = self.who_and_what(slot, name);
         let place = who.ok().and_then(|(.., name)| self.session(slot)?.places.get(&name).copied());
-        let is_remote = self.session(slot).is_some_and(|session| session.is_remote);
+        let is_remote = self.is_remote(slot);
         let limit = match (how % 8, place) {
             (0..=4, _) | (6.., Some(Place::Waiting(_))) => 0,
             (5, _) => 1,
             _ => -1,
         };
         let mut token = UNTOUCHED;
-        // SAFETY: a session or NULL, a string or NULL, a place to write to.
-        let status = unsafe { lock_wait(self.handle(slot), self.names.pointer(name), limit, &mut token) };
+        let status = persist(self.is_remote(slot), || {
+            // SAFETY: a session or NULL, a string or NULL, a place to write to.
+            unsafe { lock_wait(self.handle(slot), self.names.pointer(name), limit, &mut token) }
+        });
         let expected = match (who, place) {
             (Err(status), _) => status,
             (Ok(_), None) => lock_status::LOCK_NOT_HELD,
@@ -334,7 +266,7 @@ impl Worlds {
     }
 
     /// Gives up the lock or the place in the model; what the call says.
-    fn give_up(&mut self, slot: usize, name: u8) -> lock_status {
+    pub(crate) fn give_up(&mut self, slot: usize, name: u8) -> lock_status {
         let session = self.session_mut(slot);
         session.places.remove(&name);
         session.tokens.remove(&name);
@@ -354,35 +286,6 @@ impl Worlds {
             Ok((.., name)) => self.give_up(slot, name),
         };
         expect(status, expected, "lock_release");
-    }
-
-    pub(crate) fn release_all(&mut self, input: &mut Input<'_>) {
-        let (slot, how) = (session(input), input.byte());
-        let given: Vec<Given> = (0..how % 5).map(|_| self.names.choose(input)).collect();
-        let names: Vec<*const c_char> = given.iter().map(|name| self.names.pointer(*name)).collect();
-        let no_names = how & 0xc0 == 0xc0;
-        let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
-        // SAFETY: a session or NULL, as many strings as are said or NULL.
-        let status = unsafe { lock_release_all(self.handle(slot), names_pointer, names.len()) };
-        let makes_sense =
-            given.iter().all(|name| matches!(name, Given::Name(_))) && !(no_names && !given.is_empty());
-        let expected = match self.session(slot) {
-            None => lock_status::LOCK_INVALID,
-            Some(_) if !makes_sense => lock_status::LOCK_INVALID,
-            // Nothing to ask the server about.
-            Some(_) if given.is_empty() => lock_status::LOCK_OK,
-            Some(session) if session.is_lost => lock_status::LOCK_LOST,
-            Some(_) => given.iter().fold(lock_status::LOCK_OK, |so_far, name| {
-                let Given::Name(name) = *name else { unreachable!("it makes sense") };
-                let status = self.give_up(slot, name);
-                if so_far == lock_status::LOCK_OK { status } else { so_far }
-            }),
-        };
-        let is_lost = self.session(slot).is_some_and(|session| session.is_lost);
-        if is_lost && given.is_empty() && status == lock_status::LOCK_LOST {
-            return;
-        }
-        expect(status, expected, "lock_release_all");
     }
 
     pub(crate) fn inspect(&mut self, input: &mut Input<'_>) {
@@ -476,6 +379,17 @@ impl Worlds {
         };
         expect(status, expected, "lock_check");
         assert_eq!(fd, expected_fd);
+    }
+}
+
+/// Makes a call that waits, again for as long as a signal handler has run meanwhile: libFuzzer's own, which looks
+/// at the time.
+pub(crate) fn persist(is_remote: bool, mut call: impl FnMut() -> lock_status) -> lock_status {
+    loop {
+        match call() {
+            lock_status::LOCK_INTERRUPTED => assert!(is_remote, "interrupted in this process"),
+            status => return status,
+        }
     }
 }
 

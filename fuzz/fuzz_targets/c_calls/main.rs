@@ -11,6 +11,7 @@ mod input;
 #[expect(dead_code, reason = "the tests of the broker need more of it")]
 mod model;
 mod names;
+mod sets;
 mod world;
 
 /// Where the model looks for what it is about.
