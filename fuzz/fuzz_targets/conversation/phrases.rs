@@ -5,25 +5,26 @@ use lockd::server::Protocol;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "", "a b"];
 
-const LOCKD: [&str; 8] = ["g N", "r N", "i N", "sg N", "sr N", "si N", "q", "q full"];
+/// `@` stands for a name, `#` for a new id, `%` for one that was used before.
+const LOCKD: [&str; 8] = ["g @", "r @", "i @", "sg @", "sr @", "si @", "q", "q full"];
 
 const GLOCKD: [&str; 20] = [
-    "g N",
-    "r N",
-    "i N",
-    "sg N",
-    "sr N",
-    "si N",
-    "gw 0.00001 N",
-    "gw - N",
-    "sgw 0.00001 N",
-    "sgw - N",
-    "t N",
+    "g @",
+    "r @",
+    "i @",
+    "sg @",
+    "sr @",
+    "si @",
+    "gw 0.00001 @",
+    "gw - @",
+    "sgw 0.00001 @",
+    "sgw - @",
+    "t @",
     "me",
-    "iam N",
+    "iam @",
     "who",
     "d",
-    "sd N",
+    "sd @",
     "dump",
     "dump shared",
     "q",
@@ -31,28 +32,28 @@ const GLOCKD: [&str; 20] = [
 ];
 
 const MESSAGES: [&str; 22] = [
-    r#"{"command":"lock","parameters":{"lockName":"N"},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockName":"N","mode":"shared"},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockName":"N","timeLimit":0},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockName":"N","mode":"shared","timeLimit":0},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockName":"N","timeLimit":0.00001},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockNames":["N","x"]},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockNames":["b","c",{"lockName":"N","mode":"shared"}]},"id":I}"#,
-    r#"{"command":"lock","parameters":{"lockNames":["a","b"],"mode":"shared","timeLimit":0},"id":I}"#,
-    r#"{"command":"unlock","parameters":{"lockName":"N"},"id":I}"#,
-    r#"{"command":"unlock","parameters":{"lockNames":["N","x"]},"id":I}"#,
-    r#"{"command":"unlock","lockName":"N"}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@"},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","mode":"shared"},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","timeLimit":0},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","mode":"shared","timeLimit":0},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","timeLimit":0.00001},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockNames":["@","x"]},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockNames":["b","c",{"lockName":"@","mode":"shared"}]},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockNames":["a","b"],"mode":"shared","timeLimit":0},"id":#}"#,
+    r#"{"command":"unlock","parameters":{"lockName":"@"},"id":#}"#,
+    r#"{"command":"unlock","parameters":{"lockNames":["@","x"]},"id":#}"#,
+    r#"{"command":"unlock","lockName":"@"}"#,
     r#"{"command":"unlock","lockNames":["a","b","c"]}"#,
-    r#"{"command":"convert","parameters":{"lockName":"N","mode":"exclusive"},"id":I}"#,
-    r#"{"command":"convert","parameters":{"lockName":"N","mode":"shared"},"id":I}"#,
-    r#"{"command":"convert","parameters":{"lockName":"N","mode":"exclusive","timeLimit":0},"id":I}"#,
-    r#"{"command":"cancel","parameters":{"id":P},"id":I}"#,
-    r#"{"command":"inspect","parameters":{"lockName":"N"},"id":I}"#,
-    r#"{"command":"list","parameters":{"prefix":"N","limit":2},"id":I}"#,
-    r#"{"command":"identify","parameters":{"name":"N"},"id":I}"#,
-    r#"{"command":"stats","id":I}"#,
-    r#"{"command":"hello","parameters":{},"id":I}"#,
-    r#"{"command":"dance","parameters":{"N":1},"id":I}"#,
+    r#"{"command":"convert","parameters":{"lockName":"@","mode":"exclusive"},"id":#}"#,
+    r#"{"command":"convert","parameters":{"lockName":"@","mode":"shared"},"id":#}"#,
+    r#"{"command":"convert","parameters":{"lockName":"@","mode":"exclusive","timeLimit":0},"id":#}"#,
+    r#"{"command":"cancel","parameters":{"id":%},"id":#}"#,
+    r#"{"command":"inspect","parameters":{"lockName":"@"},"id":#}"#,
+    r#"{"command":"list","parameters":{"prefix":"@","limit":2},"id":#}"#,
+    r#"{"command":"identify","parameters":{"name":"@"},"id":#}"#,
+    r#"{"command":"stats","id":#}"#,
+    r#"{"command":"hello","parameters":{},"id":#}"#,
+    r#"{"command":"dance","parameters":{"@":1},"id":#}"#,
 ];
 
 /// The request that these two bytes choose; `id` is one that was not used before.
@@ -64,10 +65,10 @@ pub(crate) fn phrase(protocol: Protocol, which: u8, name: u8, id: u32) -> Vec<u8
     };
     let phrase = phrases[usize::from(which) % phrases.len()];
     let count = u8::try_from(NAMES.len()).expect("a few");
-    let text = phrase.replace('N', NAMES[usize::from(name % count)]);
+    let text = phrase.replace('@', NAMES[usize::from(name % count)]);
     let text = text
-        .replace('I', &id.to_string())
-        .replace('P', &id.wrapping_sub(u32::from(name / count)).to_string());
+        .replace('#', &id.to_string())
+        .replace('%', &id.wrapping_sub(u32::from(name / count)).to_string());
     whole(protocol, text.as_bytes())
 }
 
