@@ -117,7 +117,7 @@ fn are_close(one: Option<Duration>, other: Option<Duration>) -> bool {
 
 fn check_replies(name: &[u8]) {
     let holders = name.len();
-    let (address, rest, yes) = (b"unix:1".as_slice(), name, holders % 2 == 0);
+    let (address, rest, yes) = (b"unix:1".as_slice(), name, holders.is_multiple_of(2));
     let replies = [
         Reply::Acquire { granted: yes, name },
         Reply::Release { released: yes, name },

@@ -57,10 +57,10 @@ fn check_line(line: &[u8]) {
     assert_eq!(parse(&again), request, "{}", line.escape_ascii());
     let count = name.len();
     let replies = [
-        Reply::Acquire(count % 2 == 0),
-        Reply::Release(count % 2 == 0),
-        Reply::Inspect(count % 2 == 0),
-        Reply::AcquireShared { granted: count % 2 == 0, holders: count },
+        Reply::Acquire(count.is_multiple_of(2)),
+        Reply::Release(count.is_multiple_of(2)),
+        Reply::Inspect(count.is_multiple_of(2)),
+        Reply::AcquireShared { granted: count.is_multiple_of(2), holders: count },
         Reply::InspectShared(count),
         Reply::LineTooLong,
     ];

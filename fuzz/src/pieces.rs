@@ -35,7 +35,7 @@ impl Case {
     /// the header, mutations would inherit it, and nearly all would be slow.
     #[must_use]
     pub fn long(&self) -> Option<Vec<u8>> {
-        let is_chosen = (self.hash >> 20) % SELDOM == 0 && !self.stream.is_empty();
+        let is_chosen = (self.hash >> 20).is_multiple_of(SELDOM) && !self.stream.is_empty();
         is_chosen.then(|| self.stream.repeat(LONG.div_ceil(self.stream.len())))
     }
 

@@ -116,7 +116,7 @@ impl Worlds {
             3 => self.ask_for_address(usize::from(more)),
             4 => read_texts(i32::from(more) - 100),
             5 => free_nothing(),
-            6 if more % 4 == 0 => self.free_broker(),
+            6 if more.is_multiple_of(4) => self.free_broker(),
             _ => {}
         }
     }

@@ -101,7 +101,7 @@ impl Worlds {
         // SAFETY: a session or NULL, as many strings as are said or NULL.
         let status = unsafe { lock_release_all(self.handle(slot), names_pointer, names.len()) };
         let makes_sense =
-            given.iter().all(|name| matches!(name, Given::Name(_))) && !(no_names && !given.is_empty());
+            (given.is_empty() || !no_names) && given.iter().all(|name| matches!(name, Given::Name(_)));
         let expected = match self.session(slot) {
             None => lock_status::LOCK_INVALID,
             Some(_) if !makes_sense => lock_status::LOCK_INVALID,
