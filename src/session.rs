@@ -1,6 +1,7 @@
 //! One owner of locks, wherever they are: in this process or on servers. Offers the same calls for both and
 //! passes each on; decides nothing.
 
+use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -156,10 +157,13 @@ impl Session {
     pub fn release_all(&self, names: &[&[u8]]) -> Result<(), ReleaseError> {
         match &self.0 {
             Place::Here(session) => {
-                // The place of a request for several names goes with the first of them.
-                let waiting: Vec<bool> = names.iter().map(|name| session.inspect(name).waiting).collect();
+                // The place of a request for several names goes with the first of them. But a name that is given
+                // twice is given up once.
+                let mut waiting: HashSet<&[u8]> =
+                    names.iter().copied().filter(|name| session.inspect(name).waiting).collect();
                 let mut result = Ok(());
-                for (name, was_waiting) in names.iter().zip(waiting) {
+                for name in names {
+                    let was_waiting = waiting.remove(name);
                     let released = session.release(name).map(drop);
                     let has_gone = was_waiting && released == Err(ReleaseError::NotHeld);
                     result = result.and(if has_gone { Ok(()) } else { released });

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use lockd::broker::{AcquireError, Attempt, Broker, Inspection, LockName, Mode, ReleaseError, Released};
+use lockd::server::{Config, Server, Service};
 use lockd::{Session, client};
 
 use crate::support::*;
@@ -197,6 +198,34 @@ fn a_place_of_several_names_is_given_up_whole_in_this_process_too() {
         assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
     });
     assert_eq!(session.release_all(&[b"a", b"b"]), Err(ReleaseError::NotHeld));
+}
+
+#[test]
+fn a_name_that_is_given_twice_is_given_up_once() {
+    let broker = Broker::default();
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
+    let config = Config { listen, ..Config::default() };
+    let server = Server::start(&broker, config, Service::locks()).unwrap();
+    let url = server.addresses()[0].to_string();
+    let holder = Session::open(&broker, None);
+    holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+    let both = [(b"a".as_slice(), Mode::Exclusive), (b"b", Mode::Exclusive)];
+    for session in [Session::open(&broker, None), Session::connect(&url, None, SOON).unwrap()] {
+        let twice = |name: &[u8]| session.release_all(&[name, name]);
+        session.acquire(b"held", Mode::Exclusive, NOW).unwrap();
+        assert_eq!(twice(b"held"), Err(ReleaseError::NotHeld));
+        assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+        assert_eq!(twice(b"a"), Err(ReleaseError::NotHeld));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| session.acquire_all(&both, None));
+            while holder.inspect(b"b").unwrap().waiters == 0 {
+                thread::yield_now();
+            }
+            assert_eq!(session.release_all(&[b"a", b"b", b"a"]), Err(ReleaseError::NotHeld));
+            assert_eq!(waiting.join().unwrap(), Err(AcquireError::Cancelled));
+        });
+        assert_eq!((holder.inspect(b"a").unwrap().waiters, holder.inspect(b"b").unwrap().waiters), (0, 0));
+    }
 }
 
 #[test]

@@ -252,7 +252,7 @@ impl Session {
         for name in names {
             let Some(given) = claims.give_up(name) else {
                 // It may have gone with a place that an earlier one of the names stood for.
-                released.extend(of_places.contains(name).then_some(Released::Place));
+                released.extend(of_places.remove(name).then_some(Released::Place));
                 continue;
             };
             released.push(given.released);
@@ -266,7 +266,7 @@ impl Session {
                 // is shorter than the request that took the place.
                 _ => {
                     requests.push(self.unlock_request(&given.names)?);
-                    of_places.extend(given.names);
+                    of_places.extend(given.names.into_iter().filter(|other| other != name));
                 }
             }
         }
