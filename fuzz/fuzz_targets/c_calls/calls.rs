@@ -125,7 +125,7 @@ impl Worlds {
         let limit = self.limit(input, who.ok().map(|((world, ..), _)| world), |limit| event(Some(limit)));
         let mut token = UNTOUCHED;
         let pointer = if input.byte() & 1 == 0 { &raw mut token } else { ptr::null_mut() };
-        let status = persist(self.is_remote(slot), || {
+        let status = persist(self.is_remote(slot), limit, |limit| {
             // SAFETY: a session or NULL, a string or NULL, a place to write to or NULL.
             unsafe { lock_acquire(self.handle(slot), self.names.pointer(name), number, limit, pointer) }
         });
@@ -159,7 +159,7 @@ impl Worlds {
         };
         let world = who.ok().filter(|_| mode.is_some()).map(|who| who.0);
         let limit = self.limit(input, world, |limit| event(Some(limit)));
-        let status = persist(self.is_remote(slot), || {
+        let status = persist(self.is_remote(slot), limit, |limit| {
             // SAFETY: a session or NULL, a string or NULL.
             unsafe { lock_convert(self.handle(slot), self.names.pointer(name), number, limit) }
         });
@@ -228,7 +228,8 @@ impl Worlds {
             _ => -1,
         };
         let mut token = UNTOUCHED;
-        let status = persist(self.is_remote(slot), || {
+        // It may say that the time is over as often as it likes: so each time with the same limit.
+        let status = persist(is_remote, -1, |_| {
             // SAFETY: a session or NULL, a string or NULL, a place to write to.
             unsafe { lock_wait(self.handle(slot), self.names.pointer(name), limit, &mut token) }
         });
@@ -382,13 +383,18 @@ impl Worlds {
     }
 }
 
-/// Makes a call that waits, again for as long as a signal handler has run meanwhile: libFuzzer's own, which looks
-/// at the time.
-pub(crate) fn persist(is_remote: bool, mut call: impl FnMut() -> lock_status) -> lock_status {
+/// Makes a call that waits for up to `limit`, again for as long as a signal handler has run meanwhile: libFuzzer's
+/// own, which looks at the time. The call that goes on has a limit that leaves the server the time to answer: the
+/// request keeps the one it was made with.
+pub(crate) fn persist(is_remote: bool, limit: i64, mut call: impl FnMut(i64) -> lock_status) -> lock_status {
+    let mut limit = limit;
     loop {
-        match call() {
+        match call(limit) {
             lock_status::LOCK_INTERRUPTED => assert!(is_remote, "interrupted in this process"),
             status => return status,
+        }
+        if limit >= 0 {
+            limit = 5000;
         }
     }
 }

@@ -37,7 +37,7 @@ impl Worlds {
         let modes_pointer = if no_modes { ptr::null() } else { modes.as_ptr() };
         let n = if too_many { 1025 } else { count };
         let mut token = UNTOUCHED;
-        let status = persist(self.is_remote(slot), || {
+        let status = persist(self.is_remote(slot), limit, |limit| {
             // SAFETY: a session or NULL, as many strings and numbers as are said or NULL, a place to write to. More
             // names than are allowed are not looked at.
             unsafe { lock_acquire_all(self.handle(slot), names_pointer, modes_pointer, n, limit, &mut token) }
