@@ -1,5 +1,7 @@
 //! Observers that do in `deliver` what they may: anything, for no lock is held then; and what they may not.
 
+#![expect(clippy::disallowed_methods, reason = "what must not hang is watched from another thread")]
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::channel;
