@@ -19,7 +19,9 @@ deep_tests() { "$cargo" test --release --locked --test "$1" -- --ignored --nocap
 histories() { deep_tests history; }
 cable() { deep_tests cable; }
 attacks() { deep_tests attacks; }
-interleavings() { tests/interleavings.sh deep; }
+interleavings() {
+    LOCKD_ITERATIONS=20000 tests/explore.sh shuttle && LOOM_MAX_PREEMPTIONS=2 tests/explore.sh loom
+}
 sanitizers() { tests/sanitize.sh; }
 miri() { tests/miri.sh; }
 fuzzing() { fuzz/run.sh "${FUZZ_SECONDS:-60}"; }

@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 cargo +nightly miri --version >/dev/null 2>&1 || {
-    echo "*** THERE IS NO MIRI: the rules, the lanes and the codecs are NOT run under it ***" >&2
+    echo "skipped: there is no Miri, so the rules, the lanes and the codecs are NOT run under it"
     exit 0
 }
 # What tries cases at random tries a few: each takes a thousand times as long. The files in which such a test

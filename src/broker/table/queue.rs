@@ -167,11 +167,18 @@ impl Table {
         at_most: usize,
     ) -> Option<usize> {
         // What is added meanwhile needs no settling, wherever it comes to stand.
-        let end = first.saturating_add(at_most).min(self.entries.numbers_end());
-        for id in first..end {
+        let mut room = at_most;
+        for id in first..self.entries.numbers_end() {
+            if self.entries.get(id).is_none() {
+                continue;
+            }
+            if room == 0 {
+                return Some(id);
+            }
+            room -= 1;
             self.settle(step, vec![id]);
         }
-        (end < self.entries.numbers_end()).then_some(end)
+        None
     }
 
     /// Goes on with what an earlier step had no room for. Until that has come to an end, some wait who need not
