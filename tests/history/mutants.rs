@@ -34,6 +34,8 @@ fn mutate(history: &mut History, dice: &mut Dice) {
                 let other = usize::try_from(dice.below(count)).unwrap();
                 swap_tokens(history, at, other);
             }
+            // A call that has no end has no answer, whatever else is changed.
+            2 | 5 if history.calls[at].end == NEVER => {}
             2 => turn_over(history, at),
             3 => {
                 let want = &mut history.calls[at].wants[0].1;
