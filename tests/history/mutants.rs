@@ -57,12 +57,14 @@ fn mutate(history: &mut History, dice: &mut Dice) {
     }
 }
 
-/// Moves a call, within what its session's other calls leave room for: sessions make one call after the other.
+/// Moves a call, within what its session's other calls and its end leave room for: sessions make one call after the
+/// other.
 fn move_call(history: &mut History, at: usize, dice: &mut Dice) {
     let session = history.calls[at].session;
     let own = |index: &usize| history.calls[*index].session == session;
     let before = (0..at).rev().find(own).map_or(0, |index| history.calls[index].end);
     let after = (at + 1..history.calls.len()).find(own).map_or(SECOND, |index| history.calls[index].start);
+    let after = after.min(history.stood_until(session));
     let call = &history.calls[at];
     if call.end == NEVER || before == NEVER || after < before + 3 {
         return;
