@@ -152,10 +152,14 @@ fn pull_and_report(network: Network, dead_peer_timeout: u64, passing: Passing) {
     {
         let freed = freed.unwrap_or_else(|| panic!("{name}: never freed"));
         let granted = heirs.await_grant(name, end).unwrap_or_else(|| panic!("{name}: never granted"));
-        eprintln!("{:8.3} {:8.3} {:8.3}  {name}", since(known), since(freed), since(granted.at));
         // Its request may have arrived; then it gave the lock up itself, before it knew.
         let gave_up = matches!(busy, Busy::Releases) && passing == Passing::TO_SERVER;
         assert!(gave_up || !granted.too_early, "{name}: granted while its holder took itself for that");
+        // Those who looked for it look now and then. By the grant the lock was free, and its holder, asked at that
+        // moment, knew.
+        let known = if gave_up { known } else { known.min(granted.at) };
+        let freed = freed.min(granted.at);
+        eprintln!("{:8.3} {:8.3} {:8.3}  {name}", since(known), since(freed), since(granted.at));
     }
     for (name, _) in &plain {
         let granted =
