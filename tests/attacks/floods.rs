@@ -69,7 +69,8 @@ pub(crate) const RESETS: Attack = Attack {
     options: no_options,
     short: 1000,
     full: 40_000,
-    growth_max_kib: |_| 16 << 10,
+    // They may come faster than they are seen to have gone: up to the limit on connections.
+    growth_max_kib: |size| size.min(10_000) as u64 * 16,
     run: |server, size| {
         let protocols = ["lockd", "glockd", "message", "glockd"];
         std::thread::scope(|scope| {
