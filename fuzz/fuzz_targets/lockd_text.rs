@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
-use lockd::protocol::lockd_text::{Details, Reply, Request, Statistics, parse};
+use lockd::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
 use lockd_fuzz::naive_text::{assert_lines, assert_one_line, command_and_name};
 use lockd_fuzz::pieces::Case;
 use lockd_fuzz::{naive_text, reading};
@@ -75,12 +75,15 @@ fn check_line(line: &[u8]) {
 fn check_listing(lines: &[Vec<u8>]) {
     let names: Vec<Vec<u8>> = lines.iter().map(|line| command_and_name(line).1).collect();
     let half = names.len() / 2;
-    let locks: Vec<_> = lines.iter().cloned().zip(names.iter().cloned()).take(half).collect();
-    let shares = vec![(b"unix:1".to_vec(), lines[half..].to_vec())];
+    let (locks, shares) = (&names[..half], &names[half..]);
     // The array and its two entries with one in the second: brackets, and an empty line behind each inner one.
-    let expected = 3 + (4 + locks.len()) + 4 + (4 + shares[0].1.len());
+    let expected = 3 + (4 + locks.len()) + 4 + (4 + shares.len());
     let mut out = Vec::new();
-    Details { locks, shares }.encode(&mut out);
+    let encoder = DetailsEncoder::start(&mut out);
+    locks.iter().for_each(|name| encoder.lock(&mut out, name, b"unix:1"));
+    encoder.begin_shares(&mut out);
+    encoder.share(&mut out, b"unix:2", shares);
+    encoder.end(&mut out);
     assert_lines(&out, expected);
     let count = lines.len() as u64;
     let statistics =
