@@ -175,20 +175,11 @@ impl Inner {
         asker: Asker<'_>,
         work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<R, Closed> {
-        self.at_desk_settling(false, keys, asker, work)
+        self.at_desk_with(false, keys, asker, work)
     }
 
-    /// The same for one who has much to do there.
-    pub(super) fn at_desk_with_much<'k, R>(
-        &self,
-        keys: impl IntoIterator<Item = &'k HashedKey>,
-        asker: Asker<'_>,
-        work: impl FnOnce(&mut Table, &mut Step<'_>) -> R,
-    ) -> Result<R, Closed> {
-        self.at_desk_settling(true, keys, asker, work)
-    }
-
-    fn at_desk_settling<'k, R>(
+    /// The same, also for one who has `much` to do there.
+    pub(super) fn at_desk_with<'k, R>(
         &self,
         much: bool,
         keys: impl IntoIterator<Item = &'k HashedKey>,
@@ -335,7 +326,7 @@ impl Inner {
     ) -> Result<Attempt, AcquireError> {
         let keys = wants.iter().map(|(key, _)| key);
         let asker = if wait.is_some() { Asker::Queueing(info) } else { Asker::Acquiring(info) };
-        let answer = self.at_desk_settling(wants.len() > FEW, keys, asker, |table, step| {
+        let answer = self.at_desk_with(wants.len() > FEW, keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
             if let Answer::Granted(_) = answer {
@@ -407,7 +398,7 @@ impl Inner {
         let expire = |table: &mut Table, step: &mut Step<'_>| {
             Some(table.expire(step, info.slot, END_AT_DESK)?.since(step.now))
         };
-        self.at_desk_with_much(&[], Asker::Releasing(info), expire).ok().flatten()
+        self.at_desk_with(true, &[], Asker::Releasing(info), expire).ok().flatten()
     }
 
     pub(super) fn inspect(

@@ -55,7 +55,7 @@ impl Inner {
     fn end_some(&self, some: impl Fn(&mut Table, &mut Step<'_>) -> bool) {
         let mut done = Ok(false);
         while done == Ok(false) {
-            done = self.at_desk_with_much(&[], Asker::Broker, &some);
+            done = self.at_desk_with(true, &[], Asker::Broker, &some);
         }
     }
 }

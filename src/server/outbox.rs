@@ -228,14 +228,13 @@ impl Outbox {
     /// Whether the connection ended because nothing was heard of the client any more. Only one thread is told
     /// that by the kernel, which may not have come to say so: then, too.
     pub(super) fn is_given_up(&self) -> bool {
-        let is_silence = |end: Option<End>| end.is_none_or(|end| end == End::Silence);
         let end = self.state.lock().end;
         if end.is_some() || self.stream.has_peer() {
             return end == Some(End::Silence);
         }
         // A reset may have come since the end of the input was read.
         self.note_end_of_input();
-        is_silence(self.state.lock().end)
+        matches!(self.state.lock().end, None | Some(End::Silence))
     }
 
     /// Ends the connection by a reset, where its end does not get across otherwise. Whether that does, nobody
