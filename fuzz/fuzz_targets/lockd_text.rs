@@ -6,28 +6,10 @@ use std::borrow::Cow;
 use libfuzzer_sys::fuzz_target;
 use lockd::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
 use lockd_fuzz::naive_text::{assert_lines, assert_one_line, command_and_name};
-use lockd_fuzz::pieces::Case;
-use lockd_fuzz::{naive_text, reading};
-
-const LINE_MAX: [usize; 8] = [4096, 0, 1, 2, 7, 20, 255, 100_000];
+use lockd_fuzz::text_stream::lines_however_cut;
 
 fuzz_target!(|data: &[u8]| {
-    let Some(case) = Case::read(data) else { return };
-    let line_max = LINE_MAX[usize::from(case.limit) % LINE_MAX.len()];
-    let expected = naive_text::lines(&case.stream, line_max);
-    let mut first = None;
-    for way in case.ways() {
-        let read = reading::lines(&way, line_max);
-        assert_eq!(read.found, expected, "other lines than a simple reader finds");
-        assert_eq!(read.taken + read.left.len(), case.stream.len());
-        let first = first.get_or_insert((read.taken, read.left.clone()));
-        assert_eq!(*first, (read.taken, read.left), "it matters how the stream was cut");
-    }
-    if let Some(long) = case.long() {
-        let read = reading::lines(&[&long], line_max);
-        read.found.iter().flatten().for_each(|line| drop(parse(line)));
-    }
-    let lines: Vec<Vec<u8>> = expected.into_iter().flatten().collect();
+    let Some(lines) = lines_however_cut(data, |line| drop(parse(line))) else { return };
     for line in &lines {
         check_line(line);
     }

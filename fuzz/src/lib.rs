@@ -7,3 +7,4 @@ pub mod naive_json;
 pub mod naive_text;
 pub mod pieces;
 pub mod reading;
+pub mod text_stream;
