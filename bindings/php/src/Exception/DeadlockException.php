@@ -1,0 +1,15 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Exception;
+
+/** To wait would have closed a circle of owners of which each waits for the next. Nothing was queued. */
+final class DeadlockException extends \RuntimeException implements LockdException
+{
+    /** @param list<string> $circle the owners by name or address, the asker first; empty if that is not known */
+    public function __construct(string $message, public readonly array $circle = [])
+    {
+        parent::__construct($message);
+    }
+}

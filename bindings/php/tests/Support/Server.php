@@ -1,0 +1,157 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Support;
+
+use RuntimeException;
+
+/**
+ * A lockd of a test's own: on free ports of the loopback interface and on a socket in a directory of its own, and
+ * gone with the object. The program is the one that LOCKD_BIN names, or the one that cargo has built.
+ */
+final class Server
+{
+    /** @var resource */
+    private $process;
+    private int $owner;
+    private string $directory;
+    private string $log;
+    /** @var array<string, string> what it listens on, by protocol */
+    private array $addresses = [];
+    private bool $paused = false;
+
+    /** @param list<string> $options further options of the program */
+    public function __construct(array $options = [])
+    {
+        $this->owner = getmypid();
+        $this->directory = sys_get_temp_dir() . '/lockd-php-' . bin2hex(random_bytes(6));
+        mkdir($this->directory, 0700);
+        $this->log = $this->directory . '/log';
+        $this->start(['message://127.0.0.1:0', 'lockd://127.0.0.1:0', 'glockd://127.0.0.1:0'], $options);
+    }
+
+    /**
+     * @param list<string> $listen
+     * @param list<string> $options
+     */
+    private function start(array $listen, array $options): void
+    {
+        $command = [self::program(), '--listen', 'message+unix:' . $this->socket()];
+        foreach ($listen as $address) {
+            array_push($command, '--listen', $address);
+        }
+        $streams = [['file', '/dev/null', 'r'], ['file', '/dev/null', 'w'], ['file', $this->log, 'w']];
+        $environment = ['PATH' => (string) getenv('PATH')];
+        $process = proc_open([...$command, ...$options], $streams, $pipes, null, $environment);
+        if ($process === false) {
+            throw new RuntimeException('cannot start ' . self::program());
+        }
+        $this->process = $process;
+        Deadline::until('the server listens', function () use ($listen): bool {
+            $listens = '#listening on ((\w+)(?:\+unix)?:\S+)#';
+            preg_match_all($listens, (string) file_get_contents($this->log), $lines, PREG_SET_ORDER);
+            foreach ($lines as [, $address, $protocol]) {
+                $this->addresses[str_contains($address, '+unix') ? 'unix' : $protocol] = $address;
+            }
+            return count($this->addresses) === count($listen) + 1;
+        });
+    }
+
+    public static function program(): string
+    {
+        $target = getenv('CARGO_TARGET_DIR') ?: __DIR__ . '/../../../../target';
+        return getenv('LOCKD_BIN') ?: $target . '/debug/lockd';
+    }
+
+    /** The address for a client of the `message` protocol. */
+    public function tcp(): string
+    {
+        return str_replace('message:', 'tcp:', $this->addresses['message']);
+    }
+
+    public function unix(): string
+    {
+        return 'unix:' . $this->socket();
+    }
+
+    public function socket(): string
+    {
+        return $this->directory . '/lockd.sock';
+    }
+
+    public function host(): string
+    {
+        return '127.0.0.1';
+    }
+
+    /** @param 'message'|'lockd'|'glockd' $protocol */
+    public function port(string $protocol = 'message'): int
+    {
+        return (int) substr(strrchr($this->addresses[$protocol], ':'), 1);
+    }
+
+    /** A directory that goes with the server. */
+    public function directory(): string
+    {
+        return $this->directory;
+    }
+
+    public function log(): string
+    {
+        return (string) file_get_contents($this->log);
+    }
+
+    /** From now on the kernel answers for the server, and nobody else does. */
+    public function pause(): void
+    {
+        $this->signal(SIGSTOP);
+        $this->paused = true;
+    }
+
+    public function resume(): void
+    {
+        $this->signal(SIGCONT);
+        $this->paused = false;
+    }
+
+    /** Ends it as a power cut would. */
+    public function kill(): void
+    {
+        $this->signal(SIGKILL);
+        $this->paused = false;
+        proc_close($this->process);
+    }
+
+    /** Kills it, and starts one that listens on the same addresses. */
+    public function restart(): void
+    {
+        $this->kill();
+        $listen = array_diff_key($this->addresses, ['unix' => '']);
+        $this->addresses = [];
+        $this->start(array_values($listen), []);
+    }
+
+    private function signal(int $signal): void
+    {
+        proc_terminate($this->process, $signal);
+    }
+
+    public function __destruct()
+    {
+        if (getmypid() !== $this->owner) {
+            return;
+        }
+        if (is_resource($this->process)) {
+            if ($this->paused) {
+                $this->resume();
+            }
+            $this->signal(SIGTERM);
+            proc_close($this->process);
+        }
+        foreach (glob($this->directory . '/*') ?: [] as $file) {
+            @unlink($file);
+        }
+        @rmdir($this->directory);
+    }
+}

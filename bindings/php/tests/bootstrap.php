@@ -1,0 +1,23 @@
+<?php
+
+/**
+ * What every test needs: the classes of the package and of its tests, and those of the frameworks, from Composer
+ * or from where Debian's packages put them.
+ */
+
+declare(strict_types=1);
+
+$composer = __DIR__ . '/../vendor/autoload.php';
+if (is_file($composer)) {
+    require $composer;
+} else {
+    require __DIR__ . '/../autoload.php';
+    spl_autoload_register(static function (string $class): void {
+        $file = str_starts_with($class, 'Lockd\\Tests\\')
+            ? __DIR__ . '/' . strtr(substr($class, 12), '\\', '/') . '.php'
+            : '/usr/share/php/' . strtr($class, '\\', '/') . '.php';
+        if (is_file($file)) {
+            require $file;
+        }
+    });
+}
