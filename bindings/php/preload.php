@@ -1,0 +1,23 @@
+<?php
+
+/**
+ * Makes liblockd usable in a web server's scripts, where PHP allows FFI to preloaded files alone. In php.ini or in
+ * the configuration of the process manager:
+ *
+ *     opcache.preload = /path/to/this/preload.php
+ *     opcache.preload_user = www-data
+ *     ffi.preload = /path/to/this/lockd.h
+ *
+ * With another preload file already there, require this one from it.
+ */
+
+declare(strict_types=1);
+
+require_once __DIR__ . '/autoload.php';
+
+// Every class that is not preloaded would be one that may not call FFI, or that is loaded beside it a second time.
+foreach (['', 'Exception', 'Internal', 'Message', 'Transport', 'Ffi'] as $folder) {
+    foreach (glob(rtrim(__DIR__ . "/src/$folder", '/') . '/*.php') ?: [] as $file) {
+        require_once $file;
+    }
+}

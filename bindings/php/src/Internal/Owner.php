@@ -1,0 +1,136 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Internal;
+
+use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\ForkedException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LockdException;
+use Lockd\Exception\NotHeldException;
+use Lockd\Lock;
+use Lockd\Transport\Grant;
+use Lockd\Transport\Transport;
+
+/**
+ * One owner of locks and what it holds, shared by a client and its locks: it lives for as long as one of them does.
+ * Sees to what is the same on every transport: names, that nobody gets a lock twice, forks, signals.
+ *
+ * @internal
+ */
+final class Owner
+{
+    private readonly int $pid;
+    /** @var array<array-key, int> token by name; 0: waited for */
+    private array $held = [];
+
+    public function __construct(private readonly Transport $transport)
+    {
+        $this->pid = getmypid();
+    }
+
+    public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
+    {
+        $deadline = Deadline::in($timeout);
+        return $this->at($name, function () use ($name, $shared, $deadline): ?Lock {
+            if (isset($this->held[$name])) {
+                $what = $this->held[$name] === 0 ? 'waits for' : 'holds';
+                throw new AlreadyHeldException("this client $what \"$name\" already, and is one owner");
+            }
+            $this->held[$name] = 0;
+            try {
+                $grant = $this->transport->acquire($name, $shared, $deadline);
+            } finally {
+                unset($this->held[$name]);
+            }
+            if ($grant === null) {
+                return null;
+            }
+            $this->held[$name] = $grant->token;
+            return new Lock($this, $name, $shared, $grant);
+        });
+    }
+
+    public function convert(string $name, int $token, bool $shared, ?float $timeout): ?Grant
+    {
+        $deadline = Deadline::in($timeout);
+        return $this->at($name, function () use ($name, $token, $shared, $deadline): ?Grant {
+            if (!$this->remembers($name, $token)) {
+                throw new NotHeldException("\"$name\" has been released");
+            }
+            $grant = $this->transport->convert($name, $shared, $deadline);
+            if ($grant !== null) {
+                $this->held[$name] = $grant->token;
+            }
+            return $grant;
+        });
+    }
+
+    /** False: it was released before. */
+    public function release(string $name, int $token): bool
+    {
+        return $this->at($name, function () use ($name, $token): bool {
+            if (!$this->remembers($name, $token)) {
+                return false;
+            }
+            // Whatever comes of it, nobody is to believe in it any more.
+            unset($this->held[$name]);
+            return $this->transport->release($name)
+                ?: throw new NotHeldException("\"$name\" was not held any more when it was to be released");
+        });
+    }
+
+    public function holds(string $name, int $token): bool
+    {
+        return $this->isOurs() && $this->at($name, fn (): bool =>
+            $this->remembers($name, $token) && $this->transport->holds($name));
+    }
+
+    /**
+     * @template T
+     * @param callable(Transport): T $body
+     * @return T
+     */
+    public function at(string $name, callable $body): mixed
+    {
+        if (!$this->isOurs()) {
+            throw new ForkedException('this client is the parent process\': a child has to connect by itself');
+        }
+        if (str_contains($name, "\0")) {
+            throw new InvalidArgumentException('a name with a zero byte in it, which C would cut short');
+        }
+        return Signals::deferred(fn (): mixed => $body($this->transport));
+    }
+
+    /** Releases everything and ends the session. */
+    public function close(): void
+    {
+        if ($this->isOurs() && $this->transport->stands()) {
+            foreach ($this->held as $name => $token) {
+                try {
+                    $this->release((string) $name, $token);
+                } catch (LockdException) {
+                    break;
+                }
+            }
+        }
+        $this->held = [];
+        Signals::deferred($this->transport->close(...));
+    }
+
+    public function isOurs(): bool
+    {
+        return $this->pid === getmypid();
+    }
+
+    public function stands(): bool
+    {
+        return $this->isOurs() && Signals::deferred($this->transport->stands(...));
+    }
+
+    private function remembers(string $name, int $token): bool
+    {
+        return ($this->held[$name] ?? 0) === $token;
+    }
+}

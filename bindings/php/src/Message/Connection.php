@@ -1,0 +1,296 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Message;
+
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\ForkedException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Internal\Deadline;
+use Lockd\Internal\Endable;
+use Lockd\Internal\Process;
+
+/**
+ * Frames of the `message` protocol over a plain stream, which the engine closes however a script ends. Sends requests
+ * and keeps replies until they are asked for; knows nothing of locks. After anything that puts the stream in doubt
+ * the connection is ended, and every later call says so.
+ *
+ * @internal
+ */
+final class Connection implements Endable
+{
+    /** Bytes. Replies may be long, but a length beyond this is no length. */
+    private const FRAME_MAX = 1 << 28;
+
+    private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE
+        | JSON_PRESERVE_ZERO_FRACTION;
+
+    /** @var ?resource null: ended */
+    private $stream;
+    private readonly int $pid;
+    private string $received = '';
+    private int $lastId = 0;
+    /** @var array<int, ?array<mixed>> what was asked, and its answer once it is there */
+    private array $asked = [];
+    private string $end = 'the connection was closed';
+    private float $heard;
+
+    /** @param resource $stream */
+    private function __construct($stream, public readonly Address $address, public readonly float $timeout)
+    {
+        stream_set_blocking($stream, false);
+        $this->stream = $stream;
+        $this->pid = getmypid();
+        $this->heard = Deadline::now();
+        Process::opened($this);
+    }
+
+    /**
+     * @param float $within for connecting, in seconds
+     * @param float $timeout for every answer that the server gives at once, in seconds
+     * @throws ConnectException
+     */
+    public static function open(Address $address, float $within, float $timeout): self
+    {
+        if (!($timeout > 0.0) || is_infinite($timeout)) {
+            throw new InvalidArgumentException('the time limit of a connection is a number of seconds above 0');
+        }
+        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        $stream = @stream_socket_client($address->remote, $errno, $error, $within, STREAM_CLIENT_CONNECT, $context);
+        if ($stream === false) {
+            throw new ConnectException("cannot connect to $address->text: $error", $errno);
+        }
+        return new self($stream, $address, $timeout);
+    }
+
+    /** Has the kernel find out that the server's machine is gone; false if it cannot. */
+    public function keepAlive(int $deadPeerTimeout): bool
+    {
+        // The other end of a Unix socket cannot go unnoticed.
+        return !$this->address->isTcp || Keepalive::set($this->stream(), $deadPeerTimeout);
+    }
+
+    /**
+     * Sends a request, whose answer is to be asked for with {@see answer()}.
+     *
+     * @param array<string, mixed> $parameters
+     * @return int the request's id
+     */
+    public function send(string $command, array $parameters): int
+    {
+        $id = ++$this->lastId;
+        try {
+            $body = json_encode(
+                ['command' => $command, 'parameters' => (object) $parameters, 'id' => $id],
+                self::JSON
+            );
+        } catch (\JsonException $e) {
+            throw new InvalidArgumentException("the parameters of $command cannot be written as JSON: "
+                . $e->getMessage(), 0, $e);
+        }
+        $this->write(pack('N', strlen($body)) . $body);
+        $this->asked[$id] = null;
+        return $id;
+    }
+
+    /**
+     * The result of a request that the server answers at once.
+     *
+     * @param array<string, mixed> $parameters
+     * @return array<mixed>
+     */
+    public function ask(string $command, array $parameters): array
+    {
+        return $this->await($this->send($command, $parameters));
+    }
+
+    /**
+     * The result of a request that is due.
+     *
+     * @return array<mixed>
+     */
+    public function await(int $id): array
+    {
+        $deadline = Deadline::in($this->timeout);
+        while (($answer = $this->answer($id)) === null) {
+            if ($deadline->isOver()) {
+                throw $this->lose("the server has not answered within $this->timeout s");
+            }
+            $this->listen($deadline->remaining());
+        }
+        return $answer;
+    }
+
+    /**
+     * The result of a request, once, if it is there; null: not yet.
+     *
+     * @return ?array<mixed>
+     */
+    public function answer(int $id): ?array
+    {
+        $answer = $this->asked[$id] ?? null;
+        if ($answer !== null) {
+            unset($this->asked[$id]);
+        }
+        return $answer;
+    }
+
+    /** An answer that comes is of no interest any more. */
+    public function forget(int $id): void
+    {
+        unset($this->asked[$id]);
+    }
+
+    /** How long nothing has been heard, in seconds. */
+    public function silence(): float
+    {
+        return Deadline::now() - $this->heard;
+    }
+
+    /** Waits for something to come, for up to `$seconds` or until a signal comes, and takes it in. */
+    public function listen(float $seconds): void
+    {
+        $this->awaitStream(true, $seconds);
+        $stream = $this->stream();
+        $bytes = @fread($stream, 65536);
+        if ($bytes === false || ($bytes === '' && feof($stream))) {
+            throw $this->lose('the server has ended the connection');
+        }
+        if ($bytes !== '') {
+            $this->heard = Deadline::now();
+            $this->received .= $bytes;
+            $this->takeFrames();
+        }
+    }
+
+    /** Whether the connection stands, as far as can be known without asking. */
+    public function stands(): bool
+    {
+        if ($this->stream === null || $this->pid !== getmypid()) {
+            return false;
+        }
+        try {
+            $this->listen(0.0);
+            return true;
+        } catch (ConnectionLostException) {
+            return false;
+        }
+    }
+
+    public function end(): void
+    {
+        if ($this->pid !== getmypid()) {
+            $this->abandon();
+            return;
+        }
+        if ($this->stream !== null) {
+            // Its end, and not only this descriptor's: processes that were started meanwhile have inherited it.
+            @stream_socket_shutdown($this->stream, STREAM_SHUT_RDWR);
+            $this->abandon();
+        }
+    }
+
+    public function abandon(): void
+    {
+        if ($this->stream !== null) {
+            @fclose($this->stream);
+            $this->stream = null;
+            Process::closed($this);
+        }
+    }
+
+    public function __destruct()
+    {
+        $this->end();
+    }
+
+    /** Ends it, since it cannot be relied on any more. */
+    public function lose(string $reason): ConnectionLostException
+    {
+        $this->end = $reason;
+        $this->end();
+        return new ConnectionLostException($this->address->text . ": $reason");
+    }
+
+    /** @return resource */
+    private function stream()
+    {
+        if ($this->pid !== getmypid()) {
+            throw new ForkedException('a connection of the parent process: a child has to open one of its own');
+        }
+        if ($this->stream === null) {
+            throw new ConnectionLostException($this->address->text . ": $this->end");
+        }
+        return $this->stream;
+    }
+
+    private function write(string $bytes): void
+    {
+        $stream = $this->stream();
+        $deadline = Deadline::in($this->timeout);
+        while (true) {
+            $written = @fwrite($stream, $bytes);
+            if ($written === false) {
+                throw $this->lose('the server has ended the connection');
+            }
+            $bytes = substr($bytes, $written);
+            if ($bytes === '') {
+                return;
+            }
+            if ($deadline->isOver()) {
+                throw $this->lose("the server has not read what it was sent within $this->timeout s");
+            }
+            $this->awaitStream(false, $deadline->remaining());
+        }
+    }
+
+    private function awaitStream(bool $toRead, float $seconds): void
+    {
+        $read = $toRead ? [$this->stream()] : null;
+        $write = $toRead ? null : [$this->stream()];
+        $none = null;
+        $microseconds = (int) ceil(min($seconds, 3600.0) * 1e6);
+        [$whole, $rest] = [intdiv($microseconds, 1_000_000), $microseconds % 1_000_000];
+        if (@stream_select($read, $write, $none, $whole, $rest) === false) {
+            // A signal, or a descriptor that is too high for select: then this becomes a slow loop, not a hot one.
+            usleep(1000);
+        }
+    }
+
+    private function takeFrames(): void
+    {
+        $at = 0;
+        while (strlen($this->received) - $at >= 4) {
+            /** @var array{1: int} $header */
+            $header = unpack('N', $this->received, $at);
+            if ($header[1] > self::FRAME_MAX) {
+                throw $this->lose("what the server sends is no message: a length of $header[1]");
+            }
+            if (strlen($this->received) - $at - 4 < $header[1]) {
+                break;
+            }
+            $this->take(substr($this->received, $at + 4, $header[1]));
+            $at += 4 + $header[1];
+        }
+        $this->received = substr($this->received, $at);
+    }
+
+    private function take(string $body): void
+    {
+        $message = json_decode($body, true);
+        if (!is_array($message)) {
+            throw $this->lose('what the server sends is no message');
+        }
+        if (isset($message['error']) && !isset($message['id'])) {
+            // It belongs to no request: the server turns this client away, or could not read what it was sent.
+            throw $this->lose(is_string($message['error']) ? $message['error'] : 'the server reports an error');
+        }
+        $id = $message['id'] ?? null;
+        if (is_int($id) && array_key_exists($id, $this->asked)) {
+            $result = $message['result'] ?? null;
+            $this->asked[$id] = is_array($result) ? $result : ['error' => $message['error'] ?? 'no result'];
+        }
+    }
+}

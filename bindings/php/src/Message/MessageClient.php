@@ -1,0 +1,72 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Message;
+
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\TimeoutException;
+use Lockd\Internal\Deadline;
+use Lockd\Internal\Signals;
+
+/**
+ * Calls commands of a message server by name: those of a program's own, that it serves beside the lock commands or
+ * instead of them. For locks there is {@see \Lockd\Client}.
+ */
+final class MessageClient
+{
+    private function __construct(private readonly Connection $connection)
+    {
+    }
+
+    /**
+     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`
+     * @param float $timeout for connecting, in seconds
+     * @throws ConnectException
+     */
+    public static function connect(string $url, float $timeout = 5.0): self
+    {
+        return new self(Connection::open(Address::parse($url), $timeout, $timeout));
+    }
+
+    /**
+     * Has the server carry out a command, and waits for its result.
+     *
+     * @param array<string, mixed> $parameters
+     * @param ?float $timeLimit in seconds; null: none
+     * @return array<mixed> the result, as the command's handler has made it
+     * @throws TimeoutException the result has not come by then; the command may still be carried out
+     * @throws ConnectionLostException
+     */
+    public function rpc(string $command, array $parameters = [], ?float $timeLimit = 30.0): array
+    {
+        $deadline = Deadline::in($timeLimit);
+        return Signals::deferred(function () use ($command, $parameters, $deadline, $timeLimit): array {
+            $id = $this->connection->send($command, $parameters);
+            try {
+                while (($result = $this->connection->answer($id)) === null) {
+                    if ($deadline->isOver()) {
+                        throw new TimeoutException("no result of \"$command\" within $timeLimit s");
+                    }
+                    Signals::dispatch();
+                    $this->connection->listen($deadline->remaining());
+                }
+                return $result;
+            } finally {
+                $this->connection->forget($id);
+            }
+        });
+    }
+
+    /** Whether the connection stands, as far as can be known without asking the server. */
+    public function stands(): bool
+    {
+        return $this->connection->stands();
+    }
+
+    public function close(): void
+    {
+        $this->connection->end();
+    }
+}

@@ -1,0 +1,266 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Transport;
+
+use FFI;
+use FFI\CData;
+use Generator;
+use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DeadlockException;
+use Lockd\Exception\ForkedException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LibraryException;
+use Lockd\Exception\NotHeldException;
+use Lockd\Exception\RefusedException;
+use Lockd\Ffi\Library;
+use Lockd\Inspection;
+use Lockd\Internal\Deadline;
+use Lockd\Internal\Endable;
+use Lockd\Internal\Process;
+use Lockd\Internal\Signals;
+use Lockd\ListedLock;
+use Lockd\Message\Address;
+use Throwable;
+
+/**
+ * Locks by way of liblockd, on a server or in this process.
+ *
+ * PHP cannot interrupt a call of C's, and knows nothing of what it opens: so waits come in slices, and
+ * {@see Process} and {@see Library} close what a script leaves open.
+ *
+ * @internal
+ */
+final class FfiTransport implements Transport, Endable
+{
+    /** The longest time, in milliseconds, that PHP's own time limit and its signal handlers have to wait. */
+    private const SLICE = 100;
+
+    private const PAGE = 500;
+
+    /** NULL once it is closed. */
+    private ?CData $session;
+
+    private function __construct(private readonly FFI $c, CData $session)
+    {
+        $this->session = $session;
+        Process::opened($this);
+    }
+
+    /**
+     * @throws ConnectException
+     * @throws LibraryException
+     */
+    public static function connect(string $urls, ?string $owner, float $timeout): self
+    {
+        Address::parseList($urls);
+        $c = Library::get();
+        $session = $c->lock_connect($urls, $owner, self::milliseconds(Deadline::in($timeout)->remaining()));
+        return new self($c, $session ?? throw new ConnectException((string) $c->lock_last_error()));
+    }
+
+    /** @throws LibraryException */
+    public static function embedded(?string $owner): self
+    {
+        $c = Library::get();
+        $session = $c->lock_open(null, $owner);
+        return new self($c, $session ?? throw new ConnectException((string) $c->lock_last_error()));
+    }
+
+    public function acquire(string $name, bool $shared, Deadline $deadline): ?Grant
+    {
+        $mode = $this->mode($shared);
+        $token = $this->c->new('uint64_t');
+        // The token comes with it if it can be had at once, as nearly always.
+        do {
+            $status = $this->c->lock_acquire($this->session, $name, $mode, 0, FFI::addr($token));
+        } while ($status === $this->c->LOCK_INTERRUPTED);
+        if ($status === $this->c->LOCK_TIMEOUT && $deadline->isOver()) {
+            return null;
+        }
+        // Who does not wait may be refused what one who waits gets in his turn.
+        if (in_array($status, [$this->c->LOCK_TIMEOUT, $this->c->LOCK_REFUSED], true) && !$deadline->isOver()) {
+            $status = $this->c->lock_enqueue($this->session, $name, $mode);
+            $giveUp = fn () => $this->c->lock_release($this->session, $name);
+            $status = $this->await($status, $name, $deadline, $giveUp, $token);
+        }
+        return match ($status) {
+            $this->c->LOCK_OK => new Grant($token->cdata ?: $this->look($name)->token, null),
+            $this->c->LOCK_TIMEOUT => null,
+            default => throw $this->failure($status, $name),
+        };
+    }
+
+    public function convert(string $name, bool $shared, Deadline $deadline): ?Grant
+    {
+        $status = $this->c->lock_enqueue_convert($this->session, $name, $this->mode($shared));
+        $giveUp = function () use ($name, $shared): void {
+            $this->c->lock_cancel($this->session);
+            if ($this->look($name)->mode === $this->mode($shared)) {
+                $this->c->lock_convert($this->session, $name, $this->mode(!$shared), 0);
+            }
+        };
+        $status = $this->await($status, $name, $deadline, $giveUp, $this->c->new('uint64_t'));
+        return match ($status) {
+            $this->c->LOCK_OK => new Grant($this->look($name)->token, null),
+            $this->c->LOCK_TIMEOUT => null,
+            default => throw $this->failure($status, $name),
+        };
+    }
+
+    /**
+     * Waits at the place in a queue that this session has.
+     *
+     * @param callable(): mixed $giveUp the place, or what has become of it meanwhile
+     */
+    private function await(int $status, string $name, Deadline $deadline, callable $giveUp, CData $token): int
+    {
+        $goOn = [$this->c->LOCK_PENDING, $this->c->LOCK_TIMEOUT, $this->c->LOCK_INTERRUPTED];
+        try {
+            while (in_array($status, $goOn, true)) {
+                Signals::dispatch();
+                if ($deadline->isOver()) {
+                    $giveUp();
+                    return $this->c->LOCK_TIMEOUT;
+                }
+                $slice = min(self::SLICE, self::milliseconds($deadline->remaining()));
+                $status = $this->c->lock_wait($this->session, $name, $slice, FFI::addr($token));
+            }
+        } catch (Throwable $e) {
+            // A signal's handler has thrown: nobody will ever hear of this place.
+            $giveUp();
+            throw $e;
+        }
+        return $status;
+    }
+
+    public function release(string $name): bool
+    {
+        $status = $this->c->lock_release($this->session, $name);
+        return match ($status) {
+            $this->c->LOCK_OK => true,
+            $this->c->LOCK_NOT_HELD => false,
+            default => throw $this->failure($status, $name),
+        };
+    }
+
+    public function holds(string $name): bool
+    {
+        try {
+            return $this->look($name)->held;
+        } catch (ConnectionLostException) {
+            return false;
+        }
+    }
+
+    public function inspect(string $name): Inspection
+    {
+        $info = $this->look($name);
+        $mode = $info->mode === $this->c->LOCK_SHARED ? 'shared' : 'exclusive';
+        return new Inspection($info->holders > 0 ? $mode : null, $info->holders, $info->waiters, $info->orphaned);
+    }
+
+    public function list(string $prefix): Generator
+    {
+        $after = null;
+        do {
+            $page = $this->page($prefix, $after);
+            foreach ($page['locks'] ?? [] as $entry) {
+                $lock = ListedLock::fromMessage($entry);
+                yield $lock;
+                $after = $lock->name;
+            }
+            if (str_contains($after ?? '', "\0")) {
+                throw new RefusedException('liblockd cannot list on from a name with a zero byte in it');
+            }
+        } while (($page['more'] ?? false) === true);
+    }
+
+    /** @return array<mixed> */
+    private function page(string $prefix, ?string $after): array
+    {
+        return Signals::deferred(function () use ($prefix, $after): array {
+            $json = $this->c->new('char *');
+            $status = $this->c->lock_list($this->session, $prefix, $after, self::PAGE, FFI::addr($json));
+            if ($status !== $this->c->LOCK_OK) {
+                throw $this->failure($status, $prefix);
+            }
+            try {
+                return (array) json_decode(FFI::string($json), true, 512, JSON_THROW_ON_ERROR);
+            } finally {
+                $this->c->lock_list_free($json);
+            }
+        });
+    }
+
+    public function stands(): bool
+    {
+        return $this->session !== null && $this->c->lock_check($this->session) === $this->c->LOCK_OK;
+    }
+
+    public function close(): void
+    {
+        $this->end();
+    }
+
+    public function end(): void
+    {
+        if ($this->session !== null) {
+            // In a forked child this frees the handle, and the parent's locks stay.
+            $this->c->lock_close($this->session);
+            $this->session = null;
+            Process::closed($this);
+        }
+    }
+
+    public function abandon(): void
+    {
+        $this->end();
+    }
+
+    public function __destruct()
+    {
+        $this->end();
+    }
+
+    /** What lock_inspect says. */
+    private function look(string $name): CData
+    {
+        $info = $this->c->new('lock_info');
+        $status = $this->c->lock_inspect($this->session, $name, FFI::addr($info));
+        return $status === $this->c->LOCK_OK ? $info : throw $this->failure($status, $name);
+    }
+
+    private function mode(bool $shared): int
+    {
+        return $shared ? $this->c->LOCK_SHARED : $this->c->LOCK_EXCLUSIVE;
+    }
+
+    /** Rounded up, so that a limit which is not over does not become none. */
+    private static function milliseconds(float $seconds): int
+    {
+        return (int) ceil(min($seconds * 1000, 1e15));
+    }
+
+    private function failure(int $status, string $name): Throwable
+    {
+        // Only now: the next call of the library's forgets it.
+        $detail = (string) $this->c->lock_last_error();
+        if ($this->session === null) {
+            return new ConnectionLostException('the connection was closed');
+        }
+        return match ($status) {
+            $this->c->LOCK_LOST, $this->c->LOCK_IO => new ConnectionLostException($detail),
+            $this->c->LOCK_FORKED => new ForkedException($detail),
+            $this->c->LOCK_DEADLOCK => new DeadlockException("to wait for \"$name\" would be a deadlock: $detail"),
+            $this->c->LOCK_ALREADY_HELD, $this->c->LOCK_PENDING => new AlreadyHeldException($detail),
+            $this->c->LOCK_NOT_HELD => new NotHeldException("this client does not hold \"$name\""),
+            $this->c->LOCK_INVALID => new InvalidArgumentException($detail),
+            // LOCK_REFUSED, and what is not known is no yes.
+            default => new RefusedException($detail),
+        };
+    }
+}
