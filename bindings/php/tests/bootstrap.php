@@ -21,3 +21,9 @@ if (is_file($composer)) {
         }
     });
 }
+
+// The library that cargo has built for the tests, unless told which.
+if (getenv('LOCKD_LIBRARY') === false) {
+    $target = getenv('CARGO_TARGET_DIR') ?: dirname(__DIR__, 3) . '/target';
+    putenv("LOCKD_LIBRARY=$target/debug/deps/liblockd.so");
+}

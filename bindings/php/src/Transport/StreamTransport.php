@@ -83,10 +83,10 @@ final class StreamTransport implements Transport
     {
         $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
         $result = $this->await('lock', $name, $shared, $deadline, $withdraw);
-        if ($result !== null && ($result['already'] ?? false) === true) {
+        if (($result['already'] ?? false) === true) {
             throw new AlreadyHeldException("this client holds \"$name\" already");
         }
-        return $result === null ? null : self::grant($result);
+        return $result === null ? null : $this->grant($name, $result);
     }
 
     public function convert(string $name, bool $shared, Deadline $deadline): ?Grant
@@ -94,7 +94,7 @@ final class StreamTransport implements Transport
         $back = ['mode' => self::mode(!$shared)] + self::named($name);
         $withdraw = fn (Connection $connection) => $connection->ask('convert', $back);
         $result = $this->await('convert', $name, $shared, $deadline, $withdraw);
-        return $result === null ? null : self::grant($result);
+        return $result === null ? null : $this->grant($name, $result);
     }
 
     /**
@@ -201,7 +201,8 @@ final class StreamTransport implements Transport
             if ($lists === []) {
                 return;
             }
-            usort($lists, static fn (Generator $a, Generator $b): int => strcmp($a->current()->name, $b->current()->name));
+            usort($lists, static fn (Generator $one, Generator $other): int =>
+                strcmp($one->current()->name, $other->current()->name));
             yield $lists[0]->current();
             $lists[0]->next();
         }
@@ -277,9 +278,14 @@ final class StreamTransport implements Transport
     }
 
     /** @param array<mixed> $result */
-    private static function grant(array $result): Grant
+    private function grant(string $name, array $result): Grant
     {
-        return new Grant((int) ($result['token'] ?? 0), ($result['orphaned'] ?? false) === true);
+        $token = $result['token'] ?? null;
+        if (!is_int($token) || $token <= 0) {
+            // The server may believe that it has granted something.
+            throw $this->of($name)->lose('a grant without a fencing token');
+        }
+        return new Grant($token, ($result['orphaned'] ?? false) === true);
     }
 
     /**

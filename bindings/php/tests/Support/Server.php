@@ -107,6 +107,9 @@ final class Server
     {
         $this->signal(SIGSTOP);
         $this->paused = true;
+        $stat = '/proc/' . proc_get_status($this->process)['pid'] . '/stat';
+        Deadline::until('the server is stopped', fn (): bool =>
+            preg_match('/\) T /', (string) file_get_contents($stat)) === 1);
     }
 
     public function resume(): void

@@ -1,0 +1,33 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Client;
+
+use Lockd\Client;
+use Lockd\Exception\ForkedException;
+use Lockd\Tests\Support\Child;
+
+final class EmbeddedTest extends LocksContract
+{
+    protected static function client(?string $owner = null): Client
+    {
+        return Client::embedded($owner);
+    }
+
+    public function testAChildHasLocksOfItsOwn(): void
+    {
+        $client = self::client();
+        $lock = $client->acquire('parted');
+        $child = Child::start(function (callable $say) use ($client, $lock): void {
+            try {
+                $client->acquire('parted', 0.0);
+            } catch (ForkedException) {
+                $say($lock?->isHeld() ? 'held' : 'not held');
+            }
+            $say(self::client()->acquire('parted', 0.0) === null ? 'busy' : 'free');
+        });
+        self::assertSame(['not held', 'free', 'done'], [$child->hear(), $child->hear(), $child->hear()]);
+        self::assertTrue($lock?->isHeld());
+    }
+}

@@ -1,0 +1,247 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Client;
+
+use Lockd\Client;
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\ForkedException;
+use Lockd\Exception\LockdException;
+use Lockd\Tests\Support\Child;
+use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Server;
+
+/** What a client of a server does beyond that: other processes, and the ways in which a connection ends. */
+abstract class ServedContract extends LocksContract
+{
+    private static ?Server $server = null;
+
+    abstract protected static function connect(string $url, ?string $owner, float $timeout): Client;
+
+    /** Where the clients of this class find this server. */
+    abstract protected static function url(Server $server): string;
+
+    protected static function client(?string $owner = null): Client
+    {
+        return static::connect(static::url(self::server()), $owner, 5.0);
+    }
+
+    protected static function server(): Server
+    {
+        return self::$server ??= new Server();
+    }
+
+    public static function tearDownAfterClass(): void
+    {
+        self::$server = null;
+    }
+
+    protected function tearDown(): void
+    {
+        // A failed assertion must not keep a lock for the next test.
+        gc_collect_cycles();
+    }
+
+    public function testAPlaceInTheQueueIsKept(): void
+    {
+        [$a, $b] = [static::client(), static::client()];
+        $held = $a->acquire('queue');
+        $first = Child::start(function (callable $say): void {
+            $lock = static::client('first')->acquire('queue', 30.0);
+            $say('first has it: ' . ($lock?->isHeld() ? 'yes' : 'no'));
+        });
+        Deadline::until('the first waits', fn (): bool => $b->inspect('queue')->waiters === 1);
+        $second = Child::start(function (callable $say): void {
+            $lock = static::client('second')->acquire('queue', 30.0);
+            $say('second has it: ' . ($lock?->isHeld() ? 'yes' : 'no'));
+        });
+        Deadline::until('the second waits', fn (): bool => $b->inspect('queue')->waiters === 2);
+        // Many slices of the waits pass, and the order stays.
+        for ($look = 0; $look < 10; $look++) {
+            usleep(50_000);
+            [$listed] = [...$b->list('queue')];
+            self::assertSame(['first', 'second'], array_map(fn ($party) => $party->owner, $listed->waiters));
+        }
+        $held?->release();
+        self::assertSame('first has it: yes', $first->hear());
+        self::assertSame('second has it: yes', $second->hear());
+    }
+
+    public function testAKilledHolderLeavesWordOfIt(): void
+    {
+        $child = Child::start(function (callable $say, callable $pause): void {
+            $lock = static::client()->acquire('orphan');
+            $say($lock?->isHeld() ? 'held' : 'not held');
+            $pause();
+        });
+        self::assertSame('held', $child->hear());
+        $a = static::client();
+        self::assertNull($a->acquire('orphan', 0.0));
+        $child->kill();
+        $lock = $a->acquire('orphan', 30.0);
+        self::assertTrue($lock?->orphaned());
+        $lock->release();
+        self::assertFalse($a->acquire('orphan', 0.0)?->orphaned());
+    }
+
+    public function testNoIncrementIsLost(): void
+    {
+        $file = self::server()->directory() . '/counter';
+        file_put_contents($file, '0');
+        $children = [];
+        for ($number = 0; $number < 3; $number++) {
+            $children[] = Child::start(function () use ($file): void {
+                $client = static::client();
+                for ($time = 0; $time < 100; $time++) {
+                    $client->synchronized('counter', fn () => file_put_contents(
+                        $file,
+                        (string) ((int) file_get_contents($file) + 1),
+                    ));
+                }
+            });
+        }
+        foreach ($children as $child) {
+            self::assertSame('done', $child->hear());
+        }
+        self::assertSame('300', file_get_contents($file));
+    }
+
+    public function testAChildCannotUseOrFreeItsParentsLocks(): void
+    {
+        $client = static::client();
+        $lock = $client->acquire('inherited');
+        $child = Child::start(function (callable $say, callable $pause) use (&$client, &$lock): void {
+            $calls = [
+                fn () => $client->acquire('inherited', 0.0),
+                fn () => $lock?->release(),
+                fn () => $lock?->convert(true),
+                fn () => $client->inspect('inherited'),
+            ];
+            foreach ($calls as $call) {
+                try {
+                    $call();
+                    $say('it was let');
+                } catch (ForkedException) {
+                    $say('it was refused');
+                }
+            }
+            $say($lock?->isHeld() || $client->stands() ? 'yes' : 'no');
+            unset($calls, $call);
+            $lock = null;
+            $client->close();
+            $client = null;
+            gc_collect_cycles();
+            $say(static::client()->acquire('inherited', 0.0) === null ? 'busy' : 'free');
+            $pause();
+        });
+        for ($call = 0; $call < 4; $call++) {
+            self::assertSame('it was refused', $child->hear());
+        }
+        self::assertSame(['no', 'busy'], [$child->hear(), $child->hear()]);
+        self::assertTrue($lock?->isHeld());
+        $child->kill();
+        self::assertTrue($lock->isHeld());
+        self::assertTrue($lock->release());
+    }
+
+    public function testAChildThatLivesOnDoesNotKeepItsParentsLocks(): void
+    {
+        $parent = Child::start(function (callable $say, callable $pause): void {
+            $client = static::client();
+            $lock = $client->acquire('outlived');
+            $child = Child::start(function (callable $say, callable $pause) use ($client): void {
+                Client::closeInherited();
+                $say($client->stands() ? 'it stands' : 'closed');
+                $pause();
+            });
+            $say($child->hear());
+            $say((string) $child->pid);
+            $pause();
+        });
+        self::assertSame('closed', $parent->hear());
+        $grandchild = (int) $parent->hear();
+        $parent->kill();
+        // It ends by itself, as its channel has ended.
+        self::assertTrue(static::client()->acquire('outlived', 30.0)?->isHeld());
+        self::assertGreaterThan(0, $grandchild);
+    }
+
+    public function testALostServerIsNeverAYes(): void
+    {
+        $server = self::server();
+        [$a, $b] = [static::client(), static::client()];
+        $locks = [$a->acquire('lost'), $a->acquire('lost/shared', null, true)];
+        $server->restart();
+        $calls = [
+            fn () => $a->synchronized('lost/2', fn () => self::fail('it ran')),
+            fn () => $a->acquire('lost/2', 0.0),
+            fn () => $a->inspect('lost'),
+            fn () => [...$a->list()],
+            fn () => $locks[0]?->release(),
+            fn () => $locks[1]?->convert(false),
+        ];
+        foreach ($calls as $call) {
+            try {
+                $call();
+                self::fail('a lost connection was no failure');
+            } catch (ConnectionLostException $e) {
+                self::assertNotSame('', $e->getMessage());
+            }
+        }
+        foreach ($locks as $lock) {
+            self::assertFalse($lock?->isHeld());
+        }
+        self::assertFalse($a->stands());
+        self::assertFalse($b->stands());
+        // A new client is a new owner.
+        self::assertTrue(static::client()->acquire('lost', 0.0)?->isHeld());
+    }
+
+    public function testALockThatIsLostUnderABodyIsNoSuccess(): void
+    {
+        $client = static::client();
+        $this->expectException(ConnectionLostException::class);
+        $client->synchronized('under', function (): string {
+            self::server()->restart();
+            return 'done';
+        });
+    }
+
+    public function testAServerThatEndsEndsAWait(): void
+    {
+        $held = static::client()->acquire('ending');
+        $child = Child::start(function (callable $say): void {
+            try {
+                $say(static::client()->acquire('ending') === null ? 'busy' : 'granted');
+            } catch (LockdException $e) {
+                $say($e instanceof ConnectionLostException ? 'lost' : get_class($e));
+            }
+        });
+        $watcher = static::client();
+        Deadline::until('the child waits', fn (): bool => $watcher->inspect('ending')->waiters === 1);
+        self::server()->restart();
+        self::assertSame('lost', $child->hear());
+        self::assertFalse($held?->isHeld());
+    }
+
+    public function testNoServerIsNoSession(): void
+    {
+        $server = new Server(['--connections-max', '1']);
+        $only = static::connect(static::url($server), null, 5.0);
+        $urls = [$server->tcp(), 'tcp://127.0.0.1:1', 'unix:/nowhere/at/all', 'tcp://no.such.host.invalid'];
+        foreach ($urls as $url) {
+            try {
+                static::connect($url, null, 2.0);
+                self::fail("$url is no server");
+            } catch (ConnectException $e) {
+                self::assertNotSame('', $e->getMessage());
+            }
+        }
+        // What speaks another protocol is found out, too.
+        $only->close();
+        $this->expectException(ConnectException::class);
+        static::connect('tcp://' . $server->host() . ':' . $server->port('glockd'), null, 2.0);
+    }
+}

@@ -1,0 +1,59 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Support;
+
+/** What a server of the `message` protocol might send, for one connection, by a forked child. */
+final class FakeServer
+{
+    private function __construct(private readonly Child $child, public readonly string $url)
+    {
+    }
+
+    /** @param callable(callable(): array<mixed> $receive, callable(string): void $send): void $serve send raw bytes */
+    public static function start(callable $serve): self
+    {
+        $listener = stream_socket_server('tcp://127.0.0.1:0');
+        assert($listener !== false);
+        $url = 'tcp://' . stream_socket_get_name($listener, false);
+        $child = Child::start(function () use ($listener, $serve): void {
+            $connection = stream_socket_accept($listener, 30.0);
+            assert($connection !== false);
+            $receive = static function () use ($connection): array {
+                $header = stream_get_contents($connection, 4);
+                if ($header === false || strlen($header) < 4) {
+                    // The client has gone.
+                    posix_kill(getmypid(), SIGKILL);
+                }
+                return json_decode((string) stream_get_contents($connection, unpack('N', $header)[1]), true);
+            };
+            $serve($receive, static fn (string $bytes) => fwrite($connection, $bytes));
+            while (($request = $receive()) !== []) {
+                continue;
+            }
+        });
+        fclose($listener);
+        return new self($child, $url);
+    }
+
+    /** @param array<mixed> $message */
+    public static function frame(array $message): string
+    {
+        $body = json_encode($message, JSON_THROW_ON_ERROR);
+        return pack('N', strlen($body)) . $body;
+    }
+
+    /** The answer to the `hello` with which a client begins. */
+    public static function hello(callable $receive, callable $send): void
+    {
+        $request = $receive();
+        $result = ['status' => 'ok', 'server' => 'lockd', 'keepalive' => ['deadPeerTimeout' => 25]];
+        $send(self::frame(['id' => $request['id'], 'result' => $result]));
+    }
+
+    public function __destruct()
+    {
+        $this->child->kill();
+    }
+}

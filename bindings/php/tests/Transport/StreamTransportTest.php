@@ -1,0 +1,216 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Transport;
+
+use Lockd\Client;
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LockdException;
+use Lockd\Exception\RefusedException;
+use Lockd\Message\MessageClient;
+use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\FakeServer;
+use Lockd\Tests\Support\Server;
+use PHPUnit\Framework\TestCase;
+
+/** What is particular about locks over PHP's own streams: bytes that come as they like, and silence. */
+final class StreamTransportTest extends TestCase
+{
+    /** @return iterable<string, array{string|array<mixed>}> */
+    public static function answers(): iterable
+    {
+        yield 'no status' => [['result' => []]];
+        yield 'a status that nobody knows' => [['result' => ['status' => 'perhaps']]];
+        yield 'a status of another type' => [['result' => ['status' => true]]];
+        yield 'no result' => [[]];
+        yield 'an error' => [['error' => 'no']];
+        yield 'a refusal' => [['result' => ['status' => 'refused', 'reason' => 'as many locks are held as may be']]];
+        yield 'a lock that is held already' => [['result' => ['status' => 'ok', 'token' => 7, 'already' => true]]];
+        yield 'a lock without a token' => [['result' => ['status' => 'ok']]];
+        yield 'no JSON' => [pack('N', 2) . '{}' . pack('N', 3) . '{,}'];
+        yield 'no object' => [pack('N', 4) . 'true'];
+        yield 'no length' => ["HTTP/1.0 400 Bad Request\r\n\r\n"];
+        yield 'an end' => ['' . pack('N', 100) . '{'];
+    }
+
+    /**
+     * @dataProvider answers
+     * @param string|array<mixed> $answer
+     */
+    public function testOnlyOkIsAYes(string|array $answer): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send) use ($answer): void {
+            FakeServer::hello($receive, $send);
+            $request = $receive();
+            $send(is_string($answer) ? $answer : FakeServer::frame(['id' => $request['id']] + $answer));
+            if (is_string($answer)) {
+                posix_kill(getmypid(), SIGKILL);
+            }
+        });
+        $client = Client::connect($server->url);
+        $this->expectException(LockdException::class);
+        self::assertNull($client->acquire('doubtful', 30.0));
+        self::fail('it was granted');
+    }
+
+    public function testAnswersComeInAnyOrderAndInAnyPieces(): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send): void {
+            FakeServer::hello($receive, $send);
+            $lock = $receive();
+            $result = ['id' => $lock['id'], 'result' => ['status' => 'ok', 'token' => 9007199254740991]];
+            $bytes = FakeServer::frame(['id' => 4711, 'result' => ['status' => 'ok', 'token' => 1]])
+                . FakeServer::frame(['id' => (string) $lock['id'], 'result' => ['status' => 'ok', 'token' => 2]])
+                . FakeServer::frame(['attempted' => 'unlock', 'result' => 'ok', 'lockName' => 'pieces'])
+                . FakeServer::frame($result + ['more' => str_repeat('.', 100_000)]);
+            foreach (str_split($bytes, 7001) as $piece) {
+                $send($piece);
+            }
+            $ping = $receive();
+            foreach (str_split(FakeServer::frame(['id' => $ping['id'], 'result' => ['status' => 'ok']]), 1) as $byte) {
+                $send($byte);
+            }
+        });
+        $lock = Client::connect($server->url)->acquire('pieces', 30.0);
+        self::assertSame(9007199254740991, $lock?->token());
+        self::assertTrue($lock->isHeld());
+    }
+
+    public function testAServerThatIsSilentHoldsNobodyUp(): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->tcp(), null, 0.3);
+        $locks = [$client->acquire('silent'), $client->acquire('silent/2')];
+        $server->pause();
+        self::assertFalse($locks[0]?->isHeld());
+        // From then on the connection is not relied on any more, whatever it may bring later.
+        $server->resume();
+        self::assertFalse($locks[1]?->isHeld());
+        $this->expectException(ConnectionLostException::class);
+        $client->acquire('silent/3');
+    }
+
+    public function testAWaitEndsThoughTheServerDoesNotSaySo(): void
+    {
+        $server = new Server();
+        [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp(), null, 0.3)];
+        $held = $a->acquire('overdue');
+        $server->pause();
+        try {
+            $b->acquire('overdue', 0.2);
+            self::fail('a server that says nothing is no answer');
+        } catch (ConnectionLostException $e) {
+            self::assertStringContainsString('not answered', $e->getMessage());
+        }
+        $server->resume();
+        self::assertTrue($held?->isHeld());
+    }
+
+    public function testWhatDoesNotAnswerIsNoServer(): void
+    {
+        $silent = stream_socket_server('tcp://127.0.0.1:0');
+        self::assertIsResource($silent);
+        $this->expectException(ConnectException::class);
+        Client::connect('tcp://' . stream_socket_get_name($silent, false), null, 0.2);
+    }
+
+    /** @return iterable<array{string}> */
+    public static function noAddresses(): iterable
+    {
+        $urls = ['', 'localhost', 'localhost:1', 'glockd://localhost', 'tcp://', 'tcp://:1', 'tcp://h:0',
+            'tcp://h:65536', 'tcp://h:1/x', 'tcp://::1', 'unix:relative', 'unix:', "unix:/a\0b", 'tcp://a,',
+            'tcp://a,tcp://a:20934'];
+        foreach ($urls as $url) {
+            yield $url => [$url];
+        }
+    }
+
+    /** @dataProvider noAddresses */
+    public function testWhatIsNoAddressSaysSo(string $url): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        Client::connect($url);
+    }
+
+    public function testTheKernelLooksAfterTheConnection(): void
+    {
+        $server = new Server(['--dead-peer-timeout', '60']);
+        $client = Client::connect($server->tcp());
+        $sockets = array_filter(get_resources('stream'), static fn ($stream): bool =>
+            ((array) stream_get_meta_data($stream))['stream_type'] !== 'STDIO'
+            && str_ends_with((string) stream_socket_get_name($stream, true), ':' . $server->port()));
+        self::assertCount(1, $sockets);
+        $socket = socket_import_stream(reset($sockets));
+        self::assertInstanceOf(\Socket::class, $socket);
+        $options = [
+            socket_get_option($socket, SOL_SOCKET, SO_KEEPALIVE),
+            socket_get_option($socket, SOL_TCP, TCP_NODELAY),
+            socket_get_option($socket, SOL_TCP, TCP_KEEPIDLE),
+            socket_get_option($socket, SOL_TCP, TCP_KEEPINTVL),
+            socket_get_option($socket, SOL_TCP, TCP_KEEPCNT),
+            socket_get_option($socket, SOL_TCP, 18),
+        ];
+        // The figures that docs/protocol.md has for 60 s.
+        self::assertSame([1, 1, 6, 2, 5, 16000], $options);
+        self::assertTrue($client->stands());
+    }
+
+    public function testAProcessStartedInTheBackgroundDoesNotKeepTheLocks(): void
+    {
+        $server = new Server();
+        [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp())];
+        $lock = $a->acquire('background');
+        // PHP's sockets are not closed in the programs that it starts.
+        $pid = (int) exec('exec sleep 60 > /dev/null 2>&1 & echo $!');
+        try {
+            self::assertGreaterThan(0, $pid);
+            $waiting = $a;
+            unset($lock);
+            self::assertNotNull($b->acquire('background', 30.0)?->release());
+            $lock = $waiting->acquire('background');
+            $waiting->close();
+            self::assertNotNull($b->acquire('background', 30.0));
+            // And the connection itself has ended.
+            $observer = MessageClient::connect($server->tcp());
+            Deadline::until('the server sees it', fn (): bool => $observer->rpc('stats')['connections'] === 2);
+        } finally {
+            posix_kill($pid, SIGKILL);
+        }
+    }
+
+    public function testManyDescriptorsDoNoHarm(): void
+    {
+        $server = new Server();
+        // More than select(2) can tell apart.
+        $files = [];
+        while (count($files) < 1100) {
+            $file = @fopen('/dev/null', 'r');
+            if ($file === false) {
+                self::markTestSkipped('this process may not open so many files');
+            }
+            $files[] = $file;
+        }
+        [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp())];
+        $lock = $a->acquire('many');
+        self::assertNull($b->acquire('many', 0.05));
+        self::assertTrue($lock?->release());
+        self::assertTrue($b->acquire('many', 0.0)?->isHeld());
+    }
+
+    public function testARefusalSaysWhy(): void
+    {
+        $server = new Server(['--locks-max', '1']);
+        $client = Client::connect($server->tcp());
+        $lock = $client->acquire('the only one');
+        try {
+            $client->acquire('one more', 0.0);
+            self::fail('it is over the limit');
+        } catch (RefusedException $e) {
+            self::assertStringContainsString('locks', $e->getMessage());
+        }
+        self::assertTrue($lock?->isHeld());
+    }
+}
