@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace Lockd;
 
+use Lockd\Message\Result;
+
 /** A lock in a listing, with everyone concerned. */
 final class ListedLock
 {
@@ -23,17 +25,16 @@ final class ListedLock
     /**
      * From an entry of the `message` protocol's `list`.
      *
-     * @param array<mixed> $entry
      * @internal
      */
-    public static function fromMessage(array $entry): self
+    public static function fromMessage(Result $entry): self
     {
-        $name = isset($entry['lockNameHex']) ? hex2bin((string) $entry['lockNameHex']) : $entry['lockName'] ?? '';
+        $hex = $entry->text('lockNameHex') ?? '';
         return new self(
-            (string) $name,
-            $entry['mode'] ?? null,
-            array_map(Party::fromMessage(...), $entry['holders'] ?? []),
-            array_map(Party::fromMessage(...), $entry['waiters'] ?? []),
+            (ctype_xdigit($hex) ? hex2bin($hex) : false) ?: $entry->text('lockName') ?? '',
+            $entry->text('mode'),
+            array_map(Party::fromMessage(...), $entry->objects('holders')),
+            array_map(Party::fromMessage(...), $entry->objects('waiters')),
         );
     }
 }

@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace Lockd;
 
+use Lockd\Message\Result;
+
 /** Someone who holds a lock or waits for it. */
 final class Party
 {
@@ -23,18 +25,15 @@ final class Party
     ) {
     }
 
-    /**
-     * @param array<mixed> $party
-     * @internal
-     */
-    public static function fromMessage(array $party): self
+    /** @internal */
+    public static function fromMessage(Result $party): self
     {
         return new self(
-            (string) ($party['address'] ?? ''),
-            $party['name'] ?? null,
-            $party['token'] ?? null,
-            $party['mode'] ?? null,
-            (float) ($party['heldFor'] ?? $party['waitingFor'] ?? 0.0),
+            $party->text('address') ?? '',
+            $party->text('name'),
+            $party->integer('token'),
+            $party->text('mode'),
+            $party->number('heldFor') ?? $party->number('waitingFor') ?? 0.0,
         );
     }
 }

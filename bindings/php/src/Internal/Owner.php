@@ -27,7 +27,7 @@ final class Owner
 
     public function __construct(private readonly Transport $transport)
     {
-        $this->pid = getmypid();
+        $this->pid = Process::id();
     }
 
     public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
@@ -121,7 +121,7 @@ final class Owner
 
     public function isOurs(): bool
     {
-        return $this->pid === getmypid();
+        return $this->pid === Process::id();
     }
 
     public function stands(): bool

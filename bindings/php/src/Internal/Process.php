@@ -24,6 +24,12 @@ final class Process
     /** @var array<int, WeakReference<Endable>> */
     private static array $open = [];
 
+    /** Of this process, and not of the one it was forked from. */
+    public static function id(): int
+    {
+        return (int) getmypid();
+    }
+
     public static function opened(Endable $session): void
     {
         self::closeInherited();
@@ -46,7 +52,7 @@ final class Process
     /** Closes this process' copies of what its parent has opened, so that they live no longer than the parent. */
     public static function closeInherited(): void
     {
-        $pid = getmypid();
+        $pid = self::id();
         if (self::$pid !== null && self::$pid !== $pid) {
             self::forEach(static fn (Endable $session) => $session->abandon());
         }
@@ -57,7 +63,7 @@ final class Process
     private static function endAfterFatalError(): void
     {
         self::$reserve = null;
-        if (((error_get_last()['type'] ?? 0) & self::FATAL) !== 0 && self::$pid === getmypid()) {
+        if (((error_get_last()['type'] ?? 0) & self::FATAL) !== 0 && self::$pid === self::id()) {
             self::forEach(static fn (Endable $session) => $session->end());
         }
     }

@@ -43,7 +43,7 @@ final class Address
     }
 
     /**
-     * @return non-empty-array<string, self> the addresses in a list with commas, by their text
+     * @return array<string, self> the addresses in a list with commas, by their text
      * @throws InvalidArgumentException
      */
     public static function parseList(string $urls): array

@@ -24,15 +24,14 @@ final class Connection implements Endable
     /** Bytes. Replies may be long, but a length beyond this is no length. */
     private const FRAME_MAX = 1 << 28;
 
-    private const JSON = JSON_THROW_ON_ERROR | JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE
-        | JSON_PRESERVE_ZERO_FRACTION;
+    private const JSON = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
 
     /** @var ?resource null: ended */
     private $stream;
     private readonly int $pid;
     private string $received = '';
     private int $lastId = 0;
-    /** @var array<int, ?array<mixed>> what was asked, and its answer once it is there */
+    /** @var array<int, ?Result> what was asked, and its answer once it is there */
     private array $asked = [];
     private string $end = 'the connection was closed';
     private float $heard;
@@ -42,7 +41,7 @@ final class Connection implements Endable
     {
         stream_set_blocking($stream, false);
         $this->stream = $stream;
-        $this->pid = getmypid();
+        $this->pid = Process::id();
         $this->heard = Deadline::now();
         Process::opened($this);
     }
@@ -60,7 +59,7 @@ final class Connection implements Endable
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
         $stream = @stream_socket_client($address->remote, $errno, $error, $within, STREAM_CLIENT_CONNECT, $context);
         if ($stream === false) {
-            throw new ConnectException("cannot connect to $address->text: $error", $errno);
+            throw new ConnectException("cannot connect to $address->text: $error");
         }
         return new self($stream, $address, $timeout);
     }
@@ -81,14 +80,11 @@ final class Connection implements Endable
     public function send(string $command, array $parameters): int
     {
         $id = ++$this->lastId;
-        try {
-            $body = json_encode(
-                ['command' => $command, 'parameters' => (object) $parameters, 'id' => $id],
-                self::JSON
-            );
-        } catch (\JsonException $e) {
-            throw new InvalidArgumentException("the parameters of $command cannot be written as JSON: "
-                . $e->getMessage(), 0, $e);
+        $request = ['command' => $command, 'parameters' => (object) $parameters, 'id' => $id];
+        $body = json_encode($request, self::JSON);
+        if ($body === false) {
+            $problem = json_last_error_msg();
+            throw new InvalidArgumentException("the parameters of \"$command\" cannot be written as JSON: $problem");
         }
         $this->write(pack('N', strlen($body)) . $body);
         $this->asked[$id] = null;
@@ -99,36 +95,30 @@ final class Connection implements Endable
      * The result of a request that the server answers at once.
      *
      * @param array<string, mixed> $parameters
-     * @return array<mixed>
      */
-    public function ask(string $command, array $parameters): array
+    public function ask(string $command, array $parameters): Result
     {
         return $this->await($this->send($command, $parameters));
     }
 
-    /**
-     * The result of a request that is due.
-     *
-     * @return array<mixed>
-     */
-    public function await(int $id): array
+    /** The result of a request that is due. */
+    public function await(int $id): Result
     {
         $deadline = Deadline::in($this->timeout);
-        while (($answer = $this->answer($id)) === null) {
+        while (true) {
+            $answer = $this->answer($id);
+            if ($answer !== null) {
+                return $answer;
+            }
             if ($deadline->isOver()) {
                 throw $this->lose("the server has not answered within $this->timeout s");
             }
             $this->listen($deadline->remaining());
         }
-        return $answer;
     }
 
-    /**
-     * The result of a request, once, if it is there; null: not yet.
-     *
-     * @return ?array<mixed>
-     */
-    public function answer(int $id): ?array
+    /** The result of a request, once, if it is there; null: not yet. */
+    public function answer(int $id): ?Result
     {
         $answer = $this->asked[$id] ?? null;
         if ($answer !== null) {
@@ -168,7 +158,7 @@ final class Connection implements Endable
     /** Whether the connection stands, as far as can be known without asking. */
     public function stands(): bool
     {
-        if ($this->stream === null || $this->pid !== getmypid()) {
+        if ($this->stream === null || $this->pid !== Process::id()) {
             return false;
         }
         try {
@@ -181,7 +171,7 @@ final class Connection implements Endable
 
     public function end(): void
     {
-        if ($this->pid !== getmypid()) {
+        if ($this->pid !== Process::id()) {
             $this->abandon();
             return;
         }
@@ -217,7 +207,7 @@ final class Connection implements Endable
     /** @return resource */
     private function stream()
     {
-        if ($this->pid !== getmypid()) {
+        if ($this->pid !== Process::id()) {
             throw new ForkedException('a connection of the parent process: a child has to open one of its own');
         }
         if ($this->stream === null) {
@@ -279,18 +269,18 @@ final class Connection implements Endable
 
     private function take(string $body): void
     {
-        $message = json_decode($body, true);
-        if (!is_array($message)) {
+        $decoded = json_decode($body, true);
+        if (!is_array($decoded)) {
             throw $this->lose('what the server sends is no message');
         }
-        if (isset($message['error']) && !isset($message['id'])) {
+        $message = new Result($decoded);
+        $id = $message->integer('id');
+        if (isset($decoded['error']) && !isset($decoded['id'])) {
             // It belongs to no request: the server turns this client away, or could not read what it was sent.
-            throw $this->lose(is_string($message['error']) ? $message['error'] : 'the server reports an error');
+            throw $this->lose($message->text('error') ?? 'the server reports an error');
         }
-        $id = $message['id'] ?? null;
-        if (is_int($id) && array_key_exists($id, $this->asked)) {
-            $result = $message['result'] ?? null;
-            $this->asked[$id] = is_array($result) ? $result : ['error' => $message['error'] ?? 'no result'];
+        if ($id !== null && array_key_exists($id, $this->asked)) {
+            $this->asked[$id] = $message->object('result');
         }
     }
 }

@@ -16,6 +16,9 @@ use Lockd\Internal\Signals;
  */
 final class MessageClient
 {
+    /** The longest time, in seconds, that a signal which came at the wrong moment has to wait for its handler. */
+    private const SLICE = 0.25;
+
     private function __construct(private readonly Connection $connection)
     {
     }
@@ -45,14 +48,15 @@ final class MessageClient
         return Signals::deferred(function () use ($command, $parameters, $deadline, $timeLimit): array {
             $id = $this->connection->send($command, $parameters);
             try {
-                while (($result = $this->connection->answer($id)) === null) {
-                    if ($deadline->isOver()) {
+                do {
+                    Signals::dispatch();
+                    $this->connection->listen(min(self::SLICE, $deadline->remaining()));
+                    $result = $this->connection->answer($id);
+                    if ($result === null && $deadline->isOver()) {
                         throw new TimeoutException("no result of \"$command\" within $timeLimit s");
                     }
-                    Signals::dispatch();
-                    $this->connection->listen($deadline->remaining());
-                }
-                return $result;
+                } while ($result === null);
+                return $result->fields;
             } finally {
                 $this->connection->forget($id);
             }

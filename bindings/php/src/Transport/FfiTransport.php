@@ -24,6 +24,7 @@ use Lockd\Internal\Process;
 use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
+use Lockd\Message\Result;
 use Throwable;
 
 /**
@@ -168,7 +169,7 @@ final class FfiTransport implements Transport, Endable
         $after = null;
         do {
             $page = $this->page($prefix, $after);
-            foreach ($page['locks'] ?? [] as $entry) {
+            foreach ($page->objects('locks') as $entry) {
                 $lock = ListedLock::fromMessage($entry);
                 yield $lock;
                 $after = $lock->name;
@@ -176,20 +177,19 @@ final class FfiTransport implements Transport, Endable
             if (str_contains($after ?? '', "\0")) {
                 throw new RefusedException('liblockd cannot list on from a name with a zero byte in it');
             }
-        } while (($page['more'] ?? false) === true);
+        } while ($page->flag('more'));
     }
 
-    /** @return array<mixed> */
-    private function page(string $prefix, ?string $after): array
+    private function page(string $prefix, ?string $after): Result
     {
-        return Signals::deferred(function () use ($prefix, $after): array {
+        return Signals::deferred(function () use ($prefix, $after): Result {
             $json = $this->c->new('char *');
             $status = $this->c->lock_list($this->session, $prefix, $after, self::PAGE, FFI::addr($json));
             if ($status !== $this->c->LOCK_OK) {
                 throw $this->failure($status, $prefix);
             }
             try {
-                return (array) json_decode(FFI::string($json), true, 512, JSON_THROW_ON_ERROR);
+                return new Result((array) json_decode(FFI::string($json), true));
             } finally {
                 $this->c->lock_list_free($json);
             }

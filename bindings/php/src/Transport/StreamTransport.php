@@ -9,8 +9,8 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
-use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
 use Lockd\Inspection;
@@ -19,6 +19,7 @@ use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
+use Lockd\Message\Result;
 use Throwable;
 
 /**
@@ -35,7 +36,7 @@ final class StreamTransport implements Transport
     private const PAGE = 500;
 
     /**
-     * @param non-empty-array<string, Connection> $connections by address
+     * @param array<string, Connection> $connections by address
      * @param array<string, true> $unwatched those that the kernel does not look after
      */
     private function __construct(private readonly array $connections, private readonly array $unwatched)
@@ -71,8 +72,8 @@ final class StreamTransport implements Transport
         } catch (ConnectionLostException $e) {
             throw new ConnectException($e->getMessage(), 0, $e);
         }
-        $deadPeerTimeout = $answer['keepalive']['deadPeerTimeout'] ?? null;
-        if (($answer['status'] ?? null) !== 'ok' || !is_int($deadPeerTimeout)) {
+        $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
+        if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
             $connection->end();
             throw new ConnectException("what listens at {$connection->address->text} is no lockd");
         }
@@ -83,7 +84,7 @@ final class StreamTransport implements Transport
     {
         $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
         $result = $this->await('lock', $name, $shared, $deadline, $withdraw);
-        if (($result['already'] ?? false) === true) {
+        if ($result?->flag('already')) {
             throw new AlreadyHeldException("this client holds \"$name\" already");
         }
         return $result === null ? null : $this->grant($name, $result);
@@ -101,7 +102,7 @@ final class StreamTransport implements Transport
      * Sends a request that may wait, and waits with it.
      *
      * @param callable(Connection): mixed $withdraw what undoes it
-     * @return ?array<mixed> null: the time limit was over
+     * @return ?Result null: the time limit was over
      */
     private function await(
         string $command,
@@ -109,38 +110,38 @@ final class StreamTransport implements Transport
         bool $shared,
         Deadline $deadline,
         callable $withdraw,
-    ): ?array {
+    ): ?Result {
         $connection = $this->of($name);
         $parameters = ['mode' => self::mode($shared)] + self::named($name);
         if (is_finite($deadline->remaining())) {
             $parameters['timeLimit'] = $deadline->remaining();
         }
         $id = $connection->send($command, $parameters);
+        $result = null;
         try {
-            while (($result = $connection->answer($id)) === null) {
+            do {
                 Signals::dispatch();
-                $this->listen($connection, $deadline);
-            }
-        } catch (ConnectionLostException | ForkedException $e) {
-            throw $e;
+                $result = $connection->answer($id) ?? $this->listen($connection, $id, $deadline);
+            } while ($result === null);
         } catch (Throwable $e) {
-            // A signal's handler has thrown: nobody will ever hear of this request.
+            // The connection is lost, or a signal's handler has thrown: nobody will ever hear of this request.
             $this->takeBack($connection, $id, $withdraw);
             throw $e;
         }
-        return self::okOrTimeout($result, $name);
+        return $result->text('status') === 'timeout' ? null : self::ok($result, $name);
     }
 
-    private function listen(Connection $connection, Deadline $deadline): void
+    /** Waits for the answer for one slice. */
+    private function listen(Connection $connection, int $id, Deadline $deadline): ?Result
     {
         $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
-        if ($deadline->isOver() && $connection->silence() > $connection->timeout) {
-            // By now it should have said that the time is over.
+        $isUnwatched = isset($this->unwatched[$connection->address->text]);
+        // When the time is over the server should say so; and where the kernel does not look after the connection,
+        // nobody else asks whether it stands.
+        if (($isUnwatched || $deadline->isOver()) && $connection->silence() > $connection->timeout) {
             $connection->ask('ping', []);
         }
-        if (isset($this->unwatched[$connection->address->text]) && $connection->silence() > $connection->timeout) {
-            $connection->ask('ping', []);
-        }
+        return $connection->answer($id);
     }
 
     /** @param callable(Connection): mixed $withdraw */
@@ -149,11 +150,10 @@ final class StreamTransport implements Transport
         try {
             $connection->ask('cancel', ['id' => $id]);
             // However it has ended, its answer came first.
-            $result = $connection->answer($id);
-            if (($result['status'] ?? null) === 'ok') {
+            if ($connection->answer($id)?->text('status') === 'ok') {
                 $withdraw($connection);
             }
-        } catch (ConnectionLostException | ForkedException) {
+        } catch (LockdException) {
             // Then it is taken back, too.
         }
         $connection->forget($id);
@@ -162,7 +162,7 @@ final class StreamTransport implements Transport
     public function release(string $name): bool
     {
         $result = $this->of($name)->ask('unlock', self::named($name));
-        return match ($result['status'] ?? null) {
+        return match ($result->text('status')) {
             'ok' => true,
             'notFound' => false,
             default => throw self::failure($result, $name),
@@ -173,7 +173,7 @@ final class StreamTransport implements Transport
     {
         // A lock is held for as long as its connection stands, and not a moment longer.
         try {
-            return ($this->of($name)->ask('ping', [])['status'] ?? null) === 'ok';
+            return $this->of($name)->ask('ping', [])->text('status') === 'ok';
         } catch (ConnectionLostException) {
             return false;
         }
@@ -183,10 +183,10 @@ final class StreamTransport implements Transport
     {
         $result = self::ok($this->of($name)->ask('inspect', self::named($name)), $name);
         return new Inspection(
-            $result['mode'] ?? null,
-            (int) ($result['holders'] ?? 0),
-            (int) ($result['waiters'] ?? 0),
-            ($result['orphaned'] ?? false) === true,
+            $result->text('mode'),
+            $result->integer('holders') ?? 0,
+            $result->integer('waiters') ?? 0,
+            $result->flag('orphaned'),
         );
     }
 
@@ -197,14 +197,19 @@ final class StreamTransport implements Transport
             $lists[] = self::listOf($connection, $prefix);
         }
         while (true) {
-            $lists = array_values(array_filter($lists, static fn (Generator $list): bool => $list->valid()));
-            if ($lists === []) {
+            [$first, $its] = [null, null];
+            foreach ($lists as $list) {
+                // Null: this list has ended.
+                $lock = $list->current();
+                if ($lock !== null && ($first === null || strcmp($lock->name, $first->name) < 0)) {
+                    [$first, $its] = [$lock, $list];
+                }
+            }
+            if ($first === null || $its === null) {
                 return;
             }
-            usort($lists, static fn (Generator $one, Generator $other): int =>
-                strcmp($one->current()->name, $other->current()->name));
-            yield $lists[0]->current();
-            $lists[0]->next();
+            yield $first;
+            $its->next();
         }
     }
 
@@ -212,17 +217,15 @@ final class StreamTransport implements Transport
     private static function listOf(Connection $connection, string $prefix): Generator
     {
         $parameters = ['limit' => self::PAGE] + self::key('prefix', $prefix);
+        $after = [];
         do {
-            $page = Signals::deferred(static fn (): array => $connection->ask('list', $parameters));
-            $page = self::ok($page, $prefix);
-            foreach ($page['locks'] ?? [] as $entry) {
+            $page = Signals::deferred(static fn (): Result => $connection->ask('list', $parameters + $after));
+            foreach (self::ok($page, $prefix)->objects('locks') as $entry) {
                 $lock = ListedLock::fromMessage($entry);
+                $after = self::key('after', $lock->name);
                 yield $lock;
             }
-            if (isset($lock)) {
-                $parameters = ['limit' => self::PAGE] + self::key('prefix', $prefix) + self::key('after', $lock->name);
-            }
-        } while (($page['more'] ?? false) === true);
+        } while ($page->flag('more'));
     }
 
     public function stands(): bool
@@ -277,50 +280,35 @@ final class StreamTransport implements Transport
         return $shared ? 'shared' : 'exclusive';
     }
 
-    /** @param array<mixed> $result */
-    private function grant(string $name, array $result): Grant
+    private function grant(string $name, Result $result): Grant
     {
-        $token = $result['token'] ?? null;
-        if (!is_int($token) || $token <= 0) {
+        $token = $result->integer('token') ?? 0;
+        if ($token <= 0) {
             // The server may believe that it has granted something.
             throw $this->of($name)->lose('a grant without a fencing token');
         }
-        return new Grant($token, ($result['orphaned'] ?? false) === true);
+        return new Grant($token, $result->flag('orphaned'));
     }
 
-    /**
-     * @param array<mixed> $result
-     * @return array<mixed>
-     */
-    private static function ok(array $result, string $name): array
+    private static function ok(Result $result, string $name): Result
     {
-        return ($result['status'] ?? null) === 'ok' ? $result : throw self::failure($result, $name);
+        return $result->text('status') === 'ok' ? $result : throw self::failure($result, $name);
     }
 
-    /**
-     * @param array<mixed> $result
-     * @return ?array<mixed>
-     */
-    private static function okOrTimeout(array $result, string $name): ?array
+    private static function failure(Result $result, string $name): LockdException
     {
-        return ($result['status'] ?? null) === 'timeout' ? null : self::ok($result, $name);
-    }
-
-    /** @param array<mixed> $result */
-    private static function failure(array $result, string $name): Throwable
-    {
-        $reason = $result['reason'] ?? null;
-        $reason = is_string($reason) ? $reason : '';
-        return match ($result['status'] ?? null) {
+        $reason = $result->text('reason') ?? '';
+        $circle = $result->texts('circle');
+        return match ($result->text('status')) {
             'deadlock' => new DeadlockException(
-                "to wait for \"$name\" would be a deadlock: " . implode(' > ', (array) ($result['circle'] ?? [])),
-                array_values(array_filter((array) ($result['circle'] ?? []), 'is_string')),
+                "to wait for \"$name\" would be a deadlock: " . implode(' > ', $circle),
+                $circle,
             ),
             'invalid' => new InvalidArgumentException($reason),
             'notFound' => new NotHeldException("this client does not hold \"$name\""),
             'refused' => new RefusedException($reason),
             // What is not known is no yes.
-            default => new RefusedException('an unknown answer: ' . json_encode($result)),
+            default => new RefusedException('an answer that is not known: ' . (json_encode($result->fields) ?: '')),
         };
     }
 }
