@@ -18,10 +18,11 @@
  *
  * - Linking. `pkg-config --cflags --libs lockd`, with --static for liblockd.a.
  * - Handles (lock_broker, lock_session, lock_server) are made by one function and freed by its
- *   counterpart, exactly once. A handle that is NULL is a status, LOCK_INVALID, never a crash; freeing
- *   NULL does nothing.
+ *   counterpart, exactly once (or by lock_close_all). A handle that is NULL is a status, LOCK_INVALID, never
+ *   a crash; freeing NULL does nothing.
  * - Strings end with a zero byte, are copied where they are needed longer than the call, and stay the
- *   caller's. Text that functions return is the library's; do not free it.
+ *   caller's. Text that functions return is the library's; do not free it. The text that lock_list writes
+ *   is the caller's, and freed with lock_list_free.
  * - Outputs are written on LOCK_OK only.
  * - Threads. Every function may be called from every thread, and several threads may use one handle at
  *   once. The exception is the function that frees it: nothing else may be using the handle then.
@@ -402,21 +403,51 @@ enum lock_status lock_enqueue(struct lock_session *session,
                               uint32_t mode);
 
 /**
- * Waits for up to timeout_ms at a place that lock_enqueue has taken, or that a call that was interrupted
- * has kept.
+ * Asks for another mode of a lock that the session holds, without waiting for it: the first half of
+ * lock_convert, as lock_enqueue is that of lock_acquire. lock_wait is the second half. To LOCK_SHARED there
+ * is nothing to wait for.
+ *
+ * To give it up and keep the lock as it is held, call lock_cancel, which ends every other wait of the
+ * session, too, and then lock_wait: LOCK_CANCELLED says that it is held as before, and LOCK_OK that it had
+ * become exclusive first. lock_release gives up the place and the lock with it.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param mode     The new mode.
+ *
+ * @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
+ *         token; lock_inspect tells it;
+ *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
+ *         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
+ *         all the same once the other holders have gone; on a server lock_inspect shows it as held before
+ *         and as waited for until lock_wait has told;
+ *         LOCK_NOT_HELD: the session does not hold it;
+ *         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
+ *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_enqueue_convert(struct lock_session *session,
+                                      const char *name,
+                                      uint32_t mode);
+
+/**
+ * Waits for up to timeout_ms at a place that lock_enqueue or lock_enqueue_convert has taken, or that a call
+ * that was interrupted has kept.
  *
  * @param session     The session.
  * @param name        The name.
  * @param timeout_ms  As for lock_acquire; 0: only look whether the lock has been granted.
  * @param token       Receives the fencing token on LOCK_OK. May be NULL.
  *
- * @return LOCK_OK: the session holds the lock;
+ * @return LOCK_OK: the session holds the lock as it asked for it;
  *         LOCK_TIMEOUT: not yet. The place is kept, as often as that happens (unless it is that of an
  *         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
  *         LOCK_NOT_HELD);
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
  *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
- *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place;
+ *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
+ *         and that was to make a lock exclusive leaves it held as before;
  *         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
  *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *
@@ -459,21 +490,6 @@ enum lock_status lock_release_all(struct lock_session *session,
                                   size_t n);
 
 /**
- * Looks at a lock as it stands now.
- *
- * @param session  The session.
- * @param name     The name.
- * @param out      Receives what there is to say on LOCK_OK.
- *
- * @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
- *
- * Any thread; waits for nobody but the server.
- */
-enum lock_status lock_inspect(struct lock_session *session,
-                              const char *name,
-                              struct lock_info *out);
-
-/**
  * Whether the session stands, and with it its locks: for a loop that must stop when they are gone.
  *
  * @param session  The session.
@@ -510,8 +526,9 @@ int lock_lost_fd(struct lock_session *session);
 
 /**
  * Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
- * in other threads return LOCK_CANCELLED, and places that nobody waits at are given up. A grant that
- * came first stands, and its call returns LOCK_OK.
+ * in other threads return LOCK_CANCELLED, and places that nobody waits at are given up, of which the next
+ * lock_wait says LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK. What was to be
+ * made exclusive stays held as it is.
  *
  * @param session  The session.
  *
@@ -520,6 +537,85 @@ int lock_lost_fd(struct lock_session *session);
  * Any thread, but not a signal handler; waits for no lock, and for no answer of the server.
  */
 enum lock_status lock_cancel(struct lock_session *session);
+
+/**
+ * Looks at a lock as it stands now.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param out      Receives what there is to say on LOCK_OK.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server.
+ */
+enum lock_status lock_inspect(struct lock_session *session,
+                              const char *name,
+                              struct lock_info *out);
+
+/**
+ * Lists the locks that anybody holds or waits for, of the session's broker or server: one page of them, in
+ * the order of the bytes of their names.
+ *
+ * The page is an object as the result of the command list is in docs/protocol.md, but without its status:
+ *
+ *     {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
+ *                "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
+ *                "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
+ *      "more":false}
+ *
+ * `mode` is null if there are only waiters. `orphaned` is there, and true, where lock_inspect would say so.
+ * A name that is not UTF-8 has its bytes in hexadecimal as `lockNameHex`, and in `lockName` what of it can be
+ * read. While `more` is true, the next page comes from behind the last name, its bytes given as `after`. That
+ * is no snapshot, but a lock that stays throughout is on exactly one page. On several servers the page is one
+ * of all of them, and a name is shown as it stands on the server that it belongs to.
+ *
+ * @param session  The session.
+ * @param prefix   Only names that begin so. NULL: all.
+ * @param after    Only names behind this one. NULL: from the first.
+ * @param limit    How many, 1000 at most; 0: 100. A page has fewer if they have many holders and waiters. It
+ *                 has more where it would end with a name that has a zero byte in it, which `after` cannot
+ *                 say: then it goes on to the next one that has none.
+ * @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
+ *
+ * @return LOCK_OK;
+ *         LOCK_INVALID: session or json is NULL, or prefix or after is longer than a message;
+ *         LOCK_REFUSED: the server lets nobody list (--no-dump), or is one that cannot;
+ *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; waits for nobody but the server. It looks at every name there is, so it takes a while where
+ * there are a million; nobody else waits for that.
+ */
+enum lock_status lock_list(struct lock_session *session,
+                           const char *prefix,
+                           const char *after,
+                           uint64_t limit,
+                           char **json);
+
+/**
+ * Frees what lock_list has made.
+ *
+ * @param json  May be NULL. Must not be used any more.
+ *
+ * Any thread; never blocks. Also in a forked child.
+ */
+void lock_list_free(char *json);
+
+/**
+ * Closes every session that the calling thread has opened and that is still open, as lock_close does. For a
+ * host that runs one script after another in the same process, each of which may end without having closed
+ * what it opened: it calls this before the next one begins.
+ *
+ * The handles must not be used any more, as after lock_close, nor be in use by another thread. Brokers and
+ * servers stay. Sessions that other threads have opened stay, too, also if this thread has used them; what
+ * this thread opened and another one has closed is not there any more.
+ *
+ * @return How many there were; 0 also if a bug in this library (LOCK_INTERNAL) kept it from closing them.
+ *
+ * Any thread; does not wait for anybody. In a forked child those that were opened before the fork do not
+ * count, and stay as they are: dead, and to be freed with lock_close.
+ */
+size_t lock_close_all(void);
 
 /**
  * Serves a broker to other processes, from threads that this starts: one for each address, one for chores,

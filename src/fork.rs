@@ -5,14 +5,14 @@
 //! session of its parent's, both would be the same owner; if it merely kept the connection open, the
 //! parent's locks would outlive the parent. So whatever is not to be inherited has an [`Epoch`], which
 //! no longer is the current one in the child, and every descriptor is a [`Descriptor`], which the child
-//! closes before it runs anything else.
+//! closes before it runs anything else. What every process has one of is a [`OneEachProcess`].
 #![expect(unsafe_code, reason = "fork handlers are registered with libc, and called by it")]
 
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
@@ -151,6 +151,37 @@ impl<T> Drop for OfThisProcess<T> {
         if self.epoch.is_current() {
             // SAFETY: dropped here and nowhere else.
             unsafe { ManuallyDrop::drop(&mut self.thing) };
+        }
+    }
+}
+
+/// Something that each process has one of, made when it is first asked for and never freed. One inherited
+/// through fork is replaced, and leaks: whatever the parent's threads were doing with it, the child cannot
+/// tell.
+pub(crate) struct OneEachProcess<T>(AtomicPtr<OfThisProcess<T>>);
+
+impl<T: Sync + 'static> OneEachProcess<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// This process's own. Of several that are made at once the first one counts.
+    pub(crate) fn get(&self, make: impl Fn() -> T) -> &'static T {
+        let mut known = self.0.load(Acquire);
+        loop {
+            // SAFETY: null, or a box that was leaked below and is never freed.
+            if let Some(own) = unsafe { known.as_ref() }.and_then(OfThisProcess::get) {
+                return own;
+            }
+            let new = Box::into_raw(Box::new(OfThisProcess::new(make())));
+            known = match self.0.compare_exchange(known, new, AcqRel, Acquire) {
+                Ok(_) => new,
+                Err(others) => {
+                    // SAFETY: the box made above, which nobody else has seen.
+                    drop(unsafe { Box::from_raw(new) });
+                    others
+                }
+            }
         }
     }
 }

@@ -6,9 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::broker::{
-    AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, ReleaseError, Released,
+    AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, PageQuery, ReleaseError,
+    Released, Space,
 };
 use crate::client::{ConnectError, InspectError, ServerSet};
+use crate::protocol::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
 ///
@@ -127,8 +129,23 @@ impl Session {
         }
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took, or that an interrupted call
-    /// has kept. `TimedOut` keeps the place.
+    /// Asks for another mode of a held lock without waiting for it: `Granted` if it could be had at once, as
+    /// shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held;
+    /// [`release`](Self::release) gives up the lock, too.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        match &self.0 {
+            Place::Here(session) => session.enqueue_convert(name, mode),
+            Place::There(servers) => servers.enqueue_convert(name, mode),
+        }
+    }
+
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
+    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut`
+    /// keeps the place.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.
@@ -183,8 +200,39 @@ impl Session {
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         match &self.0 {
             Place::Here(session) if session.stands() => Ok(session.inspect(name)),
-            Place::Here(_) => Err(InspectError::Lost("it was closed".to_owned())),
+            Place::Here(_) => Err(closed()),
             Place::There(servers) => servers.inspect(name),
+        }
+    }
+
+    /// A page of the locks that anybody holds or waits for: those whose names begin with `prefix`, in the order
+    /// of their bytes, from behind `after`. As many as `limit` says, 1000 at most, and 100 if it is 0; fewer if
+    /// they have many holders and waiters. While there are [`more`](LockPage::more), ask again with the last
+    /// [name](crate::protocol::message::ListedLock::name) as `after`. No snapshot: but a lock that stays
+    /// throughout is on exactly one page.
+    ///
+    /// ```
+    /// # use lockd::{Session, broker::{Broker, Mode}};
+    /// # use std::time::Duration;
+    /// # let session = Session::open(&Broker::default(), None);
+    /// session.acquire(b"invoice/4711", Mode::Exclusive, Some(Duration::ZERO))?;
+    /// let page = session.list(b"invoice/", None, 100)?;
+    /// assert_eq!((page.locks[0].lock_name.as_str(), page.more), ("invoice/4711", false));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<LockPage, InspectError> {
+        let (prefix, after) = (LockName::new(prefix), after.map(LockName::new));
+        let limit = if limit == 0 { ListRequest::LIMIT } else { limit.min(ListRequest::LIMIT_MAX) };
+        match &self.0 {
+            Place::Here(session) => {
+                let page = session.page(&PageQuery { space: Space::Main, prefix, after, limit });
+                // Of a broker that has failed there is nothing to be seen.
+                if session.stands() { Ok(page.into()) } else { Err(closed()) }
+            }
+            Place::There(servers) => servers.list(&ListRequest { prefix, limit, after }),
         }
     }
 
@@ -226,4 +274,8 @@ impl Session {
             Place::There(servers) => servers.close(),
         }
     }
+}
+
+fn closed() -> InspectError {
+    InspectError::Lost("it was closed".to_owned())
 }

@@ -17,8 +17,9 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("state", &["broker", "fork", "protocol"]),
     ("server", &["broker", "fork", "protocol", "socket"]),
     ("client", &["broker", "fork", "protocol", "socket"]),
-    ("session", &["broker", "client"]),
-    ("ffi", &["broker", "client", "fork", "server", "session"]),
+    // Of the protocol what a page of locks is, which the client has from there too.
+    ("session", &["broker", "client", "protocol"]),
+    ("ffi", &["broker", "client", "fork", "protocol", "server", "session"]),
     ("cli", &["broker", "protocol", "state", "server", "client", "session"]),
 ];
 

@@ -78,6 +78,10 @@ enum lock_status lock_convert(struct lock_session *session,
 
 enum lock_status lock_enqueue(struct lock_session *session, const char *name, uint32_t mode);
 
+enum lock_status lock_enqueue_convert(struct lock_session *session,
+                                      const char *name,
+                                      uint32_t mode);
+
 enum lock_status lock_wait(struct lock_session *session,
                            const char *name,
                            int64_t timeout_ms,
@@ -87,15 +91,25 @@ enum lock_status lock_release(struct lock_session *session, const char *name);
 
 enum lock_status lock_release_all(struct lock_session *session, const char *const *names, size_t n);
 
-enum lock_status lock_inspect(struct lock_session *session,
-                              const char *name,
-                              struct lock_info *out);
-
 enum lock_status lock_check(struct lock_session *session);
 
 int lock_lost_fd(struct lock_session *session);
 
 enum lock_status lock_cancel(struct lock_session *session);
+
+enum lock_status lock_inspect(struct lock_session *session,
+                              const char *name,
+                              struct lock_info *out);
+
+enum lock_status lock_list(struct lock_session *session,
+                           const char *prefix,
+                           const char *after,
+                           uint64_t limit,
+                           char **json);
+
+void lock_list_free(char *json);
+
+size_t lock_close_all(void);
 
 enum lock_status lock_serve(struct lock_broker *broker,
                             const char *listen,

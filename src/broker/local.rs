@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::clock::{self, Stamp};
+use super::listing::{Page, PageQuery};
 use super::name::{Key, LockName, Space};
-use super::outcome::{AcquireError, Attempt, Grant, Inspection, Mode, Outcome, ReleaseError, Released};
+use super::outcome::{AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, Session, SessionInfo, Wait};
 use super::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::table::Ticket;
@@ -29,24 +30,35 @@ pub struct LocalSession {
     queued: Queued,
 }
 
-/// The places taken by [`enqueue`](LocalSession::enqueue) that nobody has collected yet.
+/// A place in a queue, taken without waiting there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Place {
+    ticket: Ticket,
+    /// The mode it is for.
+    mode: Mode,
+    /// What the session held when it took the place: nothing, unless it is to convert that.
+    before: Option<Held>,
+}
+
+/// The places taken by [`enqueue`](LocalSession::enqueue) and
+/// [`enqueue_convert`](LocalSession::enqueue_convert) that nobody has collected yet.
 #[derive(Default)]
 struct Queued {
-    places: Mutex<HashMap<LockName, Ticket>>,
+    places: Mutex<HashMap<LockName, Place>>,
     /// How many there are, so that who has none, which is nearly everybody, need not lock the mutex.
     count: AtomicUsize,
 }
 
 impl Queued {
-    fn insert(&self, name: LockName, ticket: Ticket) -> Option<Ticket> {
-        self.change(|places| places.insert(name, ticket))
+    fn insert(&self, name: LockName, place: Place) -> Option<Place> {
+        self.change(|places| places.insert(name, place))
     }
 
-    fn get(&self, name: &LockName) -> Option<Ticket> {
+    fn get(&self, name: &LockName) -> Option<Place> {
         self.places.lock().get(name).copied()
     }
 
-    fn remove(&self, name: &[u8]) -> Option<Ticket> {
+    fn remove(&self, name: &[u8]) -> Option<Place> {
         // Whoever has heard of a place that was taken sees that there is one.
         if self.count.load(Ordering::Relaxed) == 0 {
             return None;
@@ -55,15 +67,15 @@ impl Queued {
     }
 
     /// The place is over; but another thread may have taken another one at the same name since.
-    fn forget(&self, name: &LockName, ticket: Ticket) {
+    fn forget(&self, name: &LockName, place: Place) {
         self.change(|places| {
-            if places.get(name) == Some(&ticket) {
+            if places.get(name) == Some(&place) {
                 places.remove(name);
             }
         });
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut HashMap<LockName, Ticket>) -> R) -> R {
+    fn change<R>(&self, change: impl FnOnce(&mut HashMap<LockName, Place>) -> R) -> R {
         let mut places = self.places.lock();
         let result = change(&mut places);
         self.count.store(places.len(), Ordering::Relaxed);
@@ -145,13 +157,14 @@ impl LocalSession {
         self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait))
     }
 
-    /// Gives up the lock, or the place that [`enqueue`](Self::enqueue) took.
+    /// Gives up the lock, or the place that [`enqueue`](Self::enqueue) took; with the lock also the place that
+    /// [`enqueue_convert`](Self::enqueue_convert) took.
     ///
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        if let Some(ticket) = self.queued.remove(name) {
-            self.waits.outcomes.lock().remove(&ticket);
+        if let Some(place) = self.queued.remove(name) {
+            self.waits.outcomes.lock().remove(&place.ticket);
         }
         self.session.release(Space::Main, name)
     }
@@ -162,12 +175,35 @@ impl LocalSession {
     /// # Errors
     /// [`AcquireError`]
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        self.take_place(name, mode, None, |wait| self.session.acquire(&[(Key::main(name), mode)], wait))
+    }
+
+    /// Asks for another mode of a held lock without waiting for it: `Granted` if it could be had at once, as
+    /// shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        let before = self.inspect(name).held;
+        self.take_place(name, mode, before, |wait| self.session.convert(Space::Main, name, mode, wait))
+    }
+
+    fn take_place(
+        &self,
+        name: &[u8],
+        mode: Mode,
+        before: Option<Held>,
+        attempt: impl FnOnce(Option<Wait>) -> Result<Attempt, AcquireError>,
+    ) -> Result<Attempt, AcquireError> {
         let ticket = self.expect_outcome();
-        let wait = Wait { ticket, limit: None };
-        let attempt = self.session.acquire(&[(Key::main(name), mode)], Some(wait));
+        let attempt = attempt(Some(Wait { ticket, limit: None }));
         let unheard = match attempt {
             // There may be one whose end nobody has come to hear of.
-            Ok(Attempt::Queued) => self.queued.insert(LockName::new(name), ticket),
+            Ok(Attempt::Queued) => {
+                let other = self.queued.insert(LockName::new(name), Place { ticket, mode, before });
+                other.map(|place| place.ticket)
+            }
             _ => Some(ticket),
         };
         if let Some(ticket) = unheard {
@@ -176,32 +212,41 @@ impl LocalSession {
         attempt
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took. `TimedOut` keeps the place.
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
+    /// [`enqueue_convert`](Self::enqueue_convert) took. `TimedOut` keeps the place.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
-        let Some(ticket) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
-        if self.is_outdated(&name, ticket) {
-            self.waits.outcomes.lock().remove(&ticket);
-            self.queued.forget(&name, ticket);
+        let Some(place) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
+        if self.is_outdated(&name, place) {
+            self.waits.outcomes.lock().remove(&place.ticket);
+            self.queued.forget(&name, place);
             return Err(AcquireError::NotHeld);
         }
         let deadline = limit.map(|limit| clock::now().after(limit));
-        let Some(outcome) = self.outcome_by(ticket, deadline) else { return Err(AcquireError::TimedOut) };
-        self.queued.forget(&name, ticket);
+        let Some(outcome) = self.outcome_by(place.ticket, deadline) else {
+            return Err(AcquireError::TimedOut);
+        };
+        self.queued.forget(&name, place);
         let grant = granted(outcome)?;
-        // Another thread may have released the lock since, before it could know of this place.
-        let is_held = self.inspect(name.as_bytes()).held.is_some_and(|held| held.token >= grant.token);
-        if is_held { Ok(grant) } else { Err(AcquireError::NotHeld) }
+        // The lock may have been released since, or made shared again, by a call that did not come for this.
+        let is_held = |held: Held| {
+            held.token >= grant.token && (held.mode == Mode::Exclusive || place.mode == Mode::Shared)
+        };
+        if self.inspect(name.as_bytes()).held.is_some_and(is_held) {
+            Ok(grant)
+        } else {
+            Err(AcquireError::NotHeld)
+        }
     }
 
-    /// Whether the place was cancelled and another call has got the lock since: then there is none, and it
-    /// would be wrong to say that the wait for what is held was cancelled.
-    fn is_outdated(&self, name: &LockName, ticket: Ticket) -> bool {
-        let is_cancelled = self.waits.outcomes.lock().get(&ticket) == Some(&Some(Outcome::Cancelled));
-        is_cancelled && self.inspect(name.as_bytes()).held.is_some()
+    /// Whether the place was cancelled and another call has changed what is held since: then there is none,
+    /// and it would be wrong to say that the wait for what is held was cancelled.
+    fn is_outdated(&self, name: &LockName, place: Place) -> bool {
+        let is_cancelled = self.waits.outcomes.lock().get(&place.ticket) == Some(&Some(Outcome::Cancelled));
+        is_cancelled && self.inspect(name.as_bytes()).held != place.before
     }
 
     /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
@@ -218,6 +263,12 @@ impl LocalSession {
     #[must_use]
     pub fn inspect(&self, name: &[u8]) -> Inspection {
         self.session.inspect(Space::Main, name)
+    }
+
+    /// A page of the locks of its broker; as [`Broker::page`](super::Broker::page).
+    #[must_use]
+    pub fn page(&self, query: &PageQuery) -> Page {
+        self.session.broker.page(query)
     }
 
     /// Whether the session stands: it has not been closed, and the broker has not failed.

@@ -18,6 +18,7 @@ use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::fork::Descriptor;
+use crate::protocol::message::{ListRequest, LockPage};
 
 /// A [`Session`] on each of several servers, or on one: the same calls, each for the server its name belongs
 /// to.
@@ -109,6 +110,14 @@ impl ServerSet {
         self.of(name).enqueue(name, mode)
     }
 
+    /// As [`Session::enqueue_convert`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]
+    pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        self.of(name).enqueue_convert(name, mode)
+    }
+
     /// As [`Session::wait`].
     ///
     /// # Errors
@@ -149,6 +158,23 @@ impl ServerSet {
         self.of(name).inspect(name)
     }
 
+    /// A page of the locks of all the servers; as [`Session::list`] for one.
+    ///
+    /// A name that is locked on several servers, by clients that were given other lists of servers, is shown
+    /// once: as it stands on the server that it belongs to here.
+    ///
+    /// # Errors
+    /// [`InspectError`] of the first server that has one.
+    pub fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
+        if let [server] = self.servers.as_slice() {
+            return server.session.list(request);
+        }
+        let page = |server: &Server| server.session.list(request);
+        let pages: Vec<LockPage> = self.servers.iter().map(page).collect::<Result<_, _>>()?;
+        merge(pages, request.limit, |name| self.server_of(name.as_bytes()))
+            .ok_or_else(|| InspectError::Refused("a server has listed a name that makes no sense".to_owned()))
+    }
+
     /// As [`Session::cancel`], on every server.
     pub fn cancel(&self) {
         self.servers.iter().for_each(|server| server.session.cancel());
@@ -184,6 +210,32 @@ impl AsFd for ServerSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watch.as_ref().map_or_else(|| self.servers[0].session.as_fd(), AsFd::as_fd)
     }
+}
+
+/// The first `limit` locks of what each server has shown, in the order of their names; `None` if a name makes
+/// no sense. `owner` says which server a name belongs to.
+fn merge(pages: Vec<LockPage>, limit: usize, owner: impl Fn(&LockName) -> usize) -> Option<LockPage> {
+    let (mut locks, mut more, mut end) = (Vec::new(), false, None);
+    for (server, page) in pages.into_iter().enumerate() {
+        let mut last = None;
+        for lock in page.locks {
+            let name = lock.name()?;
+            last = Some(name.clone());
+            locks.push((owner(&name) != server, name, lock));
+        }
+        // What comes behind the last one that this server has shown, nobody knows yet.
+        if let Some(last) = last.filter(|_| page.more) {
+            more = true;
+            end = Some(end.map_or_else(|| last.clone(), |end: LockName| end.min(last.clone())));
+        }
+    }
+    locks.sort_by(|(astray, name, _), (other_astray, other, _)| (name, astray).cmp(&(other, other_astray)));
+    locks.dedup_by(|(_, name, _), (_, before, _)| name == before);
+    let shown =
+        locks.iter().take(limit).take_while(|(_, name, _)| end.as_ref().is_none_or(|end| name <= end));
+    let shown = shown.count();
+    more |= shown < locks.len();
+    Some(LockPage { locks: locks.into_iter().take(shown).map(|(_, _, lock)| lock).collect(), more })
 }
 
 fn watch(servers: &[Server]) -> io::Result<Option<Descriptor>> {

@@ -50,6 +50,15 @@ pub(super) unsafe fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
+/// The bytes of a string that may be NULL.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn optional_bytes<'a>(text: *const c_char) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    unsafe { bytes(text, "") }.ok()
+}
+
 /// The bytes of a lock's name. The limit is the one that the header promises, for every verb and wherever the
 /// locks are; a broker that allows less says so itself, of what it is asked.
 ///
@@ -80,7 +89,7 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
 /// As for [`bytes`].
 pub(super) unsafe fn label<'a>(label: *const c_char) -> Option<Cow<'a, str>> {
     // SAFETY: the caller's promise.
-    unsafe { bytes(label, "") }.ok().map(String::from_utf8_lossy)
+    unsafe { optional_bytes(label) }.map(String::from_utf8_lossy)
 }
 
 /// The bytes of each of `count` names.

@@ -1,22 +1,16 @@
 //! `lock_broker`: the locks of one process, and the default broker.
 
-use std::ptr;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
-
 use super::arguments::{free, own};
 use super::guard::guard;
 use super::status::Failure;
 use crate::broker::Broker;
-use crate::fork::OfThisProcess;
+use crate::fork::{OfThisProcess, OneEachProcess};
 
 /// The locks of this process. Made by lock_broker_new, freed by lock_broker_free; wherever a broker is
 /// taken, NULL means the default broker, which every process has.
 pub struct lock_broker(OfThisProcess<Broker>);
 
-/// Made when first asked for, and never freed. One inherited through fork is replaced, and leaks: whatever
-/// the parent's threads were doing with it, the child cannot tell.
-static DEFAULT: AtomicPtr<OfThisProcess<Broker>> = AtomicPtr::new(ptr::null_mut());
+static DEFAULT: OneEachProcess<Broker> = OneEachProcess::new();
 
 /// The broker behind a handle, or the default one.
 ///
@@ -26,26 +20,7 @@ pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Fai
     // SAFETY: the caller's promise.
     match unsafe { broker.as_ref() } {
         Some(broker) => own(&broker.0).cloned(),
-        None => Ok(default_broker()),
-    }
-}
-
-fn default_broker() -> Broker {
-    let mut known = DEFAULT.load(Acquire);
-    loop {
-        // SAFETY: null, or a box that was leaked below and is never freed.
-        if let Some(broker) = unsafe { known.as_ref() }.and_then(OfThisProcess::get) {
-            return broker.clone();
-        }
-        let new = Box::into_raw(Box::new(OfThisProcess::new(Broker::default())));
-        known = match DEFAULT.compare_exchange(known, new, AcqRel, Acquire) {
-            Ok(_) => new,
-            Err(others) => {
-                // SAFETY: the box made above, which nobody else has seen.
-                drop(unsafe { Box::from_raw(new) });
-                others
-            }
-        }
+        None => Ok(DEFAULT.get(Broker::default).clone()),
     }
 }
 

@@ -48,6 +48,13 @@ impl Returned for u32 {
     }
 }
 
+/// A count.
+impl Returned for usize {
+    fn failed(_: lock_status) -> Self {
+        0
+    }
+}
+
 impl Returned for () {
     fn failed(_: lock_status) -> Self {}
 }

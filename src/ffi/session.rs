@@ -4,56 +4,40 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{free, handle, is_null, label, limit, mode, modes, name, names, own, text, write};
+use super::arguments::{free, handle, label, limit, mode, modes, name, names, own, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, guard, guard_and};
-use super::status::{Failure, lock_mode, lock_status};
+use super::opened::Opened;
+use super::status::{Failure, lock_status};
 use crate::broker::{Attempt, Mode, NAMES_AT_ONCE_MAX};
 use crate::fork::OfThisProcess;
 use crate::session::Session;
 
 /// One owner of locks, in this process or on a server. Made by lock_open or lock_connect, freed by
 /// lock_close.
-pub struct lock_session(OfThisProcess<Session>);
-
-/// A lock as it stands, filled in by lock_inspect. It will never have other members: what there may be to
-/// tell later will be told by other functions.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct lock_info {
-    /// The fencing token of this session's grant; 0 unless `held`.
-    pub token: u64,
-    /// How many sessions hold the lock; 0: it is free.
-    pub holders: u64,
-    /// How many requests wait for it.
-    pub waiters: u64,
-    /// How it is held, a lock_mode; LOCK_EXCLUSIVE if it is free.
-    pub mode: u32,
-    /// Whether this session holds it.
-    pub held: bool,
-    /// Whether this session has a place in its queue.
-    pub waiting: bool,
-    /// Whether the last exclusive holder vanished without releasing it, so that what it was at may be half
-    /// done. While somebody holds it exclusively: whether the one before vanished. So the new holder can
-    /// look, and whoever comes after it is told only if it vanishes, too.
-    pub orphaned: bool,
+pub struct lock_session {
+    session: OfThisProcess<Session>,
+    opened: Opened,
 }
 
 fn boxed(session: Session) -> *mut lock_session {
-    Box::into_raw(Box::new(lock_session(OfThisProcess::new(session))))
+    let opened = Opened::here();
+    let handle = Box::into_raw(Box::new(lock_session { session: OfThisProcess::new(session), opened }));
+    opened.enter(handle);
+    handle
 }
 
 /// Runs the body of a call of a session. A panic in it leaves the session in doubt, so that ends it.
 ///
 /// # Safety
 /// `session` is NULL, or was made by this library and not freed, and is not freed during the call.
-unsafe fn guard_session<R: Returned>(
+pub(super) unsafe fn guard_session<R: Returned>(
     session: *const lock_session,
     body: impl FnOnce(&Session) -> Result<R, Failure>,
 ) -> R {
     let usable = || {
         // SAFETY: the caller's promise.
-        own(&unsafe { handle(session, "session") }?.0)
+        own(&unsafe { handle(session, "session") }?.session)
     };
     guard_and(|| body(usable()?), || usable().map_or((), Session::close))
 }
@@ -123,8 +107,14 @@ pub unsafe extern "C" fn lock_connect(
 /// stay: the child's copy of the connection was closed at the fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
-    // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
-    guard(|| unsafe { free(session) });
+    guard(|| {
+        // SAFETY: the caller passes a session or NULL.
+        if let Some(session) = unsafe { session.as_ref() } {
+            session.opened.forget();
+        }
+        // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
+        unsafe { free(session) }
+    });
 }
 
 /// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
@@ -270,30 +260,74 @@ pub unsafe extern "C" fn lock_enqueue(
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
         let name = unsafe { self::name(name) }?;
-        match session.enqueue(name, self::mode(mode)?)? {
-            Attempt::Granted(_) => Ok(lock_status::LOCK_OK),
-            Attempt::Queued | Attempt::Busy => Ok(lock_status::LOCK_PENDING),
-        }
+        Ok(place(session.enqueue(name, self::mode(mode)?)?))
     };
     // SAFETY: the caller passes a session that is not being closed, or NULL.
     unsafe { guard_session(session, body) }
 }
 
-/// Waits for up to timeout_ms at a place that lock_enqueue has taken, or that a call that was interrupted
-/// has kept.
+/// Asks for another mode of a lock that the session holds, without waiting for it: the first half of
+/// lock_convert, as lock_enqueue is that of lock_acquire. lock_wait is the second half. To LOCK_SHARED there
+/// is nothing to wait for.
+///
+/// To give it up and keep the lock as it is held, call lock_cancel, which ends every other wait of the
+/// session, too, and then lock_wait: LOCK_CANCELLED says that it is held as before, and LOCK_OK that it had
+/// become exclusive first. lock_release gives up the place and the lock with it.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param mode     The new mode.
+///
+/// @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
+///         token; lock_inspect tells it;
+///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
+///         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
+///         all the same once the other holders have gone; on a server lock_inspect shows it as held before
+///         and as waited for until lock_wait has told;
+///         LOCK_NOT_HELD: the session does not hold it;
+///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
+///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; waits for nobody but the server.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_enqueue_convert(
+    session: *mut lock_session,
+    name: *const c_char,
+    mode: u32,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { self::name(name) }?;
+        Ok(place(session.enqueue_convert(name, self::mode(mode)?)?))
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// What a call says that takes a place unless there is no need to.
+fn place(attempt: Attempt) -> lock_status {
+    match attempt {
+        Attempt::Granted(_) => lock_status::LOCK_OK,
+        Attempt::Queued | Attempt::Busy => lock_status::LOCK_PENDING,
+    }
+}
+
+/// Waits for up to timeout_ms at a place that lock_enqueue or lock_enqueue_convert has taken, or that a call
+/// that was interrupted has kept.
 ///
 /// @param session     The session.
 /// @param name        The name.
 /// @param timeout_ms  As for lock_acquire; 0: only look whether the lock has been granted.
 /// @param token       Receives the fencing token on LOCK_OK. May be NULL.
 ///
-/// @return LOCK_OK: the session holds the lock;
+/// @return LOCK_OK: the session holds the lock as it asked for it;
 ///         LOCK_TIMEOUT: not yet. The place is kept, as often as that happens (unless it is that of an
 ///         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
 ///         LOCK_NOT_HELD);
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
 ///         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
-///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place;
+///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
+///         and that was to make a lock exclusive leaves it held as before;
 ///         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
 ///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
@@ -365,49 +399,6 @@ pub unsafe extern "C" fn lock_release_all(
     unsafe { guard_session(session, body) }
 }
 
-/// Looks at a lock as it stands now.
-///
-/// @param session  The session.
-/// @param name     The name.
-/// @param out      Receives what there is to say on LOCK_OK.
-///
-/// @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread; waits for nobody but the server.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_inspect(
-    session: *mut lock_session,
-    name: *const c_char,
-    out: *mut lock_info,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        if out.is_null() {
-            return Err(is_null("out"));
-        }
-        let seen = session.inspect(name)?;
-        let mode = match seen.mode {
-            Some(Mode::Shared) => lock_mode::LOCK_SHARED,
-            Some(Mode::Exclusive) | None => lock_mode::LOCK_EXCLUSIVE,
-        };
-        let info = lock_info {
-            token: seen.held.map_or(0, |held| held.token),
-            holders: seen.holders as u64,
-            waiters: seen.waiters as u64,
-            mode: mode as u32,
-            held: seen.held.is_some(),
-            waiting: seen.waiting,
-            orphaned: seen.orphaned,
-        };
-        // SAFETY: not NULL, and the caller's to be written.
-        unsafe { out.write(info) };
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
-}
-
 /// Whether the session stands, and with it its locks: for a loop that must stop when they are gone.
 ///
 /// @param session  The session.
@@ -453,8 +444,9 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 }
 
 /// Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
-/// in other threads return LOCK_CANCELLED, and places that nobody waits at are given up. A grant that
-/// came first stands, and its call returns LOCK_OK.
+/// in other threads return LOCK_CANCELLED, and places that nobody waits at are given up, of which the next
+/// lock_wait says LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK. What was to be
+/// made exclusive stays held as it is.
 ///
 /// @param session  The session.
 ///

@@ -20,6 +20,8 @@ enum Claim {
     Converting(u64, Held),
     /// A place in the queue was taken or kept under this request and cancelled, and nobody has been told.
     Cancelled(u64),
+    /// The same of a place that was to make exclusive what is still held.
+    Unconverted(u64, Held),
 }
 
 /// What kind of request waits, and so what its end means to the names in it.
@@ -31,6 +33,8 @@ pub(super) enum Kind {
     Enqueue,
     /// From what is held to exclusive.
     Upgrade(Held),
+    /// The same as a place in the queue, whose outcome may be asked for later.
+    EnqueuedUpgrade(Held),
     /// From what is held to shared: never waits, so it cannot be given up either.
     Downgrade(Held),
 }
@@ -51,7 +55,7 @@ impl Pending {
 
     /// Whether the outcome may be asked for later.
     fn is_place(&self) -> bool {
-        self.kept || self.kind == Kind::Enqueue
+        self.kept || matches!(self.kind, Kind::Enqueue | Kind::EnqueuedUpgrade(_))
     }
 }
 
@@ -93,7 +97,7 @@ impl Claims {
         for (name, _) in &wants {
             match self.names.get(name) {
                 None | Some(Claim::Cancelled(_)) => {}
-                Some(Claim::Held(held) | Claim::Converting(_, held)) => {
+                Some(Claim::Held(held) | Claim::Converting(_, held) | Claim::Unconverted(_, held)) => {
                     return Err(AcquireError::AlreadyHeld(*held));
                 }
                 Some(Claim::Waiting(_)) => return Err(AcquireError::AlreadyWaiting),
@@ -104,21 +108,24 @@ impl Claims {
         Ok(())
     }
 
-    /// Enters the request `id` to change the mode of what is held.
-    pub(super) fn ask_to_convert(&mut self, id: u64, name: LockName, mode: Mode) -> Result<(), AcquireError> {
+    /// Enters the request `id` to change the mode of what is held, in one of the ways there are of that.
+    pub(super) fn ask_to_convert(
+        &mut self,
+        id: u64,
+        name: LockName,
+        way: fn(Held) -> Kind,
+    ) -> Result<(), AcquireError> {
         let claim = self.names.get_mut(&name);
         let held = match claim.as_deref() {
-            Some(Claim::Held(held)) => *held,
+            Some(Claim::Held(held) | Claim::Unconverted(_, held)) => *held,
             Some(Claim::Converting(..)) => return Err(AcquireError::AlreadyWaiting),
             _ => return Err(AcquireError::NotHeld),
         };
         if let Some(claim) = claim {
             *claim = Claim::Converting(id, held);
         }
-        let kind = match mode {
-            Mode::Exclusive => Kind::Upgrade(held),
-            Mode::Shared => Kind::Downgrade(held),
-        };
+        let kind = way(held);
+        let mode = if kind == Kind::Downgrade(held) { Mode::Shared } else { Mode::Exclusive };
         self.requests.insert(id, Pending::new(vec![(name, mode)], kind));
         Ok(())
     }
@@ -156,7 +163,9 @@ impl Claims {
         for (name, mode) in &pending.wants {
             let held = match (granted, pending.kind) {
                 (Some(token), _) => Some(Claim::Held(Held { mode: *mode, token })),
-                (None, Kind::Upgrade(held) | Kind::Downgrade(held)) => Some(Claim::Held(held)),
+                (None, Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held)) => {
+                    Some(Claim::Held(held))
+                }
                 (None, Kind::Acquire | Kind::Enqueue) => None,
             };
             self.leave(name, held);
@@ -168,9 +177,15 @@ impl Claims {
     pub(super) fn withdraw(&mut self, id: u64) -> Option<Pending> {
         let pending = self.requests.remove(&id)?;
         for (name, _) in &pending.wants {
-            let left = match pending.kind {
-                Kind::Acquire | Kind::Enqueue => pending.is_place().then_some(Claim::Cancelled(id)),
-                Kind::Upgrade(held) | Kind::Downgrade(held) => Some(Claim::Held(held)),
+            let left = match (pending.kind, pending.is_place()) {
+                (Kind::Acquire | Kind::Enqueue, true) => Some(Claim::Cancelled(id)),
+                (Kind::Acquire | Kind::Enqueue, false) => None,
+                (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held), true) => {
+                    Some(Claim::Unconverted(id, held))
+                }
+                (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held), _) => {
+                    Some(Claim::Held(held))
+                }
             };
             self.leave(name, left);
         }
@@ -193,7 +208,7 @@ impl Claims {
     /// Gives up the lock or the place at `name`; the caller tells the server. `None` if there is neither.
     pub(super) fn give_up(&mut self, name: &LockName) -> Option<GivenUp> {
         match self.names.remove(name)? {
-            Claim::Held(_) => {
+            Claim::Held(_) | Claim::Unconverted(..) => {
                 Some(GivenUp { released: Released::Hold, names: vec![name.clone()], request: None })
             }
             Claim::Converting(id, _) => {
@@ -219,18 +234,20 @@ impl Claims {
                 Some(pending) if pending.is_place() => Place::Taken(id),
                 _ => Place::None,
             },
-            Some(Claim::Cancelled(_)) => {
-                self.names.remove(name);
+            Some(&(Claim::Cancelled(id) | Claim::Unconverted(id, _))) => {
+                self.told_cancelled(name, id);
                 Place::Cancelled
             }
-            _ => Place::None,
+            Some(Claim::Held(_)) | None => Place::None,
         }
     }
 
     /// Somebody has been told that the place at `name`, taken under the request `id`, was cancelled.
     pub(super) fn told_cancelled(&mut self, name: &LockName, id: u64) {
-        if self.names.get(name) == Some(&Claim::Cancelled(id)) {
-            self.names.remove(name);
+        match self.names.get(name) {
+            Some(&Claim::Cancelled(told)) if told == id => self.leave(name, None),
+            Some(&Claim::Unconverted(told, held)) if told == id => self.leave(name, Some(Claim::Held(held))),
+            _ => {}
         }
     }
 
@@ -242,7 +259,7 @@ impl Claims {
     /// What is held on `name`.
     pub(super) fn held(&self, name: &LockName) -> Option<Held> {
         match self.names.get(name)? {
-            Claim::Held(held) | Claim::Converting(_, held) => Some(*held),
+            Claim::Held(held) | Claim::Converting(_, held) | Claim::Unconverted(_, held) => Some(*held),
             Claim::Waiting(_) | Claim::Cancelled(_) => None,
         }
     }
@@ -309,22 +326,22 @@ mod tests {
         let a = LockName::from("a");
         for end in [|c: &mut Claims| c.decide(2, None).is_some(), |c: &mut Claims| c.withdraw(2).is_some()] {
             let mut claims = holding_a();
-            claims.ask_to_convert(2, a.clone(), Mode::Exclusive).unwrap();
-            let again = claims.ask_to_convert(3, a.clone(), Mode::Exclusive);
+            claims.ask_to_convert(2, a.clone(), Kind::Upgrade).unwrap();
+            let again = claims.ask_to_convert(3, a.clone(), Kind::Upgrade);
             assert_eq!(again, Err(AcquireError::AlreadyWaiting));
             assert_eq!(claims.waiting(), [2]);
             assert!(end(&mut claims));
             assert_eq!(claims.held(&a), Some(held(1)));
         }
         let mut claims = holding_a();
-        claims.ask_to_convert(2, a.clone(), Mode::Exclusive).unwrap();
+        claims.ask_to_convert(2, a.clone(), Kind::Upgrade).unwrap();
         assert!(claims.decide(2, Some(5)).is_some());
         assert_eq!(claims.held(&a), Some(Held { mode: Mode::Exclusive, token: 5 }));
-        claims.ask_to_convert(3, a.clone(), Mode::Shared).unwrap();
+        claims.ask_to_convert(3, a.clone(), Kind::Downgrade).unwrap();
         assert!(claims.waiting().is_empty(), "nobody can take a downgrade back");
         assert_eq!(claims.give_up(&a).unwrap().released, Released::Hold);
         assert!(claims.decide(3, Some(5)).is_none());
-        assert_eq!(claims.ask_to_convert(4, a, Mode::Shared), Err(AcquireError::NotHeld));
+        assert_eq!(claims.ask_to_convert(4, a, Kind::Downgrade), Err(AcquireError::NotHeld));
     }
 
     #[test]
@@ -354,7 +371,7 @@ mod tests {
     #[test]
     fn a_conversion_that_was_kept_is_taken_up_too() {
         let (mut claims, a) = (holding_a(), LockName::from("a"));
-        claims.ask_to_convert(2, "a".into(), Mode::Exclusive).unwrap();
+        claims.ask_to_convert(2, "a".into(), Kind::Upgrade).unwrap();
         claims.keep(2);
         assert_eq!(claims.place(&a), Place::Taken(2));
         assert_eq!(claims.take_up_acquire(&[(a.clone(), Mode::Exclusive)]), None, "it is held already");

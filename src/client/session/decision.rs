@@ -57,7 +57,7 @@ impl Session {
             Kind::Acquire | Kind::Enqueue => {
                 return self.unlock_requests(pending.wants.into_iter().map(|(name, _)| name).collect());
             }
-            Kind::Upgrade(held) | Kind::Downgrade(held) => held,
+            Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held) => held,
         };
         let lose = |reason| self.lost(reason);
         let id = to_raw_value(&id).map_err(|error| lose(error.to_string()))?;

@@ -24,9 +24,10 @@ use super::dial::{ConnectError, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::protocol::message::{
-    ConvertRequest, InspectRequest, InspectResult, LockRequest, LockResult, Status,
+    ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
+    LockResult, Status,
 };
 use claims::{Claims, Kind, Place};
 pub use error::InspectError;
@@ -137,9 +138,9 @@ impl Session {
     /// [`AcquireError`]; the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         // What gives up exclusiveness cannot be taken back: whoever asked must hear what came of it.
-        let (backstop, signals) = match mode {
-            Mode::Exclusive => (backstop(limit), self.signals),
-            Mode::Shared => (None, Signals::Ignored),
+        let (way, backstop, signals): (fn(Held) -> Kind, _, _) = match mode {
+            Mode::Exclusive => (Kind::Upgrade, backstop(limit), self.signals),
+            Mode::Shared => (Kind::Downgrade, None, Signals::Ignored),
         };
         let name = LockName::new(name);
         let kept = self.claims.lock().take_up_conversion(&name, mode);
@@ -148,7 +149,7 @@ impl Session {
         }
         let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
         let id = request.id;
-        self.start(&[&request], |claims| claims.ask_to_convert(id, name, mode))?;
+        self.start(&[&request], |claims| claims.ask_to_convert(id, name, way))?;
         self.outcome(id, backstop, signals)
     }
 
@@ -169,22 +170,50 @@ impl Session {
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
         let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
-        let lock_request = self.request("lock", &lock)?;
+        let request = self.request("lock", &lock)?;
+        let id = request.id;
+        self.take_place(&name, &request, |claims| claims.ask(id, lock.names, Kind::Enqueue))
+    }
+
+    /// Asks for another mode of a held lock without waiting for anybody but the server: `Granted` if it could
+    /// be had at once, as shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held.
+    ///
+    /// # Errors
+    /// [`AcquireError`]; the lock is then held as before.
+    pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+        if mode == Mode::Shared {
+            return self.convert(name, mode, None).map(Attempt::Granted);
+        }
+        let name = LockName::new(name);
+        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit: None })?;
+        let ask =
+            |claims: &mut Claims| claims.ask_to_convert(request.id, name.clone(), Kind::EnqueuedUpgrade);
+        self.take_place(&name, &request, ask)
+    }
+
+    /// Sends a request that may have to queue at `name`, and hears whether it has to.
+    fn take_place(
+        &self,
+        name: &LockName,
+        request: &Request,
+        ask: impl FnOnce(&mut Claims) -> Result<(), AcquireError>,
+    ) -> Result<Attempt, AcquireError> {
         // What is decided at once is answered before the ping behind it.
         let ping = self.request("ping", &Nothing {})?;
-        let id = lock_request.id;
-        self.start(&[&lock_request, &ping], |claims| claims.ask(id, lock.names, Kind::Enqueue))?;
+        let id = request.id;
+        self.start(&[request, &ping], ask)?;
         let waited = self.connection.wait(&[id, ping.id], None, Signals::Ignored)?;
         self.connection.forget(ping.id);
         match waited {
             Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
             Waited::Reply(..) | Waited::TimedOut | Waited::Interrupted => Ok(Attempt::Queued),
-            Waited::Forgotten => Err(self.cancelled(&name, id)),
+            Waited::Forgotten => Err(self.cancelled(name, id)),
         }
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) took, or that an interrupted call
-    /// has kept. `TimedOut` keeps the place, unless the interrupted call's own time limit was over.
+    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
+    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut` keeps the place, unless the interrupted call's own time limit was over.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.
@@ -299,27 +328,54 @@ impl Session {
     /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         let name = LockName::new(name);
-        let request = InspectRequest { name: name.clone() };
+        let InspectResult { mode, holders, waiters, orphaned, .. } =
+            self.look("inspect", &InspectRequest { name: name.clone() }, |result: &InspectResult| {
+                result.status
+            })?;
+        let claims = self.claims.lock();
+        let (held, waiting) = (claims.held(&name), claims.is_waiting(&name));
+        Ok(Inspection { mode, holders, waiters, held, waiting, orphaned })
+    }
+
+    /// A page of the locks that anybody holds or waits for on the server.
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
+        let ListResult { locks, more, .. } =
+            self.look("list", request, |result: &ListResult| result.status)?;
+        Ok(LockPage { locks, more })
+    }
+
+    /// Asks what changes nothing.
+    fn look<R: DeserializeOwned>(
+        &self,
+        command: &str,
+        parameters: &impl Serialize,
+        status: impl FnOnce(&R) -> Status,
+    ) -> Result<R, InspectError> {
         let request =
-            self.connection.request("inspect", &request, REQUEST_MAX).map_err(InspectError::Invalid)?;
+            self.connection.request(command, parameters, REQUEST_MAX).map_err(InspectError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
         let waited = self.connection.wait(&[request.id], None, Signals::Ignored)?;
         let Waited::Reply(_, reply) = waited else {
             return Err(InspectError::Refused("the request was given up".to_owned()));
         };
-        let InspectResult { status, mode, holders, waiters, orphaned } = self.read(&reply)?;
+        let result = self.read(&reply)?;
         // The reply may have lain there since before the connection was lost, and the lock with it.
         self.connection.check()?;
+        let status = status(&result);
         if status == Status::Ok {
-            let claims = self.claims.lock();
-            let (held, waiting) = (claims.held(&name), claims.is_waiting(&name));
-            return Ok(Inspection { mode, holders, waiters, held, waiting, orphaned });
+            return Ok(result);
         }
-        let reason = self.read::<LockResult>(&reply)?.reason.unwrap_or_default();
+        let reason = self.read::<LockResult>(&reply)?.reason;
         Err(match status {
-            Status::Invalid => InspectError::Invalid(reason),
-            _ => InspectError::Refused(reason),
+            Status::Invalid => InspectError::Invalid(reason.unwrap_or_default()),
+            Status::Unknown => {
+                InspectError::Refused(format!("the server does not know the command {command}"))
+            }
+            _ => InspectError::Refused(reason.unwrap_or_default()),
         })
     }
 

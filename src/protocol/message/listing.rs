@@ -1,5 +1,6 @@
 //! The results of `inspect` and `list`: who holds what and who waits, as both sides see it on the
-//! wire. Knows the keys; collecting the holders is the server's.
+//! wire, and as one process tells it to another part of itself. Knows the keys, and what the broker's
+//! listings have to go under them; collecting the holders is the broker's.
 //!
 //! What is missing of a result counts as empty when it is read, so that a refusal can be read too: it
 //! has a status other than `Ok`, and [`LockResult`](super::LockResult) reads its reason.
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::replies::{Status, is_false};
 use super::values::{from_hex, mode, mode_or_null, to_text};
-use crate::broker::{LockName, Mode};
+use crate::broker::{self, LockName, Mode, SessionInfo};
 
 /// The result of `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +41,30 @@ pub struct ListResult {
     /// Whether there are names after the last of these.
     #[serde(default)]
     pub more: bool,
+}
+
+/// A page of locks, without whose answer it was in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LockPage {
+    /// The locks, in the order of their names' bytes.
+    pub locks: Vec<ListedLock>,
+    /// Whether there are names after the last of these. Never of an empty page.
+    pub more: bool,
+}
+
+impl LockPage {
+    /// The page as JSON, `{"locks":[…],"more":…}`, without a zero byte in it.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // It cannot fail: strings and numbers under keys that are strings.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl From<broker::Page> for LockPage {
+    fn from(page: broker::Page) -> Self {
+        Self { locks: page.locks.iter().map(ListedLock::from).collect(), more: page.more }
+    }
 }
 
 /// A lock on a page.
@@ -77,6 +102,31 @@ impl ListedLock {
         match &self.lock_name_hex {
             Some(hex) => from_hex(hex),
             None => Some(LockName::from(self.lock_name.as_str())),
+        }
+    }
+}
+
+impl From<&broker::ListedLock> for ListedLock {
+    fn from(lock: &broker::ListedLock) -> Self {
+        let name = |info: &SessionInfo| info.name().map(|name| String::from_utf8_lossy(&name).into_owned());
+        let holders = lock.holders.iter().map(|holder| ListedHolder {
+            address: holder.session.address().to_owned(),
+            name: name(&holder.session),
+            token: holder.token,
+            held_for: holder.held_for.as_secs_f64(),
+        });
+        let waiters = lock.waiters.iter().map(|waiter| ListedWaiter {
+            address: waiter.session.address().to_owned(),
+            name: name(&waiter.session),
+            mode: waiter.mode,
+            waiting_for: waiter.waiting_for.as_secs_f64(),
+        });
+        Self {
+            mode: lock.mode,
+            orphaned: lock.orphaned,
+            holders: holders.collect(),
+            waiters: waiters.collect(),
+            ..Self::new(&lock.key.name)
         }
     }
 }

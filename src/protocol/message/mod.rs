@@ -17,7 +17,7 @@ mod values;
 
 pub use envelope::{BadMessage, Envelope, Reply, encode_request, parse, parse_reply};
 pub use keepalive::Keepalive;
-pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter};
+pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
     HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
     encode_result, encode_unknown,

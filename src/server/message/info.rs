@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 use super::super::connection::Next;
 use super::service::{Call, Service};
-use crate::broker::{ListedLock as Lock, PageQuery, SessionInfo, Space};
+use crate::broker::{PageQuery, Space};
 use crate::protocol::message::{
-    HelloResult, InspectResult, Keepalive, ListResult, ListedHolder, ListedLock, ListedWaiter, LockResult,
-    Malformed, Status, encode_pong, parse_hello, parse_identify, parse_inspect, parse_list,
+    HelloResult, InspectResult, Keepalive, ListResult, LockPage, LockResult, Malformed, Status, encode_pong,
+    parse_hello, parse_identify, parse_inspect, parse_list,
 };
 
 /// What a client can rely on beyond the original protocol.
@@ -63,32 +63,9 @@ fn list(call: &mut Call<'_, '_>) {
             after: request.after,
             limit: request.limit,
         };
-        let page = call.connection.base.hub.broker.page(&query);
-        ListResult { status: Status::Ok, locks: page.locks.iter().map(listed).collect(), more: page.more }
+        let LockPage { locks, more } = call.connection.base.hub.broker.page(&query).into();
+        ListResult { status: Status::Ok, locks, more }
     });
-}
-
-fn listed(lock: &Lock) -> ListedLock {
-    let name = |info: &SessionInfo| info.name().map(|name| String::from_utf8_lossy(&name).into_owned());
-    let holders = lock.holders.iter().map(|holder| ListedHolder {
-        address: holder.session.address().to_owned(),
-        name: name(&holder.session),
-        token: holder.token,
-        held_for: holder.held_for.as_secs_f64(),
-    });
-    let waiters = lock.waiters.iter().map(|waiter| ListedWaiter {
-        address: waiter.session.address().to_owned(),
-        name: name(&waiter.session),
-        mode: waiter.mode,
-        waiting_for: waiter.waiting_for.as_secs_f64(),
-    });
-    ListedLock {
-        mode: lock.mode,
-        orphaned: lock.orphaned,
-        holders: holders.collect(),
-        waiters: waiters.collect(),
-        ..ListedLock::new(&lock.key.name)
-    }
 }
 
 /// The result of `stats`: gauges and counters, flat.

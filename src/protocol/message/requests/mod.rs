@@ -115,10 +115,12 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// The names a `list` tells unless asked for more or fewer.
-const LIST_LIMIT: i64 = 100;
-/// The most names a `list` tells.
-const LIST_LIMIT_MAX: i64 = 1000;
+impl ListRequest {
+    /// The names a page has unless asked for more or fewer.
+    pub const LIMIT: usize = 100;
+    /// The most names a page has.
+    pub const LIMIT_MAX: usize = 1000;
+}
 
 /// Reads the parameters of `lock`.
 ///
@@ -198,11 +200,13 @@ pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed>
 pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
     let [prefix, prefix_hex, limit, after, after_hex] =
         object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
-    let limit = limit.map_or(Ok(LIST_LIMIT), |limit| limit.get().parse::<i64>());
+    let limit = limit.map(|limit| limit.get().parse::<i64>()).transpose();
     let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
+    // What is negative counts as the least.
+    let limit = limit.map_or(ListRequest::LIMIT, |limit| usize::try_from(limit).unwrap_or(1));
     Ok(ListRequest {
         prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
-        limit: usize::try_from(limit.clamp(1, LIST_LIMIT_MAX)).unwrap_or(1),
+        limit: limit.clamp(1, ListRequest::LIMIT_MAX),
         after: read_name(AFTER, after, after_hex)?,
     })
 }
