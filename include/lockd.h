@@ -59,8 +59,8 @@ typedef enum lock_status {
    */
   LOCK_OK = 0,
   /**
-   * The session has a place in the queue, and does not hold the lock yet. From lock_enqueue: lock_wait
-   * waits there. From a call that would have taken a place: the session had one already, at which lock_wait
+   * The session has a place in the queue, and does not hold the lock yet, or not yet in the mode it asked
+   * for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call that would have taken a place: the session had one already, at which lock_wait
    * waits, unless another thread is waiting there in lock_acquire.
    */
   LOCK_PENDING = 1,
@@ -366,7 +366,8 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
  *         tells it;
  *         LOCK_NOT_HELD: the session does not hold it;
- *         LOCK_PENDING: another thread is just making it exclusive;
+ *         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
+ *         for that;
  *         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
  *         LOCK_INTERRUPTED: on a server only. It is held as before, and is made exclusive when it can be,
@@ -579,7 +580,8 @@ enum lock_status lock_inspect(struct lock_session *session,
  * @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
  *
  * @return LOCK_OK;
- *         LOCK_INVALID: session or json is NULL, or prefix or after is longer than a message;
+ *         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than a request
+ *         may be, which is a mebibyte;
  *         LOCK_REFUSED: the server lets nobody list (--no-dump), or is one that cannot;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *

@@ -102,7 +102,8 @@ pub unsafe extern "C" fn lock_inspect(
 /// @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
 ///
 /// @return LOCK_OK;
-///         LOCK_INVALID: session or json is NULL, or prefix or after is longer than a message;
+///         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than a request
+///         may be, which is a mebibyte;
 ///         LOCK_REFUSED: the server lets nobody list (--no-dump), or is one that cannot;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///

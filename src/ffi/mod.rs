@@ -6,6 +6,8 @@
 //! - Inputs stand before outputs; an output is written only on success, and may be NULL where it says so.
 //! - A handle is a box: made by one function, freed by its counterpart. Calls borrow it, shared, since
 //!   other threads may be in calls of their own; so everything behind it is `Sync`.
+//! - There is one state beside the handles and the default broker: which sessions are open, by thread
+//!   (`opened.rs`).
 //! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL`, and prints nothing.
 //! - Everything behind a handle is `OfThisProcess` (`fork.rs`): in a forked child it is
 //!   not touched.

@@ -210,7 +210,8 @@ pub unsafe extern "C" fn lock_acquire_all(
 /// @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
 ///         tells it;
 ///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_PENDING: another thread is just making it exclusive;
+///         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
+///         for that;
 ///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
 ///         LOCK_INTERRUPTED: on a server only. It is held as before, and is made exclusive when it can be,

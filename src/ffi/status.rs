@@ -31,8 +31,8 @@ pub enum lock_mode {
 pub enum lock_status {
     /// Done: the lock is held, or freed, or the question is answered.
     LOCK_OK = 0,
-    /// The session has a place in the queue, and does not hold the lock yet. From lock_enqueue: lock_wait
-    /// waits there. From a call that would have taken a place: the session had one already, at which lock_wait
+    /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode it asked
+    /// for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call that would have taken a place: the session had one already, at which lock_wait
     /// waits, unless another thread is waiting there in lock_acquire.
     LOCK_PENDING = 1,
     /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it.
