@@ -275,6 +275,7 @@ fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::ListedLock;
 
     fn names() -> impl Iterator<Item = String> {
         (0..10_000).map(|n| format!("job:{n}"))
@@ -332,5 +333,73 @@ mod tests {
         let forth = servers(5);
         let back: Vec<String> = forth.iter().rev().cloned().collect();
         assert!(names().all(|name| chosen(&forth, &name) == chosen(&back, &name)));
+    }
+    /// A page with these names, and whether there are more.
+    fn page(names: &[&str], more: bool) -> LockPage {
+        LockPage { locks: names.iter().map(|&name| ListedLock::new(&name.into())).collect(), more }
+    }
+
+    /// The names that two pages of two servers make together, where every name belongs to the second one.
+    fn merged(limit: usize, pages: [LockPage; 2]) -> (Vec<String>, bool) {
+        let page = merge(pages.into(), limit, |_| 1).unwrap();
+        (page.locks.into_iter().map(|lock| lock.lock_name).collect(), page.more)
+    }
+
+    #[test]
+    fn pages_are_merged_as_far_as_all_servers_have_told() {
+        let is = |names: &[&str], more| (names.iter().map(|&name| name.to_owned()).collect(), more);
+        let all = merged(9, [page(&["a", "c"], false), page(&["b", "d"], false)]);
+        assert_eq!(all, is(&["a", "b", "c", "d"], false));
+        let cut = merged(3, [page(&["a", "c"], false), page(&["b", "d"], false)]);
+        assert_eq!(cut, is(&["a", "b", "c"], true));
+        let untold = merged(9, [page(&["a", "c"], true), page(&["b", "d"], false)]);
+        assert_eq!(untold, is(&["a", "b", "c"], true), "whether there is a ca, nobody knows yet");
+        let untold = merged(9, [page(&["c"], true), page(&["a", "b"], true)]);
+        assert_eq!(untold, is(&["a", "b"], true));
+        assert_eq!(merged(9, [page(&["a"], true), page(&[], false)]), is(&["a"], true));
+        assert_eq!(merged(9, [page(&[], false), page(&[], false)]), is(&[], false));
+        assert_eq!(merged(2, [page(&["a", "b"], false), page(&["a", "b"], false)]), is(&["a", "b"], false));
+    }
+
+    #[test]
+    fn a_name_on_two_servers_is_shown_as_the_one_it_belongs_to_has_it() {
+        for mode in [Some(Mode::Exclusive), None] {
+            let (astray, mut own) = (page(&["a"], false), page(&["a"], false));
+            own.locks[0].mode = mode;
+            own.locks[0].orphaned = true;
+            let page = merge(vec![astray, own.clone()], 9, |_| 1);
+            assert_eq!(page, Some(own));
+        }
+    }
+
+    #[test]
+    fn a_name_that_makes_no_sense_is_not_merged() {
+        let mut strange = page(&["a"], false);
+        strange.locks[0].lock_name_hex = Some("xy".to_owned());
+        assert_eq!(merge(vec![strange, page(&[], false)], 9, |_| 0), None);
+    }
+
+    #[test]
+    fn merged_pages_have_every_name_once_however_long_they_are() {
+        let servers: [Vec<String>; 3] =
+            [2, 3, 7].map(|step| (0..60).filter(|n| n % step == 0).map(|n| format!("{n:02}")).collect());
+        let mut expected = servers.concat();
+        expected.sort();
+        expected.dedup();
+        for limit in 1..=expected.len() {
+            let (mut shown, mut more) = (Vec::<String>::new(), true);
+            while more {
+                let page_of = |names: &Vec<String>| {
+                    let behind = |name: &&String| shown.last().is_none_or(|last| *name > last);
+                    let rest: Vec<&str> = names.iter().filter(behind).map(String::as_str).collect();
+                    page(&rest[..limit.min(rest.len())], rest.len() > limit)
+                };
+                let merged = merge(servers.iter().map(page_of).collect(), limit, |_| 0).unwrap();
+                assert!(merged.locks.len() == limit || !merged.more, "{limit}");
+                shown.extend(merged.locks.into_iter().map(|lock| lock.lock_name));
+                more = merged.more;
+            }
+            assert_eq!(shown, expected, "{limit}");
+        }
     }
 }

@@ -10,6 +10,8 @@ use super::fake_server::{Peer, SOON, serve, serve_session, signal};
 use super::{ConnectError, MessageClient, RpcError, Session};
 use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
 
+mod places;
+
 const SHORT: Duration = Duration::from_millis(50);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const OK: &str = r#"{"status":"ok"}"#;
@@ -331,105 +333,6 @@ fn a_downgrade_is_never_given_up() {
     assert_eq!(convert.join().unwrap(), Ok(grant(1)));
     drop(session);
     server.join().unwrap();
-}
-
-#[test]
-fn a_place_is_kept_until_it_is_granted_or_given_up() {
-    let (go, may_go) = signal();
-    let (session, server) = session(|mut peer| {
-        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
-        peer.reply(lock.id, &granted(1));
-        peer.reply(ping.id, OK);
-        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
-        peer.reply(ping.id, OK);
-        may_go();
-        peer.reply(lock.id, &granted(2));
-        peer.outlast();
-    });
-    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Granted(grant(1))));
-    assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
-    assert_eq!(session.enqueue(b"b", Mode::Exclusive), Err(AcquireError::AlreadyWaiting));
-    assert_eq!(session.wait(b"b", NOW), Err(AcquireError::TimedOut));
-    assert_eq!(session.wait(b"b", Some(SHORT)), Err(AcquireError::TimedOut));
-    go();
-    assert_eq!(session.wait(b"b", None), Ok(grant(2)));
-    assert_eq!(session.wait(b"b", None), Err(AcquireError::NotHeld));
-    drop(session);
-    server.join().unwrap();
-}
-
-#[test]
-fn of_two_who_wait_at_one_place_one_gets_it() {
-    let (go, may_go) = signal();
-    let (session, server) = session(|mut peer| {
-        let (place, ping) = (peer.expect("lock"), peer.expect("ping"));
-        peer.reply(ping.id, OK);
-        let other = peer.expect("lock");
-        may_go();
-        peer.reply(place.id, &granted(1));
-        let unlock = peer.expect("unlock");
-        peer.reply(unlock.id, OK);
-        peer.reply(other.id, &granted(2));
-        peer.outlast();
-    });
-    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
-    // Most likely the first reads for all, and goes with its grant while the others wait, in this order;
-    // what is expected holds in any case.
-    let wait = || {
-        let thread = spawn(&session, |session| session.wait(b"a", Some(SOON)));
-        thread::sleep(SHORT);
-        thread
-    };
-    let first = wait();
-    let other = spawn(&session, |session| session.acquire(b"b", Mode::Exclusive, None));
-    thread::sleep(SHORT);
-    let second = wait();
-    go();
-    let results = [first, second].map(|thread| thread.join().unwrap());
-    assert!(results.contains(&Ok(grant(1))), "{results:?}");
-    let told = |result: &_| matches!(result, Err(AcquireError::Cancelled | AcquireError::NotHeld));
-    assert!(results.iter().any(told), "{results:?}");
-    assert_eq!(session.release(b"a"), Ok(Released::Hold));
-    assert_eq!(other.join().unwrap(), Ok(grant(2)));
-    drop(session);
-    server.join().unwrap();
-}
-
-#[test]
-fn a_place_that_was_cancelled_is_told_once() {
-    let (session, server) = session(|mut peer| {
-        for _ in 0..2 {
-            let (_, ping) = (peer.expect("lock"), peer.expect("ping"));
-            peer.reply(ping.id, OK);
-            let unlock = peer.expect("unlock");
-            peer.reply(unlock.id, OK);
-        }
-        peer.outlast();
-    });
-    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
-    session.cancel();
-    assert_eq!(session.wait(b"a", None), Err(AcquireError::Cancelled));
-    assert_eq!(session.wait(b"a", None), Err(AcquireError::NotHeld));
-    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
-    assert_eq!(session.release(b"a"), Ok(Released::Place));
-    assert_eq!(session.wait(b"a", None), Err(AcquireError::NotHeld));
-    drop(session);
-    server.join().unwrap();
-}
-
-#[test]
-fn a_grant_that_came_before_the_end_is_lost_with_it() {
-    let (go, may_go) = signal();
-    let (session, server) = session(|mut peer| {
-        let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));
-        peer.reply(ping.id, OK);
-        may_go();
-        peer.reply(lock.id, &granted(2));
-    });
-    assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
-    go();
-    server.join().unwrap();
-    lost(session.wait(b"a", None));
 }
 
 #[test]

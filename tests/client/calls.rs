@@ -4,7 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use lockd::broker::{AcquireError, Attempt, Broker, Inspection, LockName, Mode, ReleaseError, Released};
+use lockd::broker::{
+    AcquireError, Attempt, Broker, Held, Inspection, LockName, Mode, ReleaseError, Released,
+};
+use lockd::client::InspectError;
+use lockd::protocol::message::ListedLock;
 use lockd::server::{Config, Server, Service};
 use lockd::{Session, client};
 
@@ -253,4 +257,67 @@ fn a_place_in_the_queue_is_kept_collected_or_given_up() {
     });
     until(&holder, b"a", |a| a.waiters == 0);
     assert_eq!(first.wait(b"a", None), Err(AcquireError::NotHeld));
+}
+
+#[test]
+fn a_place_to_convert_is_kept_and_given_up_without_the_lock() {
+    let (_server, url) = serve();
+    let (session, reader) = (connect(&url), connect(&url));
+    reader.acquire(b"a", Mode::Shared, NOW).unwrap();
+    let first = session.acquire(b"a", Mode::Shared, NOW).unwrap();
+    assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    assert!(matches!(reader.enqueue_convert(b"a", Mode::Exclusive), Err(AcquireError::Deadlock(_))));
+    assert_eq!(session.wait(b"a", Some(Duration::from_millis(10))), Err(AcquireError::TimedOut));
+    session.cancel();
+    let seen = session.inspect(b"a").unwrap();
+    assert_eq!((seen.held.map(|held| held.token), seen.waiting, seen.waiters), (Some(first.token), false, 0));
+    assert_eq!(session.wait(b"a", None), Err(AcquireError::Cancelled));
+    assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+    reader.release(b"a").unwrap();
+    let grant = session.wait(b"a", None).unwrap();
+    assert_eq!(session.inspect(b"a").unwrap().held, Some(Held { mode: Mode::Exclusive, token: grant.token }));
+}
+
+#[test]
+fn a_page_of_locks_is_the_same_from_here_and_from_there() {
+    let broker = Broker::default();
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
+    let config = Config { listen, ..Config::default() };
+    let server = Server::start(&broker, config, Service::locks()).unwrap();
+    let here = Session::open(&broker, Some("here"));
+    let there = Session::connect(&server.addresses()[0].to_string(), Some("there"), SOON).unwrap();
+    here.acquire(b"a/1", Mode::Exclusive, NOW).unwrap();
+    there.acquire(b"a/\xff\0", Mode::Shared, NOW).unwrap();
+    assert_eq!(there.enqueue(b"a/1", Mode::Shared), Ok(Attempt::Queued));
+    here.acquire(b"b", Mode::Shared, NOW).unwrap();
+    for session in [&here, &there] {
+        let page = session.list(b"a/", None, 0).unwrap();
+        let names: Vec<LockName> = page.locks.iter().filter_map(ListedLock::name).collect();
+        assert_eq!((names, page.more), (vec![LockName::from("a/1"), LockName::new(b"a/\xff\0")], false));
+        let [one, other] = page.locks.as_slice() else { unreachable!() };
+        assert_eq!((one.mode, other.mode), (Some(Mode::Exclusive), Some(Mode::Shared)));
+        assert_eq!(one.holders[0].name.as_deref(), Some("here"));
+        assert!(one.holders[0].address.starts_with("local:"));
+        assert_eq!((one.waiters[0].name.as_deref(), one.waiters[0].mode), (Some("there"), Mode::Shared));
+        let next = session.list(b"", Some(b"a/\xff\0"), 1).unwrap();
+        assert_eq!((next.locks[0].lock_name.as_str(), next.more), ("b", false));
+    }
+    let endless = vec![b'x'; 2 << 20];
+    assert!(matches!(there.list(&endless, None, 1), Err(InspectError::Invalid(_))));
+    assert_eq!(here.list(&endless, None, 1).unwrap().locks, []);
+    here.close();
+    assert!(matches!(here.list(b"", None, 1), Err(InspectError::Lost(_))));
+    there.close();
+    assert!(matches!(there.list(b"", None, 1), Err(InspectError::Lost(_))));
+}
+
+#[test]
+fn a_server_without_listings_says_so() {
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
+    let config = Config { listen, dump: false, ..Config::default() };
+    let server = Server::start(&Broker::default(), config, Service::locks()).unwrap();
+    let session = Session::connect(&server.addresses()[0].to_string(), None, SOON).unwrap();
+    let refused = InspectError::Refused("listing is disabled".to_owned());
+    assert_eq!(session.list(b"", None, 1), Err(refused));
+    assert!(session.stands());
 }

@@ -386,3 +386,97 @@ fn a_place_that_was_granted_and_released_before_it_was_noted_is_none() {
         assert_eq!(broker.stats().locks, 0);
     }
 }
+
+/// A session that shares `page` with another one and has a place to make it exclusive, and that other one.
+fn queued_to_convert(broker: &Broker) -> (LocalSession, LocalSession) {
+    let (session, reader) = (broker.open(Some("session")), broker.open(Some("reader")));
+    reader.acquire(b"page", Mode::Shared, None).unwrap();
+    session.acquire(b"page", Mode::Shared, None).unwrap();
+    assert_eq!(session.enqueue_convert(b"page", Mode::Exclusive), Ok(Attempt::Queued));
+    (session, reader)
+}
+
+#[test]
+fn a_place_to_convert_is_kept_ahead_of_who_comes_meanwhile() {
+    let broker = Broker::default();
+    let (session, reader) = queued_to_convert(&broker);
+    let late = broker.open(None);
+    let before = session.inspect(b"page").held;
+    assert_eq!(late.enqueue(b"page", Mode::Shared), Ok(Attempt::Queued));
+    for _ in 0..3 {
+        assert_eq!(session.wait(b"page", Some(Duration::from_millis(1))), Err(AcquireError::TimedOut));
+        assert_eq!(late.wait(b"page", Some(Duration::ZERO)), Err(AcquireError::TimedOut));
+        assert_eq!(session.inspect(b"page").held, before);
+    }
+    reader.release(b"page").unwrap();
+    let grant = session.wait(b"page", Some(Duration::ZERO)).unwrap();
+    assert_eq!(session.inspect(b"page").held, Some(Held { mode: Mode::Exclusive, token: grant.token }));
+    assert!(before.is_some_and(|before| before.token < grant.token));
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "told once");
+    assert_eq!(late.wait(b"page", Some(Duration::ZERO)), Err(AcquireError::TimedOut));
+    assert_eq!(
+        session.enqueue_convert(b"page", Mode::Shared).map(|attempt| attempt == Attempt::Queued),
+        Ok(false)
+    );
+    assert!(late.wait(b"page", Some(Duration::ZERO)).is_ok());
+}
+
+#[test]
+fn a_place_to_convert_that_is_given_up_leaves_the_lock_as_it_was_or_takes_it_along() {
+    let broker = Broker::default();
+    let (session, reader) = queued_to_convert(&broker);
+    let before = session.inspect(b"page").held;
+    let deadlock = reader.enqueue_convert(b"page", Mode::Exclusive);
+    assert_eq!(deadlock, Err(AcquireError::Deadlock(vec!["reader".into(), "session".into()])));
+    session.cancel();
+    assert_eq!((session.inspect(b"page").held, session.inspect(b"page").waiting), (before, false));
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::Cancelled));
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld));
+
+    assert_eq!(session.enqueue_convert(b"page", Mode::Exclusive), Ok(Attempt::Queued));
+    session.cancel();
+    session.release(b"page").unwrap();
+    session.acquire(b"page", Mode::Shared, None).unwrap();
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "forgotten with the lock");
+
+    assert_eq!(session.enqueue_convert(b"page", Mode::Exclusive), Ok(Attempt::Queued));
+    assert_eq!(session.release(b"page"), Ok(Released::Hold));
+    assert_eq!(session.inspect(b"page").held, None);
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld));
+    assert_eq!(broker.stats().waiting, 0);
+}
+
+#[test]
+fn nobody_is_told_that_a_lock_is_exclusive_which_was_made_shared_again() {
+    let broker = Broker::default();
+    let (session, reader) = queued_to_convert(&broker);
+    reader.release(b"page").unwrap();
+    session.convert(b"page", Mode::Shared, None).unwrap();
+    assert!(reader.acquire(b"page", Mode::Shared, Some(Duration::ZERO)).is_ok());
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld));
+}
+
+#[test]
+fn a_conversion_in_slices_that_crosses_a_cancel_is_told_as_it_went() {
+    let broker = Broker::default();
+    let (session, reader) = (broker.open(None), broker.open(None));
+    for _ in 0..500 {
+        reader.acquire(b"page", Mode::Shared, None).unwrap();
+        session.acquire(b"page", Mode::Shared, None).unwrap();
+        assert_eq!(session.enqueue_convert(b"page", Mode::Exclusive), Ok(Attempt::Queued));
+        let waited = std::thread::scope(|scope| {
+            let canceller = scope.spawn(|| session.cancel());
+            let releaser = scope.spawn(|| reader.release(b"page").unwrap());
+            let waited = session.wait(b"page", None);
+            canceller.join().unwrap();
+            releaser.join().unwrap();
+            waited
+        });
+        let mode = session.inspect(b"page").held.map(|held| held.mode);
+        match waited {
+            Ok(_) => assert_eq!(mode, Some(Mode::Exclusive)),
+            Err(error) => assert_eq!((error, mode), (AcquireError::Cancelled, Some(Mode::Shared))),
+        }
+        session.release(b"page").unwrap();
+    }
+}

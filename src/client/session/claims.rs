@@ -397,4 +397,36 @@ mod tests {
         claims.ask(2, wants(&["a"]), Kind::Acquire).unwrap();
         assert_eq!(claims.place(&a), Place::None, "nobody else may collect what an acquire waits for");
     }
+    #[test]
+    fn a_place_to_convert_is_nobody_elses_and_its_end_is_told_once() {
+        let (mut claims, a) = (holding_a(), LockName::from("a"));
+        claims.ask_to_convert(2, a.clone(), Kind::EnqueuedUpgrade).unwrap();
+        assert_eq!(claims.place(&a), Place::Taken(2));
+        assert_eq!(
+            claims.take_up_conversion(&a, Mode::Exclusive),
+            None,
+            "no call of that has been interrupted"
+        );
+        let again = claims.ask_to_convert(3, a.clone(), Kind::EnqueuedUpgrade);
+        assert_eq!((again, claims.waiting()), (Err(AcquireError::AlreadyWaiting), vec![2]));
+        assert!(claims.withdraw(2).is_some());
+        assert_eq!((claims.held(&a), claims.is_waiting(&a)), (Some(held(1)), false));
+        assert_eq!(claims.ask(4, wants(&["a"]), Kind::Acquire), Err(AcquireError::AlreadyHeld(held(1))));
+        claims.told_cancelled(&a, 9);
+        assert_eq!((claims.place(&a), claims.place(&a)), (Place::Cancelled, Place::None));
+        assert_eq!(claims.held(&a), Some(held(1)));
+
+        claims.ask_to_convert(5, a.clone(), Kind::EnqueuedUpgrade).unwrap();
+        assert!(claims.withdraw(5).is_some());
+        claims.ask_to_convert(6, a.clone(), Kind::EnqueuedUpgrade).unwrap();
+        assert_eq!(claims.place(&a), Place::Taken(6), "the cancelled one is forgotten");
+        assert!(claims.decide(5, Some(7)).is_none());
+        assert!(claims.decide(6, Some(8)).is_some());
+        assert_eq!(claims.held(&a), Some(Held { mode: Mode::Exclusive, token: 8 }));
+
+        claims.ask_to_convert(7, a.clone(), Kind::EnqueuedUpgrade).unwrap();
+        assert!(claims.withdraw(7).is_some());
+        assert_eq!(claims.give_up(&a).unwrap().released, Released::Hold);
+        assert_eq!(claims.place(&a), Place::None);
+    }
 }

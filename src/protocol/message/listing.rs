@@ -219,6 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn a_page_is_the_result_without_its_status() {
+        let mut lock = ListedLock::new(&LockName::new(b"\0"));
+        lock.mode = Some(Mode::Shared);
+        let result = json(&ListResult { status: Status::Ok, locks: vec![lock.clone()], more: true });
+        let page = LockPage { locks: vec![lock], more: true };
+        assert_eq!(page.to_json(), result.replace(r#""status":"ok","#, ""));
+        assert!(!page.to_json().contains('\0'));
+    }
+
+    #[test]
     fn the_exact_name_comes_back() {
         for name in [LockName::from("ä\u{fffd}\"\n"), LockName::new(b"\xff\x00"), LockName::new(b"")] {
             assert_eq!(ListedLock::new(&name).name(), Some(name));

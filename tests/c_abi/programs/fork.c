@@ -66,6 +66,15 @@ static void calls_do_nothing(void) {
     expect_forked(&all);
 }
 
+static void closing_all_closes_what_is_the_childs_own(void) {
+    CHECK(lock_close_all() == 0);
+    expect_forked(&all);
+    CHECK(lock_open(NULL, "child") != NULL && lock_connect(tcp, "child", 10000) != NULL);
+    CHECK(lock_close_all() == 2);
+    free_all(&all);
+    CHECK(lock_close_all() == 0);
+}
+
 static void freeing_frees_no_lock(void) {
     free_all(&all);
 }
@@ -195,6 +204,8 @@ int main(int argc, char **argv) {
     set_up();
     in_child(fork, calls_do_nothing);
     in_child(_Fork, calls_do_nothing);
+    in_child(fork, closing_all_closes_what_is_the_childs_own);
+    in_child(_Fork, closing_all_closes_what_is_the_childs_own);
     in_child(fork, freeing_frees_no_lock);
     in_child(fork, no_descriptor_is_inherited);
     in_child(fork, it_has_its_own);
@@ -202,7 +213,8 @@ int main(int argc, char **argv) {
     a_killed_parent_frees_its_locks(tcp);
     a_killed_parent_frees_its_locks(unix_url);
     expect_unchanged();
-    lock_close(rival);
+    CHECK(lock_close_all() == SESSIONS + 1);
+    memset(all.sessions, 0, sizeof all.sessions);
     free_all(&all);
     CHECK(same(descriptors(), before));
     return 0;

@@ -17,19 +17,22 @@ static inline void expect_forked_session(lock_session *session) {
     const char *names[] = {"held", "other"};
     lock_info info = {.holders = 77};
     uint64_t token = 77;
+    char *json = NULL;
     EXPECT(LOCK_FORKED, lock_acquire(session, "other", LOCK_EXCLUSIVE, -1, &token));
     EXPECT(LOCK_FORKED, lock_acquire(session, "held", LOCK_SHARED, 0, NULL));
     EXPECT(LOCK_FORKED, lock_acquire_all(session, names, NULL, 2, -1, &token));
     EXPECT(LOCK_FORKED, lock_convert(session, "held", LOCK_EXCLUSIVE, -1));
     EXPECT(LOCK_FORKED, lock_enqueue(session, "other", LOCK_SHARED));
+    EXPECT(LOCK_FORKED, lock_enqueue_convert(session, "held", LOCK_EXCLUSIVE));
     EXPECT(LOCK_FORKED, lock_wait(session, "queued", -1, &token));
     EXPECT(LOCK_FORKED, lock_release(session, "held"));
     EXPECT(LOCK_FORKED, lock_release_all(session, names, 2));
     EXPECT(LOCK_FORKED, lock_inspect(session, "held", &info));
+    EXPECT(LOCK_FORKED, lock_list(session, NULL, NULL, 0, &json));
     EXPECT(LOCK_FORKED, lock_check(session));
     EXPECT(LOCK_FORKED, lock_cancel(session));
     CHECK(lock_lost_fd(session) == -1);
-    CHECK(token == 77 && info.holders == 77);
+    CHECK(token == 77 && info.holders == 77 && json == NULL);
 }
 
 static inline void expect_forked(const inherited *all) {

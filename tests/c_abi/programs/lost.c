@@ -29,6 +29,7 @@ static void wait_in_all_ways(lock_session *session, lock_session *holder, call *
 static void whatever_it_does(lock_session *session) {
     uint64_t token = 7;
     lock_info info = {.token = 7};
+    char *json = NULL;
     EXPECT(LOCK_LOST, lock_check(session));
     EXPECT(LOCK_LOST, lock_acquire(session, "one", LOCK_EXCLUSIVE, 0, &token));
     EXPECT(LOCK_LOST, lock_acquire(session, "one", LOCK_SHARED, -1, &token));
@@ -38,6 +39,8 @@ static void whatever_it_does(lock_session *session) {
     EXPECT(LOCK_LOST, lock_convert(session, "held", LOCK_SHARED, -1));
     EXPECT(LOCK_LOST, lock_convert(session, "one", LOCK_SHARED, -1));
     EXPECT(LOCK_LOST, lock_enqueue(session, "one", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_LOST, lock_enqueue_convert(session, "shared", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_LOST, lock_enqueue_convert(session, "one", LOCK_SHARED));
     EXPECT(LOCK_LOST, lock_wait(session, "queue", -1, &token));
     EXPECT(LOCK_LOST, lock_wait(session, "one", 0, &token));
     EXPECT(LOCK_LOST, lock_release(session, "held"));
@@ -45,9 +48,10 @@ static void whatever_it_does(lock_session *session) {
     EXPECT(LOCK_LOST, lock_release_all(session, NAMES, 2));
     EXPECT(LOCK_LOST, lock_inspect(session, "held", &info));
     CHECK(strstr(lock_last_error(), "the session has ended: "));
+    EXPECT(LOCK_LOST, lock_list(session, NULL, NULL, 0, &json));
     EXPECT(LOCK_OK, lock_cancel(session));
     EXPECT(LOCK_INVALID, lock_acquire(session, NULL, LOCK_EXCLUSIVE, -1, &token));
-    CHECK(token == 7 && info.token == 7);
+    CHECK(token == 7 && info.token == 7 && json == NULL);
 }
 
 static void lose(const char *listen) {

@@ -16,6 +16,7 @@ static void no_session(void) {
     INVALID(lock_acquire_all(NULL, ONE, NULL, 1, -1, &token));
     INVALID(lock_convert(NULL, "one", LOCK_EXCLUSIVE, -1));
     INVALID(lock_enqueue(NULL, "one", LOCK_EXCLUSIVE));
+    INVALID(lock_enqueue_convert(NULL, "one", LOCK_EXCLUSIVE));
     INVALID(lock_wait(NULL, "one", -1, &token));
     INVALID(lock_release(NULL, "one"));
     INVALID(lock_release_all(NULL, ONE, 1));
@@ -40,6 +41,7 @@ static void no_name(lock_session *session, const char *name, const char *detail)
     CHECK(strstr(lock_last_error(), detail));
     INVALID(lock_convert(session, name, LOCK_EXCLUSIVE, -1));
     INVALID(lock_enqueue(session, name, LOCK_EXCLUSIVE));
+    INVALID(lock_enqueue_convert(session, name, LOCK_EXCLUSIVE));
     INVALID(lock_wait(session, name, -1, &token));
     INVALID(lock_release(session, name));
     INVALID(lock_inspect(session, name, &info));
@@ -62,6 +64,7 @@ static void no_mode(lock_session *session, uint32_t mode) {
     INVALID(lock_acquire_all(session, names, modes, 2, -1, &token));
     INVALID(lock_convert(session, "held", mode, -1));
     INVALID(lock_enqueue(session, "one", mode));
+    INVALID(lock_enqueue_convert(session, "held", mode));
     CHECK(token == 7 && look(session, "one").holders == 0);
     CHECK(look(session, "held").mode == LOCK_SHARED);
     EXPECT(LOCK_OK, lock_release(session, "held"));

@@ -1,5 +1,5 @@
 /* Servers that refuse, or answer as others would not. Arguments: server, and what it is like: stopping (it stops
- * granting once four calls wait), blind (it lets nobody look at locks), silent (it does not say that a request
+ * granting once four calls wait), blind (it lets nobody look at locks, and knows of no list), silent (it does not say that a request
  * has to wait), late (it finds a deadlock, and says so only when somebody looks at a lock). */
 #include <signal.h>
 #include <stdatomic.h>
@@ -32,6 +32,7 @@ static void stopping(void) {
     EXPECT(LOCK_REFUSED, lock_acquire_all(session, names, NULL, 2, -1, NULL));
     EXPECT(LOCK_REFUSED, lock_enqueue(session, "free", LOCK_EXCLUSIVE));
     EXPECT(LOCK_REFUSED, lock_convert(session, "busy", LOCK_EXCLUSIVE, -1));
+    EXPECT(LOCK_REFUSED, lock_enqueue_convert(session, "busy", LOCK_EXCLUSIVE));
     EXPECT(LOCK_OK, lock_check(session));
     CHECK(look(session, "busy").held);
     EXPECT(LOCK_OK, lock_release(session, "busy"));
@@ -46,6 +47,9 @@ static void blind(void) {
     lock_info info = {.token = 7};
     EXPECT(LOCK_REFUSED, lock_inspect(session, "name", &info));
     CHECK(strstr(lock_last_error(), "nobody may look") && info.token == 7);
+    char *json = NULL;
+    EXPECT(LOCK_REFUSED, lock_list(session, NULL, NULL, 0, &json));
+    CHECK(strstr(lock_last_error(), "does not know the command list") && json == NULL);
     EXPECT(LOCK_OK, lock_acquire(session, "name", LOCK_EXCLUSIVE, -1, NULL));
     lock_close(session);
 }

@@ -57,6 +57,11 @@ static void another_makes_it_exclusive(stage *s) {
     wait_meanwhile(s, (call){.verb = CONVERT, .session = s->other, .name = NAME}, 1);
 }
 
+static void it_is_queued_to_be_exclusive(stage *s) {
+    it_is_shared(s);
+    EXPECT(LOCK_PENDING, lock_enqueue_convert(s->self, NAME, LOCK_EXCLUSIVE));
+}
+
 static void a_thread_makes_it_exclusive(stage *s) {
     it_is_shared(s);
     wait_meanwhile(s, (call){.verb = CONVERT, .session = s->self, .name = NAME}, 1);
@@ -88,6 +93,16 @@ static lock_status to_shared(stage *s, int64_t timeout_ms) {
     return lock_convert(s->self, NAME, LOCK_SHARED, timeout_ms);
 }
 
+static lock_status enqueue_exclusive(stage *s, int64_t timeout_ms) {
+    (void)timeout_ms;
+    return lock_enqueue_convert(s->self, NAME, LOCK_EXCLUSIVE);
+}
+
+static lock_status enqueue_shared(stage *s, int64_t timeout_ms) {
+    (void)timeout_ms;
+    return lock_enqueue_convert(s->self, NAME, LOCK_SHARED);
+}
+
 static lock_status release(stage *s, int64_t timeout_ms) {
     (void)timeout_ms;
     return lock_release(s->self, NAME);
@@ -99,8 +114,8 @@ static lock_status release_all(stage *s, int64_t timeout_ms) {
     return lock_release_all(s->self, names, 1);
 }
 
-static lock_status (*const VERBS[])(stage *, int64_t) = {acquire,      acquire_all, enqueue, wait_,
-                                                         to_exclusive, to_shared,   release, release_all};
+static lock_status (*const VERBS[])(stage *, int64_t) = {
+    acquire, acquire_all, enqueue, wait_, to_exclusive, to_shared, enqueue_exclusive, enqueue_shared, release, release_all};
 
 enum { VERB_COUNT = sizeof VERBS / sizeof *VERBS };
 
@@ -118,19 +133,21 @@ static const struct row {
     lock_status expected[VERB_COUNT];
 } TABLE[] = {
 #define ROW(situation, timeout_ms) situation, #situation, timeout_ms
-    /*                                       acquire  ..._all   enqueue   wait      exclus.   shared    release   ..._all */
-    {ROW(nobody_has_it, -1),                {OK,      OK,       OK,       NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
-    {ROW(it_is_held, -1),                   {ALREADY, ALREADY,  ALREADY,  NOT_HELD, OK,       OK,       OK,       OK}},
-    {ROW(another_holds_it, 0),              {TIMEOUT, TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
-    {ROW(another_holds_it, 1),              {TIMEOUT, TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
-    {ROW(it_is_queued_for, 0),              {PENDING, PENDING,  PENDING,  TIMEOUT,  NOT_HELD, NOT_HELD, OK,       OK}},
-    {ROW(it_is_queued_for, 1),              {PENDING, PENDING,  PENDING,  TIMEOUT,  NOT_HELD, NOT_HELD, OK,       OK}},
-    {ROW(a_thread_waits_for_it, -1),        {PENDING, PENDING,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, OK,       OK}},
-    {ROW(waiting_for_it_is_a_deadlock, -1), {DEADLOCK, DEADLOCK, DEADLOCK, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
-    {ROW(it_is_shared, 0),                  {ALREADY, ALREADY,  ALREADY,  NOT_HELD, TIMEOUT,  OK,       OK,       OK}},
-    {ROW(it_is_shared, 1),                  {ALREADY, ALREADY,  ALREADY,  NOT_HELD, TIMEOUT,  OK,       OK,       OK}},
-    {ROW(another_makes_it_exclusive, -1),   {ALREADY, ALREADY,  ALREADY,  NOT_HELD, DEADLOCK, OK,       OK,       OK}},
-    {ROW(a_thread_makes_it_exclusive, -1),  {ALREADY, ALREADY,  ALREADY,  NOT_HELD, PENDING,  PENDING,  OK,       OK}},
+    /*                                       acquire   ..._all   enqueue   wait      exclus.   shared    queued e. queued s. release   ..._all */
+    {ROW(nobody_has_it, -1),                {OK,       OK,       OK,       NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
+    {ROW(it_is_held, -1),                   {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, OK,       OK,       OK,       OK,       OK,       OK}},
+    {ROW(another_holds_it, 0),              {TIMEOUT,  TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
+    {ROW(another_holds_it, 1),              {TIMEOUT,  TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
+    {ROW(it_is_queued_for, 0),              {PENDING,  PENDING,  PENDING,  TIMEOUT,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, OK,       OK}},
+    {ROW(it_is_queued_for, 1),              {PENDING,  PENDING,  PENDING,  TIMEOUT,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, OK,       OK}},
+    {ROW(a_thread_waits_for_it, -1),        {PENDING,  PENDING,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, OK,       OK}},
+    {ROW(waiting_for_it_is_a_deadlock, -1), {DEADLOCK, DEADLOCK, DEADLOCK, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
+    {ROW(it_is_shared, 0),                  {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, TIMEOUT,  OK,       PENDING,  OK,       OK,       OK}},
+    {ROW(it_is_shared, 1),                  {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, TIMEOUT,  OK,       PENDING,  OK,       OK,       OK}},
+    {ROW(it_is_queued_to_be_exclusive, 0),  {ALREADY,  ALREADY,  ALREADY,  TIMEOUT,  PENDING,  PENDING,  PENDING,  PENDING,  OK,       OK}},
+    {ROW(it_is_queued_to_be_exclusive, 1),  {ALREADY,  ALREADY,  ALREADY,  TIMEOUT,  PENDING,  PENDING,  PENDING,  PENDING,  OK,       OK}},
+    {ROW(another_makes_it_exclusive, -1),   {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, DEADLOCK, OK,       DEADLOCK, OK,       OK,       OK}},
+    {ROW(a_thread_makes_it_exclusive, -1),  {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, PENDING,  PENDING,  PENDING,  PENDING,  OK,       OK}},
 #undef ROW
 };
 

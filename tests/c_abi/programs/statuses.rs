@@ -107,6 +107,9 @@ fn a_server_that_lets_nobody_look_refuses_to() {
     service.on("inspect", |call: &mut Call<'_, '_>| {
         call.reply(&json!({"status": "refused", "reason": "nobody may look"}));
     });
+    service.on("list", |call: &mut Call<'_, '_>| {
+        call.reply(&json!({"status": "unknown", "command": "list"}));
+    });
     let server = Served::with(&Broker::default(), service);
     Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "blind"]);
 }

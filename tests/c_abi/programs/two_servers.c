@@ -1,6 +1,7 @@
 /* A session on two servers: each name belongs to one of them, the same one for every session, and when a
  * server is gone the session is lost, though the names of the other one can still be had. Arguments: a
  * directory for sockets. */
+#include "pages.h"
 #include "servers.h"
 
 enum { NAMES = 64, SERVERS = 2 };
@@ -75,6 +76,48 @@ static void a_set_belongs_to_one_server(lock_session *session) {
     EXPECT(LOCK_NOT_HELD, lock_release_all(session, mixed, 2));
 }
 
+/* Also where one server has many more than the other, and where a name is locked on both. */
+static void a_page_is_of_both(lock_session *session) {
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_OK, lock_acquire_all(session, own[i], NULL, (size_t)counts[i], -1, NULL));
+    }
+    int limits[] = {1, 2, 7, NAMES - 1, NAMES, NAMES + 1};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        CHECK(count_all(session, "job:", limits[i]) == NAMES);
+    }
+    EXPECT(LOCK_OK, lock_release_all(session, own[0] + 1, (size_t)counts[0] - 1));
+    EXPECT(LOCK_OK, lock_acquire(insiders[0], own[1][0], LOCK_SHARED, -1, NULL));
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        CHECK(count_all(session, "job:", limits[i]) == counts[1] + 1);
+    }
+    char *json = NULL;
+    EXPECT(LOCK_OK, lock_list(session, own[1][0], NULL, 1, &json));
+    CHECK(strstr(json, "\"mode\":\"exclusive\"") && !strstr(json, "\"mode\":\"shared\""));
+    lock_list_free(json);
+    EXPECT(LOCK_OK, lock_release(insiders[0], own[1][0]));
+    EXPECT(LOCK_OK, lock_release(session, own[0][0]));
+    EXPECT(LOCK_OK, lock_release_all(session, own[1], (size_t)counts[1]));
+}
+
+static void a_conversion_queues_at_its_own_server(lock_session *session) {
+    for (int i = 0; i < SERVERS; i++) {
+        EXPECT(LOCK_OK, lock_acquire(insiders[i], own[i][0], LOCK_SHARED, -1, NULL));
+        EXPECT(LOCK_OK, lock_acquire(session, own[i][0], LOCK_SHARED, -1, NULL));
+        EXPECT(LOCK_PENDING, lock_enqueue_convert(session, own[i][0], LOCK_EXCLUSIVE));
+    }
+    EXPECT(LOCK_OK, lock_release(insiders[0], own[0][0]));
+    EXPECT(LOCK_OK, lock_wait(session, own[0][0], -1, NULL));
+    EXPECT(LOCK_TIMEOUT, lock_wait(session, own[1][0], 0, NULL));
+    EXPECT(LOCK_OK, lock_cancel(session));
+    EXPECT(LOCK_CANCELLED, lock_wait(session, own[1][0], -1, NULL));
+    for (int i = 0; i < SERVERS; i++) {
+        lock_info info = look(session, own[i][0]);
+        CHECK(info.held && !info.waiting && info.mode == (i == 0 ? LOCK_EXCLUSIVE : LOCK_SHARED));
+        EXPECT(LOCK_OK, lock_release(session, own[i][0]));
+    }
+    EXPECT(LOCK_OK, lock_release(insiders[1], own[1][0]));
+}
+
 static void one_cancel_is_for_both(lock_session *session) {
     call waits[SERVERS];
     for (int i = 0; i < SERVERS; i++) {
@@ -101,6 +144,9 @@ static void one_server_gone_is_a_lost_session(lock_session *session) {
     EXPECT(LOCK_LOST, lock_release(session, own[0][0]));
     EXPECT(LOCK_LOST, lock_acquire(session, own[0][1], LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_acquire(session, own[1][1], LOCK_EXCLUSIVE, -1, NULL));
+    char *json = NULL;
+    EXPECT(LOCK_LOST, lock_list(session, NULL, NULL, 0, &json));
+    CHECK(json == NULL);
     /* What can be released is, all the same. */
     const char *mixed[] = {own[0][0], own[1][0]};
     EXPECT(LOCK_LOST, lock_release_all(session, mixed, 2));
@@ -117,6 +163,8 @@ int main(int argc, char **argv) {
     names_are_spread(session);
     the_order_of_the_servers_does_not_matter(session);
     a_set_belongs_to_one_server(session);
+    a_page_is_of_both(session);
+    a_conversion_queues_at_its_own_server(session);
     one_cancel_is_for_both(session);
     one_server_gone_is_a_lost_session(session);
     lock_close(session);

@@ -1,9 +1,15 @@
 //! What every verb does, in this process and on a server, through the shared library, the static one, and
-//! under valgrind: two programs, one about locks and one about queues, each for both kinds of session.
+//! under valgrind. Each of the programs is for both kinds of session: about locks, about queues, about
+//! conversions in slices, about listing, and about closing what a thread has left open.
+
+use std::time::Duration;
+
+use lockd::Session;
+use lockd::broker::Mode;
 
 use crate::program::{Linkage, Program, Served};
 
-const PROGRAMS: [&str; 2] = ["verbs", "queues"];
+const PROGRAMS: [&str; 5] = ["verbs", "queues", "conversions", "listing", "closing"];
 
 #[test]
 fn they_do_so_in_this_process() {
@@ -44,4 +50,17 @@ fn they_are_clean_under_valgrind() {
         program.run_under_valgrind(&[&server.unix()]);
         server.await_no_connections();
     }
+}
+
+#[test]
+fn a_listing_goes_on_behind_names_that_c_has_no_words_for() {
+    let server = Served::start();
+    let session = Session::connect(&server.tcp(), None, Duration::from_secs(10)).unwrap();
+    for start in ["zero", "zerp"] {
+        let more = (1..10).map(|digit| format!("{start}\0{digit}"));
+        for name in more.chain([start.to_owned()]) {
+            session.acquire(name.as_bytes(), Mode::Exclusive, None).unwrap();
+        }
+    }
+    Program::compile("listing", Linkage::Shared).run_under_valgrind(&[&server.unix(), "zeros"]);
 }
