@@ -82,10 +82,10 @@ pub unsafe extern "C" fn lock_inspect(
 ///
 /// The page is an object as the result of the command list is in docs/protocol.md, but without its status:
 ///
-///     {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
-///                "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
-///                "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
-///      "more":false}
+///   {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
+///              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
+///              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
+///    "more":false}
 ///
 /// `mode` is null if there are only waiters. `orphaned` is there, and true, where lock_inspect would say so.
 /// A name that is not UTF-8 has its bytes in hexadecimal as `lockNameHex`, and in `lockName` what of it can be
