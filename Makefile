@@ -20,7 +20,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install uninstall test test-setup check test-tools sanitize check-deep check-deep-setup bench bench-setup clean
+.PHONY: all install uninstall test test-setup test-php check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -49,9 +49,17 @@ uninstall:
 		"$(DESTDIR)$(LIBDIR)/$(SHARED)" "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
 
 # Everything: the tools the tests need, the checks, the tests.
-test: test-setup check
+test: test-setup check check-php
 	$(CARGO) test --locked
+	$(MAKE) --no-print-directory test-php
 	tests/c_abi/sanitize.sh
+
+# The PHP package, against the server and the library as cargo has built them for its own tests; and every way in
+# which a request of php-fpm can end, as a table.
+test-php:
+	$(CARGO) build --locked
+	cd bindings/php && phpunit
+	php bindings/php/tests/endings.php
 
 # C programs with AddressSanitizer and ThreadSanitizer, where there is a nightly tool-chain.
 sanitize:
@@ -73,16 +81,26 @@ check:
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP, nc, and ip for networks
-# that fail.
+# The style of what is written in PHP; and its types, where mago is installed.
+check-php:
+	phpcs -q --standard=bindings/php/phpcs.xml bindings/php examples/php
+	@if command -v mago >/dev/null; then cd bindings/php && mago analyze; \
+		else echo 'check-php: no mago (cargo install mago): the types are not checked'; fi
+
+# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP with what its package is
+# tested by and works with, nc, and ip for networks that fail.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php nc ip; do \
-		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi nc ip; do \
+		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
+	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
+		/usr/share/php/Illuminate/Contracts/Cache/Lock.php >/dev/null 2>&1 || \
+		exec $(MAKE) --no-print-directory test-tools
 
 test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg php-cli netcat-openbsd iproute2
+		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
+		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-illuminate-contracts
 
 # Writes the figures of docs/performance.md anew, on a machine that should have nothing else to do. Beside
 # lockd it measures what is installed of Redis, memcached and PostgreSQL.

@@ -1,4 +1,5 @@
 <?php
+
 /**
  * Locks from PHP, by hand: every step that a class around them would take.
  *
@@ -11,6 +12,7 @@
  * In a web server FFI::cdef is not to be had: see FFI::load, opcache.preload and ffi.preload, for which the
  * header is just as good.
  */
+
 declare(strict_types=1);
 
 $lockd = FFI::cdef(file_get_contents(__DIR__ . '/../../bindings/php/lockd.h'), $argv[1] ?? 'liblockd.so.1');
