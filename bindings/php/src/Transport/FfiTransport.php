@@ -100,7 +100,8 @@ final class FfiTransport implements Transport, Endable
         $status = $this->c->lock_enqueue_convert($this->session, $name, $this->mode($shared));
         $giveUp = function () use ($name, $shared): void {
             $this->c->lock_cancel($this->session);
-            if ($this->look($name)->mode === $this->mode($shared)) {
+            if ($this->c->lock_wait($this->session, $name, 0, null) === $this->c->LOCK_OK) {
+                // It had come first.
                 $this->c->lock_convert($this->session, $name, $this->mode(!$shared), 0);
             }
         };
@@ -173,9 +174,6 @@ final class FfiTransport implements Transport, Endable
                 $lock = ListedLock::fromMessage($entry);
                 yield $lock;
                 $after = $lock->name;
-            }
-            if (str_contains($after ?? '', "\0")) {
-                throw new RefusedException('liblockd cannot list on from a name with a zero byte in it');
             }
         } while ($page->flag('more'));
     }
