@@ -1,0 +1,211 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Symfony;
+
+use Lockd\Client;
+use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\DeadlockException;
+use Lockd\Exception\InvalidArgumentException as InvalidArgument;
+use Lockd\Exception\LockdException;
+use Lockd\Exception\RefusedException;
+use Lockd\Internal\ClientSource;
+use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
+use Symfony\Component\Lock\BlockingStoreInterface;
+use Symfony\Component\Lock\Exception\ExceptionInterface;
+use Symfony\Component\Lock\Exception\InvalidArgumentException;
+use Symfony\Component\Lock\Exception\LockAcquiringException;
+use Symfony\Component\Lock\Exception\LockConflictedException;
+use Symfony\Component\Lock\Exception\LockReleasingException;
+use Symfony\Component\Lock\Exception\LockStorageException;
+use Symfony\Component\Lock\Key;
+use WeakMap;
+
+/**
+ * Locks of a lockd for Symfony's Lock component, 5.4 and later.
+ *
+ *     $factory = new LockFactory(new LockdStore('lockd://127.0.0.1'));
+ *
+ * A lock has no time to live: it is held until it is released, or until its process or its connection ends. Then
+ * `exists()` says no, and so does `Lock::isAcquired()`, which asks the server. So a time to live that a lock is given
+ * is none: refreshing it fails if the lock is not held any more, and does nothing otherwise.
+ *
+ * All keys of a store are one owner to the server. Keys of one resource share it if they are saved for reading, and
+ * otherwise exclude each other at once: where the second one asks to wait, it would wait for its own process, and is
+ * told of a conflict instead.
+ */
+final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStoreInterface
+{
+    private readonly ClientSource $source;
+    /** Where a key keeps what it holds by this store, and not by another one that is combined with it. */
+    private readonly string $state;
+    /** @var WeakMap<Held, true> */
+    private readonly WeakMap $held;
+
+    /**
+     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
+     *     connects when it is first needed, and again when that connection is gone. Options: `?owner=NAME&timeout=S`,
+     *     as for {@see Client::connect()}, to which `lockd://a,b:1` is `tcp://a,tcp://b:1`.
+     * @throws InvalidArgumentException
+     */
+    public function __construct(Client|string $client)
+    {
+        $this->source = $client instanceof Client ? new ClientSource($client) : self::parse($client);
+        $this->state = self::class . '#' . spl_object_id($this);
+        $this->held = new WeakMap();
+    }
+
+    private static function parse(string $dsn): ClientSource
+    {
+        [$address, $query] = explode('?', $dsn, 2) + [1 => ''];
+        parse_str($query, $options);
+        $owner = $options['owner'] ?? null;
+        $timeout = $options['timeout'] ?? '5';
+        $unknown = array_diff_key($options, ['owner' => true, 'timeout' => true]);
+        if ($unknown !== [] || !is_string($owner ?? '') || !is_numeric($timeout)) {
+            throw new InvalidArgumentException("a DSN has the options owner and timeout, in seconds: \"$dsn\"");
+        }
+        if (preg_match('#^lockd://([^/]+)/?$#D', $address, $parts)) {
+            $url = 'tcp://' . str_replace(',', ',tcp://', $parts[1]);
+        } elseif (preg_match('#^lockd\+unix://(/.+)$#D', $address, $parts)) {
+            $url = 'unix:' . $parts[1];
+        } else {
+            throw new InvalidArgumentException(
+                "a DSN is lockd://HOST[:PORT][,HOST[:PORT]…] or lockd+unix:///PATH, and not \"$dsn\""
+            );
+        }
+        try {
+            return new ClientSource($url, $owner, (float) $timeout);
+        } catch (InvalidArgument $e) {
+            throw new InvalidArgumentException($e->getMessage(), 0, $e);
+        }
+    }
+
+    public function save(Key $key): void
+    {
+        $this->hold($key, false, 0.0);
+    }
+
+    public function saveRead(Key $key): void
+    {
+        $this->hold($key, true, 0.0);
+    }
+
+    /** Waits in the server's queue, without limit. A key that is saved for reading stays so while it waits. */
+    public function waitAndSave(Key $key): void
+    {
+        $this->hold($key, false, null);
+    }
+
+    /** Waits in the server's queue, without limit. */
+    public function waitAndSaveRead(Key $key): void
+    {
+        $this->hold($key, true, null);
+    }
+
+    public function delete(Key $key): void
+    {
+        $held = $this->stateOf($key);
+        if ($held === null) {
+            return;
+        }
+        $key->removeState($this->state);
+        unset($held->keys[$key]);
+        if (count($held->keys) > 0) {
+            return;
+        }
+        try {
+            $held->lock->release();
+        } catch (LockdException $e) {
+            throw new LockReleasingException(
+                "\"$key\" was not held any more when it was to be released: {$e->getMessage()}",
+                0,
+                $e
+            );
+        }
+    }
+
+    /** Whether this key holds the lock: asks the server. */
+    public function exists(Key $key): bool
+    {
+        return $this->stateOf($key)?->lock->isHeld() === true;
+    }
+
+    public function putOffExpiration(Key $key, float $ttl): void
+    {
+        if (!$this->exists($key)) {
+            throw new LockConflictedException("\"$key\" is not held any more");
+        }
+    }
+
+    private function hold(Key $key, bool $shared, ?float $timeout): void
+    {
+        try {
+            if ($this->exists($key)) {
+                $this->convert($key, $shared, $timeout);
+                return;
+            }
+            $held = $this->acquire((string) $key, $shared, $timeout);
+        } catch (LockdException $e) {
+            throw self::failure($key, $e);
+        }
+        $held->keys[$key] = true;
+        $key->setState($this->state, $held);
+        $key->markUnserializable();
+    }
+
+    private function acquire(string $name, bool $shared, ?float $timeout): Held
+    {
+        try {
+            $lock = $this->source->client()->acquire($name, $timeout, $shared);
+        } catch (AlreadyHeldException $e) {
+            return ($shared ? $this->sharedBefore($name) : null)
+                ?? throw new LockConflictedException("another key of this process holds \"$name\"", 0, $e);
+        }
+        $held = new Held($this, $lock ?? throw new LockConflictedException("\"$name\" is held by others"));
+        $this->held[$held] = true;
+        return $held;
+    }
+
+    private function sharedBefore(string $name): ?Held
+    {
+        foreach ($this->held as $held => $_) {
+            if ($held->lock->name() === $name && $held->lock->isShared() && $held->lock->isHeld()) {
+                return $held;
+            }
+        }
+        return null;
+    }
+
+    private function convert(Key $key, bool $shared, ?float $timeout): void
+    {
+        $held = $this->stateOf($key);
+        if ($held === null || $held->lock->isShared() === $shared) {
+            return;
+        }
+        if (count($held->keys) > 1) {
+            throw new LockConflictedException("other keys of this process share \"$key\"");
+        }
+        if (!$held->lock->convert($shared, $timeout)) {
+            throw new LockConflictedException("others share \"$key\"");
+        }
+    }
+
+    /** What a key holds, or has held; a copy of that key has held nothing. */
+    private function stateOf(Key $key): ?Held
+    {
+        $held = $key->hasState($this->state) ? $key->getState($this->state) : null;
+        return $held instanceof Held && isset($held->keys[$key]) ? $held : null;
+    }
+
+    private static function failure(Key $key, LockdException $e): ExceptionInterface
+    {
+        $text = "\"$key\" was not to be had: {$e->getMessage()}";
+        return match (true) {
+            $e instanceof DeadlockException, $e instanceof RefusedException => new LockAcquiringException($text, 0, $e),
+            $e instanceof InvalidArgument => new InvalidArgumentException($text, 0, $e),
+            default => new LockStorageException($text, 0, $e),
+        };
+    }
+}
