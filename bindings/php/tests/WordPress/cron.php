@@ -1,0 +1,28 @@
+<?php
+
+/**
+ * One request to wp-cron.php, or to a page of the site, with the plugin: prints what is due, and "goes on" until it
+ * is told to end.
+ *
+ *     php cron.php URL PREFIX cron|page
+ */
+
+declare(strict_types=1);
+
+[, $url, $prefix, $what] = $argv;
+
+require __DIR__ . '/stubs.php';
+
+define('DB_NAME', 'shop');
+define('LOCKD_URL', $url);
+if ($what === 'cron') {
+    define('DOING_CRON', true);
+}
+$GLOBALS['wpdb'] = (object) ['prefix' => $prefix];
+
+require __DIR__ . '/../../compat/wordpress-lockd.php';
+
+$jobs = apply_filters('pre_get_ready_cron_jobs', null) ?? ['due'];
+$again = apply_filters('pre_get_ready_cron_jobs', null) ?? ['due'];
+echo json_encode([$jobs, $again]), "\n";
+fgets(STDIN);
