@@ -35,6 +35,8 @@ final class Owner
         $deadline = Deadline::in($timeout);
         return $this->at($name, function () use ($name, $shared, $deadline): ?Lock {
             if (isset($this->held[$name])) {
+                // It may be that the connection is lost and with it what was held: then this says so.
+                $this->transport->inspect($name);
                 $what = $this->held[$name] === 0 ? 'waits for' : 'holds';
                 throw new AlreadyHeldException("this client $what \"$name\" already, and is one owner");
             }

@@ -30,7 +30,7 @@ final class LockdLock implements Lock
     /**
      * Acquires the lock if it is free. With a callback: calls it while holding the lock, and releases that.
      *
-     * @param ?callable(): mixed $callback
+     * @param ?callable $callback
      * @return mixed what the callback returns, or true; false: the lock is held already, by whomever
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
      * @throws LockdException
@@ -47,7 +47,7 @@ final class LockdLock implements Lock
      * Waits its turn in the server's queue.
      *
      * @param int|float $seconds how long
-     * @param ?callable(): mixed $callback as for {@see get()}
+     * @param ?callable $callback as for {@see get()}
      * @return mixed what the callback returns, or true
      * @throws LockTimeoutException not within that time, or this process holds it, which would wait for itself
      * @throws ConnectionLostException also if the lock was lost while the callback was at work

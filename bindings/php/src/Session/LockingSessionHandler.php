@@ -103,7 +103,9 @@ final class LockingSessionHandler implements
     // phpcs:ignore PSR1.Methods.CamelCapsMethodName -- the name is PHP's.
     public function create_sid(): string
     {
-        return $this->handler instanceof SessionIdInterface ? $this->handler->create_sid() : session_create_id();
+        return $this->handler instanceof SessionIdInterface
+            ? $this->handler->create_sid()
+            : (string) session_create_id();
     }
 
     /**
@@ -141,7 +143,7 @@ final class LockingSessionHandler implements
     /** Whether this session is locked now: asks the server. */
     private function holds(string $id): bool
     {
-        return $this->lock?->name() === $this->nameOf($id) && $this->lock->isHeld();
+        return $this->lock !== null && $this->lock->name() === $this->nameOf($id) && $this->lock->isHeld();
     }
 
     private function release(): void

@@ -17,7 +17,7 @@ use WeakMap;
 final class Held
 {
     /** @var WeakMap<Key, true> */
-    public readonly WeakMap $keys;
+    public WeakMap $keys;
 
     /** @param LockdStore $store kept, so that no other store is taken for it while a key holds something by it */
     public function __construct(public readonly LockdStore $store, public readonly Lock $lock)

@@ -41,7 +41,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     /** Where a key keeps what it holds by this store, and not by another one that is combined with it. */
     private readonly string $state;
     /** @var WeakMap<Held, true> */
-    private readonly WeakMap $held;
+    private WeakMap $held;
 
     /**
      * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
@@ -58,12 +58,12 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
 
     private static function parse(string $dsn): ClientSource
     {
-        [$address, $query] = explode('?', $dsn, 2) + [1 => ''];
-        parse_str($query, $options);
+        $address = (string) strstr("$dsn?", '?', true);
+        parse_str(substr($dsn, strlen($address) + 1), $options);
         $owner = $options['owner'] ?? null;
         $timeout = $options['timeout'] ?? '5';
         $unknown = array_diff_key($options, ['owner' => true, 'timeout' => true]);
-        if ($unknown !== [] || !is_string($owner ?? '') || !is_numeric($timeout)) {
+        if ($unknown !== [] || is_array($owner) || !is_numeric($timeout)) {
             throw new InvalidArgumentException("a DSN has the options owner and timeout, in seconds: \"$dsn\"");
         }
         if (preg_match('#^lockd://([^/]+)/?$#D', $address, $parts)) {

@@ -57,15 +57,17 @@ final class Locks
     public static function ofSite(): self
     {
         return self::$ofSite ??= new self(
-            (string) self::constant('LOCKD_URL', 'tcp://127.0.0.1:20934'),
-            static fn (): string => self::constant('LOCKD_PREFIX', DB_NAME) . '/' . $GLOBALS['wpdb']->prefix . '/',
-            (float) self::constant('LOCKD_TIMEOUT', 2.0),
+            self::constant('LOCKD_URL') ?? 'tcp://127.0.0.1:20934',
+            static fn (): string =>
+                (self::constant('LOCKD_PREFIX') ?? self::constant('DB_NAME') ?? '') . "/{$GLOBALS['wpdb']->prefix}/",
+            (float) (self::constant('LOCKD_TIMEOUT') ?? '2'),
         );
     }
 
-    private static function constant(string $name, mixed $default): mixed
+    private static function constant(string $name): ?string
     {
-        return defined($name) ? constant($name) : $default;
+        $value = defined($name) ? constant($name) : null;
+        return is_scalar($value) ? (string) $value : null;
     }
 
     /**

@@ -177,6 +177,7 @@ abstract class ServedContract extends LocksContract
         $calls = [
             fn () => $a->synchronized('lost/2', fn () => self::fail('it ran')),
             fn () => $a->acquire('lost/2', 0.0),
+            fn () => $a->acquire('lost', 0.0),
             fn () => $a->inspect('lost'),
             fn () => [...$a->list()],
             fn () => $locks[0]?->release(),
