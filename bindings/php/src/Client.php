@@ -119,8 +119,17 @@ final class Client
     {
         $lock = $this->acquire($name, $timeout, $shared)
             ?? throw new TimeoutException("\"$name\" was not to be had within $timeout s");
-        // If the body throws, that is what the caller hears of, and the lock is freed as it goes.
-        $result = $body($lock);
+        try {
+            $result = $body($lock);
+        } catch (\Throwable $e) {
+            // Not left to the lock's destructor: the exception may have a copy of the lock among its arguments.
+            try {
+                $lock->release();
+            } catch (LockdException) {
+                // What the caller has to hear of is why the body has failed.
+            }
+            throw $e;
+        }
         $lock->release();
         return $result;
     }

@@ -327,7 +327,6 @@ abstract class LocksContract extends TestCase
         } catch (RuntimeException $e) {
             self::assertSame('of the body', $e->getMessage());
         }
-        unset($e);
         self::assertFalse($b->inspect('body')->isHeld());
         self::assertNull($a->synchronized('body', fn (Lock $lock) => $lock->release() ? null : 'no'));
     }
