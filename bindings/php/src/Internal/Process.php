@@ -8,7 +8,7 @@ use WeakReference;
 
 /**
  * The connections and sessions that this process has opened and not closed. PHP says nothing of a fork, and does
- * not run destructors after a fatal error: this is who looks after both.
+ * not run every destructor when a script ends badly: this is who looks after both.
  *
  * @internal
  */
@@ -21,6 +21,8 @@ final class Process
 
     private static ?int $pid = null;
     private static ?string $reserve = null;
+    /** @var resource|false|null what tells of the script's end; null: there was nothing to be told of yet */
+    private static $end = null;
     /** @var array<int, WeakReference<Endable>> */
     private static array $open = [];
 
@@ -33,8 +35,9 @@ final class Process
     public static function opened(Endable $session): void
     {
         self::closeInherited();
-        if (self::$reserve === null) {
+        if (self::$end === null) {
             self::$reserve = str_repeat('.', self::RESERVE);
+            self::$end = ScriptEnd::watch();
             // Called twice: the second time after the functions that the script has registered by its end, which
             // may still need their locks.
             register_shutdown_function(static function (): void {
@@ -63,7 +66,15 @@ final class Process
     private static function endAfterFatalError(): void
     {
         self::$reserve = null;
-        if (((error_get_last()['type'] ?? 0) & self::FATAL) !== 0 && self::$pid === self::id()) {
+        if (((error_get_last()['type'] ?? 0) & self::FATAL) !== 0) {
+            self::endAll();
+        }
+    }
+
+    /** Of this process, when its script is over. */
+    public static function endAll(): void
+    {
+        if (self::$pid === self::id()) {
             self::forEach(static fn (Endable $session) => $session->end());
         }
     }

@@ -175,20 +175,21 @@ final class Connection implements Endable
             $this->abandon();
             return;
         }
-        if ($this->stream !== null) {
+        if (is_resource($this->stream)) {
             // Its end, and not only this descriptor's: processes that were started meanwhile have inherited it.
             @stream_socket_shutdown($this->stream, STREAM_SHUT_RDWR);
-            $this->abandon();
         }
+        $this->abandon();
     }
 
     public function abandon(): void
     {
-        if ($this->stream !== null) {
+        // When a script ends, PHP may have closed it before.
+        if (is_resource($this->stream)) {
             @fclose($this->stream);
-            $this->stream = null;
-            Process::closed($this);
         }
+        $this->stream = null;
+        Process::closed($this);
     }
 
     public function __destruct()
