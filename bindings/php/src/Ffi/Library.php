@@ -68,7 +68,7 @@ final class Library
         } catch (FFI\Exception $e) {
             throw new LibraryException("cannot use \"$path\": {$e->getMessage()}. liblockd is looked for where "
                 . 'LOCKD_LIBRARY in the environment or lockd.library in php.ini says, or else where the system keeps '
-                . 'its libraries; in a web server FFI has to be preloaded', 0, $e);
+                . 'its libraries; a web server has to preload what uses FFI, as preload.php says', 0, $e);
         }
     }
 }
