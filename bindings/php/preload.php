@@ -1,8 +1,8 @@
 <?php
 
 /**
- * Makes liblockd usable in a web server's scripts, where PHP allows FFI to preloaded files alone. In php.ini or in
- * the configuration of the process manager:
+ * Makes liblockd usable in a web server's scripts, where PHP allows FFI to preloaded files alone. In php.ini, since
+ * a pool's php_admin_value comes too late:
  *
  *     opcache.preload = /path/to/this/preload.php
  *     opcache.preload_user = www-data

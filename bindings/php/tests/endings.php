@@ -32,7 +32,7 @@ exit((function (): int {
     $server = new Server();
     $preloading = new Preloading();
     $start = [
-        'streams' => static fn (): Trial => new Trial($server, new Fpm([], Endings::POOLS), 'streams'),
+        'streams' => static fn (): Trial => new Trial($server, Fpm::start([], Endings::POOLS), 'streams'),
         'FFI' => static fn (): Trial => new Trial($server, $preloading->fpm(pools: Endings::POOLS), 'FFI'),
     ];
     $columns = array_map(static fn (callable $start): Trial => $start(), $start);

@@ -26,13 +26,27 @@ final class Fpm
      * @param array<string, string> $pools their further configuration, by name
      * @param array<string, string> $environment
      */
-    public function __construct(array $ini = [], array $pools = ['worker' => ''], array $environment = [])
+    public static function start(array $ini = [], array $pools = ['worker' => ''], array $environment = []): self
     {
+        // Two steps, so that it goes also if it does not come to listen: an object that is not made has no end.
+        $fpm = new self($ini, $pools, $environment);
+        $fpm->awaitListening();
+        return $fpm;
+    }
+
+    /**
+     * @param array<string, string> $ini
+     * @param array<string, string> $pools
+     * @param array<string, string> $environment
+     */
+    private function __construct(array $ini, array $pools, array $environment)
+    {
+        $program = self::program();
         $this->owner = getmypid();
         $this->directory = sys_get_temp_dir() . '/lockd-fpm-' . bin2hex(random_bytes(6));
         mkdir($this->directory, 0755);
         file_put_contents($this->path('conf'), $this->configuration($pools));
-        $command = [self::program(), '--nodaemonize', '--fpm-config', $this->path('conf')];
+        $command = [$program, '--nodaemonize', '--fpm-config', $this->path('conf')];
         foreach ($ini as $name => $value) {
             array_push($command, '-d', "$name=$value");
         }
@@ -40,9 +54,13 @@ final class Fpm
         $environment += ['PATH' => (string) getenv('PATH')];
         $process = proc_open($command, $streams, $pipes, null, $environment);
         if ($process === false) {
-            throw new RuntimeException("cannot start $command[0]");
+            throw new RuntimeException("cannot start $program");
         }
         $this->process = $process;
+    }
+
+    private function awaitListening(): void
+    {
         Deadline::until('php-fpm listens', function (): bool {
             if (!proc_get_status($this->process)['running']) {
                 throw new RuntimeException('php-fpm has not started: ' . $this->log());

@@ -20,7 +20,7 @@ final class Mistakes
     {
         return [
             'nothing is preloaded' => fn (): string => $this->says(
-                new Fpm(),
+                Fpm::start(),
                 'LibraryException',
                 'ffi.enable',
                 'preload.php',

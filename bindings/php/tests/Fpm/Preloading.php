@@ -30,7 +30,7 @@ final class Preloading
     public function fpm(array $ini = [], array $pools = ['worker' => ''], array $without = []): Fpm
     {
         $ini = array_diff_key($ini + self::ini(), array_flip($without));
-        return new Fpm($ini, $pools, ['LD_LIBRARY_PATH' => $this->directory]);
+        return Fpm::start($ini, $pools, ['LD_LIBRARY_PATH' => $this->directory]);
     }
 
     /** @return array<string, string> */
