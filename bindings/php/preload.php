@@ -6,6 +6,9 @@
  *
  *     opcache.preload = /path/to/this/preload.php
  *     opcache.preload_user = www-data
+ *
+ * and, to save each request a tenth of a millisecond, at the price that nothing starts where liblockd is missing:
+ *
  *     ffi.preload = /path/to/this/lockd.h
  *
  * With another preload file already there, require this one from it.
