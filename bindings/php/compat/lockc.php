@@ -46,9 +46,9 @@ class lockc
     /**
      * Connects with the first call and not here, since a constructor could only throw what old code does not catch.
      *
-     * @param mixed $host a name, an address, or `unix:/PATH`
-     * @param mixed $port
-     * @param mixed $timeout seconds to wait for the connection, and for each reply; the server never makes one wait
+     * @param string $host a name, an address, or `unix:/PATH`
+     * @param int $port
+     * @param float $timeout seconds to wait for the connection, and for each reply; the server never makes one wait
      */
     public function __construct($host = '127.0.0.1', $port = 2626, $timeout = 10)
     {
@@ -65,33 +65,27 @@ class lockc
     /**
      * Gets the lock if it is to be had at once.
      *
-     * @param mixed $name
-     * @param mixed $shared
      * @return bool|int for a shared lock the number of its holders, 0 if it is refused
      */
-    public function lock($name, $shared = false)
+    public function lock(mixed $name, mixed $shared = false)
     {
         return $this->request('g', $name, (bool) $shared);
     }
 
     /** The same as lock(). */
-    public function get($name, $shared = false)
+    public function get(mixed $name, mixed $shared = false)
     {
         return $this->lock($name, $shared);
     }
 
-    /**
-     * @param mixed $name
-     * @param mixed $shared
-     * @return bool whether there was something to release
-     */
-    public function unlock($name, $shared = false)
+    /** @return bool whether there was something to release */
+    public function unlock(mixed $name, mixed $shared = false)
     {
         return (bool) $this->request('r', $name, (bool) $shared);
     }
 
     /** The same as unlock(). */
-    public function release($name, $shared = false)
+    public function release(mixed $name, mixed $shared = false)
     {
         return $this->unlock($name, $shared);
     }
@@ -99,23 +93,21 @@ class lockc
     /**
      * Whether anybody holds the lock, this connection included.
      *
-     * @param mixed $name
-     * @param mixed $shared
      * @return bool|int for a shared lock the number of its holders
      */
-    public function is_locked($name, $shared = false)
+    public function is_locked(mixed $name, mixed $shared = false)
     {
         return $this->request('i', $name, (bool) $shared);
     }
 
     /** The same as is_locked(). */
-    public function check($name, $shared = false)
+    public function check(mixed $name, mixed $shared = false)
     {
         return $this->is_locked($name, $shared);
     }
 
     /** The same as is_locked(). */
-    public function inspect($name, $shared = false)
+    public function inspect(mixed $name, mixed $shared = false)
     {
         return $this->is_locked($name, $shared);
     }
@@ -139,13 +131,8 @@ class lockc
     {
     }
 
-    /**
-     * Asks, and reads the one line of the reply. Its first number decides, whichever of the two protocols it is.
-     *
-     * @param mixed $name
-     * @return bool|int
-     */
-    private function request(string $command, $name, bool $shared)
+    /** Asks, and reads the one line of the reply. Its first number decides, whichever of the two protocols it is. */
+    private function request(string $command, mixed $name, bool $shared): bool|int
     {
         if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
             return $this->warn('a name must be a string');
@@ -160,7 +147,7 @@ class lockc
             return false;
         }
         $line = ($shared ? 's' : '') . "$command $name\n";
-        if (!$this->write($line)) {
+        if (@fwrite($this->connection, $line) !== strlen($line)) {
             return $this->lose('the request could not be sent');
         }
         // A reply repeats the name at most.
@@ -177,18 +164,6 @@ class lockc
             $this->held[$lock] = true;
         }
         return $shared ? $number : $number > 0;
-    }
-
-    private function write(string $line): bool
-    {
-        while ($line !== '') {
-            $written = (int) @fwrite($this->connection, $line);
-            if ($written === 0) {
-                return false;
-            }
-            $line = substr($line, $written);
-        }
-        return true;
     }
 
     /** What is wrong with this for a reply. */

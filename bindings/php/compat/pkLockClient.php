@@ -1,0 +1,453 @@
+<?php
+
+/**
+ * A drop-in `pkLockClient`, the class by which PHP code talks to pkLockServer, or to what listens for its clients.
+ * `require` this file alone; it needs nothing else of the package, and must not. It speaks the `message` protocol as
+ * far as the original server knows it, too: that one keeps no time limit and knows neither `hello` nor `cancel`.
+ */
+
+declare(strict_types=1);
+
+/**
+ * A connection to a lock server, and with it the owner of the locks got through it. They are freed when the object
+ * goes. A second lock() of a name that this object holds says yes, and one unlock() frees it.
+ *
+ * Only the constructor throws. Whatever else goes wrong, the answer is false, an E_USER_WARNING says once what it
+ * was, and error() says it again.
+ *
+ * A lost connection has lost its locks. If locks were held, every call from then on is false, and only a new object
+ * connects again: whoever believes to hold them must find out. If none was held, the next lock() or rpc() connects
+ * again, so that a worker outlives a restart of its server.
+ *
+ * After a fork the connection is the parent's alone: each call in the child is false. The child needs an object of
+ * its own, and should let go of its copy of this one: while the copy is there, the death of the parent does not end
+ * the connection.
+ *
+ * Signal handlers run while a call waits. They may throw or exit, but not use the object that waits.
+ */
+class pkLockClient
+{
+    private const CONNECT_SECONDS = 10.0;
+    /** How long the server may take to answer what it need not wait for. */
+    private const ANSWER_SECONDS = 10.0;
+    /** How long after the time limit the server may say that it is over, before the client finds so itself. */
+    private const GRACE_SECONDS = 0.5;
+    private const MESSAGE_MAX = 1 << 26;
+    private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
+
+    private string $address;
+    /** @var resource|null */
+    private $connection = null;
+    /** The process whose connection it is. */
+    private int $owner = 0;
+    private string $received = '';
+    private int $nextId = 0;
+    /** @var array<int, array|null> the replies to the requests that wait for one, by id */
+    private array $replies = [];
+    /** @var array<int, string> the names of the unlocks that are not answered yet, which happens in their order */
+    private array $unlocks = [];
+    private int $nextUnlock = 0;
+    /** What the last answer to an unlock said. */
+    private string $unlocked = '';
+    /** @var array<string, true> the names that lock() has got */
+    private array $held = [];
+    /** Whether locks were changed by rpc(), so that others may be held than those. */
+    private bool $changed = false;
+    /** Whether there must be no other connection, since locks were lost with this one, or it is the parent's. */
+    private bool $lost = false;
+    private bool $busy = false;
+    private string $error = '';
+    /** The one to tell own exceptions from those of signal handlers. */
+    private ?RuntimeException $failure = null;
+    /** @var WeakMap<self, true>|null all that have been connected */
+    private static ?WeakMap $objects = null;
+
+    /**
+     * @param array $options `host` (a name, an address, or `unix:/PATH`) and `port`
+     * @throws Exception if there is no connection to be had
+     */
+    public function __construct($options = [])
+    {
+        $options = (array) $options + ['host' => 'localhost', 'port' => 20934];
+        $host = (string) $options['host'];
+        if (preg_match('#^unix:(?://)?(/.*)$#s', $host, $path)) {
+            $this->address = 'unix://' . $path[1];
+        } else {
+            $this->address = 'tcp://' . (substr_count($host, ':') > 1 ? '[' . trim($host, '[]') . ']' : $host);
+            $this->address .= ':' . (int) $options['port'];
+        }
+        $this->connect();
+    }
+
+    /**
+     * Waits for the lock, first come, first served.
+     *
+     * @param array $options `timeLimit`: how many seconds to wait, 30 unless told; false for no limit
+     * @return bool whether this object holds the lock now
+     */
+    public function lock(mixed $name, $options = [])
+    {
+        return $this->alone(function () use ($name, $options): bool {
+            $limit = $this->timeLimit($options);
+            $parameters = $this->named($name) + ['timeLimit' => is_finite($limit) ? $limit : false];
+            // What is held is answered at once, unless the server hangs.
+            $free = !$this->changed && !isset($this->held[(string) $name]);
+            $limit += $free ? self::GRACE_SECONDS : self::ANSWER_SECONDS;
+            $reply = $unlock = null;
+            try {
+                $reply = $this->ask('lock', $parameters, $limit);
+            } finally {
+                // The time is over, or a signal handler has thrown. An unlock takes the request back in the one way
+                // that the original server knows, too. If the lock is granted just now, it frees it again.
+                if ($reply === null && $this->connection !== null) {
+                    $unlock = $free ? $this->sendUnlock($name) : $this->lose('the server does not answer');
+                }
+            }
+            if ($reply === null) {
+                is_int($unlock) ? $this->answer($unlock) : throw $unlock;
+                return false;
+            }
+            $status = $reply['result']['status'] ?? null;
+            if ($status === 'ok') {
+                return $this->held[(string) $name] = true;
+            }
+            if (!in_array($status, ['timeout', 'refused', 'deadlock', 'invalid', 'unknown', 'cancelled'], true)) {
+                throw $this->lose('the server sent a reply that is not understood');
+            }
+            if ($status !== 'timeout') {
+                $this->error = 'pkLockClient: the server says: ' . json_encode($reply['result']);
+            }
+            return false;
+        });
+    }
+
+    /** @return bool whether there was something to unlock */
+    public function unlock(mixed $name)
+    {
+        return $this->alone(fn (): bool => $this->answer($this->sendUnlock($name)) === 'ok');
+    }
+
+    /**
+     * Any command of the server. One that changes locks and is not answered in time costs the connection, so that
+     * nothing is granted unnoticed; lock() and unlock() are better at that.
+     *
+     * @param string $command
+     * @param array $parameters
+     * @param array $options `timeLimit`: how many seconds to wait for the result, 30 unless told; false for no limit
+     * @return mixed the result, an array; false if there was none in time
+     */
+    public function rpc($command, $parameters = [], $options = [])
+    {
+        return $this->alone(function () use ($command, $parameters, $options) {
+            $limit = $this->timeLimit($options);
+            $parameters = (array) $parameters;
+            $changes = in_array($command, ['lock', 'unlock', 'convert'], true);
+            if ($changes) {
+                $this->changed = true;
+                $parameters += ['timeLimit' => is_finite($limit) ? $limit : false];
+            }
+            $reply = $lost = null;
+            try {
+                $reply = $this->ask((string) $command, $parameters, $limit + self::GRACE_SECONDS);
+            } finally {
+                if ($changes && $reply === null && $this->connection !== null) {
+                    $lost = $this->lose("the server does not answer to $command");
+                }
+            }
+            if ($lost !== null || isset($reply['error'])) {
+                throw $lost ?? $this->fail('the server says: ' . json_encode($reply['error']));
+            }
+            return $reply['result'] ?? false;
+        });
+    }
+
+    /**
+     * Why a call was false although the lock was not simply held by another; empty if that has not happened.
+     *
+     * @return string
+     */
+    public function error()
+    {
+        return $this->error;
+    }
+
+    public function __destruct()
+    {
+        $this->end();
+    }
+
+    private function __clone()
+    {
+    }
+
+    /** Carries a call out, with no signal handler in between but where it waits, and without exceptions of its own. */
+    private function alone(callable $call)
+    {
+        $async = function_exists('pcntl_async_signals') && pcntl_async_signals(false);
+        $nested = $this->busy;
+        $this->busy = true;
+        try {
+            if ($nested) {
+                throw $this->fail('a signal handler has used it while it waits');
+            }
+            if ($this->connection !== null && $this->owner !== getmypid()) {
+                $this->end();
+                $this->lost = true;
+                throw $this->fail('the connection is that of the parent process, which alone may use it');
+            }
+            if ($this->lost) {
+                return false;
+            }
+            $this->ready();
+            return $call();
+        } catch (Throwable $exception) {
+            if ($exception !== $this->failure) {
+                // A signal handler's. It may have cost the connection.
+                $this->lost && trigger_error($this->error, E_USER_WARNING);
+                throw $exception;
+            }
+        } finally {
+            $this->busy = $nested;
+            // Its trace may refer to this object, which would then not go when it is let go of.
+            $this->failure = null;
+            if ($async) {
+                pcntl_async_signals(true);
+                pcntl_signal_dispatch();
+            }
+        }
+        trigger_error($this->error, E_USER_WARNING);
+        return false;
+    }
+
+    /** Looks at what has come meanwhile, and connects again if the connection has ended without locks. */
+    private function ready(): void
+    {
+        try {
+            if ($this->connection !== null) {
+                $this->read(0.0, fn (): bool => false);
+            }
+        } catch (RuntimeException $exception) {
+            if ($exception !== $this->failure || $this->lost) {
+                throw $exception;
+            }
+        }
+        if ($this->connection === null) {
+            $this->connect();
+        }
+    }
+
+    private function connect(): void
+    {
+        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        $flags = STREAM_CLIENT_CONNECT;
+        $connection = @stream_socket_client($this->address, $no, $error, self::CONNECT_SECONDS, $flags, $context);
+        if ($connection === false) {
+            throw $this->fail("cannot connect to {$this->address}: $error");
+        }
+        stream_set_blocking($connection, false);
+        stream_set_timeout($connection, (int) self::ANSWER_SECONDS);
+        $this->connection = $connection;
+        $this->owner = getmypid();
+        if (self::$objects === null) {
+            self::$objects = new WeakMap();
+            register_shutdown_function([self::class, 'atShutdown']);
+        }
+        self::$objects[$this] = true;
+        // The original server does not answer this, so it is not waited for.
+        $hello = ['client' => 'pkLockClient', 'version' => PHP_VERSION];
+        $this->send(['command' => 'hello', 'parameters' => $hello, 'id' => 'hello']);
+    }
+
+    /** Sends a request and waits for its reply; null if there is none in time. One that comes later is dropped. */
+    private function ask(string $command, array $parameters, float $seconds): ?array
+    {
+        $id = $this->nextId++;
+        $this->send(['command' => $command, 'parameters' => (object) $parameters, 'id' => $id]);
+        $this->replies[$id] = null;
+        try {
+            $this->read($seconds, fn (): bool => $this->replies[$id] !== null);
+            return $this->replies[$id];
+        } finally {
+            unset($this->replies[$id]);
+        }
+    }
+
+    private function sendUnlock(mixed $name): int
+    {
+        $this->send(['command' => 'unlock'] + $this->named($name));
+        $this->unlocks[$this->nextUnlock] = (string) $name;
+        return $this->nextUnlock++;
+    }
+
+    /** Waits until this unlock is answered: `ok` or `notFound`. */
+    private function answer(int $unlock): string
+    {
+        if (!$this->read(self::ANSWER_SECONDS, fn (): bool => !isset($this->unlocks[$unlock]))) {
+            throw $this->fail('the server does not answer an unlock');
+        }
+        return $this->unlocked;
+    }
+
+    /** Handles what comes until it is done, or for so many seconds, and at least once what is there. */
+    private function read(float $seconds, callable $done): bool
+    {
+        $end = hrtime(true) / 1e9 + $seconds;
+        for ($last = false; true; $last = $left <= 0) {
+            while (!$done() && ($message = $this->receive()) !== null) {
+                $this->handle($message);
+            }
+            if ($done() || $last) {
+                return $done();
+            }
+            $left = $end - hrtime(true) / 1e9;
+            $readable = [$this->connection];
+            $none = null;
+            if (@stream_select($readable, $none, $none, 0, (int) (max(0.0, min($left, 0.1)) * 1e6)) === false) {
+                // A signal, or more streams than it can look at.
+                usleep(1000);
+            }
+            $bytes = (string) @fread($this->connection, 65536);
+            if ($bytes === '' && stream_get_meta_data($this->connection)['eof']) {
+                throw $this->lose('the server has ended the connection');
+            }
+            $this->received .= $bytes;
+            if (function_exists('pcntl_signal_dispatch')) {
+                pcntl_signal_dispatch();
+            }
+        }
+    }
+
+    /** The next message, if all of it is there. */
+    private function receive(): ?array
+    {
+        $length = strlen($this->received) < 4 ? 0 : unpack('N', $this->received)[1];
+        if ($length > self::MESSAGE_MAX) {
+            throw $this->lose('the server does not speak the message protocol');
+        }
+        if (strlen($this->received) < 4 + $length) {
+            return null;
+        }
+        $message = json_decode(substr($this->received, 4, $length), true);
+        $this->received = substr($this->received, 4 + $length);
+        return is_array($message) ? $message : throw $this->lose('the server sent what is no message');
+    }
+
+    private function handle(array $message): void
+    {
+        $id = $message['id'] ?? null;
+        if (is_int($id) && array_key_exists($id, $this->replies)) {
+            $this->replies[$id] = $message;
+        } elseif ($id === 'hello') {
+            $this->keepAlive($message['result']['keepalive']['deadPeerTimeout'] ?? null);
+        } elseif ($id === null && isset($message['error'])) {
+            throw $this->lose('the server says: ' . json_encode($message['error']));
+        } elseif (($message['attempted'] ?? null) === 'unlock' && $this->unlocks !== []) {
+            $this->unlocked = is_string($message['result'] ?? null) ? $message['result'] : '';
+            unset($this->held[reset($this->unlocks)], $this->unlocks[key($this->unlocks)]);
+        }
+    }
+
+    /**
+     * Lets the kernel find out that the server's machine is gone before the server, after its timeout, gives the
+     * locks to others. The figures are from the description of the protocol.
+     */
+    private function keepAlive(mixed $timeout): void
+    {
+        $usable = is_int($timeout) && $timeout >= 12 && $timeout <= 32767 && str_starts_with($this->address, 'tcp:');
+        if (!$usable || PHP_OS_FAMILY !== 'Linux' || !function_exists('socket_import_stream')) {
+            return;
+        }
+        $limit = intdiv(7 * $timeout, 25);
+        $interval = max(1, intdiv($limit, 7));
+        $idle = $limit - intdiv(intdiv(4 * $limit + 6, 7), $interval) * $interval;
+        $socket = socket_import_stream($this->connection);
+        socket_set_option($socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+        // TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, and TCP_RTO_MAX_MS, which only new kernels have
+        $probes = intdiv($limit - $idle, $interval);
+        foreach ([4 => $idle, 5 => $interval, 6 => $probes, 18 => $limit * 1000, 44 => 1000] as $option => $value) {
+            @socket_set_option($socket, SOL_TCP, $option, $value);
+        }
+    }
+
+    private function send(array $message): void
+    {
+        $json = json_encode($message);
+        if ($json === false) {
+            throw $this->fail('this cannot be sent: ' . json_last_error_msg());
+        }
+        $frame = pack('N', strlen($json)) . $json;
+        stream_set_blocking($this->connection, true);
+        if (@fwrite($this->connection, $frame) !== strlen($frame)) {
+            throw $this->lose('the request could not be sent');
+        }
+        stream_set_blocking($this->connection, false);
+    }
+
+    /** @return array<string, string> the name as parameters */
+    private function named(mixed $name): array
+    {
+        if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
+            throw $this->fail('a name must be a string');
+        }
+        $name = (string) $name;
+        return preg_match('//u', $name) ? ['lockName' => $name] : ['lockNameHex' => bin2hex($name)];
+    }
+
+    private function timeLimit(mixed $options): float
+    {
+        $limit = ((array) $options)['timeLimit'] ?? 30;
+        if ($limit !== false && (!is_numeric($limit) || is_nan((float) $limit))) {
+            throw $this->fail('a time limit must be a number of seconds, or false for none');
+        }
+        return $limit === false ? INF : max(0.0, (float) $limit);
+    }
+
+    private function fail(string $reason): RuntimeException
+    {
+        $this->error = "pkLockClient: $reason";
+        return $this->failure = new RuntimeException($this->error);
+    }
+
+    /** Gives the connection up, and with it whatever was held. */
+    private function lose(string $reason): RuntimeException
+    {
+        $this->end();
+        $this->received = '';
+        $this->unlocks = [];
+        $this->lost = $this->changed || $this->held !== [];
+        return $this->fail($this->lost ? "$reason; all its locks are lost" : $reason);
+    }
+
+    private function end(): void
+    {
+        if ($this->connection === null) {
+            return;
+        }
+        $connection = $this->connection;
+        $this->connection = null;
+        if ($this->owner === getmypid()) {
+            // Sockets of PHP are not close-on-exec: a program started in the background has this one too, and would
+            // keep the locks. Closing it is not enough.
+            @stream_socket_shutdown($connection, STREAM_SHUT_RDWR);
+        }
+        fclose($connection);
+    }
+
+    /**
+     * Not for use. PHP runs no destructors when memory or time was up, so the connections are ended here then, behind
+     * everything else that is done at the end.
+     *
+     * @internal
+     */
+    public static function atShutdown(bool $last = false): void
+    {
+        $error = error_get_last() ?? ['type' => 0, 'message' => ''];
+        if (!$last) {
+            register_shutdown_function([self::class, 'atShutdown'], true);
+        } elseif ($error['type'] & self::FATAL && !str_starts_with($error['message'], 'Uncaught ')) {
+            foreach (self::$objects as $object => $connected) {
+                $object->end();
+            }
+        }
+    }
+}

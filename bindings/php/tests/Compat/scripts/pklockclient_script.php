@@ -1,0 +1,55 @@
+<?php
+
+/**
+ * What an old script does with a `pkLockClient`. Arguments: the file of the class, host, port. With a file and a
+ * number as well, it increments what is in the file so many times.
+ */
+
+declare(strict_types=1);
+
+require $argv[1];
+
+function answer(string $what, mixed $answer): void
+{
+    echo $what, ': ', $answer ? 'yes' : 'no', "\n";
+}
+
+$client = new pkLockClient(array('host' => $argv[2], 'port' => $argv[3]));
+if (isset($argv[5])) {
+    for ($n = 0; $n < (int) $argv[5]; $n++) {
+        $response = $client->lock('counter');
+        if ($response) {
+            $number = (int) file_get_contents($argv[4]);
+            // Time enough for the other to come in between, if anything lets it.
+            usleep(100);
+            file_put_contents($argv[4], (string) ($number + 1));
+            $client->unlock('counter');
+        }
+    }
+    exit("done\n");
+}
+
+$other = new pkLockClient(array('host' => $argv[2], 'port' => $argv[3], 'unheard' => 'of'));
+answer('lock', $client->lock('test'));
+answer('lock again', $client->lock('test'));
+answer('other gives up', $other->lock('test', array('timeLimit' => 0.3)));
+answer('other gives up at once', $other->lock('test', array('timeLimit' => 0)));
+answer('other unlocks', $other->unlock('test'));
+answer('unlock', $client->unlock('test'));
+answer('unlock again', $client->unlock('test'));
+answer('other locks in time', $other->lock('test', array('timeLimit' => 20)));
+answer('other unlocks it', $other->unlock('test'));
+answer('other locks without limit', $other->lock('test', array('timeLimit' => false)));
+$names = [17, 1.5, '', ' spaced  out ', "lines\nof\0text", "Stra\u{df}e \u{1F512} \"\\/", str_repeat('x', 900)];
+foreach ($names as $name) {
+    answer('lock ' . json_encode($name), $client->lock($name));
+    answer('other locks it', $other->lock($name, array('timeLimit' => 0)));
+    answer('unlock it', $client->unlock($name));
+}
+answer('too long a name', $client->lock(str_repeat('x', 5000)));
+$result = $client->rpc('ping', array('to' => 'you'));
+answer('rpc', $result['status'] === 'ok' && $result['parameters'] === array('to' => 'you'));
+$result = $client->rpc('dance', array());
+answer('rpc of what there is not', $result['status'] === 'ok');
+unset($other);
+answer('the lock of the other when it is gone', $client->lock('test'));
