@@ -107,9 +107,12 @@ final class Server
     {
         $this->signal(SIGSTOP);
         $this->paused = true;
-        $stat = '/proc/' . proc_get_status($this->process)['pid'] . '/stat';
-        Deadline::until('the server is stopped', fn (): bool =>
-            preg_match('/\) T /', (string) file_get_contents($stat)) === 1);
+        // Until its last thread has stopped, it may still answer.
+        $threads = '/proc/' . proc_get_status($this->process)['pid'] . '/task/*/stat';
+        Deadline::until('the server is stopped', static function () use ($threads): bool {
+            $states = array_map(static fn (string $file): string => (string) @file_get_contents($file), glob($threads));
+            return preg_grep('/\) T /', $states, PREG_GREP_INVERT) === [];
+        });
     }
 
     public function resume(): void

@@ -1,0 +1,144 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Compat;
+
+use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Server;
+use PHPUnit\Framework\TestCase;
+
+/** What the tests of both drop-in classes do: count the warnings, and have other processes do something. */
+abstract class CompatTestCase extends TestCase
+{
+    protected const COMPAT = __DIR__ . '/../../compat/';
+    private const SCRIPTS = __DIR__ . '/scripts/';
+
+    /** @var list<string> the warnings since they were asked for last */
+    private array $warnings = [];
+    /** @var list<resource> */
+    private array $processes = [];
+
+    protected function setUp(): void
+    {
+        set_error_handler(function (int $level, string $message): bool {
+            $this->warnings[] = $message;
+            return true;
+        }, E_USER_WARNING);
+    }
+
+    protected function assertPostConditions(): void
+    {
+        self::assertSame([], $this->warnings, 'there are warnings that no test has asked for');
+    }
+
+    protected function tearDown(): void
+    {
+        restore_error_handler();
+        foreach ($this->processes as $process) {
+            proc_terminate($process, SIGKILL);
+            proc_close($process);
+        }
+    }
+
+    /** That there has been one warning since it was asked last, which says this. */
+    protected function assertWarned(string $what): void
+    {
+        self::assertCount(1, $this->warnings, implode("\n", $this->warnings));
+        self::assertStringContainsString($what, $this->warnings[0]);
+        $this->warnings = [];
+    }
+
+    protected function assertNotWarned(): void
+    {
+        self::assertSame([], $this->warnings);
+    }
+
+    /**
+     * Starts a program that has this process's sockets, as `exec('… &')` would, and lives until the test is over.
+     */
+    protected function startInBackground(): void
+    {
+        $process = proc_open(['sleep', '600'], [['file', '/dev/null', 'r']], $pipes);
+        $this->processes[] = $process;
+        $directory = '/proc/' . proc_get_status($process)['pid'] . '/fd/';
+        Deadline::until('the program runs', fn (): bool => str_contains(
+            (string) @file_get_contents(dirname($directory) . '/cmdline'),
+            'sleep'
+        ));
+        $sockets = array_filter(scandir($directory), fn (string $descriptor): bool => str_starts_with(
+            (string) @readlink($directory . $descriptor),
+            'socket:'
+        ));
+        self::assertNotEmpty($sockets, 'the program has not inherited the connection');
+    }
+
+    /**
+     * Has a child process do something, without what PHP does at the end of a process.
+     *
+     * @param callable(): mixed $do
+     * @return mixed what it has come to
+     */
+    protected function inChild(callable $do)
+    {
+        [$mine, $its] = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
+        $pid = pcntl_fork();
+        if ($pid === 0) {
+            try {
+                fwrite($its, serialize($do()));
+            } finally {
+                posix_kill(getmypid(), SIGKILL);
+            }
+        }
+        fclose($its);
+        $outcome = stream_get_contents($mine);
+        pcntl_waitpid($pid, $status);
+        return unserialize($outcome);
+    }
+
+    /**
+     * Runs PHP code, with the file of the class and what is given as its arguments.
+     *
+     * @param list<string> $arguments
+     * @return resource its output
+     */
+    protected function runScript(string $script, string $class, array $arguments)
+    {
+        $file = str_starts_with($script, '<?php') ? tempnam(sys_get_temp_dir(), 'compat') : self::SCRIPTS . $script;
+        if ($file !== self::SCRIPTS . $script) {
+            file_put_contents($file, $script);
+        }
+        $command = [PHP_BINARY, '-d', 'display_errors=1', '-d', 'log_errors=0', $file, $class, ...$arguments];
+        $streams = [['file', '/dev/null', 'r'], ['pipe', 'w'], ['redirect', 1]];
+        $this->processes[] = proc_open($command, $streams, $pipes);
+        return $pipes[1];
+    }
+
+    /** That an old script does the same with the class that it was written for and with the drop-in class. */
+    protected function assertSameTranscript(string $script, string $class, int $port): void
+    {
+        $transcripts = [];
+        foreach ([self::SCRIPTS . 'old/', self::COMPAT] as $directory) {
+            $output = $this->runScript($script, $directory . $class, ['127.0.0.1', (string) $port]);
+            $transcripts[] = stream_get_contents($output);
+        }
+        self::assertStringContainsString(': yes', $transcripts[0]);
+        self::assertSame($transcripts[0], $transcripts[1]);
+    }
+
+    /** That nothing is lost when two processes, one with each of the classes, increment a number under the lock. */
+    protected function assertNothingLost(string $script, string $class, Server $server, int $port): void
+    {
+        $counter = $server->directory() . '/counter';
+        file_put_contents($counter, '0');
+        $outputs = [];
+        foreach ([self::SCRIPTS . 'old/', self::COMPAT, self::COMPAT] as $directory) {
+            $arguments = ['127.0.0.1', (string) $port, $counter, '150'];
+            $outputs[] = $this->runScript($script, $directory . $class, $arguments);
+        }
+        foreach ($outputs as $output) {
+            self::assertSame("done\n", stream_get_contents($output));
+        }
+        self::assertSame('450', file_get_contents($counter));
+    }
+}

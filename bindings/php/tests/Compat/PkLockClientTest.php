@@ -1,0 +1,476 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Compat;
+
+use Exception;
+use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\Server;
+use LogicException;
+use pkLockClient;
+use ReflectionProperty;
+
+require_once __DIR__ . '/../../compat/pkLockClient.php';
+
+final class PkLockClientTest extends CompatTestCase
+{
+    private const AT_ONCE = ['timeLimit' => 0];
+
+    private Server $server;
+    /** The process that sends a signal, if there is one. */
+    private int $signaller = 0;
+
+    protected function setUp(): void
+    {
+        parent::setUp();
+        $this->server = new Server();
+    }
+
+    protected function tearDown(): void
+    {
+        pcntl_async_signals(false);
+        if ($this->signaller > 0) {
+            posix_kill($this->signaller, SIGKILL);
+            pcntl_waitpid($this->signaller, $status);
+        }
+        pcntl_signal(SIGUSR1, SIG_DFL);
+        parent::tearDown();
+    }
+
+    private function client(?int $port = null): pkLockClient
+    {
+        return new pkLockClient(['host' => '127.0.0.1', 'port' => $port ?? $this->server->port()]);
+    }
+
+    private function assertBecomesFree(string $name): void
+    {
+        self::assertTrue($this->client()->lock($name), "$name does not become free");
+    }
+
+    /** Sends a signal to this process once it waits for the lock. */
+    private function signalWhenWaitedFor(string $name): void
+    {
+        [$port, $test] = [$this->server->port(), getmypid()];
+        $this->signaller = pcntl_fork();
+        if ($this->signaller === 0) {
+            try {
+                $observer = $this->client($port);
+                Deadline::until("$name is waited for", static function () use ($observer, $name): bool {
+                    return $observer->rpc('inspect', ['lockName' => $name])['waiters'] > 0;
+                });
+                posix_kill($test, SIGUSR1);
+            } finally {
+                posix_kill(getmypid(), SIGKILL);
+            }
+        }
+    }
+
+    public function testOldScriptsNoticeNoDifference(): void
+    {
+        $this->assertSameTranscript('pklockclient_script.php', 'pkLockClient.php', $this->server->port());
+    }
+
+    public function testOldAndNewClassesExcludeEachOther(): void
+    {
+        $port = $this->server->port();
+        $this->assertNothingLost('pklockclient_script.php', 'pkLockClient.php', $this->server, $port);
+    }
+
+    public function testWaitsForAsLongAsItIsTold(): void
+    {
+        [$one, $two] = [$this->client(), $this->client()];
+        self::assertTrue($one->lock('a'));
+        self::assertTrue($one->lock('a'), 'what it holds it gets again');
+        self::assertFalse($two->lock('a', self::AT_ONCE));
+        self::assertFalse($two->lock('a', ['timeLimit' => '0.1']));
+        self::assertSame('', $two->error());
+        self::assertSame('ok', $one->rpc('inspect', ['lockName' => 'a'])['status']);
+        self::assertSame(0, $one->rpc('inspect', ['lockName' => 'a'])['waiters']);
+        self::assertTrue($one->unlock('a'));
+        self::assertFalse($one->unlock('a'));
+        self::assertTrue($two->lock('a', ['timeLimit' => false]));
+    }
+
+    public function testRefusesATimeLimitThatIsNone(): void
+    {
+        self::assertFalse($this->client()->lock('a', ['timeLimit' => 'soon']));
+        $this->assertWarned('time limit');
+    }
+
+    public function testTakesNamesAsTheyAre(): void
+    {
+        [$one, $two] = [$this->client(), $this->client()];
+        foreach ([7, '', ' a  b ', "a\n\0b", "\xff\xfe", "\u{1F512}"] as $name) {
+            self::assertTrue($one->lock($name));
+            self::assertFalse($two->lock($name, self::AT_ONCE));
+            self::assertTrue($one->unlock($name));
+            self::assertTrue($two->lock($name, self::AT_ONCE));
+        }
+        self::assertFalse($one->lock(['a']));
+        $this->assertWarned('must be a string');
+        self::assertFalse($one->lock(str_repeat('x', 2000)));
+        self::assertStringContainsString('longer than 1024 bytes', $one->error());
+    }
+
+    public function testAcceptsTheWaysToNameAServer(): void
+    {
+        self::assertTrue((new pkLockClient(['host' => $this->server->unix()]))->lock('a'));
+        $options = ['port' => (string) $this->server->port(), 'other' => 'thing'];
+        self::assertTrue((new pkLockClient($options))->lock('a'));
+    }
+
+    public function testThrowsWhenThereIsNoServer(): void
+    {
+        $this->server->kill();
+        $this->expectException(Exception::class);
+        $this->expectExceptionMessage('pkLockClient: cannot connect to tcp://127.0.0.1:');
+        $this->client();
+    }
+
+    public function testGivesAnyCommandToTheServer(): void
+    {
+        [$client, $other] = [$this->client(), $this->client()];
+        self::assertSame(['status' => 'ok', 'parameters' => ['n' => [1]]], $client->rpc('ping', ['n' => [1]]));
+        self::assertSame('unknown', $client->rpc('dance')['status']);
+        self::assertFalse($client->rpc('ping', ["\xff"]));
+        $this->assertWarned('cannot be sent');
+        self::assertSame('ok', $client->rpc('lock', ['lockNames' => ['a', 'b']])['status']);
+        self::assertSame('timeout', $other->rpc('lock', ['lockName' => 'b'], ['timeLimit' => 0.1])['status']);
+        self::assertSame('ok', $client->rpc('unlock', ['lockName' => 'b'])['status']);
+        self::assertTrue($other->lock('b'));
+        // What it got by rpc() it must not lose silently either.
+        $this->server->restart();
+        self::assertFalse($client->lock('b'));
+        $this->assertWarned('all its locks are lost');
+    }
+
+    public function testIsNeverAYesOnceTheServerIsGone(): void
+    {
+        $client = $this->client();
+        self::assertTrue($client->lock('held'));
+        $this->server->restart();
+        self::assertFalse($client->lock('held'));
+        $this->assertWarned('has ended the connection; all its locks are lost');
+        self::assertFalse($client->lock('other'));
+        self::assertFalse($client->unlock('held'));
+        self::assertFalse($client->rpc('ping'));
+        $this->assertNotWarned();
+        self::assertTrue($this->client()->lock('held'));
+    }
+
+    public function testIsNoYesWhenTheServerGoesDuringTheWait(): void
+    {
+        [$holder, $client] = [$this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        pcntl_signal(SIGUSR1, fn () => $this->server->restart());
+        $this->signalWhenWaitedFor('a');
+        self::assertFalse($client->lock('a'));
+        $this->assertWarned('has ended the connection');
+        self::assertTrue($client->lock('a'), 'it held nothing, so it may connect again');
+    }
+
+    public function testConnectsAgainWhenItHeldNothing(): void
+    {
+        $client = $this->client();
+        self::assertTrue($client->lock('a'));
+        self::assertTrue($client->unlock('a'));
+        $this->server->restart();
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($this->client()->lock('a', self::AT_ONCE));
+    }
+
+    public function testSaysWhyItIsTurnedAway(): void
+    {
+        $this->server = new Server(['--connections-max', '1']);
+        $first = $this->client();
+        self::assertTrue($first->lock('a'));
+        $second = $this->client();
+        self::assertFalse($second->lock('a'));
+        $this->assertWarned('pkLockClient: ');
+    }
+
+    public function testAServerThatHangsGivesNoYes(): void
+    {
+        [$client, $other] = [$this->client(), $this->client()];
+        self::assertTrue($client->lock('held'));
+        $this->server->pause();
+        self::assertFalse($client->lock('late', ['timeLimit' => 0.1]));
+        $this->assertWarned('does not answer an unlock');
+        $this->server->resume();
+        self::assertTrue($other->lock('late'), 'the request has been taken back');
+        self::assertFalse($other->lock('held', self::AT_ONCE), 'what was held is held on');
+        self::assertTrue($client->unlock('held'));
+    }
+
+    /**
+     * A server like the original: it greets nobody, keeps no time limit, and grants the lock at the moment when the
+     * client gives up, or even later.
+     *
+     * @dataProvider lateGrants
+     * @param list<array> $unlocked what it says to the unlock
+     */
+    public function testIsNotFooledByALateGrant(array $unlocked): void
+    {
+        $log = $this->server->directory() . '/requests';
+        $fake = new FakeServer(static function ($connection) use ($unlocked, $log): void {
+            while (($message = FakeServer::receive($connection)) !== null) {
+                file_put_contents($log, $message['command'] . "\n", FILE_APPEND);
+                $name = $message['lockName'] ?? $message['parameters']['lockName'] ?? '';
+                $replies = [];
+                if ($message['command'] === 'unlock') {
+                    $replies = $unlocked;
+                } elseif ($name === 'free') {
+                    $replies = [['id' => $message['id'], 'result' => ['status' => 'ok']]];
+                }
+                fwrite($connection, implode('', array_map([FakeServer::class, 'frame'], $replies)));
+            }
+        });
+        $client = $this->client($fake->port);
+        self::assertFalse($client->lock('late', ['timeLimit' => 0.1]));
+        self::assertFalse($client->lock('never', ['timeLimit' => 0.1]));
+        self::assertTrue($client->lock('free', ['timeLimit' => 0.1]));
+        self::assertFalse($client->rpc('ping', [], ['timeLimit' => 0.1]), 'the original knows no ping');
+        unset($client);
+        $requests = "hello\nlock\nunlock\nlock\nunlock\nlock\nping\n";
+        Deadline::until('all has come', static fn (): bool => file_get_contents($log) === $requests);
+    }
+
+    /** @return iterable<string, array{list<array>}> */
+    public function lateGrants(): iterable
+    {
+        $grant = ['id' => 0, 'result' => ['status' => 'ok']];
+        $unlocked = ['attempted' => 'unlock', 'result' => 'ok', 'lockName' => 'late'];
+        return [
+            'crossing' => [[$grant, $unlocked]],
+            'after the unlock' => [[$unlocked, $grant]],
+            'none' => [[['attempted' => 'unlock', 'result' => 'notFound', 'lockName' => 'late']]],
+        ];
+    }
+
+    /**
+     * @dataProvider lies
+     */
+    public function testTakesNothingElseForAYes(string $lie): void
+    {
+        $fake = new FakeServer(static function ($connection) use ($lie): void {
+            FakeServer::receive($connection);
+            $first = FakeServer::receive($connection);
+            fwrite($connection, FakeServer::frame(['id' => $first['id'], 'result' => ['status' => 'ok']]));
+            FakeServer::receive($connection);
+            fwrite($connection, $lie);
+        });
+        $client = $this->client($fake->port);
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($client->lock('b', ['timeLimit' => 0.1]));
+        $this->assertWarned('all its locks are lost');
+        self::assertFalse($client->lock('a'));
+    }
+
+    /** @return iterable<string, array{string}> */
+    public function lies(): iterable
+    {
+        $results = [[], ['result' => 'ok'], ['result' => true], ['result' => ['ok']], ['error' => 'ok']];
+        foreach ([true, 1, 'OK', 'okay', ['ok'], null, 'granted'] as $status) {
+            $results[] = ['result' => ['status' => $status]];
+        }
+        foreach ($results as $result) {
+            yield json_encode($result) => [FakeServer::frame(['id' => 1] + $result)];
+        }
+        foreach ([0, '1', 2, null, 1.5, 'hello'] as $id) {
+            $grant = ['id' => $id, 'result' => ['status' => 'ok']];
+            yield 'id ' . json_encode($id) => [FakeServer::frame($grant)];
+        }
+        yield 'no JSON' => [pack('N', 4) . 'ok!!'];
+        yield 'no object' => [pack('N', 4) . '"ok"'];
+        yield 'empty' => [pack('N', 0)];
+        yield 'text' => ["1 Got Lock\r\n"];
+        yield 'half' => [substr(FakeServer::frame(['id' => 1, 'result' => ['status' => 'ok']]), 0, -1)];
+        yield 'a complaint' => [FakeServer::frame(['error' => 'no more'])];
+    }
+
+    public function testReadsMessagesHoweverTheyAreCut(): void
+    {
+        $fake = new FakeServer(static function ($connection): void {
+            FakeServer::receive($connection);
+            $greeting = FakeServer::frame(['id' => 'hello', 'result' => 'whatever']);
+            while (($message = FakeServer::receive($connection)) !== null) {
+                $reply = FakeServer::frame(['id' => $message['id'], 'result' => ['status' => 'ok', 'more' => 'ä']]);
+                $frames = $greeting . $reply;
+                foreach ($message['id'] === 0 ? [$frames] : str_split($frames, 1) as $piece) {
+                    fwrite($connection, $piece);
+                    fflush($connection);
+                }
+            }
+        });
+        $client = $this->client($fake->port);
+        self::assertTrue($client->lock('a'));
+        self::assertTrue($client->lock('b'));
+        self::assertSame(['status' => 'ok', 'more' => 'ä'], $client->rpc('c'));
+    }
+
+    /** @return iterable<string, array{bool}> */
+    public function asynchronousOrNot(): iterable
+    {
+        return ['synchronous' => [false], 'asynchronous' => [true]];
+    }
+
+    /** @dataProvider asynchronousOrNot */
+    public function testSignalHandlersRunDuringTheWait(bool $asynchronous): void
+    {
+        [$holder, $client] = [$this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        pcntl_async_signals($asynchronous);
+        pcntl_signal(SIGUSR1, static fn () => $holder->unlock('a'));
+        $this->signalWhenWaitedFor('a');
+        self::assertTrue($client->lock('a'));
+        self::assertSame($asynchronous, pcntl_async_signals());
+    }
+
+    /** @dataProvider asynchronousOrNot */
+    public function testAHandlerThatThrowsEndsTheWait(bool $asynchronous): void
+    {
+        [$holder, $client, $other] = [$this->client(), $this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        self::assertTrue($client->lock('held'));
+        pcntl_async_signals($asynchronous);
+        pcntl_signal(SIGUSR1, static function (): void {
+            throw new LogicException('enough');
+        });
+        $this->signalWhenWaitedFor('a');
+        try {
+            $client->lock('a', ['timeLimit' => false]);
+            self::fail('the exception has got lost');
+        } catch (LogicException $exception) {
+            self::assertSame('enough', $exception->getMessage());
+        }
+        self::assertTrue($holder->unlock('a'));
+        self::assertTrue($other->lock('a'), 'the request is still there');
+        self::assertFalse($other->lock('held', self::AT_ONCE));
+        self::assertFalse($client->lock('a', self::AT_ONCE));
+        self::assertTrue($client->unlock('held'));
+    }
+
+    public function testAHandlerThatThrowsEndsTheWaitOfACommand(): void
+    {
+        [$holder, $client] = [$this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        pcntl_signal(SIGUSR1, static function (): void {
+            throw new LogicException('enough');
+        });
+        $this->signalWhenWaitedFor('a');
+        try {
+            $client->rpc('lock', ['lockName' => 'a']);
+            self::fail('the exception has got lost');
+        } catch (LogicException $exception) {
+            $this->assertWarned('does not answer to lock; all its locks are lost');
+        }
+        self::assertTrue($holder->unlock('a'));
+        $this->assertBecomesFree('a');
+    }
+
+    public function testAHandlerMustNotUseWhatWaits(): void
+    {
+        [$holder, $client] = [$this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        $nested = null;
+        pcntl_signal(SIGUSR1, static function () use ($holder, $client, &$nested): void {
+            $nested = $client->lock('b');
+            $holder->unlock('a');
+        });
+        $this->signalWhenWaitedFor('a');
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($nested);
+        $this->assertWarned('signal handler');
+        self::assertTrue($client->lock('b'));
+    }
+
+    public function testKeepsAliveByTheServersFigures(): void
+    {
+        foreach ([25 => [1, 3, 1, 4, 7000], 60 => [1, 6, 2, 5, 16000]] as $timeout => $figures) {
+            $this->server = new Server(['--dead-peer-timeout', (string) $timeout]);
+            $client = $this->client();
+            self::assertTrue($client->lock('a'));
+            $connection = new ReflectionProperty(pkLockClient::class, 'connection');
+            $connection->setAccessible(true);
+            $socket = socket_import_stream($connection->getValue($client));
+            $found = [socket_get_option($socket, SOL_SOCKET, SO_KEEPALIVE)];
+            foreach ([TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, 18] as $option) {
+                $found[] = socket_get_option($socket, SOL_TCP, $option);
+            }
+            self::assertSame($figures, $found);
+        }
+    }
+
+    public function testFreesItsLocksAsSoonAsItIsLetGoOf(): void
+    {
+        $client = $this->client();
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($client->lock([]));
+        $this->assertWarned('must be a string');
+        gc_disable();
+        try {
+            unset($client);
+            self::assertTrue($this->client()->lock('a'));
+        } finally {
+            gc_enable();
+        }
+    }
+
+    public function testAChildHasNoPartInIt(): void
+    {
+        $client = $this->client();
+        self::assertTrue($client->lock('held'));
+        $outcome = $this->inChild(function () use (&$client): array {
+            $answers = [$client->lock('held'), $client->unlock('held'), $client->rpc('ping')];
+            $error = $client->error();
+            $client = null;
+            $own = $this->client();
+            return [$answers, $error, $own->lock('held', self::AT_ONCE), $own->lock('other')];
+        });
+        self::assertSame([false, false, false], $outcome[0]);
+        self::assertStringContainsString('parent', $outcome[1]);
+        self::assertSame([false, true], [$outcome[2], $outcome[3]]);
+        $this->inChild(function () use (&$client): void {
+            $client = null;
+        });
+        self::assertFalse($this->client()->lock('held', self::AT_ONCE), 'the child has released it');
+        self::assertTrue($client->unlock('held'));
+    }
+
+    public function testAProgramInTheBackgroundDoesNotKeepTheLock(): void
+    {
+        $client = $this->client();
+        self::assertTrue($client->lock('held'));
+        $this->startInBackground();
+        unset($client);
+        $this->assertBecomesFree('held');
+    }
+
+    public function testNorAfterAScriptThatRanOutOfMemory(): void
+    {
+        $script = <<<'PHP'
+            <?php
+            require $argv[1];
+            $client = new pkLockClient(['host' => '127.0.0.1', 'port' => $argv[2]]);
+            register_shutdown_function(function () use ($client) {
+                echo $client->lock('held') ? 'still locked, ' : 'lost, ';
+            });
+            echo $client->lock('held') ? 'locked ' : 'not locked ';
+            $null = ['file', '/dev/null', 'w'];
+            $process = proc_open(['sleep', '600'], [['file', '/dev/null', 'r'], $null, $null], $pipes);
+            echo proc_get_status($process)['pid'], ' ';
+            ini_set('memory_limit', '4M');
+            str_repeat('x', 100000000);
+            PHP;
+        $output = $this->runScript($script, self::COMPAT . 'pkLockClient.php', [(string) $this->server->port()]);
+        $said = stream_get_contents($output);
+        self::assertSame(1, preg_match('/^locked (\d+) .*still locked, $/s', $said, $parts), $said);
+        try {
+            $this->assertBecomesFree('held');
+            self::assertFileExists("/proc/$parts[1]/fd", 'the program has not lived as long');
+        } finally {
+            posix_kill((int) $parts[1], SIGKILL);
+        }
+    }
+}
