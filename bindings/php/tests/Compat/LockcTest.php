@@ -21,6 +21,12 @@ final class LockcTest extends CompatTestCase
         $this->server = new Server();
     }
 
+    protected function tearDown(): void
+    {
+        unset($this->server);
+        parent::tearDown();
+    }
+
     private function client(float $timeout = 20, string $protocol = 'lockd'): lockc
     {
         return new lockc('127.0.0.1', $this->server->port($protocol), $timeout);
