@@ -18,6 +18,8 @@ abstract class CompatTestCase extends TestCase
     private array $warnings = [];
     /** @var list<resource> */
     private array $processes = [];
+    /** @var list<string> what is to be deleted in the end */
+    private array $files = [];
 
     protected function setUp(): void
     {
@@ -39,6 +41,7 @@ abstract class CompatTestCase extends TestCase
             proc_terminate($process, SIGKILL);
             proc_close($process);
         }
+        array_map('unlink', $this->files);
     }
 
     /** That there has been one warning since it was asked last, which says this. */
@@ -97,15 +100,16 @@ abstract class CompatTestCase extends TestCase
     }
 
     /**
-     * Runs PHP code, with the file of the class and what is given as its arguments.
+     * Runs PHP code, or a file of it, with the file of the class and what is given as its arguments.
      *
      * @param list<string> $arguments
      * @return resource its output
      */
     protected function runScript(string $script, string $class, array $arguments)
     {
-        $file = str_starts_with($script, '<?php') ? tempnam(sys_get_temp_dir(), 'compat') : self::SCRIPTS . $script;
-        if ($file !== self::SCRIPTS . $script) {
+        $file = self::SCRIPTS . $script;
+        if (str_starts_with($script, '<?php')) {
+            $this->files[] = $file = tempnam(sys_get_temp_dir(), 'compat');
             file_put_contents($file, $script);
         }
         $command = [PHP_BINARY, '-d', 'display_errors=1', '-d', 'log_errors=0', $file, $class, ...$arguments];
