@@ -16,6 +16,7 @@ use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Owner;
 use Lockd\Internal\Process;
+use Lockd\Internal\Signals;
 use Lockd\Transport\FfiTransport;
 use Lockd\Transport\StreamTransport;
 use Lockd\Transport\Transport;
@@ -56,7 +57,7 @@ final class Client
      */
     public static function connect(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
-        return new self(StreamTransport::connect($url, self::label($owner), $timeout));
+        return new self(StreamTransport::connect($url, Owner::label($owner), $timeout));
     }
 
     /**
@@ -70,7 +71,7 @@ final class Client
      */
     public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
-        return new self(FfiTransport::connect($url, self::label($owner), $timeout));
+        return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
     }
 
     /**
@@ -83,7 +84,7 @@ final class Client
      */
     public static function embedded(?string $owner = null): self
     {
-        return new self(FfiTransport::embedded(self::label($owner)));
+        return new self(FfiTransport::embedded(Owner::label($owner)));
     }
 
     /**
@@ -117,8 +118,17 @@ final class Client
      */
     public function synchronized(string $name, callable $body, ?float $timeout = null, bool $shared = false): mixed
     {
-        $lock = $this->acquire($name, $timeout, $shared)
-            ?? throw new TimeoutException("\"$name\" was not to be had within $timeout s");
+        $lock = null;
+        // Kept before a signal's handler can run and throw: PHP may lose what a function returns just then.
+        Signals::deferred(function () use (&$lock, $name, $timeout, $shared): void {
+            $lock = $this->acquire($name, $timeout, $shared);
+        });
+        if ($lock === null) {
+            throw new TimeoutException("\"$name\" was not to be had within $timeout s");
+        }
+        if (!$this->owner->remembers($name, $lock->token())) {
+            throw new ConnectionLostException("this client was closed when it had just acquired \"$name\"");
+        }
         try {
             $result = $body($lock);
         } catch (\Throwable $e) {
@@ -162,6 +172,16 @@ final class Client
         return $this->owner->stands();
     }
 
+    /**
+     * Whether another client may take its place: nothing of it stands any more, or not all of it, and it holds nothing.
+     *
+     * @internal
+     */
+    public function isSpent(): bool
+    {
+        return $this->owner->isSpent();
+    }
+
     /** Releases every lock of this client and ends its session. */
     public function close(): void
     {
@@ -177,18 +197,16 @@ final class Client
         Process::closeInherited();
     }
 
-    private static function label(?string $owner): ?string
-    {
-        if ($owner !== null && (str_contains($owner, "\0") || preg_match('//u', $owner) !== 1)) {
-            throw new InvalidArgumentException('the name of an owner is text in UTF-8, without zero bytes');
-        }
-        return $owner;
-    }
-
     /** @return array<mixed> */
     public function __serialize(): array
     {
-        throw new \LogicException('a client belongs to its process: it cannot be serialized');
+        throw new InvalidArgumentException('a client belongs to its process: it cannot be serialized');
+    }
+
+    /** @param array<mixed> $data */
+    public function __unserialize(array $data): void
+    {
+        throw new InvalidArgumentException('a client cannot be made of text');
     }
 
     private function __clone()

@@ -31,7 +31,7 @@ final class ListedLock
     {
         $hex = $entry->text('lockNameHex') ?? '';
         return new self(
-            (ctype_xdigit($hex) ? hex2bin($hex) : false) ?: $entry->text('lockName') ?? '',
+            (preg_match('/^(?:[0-9a-f]{2})+$/Di', $hex) ? hex2bin($hex) : false) ?: $entry->text('lockName') ?? '',
             $entry->text('mode'),
             array_map(Party::fromMessage(...), $entry->objects('holders')),
             array_map(Party::fromMessage(...), $entry->objects('waiters')),

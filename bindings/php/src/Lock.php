@@ -4,9 +4,11 @@ declare(strict_types=1);
 
 namespace Lockd;
 
+use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
 use Lockd\Exception\ForkedException;
+use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
@@ -88,7 +90,10 @@ final class Lock
      * of everybody else, for the other holders to go; to shared it waits for nobody.
      *
      * @param ?float $timeout in seconds; null: without limit; 0.0: not at all
+     * A signal's handler that throws may do so when it has been converted: {@see isShared()} tells.
+     *
      * @return bool false: not within the time limit, and it is held as before
+     * @throws AlreadyHeldException it is just being converted
      * @throws DeadlockException two holders are making the same lock exclusive; it is held as before
      * @throws NotHeldException
      * @throws RefusedException it is held as before
@@ -96,13 +101,11 @@ final class Lock
      */
     public function convert(bool $shared, ?float $timeout = null): bool
     {
-        $grant = $this->owner->convert($this->name, $this->token, $shared, $timeout);
-        if ($grant === null) {
-            return false;
-        }
-        $this->token = $grant->token;
-        $this->shared = $shared;
-        return true;
+        $converted = function (Grant $grant) use ($shared): void {
+            $this->token = $grant->token;
+            $this->shared = $shared;
+        };
+        return $this->owner->convert($this->name, $this->token, $shared, $timeout, $converted);
     }
 
     public function __destruct()
@@ -119,7 +122,13 @@ final class Lock
     /** @return array<mixed> */
     public function __serialize(): array
     {
-        throw new \LogicException('a lock belongs to its process: it cannot be serialized');
+        throw new InvalidArgumentException('a lock belongs to its process: it cannot be serialized');
+    }
+
+    /** @param array<mixed> $data */
+    public function __unserialize(array $data): void
+    {
+        throw new InvalidArgumentException('a lock cannot be made of text');
     }
 
     private function __clone()

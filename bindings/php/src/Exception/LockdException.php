@@ -6,7 +6,7 @@ namespace Lockd\Exception;
 
 use Throwable;
 
-/** Everything that this package throws. */
+/** Everything that this package throws by itself; what a caller's own code throws is passed on as it is. */
 interface LockdException extends Throwable
 {
 }

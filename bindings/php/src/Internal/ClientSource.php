@@ -8,6 +8,7 @@ use Lockd\Client;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Message\Address;
+use Lockd\Message\Connection;
 
 /**
  * The client of an adapter to a framework: one that it was given, or one that connects when it is first needed. Of the
@@ -34,6 +35,8 @@ final class ClientSource
             $this->client = $client;
         } else {
             Address::parseList($client);
+            Owner::label($owner);
+            Connection::mustBeLimited($timeout);
             $this->url = $client;
         }
     }
@@ -41,7 +44,8 @@ final class ClientSource
     /** @throws ConnectException */
     public function client(): Client
     {
-        if ($this->url !== null && $this->client?->stands() !== true) {
+        // One that still holds something on one of several servers has to go on: who has that would wait for himself.
+        if ($this->url !== null && ($this->client === null || $this->client->isSpent())) {
             $this->client = Client::connect($this->url, $this->owner, $this->timeout);
         }
         assert($this->client !== null);

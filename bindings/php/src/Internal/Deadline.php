@@ -35,6 +35,12 @@ final class Deadline
         return $this->at === null ? INF : max(0.0, $this->at - self::now());
     }
 
+    /** For how long it has been over, in seconds; 0 if it is not. */
+    public function overdue(): float
+    {
+        return $this->at === null ? 0.0 : max(0.0, self::now() - $this->at);
+    }
+
     public function isOver(): bool
     {
         return $this->remaining() === 0.0;

@@ -24,10 +24,25 @@ final class Owner
     private readonly int $pid;
     /** @var array<array-key, int> token by name; 0: waited for */
     private array $held = [];
+    /** @var array<array-key, true> by name */
+    private array $converting = [];
 
     public function __construct(private readonly Transport $transport)
     {
         $this->pid = Process::id();
+    }
+
+    /**
+     * The name of an owner, if it can be one.
+     *
+     * @throws InvalidArgumentException
+     */
+    public static function label(?string $owner): ?string
+    {
+        if ($owner !== null && (str_contains($owner, "\0") || preg_match('//u', $owner) !== 1)) {
+            throw new InvalidArgumentException('the name of an owner is text in UTF-8, without zero bytes');
+        }
+        return $owner;
     }
 
     public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
@@ -54,18 +69,29 @@ final class Owner
         });
     }
 
-    public function convert(string $name, int $token, bool $shared, ?float $timeout): ?Grant
+    /**
+     * @param callable(Grant): void $converted is told of the grant before anything else can happen
+     * @return bool false: not within the time limit
+     */
+    public function convert(string $name, int $token, bool $shared, ?float $timeout, callable $converted): bool
     {
         $deadline = Deadline::in($timeout);
-        return $this->at($name, function () use ($name, $token, $shared, $deadline): ?Grant {
+        return $this->at($name, function () use ($name, $token, $shared, $deadline, $converted): bool {
             if (!$this->remembers($name, $token)) {
                 throw new NotHeldException("\"$name\" has been released");
             }
-            $grant = $this->transport->convert($name, $shared, $deadline);
-            if ($grant !== null) {
-                $this->held[$name] = $grant->token;
+            $this->refuseWhileConverting($name);
+            $this->converting[$name] = true;
+            try {
+                $grant = $this->transport->convert($name, $shared, $deadline);
+                if ($grant !== null) {
+                    $this->held[$name] = $grant->token;
+                    $converted($grant);
+                }
+                return $grant !== null;
+            } finally {
+                unset($this->converting[$name]);
             }
-            return $grant;
         });
     }
 
@@ -76,11 +102,20 @@ final class Owner
             if (!$this->remembers($name, $token)) {
                 return false;
             }
+            $this->refuseWhileConverting($name);
             // Whatever comes of it, nobody is to believe in it any more.
             unset($this->held[$name]);
             return $this->transport->release($name)
                 ?: throw new NotHeldException("\"$name\" was not held any more when it was to be released");
         });
+    }
+
+    /** A signal's handler may want to change a lock in the middle of that. */
+    private function refuseWhileConverting(string $name): void
+    {
+        if (isset($this->converting[$name])) {
+            throw new AlreadyHeldException("this client is just converting \"$name\"");
+        }
     }
 
     public function holds(string $name, int $token): bool
@@ -108,17 +143,23 @@ final class Owner
     /** Releases everything and ends the session. */
     public function close(): void
     {
-        if ($this->isOurs() && $this->transport->stands()) {
-            foreach ($this->held as $name => $token) {
+        Signals::deferred(function (): void {
+            foreach ($this->isOurs() ? array_keys(array_filter($this->held)) : [] as $name) {
                 try {
-                    $this->release((string) $name, $token);
+                    $this->transport->release((string) $name);
                 } catch (LockdException) {
-                    break;
+                    // What is lost need not be released; of several servers others may be there.
                 }
             }
-        }
-        $this->held = [];
-        Signals::deferred($this->transport->close(...));
+            $this->held = [];
+            $this->transport->close();
+        });
+    }
+
+    /** Whether there is nothing that it could still be good for: another one may take its place. */
+    public function isSpent(): bool
+    {
+        return !$this->stands() && (!$this->isOurs() || $this->held === [] || $this->transport->hasEnded());
     }
 
     public function isOurs(): bool
@@ -131,7 +172,8 @@ final class Owner
         return $this->isOurs() && Signals::deferred($this->transport->stands(...));
     }
 
-    private function remembers(string $name, int $token): bool
+    /** Whether it was granted and not released, whatever has become of the connection. */
+    public function remembers(string $name, int $token): bool
     {
         return ($this->held[$name] ?? 0) === $token;
     }

@@ -26,10 +26,10 @@ final class Process
     /** @var array<int, WeakReference<Endable>> */
     private static array $open = [];
 
-    /** Of this process, and not of the one it was forked from. */
+    /** Of this process, and not of the one it was forked from. Where PHP may not say it, it may not fork, either. */
     public static function id(): int
     {
-        return (int) getmypid();
+        return function_exists('getmypid') ? (int) getmypid() : 0;
     }
 
     public static function opened(Endable $session): void
@@ -66,7 +66,8 @@ final class Process
     private static function endAfterFatalError(): void
     {
         self::$reserve = null;
-        if (((error_get_last()['type'] ?? 0) & self::FATAL) !== 0) {
+        $error = function_exists('error_get_last') ? error_get_last() : null;
+        if ((($error['type'] ?? 0) & self::FATAL) !== 0) {
             self::endAll();
         }
     }

@@ -21,7 +21,8 @@ final class Signals
      */
     public static function deferred(callable $body): mixed
     {
-        if (!function_exists('pcntl_async_signals') || !pcntl_async_signals()) {
+        $hasHandlers = function_exists('pcntl_async_signals') && function_exists('pcntl_signal_dispatch');
+        if (!$hasHandlers || !pcntl_async_signals()) {
             return $body();
         }
         pcntl_async_signals(false);
@@ -29,7 +30,8 @@ final class Signals
             return $body();
         } finally {
             pcntl_async_signals(true);
-            // Those that came meanwhile. If one throws, what the body has returned is let go: a lock frees itself.
+            // Those that came meanwhile. If one throws, what the body has returned is lost, and PHP may even forget to
+            // destroy it: what matters is to be kept before the body returns.
             pcntl_signal_dispatch();
         }
     }

@@ -11,6 +11,7 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
 use Lockd\Internal\Process;
+use Lockd\Internal\Quietly;
 
 /**
  * Frames of the `message` protocol over a plain stream, which the engine closes however a script ends. Sends requests
@@ -31,7 +32,7 @@ final class Connection implements Endable
     private readonly int $pid;
     private string $received = '';
     private int $lastId = 0;
-    /** @var array<int, ?Result> what was asked, and its answer once it is there */
+    /** @var array<int, ?Result> what was asked, and the message that answers it once that is there */
     private array $asked = [];
     private string $end = 'the connection was closed';
     private float $heard;
@@ -53,15 +54,24 @@ final class Connection implements Endable
      */
     public static function open(Address $address, float $within, float $timeout): self
     {
+        self::mustBeLimited($timeout);
+        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        [$no, $error] = [0, ''];
+        $stream = Quietly::call(static function () use ($address, $within, $context, &$no, &$error) {
+            return stream_socket_client($address->remote, $no, $error, $within, STREAM_CLIENT_CONNECT, $context);
+        });
+        if ($stream === false) {
+            throw new ConnectException("cannot connect to $address->text: " . ($error ?: Quietly::$warning));
+        }
+        return new self($stream, $address, $timeout);
+    }
+
+    /** @throws InvalidArgumentException for a time limit that is none */
+    public static function mustBeLimited(float $timeout): void
+    {
         if (!($timeout > 0.0) || is_infinite($timeout)) {
             throw new InvalidArgumentException('the time limit of a connection is a number of seconds above 0');
         }
-        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
-        $stream = @stream_socket_client($address->remote, $errno, $error, $within, STREAM_CLIENT_CONNECT, $context);
-        if ($stream === false) {
-            throw new ConnectException("cannot connect to $address->text: $error");
-        }
-        return new self($stream, $address, $timeout);
     }
 
     /** Has the kernel find out that the server's machine is gone; false if it cannot. */
@@ -81,14 +91,34 @@ final class Connection implements Endable
     {
         $id = ++$this->lastId;
         $request = ['command' => $command, 'parameters' => (object) $parameters, 'id' => $id];
-        $body = json_encode($request, self::JSON);
+        $body = self::encode($request);
         if ($body === false) {
             $problem = json_last_error_msg();
             throw new InvalidArgumentException("the parameters of \"$command\" cannot be written as JSON: $problem");
         }
-        $this->write(pack('N', strlen($body)) . $body);
+        // Before it is sent: whoever reads next may read the answer.
         $this->asked[$id] = null;
+        $this->write(pack('N', strlen($body)) . $body);
         return $id;
+    }
+
+    /**
+     * With its numbers as they are, whatever PHP is told to make of them.
+     *
+     * @param array<string, mixed> $request
+     */
+    private static function encode(array $request): string|false
+    {
+        $precision = ini_get('serialize_precision');
+        if ($precision === '-1' || !function_exists('ini_set')) {
+            return json_encode($request, self::JSON);
+        }
+        ini_set('serialize_precision', '-1');
+        try {
+            return json_encode($request, self::JSON);
+        } finally {
+            ini_set('serialize_precision', (string) $precision);
+        }
     }
 
     /**
@@ -98,10 +128,10 @@ final class Connection implements Endable
      */
     public function ask(string $command, array $parameters): Result
     {
-        return $this->await($this->send($command, $parameters));
+        return $this->await($this->send($command, $parameters))->object('result');
     }
 
-    /** The result of a request that is due. */
+    /** The message that answers a request, which is due. */
     public function await(int $id): Result
     {
         $deadline = Deadline::in($this->timeout);
@@ -117,9 +147,11 @@ final class Connection implements Endable
         }
     }
 
-    /** The result of a request, once, if it is there; null: not yet. */
+    /** The message that answers a request, once, if it is there; null: not yet. Of a connection that stands. */
     public function answer(int $id): ?Result
     {
+        // An answer that came before the end is none any more: a signal's handler may have ended the connection.
+        $this->stream();
         $answer = $this->asked[$id] ?? null;
         if ($answer !== null) {
             unset($this->asked[$id]);
@@ -144,7 +176,7 @@ final class Connection implements Endable
     {
         $this->awaitStream(true, $seconds);
         $stream = $this->stream();
-        $bytes = @fread($stream, 65536);
+        $bytes = Quietly::call(static fn () => fread($stream, 65536));
         if ($bytes === false || ($bytes === '' && feof($stream))) {
             throw $this->lose('the server has ended the connection');
         }
@@ -177,7 +209,9 @@ final class Connection implements Endable
         }
         if (is_resource($this->stream)) {
             // Its end, and not only this descriptor's: processes that were started meanwhile have inherited it.
-            @stream_socket_shutdown($this->stream, STREAM_SHUT_RDWR);
+            $stream = $this->stream;
+            Quietly::call(static fn () =>
+                function_exists('stream_socket_shutdown') && stream_socket_shutdown($stream, STREAM_SHUT_RDWR));
         }
         $this->abandon();
     }
@@ -186,15 +220,23 @@ final class Connection implements Endable
     {
         // When a script ends, PHP may have closed it before.
         if (is_resource($this->stream)) {
-            @fclose($this->stream);
+            $stream = $this->stream;
+            Quietly::call(static fn () => fclose($stream));
         }
         $this->stream = null;
+        $this->asked = [];
         Process::closed($this);
     }
 
     public function __destruct()
     {
         $this->end();
+    }
+
+    /** @param array<mixed> $data */
+    public function __unserialize(array $data): void
+    {
+        throw new InvalidArgumentException('a connection cannot be made of text');
     }
 
     /** Ends it, since it cannot be relied on any more. */
@@ -222,7 +264,7 @@ final class Connection implements Endable
         $stream = $this->stream();
         $deadline = Deadline::in($this->timeout);
         while (true) {
-            $written = @fwrite($stream, $bytes);
+            $written = Quietly::call(static fn () => fwrite($stream, $bytes));
             if ($written === false) {
                 throw $this->lose('the server has ended the connection');
             }
@@ -239,12 +281,13 @@ final class Connection implements Endable
 
     private function awaitStream(bool $toRead, float $seconds): void
     {
-        $read = $toRead ? [$this->stream()] : null;
-        $write = $toRead ? null : [$this->stream()];
-        $none = null;
-        $microseconds = (int) ceil(min($seconds, 3600.0) * 1e6);
-        [$whole, $rest] = [intdiv($microseconds, 1_000_000), $microseconds % 1_000_000];
-        if (@stream_select($read, $write, $none, $whole, $rest) === false) {
+        $stream = $this->stream();
+        $ready = Quietly::call(static function () use ($stream, $toRead, $seconds): int|false {
+            [$read, $write, $none] = $toRead ? [[$stream], null, null] : [null, [$stream], null];
+            $microseconds = (int) ceil(min($seconds, 3600.0) * 1e6);
+            return stream_select($read, $write, $none, intdiv($microseconds, 1_000_000), $microseconds % 1_000_000);
+        });
+        if ($ready === false) {
             // A signal, or a descriptor that is too high for select: then this becomes a slow loop, not a hot one.
             usleep(1000);
         }
@@ -281,7 +324,7 @@ final class Connection implements Endable
             throw $this->lose($message->text('error') ?? 'the server reports an error');
         }
         if ($id !== null && array_key_exists($id, $this->asked)) {
-            $this->asked[$id] = $message->object('result');
+            $this->asked[$id] = $message;
         }
     }
 }

@@ -4,6 +4,8 @@ declare(strict_types=1);
 
 namespace Lockd\Message;
 
+use Lockd\Internal\Quietly;
+
 /**
  * How the kernel finds out that a server's machine is gone, before the server gives this client's locks to another.
  * The figures follow from the server's dead-peer timeout, as docs/protocol.md has them in section 1.
@@ -22,8 +24,10 @@ final class Keepalive
      */
     public static function set($stream, int $deadPeerTimeout): bool
     {
-        if (!function_exists('socket_import_stream') || !defined('TCP_KEEPIDLE')) {
-            return false;
+        foreach (['socket_import_stream', 'socket_set_option'] as $function) {
+            if (!function_exists($function) || !defined('TCP_KEEPIDLE')) {
+                return false;
+            }
         }
         $socket = socket_import_stream($stream);
         if (!$socket instanceof \Socket) {
@@ -31,10 +35,10 @@ final class Keepalive
         }
         $set = socket_set_option($socket, SOL_SOCKET, SO_KEEPALIVE, 1);
         foreach (self::options($deadPeerTimeout) as $option => $value) {
-            $set = @socket_set_option($socket, SOL_TCP, $option, $value) && $set;
+            $set = Quietly::call(static fn () => socket_set_option($socket, SOL_TCP, $option, $value)) && $set;
         }
         // Only kernels from 6.15 on have it.
-        @socket_set_option($socket, SOL_TCP, self::TCP_RTO_MAX_MS, 1000);
+        Quietly::call(static fn () => socket_set_option($socket, SOL_TCP, self::TCP_RTO_MAX_MS, 1000));
         return $set;
     }
 

@@ -6,6 +6,7 @@ namespace Lockd\Message;
 
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
@@ -19,6 +20,9 @@ final class MessageClient
     /** The longest time, in seconds, that a signal which came at the wrong moment has to wait for its handler. */
     private const SLICE = 0.25;
 
+    /** Of a server that has not been asked for its own, in seconds. */
+    private const DEAD_PEER_TIMEOUT = 25;
+
     private function __construct(private readonly Connection $connection)
     {
     }
@@ -30,7 +34,9 @@ final class MessageClient
      */
     public static function connect(string $url, float $timeout = 5.0): self
     {
-        return new self(Connection::open(Address::parse($url), $timeout, $timeout));
+        $connection = Connection::open(Address::parse($url), $timeout, $timeout);
+        $connection->keepAlive(self::DEAD_PEER_TIMEOUT);
+        return new self($connection);
     }
 
     /**
@@ -38,25 +44,30 @@ final class MessageClient
      *
      * @param array<string, mixed> $parameters
      * @param ?float $timeLimit in seconds; null: none
-     * @return array<mixed> the result, as the command's handler has made it
+     * @return mixed the result, as the command's handler has made it: for the commands of lockd an array
+     * @throws RefusedException the server says that there is no result
      * @throws TimeoutException the result has not come by then; the command may still be carried out
      * @throws ConnectionLostException
      */
-    public function rpc(string $command, array $parameters = [], ?float $timeLimit = 30.0): array
+    public function rpc(string $command, array $parameters = [], ?float $timeLimit = 30.0): mixed
     {
         $deadline = Deadline::in($timeLimit);
-        return Signals::deferred(function () use ($command, $parameters, $deadline, $timeLimit): array {
+        return Signals::deferred(function () use ($command, $parameters, $deadline, $timeLimit): mixed {
             $id = $this->connection->send($command, $parameters);
             try {
                 do {
                     Signals::dispatch();
                     $this->connection->listen(min(self::SLICE, $deadline->remaining()));
-                    $result = $this->connection->answer($id);
-                    if ($result === null && $deadline->isOver()) {
+                    $answer = $this->connection->answer($id);
+                    if ($answer === null && $deadline->isOver()) {
                         throw new TimeoutException("no result of \"$command\" within $timeLimit s");
                     }
-                } while ($result === null);
-                return $result->fields;
+                } while ($answer === null);
+                $error = $answer->fields['error'] ?? null;
+                if ($error !== null) {
+                    throw new RefusedException(is_string($error) ? $error : 'the server reports an error');
+                }
+                return $answer->fields['result'] ?? null;
             } finally {
                 $this->connection->forget($id);
             }

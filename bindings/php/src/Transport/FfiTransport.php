@@ -170,12 +170,13 @@ final class FfiTransport implements Transport, Endable
         $after = null;
         do {
             $page = $this->page($prefix, $after);
-            foreach ($page->objects('locks') as $entry) {
+            $entries = $page->objects('locks');
+            foreach ($entries as $entry) {
                 $lock = ListedLock::fromMessage($entry);
                 yield $lock;
                 $after = $lock->name;
             }
-        } while ($page->flag('more'));
+        } while ($page->flag('more') && $entries !== []);
     }
 
     private function page(string $prefix, ?string $after): Result
@@ -197,6 +198,11 @@ final class FfiTransport implements Transport, Endable
     public function stands(): bool
     {
         return $this->session !== null && $this->c->lock_check($this->session) === $this->c->LOCK_OK;
+    }
+
+    public function hasEnded(): bool
+    {
+        return !$this->stands();
     }
 
     public function close(): void

@@ -68,7 +68,7 @@ final class StreamTransport implements Transport
                 // The server may be set up not to keep names: then it has none.
                 $connection->forget($connection->send('identify', ['name' => $owner]));
             }
-            $answer = $connection->await($hello);
+            $answer = $connection->await($hello)->object('result');
         } catch (ConnectionLostException $e) {
             throw new ConnectException($e->getMessage(), 0, $e);
         }
@@ -92,9 +92,13 @@ final class StreamTransport implements Transport
 
     public function convert(string $name, bool $shared, Deadline $deadline): ?Grant
     {
-        $back = ['mode' => self::mode(!$shared)] + self::named($name);
-        $withdraw = fn (Connection $connection) => $connection->ask('convert', $back);
-        $result = $this->await('convert', $name, $shared, $deadline, $withdraw);
+        $toShared = ['mode' => self::mode(true)] + self::named($name);
+        if ($shared) {
+            // That waits for nobody.
+            return $this->grant($name, self::ok($this->of($name)->ask('convert', $toShared), $name));
+        }
+        $withdraw = fn (Connection $connection) => $connection->ask('convert', $toShared);
+        $result = $this->await('convert', $name, false, $deadline, $withdraw);
         return $result === null ? null : $this->grant($name, $result);
     }
 
@@ -117,17 +121,18 @@ final class StreamTransport implements Transport
             $parameters['timeLimit'] = $deadline->remaining();
         }
         $id = $connection->send($command, $parameters);
-        $result = null;
+        $answer = null;
         try {
             do {
                 Signals::dispatch();
-                $result = $connection->answer($id) ?? $this->listen($connection, $id, $deadline);
-            } while ($result === null);
+                $answer = $connection->answer($id) ?? $this->listen($connection, $id, $deadline);
+            } while ($answer === null);
         } catch (Throwable $e) {
             // The connection is lost, or a signal's handler has thrown: nobody will ever hear of this request.
             $this->takeBack($connection, $id, $withdraw);
             throw $e;
         }
+        $result = $answer->object('result');
         return $result->text('status') === 'timeout' ? null : self::ok($result, $name);
     }
 
@@ -135,10 +140,11 @@ final class StreamTransport implements Transport
     private function listen(Connection $connection, int $id, Deadline $deadline): ?Result
     {
         $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
-        $isUnwatched = isset($this->unwatched[$connection->address->text]);
-        // When the time is over the server should say so; and where the kernel does not look after the connection,
-        // nobody else asks whether it stands.
-        if (($isUnwatched || $deadline->isOver()) && $connection->silence() > $connection->timeout) {
+        if ($deadline->overdue() > $connection->timeout && $connection->silence() > $connection->timeout) {
+            throw $connection->lose("the server has not answered within $connection->timeout s");
+        }
+        if (isset($this->unwatched[$connection->address->text]) && $connection->silence() > $connection->timeout) {
+            // The kernel does not ask whether the server is there, so somebody else has to.
             $connection->ask('ping', []);
         }
         return $connection->answer($id);
@@ -150,11 +156,12 @@ final class StreamTransport implements Transport
         try {
             $connection->ask('cancel', ['id' => $id]);
             // However it has ended, its answer came first.
-            if ($connection->answer($id)?->text('status') === 'ok') {
+            if ($connection->answer($id)?->object('result')->text('status') === 'ok') {
                 $withdraw($connection);
             }
-        } catch (LockdException) {
-            // Then it is taken back, too.
+        } catch (Throwable) {
+            // What cannot be taken back ends with its connection.
+            $connection->end();
         }
         $connection->forget($id);
     }
@@ -220,18 +227,29 @@ final class StreamTransport implements Transport
         $after = [];
         do {
             $page = Signals::deferred(static fn (): Result => $connection->ask('list', $parameters + $after));
-            foreach (self::ok($page, $prefix)->objects('locks') as $entry) {
+            $entries = self::ok($page, $prefix)->objects('locks');
+            foreach ($entries as $entry) {
                 $lock = ListedLock::fromMessage($entry);
                 $after = self::key('after', $lock->name);
                 yield $lock;
             }
-        } while ($page->flag('more'));
+        } while ($page->flag('more') && $entries !== []);
     }
 
     public function stands(): bool
     {
         foreach ($this->connections as $connection) {
             if (!$connection->stands()) {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    public function hasEnded(): bool
+    {
+        foreach ($this->connections as $connection) {
+            if ($connection->stands()) {
                 return false;
             }
         }

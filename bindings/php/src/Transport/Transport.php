@@ -38,6 +38,9 @@ interface Transport
     /** Whether the session stands, as far as can be known without asking. */
     public function stands(): bool;
 
+    /** Whether nothing of it stands any more: with several servers, on none of them. */
+    public function hasEnded(): bool;
+
     /** Ends the session; in a forked child it only lets go of it. */
     public function close(): void;
 }

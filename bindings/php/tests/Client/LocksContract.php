@@ -8,11 +8,13 @@ use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\DeadlockException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\TimeoutException;
 use Lockd\ListedLock;
 use Lockd\Lock;
 use Lockd\Tests\Support\Meanwhile;
+use Lockd\Tests\Support\Storm;
 use LogicException;
 use PHPUnit\Framework\TestCase;
 use RuntimeException;
@@ -159,6 +161,102 @@ abstract class LocksContract extends TestCase
         self::assertTrue($mine->isShared());
         self::assertSame('shared', $a->inspect('unconverted')->mode);
         self::assertTrue($mine->convert(false, 0.0));
+    }
+
+    /** @param callable(): void $do in a handler, at the first moment of a wait at which one may run */
+    private static function firstThing(callable $do): void
+    {
+        pcntl_signal(SIGUSR2, static function () use ($do): void {
+            pcntl_signal(SIGUSR2, SIG_DFL);
+            $do();
+        });
+        posix_kill(getmypid(), SIGUSR2);
+    }
+
+    public function testAHandlerDoesNotChangeALockThatIsConverted(): void
+    {
+        [$a, $b] = [static::client(), static::client()];
+        $lock = $a->acquire('converting', 0.0, true);
+        $other = $b->acquire('converting', 0.0, true);
+        $refused = 0;
+        self::firstThing(function () use ($lock, &$refused): void {
+            foreach ([fn () => $lock?->release(), fn () => $lock?->convert(true)] as $call) {
+                try {
+                    $call();
+                } catch (AlreadyHeldException) {
+                    $refused++;
+                }
+            }
+        });
+        self::assertFalse($lock?->convert(false, 0.05));
+        self::assertSame(2, $refused);
+        $other?->release();
+        self::assertTrue($lock->convert(false, 0.0));
+        self::assertNull($b->acquire('converting', 0.0));
+        self::assertSame([false, true], [$lock->isShared(), $lock->isHeld()]);
+        self::assertTrue($lock->release());
+    }
+
+    public function testAHandlerThatClosesTheClientLeavesNoLock(): void
+    {
+        foreach ([0.0, 30.0] as $timeout) {
+            [$a, $b] = [static::client(), static::client()];
+            $held = $timeout > 0.0 ? $b->acquire('closed/of', 0.0) : null;
+            self::firstThing(function () use ($a, $held): void {
+                // What was asked for before it was closed has been answered by now.
+                usleep(20_000);
+                $a->close();
+                $held?->release();
+            });
+            pcntl_async_signals(true);
+            try {
+                $a->synchronized('closed/of', fn () => self::fail('it ran'), $timeout);
+            } catch (LockdException $e) {
+                self::assertNotSame('', $e->getMessage());
+            } finally {
+                pcntl_async_signals(false);
+            }
+            $held?->release();
+            self::assertTrue($b->acquire('closed/of', 0.0)?->isHeld());
+        }
+    }
+
+    public function testSignalsAtEveryMomentLeaveNothingHalfDone(): void
+    {
+        [$a, $b] = [static::client(), static::client()];
+        $lock = $a->acquire('stormy', 0.0, true);
+        $storm = new Storm();
+        try {
+            $struck = 0;
+            for ($time = 0; $time < 400; $time++) {
+                $struck += (int) $storm->strikes(fn () => $lock?->convert(!$lock->isShared(), 1.0));
+                self::assertTrue($lock?->isHeld());
+                self::assertSame($lock->isShared() ? 'shared' : 'exclusive', $b->inspect('stormy')->mode);
+            }
+            for ($time = 0; $time < 400; $time++) {
+                $struck += (int) $storm->strikes(fn () => $a->synchronized("stormy/$time", fn () => null, 1.0));
+                self::assertFalse($b->inspect("stormy/$time")->isHeld());
+            }
+            self::assertGreaterThan(0, $struck);
+        } finally {
+            $storm->end();
+        }
+        self::assertTrue($lock->release());
+    }
+
+    public function testClosingReleasesEverythingThoughAHandlerThrows(): void
+    {
+        [$a, $b] = [static::client(), static::client()];
+        $locks = array_map(fn (int $number) => $a->acquire("all/$number"), range(1, 20));
+        $storm = new Storm();
+        try {
+            $storm->strikes(fn () => $a->close());
+        } finally {
+            $storm->end();
+        }
+        self::assertCount(20, $locks);
+        self::assertSame([], [...$b->list('all/')]);
+        self::assertFalse($a->stands());
     }
 
     public function testSharing(): void
@@ -378,6 +476,9 @@ abstract class LocksContract extends TestCase
             fn () => serialize($lock),
             fn () => clone $client,
             fn () => clone $lock,
+            fn () => unserialize('O:12:"Lockd\Client":0:{}'),
+            fn () => unserialize('O:10:"Lockd\Lock":0:{}'),
+            fn () => unserialize('O:24:"Lockd\Message\Connection":0:{}'),
         ];
         foreach ($copies as $copy) {
             try {

@@ -6,6 +6,7 @@ namespace Lockd\Tests\Message;
 
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Message\MessageClient;
 use Lockd\Tests\Support\FakeServer;
@@ -51,6 +52,24 @@ final class MessageClientTest extends TestCase
         }
         self::assertSame(['a' => 1], $client->rpc('echo', ['a' => 1]));
         self::assertSame(['sum' => 6], $client->rpc('add', ['x' => 1, 'y' => 2, 'z' => 3]));
+    }
+
+    public function testAResultIsWhatTheHandlerMakesOfIt(): void
+    {
+        $results = [42, 'text', true, null, [], ['a' => 1]];
+        $server = FakeServer::start(static function (callable $receive, callable $send) use ($results): void {
+            foreach ($results as $result) {
+                $send(FakeServer::frame(['id' => $receive()['id'], 'result' => $result]));
+            }
+            $send(FakeServer::frame(['id' => $receive()['id'], 'error' => 'the result cannot be written as JSON']));
+        });
+        $client = MessageClient::connect($server->url);
+        foreach ($results as $result) {
+            self::assertSame($result, $client->rpc('anything'));
+        }
+        $this->expectException(RefusedException::class);
+        $this->expectExceptionMessage('cannot be written');
+        $client->rpc('anything');
     }
 
     public function testWhatCannotBeSentIsRefusedAndChangesNothing(): void

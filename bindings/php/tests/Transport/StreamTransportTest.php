@@ -13,6 +13,7 @@ use Lockd\Exception\RefusedException;
 use Lockd\Message\MessageClient;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\FakeServer;
+use Lockd\Tests\Support\Meanwhile;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
@@ -77,6 +78,62 @@ final class StreamTransportTest extends TestCase
         $lock = Client::connect($server->url)->acquire('pieces', 30.0);
         self::assertSame(9007199254740991, $lock?->token());
         self::assertTrue($lock->isHeld());
+    }
+
+    public function testAPageWithNothingOnItIsTheLastOne(): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send): void {
+            FakeServer::hello($receive, $send);
+            for ($page = 0; $page < 2; $page++) {
+                $request = $receive();
+                $send(FakeServer::frame(['id' => $request['id'], 'result' =>
+                    ['status' => 'ok', 'more' => true, 'locks' => $page === 0 ? [['lockName' => 'a']] : []]]));
+            }
+        });
+        $names = array_map(fn ($lock) => $lock->name, [...Client::connect($server->url)->list()]);
+        self::assertSame(['a'], $names);
+    }
+
+    public function testATimeLimitIsSentAsItIsWhateverPhpIsToldToMakeOfNumbers(): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send): void {
+            FakeServer::hello($receive, $send);
+            $request = $receive();
+            $isAsIs = abs($request['parameters']['timeLimit'] - 14.55) < 0.04;
+            $send(FakeServer::frame(['id' => $request['id'], 'result' =>
+                ['status' => $isAsIs ? 'timeout' : 'refused']]));
+        });
+        $client = Client::connect($server->url);
+        $before = ini_set('serialize_precision', '1');
+        try {
+            self::assertNull($client->acquire('exact', 14.55));
+            self::assertSame('1', ini_get('serialize_precision'));
+        } finally {
+            ini_set('serialize_precision', (string) $before);
+        }
+    }
+
+    public function testAnErrorHandlerThatThrowsChangesNothing(): void
+    {
+        $server = new Server();
+        [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp())];
+        $held = $a->acquire('strict');
+        set_error_handler(static fn (int $level, string $text) => throw new \ErrorException($text));
+        $meanwhile = Meanwhile::does(fn () => $held?->release());
+        try {
+            self::assertTrue($b->acquire('strict', 30.0)?->isHeld());
+            try {
+                Client::connect('tcp://127.0.0.1:1');
+                self::fail('nobody is there');
+            } catch (ConnectException $e) {
+                self::assertStringContainsString('127.0.0.1:1', $e->getMessage());
+            }
+            self::assertTrue(Client::connect($server->tcp())->stands());
+            $server->kill();
+            self::assertFalse($b->stands());
+        } finally {
+            restore_error_handler();
+        }
     }
 
     public function testAServerThatIsSilentHoldsNobodyUp(): void

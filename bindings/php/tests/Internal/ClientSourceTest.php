@@ -1,0 +1,55 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Internal;
+
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Internal\ClientSource;
+use Lockd\Tests\Support\Server;
+use PHPUnit\Framework\TestCase;
+
+final class ClientSourceTest extends TestCase
+{
+    public function testANewClientTakesThePlaceOfALostOne(): void
+    {
+        $server = new Server();
+        $source = new ClientSource($server->tcp());
+        $lock = $source->client()->acquire('again');
+        $server->restart();
+        self::assertTrue($source->client()->acquire('again', 0.0)?->isHeld());
+        self::assertFalse($lock?->isHeld());
+    }
+
+    public function testAClientThatHoldsSomethingOnOneOfItsServersGoesOn(): void
+    {
+        $servers = [new Server(), new Server()];
+        $source = new ClientSource($servers[0]->tcp() . ',' . $servers[1]->tcp());
+        $client = $source->client();
+        $locks = array_map(fn (int $number) => $client->acquire("kept/$number"), range(1, 20));
+        $servers[1]->restart();
+        self::assertSame($client, $source->client());
+        foreach ($locks as $lock) {
+            try {
+                $lock?->release();
+            } catch (ConnectionLostException) {
+                continue;
+            }
+        }
+        self::assertNotSame($client, $source->client());
+        self::assertTrue($source->client()->stands());
+    }
+
+    public function testWhatMakesNoSenseIsSaidAtOnce(): void
+    {
+        foreach ([['nowhere', null, 5.0], ['tcp://a', "\xff", 5.0], ['tcp://a', null, 0.0]] as $arguments) {
+            try {
+                new ClientSource(...$arguments);
+                self::fail('it was taken');
+            } catch (InvalidArgumentException $e) {
+                self::assertNotSame('', $e->getMessage());
+            }
+        }
+    }
+}
