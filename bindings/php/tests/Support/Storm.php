@@ -22,7 +22,7 @@ final class Storm
                 throw new RuntimeException('struck');
             }
         });
-        $this->wasAsync = pcntl_async_signals(true);
+        $this->wasAsync = pcntl_async_signals();
         $parent = getmypid();
         $this->sender = Child::start(static function () use ($parent): void {
             while (posix_getppid() === $parent) {
@@ -37,13 +37,16 @@ final class Storm
     {
         try {
             $this->throws = true;
+            pcntl_async_signals(true);
             $call();
+            pcntl_async_signals(false);
         } catch (RuntimeException $e) {
             if ($e->getMessage() !== 'struck') {
                 throw $e;
             }
             return true;
         } finally {
+            pcntl_async_signals(false);
             $this->throws = false;
         }
         return false;
