@@ -25,6 +25,8 @@ declare(strict_types=1);
  *
  * The server frees the locks of a client whose machine does not answer any more, and the text protocols have no way
  * for that client to know in time. A client on another machine than the server's is better off with `message`.
+ *
+ * Signal handlers wait until a call is done. One that throws then takes the place of its answer.
  */
 class lockc
 {
@@ -39,6 +41,8 @@ class lockc
     private array $held = [];
     /** Whether there must be no other connection, since locks were lost with this one, or it is the parent's. */
     private bool $lost = false;
+    /** Whether the reply to a request is outstanding. */
+    private bool $asking = false;
     private string $error = '';
     /** @var WeakMap<self, true>|null all that have been connected */
     private static ?WeakMap $objects = null;
@@ -131,7 +135,6 @@ class lockc
     {
     }
 
-    /** Asks, and reads the one line of the reply. Its first number decides, whichever of the two protocols it is. */
     private function request(string $command, mixed $name, bool $shared): bool|int
     {
         if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
@@ -143,10 +146,24 @@ class lockc
             // What stands behind a newline would be a command of its own, and its reply be taken for another's.
             return $this->warn('a name must not contain a newline or a NUL');
         }
-        if (!$this->connected()) {
-            return false;
+        $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
+        try {
+            // A signal handler that throws before the reply is read would leave it to the next request.
+            $async && pcntl_async_signals(false);
+            return $this->connected() ? $this->ask($command, $name, $shared) : false;
+        } finally {
+            if ($async) {
+                pcntl_async_signals(true);
+                pcntl_signal_dispatch();
+            }
         }
+    }
+
+    /** Asks, and reads the one line of the reply. Its first number decides, whichever of the two protocols it is. */
+    private function ask(string $command, string $name, bool $shared): bool|int
+    {
         $line = ($shared ? 's' : '') . "$command $name\n";
+        $this->asking = true;
         if (@fwrite($this->connection, $line) !== strlen($line)) {
             return $this->lose('the request could not be sent');
         }
@@ -156,6 +173,7 @@ class lockc
             // What comes later would be taken for the reply to the next request: the stream is of no use any more.
             return $this->lose($this->reason($reply));
         }
+        $this->asking = false;
         $number = (int) $parts[1];
         $lock = ($shared ? 's' : 'x') . $name;
         if ($command === 'r') {
@@ -193,9 +211,13 @@ class lockc
         return !$this->lost && ($this->connection !== null || $this->connect());
     }
 
-    /** Looks, without waiting, for what must not be there before a request: an end, or a reply to nothing. */
+    /** Looks, without waiting, for what must not be there before a request: an end, or a reply, come or to come. */
     private function trouble(): string
     {
+        if ($this->asking) {
+            // Time was up, or an error handler has thrown: the next request would take that reply for its own.
+            return 'a request was broken off';
+        }
         stream_set_blocking($this->connection, false);
         $stray = (string) @fread($this->connection, 80);
         stream_set_blocking($this->connection, true);
@@ -244,6 +266,7 @@ class lockc
         }
         $connection = $this->connection;
         $this->connection = null;
+        $this->asking = false;
         if ($this->owner === getmypid()) {
             // Sockets of PHP are not close-on-exec: a program started in the background has this one too, and would
             // keep the locks. Closing it is not enough.

@@ -255,6 +255,64 @@ final class LockcTest extends CompatTestCase
         }
     }
 
+    public function testAnExceptionOfASignalHandlerLeavesNoReplyToTheNextRequest(): void
+    {
+        $test = getmypid();
+        $fake = new FakeServer(static function ($connection) use ($test): void {
+            while (($line = fgets($connection)) !== false) {
+                if ($line === "g free\n") {
+                    // Now and then it arrives between the request and the wait for the reply.
+                    posix_kill($test, SIGUSR1);
+                    usleep(1000);
+                }
+                @fwrite($connection, $line === "g free\n" ? "1 Got Lock\r\n" : "0 Cannot Get Lock\r\n");
+            }
+        });
+        pcntl_signal(SIGUSR1, static fn () => throw new ErrorException('a handler'));
+        pcntl_async_signals(true);
+        try {
+            for ($time = 0; $time < 50; $time++) {
+                $client = new lockc('127.0.0.1', $fake->port, 20);
+                try {
+                    $client->lock('free');
+                    self::fail('the handler has not run');
+                } catch (ErrorException) {
+                    self::assertTrue(pcntl_async_signals());
+                    self::assertFalse($client->lock('busy'), "the reply to the request before, in round $time");
+                }
+            }
+        } finally {
+            pcntl_async_signals(false);
+            pcntl_signal(SIGUSR1, SIG_DFL);
+        }
+    }
+
+    public function testARequestThatTimeWasUpForCostsTheConnection(): void
+    {
+        $fake = new FakeServer(static function ($connection): void {
+            while (($line = fgets($connection)) !== false) {
+                if (preg_match('/^g free (\d+)$/', $line, $parts)) {
+                    posix_kill((int) $parts[1], SIGPROF);
+                    usleep(1000);
+                }
+                @fwrite($connection, isset($parts[1]) ? "1 Got Lock\r\n" : "0 Cannot Get Lock\r\n");
+            }
+        });
+        $script = <<<'PHP'
+            <?php
+            require $argv[1];
+            set_time_limit(600);
+            $client = new lockc('127.0.0.1', $argv[2]);
+            register_shutdown_function(fn () => print($client->lock('busy') ? 'locked' : 'refused'));
+            $client->lock('free ' . getmypid());
+            PHP;
+        for ($time = 0; $time < 10; $time++) {
+            $output = $this->runScript($script, self::COMPAT . 'lockc.php', [(string) $fake->port]);
+            $said = (string) stream_get_contents($output);
+            self::assertMatchesRegularExpression('/Maximum execution time .*refused$/s', $said);
+        }
+    }
+
     public function testAChildHasNoPartInIt(): void
     {
         $client = $this->client();
