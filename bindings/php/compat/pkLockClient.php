@@ -183,10 +183,12 @@ class pkLockClient
     /** Carries a call out, with no signal handler in between but where it waits, and without exceptions of its own. */
     private function alone(callable $call)
     {
-        $async = function_exists('pcntl_async_signals') && pcntl_async_signals(false);
+        $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
         $nested = $this->busy;
-        $this->busy = true;
         try {
+            // One whose signal has just come runs here, and may throw: then handlers are to run at once again.
+            $async && pcntl_async_signals(false);
+            $this->busy = true;
             if ($nested) {
                 throw $this->fail('a signal handler has used it while it waits');
             }
