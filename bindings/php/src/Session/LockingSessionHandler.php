@@ -9,10 +9,12 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
+use Lockd\Internal\Signals;
 use Lockd\Lock;
 use SessionHandlerInterface;
 use SessionIdInterface;
 use SessionUpdateTimestampHandlerInterface;
+use Throwable;
 
 /**
  * Locks sessions for a handler that does not do so itself, wherever it keeps them: requests with the same session,
@@ -66,19 +68,20 @@ final class LockingSessionHandler implements
 
     public function read(string $id): string|false
     {
-        return $this->acquire($id) ? $this->handler->read($id) : false;
+        return $this->orRelease(fn (): bool|string => $this->acquire($id) ? $this->handler->read($id) : false);
     }
 
     public function write(string $id, string $data): bool
     {
-        return $this->mayWrite($id) && $this->handler->write($id, $data);
+        return $this->orRelease(fn (): bool => $this->mayWrite($id) && $this->handler->write($id, $data));
     }
 
     public function updateTimestamp(string $id, string $data): bool
     {
-        return $this->mayWrite($id) && ($this->handler instanceof SessionUpdateTimestampHandlerInterface
-            ? $this->handler->updateTimestamp($id, $data)
-            : $this->handler->write($id, $data));
+        if (!$this->handler instanceof SessionUpdateTimestampHandlerInterface) {
+            return $this->write($id, $data);
+        }
+        return $this->orRelease(fn (): bool => $this->mayWrite($id) && $this->handler->updateTimestamp($id, $data));
     }
 
     public function close(): bool
@@ -92,7 +95,7 @@ final class LockingSessionHandler implements
 
     public function destroy(string $id): bool
     {
-        return $this->handler->destroy($id);
+        return $this->orRelease(fn (): bool => $this->handler->destroy($id));
     }
 
     public function gc(int $max_lifetime): int|false
@@ -127,12 +130,32 @@ final class LockingSessionHandler implements
         }
         $this->release();
         try {
-            $this->lock = $this->source->client()->acquire($this->nameOf($id), $this->timeout);
+            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            Signals::deferred(function () use ($id): void {
+                $this->lock = $this->source->client()->acquire($this->nameOf($id), $this->timeout);
+            });
         } catch (LockdException $e) {
             return self::warn("the session cannot be locked: {$e->getMessage()}");
         }
         return $this->lock !== null
             || self::warn("the session was in use by others for longer than $this->timeout s");
+    }
+
+    /**
+     * PHP does not close a session when something is thrown here.
+     *
+     * @template T
+     * @param callable(): T $body
+     * @return T
+     */
+    private function orRelease(callable $body): mixed
+    {
+        try {
+            return $body();
+        } catch (Throwable $e) {
+            $this->release();
+            throw $e;
+        }
     }
 
     private function mayWrite(string $id): bool

@@ -8,7 +8,7 @@ use SessionIdInterface;
 use SessionUpdateTimestampHandlerInterface;
 
 /** The same, with everything that a handler may be able to do: its ids begin with "our", and it knows its sessions. */
-final class CapableFileHandler extends FileHandler implements SessionIdInterface, SessionUpdateTimestampHandlerInterface
+class CapableFileHandler extends FileHandler implements SessionIdInterface, SessionUpdateTimestampHandlerInterface
 {
     // phpcs:ignore PSR1.Methods.CamelCapsMethodName -- the name is PHP's.
     public function create_sid(): string

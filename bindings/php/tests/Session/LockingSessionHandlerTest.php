@@ -10,6 +10,7 @@ use Lockd\Session\LockingSessionHandler;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
+use RuntimeException;
 use SessionHandler;
 
 /** PHP's own sessions, in requests that are processes of their own, with a handler that does not lock by itself. */
@@ -281,6 +282,32 @@ final class LockingSessionHandlerTest extends TestCase
         $request->end();
         self::assertFalse($this->client->inspect(self::nameOf(self::ID))->orphaned);
         self::assertSame(5, $this->request()->do('start')['n']);
+    }
+
+    /** @dataProvider failures */
+    public function testASessionIsNotLockedOnWhenItsHandlerThrows(string $method, string ...$arguments): void
+    {
+        // PHP does not close it then, and the process may live on.
+        $inner = $this->createStub(CapableFileHandler::class);
+        $inner->method($method)->willReturnCallback(function (): never {
+            self::assertTrue($this->isLocked());
+            throw new RuntimeException('the store is down');
+        });
+        $handler = new LockingSessionHandler($inner, $this->server->tcp());
+        try {
+            $handler->read(self::ID);
+            $handler->$method(self::ID, ...$arguments);
+            self::fail('what was thrown has gone');
+        } catch (RuntimeException $e) {
+            self::assertSame('the store is down', $e->getMessage());
+        }
+        self::assertFalse($this->isLocked());
+    }
+
+    /** @return list<list<string>> */
+    public function failures(): array
+    {
+        return [['read'], ['write', 'data'], ['updateTimestamp', 'data'], ['destroy']];
     }
 
     public function testASetUpThatMakesNoSense(): void
