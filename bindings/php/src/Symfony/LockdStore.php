@@ -11,6 +11,8 @@ use Lockd\Exception\InvalidArgumentException as InvalidArgument;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Internal\ClientSource;
+use Lockd\Internal\Signals;
+use Lockd\Lock;
 use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
 use Symfony\Component\Lock\BlockingStoreInterface;
 use Symfony\Component\Lock\Exception\ExceptionInterface;
@@ -38,10 +40,10 @@ use WeakMap;
 final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStoreInterface
 {
     private readonly ClientSource $source;
-    /** Where a key keeps what it holds by this store, and not by another one that is combined with it. */
+    /** Where a key keeps this store, which so lives as long, and no other one is taken for it. */
     private readonly string $state;
-    /** @var WeakMap<Held, true> */
-    private WeakMap $held;
+    /** @var WeakMap<Key, Lock> what each key holds, or has held: keys that share a lock have the same one here */
+    private readonly WeakMap $locks;
 
     /**
      * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
@@ -53,7 +55,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     {
         $this->source = $client instanceof Client ? new ClientSource($client) : self::parse($client);
         $this->state = self::class . '#' . spl_object_id($this);
-        $this->held = new WeakMap();
+        $this->locks = new WeakMap();
     }
 
     private static function parse(string $dsn): ClientSource
@@ -106,17 +108,17 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
 
     public function delete(Key $key): void
     {
-        $held = $this->stateOf($key);
-        if ($held === null) {
+        $lock = $this->locks[$key] ?? null;
+        if ($lock === null) {
             return;
         }
+        unset($this->locks[$key]);
         $key->removeState($this->state);
-        unset($held->keys[$key]);
-        if (count($held->keys) > 0) {
+        if ($this->keysOf($lock) > 0) {
             return;
         }
         try {
-            $held->lock->release();
+            $lock->release();
         } catch (LockdException $e) {
             throw new LockReleasingException(
                 "\"$key\" was not held any more when it was to be released: {$e->getMessage()}",
@@ -129,7 +131,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     /** Whether this key holds the lock: asks the server. */
     public function exists(Key $key): bool
     {
-        return $this->stateOf($key)?->lock->isHeld() === true;
+        return ($this->locks[$key] ?? null)?->isHeld() === true;
     }
 
     public function putOffExpiration(Key $key, float $ttl): void
@@ -143,60 +145,62 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     {
         try {
             if ($this->exists($key)) {
-                $this->convert($key, $shared, $timeout);
+                $this->convert($this->locks[$key], $shared, $timeout);
                 return;
             }
-            $held = $this->acquire((string) $key, $shared, $timeout);
+            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            Signals::deferred(function () use ($key, $shared, $timeout): void {
+                $this->locks[$key] = $this->acquire((string) $key, $shared, $timeout);
+                $key->setState($this->state, $this);
+                $key->markUnserializable();
+            });
         } catch (LockdException $e) {
             throw self::failure($key, $e);
         }
-        $held->keys[$key] = true;
-        $key->setState($this->state, $held);
-        $key->markUnserializable();
     }
 
-    private function acquire(string $name, bool $shared, ?float $timeout): Held
+    private function acquire(string $name, bool $shared, ?float $timeout): Lock
     {
         try {
-            $lock = $this->source->client()->acquire($name, $timeout, $shared);
+            return $this->source->client()->acquire($name, $timeout, $shared)
+                ?? throw new LockConflictedException("\"$name\" is held by others");
         } catch (AlreadyHeldException $e) {
             return ($shared ? $this->sharedBefore($name) : null)
                 ?? throw new LockConflictedException("another key of this process holds \"$name\"", 0, $e);
         }
-        $held = new Held($this, $lock ?? throw new LockConflictedException("\"$name\" is held by others"));
-        $this->held[$held] = true;
-        return $held;
     }
 
-    private function sharedBefore(string $name): ?Held
+    private function sharedBefore(string $name): ?Lock
     {
-        foreach ($this->held as $held => $_) {
-            if ($held->lock->name() === $name && $held->lock->isShared() && $held->lock->isHeld()) {
-                return $held;
+        foreach ($this->locks as $lock) {
+            if ($lock->name() === $name && $lock->isShared() && $lock->isHeld()) {
+                return $lock;
             }
         }
         return null;
     }
 
-    private function convert(Key $key, bool $shared, ?float $timeout): void
+    private function convert(Lock $lock, bool $shared, ?float $timeout): void
     {
-        $held = $this->stateOf($key);
-        if ($held === null || $held->lock->isShared() === $shared) {
+        if ($lock->isShared() === $shared) {
             return;
         }
-        if (count($held->keys) > 1) {
-            throw new LockConflictedException("other keys of this process share \"$key\"");
+        if ($this->keysOf($lock) > 1) {
+            throw new LockConflictedException("other keys of this process share \"{$lock->name()}\"");
         }
-        if (!$held->lock->convert($shared, $timeout)) {
-            throw new LockConflictedException("others share \"$key\"");
+        if (!$lock->convert($shared, $timeout)) {
+            throw new LockConflictedException("others share \"{$lock->name()}\"");
         }
     }
 
-    /** What a key holds, or has held; a copy of that key has held nothing. */
-    private function stateOf(Key $key): ?Held
+    /** How many keys hold this lock. */
+    private function keysOf(Lock $lock): int
     {
-        $held = $key->hasState($this->state) ? $key->getState($this->state) : null;
-        return $held instanceof Held && isset($held->keys[$key]) ? $held : null;
+        $keys = 0;
+        foreach ($this->locks as $held) {
+            $keys += $held === $lock ? 1 : 0;
+        }
+        return $keys;
     }
 
     private static function failure(Key $key, LockdException $e): ExceptionInterface

@@ -145,6 +145,27 @@ final class LockdStoreTest extends TestCase
         self::assertFalse($this->store->exists($this->other));
     }
 
+    public function testACopyDoesNotKeepTheLockOfItsKey(): void
+    {
+        $this->store->save($this->key);
+        $copy = clone $this->key;
+        unset($this->key);
+        self::assertSame(0, $this->client()->inspect('resource')->holders);
+        $this->store->save($copy);
+        self::assertTrue($this->store->exists($copy));
+    }
+
+    public function testAStoreGoesWithItsKeys(): void
+    {
+        $theirs = $this->store();
+        $theirs->save($this->key);
+        unset($theirs);
+        self::assertConflict(fn () => $this->store->save($this->other));
+        unset($this->key);
+        $this->store->save($this->other);
+        self::assertTrue($this->store->exists($this->other));
+    }
+
     public function testReadersShareALock(): void
     {
         $third = new Key('resource');
