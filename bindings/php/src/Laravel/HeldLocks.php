@@ -8,6 +8,7 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Internal\ClientSource;
+use Lockd\Internal\Signals;
 use Lockd\Lock;
 
 /**
@@ -31,12 +32,14 @@ final class HeldLocks
      */
     public function acquire(string $name, string $owner, float $timeout): bool
     {
-        $lock = $this->source->client()->acquire($name, $timeout);
-        if ($lock === null) {
-            return false;
-        }
-        $this->held[$name] = [$owner, $lock];
-        return true;
+        // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+        return Signals::deferred(function () use ($name, $owner, $timeout): bool {
+            $lock = $this->source->client()->acquire($name, $timeout);
+            if ($lock !== null) {
+                $this->held[$name] = [$owner, $lock];
+            }
+            return $lock !== null;
+        });
     }
 
     /**
