@@ -11,6 +11,8 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Internal\ClientSource;
+use Lockd\Internal\Deadline;
+use Lockd\Internal\Signals;
 use Lockd\Lock;
 use Throwable;
 
@@ -23,7 +25,8 @@ use Throwable;
  *
  * **Without a server nothing is held**: what asks for a lock does not get it, what was to run under it does not run,
  * PHP's error log says why, and so does the action `lockd_unavailable`, which is given the exception and the lock's
- * name. If the server cannot be reached once, it is not tried again in that request.
+ * name. A server that cannot be reached is not tried again for ten times as long as it may take to answer, so that
+ * requests do not wait for it again and again. Constants that make no sense are like a server that is not there.
  *
  * Set up by constants in wp-config.php, each of which may be missing:
  *
@@ -39,35 +42,44 @@ final class Locks
 {
     private static ?self $ofSite = null;
 
-    private readonly ClientSource $source;
+    private ?ClientSource $source = null;
     private ?ConnectException $unreachable = null;
+    /** Until when it is not tried again. */
+    private float $unreachableUntil = 0.0;
     private ?Lock $cron = null;
 
     /**
      * @param Client|string $client a client; or an address, which connects when it is first needed
      * @param Closure(): string $prefix of the names of locks, as it is at the moment
-     * @throws InvalidArgumentException for an address that makes no sense
+     * @param float $timeout how long to wait for a connection or an answer, in seconds
      */
-    public function __construct(Client|string $client, private readonly Closure $prefix, float $timeout = 2.0)
-    {
-        $this->source = new ClientSource($client, null, $timeout);
+    public function __construct(
+        private readonly Client|string $client,
+        private readonly Closure $prefix,
+        private readonly float $timeout = 2.0,
+    ) {
     }
 
     /** Those that the constants set up: one connection for each request that needs one. */
     public static function ofSite(): self
     {
+        $timeout = self::constant('LOCKD_TIMEOUT') ?? '2';
         return self::$ofSite ??= new self(
             self::constant('LOCKD_URL') ?? 'tcp://127.0.0.1:20934',
             static fn (): string =>
                 (self::constant('LOCKD_PREFIX') ?? self::constant('DB_NAME') ?? '') . "/{$GLOBALS['wpdb']->prefix}/",
-            (float) (self::constant('LOCKD_TIMEOUT') ?? '2'),
+            is_numeric($timeout) ? (float) $timeout : NAN,
         );
     }
 
+    /** Null: there is none. One that is no text is an empty one, which is not to be taken for none. */
     private static function constant(string $name): ?string
     {
-        $value = defined($name) ? constant($name) : null;
-        return is_scalar($value) ? (string) $value : null;
+        if (!defined($name)) {
+            return null;
+        }
+        $value = constant($name);
+        return is_scalar($value) ? (string) $value : '';
     }
 
     /**
@@ -103,15 +115,19 @@ final class Locks
      */
     public function once(string $name, callable $body, float $timeout = 0.0): bool
     {
-        $lock = $this->acquire($name, $timeout);
-        if ($lock === null) {
-            return false;
-        }
+        $lock = null;
         try {
+            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            Signals::deferred(function () use (&$lock, $name, $timeout): void {
+                $lock = $this->acquire($name, $timeout);
+            });
+            if ($lock === null) {
+                return false;
+            }
             $body();
         } finally {
             try {
-                $lock->release();
+                $lock?->release();
             } catch (LockdException $e) {
                 // It was called, but perhaps was not alone at the end.
                 self::report($e, $lock->name());
@@ -143,7 +159,7 @@ final class Locks
 
     /**
      * Keeps wp-cron.php from running twice at the same time, on whichever servers: the second one finds nothing to
-     * do, and so does the first one if there is no lockd. It holds the lock until its script ends. A filter for
+     * do, and so does the first one if there is no lockd. It holds the lock until its request ends. A filter for
      * `pre_get_ready_cron_jobs`, which there is from WordPress 5.1 on.
      *
      * @param mixed $jobs null: WordPress is to look for what is due
@@ -153,19 +169,28 @@ final class Locks
         if (!wp_doing_cron() || $jobs === [] || $this->cron?->isHeld() === true) {
             return $jobs;
         }
-        $this->cron = $this->acquire('wp-cron');
+        Signals::deferred(function (): void {
+            $this->cron = $this->acquire('wp-cron');
+            // The process may live on, and serve other requests.
+            register_shutdown_function(function (): void {
+                $this->cron = null;
+            });
+        });
         return $this->cron === null ? [] : $jobs;
     }
 
     private function client(): Client
     {
-        if ($this->unreachable !== null) {
+        if ($this->unreachable !== null && Deadline::now() < $this->unreachableUntil) {
             throw $this->unreachable;
         }
         try {
+            $this->source ??= new ClientSource($this->client, null, $this->timeout);
             return $this->source->client();
-        } catch (ConnectException $e) {
-            throw $this->unreachable = $e;
+        } catch (ConnectException | InvalidArgumentException $e) {
+            $this->unreachable = $e instanceof ConnectException ? $e : new ConnectException($e->getMessage(), 0, $e);
+            $this->unreachableUntil = Deadline::now() + 10.0 * $this->timeout;
+            throw $this->unreachable;
         }
     }
 

@@ -109,14 +109,17 @@ final class LocksTest extends TestCase
         self::assertStringContainsString('lockd: no lock "shop/wp_/import": cannot connect', $this->errors());
     }
 
-    public function testIsNotTriedAgainInTheSameRequest(): void
+    public function testIsNotTriedAgainForAWhile(): void
     {
-        $ours = new Locks($this->server->tcp(), static fn (): string => 'shop/wp_/', 0.1);
-        $this->server->pause();
-        self::assertNull($ours->acquire('import'));
-        $this->server->resume();
-        self::assertNull($ours->acquire('import'));
-        self::assertNotNull($this->locks()->acquire('import'));
+        $socket = $this->server->directory() . '/later';
+        $prefix = static fn (): string => 'shop/wp_/';
+        [$patient, $brief] = [new Locks("unix:$socket", $prefix, 60.0), new Locks("unix:$socket", $prefix, 0.01)];
+        self::assertNull($patient->acquire('import'));
+        self::assertNull($brief->acquire('report'));
+        symlink($this->server->socket(), $socket);
+        self::assertNull($patient->acquire('import'));
+        self::assertNotNull((new Locks("unix:$socket", $prefix))->acquire('import'));
+        Deadline::until('it is tried again', static fn (): bool => $brief->acquire('report') !== null);
     }
 
     public function testTellsOfALockThatWasLostMeanwhile(): void
@@ -198,12 +201,47 @@ final class LocksTest extends TestCase
         self::assertStringContainsString('no lock "shop/wp_/wp-cron"', $this->errors());
     }
 
+    public function testCronIsLetGoWithItsRequestThoughTheProcessLivesOn(): void
+    {
+        [$ours, $due] = $this->request('wp_', 'cron');
+        self::assertSame([['due'], ['due']], $due);
+        fwrite($ours[1][0], "\n");
+        self::assertSame("over\n", fgets($ours[1][1]));
+        [$theirs, $due] = $this->request('wp_', 'cron');
+        self::assertSame([['due'], ['due']], $due);
+        array_map(self::end(...), [$ours, $theirs]);
+    }
+
+    /** @dataProvider senselessConstants */
+    public function testWithConstantsThatMakeNoSenseOnlyPagesRun(?string $url, string $timeout, string $why): void
+    {
+        [$ours, $due] = $this->request('wp_', 'cron', $url, $timeout);
+        self::assertSame([[], []], $due);
+        self::assertStringContainsString('no lock "shop/wp_/wp-cron": ' . $why, $this->errors());
+        [$page, $due] = $this->request('wp_', 'page', $url, $timeout);
+        self::assertSame([['due'], ['due']], $due);
+        array_map(self::end(...), [$ours, $page]);
+    }
+
+    /** @return list<array{?string, string, string}> */
+    public function senselessConstants(): array
+    {
+        $limit = 'the time limit of a connection';
+        return [
+            ['localhost', '2', 'not the address of a server: "localhost"'],
+            ['', '2', 'not the address of a server: ""'],
+            [null, '-1', $limit],
+            [null, '', $limit],
+            [null, 'soon', $limit],
+        ];
+    }
+
     /** @return array{array{resource, array<int, resource>}, mixed} the request, and what was due in it */
-    private function request(string $prefix, string $what, ?string $url = null): array
+    private function request(string $prefix, string $what, ?string $url = null, string $timeout = '2'): array
     {
         $command = [PHP_BINARY, '-d', 'error_log=' . $this->server->directory() . '/errors', __DIR__ . '/cron.php'];
         $streams = [['pipe', 'r'], ['pipe', 'w'], STDERR];
-        $process = proc_open([...$command, $url ?? $this->server->tcp(), $prefix, $what], $streams, $pipes);
+        $process = proc_open([...$command, $url ?? $this->server->tcp(), $prefix, $what, $timeout], $streams, $pipes);
         self::assertIsResource($process);
         stream_set_timeout($pipes[1], 30);
         return [[$process, $pipes], json_decode((string) fgets($pipes[1]), true)];

@@ -2,9 +2,9 @@
 
 /**
  * One request to wp-cron.php, or to a page of the site, with the plugin: prints what is due, and "goes on" until it
- * is told to end.
+ * is told to end. Then its process lives on until it is told to end, too.
  *
- *     php cron.php URL PREFIX cron|page
+ *     php cron.php URL PREFIX cron|page [TIMEOUT]
  */
 
 declare(strict_types=1);
@@ -15,6 +15,9 @@ require __DIR__ . '/stubs.php';
 
 define('DB_NAME', 'shop');
 define('LOCKD_URL', $url);
+if (isset($argv[4])) {
+    define('LOCKD_TIMEOUT', $argv[4]);
+}
 if ($what === 'cron') {
     define('DOING_CRON', true);
 }
@@ -26,3 +29,7 @@ $jobs = apply_filters('pre_get_ready_cron_jobs', null) ?? ['due'];
 $again = apply_filters('pre_get_ready_cron_jobs', null) ?? ['due'];
 echo json_encode([$jobs, $again]), "\n";
 fgets(STDIN);
+register_shutdown_function(static function (): void {
+    echo "over\n";
+    fgets(STDIN);
+});
