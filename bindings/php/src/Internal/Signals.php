@@ -25,8 +25,9 @@ final class Signals
         if (!$hasHandlers || !pcntl_async_signals()) {
             return $body();
         }
-        pcntl_async_signals(false);
         try {
+            // A signal that came just before may have its handler run here, and throw.
+            pcntl_async_signals(false);
             return $body();
         } finally {
             pcntl_async_signals(true);
