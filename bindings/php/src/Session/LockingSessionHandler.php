@@ -78,10 +78,10 @@ final class LockingSessionHandler implements
 
     public function updateTimestamp(string $id, string $data): bool
     {
-        if (!$this->handler instanceof SessionUpdateTimestampHandlerInterface) {
-            return $this->write($id, $data);
-        }
-        return $this->orRelease(fn (): bool => $this->mayWrite($id) && $this->handler->updateTimestamp($id, $data));
+        $handler = $this->handler;
+        return $handler instanceof SessionUpdateTimestampHandlerInterface
+            ? $this->orRelease(fn (): bool => $this->mayWrite($id) && $handler->updateTimestamp($id, $data))
+            : $this->write($id, $data);
     }
 
     public function close(): bool

@@ -43,7 +43,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     /** Where a key keeps this store, which so lives as long, and no other one is taken for it. */
     private readonly string $state;
     /** @var WeakMap<Key, Lock> what each key holds, or has held: keys that share a lock have the same one here */
-    private readonly WeakMap $locks;
+    private WeakMap $locks;
 
     /**
      * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
