@@ -130,7 +130,7 @@ final class Locks
                 $lock?->release();
             } catch (LockdException $e) {
                 // It was called, but perhaps was not alone at the end.
-                self::report($e, $name);
+                self::report($e, $lock?->name() ?? $name);
             }
         }
         return true;
