@@ -1,11 +1,14 @@
 //! The command line: arguments, configuration, signals, and output for people. Everything else is the
 //! library's.
 
+mod at;
 mod bench;
 mod options;
 mod pidfile;
 mod privileges;
+mod run;
 mod serve;
+mod text;
 
 use std::process::ExitCode;
 
@@ -13,6 +16,7 @@ use clap::{Parser, Subcommand};
 
 use bench::BenchOptions;
 use options::ServeOptions;
+use run::RunOptions;
 
 /// A lock broker: named locks, held only by processes that are still there.
 #[derive(Parser)]
@@ -28,6 +32,8 @@ struct Cli {
 enum Command {
     /// Serve locks to the network (what lockd does without a command, too)
     Serve(ServeOptions),
+    /// Run a command while holding a lock
+    Run(RunOptions),
     /// Measure a server under load: requests a second, latencies, CPU time, memory
     Bench(BenchOptions),
     /// The same as `serve` for as long as `bench`, which starts it, is there
@@ -44,6 +50,7 @@ pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
+        Some(Command::Run(options)) => run::run(&options),
         Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::BenchServe(options)) => {
             bench::end_with_parent();

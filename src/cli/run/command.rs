@@ -1,0 +1,131 @@
+//! Starting the command: what it is told, which process group it is in, and what ends it should this process
+//! be killed. Knows nothing of locks but what the command is told of them.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use nix::sys::signal::SigSet;
+use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+
+use super::ending::Ending;
+use super::party::Party;
+use crate::cli::text::printable_argument;
+
+/// What a command is told in its environment.
+pub(super) struct Told<'a> {
+    pub(super) names: &'a [OsString],
+    pub(super) token: u64,
+    pub(super) orphaned: bool,
+}
+
+/// A command that runs.
+pub(super) struct Started {
+    pub(super) child: Child,
+    pub(super) party: Party,
+}
+
+/// Whether there is a terminal that sends signals to process groups.
+pub(super) fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+/// Starts the command. Must be called by the thread that waits for it: the kernel ends the command with the
+/// thread, not with the process.
+///
+/// # Errors
+/// How `lockd run` ends if it cannot be started.
+pub(super) fn start(
+    command: &[OsString],
+    told: &Told<'_>,
+    mask: SigSet,
+    has_terminal: bool,
+) -> Result<Started, Ending> {
+    let (program, arguments) =
+        command.split_first().ok_or_else(|| Ending::Failed("no command is given".to_owned()))?;
+    let mut command = Command::new(program);
+    command.args(arguments);
+    tell(&mut command, told);
+    if !has_terminal {
+        command.process_group(0);
+    }
+    let parent = getpid();
+    let prepare = move || prepare(parent, mask);
+    #[expect(unsafe_code, reason = "what the kernel is to do with a child can be said by the child only")]
+    // SAFETY: in the child of a process with threads only what is safe in a signal handler may be called.
+    // `prepare` makes system calls, and neither allocates nor locks.
+    unsafe {
+        command.pre_exec(prepare)
+    };
+    let mut child = command.spawn().map_err(|error| {
+        let words = format!("{}: {error}", printable_argument(program));
+        match error.kind() {
+            io::ErrorKind::NotFound => Ending::NotFound(words),
+            io::ErrorKind::PermissionDenied => Ending::NotExecutable(words),
+            // Of a file that is there and no program the kernel says this.
+            _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => Ending::NotExecutable(words),
+            _ => Ending::Failed(words),
+        }
+    })?;
+    let pid = Pid::from_child(&child);
+    let party = if has_terminal { Party::tree(pid) } else { Ok(Party::Group(pid)) };
+    match party {
+        Ok(party) => Ok(Started { child, party }),
+        Err(error) => {
+            // One that cannot be ended when the lock is lost must not run.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(Ending::Failed(format!("the command cannot be watched: {error}")))
+        }
+    }
+}
+
+fn tell(command: &mut Command, told: &Told<'_>) {
+    let first = told.names.first().cloned().unwrap_or_default();
+    command.env("LOCKD_NAME", first).env("LOCKD_NAMES", lines(told.names));
+    command.env("LOCKD_TOKEN", told.token.to_string());
+    if told.orphaned {
+        command.env("LOCKD_ORPHANED", "1");
+    } else {
+        // One `lockd run` may have been started by another.
+        command.env_remove("LOCKD_ORPHANED");
+    }
+}
+
+/// One name on each line.
+fn lines(names: &[OsString]) -> OsString {
+    let mut lines = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        if number > 0 {
+            lines.push(b'\n');
+        }
+        lines.extend(name.clone().into_vec());
+    }
+    OsString::from_vec(lines)
+}
+
+/// In the child, before it becomes the command.
+fn prepare(parent: Pid, mask: SigSet) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It may have been killed before that.
+    if getppid() != Some(parent) {
+        return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
+    }
+    mask.thread_set_mask()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_on_lines_as_they_are() {
+        assert_eq!(lines(&["a b".into(), OsString::from_vec(vec![0xff])]), {
+            OsString::from_vec(b"a b\n\xff".to_vec())
+        });
+    }
+}

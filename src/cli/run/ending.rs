@@ -1,0 +1,133 @@
+//! How `lockd run` can end, and the exit status of each way. Pure: knows neither locks nor processes.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
+/// The server cannot be reached, or was lost before the lock was had: `EX_UNAVAILABLE`.
+const NO_SERVER: u8 = 69;
+/// Somebody else holds the lock, and it was not to be waited for: `EX_TEMPFAIL`.
+const BUSY: u8 = 75;
+/// The lock was lost while the command ran.
+const LOST: u8 = 76;
+/// The lock was not had in time, as of timeout(1).
+const TIMED_OUT: u8 = 124;
+/// `lockd run` has failed itself, as of timeout(1) and env(1).
+const FAILED: u8 = 125;
+const NOT_EXECUTABLE: u8 = 126;
+const NOT_FOUND: u8 = 127;
+/// What a signal's number is added to.
+const SIGNALLED: u8 = 128;
+
+/// What `--help` says of all this.
+pub(super) const HELP: &str = "\
+Exit status:
+  of COMMAND, or 128 + N if signal N ended it; else
+   69  the server cannot be reached, or was lost before the lock was had
+   75  busy, with --nonblock (or CODE)
+   76  the lock was lost while COMMAND ran, whatever COMMAND made of that
+  124  not had within SECONDS, with --wait (or CODE)
+  125  lockd run failed otherwise: refused by the server, a deadlock, a limit
+  126  COMMAND is there and cannot be executed
+  127  COMMAND is not there
+  128 + N  signal N came while waiting for the lock
+    2  the arguments make no sense";
+
+/// How it has ended.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// The command has ended, and the lock was held all the while.
+    Command(ExitStatus),
+    /// A signal came while waiting for the lock.
+    Interrupted(u8),
+    Busy(String),
+    TimedOut(String),
+    NoServer(String),
+    Lost(String),
+    NotFound(String),
+    NotExecutable(String),
+    Failed(String),
+}
+
+impl Ending {
+    /// The exit status; `conflict` stands for busy and for timed out, if it is given.
+    pub(super) fn code(&self, conflict: Option<u8>) -> u8 {
+        match self {
+            Self::Command(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => u8::try_from(code).unwrap_or(FAILED),
+                (None, signal) => {
+                    signal.and_then(|signal| u8::try_from(signal).ok()).map_or(FAILED, of_signal)
+                }
+            },
+            Self::Interrupted(signal) => of_signal(*signal),
+            Self::Busy(_) => conflict.unwrap_or(BUSY),
+            Self::TimedOut(_) => conflict.unwrap_or(TIMED_OUT),
+            Self::NoServer(_) => NO_SERVER,
+            Self::Lost(_) => LOST,
+            Self::NotFound(_) => NOT_FOUND,
+            Self::NotExecutable(_) => NOT_EXECUTABLE,
+            Self::Failed(_) => FAILED,
+        }
+    }
+
+    /// What there is to say about it, and whether it is what `--quiet` does not want to hear.
+    pub(super) fn words(&self) -> Option<(&str, bool)> {
+        match self {
+            Self::Command(_) | Self::Interrupted(_) => None,
+            Self::Busy(words) | Self::TimedOut(words) => Some((words, true)),
+            Self::NoServer(words)
+            | Self::Lost(words)
+            | Self::NotFound(words)
+            | Self::NotExecutable(words)
+            | Self::Failed(words) => Some((words, false)),
+        }
+    }
+}
+
+fn of_signal(signal: u8) -> u8 {
+    SIGNALLED.saturating_add(signal)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// One of each but the command's own.
+    fn endings() -> Vec<Ending> {
+        let words = String::new;
+        vec![
+            Ending::Busy(words()),
+            Ending::TimedOut(words()),
+            Ending::NoServer(words()),
+            Ending::Lost(words()),
+            Ending::NotFound(words()),
+            Ending::NotExecutable(words()),
+            Ending::Failed(words()),
+        ]
+    }
+
+    #[test]
+    fn every_way_to_end_has_a_code_of_its_own_that_the_help_names() {
+        let codes: BTreeSet<u8> = endings().iter().map(|ending| ending.code(None)).collect();
+        assert_eq!(codes.len(), endings().len());
+        let told: BTreeSet<u8> = HELP.lines().filter_map(|line| line[..5].trim().parse().ok()).collect();
+        assert!(codes.iter().all(|code| told.contains(code)), "{codes:?} {told:?}");
+    }
+
+    #[test]
+    fn a_code_of_ones_own_stands_for_busy_and_timed_out_only() {
+        let own = endings().iter().filter(|ending| ending.code(Some(1)) == 1).count();
+        assert_eq!(own, 2);
+    }
+
+    #[test]
+    fn the_commands_status_is_passed_on() {
+        for code in [0, 1, 75, 255_u8] {
+            assert_eq!(Ending::Command(ExitStatus::from_raw(i32::from(code) << 8)).code(Some(1)), code);
+        }
+        assert_eq!(Ending::Command(ExitStatus::from_raw(9)).code(None), 137);
+        assert_eq!(Ending::Command(ExitStatus::from_raw(15 | 0x80)).code(None), 143);
+        assert_eq!(Ending::Interrupted(2).code(None), 130);
+    }
+}

@@ -1,0 +1,157 @@
+//! `lockd run`: a command that runs while a lock is held, as flock(1) does it, for many hosts.
+//!
+//! - `acquire`: getting the lock; `explain`: why it was not to be had.
+//! - `command`: starting the command; `party`: the command and what it has started.
+//! - `supervise`: while it runs. `signals`: what comes meanwhile. `ending`: what it all comes to.
+//!
+//! The command must not run without the lock. So it is ended when the lock is lost; and should this process
+//! be killed, which frees the lock at once, the kernel kills the command. That reaches the command alone, not
+//! what it has started, and not a command that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
+//!
+//! Without a terminal the command is in a process group of its own, and signals go to that. With one it
+//! stays in this process's group, so that what the terminal sends, a Ctrl-C or a Ctrl-Z, reaches it as it
+//! reaches all others, and pipes to a pager go on working; what somebody else sends goes to the command and
+//! its descendants.
+
+mod acquire;
+mod command;
+mod ending;
+mod explain;
+mod party;
+mod signals;
+mod supervise;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use lockd::broker::Mode;
+use rustix::process::{Signal, getpid, kill_process};
+
+use super::at::At;
+use super::text::{printable_argument, seconds};
+use acquire::Demand;
+use command::{Told, has_terminal};
+use ending::Ending;
+use signals::Signals;
+
+/// What the rest of the help says.
+const ABOUT: &str = "\
+COMMAND is run as it is given, without a shell, and its exit status is passed on. It finds in its environment \
+LOCKD_TOKEN (the fencing token), LOCKD_NAME (the first name), LOCKD_NAMES (all of them, each on a line), and \
+LOCKD_ORPHANED=1 if the last exclusive holder vanished without releasing. It does not inherit the connection.
+
+The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
+
+Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are sent \
+on to COMMAND and to what it has started. If the lock is lost they get SIGTERM at once, and SIGKILL after the \
+grace. If lockd run is itself killed with SIGKILL, the lock is free at once and COMMAND is killed, too; but not \
+what it has started, nor a COMMAND that changes its user.";
+
+/// What to run, and under which lock.
+#[derive(Args, Debug)]
+#[command(after_help = ending::HELP, after_long_help = format!("{ABOUT}\n\n{}", ending::HELP))]
+pub(super) struct RunOptions {
+    /// Share the lock with others that share it
+    #[arg(short, long)]
+    shared: bool,
+
+    /// Do not wait for the lock
+    #[arg(short, long, conflicts_with = "wait")]
+    nonblock: bool,
+
+    /// Wait for no longer than this, fractions allowed [default: without limit]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    wait: Option<Duration>,
+
+    /// Exit status if the lock is busy or not had in time [default: 75 and 124]
+    #[arg(short = 'E', long, value_name = "CODE")]
+    conflict_exit_code: Option<u8>,
+
+    /// If the lock is lost, how long after SIGTERM to send SIGKILL
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    grace: Duration,
+
+    /// Do not say who holds the lock if it is busy or not had in time
+    #[arg(short, long)]
+    quiet: bool,
+
+    #[command(flatten)]
+    at: At,
+
+    /// The lock; with several names all are acquired at once, or none
+    #[arg(value_name = "NAME", required = true)]
+    names: Vec<OsString>,
+
+    /// The command and its arguments
+    #[arg(last = true, value_name = "COMMAND", required = true)]
+    command: Vec<OsString>,
+}
+
+pub(super) fn run(options: &RunOptions) -> ExitCode {
+    let ending = hold_and_run(options);
+    if let Some((words, is_wanted_unless_quiet)) = ending.words()
+        && !(options.quiet && is_wanted_unless_quiet)
+    {
+        say(words);
+    }
+    ExitCode::from(ending.code(options.conflict_exit_code))
+}
+
+fn hold_and_run(options: &RunOptions) -> Ending {
+    let has_terminal = has_terminal();
+    let signals = match Signals::take(has_terminal) {
+        Ok(signals) => signals,
+        Err(error) => return Ending::Failed(format!("signals: {error}")),
+    };
+    let hold = match acquire::acquire(&options.demand(), &signals) {
+        Ok(hold) => hold,
+        Err(ending) => return ending,
+    };
+    let told = Told { names: &options.names, token: hold.grant.token, orphaned: hold.grant.orphaned };
+    match command::start(&options.command, &told, signals.mask_before(), has_terminal) {
+        Ok(started) => supervise::supervise(hold, started, &signals, options.grace, has_terminal),
+        Err(ending) => {
+            // Nothing was done under the lock: whether it was lost meanwhile is no matter.
+            let _ = hold.release();
+            ending
+        }
+    }
+}
+
+impl RunOptions {
+    fn demand(&self) -> Demand {
+        Demand {
+            urls: self.at.urls.clone(),
+            owner: owner(self.command.first()),
+            names: self.names.clone(),
+            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
+        }
+    }
+}
+
+/// What others see of the holder. Not the arguments: these may be secrets.
+fn owner(program: Option<&OsString>) -> String {
+    let program = program.and_then(|program| Path::new(program).file_name()).unwrap_or_default();
+    let uid = nix::unistd::Uid::effective();
+    let user =
+        nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let (program, host, pid) = (printable_argument(program), host.trim(), std::process::id());
+    format!("run: {program} ({user}@{host}, pid {pid})")
+}
+
+/// Stops this process as a signal does that nobody handles, until it is continued.
+fn stop_this_process() {
+    // It cannot fail: a process may always stop itself.
+    let _ = kill_process(getpid(), Signal::STOP);
+}
+
+fn say(words: &str) {
+    // There is nobody to tell but the one who reads this.
+    let _ = writeln!(io::stderr(), "lockd: {words}");
+}
