@@ -3,6 +3,7 @@
 
 mod at;
 mod bench;
+mod look;
 mod options;
 mod pidfile;
 mod privileges;
@@ -15,6 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use bench::BenchOptions;
+use look::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
 use options::ServeOptions;
 use run::RunOptions;
 
@@ -34,6 +36,16 @@ enum Command {
     Serve(ServeOptions),
     /// Run a command while holding a lock
     Run(RunOptions),
+    /// List locks, who holds them, and how many wait
+    List(ListOptions),
+    /// Show a lock, who holds it, who waits for it, and why
+    Inspect(InspectOptions),
+    /// Show locks in the terminal as they come and go
+    Watch(WatchOptions),
+    /// Show the server's figures, for people or for monitoring
+    Stats(StatsOptions),
+    /// End a client's connection
+    Kick(KickOptions),
     /// Measure a server under load: requests a second, latencies, CPU time, memory
     Bench(BenchOptions),
     /// The same as `serve` for as long as `bench`, which starts it, is there
@@ -44,13 +56,19 @@ enum Command {
     BenchEcho,
 }
 
-/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed, 2 for
+/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`run` and
+/// `stats` have more), 2 for
 /// arguments or a configuration that make no sense.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Run(options)) => run::run(&options),
+        Some(Command::List(options)) => look::list(&options),
+        Some(Command::Inspect(options)) => look::inspect(&options),
+        Some(Command::Watch(options)) => look::watch(&options),
+        Some(Command::Stats(options)) => look::stats(&options),
+        Some(Command::Kick(options)) => look::kick(&options),
         Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::BenchServe(options)) => {
             bench::end_with_parent();

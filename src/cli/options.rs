@@ -82,6 +82,10 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "LOCKD_NO_REGISTRY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     no_registry: Option<bool>,
 
+    /// Let everybody who may connect end the connections of others (kick)
+    #[arg(long, env = "LOCKD_ALLOW_KICK", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    allow_kick: Option<bool>,
+
     /// Let shared and exclusive locks of the text protocols exclude each other
     #[arg(long, env = "LOCKD_SHARED_EXCLUDES", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     shared_excludes: Option<bool>,
@@ -158,6 +162,7 @@ impl ServeOptions {
             outbox_max: self.outbox_max.or(file.outbox_max),
             no_dump: self.no_dump.or(file.no_dump),
             no_registry: self.no_registry.or(file.no_registry),
+            allow_kick: self.allow_kick.or(file.allow_kick),
             shared_excludes: self.shared_excludes.or(file.shared_excludes),
             scheduling: self.scheduling.or(file.scheduling),
             state_dir: self.state_dir.or(file.state_dir),
@@ -201,6 +206,7 @@ impl ServeOptions {
             outbox_bytes_max: self.outbox_max.unwrap_or(config.outbox_bytes_max),
             dump: !self.no_dump.unwrap_or(false),
             registry: !self.no_registry.unwrap_or(false),
+            kick: self.allow_kick.unwrap_or(false),
             shared_excludes: self.shared_excludes.unwrap_or(false),
             scheduling: self.scheduling.map_or(Ok(config.scheduling), scheduling)?,
         };

@@ -146,6 +146,8 @@ pub struct Config {
     pub dump: bool,
     /// Whether clients may register names (`iam`, `who`).
     pub registry: bool,
+    /// Whether clients may end others' connections (`kick`).
+    pub kick: bool,
     /// Whether the shared locks of the text protocols and exclusive ones exclude each other.
     pub shared_excludes: bool,
     /// How the threads of connections are scheduled. Each sets it for itself: no other thread of the
@@ -173,6 +175,7 @@ impl Default for Config {
             outbox_bytes_max: 1 << 20,
             dump: true,
             registry: true,
+            kick: false,
             shared_excludes: false,
             scheduling: Scheduling::Normal,
         }

@@ -153,6 +153,21 @@ impl Hub {
         self.guests.lock().values().filter_map(|guest| guest.info.clone()).collect()
     }
 
+    /// Ends the connections of those whom `is_meant` picks, each as one that was hung up on: the client finds out
+    /// before its locks go to others. Returns who they were.
+    pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
+        let known = |guest: &Guest| Some((guest.info.clone()?, guest.outbox.clone()));
+        // Picked with the list let go: whoever looks at a name takes a lock for it.
+        let all: Vec<_> = self.guests.lock().values().filter_map(known).collect();
+        let meant = all.into_iter().filter(|(info, _)| is_meant(info));
+        meant
+            .map(|(info, outbox)| {
+                outbox.close();
+                info
+            })
+            .collect()
+    }
+
     /// Whether the server is stopping, and its broker will grant nothing any more.
     pub(super) fn is_over(&self) -> bool {
         self.broker.has_failed() || self.broker.is_shut() && self.stopping.load(Acquire)

@@ -64,10 +64,9 @@ pub(super) fn start(
         let words = format!("{}: {error}", printable_argument(program));
         match error.kind() {
             io::ErrorKind::NotFound => Ending::NotFound(words),
-            io::ErrorKind::PermissionDenied => Ending::NotExecutable(words),
-            // Of a file that is there and no program the kernel says this.
-            _ if error.raw_os_error() == Some(nix::libc::ENOEXEC) => Ending::NotExecutable(words),
-            _ => Ending::Failed(words),
+            // No process could be made, whatever it was to become.
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Ending::Failed(words),
+            _ => Ending::NotExecutable(words),
         }
     })?;
     let pid = Pid::from_child(&child);

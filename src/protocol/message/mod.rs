@@ -23,7 +23,7 @@ pub use replies::{
     encode_result, encode_unknown,
 };
 pub use requests::{
-    CancelRequest, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, ListRequest, LockRequest,
-    Malformed, UnlockRequest, parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect,
-    parse_list, parse_lock, parse_old_unlock, parse_unlock,
+    CancelRequest, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest, ListRequest,
+    LockRequest, Malformed, UnlockRequest, parse_cancel, parse_convert, parse_hello, parse_identify,
+    parse_inspect, parse_kick, parse_list, parse_lock, parse_old_unlock, parse_unlock,
 };

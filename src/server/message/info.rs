@@ -25,7 +25,7 @@ pub(super) fn add_to(service: &mut Service) {
 
 /// Replies with what `result` makes of the parameters, or with what is wrong with them. None at all count
 /// as an empty object: these commands are not the original's, which would not have replied.
-fn reply_to<P, R: Serialize>(
+pub(super) fn reply_to<P, R: Serialize>(
     call: &mut Call<'_, '_>,
     parse: impl FnOnce(&RawValue) -> Result<P, Malformed>,
     result: impl FnOnce(&Call<'_, '_>, P) -> R,

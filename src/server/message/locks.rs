@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::info;
 use super::service::{Call, Service};
 use super::waits::{Pending, granted};
+use super::{info, kick};
 use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
 use crate::protocol::message::{
     LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
@@ -22,6 +22,7 @@ const ID_BYTES_MAX: usize = 4096;
 pub(super) fn add_to(service: &mut Service) {
     service.on("lock", lock).on("unlock", unlock).on("convert", convert).on("cancel", cancel);
     info::add_to(service);
+    kick::add_to(service);
 }
 
 /// A request to acquire or convert, once its parameters are understood.

@@ -2,6 +2,7 @@
 //! when they are ready, in whatever order that is.
 
 mod info;
+mod kick;
 mod locks;
 mod service;
 mod waits;

@@ -82,6 +82,17 @@ pub struct IdentifyRequest {
     pub name: Option<String>,
 }
 
+/// `kick`: end connections, as an operator does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KickRequest {
+    /// The one at this address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// All that have registered this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
 /// `hello`: who the client is. Both are for people to read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HelloRequest {
@@ -219,6 +230,21 @@ pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
 pub fn parse_identify(parameters: &RawValue) -> Result<IdentifyRequest, Malformed> {
     let [name] = object(parameters.get(), ["name"])?;
     Ok(IdentifyRequest { name: read_text("name", name)?.filter(|name| !name.is_empty()) })
+}
+
+/// Reads the parameters of `kick`.
+///
+/// # Errors
+///
+/// If there is neither `address` nor `name`, or both; if it is no string.
+pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
+    let [address, name] = object(parameters.get(), ["address", "name"])?;
+    let request = KickRequest { address: read_text("address", address)?, name: read_text("name", name)? };
+    match (&request.address, &request.name) {
+        (None, None) => Err(Malformed::new("address", "is missing")),
+        (Some(_), Some(_)) => Err(Malformed::new("name", "stands beside address")),
+        _ => Ok(request),
+    }
 }
 
 /// Reads the parameters of `hello`.

@@ -259,3 +259,19 @@ proptest! {
         prop_assert_eq!(named, key.starts_with("lockName") && key != "lockNames" && parse_lock(&json).is_ok());
     }
 }
+
+#[test]
+fn kick_is_of_one_address_or_of_one_name() {
+    let kick = |address: Option<&str>, name: Option<&str>| KickRequest {
+        address: address.map(str::to_owned),
+        name: name.map(str::to_owned),
+    };
+    for request in [kick(Some("unix:3"), None), kick(None, Some("bob"))] {
+        let written = serde_json::value::to_raw_value(&request).unwrap();
+        assert_eq!(parse_kick(&written), Ok(request));
+    }
+    for malformed in ["{}", "null", r#"{"address":1}"#, r#"{"address":"a","name":"b"}"#] {
+        let parameters: Box<RawValue> = serde_json::from_str(malformed).unwrap();
+        assert!(parse_kick(&parameters).is_err(), "{malformed}");
+    }
+}

@@ -1,0 +1,43 @@
+//! `lockd kick`: asks the server to end connections.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use lockd::protocol::message::{KickRequest, LockResult, Status};
+
+use super::super::at::At;
+use super::{Trouble, ask, finish};
+
+/// Whom to kick.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The connection ends as if it had been lost: the client finds out, and then its locks go to others. The server \
+must have been started with --allow-kick; then anybody may do this who may connect to it.")]
+pub(in crate::cli) struct KickOptions {
+    /// The connection's address, as list and inspect show it
+    #[arg(value_name = "ADDRESS", required_unless_present = "owner")]
+    address: Option<String>,
+
+    /// All connections of this owner, by the name that list and inspect show
+    #[arg(long, value_name = "NAME", conflicts_with = "address")]
+    owner: Option<String>,
+
+    #[command(flatten)]
+    at: At,
+}
+
+pub(in crate::cli) fn kick(options: &KickOptions) -> ExitCode {
+    finish(ask_for(options))
+}
+
+fn ask_for(options: &KickOptions) -> Result<(), Trouble> {
+    let request = KickRequest { address: options.address.clone(), name: options.owner.clone() };
+    let reply = ask(&options.at, "kick", &request)?;
+    let result: LockResult = serde_json::from_str(reply.get())
+        .map_err(|error| Trouble::Words(format!("the server's answer makes no sense: {error}")))?;
+    match result.status {
+        Status::Ok => Ok(()),
+        Status::NotFound => Err(Trouble::Words("there is no such connection".to_owned())),
+        status => Err(Trouble::Words(result.reason.unwrap_or_else(|| format!("the server says {status:?}")))),
+    }
+}

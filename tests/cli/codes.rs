@@ -1,0 +1,198 @@
+//! `lockd run`: what it comes to, what the command is told, and who is told what about a refusal.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::server::Server;
+use crate::tool::{Site, argument, until};
+
+/// A command that says that it was run.
+const TELL: [&str; 3] = ["--", "echo", "run"];
+
+fn run<'a>(arguments: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
+    [&["run"], arguments, command].concat()
+}
+
+#[test]
+fn the_commands_status_is_passed_on() {
+    let site = Site::start();
+    for (script, code) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)] {
+        assert_eq!(site.run(&["a"], script).code(), code, "{script}");
+    }
+    let mut observer = site.server.message();
+    // Given back, however the command has ended: nobody is told of a holder that has vanished.
+    assert_eq!(
+        observer.call("inspect", json!({"lockName": "a"})),
+        json!({"status": "ok", "mode": null, "holders": 0, "waiters": 0})
+    );
+}
+
+#[test]
+fn arguments_go_through_as_they_are() {
+    let site = Site::start();
+    let (code, out, _) = site.said(&run(&["a"], &["--", "printf", "%s|", "a b", "*", "$HOME", "--", "-n"]));
+    assert_eq!((code, &*out), (0, "a b|*|$HOME|--|-n|"));
+}
+
+#[test]
+fn every_way_not_to_run_has_its_own_code() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("held");
+    let nowhere = format!("unix:{}", argument(&site.path("nobody.sock")));
+    let file = site.path("file");
+    std::fs::write(&file, "no program").unwrap();
+    let (file, server) = (argument(&file), &nowhere);
+    for (arguments, command, code) in [
+        (&["-n", "held"][..], &TELL[..], 75),
+        (&["-n", "-E", "9", "held"], &TELL, 9),
+        (&["-w", "0.2", "held"], &TELL, 124),
+        (&["-w", "0.2", "-E", "0", "held"], &TELL, 0),
+        (&["-w", "0", "held"], &TELL, 75),
+        (&["--server", server, "a"], &TELL, 69),
+        (&["a"], &["--", file], 126),
+        (&["a"], &["--", "/dev/null/program"], 126),
+        (&["a"], &["--", "./no-such-program"], 127),
+        (&["a", "a"], &TELL, 125),
+        (&["--server", "nonsense", "a"], &TELL, 69),
+        (&["a"], &[], 2),
+        (&[], &TELL, 2),
+        (&["-w", "-1", "a"], &TELL, 2),
+        (&["-n", "-w", "1", "a"], &TELL, 2),
+    ] {
+        let (is, out, errors) = site.said(&run(arguments, command));
+        assert_eq!((is, &*out), (code, ""), "{arguments:?}: {errors}");
+        assert!(!errors.is_empty(), "{arguments:?}");
+    }
+    site.server.await_free("a");
+}
+
+#[test]
+fn a_wait_lasts_as_long_as_it_was_said_to_or_until_the_lock_is_free() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    let start = Instant::now();
+    assert_eq!(site.said(&run(&["-w", "0.3", "a"], &TELL)).0, 124);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    let mut waiting = site.run(&["-w", "60", "a"], "exit 5");
+    site.server.await_waiters("a", 1);
+    holder.unlock("a");
+    assert_eq!(waiting.code(), 5);
+}
+
+#[test]
+fn the_command_is_told_of_its_lock() {
+    let site = Site::start();
+    let show = "printf '%s|%s|%s|%s\\n' \"$LOCKD_NAME\" \"$LOCKD_NAMES\" \"$LOCKD_TOKEN\" \"$LOCKD_ORPHANED\" > told";
+    let mut running = site.run(&["a b", "c"], &format!("{show}; {}", until("stop")));
+    let told = site.line("told");
+    let mut observer = site.server.message();
+    let held = observer.call("list", json!({}));
+    let token = held["locks"][0]["holders"][0]["token"].as_u64().unwrap();
+    assert_eq!(told, format!("a b|a b\nc|{token}|"));
+    assert_eq!(held["locks"][1]["lockName"], "c");
+    let owner = held["locks"][0]["holders"][0]["name"].as_str().unwrap().to_owned();
+    assert!(
+        owner.starts_with("run: sh (") && owner.ends_with(&format!(", pid {})", running.pid())),
+        "{owner}"
+    );
+    site.write("stop");
+    assert_eq!(running.code(), 0);
+}
+
+#[test]
+fn a_command_hears_of_a_holder_that_vanished() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    drop(holder);
+    site.server.await_free("a");
+    for orphaned in ["1", ""] {
+        let (_, out, _) = site.said(&run(&["a"], &["--", "sh", "-c", "echo \"$LOCKD_ORPHANED\""]));
+        assert_eq!(out.trim_end(), orphaned);
+    }
+}
+
+#[test]
+fn several_names_are_had_together_or_not_at_all() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("b");
+    let (code, _, errors) = site.said(&run(&["-n", "a", "b"], &TELL));
+    assert_eq!(code, 75);
+    assert!(errors.contains("  b: held by") && !errors.contains("  a:"), "{errors}");
+    let mut waiting = site.run(&["a", "b"], &format!("echo > runs; {}", until("stop")));
+    site.server.await_waiters("b", 1);
+    holder.unlock("b");
+    site.line("runs");
+    assert_eq!(
+        [holder.try_lock("a")["status"].take(), holder.try_lock("b")["status"].take()],
+        ["timeout"; 2]
+    );
+    site.write("stop");
+    assert_eq!(waiting.code(), 0);
+}
+
+#[test]
+fn who_shares_runs_together_and_excludes_others() {
+    let site = Site::start();
+    let script = |number: u8| format!("echo > runs{number}; {}", until("stop"));
+    let mut both = [1, 2].map(|number| site.run(&["-s", "a"], &script(number)));
+    site.line("runs1");
+    site.line("runs2");
+    assert_eq!(site.said(&run(&["-n", "a"], &TELL)).0, 75);
+    site.write("stop");
+    assert_eq!(both.each_mut().map(|running| running.code()), [0, 0]);
+    assert_eq!(site.said(&run(&["-n", "a"], &TELL)).1, "run\n");
+}
+
+/// Lets somebody hold `a`, and somebody else wait for it.
+fn queue(server: &Server) -> (impl Drop, String) {
+    struct Both(#[expect(dead_code, reason = "kept open")] [crate::support::frame_client::FrameClient; 2]);
+    impl Drop for Both {
+        fn drop(&mut self) {}
+    }
+    let (mut holder, mut waiter) = (server.message(), server.message());
+    holder.call("identify", json!({"name": "bob\u{1b}[2J"}));
+    holder.lock("a");
+    waiter.request_lock("a");
+    server.await_waiters("a", 1);
+    let address = holder.address();
+    (Both([holder, waiter]), address)
+}
+
+#[test]
+fn a_refusal_says_who_holds_the_lock_and_who_waits() {
+    let site = Site::start();
+    let (_queue, address) = queue(&site.server);
+    let held = format!("  a: held by \"bob\\u{{1b}}[2J\" at {address} for ");
+    let (_, _, errors) = site.said(&run(&["-n", "a"], &TELL));
+    assert!(
+        errors.contains("a: busy") && errors.contains(&held) && errors.contains("; 1 waiting"),
+        "{errors}"
+    );
+    let (_, _, errors) = site.said(&run(&["-w", "0.2", "a"], &TELL));
+    assert!(errors.contains("a: not had within 0.2 s") && errors.contains(&held), "{errors}");
+    assert!(errors.contains("was number 2 of 2 in the queue"), "{errors}");
+    for arguments in [["-q", "-n", "a"].as_slice(), &["-q", "-w", "0.1", "a"]] {
+        assert_eq!(site.said(&run(arguments, &TELL)).2, "");
+    }
+}
+
+#[test]
+fn a_refusal_is_one_also_where_nothing_is_told() {
+    let site = Site::with(&["--no-dump"]);
+    let (_queue, _) = queue(&site.server);
+    let (code, _, errors) = site.said(&run(&["-n", "a"], &TELL));
+    assert!(code == 75 && errors.contains("listing is disabled"), "{code}: {errors}");
+}
+
+#[test]
+fn the_command_does_not_inherit_the_connection() {
+    let site = Site::start();
+    let (code, out, _) = site.said(&run(&["a"], &["--", "sh", "-c", "ls -l /proc/$$/fd"]));
+    assert!(code == 0 && out.contains(" 1 -> pipe:"), "{out}");
+    assert!(!out.contains("socket:") && !out.contains("signalfd"), "{out}");
+}

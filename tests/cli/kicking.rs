@@ -1,0 +1,89 @@
+//! `lockd kick`: an operator ends a connection, and its client knows before somebody else has its locks.
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::tool::{Site, await_end, until};
+
+#[test]
+fn who_is_kicked_is_gone_and_the_next_one_has_the_lock() {
+    let site = Site::with(&["--allow-kick"]);
+    let (mut holder, mut waiter) = (site.server.message(), site.server.message());
+    holder.lock("a");
+    let asked = waiter.request_lock("a");
+    site.server.await_waiters("a", 1);
+    let address = holder.address();
+    assert_eq!(site.said(&["kick", &address]).0, 0);
+    let granted = waiter.result(asked);
+    assert_eq!((&granted["status"], &granted["orphaned"]), (&json!("ok"), &json!(true)));
+    assert_eq!(holder.read_to_end(), b"");
+    let (code, _, errors) = site.said(&["kick", &address]);
+    assert!(code == 1 && errors.contains("no such connection"), "{errors}");
+    let logged = || {
+        site.server.log().iter().any(|line| line.contains(&format!("{address} ")) && line.contains("kicked"))
+    };
+    eventually("it is logged", logged);
+}
+
+#[test]
+fn who_waits_can_be_kicked_and_text_clients_too() {
+    let site = Site::with(&["--allow-kick"]);
+    let (mut holder, mut waiter, mut text) =
+        (site.server.message(), site.server.message(), site.server.glockd());
+    holder.lock("a");
+    waiter.request_lock("a");
+    text.send("gw 60 a\n");
+    site.server.await_waiters("a", 2);
+    for address in [waiter.address(), text.address()] {
+        assert_eq!(site.said(&["kick", &address]).0, 0);
+    }
+    assert_eq!((waiter.read_to_end(), text.read_to_end()), (vec![], vec![]));
+    site.server.await_waiters("a", 0);
+    assert_eq!(holder.call("inspect", json!({"lockName": "a"}))["holders"], 1);
+}
+
+#[test]
+fn an_owner_is_kicked_with_all_connections() {
+    let site = Site::with(&["--allow-kick"]);
+    let mut all = ["bob", "bob", "eve"].map(|name| {
+        let mut client = site.server.message();
+        client.call("identify", json!({"name": name}));
+        client
+    });
+    assert_eq!(site.said(&["kick", "--owner", "bob"]).0, 0);
+    let [first, second, other] = &mut all;
+    assert_eq!((first.read_to_end(), second.read_to_end()), (vec![], vec![]));
+    assert!(other.is_served());
+}
+
+#[test]
+fn a_command_whose_connection_is_kicked_has_ended_before_the_next_one_runs() {
+    let site = Site::with(&["--allow-kick"]);
+    let script = "echo $$ > pid; exec sleep 1000";
+    let mut running = site.run(&["a"], script);
+    let pid = site.pid("pid");
+    let mut next = site.run(&["a"], &format!("echo > next; {}", until("stop")));
+    site.server.await_waiters("a", 1);
+    let owner = format!(", pid {})", running.pid());
+    let listed = site.server.message().call("list", json!({}));
+    let holder = &listed["locks"][0]["holders"][0];
+    assert!(holder["name"].as_str().unwrap().ends_with(&owner), "{holder}");
+    assert_eq!(site.said(&["kick", holder["address"].as_str().unwrap()]).0, 0);
+    assert_eq!(running.code(), 76);
+    await_end(pid);
+    site.line("next");
+    site.write("stop");
+    assert_eq!(next.code(), 0);
+}
+
+#[test]
+fn nobody_is_kicked_unless_the_server_was_told_so() {
+    let site = Site::start();
+    let mut client = site.server.message();
+    let (code, _, errors) = site.said(&["kick", &client.address()]);
+    assert!(code == 1 && errors.contains("kicking is disabled"), "{errors}");
+    assert!(client.is_served());
+    for arguments in [&["kick"][..], &["kick", "a", "--owner", "b"]] {
+        assert_eq!(site.said(arguments).0, 2);
+    }
+}

@@ -1,0 +1,96 @@
+//! `lockd run` when the lock is lost, or when it is killed itself: the command must not go on.
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::eventually;
+use crate::tool::{Site, await_end, state};
+
+#[test]
+fn of_one_that_is_killed_the_lock_is_free_and_the_command_has_ended() {
+    let site = Site::start();
+    let mut running = site.run(&["a"], "echo $$ > pid; exec sleep 1000");
+    let pid = site.pid("pid");
+    running.signal(Signal::KILL);
+    running.wait();
+    site.server.await_free("a");
+    await_end(pid);
+}
+
+#[test]
+fn a_command_that_has_lost_its_lock_is_asked_to_end() {
+    let site = Site::start();
+    let script = "trap 'echo term > heard; exit 0' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+    let mut running = site.run(&["--grace", "1000", "a"], script);
+    let pid = site.pid("pid");
+    site.server.signal(Signal::KILL);
+    assert_eq!(running.code(), 76, "whatever the command's own status");
+    assert_eq!(site.line("heard"), "term");
+    await_end(pid);
+    let errors = running.errors();
+    assert!(errors.contains("the lock is lost") && errors.contains("has been ended"), "{errors}");
+}
+
+#[test]
+fn a_command_that_does_not_end_is_killed_with_all_that_it_has_started() {
+    let site = Site::start();
+    let stubborn = "trap '' TERM; echo $$ > pid2; while :; do sleep 0.01; done";
+    let script = format!(
+        "trap 'echo term >> heard' TERM; sh -c \"{}\" & echo $$ > pid; while :; do sleep 0.01; done",
+        stubborn.replace('$', "\\$")
+    );
+    let mut running = site.run(&["--grace", "0.3", "a"], &script);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    site.server.signal(Signal::KILL);
+    assert_eq!(running.code(), 76);
+    assert_eq!(site.line("heard"), "term");
+    pids.into_iter().for_each(await_end);
+}
+
+#[test]
+fn what_a_command_has_started_and_left_behind_is_killed_too() {
+    let site = Site::start();
+    let stubborn = "trap '' TERM; echo \\$\\$ > pid2; while :; do sleep 0.01; done";
+    let script = format!("sh -c \"{stubborn}\" & echo $$ > pid; exec sleep 1000");
+    let mut running = site.run(&["--grace", "0.3", "a"], &script);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    site.server.signal(Signal::KILL);
+    assert_eq!(running.code(), 76);
+    pids.into_iter().for_each(await_end);
+}
+
+#[test]
+fn a_command_that_is_stopped_hears_of_the_loss() {
+    let site = Site::start();
+    let mut running = site.run(&["--grace", "1000", "a"], "echo $$ > pid; exec sleep 1000");
+    let pid = site.pid("pid");
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    eventually("it is stopped", || state(pid) == Some('T'));
+    site.server.signal(Signal::KILL);
+    assert_eq!(running.code(), 76);
+    await_end(pid);
+}
+
+#[test]
+fn a_server_that_stops_cleanly_is_a_loss_too() {
+    let mut site = Site::start();
+    let mut running = site.run(&["a"], "echo $$ > pid; exec sleep 1000");
+    let pid = site.pid("pid");
+    let mut waiting = site.run(&["a"], "echo never");
+    site.server.await_waiters("a", 1);
+    site.server.signal(Signal::TERM);
+    assert_eq!(running.code(), 76);
+    await_end(pid);
+    assert_ne!(waiting.code(), 0);
+    site.server.wait();
+}
+
+#[test]
+fn a_server_that_is_lost_while_waiting_is_no_server() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    let mut waiting = site.run(&["a"], "echo never");
+    site.server.await_waiters("a", 1);
+    site.server.signal(Signal::KILL);
+    assert_eq!(waiting.code(), 69);
+}

@@ -1,0 +1,16 @@
+//! What the binary does beside serving: `lockd run` and the commands that look inside a server, as the real
+//! programs, against a real server.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod codes;
+mod kicking;
+mod listing;
+mod losing;
+mod signals;
+mod stats;
+#[path = "../blackbox/support/mod.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod support;
+mod taking_turns;
+mod terminal;
+mod tool;

@@ -1,0 +1,108 @@
+//! Signals that come to `lockd run` where there is no terminal, while the command runs and while it waits.
+
+use rustix::process::Signal;
+
+use crate::support::eventually;
+use crate::tool::{Site, await_end, state, until};
+
+#[test]
+fn signals_reach_the_command() {
+    let site = Site::start();
+    let all = [
+        ("HUP", Signal::HUP),
+        ("INT", Signal::INT),
+        ("QUIT", Signal::QUIT),
+        ("TERM", Signal::TERM),
+        ("USR1", Signal::USR1),
+        ("USR2", Signal::USR2),
+        ("ALRM", Signal::ALARM),
+    ];
+    let traps: String = all.map(|(name, _)| format!("trap 'echo got > {name}' {name}; ")).concat();
+    let mut running = site.run(&["a"], &format!("{traps} echo > ready; {}; exit 4", until("stop")));
+    site.line("ready");
+    for (name, signal) in all {
+        running.signal(signal);
+        assert_eq!(site.line(name), "got");
+    }
+    site.write("stop");
+    assert_eq!(running.code(), 4);
+}
+
+#[test]
+fn what_the_command_has_started_gets_the_signal_too() {
+    let site = Site::start();
+    let script = "sh -c 'echo $$ > pid2; exec sleep 1000' & echo $$ > pid; wait";
+    let mut running = site.run(&["a"], script);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    running.signal(Signal::TERM);
+    assert_eq!(running.code(), 143);
+    pids.into_iter().for_each(await_end);
+}
+
+#[test]
+fn who_is_stopped_keeps_the_lock_and_goes_on() {
+    let site = Site::start();
+    let mut running = site.run(&["a"], "echo $$ > pid; exec sleep 1000");
+    let pids = [site.pid("pid"), running.pid()];
+    running.signal(Signal::TSTP);
+    for pid in pids {
+        eventually("it is stopped", || state(pid) == Some('T'));
+    }
+    assert_eq!(site.server.message().try_lock("a")["status"], "timeout");
+    running.signal(Signal::CONT);
+    for pid in pids {
+        eventually("it goes on", || state(pid).is_some_and(|state| state != 'T'));
+    }
+    running.signal(Signal::TERM);
+    assert_eq!(running.code(), 143);
+}
+
+#[test]
+fn a_signal_ends_the_wait() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+        for arguments in [&["a"][..], &["a", "b"]] {
+            let mut waiting = site.run(arguments, "echo never > never");
+            site.server.await_waiters("a", 1);
+            waiting.signal(signal);
+            assert_eq!(waiting.code(), code);
+            site.server.await_waiters("a", 0);
+        }
+    }
+    assert!(!site.path("never").exists());
+}
+
+#[test]
+fn a_signal_ends_the_attempt_to_connect() {
+    let site = Site::start();
+    // A server that hangs accepts nobody, but its kernel does.
+    site.server.signal(Signal::STOP);
+    let mut waiting = site.run(&["a"], "echo never > never");
+    eventually("it connects", || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", waiting.pid()));
+        tasks.is_ok_and(|tasks| tasks.count() > 1)
+    });
+    waiting.signal(Signal::TERM);
+    assert_eq!(waiting.code(), 143);
+    site.server.signal(Signal::CONT);
+}
+
+#[test]
+fn what_is_ignored_stays_so() {
+    let site = Site::start();
+    let script = format!("echo $$ > pid; {}", until("stop"));
+    let mut command = site.tool(&["run", "a", "--", "sh", "-c", &script]);
+    // As of nohup(1), by the shell's own means.
+    let lockd: Vec<_> =
+        std::iter::once(command.get_program()).chain(command.get_args()).map(ToOwned::to_owned).collect();
+    command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).args(lockd);
+    site.prepare(&mut command);
+    let mut running = crate::tool::Running(command.spawn().unwrap());
+    site.pid("pid");
+    running.signal(Signal::HUP);
+    site.write("stop");
+    assert_eq!(running.code(), 0);
+}

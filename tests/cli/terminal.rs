@@ -1,0 +1,119 @@
+//! The commands in a terminal, which script(1) plays: what is typed there, and what is seen there.
+
+use std::io::{Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::eventually;
+use crate::support::server::program;
+use crate::tool::{Running, Site, await_end, until};
+
+/// What runs in a terminal, and what has been seen there.
+struct Terminal {
+    script: Running,
+    seen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    /// Lets the shell run `line` in a terminal; in it `lockd` is the program under test.
+    fn run(site: &Site, line: &str) -> Self {
+        let program = program().into_string().unwrap();
+        let mut command = Command::new("script");
+        command.args(["-qefc", &format!("lockd() {{ \"{program}\" \"$@\"; }}; {line}"), "/dev/null"]);
+        site.prepare(&mut command);
+        command.env("SHELL", "/bin/sh").stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (seen, mut out) = (Arc::<Mutex<Vec<u8>>>::default(), child.stdout.take().unwrap());
+        let see = seen.clone();
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(count @ 1..) = out.read(&mut chunk) {
+                see.lock().unwrap().extend(&chunk[..count]);
+            }
+        });
+        Self { script: Running(child), seen }
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.script.0.stdin.as_mut().unwrap().write_all(keys).unwrap();
+    }
+
+    fn sees(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.seen.lock().unwrap()).contains(text)
+    }
+}
+
+fn kill(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+#[test]
+fn a_ctrl_c_reaches_the_command_once() {
+    let site = Site::start();
+    let script = format!("trap 'echo int >> heard' INT; echo $$ > pid; {}; exit 4", until("stop"));
+    // The shell around it hears of it, too.
+    let line = format!("trap : INT; lockd run a -- sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
+    let mut terminal = Terminal::run(&site, &line);
+    site.pid("pid");
+    terminal.types(b"\x03");
+    assert_eq!(site.line("heard"), "int");
+    site.write("stop");
+    assert_eq!(terminal.script.code(), 4);
+    assert_eq!(site.line("heard"), "int");
+}
+
+#[test]
+fn a_command_can_read_from_the_terminal_and_end_a_pipe() {
+    let site = Site::start();
+    let mut terminal = Terminal::run(&site, "lockd run a -- sh -c 'read x; echo got $x' | cat > piped");
+    eventually("it runs", || site.said(&["inspect", "a"]).1.contains("held exclusively"));
+    terminal.types(b"hello\n");
+    assert_eq!(site.line("piped"), "got hello");
+    assert_eq!(terminal.script.code(), 0);
+}
+
+#[test]
+fn a_signal_reaches_the_command_and_what_it_has_started_and_nobody_else() {
+    let site = Site::start();
+    let script = "sh -c 'echo \\$\\$ > pid2; exec sleep 1000' & echo \\$\\$ > pid; echo \\$PPID > run; wait";
+    let line = format!("lockd run a -- sh -c \"{script}\"; echo $? > code; {}", until("stop"));
+    let mut terminal = Terminal::run(&site, &line);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    kill(site.pid("run"), Signal::TERM);
+    assert_eq!(site.line("code"), "143");
+    pids.into_iter().for_each(await_end);
+    site.write("stop");
+    assert_eq!(terminal.script.code(), 0);
+}
+
+#[test]
+fn a_lock_that_is_lost_ends_the_command_and_what_it_has_started_and_nobody_else() {
+    let site = Site::start();
+    let script = "sh -c 'trap : TERM; echo \\$\\$ > pid2; while :; do sleep 0.01; done' & echo \\$\\$ > pid; exec sleep 1000";
+    let line = format!("lockd run --grace 0.3 a -- sh -c \"{script}\"; echo $? > code; {}", until("stop"));
+    let mut terminal = Terminal::run(&site, &line);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    site.server.signal(Signal::KILL);
+    assert_eq!(site.line("code"), "76");
+    pids.into_iter().for_each(await_end);
+    site.write("stop");
+    assert_eq!(terminal.script.code(), 0);
+}
+
+#[test]
+fn a_watch_shows_locks_as_they_come_until_ctrl_c() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("first\u{1b}[31m");
+    let mut terminal = Terminal::run(&site, "lockd watch -i 0.1");
+    eventually("the first lock is shown", || terminal.sees(r"first\u{1b}[31m  exclusive"));
+    assert!(terminal.sees("\u{1b}[HNAME"));
+    holder.lock("second");
+    eventually("the second lock is shown", || terminal.sees("second"));
+    site.server.signal(Signal::KILL);
+    eventually("a server that is gone is told", || terminal.sees("cannot be reached"));
+    terminal.types(b"\x03");
+    assert_eq!(terminal.script.code(), 130);
+}
