@@ -57,8 +57,7 @@ enum Command {
 }
 
 /// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`run` and
-/// `stats` have more), 2 for
-/// arguments or a configuration that make no sense.
+/// `stats` have more), 2 for arguments or a configuration that make no sense.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     match cli.command {

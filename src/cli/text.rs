@@ -35,7 +35,22 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     if text.is_empty() { "\"\"".to_owned() } else { text }
 }
 
-/// The same of an argument.
+/// Text without control characters but its ends of lines: what others have written as JSON, or in a reason. JSON
+/// stays the same JSON.
+pub(super) fn harmless(text: &str) -> String {
+    let mut harmless = String::new();
+    for c in text.chars() {
+        if c.is_control() && c != '\n' {
+            // Writing to a string does not fail. None has more digits.
+            let _ = write!(harmless, "\\u{:04x}", u32::from(c));
+        } else {
+            harmless.push(c);
+        }
+    }
+    harmless
+}
+
+/// An argument, as [`printable`].
 pub(super) fn printable_argument(argument: &OsStr) -> String {
     printable(argument.as_bytes())
 }
@@ -79,6 +94,15 @@ mod tests {
         ] {
             assert_eq!(printable(name), shown);
         }
+    }
+
+    #[test]
+    fn json_stays_what_it_says() {
+        let value = serde_json::json!({"a\u{9b}": "\u{7f}\n\\ü"});
+        let shown = harmless(&value.to_string());
+        assert!(!shown.contains(char::is_control), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(harmless("a\u{1b}b\nc"), "a\\u001bb\nc");
     }
 
     #[test]

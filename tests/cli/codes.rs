@@ -55,7 +55,7 @@ fn every_way_not_to_run_has_its_own_code() {
         (&["a"], &["--", "/dev/null/program"], 126),
         (&["a"], &["--", "./no-such-program"], 127),
         (&["a", "a"], &TELL, 125),
-        (&["--server", "nonsense", "a"], &TELL, 69),
+        (&["--server", "nonsense", "a"], &TELL, 2),
         (&["a"], &[], 2),
         (&[], &TELL, 2),
         (&["-w", "-1", "a"], &TELL, 2),

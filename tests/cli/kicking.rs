@@ -57,7 +57,7 @@ fn an_owner_is_kicked_with_all_connections() {
 }
 
 #[test]
-fn a_command_whose_connection_is_kicked_has_ended_before_the_next_one_runs() {
+fn a_command_whose_connection_is_kicked_is_ended_and_the_next_one_runs() {
     let site = Site::with(&["--allow-kick"]);
     let script = "echo $$ > pid; exec sleep 1000";
     let mut running = site.run(&["a"], script);

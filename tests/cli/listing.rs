@@ -36,6 +36,7 @@ fn bob(site: &Site) -> FrameClient {
 fn json_of(site: &Site, arguments: &[&str]) -> Value {
     let (code, out, errors) = site.said(&[arguments, &["--json"]].concat());
     assert_eq!(code, 0, "{errors}");
+    assert!(!out.contains(|c: char| c.is_control() && c != '\n'), "{out:?}");
     serde_json::from_str(&out).unwrap()
 }
 

@@ -10,7 +10,7 @@ use lockd::broker::{LockName, Mode};
 use lockd::protocol::message::ListedLock;
 
 use super::super::at::At;
-use super::super::text::{age, name_of, printable};
+use super::super::text::{age, harmless, name_of, printable};
 use super::list::owner;
 use super::table::Table;
 use super::{Trouble, connect, finish};
@@ -50,7 +50,8 @@ fn show(options: &InspectOptions) -> Result<(), Trouble> {
     };
     let mut out = io::stdout().lock();
     if options.json {
-        writeln!(out, "{}", serde_json::to_string(&lock).map_err(io::Error::from)?)?;
+        let json = serde_json::to_string(&lock).map_err(io::Error::from)?;
+        writeln!(out, "{}", harmless(&json))?;
     } else {
         for line in describe(&lock) {
             writeln!(out, "{line}")?;

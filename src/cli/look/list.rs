@@ -10,7 +10,7 @@ use lockd::broker::Mode;
 use lockd::protocol::message::ListedLock;
 
 use super::super::at::At;
-use super::super::text::{age, name_of, printable};
+use super::super::text::{age, harmless, name_of, printable};
 use super::table::Table;
 use super::{Trouble, connect, finish, pages};
 
@@ -114,7 +114,7 @@ impl Writer {
         match self {
             Self::Json { separator } => {
                 for lock in locks {
-                    write!(out, "{separator}{}", serde_json::to_string(lock)?)?;
+                    write!(out, "{separator}{}", harmless(&serde_json::to_string(lock)?))?;
                     *separator = ",\n";
                 }
             }

@@ -28,6 +28,7 @@ pub(super) use stats::{StatsOptions, stats};
 pub(super) use watch::{WatchOptions, watch};
 
 use super::at::At;
+use super::text::harmless;
 
 /// How long connecting may take, and an answer to a single question.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -75,7 +76,7 @@ fn finish(result: Result<(), Trouble>) -> ExitCode {
         Ok(()) | Err(Trouble::NoReader) => ExitCode::SUCCESS,
         Err(Trouble::Words(words)) => {
             // There is nobody to tell but the one who reads this.
-            let _ = writeln!(io::stderr(), "lockd: {words}");
+            let _ = writeln!(io::stderr(), "lockd: {}", harmless(&words));
             ExitCode::FAILURE
         }
     }

@@ -82,7 +82,7 @@ fn look(
     lines(session, options, height)
 }
 
-/// The table, as far as there is room for it. Only so much is asked for.
+/// The table, as far as there is room for it.
 fn lines(session: &Session, options: &WatchOptions, height: usize) -> Result<Vec<String>, Trouble> {
     let mut table = Table::with_heads(&HEADS);
     let mut room = height.saturating_sub(1);

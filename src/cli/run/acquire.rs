@@ -44,6 +44,13 @@ pub(super) struct Hold {
     names: Vec<OsString>,
 }
 
+/// What is under way.
+struct Asking {
+    session: Arc<Session>,
+    /// When it took its place in the queue, or a little before.
+    since: Instant,
+}
+
 /// What the thread comes back with.
 enum Had {
     Grant(Grant),
@@ -56,37 +63,35 @@ enum Had {
 /// # Errors
 /// How `lockd run` ends without it.
 pub(super) fn acquire(demand: &Demand, signals: &Signals) -> Result<Hold, Ending> {
-    let session = Arc::new(OnceLock::new());
-    let start = Instant::now();
-    let (thread, done) = ask(demand, session.clone()).map_err(|error| Ending::Failed(error.to_string()))?;
+    let asking = Arc::new(OnceLock::new());
+    let (thread, done) = ask(demand, asking.clone()).map_err(|error| Ending::Failed(error.to_string()))?;
     let signal = await_either(&done, signals).map_err(|error| Ending::Failed(error.to_string()))?;
     if let Some(signal) = signal {
-        return Err(give_up(thread, &done, &session, demand, signal));
+        return Err(give_up(thread, &done, &asking, demand, signal));
     }
     let had = thread.join().map_err(|_| Ending::Failed("the waiting thread has failed".to_owned()))?;
     let lost = || Ending::NoServer("there is no session".to_owned());
     match had {
         Had::Grant(grant) => {
-            let session = session.get().cloned().ok_or_else(lost)?;
+            let session = asking.get().ok_or_else(lost)?.session.clone();
             Ok(Hold { session, grant, names: demand.names.clone() })
         }
         Had::NoServer(error) => Err(Ending::NoServer(error.to_string())),
-        Had::Refused(error) => {
-            let session = session.get().cloned().ok_or_else(lost)?;
-            Err(refusal(error, demand, &session, start))
-        }
+        Had::Refused(error) => Err(refusal(error, demand, asking.get().ok_or_else(lost)?)),
     }
 }
 
 /// Starts the thread. What it returns beside is readable once that has ended.
-fn ask(demand: &Demand, session: Arc<OnceLock<Arc<Session>>>) -> io::Result<(JoinHandle<Had>, PipeReader)> {
+fn ask(demand: &Demand, asking: Arc<OnceLock<Asking>>) -> io::Result<(JoinHandle<Had>, PipeReader)> {
     let (done, doing) = io::pipe()?;
     let demand = demand.clone();
     let work = move || {
         let _doing = doing;
         let connected = Session::connect(&demand.urls, Some(&demand.owner), CONNECT_LIMIT);
-        let session = match connected {
-            Ok(connected) => session.get_or_init(|| Arc::new(connected)),
+        let Asking { session, .. } = match connected {
+            Ok(connected) => {
+                asking.get_or_init(|| Asking { session: Arc::new(connected), since: Instant::now() })
+            }
             Err(error) => return Had::NoServer(error),
         };
         let names: Vec<&[u8]> = demand.names.iter().map(|name| name.as_bytes()).collect();
@@ -126,38 +131,35 @@ fn await_either(done: &PipeReader, signals: &Signals) -> io::Result<Option<Signa
 fn give_up(
     thread: JoinHandle<Had>,
     done: &PipeReader,
-    session: &OnceLock<Arc<Session>>,
+    asking: &OnceLock<Asking>,
     demand: &Demand,
     signal: Signal,
 ) -> Ending {
     let number = u8::try_from(signal as i32).unwrap_or_default();
     loop {
         // Nothing is asked for yet; nor will it be, since the process ends with this thread.
-        let Some(session) = session.get() else { return Ending::Interrupted(number) };
-        session.cancel();
+        let Some(asking) = asking.get() else { return Ending::Interrupted(number) };
+        asking.session.cancel();
         let mut fds = [PollFd::new(done, PollFlags::IN)];
         if wait_for(&mut fds, Some(CANCEL_AGAIN)).is_err() || !fds[0].revents().is_empty() {
             break;
         }
     }
-    if let (Ok(Had::Grant(grant)), Some(session)) = (thread.join(), session.get()) {
+    if let (Ok(Had::Grant(grant)), Some(Asking { session, .. })) = (thread.join(), asking.get()) {
         // Whether that succeeds or not, the session ends.
         let _ = Hold { session: session.clone(), grant, names: demand.names.clone() }.release();
     }
     Ending::Interrupted(number)
 }
 
-fn refusal(error: AcquireError, demand: &Demand, session: &Arc<Session>, start: Instant) -> Ending {
-    let limit = match (&error, demand.limit) {
-        (AcquireError::TimedOut | AcquireError::NotYet(_), Some(limit)) => limit,
-        (AcquireError::Lost(reason), _) => return Ending::NoServer(reason.clone()),
-        _ => return Ending::Failed(error.to_string()),
+fn refusal(error: AcquireError, demand: &Demand, asking: &Asking) -> Ending {
+    let limit = match (error, demand.limit) {
+        (AcquireError::TimedOut, Some(limit)) => limit,
+        (AcquireError::Lost(reason), _) => return Ending::NoServer(reason),
+        (error, _) => return Ending::Failed(error.to_string()),
     };
-    let refused = Refused { names: &demand.names, waited: (!limit.is_zero()).then_some((start, limit)) };
-    let words = match error {
-        AcquireError::NotYet(reason) => reason,
-        _ => explain::explain(&refused, session),
-    };
+    let waited = (!limit.is_zero()).then_some((asking.since, limit));
+    let words = explain::explain(&Refused { names: &demand.names, waited }, &asking.session);
     if limit.is_zero() { Ending::Busy(words) } else { Ending::TimedOut(words) }
 }
 

@@ -32,7 +32,7 @@ use lockd::broker::Mode;
 use rustix::process::{Signal, getpid, kill_process};
 
 use super::at::At;
-use super::text::{printable_argument, seconds};
+use super::text::{harmless, printable_argument, seconds};
 use acquire::Demand;
 use command::{Told, has_terminal};
 use ending::Ending;
@@ -49,7 +49,9 @@ The lock is free as soon as COMMAND has ended, even if processes that it has sta
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are sent \
 on to COMMAND and to what it has started. If the lock is lost they get SIGTERM at once, and SIGKILL after the \
 grace. If lockd run is itself killed with SIGKILL, the lock is free at once and COMMAND is killed, too; but not \
-what it has started, nor a COMMAND that changes its user.";
+what it has started, nor a COMMAND that changes its user.
+
+With several servers, to lose any of them is to lose the lock.";
 
 /// What to run, and under which lock.
 #[derive(Args, Debug)]
@@ -153,5 +155,5 @@ fn stop_this_process() {
 
 fn say(words: &str) {
     // There is nobody to tell but the one who reads this.
-    let _ = writeln!(io::stderr(), "lockd: {words}");
+    let _ = writeln!(io::stderr(), "lockd: {}", harmless(words));
 }

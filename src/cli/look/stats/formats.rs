@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
-use super::super::super::text::printable;
+use super::super::super::text::{harmless, printable};
 use super::super::table::Table;
 use super::figures::{FIGURES, Figures, Kind};
 
@@ -39,7 +39,7 @@ pub(super) fn text(figures: &Figures) -> String {
 }
 
 pub(super) fn json(figures: &Figures) -> String {
-    format!("{}\n", Value::Object(figures.0.clone()))
+    format!("{}\n", harmless(&Value::Object(figures.0.clone()).to_string()))
 }
 
 /// The text exposition format.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::super::super::text::harmless;
 use super::figures::Figures;
 
 const STATES: [&str; 4] = ["OK", "WARNING", "CRITICAL", "UNKNOWN"];
@@ -41,7 +42,7 @@ pub(super) fn judge(
 ) -> (u8, String) {
     let figures = match asked {
         Ok(figures) => figures,
-        Err(words) => return (CRITICAL, line(CRITICAL, &words.replace(['|', '\n'], " "), "")),
+        Err(words) => return (CRITICAL, line(CRITICAL, &harmless(&words.replace(['|', '\n'], " ")), "")),
     };
     let (mut code, mut words) = (OK, Vec::new());
     for (level, thresholds) in [(WARNING, warning), (CRITICAL, critical)] {
