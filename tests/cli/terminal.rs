@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
 use crate::support::server::program;
-use crate::tool::{Running, Site, await_end, until};
+use crate::tool::{Running, Site, await_end, state, until};
 
 /// What runs in a terminal, and what has been seen there.
 struct Terminal {
@@ -116,4 +116,30 @@ fn a_watch_shows_locks_as_they_come_until_ctrl_c() {
     eventually("a server that is gone is told", || terminal.sees("cannot be reached"));
     terminal.types(b"\x03");
     assert_eq!(terminal.script.code(), 130);
+}
+
+#[test]
+fn a_command_can_be_stopped_with_ctrl_z_and_brought_back() {
+    let site = Site::start();
+    let mut terminal = Terminal::run(&site, "exec sh -im");
+    let program = program().into_string().unwrap();
+    let line = format!("{program} run a -- sh -c 'echo $$ > pid; echo $PPID > run; exec sleep 1000'");
+    terminal.types(format!("{line}\n").as_bytes());
+    let pids = [site.pid("pid"), site.pid("run")];
+    // The shell may still be at it to give them the terminal.
+    eventually("it sleeps", || state(pids[0]) == Some('S'));
+    terminal.types(b"\x1a");
+    for pid in pids {
+        eventually("it is stopped", || state(pid) == Some('T'));
+    }
+    assert_eq!(site.server.message().try_lock("a")["status"], "timeout");
+    terminal.types(b"fg\n");
+    for pid in pids {
+        eventually("it goes on", || state(pid).is_some_and(|state| state != 'T'));
+    }
+    terminal.types(b"\x03");
+    pids.into_iter().for_each(await_end);
+    site.server.await_free("a");
+    terminal.types(b"exit 0\n");
+    assert_eq!(terminal.script.code(), 0);
 }
