@@ -24,7 +24,8 @@ const LAYERS: [(&str, &[&str]); 10] = [
 ];
 
 /// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.
-const TABLE: [&str; 7] = ["Limits", "clock::Stamp", "model", "name", "outcome", "table", "tokens"];
+const TABLE: [&str; 8] =
+    ["Limits", "clock::Stamp", "histogram", "model", "name", "outcome", "table", "tokens"];
 
 fn sources(of: &Path) -> Vec<PathBuf> {
     if of.is_file() {

@@ -21,8 +21,7 @@ use super::lane::{Fast, FastRelease, KeyRef, Lane};
 use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::session::{Observer, SessionInfo, Wait};
-use super::stats::Stats;
-use super::sync::{Arc, AtomicU64, AtomicUsize, IS_EXPLORED, Mutex, RwLock};
+use super::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, IS_EXPLORED, Mutex, RwLock};
 use super::table::{Answer, Decision, HashedKey, Idle, Patience, Slot, Step, Table, Ticket};
 use super::tokens::Tokens;
 use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
@@ -88,6 +87,8 @@ pub(super) struct Inner {
     pub(super) tokens: Apart<Tokens>,
     pub(super) limits: LimitGauges,
     pub(super) gate: Gate,
+    /// Whether it is measured how long locks are held.
+    pub(super) measures_holds: AtomicBool,
 }
 
 impl Inner {
@@ -106,6 +107,7 @@ impl Inner {
             tokens: Apart(tokens),
             limits: LimitGauges::new(limits),
             gate: Gate::new(grace),
+            measures_holds: AtomicBool::new(false),
         }
     }
 
@@ -364,8 +366,9 @@ impl Inner {
         let key = self.key(space, name);
         let asker = Asker::Releasing(info);
         let lane = self.lane_of(key.hash);
+        let now = self.end_of_hold();
         let release = |content: &mut Lane| {
-            let fast = content.release(key, info.slot);
+            let fast = content.release(key, info.slot, now);
             if let FastRelease::Released = fast {
                 info.held.subtract(Part::Lane(lane), 1);
             }
@@ -446,17 +449,6 @@ impl Inner {
 
     pub(super) fn is_broken(&self) -> bool {
         self.gate.is_broken()
-    }
-
-    pub(super) fn stats(&self) -> Stats {
-        let mut stats = Stats { sessions: self.sessions.read().len(), ..Stats::default() };
-        for cell in &self.lanes {
-            if let Ok(counts) = self.in_cell(cell, Asker::Broker, |lane| lane.counts()) {
-                stats.add_lane(counts);
-            }
-        }
-        stats.add_table(&self.desk.lock().table);
-        stats
     }
 
     fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {

@@ -28,7 +28,8 @@ impl Inner {
         // What others wait for comes before the lanes, which may take a while with what nobody waits for.
         self.end_holds(slot);
         // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
-        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE);
+        let now = self.end_of_hold();
+        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE, now);
         let mut lanes: Vec<_> = self.lanes.iter().collect();
         while !lanes.is_empty() {
             lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));

@@ -15,6 +15,7 @@ mod fair;
 mod gate;
 mod hasher;
 mod held;
+mod histogram;
 mod lane;
 mod limits;
 mod listing;
@@ -32,8 +33,10 @@ mod tests;
 mod tokens;
 
 use std::ops::{ControlFlow, Range};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+pub use histogram::Histogram;
 use limits::LimitGauges;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX};
 pub use listing::{ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
@@ -143,6 +146,12 @@ impl Broker {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.inner.stats()
+    }
+
+    /// Measures from now on how long locks are held, for [`Stats::hold_times`]. Costs each release a look at the
+    /// clock, so it is for those who show it.
+    pub fn measure_holds(&self) {
+        self.inner.measures_holds.store(true, Relaxed);
     }
 
     /// Sets other limits. What exceeds them already stays.

@@ -1,6 +1,12 @@
 //! Gauges and counters of a broker. Added up only when somebody asks: every part counts for itself,
 //! under the mutex it holds anyway.
 
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::clock::{self, Stamp};
+use super::core::Inner;
+use super::gate::Asker;
+use super::histogram::Histogram;
 use super::lane::LaneCounts;
 use super::table::Table;
 
@@ -29,6 +35,12 @@ pub struct Stats {
     pub orphans: u64,
     /// Shared locks freed so, each holder counted by itself.
     pub shared_orphans: u64,
+    /// How long requests that had to wait, and were granted, had waited.
+    pub wait_times: Histogram,
+    /// How long locks that are held no more were held, to some milliseconds: every name and every holder
+    /// counted by itself. Making a shared lock exclusive begins anew. Empty unless
+    /// [`measure_holds`](super::Broker::measure_holds) was called.
+    pub hold_times: Histogram,
 }
 
 impl Stats {
@@ -38,6 +50,7 @@ impl Stats {
         self.grants += lane.grants;
         self.orphans += lane.orphans_exclusive;
         self.shared_orphans += lane.orphans_shared;
+        self.hold_times.merge(&lane.hold_times);
     }
 
     pub(super) fn add_table(&mut self, table: &Table) {
@@ -53,5 +66,29 @@ impl Stats {
         self.deadlocks += counts.deadlocks;
         self.orphans += counts.orphans_exclusive;
         self.shared_orphans += counts.orphans_shared;
+        self.wait_times.merge(&counts.wait_times);
+        self.hold_times.merge(&counts.hold_times);
+    }
+}
+
+impl Inner {
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = Stats { sessions: self.sessions.read().len(), ..Stats::default() };
+        for cell in &self.lanes {
+            if let Ok(counts) = self.in_cell(cell, Asker::Broker, |lane| lane.counts()) {
+                stats.add_lane(counts);
+            }
+        }
+        stats.add_table(&self.desk.lock().table);
+        if !self.measures_holds.load(Relaxed) {
+            // The table has the time anyway. What it alone has counted says nothing.
+            stats.hold_times = Histogram::default();
+        }
+        stats
+    }
+
+    /// The time, if it is needed where a lock in a lane is freed: there it is what costs most beside the look-up.
+    pub(super) fn end_of_hold(&self) -> Option<Stamp> {
+        self.measures_holds.load(Relaxed).then(clock::now_coarse)
     }
 }

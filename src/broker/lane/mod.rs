@@ -11,6 +11,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::clock::Stamp;
+use super::histogram::Histogram;
 use super::name::{Key, LockName, Space};
 use super::outcome::{Grant, Held, Inspection, Mode};
 use super::table::{HashedKey, Hold, Slot};
@@ -109,6 +110,7 @@ pub(super) struct LaneCounts {
     pub(super) grants: u64,
     pub(super) orphans_exclusive: u64,
     pub(super) orphans_shared: u64,
+    pub(super) hold_times: Histogram,
 }
 
 pub(super) struct Lane {
@@ -168,8 +170,8 @@ impl Lane {
         Fast::Granted(Grant { token: hold.token, orphaned, holders: 1 })
     }
 
-    /// Frees a name that this session holds.
-    pub(super) fn release(&mut self, key: KeyRef<'_>, slot: Slot) -> FastRelease {
+    /// Frees a name that this session holds. If it is told the time, it counts how long that was.
+    pub(super) fn release(&mut self, key: KeyRef<'_>, slot: Slot, now: Option<Stamp>) -> FastRelease {
         let hash = key.short_hash();
         let nodes = &self.nodes;
         let is_it = |known: &Known| known.hash == hash && key.is_of(&nodes[known.at]);
@@ -178,17 +180,19 @@ impl Lane {
         let node = &self.nodes[at];
         match node.state {
             // Nothing is left of it: most names come and go so, and are found once for that.
-            State::Held { slot: holder, mode, .. }
+            State::Held { slot: holder, mode, hold }
                 if holder == slot && (mode == Mode::Exclusive || !node.orphaned) =>
             {
                 found.remove();
                 self.sessions[slot as usize].unlink(&mut self.nodes, at);
                 self.nodes.remove(at);
                 *self.held(mode) -= 1;
+                self.count_time(hold, now);
                 self.shrink_if_empty();
                 FastRelease::Released
             }
-            State::Held { slot: holder, mode, .. } if holder == slot => {
+            State::Held { slot: holder, mode, hold } if holder == slot => {
+                self.count_time(hold, now);
                 self.unhold(at, slot, mode, false);
                 FastRelease::Released
             }
@@ -232,13 +236,14 @@ impl Lane {
     }
 
     /// Frees up to `at_most` names of a session that has vanished; says how many there were.
-    pub(super) fn end_session(&mut self, slot: Slot, at_most: usize) -> usize {
+    pub(super) fn end_session(&mut self, slot: Slot, at_most: usize, now: Option<Stamp>) -> usize {
         for freed in 0..at_most {
             let Some(head) = self.sessions.get(slot as usize).map(|list| list.head).filter(|&at| at != NONE)
             else {
                 return freed;
             };
-            let State::Held { mode, .. } = self.nodes[head].state else { return freed };
+            let State::Held { mode, hold, .. } = self.nodes[head].state else { return freed };
+            self.count_time(hold, now);
             match mode {
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
@@ -316,6 +321,12 @@ impl Lane {
             self.sessions.resize(slot as usize + 1, List::EMPTY);
         }
         self.sessions[slot as usize].link(&mut self.nodes, at);
+    }
+
+    fn count_time(&mut self, hold: Hold, now: Option<Stamp>) {
+        if let Some(now) = now {
+            self.counts.hold_times.add(now.since(hold.since));
+        }
     }
 
     fn unhold(&mut self, at: At, slot: Slot, mode: Mode, vanished: bool) {

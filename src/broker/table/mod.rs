@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Limits;
 use super::clock::Stamp;
+use super::histogram::Histogram;
 use super::name::Key;
 use super::outcome::{Grant, Held, Mode, Outcome, Released};
 use super::tokens::Tokens;
@@ -161,6 +162,8 @@ pub(super) struct TableCounts {
     pub(super) deadlocks: u64,
     pub(super) orphans_exclusive: u64,
     pub(super) orphans_shared: u64,
+    pub(super) wait_times: Histogram,
+    pub(super) hold_times: Histogram,
 }
 
 /// All names that several sessions are concerned with, and what sessions hold of them and wait for.
@@ -306,7 +309,7 @@ impl Table {
             touched.extend(self.withdraw(step, request, Outcome::Cancelled));
             self.counts.cancels += 1;
         }
-        let held = self.unhold(id, slot, false);
+        let held = self.unhold(step.now, id, slot, false);
         self.settle(step, touched);
         match (held, waiting) {
             (true, _) => Some(Released::Hold),
@@ -368,7 +371,7 @@ impl Table {
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
-            self.unhold(id, slot, true);
+            self.unhold(step.now, id, slot, true);
             self.settle(step, vec![id]);
         }
         let member = self.member(slot);
@@ -429,7 +432,9 @@ impl Table {
             entry.mode = mode;
             (entry.holders.insert(slot, hold), !entry.queue.is_empty())
         });
-        if before.is_none() {
+        if let Some(before) = before {
+            self.counts.hold_times.add(hold.since.since(before.since));
+        } else {
             self.holds += 1;
             let rank = if self.member(slot).rank == 0 { self.next_rank() } else { self.member(slot).rank };
             let member = self.member(slot);
@@ -441,24 +446,25 @@ impl Table {
         }
     }
 
-    fn unhold(&mut self, id: EntryId, slot: Slot, vanished: bool) -> bool {
+    fn unhold(&mut self, now: Stamp, id: EntryId, slot: Slot, vanished: bool) -> bool {
         let (held, contended) = self.change(id, |entry| {
-            let held = entry.holders.remove(&slot).is_some();
+            let held = entry.holders.remove(&slot);
             // A shared holder leaves the mark for the next exclusive one.
-            if held && entry.mode == Mode::Exclusive {
+            if held.is_some() && entry.mode == Mode::Exclusive {
                 entry.orphaned = vanished;
             }
             (held, !entry.queue.is_empty())
         });
-        if held {
+        if let Some(hold) = held {
             self.holds -= 1;
+            self.counts.hold_times.add(now.since(hold.since));
             let member = self.member(slot);
             member.holds.remove(&id);
             if contended {
                 member.contended.remove(&id);
             }
         }
-        held
+        held.is_some()
     }
 
     /// Makes the session a holder of each: the caller has checked that each admits it.

@@ -142,6 +142,7 @@ impl Table {
                     break;
                 }
                 let due = self.unqueue(head);
+                self.counts.wait_times.add(step.now.since(due.since));
                 step.room = step.room.saturating_sub(due.wants.len());
                 let acquired =
                     due.wants.iter().filter(|&&(id, _)| self.held_at(id, due.slot).is_none()).count();

@@ -1,0 +1,88 @@
+//! How long things took: counts in fixed ranges, and the sum. Plain data; every part of the broker keeps its
+//! own under the mutex that it holds anyway. Knows no clock, and nothing of how it is shown.
+
+use std::time::Duration;
+
+/// What the ranges end with, in milliseconds; the last range has no end.
+const ENDS_MS: [u64; Histogram::RANGES - 1] = [
+    1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000,
+    3_600_000,
+];
+
+/// Times, counted by how long they were.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Histogram {
+    counts: [u64; Self::RANGES],
+    /// 64 bits would be full within weeks where many locks are held for long.
+    nanos: u128,
+}
+
+impl Histogram {
+    const RANGES: usize = 18;
+
+    pub(super) fn add(&mut self, time: Duration) {
+        // One after the other: nearly all are in the first ones.
+        let is_within = |end: &u64| time <= Duration::from_millis(*end);
+        let range = ENDS_MS.iter().position(is_within).unwrap_or(Self::RANGES - 1);
+        self.counts[range] += 1;
+        self.nanos += time.as_nanos();
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, more)| *count += more);
+        self.nanos += other.nanos;
+    }
+
+    /// For the end of each range but the last, how many were no longer than that.
+    pub fn up_to(&self) -> impl Iterator<Item = (Duration, u64)> {
+        let ends = ENDS_MS.iter().map(|&end| Duration::from_millis(end));
+        ends.zip(self.counts.iter().scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        }))
+    }
+
+    /// How many there were.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// How long they took together.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        let seconds = u64::try_from(self.nanos / 1_000_000_000).unwrap_or(u64::MAX);
+        Duration::new(seconds, u32::try_from(self.nanos % 1_000_000_000).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_is_in_the_first_range_that_does_not_end_before_it() {
+        let mut times = Histogram::default();
+        for nanos in [0, 1_000_000, 1_000_001, 5_000_000, 3_600_000_000_000, 3_600_000_000_001] {
+            times.add(Duration::from_nanos(nanos));
+        }
+        let up_to: Vec<(Duration, u64)> = times.up_to().collect();
+        assert_eq!(
+            up_to[..3],
+            [1, 5, 10].map(Duration::from_millis).into_iter().zip([2, 4, 4]).collect::<Vec<_>>()
+        );
+        assert_eq!(up_to.last(), Some(&(Duration::from_secs(3600), 5)));
+        assert_eq!(times.count(), 6);
+        assert_eq!(times.sum(), Duration::from_nanos(7_200_007_000_002));
+        assert!(ENDS_MS.is_sorted());
+    }
+
+    #[test]
+    fn what_parts_have_counted_adds_up() {
+        let (mut one, mut other) = (Histogram::default(), Histogram::default());
+        one.add(Duration::from_secs(u64::MAX));
+        other.add(Duration::from_secs(1));
+        one.merge(&other);
+        assert_eq!((one.count(), one.sum()), (2, Duration::from_secs(u64::MAX)));
+    }
+}
