@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Each layer, and the layers it may use.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("broker", &[]),
     ("protocol", &["broker"]),
     ("fork", &["broker"]),
@@ -20,7 +20,8 @@ const LAYERS: [(&str, &[&str]); 10] = [
     // Of the protocol what a page of locks is, which the client has from there too.
     ("session", &["broker", "client", "protocol"]),
     ("ffi", &["broker", "client", "fork", "protocol", "server", "session"]),
-    ("cli", &["broker", "protocol", "state", "server", "client", "session"]),
+    ("http", &["broker", "protocol", "server"]),
+    ("cli", &["broker", "protocol", "state", "server", "http", "client", "session"]),
 ];
 
 /// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.

@@ -148,8 +148,8 @@ impl Broker {
         self.inner.stats()
     }
 
-    /// Measures from now on how long locks are held, for [`Stats::hold_times`]. Costs each release a look at the
-    /// clock, so it is for those who show it.
+    /// Measures how long locks are held, for [`Stats::hold_times`]; to be called before there are any. Costs each
+    /// release a look at the clock, so it is for those who show it.
     pub fn measure_holds(&self) {
         self.inner.measures_holds.store(true, Relaxed);
     }

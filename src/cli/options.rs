@@ -1,6 +1,7 @@
 //! The options of the server, from the command line, the environment and a file, and what they amount
 //! to. The same names everywhere: `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +29,16 @@ pub(super) struct ServeOptions {
     /// message://127.0.0.1:20934]
     #[arg(long, value_name = "ADDRESS", env = "LOCKD_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
+
+    /// Serve a page that shows the locks, figures for Prometheus and more over HTTP there: HOST:PORT, like
+    /// 127.0.0.1:2627; may be given several times [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "LOCKD_HTTP", value_delimiter = ',')]
+    http: Vec<String>,
+
+    /// Answer HTTP requests for this host name, too, beside the address itself and localhost; may be given
+    /// several times
+    #[arg(long, value_name = "NAME", env = "LOCKD_HTTP_HOST", value_delimiter = ',')]
+    http_host: Vec<String>,
 
     /// Let these connect over TCP: an address or a network like 10.0.0.0/8; may be given several times
     /// [default: 127.0.0.0/8, ::1]
@@ -120,6 +131,8 @@ pub(super) struct ServeOptions {
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) limits: Limits,
+    pub(super) http: Vec<String>,
+    pub(super) http_hosts: Vec<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) user: Option<String>,
@@ -149,6 +162,8 @@ impl ServeOptions {
         Self {
             config: self.config,
             listen: either(self.listen, file.listen),
+            http: either(self.http, file.http),
+            http_host: either(self.http_host, file.http_host),
             allow: either(self.allow, file.allow),
             unix_mode: self.unix_mode.or(file.unix_mode),
             dead_peer_timeout: self.dead_peer_timeout.or(file.dead_peer_timeout),
@@ -176,6 +191,9 @@ impl ServeOptions {
         let config = Config::default();
         let listen = each(&self.listen, |text| text.parse().map_err(|error| format!("listen: {error}")))?;
         let allow = each(&self.allow, |text| parse_allow(text).map_err(|error| format!("allow: {error}")))?;
+        let http = each(&self.http, |text| host_and_port(text).map_err(|error| format!("http: {error}")))?;
+        let http_hosts =
+            each(&self.http_host, |text| host_name(text).map_err(|error| format!("http-host: {error}")))?;
         let mode = |text: String| {
             let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
             mode.ok_or_else(|| format!("unix-mode: {text:?} is no file mode like 0660"))
@@ -218,12 +236,30 @@ impl ServeOptions {
         };
         let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
         let Self { state_dir, pidfile, user, .. } = self;
-        Ok(Settings { config, limits, state_dir, pidfile, user, log_level })
+        Ok(Settings { config, limits, http, http_hosts, state_dir, pidfile, user, log_level })
     }
 }
 
 fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
     texts.iter().map(|text| parse(text)).collect()
+}
+
+/// As it stands in a request, but for the port, which does not matter.
+fn host_name(text: &str) -> Result<String, String> {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    let is_name = !text.is_empty() && text.bytes().all(is_part) || text.parse::<IpAddr>().is_ok();
+    is_name.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} is no host name without a port"))
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let is_one = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    match text.rsplit_once(':') {
+        // An IPv6 address is in brackets, as it is wherever a port follows it.
+        Some(parts) if is_one(parts) && (!parts.0.contains(':') || parts.0.starts_with('[')) => {
+            Ok(text.to_owned())
+        }
+        _ => Err(format!("{text:?} is not HOST:PORT")),
+    }
 }
 
 fn dead_peer_timeout(seconds: u64) -> Result<Duration, String> {
@@ -271,6 +307,11 @@ mod tests {
     fn values_that_make_no_sense_are_named() {
         for (text, named) in [
             ("listen = ['x']", "listen"),
+            ("http-host = ['locks.example:80']", "http-host"),
+            ("http-host = ['http://locks.example']", "http-host"),
+            ("http = ['127.0.0.1']", "http"),
+            ("http = ['http://127.0.0.1:80']", "http"),
+            ("http = ['::1:80']", "http"),
             ("allow = ['nobody']", "allow"),
             ("unix-mode = '0999'", "unix-mode"),
             ("dead-peer-timeout = 4", "dead-peer-timeout"),

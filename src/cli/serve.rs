@@ -14,6 +14,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
+use crate::http::{self, Http, Rules};
+
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
@@ -54,6 +56,8 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
     privileges::raise_descriptor_limit(settings.config.connections_max);
     let dead_peer_timeout = settings.config.dead_peer_timeout;
+    let rules = Rules::new(&settings.config, &settings.http_hosts);
+    let http = http::bind(&settings.http)?;
     let bound = Bound::new(settings.config)?;
     if let Some(user) = &settings.user {
         let as_user = |error: io::Error| io::Error::new(error.kind(), format!("user {user}: {error}"));
@@ -75,6 +79,10 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
+    let http = Http::serve(http, &broker, server.traffic(), rules)?;
+    for address in http.addresses() {
+        log::info!("listening on http://{address}");
+    }
     let grace = broker.grace();
     if !grace.is_zero() {
         log::warn!(
@@ -82,7 +90,7 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
             grace.as_secs_f64().ceil()
         );
     }
-    let running = Running { options, broker, server, keeper };
+    let running = Running { options, broker, server, http, keeper };
     let code = running.wait(&happened);
     log::info!("stopping");
     running.stop();
@@ -95,6 +103,7 @@ struct Running<'a> {
     options: &'a ServeOptions,
     broker: Broker,
     server: Server,
+    http: Http,
     keeper: Option<Keeper>,
 }
 
@@ -121,6 +130,7 @@ impl Running<'_> {
         }
         log::set_max_level(settings.log_level);
         self.broker.set_limits(settings.limits);
+        self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
         self.server.reconfigure(settings.config);
         Ok(())
     }

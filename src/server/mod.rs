@@ -18,6 +18,7 @@ mod outbox;
 mod reception;
 mod seldom;
 mod text;
+mod traffic;
 
 use std::ffi::CStr;
 use std::io;
@@ -31,6 +32,7 @@ use hub::Hub;
 use listener::Listener;
 pub use message::{Call, Handler, Responder, Service};
 use outbox::Outbox;
+pub use traffic::Traffic;
 
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
@@ -123,6 +125,12 @@ impl Server {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.hub.connections()
+    }
+
+    /// The numbers of what comes and goes here.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        Traffic::of(&self.hub)
     }
 
     /// Sets up the server anew. The access list and the limits hold for connections that come from now

@@ -8,3 +8,5 @@ mod observers;
 mod sequences;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod threads;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
+mod times;

@@ -1,0 +1,133 @@
+//! What has been going on in the last minutes, second by second, so that whoever opens the page sees the past.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use lockd::broker::{Broker, Stats};
+use lockd::server::Traffic;
+use serde::Serialize;
+
+/// How many are kept: five minutes of them.
+const SAMPLES: usize = 300;
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// One second.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Sample {
+    /// One more than that of the second before. They begin with the time in seconds since 1970, so that they
+    /// rise also from one run of the server to the next.
+    number: u64,
+    connections: usize,
+    locks: usize,
+    waiting: usize,
+    grants_per_second: f64,
+    waits_per_second: f64,
+    orphans_per_second: f64,
+}
+
+impl Sample {
+    /// What there is `now`, and what has been done since `before`.
+    fn new(number: u64, connections: usize, before: &Stats, now: &Stats, span: Duration) -> Self {
+        let orphans = |stats: &Stats| stats.orphans + stats.shared_orphans;
+        Self {
+            number,
+            connections,
+            locks: now.locks + now.shared_locks,
+            waiting: now.waiting,
+            grants_per_second: rate(before.grants, now.grants, span),
+            waits_per_second: rate(before.waits, now.waits, span),
+            orphans_per_second: rate(orphans(before), orphans(now), span),
+        }
+    }
+}
+
+/// How much more it has become in a second, in tenths.
+#[expect(clippy::cast_precision_loss, reason = "a rate to be looked at")]
+fn rate(before: u64, now: u64, span: Duration) -> f64 {
+    let more = now.saturating_sub(before) as f64;
+    (more / span.as_secs_f64().max(f64::EPSILON) * 10.0).round() / 10.0
+}
+
+/// The last minutes, the newest second last.
+#[derive(Default)]
+pub(super) struct History {
+    samples: Mutex<VecDeque<Sample>>,
+}
+
+impl History {
+    /// Takes samples for ever.
+    pub(super) fn keep(&self, broker: &Broker, traffic: &Traffic) {
+        let (mut before, mut at) = (broker.stats(), Instant::now());
+        let first = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        for number in first.. {
+            std::thread::sleep((at + INTERVAL).saturating_duration_since(Instant::now()));
+            let (now, is_at) = (broker.stats(), Instant::now());
+            self.add(Sample::new(number, traffic.connections(), &before, &now, is_at - at));
+            (before, at) = (now, is_at);
+        }
+    }
+
+    fn add(&self, sample: Sample) {
+        let mut samples = self.samples();
+        if samples.len() >= SAMPLES {
+            samples.pop_front();
+        }
+        samples.push_back(sample);
+    }
+
+    /// The samples behind that number, or all.
+    pub(super) fn to_json(&self, after: Option<u64>) -> String {
+        #[derive(Serialize)]
+        struct All {
+            samples: Vec<Sample>,
+        }
+        let is_asked_for = |sample: &&Sample| after.is_none_or(|after| sample.number > after);
+        let samples = self.samples().iter().filter(is_asked_for).cloned().collect();
+        // It cannot fail: numbers under keys that are strings.
+        serde_json::to_string(&All { samples }).unwrap_or_default()
+    }
+
+    fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(number: u64) -> Sample {
+        let before = Stats { grants: 10, waits: 3, orphans: 1, ..Stats::default() };
+        let now =
+            Stats { grants: 25, waits: 4, orphans: 2, shared_orphans: 1, locks: 2, waiting: 1, ..before };
+        Sample::new(number, 7, &before, &now, Duration::from_millis(1500))
+    }
+
+    #[test]
+    fn rates_are_per_second_however_long_a_sample_took() {
+        let history = History::default();
+        history.add(sample(1));
+        let expected = concat!(
+            r#"{"samples":[{"number":1,"connections":7,"locks":2,"waiting":1,"#,
+            r#""grantsPerSecond":10.0,"waitsPerSecond":0.7,"orphansPerSecond":1.3}]}"#,
+        );
+        assert_eq!(history.to_json(None), expected);
+    }
+
+    #[test]
+    fn the_newest_are_kept_and_can_be_had_alone() {
+        let history = History::default();
+        (1..=500).for_each(|number| history.add(sample(number)));
+        let numbers = |after| {
+            let json: serde_json::Value = serde_json::from_str(&history.to_json(after)).unwrap();
+            let samples = json["samples"].as_array().unwrap().iter();
+            samples.map(|sample| sample["number"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(numbers(None), (201..=500).collect::<Vec<_>>());
+        assert_eq!(numbers(Some(498)), [499, 500]);
+        assert_eq!(numbers(Some(500)), Vec::<u64>::new());
+        assert_eq!(numbers(Some(9)).len(), 300);
+    }
+}

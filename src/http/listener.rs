@@ -1,0 +1,77 @@
+//! Accepting connections: those that may come in, and no more than there is room for.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::response::{Response, Status};
+use super::{Shared, connection, spawn};
+
+/// Connections at once. Each has a thread and a descriptor, which the server's own must not lack.
+const CONNECTIONS_MAX: usize = 64;
+/// How long to let go when nothing can be accepted.
+const EXHAUSTED: Duration = Duration::from_millis(50);
+
+/// Room for one connection.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let one_more = |taken| (taken < CONNECTIONS_MAX).then_some(taken + 1);
+        shared.connections.fetch_update(Relaxed, Relaxed, one_more).ok()?;
+        Some(Self(shared.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Accepts for ever.
+pub(super) fn run(listener: &TcpListener, shared: &Arc<Shared>) {
+    loop {
+        match receive(listener, shared) {
+            Ok(true) => {}
+            Ok(false) => {
+                shared.refused.fetch_add(1, Relaxed);
+            }
+            // The client has gone again; or there are no descriptors or threads, which takes a while.
+            Err(error) => {
+                log::debug!("http: {error}");
+                std::thread::sleep(EXHAUSTED);
+            }
+        }
+    }
+}
+
+/// Takes the next connection, and says whether it was let in.
+fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
+    let (stream, peer) = listener.accept()?;
+    if !shared.rules().config.allows(peer.ip()) {
+        log::debug!("http: {peer} is not on the access list");
+        return Ok(false);
+    }
+    let Some(place) = Place::take(shared) else {
+        log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are open");
+        turn_away(stream);
+        return Ok(false);
+    };
+    spawn("lockd-http-conn", move || {
+        if let Err(error) = connection::serve(&stream, &place.0) {
+            log::debug!("http: {peer}: {error}");
+        }
+    })?;
+    Ok(true)
+}
+
+/// Says why, as far as the socket takes it at once.
+fn turn_away(mut stream: TcpStream) {
+    let why = Response::text(Status::Unavailable, "too many connections");
+    // Nobody is owed more than the attempt.
+    let _ =
+        stream.set_nonblocking(true).and_then(|()| io::Write::write(&mut stream, &why.encode(true, false)));
+}

@@ -1,0 +1,116 @@
+//! What is said to a client, and its bytes. What every response forbids browsers to do with it is here.
+
+use std::fmt::Write;
+
+/// The statuses there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Status {
+    Ok,
+    BadRequest,
+    Forbidden,
+    NotFound,
+    NotAllowed,
+    Timeout,
+    TooLarge,
+    Unavailable,
+}
+
+impl Status {
+    fn line(self) -> &'static str {
+        match self {
+            Self::Ok => "200 OK",
+            Self::BadRequest => "400 Bad Request",
+            Self::Forbidden => "403 Forbidden",
+            Self::NotFound => "404 Not Found",
+            Self::NotAllowed => "405 Method Not Allowed",
+            Self::Timeout => "408 Request Timeout",
+            Self::TooLarge => "431 Request Header Fields Too Large",
+            Self::Unavailable => "503 Service Unavailable",
+        }
+    }
+}
+
+/// A response.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: Status,
+    content_type: &'static str,
+    /// What a browser may load and run because of it.
+    policy: String,
+    pub(super) body: String,
+}
+
+/// Nothing may be loaded, and it may be shown in no frame.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
+
+impl Response {
+    fn new(status: Status, content_type: &'static str, body: String) -> Self {
+        Self { status, content_type, policy: NOTHING.to_owned(), body }
+    }
+
+    /// A line for people.
+    pub(super) fn text(status: Status, line: &str) -> Self {
+        Self::new(status, "text/plain; charset=utf-8", format!("{line}\n"))
+    }
+
+    pub(super) fn json(body: String) -> Self {
+        Self::new(Status::Ok, "application/json", body)
+    }
+
+    /// Figures in the text format of Prometheus.
+    pub(super) fn figures(body: String) -> Self {
+        Self::new(Status::Ok, "text/plain; version=0.0.4; charset=utf-8", body)
+    }
+
+    /// A page whose styles and scripts, and no others, have this nonce, and that may ask this server.
+    pub(super) fn page(body: String, nonce: &str) -> Self {
+        let policy = format!(
+            "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
+             img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+             require-trusted-types-for 'script'"
+        );
+        Self { policy, ..Self::new(Status::Ok, "text/html; charset=utf-8", body) }
+    }
+
+    /// The bytes to send. To a request for the head alone they end where the body would begin.
+    pub(super) fn encode(&self, close: bool, head_only: bool) -> Vec<u8> {
+        let Self { status, content_type, policy, body } = self;
+        let mut out = format!(
+            "HTTP/1.1 {}\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
+             Content-Security-Policy: {policy}\r\nX-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n\
+             Referrer-Policy: no-referrer\r\nCross-Origin-Resource-Policy: same-origin\r\n",
+            status.line(),
+            body.len(),
+        );
+        if *status == Status::NotAllowed {
+            out.push_str("Allow: GET, HEAD\r\n");
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(out, "Connection: {}\r\n\r\n", if close { "close" } else { "keep-alive" });
+        if !head_only {
+            out.push_str(body);
+        }
+        out.into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_says_how_long_it_is_also_without_its_body() {
+        let response = Response::text(Status::NotFound, "ä");
+        let whole = String::from_utf8(response.encode(false, false)).unwrap();
+        let head = String::from_utf8(response.encode(false, true)).unwrap();
+        assert_eq!(whole, format!("{head}ä\n"));
+        assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n") && head.ends_with("\r\n\r\n"));
+        assert!(head.contains("Content-Length: 3\r\n") && head.contains("Connection: keep-alive\r\n"));
+        assert!(!head.contains("Allow:"));
+        let refused = Response::text(Status::NotAllowed, "").encode(true, false);
+        let refused = String::from_utf8(refused).unwrap();
+        assert!(
+            refused.contains("\r\nAllow: GET, HEAD\r\n") && refused.contains("\r\nConnection: close\r\n")
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! The pages of `--http` as browsers, Prometheus and strangers see them: the real binary, over real sockets, and
+//! a browser where there is one.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod browser;
+mod client;
+mod figures;
+mod rough;
+mod routes;
+mod strangers;
+#[path = "../blackbox/support/mod.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod support;
