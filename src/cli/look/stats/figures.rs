@@ -17,18 +17,26 @@ pub(super) struct Figure {
     /// Its key in the server's answer.
     pub(super) key: &'static str,
     pub(super) kind: Kind,
-    /// Its name for Prometheus.
+    /// Its name for Prometheus: the one that the server's own page of metrics has for it.
     pub(super) metric: &'static str,
+    /// The mode that tells it from the other one of that name, and what both are.
+    pub(super) mode: Option<(&'static str, &'static str)>,
     /// What it is, for people.
     pub(super) what: &'static str,
 }
 
+impl Figure {
+    const fn of_mode(self, mode: &'static str, both: &'static str) -> Self {
+        Self { mode: Some((mode, both)), ..self }
+    }
+}
+
 const fn gauge(key: &'static str, metric: &'static str, what: &'static str) -> Figure {
-    Figure { key, kind: Kind::Gauge, metric, what }
+    Figure { key, kind: Kind::Gauge, metric, mode: None, what }
 }
 
 const fn counter(key: &'static str, metric: &'static str, what: &'static str) -> Figure {
-    Figure { key, kind: Kind::Counter, metric, what }
+    Figure { key, kind: Kind::Counter, metric, mode: None, what }
 }
 
 /// All that are numbers and change.
@@ -39,16 +47,18 @@ pub(super) const FIGURES: [Figure; 16] = [
     counter("connectionsRefused", "lockd_connections_refused_total", "connections turned away"),
     counter("messages", "lockd_messages_total", "messages received"),
     gauge("sessions", "lockd_sessions", "owners of locks, those in the server itself too"),
-    gauge("locks", "lockd_locks", "names held exclusively"),
-    gauge("sharedLocks", "lockd_shared_locks", "names held shared"),
-    gauge("waiting", "lockd_waiting", "requests that wait"),
+    gauge("locks", "lockd_locks", "names held exclusively").of_mode("exclusive", "names held"),
+    gauge("sharedLocks", "lockd_locks", "names held shared").of_mode("shared", "names held"),
+    gauge("waiting", "lockd_waiters", "requests that wait"),
     counter("grants", "lockd_grants_total", "requests granted"),
     counter("waits", "lockd_waits_total", "requests that had to wait"),
     counter("timeouts", "lockd_timeouts_total", "waits ended by their time limit"),
     counter("cancels", "lockd_cancels_total", "waits taken back"),
     counter("deadlocks", "lockd_deadlocks_total", "requests refused as a deadlock"),
-    counter("orphans", "lockd_orphans_total", "exclusive locks whose holder vanished"),
-    counter("sharedOrphans", "lockd_shared_orphans_total", "shared locks whose holder vanished"),
+    counter("orphans", "lockd_orphans_total", "exclusive locks whose holder vanished")
+        .of_mode("exclusive", "locks whose holder vanished"),
+    counter("sharedOrphans", "lockd_orphans_total", "shared locks whose holder vanished")
+        .of_mode("shared", "locks whose holder vanished"),
 ];
 
 /// What a server has told.

@@ -46,14 +46,23 @@ pub(super) fn json(figures: &Figures) -> String {
 pub(super) fn prometheus(figures: &Figures) -> String {
     let version = figures.version().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
     let mut text = format!(
-        "# HELP lockd_info The server's version.\n# TYPE lockd_info gauge\nlockd_info{{version=\"{version}\"}} 1\n"
+        "# HELP lockd_build_info The server's version.\n# TYPE lockd_build_info gauge\n\
+         lockd_build_info{{version=\"{version}\"}} 1\n"
     );
+    let mut last = "";
     for figure in &FIGURES {
         let Some(number) = figures.number(figure.key) else { continue };
         let kind = if figure.kind == Kind::Counter { "counter" } else { "gauge" };
-        let (metric, what) = (figure.metric, figure.what);
+        let (metric, what) = (figure.metric, figure.mode.map_or(figure.what, |(_, both)| both));
         // Writing to a string does not fail; nor below.
-        let _ = write!(text, "# HELP {metric} {what}\n# TYPE {metric} {kind}\n{metric} {number}\n");
+        if metric != last {
+            let _ = write!(text, "# HELP {metric} {what}\n# TYPE {metric} {kind}\n");
+        }
+        last = metric;
+        let _ = match figure.mode {
+            Some((mode, _)) => writeln!(text, "{metric}{{mode=\"{mode}\"}} {number}"),
+            None => writeln!(text, "{metric} {number}"),
+        };
     }
     text
 }
@@ -118,8 +127,8 @@ mod tests {
     #[test]
     fn prometheus_is_told_kinds_and_values() {
         let text = prometheus(&figures());
-        assert!(text.contains("lockd_info{version=\"0\\n\\\"1\"} 1\n"), "{text}");
-        assert!(text.contains("# TYPE lockd_locks gauge\nlockd_locks 3\n"), "{text}");
+        assert!(text.contains("lockd_build_info{version=\"0\\n\\\"1\"} 1\n"), "{text}");
+        assert!(text.contains("# TYPE lockd_locks gauge\nlockd_locks{mode=\"exclusive\"} 3\n"), "{text}");
         assert!(text.contains("# TYPE lockd_grants_total counter\nlockd_grants_total 40\n"), "{text}");
         assert!(!text.contains("lockd_deadlocks_total"), "what is not told is not made up");
     }
