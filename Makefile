@@ -88,9 +88,9 @@ check-php:
 		else echo 'check-php: no mago (cargo install mago): the types are not checked'; fi
 
 # Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP with what its package is
-# tested by and works with, nc, and ip for networks that fail.
+# tested by and works with, Chromium for the server's page, nc, and ip for networks that fail.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi nc ip; do \
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
 		/usr/share/php/Illuminate/Contracts/Cache/Lock.php >/dev/null 2>&1 || \
@@ -100,7 +100,8 @@ test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
-		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-illuminate-contracts
+		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-illuminate-contracts \
+		chromium fonts-dejavu-core
 
 # Writes the figures of docs/performance.md anew, on a machine that should have nothing else to do. Beside
 # lockd it measures what is installed of Redis, memcached and PostgreSQL.
