@@ -21,6 +21,7 @@ mod session;
 mod socket;
 pub mod state;
 mod thread;
+mod tls;
 
 pub use session::Session;
 

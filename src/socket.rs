@@ -100,6 +100,11 @@ impl Stream {
         Ok(())
     }
 
+    /// Whether it goes over TCP, not a Unix socket.
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.is_tcp
+    }
+
     /// How long nothing was heard of the peer, as its kernel counts; `None` if it cannot be known, or need
     /// not be.
     pub(crate) fn silence(&self) -> Option<Duration> {
@@ -142,6 +147,12 @@ impl Stream {
     pub(crate) fn end_output(&self) {
         // It fails only if the connection is gone already.
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write);
+    }
+
+    /// Ends what is received, behind all that has come; what the peer sends is taken all the same.
+    pub(crate) fn end_input(&self) {
+        // It fails only if the connection is gone already.
+        let _ = SockRef::from(&self.fd).shutdown(Shutdown::Read);
     }
 
     /// Ends both directions: whoever reads from the socket, in any thread, is told that it is at its end.

@@ -14,9 +14,10 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ("fork", &["broker"]),
     // Of the broker its locks' primitives, for the sockets that a model checker has.
     ("socket", &["broker", "fork", "protocol"]),
+    ("tls", &[]),
     ("state", &["broker", "fork", "protocol"]),
-    ("server", &["broker", "fork", "protocol", "socket"]),
-    ("client", &["broker", "fork", "protocol", "socket"]),
+    ("server", &["broker", "fork", "protocol", "socket", "tls"]),
+    ("client", &["broker", "fork", "protocol", "socket", "tls"]),
     // Of the protocol what a page of locks is, which the client has from there too.
     ("session", &["broker", "client", "protocol"]),
     ("ffi", &["broker", "client", "fork", "protocol", "server", "session"]),

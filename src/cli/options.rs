@@ -10,7 +10,7 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use lockd::broker::Limits;
 use lockd::protocol::message::Keepalive;
-use lockd::server::{Config, parse_allow};
+use lockd::server::{AuthToken, Config, ServerTls, parse_allow};
 use log::LevelFilter;
 use serde::Deserialize;
 
@@ -25,7 +25,8 @@ pub(super) struct ServeOptions {
     pub(super) config: Option<PathBuf>,
 
     /// Listen there: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, with lockd, glockd or message as the
-    /// protocol; may be given several times [default: lockd://127.0.0.1:2626, glockd://127.0.0.1:9999,
+    /// protocol; PROTOCOL+tls://HOST:PORT in TLS, glockd+ws://HOST:PORT (or glockd+ws+tls) in WebSocket;
+    /// may be given several times [default: lockd://127.0.0.1:2626, glockd://127.0.0.1:9999,
     /// message://127.0.0.1:20934]
     #[arg(long, value_name = "ADDRESS", env = "LOCKD_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
@@ -121,6 +122,30 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "NAME", env = "LOCKD_USER")]
     user: Option<String>,
 
+    /// The server's certificate, in PEM, with those between it and the root behind it: for listeners in TLS,
+    /// PROTOCOL+tls://HOST:PORT. Read again at SIGHUP, for new connections
+    #[arg(long, value_name = "FILE", env = "LOCKD_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+
+    /// The key to it, in PEM
+    #[arg(long, value_name = "FILE", env = "LOCKD_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+
+    /// Let only those connect by TLS who show a certificate signed by one of these, in PEM
+    #[arg(long, value_name = "FILE", env = "LOCKD_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
+
+    /// Ask clients that speak message over TCP for the secret in this file, of 16 bytes or more. Text protocols
+    /// have no place for it: with a secret, their listeners must be out of reach for other machines, or ask
+    /// for client certificates
+    #[arg(long, value_name = "FILE", env = "LOCKD_AUTH_TOKEN_FILE")]
+    auth_token_file: Option<PathBuf>,
+
+    /// Let pages of this origin, like https://example.org, connect to WebSockets, beside those of this host;
+    /// may be given several times. The names of these hosts are also names of this server
+    #[arg(long, value_name = "ORIGIN", env = "LOCKD_WS_ORIGIN", value_delimiter = ',')]
+    ws_origin: Vec<String>,
+
     /// How much to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "LOCKD_LOG_LEVEL")]
     log_level: Option<String>,
@@ -150,10 +175,10 @@ impl ServeOptions {
                 let file = read(path)?;
                 // By itself too: an error in the file is told as one of the file, and before the day on
                 // which nothing is given that goes before it.
-                file.clone().check().map_err(|error| format!("{}: {error}", path.display()))?;
-                self.clone().over(file).check()
+                file.clone().check(false).map_err(|error| format!("{}: {error}", path.display()))?;
+                self.clone().over(file).check(true)
             }
-            None => self.clone().check(),
+            None => self.clone().check(true),
         }
     }
 
@@ -183,11 +208,17 @@ impl ServeOptions {
             state_dir: self.state_dir.or(file.state_dir),
             pidfile: self.pidfile.or(file.pidfile),
             user: self.user.or(file.user),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            auth_token_file: self.auth_token_file.or(file.auth_token_file),
+            ws_origin: either(self.ws_origin, file.ws_origin),
             log_level: self.log_level.or(file.log_level),
         }
     }
 
-    fn check(self) -> Result<Settings, String> {
+    /// What the options amount to. Unless they are the `whole`, what takes several of them is left out.
+    fn check(self, whole: bool) -> Result<Settings, String> {
         let config = Config::default();
         let listen = each(&self.listen, |text| text.parse().map_err(|error| format!("listen: {error}")))?;
         let allow = each(&self.allow, |text| parse_allow(text).map_err(|error| format!("allow: {error}")))?;
@@ -211,7 +242,7 @@ impl ServeOptions {
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
             return Err(format!("{name}: nothing could be served with 0"));
         }
-        let config = Config {
+        let mut config = Config {
             listen: if listen.is_empty() { config.listen } else { listen },
             allow: if allow.is_empty() { config.allow } else { allow },
             unix_mode: self.unix_mode.map_or(Ok(config.unix_mode), mode)?,
@@ -227,7 +258,15 @@ impl ServeOptions {
             kick: self.allow_kick.unwrap_or(false),
             shared_excludes: self.shared_excludes.unwrap_or(false),
             scheduling: self.scheduling.map_or(Ok(config.scheduling), scheduling)?,
+            tls: None,
+            auth_token: self.auth_token_file.as_deref().map(auth_token).transpose()?,
+            ws_origins: self.ws_origin,
         };
+        if whole {
+            config.tls =
+                tls(self.tls_cert.as_deref(), self.tls_key.as_deref(), self.tls_client_ca.as_deref())?;
+            config.check()?;
+        }
         let limits = Limits {
             name_bytes_max: self.name_max.unwrap_or(1024),
             locks_max: self.locks_max.unwrap_or(10_000_000),
@@ -262,6 +301,21 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
+fn tls(cert: Option<&Path>, key: Option<&Path>, ca: Option<&Path>) -> Result<Option<ServerTls>, String> {
+    match (cert, key, ca) {
+        (None, None, None) => Ok(None),
+        (Some(cert), Some(key), ca) => {
+            ServerTls::load(cert, key, ca).map(Some).map_err(|error| format!("tls: {error}"))
+        }
+        (None, ..) => Err("tls-cert: it takes a certificate, too".to_owned()),
+        (_, None, _) => Err("tls-key: it takes the key to the certificate, too".to_owned()),
+    }
+}
+
+fn auth_token(path: &Path) -> Result<AuthToken, String> {
+    AuthToken::load(path).map_err(|error| format!("auth-token-file: {error}"))
+}
+
 fn dead_peer_timeout(seconds: u64) -> Result<Duration, String> {
     let (least, most) = (Keepalive::DEAD_PEER_TIMEOUT_MIN, Keepalive::DEAD_PEER_TIMEOUT_MAX);
     let timeout = Duration::from_secs(seconds);
@@ -293,7 +347,7 @@ mod tests {
         let file = file(
             "name-max = 8\nline-max = 9\nallow = ['1.2.3.4']\nlisten = ['lockd://[::1]:1']\nno-dump = true\nscheduling = 'batch'",
         );
-        let settings = given.over(file).check().unwrap();
+        let settings = given.over(file).check(true).unwrap();
         assert_eq!(settings.limits.name_bytes_max, 7);
         assert_eq!(settings.config.line_bytes_max, 9);
         assert_eq!(settings.config.message_bytes_max, 1 << 20);
@@ -318,8 +372,15 @@ mod tests {
             ("log-level = 'loud'", "log-level"),
             ("line-max = 0", "line-max"),
             ("scheduling = 'idle'", "scheduling"),
+            ("tls-key = '/x'", "tls-cert"),
+            ("tls-client-ca = '/x'", "tls-cert"),
+            ("tls-cert = '/x'", "tls-key"),
+            ("tls-cert = '/nonexistent/c'\ntls-key = '/nonexistent/k'", "tls: /nonexistent/c"),
+            ("auth-token-file = '/nonexistent/s'", "auth-token-file: /nonexistent/s"),
+            ("ws-origin = ['example.org']", "ws-origin"),
+            ("listen = ['message+tls://127.0.0.1:1']", "message+tls://127.0.0.1:1: TLS takes a certificate"),
         ] {
-            let error = file(text).check().unwrap_err();
+            let error = file(text).check(true).unwrap_err();
             assert!(error.starts_with(named), "{error}");
         }
         assert!(toml::from_str::<ServeOptions>("lock-max = 1").unwrap_err().to_string().contains("lock-max"));

@@ -18,6 +18,7 @@ use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
+use crate::tls::{TakenIn, TlsSession};
 
 /// How long a server may take no bytes before the connection is given up. It has megabytes of room before
 /// it takes none.
@@ -63,6 +64,9 @@ pub(super) enum Waited {
 
 pub(super) struct Connection {
     stream: Stream,
+    /// What makes of the bytes what goes over the wire, if anything does. The last to be locked, and never during
+    /// I/O; what it makes is written by whoever has `writing`, so in the same order.
+    tls: Option<Mutex<TlsSession>>,
     /// Wakes the thread that reads, when it is to look at the state again.
     waker: Waker,
     ids: AtomicU64,
@@ -103,9 +107,10 @@ impl AsFd for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: Stream) -> io::Result<Self> {
+    pub(super) fn new(stream: Stream, tls: Option<TlsSession>) -> io::Result<Self> {
         Ok(Self {
             stream,
+            tls: tls.map(Mutex::new),
             waker: Waker::new()?,
             ids: AtomicU64::new(1),
             state: Mutex::default(),
@@ -177,6 +182,11 @@ impl Connection {
             std::mem::swap(&mut *bytes, &mut self.state.lock().outbox);
             if bytes.is_empty() {
                 return;
+            }
+            if let Some(tls) = &self.tls {
+                let mut wire = Vec::new();
+                tls.lock().put_out(&bytes, &mut wire);
+                *bytes = wire;
             }
             if let Err(error) = self.write(&bytes) {
                 // What it said before it hung up is the better reason.
@@ -332,6 +342,17 @@ impl Connection {
         matches!(self.state.lock().slots.get(&id), Some(None))
     }
 
+    /// Ends the connection because nobody here needs it any more.
+    pub(super) fn close(&self) {
+        // If another thread is amid something else, the end of the connection says the same.
+        if let (Some(tls), Some(_writing)) = (&self.tls, self.writing.try_lock()) {
+            let mut wire = Vec::new();
+            tls.lock().end(&mut wire);
+            let _ = self.stream.send_now(&wire);
+        }
+        self.fail("it was closed".to_owned());
+    }
+
     /// Declares the connection lost and ends it, unless it is lost already.
     pub(super) fn fail(&self, reason: String) {
         self.lose(&mut self.state.lock(), reason);
@@ -395,11 +416,8 @@ impl Connection {
         let mut chunk = [0; CHUNK];
         let problem = match self.stream.receive_now(&mut chunk) {
             Ok(None) => return false,
-            Ok(Some(0)) => state.complaint.take().map_or_else(
-                || "the server closed the connection".to_owned(),
-                |text| format!("the server closed the connection: {text}"),
-            ),
-            Ok(Some(read)) => match state.accept(chunk.get(..read).unwrap_or_default(), own) {
+            Ok(Some(0)) => state.take_complaint(),
+            Ok(Some(read)) => match self.take_in(state, chunk.get(..read).unwrap_or_default(), own) {
                 Ok(for_others) => {
                     if for_others {
                         self.wake_all(state);
@@ -413,9 +431,28 @@ impl Connection {
         self.lose(state, problem);
         false
     }
+
+    /// Hands out the replies in what has come over the wire. Returns whether some are for others than `own`.
+    fn take_in(&self, state: &mut State, wire: &[u8], own: &[u64]) -> Result<bool, String> {
+        let Some(tls) = &self.tls else { return state.accept(wire, own) };
+        let mut plain = Vec::new();
+        let taken = tls.lock().take_in(wire, &mut plain);
+        let taken = taken.map_err(|error| format!("reading from the server failed: {error}"))?;
+        let for_others = state.accept(&plain, own)?;
+        match taken {
+            TakenIn::More => Ok(for_others),
+            TakenIn::End => Err(state.take_complaint()),
+        }
+    }
 }
 
 impl State {
+    /// Why the server has closed the connection.
+    fn take_complaint(&mut self) -> String {
+        let closed = "the server closed the connection";
+        self.complaint.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
+    }
+
     fn take(&mut self, ids: &[u64]) -> Option<Waited> {
         for &id in ids {
             match self.slots.get_mut(&id).map(Option::take) {

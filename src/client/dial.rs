@@ -1,5 +1,5 @@
-//! Reaching a server: resolving its address, connecting within a time, and setting what makes a server
-//! that is gone be noticed. Sends nothing.
+//! Reaching a server: resolving its address, connecting within a time, setting what makes a server that is
+//! gone be noticed, and agreeing on TLS where that is wanted. Sends no message.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -11,7 +11,8 @@ use socket2::{Domain, SockAddr, Socket};
 use super::connection::Connection;
 use super::url::{BadUrl, Endpoint, ServerUrl};
 use crate::protocol::message::Keepalive;
-use crate::socket::Stream;
+use crate::socket::{PollFd, PollFlags, Stream, wait_for};
+use crate::tls::{TlsSession, client_session};
 
 /// Why there is no session, or no client.
 #[derive(Debug)]
@@ -60,11 +61,71 @@ pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
 
 /// Connects within `timeout`, not counting the resolver's time, which nothing limits.
 pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, ConnectError> {
-    connect(url.endpoint(), timeout)
-        .map_err(|error| ConnectError::Unreachable { server: url.to_string(), error })
+    let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
+    let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
+    let deadline = deadline(Some(timeout));
+    let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
+        let stream = connect(url.endpoint(), timeout).map_err(unreachable)?;
+        return Connection::new(stream, None).map_err(unreachable);
+    };
+    // First of all: what is wrong here is no matter of the server's.
+    let mut tls = client_session(files, host).map_err(refused)?;
+    let stream = connect(url.endpoint(), timeout).map_err(unreachable)?;
+    match shake_hands(&stream, &mut tls, deadline) {
+        Ok(()) => Connection::new(stream, Some(tls)).map_err(unreachable),
+        Err(error) if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => {
+            Err(unreachable(error))
+        }
+        Err(error) => Err(refused(error.to_string())),
+    }
 }
 
-fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
+/// Agrees with the server on TLS.
+fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
+    let mut early = Vec::new();
+    let mut taken = Ok(());
+    loop {
+        let mut wire = Vec::new();
+        tls.put_out(&[], &mut wire);
+        let mut unsent = wire.as_slice();
+        while !unsent.is_empty() {
+            match stream.send_now(unsent)? {
+                Some(sent) => unsent = unsent.get(sent..).unwrap_or_default(),
+                None => wait_until(stream, PollFlags::OUT, deadline)?,
+            }
+        }
+        // Not before the server has been told what is wrong with it.
+        taken?;
+        if !tls.is_handshaking() {
+            // A server of this protocol does not speak first, but for a complaint, and then it hangs up.
+            return if early.is_empty() { Ok(()) } else { Err(io::Error::other("the server complains")) };
+        }
+        wait_until(stream, PollFlags::IN, deadline)?;
+        let mut chunk = [0; 4096];
+        taken = match stream.receive_now(&mut chunk)? {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the server closed the connection: it may not speak TLS there")),
+            Some(read) => tls.take_in(chunk.get(..read).unwrap_or_default(), &mut early).map(|_| ()),
+        };
+    }
+}
+
+fn wait_until(stream: &Stream, ready_for: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+    loop {
+        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if rest == Some(Duration::ZERO) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the TLS handshake in time"));
+        }
+        let mut fds = [PollFd::new(stream, ready_for)];
+        match wait_for(&mut fds, rest) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
+            _ if !fds[0].revents().is_empty() => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Stream> {
     let stream = match endpoint {
         Endpoint::Tcp { host, port } => connect_tcp(host, *port, timeout)?,
         Endpoint::Unix(path) => connect_unix(path, timeout)?,
@@ -72,7 +133,7 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Connection> {
     stream.set_nodelay()?;
     // Until the server has said otherwise.
     stream.set_keepalive(&Keepalive::of_client(Keepalive::DEAD_PEER_TIMEOUT))?;
-    Connection::new(stream)
+    Ok(stream)
 }
 
 /// Tries every address of the host, each for its share of the time that is left.

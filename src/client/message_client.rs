@@ -57,8 +57,8 @@ impl From<Lost> for RpcError {
 }
 
 impl MessageClient {
-    /// Connects to the server at `url` within `timeout`: `tcp://HOST:PORT` or `unix:/PATH`. Sends nothing,
-    /// so that any server will do.
+    /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. Sends no message, so that any
+    /// server will do; to one that asks for a secret, `hello` with the `authToken` must be the first.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -97,7 +97,7 @@ impl MessageClient {
 
     /// Ends the connection. Calls that wait, and later ones, end with `Lost`.
     pub fn close(&self) {
-        self.connection.fail("it was closed".to_owned());
+        self.connection.close();
     }
 }
 

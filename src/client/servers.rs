@@ -2,7 +2,7 @@
 //! spreads load; when a server is gone, the names that belong to it cannot be had.
 //!
 //! Which one it is, is decided by rendezvous hashing: the server with the highest score for the name. The
-//! score is FNV-1a, 64 bits, over the address as it is written, a zero byte and the name; and then
+//! score is FNV-1a, 64 bits, over the address as it is written (without a `?` and what is behind it), a zero byte and the name; and then
 //! again over the eight bytes of that, the highest first. Of equal scores the address that comes first
 //! by its bytes wins. So all clients must be given the same addresses, written alike, in any order; a
 //! server more or less moves only its own names.
@@ -201,7 +201,7 @@ impl ServerSet {
     }
 
     fn server_of(&self, name: &[u8]) -> usize {
-        choose(self.servers.iter().map(|server| server.url.as_str()), name)
+        choose(self.servers.iter().map(|server| server.url.address()), name)
     }
 }
 

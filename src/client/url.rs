@@ -5,16 +5,34 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::tls::ClientFiles;
+
 /// The port of the `message` protocol, for an address that names none.
 const DEFAULT_PORT: u16 = 20934;
 
-/// The address of one server: `tcp://HOST`, `tcp://HOST:PORT`, `unix:/PATH`, or the form in which a
-/// server logs what it listens on, `message://HOST:PORT` or `message+unix:/PATH`.
+/// The address of one server: `tcp://HOST`, `tcp://HOST:PORT`, `tls://HOST`, `tls://HOST:PORT`, `unix:/PATH`,
+/// or the form in which a server logs what it listens on, `message://HOST:PORT`, `message+tls://HOST:PORT` or
+/// `message+unix:/PATH`.
+///
+/// Behind a host can stand a `?` and, separated by `&`, files in PEM and others:
+///
+/// - `ca=FILE` (TLS): whom to trust to sign the server's certificate. Without it, whom the system trusts; that is
+///   the file in `SSL_CERT_FILE`, or a well-known one.
+/// - `cert=FILE` and `key=FILE` (TLS): the client's own certificate and its key, which may stand in one file.
+/// - `auth-token-file=FILE`: the secret of the server, if it asks for one. Without it, that in the file in
+///   `LOCKD_AUTH_TOKEN_FILE`, if there is such a variable. Never in the address itself, which others may see.
+///
+/// File names stand there as they are, without any escapes, so none has a `&` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     text: String,
     endpoint: Endpoint,
+    tls: Option<ClientFiles>,
+    auth_token_file: Option<PathBuf>,
 }
+
+/// The file with the secret of servers whose address names none.
+const AUTH_TOKEN_FILE: &str = "LOCKD_AUTH_TOKEN_FILE";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
@@ -48,8 +66,8 @@ impl FromStr for ServerUrl {
 
     fn from_str(text: &str) -> Result<Self, BadUrl> {
         let text = text.trim();
-        match read_endpoint(text) {
-            Ok(endpoint) => Ok(Self { text: text.to_owned(), endpoint }),
+        match read(text) {
+            Ok(url) => Ok(url),
             Err(problem) => Err(BadUrl { text: text.to_owned(), problem }),
         }
     }
@@ -79,28 +97,91 @@ impl ServerUrl {
         &self.text
     }
 
+    /// The address alone, without a `?` and what is behind it.
+    pub(super) fn address(&self) -> &str {
+        match self.endpoint {
+            Endpoint::Tcp { .. } => self.text.split('?').next().unwrap_or_default(),
+            Endpoint::Unix(_) => &self.text,
+        }
+    }
+
+    /// What to go by in TLS; `None` for a connection without.
+    pub(super) fn tls(&self) -> Option<&ClientFiles> {
+        self.tls.as_ref()
+    }
+
+    /// The secret to show.
+    ///
+    /// # Errors
+    /// If the file that should have it cannot be read.
+    pub(super) fn secret(&self) -> Result<Option<String>, String> {
+        let variable = || std::env::var_os(AUTH_TOKEN_FILE).filter(|path| !path.is_empty());
+        let Some(path) = self.auth_token_file.clone().or_else(|| variable().map(PathBuf::from)) else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(&path);
+        let text =
+            text.map_err(|error| format!("the secret in {} cannot be read: {error}", path.display()))?;
+        Ok(Some(text.trim().to_owned()))
+    }
+
     pub(super) fn endpoint(&self) -> &Endpoint {
         &self.endpoint
     }
 }
 
-fn read_endpoint(text: &str) -> Result<Endpoint, &'static str> {
+fn read(text: &str) -> Result<ServerUrl, &'static str> {
+    let mut url = ServerUrl {
+        text: text.to_owned(),
+        endpoint: Endpoint::Unix(PathBuf::new()),
+        tls: None,
+        auth_token_file: None,
+    };
     if let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("message+unix:")) {
         // `unix:///path` is how others write it; a relative path would mean another socket elsewhere.
         let path = path.strip_prefix("//").unwrap_or(path);
         let is_absolute = path.starts_with('/') && !path.contains('\0');
-        return if is_absolute { Ok(Endpoint::Unix(path.into())) } else { Err("the path must begin with /") };
+        url.endpoint = Endpoint::Unix(path.into());
+        return if is_absolute { Ok(url) } else { Err("the path must begin with /") };
     }
-    let Some(rest) = text.strip_prefix("tcp://").or_else(|| text.strip_prefix("message://")) else {
-        return Err("it must begin with tcp:// or unix:/");
+    let (scheme, rest) = text.split_once("://").unwrap_or_default();
+    url.tls = match scheme {
+        "tcp" | "message" => None,
+        "tls" | "message+tls" => Some(ClientFiles::default()),
+        _ => return Err("it must begin with tcp://, tls:// or unix:/"),
     };
+    let (rest, files) = rest.split_once('?').map_or((rest, None), |(rest, files)| (rest, Some(files)));
     let (host, port) = split_port(rest)?;
     if host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
-        return Err("tcp:// must be followed by HOST or HOST:PORT");
+        return Err("tcp:// and tls:// must be followed by HOST or HOST:PORT");
     }
     let port = port.map_or(Ok(DEFAULT_PORT), str::parse).ok().filter(|&port| port != 0);
     let port = port.ok_or("the port must be a number from 1 to 65535")?;
-    Ok(Endpoint::Tcp { host: host.to_owned(), port })
+    url.endpoint = Endpoint::Tcp { host: host.to_owned(), port };
+    for file in files.into_iter().flat_map(|files| files.split('&')) {
+        read_file(&mut url, file)?;
+    }
+    if url.tls.as_ref().is_some_and(|tls| tls.key.is_some() && tls.cert.is_none()) {
+        return Err("key= is of no use without cert=");
+    }
+    Ok(url)
+}
+
+/// Notes one of the files behind the `?`.
+fn read_file(url: &mut ServerUrl, file: &str) -> Result<(), &'static str> {
+    let (key, path) = file.split_once('=').filter(|(_, path)| !path.is_empty()).unwrap_or_default();
+    let place = match (key, &mut url.tls) {
+        ("auth-token-file", _) => &mut url.auth_token_file,
+        ("ca", Some(tls)) => &mut tls.ca,
+        ("cert", Some(tls)) => &mut tls.cert,
+        ("key", Some(tls)) => &mut tls.key,
+        ("ca" | "cert" | "key", None) => return Err("ca=, cert= and key= are for tls://"),
+        _ => return Err("behind ? there can be ca=FILE, cert=FILE, key=FILE and auth-token-file=FILE"),
+    };
+    if place.replace(path.into()).is_some() {
+        return Err("the same file is given twice behind ?");
+    }
+    Ok(())
 }
 
 /// Host and port of `HOST`, `HOST:PORT`, `[IPV6]` and `[IPV6]:PORT`.
@@ -142,6 +223,22 @@ mod tests {
     }
 
     #[test]
+    fn files_stand_behind_the_host_and_are_no_part_of_the_address() {
+        let url: ServerUrl = "tls://a:1?ca=/b=c&cert=d&key=e?&auth-token-file=/f".parse().unwrap();
+        let [ca, cert, key] = ["/b=c", "d", "e?"].map(|path| Some(PathBuf::from(path)));
+        assert_eq!((url.tls(), url.address()), (Some(&ClientFiles { ca, cert, key }), "tls://a:1"));
+        assert_eq!((&url.endpoint, &url.auth_token_file), (&tcp("a", 1), &Some("/f".into())));
+        for text in ["tls://a", "message+tls://a:20934"] {
+            let url: ServerUrl = text.parse().unwrap();
+            assert_eq!((url.tls(), url.address()), (Some(&ClientFiles::default()), text));
+        }
+        let url: ServerUrl = "tcp://a?auth-token-file=/nonexistent/secret".parse().unwrap();
+        assert!(url.tls().is_none() && url.secret().unwrap_err().contains("/nonexistent/secret"));
+        let url: ServerUrl = "unix:/a?b".parse().unwrap();
+        assert_eq!((url.address(), &url.endpoint), ("unix:/a?b", &Endpoint::Unix("/a?b".into())));
+    }
+
+    #[test]
     fn what_is_no_address_says_why() {
         let problem = |text: &str| ServerUrl::parse_list(text).unwrap_err().to_string();
         for (text, part) in [
@@ -161,6 +258,14 @@ mod tests {
             ("unix:lockd.sock", "begin with /"),
             ("tcp://a,", "tcp://"),
             ("tcp://a, tcp://a:20934", "twice"),
+            ("tcp://a?ca=/x", "for tls://"),
+            ("tls://a?", "behind ?"),
+            ("tls://a?ca", "behind ?"),
+            ("tls://a?ca=", "behind ?"),
+            ("tls://a?token=x", "behind ?"),
+            ("tls://a?ca=/x&ca=/y", "twice"),
+            ("tls://a?key=/x", "cert="),
+            ("message+ws://a", "tls://"),
         ] {
             assert!(problem(text).contains(part), "{text}: {}", problem(text));
         }

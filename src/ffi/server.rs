@@ -20,8 +20,9 @@ pub struct lock_server(OfThisProcess<Server>);
 ///
 /// @param broker  The broker; NULL: the default one.
 /// @param listen  Where to listen, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
-///                PROTOCOL is lockd, glockd or message (which lock_connect speaks). Port 0 takes a free
-///                port; lock_server_address tells which. A Unix socket is for this user alone.
+///                PROTOCOL is lockd, glockd or message (which lock_connect speaks); glockd+ws is glockd
+///                in WebSocket. Port 0 takes a free port; lock_server_address tells which. A Unix socket is
+///                for this user alone. TLS and a secret are for the program lockd alone.
 /// @param allow   Who may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this machine
 ///                only, whatever address is bound.
 /// @param out     Receives the server, to be stopped with lock_server_stop.
@@ -56,6 +57,7 @@ pub unsafe extern "C" fn lock_serve(
             let nets = allow.split(',').map(|part| parse_allow(part.trim()));
             config.allow = nets.collect::<Result<_, _>>().map_err(Failure::invalid)?;
         }
+        config.check().map_err(Failure::invalid)?;
         let server = Server::start(&broker, config, Service::locks())?;
         let server = Box::into_raw(Box::new(lock_server(OfThisProcess::new(server))));
         // SAFETY: not NULL, and the caller's to be written.

@@ -71,15 +71,28 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 /// any more, every call says LOCK_LOST: before the server gives the locks to somebody else. Nothing ever
 /// reconnects by itself.
 ///
-/// @param url         tcp://HOST:PORT or unix:/PATH, or what lock_server_address says; several, separated by
-///                    commas, spread the names over those servers, in the same way for every client that
-///                    is given the same addresses.
+/// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts; a server that
+/// asks for a secret is shown it. What is needed for that stands in files, which are named behind a ?, separated
+/// by &, as in tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; without any escapes):
+///
+/// - ca=FILE: whom to trust to sign the server's certificate; without it whom the system trusts, which is the file
+///   in SSL_CERT_FILE in the environment, or a well-known one;
+/// - cert=FILE and key=FILE: the program's own certificate, if the server asks for one, and its key, which may
+///   stand in the same file;
+/// - auth-token-file=FILE, also behind tcp://HOST:PORT: the server's secret; without it the one in the file in
+///   LOCKD_AUTH_TOKEN_FILE in the environment, if that is set. The secret itself never stands in an address,
+///   which others may get to see.
+///
+/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says; several,
+///                    separated by commas, spread the names over those servers, in the same way for every
+///                    client that is given the same addresses; what stands behind a ? does not count.
 /// @param owner       As for lock_open.
 /// @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. The resolver's
 ///                    time does not count.
 ///
 /// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why:
-///          the address makes no sense, the server cannot be reached, or is no lockd.
+///          the address makes no sense, the server cannot be reached, is no lockd or not the right one, or
+///          refuses this client.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]

@@ -11,6 +11,7 @@ pub mod glockd_text;
 pub mod lines;
 pub mod lockd_text;
 pub mod message;
+pub(crate) mod websocket;
 
 /// Appends `number` in decimal.
 fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::auth_token::AuthToken;
 use crate::protocol::message::Keepalive;
+use crate::protocol::websocket;
+use crate::tls::ServerTls;
 
 /// A wire protocol. A listener speaks exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,14 +37,23 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// Where to listen, and in which protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`.
+/// Where to listen, and in which protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`. Over TCP, `+ws`
+/// behind `glockd` is for WebSocket, and `+tls` behind that or any protocol for TLS: `glockd+ws+tls://…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The protocol.
     pub protocol: Protocol,
+    /// Whether it is spoken in WebSocket.
+    pub websocket: bool,
+    /// Whether all of it is in TLS, which takes [`Config::tls`].
+    pub tls: bool,
     /// The address.
     pub address: ListenAddress,
 }
+
+/// What follows the protocol of a listener.
+const WEBSOCKET: &str = "+ws";
+const TLS: &str = "+tls";
 
 /// The address of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +67,11 @@ pub enum ListenAddress {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
-            ListenAddress::Tcp(address) => write!(f, "{}://{address}", self.protocol),
+            ListenAddress::Tcp(address) => {
+                let websocket = if self.websocket { WEBSOCKET } else { "" };
+                let tls = if self.tls { TLS } else { "" };
+                write!(f, "{}{websocket}{tls}://{address}", self.protocol)
+            }
             ListenAddress::Unix(path) => write!(f, "{}+unix:{}", self.protocol, path.display()),
         }
     }
@@ -76,10 +92,30 @@ impl FromStr for Listen {
             }
             (protocol, ListenAddress::Tcp(address.to_owned()))
         };
+        let without =
+            |text, suffix| str::strip_suffix(text, suffix).map_or((text, false), |text| (text, true));
+        let (protocol, tls) = without(protocol, TLS);
+        let (protocol, websocket) = without(protocol, WEBSOCKET);
+        if (tls || websocket) && matches!(address, ListenAddress::Unix(_)) {
+            return Err(format!("{text:?}: TLS and WebSocket are for TCP"));
+        }
         let known = Protocol::ALL.iter().find(|(_, name)| *name == protocol);
         let (protocol, _) = known
             .ok_or_else(|| format!("{protocol:?} is no protocol: there are lockd, glockd and message"))?;
-        Ok(Self { protocol: *protocol, address })
+        if websocket && *protocol != Protocol::Glockd {
+            return Err(format!("{text:?}: WebSocket is for glockd"));
+        }
+        Ok(Self { protocol: *protocol, websocket, tls, address })
+    }
+}
+
+impl Listen {
+    /// Whether others than this machine may reach it.
+    fn is_beyond_loopback(&self) -> bool {
+        let ListenAddress::Tcp(address) = &self.address else { return false };
+        let host = address.rsplit_once(':').map_or(address.as_str(), |(host, _)| host);
+        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        address.map_or_else(|_| !host.eq_ignore_ascii_case("localhost"), |address| !address.is_loopback())
     }
 }
 
@@ -153,13 +189,22 @@ pub struct Config {
     /// How the threads of connections are scheduled. Each sets it for itself: no other thread of the
     /// process is concerned.
     pub scheduling: Scheduling,
+    /// The certificate of listeners in TLS. Taking it away from a server that has some closes them to
+    /// newcomers.
+    pub tls: Option<ServerTls>,
+    /// The secret that clients of `message` must show over TCP. A Unix socket has its file mode.
+    pub auth_token: Option<AuthToken>,
+    /// The origins whose pages may connect to WebSockets, beside pages of this host: `SCHEME://HOST[:PORT]`.
+    pub ws_origins: Vec<String>,
 }
 
 impl Default for Config {
     /// The three protocols on their usual ports of the loopback interface, for this machine only.
     fn default() -> Self {
-        let tcp =
-            |protocol, address: &str| Listen { protocol, address: ListenAddress::Tcp(address.to_owned()) };
+        let tcp = |protocol, address: &str| {
+            let address = ListenAddress::Tcp(address.to_owned());
+            Listen { protocol, websocket: false, tls: false, address }
+        };
         Self {
             listen: vec![
                 tcp(Protocol::Lockd, "127.0.0.1:2626"),
@@ -178,6 +223,9 @@ impl Default for Config {
             kick: false,
             shared_excludes: false,
             scheduling: Scheduling::Normal,
+            tls: None,
+            auth_token: None,
+            ws_origins: Vec::new(),
         }
     }
 }
@@ -189,6 +237,64 @@ impl Config {
         let v4 = ipnet::Ipv4Net::new(Ipv4Addr::LOCALHOST, 8).map(|net| IpNet::V4(net.trunc()));
         let v6 = ipnet::Ipv6Net::new(Ipv6Addr::LOCALHOST, 128).map(IpNet::V6);
         v4.into_iter().chain(v6).collect()
+    }
+
+    /// Whether everything that is to be listened on can be served as it is wanted.
+    ///
+    /// # Errors
+    /// If a listener in TLS has no certificate, or in WebSocket is none of this build; if the secret can be gone
+    /// around, by a text protocol, in which it cannot be shown, for others than this machine; if an origin is
+    /// none.
+    pub fn check(&self) -> Result<(), String> {
+        let certified = self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
+        for listen in &self.listen {
+            if listen.tls && self.tls.is_none() {
+                return Err(format!("{listen}: TLS takes a certificate and its key (tls-cert, tls-key)"));
+            }
+            if listen.websocket && !websocket::IS_PRESENT {
+                return Err(format!("{listen}: this lockd was built without WebSocket"));
+            }
+            let shows_no_secret = listen.protocol != Protocol::Message && !(listen.tls && certified);
+            if self.auth_token.is_some() && shows_no_secret && listen.is_beyond_loopback() {
+                return Err(format!(
+                    "{listen}: there is a secret (auth-token-file), and a text protocol cannot show that it knows it: \
+                     listen on the loopback interface or a Unix socket, or in TLS with client certificates \
+                     (tls-client-ca)"
+                ));
+            }
+        }
+        let is_origin = |text: &str| {
+            let host = text.split_once("://").map(|(_, host)| host);
+            host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
+        };
+        match self.ws_origins.iter().find(|origin| !is_origin(origin)) {
+            Some(origin) => Err(format!("ws-origin: {origin:?} is no origin like https://example.org")),
+            None => Ok(()),
+        }
+    }
+
+    /// Says what it means that others than this machine can reach a listener.
+    pub(super) fn log_exposure(&self, listen: &Listen) {
+        if !listen.is_beyond_loopback() {
+            return;
+        }
+        let own = Self::loopback();
+        if self.allow.iter().all(|net| own.iter().any(|own| own.contains(net))) {
+            return log::info!("{listen}: only this machine may connect, until --allow lets others in");
+        }
+        let certified = listen.tls && self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
+        let known = certified || listen.protocol == Protocol::Message && self.auth_token.is_some();
+        let may = "whoever has an address on the access list";
+        match (listen.tls, known) {
+            (true, true) => {}
+            (true, false) => log::warn!(
+                "{listen}: {may} may take any lock: there is neither a secret nor are there client certificates"
+            ),
+            (false, true) => log::warn!("{listen}: the secret crosses the network as it is: there is no TLS"),
+            (false, false) => log::warn!(
+                "{listen}: {may} may take any lock, and who is between can read all: there is neither TLS nor a secret"
+            ),
+        }
     }
 
     /// Whether a peer at this address may connect.
@@ -215,13 +321,24 @@ mod tests {
 
     #[test]
     fn listen_addresses_are_read_and_written() {
-        for text in ["lockd://127.0.0.1:2626", "glockd://[::1]:0", "message+unix:/run/lockd.sock"] {
+        for text in [
+            "lockd://127.0.0.1:2626",
+            "glockd://[::1]:0",
+            "message+unix:/run/lockd.sock",
+            "glockd+ws://h:1",
+            "glockd+ws+tls://h:1",
+            "message+tls://h:1",
+        ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
         for text in ["", "lockd", "lockd://", "lockd://host", "lockd://:1", "lockd://h:70000", "lockd+unix:"]
         {
             assert!(text.parse::<Listen>().unwrap_err().contains("PROTOCOL://"), "{text}");
         }
+        for text in ["message+ws://h:1", "lockd+ws://h:1", "glockd+ws+unix:/x", "message+tls+unix:/x"] {
+            assert!(text.parse::<Listen>().unwrap_err().contains(" for "), "{text}");
+        }
+        assert!("glockd+tls+ws://h:1".parse::<Listen>().unwrap_err().contains("no protocol"));
         assert!("http://127.0.0.1:80".parse::<Listen>().unwrap_err().contains("no protocol"));
     }
 
@@ -233,6 +350,35 @@ mod tests {
         }
         for text in ["", "Batch", "idle"] {
             assert!(text.parse::<Scheduling>().unwrap_err().contains("normal and batch"));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_served_as_it_is_wanted_is_not_served() {
+        let secret = || Some(AuthToken::new("0123456789abcdef").unwrap());
+        let check = |listen: &str, auth_token| {
+            let listen = vec![listen.parse().unwrap()];
+            Config { listen, auth_token, ..Config::default() }.check()
+        };
+        assert!(check("message+tls://127.0.0.1:0", None).unwrap_err().contains("tls-cert"));
+        for listen in ["glockd://0.0.0.0:0", "lockd://[::]:0", "glockd://example.org:1"] {
+            assert!(check(listen, secret()).unwrap_err().contains("auth-token-file"), "{listen}");
+            assert_eq!(check(listen, None), Ok(()));
+        }
+        for listen in [
+            "message://0.0.0.0:0",
+            "glockd://127.0.0.9:0",
+            "lockd://[::1]:0",
+            "lockd://localhost:0",
+            "glockd+unix:/x",
+        ] {
+            assert_eq!(check(listen, secret()), Ok(()), "{listen}");
+        }
+        for (origin, is_one) in
+            [("https://a.b:1", true), ("a.b", false), ("http://", false), ("http://a/", false)]
+        {
+            let config = Config { ws_origins: vec![origin.to_owned()], ..Config::default() };
+            assert_eq!(config.check().is_ok(), is_one, "{origin}");
         }
     }
 

@@ -18,7 +18,7 @@ use super::outbox::{Appended, Outbox};
 use crate::broker::sync::Arc;
 use crate::broker::{Observer, Session};
 use crate::protocol::message::Keepalive;
-use crate::socket::{PollFd, PollFlags, wait_for};
+use crate::socket::{PollFd, PollFlags, Stream, wait_for};
 
 /// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
 /// little enough for ten thousand connections that send none.
@@ -122,9 +122,9 @@ impl Connection {
         self.outbox.send_all(|| self.expire())
     }
 
-    /// Serves the connection until it ends, and the session with it.
-    pub(super) fn serve(mut self, speaker: &mut impl Speaker) {
-        if let Err(error) = self.converse(speaker) {
+    /// Serves the connection until it ends, and the session with it; `early` has come already.
+    pub(super) fn serve(mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
+        if let Err(error) = self.converse(speaker, early) {
             log::debug!("{}: {error}", self.session.info().address());
             self.outbox.note_end(&error);
         }
@@ -176,8 +176,8 @@ impl Connection {
     }
 
     /// Handles what comes until the connection ends. An error is one of the connection.
-    fn converse(&mut self, speaker: &mut impl Speaker) -> io::Result<()> {
-        let mut input = Input::default();
+    fn converse(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) -> io::Result<()> {
+        let mut input = Input { buffer: early, ..Input::default() };
         loop {
             let (done, next) = speaker.handle(self, input.bytes());
             input.consume(done);
@@ -186,7 +186,7 @@ impl Connection {
                 return Ok(());
             }
             if next == Next::HangUp {
-                self.discard_input()?;
+                discard_input(&self.outbox.stream)?;
                 self.outbox.hang_up();
                 return Ok(());
             }
@@ -246,7 +246,7 @@ impl Connection {
     /// waits no longer than [`CALM`]; there is nothing new then, and the buffer has been given back.
     fn receive(&self, input: &mut Input) -> io::Result<bool> {
         let stream = &self.outbox.stream;
-        match input.fill(|into| stream.receive(into)) {
+        match input.fill(|into| self.outbox.receive(into)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 stream.set_receive_limit(None)?;
                 input.give_back();
@@ -255,21 +255,6 @@ impl Connection {
             Ok(true) if input.has_grown() => stream.set_receive_limit(Some(CALM)).map(|()| true),
             received => received,
         }
-    }
-
-    /// Reads what has come so far of what is not going to be handled: closed with unread input, a connection
-    /// is reset, and its client may never see the last reply.
-    #[cold]
-    #[inline(never)]
-    fn discard_input(&self) -> io::Result<()> {
-        let mut chunk = [0; 4096];
-        // A client that goes on and on has no claim to more.
-        for _ in 0..DISCARD_CHUNKS_MAX {
-            if !matches!(self.outbox.stream.receive_now(&mut chunk)?, Some(1..)) {
-                break;
-            }
-        }
-        Ok(())
     }
 
     /// Ends the waits whose time has come; returns how long it is to the next one.
@@ -295,7 +280,22 @@ impl Drop for Connection {
     }
 }
 
-fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
+/// Reads what has come so far of what is not going to be handled: closed with unread input, a connection
+/// is reset, and its client may never see the last reply.
+#[cold]
+#[inline(never)]
+pub(super) fn discard_input(stream: &Stream) -> io::Result<()> {
+    let mut chunk = [0; 4096];
+    // A client that goes on and on has no claim to more.
+    for _ in 0..DISCARD_CHUNKS_MAX {
+        if !matches!(stream.receive_now(&mut chunk)?, Some(1..)) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
         other => other,

@@ -9,6 +9,7 @@ use super::config::Config;
 use super::janitor::Janitor;
 use super::outbox::Outbox;
 use super::seldom::Seldom;
+use super::wrapping::Wrapping;
 use crate::broker::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
 use crate::broker::{Broker, SessionInfo};
 use crate::socket::{Stream, Waker};
@@ -61,6 +62,8 @@ pub(super) struct Hub {
     pub(super) refused: AtomicU64,
     /// Having to turn connections away for lack of room.
     pub(super) full: Seldom,
+    /// Having to refuse who does not get through the opening of a conversation.
+    pub(super) strangers: Seldom,
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -80,6 +83,7 @@ impl Hub {
             messages: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             full: Seldom::default(),
+            strangers: Seldom::default(),
             on_failure: Mutex::default(),
         })
     }
@@ -96,13 +100,18 @@ impl Hub {
     }
 
     /// Makes room for a connection; gives its stream back if there are too many.
-    pub(super) fn admit(&self, stream: Stream, config: &Config) -> Result<(u64, Arc<Outbox>), Stream> {
+    pub(super) fn admit(
+        &self,
+        stream: Stream,
+        config: &Config,
+        wrapping: Option<Wrapping>,
+    ) -> Result<(u64, Arc<Outbox>), Stream> {
         let mut guests = self.guests.lock();
         if guests.len() >= config.connections_max {
             return Err(stream);
         }
         let id = self.guest_ids.fetch_add(1, Relaxed);
-        let outbox = Arc::new(Outbox::new(stream, config.outbox_bytes_max, self.janitor.clone()));
+        let outbox = Arc::new(Outbox::new(stream, config.outbox_bytes_max, self.janitor.clone(), wrapping));
         guests.insert(id, Guest { outbox: outbox.clone(), info: None, thread: None });
         Ok((id, outbox))
     }

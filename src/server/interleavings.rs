@@ -28,7 +28,7 @@ impl Sending {
     fn new(room: usize, bytes_max: usize) -> Arc<Self> {
         let (stream, peer) = Peer::new(room);
         let janitor = Arc::new(Janitor::new().unwrap());
-        let outbox = Arc::new(Outbox::new(stream, bytes_max, janitor.clone()));
+        let outbox = Arc::new(Outbox::new(stream, bytes_max, janitor.clone(), None));
         Arc::new(Self { outbox, janitor, appended: ProcessMutex::new(String::new()), peer })
     }
 
@@ -168,10 +168,20 @@ fn who_reads_nothing_is_cut_off_and_keeps_nobody() {
 fn connect(hub: &Arc<Hub>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
     let (stream, peer) = Peer::new(MUCH);
     let config = hub.config();
-    let Ok((id, outbox)) = hub.admit(stream, &config) else { panic!("there is room") };
+    let Ok((id, outbox)) = hub.admit(stream, &config, None) else { panic!("there is room") };
     let (hub, service) = (hub.clone(), service.clone());
     let address = format!("client {id}");
-    let guest = Guest { id, hub, service, outbox, config, protocol: Protocol::Glockd, address };
+    let guest = Guest {
+        id,
+        hub,
+        service,
+        outbox,
+        config,
+        protocol: Protocol::Glockd,
+        websocket: false,
+        secret: None,
+        address,
+    };
     (peer, thread::spawn(move || guest.serve()))
 }
 

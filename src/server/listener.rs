@@ -17,6 +17,7 @@ use socket2::{Domain, SockAddr, SockRef};
 use super::config::{Config, Listen, ListenAddress, Protocol};
 use super::hub::Hub;
 use super::outbox::Outbox;
+use super::wrapping::Wrapping;
 use super::{reception, seldom::Seldom};
 use crate::broker::sync::{Arc, AtomicU64};
 use crate::fork::Descriptor;
@@ -76,7 +77,7 @@ impl Listener {
                 (socket, Some(file), ListenAddress::Unix(path.clone()))
             }
         };
-        let address = Listen { protocol: listen.protocol, address };
+        let address = Listen { address, ..listen.clone() };
         Ok(Self { socket, _file: file, protocol: listen.protocol, address, unix_peers: unix_peers.clone() })
     }
 
@@ -103,7 +104,7 @@ impl Listener {
                     // left to wait for nothing.
                     drop(spare.take());
                     if let Ok(Some((stream, _))) = self.accept(&config) {
-                        turn_away(&stream, self.protocol, "out of descriptors or memory");
+                        self.turn_away(&stream, "out of descriptors or memory");
                     }
                     hub.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
@@ -139,13 +140,22 @@ impl Listener {
         stream: Stream,
         address: String,
     ) {
-        let (id, outbox) = match hub.admit(stream, &config) {
+        let wrapping = match self.wrapping(&config) {
+            Ok(wrapping) => wrapping,
+            Err(error) => {
+                hub.refused.fetch_add(1, Relaxed);
+                return hub.strangers.warn(|| format!("refused {address}: {}: {error}", self.address));
+            }
+        };
+        let secret = config.auth_token.clone();
+        let secret = secret.filter(|_| self.protocol == Protocol::Message && stream.is_tcp());
+        let (id, outbox) = match hub.admit(stream, &config, wrapping) {
             Ok(admitted) => admitted,
             Err(stream) => {
                 hub.refused.fetch_add(1, Relaxed);
                 hub.full
                     .warn(|| format!("refused {address}: {} connections are open", config.connections_max));
-                return turn_away(&stream, self.protocol, "too many connections");
+                return self.turn_away(&stream, "too many connections");
             }
         };
         let guest = reception::Guest {
@@ -155,6 +165,8 @@ impl Listener {
             outbox: outbox.clone(),
             config,
             protocol: self.protocol,
+            websocket: self.address.websocket,
+            secret,
             address,
         };
         match Thread::start(c"lockd-conn", STACK_BYTES, move || guest.serve()) {
@@ -163,26 +175,43 @@ impl Listener {
         }
     }
 
+    /// What a new connection here is wrapped in.
+    fn wrapping(&self, config: &Config) -> io::Result<Option<Wrapping>> {
+        let tls = match (self.address.tls, &config.tls) {
+            (false, _) => None,
+            (true, Some(tls)) => Some(tls.session()?),
+            // Taken away by a reload. Who asks for TLS must never be served without.
+            (true, None) => return Err(io::Error::other("there is no certificate any more")),
+        };
+        Ok((tls.is_some() || self.address.websocket).then(|| Wrapping::new(tls)))
+    }
+
+    /// Says why, as far as the socket takes it at once, in a way a client here understands. In TLS nothing can
+    /// be said at once.
+    fn turn_away(&self, stream: &Stream, why: &str) {
+        let mut said = Vec::new();
+        match (&self.address, self.protocol) {
+            (Listen { tls: true, .. }, _) => return,
+            (Listen { websocket: true, .. }, _) => {
+                let status = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n";
+                said.extend_from_slice(format!("{status}{why}\n").as_bytes());
+            }
+            (_, Protocol::Lockd | Protocol::Glockd) => {
+                said.extend_from_slice(format!("0 Refused: {why}\r\n").as_bytes());
+            }
+            (_, Protocol::Message) => frame::encode(&mut said, |body| message::encode_error(body, why)),
+        }
+        // Nobody is owed more than the attempt.
+        let _ = stream.send_now(&said);
+    }
+
     fn give_up(&self, hub: &Hub, id: u64, outbox: &Outbox, error: &io::Error) {
         hub.refused.fetch_add(1, Relaxed);
         hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
-        turn_away(&outbox.stream, self.protocol, "out of resources");
+        self.turn_away(&outbox.stream, "out of resources");
         outbox.close();
         hub.leave(id);
     }
-}
-
-/// Says why, as far as the socket takes it at once, in a way a client of that protocol understands.
-fn turn_away(stream: &Stream, protocol: Protocol, why: &str) {
-    let mut said = Vec::new();
-    match protocol {
-        Protocol::Lockd | Protocol::Glockd => {
-            said.extend_from_slice(format!("0 Refused: {why}\r\n").as_bytes())
-        }
-        Protocol::Message => frame::encode(&mut said, |body| message::encode_error(body, why)),
-    }
-    // Nobody is owed more than the attempt.
-    let _ = stream.send_now(&said);
 }
 
 /// A listening socket, and its address with the port that was taken.

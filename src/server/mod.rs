@@ -1,11 +1,13 @@
 //! The server: where sockets and the broker meet. Listeners, a thread for each connection, the
 //! protocols' conversations, the access list, limits and counters.
 //!
-//! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with;
+//! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with; `opening`:
+//!   TLS, WebSocket and the secret, where they are asked for; `wrapping`: how bytes are then on the wire;
 //! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send;
 //! - `text` and `message`: what each protocol's requests do at the broker;
 //! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
 
+mod auth_token;
 mod config;
 mod connection;
 mod hub;
@@ -14,17 +16,20 @@ mod interleavings;
 mod janitor;
 mod listener;
 mod message;
+mod opening;
 mod outbox;
 mod reception;
 mod seldom;
 mod text;
 mod traffic;
+mod wrapping;
 
 use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
+pub use auth_token::AuthToken;
 pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
 #[cfg(fuzzing)]
 pub use connection::by_hand;
@@ -37,6 +42,7 @@ pub use traffic::Traffic;
 use crate::broker::Broker;
 use crate::broker::sync::{Arc, AtomicU64};
 use crate::thread::{SignalsBlocked, Thread};
+pub use crate::tls::ServerTls;
 
 /// The stack of a thread that is not a connection's: reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
@@ -57,8 +63,9 @@ impl Bound {
     /// Binds all of `config.listen`.
     ///
     /// # Errors
-    /// If an address cannot be bound; the message names it.
+    /// If an address cannot be bound, or [what is wanted of it](Config::check) cannot be; the message names it.
     pub fn new(config: Config) -> io::Result<Self> {
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let unix_peers = Arc::new(AtomicU64::new(0));
         let bind = |listen| Listener::bind(listen, &config, &unix_peers);
         let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
@@ -86,6 +93,8 @@ impl Bound {
         let _blocked = SignalsBlocked::new()?;
         server.spawn(c"lockd-janitor", move || janitor.run())?;
         let service = Arc::new(service);
+        let config = hub.config();
+        server.addresses.iter().for_each(|address| config.log_exposure(address));
         for listener in self.listeners {
             let (hub, service) = (hub.clone(), service.clone());
             server.spawn(c"lockd-listen", move || listener.run(&hub, &service))?;

@@ -7,13 +7,16 @@ use std::io;
 use std::time::Duration;
 
 use super::janitor::Janitor;
-use crate::broker::sync::{Arc, Mutex, OnceLock};
+use super::wrapping::Wrapping;
+use crate::broker::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, is_word_of_the_peer, wait_for};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
 /// How large a buffer is kept while there is nothing to send.
 const KEEP_BYTES: usize = 4096;
+/// How much is read at once of what is wrapped.
+const WIRE_BYTES: usize = 4096;
 
 /// The sending side of a connection, shared between all who send on it.
 pub(super) struct Outbox {
@@ -21,10 +24,16 @@ pub(super) struct Outbox {
     state: Mutex<State>,
     bytes_max: usize,
     janitor: Arc<Janitor>,
+    /// What the bytes are wrapped in on the wire, if in anything. Those appended are wrapped by whoever sends
+    /// them, one at a time, so that they are in order; the thread that reads unwraps with the same. `state` may
+    /// be taken within this lock, never the other way.
+    wrapping: Option<Mutex<Wrapping>>,
     /// Wakes the connection's own thread where it waits for the end of a wait rather than for input.
     waker: OnceLock<Waker>,
 }
 
+/// Where the connection is wrapped, read `bytes` as all of `bytes`, `wire` and what `has_aside` stands for.
+///
 /// | `sending` | `bytes`   | who sees to `bytes`                                                |
 /// |-----------|-----------|--------------------------------------------------------------------|
 /// | yes       | any       | the thread that sends: it looks again when it is done, and sees to the rest or hands it to the janitor |
@@ -33,6 +42,10 @@ pub(super) struct Outbox {
 #[derive(Default)]
 struct State {
     bytes: Vec<u8>,
+    /// What has been wrapped and not been sent, before all of `bytes`.
+    wire: Vec<u8>,
+    /// The wrapping has something to say by itself.
+    has_aside: bool,
     /// How many of these were noted by others than the connection's own thread, which waits when there is
     /// too much of its own.
     noted: usize,
@@ -58,6 +71,10 @@ enum End {
 }
 
 impl State {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.wire.is_empty() && !self.has_aside
+    }
+
     fn close(&mut self, end: End) {
         self.closed = true;
         self.end = self.end.max(Some(end));
@@ -101,8 +118,14 @@ pub(super) enum Sent {
 }
 
 impl Outbox {
-    pub(super) fn new(stream: Stream, bytes_max: usize, janitor: Arc<Janitor>) -> Self {
-        Self { stream, state: Mutex::default(), bytes_max, janitor, waker: OnceLock::new() }
+    pub(super) fn new(
+        stream: Stream,
+        bytes_max: usize,
+        janitor: Arc<Janitor>,
+        wrapping: Option<Wrapping>,
+    ) -> Self {
+        let wrapping = wrapping.map(Mutex::new);
+        Self { stream, state: Mutex::default(), bytes_max, janitor, wrapping, waker: OnceLock::new() }
     }
 
     /// Appends a reply of the connection's own thread, which sends when [`Appended::Much`] has gathered, so
@@ -165,14 +188,22 @@ impl Outbox {
             state.close(End::Here);
             self.stream.shutdown();
         }
-        match (state.closed, state.sending, state.bytes.is_empty()) {
+        match (state.closed, state.sending, state.is_empty()) {
             (true, ..) => return Sent::Gone,
             (_, true, _) => return Sent::Busy,
             (_, _, true) => return Sent::All,
             _ => state.sending = true,
         }
         let mut batch = std::mem::take(&mut state.bytes);
-        drop(state);
+        if let Some(wrapping) = &self.wrapping {
+            let mut wire = std::mem::take(&mut state.wire);
+            state.has_aside = false;
+            drop(state);
+            wrapping.lock().put_out(&batch, &mut wire);
+            batch = wire;
+        } else {
+            drop(state);
+        }
         let sent = self.send_batch(&batch);
         let mut state = self.state.lock();
         state.sending = false;
@@ -185,11 +216,15 @@ impl Outbox {
         };
         if sent < batch.len() {
             batch.drain(..sent);
+            if self.wrapping.is_some() {
+                state.wire = batch;
+                return Sent::Full;
+            }
             batch.append(&mut state.bytes);
             state.bytes = batch;
             return Sent::Full;
         }
-        if !state.bytes.is_empty() {
+        if !state.is_empty() {
             return Sent::More;
         }
         state.noted = 0;
@@ -237,6 +272,62 @@ impl Outbox {
         matches!(self.state.lock().end, None | Some(End::Silence))
     }
 
+    /// Waits for bytes and appends what they say, which may be nothing yet; 0 means that the client will send no
+    /// more. For the connection's own thread.
+    pub(super) fn receive(self: &Arc<Self>, into: &mut Vec<u8>) -> io::Result<usize> {
+        match &self.wrapping {
+            None => self.stream.receive(into),
+            Some(wrapping) => self.receive_wrapped(wrapping, into),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn receive_wrapped(
+        self: &Arc<Self>,
+        wrapping: &Mutex<Wrapping>,
+        into: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        let mut wire = Vec::with_capacity(WIRE_BYTES);
+        let read = self.stream.receive(&mut wire)?;
+        let mut wrapping = wrapping.lock();
+        if read == 0 || wrapping.is_over() {
+            return Ok(0);
+        }
+        let taken = wrapping.take_in(&wire, into);
+        if taken.is_ok() && wrapping.is_over() {
+            // What came before the end is handled first. Then the socket is at its end, too, whatever the client
+            // does with the connection.
+            self.stream.end_input();
+        }
+        let has_aside = wrapping.has_to_say();
+        self.state.lock().has_aside |= has_aside;
+        drop(wrapping);
+        taken?;
+        if has_aside {
+            self.deliver();
+        }
+        Ok(read)
+    }
+
+    /// What the connection is wrapped in, if in anything; nobody sends meanwhile.
+    pub(super) fn wrapping(&self) -> Option<MutexGuard<'_, Wrapping>> {
+        self.wrapping.as_ref().map(Mutex::lock)
+    }
+
+    /// Says to the client in the words of what the connection is wrapped in that nothing more will be sent. Only
+    /// where nobody sends: it must not stand within what another thread is about to send, and where something is
+    /// left to be sent it would not be understood.
+    #[cold]
+    #[inline(never)]
+    fn end_wrapping(&self, wrapping: &Mutex<Wrapping>) {
+        let mut wrapping = wrapping.lock();
+        let mut wire = Vec::new();
+        wrapping.end(&mut wire);
+        // Within the lock, so that no other thread ends the output before. It does not wait.
+        let _ = self.stream.send_now(&wire);
+    }
+
     /// Ends the connection by a reset, where its end does not get across otherwise. Whether that does, nobody
     /// will say.
     pub(super) fn abort(&self) {
@@ -262,7 +353,11 @@ impl Outbox {
         let mut state = self.state.lock();
         state.close(End::Here);
         state.bytes = Vec::new();
+        let is_amid = state.sending || !std::mem::take(&mut state.wire).is_empty();
         drop(state);
+        if let (Some(wrapping), false) = (&self.wrapping, is_amid) {
+            self.end_wrapping(wrapping);
+        }
         self.stream.end_output();
     }
 

@@ -1,6 +1,7 @@
 //! The first and the last moments of a connection's thread: which protocol it speaks, who it is to the
 //! broker, and what is cleaned up however it ends.
 
+use super::auth_token::AuthToken;
 use super::config::{Config, Protocol, Scheduling};
 use super::connection::{Connection, Speaker};
 use super::hub::Hub;
@@ -20,6 +21,10 @@ pub(super) struct Guest {
     pub(super) outbox: Arc<Outbox>,
     pub(super) config: Arc<Config>,
     pub(super) protocol: Protocol,
+    /// Whether it speaks it in WebSocket.
+    pub(super) websocket: bool,
+    /// The secret that it must know.
+    pub(super) secret: Option<AuthToken>,
     pub(super) address: String,
 }
 
@@ -61,22 +66,23 @@ impl Guest {
             // Without keepalive a lock could be held by nobody for ever.
             return log::debug!("{}: {error}", self.address);
         }
+        let Some(early) = self.open() else { return };
         match self.protocol {
             Protocol::Lockd => {
                 let connection = self.connect(Arc::new(NeverWaits));
                 let speaker = Text::new(&connection, Lockd::default());
-                self.converse(connection, speaker);
+                self.converse(connection, speaker, early);
             }
             Protocol::Glockd => {
                 let wait = Arc::new(LineWait::new(self.outbox.clone()));
                 let connection = self.connect(wait.clone());
                 let speaker = Text::new(&connection, Glockd::new(wait));
-                self.converse(connection, speaker);
+                self.converse(connection, speaker, early);
             }
             Protocol::Message => {
                 let waits = Arc::new(MessageWaits::new(self.outbox.clone()));
                 let connection = self.connect(waits.clone());
-                self.converse(connection, Messages::new(self.service.clone(), waits));
+                self.converse(connection, Messages::new(self.service.clone(), waits), early);
             }
         }
     }
@@ -86,8 +92,8 @@ impl Guest {
         Connection::new(hub, config, outbox, &self.address, observer)
     }
 
-    fn converse(&self, connection: Connection, mut speaker: impl Speaker) {
+    fn converse(&self, connection: Connection, mut speaker: impl Speaker, early: Vec<u8>) {
         self.hub.set_info(self.id, connection.session.info().clone());
-        connection.serve(&mut speaker);
+        connection.serve(&mut speaker, early);
     }
 }

@@ -142,6 +142,14 @@ impl Stream {
         self.shutdown();
     }
 
+    pub(crate) fn end_input(&self) {
+        call(|| self.wire.lock().hung_up = true);
+    }
+
+    pub(crate) fn is_tcp(&self) -> bool {
+        false
+    }
+
     /// As of a Unix socket: there is nothing between the ends that a word could be lost in.
     pub(crate) fn is_delivered(&self) -> bool {
         true

@@ -18,7 +18,7 @@ const EXPECTED: [&str; 13] = [
     "we share two: done",
     "an unknown mode: invalid argument: 7 is no mode",
     "what we do not hold: the session does not hold the lock",
-    "no address: not the address of a server: \"nowhere\": it must begin with tcp:// or unix:/",
+    "no address: not the address of a server: \"nowhere\": it must begin with tcp://, tls:// or unix:/",
 ];
 
 fn run(server: Option<&str>) {

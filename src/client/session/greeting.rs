@@ -5,16 +5,17 @@ use std::time::Instant;
 
 use super::REQUEST_MAX;
 use crate::client::connection::{Connection, Signals, Waited};
-use crate::protocol::message::{HelloRequest, HelloResult, IdentifyRequest, Keepalive};
+use crate::protocol::message::{HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status};
 
 /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
 pub(super) fn greet(
     connection: &Connection,
     owner: Option<&str>,
+    secret: Option<String>,
     deadline: Option<Instant>,
 ) -> Result<(), String> {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    let hello = HelloRequest { client: Some("lockd".to_owned()), version };
+    let hello = HelloRequest { client: Some("lockd".to_owned()), version, auth_token: secret };
     let hello = connection.request("hello", &hello, REQUEST_MAX)?;
     connection.post(&[&hello]).map_err(|lost| lost.0)?;
     if owner.is_some() {
@@ -31,6 +32,10 @@ pub(super) fn greet(
         }
         Err(lost) => return Err(lost.0),
     };
+    let refused = serde_json::from_str::<LockResult>(reply.get());
+    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) = refused {
+        return Err(reason);
+    }
     let hello: HelloResult =
         serde_json::from_str(reply.get()).map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
     let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);

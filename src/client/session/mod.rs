@@ -64,8 +64,8 @@ pub struct Session {
 struct Nothing {}
 
 impl Session {
-    /// Opens a session on the server at `url` (`tcp://HOST:PORT` or `unix:/PATH`), within `timeout`; only
-    /// resolving the host's name may take longer. `owner` is what it is called in listings.
+    /// Opens a session on the server at `url` (see [`ServerUrl`]), within `timeout`; only resolving the host's
+    /// name may take longer. `owner` is what it is called in listings.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -79,9 +79,10 @@ impl Session {
         timeout: Duration,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(timeout));
+        let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
+        let secret = url.secret().map_err(refused)?;
         let connection = dial(url, timeout)?;
-        greet(&connection, owner, deadline)
-            .map_err(|reason| ConnectError::Refused { server: url.to_string(), reason })?;
+        greet(&connection, owner, secret, deadline).map_err(refused)?;
         Ok(Self { connection, claims: Mutex::default(), signals: Signals::Ignored })
     }
 
@@ -388,7 +389,7 @@ impl Session {
     /// Ends the session, whereupon the server frees its locks. Calls that wait, and all later ones, end
     /// with `Lost`.
     pub fn close(&self) {
-        self.connection.fail("it was closed".to_owned());
+        self.connection.close();
     }
 
     fn request(&self, command: &str, parameters: &impl Serialize) -> Result<Request, AcquireError> {

@@ -41,7 +41,7 @@ impl Room {
     pub fn enter(&self, protocol: Protocol, address: &str, peer: &Path) -> io::Result<Conversation> {
         let stream = Stream::connect(Domain::UNIX, |socket| socket.connect(&SockAddr::unix(peer)?))?;
         let (hub, config) = (self.hub.clone(), self.hub.config());
-        let (id, outbox) = hub.admit(stream, &config).map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let (id, outbox) = hub.admit(stream, &config, None).map_err(|_| io::ErrorKind::QuotaExceeded)?;
         let connect = |observer| Connection::new(hub, config, outbox.clone(), address, observer);
         let (connection, speaker): (_, Box<dyn Speaker>) = match protocol {
             Protocol::Lockd => {

@@ -20,7 +20,7 @@ static void what_is_no_address(void) {
         const char *url, *detail;
     } TABLE[] = {
         {NULL, "url is NULL"},
-        {"", "tcp:// or unix:/"},
+        {"", "tcp://, tls:// or unix:/"},
         {"127.0.0.1:20934", "127.0.0.1:20934"},
         {"http://127.0.0.1", "http://127.0.0.1"},
         {"lockd://127.0.0.1:2626", "lockd://127.0.0.1:2626"},
@@ -31,8 +31,12 @@ static void what_is_no_address(void) {
         {"unix:relative", "unix:relative"},
         {"unix:", "begin with /"},
         {"tcp://\xff", "UTF-8"},
-        {"tcp://127.0.0.1:1,", "tcp:// or unix:/"},
+        {"tcp://127.0.0.1:1,", "tcp://, tls:// or unix:/"},
         {"tcp://127.0.0.1:1,tcp://127.0.0.1:1", "twice"},
+        {"tcp://127.0.0.1:1?ca=/nonexistent", "for tls://"},
+        {"tls://127.0.0.1:1?ca=/nonexistent", "/nonexistent"},
+        {"tcp://127.0.0.1:1?auth-token-file=/nonexistent", "/nonexistent"},
+        {"tls://127.0.0.1:1?secret=x", "auth-token-file=FILE"},
     };
     for (size_t i = 0; i < sizeof TABLE / sizeof *TABLE; i++) {
         fails(TABLE[i].url, -1, TABLE[i].detail);

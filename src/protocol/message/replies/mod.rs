@@ -189,6 +189,8 @@ pub enum OldUnlockReply<'a> {
     NotFound(&'a UnlockRequest),
     /// There was no name.
     Invalid,
+    /// The server asks for a secret first.
+    Refused,
 }
 
 impl OldUnlockReply<'_> {
@@ -204,6 +206,7 @@ impl Serialize for OldUnlockReply<'_> {
             Self::Ok(request) => (Status::Ok, Some(request)),
             Self::NotFound(request) => (Status::NotFound, Some(request)),
             Self::Invalid => (Status::Invalid, None),
+            Self::Refused => (Status::Refused, None),
         };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("attempted", "unlock")?;

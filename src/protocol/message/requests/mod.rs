@@ -93,15 +93,26 @@ pub struct KickRequest {
     pub name: Option<String>,
 }
 
-/// `hello`: who the client is. Both are for people to read.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// `hello`: who the client is.
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct HelloRequest {
-    /// The name of the client's program or library.
+    /// The name of the client's program or library, for people to read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
     /// Its version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The server's secret, if it asks for one.
+    #[serde(rename = "authToken", skip_serializing_if = "Option::is_none")]
+    pub auth_token: Option<String>,
+}
+
+impl fmt::Debug for HelloRequest {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = f.debug_struct("HelloRequest");
+        written.field("client", &self.client).field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 /// Why parameters are not what the command needs. Displayed, it is the `reason` of the `invalid`
@@ -253,8 +264,12 @@ pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
 ///
 /// If one of them is no string.
 pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
-    let [client, version] = object(parameters.get(), ["client", "version"])?;
-    Ok(HelloRequest { client: read_text("client", client)?, version: read_text("version", version)? })
+    let [client, version, token] = object(parameters.get(), ["client", "version", "authToken"])?;
+    Ok(HelloRequest {
+        client: read_text("client", client)?,
+        version: read_text("version", version)?,
+        auth_token: read_text("authToken", token)?,
+    })
 }
 
 const NAME_MISSING: Malformed = Malformed::new(LOCK_NAME.text, "is missing");

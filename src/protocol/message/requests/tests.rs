@@ -163,7 +163,7 @@ fn names_of_connections_and_clients_are_texts() {
         assert_eq!(identify(nameless), Ok(None), "{nameless}");
     }
     assert_eq!(identify(r#"{"name":1}"#).unwrap_err().to_string(), "name is not a string");
-    let hello = HelloRequest { client: Some("c".to_owned()), version: None };
+    let hello = HelloRequest { client: Some("c".to_owned()), version: None, auth_token: None };
     assert_eq!(parse_hello(&raw(r#"{"client":"c"}"#)), Ok(hello));
     assert_eq!(parse_hello(&raw(r#"{"version":2}"#)).unwrap_err().to_string(), "version is not a string");
 }
@@ -236,7 +236,7 @@ proptest! {
         prop_assert_eq!(parse_inspect(&written(&inspect)), Ok(inspect));
         let list = ListRequest { prefix: name, limit: page_limit, after };
         prop_assert_eq!(parse_list(&written(&list)), Ok(list));
-        let hello = HelloRequest { client: text.clone(), version: text.clone() };
+        let hello = HelloRequest { client: text.clone(), version: text.clone(), auth_token: text.clone() };
         prop_assert_eq!(parse_hello(&written(&hello)), Ok(hello));
         let identify = IdentifyRequest { name: text };
         prop_assert_eq!(parse_identify(&written(&identify)), Ok(identify));

@@ -1,0 +1,32 @@
+//! What stands for WebSocket in a build without it: nothing that anybody speaks.
+
+use super::{Heard, Upgrade, Violation};
+
+#[derive(Debug)]
+pub(crate) enum WebSocket {}
+
+impl WebSocket {
+    pub(crate) fn new() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn take_in(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<Heard, Violation> {
+        match *self {}
+    }
+
+    pub(crate) fn put_out(&mut self, _: &[u8], _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn end(&mut self, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn has_to_say(&self) -> bool {
+        match *self {}
+    }
+}
+
+pub(crate) fn upgrade(_: &[u8], _: &[String]) -> Upgrade {
+    Upgrade::Refused { response: Vec::new(), reason: "this lockd was built without WebSocket".to_owned() }
+}

@@ -1,0 +1,195 @@
+//! What comes before a conversation, where anything does: the two sides agree on TLS, on WebSocket, and the
+//! client shows that it knows the secret. There is no session until then, so whoever does not get through gets
+//! nothing; and it takes little of the server, and not for long.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use super::auth_token::AuthToken;
+use super::connection::{discard_input, ignore_interruption};
+use super::reception::Guest;
+use crate::protocol::frame::{self, Frame};
+use crate::protocol::message::{
+    Envelope, LockResult, OldUnlockReply, encode_error, encode_result, parse, parse_hello,
+};
+use crate::protocol::websocket::{Upgrade, upgrade};
+use crate::socket::{PollFd, PollFlags, wait_for};
+
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(10);
+/// How long a client that is refused is given to read why.
+const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
+/// How much is read at once, at least.
+const CHUNK_BYTES: usize = 512;
+/// The longest message before the secret is known.
+const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+const WANTED: &str = "this server asks for a secret: say hello with the authToken first";
+
+/// A conversation that has not begun.
+struct Opening<'a> {
+    guest: &'a Guest,
+    deadline: Instant,
+    /// What has come of the client and has not been handled.
+    early: Vec<u8>,
+}
+
+impl Guest {
+    /// Does what comes before the conversation. Returns what has come of the client behind that; `None` if
+    /// there is to be none, which has been logged.
+    pub(super) fn open(&self) -> Option<Vec<u8>> {
+        if self.secret.is_none() && self.outbox.wrapping().is_none() {
+            return Some(Vec::new());
+        }
+        let mut opening = Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new() };
+        let opened = opening.open();
+        opened.map_err(|error| self.refuse(&error)).ok().map(|()| opening.early)
+    }
+
+    #[cold]
+    fn refuse(&self, error: &io::Error) {
+        self.outbox.note_end(error);
+        if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof {
+            // It has gone by itself.
+            return log::debug!("{}: {error}", self.address);
+        }
+        self.hub.refused.fetch_add(1, Relaxed);
+        self.hub.strangers.warn(|| format!("refused {}: {error}", self.address));
+        self.outbox.hang_up();
+        // Closed with unread input the connection would be reset, and the client might never read why.
+        let end = Instant::now() + REFUSAL_LIMIT;
+        let stream = &self.outbox.stream;
+        loop {
+            let rest = end.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(stream, PollFlags::IN)];
+            let _ = wait_for(&mut fds, Some(rest));
+            let is_silent = fds[0].revents().is_empty();
+            if rest.is_zero() || is_silent || !matches!(stream.receive_now(&mut [0; 4096]), Ok(Some(1..))) {
+                return;
+            }
+            if discard_input(stream).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Opening<'_> {
+    fn open(&mut self) -> io::Result<()> {
+        let outbox = &self.guest.outbox;
+        while outbox.wrapping().is_some_and(|wrapping| wrapping.is_handshaking()) {
+            self.hear("TLS")?;
+        }
+        if self.guest.websocket {
+            self.begin_websocket()?;
+        }
+        match &self.guest.secret {
+            Some(secret) => self.await_secret(secret),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until more has come; `what` is waited for.
+    fn hear(&mut self, what: &str) -> io::Result<()> {
+        let outbox = &self.guest.outbox;
+        let rest = self.deadline.saturating_duration_since(Instant::now());
+        if rest.is_zero() {
+            let text = format!("nothing of {what} has come within {} s", LIMIT.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        let mut fds = [PollFd::new(&outbox.stream, PollFlags::IN)];
+        ignore_interruption(wait_for(&mut fds, Some(rest)))?;
+        if !fds[0].revents().is_empty() {
+            self.early.reserve(CHUNK_BYTES);
+            if outbox.receive(&mut self.early)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends this, as far as the client reads.
+    fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+        let outbox = &self.guest.outbox;
+        outbox.append(write);
+        let rest = || Some(self.deadline.saturating_duration_since(Instant::now()));
+        match outbox.send_all(rest) {
+            true => Ok(()),
+            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn begin_websocket(&mut self) -> io::Result<()> {
+        loop {
+            match upgrade(&self.early, &self.guest.config.ws_origins) {
+                Upgrade::Incomplete => self.hear("a request for a WebSocket")?,
+                Upgrade::Accepted { response, consumed } => {
+                    self.say(|out| out.extend_from_slice(&response))?;
+                    let mut early = std::mem::take(&mut self.early);
+                    early.drain(..consumed);
+                    let Some(mut wrapping) = self.guest.outbox.wrapping() else { return Ok(()) };
+                    return wrapping.begin_websocket(&early, &mut self.early);
+                }
+                Upgrade::Refused { response, reason } => {
+                    self.say(|out| out.extend_from_slice(&response))?;
+                    return Err(io::Error::other(reason));
+                }
+            }
+        }
+    }
+
+    /// Refuses everything until a `hello` with the secret comes, which is left to the conversation.
+    fn await_secret(&mut self, secret: &AuthToken) -> io::Result<()> {
+        let bytes_max = self.guest.config.message_bytes_max.min(MESSAGE_BYTES_MAX);
+        loop {
+            let (taken, found) = frame::decode(&self.early, bytes_max);
+            match found {
+                Frame::Incomplete => self.hear("the secret")?,
+                Frame::Body(body) => match parse(body) {
+                    Ok(envelope) if self.is_hello_with(secret, &envelope)? => return Ok(()),
+                    Ok(_) => {
+                        self.early.drain(..taken);
+                    }
+                    Err(bad) => {
+                        let text = bad.to_string();
+                        self.say(|out| frame::encode(out, |body| encode_error(body, &text)))?;
+                        self.early.drain(..taken);
+                    }
+                },
+                Frame::TooLong { announced } => {
+                    let text = format!("a message of {announced} bytes before the secret");
+                    self.say(|out| frame::encode(out, |body| encode_error(body, &text)))?;
+                    return Err(io::Error::other(text));
+                }
+            }
+        }
+    }
+
+    /// Answers a message, unless it is the `hello` that is waited for.
+    fn is_hello_with(&self, secret: &AuthToken, envelope: &Envelope<'_>) -> io::Result<bool> {
+        let command = envelope.command.as_deref();
+        let refuse = |result: &LockResult| match (envelope.id, command) {
+            (Some(id), _) => self.say(|out| frame::encode(out, |body| encode_result(body, id, result))),
+            (None, Some("unlock")) => {
+                self.say(|out| frame::encode(out, |body| OldUnlockReply::Refused.encode(body)))
+            }
+            (None, _) => Ok(()),
+        };
+        if command != Some("hello") {
+            return refuse(&LockResult::refused(WANTED)).map(|()| false);
+        }
+        let Some(parameters) = envelope.parameters else {
+            return refuse(&LockResult::refused(WANTED)).map(|()| false);
+        };
+        match parse_hello(parameters).map(|hello| hello.auth_token) {
+            Ok(Some(token)) if secret.is(&token) => Ok(true),
+            Ok(Some(_)) => {
+                refuse(&LockResult::refused("that authToken is not this server's"))?;
+                Err(io::Error::other("it has a wrong authToken"))
+            }
+            Ok(None) => refuse(&LockResult::refused(WANTED)).map(|()| false),
+            Err(malformed) => refuse(&LockResult::from(malformed)).map(|()| false),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The C API by TLS and with a secret, as far as it goes beyond any other connection: what addresses it takes.
+#![expect(unsafe_code, reason = "it is called as from C")]
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::null;
+
+use lockd::ffi::{lock_acquire, lock_close, lock_connect, lock_last_error, lock_mode, lock_status};
+
+use crate::authority::Authority;
+use crate::clients::{HOST, tls_url};
+use crate::support::server::Launch;
+
+/// Opens a session and takes a lock; or what lock_last_error says of why there is none.
+fn connect(url: &str) -> Result<(), String> {
+    let url = CString::new(url).unwrap();
+    // SAFETY: a string, and NULL for no name.
+    let session = unsafe { lock_connect(url.as_ptr(), null::<c_char>(), 20_000) };
+    if session.is_null() {
+        // SAFETY: it returns a string that lives until this thread's next call.
+        let why = unsafe { CStr::from_ptr(lock_last_error()) };
+        return Err(why.to_str().unwrap().to_owned());
+    }
+    let exclusive = lock_mode::LOCK_EXCLUSIVE as u32;
+    // SAFETY: a session that is open, a string, and NULL for no token.
+    let status = unsafe { lock_acquire(session, c"x".as_ptr(), exclusive, 20_000, std::ptr::null_mut()) };
+    assert_eq!(status, lock_status::LOCK_OK);
+    // SAFETY: a session that is open and not used any more.
+    unsafe { lock_close(session) };
+    Ok(())
+}
+
+#[test]
+fn a_session_is_had_by_tls_and_with_the_secret() {
+    let authority = Authority::new();
+    let secret = authority.path("secret");
+    std::fs::write(&secret, "a secret that is long enough").unwrap();
+    let server = Launch::new()
+        .listen("message+tls://127.0.0.1:0")
+        .certified(&authority.issue(HOST))
+        .option("--auth-token-file", secret.to_str().unwrap())
+        .start();
+    let with = |ca: &Authority, more: &str| connect(&tls_url(&server, &ca.ca(), more));
+    let secret = format!("&auth-token-file={}", secret.display());
+    for _ in 0..3 {
+        // The lock goes with its session.
+        with(&authority, &secret).unwrap();
+    }
+    let why = with(&authority, "").unwrap_err();
+    assert!(why.contains("secret"), "{why}");
+    let why = with(&Authority::new(), &secret).unwrap_err();
+    assert!(why.contains("certificate"), "{why}");
+    let why = connect("tls://localhost?token=x").unwrap_err();
+    assert!(why.contains("auth-token-file=FILE"), "{why}");
+}

@@ -1,0 +1,124 @@
+//! Clients that speak through TLS and WebSocket.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use lockd::client::Session;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use socket2::Socket;
+use tungstenite::{Message, WebSocket};
+
+use crate::support::DEADLINE;
+use crate::support::server::Server;
+use crate::support::socket::Endpoint;
+
+/// The name that certificates of servers are for.
+pub(crate) const HOST: &str = "localhost";
+pub(crate) const GOT: &str = "1 Lock Get Success: x\r\n";
+pub(crate) const RELEASED: &str = "1 Lock Release Success: x\r\n";
+
+pub(crate) type TlsSocket = StreamOwned<ClientConnection, Socket>;
+
+/// Where `protocol`, with what is behind it, is served.
+pub(crate) fn address(server: &Server, protocol: &str) -> SocketAddr {
+    match server.tcp_endpoint(protocol) {
+        Endpoint::Tcp(address) => address,
+        Endpoint::Unix(_) => unreachable!("it was asked for TCP"),
+    }
+}
+
+/// The address of the server for sessions: by TLS, trusting `ca`, with `more` behind it.
+pub(crate) fn tls_url(server: &Server, ca: &Path, more: &str) -> String {
+    let port = address(server, "message+tls").port();
+    format!("tls://{HOST}:{port}?ca={}{more}", ca.display())
+}
+
+pub(crate) fn session(url: &str) -> Session {
+    Session::connect(url, None, DEADLINE).unwrap()
+}
+
+/// Why there is no session.
+#[track_caller]
+pub(crate) fn refusal(url: &str) -> String {
+    match Session::connect(url, None, DEADLINE) {
+        Ok(_) => panic!("there is a session on {url}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A connection in TLS, agreed on once something is sent or read.
+pub(crate) fn tls_socket(server: &Server, protocol: &str, ca: &Path) -> TlsSocket {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    let name = ServerName::try_from(HOST).unwrap();
+    let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    StreamOwned::new(connection, server.tcp(protocol))
+}
+
+/// A client of a text protocol in TLS.
+pub(crate) struct TlsLines(pub(crate) BufReader<TlsSocket>);
+
+impl TlsLines {
+    pub(crate) fn new(server: &Server, protocol: &str, ca: &Path) -> Self {
+        Self(BufReader::new(tls_socket(server, protocol, ca)))
+    }
+
+    pub(crate) fn send(&mut self, text: &str) {
+        self.0.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// The next line, with its ending.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line
+    }
+
+    pub(crate) fn ask(&mut self, request: &str) -> String {
+        self.send(&format!("{request}\n"));
+        self.line()
+    }
+}
+
+/// A client that speaks glockd in WebSocket, a message for each line.
+pub(crate) struct WsLines<S>(pub(crate) WebSocket<S>);
+
+impl WsLines<Socket> {
+    pub(crate) fn new(server: &Server) -> Self {
+        let address = address(server, "glockd+ws");
+        let socket = server.tcp("glockd+ws");
+        Self(tungstenite::client(format!("ws://{address}/"), socket).unwrap().0)
+    }
+}
+
+impl WsLines<TlsSocket> {
+    pub(crate) fn new_in_tls(server: &Server, ca: &Path) -> Self {
+        let socket = tls_socket(server, "glockd+ws+tls", ca);
+        let port = address(server, "glockd+ws+tls").port();
+        Self(tungstenite::client(format!("wss://{HOST}:{port}/"), socket).unwrap().0)
+    }
+}
+
+impl<S: io::Read + io::Write> WsLines<S> {
+    pub(crate) fn send(&mut self, text: &str) {
+        self.0.send(Message::text(text)).unwrap();
+    }
+
+    /// The next message of text.
+    pub(crate) fn line(&mut self) -> String {
+        match self.0.read().unwrap() {
+            Message::Text(text) => text.as_str().to_owned(),
+            other => panic!("not a text: {other:?}"),
+        }
+    }
+
+    pub(crate) fn ask(&mut self, request: &str) -> String {
+        self.send(request);
+        self.line()
+    }
+}

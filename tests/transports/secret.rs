@@ -1,0 +1,159 @@
+//! The secret: who does not know it gets nothing.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use lockd::broker::Mode;
+use serde_json::json;
+
+use crate::clients::{address, refusal, session};
+use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
+use crate::support::server::{Launch, Server};
+
+const SECRET: &str = "a secret that is long enough";
+const URL: &str = "TRANSPORTS_TEST_URL";
+
+fn serve() -> (Server, PathBuf) {
+    let launch = Launch::everywhere();
+    let path = launch.path("secret");
+    std::fs::write(&path, format!("{SECRET}\n")).unwrap();
+    let server = launch.option("--auth-token-file", path.to_str().unwrap()).start();
+    (server, path)
+}
+
+fn url(server: &Server, more: &str) -> String {
+    format!("tcp://{}{more}", address(server, "message"))
+}
+
+#[test]
+fn who_knows_the_secret_is_served_and_nobody_else() {
+    let (server, path) = serve();
+    let why = refusal(&url(&server, ""));
+    assert!(why.contains("secret"), "{why}");
+    let wrong = path.with_file_name("wrong");
+    std::fs::write(&wrong, "a secret that is long enougj").unwrap();
+    let why = refusal(&url(&server, &format!("?auth-token-file={}", wrong.display())));
+    assert!(why.contains("not this server's"), "{why}");
+    eventually("it is logged", || {
+        server.log().iter().any(|line| line.contains("WARN") && line.contains("wrong authToken"))
+    });
+    let why = refusal(&url(&server, "?auth-token-file=/nonexistent"));
+    assert!(why.contains("/nonexistent"), "{why}");
+    let good = session(&url(&server, &format!("?auth-token-file={}", path.display())));
+    good.acquire(b"x", Mode::Exclusive, Some(Duration::ZERO)).unwrap();
+    assert!(!server.log().iter().any(|line| line.contains(SECRET)));
+}
+
+#[test]
+fn before_the_secret_everything_is_refused_and_nothing_happens() {
+    let (server, path) = serve();
+    let mut stranger = server.message();
+    for command in
+        ["lock", "unlock", "convert", "cancel", "inspect", "list", "stats", "identify", "ping", "hello"]
+    {
+        let parameters = json!({"lockName": "x", "mode": "shared", "id": 1, "name": "me"});
+        let result = stranger.call(command, parameters);
+        assert_eq!(result["status"], "refused", "{command}: {result}");
+        assert!(result["reason"].as_str().unwrap().contains("secret"), "{result}");
+    }
+    // An unknown command is none of the server's business either.
+    assert_eq!(stranger.call("nonsense", json!({}))["status"], "refused");
+    assert_eq!(stranger.unlock("x")["result"], "refused");
+    assert_eq!(stranger.call("hello", json!({"authToken": 7}))["status"], "invalid");
+    stranger.send_text("no JSON");
+    assert!(stranger.receive()["error"].is_string());
+    // Without an id there is no answer to these.
+    stranger.send(&json!({"command": "lock", "parameters": {"lockName": "x"}}));
+    let mut friend = server.message();
+    let hello = friend.call("hello", json!({"authToken": SECRET}));
+    assert_eq!(hello["status"], "ok");
+    assert_eq!(friend.call("list", json!({}))["locks"], json!([]));
+    // It has no session, and in nobody's counters is a trace of it.
+    assert_eq!(friend.call("stats", json!({}))["sessions"], 1);
+    // It may still show that it knows.
+    assert_eq!(stranger.call("hello", json!({"authToken": SECRET}))["status"], "ok");
+    assert_eq!(stranger.lock("x")["status"], "ok");
+    drop(path);
+}
+
+#[test]
+fn what_stands_behind_the_secret_is_handled_and_what_stands_before_it_is_not() {
+    let (server, _) = serve();
+    let mut client = server.message();
+    let before = client.request("lock", json!({"lockName": "before"}));
+    let hello = client.request("hello", json!({"authToken": SECRET}));
+    let behind = client.request("lock", json!({"lockName": "behind"}));
+    assert_eq!(client.result(before)["status"], "refused");
+    assert_eq!(client.result(hello)["status"], "ok");
+    assert_eq!(client.result(behind)["status"], "ok");
+    let listed = client.call("list", json!({}));
+    assert_eq!(listed["locks"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+#[test]
+fn a_wrong_secret_ends_the_connection() {
+    let (server, _) = serve();
+    for wrong in ["", "x", &SECRET[1..], &format!("{SECRET}!")] {
+        let mut client = server.message();
+        let id = client.request("hello", json!({"authToken": wrong}));
+        client.request("lock", json!({"lockName": "x"}));
+        assert_eq!(client.result(id)["status"], "refused");
+        assert_eq!(client.read_to_end(), b"");
+    }
+    // Nor may a stranger let the server gather much.
+    let mut client = server.message();
+    client.socket().write_all(&(100_000_u32).to_be_bytes()).unwrap();
+    let said = String::from_utf8(client.read_to_end()).unwrap();
+    assert!(said.contains("before the secret"), "{said}");
+    let mut unix = FrameClient::new(server.unix("message"));
+    assert_eq!(unix.call("stats", json!({}))["locks"], 0);
+}
+
+#[test]
+fn a_unix_socket_has_its_file_mode_and_a_text_protocol_on_this_machine_has_none() {
+    let (server, _) = serve();
+    let mut unix = FrameClient::new(server.unix("message"));
+    assert_eq!(unix.lock("x")["status"], "ok");
+    assert_eq!(server.glockd().ask("g x"), "0 Lock Get Failure: x\r\n");
+    assert_eq!(server.lockd().ask("g y"), "1 Got Lock\r\n");
+}
+
+#[test]
+fn a_session_takes_the_secret_from_the_file_in_the_environment() {
+    let (server, path) = serve();
+    let run = |file: &str| {
+        let test = std::env::current_exe().unwrap();
+        let mut child = Command::new(test);
+        child.args(["--exact", "secret::opens_a_session", "--ignored"]);
+        child.env(URL, url(&server, "")).env("LOCKD_AUTH_TOKEN_FILE", file);
+        child.output().unwrap()
+    };
+    let output = run(path.to_str().unwrap());
+    assert!(output.status.success(), "{output:?}");
+    assert!(!run("/nonexistent").status.success());
+    assert!(!run("").status.success());
+}
+
+#[test]
+#[ignore = "another test runs it, in a process with another environment"]
+fn opens_a_session() {
+    session(&std::env::var(URL).unwrap()).acquire(b"x", Mode::Exclusive, Some(Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_secret_that_is_none_is_not_served_with() {
+    let path = |launch: &Launch| launch.path("secret").to_str().unwrap().to_owned();
+    for secret in ["", "\n", "short"] {
+        let launch = Launch::everywhere();
+        let file = path(&launch);
+        std::fs::write(&file, secret).unwrap();
+        let (status, log) = launch.option("--auth-token-file", &file).run();
+        assert_eq!(status.code(), Some(2));
+        assert!(log.contains("auth-token-file") && log.contains("16"), "{log}");
+    }
+    let (status, log) = Launch::everywhere().option("--auth-token-file", "/nonexistent").run();
+    assert!(status.code() == Some(2) && log.contains("/nonexistent"), "{log}");
+}
