@@ -48,6 +48,10 @@ final class Client
     /**
      * Connects with PHP's own streams, which end with their script however that ends.
      *
+     * A server that asks for a secret is shown the one in the file that stands behind the address, as in
+     * `tcp://HOST:PORT?auth-token-file=/etc/lockd/secret`, or else in the file that LOCKD_AUTH_TOKEN_FILE in the
+     * environment names.
+     *
      * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; several, separated by commas, spread the names over those
      *     servers, alike in every client that is given the same addresses
      * @param ?string $owner what this client is called in listings
@@ -63,7 +67,8 @@ final class Client
     /**
      * Connects by way of liblockd. Needs PHP's FFI, which web servers have only where it was set up for.
      *
-     * @param string $url as for {@see connect()}
+     * @param string $url as for {@see connect()}, and `tls://HOST:PORT` with `?ca=FILE&cert=FILE&key=FILE`, as
+     *     lock_connect of the C API has them
      * @param float $timeout for connecting
      * @throws ConnectException
      * @throws InvalidArgumentException for an address that makes no sense

@@ -4,23 +4,56 @@ declare(strict_types=1);
 
 namespace Lockd\Message;
 
+use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 
-/** Where a server is: `tcp://HOST[:PORT]` or `unix:/PATH`, or as a server logs what it listens on. */
+/**
+ * Where a server is: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or as a server logs what it listens on.
+ * Behind a host can stand a `?` and, separated by `&`, `auth-token-file=FILE`, and for TLS `ca=FILE`, `cert=FILE` and
+ * `key=FILE`.
+ */
 final class Address
 {
     /** The port of the `message` protocol. */
     private const PORT = 20934;
 
+    /** What can stand behind the `?`. */
+    private const FILES = '#^(?:auth-token-file|ca|cert|key)=[^&]+(?:&(?:auth-token-file|ca|cert|key)=[^&]+)*$#D';
+
+    /** The variable that names the file with the secret of servers whose address names none. */
+    private const SECRET_FILE = 'LOCKD_AUTH_TOKEN_FILE';
+
     /**
-     * @param string $text as it was given: names are spread over several servers by it
+     * @param string $text as it was given, without what is behind a `?`: names are spread over several servers by it
      * @param string $remote as PHP's streams want it
+     * @param ?string $secretFile the file with the server's secret
      */
     private function __construct(
         public readonly string $text,
         public readonly string $remote,
         public readonly bool $isTcp,
+        public readonly bool $isTls = false,
+        private readonly ?string $secretFile = null,
     ) {
+    }
+
+    /**
+     * The secret to show to the server, if there is one: from the file that the address names, or else from the one
+     * that LOCKD_AUTH_TOKEN_FILE in the environment names.
+     *
+     * @throws ConnectException if the file cannot be read
+     */
+    public function secret(): ?string
+    {
+        $file = $this->secretFile ?? (getenv(self::SECRET_FILE) ?: null);
+        if ($file === null) {
+            return null;
+        }
+        $secret = @file_get_contents($file);
+        if ($secret === false) {
+            throw new ConnectException("the secret in $file cannot be read");
+        }
+        return trim($secret);
     }
 
     /** @throws InvalidArgumentException */
@@ -30,15 +63,19 @@ final class Address
         if (preg_match('#^(?:message\+)?unix:(?://)?(/[^\0]*)$#D', $text, $parts)) {
             return new self($text, 'unix://' . $parts[1], false);
         }
-        $tcp = '#^(?:tcp|message)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::(\d{1,5}))?$#D';
-        if (preg_match($tcp, $text, $parts)) {
-            $port = (int) ($parts[2] ?? self::PORT);
+        $address = explode('?', $text, 2);
+        $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::(\d{1,5}))?$#D';
+        if (preg_match($tcp, $address[0], $parts) && preg_match(self::FILES, $address[1] ?? 'ca=none')) {
+            $port = (int) ($parts[3] ?? self::PORT);
             if ($port >= 1 && $port <= 65535) {
-                return new self($text, "tcp://$parts[1]:$port", true);
+                $isTls = str_ends_with($parts[1], 'tls');
+                preg_match('#(?:^|&)auth-token-file=([^&]+)#', $address[1] ?? '', $file);
+                return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }
         }
         throw new InvalidArgumentException(
-            "not the address of a server: \"$text\": it must be tcp://HOST, tcp://HOST:PORT or unix:/PATH"
+            "not the address of a server: \"$text\": it must be tcp://HOST, tcp://HOST:PORT, tls://… or unix:/PATH, "
+            . 'behind a host with ?auth-token-file=FILE if need be'
         );
     }
 

@@ -55,6 +55,9 @@ final class Connection implements Endable
     public static function open(Address $address, float $within, float $timeout): self
     {
         self::mustBeLimited($timeout);
+        if ($address->isTls) {
+            throw new InvalidArgumentException("$address->text: TLS is spoken by liblockd alone, not by PHP's streams");
+        }
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
         [$no, $error] = [0, ''];
         $stream = Quietly::call(static function () use ($address, $within, $context, &$no, &$error) {

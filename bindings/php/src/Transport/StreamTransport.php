@@ -62,8 +62,10 @@ final class StreamTransport implements Transport
     /** Whether the kernel will find out that the server's machine is gone. */
     private static function greet(Connection $connection, ?string $owner): bool
     {
+        $who = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
         try {
-            $hello = $connection->send('hello', ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION]);
+            $secret = $connection->address->secret();
+            $hello = $connection->send('hello', $secret === null ? $who : $who + ['authToken' => $secret]);
             if ($owner !== null) {
                 // The server may be set up not to keep names: then it has none.
                 $connection->forget($connection->send('identify', ['name' => $owner]));
@@ -71,6 +73,11 @@ final class StreamTransport implements Transport
             $answer = $connection->await($hello)->object('result');
         } catch (ConnectionLostException $e) {
             throw new ConnectException($e->getMessage(), 0, $e);
+        }
+        if ($answer->text('status') === 'refused') {
+            $connection->end();
+            $reason = $answer->text('reason') ?? 'without a reason';
+            throw new ConnectException("{$connection->address->text} refuses this client: $reason");
         }
         $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
         if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {

@@ -57,6 +57,38 @@ final class StreamTransportTest extends TestCase
         self::fail('it was granted');
     }
 
+    public function testASecretIsShownFromTheFileThatIsNamed(): void
+    {
+        $file = (string) tempnam(sys_get_temp_dir(), 'lockd-secret');
+        try {
+            file_put_contents($file, "a secret that is long enough\n");
+            $server = new Server(['--auth-token-file', $file]);
+            $client = Client::connect($server->tcp() . "?auth-token-file=$file");
+            $held = $client->acquire('x', 0.0);
+            self::assertNotNull($held);
+            foreach (['' => 'secret', '?auth-token-file=/nonexistent' => '/nonexistent'] as $more => $why) {
+                try {
+                    Client::connect($server->tcp() . $more);
+                    self::fail('it was let in');
+                } catch (ConnectException $e) {
+                    self::assertStringContainsString($why, $e->getMessage());
+                }
+            }
+            putenv("LOCKD_AUTH_TOKEN_FILE=$file");
+            self::assertNull(Client::connect($server->tcp())->acquire('x', 0.0));
+        } finally {
+            putenv('LOCKD_AUTH_TOKEN_FILE');
+            unlink($file);
+        }
+    }
+
+    public function testPhpsStreamsSpeakNoTls(): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage('liblockd');
+        Client::connect('tls://127.0.0.1:1?ca=/nonexistent');
+    }
+
     public function testAnswersComeInAnyOrderAndInAnyPieces(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
