@@ -10,13 +10,15 @@ pub mod by_hand;
 
 use std::cell::Cell;
 use std::io;
+use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::hub::Hub;
 use super::outbox::{Appended, Outbox};
+use super::seldom::who;
 use crate::broker::sync::Arc;
-use crate::broker::{Observer, Session};
+use crate::broker::{AcquireError, Observer, Session};
 use crate::protocol::message::Keepalive;
 use crate::socket::{PollFd, PollFlags, Stream, wait_for};
 
@@ -127,6 +129,40 @@ impl Connection {
         if let Err(error) = self.converse(speaker, early) {
             log::debug!("{}: {error}", self.session.info().address());
             self.outbox.note_end(&error);
+        }
+        if self.outbox.has_overflowed() {
+            let most = self.config.outbox_bytes_max;
+            let client = who(self.session.info());
+            self.hub.deaf.warn(|| format!("{client} is cut off: it has left more than {most} bytes unread"));
+        }
+    }
+
+    /// An answer of the broker, unchanged; that a limit was met with is logged.
+    pub(super) fn noting_limits<T>(&self, answer: Result<T, AcquireError>) -> Result<T, AcquireError> {
+        if let Err(AcquireError::Refused(reason)) = &answer
+            && !self.hub.broker.is_shut()
+        {
+            self.note_limit(reason);
+        }
+        answer
+    }
+
+    /// Logs that the client has met with a limit.
+    pub(super) fn note_limit(&self, what: &str) {
+        self.hub.limited.warn(|| format!("refused a request of {}: {what}", who(self.session.info())));
+    }
+
+    /// Logs that the client has gone with locks held. Once the server stops, everybody's end is its doing.
+    fn tell_of_orphans(&self) {
+        let info = self.session.info();
+        if self.hub.stopping.load(Acquire) {
+            return;
+        }
+        let locks = info.locks_held();
+        if locks > 0 {
+            let end = self.outbox.end_in_words();
+            let orphaned = || format!("{} {end} with {locks} locks held, which are freed", who(info));
+            self.hub.orphaned.info(orphaned);
         }
     }
 
@@ -276,6 +312,7 @@ impl Drop for Connection {
             self.outbox.hang_up();
         }
         self.let_client_find_out();
+        self.tell_of_orphans();
         self.outbox.hang_up();
     }
 }

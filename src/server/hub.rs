@@ -64,6 +64,14 @@ pub(super) struct Hub {
     pub(super) full: Seldom,
     /// Having to refuse who does not get through the opening of a conversation.
     pub(super) strangers: Seldom,
+    /// Turning away who is not on the access list.
+    pub(super) unlisted: Seldom,
+    /// Clients that are cut off because they do not read.
+    pub(super) deaf: Seldom,
+    /// Requests refused because of a limit.
+    pub(super) limited: Seldom,
+    /// Clients that have gone with locks held.
+    pub(super) orphaned: Seldom,
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
@@ -84,6 +92,10 @@ impl Hub {
             refused: AtomicU64::new(0),
             full: Seldom::default(),
             strangers: Seldom::default(),
+            unlisted: Seldom::default(),
+            deaf: Seldom::default(),
+            limited: Seldom::default(),
+            orphaned: Seldom::default(),
             on_failure: Mutex::default(),
         })
     }

@@ -93,7 +93,7 @@ impl Listener {
                 return;
             }
             let config = hub.config();
-            match self.accept(&config) {
+            match self.accept(hub, &config) {
                 Ok(Some((stream, address))) => self.receive(hub, service, config, stream, address),
                 Ok(None) => {
                     hub.refused.fetch_add(1, Relaxed);
@@ -103,7 +103,7 @@ impl Listener {
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
-                    if let Ok(Some((stream, _))) = self.accept(&config) {
+                    if let Ok(Some((stream, _))) = self.accept(hub, &config) {
                         self.turn_away(&stream, "out of descriptors or memory");
                     }
                     hub.refused.fetch_add(1, Relaxed);
@@ -117,14 +117,15 @@ impl Listener {
     }
 
     /// The next connection and its peer's address; `None` if it may not come in.
-    fn accept(&self, config: &Config) -> io::Result<Option<(Stream, String)>> {
+    fn accept(&self, hub: &Hub, config: &Config) -> io::Result<Option<(Stream, String)>> {
         let (stream, peer) = Stream::accept(&self.socket)?;
         let Some(peer) = peer.as_socket() else {
             let number = self.unix_peers.fetch_add(1, Relaxed) + 1;
             return Ok(Some((stream, format!("unix:{number}"))));
         };
         if !config.allows(peer.ip()) {
-            log::debug!("{}: {peer} is not on the access list", self.address);
+            let peer = peer.ip().to_canonical();
+            hub.unlisted.warn(|| format!("refused {peer} at {}: not on the access list", self.address));
             return Ok(None);
         }
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -154,7 +155,7 @@ impl Listener {
             Err(stream) => {
                 hub.refused.fetch_add(1, Relaxed);
                 hub.full
-                    .warn(|| format!("refused {address}: {} connections are open", config.connections_max));
+                    .warn(|| format!("refused {address}: too many connections ({})", config.connections_max));
                 return self.turn_away(&stream, "too many connections");
             }
         };

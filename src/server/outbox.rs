@@ -184,7 +184,6 @@ impl Outbox {
     pub(super) fn send(&self) -> Sent {
         let mut state = self.state.lock();
         if state.overflowed && !state.closed {
-            log::warn!("a client that does not read is cut off: too much is due to it");
             state.close(End::Here);
             self.stream.shutdown();
         }
@@ -340,6 +339,21 @@ impl Outbox {
     pub(super) fn is_told(&self) -> bool {
         self.note_end_of_input();
         !self.is_given_up() && (self.stream.is_delivered() || !self.stream.has_peer())
+    }
+
+    /// Whether more was due to the client than it may leave unread, and so it was cut off.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.state.lock().overflowed
+    }
+
+    /// How the connection has ended, for people.
+    pub(super) fn end_in_words(&self) -> &'static str {
+        match self.state.lock().end {
+            // The end of its input is no error, and so is noted nowhere.
+            Some(End::There) | None => "ended its connection",
+            Some(End::Here) => "was hung up on",
+            Some(End::Silence) => "was not heard of any more",
+        }
     }
 
     /// Whether it was the server that ended the connection.

@@ -14,6 +14,7 @@ mod glockd_waiting;
 mod limits;
 mod lockd_protocol;
 mod lockd_statistics;
+mod log_lines;
 mod message_listings;
 mod message_locks;
 mod message_protocol;

@@ -105,7 +105,7 @@ fn ask(
 
 /// Replies to a request that does not wait.
 fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
-    match attempt {
+    match call.connection.base.noting_limits(attempt) {
         Ok(Attempt::Granted(grant)) => {
             call.connection.reply(|out| granted(out, demand.id, demand.mode(), grant));
         }

@@ -49,6 +49,7 @@ impl Speaker for Messages {
                 }
                 Frame::TooLong { announced } => {
                     let text = format!("a message of {announced} bytes is longer than {bytes_max}");
+                    conversation.base.note_limit(&text);
                     conversation.reply(|out| encode_error(out, &text));
                     conversation.next = Next::HangUp;
                 }

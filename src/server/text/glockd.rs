@@ -126,7 +126,7 @@ impl Glockd {
         let wait = Wait { ticket: connection.next_ticket(), limit };
         // Prepared before it is asked for: the outcome may come before the answer does.
         self.wait.begin(Pending { name: name.to_vec(), shared });
-        match connection.session.acquire(&wants, Some(wait)) {
+        match connection.noting_limits(connection.session.acquire(&wants, Some(wait))) {
             Ok(Attempt::Queued) => {
                 connection.expect_expiry(limit);
                 Next::Wait
@@ -173,7 +173,7 @@ impl Glockd {
 impl Connection {
     /// `g`: who holds the lock already gets it again. `Some` is a grant.
     fn acquire_exclusive(&self, name: &[u8]) -> Option<usize> {
-        match self.session.try_acquire(Space::Main, name, Mode::Exclusive) {
+        match self.noting_limits(self.session.try_acquire(Space::Main, name, Mode::Exclusive)) {
             Ok(Attempt::Granted(_)) => Some(1),
             Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Exclusive => Some(1),
             _ => None,

@@ -35,6 +35,7 @@ impl Lines for Lockd {
         let (command, reply) = match parse(line) {
             Request::Acquire(name) => {
                 let attempt = connection.session.try_acquire(Space::Main, &name, Mode::Exclusive);
+                let attempt = connection.noting_limits(attempt);
                 (Command::G, Reply::Acquire(matches!(attempt, Ok(Attempt::Granted(_)))))
             }
             Request::Release(name) => {

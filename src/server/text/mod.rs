@@ -49,7 +49,10 @@ impl<L: Lines> Speaker for Text<L> {
             done += taken;
             next = match found {
                 Line::Complete(line) => self.lines.line(connection, Some(line)),
-                Line::TooLong => self.lines.line(connection, None),
+                Line::TooLong => {
+                    connection.note_limit("its line is too long");
+                    self.lines.line(connection, None)
+                }
                 Line::Incomplete => break,
             };
         }
@@ -77,7 +80,7 @@ impl Connection {
     /// `sg`: who holds the lock already changes nothing, and is told how many do.
     fn acquire_shared(&self, name: &[u8]) -> SharedGrant {
         let space = self.space_of(Mode::Shared);
-        match self.session.try_acquire(space, name, Mode::Shared) {
+        match self.noting_limits(self.session.try_acquire(space, name, Mode::Shared)) {
             Ok(Attempt::Granted(grant)) => Some(grant.holders),
             Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Shared => {
                 Some(self.session.inspect(space, name).holders)

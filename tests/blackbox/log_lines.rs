@@ -1,0 +1,78 @@
+//! What an operator reads in the log of clients that are refused, go with locks, or meet with limits.
+
+use serde_json::json;
+
+use crate::support::eventually;
+use crate::support::server::{Launch, Server};
+use crate::support::socket::connect;
+
+#[track_caller]
+fn assert_logs(server: &Server, parts: &[&str]) -> String {
+    let line = || server.log().into_iter().find(|line| parts.iter().all(|part| line.contains(part)));
+    eventually(&format!("a line of the log with {parts:?}"), || line().is_some());
+    line().unwrap()
+}
+
+#[test]
+fn who_is_not_on_the_access_list_is_named() {
+    let server = Launch::new().listen("glockd://127.0.0.1:0").args(["--allow", "10.0.0.0/8"]).start();
+    let stranger = connect(&server.tcp_endpoint("glockd"));
+    assert_logs(&server, &["WARN", "refused 127.0.0.1", "access list", "glockd://127.0.0.1:"]);
+    drop(stranger);
+}
+
+#[test]
+fn who_goes_with_locks_is_told_with_address_name_and_number() {
+    let server = Server::start();
+    let mut client = server.glockd();
+    assert!(client.ask("iam nightly\u{7} \u{1b}[31m\"backup\"").starts_with('1'));
+    assert!(client.ask("g foo").starts_with('1') && client.ask("sg bar").starts_with('1'));
+    let address = client.socket().local_addr().unwrap().as_socket().unwrap().to_string();
+    drop(client);
+    let line = assert_logs(&server, &["INFO", &address, "ended its connection", "2 locks"]);
+    assert!(line.contains(r#""nightly\u{7} \u{1b}[31m\"backup\"""#), "{line}");
+    assert!(!line.contains('\u{1b}') && !line.contains('\u{7}'), "{line}");
+}
+
+#[test]
+fn who_gives_its_locks_back_is_not_told_of() {
+    let server = Server::start();
+    let mut tidy = server.glockd();
+    assert!(tidy.ask("g foo").starts_with('1') && tidy.ask("r foo").starts_with('1'));
+    drop(tidy);
+    // Whoever comes later is told of after it.
+    let mut other = server.glockd();
+    assert!(other.ask("g bar").starts_with('1'));
+    drop(other);
+    assert_logs(&server, &["1 locks held"]);
+    assert_eq!(server.log().iter().filter(|line| line.contains("locks held")).count(), 1);
+}
+
+#[test]
+fn a_limit_that_is_met_is_told_with_who_met_it() {
+    let server = Server::with(&["--locks-per-connection-max", "1"]);
+    let mut text = server.lockd();
+    assert!(text.ask("g foo").starts_with('1') && text.ask("g bar").starts_with('0'));
+    let address = text.socket().local_addr().unwrap().as_socket().unwrap().to_string();
+    assert_logs(&server, &["WARN", &address, "as many locks as it may"]);
+
+    let server = Server::with(&["--locks-per-connection-max", "1"]);
+    let mut client = server.message();
+    assert_eq!(client.call("identify", json!({"name": "worker"}))["status"], "ok");
+    assert_eq!(client.call("lock", json!({"lockName": "foo"}))["status"], "ok");
+    assert_eq!(client.call("lock", json!({"lockName": "bar"}))["status"], "refused");
+    assert_logs(&server, &["WARN", "\"worker\"", "as many locks as it may"]);
+}
+
+#[test]
+fn a_thousand_refusals_make_a_line_or_two() {
+    let server = Server::with(&["--locks-max", "0"]);
+    let mut client = server.glockd();
+    let begun = std::time::Instant::now();
+    for _ in 0..1000 {
+        assert!(client.ask("g foo").starts_with('0'));
+    }
+    assert_logs(&server, &["WARN", "as many locks are held as may be"]);
+    let lines = server.log().iter().filter(|line| line.contains("as many locks")).count();
+    assert!(lines as u64 <= begun.elapsed().as_secs() + 1, "{lines} lines");
+}
