@@ -3,12 +3,14 @@
 
 mod at;
 mod bench;
+mod documents;
 mod look;
 mod options;
 mod pidfile;
 mod privileges;
 mod run;
 mod serve;
+mod systemd;
 mod text;
 
 use std::process::ExitCode;
@@ -16,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use bench::BenchOptions;
+use documents::{CompletionsOptions, ManOptions};
 use look::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
 use options::ServeOptions;
 use run::RunOptions;
@@ -48,6 +51,11 @@ enum Command {
     Kick(KickOptions),
     /// Measure a server under load: requests a second, latencies, CPU time, memory
     Bench(BenchOptions),
+    /// Write the completions for a shell, to be sourced or installed
+    Completions(CompletionsOptions),
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man(ManOptions),
     /// The same as `serve` for as long as `bench`, which starts it, is there
     #[command(hide = true)]
     BenchServe(ServeOptions),
@@ -69,6 +77,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Stats(options)) => look::stats(&options),
         Some(Command::Kick(options)) => look::kick(&options),
         Some(Command::Bench(options)) => bench::bench(&options),
+        Some(Command::Completions(options)) => documents::completions(&options),
+        Some(Command::Man(options)) => documents::man(&options),
         Some(Command::BenchServe(options)) => {
             bench::end_with_parent();
             serve::serve(&options)

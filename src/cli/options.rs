@@ -155,6 +155,8 @@ pub(super) struct ServeOptions {
 #[derive(Debug)]
 pub(super) struct Settings {
     pub(super) config: Config,
+    /// Whether nobody has said where to listen.
+    pub(super) listens_by_default: bool,
     pub(super) limits: Limits,
     pub(super) http: Vec<String>,
     pub(super) http_hosts: Vec<String>,
@@ -242,6 +244,7 @@ impl ServeOptions {
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
             return Err(format!("{name}: nothing could be served with 0"));
         }
+        let listens_by_default = listen.is_empty();
         let mut config = Config {
             listen: if listen.is_empty() { config.listen } else { listen },
             allow: if allow.is_empty() { config.allow } else { allow },
@@ -275,7 +278,17 @@ impl ServeOptions {
         };
         let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
         let Self { state_dir, pidfile, user, .. } = self;
-        Ok(Settings { config, limits, http, http_hosts, state_dir, pidfile, user, log_level })
+        Ok(Settings {
+            config,
+            listens_by_default,
+            limits,
+            http,
+            http_hosts,
+            state_dir,
+            pidfile,
+            user,
+            log_level,
+        })
     }
 }
 

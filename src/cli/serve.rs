@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use lockd::broker::Broker;
@@ -19,6 +19,7 @@ use crate::http::{self, Http, Rules};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
+use super::systemd::{self, Heartbeat};
 
 /// How long clients are given to acknowledge the end, at a stop.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
@@ -49,7 +50,12 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
     }
 }
 
-fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
+fn run(options: &ServeOptions, mut settings: Settings) -> io::Result<ExitCode> {
+    // First of all: see there.
+    let inherited = systemd::inherited_sockets()?;
+    if !inherited.is_empty() && settings.listens_by_default {
+        settings.config.listen.clear();
+    }
     let (events, happened) = channel();
     // Before any other thread is started, so that none is without.
     watch_signals(events.clone())?;
@@ -58,11 +64,12 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
     let dead_peer_timeout = settings.config.dead_peer_timeout;
     let rules = Rules::new(&settings.config, &settings.http_hosts);
     let http = http::bind(&settings.http)?;
-    let bound = Bound::new(settings.config)?;
+    let bound = Bound::with_inherited(settings.config, inherited)?;
     if let Some(user) = &settings.user {
         let as_user = |error: io::Error| io::Error::new(error.kind(), format!("user {user}: {error}"));
         settings.state_dir.as_deref().map(state::prepare).transpose()?;
-        privileges::become_user(user, bound.addresses(), settings.state_dir.as_deref()).map_err(as_user)?;
+        privileges::become_user(user, bound.own_addresses(), settings.state_dir.as_deref())
+            .map_err(as_user)?;
     }
     let (broker, keeper) = match &settings.state_dir {
         Some(directory) => {
@@ -90,9 +97,11 @@ fn run(options: &ServeOptions, settings: Settings) -> io::Result<ExitCode> {
             grace.as_secs_f64().ceil()
         );
     }
+    systemd::tell_ready(&server);
     let running = Running { options, broker, server, http, keeper };
     let code = running.wait(&happened);
     log::info!("stopping");
+    systemd::tell_stopping();
     running.stop();
     drop(pidfile);
     log::info!("stopped");
@@ -109,14 +118,21 @@ struct Running<'a> {
 
 impl Running<'_> {
     fn wait(&self, happened: &Receiver<Event>) -> ExitCode {
+        let heartbeat = Heartbeat::new();
         loop {
-            match happened.recv() {
-                Ok(Event::Reload) => match self.reload() {
-                    Ok(()) => log::info!("the configuration has been read again"),
-                    Err(error) => log::error!("the configuration stays as it was: {error}"),
-                },
+            heartbeat.beat(&self.broker, &self.server);
+            match heartbeat.next(happened) {
+                Ok(Event::Reload) => {
+                    systemd::tell_reloading();
+                    match self.reload() {
+                        Ok(()) => log::info!("the configuration has been read again"),
+                        Err(error) => log::error!("the configuration stays as it was: {error}"),
+                    }
+                    systemd::tell_ready(&self.server);
+                }
                 Ok(Event::Stop) => return ExitCode::SUCCESS,
-                Ok(Event::Failed) | Err(_) => return ExitCode::FAILURE,
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Failed) | Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             }
         }
     }
@@ -175,6 +191,9 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
 
 fn start_logging(settings: &Settings) {
     let mut logger = env_logger::Builder::new();
+    if systemd::logs_to_journal() {
+        logger.format(systemd::write_for_journal);
+    }
     // The logger lets everything through, and the level is kept where a reload can change it.
     logger.filter_level(log::LevelFilter::Trace).format_target(false).init();
     log::set_max_level(settings.log_level);

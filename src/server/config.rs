@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -28,6 +29,17 @@ pub enum Protocol {
 impl Protocol {
     const ALL: [(Self, &'static str); 3] =
         [(Self::Lockd, "lockd"), (Self::Glockd, "glockd"), (Self::Message, "message")];
+}
+
+impl FromStr for Protocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        known
+            .map(|(protocol, _)| *protocol)
+            .ok_or_else(|| format!("{text:?} is no protocol: there are lockd, glockd and message"))
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -99,13 +111,11 @@ impl FromStr for Listen {
         if (tls || websocket) && matches!(address, ListenAddress::Unix(_)) {
             return Err(format!("{text:?}: TLS and WebSocket are for TCP"));
         }
-        let known = Protocol::ALL.iter().find(|(_, name)| *name == protocol);
-        let (protocol, _) = known
-            .ok_or_else(|| format!("{protocol:?} is no protocol: there are lockd, glockd and message"))?;
-        if websocket && *protocol != Protocol::Glockd {
+        let protocol = protocol.parse()?;
+        if websocket && protocol != Protocol::Glockd {
             return Err(format!("{text:?}: WebSocket is for glockd"));
         }
-        Ok(Self { protocol: *protocol, websocket, tls, address })
+        Ok(Self { protocol, websocket, tls, address })
     }
 }
 
@@ -117,6 +127,15 @@ impl Listen {
         let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         address.map_or_else(|_| !host.eq_ignore_ascii_case("localhost"), |address| !address.is_loopback())
     }
+}
+
+/// A socket that listens already, such as a service manager hands to the server it starts.
+#[derive(Debug)]
+pub struct Inherited {
+    /// What is spoken there.
+    pub protocol: Protocol,
+    /// The socket, over TCP or a Unix socket with a path.
+    pub socket: OwnedFd,
 }
 
 /// How the kernel schedules the threads of connections.
@@ -246,23 +265,7 @@ impl Config {
     /// around, by a text protocol, in which it cannot be shown, for others than this machine; if an origin is
     /// none.
     pub fn check(&self) -> Result<(), String> {
-        let certified = self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
-        for listen in &self.listen {
-            if listen.tls && self.tls.is_none() {
-                return Err(format!("{listen}: TLS takes a certificate and its key (tls-cert, tls-key)"));
-            }
-            if listen.websocket && !websocket::IS_PRESENT {
-                return Err(format!("{listen}: this lockd was built without WebSocket"));
-            }
-            let shows_no_secret = listen.protocol != Protocol::Message && !(listen.tls && certified);
-            if self.auth_token.is_some() && shows_no_secret && listen.is_beyond_loopback() {
-                return Err(format!(
-                    "{listen}: there is a secret (auth-token-file), and a text protocol cannot show that it knows it: \
-                     listen on the loopback interface or a Unix socket, or in TLS with client certificates \
-                     (tls-client-ca)"
-                ));
-            }
-        }
+        self.listen.iter().try_for_each(|listen| self.check_listener(listen))?;
         let is_origin = |text: &str| {
             let host = text.split_once("://").map(|(_, host)| host);
             host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
@@ -271,6 +274,29 @@ impl Config {
             Some(origin) => Err(format!("ws-origin: {origin:?} is no origin like https://example.org")),
             None => Ok(()),
         }
+    }
+
+    /// Whether this listener can be had as it is wanted.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub(super) fn check_listener(&self, listen: &Listen) -> Result<(), String> {
+        if listen.tls && self.tls.is_none() {
+            return Err(format!("{listen}: TLS takes a certificate and its key (tls-cert, tls-key)"));
+        }
+        if listen.websocket && !websocket::IS_PRESENT {
+            return Err(format!("{listen}: this lockd was built without WebSocket"));
+        }
+        let certified = self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
+        let shows_no_secret = listen.protocol != Protocol::Message && !(listen.tls && certified);
+        if self.auth_token.is_some() && shows_no_secret && listen.is_beyond_loopback() {
+            return Err(format!(
+                "{listen}: there is a secret (auth-token-file), and a text protocol cannot show that it knows it: \
+                 listen on the loopback interface or a Unix socket, or in TLS with client certificates \
+                 (tls-client-ca)"
+            ));
+        }
+        Ok(())
     }
 
     /// Says what it means that others than this machine can reach a listener.

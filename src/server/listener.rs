@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef};
+use socket2::{Domain, SockAddr, SockRef, Type};
 
-use super::config::{Config, Listen, ListenAddress, Protocol};
+use super::config::{Config, Inherited, Listen, ListenAddress, Protocol};
 use super::hub::Hub;
 use super::outbox::Outbox;
 use super::wrapping::Wrapping;
@@ -79,6 +79,20 @@ impl Listener {
         };
         let address = Listen { address, ..listen.clone() };
         Ok(Self { socket, _file: file, protocol: listen.protocol, address, unix_peers: unix_peers.clone() })
+    }
+
+    /// Takes over a socket that listens already. Its file, if it has one, is somebody else's to remove.
+    ///
+    /// # Errors
+    /// If it is no such socket.
+    pub(super) fn adopt(inherited: Inherited, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
+        let Inherited { protocol, socket } = inherited;
+        let socket = Descriptor::open(|| Ok(socket))?;
+        let address = address_of(&socket).map_err(|error| {
+            io::Error::new(error.kind(), format!("the inherited socket for {protocol}: {error}"))
+        })?;
+        let address = Listen { protocol, websocket: false, tls: false, address };
+        Ok(Self { socket, _file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
     /// Accepts until the server stops.
@@ -235,6 +249,23 @@ fn bind_tcp(address: &str) -> io::Result<(Descriptor, String)> {
         }
     }
     Err(last)
+}
+
+/// The address of a listening socket, which will not block from then on.
+fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
+    let socket = SockRef::from(socket);
+    if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket that listens"));
+    }
+    socket.set_nonblocking(true)?;
+    let address = socket.local_addr()?;
+    if let Some(tcp) = address.as_socket() {
+        return Ok(ListenAddress::Tcp(tcp.to_string()));
+    }
+    let path = address.as_pathname().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::Unsupported, "it is neither a TCP socket nor a Unix one with a path")
+    })?;
+    Ok(ListenAddress::Unix(path.to_owned()))
 }
 
 fn bind_unix(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {

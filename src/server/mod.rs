@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 pub use auth_token::AuthToken;
-pub use config::{Config, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
+pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
 #[cfg(fuzzing)]
 pub use connection::by_hand;
 use hub::Hub;
@@ -65,11 +65,24 @@ impl Bound {
     /// # Errors
     /// If an address cannot be bound, or [what is wanted of it](Config::check) cannot be; the message names it.
     pub fn new(config: Config) -> io::Result<Self> {
-        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Self::with_inherited(config, Vec::new())
+    }
+
+    /// The same, and takes over sockets that listen already; their addresses come behind the others.
+    ///
+    /// # Errors
+    /// If an address cannot be bound, or an inherited socket is none that can be served.
+    pub fn with_inherited(config: Config, inherited: Vec<Inherited>) -> io::Result<Self> {
+        let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
+        config.check().map_err(refused)?;
         let unix_peers = Arc::new(AtomicU64::new(0));
         let bind = |listen| Listener::bind(listen, &config, &unix_peers);
-        let listeners: Vec<Listener> = config.listen.iter().map(bind).collect::<io::Result<_>>()?;
-        let addresses = listeners.iter().map(|listener| listener.address.clone()).collect();
+        let bound = config.listen.iter().map(bind);
+        let adopted = inherited.into_iter().map(|inherited| Listener::adopt(inherited, &unix_peers));
+        let listeners: Vec<Listener> = bound.chain(adopted).collect::<io::Result<_>>()?;
+        let addresses: Vec<Listen> = listeners.iter().map(|listener| listener.address.clone()).collect();
+        // Those that are taken over have been seen by nobody yet.
+        addresses.iter().try_for_each(|address| config.check_listener(address)).map_err(refused)?;
         Ok(Self { config, listeners, addresses })
     }
 
@@ -77,6 +90,12 @@ impl Bound {
     #[must_use]
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
+    }
+
+    /// Those of them that this process has bound itself.
+    #[must_use]
+    pub fn own_addresses(&self) -> &[Listen] {
+        &self.addresses[..self.config.listen.len()]
     }
 
     /// Serves `broker`; connections that speak `message` are given `service`, usually

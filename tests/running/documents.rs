@@ -1,0 +1,125 @@
+//! Manual pages and completions: there is all of the program in them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+fn run(program: &str, arguments: &[&str]) -> Output {
+    let output = Command::new(program).args(arguments).env("MANROFFSEQ", "").output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    output
+}
+
+fn lockd(arguments: &[&str]) -> String {
+    String::from_utf8(run(env!("CARGO_BIN_EXE_lockd"), arguments).stdout).unwrap()
+}
+
+fn is_installed(program: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().status.success()
+}
+
+/// The commands that the help names.
+fn commands() -> BTreeSet<String> {
+    let help = lockd(&["--help"]);
+    let (_, rest) = help.split_once("Commands:\n").unwrap();
+    let lines = rest.lines().take_while(|line| line.starts_with("  "));
+    let names =
+        lines.filter(|line| !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next());
+    let commands: BTreeSet<String> = names.filter(|name| *name != "help").map(str::to_owned).collect();
+    assert!(commands.contains("serve") && commands.contains("bench"), "{commands:?}");
+    commands
+}
+
+/// The long options that the help of a command names.
+fn options(arguments: &[&str]) -> BTreeSet<String> {
+    let help = lockd(&[arguments, &["--help"]].concat());
+    let words =
+        help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
+    let long = words.filter_map(|word| word.strip_prefix("--"));
+    long.map(|option| option.trim_end_matches(|c: char| c != '-' && !c.is_alphanumeric()))
+        .map(|option| option.split(['[', '=']).next().unwrap_or(option).to_owned())
+        .collect()
+}
+
+fn assert_page(path: &Path, options: &BTreeSet<String>) {
+    let page = std::fs::read_to_string(path).unwrap();
+    for option in options {
+        let written = format!("\\-\\-{}\\fR", option.replace('-', "\\-"));
+        assert!(page.contains(&written), "{} has no {written}", path.display());
+    }
+    if is_installed("man") {
+        let output = run("man", &["--warnings", "-l", "-Tutf8", "-Z", path.to_str().unwrap()]);
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{}", path.display());
+    }
+    if is_installed("mandoc") {
+        let output = run("mandoc", &["-Tlint", "-Wwarning", path.to_str().unwrap()]);
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "", "{}", path.display());
+    }
+}
+
+#[test]
+fn each_command_has_a_page_with_all_its_options() {
+    let directory = TempDir::new().unwrap();
+    let pages = directory.path().join("man1");
+    lockd(&["man", pages.to_str().unwrap(), "--date", "2026-01-31"]);
+    let found: BTreeSet<String> = std::fs::read_dir(&pages)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    let expected = commands().into_iter().map(|command| format!("lockd-{command}.1"));
+    assert_eq!(found, expected.chain(["lockd.1".to_owned()]).collect());
+    assert_page(&pages.join("lockd.1"), &options(&[]));
+    let first = std::fs::read_to_string(pages.join("lockd.1")).unwrap();
+    for command in commands() {
+        assert_page(&pages.join(format!("lockd-{command}.1")), &options(&[&command]));
+        assert!(first.contains(&format!("lockd\\-{command}")), "lockd.1 does not lead to {command}");
+    }
+}
+
+#[test]
+fn pages_that_cannot_be_written_are_an_error() {
+    let output = Command::new(env!("CARGO_BIN_EXE_lockd")).args(["man", "/dev/null/pages"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("lockd: "));
+}
+
+#[test]
+fn completions_have_every_command_and_every_option() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = lockd(&["completions", shell]);
+        for command in commands() {
+            assert!(script.contains(&command), "{shell}: {command}");
+            for option in options(&[&command]) {
+                assert!(script.contains(&option), "{shell}: {command} --{option}");
+            }
+        }
+        assert!(!script.contains("bench-echo"), "{shell}");
+        if is_installed(shell) {
+            let directory = TempDir::new().unwrap();
+            let path = directory.path().join("script");
+            std::fs::write(&path, script).unwrap();
+            run(shell, &["-n", path.to_str().unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn bash_completes_commands_and_options() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("lockd.bash");
+    std::fs::write(&path, lockd(&["completions", "bash"])).unwrap();
+    let complete = |words: &[&str]| -> BTreeSet<String> {
+        let script = r#"source "$0"; complete -p lockd >/dev/null || exit 1
+            COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+            _lockd lockd "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let arguments = [&["-c", script, path.to_str().unwrap(), "lockd"], words].concat();
+        let replies = String::from_utf8(run("bash", &arguments).stdout).unwrap();
+        replies.lines().map(str::to_owned).collect()
+    };
+    assert_eq!(complete(&["ser"]), BTreeSet::from(["serve".to_owned()]));
+    assert_eq!(complete(&["serve", "--dead"]), BTreeSet::from(["--dead-peer-timeout".to_owned()]));
+    assert!(complete(&[""]).is_superset(&commands()));
+}

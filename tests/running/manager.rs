@@ -1,0 +1,144 @@
+//! A service manager: starts the server with what systemd would give it, and hears what it has to say.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::{DEADLINE, eventually};
+
+/// Has itself replaced by the server, with the descriptors from 3 on that it was given as 0 and 1.
+const ACTIVATE: &str = r#"exec 3<&0 4>&1 </dev/null >/dev/null
+[ "$LISTEN_FDS" = 2 ] || exec 4>&-
+LISTEN_PID=$$ exec "$0" "$@""#;
+
+pub(crate) struct Manager {
+    pub(crate) directory: TempDir,
+    socket: UnixDatagram,
+}
+
+/// A server that is killed and waited for when this is dropped.
+pub(crate) struct Service {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Manager {
+    pub(crate) fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
+        socket.set_read_timeout(Some(DEADLINE)).unwrap();
+        Self { directory, socket }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn prepare(&self, mut command: Command) -> Command {
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("LOCKD_") {
+                command.env_remove(name);
+            }
+        }
+        command.env("NOTIFY_SOCKET", self.path("notify"));
+        command.stderr(File::create(self.path("log")).unwrap());
+        command
+    }
+
+    /// Starts a server with these arguments and this further environment.
+    pub(crate) fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
+        let mut command = self.prepare(Command::new(env!("CARGO_BIN_EXE_lockd")));
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.args(arguments).envs(environment.iter().copied());
+        Service { child: command.spawn().unwrap(), log: self.path("log") }
+    }
+
+    /// Starts a server with one or two sockets under these names.
+    pub(crate) fn activate(&self, sockets: Vec<OwnedFd>, names: &str, arguments: &[&str]) -> Service {
+        let mut command = self.prepare(Command::new("sh"));
+        command.arg("-c").arg(ACTIVATE).arg(env!("CARGO_BIN_EXE_lockd")).args(arguments);
+        command.env("LISTEN_FDS", sockets.len().to_string()).env("LISTEN_FDNAMES", names);
+        let mut sockets = sockets.into_iter();
+        command.stdin(sockets.next().unwrap());
+        command.stdout(sockets.next().map_or_else(Stdio::null, Stdio::from));
+        Service { child: command.spawn().unwrap(), log: self.path("log") }
+    }
+
+    /// The next thing the server says, in lines.
+    #[track_caller]
+    pub(crate) fn hear(&self) -> Vec<String> {
+        let mut message = [0; 4096];
+        let length = self.socket.recv(&mut message).expect("the server says something");
+        String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    /// Waits for a word of the server's that has this line; returns all of it.
+    #[track_caller]
+    pub(crate) fn await_line(&self, line: &str) -> Vec<String> {
+        let end = std::time::Instant::now() + DEADLINE;
+        loop {
+            let heard = self.hear();
+            if heard.iter().any(|heard| heard == line) {
+                return heard;
+            }
+            assert!(std::time::Instant::now() < end, "no {line}");
+        }
+    }
+
+    /// Throws away what has not been heard.
+    pub(crate) fn forget(&self) {
+        self.socket.set_nonblocking(true).unwrap();
+        while self.socket.recv(&mut [0; 4096]).is_ok() {}
+        self.socket.set_nonblocking(false).unwrap();
+    }
+}
+
+impl Service {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let mut ended = None;
+        eventually("the server ends", || {
+            ended = self.child.try_wait().unwrap();
+            ended.is_some()
+        });
+        ended.unwrap()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks in one of the text protocols.
+pub(crate) fn ask(mut stream: impl Read + Write, line: &str) -> String {
+    writeln!(stream, "{line}").unwrap();
+    let mut reply = String::new();
+    BufReader::new(stream).read_line(&mut reply).unwrap();
+    reply.trim_end().to_owned()
+}
+
+/// The address of a Unix socket that speaks glockd.
+pub(crate) fn glockd_at(path: &Path) -> String {
+    format!("glockd+unix:{}", path.display())
+}

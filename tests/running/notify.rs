@@ -1,0 +1,84 @@
+//! What the server tells the service manager, and when.
+
+use std::os::unix::net::UnixStream;
+
+use rustix::process::Signal;
+
+use crate::manager::{Manager, ask, glockd_at};
+
+/// Four signs of life a second are wanted, and so eight given.
+const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
+
+fn has(heard: &[String], line: &str) -> bool {
+    heard.iter().any(|heard| heard == line)
+}
+
+#[test]
+fn it_is_ready_when_everybody_can_connect_and_stops_with_a_word() {
+    let manager = Manager::new();
+    let path = manager.path("glockd.sock");
+    let mut service = manager.start(&["--listen", &glockd_at(&path)], &[]);
+    let heard = manager.hear();
+    assert!(has(&heard, "READY=1") && has(&heard, "STATUS=serving 1 addresses"), "{heard:?}");
+    assert!(ask(UnixStream::connect(&path).unwrap(), "g foo").starts_with('1'));
+    service.signal(Signal::TERM);
+    // Nobody has asked for signs of life, so this is the next word.
+    let heard = manager.hear();
+    assert!(has(&heard, "STOPPING=1"), "{heard:?}");
+    assert_eq!(service.wait().code(), Some(0));
+}
+
+#[test]
+fn a_server_that_cannot_listen_never_says_that_it_is_ready() {
+    let manager = Manager::new();
+    let mut service = manager.start(&["--listen", "glockd+unix:/no/such/directory/sock"], &[]);
+    assert_eq!(service.wait().code(), Some(1));
+    manager.forget();
+    let mut service = manager.start(&["--listen", &glockd_at(&manager.path("sock"))], &[]);
+    manager.await_line("READY=1");
+    service.signal(Signal::TERM);
+    service.wait();
+}
+
+#[test]
+fn it_says_that_it_reloads_and_when_that_is_over() {
+    let manager = Manager::new();
+    let config = manager.path("lockd.toml");
+    std::fs::write(&config, "").unwrap();
+    let listen = glockd_at(&manager.path("sock"));
+    let service = manager.start(&["--config", config.to_str().unwrap(), "--listen", &listen], &[]);
+    manager.await_line("READY=1");
+    // A configuration that makes no sense is no reason to be unready.
+    for text in ["name-max = 10", "no-such-key = 1"] {
+        std::fs::write(&config, text).unwrap();
+        service.signal(Signal::HUP);
+        let heard = manager.hear();
+        let time = heard.iter().find_map(|line| line.strip_prefix("MONOTONIC_USEC="));
+        assert!(has(&heard, "RELOADING=1") && time.unwrap().parse::<u64>().unwrap() > 0, "{heard:?}");
+        assert!(has(&manager.hear(), "READY=1"));
+    }
+}
+
+#[test]
+fn it_gives_signs_of_life_and_says_how_it_is() {
+    let manager = Manager::new();
+    let path = manager.path("sock");
+    let _service = manager.start(&["--listen", &glockd_at(&path)], &[WATCHDOG]);
+    manager.await_line("READY=1");
+    let mut client = UnixStream::connect(&path).unwrap();
+    assert!(ask(&mut client, "g foo").starts_with('1'));
+    for _ in 0..3 {
+        manager.await_line("WATCHDOG=1");
+    }
+    manager.await_line("STATUS=1 connections, 1 locks, 0 waiting");
+}
+
+#[test]
+fn signs_of_life_are_for_the_process_they_were_asked_of() {
+    let manager = Manager::new();
+    let listen = glockd_at(&manager.path("sock"));
+    let service = manager.start(&["--listen", &listen], &[WATCHDOG, ("WATCHDOG_PID", "1")]);
+    manager.await_line("READY=1");
+    service.signal(Signal::TERM);
+    assert!(has(&manager.hear(), "STOPPING=1"));
+}
