@@ -9,6 +9,12 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+MANDIR ?= $(PREFIX)/share/man
+SYSCONFDIR ?= $(if $(filter /usr,$(PREFIX)),/etc,$(PREFIX)/etc)
+SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
+BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
+ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
+FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
 # Where cargo has built the libraries and the program; a packager or a test may have them elsewhere.
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 BUILT ?= $(RELEASE)
@@ -17,10 +23,14 @@ PROGRAM ?= $(BUILT)/lockd
 BROKER_FIGURES := $(RELEASE)/broker-figures.txt
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+# What manual pages are dated.
+DATE ?= $(shell date -u -d "@$${SOURCE_DATE_EPOCH:-$$(date +%s)}" +%F)
+UNITS := lockd.service lockd-lockd.socket lockd-glockd.socket lockd-message.socket
+CONFIGURATION = "$(DESTDIR)$(SYSCONFDIR)/lockd/lockd.toml"
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install uninstall test test-setup test-php check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
+.PHONY: all install install-library install-program uninstall deb test test-setup test-php check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -30,9 +40,10 @@ $(RELEASE)/liblockd.so $(RELEASE)/liblockd.a $(RELEASE)/lockd &: \
 		Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 	$(CARGO) build --release --locked
 
-install: $(BUILT)/liblockd.so $(BUILT)/liblockd.a $(PROGRAM)
-	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
-	install -m 755 "$(PROGRAM)" "$(DESTDIR)$(BINDIR)/lockd"
+install: install-library install-program
+
+install-library: $(BUILT)/liblockd.so $(BUILT)/liblockd.a
+	install -d "$(DESTDIR)$(LIBDIR)/pkgconfig" "$(DESTDIR)$(INCLUDEDIR)"
 	install -m 644 include/lockd.h "$(DESTDIR)$(INCLUDEDIR)"
 	install -m 644 "$(BUILT)/liblockd.a" "$(DESTDIR)$(LIBDIR)"
 	install -m 644 "$(BUILT)/liblockd.so" "$(DESTDIR)$(LIBDIR)/$(SHARED)"
@@ -43,10 +54,36 @@ install: $(BUILT)/liblockd.so $(BUILT)/liblockd.a $(PROGRAM)
 		-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
 		lockd.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
 
+# With what it says of itself; a configuration that is there stays.
+install-program: $(PROGRAM)
+	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(SYSTEMDDIR)" \
+		"$(DESTDIR)$(SYSCONFDIR)/lockd" "$(DESTDIR)$(BASH_COMPLETIONS)" "$(DESTDIR)$(ZSH_COMPLETIONS)" \
+		"$(DESTDIR)$(FISH_COMPLETIONS)"
+	install -m 755 "$(PROGRAM)" "$(DESTDIR)$(BINDIR)/lockd"
+	"$(PROGRAM)" man "$(DESTDIR)$(MANDIR)/man1" --date $(DATE)
+	sed -i 's|/etc/lockd|$(SYSCONFDIR)/lockd|' "$(DESTDIR)$(MANDIR)/man1/lockd.1" \
+		"$(DESTDIR)$(MANDIR)/man1/lockd-serve.1"
+	"$(PROGRAM)" completions bash > "$(DESTDIR)$(BASH_COMPLETIONS)/lockd"
+	"$(PROGRAM)" completions zsh > "$(DESTDIR)$(ZSH_COMPLETIONS)/_lockd"
+	"$(PROGRAM)" completions fish > "$(DESTDIR)$(FISH_COMPLETIONS)/lockd.fish"
+	test -e $(CONFIGURATION) || install -m 644 packaging/lockd.toml $(CONFIGURATION)
+	for unit in $(UNITS); do \
+		sed -e 's|/usr/bin/lockd|$(BINDIR)/lockd|' -e 's|/etc/lockd|$(SYSCONFDIR)/lockd|' "packaging/$$unit" \
+			> "$(DESTDIR)$(SYSTEMDDIR)/$$unit" || exit 1; done
+
+# A configuration that has been changed stays.
 uninstall:
+	if cmp -s packaging/lockd.toml $(CONFIGURATION); then rm -f $(CONFIGURATION); fi
+	rm -f "$(DESTDIR)$(MANDIR)"/man1/lockd.1 "$(DESTDIR)$(MANDIR)"/man1/lockd-*.1 \
+		$(UNITS:%="$(DESTDIR)$(SYSTEMDDIR)/%") "$(DESTDIR)$(BASH_COMPLETIONS)/lockd" \
+		"$(DESTDIR)$(ZSH_COMPLETIONS)/_lockd" "$(DESTDIR)$(FISH_COMPLETIONS)/lockd.fish"
 	rm -f "$(DESTDIR)$(BINDIR)/lockd" "$(DESTDIR)$(INCLUDEDIR)/lockd.h" "$(DESTDIR)$(LIBDIR)/liblockd.a" \
 		"$(DESTDIR)$(LIBDIR)/liblockd.so" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 		"$(DESTDIR)$(LIBDIR)/$(SHARED)" "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
+
+# Debian packages of what is built, in target/debian: lockd, liblockd1, liblockd-dev.
+deb: $(BUILT)/liblockd.so $(BUILT)/liblockd.a $(PROGRAM)
+	packaging/deb/build.sh "$(VERSION)" "$(or $(CARGO_TARGET_DIR),target)/debian"
 
 # Everything: the tools the tests need, the checks, the tests.
 test: test-setup check check-php

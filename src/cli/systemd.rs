@@ -37,7 +37,7 @@ fn in_context(error: io::Error) -> io::Error {
 
 /// All listeners are bound and served.
 pub(super) fn tell_ready(server: &Server) {
-    let status = format!("serving {} addresses", server.addresses().len());
+    let status = format!("listening; addresses: {}", server.addresses().len());
     tell(&[NotifyState::Ready, NotifyState::Status(&status)]);
 }
 
@@ -112,7 +112,7 @@ impl Heartbeat {
             return;
         }
         let held = stats.locks + stats.shared_locks;
-        let mut status = format!("{connections} connections, {held} locks, {} waiting", stats.waiting);
+        let mut status = format!("connections: {connections}, locks: {held}, waiting: {}", stats.waiting);
         let grace = broker.grace();
         if !grace.is_zero() {
             status += &format!("; nothing is granted for {} s", grace.as_secs_f64().ceil());

@@ -161,7 +161,7 @@ impl Connection {
         let locks = info.locks_held();
         if locks > 0 {
             let end = self.outbox.end_in_words();
-            let orphaned = || format!("{} {end} with {locks} locks held, which are freed", who(info));
+            let orphaned = || format!("{} {end}; locks it held, now free: {locks}", who(info));
             self.hub.orphaned.info(orphaned);
         }
     }

@@ -29,7 +29,7 @@ fn who_goes_with_locks_is_told_with_address_name_and_number() {
     assert!(client.ask("g foo").starts_with('1') && client.ask("sg bar").starts_with('1'));
     let address = client.socket().local_addr().unwrap().as_socket().unwrap().to_string();
     drop(client);
-    let line = assert_logs(&server, &["INFO", &address, "ended its connection", "2 locks"]);
+    let line = assert_logs(&server, &["INFO", &address, "ended its connection", "now free: 2"]);
     assert!(line.contains(r#""nightly\u{7} \u{1b}[31m\"backup\"""#), "{line}");
     assert!(!line.contains('\u{1b}') && !line.contains('\u{7}'), "{line}");
 }
@@ -44,8 +44,8 @@ fn who_gives_its_locks_back_is_not_told_of() {
     let mut other = server.glockd();
     assert!(other.ask("g bar").starts_with('1'));
     drop(other);
-    assert_logs(&server, &["1 locks held"]);
-    assert_eq!(server.log().iter().filter(|line| line.contains("locks held")).count(), 1);
+    assert_logs(&server, &["now free: 1"]);
+    assert_eq!(server.log().iter().filter(|line| line.contains("now free")).count(), 1);
 }
 
 #[test]

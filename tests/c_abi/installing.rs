@@ -1,5 +1,6 @@
 //! `make install`: what it puts where, and that programs find it with pkg-config alone.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -13,9 +14,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A command that says nothing of the make around this test to the make it may start.
 pub(crate) fn make(directory: &Path) -> Command {
     let mut command = Command::new("make");
-    for variable in
-        ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS", "BINDIR", "LIBDIR", "INCLUDEDIR"]
-    {
+    let of_make = ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS"];
+    let places = ["BINDIR", "LIBDIR", "INCLUDEDIR", "MANDIR", "SYSCONFDIR", "SYSTEMDDIR"];
+    for variable in of_make.iter().chain(&places) {
         command.env_remove(variable);
     }
     command.arg("--silent").arg("-C").arg(directory);
@@ -83,19 +84,53 @@ fn everything_is_where_debian_has_it_and_goes_again() {
         format!("lib/x86_64-linux-gnu/liblockd.so.1 -> {library}"),
         format!("lib/x86_64-linux-gnu/{library}"),
         "lib/x86_64-linux-gnu/pkgconfig/lockd.pc".to_owned(),
+        "lib/systemd/system/lockd-glockd.socket".to_owned(),
+        "lib/systemd/system/lockd-lockd.socket".to_owned(),
+        "lib/systemd/system/lockd-message.socket".to_owned(),
+        "lib/systemd/system/lockd.service".to_owned(),
+        "share/bash-completion/completions/lockd".to_owned(),
+        "share/fish/vendor_completions.d/lockd.fish".to_owned(),
+        "share/man/man1/lockd-serve.1".to_owned(),
+        "share/man/man1/lockd.1".to_owned(),
+        "share/zsh/site-functions/_lockd".to_owned(),
     ];
-    assert_eq!(listing(&directory.path().join("usr")), expected);
+    let expected = BTreeSet::from(expected);
+    // There is a page for each command.
+    let is_page_of_another = |name: &String| name.contains("/man1/lockd-") && !name.contains("serve");
+    let found = || -> BTreeSet<String> {
+        let all = listing(&directory.path().join("usr"));
+        all.into_iter().filter(|name| !is_page_of_another(name)).collect()
+    };
+    assert_eq!(found(), expected);
+    assert_eq!(listing(&directory.path().join("etc")), ["lockd/lockd.toml"]);
 
     let config = directory.path().join("usr/lib/x86_64-linux-gnu/pkgconfig");
     let text = std::fs::read_to_string(config.join("lockd.pc")).unwrap();
     assert!(text.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\n"), "{text}");
     assert!(!text.contains('@') && !text.contains(directory.path().to_str().unwrap()), "{text}");
 
-    // Once more, over what is there.
+    // Once more, over what is there, of which the configuration is the administrator's.
+    let configuration = directory.path().join("etc/lockd/lockd.toml");
+    std::fs::write(&configuration, "locks-max = 1").unwrap();
     run_make("install", &variables);
-    assert_eq!(listing(&directory.path().join("usr")), expected);
+    assert_eq!(found(), expected);
+    run_make("uninstall", &variables);
+    assert_eq!(listing(directory.path()), ["etc/lockd/lockd.toml"]);
+    assert_eq!(std::fs::read_to_string(&configuration).unwrap(), "locks-max = 1");
+    std::fs::remove_file(&configuration).unwrap();
+    run_make("install", &variables);
     run_make("uninstall", &variables);
     assert_eq!(listing(directory.path()), [""; 0]);
+}
+
+#[test]
+fn units_and_pages_name_what_is_installed() {
+    let prefix = installed().display().to_string();
+    let unit = std::fs::read_to_string(installed().join("lib/systemd/system/lockd.service")).unwrap();
+    let start = format!("ExecStart={prefix}/bin/lockd serve --config {prefix}/etc/lockd/lockd.toml ");
+    assert!(unit.contains(&start), "{unit}");
+    let page = std::fs::read_to_string(installed().join("share/man/man1/lockd.1")).unwrap();
+    assert!(page.contains(&format!("{prefix}/etc/lockd/lockd.toml")), "{page}");
 }
 
 #[test]

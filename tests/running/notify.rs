@@ -19,7 +19,7 @@ fn it_is_ready_when_everybody_can_connect_and_stops_with_a_word() {
     let path = manager.path("glockd.sock");
     let mut service = manager.start(&["--listen", &glockd_at(&path)], &[]);
     let heard = manager.hear();
-    assert!(has(&heard, "READY=1") && has(&heard, "STATUS=serving 1 addresses"), "{heard:?}");
+    assert!(has(&heard, "READY=1") && has(&heard, "STATUS=listening; addresses: 1"), "{heard:?}");
     assert!(ask(UnixStream::connect(&path).unwrap(), "g foo").starts_with('1'));
     service.signal(Signal::TERM);
     // Nobody has asked for signs of life, so this is the next word.
@@ -70,7 +70,7 @@ fn it_gives_signs_of_life_and_says_how_it_is() {
     for _ in 0..3 {
         manager.await_line("WATCHDOG=1");
     }
-    manager.await_line("STATUS=1 connections, 1 locks, 0 waiting");
+    manager.await_line("STATUS=connections: 1, locks: 1, waiting: 0");
 }
 
 #[test]
