@@ -126,7 +126,9 @@ impl Running<'_> {
                     systemd::tell_reloading();
                     match self.reload() {
                         Ok(()) => log::info!("the configuration has been read again"),
-                        Err(error) => log::error!("the configuration stays as it was: {error}"),
+                        Err(error) => {
+                            log::error!("the configuration stays as it was: {}", in_one_line(&error))
+                        }
                     }
                     systemd::tell_ready(&self.server);
                 }
@@ -166,6 +168,11 @@ impl Running<'_> {
             log::error!("the state directory cannot be written: {error}");
         }
     }
+}
+
+/// A mistake in a file comes with the place, drawn in several lines.
+fn in_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {

@@ -348,7 +348,8 @@ impl Outbox {
 
     /// How the connection has ended, for people.
     pub(super) fn end_in_words(&self) -> &'static str {
-        match self.state.lock().end {
+        let end = self.state.lock().end;
+        match end {
             // The end of its input is no error, and so is noted nowhere.
             Some(End::There) | None => "ended its connection",
             Some(End::Here) => "was hung up on",
