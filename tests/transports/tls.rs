@@ -188,7 +188,9 @@ fn one_that_never_reads_is_cut_off_at_the_limit_and_nobody_else_suffers() {
             calm.release(b"calm").unwrap();
         }
     }
-    eventually("it is cut off", || server.log().iter().any(|line| line.contains("is cut off: it has left more than")));
+    eventually("it is cut off", || {
+        server.log().iter().any(|line| line.contains("is cut off: it has left more than"))
+    });
     let growth = server.resident_kib().saturating_sub(before);
     assert!(growth < 16 * 1024, "{growth} KiB more");
     let mut read = Vec::new();
