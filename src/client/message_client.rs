@@ -11,7 +11,7 @@ use super::connection::{Connection, Lost, Signals, Waited};
 use super::dial::{ConnectError, deadline, dial};
 use super::input::{MESSAGE_MAX, Reply};
 use super::url::ServerUrl;
-use crate::protocol::message::Status;
+use crate::protocol::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
 
 /// A connection to a server of the `message` protocol. May be shared between threads; a call that waits
 /// holds up no other.
@@ -57,13 +57,40 @@ impl From<Lost> for RpcError {
 }
 
 impl MessageClient {
-    /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. Sends no message, so that any
-    /// server will do; to one that asks for a secret, `hello` with the `authToken` must be the first.
+    /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. If that names a secret, it is shown
+    /// first, with `hello`; else no message is sent, so that any server will do.
     ///
     /// # Errors
     /// [`ConnectError`]
     pub fn connect(url: &str, timeout: Duration) -> Result<Self, ConnectError> {
-        Ok(Self { connection: dial(&url.parse::<ServerUrl>()?, timeout)? })
+        let url: ServerUrl = url.parse()?;
+        let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
+        let secret = url.secret().map_err(refused)?;
+        let client = Self { connection: dial(&url, timeout)? };
+        if let Some(secret) = secret {
+            client.show(secret, timeout).map_err(refused)?;
+        }
+        Ok(client)
+    }
+
+    fn show(&self, secret: String, limit: Duration) -> Result<(), String> {
+        let hello = HelloRequest { client: None, version: None, auth_token: Some(secret) };
+        let reply = match self.rpc("hello", &hello, Some(limit)) {
+            Ok(reply) => reply,
+            // It has passed the secret, and has no such command.
+            Err(RpcError::Unknown) => return Ok(()),
+            Err(error) => return Err(error.to_string()),
+        };
+        if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) =
+            serde_json::from_str(reply.get())
+        {
+            return Err(reason);
+        }
+        // From now on the server goes by other figures for this client.
+        serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {
+            let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
+            self.connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
+        })
     }
 
     /// Sends a request and waits for its result, for up to `limit`; `None` waits without limit.

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use lockd::broker::Mode;
+use lockd::client::MessageClient;
 use serde_json::json;
 
 use crate::clients::{address, refusal, session};
@@ -45,6 +46,20 @@ fn who_knows_the_secret_is_served_and_nobody_else() {
     let good = session(&url(&server, &format!("?auth-token-file={}", path.display())));
     good.acquire(b"x", Mode::Exclusive, Some(Duration::ZERO)).unwrap();
     assert!(!server.log().iter().any(|line| line.contains(SECRET)));
+}
+
+#[test]
+fn a_client_of_commands_shows_the_secret_that_its_address_names() {
+    let (server, path) = serve();
+    let client = |more: &str| MessageClient::connect(&url(&server, more), Duration::from_secs(10));
+    let stranger = client("").unwrap();
+    let reply = stranger.rpc("stats", &json!({}), Some(Duration::from_secs(10))).unwrap();
+    assert!(reply.get().contains("refused"), "{reply}");
+    let friend = client(&format!("?auth-token-file={}", path.display())).unwrap();
+    let reply = friend.rpc("stats", &json!({}), Some(Duration::from_secs(10))).unwrap();
+    assert!(reply.get().contains("uptime"), "{reply}");
+    std::fs::write(&path, "a secret that is long enougj").unwrap();
+    assert!(client(&format!("?auth-token-file={}", path.display())).is_err());
 }
 
 #[test]
