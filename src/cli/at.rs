@@ -6,7 +6,7 @@ use lockd::client::ServerUrl;
 /// `--server`, or `LOCKD_SERVER`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct At {
-    /// The server: tcp://HOST, tcp://HOST:PORT or unix:/PATH; or several of them, separated by commas
+    /// The server: tcp://HOST[:PORT], tls://HOST[:PORT] or unix:/PATH; or several of them, separated by commas
     #[arg(
         long = "server",
         value_name = "URL",

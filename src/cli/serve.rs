@@ -142,6 +142,10 @@ impl Running<'_> {
     /// Reads the configuration again. What is wrong with it changes nothing.
     fn reload(&self) -> Result<(), String> {
         let settings = self.options.settings()?;
+        // Before anything changes.
+        self.server
+            .check(&settings.config)
+            .map_err(|error| format!("{error}; what is bound stays until a restart"))?;
         if let Some(keeper) = &self.keeper {
             let timeout = settings.config.dead_peer_timeout;
             keeper.set_dead_peer_timeout(timeout).map_err(|error| format!("state directory: {error}"))?;
@@ -149,8 +153,7 @@ impl Running<'_> {
         log::set_max_level(settings.log_level);
         self.broker.set_limits(settings.limits);
         self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
-        self.server.reconfigure(settings.config);
-        Ok(())
+        self.server.reconfigure(settings.config)
     }
 
     fn stop(self) {

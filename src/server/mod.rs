@@ -161,10 +161,23 @@ impl Server {
         Traffic::of(&self.hub)
     }
 
+    /// Whether [`reconfigure`](Self::reconfigure) can be: what is bound stays, and must go with what is wanted.
+    ///
+    /// # Errors
+    /// What is in the way, such as a listener by which one could get around a secret.
+    pub fn check(&self, config: &Config) -> Result<(), String> {
+        self.addresses.iter().try_for_each(|address| config.check_listener(address))
+    }
+
     /// Sets up the server anew. The access list and the limits hold for connections that come from now
     /// on; what is bound, the mode of Unix sockets, and whether shared excludes exclusive stay.
-    pub fn reconfigure(&self, config: Config) {
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); then nothing changes.
+    pub fn reconfigure(&self, config: Config) -> Result<(), String> {
+        self.check(&config)?;
         self.hub.set_config(config);
+        Ok(())
     }
 
     /// Calls `report`, once, should the broker fail: a bug has left its state in doubt. The server accepts

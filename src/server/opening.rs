@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::auth_token::AuthToken;
 use super::connection::{discard_input, ignore_interruption};
+use super::outbox::Sent;
 use super::reception::Guest;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{
@@ -113,10 +114,23 @@ impl Opening<'_> {
     fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let outbox = &self.guest.outbox;
         outbox.append(write);
-        let rest = || Some(self.deadline.saturating_duration_since(Instant::now()));
-        match outbox.send_all(rest) {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
+        loop {
+            match outbox.send() {
+                Sent::All | Sent::Busy => return Ok(()),
+                Sent::More => {}
+                Sent::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Sent::Full => {
+                    let rest = self.deadline.saturating_duration_since(Instant::now());
+                    if rest.is_zero() {
+                        let text = format!("it has not read its answers within {} s", LIMIT.as_secs());
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                    }
+                    ignore_interruption(wait_for(
+                        &mut [PollFd::new(&outbox.stream, PollFlags::OUT)],
+                        Some(rest),
+                    ))?;
+                }
+            }
         }
     }
 
@@ -128,8 +142,7 @@ impl Opening<'_> {
                     self.say(|out| out.extend_from_slice(&response))?;
                     let mut early = std::mem::take(&mut self.early);
                     early.drain(..consumed);
-                    let Some(mut wrapping) = self.guest.outbox.wrapping() else { return Ok(()) };
-                    return wrapping.begin_websocket(&early, &mut self.early);
+                    return self.guest.outbox.begin_websocket(&early, &mut self.early);
                 }
                 Upgrade::Refused { response, reason } => {
                     self.say(|out| out.extend_from_slice(&response))?;

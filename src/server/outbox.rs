@@ -193,15 +193,19 @@ impl Outbox {
             (_, _, true) => return Sent::All,
             _ => state.sending = true,
         }
-        let mut batch = std::mem::take(&mut state.bytes);
-        if let Some(wrapping) = &self.wrapping {
-            let mut wire = std::mem::take(&mut state.wire);
-            state.has_aside = false;
-            drop(state);
-            wrapping.lock().put_out(&batch, &mut wire);
-            batch = wire;
-        } else {
-            drop(state);
+        // What has been wrapped goes first, and nothing is added to it: what is said beside replies would pile up
+        // there for a peer that does not read.
+        let is_wrapped = !state.wire.is_empty();
+        let mut batch = std::mem::take(if is_wrapped { &mut state.wire } else { &mut state.bytes });
+        match &self.wrapping {
+            Some(wrapping) if !is_wrapped => {
+                state.has_aside = false;
+                drop(state);
+                let mut wire = Vec::new();
+                wrapping.lock().put_out(&batch, &mut wire);
+                batch = wire;
+            }
+            _ => drop(state),
         }
         let sent = self.send_batch(&batch);
         let mut state = self.state.lock();
@@ -294,6 +298,15 @@ impl Outbox {
             return Ok(0);
         }
         let taken = wrapping.take_in(&wire, into);
+        self.have_taken_in(wrapping, taken).map(|()| read)
+    }
+
+    /// Sees to what taking in has come to: the client's end, and what there is to say beside replies.
+    fn have_taken_in(
+        self: &Arc<Self>,
+        wrapping: MutexGuard<'_, Wrapping>,
+        taken: io::Result<()>,
+    ) -> io::Result<()> {
         if taken.is_ok() && wrapping.is_over() {
             // What came before the end is handled first. Then the socket is at its end, too, whatever the client
             // does with the connection.
@@ -306,7 +319,14 @@ impl Outbox {
         if has_aside {
             self.deliver();
         }
-        Ok(read)
+        Ok(())
+    }
+
+    /// From now on the connection is in WebSocket, and so is `early`; what that says is appended to `into`.
+    pub(super) fn begin_websocket(self: &Arc<Self>, early: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
+        let Some(mut wrapping) = self.wrapping() else { return Ok(()) };
+        let taken = wrapping.begin_websocket(early, into);
+        self.have_taken_in(wrapping, taken)
     }
 
     /// What the connection is wrapped in, if in anything; nobody sends meanwhile.

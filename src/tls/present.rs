@@ -10,7 +10,10 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig,
+    ServerConnection,
+};
 
 use super::{ClientFiles, TakenIn};
 
@@ -199,6 +202,14 @@ impl TlsSession {
 fn explain(error: &rustls::Error) -> String {
     match error {
         rustls::Error::InvalidMessage(_) => format!("that is no TLS: {error}"),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "TLS: whoever signed the peer's certificate is not trusted (ca=FILE, tls-client-ca)".to_owned()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Other(_)) => {
+            format!(
+                "TLS: the peer's certificate is not one to go by; perhaps it is that of a CA itself: {error}"
+            )
+        }
         rustls::Error::NoCertificatesPresented => "the peer has shown no certificate".to_owned(),
         other => format!("TLS: {other}"),
     }

@@ -1,7 +1,10 @@
 //! What is said, or refused, when others than this machine can reach a listener.
 
+use rustix::process::Signal;
+
 use crate::authority::Authority;
 use crate::clients::HOST;
+use crate::support::eventually;
 use crate::support::server::Launch;
 
 const OTHERS: [&str; 2] = ["--allow", "10.0.0.0/8"];
@@ -59,4 +62,23 @@ fn a_secret_cannot_be_gone_around_by_a_text_protocol() {
         .option("--tls-client-ca", ca.to_str().unwrap())
         .option("--auth-token-file", secret)
         .start();
+}
+
+#[test]
+fn a_secret_that_comes_later_does_not_leave_a_way_around_it() {
+    let launch = Launch::new();
+    let (configuration, secret) = (launch.path("lockd.toml"), launch.path("secret"));
+    std::fs::write(&secret, "a secret that is long enough").unwrap();
+    std::fs::write(&configuration, "listen = [\"glockd://0.0.0.0:0\"]\n").unwrap();
+    let server = launch.expecting(1).option("--config", configuration.to_str().unwrap()).start();
+    // What is bound stays bound, whatever the file says by now.
+    let changed =
+        format!("listen = [\"glockd://127.0.0.1:0\"]\nauth-token-file = {secret:?}\nname-max = 3\n");
+    std::fs::write(&configuration, changed).unwrap();
+    server.signal(Signal::HUP);
+    eventually("it is refused", || {
+        server.log().iter().any(|line| line.contains("auth-token-file") && line.contains("0.0.0.0"))
+    });
+    // Nothing of the file counts.
+    assert_eq!(server.glockd().ask("g long"), "1 Lock Get Success: long\r\n");
 }

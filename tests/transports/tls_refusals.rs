@@ -104,7 +104,7 @@ fn clients_show_certificates_where_they_are_asked_for() {
     let showing = |certificate: &Path| format!("&cert={}", certificate.display());
     for (more, logged) in [
         (String::new(), "no certificate"),
-        (showing(&stranger.issue("someone")), "UnknownIssuer"),
+        (showing(&stranger.issue("someone")), "is not trusted"),
         (showing(&authority.issue_expired("someone")), "xpired"),
     ] {
         // Each its own server: of several refusals within a second only the first is logged.

@@ -48,6 +48,22 @@ fn lines_come_and_go_as_messages() {
 }
 
 #[test]
+fn what_comes_with_the_request_for_a_websocket_counts_also_if_it_is_the_end() {
+    let server = serve(&[]);
+    let mut socket = server.tcp("glockd+ws");
+    let mut bytes = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        .to_vec();
+    // A text and a close, each with a mask of zeros.
+    bytes.extend(b"\x81\x87\0\0\0\0g early\x88\x80\0\0\0\0");
+    socket.write_all(&bytes).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert!(String::from_utf8_lossy(&answer).contains("1 Lock Get Success: early"), "{answer:?}");
+    server.await_free("early");
+}
+
+#[test]
 fn a_grant_comes_from_whoever_releases() {
     let server = serve(&[]);
     let (mut waiter, mut holder) = (WsLines::new(&server), server.glockd());
