@@ -1,7 +1,7 @@
 //! A service manager: starts the server with what systemd would give it, and hears what it has to say.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -74,7 +74,13 @@ impl Manager {
     #[track_caller]
     pub(crate) fn hear(&self) -> Vec<String> {
         let mut message = [0; 4096];
-        let length = self.socket.recv(&mut message).expect("the server says something");
+        let length = loop {
+            match self.socket.recv(&mut message) {
+                // A wait with a limit is not taken up again by the kernel.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => break received.expect("the server says something"),
+            }
+        };
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
@@ -91,11 +97,12 @@ impl Manager {
         }
     }
 
-    /// Throws away what has not been heard.
-    pub(crate) fn forget(&self) {
+    /// Shows that there is nothing to hear; of a server that has ended, there never will be.
+    #[track_caller]
+    pub(crate) fn assert_silence(&self) {
         self.socket.set_nonblocking(true).unwrap();
-        while self.socket.recv(&mut [0; 4096]).is_ok() {}
-        self.socket.set_nonblocking(false).unwrap();
+        let heard = self.socket.recv(&mut [0; 4096]);
+        assert_eq!(heard.map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
     }
 }
 
