@@ -124,9 +124,17 @@ impl Connection {
         self.outbox.send_all(|| self.expire())
     }
 
-    /// Serves the connection until it ends, and the session with it; `early` has come already.
-    pub(super) fn serve(mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
-        if let Err(error) = self.converse(speaker, early) {
+    /// Serves the connection until it ends; `early` has come already. The session ends when this is dropped.
+    pub(super) fn serve(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
+        let ended = self.converse(speaker, early);
+        self.note_end(ended);
+    }
+
+    /// Apart, since what it takes of the stack would be there for as long as the connection is.
+    #[cold]
+    #[inline(never)]
+    fn note_end(&self, ended: io::Result<()>) {
+        if let Err(error) = ended {
             log::debug!("{}: {error}", self.session.info().address());
             self.outbox.note_end(&error);
         }
@@ -148,6 +156,8 @@ impl Connection {
     }
 
     /// Logs that the client has met with a limit.
+    #[cold]
+    #[inline(never)]
     pub(super) fn note_limit(&self, what: &str) {
         self.hub.limited.warn(|| format!("refused a request of {}: {what}", who(self.session.info())));
     }

@@ -43,12 +43,18 @@ impl Guest {
         if self.secret.is_none() && self.outbox.wrapping().is_none() {
             return Some(Vec::new());
         }
+        self.open_wrapped()
+    }
+
+    /// Apart, since what it takes of the stack would be there for as long as the connection is.
+    #[cold]
+    #[inline(never)]
+    fn open_wrapped(&self) -> Option<Vec<u8>> {
         let mut opening = Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new() };
         let opened = opening.open();
         opened.map_err(|error| self.refuse(&error)).ok().map(|()| opening.early)
     }
 
-    #[cold]
     fn refuse(&self, error: &io::Error) {
         self.outbox.note_end(error);
         if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof {

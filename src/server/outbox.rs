@@ -27,7 +27,7 @@ pub(super) struct Outbox {
     /// What the bytes are wrapped in on the wire, if in anything. Those appended are wrapped by whoever sends
     /// them, one at a time, so that they are in order; the thread that reads unwraps with the same. `state` may
     /// be taken within this lock, never the other way.
-    wrapping: Option<Mutex<Wrapping>>,
+    wrapping: Option<Box<Mutex<Wrapping>>>,
     /// Wakes the connection's own thread where it waits for the end of a wait rather than for input.
     waker: OnceLock<Waker>,
 }
@@ -124,7 +124,7 @@ impl Outbox {
         janitor: Arc<Janitor>,
         wrapping: Option<Wrapping>,
     ) -> Self {
-        let wrapping = wrapping.map(Mutex::new);
+        let wrapping = wrapping.map(|wrapping| Box::new(Mutex::new(wrapping)));
         Self { stream, state: Mutex::default(), bytes_max, janitor, wrapping, waker: OnceLock::new() }
     }
 
@@ -331,7 +331,7 @@ impl Outbox {
 
     /// What the connection is wrapped in, if in anything; nobody sends meanwhile.
     pub(super) fn wrapping(&self) -> Option<MutexGuard<'_, Wrapping>> {
-        self.wrapping.as_ref().map(Mutex::lock)
+        self.wrapping.as_deref().map(Mutex::lock)
     }
 
     /// Says to the client in the words of what the connection is wrapped in that nothing more will be sent. Only

@@ -92,7 +92,7 @@ impl Guest {
         Connection::new(hub, config, outbox, &self.address, observer)
     }
 
-    fn converse(&self, connection: Connection, mut speaker: impl Speaker, early: Vec<u8>) {
+    fn converse(&self, mut connection: Connection, mut speaker: impl Speaker, early: Vec<u8>) {
         self.hub.set_info(self.id, connection.session.info().clone());
         connection.serve(&mut speaker, early);
     }

