@@ -7,29 +7,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::response::{Response, Status};
+use super::room::Place;
 use super::{Shared, connection, spawn};
 
 /// Connections at once. Each has a thread and a descriptor, which the server's own must not lack.
-const CONNECTIONS_MAX: usize = 64;
+pub(super) const CONNECTIONS_MAX: usize = 64;
 /// How long to let go when nothing can be accepted.
 const EXHAUSTED: Duration = Duration::from_millis(50);
-
-/// Room for one connection.
-struct Place(Arc<Shared>);
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let one_more = |taken| (taken < CONNECTIONS_MAX).then_some(taken + 1);
-        shared.connections.fetch_update(Relaxed, Relaxed, one_more).ok()?;
-        Some(Self(shared.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
-    }
-}
 
 /// Accepts for ever.
 pub(super) fn run(listener: &TcpListener, shared: &Arc<Shared>) {
@@ -55,7 +39,7 @@ fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
         log::debug!("http: {peer} is not on the access list");
         return Ok(false);
     }
-    let Some(place) = Place::take(shared) else {
+    let Some(place) = Place::take(shared.clone()) else {
         log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are open");
         turn_away(stream);
         return Ok(false);

@@ -1,7 +1,7 @@
 //! What there is to see of a server in a browser, and for Prometheus: a small HTTP/1.1 server of its own,
 //! which can look and change nothing. Behind the feature `cli`, as all of the binary.
 //!
-//! - `listener`: who is let in, and a thread for each; `connection`: its thread, with its time limits;
+//! - `listener`: who is let in, and a thread for each; `room`: how many there may be; `connection`: its thread, with its time limits;
 //! - `request`, `query`: what is asked, pure; `trust`: from which page, pure; `response`: what is said;
 //! - `routes`: what is where; `locks`, `metrics`, `history`: what there is to see.
 //!
@@ -16,12 +16,13 @@ mod metrics;
 mod query;
 mod request;
 mod response;
+mod room;
 mod routes;
 mod trust;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -29,6 +30,7 @@ use lockd::broker::Broker;
 use lockd::server::{Config, Traffic};
 
 use history::History;
+use room::Room;
 
 /// What of the configuration is for these pages, too.
 #[derive(Clone, Debug)]
@@ -53,12 +55,19 @@ struct Shared {
     history: History,
     started: SystemTime,
     /// Connections open now, and those turned away since the start.
-    connections: AtomicUsize,
+    connections: Room,
     refused: AtomicU64,
     /// Held while locks are listed, which costs a look at every name there is: however many ask, it costs the
     /// broker no more than one who asks all the time. And how many are at it or wait for it.
     listing: Mutex<()>,
-    listers: AtomicUsize,
+    listers: Room,
+}
+
+/// The room that a connection takes a place in.
+impl AsRef<Room> for Arc<Shared> {
+    fn as_ref(&self) -> &Room {
+        &self.connections
+    }
 }
 
 impl Shared {
@@ -103,10 +112,10 @@ impl Http {
             rules: RwLock::new(Arc::new(rules)),
             history: History::default(),
             started: SystemTime::now(),
-            connections: AtomicUsize::new(0),
+            connections: Room::for_at_most(listener::CONNECTIONS_MAX),
             refused: AtomicU64::new(0),
             listing: Mutex::new(()),
-            listers: AtomicUsize::new(0),
+            listers: Room::for_at_most(routes::LISTERS_MAX),
         });
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         if !listeners.is_empty() {

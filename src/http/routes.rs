@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -11,13 +10,14 @@ use super::locks::Listing;
 use super::metrics::Figures;
 use super::request::{Method, Request};
 use super::response::{Response, Status};
+use super::room::Place;
 use super::{Shared, metrics, query, trust};
 
 /// The page, with `NONCE` where each response has a random number of its own.
 const PAGE: &str = include_str!("page.html");
 
 /// How many may have locks listed or wait for that: few enough that there are connections left for others.
-const LISTERS_MAX: usize = 16;
+pub(super) const LISTERS_MAX: usize = 16;
 
 /// Answers a request that came in at the address `here`.
 pub(super) fn respond(shared: &Shared, here: IpAddr, request: &Request) -> Response {
@@ -50,29 +50,13 @@ fn locks(shared: &Shared, parameters: &str) -> Response {
     }
     match query::parameters(parameters).and_then(|parameters| Listing::read(&parameters)) {
         Ok(listing) => {
-            let Some(_lister) = Lister::among(&shared.listers) else {
+            let Some(_lister) = Place::take(&shared.listers) else {
                 return Response::text(Status::Unavailable, "too many ask for locks at once");
             };
             let _one_at_a_time = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
             Response::json(listing.page(&shared.broker).to_json())
         }
         Err(why) => Response::text(Status::BadRequest, &why),
-    }
-}
-
-/// One of those who have locks listed, or wait for that.
-struct Lister<'a>(&'a AtomicUsize);
-
-impl<'a> Lister<'a> {
-    fn among(listers: &'a AtomicUsize) -> Option<Self> {
-        let one_more = |count| (count < LISTERS_MAX).then_some(count + 1);
-        listers.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Self(listers))
-    }
-}
-
-impl Drop for Lister<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }
 
@@ -98,7 +82,7 @@ fn figures(shared: &Shared) -> Response {
         connections: shared.traffic.connections(),
         connections_refused: shared.traffic.connections_refused(),
         messages: shared.traffic.messages(),
-        http_connections: shared.connections.load(Relaxed),
+        http_connections: shared.connections.taken(),
         http_connections_refused: shared.refused.load(Relaxed),
         started: shared.started,
     };
@@ -121,6 +105,7 @@ fn health(failed: bool, is_shut: bool, grace: Duration) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use super::super::room::Room;
     use super::*;
 
     #[test]
@@ -139,11 +124,11 @@ mod tests {
 
     #[test]
     fn so_many_can_have_locks_listed_and_others_when_they_are_done() {
-        let listers = AtomicUsize::new(0);
-        let all: Vec<_> = std::iter::from_fn(|| Lister::among(&listers)).collect();
+        let listers = Room::for_at_most(LISTERS_MAX);
+        let all: Vec<_> = std::iter::from_fn(|| Place::take(&listers)).collect();
         assert_eq!(all.len(), LISTERS_MAX);
         drop(all);
-        assert!(Lister::among(&listers).is_some());
+        assert!(Place::take(&listers).is_some());
     }
 
     #[test]
