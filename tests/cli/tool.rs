@@ -8,9 +8,9 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::eventually;
 use crate::support::server::{Launch, Server, program};
 use crate::support::socket::Endpoint;
+use crate::support::{end_of, eventually};
 
 /// A server for the commands, and a directory for what they write.
 pub(crate) struct Site {
@@ -116,12 +116,7 @@ impl Running {
 
     /// Waits until it has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut ended = None;
-        eventually("the process ends", || {
-            ended = self.0.try_wait().unwrap();
-            ended.is_some()
-        });
-        ended.unwrap()
+        end_of("the process", &mut self.0)
     }
 
     pub(crate) fn code(&mut self) -> i32 {

@@ -6,17 +6,6 @@ mod activation;
 mod documents;
 mod manager;
 mod notify;
-
-use std::time::{Duration, Instant};
-
-/// How long anything may take before a test fails.
-const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits until `condition` holds; `what` says what was hoped for when it never does.
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+#[path = "../blackbox/support/mod.rs"]
+#[expect(dead_code, reason = "made for other tests, too")]
+mod support;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::{DEADLINE, eventually};
+use crate::support::{DEADLINE, end_of};
 
 /// Has itself replaced by the server, with the descriptors from 3 on that it was given as 0 and 1.
 const ACTIVATE: &str = r#"exec 3<&0 4>&1 </dev/null >/dev/null
@@ -116,12 +116,7 @@ impl Service {
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut ended = None;
-        eventually("the server ends", || {
-            ended = self.child.try_wait().unwrap();
-            ended.is_some()
-        });
-        ended.unwrap()
+        end_of("the server", &mut self.child)
     }
 
     pub(crate) fn log(&self) -> String {

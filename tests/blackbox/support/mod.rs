@@ -6,6 +6,7 @@ pub(crate) mod line_client;
 pub(crate) mod server;
 pub(crate) mod socket;
 
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// How long anything may take before a test fails. Generous, since a test that passes never waits
@@ -19,4 +20,14 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}");
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// Waits until `what` has ended by itself.
+pub(crate) fn end_of(what: &str, child: &mut Child) -> ExitStatus {
+    let mut ended = None;
+    eventually(&format!("{what} ends"), || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    ended.unwrap()
 }

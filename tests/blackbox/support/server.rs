@@ -12,10 +12,10 @@ use serde_json::json;
 use socket2::Socket;
 use tempfile::TempDir;
 
-use super::eventually;
 use super::frame_client::FrameClient;
 use super::line_client::LineClient;
 use super::socket::{Endpoint, connect};
+use super::{end_of, eventually};
 
 /// The program under test: this build's, or another build of it, with a sanitizer say.
 pub(crate) fn program() -> OsString {
@@ -266,15 +266,11 @@ impl Server {
 
     /// Waits until the server has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
-        let mut ended = None;
-        eventually("the server ends", || {
-            ended = self.child.try_wait().unwrap();
-            ended.is_some()
-        });
+        let ended = end_of("the server", &mut self.child);
         if let Some(drain) = self.drain.take() {
             drain.join().unwrap();
         }
-        ended.unwrap()
+        ended
     }
 
     /// What the server has logged so far.
