@@ -10,6 +10,7 @@ pub mod by_hand;
 
 use std::cell::Cell;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
@@ -121,7 +122,7 @@ impl Connection {
     /// Sends everything, waiting for the peer to read, and looks after the limits of the waits meanwhile.
     /// False if the connection is gone.
     fn flush(&self) -> bool {
-        self.outbox.send_all(|| self.expire())
+        self.outbox.send_all(|| ControlFlow::Continue(self.expire()))
     }
 
     /// Serves the connection until it ends; `early` has come already. The session ends when this is dropped.

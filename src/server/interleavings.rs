@@ -2,6 +2,8 @@
 //! of a connection, to which many append and on which anyone sends; and whole conversations. The sockets are
 //! those of `socket/pretended.rs`.
 
+use std::ops::ControlFlow;
+
 use super::config::{Config, Protocol};
 use super::hub::Hub;
 use super::janitor::Janitor;
@@ -49,7 +51,7 @@ impl Sending {
     /// As the connection's own thread does.
     fn reply(&self, text: &'static str) -> bool {
         self.outbox.append(self.write(text));
-        self.outbox.send_all(|| None)
+        self.outbox.send_all(|| ControlFlow::Continue(None))
     }
 
     /// Everything has been sent, in the order in which it was appended.

@@ -3,12 +3,12 @@
 //! nothing; and it takes little of the server, and not for long.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::auth_token::AuthToken;
 use super::connection::{discard_input, ignore_interruption};
-use super::outbox::Sent;
 use super::reception::Guest;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{
@@ -100,7 +100,7 @@ impl Opening<'_> {
     /// Waits until more has come; `what` is waited for.
     fn hear(&mut self, what: &str) -> io::Result<()> {
         let outbox = &self.guest.outbox;
-        let rest = self.deadline.saturating_duration_since(Instant::now());
+        let rest = self.rest();
         if rest.is_zero() {
             let text = format!("nothing of {what} has come within {} s", LIMIT.as_secs());
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
@@ -120,24 +120,23 @@ impl Opening<'_> {
     fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let outbox = &self.guest.outbox;
         outbox.append(write);
-        loop {
-            match outbox.send() {
-                Sent::All | Sent::Busy => return Ok(()),
-                Sent::More => {}
-                Sent::Gone => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Sent::Full => {
-                    let rest = self.deadline.saturating_duration_since(Instant::now());
-                    if rest.is_zero() {
-                        let text = format!("it has not read its answers within {} s", LIMIT.as_secs());
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-                    }
-                    ignore_interruption(wait_for(
-                        &mut [PollFd::new(&outbox.stream, PollFlags::OUT)],
-                        Some(rest),
-                    ))?;
-                }
-            }
+        let until_the_end = || match self.rest() {
+            Duration::ZERO => ControlFlow::Break(()),
+            rest => ControlFlow::Continue(Some(rest)),
+        };
+        if outbox.send_all(until_the_end) {
+            return Ok(());
         }
+        if self.rest().is_zero() {
+            let text = format!("it has not read its answers within {} s", LIMIT.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// How long it may still take.
+    fn rest(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
     }
 
     fn begin_websocket(&mut self) -> io::Result<()> {

@@ -4,6 +4,7 @@
 //! the peer to read.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::janitor::Janitor;
@@ -162,18 +163,19 @@ impl Outbox {
         }
     }
 
-    /// Sends everything, waiting for the peer to read, for no longer at a time than `limit` says: for the
-    /// connection's own thread. False if the connection is gone.
-    pub(super) fn send_all(&self, limit: impl Fn() -> Option<Duration>) -> bool {
+    /// Sends everything, waiting for the peer to read, for no longer at a time than `limit` says, and only as
+    /// long as that says so: for the connection's own thread. False if the connection is gone, or that breaks off.
+    pub(super) fn send_all(&self, limit: impl Fn() -> ControlFlow<(), Option<Duration>>) -> bool {
         loop {
             match self.send() {
                 Sent::All | Sent::Busy => return true,
                 Sent::More => {}
                 Sent::Gone => return false,
                 Sent::Full => {
+                    let ControlFlow::Continue(limit) = limit() else { return false };
                     let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
                     // Whatever ends the wait, sending tells what is the matter.
-                    let _ = wait_for(&mut fds, limit());
+                    let _ = wait_for(&mut fds, limit);
                 }
             }
         }
