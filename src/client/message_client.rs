@@ -74,7 +74,8 @@ impl MessageClient {
     }
 
     fn show(&self, secret: String, limit: Duration) -> Result<(), String> {
-        let hello = HelloRequest { client: None, version: None, auth_token: Some(secret) };
+        let wind_down = Duration::ZERO;
+        let hello = HelloRequest { client: None, version: None, auth_token: Some(secret), wind_down };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
             // It has passed the secret, and has no such command.

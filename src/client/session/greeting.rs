@@ -1,7 +1,7 @@
 //! The first words between a session and its server. Leaves a connection that notices a lost server before
 //! that server gives the session's locks away.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::REQUEST_MAX;
 use crate::client::connection::{Connection, Signals, Waited};
@@ -15,7 +15,8 @@ pub(super) fn greet(
     deadline: Option<Instant>,
 ) -> Result<(), String> {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    let hello = HelloRequest { client: Some("lockd".to_owned()), version, auth_token: secret };
+    let client = Some("lockd".to_owned());
+    let hello = HelloRequest { client, version, auth_token: secret, wind_down: Duration::ZERO };
     let hello = connection.request("hello", &hello, REQUEST_MAX)?;
     connection.post(&[&hello]).map_err(|lost| lost.0)?;
     if owner.is_some() {

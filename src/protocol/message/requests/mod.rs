@@ -105,13 +105,22 @@ pub struct HelloRequest {
     /// The server's secret, if it asks for one.
     #[serde(rename = "authToken", skip_serializing_if = "Option::is_none")]
     pub auth_token: Option<String>,
+    /// How long the client may need to end its work once it knows that its session is over, at most
+    /// [`WIND_DOWN_MAX`]. The server keeps the client's locks for that long, or until the client ends the
+    /// connection, which says that its work has ended. Zero: the client needs no time.
+    #[serde(rename = "windDown", with = "seconds", skip_serializing_if = "Duration::is_zero")]
+    pub wind_down: Duration,
 }
+
+/// The longest [wind-down time](HelloRequest::wind_down) a client may ask for.
+pub const WIND_DOWN_MAX: Duration = Duration::from_secs(3600);
 
 impl fmt::Debug for HelloRequest {
     /// Without the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = f.debug_struct("HelloRequest");
-        written.field("client", &self.client).field("version", &self.version).finish_non_exhaustive()
+        written.field("client", &self.client).field("version", &self.version);
+        written.field("wind_down", &self.wind_down).finish_non_exhaustive()
     }
 }
 
@@ -262,14 +271,21 @@ pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
 ///
 /// # Errors
 ///
-/// If one of them is no string.
+/// If one of them is not what it must be.
 pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
-    let [client, version, token] = object(parameters.get(), ["client", "version", "authToken"])?;
+    let keys = ["client", "version", "authToken", "windDown"];
+    let [client, version, token, wind_down] = object(parameters.get(), keys)?;
     Ok(HelloRequest {
         client: read_text("client", client)?,
         version: read_text("version", version)?,
         auth_token: read_text("authToken", token)?,
+        wind_down: wind_down.map_or(Ok(Duration::ZERO), read_wind_down)?,
     })
+}
+
+fn read_wind_down(value: &RawValue) -> Result<Duration, Malformed> {
+    let time = number(value).and_then(seconds::from_f64).filter(|time| *time <= WIND_DOWN_MAX);
+    time.ok_or(Malformed::new("windDown", "is not a number from 0 to 3600"))
 }
 
 const NAME_MISSING: Malformed = Malformed::new(LOCK_NAME.text, "is missing");

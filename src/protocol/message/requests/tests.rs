@@ -163,8 +163,15 @@ fn names_of_connections_and_clients_are_texts() {
         assert_eq!(identify(nameless), Ok(None), "{nameless}");
     }
     assert_eq!(identify(r#"{"name":1}"#).unwrap_err().to_string(), "name is not a string");
-    let hello = HelloRequest { client: Some("c".to_owned()), version: None, auth_token: None };
-    assert_eq!(parse_hello(&raw(r#"{"client":"c"}"#)), Ok(hello));
+    let wind_down = Duration::ZERO;
+    let hello = HelloRequest { client: Some("c".to_owned()), version: None, auth_token: None, wind_down };
+    assert_eq!(parse_hello(&raw(r#"{"client":"c"}"#)), Ok(hello.clone()));
+    let hello = HelloRequest { wind_down: Duration::from_millis(5500), ..hello };
+    assert_eq!(parse_hello(&raw(r#"{"client":"c","windDown":5.5}"#)), Ok(hello));
+    for bad in ["-1", "3600.5", "\"5\""] {
+        let error = parse_hello(&raw(&format!(r#"{{"windDown":{bad}}}"#))).unwrap_err();
+        assert_eq!(error.to_string(), "windDown is not a number from 0 to 3600");
+    }
     assert_eq!(parse_hello(&raw(r#"{"version":2}"#)).unwrap_err().to_string(), "version is not a string");
 }
 
@@ -236,7 +243,9 @@ proptest! {
         prop_assert_eq!(parse_inspect(&written(&inspect)), Ok(inspect));
         let list = ListRequest { prefix: name, limit: page_limit, after };
         prop_assert_eq!(parse_list(&written(&list)), Ok(list));
-        let hello = HelloRequest { client: text.clone(), version: text.clone(), auth_token: text.clone() };
+        let wind_down = Duration::from_secs(page_limit as u64);
+        let (client, version, auth_token) = (text.clone(), text.clone(), text.clone());
+        let hello = HelloRequest { client, version, auth_token, wind_down };
         prop_assert_eq!(parse_hello(&written(&hello)), Ok(hello));
         let identify = IdentifyRequest { name: text };
         prop_assert_eq!(parse_identify(&written(&identify)), Ok(identify));
