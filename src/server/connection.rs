@@ -183,7 +183,7 @@ impl Connection {
                 self.outbox.hang_up();
                 return Ok(());
             }
-            if !self.get_input(&mut input, next, speaker)? {
+            if !self.get_input(&mut input, next, speaker)? || self.outbox.is_closing() {
                 return Ok(());
             }
         }
@@ -193,14 +193,14 @@ impl Connection {
     fn get_input(&self, input: &mut Input, next: Next, speaker: &impl Speaker) -> io::Result<bool> {
         let stream = &self.outbox.stream;
         loop {
-            if self.outbox.is_closed() {
-                return Ok(false);
-            }
             let limit = self.expire();
             if next == Next::Wait && !input.bytes().is_empty() {
                 // There is input, but nothing may be done with it before the wait ends. The waker must be
                 // there before the wait is looked at.
                 let waker = self.outbox.waker();
+                if self.outbox.is_closing() {
+                    return Ok(false);
+                }
                 if !speaker.is_waiting() {
                     return Ok(true);
                 }

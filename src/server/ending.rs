@@ -8,6 +8,7 @@
 //! client knows ([`Closing`]).
 
 use std::io;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
@@ -54,12 +55,16 @@ impl Outbox {
         state.closed = true;
         state.bytes = Vec::new();
         let is_amid = state.sending || !std::mem::take(&mut state.wire).is_empty();
-        let is_first = !state.evidence.has_server_ended();
-        drop(state);
-        if is_first && !is_amid {
-            self.end_wrapping();
+        if !is_amid && !state.evidence.has_server_ended() {
+            state.sending = true;
+            drop(state);
+            let ended = self.end_wrapping();
+            state = self.state.lock();
+            state.sending = false;
+            if let Err(error) = ended {
+                state.evidence.note_send_error(&error);
+            }
         }
-        let mut state = self.state.lock();
         if self.stream.end_output() {
             state.evidence.note_server_end();
         }
@@ -69,7 +74,7 @@ impl Outbox {
     /// find out by itself. A second time: the client's work is not waited for any more.
     pub(super) fn close(self: &Arc<Self>) {
         let mut state = self.state.lock();
-        let is_second = std::mem::replace(&mut state.closing, true);
+        let is_second = self.is_closing.swap(true, Relaxed);
         if let (true, Some(promise)) = (is_second, &mut state.promise) {
             promise.wind_down = Duration::ZERO;
         }
@@ -176,6 +181,9 @@ impl Connection {
             return;
         }
         self.wait_until(TOLD_LOOK, |verdict, waited| verdict != Verdict::Untold || waited >= TELL_LIMIT);
+        if self.hub.is_over() {
+            return;
+        }
         let limit = match outbox.look() {
             Verdict::Left => return,
             Verdict::Told => Duration::ZERO,
@@ -248,13 +256,5 @@ impl Closing {
                 None
             }
         }
-    }
-}
-
-impl State {
-    /// Notes what sending has met with.
-    pub(super) fn note_send_error(&mut self, error: &io::Error) {
-        self.closed = true;
-        self.evidence.note_error(error);
     }
 }

@@ -5,13 +5,14 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::ending::Promise;
 use super::janitor::Janitor;
 use super::peer::Evidence;
 use super::wrapping::Wrapping;
-use crate::broker::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use crate::broker::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 
 /// How much a connection's own thread lets gather before it sends.
@@ -25,6 +26,8 @@ const WIRE_BYTES: usize = 4096;
 pub(super) struct Outbox {
     pub(super) stream: Stream,
     pub(super) state: Mutex<State>,
+    /// Another thread than the connection's own has closed it: nothing that comes is handled any more.
+    pub(super) is_closing: AtomicBool,
     bytes_max: usize,
     pub(super) janitor: Arc<Janitor>,
     /// What the bytes are wrapped in on the wire, if in anything. Those appended are wrapped by whoever sends
@@ -57,8 +60,6 @@ pub(super) struct State {
     overflowed: bool,
     /// Nothing is sent any more.
     pub(super) closed: bool,
-    /// Another thread than the connection's own has closed it.
-    pub(super) closing: bool,
     /// What is known of how the connection has ended.
     pub(super) evidence: Evidence,
     /// What the client relies on, if it has said `hello`.
@@ -105,7 +106,15 @@ impl Outbox {
         wrapping: Option<Wrapping>,
     ) -> Self {
         let wrapping = wrapping.map(|wrapping| Box::new(Mutex::new(wrapping)));
-        Self { stream, state: Mutex::default(), bytes_max, janitor, wrapping, waker: OnceLock::new() }
+        Self {
+            stream,
+            state: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            bytes_max,
+            janitor,
+            wrapping,
+            waker: OnceLock::new(),
+        }
     }
 
     /// Appends a reply of the connection's own thread, which sends when [`Appended::Much`] has gathered, so
@@ -195,7 +204,8 @@ impl Outbox {
         let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {
-                state.note_send_error(&error);
+                state.closed = true;
+                state.evidence.note_send_error(&error);
                 return Sent::Gone;
             }
         };
@@ -303,22 +313,21 @@ impl Outbox {
     /// Says to the client in the words of what the connection is wrapped in that nothing more will be sent. Only
     /// where nobody sends: it must not stand within what another thread is about to send, and where something is
     /// left to be sent it would not be understood.
-    pub(super) fn end_wrapping(&self) {
-        if let Some(wrapping) = &self.wrapping {
-            self.end_wrapping_in(wrapping);
+    pub(super) fn end_wrapping(&self) -> io::Result<()> {
+        match &self.wrapping {
+            Some(wrapping) => self.end_wrapping_in(wrapping),
+            None => Ok(()),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn end_wrapping_in(&self, wrapping: &Mutex<Wrapping>) {
+    fn end_wrapping_in(&self, wrapping: &Mutex<Wrapping>) -> io::Result<()> {
         let mut wrapping = wrapping.lock();
         let mut wire = Vec::new();
         wrapping.end(&mut wire);
         // Within the lock, so that no other thread ends the output before. It does not wait.
-        if let Err(error) = self.stream.send_now(&wire) {
-            self.state.lock().note_send_error(&error);
-        }
+        self.stream.send_now(&wire).map(|_| ())
     }
 
     /// Whether more was due to the client than it may leave unread, and so it was cut off.
@@ -326,9 +335,9 @@ impl Outbox {
         self.state.lock().overflowed
     }
 
-    /// Whether nothing is sent any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.state.lock().closed
+    /// Whether another thread has closed the connection.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Relaxed)
     }
 
     /// The waker of the connection's own thread, made when first asked for: most connections never

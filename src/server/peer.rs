@@ -69,31 +69,31 @@ impl Evidence {
     /// after that; `is_sole` that no other thread can have taken an error from the socket that it has not noted
     /// here yet.
     ///
-    /// | | still connected | no connection any more |
-    /// | --- | --- | --- |
-    /// | before the server's end | the client's end of stream | an error that another thread has taken: it says what it was |
-    /// | after it | the client's end of stream | the client's end of stream, unless another thread may have taken an error |
+    /// With the connection still there it is the client's end of stream. Without one it is how every end looks once
+    /// the kernel has told somebody what it was; so it is the client's doing if nobody was told anything else.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
-        let is_clients = is_connected || self.server_ended && is_sole && !self.given_up;
-        if is_clients && !self.input_ended && !self.reset {
-            self.client_ended = true;
-        } else if !is_connected && !self.server_ended && !self.input_ended && !self.reset {
-            // Whatever it was, it was not seen to be the client's doing.
-            self.given_up = true;
-        }
+        let is_clients = is_connected || is_sole && !self.given_up;
+        self.client_ended |= is_clients && !self.input_ended && !self.reset;
     }
 
-    /// The socket has failed with this error. One that is none of the kernel's says nothing.
-    ///
-    /// A broken pipe says nothing either: the kernel has told another thread why nothing can be sent.
+    /// Reading from the socket has failed, or it has an error that the next call would have met with. One that is
+    /// none of the kernel's says nothing. A broken pipe is a reset that follows the client's end of stream.
     pub(super) fn note_error(&mut self, error: &io::Error) {
         if self.reset || error.raw_os_error().is_none() {
             return;
         }
         match error.kind() {
-            io::ErrorKind::ConnectionReset => self.client_ended = true,
-            io::ErrorKind::BrokenPipe | io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => self.client_ended = true,
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
             _ => self.given_up = true,
+        }
+    }
+
+    /// Sending has failed. Here a broken pipe says only that there is no connection any more, for whatever reason,
+    /// which the end of the stream will tell.
+    pub(super) fn note_send_error(&mut self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            self.note_error(error);
         }
     }
 
@@ -150,9 +150,10 @@ mod tests {
         End {
             is_connected: bool,
         },
-        /// The same, while another thread may have taken an error.
+        /// The end of the stream, without a connection, while another thread may have taken an error.
         EndBesideASender,
         Error(i32),
+        SendError(i32),
         OwnDecision,
         ServerEnd,
         Acknowledged,
@@ -160,7 +161,8 @@ mod tests {
         Reset,
     }
     use Step::{
-        Acknowledged, End, EndBesideASender, Error, Goodbye, InputEnded, OwnDecision, Reset, ServerEnd,
+        Acknowledged, End, EndBesideASender, Error, Goodbye, InputEnded, OwnDecision, Reset, SendError,
+        ServerEnd,
     };
 
     const FIN: Step = End { is_connected: true };
@@ -174,6 +176,7 @@ mod tests {
                 End { is_connected } => evidence.note_end_of_stream(is_connected, true),
                 EndBesideASender => evidence.note_end_of_stream(false, false),
                 Error(number) => evidence.note_error(&io::Error::from_raw_os_error(number)),
+                SendError(number) => evidence.note_send_error(&io::Error::from_raw_os_error(number)),
                 OwnDecision => evidence.note_error(&io::Error::other("too much")),
                 ServerEnd => evidence.note_server_end(),
                 Acknowledged => evidence.note_all_acknowledged(),
@@ -187,57 +190,44 @@ mod tests {
     /// How a connection ends, step by step, and what follows.
     const ENDS: &[(&str, &[Step], Verdict)] = &[
         ("nothing has happened", &[], Verdict::Untold),
-        ("the client closes", &[FIN], Verdict::Left),
-        ("the client closes, and its machine vanishes", &[FIN, Error(TIMED_OUT)], Verdict::Left),
-        ("the client closes with something unread", &[Error(RESET)], Verdict::Left),
-        ("the client says goodbye in TLS", &[Goodbye, InputEnded, GONE], Verdict::Left),
-        ("the client is silent", &[Error(TIMED_OUT)], Verdict::OutOfReach),
-        (
-            "the client is silent, a sender meets with it too",
-            &[Error(BROKEN_PIPE), Error(TIMED_OUT)],
-            Verdict::OutOfReach,
-        ),
-        ("the client is silent, a sender was told", &[GONE, Error(TIMED_OUT)], Verdict::OutOfReach),
-        ("a sender was told, and has not said so yet", &[GONE], Verdict::OutOfReach),
-        ("a sender was told of a reset", &[GONE, Error(RESET)], Verdict::Left),
-        ("a broken pipe alone", &[Error(BROKEN_PIPE)], Verdict::Untold),
-        ("the way to the client is gone", &[Error(UNREACHABLE)], Verdict::OutOfReach),
-        ("the server has had enough", &[OwnDecision], Verdict::Untold),
+        // By the client.
+        ("it closes", &[FIN], Verdict::Left),
+        ("it closes, and its machine vanishes", &[FIN, Error(TIMED_OUT)], Verdict::Left),
+        ("it closes with something unread", &[Error(RESET)], Verdict::Left),
+        ("it closes, a reply comes too late", &[Error(BROKEN_PIPE)], Verdict::Left),
+        ("it closes, a sender meets with that", &[SendError(BROKEN_PIPE), GONE], Verdict::Left),
+        ("it resets, a sender meets with that", &[SendError(RESET), GONE], Verdict::Left),
+        ("it says goodbye in TLS", &[Goodbye, InputEnded, GONE], Verdict::Left),
+        // By silence.
+        ("nothing is heard", &[Error(TIMED_OUT)], Verdict::OutOfReach),
+        ("the way is gone", &[Error(UNREACHABLE)], Verdict::OutOfReach),
+        ("nothing is heard, and none is there", &[Error(TIMED_OUT), GONE], Verdict::OutOfReach),
+        ("a sender was told, and another sees it", &[SendError(BROKEN_PIPE)], Verdict::Untold),
+        ("a sender is about to tell", &[EndBesideASender], Verdict::Untold),
+        ("a sender tells of silence", &[EndBesideASender, SendError(TIMED_OUT), GONE], Verdict::OutOfReach),
+        ("a sender tells of a reset", &[EndBesideASender, SendError(RESET)], Verdict::Left),
+        // By the server.
+        ("it has had enough", &[OwnDecision], Verdict::Untold),
         ("acknowledged, but no end was sent", &[Acknowledged], Verdict::Untold),
-        ("the server ends it", &[ServerEnd], Verdict::Untold),
-        ("the server ends it, which arrives", &[ServerEnd, Acknowledged], Verdict::Told),
-        ("the server ends it, and the client too", &[ServerEnd, Acknowledged, GONE], Verdict::Left),
+        ("its end is on its way", &[ServerEnd], Verdict::Untold),
+        ("its end arrives", &[ServerEnd, Acknowledged], Verdict::Told),
+        ("its end arrives, and the client ends too", &[ServerEnd, Acknowledged, GONE], Verdict::Left),
         ("both end it at once", &[ServerEnd, FIN], Verdict::Left),
-        ("the server ends it, a sender may have been told", &[ServerEnd, EndBesideASender], Verdict::Untold),
-        ("the server ends it, the client resets", &[ServerEnd, Error(RESET)], Verdict::Left),
-        (
-            "the server ends it, a sender meets with its own end",
-            &[ServerEnd, Error(BROKEN_PIPE)],
-            Verdict::Untold,
-        ),
-        ("the server ends it, and hears nothing", &[ServerEnd, Error(TIMED_OUT)], Verdict::OutOfReach),
-        (
-            "nothing is heard, then the end of stream",
-            &[ServerEnd, Error(TIMED_OUT), GONE],
-            Verdict::OutOfReach,
-        ),
+        ("a sender is about to tell", &[ServerEnd, EndBesideASender], Verdict::Untold),
+        ("the client resets", &[ServerEnd, Error(RESET)], Verdict::Left),
+        ("a sender meets with the server's own end", &[ServerEnd, SendError(BROKEN_PIPE)], Verdict::Untold),
+        ("nothing is heard then", &[ServerEnd, Error(TIMED_OUT)], Verdict::OutOfReach),
+        ("nothing is heard, and none is there", &[ServerEnd, Error(TIMED_OUT), GONE], Verdict::OutOfReach),
         ("told, then silent", &[ServerEnd, Acknowledged, Error(TIMED_OUT)], Verdict::Told),
-        ("woken by the server", &[ServerEnd, InputEnded, GONE], Verdict::Untold),
-        ("woken by the server, still connected", &[ServerEnd, InputEnded, FIN], Verdict::Untold),
-        ("told, then woken by the server", &[ServerEnd, Acknowledged, InputEnded, GONE], Verdict::Told),
-        ("reset by the server", &[ServerEnd, Reset, Error(RESET)], Verdict::OutOfReach),
-        ("reset by the server, then the end of stream", &[ServerEnd, Reset, GONE], Verdict::OutOfReach),
-        (
-            "reset by the server, which clears what is unacknowledged",
-            &[ServerEnd, Reset, Acknowledged],
-            Verdict::OutOfReach,
-        ),
-        ("told, then reset by the server", &[ServerEnd, Acknowledged, Reset, Error(RESET)], Verdict::Told),
-        (
-            "silent, then reset by the server",
-            &[Error(TIMED_OUT), ServerEnd, Reset, Error(RESET)],
-            Verdict::OutOfReach,
-        ),
+        // By what the server does to its socket.
+        ("woken", &[ServerEnd, InputEnded, GONE], Verdict::Untold),
+        ("woken, still connected", &[ServerEnd, InputEnded, FIN], Verdict::Untold),
+        ("told, then woken", &[ServerEnd, Acknowledged, InputEnded, GONE], Verdict::Told),
+        ("reset", &[ServerEnd, Reset, Error(RESET)], Verdict::OutOfReach),
+        ("reset, and none is there", &[ServerEnd, Reset, GONE], Verdict::OutOfReach),
+        ("reset, nothing is left to acknowledge", &[ServerEnd, Reset, Acknowledged], Verdict::OutOfReach),
+        ("told, then reset", &[ServerEnd, Acknowledged, Reset, Error(RESET)], Verdict::Told),
+        ("silent, then reset", &[Error(TIMED_OUT), ServerEnd, Reset, Error(RESET)], Verdict::OutOfReach),
     ];
 
     #[test]
@@ -250,25 +240,21 @@ mod tests {
     /// In every sequence of up to five steps.
     #[test]
     fn what_the_server_and_its_kernel_do_is_never_the_clients_word() {
-        let own = [GONE, EndBesideASender, Error(BROKEN_PIPE), Error(TIMED_OUT), OwnDecision, InputEnded];
+        let own = [EndBesideASender, SendError(BROKEN_PIPE), Error(TIMED_OUT), OwnDecision, InputEnded];
         let mut sequences = vec![vec![]];
         for _ in 0..5 {
-            sequences = sequences
-                .iter()
-                .flat_map(|steps: &Vec<Step>| {
-                    own.iter().map(|step| steps.iter().copied().chain([*step]).collect::<Vec<_>>())
-                })
-                .collect();
+            let longer = |steps: &Vec<Step>| own.map(|step| [steps.as_slice(), &[step]].concat());
+            sequences = sequences.iter().flat_map(longer).collect();
             for steps in &sequences {
                 assert!(!after(steps).verdict().is_known(), "{steps:?}");
-                let reset =
-                    [&[ServerEnd, Reset], steps.as_slice(), &[Error(RESET), FIN, Acknowledged]].concat();
+                let reset = [&[ServerEnd, Reset], steps.as_slice(), &[Error(RESET), FIN, GONE, Acknowledged]]
+                    .concat();
                 assert_eq!(after(&reset).verdict(), Verdict::OutOfReach, "{reset:?}");
-                let woken = [&[ServerEnd, InputEnded], steps.as_slice(), &[FIN]].concat();
+                let woken = [&[ServerEnd, InputEnded], steps.as_slice(), &[FIN, GONE]].concat();
                 assert!(!after(&woken).verdict().is_known(), "{woken:?}");
-                for (known, verdict) in [(FIN, Verdict::Left), (Error(RESET), Verdict::Left)] {
-                    let known = [&[known], steps.as_slice(), &[ServerEnd, Reset]].concat();
-                    assert_eq!(after(&known).verdict(), verdict, "{known:?}");
+                for known in [FIN, Error(RESET), Goodbye] {
+                    let left = [&[known], steps.as_slice(), &[ServerEnd, Reset]].concat();
+                    assert_eq!(after(&left).verdict(), Verdict::Left, "{left:?}");
                 }
             }
         }
