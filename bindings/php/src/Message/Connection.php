@@ -58,14 +58,7 @@ final class Connection implements Endable
         if ($address->isTls) {
             throw new InvalidArgumentException("$address->text: TLS is spoken by liblockd alone, not by PHP's streams");
         }
-        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
-        [$no, $error] = [0, ''];
-        $stream = Quietly::call(static function () use ($address, $within, $context, &$no, &$error) {
-            return stream_socket_client($address->remote, $no, $error, $within, STREAM_CLIENT_CONNECT, $context);
-        });
-        if ($stream === false) {
-            throw new ConnectException("cannot connect to $address->text: " . ($error ?: Quietly::$warning));
-        }
+        $stream = (new Dialer())->connect($address, $within);
         return new self($stream, $address, $timeout);
     }
 
