@@ -23,6 +23,9 @@ final class MessageClient
     /** Of a server that has not been asked for its own, in seconds. */
     private const DEAD_PEER_TIMEOUT = 25;
 
+    /** The commands of lockd whose results may be grants: they are believed only while the connection is alive. */
+    private const GRANTING = ['lock', 'convert'];
+
     private function __construct(private readonly Connection $connection)
     {
     }
@@ -66,6 +69,9 @@ final class MessageClient
                 $error = $answer->fields['error'] ?? null;
                 if ($error !== null) {
                     throw new RefusedException(is_string($error) ? $error : 'the server reports an error');
+                }
+                if (in_array($command, self::GRANTING, true)) {
+                    $this->connection->mustBeAlive();
                 }
                 return $answer->fields['result'] ?? null;
             } finally {
