@@ -38,6 +38,8 @@ class pkLockClient
     private const ANSWER_SECONDS = 10.0;
     /** How long after the time limit the server may say that it is over, before the client finds so itself. */
     private const GRACE_SECONDS = 0.5;
+    /** The commands by whose results a program may believe that it holds a lock. */
+    private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
     private const MESSAGE_MAX = 1 << 26;
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
 
@@ -101,7 +103,7 @@ class pkLockClient
             $limit += $free ? self::GRACE_SECONDS : self::ANSWER_SECONDS;
             $reply = $unlock = null;
             try {
-                $reply = $this->askForLock('lock', $parameters, $limit);
+                $reply = $this->askOfLock('lock', $parameters, $limit);
             } finally {
                 // The time is over, or a signal handler has thrown. An unlock takes the request back in the one way
                 // that the original server knows, too. If the lock is granted just now, it frees it again.
@@ -152,7 +154,7 @@ class pkLockClient
                 $this->changed = true;
                 $parameters += ['timeLimit' => is_finite($limit) ? $limit : false];
             }
-            $ask = $changes ? $this->askForLock(...) : $this->ask(...);
+            $ask = in_array($command, self::TELL_OF_LOCKS, true) ? $this->askOfLock(...) : $this->ask(...);
             $reply = $lost = null;
             try {
                 $reply = $ask((string) $command, $parameters, $limit + self::GRACE_SECONDS);
@@ -318,12 +320,12 @@ class pkLockClient
     }
 
     /**
-     * The same as ask(), for what may be granted. A grant counts if the connection is alive after it has been read: the
-     * process may have been stopped before, and the connection may have ended meanwhile, and the lock may be another
-     * client's. An end comes behind the grant. If the network was cut there is no end, so the server must have answered
-     * a request that was sent a short time ago.
+     * The same as ask(), for what says that a lock is held. A yes counts if the connection is alive after it has been
+     * read: the process may have been stopped before, and the connection may have ended meanwhile, and the lock may be
+     * another client's. An end comes behind the yes. If the network was cut there is no end, so the server must have
+     * answered a request that was sent a short time ago.
      */
-    private function askForLock(string $command, array $parameters, float $seconds): ?array
+    private function askOfLock(string $command, array $parameters, float $seconds): ?array
     {
         $reply = $this->ask($command, $parameters, $seconds);
         if ($reply === null || ($reply['result']['status'] ?? null) !== 'ok') {

@@ -4,7 +4,6 @@ declare(strict_types=1);
 
 namespace Lockd\Internal;
 
-use Amp\Future;
 use Closure;
 use Fiber;
 use Generator;
@@ -64,10 +63,16 @@ final class Body
             // One that has been read to its end would be done; but to ask it that may run it.
             $result instanceof Generator => false,
             $result instanceof Fiber => $result->isTerminated(),
-            $result instanceof Future => $result->isComplete(),
-            is_callable([$result, 'then']) && method_exists($result, 'then') =>
-                method_exists($result, 'getState') && $result->getState() !== 'pending',
+            is_a($result, 'Amp\Future') => self::ask($result, 'isComplete') === true,
+            method_exists($result, 'then') => !in_array(self::ask($result, 'getState'), [null, 'pending'], true),
             default => true,
         };
+    }
+
+    /** What a method of it says; null: it has none of that name. */
+    private static function ask(object $result, string $method): mixed
+    {
+        $question = [$result, $method];
+        return method_exists($result, $method) && is_callable($question) ? $question() : null;
     }
 }

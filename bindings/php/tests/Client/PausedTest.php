@@ -10,7 +10,9 @@ use Lockd\Client;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Laravel\LockdLockProvider;
 use Lockd\Message\MessageClient;
+use Lockd\Session\LockingSessionHandler;
 use Lockd\Symfony\LockdStore;
+use Lockd\Tests\Session\FileHandler;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
@@ -61,7 +63,8 @@ final class PausedTest extends TestCase
      * Clients of every kind that wait for `x`. Each function connects, and returns another one that waits and says
      * whether it has got the lock.
      *
-     * @return array<string, array{Closure(Server): (Closure(): bool), string}> with the answer that is right
+     * @return array<string, array{0: Closure(Server): (Closure(): bool), 1: string, 2?: string}> with the answer that
+     *     is right, and the lock that it waits for if that is not `x`
      */
     private static function waiters(): array
     {
@@ -107,15 +110,19 @@ final class PausedTest extends TestCase
                 ini_set('error_log', '/dev/null');
                 return static fn (): bool => $locks->once('x', static fn () => null, 60.0);
             }, 'false'],
+            'a session' => [static function (Server $server): Closure {
+                $handler = new LockingSessionHandler(new FileHandler('/nonexistent'), $server->tcp(), 60.0);
+                return static fn (): bool => @$handler->read('id') !== false;
+            }, 'false', 'session/' . hash('sha256', 'id')],
         ];
     }
 
-    /** @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable}> */
+    /** @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable, string}> */
     public static function waitersAndEndings(): iterable
     {
-        foreach (self::waiters() as $client => [$connect, $right]) {
+        foreach (self::waiters() as $client => $waiter) {
             foreach (self::endings() as $ending => $end) {
-                yield "$client: $ending" => [$connect, $right, $end];
+                yield "$client: $ending" => [$waiter[0], $waiter[1], $end, $waiter[2] ?? 'x'];
             }
         }
     }
@@ -129,17 +136,18 @@ final class PausedTest extends TestCase
         Closure $connect,
         string $right,
         callable $end,
+        string $name,
     ): void {
         $holder = Client::connect($this->server->tcp());
-        $lock = $holder->acquire('x');
+        $lock = $holder->acquire($name);
         $child = Child::start(function (callable $say) use ($connect): void {
             $wait = $connect($this->server);
             $say(json_encode($wait()));
         });
-        Deadline::until('the child waits', static fn (): bool => $holder->inspect('x')->waiters === 1);
+        Deadline::until('the child waits', static fn (): bool => $holder->inspect($name)->waiters === 1);
         $child->pause();
         $lock?->release();
-        $this->assertNotBelieved($right, $child, $end, $this->server->port());
+        $this->assertNotBelieved($right, $child, $end, $this->server->port(), $name);
     }
 
     /**
@@ -256,10 +264,15 @@ final class PausedTest extends TestCase
     }
 
     /** @param callable(Server, string): void $end */
-    private function assertNotBelieved(string $right, Child $child, callable $end, int $port): void
-    {
+    private function assertNotBelieved(
+        string $right,
+        Child $child,
+        callable $end,
+        int $port,
+        string $name = 'x',
+    ): void {
         $end($this->server, Unread::byClient($port));
-        $other = Client::connect($this->server->tcp())->acquire('x', 30.0);
+        $other = Client::connect($this->server->tcp())->acquire($name, 30.0);
         self::assertNotNull($other);
         $child->resume();
         self::assertSame($right, strtok($child->hear(), ':'));
