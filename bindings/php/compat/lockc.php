@@ -12,16 +12,23 @@ declare(strict_types=1);
  * A connection to a lock server, and with it the owner of the locks got through it. They are freed when the object
  * goes.
  *
- * Old code does not catch exceptions, so there are none. Whatever goes wrong, the answer is false, an E_USER_WARNING
- * says once what it was, and error() says it again.
+ * It answers as the original class does: with integers, 1 for yes and 0 for no, or the number of holders of a shared
+ * lock. Without a connection lock() and unlock() answer 0, and is_locked() answers true.
  *
- * A lost connection has lost its locks. If locks were held, every call from then on is false, and only a new object
- * connects again: whoever believes to hold them must find out. If none was held, the next call connects again, so
- * that a worker outlives a restart of its server.
+ * Old code does not catch exceptions, so there are none. Whatever goes wrong, the answer is the one without a
+ * connection, an E_USER_WARNING says once what it was, and error() says it again.
  *
- * After a fork the connection is the parent's alone: each call in the child is false. The child needs an object of
- * its own, and should let go of its copy of this one: while the copy is there, the death of the parent does not end
- * the connection.
+ * A lost connection has lost its locks. If locks were held, no call connects again from then on but connect(), so that
+ * the code which believes to hold them finds out. If no lock was held, the next call connects again, so that a worker
+ * outlives a restart of its server.
+ *
+ * After a fork the connection belongs to the parent alone: a call in the child is answered as without a connection.
+ * The child needs an object of its own, or calls connect() once more. It should let go of its copy of this object:
+ * while the copy exists, the death of the parent does not end the connection.
+ *
+ * The text protocols fold white space in names, and the `message` protocol does not. So a name with white space at an
+ * end, a tab, or two spaces in a row is one lock here and another one for clients of `message`, pkLockClient among
+ * them. An E_USER_WARNING says so for the first such name of an object.
  *
  * The server frees the locks of a client whose machine does not answer any more, and the text protocols have no way
  * for that client to know in time. A client on another machine than the server's is better off with `message`.
@@ -31,49 +38,79 @@ declare(strict_types=1);
 class lockc
 {
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
-    private string $address;
-    private float $timeout;
-    /** @var resource|null never a persistent one: that would keep the locks beyond the request */
-    private $connection = null;
+    private const WHITE = " \t\n\r\x0b\x0c";
+
+    /** A name, an address, or `unix:/PATH`. It counts when the object connects next, and so does the port. */
+    public $host;
+    public $port;
+    /** How long to wait for a connection, in seconds. */
+    public $timeout;
+    /** @var resource|false never a persistent one: that would keep the locks beyond the request */
+    public $fp = false;
+    /** @var int what the last attempt to connect failed with; 0: it did not fail */
+    public $errno = 0;
+    /** @var string the same as text */
+    public $errst = '';
+
     /** The process whose connection it is. */
     private int $owner = 0;
     /** @var array<string, true> the locks held through this connection, shared ones with an `s` in front */
     private array $held = [];
-    /** Whether there must be no other connection, since locks were lost with this one, or it is the parent's. */
+    /** Whether no call but connect() may connect, since locks were lost, or the connection is the parent's. */
     private bool $lost = false;
     /** Whether the reply to a request is outstanding. */
     private bool $asking = false;
+    /**
+     * How long a request that was answered proves that the server has not freed what is held, in seconds: less than the
+     * shortest time, 12 s, after which a server frees the locks of a client that does not answer.
+     */
+    private float $proofLasts = 10.0;
+    /** Whether the program has been warned of a name with white space that is folded. */
+    private bool $hasWarnedOfFolding = false;
     private string $error = '';
     /** @var WeakMap<self, true>|null all that have been connected */
     private static ?WeakMap $objects = null;
 
     /**
-     * Connects with the first call and not here, since a constructor could only throw what old code does not catch.
+     * Connects with the first call and not here: what is set after this counts, too.
      *
      * @param string $host a name, an address, or `unix:/PATH`
      * @param int $port
-     * @param float $timeout seconds to wait for the connection, and for each reply; the server never makes one wait
+     * @param float $timeout how long to wait for a connection, in seconds. For a reply the limit is PHP's own,
+     *     default_socket_timeout: the server answers at once
      */
     public function __construct($host = '127.0.0.1', $port = 2626, $timeout = 10)
     {
-        $host = preg_replace('#^tcp://#', '', trim((string) $host));
-        if (preg_match('#^unix:(?://)?(/.*)$#s', $host, $path)) {
-            $this->address = 'unix://' . $path[1];
-        } else {
-            $this->address = 'tcp://' . (substr_count($host, ':') > 1 ? '[' . trim($host, '[]') . ']' : $host);
-            $this->address .= ':' . (int) $port;
-        }
-        $this->timeout = (float) $timeout > 0 ? (float) $timeout : 10.0;
+        $this->host = $host;
+        $this->port = $port;
+        $this->timeout = $timeout;
+    }
+
+    /**
+     * Connects, unless there is a connection. All other methods do so by themselves; but when locks were lost, or after
+     * a fork, only this one does, from the second call on: the first one says that there is no connection.
+     *
+     * @return bool whether there is a connection
+     */
+    public function connect()
+    {
+        return $this->undisturbed(function (): bool {
+            if ($this->lost) {
+                $this->lost = false;
+                $this->held = [];
+            }
+            return $this->isConnected();
+        });
     }
 
     /**
      * Gets the lock if it is to be had at once.
      *
-     * @return bool|int for a shared lock the number of its holders, 0 if it is refused
+     * @return int 1: this object holds it; for a shared lock the number of its holders. 0: it does not
      */
     public function lock(mixed $name, mixed $shared = false)
     {
-        return $this->request('g', $name, (bool) $shared);
+        return $this->request('g', $name, (bool) $shared) ?? 0;
     }
 
     /** The same as lock(). */
@@ -82,10 +119,10 @@ class lockc
         return $this->lock($name, $shared);
     }
 
-    /** @return bool whether there was something to release */
+    /** @return int 1: it is released. 0: there was nothing to release */
     public function unlock(mixed $name, mixed $shared = false)
     {
-        return (bool) $this->request('r', $name, (bool) $shared);
+        return $this->request('r', $name, (bool) $shared) ?? 0;
     }
 
     /** The same as unlock(). */
@@ -97,11 +134,12 @@ class lockc
     /**
      * Whether anybody holds the lock, this connection included.
      *
-     * @return bool|int for a shared lock the number of its holders
+     * @return int|true 1 or 0; for a shared lock the number of its holders. True: there is no connection, so that
+     *     nobody can say that it is free
      */
     public function is_locked(mixed $name, mixed $shared = false)
     {
-        return $this->request('i', $name, (bool) $shared);
+        return $this->request('i', $name, (bool) $shared) ?? true;
     }
 
     /** The same as is_locked(). */
@@ -117,7 +155,7 @@ class lockc
     }
 
     /**
-     * Why a call was false although the server has not said no; empty if that has not happened.
+     * Why a call was answered without the server's word; empty if that has not happened.
      *
      * @return string
      */
@@ -135,22 +173,37 @@ class lockc
     {
     }
 
-    private function request(string $command, mixed $name, bool $shared): bool|int
+    /** The number in the server's reply; null: there is none. */
+    private function request(string $command, mixed $name, bool $shared): ?int
     {
         if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
-            return $this->warn('a name must be a string');
+            $this->warn('a name must be a string');
+            return null;
         }
         // The server would do the same; here it has to be known which names are one and the same lock.
-        $name = preg_replace('/[ \t\r\x0b\x0c]+/', ' ', trim((string) $name, " \t\n\r\x0b\x0c"));
-        if (strpbrk($name, "\n\0") !== false) {
-            // What stands behind a newline would be a command of its own, and its reply be taken for another's.
-            return $this->warn('a name must not contain a newline or a NUL');
+        $folded = preg_replace('/[ \t\r\x0b\x0c]+/', ' ', trim((string) $name, self::WHITE));
+        if (strpbrk($folded, "\n\0") !== false) {
+            // What comes after a newline would be a command of its own, and its reply be taken for another's.
+            $this->warn('a name must not contain a newline or a NUL');
+            return null;
         }
+        if ($folded !== (string) $name && !$this->hasWarnedOfFolding) {
+            $this->hasWarnedOfFolding = true;
+            // Before anything is asked: the program may turn warnings into exceptions.
+            $start = substr($folded, 0, 80);
+            trigger_error("lockc: the text protocols fold white space: this is the lock \"$start\", and another one "
+                . 'than a client of the message protocol gets by the same name', E_USER_WARNING);
+        }
+        return $this->undisturbed(fn (): ?int => $this->isConnected() ? $this->ask($command, $folded, $shared) : null);
+    }
+
+    /** Calls it with no signal handler in between: one that throws would leave a reply to the next request. */
+    private function undisturbed(callable $call): mixed
+    {
         $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
         try {
-            // A signal handler that throws before the reply is read would leave it to the next request.
             $async && pcntl_async_signals(false);
-            return $this->connected() ? $this->ask($command, $name, $shared) : false;
+            return $call();
         } finally {
             if ($async) {
                 pcntl_async_signals(true);
@@ -159,29 +212,63 @@ class lockc
         }
     }
 
-    /** Asks, and reads the one line of the reply. Its first number decides, whichever of the two protocols it is. */
-    private function ask(string $command, string $name, bool $shared): bool|int
+    private function ask(string $command, string $name, bool $shared): ?int
     {
-        $line = ($shared ? 's' : '') . "$command $name\n";
-        $this->asking = true;
-        if (@fwrite($this->connection, $line) !== strlen($line)) {
-            return $this->lose('the request could not be sent');
+        $space = $shared ? 's' : '';
+        $asked = hrtime(true);
+        $number = $this->exchange("$space$command $name");
+        if ($number === null || ($command !== 'r' && !$this->isAlive($asked, "{$space}i $name"))) {
+            return null;
         }
-        // A reply repeats the name at most.
-        $reply = (string) @fgets($this->connection, strlen($line) + 256);
-        if (!preg_match('/^([0-9]{1,9}) (?!Refused:).*\n$/sD', $reply, $parts)) {
-            // What comes later would be taken for the reply to the next request: the stream is of no use any more.
-            return $this->lose($this->reason($reply));
-        }
-        $this->asking = false;
-        $number = (int) $parts[1];
         $lock = ($shared ? 's' : 'x') . $name;
         if ($command === 'r') {
             unset($this->held[$lock]);
         } elseif ($command === 'g' && $number > 0) {
             $this->held[$lock] = true;
         }
-        return $shared ? $number : $number > 0;
+        return $shared ? $number : min($number, 1);
+    }
+
+    /** Sends a line, and reads the one of the reply. Its first number decides, whichever of the two protocols it is. */
+    private function exchange(string $line): ?int
+    {
+        $this->asking = true;
+        if (@fwrite($this->fp, "$line\n") !== strlen($line) + 1) {
+            $this->lose('the request could not be sent');
+            return null;
+        }
+        // A reply repeats the name at most.
+        $reply = (string) @fgets($this->fp, strlen($line) + 256);
+        if (!preg_match('/^([0-9]{1,9}) (?!Refused:).*\n$/sD', $reply, $parts)) {
+            // What comes later would be taken for the reply to the next request: the stream is of no use any more.
+            $this->lose($this->reason($reply));
+            return null;
+        }
+        $this->asking = false;
+        return (int) $parts[1];
+    }
+
+    /**
+     * Whether the connection is alive after a reply has been read. The process may have been stopped before it read:
+     * then the connection may have ended, and the lock may be another client's. An end comes behind the reply. If the
+     * network was cut there is no end, so what was asked must have been asked a short time ago; else this asks again.
+     */
+    private function isAlive(int $asked, string $question): bool
+    {
+        while (true) {
+            $trouble = $this->trouble();
+            if ($trouble !== '') {
+                $this->lose($trouble);
+                return false;
+            }
+            if ((hrtime(true) - $asked) / 1e9 < $this->proofLasts) {
+                return true;
+            }
+            $asked = hrtime(true);
+            if ($this->exchange($question) === null) {
+                return false;
+            }
+        }
     }
 
     /** What is wrong with this for a reply. */
@@ -190,25 +277,36 @@ class lockc
         if ($reply !== '') {
             return 'the server sent something unexpected: ' . trim(substr($reply, 0, 80));
         }
-        $waited = stream_get_meta_data($this->connection)['timed_out'];
-        return $waited ? "no reply within {$this->timeout} seconds" : 'the server has ended the connection';
+        $waited = stream_get_meta_data($this->fp)['timed_out'];
+        $limit = ini_get('default_socket_timeout');
+        return $waited ? "no reply within $limit seconds" : 'the server has ended the connection';
     }
 
     /** Whether there is a connection to ask on, if need be a new one. */
-    private function connected(): bool
+    private function isConnected(): bool
     {
-        if ($this->connection !== null && $this->owner !== getmypid()) {
+        if (!is_resource($this->fp)) {
+            // Perhaps the program has closed it, and knows what it has let go of so.
+            $this->fp = false;
+            $this->held = $this->lost ? $this->held : [];
+            $this->asking = false;
+            return !$this->lost && $this->open();
+        }
+        if ($this->owner !== getmypid()) {
             $this->end();
             $this->lost = true;
             return $this->warn('the connection is that of the parent process, which alone may use it');
         }
-        if ($this->connection !== null && ($trouble = $this->trouble()) !== '') {
-            if ($this->held !== []) {
-                return $this->lose($trouble);
-            }
-            $this->end();
+        $trouble = $this->trouble();
+        if ($trouble === '') {
+            return true;
         }
-        return !$this->lost && ($this->connection !== null || $this->connect());
+        if ($this->held !== []) {
+            $this->lose($trouble);
+            return false;
+        }
+        $this->end();
+        return $this->open();
     }
 
     /** Looks, without waiting, for what must not be there before a request: an end, or a reply, come or to come. */
@@ -218,22 +316,35 @@ class lockc
             // Time was up, or an error handler has thrown: the next request would take that reply for its own.
             return 'a request was broken off';
         }
-        stream_set_blocking($this->connection, false);
-        $stray = (string) @fread($this->connection, 80);
-        stream_set_blocking($this->connection, true);
-        return $stray === '' && !stream_get_meta_data($this->connection)['eof'] ? '' : $this->reason($stray);
+        stream_set_blocking($this->fp, false);
+        $stray = (string) @fread($this->fp, 80);
+        stream_set_blocking($this->fp, true);
+        return $stray === '' && !stream_get_meta_data($this->fp)['eof'] ? '' : $this->reason($stray);
     }
 
-    private function connect(): bool
+    /** Connects: tries every address of the host, each for its share of the time that is left. */
+    private function open(): bool
     {
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
-        $flags = STREAM_CLIENT_CONNECT;
-        $connection = @stream_socket_client($this->address, $number, $error, $this->timeout, $flags, $context);
-        if ($connection === false) {
-            return $this->warn("cannot connect to {$this->address}: $error");
+        $addresses = $this->addresses();
+        $end = hrtime(true) / 1e9 + ((float) $this->timeout > 0 ? (float) $this->timeout : 10.0);
+        foreach ($addresses as $at => $address) {
+            $share = ($end - hrtime(true) / 1e9) / (count($addresses) - $at);
+            if ($at > 0 && $share <= 0) {
+                break;
+            }
+            [$this->errno, $this->errst] = [0, ''];
+            $flags = STREAM_CLIENT_CONNECT;
+            $share = max(0.001, $share);
+            $this->fp = @stream_socket_client($address, $this->errno, $this->errst, $share, $flags, $context);
+            if ($this->fp !== false) {
+                break;
+            }
         }
-        stream_set_timeout($connection, (int) $this->timeout, (int) (fmod($this->timeout, 1) * 1e6));
-        $this->connection = $connection;
+        if ($this->fp === false) {
+            $server = count($addresses) > 1 ? "$this->host, port $this->port" : $addresses[0];
+            return $this->warn("cannot connect to $server: $this->errst");
+        }
         $this->owner = getmypid();
         if (self::$objects === null) {
             self::$objects = new WeakMap();
@@ -243,12 +354,38 @@ class lockc
         return true;
     }
 
-    /** Gives the connection up, and with it whatever was held. Always false. */
-    private function lose(string $reason): bool
+    /** @return non-empty-list<string> where to connect, as PHP's streams want it */
+    private function addresses(): array
+    {
+        $host = preg_replace('#^tcp://#', '', trim((string) $this->host));
+        if (preg_match('#^unix:(?://)?(/.*)$#s', $host, $path)) {
+            return ['unix://' . $path[1]];
+        }
+        $hosts = substr_count($host, ':') > 1 ? ['[' . trim($host, '[]') . ']'] : $this->resolve($host);
+        return array_map(fn (string $host): string => "tcp://$host:" . (int) $this->port, $hosts);
+    }
+
+    /** @return non-empty-list<string> the addresses of a host, those of IPv6 in brackets; or the host, if unknown */
+    protected function resolve(string $host): array
+    {
+        if (!function_exists('socket_addrinfo_lookup')) {
+            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            return [...(gethostbynamel($host) ?: []), $host];
+        }
+        $addresses = [];
+        foreach (@socket_addrinfo_lookup($host, null, ['ai_socktype' => SOCK_STREAM]) ?: [] as $found) {
+            $address = socket_addrinfo_explain($found)['ai_addr'];
+            $addresses[] = $address['sin_addr'] ?? "[{$address['sin6_addr']}]";
+        }
+        return $addresses ?: [$host];
+    }
+
+    /** Gives the connection up, and with it whatever was held. */
+    private function lose(string $reason): void
     {
         $this->end();
         $this->lost = $this->held !== [];
-        return $this->warn($this->lost ? "$reason; all its locks are lost" : $reason);
+        $this->warn($this->lost ? "$reason; all its locks are lost" : $reason);
     }
 
     /** Comes last, when all is in order: the program may turn warnings into exceptions. Always false. */
@@ -261,12 +398,12 @@ class lockc
 
     private function end(): void
     {
-        if ($this->connection === null) {
+        $connection = $this->fp;
+        $this->fp = false;
+        $this->asking = false;
+        if (!is_resource($connection)) {
             return;
         }
-        $connection = $this->connection;
-        $this->connection = null;
-        $this->asking = false;
         if ($this->owner === getmypid()) {
             // Sockets of PHP are not close-on-exec: a program started in the background has this one too, and would
             // keep the locks. Closing it is not enough.

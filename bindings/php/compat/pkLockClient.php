@@ -23,6 +23,12 @@ declare(strict_types=1);
  * its own, and should let go of its copy of this one: while the copy is there, the death of the parent does not end
  * the connection.
  *
+ * Names are taken as they are, byte by byte. The drop-in `lockc` folds white space, as its protocol does: the two get
+ * different locks by a name with white space at an end, a tab, or two spaces in a row.
+ *
+ * A lock that was waited for counts only if the connection is alive after the server's yes has been read. From the
+ * original server that is known by the end of the connection alone; a lockd is asked again after a long wait.
+ *
  * Signal handlers run while a call waits. They may throw or exit, but not use the object that waits.
  */
 class pkLockClient
@@ -32,16 +38,23 @@ class pkLockClient
     private const ANSWER_SECONDS = 10.0;
     /** How long after the time limit the server may say that it is over, before the client finds so itself. */
     private const GRACE_SECONDS = 0.5;
+    /** The commands by whose results a program may believe that it holds a lock. */
+    private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
     private const MESSAGE_MAX = 1 << 26;
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
 
-    private string $address;
+    private string $host;
+    private int $port;
     /** @var resource|null */
     private $connection = null;
     /** The process whose connection it is. */
     private int $owner = 0;
     private string $received = '';
     private int $nextId = 0;
+    /** When the last of all requests was sent that the server has answered, in seconds. */
+    private float $proven = 0.0;
+    /** How long that request proves, in seconds, that the server keeps what is held. */
+    private float $proofLasts = INF;
     /** @var array<int, array|null> the replies to the requests that wait for one, by id */
     private array $replies = [];
     /** @var array<int, string> the names of the unlocks that are not answered yet, which happens in their order */
@@ -69,13 +82,8 @@ class pkLockClient
     public function __construct($options = [])
     {
         $options = (array) $options + ['host' => 'localhost', 'port' => 20934];
-        $host = (string) $options['host'];
-        if (preg_match('#^unix:(?://)?(/.*)$#s', $host, $path)) {
-            $this->address = 'unix://' . $path[1];
-        } else {
-            $this->address = 'tcp://' . (substr_count($host, ':') > 1 ? '[' . trim($host, '[]') . ']' : $host);
-            $this->address .= ':' . (int) $options['port'];
-        }
+        $this->host = (string) $options['host'];
+        $this->port = (int) $options['port'];
         $this->connect();
     }
 
@@ -95,7 +103,7 @@ class pkLockClient
             $limit += $free ? self::GRACE_SECONDS : self::ANSWER_SECONDS;
             $reply = $unlock = null;
             try {
-                $reply = $this->ask('lock', $parameters, $limit);
+                $reply = $this->askOfLock('lock', $parameters, $limit);
             } finally {
                 // The time is over, or a signal handler has thrown. An unlock takes the request back in the one way
                 // that the original server knows, too. If the lock is granted just now, it frees it again.
@@ -146,9 +154,10 @@ class pkLockClient
                 $this->changed = true;
                 $parameters += ['timeLimit' => is_finite($limit) ? $limit : false];
             }
+            $ask = in_array($command, self::TELL_OF_LOCKS, true) ? $this->askOfLock(...) : $this->ask(...);
             $reply = $lost = null;
             try {
-                $reply = $this->ask((string) $command, $parameters, $limit + self::GRACE_SECONDS);
+                $reply = $ask((string) $command, $parameters, $limit + self::GRACE_SECONDS);
             } finally {
                 if ($changes && $reply === null && $this->connection !== null) {
                     $lost = $this->lose("the server does not answer to $command");
@@ -240,16 +249,12 @@ class pkLockClient
 
     private function connect(): void
     {
-        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
-        $flags = STREAM_CLIENT_CONNECT;
-        $connection = @stream_socket_client($this->address, $no, $error, self::CONNECT_SECONDS, $flags, $context);
-        if ($connection === false) {
-            throw $this->fail("cannot connect to {$this->address}: $error");
-        }
-        stream_set_blocking($connection, false);
-        stream_set_timeout($connection, (int) self::ANSWER_SECONDS);
-        $this->connection = $connection;
+        $this->connection = $this->open();
+        stream_set_blocking($this->connection, false);
+        stream_set_timeout($this->connection, (int) self::ANSWER_SECONDS);
         $this->owner = getmypid();
+        $this->proven = self::now();
+        $this->proofLasts = INF;
         if (self::$objects === null) {
             self::$objects = new WeakMap();
             register_shutdown_function([self::class, 'atShutdown']);
@@ -260,14 +265,93 @@ class pkLockClient
         $this->send(['command' => 'hello', 'parameters' => $hello, 'id' => 'hello']);
     }
 
+    /** @return resource connected to the first address of the host that can be, each tried for its share of the time */
+    private function open()
+    {
+        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        $addresses = $this->addresses();
+        $end = self::now() + self::CONNECT_SECONDS;
+        $error = '';
+        foreach ($addresses as $at => $address) {
+            $share = ($end - self::now()) / (count($addresses) - $at);
+            if ($at > 0 && $share <= 0) {
+                break;
+            }
+            $share = max(0.001, $share);
+            $flags = STREAM_CLIENT_CONNECT;
+            $connection = @stream_socket_client($address, $no, $error, $share, $flags, $context);
+            if ($connection !== false) {
+                return $connection;
+            }
+        }
+        $server = count($addresses) > 1 ? "$this->host, port $this->port" : $addresses[0];
+        throw $this->fail("cannot connect to $server: $error");
+    }
+
+    /** @return non-empty-list<string> where to connect, as PHP's streams want it */
+    private function addresses(): array
+    {
+        if (preg_match('#^unix:(?://)?(/.*)$#s', $this->host, $path)) {
+            return ['unix://' . $path[1]];
+        }
+        $isAddress = substr_count($this->host, ':') > 1;
+        $hosts = $isAddress ? ['[' . trim($this->host, '[]') . ']'] : $this->resolve($this->host);
+        return array_map(fn (string $host): string => "tcp://$host:$this->port", $hosts);
+    }
+
+    /** @return non-empty-list<string> the addresses of a host, those of IPv6 in brackets; or the host, if unknown */
+    protected function resolve(string $host): array
+    {
+        if (!function_exists('socket_addrinfo_lookup')) {
+            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            return [...(gethostbynamel($host) ?: []), $host];
+        }
+        $addresses = [];
+        foreach (@socket_addrinfo_lookup($host, null, ['ai_socktype' => SOCK_STREAM]) ?: [] as $found) {
+            $address = socket_addrinfo_explain($found)['ai_addr'];
+            $addresses[] = $address['sin_addr'] ?? "[{$address['sin6_addr']}]";
+        }
+        return $addresses ?: [$host];
+    }
+
+    private static function now(): float
+    {
+        return hrtime(true) / 1e9;
+    }
+
+    /**
+     * The same as ask(), for what says that a lock is held. A yes counts if the connection is alive after it has been
+     * read: the process may have been stopped before, and the connection may have ended meanwhile, and the lock may be
+     * another client's. An end comes behind the yes. If the network was cut there is no end, so the server must have
+     * answered a request that was sent a short time ago.
+     */
+    private function askOfLock(string $command, array $parameters, float $seconds): ?array
+    {
+        $reply = $this->ask($command, $parameters, $seconds);
+        if ($reply === null || ($reply['result']['status'] ?? null) !== 'ok') {
+            return $reply;
+        }
+        $this->readAll();
+        while (self::now() - $this->proven >= $this->proofLasts) {
+            if ($this->ask('ping', [], self::ANSWER_SECONDS) === null) {
+                throw $this->lose('the server does not answer');
+            }
+            $this->readAll();
+        }
+        return $reply;
+    }
+
     /** Sends a request and waits for its reply; null if there is none in time. One that comes later is dropped. */
     private function ask(string $command, array $parameters, float $seconds): ?array
     {
         $id = $this->nextId++;
+        $sent = self::now();
         $this->send(['command' => $command, 'parameters' => (object) $parameters, 'id' => $id]);
         $this->replies[$id] = null;
         try {
-            $this->read($seconds, fn (): bool => $this->replies[$id] !== null);
+            if ($this->read($seconds, fn (): bool => $this->replies[$id] !== null)) {
+                $this->proven = $sent;
+            }
             return $this->replies[$id];
         } finally {
             unset($this->replies[$id]);
@@ -293,7 +377,7 @@ class pkLockClient
     /** Handles what comes until it is done, or for so many seconds, and at least once what is there. */
     private function read(float $seconds, callable $done): bool
     {
-        $end = hrtime(true) / 1e9 + $seconds;
+        $end = self::now() + $seconds;
         for ($last = false; true; $last = $left <= 0) {
             while (!$done() && ($message = $this->receive()) !== null) {
                 $this->handle($message);
@@ -301,22 +385,39 @@ class pkLockClient
             if ($done() || $last) {
                 return $done();
             }
-            $left = $end - hrtime(true) / 1e9;
+            $left = $end - self::now();
             $readable = [$this->connection];
             $none = null;
             if (@stream_select($readable, $none, $none, 0, (int) (max(0.0, min($left, 0.1)) * 1e6)) === false) {
                 // A signal, or more streams than it can look at.
                 usleep(1000);
             }
-            $bytes = (string) @fread($this->connection, 65536);
-            if ($bytes === '' && stream_get_meta_data($this->connection)['eof']) {
-                throw $this->lose('the server has ended the connection');
-            }
-            $this->received .= $bytes;
+            $this->take();
             if (function_exists('pcntl_signal_dispatch')) {
                 pcntl_signal_dispatch();
             }
         }
+    }
+
+    /** Handles all that has come, without waiting. */
+    private function readAll(): void
+    {
+        do {
+            while (($message = $this->receive()) !== null) {
+                $this->handle($message);
+            }
+        } while ($this->take());
+    }
+
+    /** Takes in some of what has come, without waiting; false: nothing has. */
+    private function take(): bool
+    {
+        $bytes = (string) @fread($this->connection, 65536);
+        if ($bytes === '' && stream_get_meta_data($this->connection)['eof']) {
+            throw $this->lose('the server has ended the connection');
+        }
+        $this->received .= $bytes;
+        return $bytes !== '';
     }
 
     /** The next message, if all of it is there. */
@@ -355,11 +456,15 @@ class pkLockClient
      */
     private function keepAlive(mixed $timeout): void
     {
-        $usable = is_int($timeout) && $timeout >= 12 && $timeout <= 32767 && str_starts_with($this->address, 'tcp:');
-        if (!$usable || PHP_OS_FAMILY !== 'Linux' || !function_exists('socket_import_stream')) {
+        $isTcp = !str_starts_with($this->host, 'unix:');
+        if (!is_int($timeout) || $timeout < 12 || $timeout > 32767 || !$isTcp) {
             return;
         }
         $limit = intdiv(7 * $timeout, 25);
+        $this->proofLasts = 2 * $limit + 2.5;
+        if (PHP_OS_FAMILY !== 'Linux' || !function_exists('socket_import_stream')) {
+            return;
+        }
         $interval = max(1, intdiv($limit, 7));
         $idle = $limit - intdiv(intdiv(4 * $limit + 6, 7), $interval) * $interval;
         $socket = socket_import_stream($this->connection);

@@ -14,6 +14,7 @@ use Lockd\Exception\LibraryException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
+use Lockd\Internal\Body;
 use Lockd\Internal\Owner;
 use Lockd\Internal\Process;
 use Lockd\Internal\Signals;
@@ -114,15 +115,22 @@ final class Client
     /**
      * Calls `$body` while holding a lock, and returns what that returns.
      *
+     * What runs later runs without the lock. So a generator function is not called at all, and a result that is known
+     * to be lazy (a generator, a fiber that has not ended, a promise that is not settled) is an exception, after the
+     * lock has been released. A closure, an iterator or a collection as a result may be lazy, too, but is mostly just
+     * a value, and is returned.
+     *
      * @template T
      * @param callable(Lock): T $body
      * @return T
+     * @throws InvalidArgumentException the body does not run, or not to its end, while it is called
      * @throws TimeoutException the lock was not to be had, and the body has not been called
      * @throws ConnectionLostException also if the lock was lost while the body was at work
      * @throws LockdException as for {@see acquire()}
      */
     public function synchronized(string $name, callable $body, ?float $timeout = null, bool $shared = false): mixed
     {
+        Body::mustRunWhenCalled($body);
         $lock = null;
         // Kept before a signal's handler can run and throw: PHP may lose what a function returns just then.
         Signals::deferred(function () use (&$lock, $name, $timeout, $shared): void {
@@ -146,6 +154,7 @@ final class Client
             throw $e;
         }
         $lock->release();
+        Body::mustBeDone($result);
         return $result;
     }
 

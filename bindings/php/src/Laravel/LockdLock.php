@@ -8,8 +8,10 @@ use Illuminate\Contracts\Cache\Lock;
 use Illuminate\Contracts\Cache\LockTimeoutException;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
+use Lockd\Internal\Body;
 use Throwable;
 
 /**
@@ -30,13 +32,15 @@ final class LockdLock implements Lock
     /**
      * Acquires the lock if it is free. With a callback: calls it while holding the lock, and releases that.
      *
-     * @param ?callable $callback
+     * @param ?callable $callback must be done when it returns, as for {@see \Lockd\Client::synchronized()}
      * @return mixed what the callback returns, or true; false: the lock is held already, by whomever
+     * @throws InvalidArgumentException the callback does not run, or not to its end, while it is called
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
      * @throws LockdException
      */
     public function get($callback = null): mixed
     {
+        self::mustRunWhenCalled($callback);
         if (!$this->acquire()) {
             return false;
         }
@@ -50,11 +54,13 @@ final class LockdLock implements Lock
      * @param ?callable $callback as for {@see get()}
      * @return mixed what the callback returns, or true
      * @throws LockTimeoutException not within that time, or this process holds it, which would wait for itself
+     * @throws InvalidArgumentException the callback does not run, or not to its end, while it is called
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
      * @throws LockdException
      */
     public function block($seconds, $callback = null): mixed
     {
+        self::mustRunWhenCalled($callback);
         try {
             $acquired = $this->held->acquire($this->name, $this->owner, (float) $seconds);
         } catch (AlreadyHeldException $e) {
@@ -113,6 +119,13 @@ final class LockdLock implements Lock
         return $this->isOwnedByCurrentProcess();
     }
 
+    private static function mustRunWhenCalled(mixed $callback): void
+    {
+        if (is_callable($callback)) {
+            Body::mustRunWhenCalled($callback);
+        }
+    }
+
     private function run(callable $callback): mixed
     {
         try {
@@ -122,6 +135,7 @@ final class LockdLock implements Lock
             throw $e;
         }
         $this->held->release($this->name, $this->owner);
+        Body::mustBeDone($result);
         return $result;
     }
 }

@@ -34,8 +34,14 @@ final class Connection implements Endable
     private int $lastId = 0;
     /** @var array<int, ?Result> what was asked, and the message that answers it once that is there */
     private array $asked = [];
+    /** @var array<int, float> when each of those requests was sent */
+    private array $sent = [];
     private string $end = 'the connection was closed';
     private float $heard;
+    /** When the last one of all requests was sent that the server has answered. */
+    private float $proven;
+    /** How long that request proves that the server keeps this client's locks, in seconds. */
+    private float $proofLasts = INF;
 
     /** @param resource $stream */
     private function __construct($stream, public readonly Address $address, public readonly float $timeout)
@@ -43,7 +49,7 @@ final class Connection implements Endable
         stream_set_blocking($stream, false);
         $this->stream = $stream;
         $this->pid = Process::id();
-        $this->heard = Deadline::now();
+        $this->heard = $this->proven = Deadline::now();
         Process::opened($this);
     }
 
@@ -58,14 +64,7 @@ final class Connection implements Endable
         if ($address->isTls) {
             throw new InvalidArgumentException("$address->text: TLS is spoken by liblockd alone, not by PHP's streams");
         }
-        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
-        [$no, $error] = [0, ''];
-        $stream = Quietly::call(static function () use ($address, $within, $context, &$no, &$error) {
-            return stream_socket_client($address->remote, $no, $error, $within, STREAM_CLIENT_CONNECT, $context);
-        });
-        if ($stream === false) {
-            throw new ConnectException("cannot connect to $address->text: " . ($error ?: Quietly::$warning));
-        }
+        $stream = (new Dialer())->connect($address, $within);
         return new self($stream, $address, $timeout);
     }
 
@@ -80,8 +79,12 @@ final class Connection implements Endable
     /** Has the kernel find out that the server's machine is gone; false if it cannot. */
     public function keepAlive(int $deadPeerTimeout): bool
     {
-        // The other end of a Unix socket cannot go unnoticed.
-        return !$this->address->isTcp || Keepalive::set($this->stream(), $deadPeerTimeout);
+        if (!$this->address->isTcp) {
+            // The other end of a Unix socket cannot go unnoticed.
+            return true;
+        }
+        $this->proofLasts = Keepalive::silenceMax($deadPeerTimeout);
+        return Keepalive::set($this->stream(), $deadPeerTimeout);
     }
 
     /**
@@ -101,6 +104,7 @@ final class Connection implements Endable
         }
         // Before it is sent: whoever reads next may read the answer.
         $this->asked[$id] = null;
+        $this->sent[$id] = Deadline::now();
         $this->write(pack('N', strlen($body)) . $body);
         return $id;
     }
@@ -157,7 +161,7 @@ final class Connection implements Endable
         $this->stream();
         $answer = $this->asked[$id] ?? null;
         if ($answer !== null) {
-            unset($this->asked[$id]);
+            $this->forget($id);
         }
         return $answer;
     }
@@ -165,7 +169,27 @@ final class Connection implements Endable
     /** An answer that comes is of no interest any more. */
     public function forget(int $id): void
     {
-        unset($this->asked[$id]);
+        unset($this->asked[$id], $this->sent[$id]);
+    }
+
+    /**
+     * That the connection is alive now, so that what the server has granted on it is still granted. To be called
+     * after the grant has been read, since a process may be stopped for any time before it reads: by then the
+     * connection may have ended, and the lock may be another client's.
+     *
+     * The end of the connection comes behind the grant, so all that has come is read. A network that is cut brings no
+     * end, and PHP cannot ask the kernel for how long the server has been silent: so a request must have been answered
+     * that was sent a short time ago, and if there is none, this sends one and awaits its answer.
+     *
+     * @throws ConnectionLostException
+     */
+    public function mustBeAlive(): void
+    {
+        $this->readAll();
+        while (Deadline::now() - $this->proven >= $this->proofLasts) {
+            $this->ask('ping', []);
+            $this->readAll();
+        }
     }
 
     /** How long nothing has been heard, in seconds. */
@@ -178,16 +202,32 @@ final class Connection implements Endable
     public function listen(float $seconds): void
     {
         $this->awaitStream(true, $seconds);
+        $this->read();
+    }
+
+    /** Takes in all that has come, without waiting. */
+    private function readAll(): void
+    {
+        while ($this->read()) {
+            continue;
+        }
+    }
+
+    /** Takes in some of what has come, without waiting; false: nothing has. */
+    private function read(): bool
+    {
         $stream = $this->stream();
         $bytes = Quietly::call(static fn () => fread($stream, 65536));
         if ($bytes === false || ($bytes === '' && feof($stream))) {
             throw $this->lose('the server has ended the connection');
         }
-        if ($bytes !== '') {
-            $this->heard = Deadline::now();
-            $this->received .= $bytes;
-            $this->takeFrames();
+        if ($bytes === '') {
+            return false;
         }
+        $this->heard = Deadline::now();
+        $this->received .= $bytes;
+        $this->takeFrames();
+        return true;
     }
 
     /** Whether the connection stands, as far as can be known without asking. */
@@ -197,7 +237,7 @@ final class Connection implements Endable
             return false;
         }
         try {
-            $this->listen(0.0);
+            $this->readAll();
             return true;
         } catch (ConnectionLostException) {
             return false;
@@ -227,7 +267,7 @@ final class Connection implements Endable
             Quietly::call(static fn () => fclose($stream));
         }
         $this->stream = null;
-        $this->asked = [];
+        $this->asked = $this->sent = [];
         Process::closed($this);
     }
 
@@ -328,6 +368,7 @@ final class Connection implements Endable
         }
         if ($id !== null && array_key_exists($id, $this->asked)) {
             $this->asked[$id] = $message;
+            $this->proven = max($this->proven, $this->sent[$id]);
         }
     }
 }

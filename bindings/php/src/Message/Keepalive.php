@@ -18,6 +18,9 @@ final class Keepalive
     private const TCP_USER_TIMEOUT = 18;
     private const TCP_RTO_MAX_MS = 44;
 
+    /** The longest time, in seconds, that the kernel takes to send again what was not acknowledged. */
+    private const RETRANSMITTING = 2.5;
+
     /**
      * @param resource $stream
      * @return bool whether the kernel looks after the connection now; false where PHP has no ext-sockets
@@ -42,10 +45,25 @@ final class Keepalive
         return $set;
     }
 
+    /**
+     * After what time without a sign of life, in seconds, a client must take its locks for lost. The server gives
+     * them to others only later.
+     */
+    public static function silenceMax(int $deadPeerTimeout): float
+    {
+        return 2 * self::budget($deadPeerTimeout) + self::RETRANSMITTING;
+    }
+
+    /** How long a client's kernel takes to give up a server that does not answer, in seconds. */
+    private static function budget(int $deadPeerTimeout): int
+    {
+        return intdiv(7 * $deadPeerTimeout, 25);
+    }
+
     /** @return array<int, int> */
     private static function options(int $deadPeerTimeout): array
     {
-        $budget = intdiv(7 * $deadPeerTimeout, 25);
+        $budget = self::budget($deadPeerTimeout);
         $interval = max(1, intdiv($budget, 7));
         $probing = intdiv(4 * $budget + 6, 7);
         $idle = $budget - intdiv($probing, $interval) * $interval;

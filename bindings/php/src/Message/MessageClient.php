@@ -23,6 +23,12 @@ final class MessageClient
     /** Of a server that has not been asked for its own, in seconds. */
     private const DEAD_PEER_TIMEOUT = 25;
 
+    /**
+     * The commands of lockd by whose results a program may believe that it holds a lock: they count only if the
+     * connection is alive after they have been read.
+     */
+    private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
+
     private function __construct(private readonly Connection $connection)
     {
     }
@@ -66,6 +72,9 @@ final class MessageClient
                 $error = $answer->fields['error'] ?? null;
                 if ($error !== null) {
                     throw new RefusedException(is_string($error) ? $error : 'the server reports an error');
+                }
+                if (in_array($command, self::TELL_OF_LOCKS, true)) {
+                    $this->connection->mustBeAlive();
                 }
                 return $answer->fields['result'] ?? null;
             } finally {

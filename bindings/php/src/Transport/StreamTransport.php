@@ -102,7 +102,8 @@ final class StreamTransport implements Transport
         $toShared = ['mode' => self::mode(true)] + self::named($name);
         if ($shared) {
             // That waits for nobody.
-            return $this->grant($name, self::ok($this->of($name)->ask('convert', $toShared), $name));
+            $connection = $this->of($name);
+            return $this->grant($name, self::yes($connection, $connection->ask('convert', $toShared), $name));
         }
         $withdraw = fn (Connection $connection) => $connection->ask('convert', $toShared);
         $result = $this->await('convert', $name, false, $deadline, $withdraw);
@@ -140,7 +141,7 @@ final class StreamTransport implements Transport
             throw $e;
         }
         $result = $answer->object('result');
-        return $result->text('status') === 'timeout' ? null : self::ok($result, $name);
+        return $result->text('status') === 'timeout' ? null : self::yes($connection, $result, $name);
     }
 
     /** Waits for the answer for one slice. */
@@ -186,8 +187,11 @@ final class StreamTransport implements Transport
     public function holds(string $name): bool
     {
         // A lock is held for as long as its connection stands, and not a moment longer.
+        $connection = $this->of($name);
         try {
-            return $this->of($name)->ask('ping', [])->text('status') === 'ok';
+            $isAnswered = $connection->ask('ping', [])->text('status') === 'ok';
+            $connection->mustBeAlive();
+            return $isAnswered;
         } catch (ConnectionLostException) {
             return false;
         }
@@ -195,7 +199,8 @@ final class StreamTransport implements Transport
 
     public function inspect(string $name): Inspection
     {
-        $result = self::ok($this->of($name)->ask('inspect', self::named($name)), $name);
+        $connection = $this->of($name);
+        $result = self::yes($connection, $connection->ask('inspect', self::named($name)), $name);
         return new Inspection(
             $result->text('mode'),
             $result->integer('holders') ?? 0,
@@ -233,8 +238,10 @@ final class StreamTransport implements Transport
         $parameters = ['limit' => self::PAGE] + self::key('prefix', $prefix);
         $after = [];
         do {
-            $page = Signals::deferred(static fn (): Result => $connection->ask('list', $parameters + $after));
-            $entries = self::ok($page, $prefix)->objects('locks');
+            $page = Signals::deferred(static function () use ($connection, $prefix, $parameters, $after): Result {
+                return self::yes($connection, $connection->ask('list', $parameters + $after), $prefix);
+            });
+            $entries = $page->objects('locks');
             foreach ($entries as $entry) {
                 $lock = ListedLock::fromMessage($entry);
                 $after = self::key('after', $lock->name);
@@ -315,9 +322,18 @@ final class StreamTransport implements Transport
         return new Grant($token, $result->flag('orphaned'));
     }
 
-    private static function ok(Result $result, string $name): Result
+    /**
+     * A result that the server says yes with. It counts if its connection is alive after it has been read.
+     *
+     * @throws LockdException
+     */
+    private static function yes(Connection $connection, Result $result, string $name): Result
     {
-        return $result->text('status') === 'ok' ? $result : throw self::failure($result, $name);
+        if ($result->text('status') !== 'ok') {
+            throw self::failure($result, $name);
+        }
+        $connection->mustBeAlive();
+        return $result;
     }
 
     private static function failure(Result $result, string $name): LockdException

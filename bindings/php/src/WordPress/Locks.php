@@ -10,6 +10,7 @@ use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
+use Lockd\Internal\Body;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
@@ -108,14 +109,16 @@ final class Locks
     /**
      * Calls `$body` unless somebody is at it already.
      *
-     * @param callable(): mixed $body
+     * @param callable(): mixed $body must be done when it returns, as for {@see Client::synchronized()}
      * @param float $timeout how long to wait until nobody is, in seconds; 0.0: not at all
      * @return bool whether it was called
-     * @throws InvalidArgumentException for a name or a time limit that makes no sense
+     * @throws InvalidArgumentException for a name or a time limit that makes no sense; or the body does not run, or not
+     *     to its end, while it is called
      */
     public function once(string $name, callable $body, float $timeout = 0.0): bool
     {
-        $lock = null;
+        Body::mustRunWhenCalled($body);
+        [$lock, $result] = [null, null];
         try {
             // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
             Signals::deferred(function () use (&$lock, $name, $timeout): void {
@@ -124,7 +127,7 @@ final class Locks
             if ($lock === null) {
                 return false;
             }
-            $body();
+            $result = $body();
         } finally {
             try {
                 $lock?->release();
@@ -133,6 +136,7 @@ final class Locks
                 self::report($e, $lock?->name() ?? $name);
             }
         }
+        Body::mustBeDone($result);
         return true;
     }
 
@@ -140,7 +144,9 @@ final class Locks
      * Like add_action() for the hook of a recurring event: the callback is left out while it is at the same event
      * elsewhere, and if there is no lockd. An event that does not recur would be lost so.
      *
+     * @param callable $callback must be done when it returns, as for {@see Client::synchronized()}
      * @param float $timeout how long to wait until nobody is at the event, in seconds; 0.0: not at all
+     * @throws InvalidArgumentException the callback is a generator function, which does not run when it is called
      */
     public function cronOnce(
         string $hook,
@@ -149,6 +155,7 @@ final class Locks
         int $acceptedArgs = 1,
         float $timeout = 0.0,
     ): void {
+        Body::mustRunWhenCalled($callback);
         $body = function (mixed ...$arguments) use ($hook, $callback, $timeout): void {
             // WordPress tells the events of a hook from each other by their arguments.
             $event = md5(serialize($arguments));

@@ -6,8 +6,12 @@ namespace Lockd\Tests\Compat;
 
 use ErrorException;
 use lockc;
+use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
+use Lockd\Tests\Support\Swallower;
+use Lockd\Tests\Support\Unread;
+use ReflectionProperty;
 
 require_once __DIR__ . '/../../compat/lockc.php';
 
@@ -36,8 +40,8 @@ final class LockcTest extends CompatTestCase
     private function assertBecomesFree(string $name): void
     {
         $other = $this->client();
-        Deadline::until("$name is free", fn (): bool => $other->lock($name));
-        self::assertTrue($other->unlock($name));
+        Deadline::until("$name is free", fn (): bool => $other->lock($name) === 1);
+        self::assertSame(1, $other->unlock($name));
     }
 
     /** @return iterable<string, array{string}> */
@@ -59,23 +63,130 @@ final class LockcTest extends CompatTestCase
         $this->assertNothingLost('lockc_script.php', 'lockc.php', $this->server, $port);
     }
 
-    /** @dataProvider protocols */
-    public function testTellsYesFromNo(string $protocol): void
+    /**
+     * What the class of 2009 answers, to the type. On `lockd` a lock is refused to the connection that holds it; on
+     * `glockd` it is granted again.
+     *
+     * @return iterable<string, array{string, bool, list<int|true>}>
+     */
+    public function answers(): iterable
     {
-        [$one, $two] = [$this->client(20, $protocol), $this->client(20, $protocol)];
-        self::assertFalse($one->is_locked('a'));
-        self::assertTrue($one->lock('a'));
-        self::assertFalse($two->lock('a'));
-        self::assertFalse($two->unlock('a'));
-        self::assertTrue($two->check('a'));
-        self::assertTrue($one->release('a'));
-        self::assertFalse($one->unlock('a'));
-        self::assertSame(1, $one->lock('s', true));
-        self::assertSame(2, $two->get('s', true));
-        self::assertSame(2, $two->inspect('s', true));
-        self::assertTrue($one->unlock('s', true));
-        self::assertTrue($two->unlock('s', true));
-        self::assertSame(0, $two->is_locked('s', true));
+        // The method, whether the lock is shared; and what it answers if the lock is held by nobody; by another; by
+        // itself, on lockd and on glockd; and without a server.
+        $table = [
+            ['lock', false, [1, 0, 0, 1, 0]],
+            ['unlock', false, [0, 0, 1, 1, 0]],
+            ['is_locked', false, [0, 1, 1, 1, true]],
+            ['lock', true, [1, 2, 1, 1, 0]],
+            ['unlock', true, [0, 0, 1, 1, 0]],
+            ['is_locked', true, [0, 1, 1, 1, true]],
+        ];
+        $names = [
+            'lock' => ['lock', 'get'],
+            'unlock' => ['unlock', 'release'],
+            'is_locked' => ['is_locked', 'check', 'inspect'],
+        ];
+        foreach ($table as [$method, $shared, $answers]) {
+            foreach ($names[$method] as $name) {
+                yield $name . ($shared ? ', shared' : '') => [$name, $shared, $answers];
+            }
+        }
+    }
+
+    /**
+     * @dataProvider answers
+     * @param list<int|true> $answers
+     */
+    public function testAnswersAsTheOriginalDoesToTheType(string $method, bool $shared, array $answers): void
+    {
+        $answered = [];
+        foreach (['lockd', 'glockd'] as $protocol) {
+            [$one, $two] = [$this->client(20, $protocol), $this->client(20, $protocol)];
+            $answered['nobody'] = $one->$method('nobody', $shared);
+            $two->lock('another', $shared);
+            $answered['another'] = $one->$method('another', $shared);
+            $one->lock("itself, $protocol", $shared);
+            $answered["itself, $protocol"] = $one->$method("itself, $protocol", $shared);
+            unset($one, $two);
+            $this->assertBecomesFree('another');
+        }
+        $this->server->kill();
+        $answered['no server'] = $this->client()->$method('nobody', $shared);
+        $this->assertWarned('cannot connect');
+        self::assertSame($answers, array_values($answered));
+    }
+
+    public function testItsPropertiesAreThoseOfTheOriginal(): void
+    {
+        $client = new lockc('localhost', 1);
+        $names = array_keys(get_object_vars($client));
+        self::assertSame(['host', 'port', 'timeout', 'fp', 'errno', 'errst'], $names);
+        self::assertSame(['localhost', 1, 10, false], [$client->host, $client->port, $client->timeout, $client->fp]);
+        self::assertFalse($client->connect());
+        $this->assertWarned('cannot connect to');
+        self::assertFalse($client->fp);
+        self::assertSame([SOCKET_ECONNREFUSED, 'Connection refused'], [$client->errno, $client->errst]);
+        // They count when it connects next.
+        [$client->host, $client->port] = ['127.0.0.1', (string) $this->server->port('lockd')];
+        self::assertTrue($client->connect());
+        self::assertIsResource($client->fp);
+        self::assertSame([0, ''], [$client->errno, $client->errst]);
+        self::assertSame(1, $client->lock('a'));
+        $client->port = 1;
+        self::assertTrue($client->connect());
+        self::assertSame(1, $client->is_locked('a'), 'it has a connection');
+    }
+
+    public function testOnlyTheConnectionHasItsTimeLimit(): void
+    {
+        $client = $this->client(0.1);
+        self::assertTrue($client->connect());
+        $this->server->pause();
+        $port = $this->server->port('lockd');
+        $child = Child::start(function () use ($port): void {
+            Unread::byServer($port);
+            usleep(300_000);
+            $this->server->resume();
+        });
+        self::assertSame(1, $client->lock('a'));
+        self::assertSame('done', $child->hear());
+    }
+
+    public function testConnectsAgainAfterALossIfItIsTold(): void
+    {
+        $client = $this->client();
+        self::assertSame(1, $client->lock('held'));
+        $this->server->restart();
+        self::assertFalse($client->connect(), 'the loss has to be told first');
+        $this->assertWarned('all its locks are lost');
+        self::assertSame(0, $client->lock('other'));
+        self::assertTrue($client->connect());
+        self::assertSame(0, $client->is_locked('held'));
+        self::assertSame(1, $client->lock('other'));
+    }
+
+    public function testAProgramMayCloseTheConnectionItself(): void
+    {
+        $client = $this->client();
+        self::assertSame(1, $client->lock('held'));
+        fclose($client->fp);
+        $this->assertBecomesFree('held');
+        self::assertSame(1, $client->lock('held'));
+        self::assertSame(0, $this->client()->lock('held'));
+    }
+
+    public function testTriesEveryAddressOfItsHost(): void
+    {
+        $port = $this->server->port('lockd');
+        $swallower = new Swallower('127.0.0.2', $port);
+        $client = new class ('several', $port, 4) extends lockc {
+            protected function resolve(string $host): array
+            {
+                return $host === 'several' ? ['127.0.0.2', '127.0.0.3', '127.0.0.1'] : [];
+            }
+        };
+        self::assertSame(1, $client->lock('a'));
+        self::assertSame(0, $this->client()->lock('a'));
     }
 
     public function testAcceptsTheWaysToNameAServer(): void
@@ -85,60 +196,97 @@ final class LockcTest extends CompatTestCase
         // The server tells its addresses one by one, and these last.
         Deadline::until('it listens everywhere', fn (): bool => str_contains($server->log(), 'glockd://[::1]'));
         foreach (["unix:$socket", "unix://$socket"] as $host) {
-            self::assertTrue((new lockc($host))->lock($host), $host);
+            self::assertSame(1, (new lockc($host))->lock($host), $host);
         }
         preg_match('#glockd://\[::1\]:(\d+)#', $server->log(), $port);
-        self::assertTrue((new lockc('::1', $port[1]))->lock('::1'));
-        self::assertTrue((new lockc('[::1]', $port[1]))->lock('[::1]'));
+        self::assertSame(1, (new lockc('::1', $port[1]))->lock('::1'));
+        self::assertSame(1, (new lockc('[::1]', $port[1]))->lock('[::1]'));
         foreach (['localhost', 'tcp://127.0.0.1'] as $host) {
-            self::assertTrue((new lockc($host, (string) $server->port('lockd')))->lock($host), $host);
+            self::assertSame(1, (new lockc($host, (string) $server->port('lockd')))->lock($host), $host);
         }
     }
 
     public function testRefusesNamesThatWouldBeCommands(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
-        self::assertTrue($client->lock('a'));
-        self::assertFalse($client->lock("b\nr a"));
+        self::assertSame(1, $client->lock('a'));
+        self::assertSame(0, $client->lock("b\nr a"));
         $this->assertWarned('newline');
-        self::assertFalse($client->lock("b\0c"));
+        self::assertSame(0, $client->lock("b\0c"));
         $this->assertWarned('newline or a NUL');
-        self::assertFalse($client->lock(['b']));
+        self::assertSame(0, $client->lock(['b']));
         $this->assertWarned('must be a string');
-        self::assertFalse($client->lock(new \stdClass()));
+        self::assertSame(0, $client->lock(new \stdClass()));
         $this->assertWarned('must be a string');
-        self::assertFalse($other->lock('a'));
-        self::assertFalse($other->is_locked('b'));
+        self::assertSame(0, $other->lock('a'));
+        self::assertSame(0, $other->is_locked('b'));
+    }
+
+    /** @return iterable<array{string}> */
+    public function foldedNames(): iterable
+    {
+        return [['two  blanks'], [' leading'], ['trailing '], ["a\ttab"], ["from a file\n"], ["\x0b\x0c\r"]];
+    }
+
+    /** @dataProvider foldedNames */
+    public function testWarnsOnceOfNamesThatAreFolded(string $name): void
+    {
+        [$client, $other] = [$this->client(), $this->client()];
+        self::assertSame(1, $client->lock($name));
+        $this->assertWarned('fold white space');
+        self::assertSame(1, $client->is_locked($name));
+        self::assertSame(1, $client->unlock('  and  another  ') + $client->unlock($name));
+        self::assertSame('', $client->error(), 'nothing has gone wrong');
+        self::assertSame(0, $other->is_locked('one blank'));
+        $this->assertNotWarned();
+    }
+
+    public function testAWarningThatBecomesAnExceptionAsksForNothing(): void
+    {
+        $client = $this->client();
+        set_error_handler(static function (int $level, string $message): bool {
+            throw new ErrorException($message);
+        });
+        try {
+            $client->lock('two  blanks');
+            self::fail('it has not warned');
+        } catch (ErrorException $exception) {
+            self::assertStringContainsString('"two blanks"', $exception->getMessage());
+        } finally {
+            restore_error_handler();
+        }
+        self::assertSame(0, $client->is_locked('two blanks'));
     }
 
     public function testTakesNamesAsTheServerDoes(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
-        self::assertTrue($client->lock("\t a \t\x0b b\r\n"));
-        self::assertFalse($other->lock('a b'));
-        self::assertTrue($client->unlock('a b'));
-        self::assertTrue($client->lock(5));
-        self::assertFalse($other->lock('5'));
-        self::assertFalse($client->lock(str_repeat('x', 5000)), 'longer than a line may be');
-        self::assertFalse($client->lock(str_repeat('x', 3000000)), 'longer than all buffers');
-        self::assertTrue($client->is_locked('5'));
+        self::assertSame(1, $client->lock("\t a \t\x0b b\r\n"));
+        $this->assertWarned('"a b"');
+        self::assertSame(0, $other->lock('a b'));
+        self::assertSame(1, $client->unlock('a b'));
+        self::assertSame(1, $client->lock(5));
+        self::assertSame(0, $other->lock('5'));
+        self::assertSame(0, $client->lock(str_repeat('x', 5000)), 'longer than a line may be');
+        self::assertSame(0, $client->lock(str_repeat('x', 3000000)), 'longer than all buffers');
+        self::assertSame(1, $client->is_locked('5'));
     }
 
     public function testIsNeverAYesOnceTheServerIsGone(): void
     {
         $client = $this->client();
-        self::assertTrue($client->lock('held'));
+        self::assertSame(1, $client->lock('held'));
         self::assertSame('', $client->error());
         $this->server->restart();
-        self::assertFalse($client->lock('other'));
+        self::assertSame(0, $client->lock('other'));
         $this->assertWarned('all its locks are lost');
         self::assertStringContainsString('has ended the connection', $client->error());
-        foreach (['lock', 'unlock', 'is_locked'] as $method) {
-            self::assertFalse($client->$method('held'), "$method has connected again");
-            self::assertFalse($client->$method('held', true), "$method has connected again");
+        foreach (['lock' => 0, 'unlock' => 0, 'is_locked' => true] as $method => $answer) {
+            self::assertSame($answer, $client->$method('held'), "$method has connected again");
+            self::assertSame($answer, $client->$method('held', true), "$method has connected again");
         }
         $this->assertNotWarned();
-        self::assertTrue($this->client()->lock('held'));
+        self::assertSame(1, $this->client()->lock('held'));
     }
 
     public function testIsLostWithTheReplyToo(): void
@@ -146,35 +294,36 @@ final class LockcTest extends CompatTestCase
         $lies = ['1 Got Lock', "Got Lock\r\n", "\r\n", '1', "one Got Lock\r\n", "-1 Got Lock\r\n", "1Got Lock\r\n"];
         $lies[] = "0 Refused: too many connections\r\n";
         $lies[] = '1 ' . str_repeat('x', 10000) . "\r\n";
+        $this->iniSet('default_socket_timeout', '1');
         foreach ($lies as $lie) {
             $fake = FakeServer::ofLines(["1 Got Lock\r\n", $lie]);
-            $client = new lockc('127.0.0.1', $fake->port, 0.3);
-            self::assertTrue($client->lock('a'));
-            self::assertFalse($client->lock('b'), $lie);
+            $client = new lockc('127.0.0.1', $fake->port);
+            self::assertSame(1, $client->lock('a'));
+            self::assertSame(0, $client->lock('b'), $lie);
             $this->assertWarned('all its locks are lost');
-            self::assertFalse($client->lock('a'));
+            self::assertSame(0, $client->lock('a'));
         }
     }
 
     public function testConnectsAgainWhenItHeldNothing(): void
     {
         $client = $this->client();
-        self::assertTrue($client->lock('a'));
+        self::assertSame(1, $client->lock('a'));
         self::assertSame(1, $client->lock('s', true));
-        self::assertTrue($client->unlock('a'));
-        self::assertTrue($client->unlock('s', true));
+        self::assertSame(1, $client->unlock('a'));
+        self::assertSame(1, $client->unlock('s', true));
         $this->server->restart();
-        self::assertTrue($client->lock('a'));
-        self::assertFalse($this->client()->lock('a'));
+        self::assertSame(1, $client->lock('a'));
+        self::assertSame(0, $this->client()->lock('a'));
     }
 
     public function testSaysThatThereIsNoServer(): void
     {
         $client = $this->client();
-        self::assertFalse($client->is_locked('a'));
+        self::assertSame(0, $client->is_locked('a'));
         $this->server->kill();
         for ($time = 0; $time < 2; $time++) {
-            self::assertFalse($client->lock('a'));
+            self::assertSame(0, $client->lock('a'));
             $this->assertWarned('cannot connect to tcp://127.0.0.1:');
         }
     }
@@ -183,12 +332,12 @@ final class LockcTest extends CompatTestCase
     {
         $this->server = new Server(['--connections-max', '1']);
         [$first, $second] = [$this->client(), $this->client()];
-        self::assertTrue($first->lock('a'));
-        self::assertFalse($second->is_locked('a'));
+        self::assertSame(1, $first->lock('a'));
+        self::assertTrue($second->is_locked('b'), 'nobody can say that it is free');
         $this->assertWarned('lockc: ');
         unset($first);
         Deadline::until('there is room', function () use ($second): bool {
-            if ($second->lock('a')) {
+            if ($second->lock('a') === 1) {
                 return true;
             }
             $this->assertWarned('lockc: ');
@@ -198,16 +347,17 @@ final class LockcTest extends CompatTestCase
 
     public function testATimeOutIsALoss(): void
     {
-        [$client, $idle] = [$this->client(0.3), $this->client(0.3)];
-        self::assertTrue($client->lock('held'));
-        self::assertFalse($idle->is_locked('late'));
+        $this->iniSet('default_socket_timeout', '1');
+        [$client, $idle] = [$this->client(), $this->client()];
+        self::assertSame(1, $client->lock('held'));
+        self::assertSame(0, $idle->is_locked('late'));
         $this->server->pause();
-        self::assertFalse($client->lock('late'));
-        $this->assertWarned('no reply within 0.3 seconds; all its locks are lost');
-        self::assertFalse($idle->lock('late'));
-        $this->assertWarned('no reply within 0.3 seconds');
+        self::assertSame(0, $client->lock('late'));
+        $this->assertWarned('no reply within 1 seconds; all its locks are lost');
+        self::assertSame(0, $idle->lock('late'));
+        $this->assertWarned('no reply within 1 seconds');
         $this->server->resume();
-        self::assertFalse($client->lock('held'));
+        self::assertSame(0, $client->lock('held'));
         $this->assertBecomesFree('held');
         $this->assertBecomesFree('late');
     }
@@ -216,9 +366,26 @@ final class LockcTest extends CompatTestCase
     {
         $fake = FakeServer::ofLines(["1 Got Lock\r\n1 Got Lock\r\n"]);
         $client = new lockc('127.0.0.1', $fake->port, 5);
-        self::assertTrue($client->lock('a'));
-        self::assertFalse($client->lock('b'));
-        $this->assertWarned('unexpected: 1 Got Lock; all its locks are lost');
+        self::assertSame(0, $client->lock('a'));
+        $this->assertWarned('unexpected: 1 Got Lock');
+    }
+
+    public function testAReplyThatWasLongInComingIsConfirmed(): void
+    {
+        $log = $this->server->directory() . '/requests';
+        $fake = new FakeServer(static function ($connection) use ($log): void {
+            while (($line = fgets($connection)) !== false) {
+                file_put_contents($log, $line, FILE_APPEND);
+                usleep($line === "g slow\n" ? 200_000 : 0);
+                fwrite($connection, "1 Got Lock\r\n");
+            }
+        });
+        $client = new lockc('127.0.0.1', $fake->port);
+        $proofLasts = new ReflectionProperty(lockc::class, 'proofLasts');
+        $proofLasts->setAccessible(true);
+        $proofLasts->setValue($client, 0.1);
+        self::assertSame(1, $client->lock('slow'));
+        self::assertStringStartsWith("g slow\ni slow\n", (string) file_get_contents($log));
     }
 
     public function testReadsRepliesInPieces(): void
@@ -239,7 +406,7 @@ final class LockcTest extends CompatTestCase
     public function testWarningsMayBecomeExceptions(): void
     {
         $client = $this->client();
-        self::assertTrue($client->lock('held'));
+        self::assertSame(1, $client->lock('held'));
         $this->server->restart();
         set_error_handler(static function (int $level, string $message): bool {
             throw new ErrorException($message);
@@ -249,7 +416,7 @@ final class LockcTest extends CompatTestCase
             self::fail('it has not warned');
         } catch (ErrorException $exception) {
             self::assertStringContainsString('all its locks are lost', $exception->getMessage());
-            self::assertFalse($client->lock('held'));
+            self::assertSame(0, $client->lock('held'));
         } finally {
             restore_error_handler();
         }
@@ -278,7 +445,7 @@ final class LockcTest extends CompatTestCase
                     self::fail('the handler has not run');
                 } catch (ErrorException) {
                     self::assertTrue(pcntl_async_signals());
-                    self::assertFalse($client->lock('busy'), "the reply to the request before, in round $time");
+                    self::assertSame(0, $client->lock('busy'), "the reply to the request before, in round $time");
                 }
             }
         } finally {
@@ -316,7 +483,7 @@ final class LockcTest extends CompatTestCase
     public function testAChildHasNoPartInIt(): void
     {
         $client = $this->client();
-        self::assertTrue($client->lock('held'));
+        self::assertSame(1, $client->lock('held'));
         $outcome = $this->inChild(function () use (&$client): array {
             $answers = [$client->lock('other'), $client->unlock('held'), $client->is_locked('held')];
             $error = $client->error();
@@ -324,20 +491,20 @@ final class LockcTest extends CompatTestCase
             $own = $this->client();
             return [$answers, $error, $own->lock('held'), $own->lock('other')];
         });
-        self::assertSame([false, false, false], $outcome[0]);
+        self::assertSame([0, 0, true], $outcome[0]);
         self::assertStringContainsString('parent', $outcome[1]);
-        self::assertSame([false, true], [$outcome[2], $outcome[3]]);
+        self::assertSame([0, 1], [$outcome[2], $outcome[3]]);
         $this->inChild(function () use (&$client): void {
             $client = null;
         });
-        self::assertFalse($this->client()->lock('held'), 'the child has released it');
-        self::assertTrue($client->unlock('held'));
+        self::assertSame(0, $this->client()->lock('held'), 'the child has released it');
+        self::assertSame(1, $client->unlock('held'));
     }
 
     public function testAProgramInTheBackgroundDoesNotKeepTheLock(): void
     {
         $client = $this->client();
-        self::assertTrue($client->lock('held'));
+        self::assertSame(1, $client->lock('held'));
         $this->startInBackground();
         unset($client);
         $this->assertBecomesFree('held');

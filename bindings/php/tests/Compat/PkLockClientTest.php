@@ -7,6 +7,7 @@ namespace Lockd\Tests\Compat;
 use Exception;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
+use Lockd\Tests\Support\Swallower;
 use LogicException;
 use pkLockClient;
 use ReflectionProperty;
@@ -409,6 +410,53 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue($client->lock('b'));
     }
 
+    public function testTriesEveryAddressOfItsHost(): void
+    {
+        $swallower = new Swallower('127.0.0.2', $this->server->port());
+        $client = new class (['host' => 'several', 'port' => $this->server->port()]) extends pkLockClient {
+            protected function resolve(string $host): array
+            {
+                // The more there are, the shorter the first one is waited for.
+                return $host === 'several' ? ['127.0.0.2', '127.0.0.1', ...array_fill(0, 8, '127.0.0.3')] : [];
+            }
+        };
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($this->client()->lock('a', self::AT_ONCE));
+    }
+
+    /** @return iterable<string, array{bool}> */
+    public function pingAnsweredOrNot(): iterable
+    {
+        return ['answered' => [true], 'not answered' => [false]];
+    }
+
+    /**
+     * The network may have been cut while a lock was waited for, and there is no end of the connection then.
+     *
+     * @dataProvider pingAnsweredOrNot
+     */
+    public function testAGrantThatWasLongInComingIsConfirmed(bool $isAnswered): void
+    {
+        $fake = new FakeServer(static function ($connection) use ($isAnswered): void {
+            $answer = static fn (array $result) => fwrite($connection, FakeServer::frame($result));
+            FakeServer::receive($connection);
+            $lock = FakeServer::receive($connection);
+            usleep(50_000);
+            $answer(['id' => $lock['id'], 'result' => ['status' => 'ok']]);
+            while ($isAnswered && ($ping = FakeServer::receive($connection)) !== null) {
+                $answer(['id' => $ping['id'], 'result' => ['status' => $ping['command']]]);
+            }
+            // Else it hangs up when it is asked.
+            FakeServer::receive($connection);
+        });
+        $client = $this->client($fake->port);
+        $proofLasts = new ReflectionProperty(pkLockClient::class, 'proofLasts');
+        $proofLasts->setAccessible(true);
+        $proofLasts->setValue($client, 0.02);
+        self::assertSame($isAnswered, $client->lock('a'));
+        $isAnswered || $this->assertWarned('has ended the connection');
+    }
+
     public function testKeepsAliveByTheServersFigures(): void
     {
         foreach ([25 => [1, 3, 1, 4, 7000], 60 => [1, 6, 2, 5, 16000]] as $timeout => $figures) {
@@ -423,6 +471,9 @@ final class PkLockClientTest extends CompatTestCase
                 $found[] = socket_get_option($socket, SOL_TCP, $option);
             }
             self::assertSame($figures, $found);
+            $proofLasts = new ReflectionProperty(pkLockClient::class, 'proofLasts');
+            $proofLasts->setAccessible(true);
+            self::assertSame([25 => 16.5, 60 => 34.5][$timeout], $proofLasts->getValue($client));
         }
     }
 

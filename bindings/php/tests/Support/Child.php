@@ -61,6 +61,16 @@ final class Child
         fwrite($this->channel, "\n");
     }
 
+    public function pause(): void
+    {
+        Pause::begin($this->pid);
+    }
+
+    public function resume(): void
+    {
+        Pause::end($this->pid);
+    }
+
     public function kill(): void
     {
         if (!$this->ended) {

@@ -105,14 +105,8 @@ final class Server
     /** From now on the kernel answers for the server, and nobody else does. */
     public function pause(): void
     {
-        $this->signal(SIGSTOP);
         $this->paused = true;
-        // Until its last thread has stopped, it may still answer.
-        $threads = '/proc/' . proc_get_status($this->process)['pid'] . '/task/*/stat';
-        Deadline::until('the server is stopped', static function () use ($threads): bool {
-            $states = array_map(static fn (string $file): string => (string) @file_get_contents($file), glob($threads));
-            return preg_grep('/\) T /', $states, PREG_GREP_INVERT) === [];
-        });
+        Pause::begin(proc_get_status($this->process)['pid']);
     }
 
     public function resume(): void
@@ -133,6 +127,19 @@ final class Server
     public function restart(): void
     {
         $this->kill();
+        $this->startAgain();
+    }
+
+    /** The same, but stops it cleanly. */
+    public function restartCleanly(): void
+    {
+        $this->signal(SIGTERM);
+        proc_close($this->process);
+        $this->startAgain();
+    }
+
+    private function startAgain(): void
+    {
         $listen = array_diff_key($this->addresses, ['unix' => '']);
         $this->addresses = [];
         $this->start(array_values($listen), []);

@@ -206,6 +206,44 @@ final class StreamTransportTest extends TestCase
         Client::connect('tcp://' . stream_socket_get_name($silent, false), null, 0.2);
     }
 
+    /** @return iterable<string, array{bool}> */
+    public static function pingAnsweredOrNot(): iterable
+    {
+        return ['answered' => [true], 'not answered' => [false]];
+    }
+
+    /**
+     * The network may have been cut while a lock was waited for, and there is no end of the connection then.
+     *
+     * @dataProvider pingAnsweredOrNot
+     */
+    public function testAGrantThatWasLongInComingIsConfirmed(bool $isAnswered): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send) use ($isAnswered): void {
+            $ok = static fn (array $request, array $more): string =>
+                FakeServer::frame(['id' => $request['id'], 'result' => ['status' => 'ok'] + $more]);
+            // So that an answer proves something for 2.5 s, the least there is.
+            $send($ok($receive(), ['keepalive' => ['deadPeerTimeout' => 0]]));
+            $lock = $receive();
+            usleep(2_600_000);
+            $send($ok($lock, ['token' => 7]));
+            $ping = $receive();
+            if ($isAnswered) {
+                $send($ok($ping, []));
+                $send($ok($receive(), ['mode' => $ping['command']]));
+                $send($ok($receive(), []));
+            }
+        });
+        $client = Client::connect($server->url, null, $isAnswered ? 30.0 : 0.3);
+        if (!$isAnswered) {
+            $this->expectException(ConnectionLostException::class);
+            $this->expectExceptionMessage('not answered');
+        }
+        $lock = $client->acquire('slow', 60.0);
+        self::assertSame('ping', $client->inspect('slow')->mode);
+        self::assertTrue($lock?->release());
+    }
+
     /** @return iterable<array{string}> */
     public static function noAddresses(): iterable
     {

@@ -9,22 +9,37 @@ declare(strict_types=1);
 
 class lockc
 {
-    public $socket;
+    public $host;
+    public $port;
+    public $timeout;
+    public $fp = false;
+    public $errno;
+    public $errst;
 
-    public function __construct($host = '127.0.0.1', $port = 2626)
+    public function __construct($host = '127.0.0.1', $port = 2626, $timeout = 10)
     {
-        $this->socket = fsockopen($host, (int) $port, $errno, $errstr, 10);
+        $this->host = $host;
+        $this->port = $port;
+        $this->timeout = $timeout;
+    }
+
+    public function connect()
+    {
+        if (!$this->fp || feof($this->fp)) {
+            $this->fp = fsockopen($this->host, (int) $this->port, $this->errno, $this->errst, $this->timeout);
+        }
+        return $this->fp ? true : false;
     }
 
     public function ask($line)
     {
-        fputs($this->socket, $line . "\n");
-        return (int) fgets($this->socket, 1024);
+        fputs($this->fp, $line . "\n");
+        return (int) fgets($this->fp, 1024);
     }
 
     public function lock($name, $shared = false)
     {
-        return $this->ask(($shared ? 'sg ' : 'g ') . $name);
+        return $this->connect() ? $this->ask(($shared ? 'sg ' : 'g ') . $name) : 0;
     }
 
     public function get($name, $shared = false)
@@ -34,7 +49,7 @@ class lockc
 
     public function unlock($name, $shared = false)
     {
-        return $this->ask(($shared ? 'sr ' : 'r ') . $name);
+        return $this->connect() ? $this->ask(($shared ? 'sr ' : 'r ') . $name) : 0;
     }
 
     public function release($name, $shared = false)
@@ -44,7 +59,7 @@ class lockc
 
     public function is_locked($name, $shared = false)
     {
-        return $this->ask(($shared ? 'si ' : 'i ') . $name);
+        return $this->connect() ? $this->ask(($shared ? 'si ' : 'i ') . $name) : true;
     }
 
     public function check($name, $shared = false)

@@ -1,0 +1,85 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Message;
+
+use Closure;
+use Lockd\Exception\ConnectException;
+use Lockd\Internal\Deadline;
+use Lockd\Internal\Quietly;
+
+/**
+ * Connects to a server by any of its host's addresses. PHP would give the first one all the time there is, also if it
+ * swallows packets. Knows nothing of what is then said on the connection.
+ *
+ * @internal
+ */
+final class Dialer
+{
+    /** @param ?Closure(string): list<string> $resolve the addresses of a host; null: as the system resolves it */
+    public function __construct(private readonly ?Closure $resolve = null)
+    {
+    }
+
+    /**
+     * Tries the addresses in their order, each for its share of the time that is left.
+     *
+     * @param float $within in seconds, without the time that the resolver takes, which nothing limits
+     * @return resource
+     * @throws ConnectException
+     */
+    public function connect(Address $address, float $within)
+    {
+        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        $remotes = $this->remotes($address);
+        $deadline = Deadline::in($within);
+        [$no, $error] = [0, ''];
+        foreach ($remotes as $at => $remote) {
+            $share = $deadline->remaining() / (count($remotes) - $at);
+            if ($at > 0 && $share === 0.0) {
+                break;
+            }
+            $stream = Quietly::call(static function () use ($remote, $share, $context, &$no, &$error) {
+                $flags = STREAM_CLIENT_CONNECT;
+                return stream_socket_client($remote, $no, $error, max(0.001, $share), $flags, $context);
+            });
+            if ($stream !== false) {
+                return $stream;
+            }
+            $error = $error ?: Quietly::$warning;
+        }
+        throw new ConnectException("cannot connect to $address->text: $error");
+    }
+
+    /** @return non-empty-list<string> as PHP's streams want them */
+    private function remotes(Address $address): array
+    {
+        if (!preg_match('#^tcp://([^:\[\]]+):(\d+)$#D', $address->remote, $parts)) {
+            // A Unix socket, or an address of IPv6.
+            return [$address->remote];
+        }
+        [, $host, $port] = $parts;
+        $addresses = $this->resolve === null ? self::addressesOf($host) : ($this->resolve)($host);
+        $remotes = array_map(static fn (string $address): string => "tcp://$address:$port", $addresses);
+        // One that is not known has PHP say so.
+        return $remotes === [] ? [$address->remote] : $remotes;
+    }
+
+    /** @return list<string> those of IPv6 in brackets */
+    private static function addressesOf(string $host): array
+    {
+        if (!function_exists('socket_addrinfo_lookup') || !function_exists('socket_addrinfo_explain')) {
+            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            return [...(gethostbynamel($host) ?: []), $host];
+        }
+        $found = Quietly::call(static fn () => socket_addrinfo_lookup($host, null, ['ai_socktype' => SOCK_STREAM]));
+        $addresses = [];
+        foreach ($found ?: [] as $one) {
+            /** @var array{sin_addr?: string, sin6_addr?: string} $address */
+            $address = (array) socket_addrinfo_explain($one)['ai_addr'];
+            $addresses[] = $address['sin_addr'] ?? '[' . ($address['sin6_addr'] ?? '') . ']';
+        }
+        return $addresses;
+    }
+}
