@@ -179,7 +179,7 @@ impl<S: Subject> Simulator<'_, S> {
         self.events.push(Reverse((at, self.happened, client, session, event)));
     }
 
-    /// The server sends this to the client, on which it has not hung up, and it takes this long.
+    /// The server sends this to the client. It takes this long, or as long as what was sent before.
     fn send(&mut self, client: usize, way: Nanos, event: Event) {
         let it = &mut self.clients[client];
         it.delivered = (self.now + way).max(it.delivered + 1);
