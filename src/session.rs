@@ -57,8 +57,9 @@ impl Session {
     }
 
     /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH`, or on several, separated by commas,
-    /// over which the names are spread (see [`ServerSet`]). All must be reached within `timeout`;
-    /// only resolving names may take longer. `owner` is what it is called in listings.
+    /// over which the names are spread (see [`ServerSet`]). Of several, one that answers is enough: every call
+    /// on a name of another one ends with `Lost`. It takes up to `timeout` in all; only resolving names may take
+    /// longer. `owner` is what it is called in listings.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -245,8 +246,8 @@ impl Session {
         }
     }
 
-    /// Whether the session stands, and with it its locks: on every one of its servers, as far as can be known
-    /// without waiting.
+    /// Whether the session stands, and with it its locks, as far as can be known without waiting. On several
+    /// servers: whether every server is there where it holds a lock or waits for one, and at least one is.
     #[must_use]
     pub fn stands(&self) -> bool {
         match &self.0 {

@@ -34,6 +34,9 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// Several servers were tried, and there is a session on none: why, for each, in the order of their
+    /// addresses.
+    NoneOfSeveral(Vec<ConnectError>),
 }
 
 impl std::fmt::Display for ConnectError {
@@ -42,11 +45,22 @@ impl std::fmt::Display for ConnectError {
             Self::Url(error) => error.fmt(f),
             Self::Unreachable { server, error } => write!(f, "{server} cannot be reached: {error}"),
             Self::Refused { server, reason } => write!(f, "no session on {server}: {reason}"),
+            Self::NoneOfSeveral(errors) => {
+                let reasons: Vec<String> = errors.iter().map(Self::to_string).collect();
+                f.write_str(&reasons.join("; "))
+            }
         }
     }
 }
 
 impl std::error::Error for ConnectError {}
+
+impl ConnectError {
+    /// The one error that tells of all of these, one for each server that was tried.
+    pub(super) fn of_all(mut errors: Vec<Self>) -> Self {
+        if errors.len() == 1 { errors.remove(0) } else { Self::NoneOfSeveral(errors) }
+    }
+}
 
 impl From<BadUrl> for ConnectError {
     fn from(error: BadUrl) -> Self {

@@ -1,10 +1,11 @@
-//! One owner of locks on several servers: each name goes to one of them, the same one whoever asks. That
-//! spreads load; when a server is gone, the names that belong to it cannot be had.
+//! One owner of locks on several servers: each name belongs to one of them, the same one for every client. That
+//! spreads load. A server that is gone takes its names with it, and they are tried on no other: another session
+//! may hold them on the server that is gone for this client alone.
 //!
-//! Which one it is, is decided by rendezvous hashing: the server with the highest score for the name. The
-//! score is FNV-1a, 64 bits, over the address as it is written (without a `?` and what is behind it), a zero byte and the name; and then
-//! again over the eight bytes of that, the highest first. Of equal scores the address that comes first
-//! by its bytes wins. So all clients must be given the same addresses, written alike, in any order; a
+//! Rendezvous hashing decides which server a name belongs to: the one with the highest score for the name. The
+//! score is FNV-1a, 64 bits, over the address as it is written (without a `?` and what follows it), a zero byte
+//! and the name; and then again over the eight bytes of that, the highest first. Of equal scores the address that
+//! comes first by its bytes wins. So all clients must be given the same addresses, written alike, in any order; a
 //! server more or less moves only its own names.
 
 use std::io;
@@ -13,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use super::dial::ConnectError;
+use super::connection::Lost;
+use super::dial::{ConnectError, deadline};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
@@ -22,6 +24,10 @@ use crate::protocol::message::{ListRequest, LockPage};
 
 /// A [`Session`] on each of several servers, or on one: the same calls, each for the server its name belongs
 /// to.
+///
+/// A server that could not be reached at the start, or is gone since, takes its names with it: every call on one of
+/// them ends with `Lost`. The other servers' names are not concerned, and nothing reconnects. The whole is lost
+/// if a server is gone where it holds a lock or waits for one, or if all are gone: [`stands`](Self::stands).
 ///
 /// A deadlock is found among the names of one server; one that runs over several is not.
 pub struct ServerSet {
@@ -32,24 +38,38 @@ pub struct ServerSet {
 
 struct Server {
     url: ServerUrl,
-    session: Session,
+    /// Why there is none, if the server could not be reached.
+    session: Result<Session, Lost>,
 }
 
 impl ServerSet {
     /// Opens a session on every one of the servers in `urls`, which are separated by commas (see
-    /// [`ServerUrl`]), within `timeout` in all; only resolving names may take longer. `owner` is what it is
-    /// called in listings.
+    /// [`ServerUrl`]), within `timeout` in all; only resolving names may take longer. One that answers is enough.
+    /// `owner` is what it is called in listings.
+    ///
+    /// The servers are tried one after another, each for an equal share of the time that is left: one that
+    /// swallows all packets takes no more than its share. (To try all at the same time would be no better: the
+    /// session has to know in the end whether it has that server, so it would wait for all of `timeout`.)
     ///
     /// # Errors
-    /// [`ConnectError`] for the first that there is no session on.
+    /// [`ConnectError`] if there is a session on none of them.
     pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
-        let start = Instant::now();
-        let open = |url: ServerUrl| {
-            let rest = timeout.saturating_sub(start.elapsed());
-            Session::connect_to(&url, owner, rest).map(|session| Server { url, session })
-        };
-        let servers: Vec<Server> =
-            ServerUrl::parse_list(urls)?.into_iter().map(open).collect::<Result<_, _>>()?;
+        let parsed = ServerUrl::parse_list(urls)?;
+        let deadline = deadline(Some(timeout));
+        let (mut servers, mut errors) = (Vec::new(), Vec::new());
+        let all = parsed.len();
+        for (tried, url) in parsed.into_iter().enumerate() {
+            let share = deadline.map_or(timeout, |deadline| share(timeout, all, deadline, all - tried));
+            let session = Session::connect_to(&url, owner, share).map_err(|error| {
+                let lost = Lost(error.to_string());
+                errors.push(error);
+                lost
+            });
+            servers.push(Server { url, session });
+        }
+        if errors.len() == all {
+            return Err(ConnectError::of_all(errors));
+        }
         let watch =
             watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
         Ok(Self { servers, watch })
@@ -58,7 +78,8 @@ impl ServerSet {
     /// As [`Session::interruptible`], on every server.
     #[must_use]
     pub fn interruptible(self) -> Self {
-        let interruptible = |Server { url, session }| Server { url, session: session.interruptible() };
+        let interruptible =
+            |Server { url, session }| Server { url, session: session.map(Session::interruptible) };
         Self { servers: self.servers.into_iter().map(interruptible).collect(), ..self }
     }
 
@@ -67,7 +88,7 @@ impl ServerSet {
     /// # Errors
     /// [`AcquireError`]
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.of(name).acquire(name, mode, limit)
+        self.of(name)?.acquire(name, mode, limit)
     }
 
     /// As [`Session::acquire_all`].
@@ -91,7 +112,7 @@ impl ServerSet {
                 "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
             )));
         }
-        self.of(first.as_bytes()).acquire_all(wants, limit)
+        self.of(first.as_bytes())?.acquire_all(wants, limit)
     }
 
     /// As [`Session::convert`].
@@ -99,7 +120,7 @@ impl ServerSet {
     /// # Errors
     /// [`AcquireError`]
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.of(name).convert(name, mode, limit)
+        self.of(name)?.convert(name, mode, limit)
     }
 
     /// As [`Session::enqueue`].
@@ -107,7 +128,7 @@ impl ServerSet {
     /// # Errors
     /// [`AcquireError`]
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.of(name).enqueue(name, mode)
+        self.of(name)?.enqueue(name, mode)
     }
 
     /// As [`Session::enqueue_convert`].
@@ -115,7 +136,7 @@ impl ServerSet {
     /// # Errors
     /// [`AcquireError`]
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.of(name).enqueue_convert(name, mode)
+        self.of(name)?.enqueue_convert(name, mode)
     }
 
     /// As [`Session::wait`].
@@ -123,7 +144,7 @@ impl ServerSet {
     /// # Errors
     /// [`AcquireError`]
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.of(name).wait(name, limit)
+        self.of(name)?.wait(name, limit)
     }
 
     /// As [`Session::release`].
@@ -131,21 +152,31 @@ impl ServerSet {
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        self.of(name).release(name)
+        self.of(name)?.release(name)
     }
 
     /// As [`Session::release_all`]; the names may belong to different servers.
     ///
     /// # Errors
-    /// [`ReleaseError`] of the first server that has one; what belongs to others is given up all the same.
+    /// [`ReleaseError`]; `Lost` if that is so on any of the servers. What belongs to others is given up all the
+    /// same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
         let mut result = Ok(());
         for (index, server) in self.servers.iter().enumerate() {
             let own: Vec<LockName> =
                 names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect();
-            if !own.is_empty() {
-                result = result.and(server.session.release_all(&own));
+            if own.is_empty() {
+                continue;
             }
+            let released = match &server.session {
+                Ok(session) => session.release_all(&own),
+                Err(lost) => Err(lost.clone().into()),
+            };
+            result = match (result, released) {
+                // That a lock was lost is worse news than that another was not held.
+                (Err(ReleaseError::NotHeld), Err(error)) => Err(error),
+                (result, released) => result.and(released),
+            };
         }
         result
     }
@@ -155,7 +186,7 @@ impl ServerSet {
     /// # Errors
     /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
-        self.of(name).inspect(name)
+        self.of(name)?.inspect(name)
     }
 
     /// A page of the locks of all the servers; as [`Session::list`] for one.
@@ -164,12 +195,13 @@ impl ServerSet {
     /// once: as it stands on the server that it belongs to here.
     ///
     /// # Errors
-    /// [`InspectError`] of the first server that has one.
+    /// [`InspectError`] of the first server that has one; so `Lost` if one is gone, as nobody knows what is
+    /// locked there.
     pub fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
+        let page = |server: &Server| server.session.as_ref().map_err(Lost::clone)?.list(request);
         if let [server] = self.servers.as_slice() {
-            return server.session.list(request);
+            return page(server);
         }
-        let page = |server: &Server| server.session.list(request);
         let pages: Vec<LockPage> = self.servers.iter().map(page).collect::<Result<_, _>>()?;
         merge(pages, request.limit, |name| self.server_of(name.as_bytes()))
             .ok_or_else(|| InspectError::Refused("a server has listed a name that makes no sense".to_owned()))
@@ -177,23 +209,52 @@ impl ServerSet {
 
     /// As [`Session::cancel`], on every server.
     pub fn cancel(&self) {
-        self.servers.iter().for_each(|server| server.session.cancel());
+        self.sessions().for_each(Session::cancel);
     }
 
-    /// Whether the sessions on all the servers stand, as far as can be known without waiting.
+    /// Whether the sessions stand on all the servers where this one holds a lock or waits for one, and on one
+    /// server at least; as far as can be known without waiting.
     #[must_use]
     pub fn stands(&self) -> bool {
+        let (mut any_alive, mut all_needed) = (false, true);
+        let mut unneeded = Vec::new();
         // All are asked, so that what has come from each is read and polling starts afresh.
-        self.servers.iter().filter(|server| !server.session.stands()).count() == 0
+        for session in self.sessions() {
+            if session.stands() {
+                any_alive = true;
+            } else if session.holds_or_waits() {
+                all_needed = false;
+            } else {
+                // Nothing can be granted there from now on, so nothing will ever be held there.
+                unneeded.push(session);
+            }
+        }
+        if any_alive {
+            unneeded.into_iter().for_each(|session| self.unwatch(session));
+        }
+        any_alive && all_needed
     }
 
     /// As [`Session::close`], on every server.
     pub fn close(&self) {
-        self.servers.iter().for_each(|server| server.session.close());
+        self.sessions().for_each(Session::close);
     }
 
-    fn of(&self, name: &[u8]) -> &Session {
-        &self.servers[self.server_of(name)].session
+    fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.servers.iter().filter_map(|server| server.session.as_ref().ok())
+    }
+
+    /// The session on the server that the name belongs to.
+    fn of(&self, name: &[u8]) -> Result<&Session, Lost> {
+        self.servers[self.server_of(name)].session.as_ref().map_err(Lost::clone)
+    }
+
+    /// The end of a connection that nobody needs must not be readable for ever: a loop that polls would spin.
+    fn unwatch(&self, session: &Session) {
+        if let Some(watch) = &self.watch {
+            // It fails if that has been done before.
+            let _ = epoll::delete(watch, session);
+        }
     }
 
     fn url_of(&self, name: &LockName) -> &ServerUrl {
@@ -205,10 +266,12 @@ impl ServerSet {
     }
 }
 
-/// As [`Session`]'s, for any of the connections.
+/// As [`Session`]'s, for any of the connections but those that are gone and known to be of no concern.
 impl AsFd for ServerSet {
+    #[expect(clippy::expect_used, reason = "without a session on any server, connect makes no set")]
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.watch.as_ref().map_or_else(|| self.servers[0].session.as_fd(), AsFd::as_fd)
+        let only = || self.sessions().next().expect("a session on one server").as_fd();
+        self.watch.as_ref().map_or_else(only, AsFd::as_fd)
     }
 }
 
@@ -238,14 +301,22 @@ fn merge(pages: Vec<LockPage>, limit: usize, owner: impl Fn(&LockName) -> usize)
     Some(LockPage { locks: locks.into_iter().take(shown).map(|(_, _, lock)| lock).collect(), more })
 }
 
+/// The time for the next server of `all`, of which `left` have not been tried yet: its share of what is left until
+/// the deadline. Never less than its share of the whole, since the time of a resolver, which does not count, may
+/// have taken all that was left.
+fn share(timeout: Duration, all: usize, deadline: Instant, left: usize) -> Duration {
+    let part = |time: Duration, of: usize| time / u32::try_from(of).unwrap_or(u32::MAX);
+    part(deadline.saturating_duration_since(Instant::now()), left).max(part(timeout, all))
+}
+
 fn watch(servers: &[Server]) -> io::Result<Option<Descriptor>> {
     if let [_] = servers {
         return Ok(None);
     }
     let watch = Descriptor::open(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
-    for server in servers {
+    for session in servers.iter().filter_map(|server| server.session.as_ref().ok()) {
         let data = epoll::EventData::new_u64(0);
-        epoll::add(&watch, &server.session, data, epoll::EventFlags::IN)?;
+        epoll::add(&watch, session, data, epoll::EventFlags::IN)?;
     }
     Ok(Some(watch))
 }

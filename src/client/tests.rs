@@ -396,3 +396,20 @@ fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
     drop(session);
     server.join().unwrap();
 }
+
+#[test]
+fn a_session_counts_as_held_what_its_calls_have_said() {
+    // The end comes with the grant: which of the two is read first is a matter of chance.
+    for _ in 0..100 {
+        let (session, server) = session(|mut peer| {
+            let lock = peer.expect("lock");
+            peer.reply(lock.id, &granted(1));
+        });
+        let acquired = session.acquire(b"a", Mode::Exclusive, None);
+        assert_eq!(session.holds_or_waits(), acquired.is_ok(), "{acquired:?}");
+        server.join().unwrap();
+        let asked = session.enqueue(b"b", Mode::Exclusive);
+        assert!(matches!(asked, Err(AcquireError::Lost(_))), "{asked:?}");
+        assert_eq!(session.holds_or_waits(), acquired.is_ok(), "what was not granted is not held");
+    }
+}

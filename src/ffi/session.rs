@@ -71,6 +71,13 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 /// any more, every call says LOCK_LOST: before the server gives the locks to somebody else. Nothing ever
 /// reconnects by itself.
 ///
+/// Several servers, separated by commas, share the names: each name belongs to one of them, the same one for
+/// every client that is given the same addresses (without a ? and what follows it), in any order. The session
+/// begins if at least one server answers. A server that does not answer, or is gone later, takes its names with
+/// it: every call with one of them says LOCK_LOST, as do lock_list and a lock_release_all with such a name, and
+/// no other server is asked for it. Other names are not affected, until lock_check says LOCK_LOST: that is when a
+/// server is gone where the session holds a lock or waits for one, or when all of them are gone.
+///
 /// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts; a server that
 /// asks for a secret is shown it. What is needed for that stands in files, which are named behind a ?, separated
 /// by &, as in tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; without any escapes):
@@ -83,16 +90,15 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 ///   LOCKD_AUTH_TOKEN_FILE in the environment, if that is set. The secret itself never stands in an address,
 ///   which others may get to see.
 ///
-/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says; several,
-///                    separated by commas, spread the names over those servers, in the same way for every
-///                    client that is given the same addresses; what stands behind a ? does not count.
+/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says; or several,
+///                    separated by commas.
 /// @param owner       As for lock_open.
-/// @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. The resolver's
-///                    time does not count.
+/// @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. Of several servers
+///                    each has an equal share of the time that is left. The resolver's time does not count.
 ///
-/// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why:
-///          the address makes no sense, the server cannot be reached, is no lockd or not the right one, or
-///          refuses this client.
+/// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why, of
+///          several servers for each: the address makes no sense, the server cannot be reached, is no lockd or
+///          not the right one, or refuses this client.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]
@@ -417,9 +423,10 @@ pub unsafe extern "C" fn lock_release_all(
 ///
 /// @param session  The session.
 ///
-/// @return LOCK_OK: it stands, as far as can be known without asking the server; with several servers, on
-///         all of them;
-///         LOCK_LOST: it has ended, and with it all its locks;
+/// @return LOCK_OK: it stands, as far as can be known without asking the server;
+///         LOCK_LOST: it has ended, and with it all its locks. With several servers: one is gone where the
+///         session holds a lock or waits for one, or all are gone. A server where it does neither makes no
+///         difference. What it holds on others stays held there until it is released or the session closed;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -442,7 +449,8 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 /// nothing left to be readable.
 ///
 /// Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
-/// session's. With several servers it is readable when that is so for one of them.
+/// session's. With several servers it is readable when that is so for one of them, so also when one is gone
+/// where nothing is held: then lock_check says LOCK_OK, and the descriptor tells of that server no more.
 ///
 /// @param session  The session.
 ///

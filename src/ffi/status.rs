@@ -57,7 +57,8 @@ pub enum lock_status {
     /// before it did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, its connection perhaps, and with it all its locks. Nothing reconnects: the
-    /// locks are gone. Close it, and open another one.
+    /// locks are gone. Close it, and open another one. On several servers it is the one that the name belongs to
+    /// that is gone; lock_check says whether the session has lost anything.
     LOCK_LOST = 10,
     /// The handle was inherited by a forked child. It is its parent's alone, and nothing was done.
     LOCK_FORKED = 11,
@@ -133,7 +134,7 @@ impl From<ConnectError> for Failure {
         let status = match error {
             ConnectError::Url(_) => lock_status::LOCK_INVALID,
             ConnectError::Refused { .. } => lock_status::LOCK_REFUSED,
-            ConnectError::Unreachable { .. } => lock_status::LOCK_IO,
+            ConnectError::Unreachable { .. } | ConnectError::NoneOfSeveral(_) => lock_status::LOCK_IO,
         };
         Self::new(status, error)
     }

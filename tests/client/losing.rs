@@ -1,16 +1,11 @@
 //! Servers that go, stall or were never there.
 
-use std::io::{BufRead, BufReader};
-use std::os::fd::AsFd;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use lockd::Session;
 use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
 use lockd::client::{self, InspectError};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 use crate::support::*;
 
@@ -61,11 +56,6 @@ fn the_end_of_a_session_frees_its_locks() {
     assert!(is_lost(&other.acquire(b"a", Mode::Exclusive, NOW)));
 }
 
-fn is_readable(fd: impl AsFd, limit: Duration) -> bool {
-    let limit = Timespec::try_from(limit).unwrap();
-    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).unwrap() > 0
-}
-
 #[test]
 fn the_descriptor_tells_of_a_lost_server() {
     let ((one, url_of_one), (two, url_of_two)) = (serve(), serve());
@@ -79,47 +69,13 @@ fn the_descriptor_tells_of_a_lost_server() {
         assert!(session.stands());
     }
     two.stop();
-    assert!(is_readable(both.lost_fd().unwrap(), SOON) && !both.stands());
-    assert!(alone.stands());
+    assert!(is_readable(both.lost_fd().unwrap(), SOON));
+    assert!(both.stands() && alone.stands(), "nothing is held on that server");
     one.stop();
-    assert!(is_readable(alone.lost_fd().unwrap(), SOON) && !alone.stands());
+    for session in [&alone, &both] {
+        assert!(is_readable(session.lost_fd().unwrap(), SOON) && !session.stands());
+    }
     assert!(Session::open(&Broker::default(), None).lost_fd().is_none());
-}
-
-/// A server in a process of its own, killed when dropped.
-struct Process(Child, String);
-
-impl Process {
-    fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lockd"))
-            .args(["serve", "--listen", "message://127.0.0.1:0"])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let url = log.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
-        // Whatever it has to say later, nobody is to keep it from saying it.
-        thread::spawn(move || log.for_each(drop));
-        Self(child, url)
-    }
-
-    fn pause(&self) {
-        let pid = Pid::from_child(&self.0);
-        kill_process(pid, Signal::STOP).unwrap();
-        // Told once every thread of it has stopped.
-        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
-    }
-
-    fn resume(&self) {
-        kill_process(Pid::from_child(&self.0), Signal::CONT).unwrap();
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
 }
 
 #[test]

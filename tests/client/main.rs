@@ -6,4 +6,5 @@ mod calls;
 mod crossing;
 mod losing;
 mod serving;
+mod several;
 mod support;

@@ -1,10 +1,16 @@
 //! Servers in this process, and what tests ask of sessions again and again.
 
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lockd::broker::{AcquireError, Broker, Inspection, Limits, LockName, Mode};
 use lockd::client;
 use lockd::server::{Config, Server, Service};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 pub(crate) const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -43,4 +49,45 @@ pub(crate) fn exclusive(wanted: &[&str]) -> Vec<(LockName, Mode)> {
 
 pub(crate) fn is_lost<T>(result: &Result<T, AcquireError>) -> bool {
     matches!(result, Err(AcquireError::Lost(_)))
+}
+
+pub(crate) fn is_readable(fd: impl AsFd, limit: Duration) -> bool {
+    let limit = Timespec::try_from(limit).unwrap();
+    poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).unwrap() > 0
+}
+
+/// A server in a process of its own, killed when dropped.
+pub(crate) struct Process(Child, pub(crate) String);
+
+impl Process {
+    pub(crate) fn start() -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lockd"))
+            .args(["serve", "--listen", "message://127.0.0.1:0"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let url = log.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
+        // Whatever it has to say later, nobody is to keep it from saying it.
+        thread::spawn(move || log.for_each(drop));
+        Self(child, url)
+    }
+
+    pub(crate) fn pause(&self) {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::STOP).unwrap();
+        // Told once every thread of it has stopped.
+        waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
+
+    pub(crate) fn resume(&self) {
+        kill_process(Pid::from_child(&self.0), Signal::CONT).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
 }

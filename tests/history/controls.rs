@@ -4,12 +4,12 @@
 
 use crate::checker::{Model, Rules, Verdict, check};
 use crate::dice::seed_or;
-use crate::history::{History, SECOND};
+use crate::history::{History, MILLISECOND, SECOND};
 use crate::plan::Mix;
 use crate::sim::broken::{Broken, Defect};
 use crate::sim::real::Real;
 use crate::sim::subject::Subject;
-use crate::sim::{PATIENCE, Setup, run};
+use crate::sim::{Belief, PATIENCE, Setup, run};
 
 /// How many seeds each defect is tried with.
 const SEEDS: u64 = 40;
@@ -17,7 +17,13 @@ const SEEDS: u64 = 40;
 const RULES: Rules = Rules { patience: PATIENCE, notice: 0 };
 
 fn setup(seed: u64, mix: Mix) -> Setup {
-    Setup { seed, clients: 5, length: SECOND / 3, mix, kills: 40 }
+    Setup { seed, clients: 5, length: SECOND / 3, mix, kills: 40, hang_ups: 0, belief: Belief::OfTheLiving }
+}
+
+/// The same with a server that hangs up on clients, which want the same few names much of the time.
+fn with_hang_ups(seed: u64, mix: Mix) -> Setup {
+    let mix = Mix { names: 2, hold: (0, 4 * MILLISECOND), ..mix };
+    Setup { length: 3 * SECOND, hang_ups: 4, kills: 200, ..setup(seed, mix) }
 }
 
 fn judge(setup: Setup, subject: &mut impl Subject) -> (History, Verdict) {
@@ -28,11 +34,18 @@ fn judge(setup: Setup, subject: &mut impl Subject) -> (History, Verdict) {
 
 /// Runs a broker with this defect under many seeds: each must be convicted under one of these models.
 fn must_convict(defect: Defect, mix: Mix, models: &[Model]) {
+    must_convict_of(&format!("{defect:?}"), models, |seed| {
+        judge(setup(seed, mix), &mut Broken::new(Some(defect), seed))
+    });
+}
+
+/// The same for whatever has this defect.
+fn must_convict_of(defect: &str, models: &[Model], judge: impl Fn(u64) -> (History, Verdict)) {
     for seed in (0..SEEDS).map(|seed| seed_or(0) + seed) {
-        let (history, verdict) = judge(setup(seed, mix), &mut Broken::new(Some(defect), seed));
+        let (history, verdict) = judge(seed);
         assert!(
             models.iter().any(|model| verdict.convicts(*model)),
-            "{defect:?} was not convicted under {models:?}, with LOCKD_SEED={seed}: {} calls, {}",
+            "{defect} was not convicted under {models:?}, with LOCKD_SEED={seed}: {} calls, {}",
             history.calls.len(),
             verdict.report(&history),
         );
@@ -94,6 +107,40 @@ fn a_lock_that_is_freed_by_a_timer_is_a_broken_mutex() {
 fn a_release_by_somebody_else_is_a_broken_mutex() {
     must_convict(Defect::ReleasesForAnybody, Mix { strays: 15, ..Mix::MUTEX }, &[Model::Mutex]);
     must_convict(Defect::SaysYes, Mix { strays: 15, ..Mix::MUTEX }, &[Model::Mutex]);
+}
+
+#[test]
+fn a_server_that_takes_its_own_kernels_reset_for_the_clients_word_is_a_broken_mutex() {
+    must_convict_of("a server that trusts its own kernel", &[Model::Mutex], |seed| {
+        let defect = Some(Defect::TakesOwnResetForWord);
+        judge(with_hang_ups(seed, Mix::MUTEX), &mut Broken::new(defect, seed))
+    });
+}
+
+#[test]
+fn a_client_that_believes_a_stale_grant_is_a_broken_mutex() {
+    must_convict_of("a client that believes a stale grant", &[Model::Mutex], |seed| {
+        let setup = Setup { belief: Belief::Stale, ..with_hang_ups(seed, Mix::MUTEX) };
+        judge(setup, &mut Broken::new(None, seed))
+    });
+    must_convict_of("such a client of the real broker", &[Model::Mutex], |seed| {
+        let setup = Setup { belief: Belief::Stale, ..with_hang_ups(seed, Mix::MUTEX) };
+        judge(setup, &mut Real::default())
+    });
+}
+
+#[test]
+fn a_server_that_hangs_up_and_clients_that_look_first_are_acquitted() {
+    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+        let hung_up = |setup: Setup| with_hang_ups(setup.seed, setup.mix);
+        must_acquit(mix, |setup| {
+            let (history, verdict) = judge(hung_up(setup), &mut Broken::new(None, setup.seed));
+            let lost = history.sessions.iter().filter(|session| session.lost_at.is_some()).count();
+            assert!(lost > 10, "hung up on {lost} clients");
+            (history, verdict)
+        });
+        must_acquit(mix, |setup| judge(hung_up(setup), &mut Real::default()));
+    }
 }
 
 #[test]

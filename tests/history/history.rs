@@ -105,8 +105,11 @@ pub(crate) struct Session {
     /// Who it is, for people.
     pub(crate) label: String,
     pub(crate) opened: Nanos,
-    /// Up to then its client certainly stood by it: before its process was killed, or it began to close.
+    /// Up to then its client certainly stood by it: before its process was killed, or it began to close, or its
+    /// kernel was told that the connection had ended, which every call says from then on.
     pub(crate) stood_until: Nanos,
+    /// From then on its server may have hung up on it, or did.
+    pub(crate) hung_up_at: Option<Nanos>,
     /// By then its connection had certainly ended, as far as the kernel is concerned.
     pub(crate) gone_at: Option<Nanos>,
     /// Its client found out then that the connection had ended, without having ended it.
@@ -158,6 +161,12 @@ impl History {
     /// may have been connected to was not told to end.
     pub(crate) fn stood_until(&self, session: SessionIndex) -> Nanos {
         self.sessions[session].stood_until.min(self.server_stopped(session))
+    }
+
+    /// Until when a request of the session certainly stayed in its queues: a server that hangs up on a client ends
+    /// its waits at once, before the client knows.
+    pub(crate) fn waited_until(&self, session: SessionIndex) -> Nanos {
+        self.stood_until(session).min(self.sessions[session].hung_up_at.unwrap_or(NEVER))
     }
 
     /// When the server that a session may have been connected to was first told to end.

@@ -9,14 +9,22 @@ use crate::dice::Dice;
 use crate::history::{Ask, History, MILLISECOND, Mode, NEVER, Nanos, Outcome, SECOND};
 use crate::plan::Mix;
 use crate::sim::broken::Broken;
-use crate::sim::{PATIENCE, Setup, run};
+use crate::sim::{Belief, PATIENCE, Setup, run};
 
 const RULES: Rules = Rules { patience: PATIENCE, notice: 0 };
 
 /// A short history of a broker without a defect, with slow clients on few names, so that much overlaps.
 fn small(seed: u64, mix: Mix) -> History {
     let mix = Mix { names: 2, hold: (0, MILLISECOND / 4), idle: (0, MILLISECOND / 4), strays: 5, ..mix };
-    let setup = Setup { seed, clients: 3, length: 2 * MILLISECOND, mix, kills: 25 };
+    let setup = Setup {
+        seed,
+        clients: 3,
+        length: 2 * MILLISECOND,
+        mix,
+        kills: 25,
+        hang_ups: 0,
+        belief: Belief::OfTheLiving,
+    };
     run(setup, &mut Broken::new(None, seed))
 }
 

@@ -7,7 +7,7 @@ use crate::plan::Mix;
 use crate::sim::broken::Broken;
 use crate::sim::real::Real;
 use crate::sim::subject::Subject;
-use crate::sim::{PATIENCE, Setup, run};
+use crate::sim::{Belief, PATIENCE, Setup, run};
 
 const RULES: Rules = Rules { patience: PATIENCE, notice: 0 };
 
@@ -21,7 +21,11 @@ fn life(started: Nanos, stopped: Nanos) -> ServerLife {
 }
 
 fn simulated(seed: u64, subject: &mut impl Subject) -> History {
-    run(Setup { seed, clients: 4, length: SECOND / 10, mix: Mix::MUTEX, kills: 30 }, subject)
+    let (hang_ups, belief) = (0, Belief::OfTheLiving);
+    run(
+        Setup { seed, clients: 4, length: SECOND / 10, mix: Mix::MUTEX, kills: 30, hang_ups, belief },
+        subject,
+    )
 }
 
 /// The second run comes after the first one, on a server that was started again.

@@ -54,7 +54,8 @@ final class Client
      * environment names.
      *
      * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; several, separated by commas, spread the names over those
-     *     servers, alike in every client that is given the same addresses
+     *     servers, alike in every client that is given the same addresses. One that answers is enough: whatever is
+     *     asked of a name of another one is a {@see ConnectionLostException}
      * @param ?string $owner what this client is called in listings
      * @param float $timeout for connecting, and from then on for every answer that the server gives at once
      * @throws ConnectException
@@ -180,14 +181,18 @@ final class Client
         return $this->owner->at($prefix, fn (Transport $transport): iterable => $transport->list($prefix));
     }
 
-    /** Whether the session stands, as far as can be known without asking the server. */
+    /**
+     * Whether the session stands, as far as can be known without asking the server. With several servers: whether every
+     * one is there that a lock of this client belongs to, or one that it waits for, and at least one is.
+     */
     public function stands(): bool
     {
         return $this->owner->stands();
     }
 
     /**
-     * Whether another client may take its place: nothing of it stands any more, or not all of it, and it holds nothing.
+     * Whether another client may take its place: nothing of it stands any more, or not all of it, and it holds
+     * nothing.
      *
      * @internal
      */

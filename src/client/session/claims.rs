@@ -251,6 +251,11 @@ impl Claims {
         }
     }
 
+    /// Whether any name is held or asked for.
+    pub(super) fn hold_or_wait(&self) -> bool {
+        self.names.values().any(|claim| !matches!(claim, Claim::Cancelled(_)))
+    }
+
     /// Whether a request of the session asks for `name`.
     pub(super) fn is_waiting(&self, name: &LockName) -> bool {
         matches!(self.names.get(name), Some(Claim::Waiting(_) | Claim::Converting(..)))

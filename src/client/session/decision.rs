@@ -20,7 +20,7 @@ impl Session {
         backstop: Option<Instant>,
         signals: Signals,
     ) -> Result<Grant, AcquireError> {
-        match self.connection.wait(&[id], backstop, signals)? {
+        match self.or_abandon(id, self.connection.wait(&[id], backstop, signals))? {
             Waited::Reply(_, reply) => self.settle(id, &reply),
             Waited::Forgotten => Err(AcquireError::Cancelled),
             Waited::TimedOut => {
@@ -35,6 +35,15 @@ impl Session {
                 Err(if is_kept { AcquireError::Interrupted } else { AcquireError::Cancelled })
             }
         }
+    }
+
+    /// Passes `result` on. If the connection is lost, the request is never answered: its caller is told, and the
+    /// session does not wait for it any more.
+    pub(super) fn or_abandon<T>(&self, id: u64, result: Result<T, Lost>) -> Result<T, Lost> {
+        if result.is_err() {
+            self.claims.lock().decide(id, None);
+        }
+        result
     }
 
     /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
@@ -73,16 +82,20 @@ impl Session {
 
     /// What a reply to `lock` or `convert` means.
     pub(super) fn settle(&self, id: u64, reply: &Reply) -> Result<Grant, AcquireError> {
-        let result: LockResult = self.read(reply)?;
+        let result: LockResult = self.or_abandon(id, self.read(reply))?;
         if result.status == Status::Ok && result.token.is_none() {
-            return Err(self.lost("the server granted a lock without a token".to_owned()).into());
+            let lost = self.lost("the server granted a lock without a token".to_owned());
+            self.or_abandon(id, Err::<(), _>(lost))?;
         }
         let token = result.token.filter(|_| result.status == Status::Ok);
-        let Some(pending) = self.claims.lock().decide(id, token) else { return Err(AcquireError::Cancelled) };
-        let Some(token) = token else { return Err(refusal(result)) };
         // Of what was granted before the end came nothing is left; and that may have come long ago, if the
         // grant has lain here, or this process was stopped.
-        self.connection.check()?;
+        let checked = token.map_or(Ok(()), |_| self.connection.check());
+        let granted = token.filter(|_| checked.is_ok());
+        let decided = self.claims.lock().decide(id, granted);
+        let Some(pending) = decided else { return Err(AcquireError::Cancelled) };
+        checked?;
+        let Some(token) = token else { return Err(refusal(result)) };
         if let (true, Kind::Acquire | Kind::Enqueue, [(_, mode), ..]) =
             (result.already, pending.kind, pending.wants.as_slice())
         {

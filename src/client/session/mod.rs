@@ -159,7 +159,7 @@ impl Session {
     fn resume(&self, id: u64, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let deadline = deadline(limit);
         // The outcome may be there already, which is to be seen also without waiting.
-        self.connection.check()?;
+        self.or_abandon(id, self.connection.check())?;
         self.outcome(id, deadline, self.signals)
     }
 
@@ -204,7 +204,7 @@ impl Session {
         let ping = self.request("ping", &Nothing {})?;
         let id = request.id;
         self.start(&[request, &ping], ask)?;
-        let waited = self.connection.wait(&[id, ping.id], None, Signals::Ignored)?;
+        let waited = self.or_abandon(id, self.connection.wait(&[id, ping.id], None, Signals::Ignored))?;
         self.connection.forget(ping.id);
         match waited {
             Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
@@ -222,14 +222,18 @@ impl Session {
         let deadline = deadline(limit);
         let name = LockName::new(name);
         // A grant that has lain here may have been lost since.
-        self.connection.check()?;
+        let checked = self.connection.check();
         let place = self.claims.lock().place(&name);
-        let id = match place {
-            Place::Taken(id) => id,
-            Place::Cancelled => return Err(AcquireError::Cancelled),
-            Place::None => return Err(AcquireError::NotHeld),
+        let id = match (place, checked) {
+            (Place::Taken(id), checked) => {
+                self.or_abandon(id, checked)?;
+                id
+            }
+            (_, Err(lost)) => return Err(lost.into()),
+            (Place::Cancelled, Ok(())) => return Err(AcquireError::Cancelled),
+            (Place::None, Ok(())) => return Err(AcquireError::NotHeld),
         };
-        match self.connection.wait(&[id], deadline, self.signals)? {
+        match self.or_abandon(id, self.connection.wait(&[id], deadline, self.signals))? {
             Waited::Reply(_, reply) => {
                 // Another thread that waits at the same place must not wait any longer.
                 self.connection.forget(id);
@@ -386,6 +390,12 @@ impl Session {
         self.connection.check().is_ok()
     }
 
+    /// Whether the session holds a lock or waits for one, by its own account: a loss of the connection changes
+    /// nothing about that until a call has told of it or given the lock up.
+    pub(in crate::client) fn holds_or_waits(&self) -> bool {
+        self.claims.lock().hold_or_wait()
+    }
+
     /// Ends the session, whereupon the server frees its locks. Calls that wait, and all later ones, end
     /// with `Lost`.
     pub fn close(&self) {
@@ -410,7 +420,11 @@ impl Session {
             self.connection.check()?;
             return asked;
         }
-        self.connection.post(requests)?;
+        if let Err(lost) = self.connection.post(requests) {
+            // Nobody has been asked for anything.
+            requests.iter().for_each(|request| drop(claims.decide(request.id, None)));
+            return Err(lost.into());
+        }
         drop(claims);
         self.connection.flush();
         Ok(())

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use crate::program::{Linkage, Program};
 
 #[test]
-fn two_servers_share_the_names_and_are_lost_together() {
+fn two_servers_share_the_names_and_one_that_goes_takes_its_own() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     let program = Program::compile("two_servers", Linkage::Shared);

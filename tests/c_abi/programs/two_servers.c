@@ -1,6 +1,6 @@
-/* A session on two servers: each name belongs to one of them, the same one for every session, and when a
- * server is gone the session is lost, though the names of the other one can still be had. Arguments: a
- * directory for sockets. */
+/* A session on two servers: each name belongs to one of them, the same one for every session. When a server is
+ * gone its names are lost, and so is a session that holds one of them or waits for one; the other server's names
+ * can still be had. Arguments: a directory for sockets. */
 #include "pages.h"
 #include "servers.h"
 
@@ -10,6 +10,7 @@ enum { NAMES = 64, SERVERS = 2 };
  * it. */
 static lock_server *servers[SERVERS];
 static char urls[SERVERS][ADDRESS_BYTES];
+static char nowhere[ADDRESS_BYTES];
 static lock_session *insiders[SERVERS];
 static const char *own[SERVERS][NAMES];
 static int counts[SERVERS];
@@ -24,8 +25,10 @@ static lock_session *connect_to(int first, int second, const char *owner) {
 
 static void start(const char *directory) {
     char listen[ADDRESS_BYTES];
-    snprintf(listen, sizeof listen, "message+unix:%s/second.sock", directory);
-    const char *addresses[SERVERS] = {"message://127.0.0.1:0", listen};
+    /* The one that goes first: nobody else can come to listen there. */
+    snprintf(listen, sizeof listen, "message+unix:%s/first.sock", directory);
+    snprintf(nowhere, sizeof nowhere, "unix:%s/none.sock", directory);
+    const char *addresses[SERVERS] = {listen, "message://127.0.0.1:0"};
     for (int i = 0; i < SERVERS; i++) {
         lock_broker *broker = lock_broker_new();
         servers[i] = serve(broker, addresses[i], urls[i]);
@@ -133,27 +136,85 @@ static void one_cancel_is_for_both(lock_session *session) {
     }
 }
 
-static void one_server_gone_is_a_lost_session(lock_session *session) {
-    char list[700];
-    EXPECT(LOCK_OK, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
-    EXPECT(LOCK_OK, lock_acquire(session, own[1][0], LOCK_EXCLUSIVE, -1, NULL));
+static bool is_readable(lock_session *session, int limit) {
+    struct pollfd fd = {.fd = lock_lost_fd(session), .events = POLLIN};
+    return poll(&fd, 1, limit) == 1;
+}
+
+/* The sessions have had nothing to do with the server that is gone, or have been told of all that they had. */
+static void is_whole(lock_session *session) {
     EXPECT(LOCK_OK, lock_check(session));
-    lock_server_stop(servers[0]);
-    await_loss(session);
-    EXPECT(LOCK_LOST, lock_check(session));
-    EXPECT(LOCK_LOST, lock_release(session, own[0][0]));
+    CHECK(!is_readable(session, 0));
     EXPECT(LOCK_LOST, lock_acquire(session, own[0][1], LOCK_EXCLUSIVE, -1, NULL));
-    EXPECT(LOCK_OK, lock_acquire(session, own[1][1], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_LOST, lock_enqueue(session, own[0][1], LOCK_EXCLUSIVE));
+    lock_info info;
+    EXPECT(LOCK_LOST, lock_inspect(session, own[0][1], &info));
     char *json = NULL;
     EXPECT(LOCK_LOST, lock_list(session, NULL, NULL, 0, &json));
     CHECK(json == NULL);
-    /* What can be released is, all the same. */
-    const char *mixed[] = {own[0][0], own[1][0]};
-    EXPECT(LOCK_LOST, lock_release_all(session, mixed, 2));
-    CHECK(look(insiders[1], own[1][0]).holders == 0);
+    EXPECT(LOCK_OK, lock_acquire(session, own[1][1], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_release(session, own[1][1]));
+    EXPECT(LOCK_OK, lock_check(session));
+}
 
-    snprintf(list, sizeof list, "%s,%s", urls[1], urls[0]);
-    CHECK(lock_connect(list, NULL, 10000) == NULL && strstr(lock_last_error(), urls[0]));
+static void holds_on_both(lock_session *session) {
+    EXPECT(LOCK_OK, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_acquire(session, own[1][0], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_OK, lock_check(session));
+}
+
+static void a_holder_is_lost(lock_session *session) {
+    await_loss(session);
+    EXPECT(LOCK_LOST, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
+    CHECK(look(session, own[1][0]).held && look(insiders[1], own[1][0]).holders == 1);
+    /* What can be released is, all the same, and then there is nothing left that is lost. */
+    const char *mixed[] = {own[1][2], own[0][0], own[1][0]};
+    EXPECT(LOCK_LOST, lock_release_all(session, mixed, 3));
+    CHECK(look(insiders[1], own[1][0]).holders == 0);
+    is_whole(session);
+}
+
+static void a_place_is_lost(lock_session *session) {
+    await_loss(session);
+    EXPECT(LOCK_LOST, lock_wait(session, own[0][2], -1, NULL));
+    is_whole(session);
+}
+
+static void one_server_gone_matters_where_something_is_held_or_waited_for(lock_session *holder) {
+    lock_session *idle = connect_to(0, 1, "idle"), *waiting = connect_to(1, 0, "waiting");
+    lock_session *queued = connect_to(0, 1, "queued");
+    holds_on_both(holder);
+    EXPECT(LOCK_OK, lock_acquire(insiders[0], own[0][2], LOCK_EXCLUSIVE, -1, NULL));
+    EXPECT(LOCK_PENDING, lock_enqueue(queued, own[0][2], LOCK_EXCLUSIVE));
+    call wait = {.verb = ACQUIRE, .session = waiting, .name = own[0][2]};
+    begin(&wait);
+    await_waiters(insiders[0], own[0][2], 2);
+
+    lock_server_stop(servers[0]);
+    CHECK(is_readable(idle, 20000));
+    is_whole(idle);
+    EXPECT(LOCK_LOST, finish(&wait));
+    is_whole(waiting);
+    a_place_is_lost(queued);
+    a_holder_is_lost(holder);
+    lock_close(idle);
+    lock_close(waiting);
+    lock_close(queued);
+}
+
+static void one_server_is_enough_to_connect(void) {
+    lock_session *session = connect_to(1, 0, "late");
+    is_whole(session);
+    EXPECT(LOCK_LOST, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
+    CHECK(strstr(lock_last_error(), urls[0]));
+    const char *mixed[] = {own[0][0], own[1][0]};
+    EXPECT(LOCK_INVALID, lock_acquire_all(session, mixed, NULL, 2, -1, NULL));
+    lock_close(session);
+
+    char list[700];
+    snprintf(list, sizeof list, "%s,%s", nowhere, urls[0]);
+    CHECK(lock_connect(list, NULL, 10000) == NULL);
+    CHECK(strstr(lock_last_error(), nowhere) && strstr(lock_last_error(), urls[0]));
 }
 
 int main(int argc, char **argv) {
@@ -166,7 +227,8 @@ int main(int argc, char **argv) {
     a_page_is_of_both(session);
     a_conversion_queues_at_its_own_server(session);
     one_cancel_is_for_both(session);
-    one_server_gone_is_a_lost_session(session);
+    one_server_gone_matters_where_something_is_held_or_waited_for(session);
+    one_server_is_enough_to_connect();
     lock_close(session);
     for (int i = 0; i < SERVERS; i++) {
         lock_close(insiders[i]);

@@ -48,7 +48,7 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
     let mut present: Vec<Vec<Presence>> = Vec::new();
     present.resize_with(history.names(), Vec::new);
     let mut add = |call: usize, name: Name, mode: Mode, until: Nanos, never_granted: bool| {
-        let until = until.min(history.stood_until(history.calls[call].session));
+        let until = until.min(history.waited_until(history.calls[call].session));
         let Some(since) = history.calls[call].queued.filter(|&since| since < until) else { return };
         present[name as usize].push(Presence { call, since, until, mode, never_granted });
     };

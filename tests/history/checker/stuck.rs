@@ -25,7 +25,7 @@ pub(crate) fn check(history: &History, fitted: &Fitted, rules: &Rules, verdict: 
 fn waited(history: &History, index: usize) -> Option<(Nanos, Nanos)> {
     let call = &history.calls[index];
     let session = &history.sessions[call.session];
-    let until = call.end.min(history.stood_until(call.session)).min(history.end);
+    let until = call.end.min(history.waited_until(call.session)).min(history.end);
     let paused = session.pauses.iter().filter(|(stopped, _)| *stopped < until).map(|(_, resumed)| *resumed);
     let server = history.servers.iter().rev().find(|server| server.started <= session.opened);
     let quiet = server.map_or(0, |server| server.ready + server.quiet);

@@ -56,7 +56,10 @@ pub(crate) fn connect(orders: &ClientOrders, dice: &mut Dice) -> Option<(Protoco
     let at = dice.below(orders.endpoints.len() as u64);
     let (protocol, address) = &orders.endpoints[usize::try_from(at).unwrap()];
     let over = if address.starts_with('/') { "Unix socket" } else { "TCP" };
-    Some((*protocol, format!("{protocol:?} over {over}"), Client::connect(*protocol, address).ok()?))
+    // No two sessions of a run have the same.
+    let owner = format!("owner-{:016x}", dice.below(u64::MAX));
+    let client = Client::connect(*protocol, address, &owner).ok()?;
+    Some((*protocol, format!("{protocol:?} over {over}, {owner}"), client))
 }
 
 /// The life of a client.

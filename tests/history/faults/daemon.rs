@@ -8,7 +8,9 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use lockd::client::MessageClient;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
 
 use super::child::{Orders, start};
 use super::log::now;
@@ -18,6 +20,9 @@ use crate::history::{NEVER, Nanos, SECOND, ServerLife};
 
 /// The least that the server takes, so that the silence after an unclean end is as short as can be.
 const DEAD_PEER_SECONDS: u64 = 12;
+
+/// How long it may take to answer what waits for nothing.
+const ANSWERS: Duration = Duration::from_secs(60);
 
 /// A server that can be started again.
 pub(crate) struct Daemon {
@@ -99,6 +104,27 @@ impl Daemon {
         let ((grace, quiet), ready) = (self.silence, now());
         let (stopped, ended, is_remembered) = (NEVER, NEVER, false);
         self.lives.push(ServerLife { started, ready, stopped, ended, grace, quiet, is_remembered });
+    }
+
+    /// Has the server hang up on one of the named sessions that hold something. Gives its name, and a time before.
+    pub(crate) fn kick_holder(&self, dice: &mut Dice) -> Option<(String, Nanos)> {
+        let is_message = |endpoint: &&(Protocol, Address)| endpoint.0 == Protocol::Message;
+        let (_, address) = self.endpoints.iter().find(is_message).expect("it speaks all protocols");
+        let operator = MessageClient::connect(&format!("tcp://{address}"), ANSWERS).unwrap();
+        let ask = |command: &str, parameters: &Value| -> Value {
+            let answer = operator.rpc(command, parameters, Some(ANSWERS)).unwrap();
+            serde_json::from_str(answer.get()).unwrap()
+        };
+        let locks = ask("list", &json!({}))["locks"].take();
+        let holders = locks.as_array().expect("a list of locks").iter().flat_map(|lock| {
+            lock["holders"].as_array().expect("a list of holders").iter().filter_map(|it| it["name"].as_str())
+        });
+        let names: Vec<&str> = holders.collect();
+        let chosen = names.get(usize::try_from(dice.below(names.len().max(1) as u64)).unwrap())?;
+        let since = now();
+        // It may have ended meanwhile by itself.
+        let is_kicked = ask("kick", &json!({"name": chosen}))["status"] == "ok";
+        is_kicked.then(|| ((*chosen).to_owned(), since))
     }
 
     /// Kills it, or tells it to stop, and waits until it has ended.

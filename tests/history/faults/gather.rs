@@ -6,7 +6,7 @@ use std::path::Path;
 use super::child::log_path;
 use super::counter::Counters;
 use super::log::{Counter, Notes, now, read};
-use crate::history::{History, Nanos, Outcome};
+use crate::history::{Ask, Call, History, NEVER, Nanos, Outcome};
 
 /// One process, past or present.
 pub(crate) struct Life {
@@ -78,6 +78,23 @@ impl Gathered {
             } else {
                 written.uncertain += 1;
             }
+        }
+    }
+
+    /// The server hung up on this owner at `since` or later, and its client found out some time after that. What its
+    /// calls were answered later is not known to have been so, since the lock may have been another's by then.
+    pub(crate) fn was_kicked(&mut self, owner: &str, since: Nanos) {
+        let sessions = &mut self.history.sessions;
+        let Some(index) = sessions.iter().position(|session| session.label.ends_with(owner)) else { return };
+        let session = &mut sessions[index];
+        session.stood_until = session.stood_until.min(since);
+        (session.hung_up_at, session.provoked) = (Some(since), true);
+        // What it asked for may have been granted; what it meant to end has ended at the latest with its session.
+        let ends_something = |call: &Call| !matches!(call.ask, Ask::Acquire { .. });
+        let is_own = |call: &Call| call.session == index;
+        self.history.calls.retain(|call| !(is_own(call) && call.start >= since && ends_something(call)));
+        for call in self.history.calls.iter_mut().filter(|call| is_own(call) && call.end >= since) {
+            (call.end, call.outcome) = (NEVER, Outcome::Unknown);
         }
     }
 

@@ -37,6 +37,15 @@ fn clients_that_are_killed_stopped_or_misbehave_break_nothing() {
 }
 
 #[test]
+fn holders_that_the_server_hangs_up_on_break_nothing() {
+    let mix = Mix { sets: 10, ..real(Mix::READ_WRITE) };
+    let (history, _) = run(Scenario { name: "a short run with kicks", mix, kicks: 20, ..Scenario::USUAL });
+    let kicked: Vec<_> = history.sessions.iter().filter(|session| session.hung_up_at.is_some()).collect();
+    assert!(!kicked.is_empty(), "nobody was kicked");
+    assert!(kicked.iter().any(|session| session.lost_at.is_some()), "nobody found out");
+}
+
+#[test]
 fn a_server_that_is_killed_and_comes_back_breaks_nothing() {
     let scenario = Scenario { server_kills: 250, server_stops: 450, ..Scenario::USUAL };
     let (history, _) =

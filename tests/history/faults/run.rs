@@ -13,6 +13,7 @@ use super::daemon::Daemon;
 use super::fleet::Fleet;
 use super::gather::Gathered;
 use super::local;
+use super::wire::Protocol;
 use crate::checker::{Rules, Verdict, check};
 use crate::dice::{Dice, fresh_seed};
 use crate::history::{History, NEVER, Nanos, SECOND};
@@ -35,6 +36,8 @@ static TURN: Mutex<()> = Mutex::new(());
 pub(crate) enum Fault {
     KillClients,
     PauseClients,
+    /// The server hangs up on one that holds a lock.
+    KickHolder,
     KillServer,
     StopServer,
 }
@@ -52,6 +55,7 @@ pub(crate) struct Scenario {
     /// Every how many milliseconds each fault comes, about; 0: never.
     pub(crate) kills: u64,
     pub(crate) pauses: u64,
+    pub(crate) kicks: u64,
     pub(crate) server_kills: u64,
     pub(crate) server_stops: u64,
     /// How long clients are stopped, at least and at most: longer than their limits.
@@ -75,6 +79,7 @@ impl Scenario {
         millis: 1500,
         kills: 150,
         pauses: 200,
+        kicks: 0,
         server_kills: 0,
         server_stops: 0,
         pause_ms: (100, 600),
@@ -88,6 +93,7 @@ impl Scenario {
         match fault {
             Fault::KillClients => self.kills,
             Fault::PauseClients => self.pauses,
+            Fault::KickHolder => self.kicks,
             Fault::KillServer => self.server_kills,
             Fault::StopServer => self.server_stops,
         }
@@ -104,9 +110,9 @@ struct Schedule {
 impl Schedule {
     fn new(seed: u64, scenario: Scenario) -> Self {
         let mut schedule = Self { dice: Dice::of_part(seed, 7), next: BTreeMap::new(), scenario };
-        for fault in [Fault::KillClients, Fault::PauseClients, Fault::KillServer, Fault::StopServer] {
-            schedule.plan(0, fault);
-        }
+        let of_clients = [Fault::KillClients, Fault::PauseClients, Fault::KickHolder];
+        let of_servers = [Fault::KillServer, Fault::StopServer];
+        of_clients.into_iter().chain(of_servers).for_each(|fault| schedule.plan(0, fault));
         schedule
     }
 
@@ -134,6 +140,8 @@ struct Run {
     fleet: Fleet,
     /// Who is stopped, and when it is to go on.
     stopped: Vec<(Instant, usize)>,
+    /// Who was kicked, and a time before that.
+    kicked: Vec<(String, Nanos)>,
     done: BTreeMap<Fault, usize>,
 }
 
@@ -178,6 +186,7 @@ impl Run {
                 self.fleet.pause(slot);
                 self.stopped.push((Instant::now() + pause, slot));
             }
+            Fault::KickHolder => self.kicked.extend(self.daemon.kick_holder(dice)),
             Fault::KillServer | Fault::StopServer => {
                 self.daemon.end(if fault == Fault::KillServer { Signal::KILL } else { Signal::TERM });
                 self.daemon.start_again();
@@ -192,32 +201,42 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let seed = fresh_seed();
     let directory = tempfile::tempdir().unwrap();
     let start = Instant::now();
-    let daemon = Daemon::start(directory.path(), &["--shared-excludes"], scenario.keeps_state);
+    let options = ["--shared-excludes", "--allow-kick"];
+    let daemon = Daemon::start(directory.path(), &options, scenario.keeps_state);
+    let mut endpoints = daemon.endpoints().to_vec();
+    if scenario.kicks > 0 {
+        // Most clients are the library's: only they have the server wait until they know, and are kicked.
+        let library: Vec<_> =
+            endpoints.iter().filter(|(protocol, _)| *protocol == Protocol::Library).cloned().collect();
+        (0..4).for_each(|_| endpoints.extend_from_slice(&library));
+    }
     let orders = ClientOrders {
         seed,
         process: 0,
         threads: scenario.threads,
         directory: directory.path().to_owned(),
-        endpoints: daemon.endpoints().to_vec(),
+        endpoints,
         mix: scenario.mix,
         text_can_share: true,
         misbehaves: scenario.misbehaves,
     };
     let fleet = Fleet::start(orders, scenario.processes);
-    let mut run = Run { scenario, daemon, fleet, stopped: Vec::new(), done: BTreeMap::new() };
+    let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());
+    let mut run = Run { scenario, daemon, fleet, stopped, kicked, done };
     run.go_on(seed);
-    let Run { daemon, fleet, done, .. } = run;
+    let Run { daemon, fleet, kicked, done, .. } = run;
     let mut gathered = fleet.finish();
+    kicked.iter().for_each(|(owner, since)| gathered.was_kicked(owner, *since));
     gathered.history.servers.clone_from(&daemon.lives);
     drop(daemon);
     let head = format!("{}, LOCKD_SEED={seed}, ran {:.1} s\n  faults: {done:?}", scenario.name, {
         start.elapsed().as_secs_f64()
     });
     let rules = Rules { patience: PATIENCE, notice: NOTICE };
-    // Who holds while its server ends does not look up before it writes; only a server that remembers waits for
-    // that. From others tokens keep it out.
+    // A client that holds while its server ends, or hangs up on it, does not look up before it writes; only a server
+    // that remembers waits for that. Without that, tokens keep it out.
     let has_ends = scenario.server_kills > 0 && !scenario.keeps_state || scenario.server_stops > 0;
-    let plain_too = !has_ends;
+    let plain_too = !has_ends && scenario.kicks == 0;
     let verdict = judge(&head, &gathered, &rules, directory.path(), plain_too);
     (gathered.history, verdict)
 }

@@ -70,11 +70,12 @@ fn connect_socket(address: &str) -> io::Result<Socket> {
 }
 
 impl Client {
-    pub(crate) fn connect(protocol: Protocol, address: &str) -> Result<Self, Lost> {
+    /// The library tells its server that it is `owner`, as whom it can be kicked.
+    pub(crate) fn connect(protocol: Protocol, address: &str, owner: &str) -> Result<Self, Lost> {
         if protocol == Protocol::Library {
             let scheme = if address.starts_with('/') { "unix:" } else { "tcp://" };
             let url = format!("{scheme}{address}");
-            let session = lockd::Session::connect(&url, None, Duration::from_secs(10));
+            let session = lockd::Session::connect(&url, Some(owner), Duration::from_secs(10));
             return session.map(Self::Library).map_err(|_| Lost);
         }
         let reader = BufReader::new(connect_socket(address)?);

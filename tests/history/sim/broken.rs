@@ -40,6 +40,9 @@ pub(crate) enum Defect {
     ReleasesForAnybody,
     /// Says yes to a release of what the asker does not hold, and does nothing.
     SaysYes,
+    /// Frees what a client holds that it has hung up on, when its own kernel resets the connection: the client
+    /// does not know yet.
+    TakesOwnResetForWord,
 }
 
 /// How long a lock may be held before [`Defect::FreesByTimer`] frees it.
@@ -309,6 +312,16 @@ impl Subject for Broken {
 
     fn holders(&mut self, _session: usize, name: Name) -> u32 {
         u32::try_from(self.holding(name).len()).unwrap()
+    }
+
+    fn hang_up(&mut self, session: usize) {
+        self.withdraw(|request| request.session == session, End::Lost);
+    }
+
+    fn own_reset(&mut self, session: usize) {
+        if self.defect == Some(Defect::TakesOwnResetForWord) {
+            self.end(session);
+        }
     }
 
     fn end(&mut self, session: usize) {

@@ -87,6 +87,15 @@ impl Subject for Real {
         u32::try_from(self.sessions[&session].inspect(Space::Main, &bytes(name)).holders).unwrap()
     }
 
+    fn hang_up(&mut self, session: usize) {
+        // It may have ended meanwhile.
+        if let Some(session) = self.sessions.get(&session) {
+            session.end_waits();
+        }
+    }
+
+    fn own_reset(&mut self, _session: usize) {}
+
     fn end(&mut self, session: usize) {
         self.sessions.remove(&session);
     }

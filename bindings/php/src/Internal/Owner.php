@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Lockd\Internal;
 
 use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
@@ -26,6 +27,8 @@ final class Owner
     private array $held = [];
     /** @var array<array-key, true> by name */
     private array $converting = [];
+    /** Whether a call has said that something is lost. */
+    private bool $hasToldOfLoss = false;
 
     public function __construct(private readonly Transport $transport)
     {
@@ -137,7 +140,12 @@ final class Owner
         if (str_contains($name, "\0")) {
             throw new InvalidArgumentException('a name with a zero byte in it, which C would cut short');
         }
-        return Signals::deferred(fn (): mixed => $body($this->transport));
+        try {
+            return Signals::deferred(fn (): mixed => $body($this->transport));
+        } catch (ConnectionLostException $e) {
+            $this->hasToldOfLoss = true;
+            throw $e;
+        }
     }
 
     /** Releases everything and ends the session. */
@@ -156,10 +164,15 @@ final class Owner
         });
     }
 
-    /** Whether there is nothing that it could still be good for: another one may take its place. */
+    /**
+     * Whether another one may take its place: nothing of it stands any more, or it holds nothing and some of its
+     * servers are gone. One that was not there at the start counts when it was needed: to connect anew before every
+     * call would cost each of them the time that such a server takes.
+     */
     public function isSpent(): bool
     {
-        return !$this->stands() && (!$this->isOurs() || $this->held === [] || $this->transport->hasEnded());
+        return !$this->isOurs() || Signals::deferred(fn (): bool => $this->transport->hasEnded()
+            || ($this->held === [] && ($this->hasToldOfLoss || $this->transport->hasLostAServer())));
     }
 
     public function isOurs(): bool
@@ -169,7 +182,8 @@ final class Owner
 
     public function stands(): bool
     {
-        return $this->isOurs() && Signals::deferred($this->transport->stands(...));
+        return $this->isOurs() && Signals::deferred(fn (): bool =>
+            $this->transport->stands(array_map('strval', array_keys($this->held))));
     }
 
     /** Whether it was granted and not released, whatever has become of the connection. */

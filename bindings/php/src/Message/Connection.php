@@ -138,17 +138,22 @@ final class Connection implements Endable
         return $this->await($this->send($command, $parameters))->object('result');
     }
 
-    /** The message that answers a request, which is due. */
-    public function await(int $id): Result
+    /**
+     * The message that answers a request, which is due.
+     *
+     * @param ?float $within in seconds; null: what holds for every answer
+     */
+    public function await(int $id, ?float $within = null): Result
     {
-        $deadline = Deadline::in($this->timeout);
+        $within ??= $this->timeout;
+        $deadline = Deadline::in($within);
         while (true) {
             $answer = $this->answer($id);
             if ($answer !== null) {
                 return $answer;
             }
             if ($deadline->isOver()) {
-                throw $this->lose("the server has not answered within $this->timeout s");
+                throw $this->lose("the server has not answered within $within s");
             }
             $this->listen($deadline->remaining());
         }

@@ -195,14 +195,20 @@ final class FfiTransport implements Transport, Endable
         });
     }
 
-    public function stands(): bool
+    public function stands(array $names): bool
     {
+        // The library knows the names itself.
         return $this->session !== null && $this->c->lock_check($this->session) === $this->c->LOCK_OK;
     }
 
     public function hasEnded(): bool
     {
-        return !$this->stands();
+        return !$this->stands([]);
+    }
+
+    public function hasLostAServer(): bool
+    {
+        return !$this->stands([]);
     }
 
     public function close(): void

@@ -37,30 +37,52 @@ final class StreamTransport implements Transport
 
     /**
      * @param array<string, Connection> $connections by address
+     * @param array<string, string> $missing by address: why there is no connection
      * @param array<string, true> $unwatched those that the kernel does not look after
      */
-    private function __construct(private readonly array $connections, private readonly array $unwatched)
-    {
+    private function __construct(
+        private readonly array $connections,
+        private readonly array $missing,
+        private readonly array $unwatched,
+    ) {
     }
 
-    /** @throws ConnectException */
+    /**
+     * Tries one server after another, each for an equal share of the time that is left, so that one that does not
+     * answer leaves time for the others. Never less than its share of the whole: what a resolver takes counts for none.
+     *
+     * @throws ConnectException if none of the servers answers
+     */
     public static function connect(string $urls, ?string $owner, float $timeout): self
     {
+        Connection::mustBeLimited($timeout);
         $deadline = Deadline::in($timeout);
-        $connections = [];
-        $unwatched = [];
-        foreach (Address::parseList($urls) as $text => $address) {
-            $connection = Connection::open($address, max(0.001, $deadline->remaining()), $timeout);
-            if (!self::greet($connection, $owner)) {
-                $unwatched[$text] = true;
+        $addresses = Address::parseList($urls);
+        [$connections, $missing, $unwatched] = [[], [], []];
+        $left = count($addresses);
+        foreach ($addresses as $text => $address) {
+            $share = Deadline::in(max($deadline->remaining() / $left--, $timeout / count($addresses)));
+            $connection = null;
+            try {
+                $connection = Connection::open($address, $share->remaining(), $timeout);
+                if (!self::greet($connection, $owner, max(0.001, $share->remaining()))) {
+                    $unwatched[$text] = true;
+                }
+                $connections[$text] = $connection;
+            } catch (ConnectException $e) {
+                $connection?->end();
+                $missing[$text] = $e->getMessage();
+                $last = $e;
             }
-            $connections[$text] = $connection;
         }
-        return new self($connections, $unwatched);
+        if ($connections === []) {
+            throw new ConnectException(implode('; ', $missing), 0, $last ?? null);
+        }
+        return new self($connections, $missing, $unwatched);
     }
 
     /** Whether the kernel will find out that the server's machine is gone. */
-    private static function greet(Connection $connection, ?string $owner): bool
+    private static function greet(Connection $connection, ?string $owner, float $within): bool
     {
         $who = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
         try {
@@ -70,7 +92,7 @@ final class StreamTransport implements Transport
                 // The server may be set up not to keep names: then it has none.
                 $connection->forget($connection->send('identify', ['name' => $owner]));
             }
-            $answer = $connection->await($hello)->object('result');
+            $answer = $connection->await($hello, $within)->object('result');
         } catch (ConnectionLostException $e) {
             throw new ConnectException($e->getMessage(), 0, $e);
         }
@@ -211,6 +233,10 @@ final class StreamTransport implements Transport
 
     public function list(string $prefix): Generator
     {
+        foreach ($this->missing as $reason) {
+            // What is locked there, nobody knows: the others' would look like all.
+            throw new ConnectionLostException($reason);
+        }
         $lists = [];
         foreach ($this->connections as $connection) {
             $lists[] = self::listOf($connection, $prefix);
@@ -250,14 +276,28 @@ final class StreamTransport implements Transport
         } while ($page->flag('more') && $entries !== []);
     }
 
-    public function stands(): bool
+    public function stands(array $names): bool
     {
-        foreach ($this->connections as $connection) {
-            if (!$connection->stands()) {
+        if ($this->hasEnded()) {
+            return false;
+        }
+        foreach ($names as $name) {
+            $connection = $this->connections[$this->serverOf($name)] ?? null;
+            if ($connection?->stands() !== true) {
                 return false;
             }
         }
         return true;
+    }
+
+    public function hasLostAServer(): bool
+    {
+        foreach ($this->connections as $connection) {
+            if (!$connection->stands()) {
+                return true;
+            }
+        }
+        return false;
     }
 
     public function hasEnded(): bool
@@ -277,17 +317,29 @@ final class StreamTransport implements Transport
         }
     }
 
-    /** The server that a name belongs to: the one with the highest score, as docs/protocol.md has it. */
+    /**
+     * The connection to the server that a name belongs to.
+     *
+     * @throws ConnectionLostException if there was none from the start: on another server somebody else could get what
+     *     is held on that one
+     */
     private function of(string $name): Connection
     {
+        $server = $this->serverOf($name);
+        return $this->connections[$server] ?? throw new ConnectionLostException($this->missing[$server]);
+    }
+
+    /** The server that a name belongs to, there or not: the one with the highest score, as docs/protocol.md has it. */
+    private function serverOf(string $name): string
+    {
         $best = null;
-        foreach ($this->connections as $server => $connection) {
+        foreach ([...array_keys($this->connections), ...array_keys($this->missing)] as $server) {
             // Of the same length and in lower case, so they compare as the numbers they write.
             $score = hash('fnv1a64', hash('fnv1a64', $server . "\0" . $name, true));
             $wins = $best === null || strcmp($score, $best[0]) > 0
-                || ($score === $best[0] && strcmp((string) $server, $best[1]->address->text) < 0);
+                || ($score === $best[0] && strcmp($server, $best[1]) < 0);
             if ($wins) {
-                $best = [$score, $connection];
+                $best = [$score, $server];
             }
         }
         assert($best !== null);

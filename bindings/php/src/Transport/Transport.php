@@ -35,11 +35,19 @@ interface Transport
     /** @return iterable<ListedLock> in the order of their names */
     public function list(string $prefix): iterable;
 
-    /** Whether the session stands, as far as can be known without asking. */
-    public function stands(): bool;
+    /**
+     * Whether the session stands, as far as can be known without asking: with several servers, on all that one of
+     * these names belongs to, and on one at least.
+     *
+     * @param list<string> $names what it holds and waits for
+     */
+    public function stands(array $names): bool;
 
     /** Whether nothing of it stands any more: with several servers, on none of them. */
     public function hasEnded(): bool;
+
+    /** Whether a server is gone that was there at the start. */
+    public function hasLostAServer(): bool;
 
     /** Ends the session; in a forked child it only lets go of it. */
     public function close(): void;

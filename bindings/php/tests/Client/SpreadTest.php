@@ -5,8 +5,10 @@ declare(strict_types=1);
 namespace Lockd\Tests\Client;
 
 use Lockd\Client;
+use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\ListedLock;
+use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
@@ -76,5 +78,113 @@ final class SpreadTest extends TestCase
             }
         }
         self::assertSame(20 - count($held), $lost);
+        self::assertTrue($client->stands(), 'all that was lost has been given up');
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(string): Client $connect
+     */
+    public function testAServerThatIsGoneIsNoLossWhereNothingIsHeldOrWaitedFor(callable $connect): void
+    {
+        $servers = [new Server(), new Server()];
+        $client = $connect($servers[0]->tcp() . ',' . $servers[1]->tcp());
+        $servers[0]->kill();
+        Deadline::until('a call notices', fn (): bool => $this->asked($client)['lost'] !== []);
+        self::assertTrue($client->stands());
+        ['lost' => $lost, 'had' => $had] = $this->asked($client);
+        self::assertNotEmpty($had);
+        $lock = $client->acquire($had[0], 0.0);
+        self::assertTrue($client->stands() && $lock?->isHeld());
+        $this->assertLost(fn () => $client->inspect($lost[0]));
+        $this->assertLost(fn () => [...$client->list()]);
+        $servers[1]->kill();
+        Deadline::until('it is noticed', fn (): bool => !$client->stands());
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(string): Client $connect
+     */
+    public function testOneServerThatAnswersIsEnough(callable $connect): void
+    {
+        $server = new Server();
+        $nowhere = 'unix:/nonexistent/lockd.sock';
+        $client = $connect("$nowhere," . $server->tcp());
+        ['lost' => $lost, 'had' => $had] = $this->asked($client);
+        self::assertNotEmpty($had);
+        self::assertStringContainsString($nowhere, $this->assertLost(fn () => $client->acquire($lost[0], 0.0)));
+        $this->assertLost(fn () => [...$client->list()]);
+        self::assertTrue($client->stands());
+        $direct = Client::connect($server->tcp());
+        self::assertNotNull($direct->acquire($lost[0], 0.0), 'it is tried on no other server');
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(string): Client $connect
+     */
+    public function testWithoutAnyServerTheExceptionNamesEachFailure(callable $connect): void
+    {
+        try {
+            $connect('unix:/nonexistent/one.sock,unix:/nonexistent/two.sock');
+            self::fail('it has connected');
+        } catch (ConnectException $e) {
+            self::assertStringContainsString('one.sock', $e->getMessage());
+            self::assertStringContainsString('two.sock', $e->getMessage());
+        }
+    }
+
+    /** @return iterable<string, array{callable(string, ?string, float): Client}> */
+    public static function timedTransports(): iterable
+    {
+        yield 'streams' => [Client::connect(...)];
+        yield 'FFI' => [Client::connectByFfi(...)];
+    }
+
+    /**
+     * @dataProvider timedTransports
+     * @param callable(string, ?string, float): Client $connect
+     */
+    public function testAServerThatSaysNothingLeavesTimeForTheOthers(callable $connect): void
+    {
+        // The kernel takes the connections; nobody ever answers on them.
+        $silent = stream_socket_server('tcp://127.0.0.1:0');
+        assert($silent !== false);
+        $server = new Server();
+        $url = 'tcp://' . stream_socket_get_name($silent, false) . ',' . $server->tcp();
+        self::assertNotEmpty($this->asked($connect($url, null, 6.0))['had']);
+    }
+
+    /**
+     * Asks for many names, and gives back what it gets.
+     *
+     * @return array{lost: list<string>, had: list<string>}
+     */
+    private function asked(Client $client): array
+    {
+        $names = ['lost' => [], 'had' => []];
+        for ($number = 0; $number < 40; $number++) {
+            try {
+                $had = $client->acquire("half/$number", 0.0)?->release() === true;
+            } catch (ConnectionLostException) {
+                $names['lost'][] = "half/$number";
+                continue;
+            }
+            self::assertTrue($had);
+            $names['had'][] = "half/$number";
+        }
+        return $names;
+    }
+
+    /** @param callable(): mixed $call */
+    private function assertLost(callable $call): string
+    {
+        try {
+            $call();
+        } catch (ConnectionLostException $e) {
+            return $e->getMessage();
+        }
+        self::fail('it is not lost');
     }
 }

@@ -7,6 +7,7 @@ namespace Lockd\Tests\Internal;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Internal\ClientSource;
+use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
@@ -39,6 +40,35 @@ final class ClientSourceTest extends TestCase
         }
         self::assertNotSame($client, $source->client());
         self::assertTrue($source->client()->stands());
+    }
+
+    public function testAClientThatHoldsNothingIsReplacedWhenAServerHasGone(): void
+    {
+        $servers = [new Server(), new Server()];
+        $source = new ClientSource($servers[0]->tcp() . ',' . $servers[1]->tcp());
+        $client = $source->client();
+        $servers[1]->restart();
+        Deadline::until('the loss is noticed', fn (): bool => $source->client() !== $client);
+        foreach (range(1, 20) as $number) {
+            self::assertTrue($source->client()->acquire("anew/$number", 0.0)?->release());
+        }
+    }
+
+    public function testAServerThatWasNotReachedIsTriedAgainWhenItIsNeeded(): void
+    {
+        $servers = [new Server(), new Server()];
+        $source = new ClientSource($servers[0]->unix() . ',' . $servers[1]->unix());
+        $servers[1]->kill();
+        $client = $source->client();
+        foreach (range(1, 20) as $number) {
+            self::assertSame($client, $source->client());
+            try {
+                $client->acquire("needed/$number", 0.0)?->release();
+            } catch (ConnectionLostException) {
+                break;
+            }
+        }
+        self::assertNotSame($client, $source->client());
     }
 
     public function testWhatMakesNoSenseIsSaidAtOnce(): void

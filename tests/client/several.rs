@@ -1,0 +1,233 @@
+//! One session over several servers of which one is gone: at the start, later with nothing held there, with a
+//! lock held there, and with a wait there. Each name belongs to one server and is never tried on another.
+
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use lockd::broker::{AcquireError, Attempt, LockName, Mode, ReleaseError};
+use lockd::client::{self, ConnectError, InspectError, ServerSet};
+use lockd::protocol::message::ListRequest;
+
+use crate::support::*;
+
+/// The address of a server that never was.
+const NO_SERVER: &str = "unix:/nonexistent/lockd.sock";
+
+fn everything() -> ListRequest {
+    ListRequest { prefix: LockName::new(b""), limit: 1000, after: None }
+}
+
+/// Two servers, a session over both, and names that belong to each.
+struct Pair {
+    servers: Vec<Process>,
+    direct: Vec<client::Session>,
+    both: ServerSet,
+    names: [Vec<String>; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        // Killed in the end: one that stops in order gives the locks of one connection to the others first.
+        let servers: Vec<Process> = (0..2).map(|_| Process::start()).collect();
+        let direct: Vec<client::Session> = servers.iter().map(|server| connect(&server.1)).collect();
+        let both = ServerSet::connect(&format!("{},{}", servers[0].1, servers[1].1), None, SOON).unwrap();
+        let mut names = [Vec::new(), Vec::new()];
+        for name in (0..40).map(|number| format!("name {number}")) {
+            both.acquire(name.as_bytes(), Mode::Exclusive, NOW).unwrap();
+            let is_on_second = direct[1].inspect(name.as_bytes()).unwrap().mode.is_some();
+            both.release(name.as_bytes()).unwrap();
+            names[usize::from(is_on_second)].push(name);
+        }
+        assert!(names.iter().all(|names| names.len() > 2), "{names:?}");
+        Self { servers, direct, both, names }
+    }
+
+    fn name(&self, server: usize, number: usize) -> &[u8] {
+        self.names[server][number].as_bytes()
+    }
+
+    fn acquire(&self, server: usize, number: usize) {
+        self.both.acquire(self.name(server, number), Mode::Exclusive, NOW).unwrap();
+    }
+
+    /// Kills the first server that is left, and waits until the session can see it.
+    fn kill_one(&mut self) {
+        drop(self.servers.remove(0));
+        assert!(is_readable(&self.both, SOON));
+    }
+}
+
+fn reason<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
+    match result {
+        Err(AcquireError::Lost(reason)) => reason,
+        other => panic!("not lost: {other:?}"),
+    }
+}
+
+/// A session over a server and one that is not there, and a name that belongs to each of them.
+fn half(url: &str) -> (ServerSet, String, String) {
+    let set = ServerSet::connect(&format!("{NO_SERVER},{url}"), None, SOON).unwrap();
+    let all: Vec<String> = (0..40).map(|number| format!("name {number}")).collect();
+    let is_gone = |name: &&String| is_lost(&set.acquire(name.as_bytes(), Mode::Exclusive, NOW));
+    let (gone, had): (Vec<&String>, Vec<&String>) = all.iter().partition(is_gone);
+    set.release_all(&had.iter().map(|name| name.as_str().into()).collect::<Vec<_>>()).unwrap();
+    let pair = (gone[0].clone(), had[0].clone());
+    (set, pair.0, pair.1)
+}
+
+#[test]
+fn a_session_begins_if_one_of_its_servers_answers() {
+    let (_server, url) = serve();
+    let (set, gone, had) = half(&url);
+    assert!(set.stands(), "nothing is held where no server is");
+    assert!(!is_readable(&set, Duration::ZERO));
+    set.acquire(had.as_bytes(), Mode::Exclusive, NOW).unwrap();
+    assert!(set.stands());
+    assert!(reason(set.acquire(gone.as_bytes(), Mode::Exclusive, NOW)).contains(NO_SERVER));
+    let direct = connect(&url);
+    assert_eq!(direct.inspect(gone.as_bytes()).unwrap().holders, 0, "it is tried on no other server");
+    set.close();
+    assert!(!set.stands());
+}
+
+#[test]
+fn every_call_on_a_name_of_a_server_that_was_not_reached_says_lost() {
+    let (_server, url) = serve();
+    let (set, gone, had) = half(&url);
+    let name = gone.as_bytes();
+    assert!(reason(set.acquire_all(&exclusive(&[&gone]), None)).contains(NO_SERVER));
+    assert!(reason(set.convert(name, Mode::Shared, None)).contains(NO_SERVER));
+    assert!(reason(set.enqueue(name, Mode::Shared)).contains(NO_SERVER));
+    assert!(reason(set.enqueue_convert(name, Mode::Exclusive)).contains(NO_SERVER));
+    assert!(reason(set.wait(name, None)).contains(NO_SERVER));
+    assert!(matches!(set.release(name), Err(ReleaseError::Lost(why)) if why.contains(NO_SERVER)));
+    assert!(matches!(set.inspect(name), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
+    // A page without the names of that server would look like one of all.
+    assert!(matches!(set.list(&everything()), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
+    let split = set.acquire_all(&exclusive(&[&gone, &had]), NOW);
+    assert!(matches!(split, Err(AcquireError::Invalid(_))), "{split:?}");
+    set.cancel();
+    assert!(set.stands(), "asking for what cannot be had costs nothing");
+}
+
+#[test]
+fn without_any_server_the_error_names_each_failure() {
+    let other = "unix:/nonexistent/other.sock";
+    let error = ServerSet::connect(&format!("{NO_SERVER},{other}"), None, SOON).err().unwrap();
+    let text = error.to_string();
+    assert!(text.contains(NO_SERVER) && text.contains(other), "{text}");
+    let alone = ServerSet::connect(NO_SERVER, None, SOON).err().unwrap();
+    assert!(matches!(alone, ConnectError::Unreachable { .. }));
+}
+
+#[test]
+fn a_server_that_takes_a_connection_and_says_nothing_leaves_time_for_the_others() {
+    // The kernel takes the connections; nobody ever answers on them.
+    let silent: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let [one, two] = [0, 1].map(|at| format!("tcp://{}", silent[at].local_addr().unwrap()));
+    let (_server, url) = serve();
+    let set = ServerSet::connect(&format!("{one},{url},{two}"), None, Duration::from_secs(6)).unwrap();
+    let had = (0..40).filter(|number| {
+        let name = format!("name {number}");
+        set.acquire(name.as_bytes(), Mode::Exclusive, NOW).is_ok()
+    });
+    assert!((1..40).contains(&had.count()));
+    assert!(set.stands());
+}
+
+#[test]
+fn a_server_that_goes_where_nothing_is_held_takes_its_names_and_nothing_else() {
+    let mut pair = Pair::new();
+    pair.acquire(0, 0);
+    pair.both.release(pair.name(0, 0)).unwrap();
+    pair.acquire(1, 0);
+    pair.kill_one();
+    assert!(pair.both.stands());
+    assert!(!is_readable(&pair.both, Duration::ZERO), "a loop that polls would never rest");
+    assert!(is_lost(&pair.both.acquire(pair.name(0, 1), Mode::Exclusive, NOW)));
+    assert!(is_lost(&pair.both.enqueue(pair.name(0, 2), Mode::Exclusive)));
+    assert!(pair.both.stands(), "what was not granted is not held");
+    assert!(matches!(pair.both.list(&everything()), Err(InspectError::Lost(_))));
+    pair.acquire(1, 1);
+    pair.both.release(pair.name(1, 0)).unwrap();
+
+    pair.kill_one();
+    assert!(!pair.both.stands());
+}
+
+#[test]
+fn a_session_with_nothing_held_is_lost_with_the_last_of_its_servers() {
+    let mut pair = Pair::new();
+    pair.kill_one();
+    assert!(pair.both.stands());
+    pair.kill_one();
+    assert!(!pair.both.stands());
+    assert!(is_readable(&pair.both, Duration::ZERO), "also for one who looks later");
+}
+
+#[test]
+fn a_server_that_goes_where_a_lock_is_held_makes_the_session_lost() {
+    let mut pair = Pair::new();
+    pair.acquire(0, 0);
+    pair.acquire(1, 0);
+    pair.kill_one();
+    assert!(!pair.both.stands());
+    assert!(is_readable(&pair.both, Duration::ZERO), "also for one who looks later");
+    assert_eq!(pair.direct[1].inspect(pair.name(1, 0)).unwrap().holders, 1, "the others stay held");
+    assert!(is_lost(&pair.both.acquire(pair.name(0, 0), Mode::Exclusive, NOW)), "and not held already");
+    pair.acquire(1, 1);
+    assert!(!pair.both.stands());
+    pair.both.close();
+    until(&pair.direct[1], pair.name(1, 0), |seen| seen.holders == 0);
+}
+
+#[test]
+fn a_server_that_goes_where_a_place_is_kept_makes_the_session_lost() {
+    let mut pair = Pair::new();
+    pair.direct[0].acquire(pair.name(0, 0), Mode::Exclusive, NOW).unwrap();
+    assert_eq!(pair.both.enqueue(pair.name(0, 0), Mode::Exclusive), Ok(Attempt::Queued));
+    pair.kill_one();
+    assert!(!pair.both.stands());
+    assert!(is_lost(&pair.both.wait(pair.name(0, 0), NOW)));
+    assert!(pair.both.stands(), "the wait has ended with that answer, and the rest is whole");
+    assert!(!is_readable(&pair.both, Duration::ZERO));
+}
+
+#[test]
+fn a_call_that_waits_where_the_server_goes_is_told_and_leaves_the_rest_whole() {
+    let mut pair = Pair::new();
+    pair.direct[0].acquire(pair.name(0, 0), Mode::Exclusive, NOW).unwrap();
+    let first = pair.servers.remove(0);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| pair.both.acquire(pair.name(0, 0), Mode::Exclusive, Some(SOON)));
+        until(&pair.direct[0], pair.name(0, 0), |seen| seen.waiters == 1);
+        assert!(pair.both.stands());
+        drop(first);
+        let waited = waiting.join().unwrap();
+        assert!(is_lost(&waited), "{waited:?}");
+    });
+    assert!(pair.both.stands());
+    pair.acquire(1, 0);
+    pair.kill_one();
+    assert!(!pair.both.stands());
+}
+
+#[test]
+fn what_can_be_given_up_is_given_up_and_a_loss_is_told_before_anything_else() {
+    let mut pair = Pair::new();
+    pair.acquire(0, 0);
+    pair.acquire(1, 0);
+    let all: Vec<LockName> =
+        [(0, 0), (1, 1), (1, 0)].map(|(server, n)| LockName::new(pair.name(server, n))).into();
+    pair.kill_one();
+    assert!(!pair.both.stands());
+    for order in [[0, 1, 2], [2, 1, 0]] {
+        let names: Vec<LockName> = order.map(|at: usize| all[at].clone()).into();
+        let released = pair.both.release_all(&names);
+        assert!(matches!(released, Err(ReleaseError::Lost(_))), "{released:?}");
+    }
+    assert_eq!(pair.direct[1].inspect(pair.name(1, 0)).unwrap().holders, 0);
+    assert!(pair.both.stands(), "what was lost has been given up");
+    assert!(!is_readable(&pair.both, Duration::ZERO));
+}
