@@ -95,7 +95,8 @@ impl Listener {
         Ok(Self { socket, _file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
-    /// Accepts until the server stops.
+    /// Accepts until the server stops. What is logged is logged last: whoever reads it, or does not, may keep this
+    /// thread, but no client that is turned away.
     pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
         let mut spare = spare_descriptor();
         let exhausted = Seldom::default();
@@ -113,7 +114,6 @@ impl Listener {
                     hub.refused.fetch_add(1, Relaxed);
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
@@ -122,6 +122,7 @@ impl Listener {
                     }
                     hub.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
+                    exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
                     let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
                 }
                 // The client has gone again, or somebody else has accepted it.
@@ -168,9 +169,11 @@ impl Listener {
             Ok(admitted) => admitted,
             Err(stream) => {
                 hub.refused.fetch_add(1, Relaxed);
-                hub.full
-                    .warn(|| format!("refused {address}: too many connections ({})", config.connections_max));
-                return self.turn_away(&stream, "too many connections");
+                self.turn_away(&stream, "too many connections");
+                drop(stream);
+                return hub.full.warn(|| {
+                    format!("refused {address}: too many connections ({})", config.connections_max)
+                });
             }
         };
         let guest = reception::Guest {
@@ -222,10 +225,10 @@ impl Listener {
 
     fn give_up(&self, hub: &Hub, id: u64, outbox: &Outbox, error: &io::Error) {
         hub.refused.fetch_add(1, Relaxed);
-        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
         self.turn_away(&outbox.stream, "out of resources");
         outbox.close();
         hub.leave(id);
+        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
     }
 }
 
