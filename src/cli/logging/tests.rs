@@ -32,13 +32,8 @@ fn run_unread(test: &str) -> ExitStatus {
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
     let path = format!("/proc/self/fd/{}", writer.as_raw_fd());
     let mut filler = OpenOptions::new().write(true).custom_flags(nonblocking).open(path).unwrap();
-    let end = loop {
-        match filler.write(b"\n") {
-            Ok(_) => {}
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(end.kind(), ErrorKind::WouldBlock);
+    let full = std::iter::repeat_with(|| filler.write_all(b"\n")).find_map(Result::err);
+    assert_eq!(full.map(|error| error.kind()), Some(ErrorKind::WouldBlock));
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([&format!("cli::logging::tests::{test}"), "--exact", "--nocapture"]).env(TASK, test);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
