@@ -79,11 +79,22 @@ impl PathLock {
         let path = lock_file(socket);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         // Whatever is at the path: nothing behind a link is opened, and nothing is waited for.
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let open = || Ok(rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR)?);
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        // Made only where there is none: in a directory like /tmp the kernel refuses O_CREAT where the file is another
+        // user's, which after `--user` it is.
+        let open = || match rustix::fs::open(&path, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                let new = flags | OFlags::CREATE | OFlags::EXCL;
+                Ok(rustix::fs::open(&path, new, Mode::RUSR | Mode::WUSR)?)
+            }
+            opened => Ok(opened?),
+        };
         loop {
-            let file = Descriptor::open(open).map_err(named)?;
+            let file = match Descriptor::open(open) {
+                // It has been made by another one meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                opened => opened.map_err(named)?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_at(&file, &path).map_err(named)? => return Ok(Self { file, path }),
                 // The server that had it has removed it since it was opened here; or a signal has come.
