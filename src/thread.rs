@@ -6,7 +6,7 @@
 //! could ever end in that child, and a server there could not be stopped.
 #![expect(unsafe_code, reason = "threads are started and joined through libc")]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
@@ -28,11 +28,21 @@ struct Start {
 
 thread_local! {
     static IS_OWN: Cell<bool> = const { Cell::new(false) };
+    /// What this thread is to log of the panic that has ended its work.
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// Whether this thread is one of the library's.
 pub(crate) fn is_own() -> bool {
     IS_OWN.try_with(Cell::get).unwrap_or(false)
+}
+
+/// For a panic hook: in this thread, which is one of the library's, `panic` is logged once the panic has unwound
+/// all of its work. The hook itself runs before that, with all the locks held that the work has taken, and so must
+/// not log.
+pub(crate) fn log_when_unwound(panic: String) {
+    // Without its thread-local values the thread is about to end, and has no work left.
+    let _ = PANIC.try_with(|last| last.replace(Some(panic)));
 }
 
 /// Has this thread scheduled so that it displaces nobody when it is woken; threads that it starts are
@@ -148,8 +158,12 @@ extern "C" fn run(start: *mut c_void) -> *mut c_void {
     // SAFETY: this very thread, and a string. A name that is not set is no loss.
     unsafe { libc::pthread_setname_np(this, name.as_ptr()) };
     IS_OWN.set(true);
-    // Whoever panicked has said so.
-    let _ = catch_unwind(AssertUnwindSafe(work));
+    if catch_unwind(AssertUnwindSafe(work)).is_err()
+        && let Some(panic) = PANIC.take()
+    {
+        // The logger is the host's, and may panic, too.
+        let _ = catch_unwind(|| log::error!("{panic}"));
+    }
     ptr::null_mut()
 }
 

@@ -4,6 +4,7 @@
 mod at;
 mod bench;
 mod documents;
+mod logging;
 mod look;
 mod options;
 mod pidfile;

@@ -1,7 +1,8 @@
 //! Becoming somebody else, and having descriptors enough: what a daemon asks of the system at its start.
 
 use std::io;
-use std::os::unix::fs::chown;
+use std::iter;
+use std::os::unix::fs::{chown, lchown};
 use std::path::Path;
 
 use lockd::server::{Listen, ListenAddress};
@@ -11,7 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors that are not a connection's: listeners, logs, files.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// Becomes `name` for good, and gives it the sockets' files and the state directory.
+/// Becomes `name` for good, and gives it the sockets' files, with their locks, and the state directory.
 ///
 /// # Errors
 /// If there is no such user, or this process may not become it.
@@ -20,7 +21,10 @@ pub(super) fn become_user(name: &str, addresses: &[Listen], state_dir: Option<&P
     let user = User::from_name(name)?.ok_or_else(unknown)?;
     for listen in addresses {
         if let ListenAddress::Unix(path) = &listen.address {
-            chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            // What was bound there, and no file behind a link that has taken its place.
+            for path in iter::once(path.clone()).chain(listen.address.lock_file()) {
+                lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+            }
         }
     }
     if let Some(directory) = state_dir {

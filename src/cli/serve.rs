@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use lockd::broker::Broker;
-use lockd::server::{Bound, Server, Service};
+use lockd::server::{Bound, Inherited, Server, Service};
 use lockd::state::{self, Keeper};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -16,10 +16,11 @@ use signal_hook::iterator::Signals;
 
 use crate::http::{self, Http, Rules};
 
+use super::logging::{self, Style};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
-use super::systemd::{self, Heartbeat};
+use super::systemd::{self, Manager};
 
 /// How long clients are given to acknowledge the end, at a stop.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
@@ -40,24 +41,27 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    start_logging(&settings);
-    match run(options, settings) {
-        Ok(code) => code,
-        Err(error) => {
-            log::error!("{error}");
-            ExitCode::FAILURE
-        }
+    // First of all: see there.
+    let inherited = systemd::inherited_sockets();
+    let style = if systemd::logs_to_journal() { Style::Journal } else { Style::Plain };
+    if let Err(error) = logging::start(settings.log_level, style) {
+        let _ = writeln!(io::stderr(), "lockd: the log cannot be written: {error}");
+        return ExitCode::FAILURE;
     }
+    let code = inherited.and_then(|inherited| run(options, settings, inherited)).unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::FAILURE
+    });
+    logging::finish();
+    code
 }
 
-fn run(options: &ServeOptions, mut settings: Settings) -> io::Result<ExitCode> {
-    // First of all: see there.
-    let inherited = systemd::inherited_sockets()?;
+fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>) -> io::Result<ExitCode> {
     if !inherited.is_empty() && settings.listens_by_default {
         settings.config.listen.clear();
     }
     let (events, happened) = channel();
-    // Before any other thread is started, so that none is without.
+    // Before anything is made that an orderly end removes.
     watch_signals(events.clone())?;
     let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
     privileges::raise_descriptor_limit(settings.config.connections_max);
@@ -97,11 +101,12 @@ fn run(options: &ServeOptions, mut settings: Settings) -> io::Result<ExitCode> {
             grace.as_secs_f64().ceil()
         );
     }
-    systemd::tell_ready(&server);
-    let running = Running { options, broker, server, http, keeper };
+    let manager = Manager::new();
+    manager.tell_ready(&server);
+    let running = Running { options, broker, server, http, keeper, manager };
     let code = running.wait(&happened);
     log::info!("stopping");
-    systemd::tell_stopping();
+    running.manager.tell_stopping();
     running.stop();
     drop(pidfile);
     log::info!("stopped");
@@ -114,23 +119,23 @@ struct Running<'a> {
     server: Server,
     http: Http,
     keeper: Option<Keeper>,
+    manager: Manager,
 }
 
 impl Running<'_> {
     fn wait(&self, happened: &Receiver<Event>) -> ExitCode {
-        let heartbeat = Heartbeat::new();
         loop {
-            heartbeat.beat(&self.broker, &self.server);
-            match heartbeat.next(happened) {
+            self.manager.beat(&self.broker, &self.server);
+            match self.manager.next(happened) {
                 Ok(Event::Reload) => {
-                    systemd::tell_reloading();
+                    self.manager.tell_reloading();
                     match self.reload() {
                         Ok(()) => log::info!("the configuration has been read again"),
                         Err(error) => {
                             log::error!("the configuration stays as it was: {}", in_one_line(&error))
                         }
                     }
-                    systemd::tell_ready(&self.server);
+                    self.manager.tell_ready(&self.server);
                 }
                 Ok(Event::Stop) => return ExitCode::SUCCESS,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -197,14 +202,4 @@ fn watch_signals(events: Sender<Event>) -> io::Result<()> {
     };
     std::thread::Builder::new().name("lockd-signals".to_owned()).spawn(pass_on)?;
     Ok(())
-}
-
-fn start_logging(settings: &Settings) {
-    let mut logger = env_logger::Builder::new();
-    if systemd::logs_to_journal() {
-        logger.format(systemd::write_for_journal);
-    }
-    // The logger lets everything through, and the level is kept where a reload can change it.
-    logger.filter_level(log::LevelFilter::Trace).format_target(false).init();
-    log::set_max_level(settings.log_level);
 }

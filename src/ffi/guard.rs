@@ -119,7 +119,7 @@ fn silence_panics() {
         if is_guarded {
             let _ = PANIC.try_with(|said| said.replace(Some(describe(info))));
         } else if thread::is_own() {
-            log::error!("{}", describe(info));
+            thread::log_when_unwound(describe(info));
         } else {
             before(info);
         }
@@ -139,6 +139,7 @@ fn message(payload: &dyn Any) -> &str {
 #[cfg(test)]
 mod tests {
     use std::ffi::CStr;
+    use std::sync::Mutex;
 
     use super::super::status::lock_last_error;
     use super::*;
@@ -157,6 +158,47 @@ mod tests {
         assert!(last_error().contains("it was 7") && last_error().contains("guard.rs"), "{}", last_error());
         let handle: *mut u8 = guard_and(|| panic!("again"), || panic!("and again"));
         assert!(handle.is_null() && last_error().contains("again"));
+    }
+
+    /// In which order things happen.
+    static ORDER: Mutex<Vec<&str>> = Mutex::new(Vec::new());
+
+    struct HeldByWork;
+
+    impl Drop for HeldByWork {
+        fn drop(&mut self) {
+            ORDER.lock().unwrap().push("let go");
+        }
+    }
+
+    struct HostsLogger;
+
+    impl log::Log for HostsLogger {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            // Other tests log, too.
+            if record.args().to_string().contains("in a thread of the library") {
+                ORDER.lock().unwrap().push("logged");
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    #[test]
+    fn a_panic_in_a_thread_of_the_library_is_logged_when_all_is_let_go() {
+        log::set_logger(&HostsLogger).unwrap();
+        log::set_max_level(log::LevelFilter::Error);
+        assert_eq!(guard(|| Ok(7)), 7);
+        let work = || {
+            let _held = HeldByWork;
+            panic!("in a thread of the library");
+        };
+        thread::Thread::start(c"test", 256 << 10, work).unwrap().join();
+        assert_eq!(*ORDER.lock().unwrap(), ["let go", "logged"]);
     }
 
     #[test]

@@ -40,12 +40,15 @@ fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
         return Ok(false);
     }
     let Some(place) = Place::take(shared.clone()) else {
-        log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are open");
         turn_away(stream);
+        log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are open");
         return Ok(false);
     };
     spawn("lockd-http-conn", move || {
-        if let Err(error) = connection::serve(&stream, &place.0) {
+        let served = connection::serve(&stream, &place.0);
+        // The place is free for others before anything is said about it.
+        drop((stream, place));
+        if let Err(error) = served {
             log::debug!("http: {peer}: {error}");
         }
     })?;

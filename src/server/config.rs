@@ -11,6 +11,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::auth_token::AuthToken;
+use super::listener::lock_file;
 use crate::protocol::message::Keepalive;
 use crate::protocol::websocket;
 use crate::tls::ServerTls;
@@ -74,6 +75,18 @@ pub enum ListenAddress {
     Tcp(String),
     /// The path of a Unix socket.
     Unix(PathBuf),
+}
+
+impl ListenAddress {
+    /// The file that a server which has bound this address itself holds locked, so that no other one takes it: for
+    /// a Unix socket, `PATH.lock`.
+    #[must_use]
+    pub fn lock_file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(path) => Some(lock_file(path)),
+        }
+    }
 }
 
 impl fmt::Display for Listen {

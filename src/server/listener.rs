@@ -1,18 +1,21 @@
 //! Listening: binding addresses, and a thread for each that accepts connections, turns away those who
 //! may not or cannot come in, and starts a thread for each of the others. Nothing that goes wrong with
 //! one connection, nor running out of descriptors, memory or threads, ends or delays the accepting
-//! of others for longer than it lasts.
+//! of others for longer than it lasts. `unix_socket` binds Unix sockets.
 
-use std::fs;
+mod unix_socket;
+
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use socket2::{Domain, SockAddr, SockRef, Type};
+use socket2::{Domain, SockRef, Type};
+
+use unix_socket::SocketFile;
+pub(super) use unix_socket::lock_file;
 
 use super::config::{Config, Inherited, Listen, ListenAddress, Protocol};
 use super::hub::Hub;
@@ -45,21 +48,6 @@ pub(super) struct Listener {
     unix_peers: Arc<AtomicU64>,
 }
 
-/// Removed when the listener goes, if it is still the file that was made for it.
-struct SocketFile {
-    path: PathBuf,
-    inode: u64,
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
-            // Nothing to be done about a file that stays: the next start replaces it.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 impl Listener {
     /// Binds an address.
     ///
@@ -73,7 +61,7 @@ impl Listener {
                 (socket, None, ListenAddress::Tcp(bound))
             }
             ListenAddress::Unix(path) => {
-                let (socket, file) = bind_unix(path, config.unix_mode).map_err(in_context)?;
+                let (socket, file) = unix_socket::bind(path, config.unix_mode).map_err(in_context)?;
                 (socket, Some(file), ListenAddress::Unix(path.clone()))
             }
         };
@@ -95,7 +83,8 @@ impl Listener {
         Ok(Self { socket, _file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
-    /// Accepts until the server stops.
+    /// Accepts until the server stops. What is logged is logged last: whoever reads it, or does not, may keep this
+    /// thread, but no client that is turned away.
     pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
         let mut spare = spare_descriptor();
         let exhausted = Seldom::default();
@@ -113,7 +102,6 @@ impl Listener {
                     hub.refused.fetch_add(1, Relaxed);
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
@@ -122,6 +110,7 @@ impl Listener {
                     }
                     hub.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
+                    exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
                     let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
                 }
                 // The client has gone again, or somebody else has accepted it.
@@ -168,9 +157,11 @@ impl Listener {
             Ok(admitted) => admitted,
             Err(stream) => {
                 hub.refused.fetch_add(1, Relaxed);
-                hub.full
-                    .warn(|| format!("refused {address}: too many connections ({})", config.connections_max));
-                return self.turn_away(&stream, "too many connections");
+                self.turn_away(&stream, "too many connections");
+                drop(stream);
+                return hub.full.warn(|| {
+                    format!("refused {address}: too many connections ({})", config.connections_max)
+                });
             }
         };
         let guest = reception::Guest {
@@ -222,10 +213,10 @@ impl Listener {
 
     fn give_up(&self, hub: &Hub, id: u64, outbox: &Outbox, error: &io::Error) {
         hub.refused.fetch_add(1, Relaxed);
-        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
         self.turn_away(&outbox.stream, "out of resources");
         outbox.hang_up();
         hub.leave(id);
+        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
     }
 }
 
@@ -268,32 +259,9 @@ fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
     Ok(ListenAddress::Unix(path.to_owned()))
 }
 
-fn bind_unix(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-        // Without waiting: a live server may be too busy to accept.
-        let probe = new_socket(Domain::UNIX)?;
-        let probe = SockRef::from(&probe);
-        probe.set_nonblocking(true)?;
-        match probe.connect(&SockAddr::unix(path)?) {
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
-            _ => return Err(io::Error::new(io::ErrorKind::AddrInUse, "another server listens there")),
-        }
-    }
-    let descriptor = new_socket(Domain::UNIX)?;
-    let socket = SockRef::from(&descriptor);
-    socket.bind(&SockAddr::unix(path)?)?;
-    // The mode is set before anyone can connect: that takes `listen`.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    let inode = fs::symlink_metadata(path)?.ino();
-    let file = SocketFile { path: path.to_owned(), inode };
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok((descriptor, file))
-}
-
 /// A descriptor that can be let go when there are no others.
 fn spare_descriptor() -> Option<Descriptor> {
-    Descriptor::open(|| fs::File::open("/dev/null").map(OwnedFd::from)).ok()
+    Descriptor::open(|| File::open("/dev/null").map(OwnedFd::from)).ok()
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

@@ -61,8 +61,8 @@ impl Guest {
             return log::debug!("{}: {error}", self.address);
         }
         self.hub.refused.fetch_add(1, Relaxed);
-        self.hub.strangers.warn(|| format!("refused {}: {error}", self.address));
         self.outbox.hang_up();
+        self.hub.strangers.warn(|| format!("refused {}: {error}", self.address));
         // Closed with unread input the connection would be reset, and the client might never read why.
         let end = Instant::now() + REFUSAL_LIMIT;
         let stream = &self.outbox.stream;

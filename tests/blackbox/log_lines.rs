@@ -1,4 +1,5 @@
-//! What an operator reads in the log of clients that are refused, go with locks, or meet with limits.
+//! What an operator reads in the log of clients that are refused, go with locks, or meet with limits; and of the
+//! log itself.
 
 use serde_json::json;
 
@@ -75,4 +76,23 @@ fn a_thousand_refusals_make_a_line_or_two() {
     assert_logs(&server, &["WARN", "as many locks are held as may be"]);
     let lines = server.log().iter().filter(|line| line.contains("as many locks")).count();
     assert!(lines as u64 <= begun.elapsed().as_secs() + 1, "{lines} lines");
+}
+
+#[test]
+fn what_was_lost_is_counted_once_there_is_room() {
+    let server = Server::with(&["--log-level", "debug"]);
+    server.leave_log_unread();
+    // Two lines each, and more than the queue holds.
+    for _ in 0..10_000 {
+        let mut client = server.glockd();
+        assert!(client.ask("i foo").starts_with('0'));
+    }
+    server.read_log_again();
+    eventually("lost lines are counted", || server.log().iter().any(|line| line.contains("were lost")));
+    let log = server.log();
+    let notice = log.iter().find(|line| line.contains("were lost")).unwrap();
+    let number: u64 = notice.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(notice.contains("WARN") && number > 0, "{notice}");
+    let kept = log.iter().filter(|line| line.contains("speaks") || line.contains("has gone")).count() as u64;
+    assert!(kept > 0 && number + kept <= 2 * 10_000, "{number} lost, {kept} kept");
 }

@@ -1,6 +1,7 @@
 //! The server as a process: its options, files and signals.
 
-use std::os::unix::fs::PermissionsExt;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -160,6 +161,44 @@ fn a_live_socket_is_not_taken_away() {
     let first = Launch::new().listen(&listening_at(&path)).start();
     assert_refuses_to_start(Launch::new().listen(&listening_at(&path)), text(&path));
     assert!(is_served(&first.unix_endpoint("glockd")));
+}
+
+#[test]
+fn a_server_that_has_lost_its_socket_file_keeps_others_from_the_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s.sock");
+    let mut first = Launch::new().listen(&listening_at(&path)).start();
+    std::fs::remove_file(&path).unwrap();
+    assert_refuses_to_start(Launch::new().listen(&listening_at(&path)), "s.sock.lock");
+    first.signal(Signal::TERM);
+    assert_eq!(first.wait().code(), Some(0));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
+    let second = Launch::new().listen(&listening_at(&path)).start();
+    assert!(is_served(&second.unix_endpoint("glockd")));
+}
+
+#[test]
+fn another_user_that_it_becomes_has_the_socket_and_its_lock() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    // Like /tmp: everybody may make files there, and remove their own.
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
+    let path = directory.path().join("s.sock");
+    let launch = || Launch::new().listen(&listening_at(&path)).option("--user", "nobody");
+    let mut killed = launch().start();
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    for file in ["s.sock", "s.sock.lock"] {
+        assert_eq!(std::fs::metadata(directory.path().join(file)).unwrap().uid(), nobody, "{file}");
+    }
+    killed.signal(Signal::KILL);
+    killed.wait();
+    let mut stopped = launch().start();
+    assert!(is_served(&stopped.unix_endpoint("glockd")));
+    stopped.signal(Signal::TERM);
+    assert_eq!(stopped.wait().code(), Some(0));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
 #[test]

@@ -70,6 +70,24 @@ impl Manager {
         Service { child: command.spawn().unwrap(), log: self.path("log") }
     }
 
+    /// As if it had stopped hearing: its socket takes nothing more.
+    pub(crate) fn stop_hearing(&self) {
+        // Each sender has a limit of its own, too: full for one that has sent nothing yet is full for all.
+        loop {
+            let sender = UnixDatagram::unbound().unwrap();
+            sender.set_nonblocking(true).unwrap();
+            let send = || match sender.send_to(b"FILLER=1\n", self.path("notify")) {
+                Ok(_) => true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => false,
+                Err(error) => panic!("cannot fill the socket: {error}"),
+            };
+            if !send() {
+                return;
+            }
+            while send() {}
+        }
+    }
+
     /// The next thing the server says, in lines.
     #[track_caller]
     pub(crate) fn hear(&self) -> Vec<String> {

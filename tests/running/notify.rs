@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::Signal;
 
 use crate::manager::{Manager, ask, glockd_at};
+use crate::support::eventually;
 
 /// Four signs of life a second are wanted, and so eight given.
 const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
@@ -67,6 +68,27 @@ fn it_gives_signs_of_life_and_says_how_it_is() {
         manager.await_line("WATCHDOG=1");
     }
     manager.await_line("STATUS=connections: 1, locks: 1, waiting: 0");
+}
+
+#[test]
+fn a_manager_that_hears_nothing_is_told_later_and_waited_for_by_nobody() {
+    let manager = Manager::new();
+    manager.stop_hearing();
+    let config = manager.path("lockd.toml");
+    std::fs::write(&config, "").unwrap();
+    let path = manager.path("sock");
+    let arguments = ["--config", config.to_str().unwrap(), "--listen", &glockd_at(&path)];
+    let mut service = manager.start(&arguments, &[WATCHDOG]);
+    eventually("the server is there", || UnixStream::connect(&path).is_ok());
+    assert!(ask(UnixStream::connect(&path).unwrap(), "g foo").starts_with('1'));
+    service.signal(Signal::HUP);
+    eventually("it has read its configuration", || service.log().contains("has been read again"));
+    for line in ["READY=1", "RELOADING=1", "READY=1", "WATCHDOG=1"] {
+        manager.await_line(line);
+    }
+    manager.stop_hearing();
+    service.signal(Signal::TERM);
+    assert_eq!(service.wait().code(), Some(0));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod frame_client;
 pub(crate) mod line_client;
+pub(crate) mod log;
 pub(crate) mod server;
 pub(crate) mod socket;
 

@@ -1,11 +1,8 @@
 //! The real server as a child process: started, watched, and always ended.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, setrlimit};
 use serde_json::json;
@@ -14,6 +11,7 @@ use tempfile::TempDir;
 
 use super::frame_client::FrameClient;
 use super::line_client::LineClient;
+use super::log::Log;
 use super::socket::{Endpoint, connect};
 use super::{end_of, eventually};
 
@@ -106,20 +104,15 @@ impl Launch {
 
     fn spawn(mut self) -> Server {
         let mut child = self.command.spawn().expect("the lockd binary runs");
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let drain = drain(child.stderr.take().unwrap(), Arc::clone(&log));
-        Server { child, log, drain: Some(drain), endpoints: Vec::new(), directory: self.directory }
-    }
-}
-
-/// Keeps reading the log, so that the server never waits for its reader.
-fn drain(stderr: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).split(b'\n') {
-            let Ok(line) = line else { return };
-            log.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+        let log = Log::read(child.stderr.take().unwrap());
+        Server {
+            child,
+            log: Some(log),
+            last_log: Vec::new(),
+            endpoints: Vec::new(),
+            directory: self.directory,
         }
-    })
+    }
 }
 
 fn reported_endpoint(line: &str) -> Option<(String, Endpoint)> {
@@ -135,8 +128,10 @@ fn reported_endpoint(line: &str) -> Option<(String, Endpoint)> {
 /// A running server. It is killed and waited for when this is dropped.
 pub(crate) struct Server {
     child: Child,
-    log: Arc<Mutex<Vec<String>>>,
-    drain: Option<JoinHandle<()>>,
+    /// Until it has ended.
+    log: Option<Log>,
+    /// All that it wrote, once it has ended.
+    last_log: Vec<String>,
     /// The protocol of each listener and where it can be reached, in the order of the log.
     endpoints: Vec<(String, Endpoint)>,
     directory: TempDir,
@@ -267,15 +262,25 @@ impl Server {
     /// Waits until the server has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         let ended = end_of("the server", &mut self.child);
-        if let Some(drain) = self.drain.take() {
-            drain.join().unwrap();
+        if let Some(log) = self.log.take() {
+            self.last_log = log.read_to_end();
         }
         ended
     }
 
     /// What the server has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
+        self.log.as_ref().map_or_else(|| self.last_log.clone(), Log::lines)
+    }
+
+    /// From now on nobody reads what the server logs, and nothing more of it fits into the pipe.
+    pub(crate) fn leave_log_unread(&self) {
+        self.log.as_ref().expect("a server that runs").stop_reading();
+    }
+
+    /// Ends that.
+    pub(crate) fn read_log_again(&self) {
+        self.log.as_ref().expect("a server that runs").go_on_reading();
     }
 
     /// The server's resident memory.
