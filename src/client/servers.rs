@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use super::dial::ConnectError;
+use super::dial::{ConnectError, ConnectOptions};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
@@ -43,23 +43,25 @@ impl ServerSet {
     /// # Errors
     /// [`ConnectError`] for the first that there is no session on.
     pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_with(urls, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
+    }
+
+    /// As [`connect`](Self::connect), on every server as the options say.
+    ///
+    /// # Errors
+    /// [`ConnectError`] for the first that there is no session on.
+    pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
         let start = Instant::now();
         let open = |url: ServerUrl| {
-            let rest = timeout.saturating_sub(start.elapsed());
-            Session::connect_to(&url, owner, rest).map(|session| Server { url, session })
+            let timeout = options.timeout.saturating_sub(start.elapsed());
+            let session = Session::connect_to(&url, &ConnectOptions { timeout, ..*options })?;
+            Ok(Server { url, session })
         };
         let servers: Vec<Server> =
-            ServerUrl::parse_list(urls)?.into_iter().map(open).collect::<Result<_, _>>()?;
+            ServerUrl::parse_list(urls)?.into_iter().map(open).collect::<Result<_, ConnectError>>()?;
         let watch =
             watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
         Ok(Self { servers, watch })
-    }
-
-    /// As [`Session::interruptible`], on every server.
-    #[must_use]
-    pub fn interruptible(self) -> Self {
-        let interruptible = |Server { url, session }| Server { url, session: session.interruptible() };
-        Self { servers: self.servers.into_iter().map(interruptible).collect(), ..self }
     }
 
     /// As [`Session::acquire`].

@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fake_server::{Peer, SOON, serve, serve_session, signal};
-use super::{ConnectError, MessageClient, RpcError, Session};
+use super::{ConnectError, ConnectOptions, MessageClient, RpcError, Session};
 use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;
+mod wind_down;
 
 const SHORT: Duration = Duration::from_millis(50);
 const NOW: Option<Duration> = Some(Duration::ZERO);
