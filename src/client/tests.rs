@@ -83,6 +83,9 @@ fn every_status_has_its_error() {
         (r#"{"status":"deadlock","circle":["a","b"]}"#, AcquireError::Deadlock(vec!["a".into(), "b".into()])),
         (r#"{"status":"invalid","reason":"x"}"#, AcquireError::Invalid("x".into())),
         (r#"{"status":"refused","reason":"y"}"#, AcquireError::Refused("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"rain"}"#, AcquireError::Refused("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"grace"}"#, AcquireError::NotYet("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"stopping"}"#, AcquireError::Stopping("y".into())),
         (r#"{"status":"cancelled"}"#, AcquireError::Cancelled),
         (
             r#"{"status":"ok","token":4,"already":true}"#,
