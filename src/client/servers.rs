@@ -244,7 +244,7 @@ fn watch(servers: &[Server]) -> io::Result<Option<Descriptor>> {
     if let [_] = servers {
         return Ok(None);
     }
-    let watch = Descriptor::open(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
+    let watch = Descriptor::open_anonymous(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
     for server in servers {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&watch, &server.session, data, epoll::EventFlags::IN)?;
