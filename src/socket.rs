@@ -149,10 +149,10 @@ impl Stream {
         now(retry(|| send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)))
     }
 
-    /// Ends what is sent, behind all that has been sent.
-    pub(crate) fn end_output(&self) {
-        // It fails only if the connection is gone already.
-        let _ = SockRef::from(&self.fd).shutdown(Shutdown::Write);
+    /// Ends what is sent, behind all that has been sent. False if the connection is gone already, and nothing was
+    /// sent.
+    pub(crate) fn end_output(&self) -> bool {
+        SockRef::from(&self.fd).shutdown(Shutdown::Write).is_ok()
     }
 
     /// Ends what is received, behind all that has come; what the peer sends is taken all the same.
@@ -166,12 +166,6 @@ impl Stream {
         // It fails only if the connection is gone already, which is what is wanted.
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Both);
     }
-}
-
-/// Whether it was the peer's kernel that ended the connection with this error, rather than ours, which has
-/// heard nothing of it for too long.
-pub(crate) fn is_word_of_the_peer(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {

@@ -48,6 +48,15 @@ impl Inner {
         self.end_some(|table, step| table.end_holds(step, slot, END_AT_DESK));
     }
 
+    /// Ends all waits of a session, as if it had ended; for another thread than its own, which may end it meanwhile.
+    pub(super) fn end_waits_of(&self, info: &SessionInfo) {
+        let some = |table: &mut Table, step: &mut Step<'_>| {
+            table.end_waits(step, info.slot, Outcome::Lost, END_AT_DESK)
+        };
+        // Once it has ended this is refused, before another session can have its slot.
+        while self.at_desk_with(true, &[], Asker::Releasing(info), some) == Ok(false) {}
+    }
+
     pub(super) fn end_waits(&self, slot: Slot, why: Outcome) {
         self.end_some(|table, step| table.end_waits(step, slot, why, END_AT_DESK));
     }

@@ -123,6 +123,11 @@ impl Broker {
         self.inner.open(|_| address.to_owned(), observer)
     }
 
+    /// Ends all waits of one of this broker's sessions; its locks stay. Does nothing once the session has ended.
+    pub(crate) fn end_waits(&self, session: &SessionInfo) {
+        self.inner.end_waits_of(session);
+    }
+
     /// A page of the locks held or waited for, in the order of their names. Costs a look at every name
     /// there is, but holds nobody up for long.
     #[must_use]

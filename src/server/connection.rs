@@ -15,13 +15,14 @@ use std::sync::atomic::Ordering::Acquire;
 use std::time::{Duration, Instant};
 
 use super::config::Config;
+use super::ending::Promise;
 use super::hub::Hub;
 use super::outbox::{Appended, Outbox};
 use super::seldom::who;
 use crate::broker::sync::Arc;
 use crate::broker::{AcquireError, Observer, Session};
 use crate::protocol::message::Keepalive;
-use crate::socket::{PollFd, PollFlags, Stream, wait_for};
+use crate::socket::{PollFd, PollFlags, wait_for};
 
 /// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
 /// little enough for ten thousand connections that send none.
@@ -34,18 +35,8 @@ const CALM: Duration = Duration::from_millis(100);
 /// of the connection would not be seen; so it must have a limit.
 const INPUT_BYTES_WAITING: usize = 256 << 10;
 
-/// How many chunks of what a client sent are read only to be thrown away when it is hung up on.
-const DISCARD_CHUNKS_MAX: usize = 64;
-
 /// How often to look whether a wait is over where nothing can tell.
 const WITHOUT_WAKER: Duration = Duration::from_millis(50);
-/// How long a client that is hung up on may take to acknowledge it before it is reset.
-const HANG_UP_LIMIT: Duration = Duration::from_secs(1);
-/// How often to look whether it has.
-const HANG_UP_LOOK: Duration = Duration::from_millis(1);
-/// How often to look whether a client that seems to be given up has ended by itself, which another thread may
-/// have seen, or the broker grants nothing any more.
-const GIVEN_UP_LOOK: Duration = Duration::from_millis(100);
 
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +66,8 @@ pub(super) struct Connection {
     pub(super) session: Session,
     next_expiry: Cell<Option<Instant>>,
     tickets: u64,
-    /// How long the session goes on once the kernel has given the client up.
-    rest: Duration,
+    /// What the connection has failed with, if it has.
+    error: Option<io::Error>,
 }
 
 impl Connection {
@@ -88,13 +79,14 @@ impl Connection {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let session = hub.broker.attach(address, observer);
-        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0, rest: Duration::ZERO }
+        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0, error: None }
     }
 
-    /// From now on a client that is gone is found out by these figures.
-    pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive) -> io::Result<()> {
+    /// From now on a client that is gone is found out by these figures, goes by them itself, and may need this
+    /// long to end its work once it knows.
+    pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive, wind_down: Duration) -> io::Result<()> {
         self.outbox.stream.set_keepalive(keepalive)?;
-        self.rest = keepalive.rest();
+        self.outbox.promise(Promise::new(keepalive, wind_down));
         Ok(())
     }
 
@@ -127,22 +119,8 @@ impl Connection {
 
     /// Serves the connection until it ends; `early` has come already. The session ends when this is dropped.
     pub(super) fn serve(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
-        let ended = self.converse(speaker, early);
-        self.note_end(ended);
-    }
-
-    /// Apart, since what it takes of the stack would be there for as long as the connection is.
-    #[cold]
-    #[inline(never)]
-    fn note_end(&self, ended: io::Result<()>) {
-        if let Err(error) = ended {
-            log::debug!("{}: {error}", self.session.info().address());
-            self.outbox.note_end(&error);
-        }
-        if self.outbox.has_overflowed() {
-            let most = self.config.outbox_bytes_max;
-            let client = who(self.session.info());
-            self.hub.deaf.warn(|| format!("{client} is cut off: it has left more than {most} bytes unread"));
+        if let Err(error) = self.converse(speaker, early) {
+            self.error = Some(error);
         }
     }
 
@@ -163,62 +141,30 @@ impl Connection {
         self.hub.limited.warn(|| format!("refused a request of {}: {what}", who(self.session.info())));
     }
 
-    /// Logs that the client has gone with locks held. Once the server stops, everybody's end is its doing.
-    fn tell_of_orphans(&self) {
+    /// Ends the session, and says in the log what there is to say of that: afterwards, since whoever reads the log
+    /// may be slow.
+    #[cold]
+    #[inline(never)]
+    fn end(&self) {
+        // A client must not take itself for a holder on a connection that still looks alive.
+        self.hold_locks_until_client_knows();
+        let end = self.outbox.end_in_words();
+        self.outbox.hang_up();
         let info = self.session.info();
-        if self.hub.stopping.load(Acquire) {
-            return;
-        }
         let locks = info.locks_held();
-        if locks > 0 {
-            let end = self.outbox.end_in_words();
-            let orphaned = || format!("{} {end}; locks it held, now free: {locks}", who(info));
-            self.hub.orphaned.info(orphaned);
+        self.session.end();
+        if let Some(error) = &self.error {
+            log::debug!("{}: {error}", info.address());
         }
-    }
-
-    /// A client that goes by our figures must know that its locks are gone before another can have them. One
-    /// that has ended the connection itself knows. One that was hung up on does once its kernel has
-    /// acknowledged the end, or has been reset. One that the kernel has given up may have heard of the server
-    /// a moment ago, and knows by its own figures, which the rest of the timeout is for.
-    fn let_client_find_out(&self) {
-        // Whatever it is that the kernel has to say, nobody will ask it later.
-        self.outbox.note_end_of_input();
-        let is_hung_up = self.outbox.is_hung_up();
-        if self.rest.is_zero() || !is_hung_up && !self.outbox.is_given_up() {
-            return;
+        if self.outbox.has_overflowed() {
+            let most = self.config.outbox_bytes_max;
+            self.hub
+                .deaf
+                .warn(|| format!("{} is cut off: it has left more than {most} bytes unread", who(info)));
         }
-        if is_hung_up {
-            self.outbox.hang_up();
-        }
-        // It can be told of no grant any more, and so believes in none.
-        self.session.end_waits();
-        if self.session.info().locks_held() == 0 {
-            return;
-        }
-        if is_hung_up && self.come_to(HANG_UP_LIMIT, HANG_UP_LOOK, || self.outbox.is_told()) {
-            return;
-        }
-        // Else our kernel might go on answering the client's.
-        self.outbox.abort();
-        let is_known = || !self.outbox.is_given_up() && !self.outbox.is_hung_up();
-        self.come_to(self.rest, GIVEN_UP_LOOK, is_known);
-    }
-
-    /// Waits for this, and looks so often; but not longer than so long, and not once the server is stopping and
-    /// nothing is granted any more. (While it only has been shut, its holders have not been counted yet.)
-    fn come_to(&self, limit: Duration, look: Duration, is_so: impl Fn() -> bool) -> bool {
-        let Some(end) = Instant::now().checked_add(limit) else { return false };
-        loop {
-            if is_so() || self.hub.is_over() {
-                return true;
-            }
-            let rest = end.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return false;
-            }
-            // Interrupted or not, the next round looks again.
-            let _ = wait_for(&mut [], Some(rest.min(look)));
+        // Once the server stops, everybody's end is its doing.
+        if locks > 0 && !self.hub.stopping.load(Acquire) {
+            self.hub.orphaned.info(|| format!("{} {end}; locks it held, now free: {locks}", who(info)));
         }
     }
 
@@ -233,11 +179,11 @@ impl Connection {
                 return Ok(());
             }
             if next == Next::HangUp {
-                discard_input(&self.outbox.stream)?;
+                self.outbox.discard_input();
                 self.outbox.hang_up();
                 return Ok(());
             }
-            if !self.get_input(&mut input, next, speaker)? {
+            if !self.get_input(&mut input, next, speaker)? || self.outbox.is_closing() {
                 return Ok(());
             }
         }
@@ -252,6 +198,9 @@ impl Connection {
                 // There is input, but nothing may be done with it before the wait ends. The waker must be
                 // there before the wait is looked at.
                 let waker = self.outbox.waker();
+                if self.outbox.is_closing() {
+                    return Ok(false);
+                }
                 if !speaker.is_waiting() {
                     return Ok(true);
                 }
@@ -316,31 +265,9 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Before the session ends, and its locks go to others: a client must not be taken for a holder, nor
-    /// take itself for one, on a connection that still looks alive.
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.outbox.hang_up();
-        }
-        self.let_client_find_out();
-        self.tell_of_orphans();
-        self.outbox.hang_up();
+        self.end();
     }
-}
-
-/// Reads what has come so far of what is not going to be handled: closed with unread input, a connection
-/// is reset, and its client may never see the last reply.
-#[cold]
-#[inline(never)]
-pub(super) fn discard_input(stream: &Stream) -> io::Result<()> {
-    let mut chunk = [0; 4096];
-    // A client that goes on and on has no claim to more.
-    for _ in 0..DISCARD_CHUNKS_MAX {
-        if !matches!(stream.receive_now(&mut chunk)?, Some(1..)) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {

@@ -158,8 +158,8 @@ impl Hub {
             self.stop.wake();
             let report = self.on_failure.lock().take();
             if let Some(report) = report {
-                log::error!("the broker has failed; nothing is answered any more");
                 report();
+                log::error!("the broker has failed; nothing is answered any more");
             }
         }
         failed
@@ -174,8 +174,9 @@ impl Hub {
         self.guests.lock().values().filter_map(|guest| guest.info.clone()).collect()
     }
 
-    /// Ends the connections of those whom `is_meant` picks, each as one that was hung up on: the client finds out
-    /// before its locks go to others. Returns who they were.
+    /// Ends the connections of the sessions that `is_meant` picks: their clients find out, and end their work if they
+    /// asked for time for that, before their locks go to others. Those kicked a second time are given no time for
+    /// their work any more. Returns the sessions.
     pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
         let known = |guest: &Guest| Some((guest.info.clone()?, guest.outbox.clone()));
         // Picked with the list let go: whoever looks at a name takes a lock for it.
@@ -184,6 +185,8 @@ impl Hub {
         meant
             .map(|(info, outbox)| {
                 outbox.close();
+                // It cannot be told of a grant any more.
+                self.broker.end_waits(&info);
                 info
             })
             .collect()
@@ -205,13 +208,18 @@ impl Hub {
         self.guests.lock().values().filter(holds).map(|guest| guest.outbox.clone()).collect()
     }
 
-    /// Closes every connection; returns the threads that are still at it.
+    /// Closes every connection; returns the threads that still serve one.
     pub(super) fn close_all(&self) -> Vec<Thread> {
+        // Nobody is granted anything any more, so nothing is to be learnt of clients that do not know.
+        let is_over = self.is_over();
         let mut guests = self.guests.lock();
         guests
             .values_mut()
             .filter_map(|guest| {
                 guest.outbox.close();
+                if is_over {
+                    guest.outbox.end_input();
+                }
                 guest.thread.take()
             })
             .collect()

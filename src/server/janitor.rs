@@ -1,8 +1,11 @@
 //! The one thread of a server that does what no connection's thread can: it sends on to peers that were
-//! slow when somebody else had something for them, and joins the threads of connections that have ended.
+//! slow when somebody else had something for them, wakes the threads of connections that others have closed, and
+//! joins those of connections that have ended.
 
 use std::io;
+use std::time::Duration;
 
+use super::ending::Closing;
 use super::outbox::{Outbox, Sent};
 use crate::broker::sync::{Arc, Mutex};
 use crate::socket::{PollFd, PollFlags, Waker, wait_for};
@@ -17,6 +20,7 @@ pub(super) struct Janitor {
 #[derive(Default)]
 struct Work {
     slow: Vec<Arc<Outbox>>,
+    closing: Vec<Closing>,
     ended: Vec<Thread>,
     stop: bool,
 }
@@ -29,6 +33,12 @@ impl Janitor {
     /// Sends what is left in the outbox as soon as its socket takes more.
     pub(super) fn watch(&self, outbox: Arc<Outbox>) {
         self.work.lock().slow.push(outbox);
+        self.waker.wake();
+    }
+
+    /// Wakes the connection's own thread when it is time for that.
+    pub(super) fn see_off(&self, closing: Closing) {
+        self.work.lock().closing.push(closing);
         self.waker.wake();
     }
 
@@ -45,7 +55,7 @@ impl Janitor {
     }
 
     pub(super) fn run(&self) {
-        let mut slow: Vec<Arc<Outbox>> = Vec::new();
+        let (mut slow, mut closing): (Vec<Arc<Outbox>>, Vec<Closing>) = Default::default();
         loop {
             self.waker.reset();
             let mut work = self.work.lock();
@@ -54,6 +64,7 @@ impl Janitor {
                     slow.push(outbox);
                 }
             }
+            closing.append(&mut work.closing);
             let ended = std::mem::take(&mut work.ended);
             let stop = work.stop;
             drop(work);
@@ -63,10 +74,16 @@ impl Janitor {
                 return;
             }
             slow.retain(|outbox| matches!(outbox.send(), Sent::Full | Sent::More));
+            let mut limit: Option<Duration> = None;
+            closing.retain_mut(|closing| {
+                let next = closing.look();
+                limit = limit.into_iter().chain(next).min();
+                next.is_some()
+            });
             let mut fds = vec![self.waker.poll_fd()];
             fds.extend(slow.iter().map(|outbox| PollFd::new(&outbox.stream, PollFlags::OUT)));
             // Interrupted or not, the next round looks at everything again.
-            let _ = wait_for(&mut fds, None);
+            let _ = wait_for(&mut fds, limit);
         }
     }
 }

@@ -224,7 +224,7 @@ impl Listener {
         hub.refused.fetch_add(1, Relaxed);
         hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
         self.turn_away(&outbox.stream, "out of resources");
-        outbox.close();
+        outbox.hang_up();
         hub.leave(id);
     }
 }

@@ -3,13 +3,15 @@
 //!
 //! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with; `opening`:
 //!   TLS, WebSocket and the secret, where they are asked for; `wrapping`: how bytes are then on the wire;
-//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send;
+//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send; `ending`: how a
+//!   connection ends; `peer`: whether its client knows that, as far as is known;
 //! - `text` and `message`: what each protocol's requests do at the broker;
 //! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
 
 mod auth_token;
 mod config;
 mod connection;
+mod ending;
 mod hub;
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 mod interleavings;
@@ -18,6 +20,7 @@ mod listener;
 mod message;
 mod opening;
 mod outbox;
+mod peer;
 mod reception;
 mod seldom;
 mod text;
@@ -46,9 +49,6 @@ pub use crate::tls::ServerTls;
 
 /// The stack of a thread that is not a connection's: reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
-/// How long clients that hold locks are given to acknowledge the end before their connections are closed, if
-/// others can have these locks.
-const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// How often it is looked whether clients have been told of the end.
 const DELIVERY_LOOK: Duration = Duration::from_millis(1);
 
@@ -211,26 +211,22 @@ impl Server {
         // The listeners first: then no more connections come.
         threads.for_each(Thread::join);
         self.hub.hang_up_all();
-        let limit = limit.unwrap_or(if self.hub.is_over() { Duration::ZERO } else { TELL_LIMIT });
-        let told = await_delivery(&holders, limit);
+        let untold = await_knowledge(&holders, limit.unwrap_or(Duration::ZERO));
         self.hub.close_all().into_iter().for_each(Thread::join);
         self.hub.janitor.stop();
         janitor.into_iter().for_each(Thread::join);
-        // Who was given up meanwhile may have looked like one that has left.
-        holders.iter().zip(told).filter(|(holder, told)| !told || holder.is_given_up()).count()
+        untold
     }
 }
 
-/// Waits until the clients of these connections know of their end; returns which of them do.
-fn await_delivery(outboxes: &[Arc<Outbox>], limit: Duration) -> Vec<bool> {
+/// Waits until the clients of these connections know of their end, but not longer than `limit`; returns how many
+/// may not know.
+fn await_knowledge(outboxes: &[Arc<Outbox>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
-    let mut told = vec![false; outboxes.len()];
     loop {
-        for (outbox, told) in outboxes.iter().zip(&mut told) {
-            *told = *told || outbox.is_told();
-        }
-        if told.iter().all(|told| *told) || Instant::now() >= deadline {
-            return told;
+        let untold = outboxes.iter().filter(|outbox| !outbox.look().is_known()).count();
+        if untold == 0 || Instant::now() >= deadline {
+            return untold;
         }
         std::thread::sleep(DELIVERY_LOOK);
     }

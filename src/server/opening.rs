@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::auth_token::AuthToken;
-use super::connection::{discard_input, ignore_interruption};
+use super::connection::ignore_interruption;
 use super::reception::Guest;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{
@@ -56,7 +56,6 @@ impl Guest {
     }
 
     fn refuse(&self, error: &io::Error) {
-        self.outbox.note_end(error);
         if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof {
             // It has gone by itself.
             return log::debug!("{}: {error}", self.address);
@@ -75,9 +74,7 @@ impl Guest {
             if rest.is_zero() || is_silent || !matches!(stream.receive_now(&mut [0; 4096]), Ok(Some(1..))) {
                 return;
             }
-            if discard_input(stream).is_err() {
-                return;
-            }
+            self.outbox.discard_input();
         }
     }
 }

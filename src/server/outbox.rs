@@ -5,12 +5,15 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::ending::Promise;
 use super::janitor::Janitor;
+use super::peer::Evidence;
 use super::wrapping::Wrapping;
-use crate::broker::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use crate::socket::{PollFd, PollFlags, Stream, Waker, is_word_of_the_peer, wait_for};
+use crate::broker::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
+use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
@@ -22,15 +25,17 @@ const WIRE_BYTES: usize = 4096;
 /// The sending side of a connection, shared between all who send on it.
 pub(super) struct Outbox {
     pub(super) stream: Stream,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    /// Another thread than the connection's own has closed it: nothing that comes is handled any more.
+    pub(super) is_closing: AtomicBool,
     bytes_max: usize,
-    janitor: Arc<Janitor>,
+    pub(super) janitor: Arc<Janitor>,
     /// What the bytes are wrapped in on the wire, if in anything. Those appended are wrapped by whoever sends
     /// them, one at a time, so that they are in order; the thread that reads unwraps with the same. `state` may
     /// be taken within this lock, never the other way.
     wrapping: Option<Box<Mutex<Wrapping>>>,
     /// Wakes the connection's own thread where it waits for the end of a wait rather than for input.
-    waker: OnceLock<Waker>,
+    pub(super) waker: OnceLock<Waker>,
 }
 
 /// Where the connection is wrapped, read `bytes` as all of `bytes`, `wire` and what `has_aside` stands for.
@@ -41,54 +46,29 @@ pub(super) struct Outbox {
 /// | no        | empty     | nobody needs to                                                    |
 /// | no        | not empty | whoever appended and is about to send; or, if the socket is full, the janitor or the connection's own thread, waiting until it is not |
 #[derive(Default)]
-struct State {
-    bytes: Vec<u8>,
+pub(super) struct State {
+    pub(super) bytes: Vec<u8>,
     /// What has been wrapped and not been sent, before all of `bytes`.
-    wire: Vec<u8>,
+    pub(super) wire: Vec<u8>,
     /// The wrapping has something to say by itself.
     has_aside: bool,
     /// How many of these were noted by others than the connection's own thread, which waits when there is
     /// too much of its own.
     noted: usize,
-    sending: bool,
+    pub(super) sending: bool,
     /// More was due to the peer than it may leave unread: it must be cut off.
     overflowed: bool,
     /// Nothing is sent any more.
-    closed: bool,
-    /// Why not, if that is known.
-    end: Option<End>,
-}
-
-/// What ended a connection. The kernel tells one thread what it was; others that meet with the end see a
-/// broken pipe, which looks like the client's doing. So of several ends, the last in this order counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
-    /// The client's kernel did.
-    There,
-    /// The server did.
-    Here,
-    /// Nothing was heard of the client for too long.
-    Silence,
+    pub(super) closed: bool,
+    /// What is known of how the connection has ended.
+    pub(super) evidence: Evidence,
+    /// What the client relies on, if it has said `hello`.
+    pub(super) promise: Option<Promise>,
 }
 
 impl State {
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.wire.is_empty() && !self.has_aside
-    }
-
-    fn close(&mut self, end: End) {
-        self.closed = true;
-        self.end = self.end.max(Some(end));
-    }
-}
-
-impl From<&io::Error> for End {
-    fn from(error: &io::Error) -> Self {
-        match error.raw_os_error() {
-            None => Self::Here,
-            Some(_) if is_word_of_the_peer(error) => Self::There,
-            Some(_) => Self::Silence,
-        }
     }
 }
 
@@ -126,7 +106,15 @@ impl Outbox {
         wrapping: Option<Wrapping>,
     ) -> Self {
         let wrapping = wrapping.map(|wrapping| Box::new(Mutex::new(wrapping)));
-        Self { stream, state: Mutex::default(), bytes_max, janitor, wrapping, waker: OnceLock::new() }
+        Self {
+            stream,
+            state: Mutex::default(),
+            is_closing: AtomicBool::new(false),
+            bytes_max,
+            janitor,
+            wrapping,
+            waker: OnceLock::new(),
+        }
     }
 
     /// Appends a reply of the connection's own thread, which sends when [`Appended::Much`] has gathered, so
@@ -165,7 +153,7 @@ impl Outbox {
 
     /// Sends everything, waiting for the peer to read, for no longer at a time than `limit` says, and only as
     /// long as that says so: for the connection's own thread. False if the connection is gone, or that breaks off.
-    pub(super) fn send_all(&self, limit: impl Fn() -> ControlFlow<(), Option<Duration>>) -> bool {
+    pub(super) fn send_all(self: &Arc<Self>, limit: impl Fn() -> ControlFlow<(), Option<Duration>>) -> bool {
         loop {
             match self.send() {
                 Sent::All | Sent::Busy => return true,
@@ -183,11 +171,12 @@ impl Outbox {
 
     /// Sends what there is now, as far as the socket takes it. Once: who sends for another must not be
     /// kept at it by one that appends as fast.
-    pub(super) fn send(&self) -> Sent {
+    pub(super) fn send(self: &Arc<Self>) -> Sent {
         let mut state = self.state.lock();
         if state.overflowed && !state.closed {
-            state.close(End::Here);
-            self.stream.shutdown();
+            drop(state);
+            self.close();
+            return Sent::Gone;
         }
         match (state.closed, state.sending, state.is_empty()) {
             (true, ..) => return Sent::Gone,
@@ -215,7 +204,8 @@ impl Outbox {
         let sent = match sent {
             Ok(sent) => sent,
             Err(error) => {
-                state.close(End::from(&error));
+                state.closed = true;
+                state.evidence.note_send_error(&error);
                 return Sent::Gone;
             }
         };
@@ -252,36 +242,17 @@ impl Outbox {
         Ok(sent)
     }
 
-    /// The connection's own thread has met with an error of the connection.
-    pub(super) fn note_end(&self, error: &io::Error) {
-        self.state.lock().close(End::from(error));
-    }
-
-    /// The connection's own thread has met with the end of its input. Behind the client's own end there may be
-    /// an error by now: a reply that came too late was answered by a reset.
-    pub(super) fn note_end_of_input(&self) {
-        if let Some(error) = self.stream.take_error() {
-            self.note_end(&error);
-        }
-    }
-
-    /// Whether the connection ended because nothing was heard of the client any more. Only one thread is told
-    /// that by the kernel, which may not have come to say so: then, too.
-    pub(super) fn is_given_up(&self) -> bool {
-        let end = self.state.lock().end;
-        if end.is_some() || self.stream.has_peer() {
-            return end == Some(End::Silence);
-        }
-        // A reset may have come since the end of the input was read.
-        self.note_end_of_input();
-        matches!(self.state.lock().end, None | Some(End::Silence))
-    }
-
     /// Waits for bytes and appends what they say, which may be nothing yet; 0 means that the client will send no
     /// more. For the connection's own thread.
     pub(super) fn receive(self: &Arc<Self>, into: &mut Vec<u8>) -> io::Result<usize> {
         match &self.wrapping {
-            None => self.stream.receive(into),
+            None => {
+                let read = self.stream.receive(into);
+                if !matches!(read, Ok(1..)) {
+                    self.note_read(&read);
+                }
+                read
+            }
             Some(wrapping) => self.receive_wrapped(wrapping, into),
         }
     }
@@ -294,7 +265,9 @@ impl Outbox {
         into: &mut Vec<u8>,
     ) -> io::Result<usize> {
         let mut wire = Vec::with_capacity(WIRE_BYTES);
-        let read = self.stream.receive(&mut wire)?;
+        let read = self.stream.receive(&mut wire);
+        self.note_read(&read);
+        let read = read?;
         let mut wrapping = wrapping.lock();
         if read == 0 || wrapping.is_over() {
             return Ok(0);
@@ -310,9 +283,10 @@ impl Outbox {
         taken: io::Result<()>,
     ) -> io::Result<()> {
         if taken.is_ok() && wrapping.is_over() {
+            self.note_goodbye();
             // What came before the end is handled first. Then the socket is at its end, too, whatever the client
             // does with the connection.
-            self.stream.end_input();
+            self.end_input();
         }
         let has_aside = wrapping.has_to_say();
         self.state.lock().has_aside |= has_aside;
@@ -339,28 +313,21 @@ impl Outbox {
     /// Says to the client in the words of what the connection is wrapped in that nothing more will be sent. Only
     /// where nobody sends: it must not stand within what another thread is about to send, and where something is
     /// left to be sent it would not be understood.
+    pub(super) fn end_wrapping(&self) -> io::Result<()> {
+        match &self.wrapping {
+            Some(wrapping) => self.end_wrapping_in(wrapping),
+            None => Ok(()),
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn end_wrapping(&self, wrapping: &Mutex<Wrapping>) {
+    fn end_wrapping_in(&self, wrapping: &Mutex<Wrapping>) -> io::Result<()> {
         let mut wrapping = wrapping.lock();
         let mut wire = Vec::new();
         wrapping.end(&mut wire);
         // Within the lock, so that no other thread ends the output before. It does not wait.
-        let _ = self.stream.send_now(&wire);
-    }
-
-    /// Ends the connection by a reset, where its end does not get across otherwise. Whether that does, nobody
-    /// will say.
-    pub(super) fn abort(&self) {
-        self.state.lock().close(End::Silence);
-        self.stream.abort();
-    }
-
-    /// Whether the client of a connection that was [hung up](Self::hang_up) knows of its end: it has acknowledged
-    /// it, or has ended the connection itself.
-    pub(super) fn is_told(&self) -> bool {
-        self.note_end_of_input();
-        !self.is_given_up() && (self.stream.is_delivered() || !self.stream.has_peer())
+        self.stream.send_now(&wire).map(|_| ())
     }
 
     /// Whether more was due to the client than it may leave unread, and so it was cut off.
@@ -368,43 +335,9 @@ impl Outbox {
         self.state.lock().overflowed
     }
 
-    /// How the connection has ended, for people.
-    pub(super) fn end_in_words(&self) -> &'static str {
-        let end = self.state.lock().end;
-        match end {
-            // The end of its input is no error, and so is noted nowhere.
-            Some(End::There) | None => "ended its connection",
-            Some(End::Here) => "was hung up on",
-            Some(End::Silence) => "was not heard of any more",
-        }
-    }
-
-    /// Whether it was the server that ended the connection.
-    pub(super) fn is_hung_up(&self) -> bool {
-        self.state.lock().end == Some(End::Here)
-    }
-
-    /// Nothing is sent any more but the end. What the client sends is still taken, and not answered: by a
-    /// connection that takes nothing more it would be reset, and nobody could say whether it knew of the end.
-    pub(super) fn hang_up(&self) {
-        let mut state = self.state.lock();
-        state.close(End::Here);
-        state.bytes = Vec::new();
-        let is_amid = state.sending || !std::mem::take(&mut state.wire).is_empty();
-        drop(state);
-        if let (Some(wrapping), false) = (&self.wrapping, is_amid) {
-            self.end_wrapping(wrapping);
-        }
-        self.stream.end_output();
-    }
-
-    /// The same, and the connection's own thread reads the end of its input.
-    pub(super) fn close(&self) {
-        self.hang_up();
-        self.stream.shutdown();
-        if let Some(waker) = self.waker.get() {
-            waker.wake();
-        }
+    /// Whether another thread has closed the connection.
+    pub(super) fn is_closing(&self) -> bool {
+        self.is_closing.load(Relaxed)
     }
 
     /// The waker of the connection's own thread, made when first asked for: most connections never
@@ -415,22 +348,5 @@ impl Outbox {
         }
         let waker = Waker::new()?;
         Ok(self.waker.get_or_init(|| waker))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_meets_with_the_end_first_silence_is_not_forgotten() {
-        let [silence, broken] = [110, 32].map(io::Error::from_raw_os_error);
-        for order in [[&silence, &broken], [&broken, &silence]] {
-            let mut state = State::default();
-            order.into_iter().for_each(|error| state.close(End::from(error)));
-            assert_eq!(state.end, Some(End::Silence));
-            state.close(End::Here);
-            assert_eq!(state.end, Some(End::Silence), "also if the server would have hung up");
-        }
     }
 }

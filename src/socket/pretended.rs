@@ -142,8 +142,9 @@ impl Stream {
         call(|| self.wire.lock().shut = true);
     }
 
-    pub(crate) fn end_output(&self) {
+    pub(crate) fn end_output(&self) -> bool {
         self.shutdown();
+        true
     }
 
     pub(crate) fn end_input(&self) {
@@ -174,10 +175,6 @@ impl Stream {
     pub(crate) fn abort(&self) {
         self.shutdown();
     }
-}
-
-pub(crate) fn is_word_of_the_peer(_: &io::Error) -> bool {
-    true
 }
 
 /// Something that can be polled.

@@ -27,3 +27,4 @@ mod slow_readers;
 mod support;
 mod text_against_model;
 mod vanished_clients;
+mod winding_down;

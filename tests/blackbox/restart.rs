@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -181,7 +182,11 @@ fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
     for n in 0..NAMES {
         assert_eq!(holder.unlock(&format!("k{n}"))["result"], "ok");
     }
-    eventually("it is cut off", || server.log().iter().any(|line| line.contains("cut off")));
+    eventually("it is cut off", || {
+        let mut polled = [PollFd::new(&greedy, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).unwrap();
+        polled[0].revents().contains(PollFlags::ERR)
+    });
     // Waits that take a while to end, before anyone is told that the server stops.
     let mut waiter = server.message();
     for n in 0..NAMES {

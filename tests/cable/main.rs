@@ -9,6 +9,7 @@
 #[expect(dead_code, reason = "it serves the black-box tests, which need more of it")]
 mod support;
 
+mod closings;
 mod network;
 mod outages;
 mod pauses;

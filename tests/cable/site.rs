@@ -39,11 +39,21 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new(network: Network, dead_peer_timeout: u64) -> Self {
+        Self::with_options(network, dead_peer_timeout, |launch| launch)
+    }
+
+    /// The same, of a server with more options.
+    pub(crate) fn with_options(
+        network: Network,
+        dead_peer_timeout: u64,
+        options: impl FnOnce(Launch) -> Launch,
+    ) -> Self {
         let launch = Launch::new()
             .listen(&format!("message://{SERVER}:0"))
             .listen(&format!("glockd://{SERVER}:0"))
             .option("--allow", EVERYBODY)
             .option("--dead-peer-timeout", &dead_peer_timeout.to_string());
+        let launch = options(launch);
         let server = network.server.within(|| launch.start());
         Self { network, server, dead_peer_timeout: Duration::from_secs(dead_peer_timeout) }
     }

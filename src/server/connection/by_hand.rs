@@ -78,6 +78,13 @@ pub struct Conversation {
     _leave: Leave,
 }
 
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        // The client has ended it: nobody is to be told of the end or waited for.
+        self.connection.outbox.note_goodbye();
+    }
+}
+
 struct Leave {
     hub: Arc<Hub>,
     id: u64,

@@ -15,8 +15,18 @@ use crate::protocol::message::{
 };
 
 /// What a client can rely on beyond the original protocol.
-const FEATURES: [&str; 9] =
-    ["cancel", "convert", "deadlock", "list", "lockNames", "mode", "orphaned", "timeLimit", "token"];
+const FEATURES: [&str; 10] = [
+    "cancel",
+    "convert",
+    "deadlock",
+    "list",
+    "lockNames",
+    "mode",
+    "orphaned",
+    "timeLimit",
+    "token",
+    "windDown",
+];
 
 pub(super) fn add_to(service: &mut Service) {
     service.on("inspect", inspect).on("list", list).on("stats", stats);
@@ -141,14 +151,18 @@ fn identify(call: &mut Call<'_, '_>) {
 }
 
 fn hello(call: &mut Call<'_, '_>) {
+    let request = match parse_hello(call.parameters().unwrap_or(RawValue::NULL)) {
+        Ok(request) => request,
+        Err(malformed) => return call.reply(&LockResult::from(malformed)),
+    };
     let keepalive = Keepalive::of_server_once_told(call.connection.base.config.dead_peer_timeout);
-    if let Err(error) = call.connection.base.set_keepalive(&keepalive) {
+    if let Err(error) = call.connection.base.set_keepalive(&keepalive, request.wind_down) {
         // Told what does not hold, the client could rely on a lock that has gone to another.
         log::debug!("{}: {error}", call.session().info().address());
         call.connection.next = Next::HangUp;
         return;
     }
-    reply_to(call, parse_hello, |_, _| HelloResult {
+    call.reply(&HelloResult {
         status: Status::Ok,
         server: "lockd".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
