@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
-use super::outbox::{Outbox, State};
+use super::outbox::Outbox;
 use super::peer::Verdict;
 use crate::broker::sync::{Arc, Weak};
 use crate::protocol::message::Keepalive;
@@ -71,25 +71,32 @@ impl Outbox {
     }
 
     /// The same, by another thread than the connection's own, which is woken once the client knows, or can only
-    /// find out by itself. A second time: the client's work is not waited for any more.
+    /// find out by itself.
     pub(super) fn close(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        let is_second = self.is_closing.swap(true, Relaxed);
-        if let (true, Some(promise)) = (is_second, &mut state.promise) {
-            promise.wind_down = Duration::ZERO;
+        if self.is_closing.swap(true, Relaxed) {
+            return;
         }
-        let knows_figures = state.promise.is_some();
-        drop(state);
         self.hang_up();
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
-        match (knows_figures, is_second) {
-            (true, false) => self.janitor.see_off(Closing::new(self)),
-            (true, true) => {}
+        match self.promised() {
+            Some(_) => self.janitor.see_off(Closing::new(self)),
             // It relies on nothing, and so there is nothing to be found out.
-            (false, _) => self.end_input(),
+            None => self.end_input(),
         }
+    }
+
+    /// [Closes](Self::close) the connection because an operator says so. Said a second time, the client's work is
+    /// not waited for any more.
+    pub(super) fn kick(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let is_second = std::mem::replace(&mut state.is_kicked, true);
+        if let (true, Some(promise)) = (is_second, &mut state.promise) {
+            promise.wind_down = Duration::ZERO;
+        }
+        drop(state);
+        self.close();
     }
 
     /// Wakes the connection's own thread, at the price that nothing more is learnt from the socket.

@@ -184,7 +184,7 @@ impl Hub {
         let meant = all.into_iter().filter(|(info, _)| is_meant(info));
         meant
             .map(|(info, outbox)| {
-                outbox.close();
+                outbox.kick();
                 // It cannot be told of a grant any more.
                 self.broker.end_waits(&info);
                 info

@@ -60,6 +60,8 @@ pub(super) struct State {
     overflowed: bool,
     /// Nothing is sent any more.
     pub(super) closed: bool,
+    /// An operator has ended the connection.
+    pub(super) is_kicked: bool,
     /// What is known of how the connection has ended.
     pub(super) evidence: Evidence,
     /// What the client relies on, if it has said `hello`.
