@@ -8,12 +8,13 @@
 //! closes before it runs anything else. What every process has one of is a [`OneEachProcess`].
 #![expect(unsafe_code, reason = "fork handlers are registered with libc, and called by it")]
 
+use std::ffi::c_int;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicPtr, AtomicU32};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
@@ -33,7 +34,14 @@ static NEWEST: AtomicU32 = AtomicU32::new(0);
 
 /// The descriptors that a child closes. Locked while one is made or closed, and throughout a fork: so the
 /// child's copy is whole, and there is none that it does not know of.
-static OPEN: ProcessMutex<Open> = ProcessMutex::new(Open { bits: Vec::new() });
+static OPEN: ProcessMutex<Open> = ProcessMutex::new(Open { files: Vec::new() });
+
+/// Marks descriptors whose files all have the same inode: the signal they would raise if they were asked to
+/// raise any, which they never are.
+const MARK_SIGNAL: c_int = 64;
+/// fcntl.h; the same on every architecture that Rust supports.
+const F_SETSIG: c_int = 10;
+const F_GETSIG: c_int = 11;
 
 /// A process, told apart from those it was forked from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +108,7 @@ fn renew(mark: &AtomicU32) -> Epoch {
     if let Some(mut open) = OPEN.try_lock()
         && mark.load(Relaxed) == 0
     {
-        open.bits.clear();
+        open.files.clear();
     }
     let next = NEWEST.fetch_add(1, Relaxed) + 1;
     // Another thread may be at it too: the first one decides for both.
@@ -186,39 +194,78 @@ impl<T: Sync + 'static> OneEachProcess<T> {
     }
 }
 
-/// A set of descriptors, a bit for each.
+/// What a descriptor stood for when it was made. A program may close descriptors that are not its own (one
+/// that becomes a daemon closes all of them), and then their numbers are given to other files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Identity {
+    /// The device and inode of its file.
+    Inode(u64, u64),
+    /// Its file shares its inode with others, and has been marked; which one of those marked it is.
+    Marked(u64),
+}
+
+impl Identity {
+    fn of(fd: BorrowedFd<'_>) -> rustix::io::Result<Self> {
+        let status = rustix::fs::fstat(fd)?;
+        Ok(Self::Inode(status.st_dev, status.st_ino))
+    }
+
+    fn mark(fd: BorrowedFd<'_>) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // SAFETY: sets a number of the file behind a descriptor that is open while it is borrowed.
+        match unsafe { libc::fcntl(fd.as_raw_fd(), F_SETSIG, MARK_SIGNAL) } {
+            0 => Ok(Self::Marked(NEXT.fetch_add(1, Relaxed))),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Whether the descriptor still stands for this. Allocates nothing and takes no lock.
+    fn is_of(self, fd: RawFd) -> bool {
+        match self {
+            Self::Inode(..) => {
+                // SAFETY: only asked what it is, and not beyond this call; should nothing be open there, the
+                // kernel says so.
+                let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+                Self::of(fd) == Ok(self)
+            }
+            // SAFETY: reads a number of the file behind the descriptor, if there is one.
+            Self::Marked(_) => unsafe { libc::fcntl(fd, F_GETSIG) == MARK_SIGNAL },
+        }
+    }
+}
+
+/// Descriptors by their numbers, and what they stand for.
 struct Open {
-    bits: Vec<u64>,
+    files: Vec<Option<Identity>>,
 }
 
 impl Open {
-    fn place(descriptor: RawFd) -> (usize, u64) {
-        let number = usize::try_from(descriptor).unwrap_or_default();
-        (number / 64, 1 << (number % 64))
+    fn place(descriptor: RawFd) -> usize {
+        usize::try_from(descriptor).unwrap_or_default()
     }
 
-    fn insert(&mut self, descriptor: RawFd) {
-        let (word, bit) = Self::place(descriptor);
-        if word >= self.bits.len() {
-            self.bits.resize(word + 1, 0);
+    fn insert(&mut self, descriptor: RawFd, identity: Identity) {
+        let place = Self::place(descriptor);
+        if place >= self.files.len() {
+            self.files.resize(place + 1, None);
         }
-        self.bits[word] |= bit;
+        self.files[place] = Some(identity);
     }
 
-    fn remove(&mut self, descriptor: RawFd) {
-        let (word, bit) = Self::place(descriptor);
-        self.bits[word] &= !bit;
+    /// Whether it was there: not so if its number has been given to another one since.
+    fn remove(&mut self, descriptor: RawFd, identity: Identity) -> bool {
+        let found = self.files.get_mut(Self::place(descriptor)).filter(|file| **file == Some(identity));
+        found.map(|file| *file = None).is_some()
     }
 
     /// Allocates nothing: it runs in a child of a process with threads.
     fn close_all(&mut self) {
-        for (word, bits) in (0..).zip(&mut self.bits) {
-            for bit in (0..64).filter(|bit| *bits & (1 << bit) != 0) {
-                // SAFETY: the child's copy of a descriptor that is registered, hence open, and that
-                // nothing in the child uses: `Descriptor` does not even close it, its epoch being over.
-                unsafe { libc::close(word * 64 + bit) };
+        for (descriptor, file) in (0..).zip(&mut self.files) {
+            if file.take().is_some_and(|identity| identity.is_of(descriptor)) {
+                // SAFETY: the child's copy of a descriptor that nothing in the child uses: `Descriptor` does
+                // not even close it, its epoch being over.
+                unsafe { rustix::io::close(descriptor) };
             }
-            *bits = 0;
         }
     }
 }
@@ -227,18 +274,39 @@ impl Open {
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     fd: ManuallyDrop<OwnedFd>,
+    identity: Identity,
     epoch: Epoch,
 }
 
 impl Descriptor {
-    /// Has a descriptor made. No fork comes in between, so `make` must not wait for anything.
+    /// Has a descriptor made, of a file with an inode of its own (a socket, say). No fork comes in between,
+    /// so `make` must not wait for anything.
     pub(crate) fn open(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
+        Self::enter(make, |fd| Ok(Identity::of(fd)?))
+    }
+
+    /// The same for what has no inode of its own: an eventfd, or an epoll instance.
+    pub(crate) fn open_anonymous(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
+        Self::enter(make, Identity::mark)
+    }
+
+    fn enter(
+        make: impl FnOnce() -> io::Result<OwnedFd>,
+        identify: impl FnOnce(BorrowedFd<'_>) -> io::Result<Identity>,
+    ) -> io::Result<Self> {
         let epoch = Epoch::current();
         let mut open = OPEN.lock();
         let fd = make()?;
-        open.insert(fd.as_raw_fd());
+        let identity = identify(fd.as_fd())?;
+        open.insert(fd.as_raw_fd(), identity);
         drop(open);
-        Ok(Self { fd: ManuallyDrop::new(fd), epoch })
+        Ok(Self { fd: ManuallyDrop::new(fd), identity, epoch })
+    }
+
+    /// Whether its number still stands for what was made: not so once another part of the program has closed
+    /// it, and perhaps something else has been given the number.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.identity.is_of(self.fd.as_raw_fd())
     }
 }
 
@@ -253,9 +321,71 @@ impl Drop for Descriptor {
         // In a child it is closed already, and its number may be another file's.
         if self.epoch.is_current() {
             let mut open = OPEN.lock();
-            open.remove(self.fd.as_raw_fd());
-            // SAFETY: dropped here and nowhere else.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
+            if open.remove(self.fd.as_raw_fd(), self.identity) && self.is_intact() {
+                // SAFETY: it is ours, so nobody else closes it; closed here and nowhere else. Not as libc
+                // does it, where a thread that is being cancelled would end.
+                unsafe { rustix::io::close(self.fd.as_raw_fd()) };
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::FromRawFd;
+
+    use rustix::event::{EventfdFlags, eventfd};
+
+    use super::*;
+
+    type Make = fn() -> io::Result<Descriptor>;
+
+    const KINDS: [Make; 2] = [
+        || Descriptor::open(|| Ok(std::io::pipe()?.0.into())),
+        || Descriptor::open_anonymous(|| Ok(eventfd(0, EventfdFlags::CLOEXEC)?)),
+    ];
+
+    /// The number of the descriptor, as something that another part of the program has.
+    fn number_of(descriptor: &Descriptor) -> ManuallyDrop<OwnedFd> {
+        // SAFETY: the test gives the number to another file, which it then is the owner of.
+        ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(descriptor.fd.as_raw_fd()) })
+    }
+
+    fn strangers() -> [OwnedFd; 3] {
+        let another = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        [File::open("/dev/null").unwrap().into(), std::io::pipe().unwrap().0.into(), another]
+    }
+
+    #[test]
+    fn a_number_that_was_given_to_another_file_is_left_alone() {
+        for (make, stranger) in KINDS.iter().flat_map(|make| strangers().map(|other| (make, other))) {
+            let descriptor = make().unwrap();
+            assert!(descriptor.is_intact());
+            let mut number = number_of(&descriptor);
+            rustix::io::dup2(&stranger, &mut number).unwrap();
+            assert!(!descriptor.is_intact());
+            let mut open = Open { files: Vec::new() };
+            open.insert(descriptor.fd.as_raw_fd(), descriptor.identity);
+            open.close_all();
+            drop(descriptor);
+            assert_eq!(Identity::of(number.as_fd()), Identity::of(stranger.as_fd()), "it is not closed");
+            drop(ManuallyDrop::into_inner(number));
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_given_to_another_of_ours_is_left_to_that_one() {
+        let first = KINDS[1]().unwrap();
+        let number = number_of(&first);
+        let second = Descriptor::open_anonymous(|| {
+            let mut number = number_of(&first);
+            rustix::io::dup2(eventfd(0, EventfdFlags::CLOEXEC)?, &mut number)?;
+            Ok(ManuallyDrop::into_inner(number))
+        });
+        let second = second.unwrap();
+        drop(first);
+        assert!(second.is_intact());
+        assert!(OPEN.lock().files[Open::place(number.as_raw_fd())] == Some(second.identity));
     }
 }

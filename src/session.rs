@@ -9,7 +9,7 @@ use crate::broker::{
     AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, PageQuery, ReleaseError,
     Released, Space,
 };
-use crate::client::{ConnectError, InspectError, ServerSet};
+use crate::client::{ConnectError, ConnectOptions, InspectError, ServerSet};
 use crate::protocol::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
@@ -64,18 +64,15 @@ impl Session {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
-        Ok(Self(Place::There(ServerSet::connect(urls, owner, timeout)?)))
+        Self::connect_with(urls, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
     }
 
-    /// On servers: from now on a signal handler that runs in a thread that waits for a lock ends its wait
-    /// with [`AcquireError::Interrupted`], see [`client::Session`](crate::client::Session::interruptible).
-    /// In this process signal handlers change nothing, with this or without.
-    #[must_use]
-    pub fn interruptible(self) -> Self {
-        match self.0 {
-            Place::There(servers) => Self(Place::There(servers.interruptible())),
-            here => Self(here),
-        }
+    /// As [`connect`](Self::connect), with all the [options](ConnectOptions) there are.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
+        Ok(Self(Place::There(ServerSet::connect_with(urls, options)?)))
     }
 
     /// Acquires the lock, waiting for up to `limit`, first come, first served.

@@ -62,6 +62,12 @@ impl Stream {
         Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
     }
 
+    /// Whether its descriptor still stands for this connection: not so once another part of the program has
+    /// closed it. Then nothing may be done with it, as it may stand for something else by now.
+    pub(crate) fn is_intact(&self) -> bool {
+        self.fd.is_intact()
+    }
+
     /// Whether everything sent, and the end of it after a [shutdown](Self::shutdown), is with the peer, which
     /// for TCP means acknowledged by its kernel. False also if it never will be; means nothing if the kernel
     /// has given the peer up.
@@ -192,18 +198,23 @@ pub(crate) struct Waker(Descriptor);
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(Descriptor::open(|| Ok(eventfd(0, flags)?))?))
+        Ok(Self(Descriptor::open_anonymous(|| Ok(eventfd(0, flags)?))?))
     }
 
-    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset).
+    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset). If another part of the
+    /// program has closed its descriptor, nobody can be woken any more.
     pub(crate) fn wake(&self) {
-        // The only way to fail is a counter that is full: then it is readable as it should be.
-        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        if self.0.is_intact() {
+            // The only way to fail is a counter that is full: then it is readable as it should be.
+            let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+        }
     }
 
     pub(crate) fn reset(&self) {
-        // Nothing to read means that it is reset already.
-        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        if self.0.is_intact() {
+            // Nothing to read means that it is reset already.
+            let _ = rustix::io::read(&self.0, &mut [0; 8]);
+        }
     }
 
     pub(crate) fn poll_fd(&self) -> PollFd<'_> {

@@ -87,6 +87,8 @@ pub enum AcquireError {
     /// The broker grants nothing yet, since holders of an earlier run may not have found out that it has
     /// ended. Said to those who do not wait; those who do keep their places until it grants.
     NotYet(String),
+    /// The server is stopping, and will end the session. (A broker in this process says `Refused`.)
+    Stopping(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
 }
@@ -102,7 +104,9 @@ impl fmt::Display for AcquireError {
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Interrupted => f.write_str("a signal handler ran while waiting; the place is kept"),
             Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
-            Self::Refused(reason) | Self::NotYet(reason) => write!(f, "refused: {reason}"),
+            Self::Refused(reason) | Self::NotYet(reason) | Self::Stopping(reason) => {
+                write!(f, "refused: {reason}")
+            }
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }

@@ -97,7 +97,11 @@ struct State {
     complaint: Option<String>,
     /// How long the server may be silent.
     silence_max: Option<Duration>,
+    /// A connection that is lost stays open at this end until it is [closed](Connection::close).
+    open_until_closed: bool,
     lost: Option<Lost>,
+    /// Nothing more goes over the socket, in either direction.
+    is_shut: bool,
 }
 
 impl AsFd for Connection {
@@ -122,6 +126,12 @@ impl Connection {
     pub(super) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
         self.state.lock().silence_max = Some(keepalive.silence_max());
         self.stream.set_keepalive(keepalive)
+    }
+
+    /// From now on the connection is open at this end until it is [closed](Self::close), also once it is
+    /// lost: the server, which has been told so, takes that for the word that the client's work has ended.
+    pub(super) fn stay_open_until_closed(&self) {
+        self.state.lock().open_until_closed = true;
     }
 
     /// Makes a request of at most `max` bytes, to be posted.
@@ -350,7 +360,9 @@ impl Connection {
             tls.lock().end(&mut wire);
             let _ = self.stream.send_now(&wire);
         }
-        self.fail("it was closed".to_owned());
+        let mut state = self.state.lock();
+        self.lose(&mut state, "it was closed".to_owned());
+        self.shut(&mut state);
     }
 
     /// Declares the connection lost and ends it, unless it is lost already.
@@ -360,11 +372,25 @@ impl Connection {
 
     /// The only place where a connection is lost.
     fn lose(&self, state: &mut State, reason: String) {
-        if state.lost.is_none() {
-            state.lost = Some(Lost(reason));
-            // The socket is at its end now: that wakes the reader.
+        if state.lost.is_some() {
+            return;
+        }
+        state.lost = Some(Lost(reason));
+        if state.open_until_closed {
+            // Tells the server nothing. The descriptor stays readable, for those who poll it.
+            self.stream.end_input();
+        } else {
+            self.shut(state);
+        }
+        self.waker.wake();
+        self.wake_all(state);
+    }
+
+    /// Ends both directions: the server is told that nothing more will come.
+    fn shut(&self, state: &mut State) {
+        if !state.is_shut {
+            state.is_shut = true;
             self.stream.shutdown();
-            self.wake_all(state);
         }
     }
 

@@ -68,6 +68,43 @@ impl From<BadUrl> for ConnectError {
     }
 }
 
+/// How a session on a server is to be opened.
+///
+/// ```no_run
+/// use lockd::{Session, client::ConnectOptions};
+/// use std::time::Duration;
+///
+/// let timeout = Duration::from_secs(10);
+/// let options = ConnectOptions { owner: Some("nightly"), timeout, ..ConnectOptions::default() };
+/// let session = Session::connect_with("tcp://127.0.0.1:20934", &options)?;
+/// # Ok::<(), lockd::client::ConnectError>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectOptions<'a> {
+    /// What the session is called in listings and deadlock reports. By default it has no name.
+    pub owner: Option<&'a str>,
+    /// How long connecting may take in all; only resolving names may take longer. By default there is no
+    /// limit.
+    pub timeout: Duration,
+    /// How long the program may need to end its work once the session is lost: an hour at most, and more
+    /// counts as an hour. When the *server* ends the session (a kick, for instance), it keeps the locks for
+    /// that long, or until this end closes the connection, which says that the work has ended. So the
+    /// connection of a lost session stays open until the session is closed or dropped. Zero, the default:
+    /// the server may give the locks away as soon as this end knows that they are lost.
+    pub wind_down: Duration,
+    /// Whether a signal handler that runs in a thread that waits for a lock ends its wait with
+    /// [`AcquireError::Interrupted`](crate::broker::AcquireError::Interrupted). The place in the queue is
+    /// kept, and whatever time limit the call had goes on: the same call again goes on waiting there, and so
+    /// does `wait`; `release` gives it up. Without this, the default, signal handlers change nothing.
+    pub interruptible: bool,
+}
+
+impl Default for ConnectOptions<'_> {
+    fn default() -> Self {
+        Self { owner: None, timeout: Duration::MAX, wind_down: Duration::ZERO, interruptible: false }
+    }
+}
+
 /// The moment `limit` from now; `None` for no limit, or one beyond what the clock can count.
 pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)

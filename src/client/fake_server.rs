@@ -48,13 +48,17 @@ pub(super) fn serve_session(script: impl FnOnce(Peer) + Send + 'static) -> (Stri
 
 impl Peer {
     pub(super) fn greet(&mut self) {
-        let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25,"deadPeerTimeout":25}"#;
         let hello = self.expect("hello");
+        self.accept_hello(&hello);
+        self.expect("identify");
+    }
+
+    pub(super) fn accept_hello(&mut self, hello: &Asked) {
+        let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25,"deadPeerTimeout":25}"#;
         let result = format!(
             r#"{{"status":"ok","server":"lockd","version":"0","features":[],"keepalive":{keepalive}}}"#
         );
         self.reply(hello.id, &result);
-        self.expect("identify");
     }
 
     /// The next request; `None` if the client has hung up.
@@ -98,6 +102,19 @@ impl Peer {
         let mut out = Vec::new();
         frame::encode(&mut out, |out| out.extend_from_slice(body.as_bytes()));
         self.send(&out);
+    }
+
+    /// Ends what the server sends; it can still hear the client.
+    pub(super) fn end_output(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Whether the client has ended what it sends, as far as this end has been told.
+    pub(super) fn is_told_the_end(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(seen, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     pub(super) fn send(&mut self, bytes: &[u8]) {

@@ -22,7 +22,7 @@ mod session;
 mod tests;
 mod url;
 
-pub use dial::ConnectError;
+pub use dial::{ConnectError, ConnectOptions};
 pub use message_client::{MessageClient, RpcError};
 pub use servers::ServerSet;
 pub use session::{InspectError, Session};

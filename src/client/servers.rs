@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll;
 
 use super::connection::Lost;
-use super::dial::{ConnectError, deadline};
+use super::dial::{ConnectError, ConnectOptions, deadline};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
@@ -54,17 +54,27 @@ impl ServerSet {
     /// # Errors
     /// [`ConnectError`] if there is a session on none of them.
     pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_with(urls, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
+    }
+
+    /// As [`connect`](Self::connect), on every server as the options say.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if there is a session on none of them.
+    pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
         let parsed = ServerUrl::parse_list(urls)?;
-        let deadline = deadline(Some(timeout));
+        let deadline = deadline(Some(options.timeout));
         let (mut servers, mut errors) = (Vec::new(), Vec::new());
         let all = parsed.len();
         for (tried, url) in parsed.into_iter().enumerate() {
-            let share = deadline.map_or(timeout, |deadline| share(timeout, all, deadline, all - tried));
-            let session = Session::connect_to(&url, owner, share).map_err(|error| {
-                let lost = Lost(error.to_string());
-                errors.push(error);
-                lost
-            });
+            let share = |deadline| share(options.timeout, all, deadline, all - tried);
+            let timeout = deadline.map_or(options.timeout, share);
+            let session =
+                Session::connect_to(&url, &ConnectOptions { timeout, ..*options }).map_err(|error| {
+                    let lost = Lost(error.to_string());
+                    errors.push(error);
+                    lost
+                });
             servers.push(Server { url, session });
         }
         if errors.len() == all {
@@ -73,14 +83,6 @@ impl ServerSet {
         let watch =
             watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
         Ok(Self { servers, watch })
-    }
-
-    /// As [`Session::interruptible`], on every server.
-    #[must_use]
-    pub fn interruptible(self) -> Self {
-        let interruptible =
-            |Server { url, session }| Server { url, session: session.map(Session::interruptible) };
-        Self { servers: self.servers.into_iter().map(interruptible).collect(), ..self }
     }
 
     /// As [`Session::acquire`].
@@ -313,7 +315,7 @@ fn watch(servers: &[Server]) -> io::Result<Option<Descriptor>> {
     if let [_] = servers {
         return Ok(None);
     }
-    let watch = Descriptor::open(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
+    let watch = Descriptor::open_anonymous(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
     for session in servers.iter().filter_map(|server| server.session.as_ref().ok()) {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&watch, session, data, epoll::EventFlags::IN)?;

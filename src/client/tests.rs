@@ -7,10 +7,11 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fake_server::{Peer, SOON, serve, serve_session, signal};
-use super::{ConnectError, MessageClient, RpcError, Session};
+use super::{ConnectError, ConnectOptions, MessageClient, RpcError, Session};
 use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;
+mod wind_down;
 
 const SHORT: Duration = Duration::from_millis(50);
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -82,6 +83,9 @@ fn every_status_has_its_error() {
         (r#"{"status":"deadlock","circle":["a","b"]}"#, AcquireError::Deadlock(vec!["a".into(), "b".into()])),
         (r#"{"status":"invalid","reason":"x"}"#, AcquireError::Invalid("x".into())),
         (r#"{"status":"refused","reason":"y"}"#, AcquireError::Refused("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"rain"}"#, AcquireError::Refused("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"grace"}"#, AcquireError::NotYet("y".into())),
+        (r#"{"status":"refused","reason":"y","cause":"stopping"}"#, AcquireError::Stopping("y".into())),
         (r#"{"status":"cancelled"}"#, AcquireError::Cancelled),
         (
             r#"{"status":"ok","token":4,"already":true}"#,

@@ -10,6 +10,7 @@ use super::guard::{Returned, guard, guard_and};
 use super::opened::Opened;
 use super::status::{Failure, lock_status};
 use crate::broker::{Attempt, Mode, NAMES_AT_ONCE_MAX};
+use crate::client::ConnectOptions;
 use crate::fork::OfThisProcess;
 use crate::session::Session;
 
@@ -113,7 +114,13 @@ pub unsafe extern "C" fn lock_connect(
         // SAFETY: the caller passes a string or NULL.
         let owner = unsafe { label(owner) };
         let timeout = limit(timeout_ms).unwrap_or(Duration::MAX);
-        Ok(boxed(Session::connect(url, owner.as_deref(), timeout)?.interruptible()))
+        let options = ConnectOptions {
+            owner: owner.as_deref(),
+            timeout,
+            interruptible: true,
+            ..ConnectOptions::default()
+        };
+        Ok(boxed(Session::connect_with(url, &options)?))
     })
 }
 

@@ -104,7 +104,9 @@ impl From<AcquireError> for Failure {
             AcquireError::Interrupted => Self::plain(lock_status::LOCK_INTERRUPTED),
             AcquireError::Deadlock(_) => Self::new(lock_status::LOCK_DEADLOCK, error),
             AcquireError::Invalid(_) => Self::invalid(error),
-            AcquireError::Refused(_) | AcquireError::NotYet(_) => Self::new(lock_status::LOCK_REFUSED, error),
+            AcquireError::Refused(_) | AcquireError::NotYet(_) | AcquireError::Stopping(_) => {
+                Self::new(lock_status::LOCK_REFUSED, error)
+            }
             AcquireError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }

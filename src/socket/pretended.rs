@@ -89,6 +89,10 @@ impl Stream {
         unsupported()
     }
 
+    pub(crate) fn is_intact(&self) -> bool {
+        true
+    }
+
     pub(crate) fn set_keepalive(&self, _: &Keepalive) -> io::Result<()> {
         Ok(())
     }

@@ -53,7 +53,7 @@ fn after_a_server_was_killed_nothing_is_granted_for_one_dead_peer_timeout() {
     let (mut one, mut two) = (server.message(), server.message());
     // Who does not wait is told why; the text protocols can say no more than no.
     let refused = one.try_lock("x");
-    assert_eq!(refused["status"], "refused");
+    assert_eq!((&refused["status"], &refused["cause"]), (&json!("refused"), &json!("grace")));
     assert!(refused["reason"].as_str().unwrap().contains("did not stop cleanly"), "{refused}");
     assert!(one.call("stats", json!({}))["grace"].as_u64().is_some_and(|rest| rest > 0));
     assert_eq!(server.glockd().ask("g y"), "0 Lock Get Failure: y\r\n");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::support::server::Server;
@@ -66,6 +67,22 @@ fn every_way_not_to_run_has_its_own_code() {
         assert!(!errors.is_empty(), "{arguments:?}");
     }
     site.server.await_free("a");
+}
+
+#[test]
+fn a_server_that_grants_nothing_yet_is_busy_and_not_a_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = argument(directory.path());
+    let before = Site::with(&["--state-dir", state]);
+    before.server.signal(Signal::KILL);
+    drop(before);
+    let site = Site::with(&["--state-dir", state]);
+    for (arguments, code) in [(&["-n", "a"][..], 75), (&["-n", "a", "b"], 75), (&["-n", "-E", "9", "a"], 9)] {
+        let (is, out, errors) = site.said(&run(arguments, &TELL));
+        assert_eq!((is, &*out), (code, ""), "{errors}");
+        assert!(errors.contains("did not stop cleanly"), "{errors}");
+    }
+    assert_eq!(site.said(&run(&["-q", "-n", "a"], &TELL)).2, "");
 }
 
 #[test]

@@ -76,6 +76,43 @@ fn a_command_whose_connection_is_kicked_is_ended_and_the_next_one_runs() {
     assert_eq!(next.code(), 0);
 }
 
+/// Kicks the one holder of `a`.
+fn kick_holder(site: &Site) {
+    let listed = site.server.message().call("list", json!({}));
+    let address = listed["locks"][0]["holders"][0]["address"].as_str().unwrap().to_owned();
+    assert_eq!(site.said(&["kick", &address]).0, 0);
+}
+
+#[test]
+fn the_lock_of_a_kicked_command_is_kept_until_the_command_has_ended() {
+    let site = Site::with(&["--allow-kick"]);
+    let finish = format!("echo > heard; {}; echo > finished; exit", until("go"));
+    let script = format!("trap '{finish}' TERM; echo > runs; while :; do sleep 0.01; done");
+    let mut running = site.run(&["--grace", "1000", "a"], &script);
+    site.line("runs");
+    let mut next = site.run(&["a"], "[ -e finished ]; echo $? > next");
+    site.server.await_waiters("a", 1);
+    kick_holder(&site);
+    site.line("heard");
+    site.server.await_waiters("a", 1);
+    site.write("go");
+    assert_eq!(running.code(), 76);
+    assert_eq!((site.line("next"), next.code()), ("0".to_owned(), 0));
+}
+
+#[test]
+fn the_lock_of_a_kicked_command_that_does_not_end_is_kept_until_it_is_killed() {
+    let site = Site::with(&["--allow-kick"]);
+    let script = "trap '' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+    let mut running = site.run(&["--grace", "1", "a"], script);
+    let pid = site.pid("pid");
+    let mut next = site.run(&["a"], &format!("kill -0 {pid} 2> /dev/null; echo $? > next"));
+    site.server.await_waiters("a", 1);
+    kick_holder(&site);
+    assert_eq!(running.code(), 76);
+    assert_eq!((site.line("next"), next.code()), ("1".to_owned(), 0));
+}
+
 #[test]
 fn nobody_is_kicked_unless_the_server_was_told_so() {
     let site = Site::start();

@@ -1,9 +1,12 @@
 //! `lockd run` when the lock is lost, or when it is killed itself: the command must not go on.
 
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
-use crate::tool::{Site, await_end, state};
+use crate::tool::{Running, Site, await_end, state};
 
 #[test]
 fn of_one_that_is_killed_the_lock_is_free_and_the_command_has_ended() {
@@ -80,8 +83,41 @@ fn a_server_that_stops_cleanly_is_a_loss_too() {
     site.server.signal(Signal::TERM);
     assert_eq!(running.code(), 76);
     await_end(pid);
-    assert_ne!(waiting.code(), 0);
+    assert_eq!(waiting.code(), 69, "as when a server is killed");
     site.server.wait();
+}
+
+/// A pipe that takes no more: what is written to it waits for a reader.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = pipe().unwrap();
+    fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();
+    while writer.write(&[0]).is_ok() {}
+    fcntl_setfl(&writer, OFlags::empty()).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn nobody_needs_to_read_what_is_said_of_a_loss() {
+    let site = Site::start();
+    let (_reader, writer) = full_pipe();
+    let script = "echo $$ > pid; exec sleep 1000 2> /dev/null";
+    let mut command = site.tool(&["run", "a", "--", "sh", "-c", script]);
+    let mut running = Running(command.stderr(writer).spawn().unwrap());
+    let pid = site.pid("pid");
+    site.server.signal(Signal::KILL);
+    await_end(pid);
+    assert_eq!(running.code(), 76);
+}
+
+#[test]
+fn nobody_needs_to_read_what_is_said_of_a_refusal() {
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    let (_reader, writer) = full_pipe();
+    let mut command = site.tool(&["run", "-n", "a", "--", "true"]);
+    let mut running = Running(command.stderr(writer).spawn().unwrap());
+    assert_eq!(running.code(), 75);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod codes;
 mod kicking;
+mod leaving;
 mod listing;
 mod losing;
 mod signals;

@@ -1,8 +1,10 @@
 //! Signals that come to `lockd run` where there is no terminal, while the command runs and while it waits.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
-use crate::support::eventually;
+use crate::support::{DEADLINE, eventually};
 use crate::tool::{Site, await_end, state, until};
 
 #[test]
@@ -82,11 +84,33 @@ fn a_signal_ends_the_attempt_to_connect() {
     let mut waiting = site.run(&["a"], "echo never > never");
     eventually("it connects", || {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", waiting.pid()));
-        tasks.is_ok_and(|tasks| tasks.count() > 1)
+        tasks.into_iter().flatten().flatten().any(|task| {
+            std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "lockd-acquire\n")
+        })
     });
     waiting.signal(Signal::TERM);
     assert_eq!(waiting.code(), 143);
     site.server.signal(Signal::CONT);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
+    let site = Site::start();
+    let mut running = site.run(&["a"], &format!("echo $$ > pid; {}; exit 5", until("stop")));
+    let pid = site.pid("pid");
+    site.server.signal(Signal::STOP);
+    site.write("stop");
+    await_end(pid);
+    running.signal(Signal::INT);
+    // Without the signal it waits for longer, until it may be sure that the connection stands.
+    let end = Instant::now() + DEADLINE / 2;
+    while running.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < end, "the signal has not ended it");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    site.server.signal(Signal::CONT);
+    assert_eq!(running.code(), 5, "the command held its lock until its end");
+    site.server.await_free("a");
 }
 
 #[test]

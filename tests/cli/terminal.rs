@@ -103,6 +103,21 @@ fn a_lock_that_is_lost_ends_the_command_and_what_it_has_started_and_nobody_else(
 }
 
 #[test]
+fn a_lock_that_is_lost_ends_a_background_process_whose_parent_has_gone() {
+    let site = Site::start();
+    let script = "(sh -c 'echo \\$\\$ > pid2; exec sleep 1000' &) ; echo \\$\\$ > pid; exec sleep 1000";
+    let line = format!("lockd run a -- sh -c \"{script}\"; echo $? > code; {}", until("stop"));
+    let mut terminal = Terminal::run(&site, &line);
+    let pids = [site.pid("pid"), site.pid("pid2")];
+    site.server.signal(Signal::KILL);
+    assert_eq!(site.line("code"), "76");
+    let lived = pids.map(|pid| state(pid).is_some());
+    site.write("stop");
+    assert_eq!(terminal.script.code(), 0);
+    assert_eq!(lived, [false, false]);
+}
+
+#[test]
 fn a_watch_shows_locks_as_they_come_until_ctrl_c() {
     let site = Site::start();
     let mut holder = site.server.message();

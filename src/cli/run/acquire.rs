@@ -1,37 +1,38 @@
-//! Getting the lock, in a way that a signal ends at once. A thread connects and waits, and this one looks after
-//! the signals meanwhile.
+//! Getting the lock and giving it back, in a way that a signal ends at once: threads ask the server, and this one
+//! looks after the signals meanwhile.
 
 use std::ffi::OsString;
-use std::io::{self, PipeReader};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
-use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lockd::Session;
 use lockd::broker::{AcquireError, Grant, Mode, ReleaseError};
-use lockd::client::ConnectError;
+use lockd::client::{ConnectError, ConnectOptions};
 use nix::sys::signal::Signal;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::ending::Ending;
-use super::explain::{self, Refused};
+use super::explain::{Explained, Refused, explain};
 use super::signals::Signals;
+use super::wait::{Waited, within};
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How often a wait is cancelled that a signal has ended, until it has noticed: it may not have begun.
-const CANCEL_AGAIN: Duration = Duration::from_millis(10);
 /// How long a release waits for the server to confirm it. By then a connection that is cut is known to be.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
+/// How long the server may take to hear, after a signal, that the lock is not wanted any more. Then the end of the
+/// session says so.
+const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
+/// How long it may take to find out why the session was lost.
+const REASON_LIMIT: Duration = Duration::from_millis(500);
 
 /// What is to be had.
 #[derive(Clone)]
 pub(super) struct Demand {
     pub(super) urls: String,
     pub(super) owner: String,
+    /// How long the server is asked to keep the locks after it has ended the session.
+    pub(super) wind_down: Duration,
     pub(super) names: Vec<OsString>,
     pub(super) mode: Mode,
     pub(super) limit: Option<Duration>,
@@ -64,167 +65,130 @@ enum Had {
 /// How `lockd run` ends without it.
 pub(super) fn acquire(demand: &Demand, signals: &Signals) -> Result<Hold, Ending> {
     let asking = Arc::new(OnceLock::new());
-    let (thread, done) = ask(demand, asking.clone()).map_err(|error| Ending::Failed(error.to_string()))?;
-    let signal = await_either(&done, signals).map_err(|error| Ending::Failed(error.to_string()))?;
-    if let Some(signal) = signal {
-        return Err(give_up(thread, &done, &asking, demand, signal));
-    }
-    let had = thread.join().map_err(|_| Ending::Failed("the waiting thread has failed".to_owned()))?;
+    let (wanted, set) = (demand.clone(), asking.clone());
+    let waited = within(None, Some(signals), "lockd-acquire", move || ask(&wanted, &set))
+        .map_err(|error| Ending::Failed(format!("waiting for the lock: {error}")))?;
     let lost = || Ending::NoServer("there is no session".to_owned());
-    match had {
-        Had::Grant(grant) => {
+    match waited {
+        Waited::Done(Had::Grant(grant)) => {
             let session = asking.get().ok_or_else(lost)?.session.clone();
             Ok(Hold { session, grant, names: demand.names.clone() })
         }
-        Had::NoServer(error) => Err(Ending::NoServer(error.to_string())),
-        Had::Refused(error) => Err(refusal(error, demand, asking.get().ok_or_else(lost)?)),
+        Waited::Done(Had::NoServer(error)) => Err(Ending::NoServer(error.to_string())),
+        Waited::Done(Had::Refused(error)) => {
+            Err(refusal(error, demand, asking.get().ok_or_else(lost)?, signals))
+        }
+        Waited::Signal(signal) => {
+            // Without a session nothing is asked for yet; nor will it be, since the thread ends with the process.
+            if let Some(Asking { session, .. }) = asking.get() {
+                give_up(session, &demand.names);
+            }
+            Err(interrupted(signal))
+        }
+        // There is no limit.
+        Waited::Late => Err(Ending::Failed("waiting for the lock has ended by itself".to_owned())),
     }
 }
 
-/// Starts the thread. What it returns beside is readable once that has ended.
-fn ask(demand: &Demand, asking: Arc<OnceLock<Asking>>) -> io::Result<(JoinHandle<Had>, PipeReader)> {
-    let (done, doing) = io::pipe()?;
-    let demand = demand.clone();
-    let work = move || {
-        let _doing = doing;
-        let connected = Session::connect(&demand.urls, Some(&demand.owner), CONNECT_LIMIT);
-        let Asking { session, .. } = match connected {
-            Ok(connected) => {
-                asking.get_or_init(|| Asking { session: Arc::new(connected), since: Instant::now() })
-            }
-            Err(error) => return Had::NoServer(error),
-        };
-        let names: Vec<&[u8]> = demand.names.iter().map(|name| name.as_bytes()).collect();
-        let had = match names.as_slice() {
-            [name] => session.acquire(name, demand.mode, demand.limit),
-            names => {
-                let wants: Vec<_> = names.iter().map(|&name| (name, demand.mode)).collect();
-                session.acquire_all(&wants, demand.limit)
-            }
-        };
-        had.map_or_else(Had::Refused, Had::Grant)
+/// Connects, says who asks, and waits for the lock.
+fn ask(demand: &Demand, asking: &OnceLock<Asking>) -> Had {
+    let options = ConnectOptions {
+        owner: Some(&demand.owner),
+        timeout: CONNECT_LIMIT,
+        wind_down: demand.wind_down,
+        ..ConnectOptions::default()
     };
-    Ok((Builder::new().name("lockd-acquire".to_owned()).spawn(work)?, done))
+    let Asking { session, .. } = match Session::connect_with(&demand.urls, &options) {
+        Ok(connected) => {
+            asking.get_or_init(|| Asking { session: Arc::new(connected), since: Instant::now() })
+        }
+        Err(error) => return Had::NoServer(error),
+    };
+    let names: Vec<&[u8]> = demand.names.iter().map(|name| name.as_bytes()).collect();
+    let had = match names.as_slice() {
+        [name] => session.acquire(name, demand.mode, demand.limit),
+        names => {
+            let wants: Vec<_> = names.iter().map(|&name| (name, demand.mode)).collect();
+            session.acquire_all(&wants, demand.limit)
+        }
+    };
+    had.map_or_else(Had::Refused, Had::Grant)
 }
 
-/// Waits until the thread has ended, or a signal ends the wait.
-fn await_either(done: &PipeReader, signals: &Signals) -> io::Result<Option<Signal>> {
-    loop {
-        let mut fds = [PollFd::new(done, PollFlags::IN), PollFd::new(signals, PollFlags::IN)];
-        wait_for(&mut fds, None)?;
-        let is_done = !fds[0].revents().is_empty();
-        while let Some(received) = signals.next() {
-            if received.is_ending() {
-                return Ok(Some(received.signal));
-            }
-            if received.signal == Signal::SIGTSTP {
-                super::stop_this_process();
-            }
-        }
-        if is_done {
-            return Ok(None);
-        }
-    }
+/// Leaves the queue, or gives back what has been granted at that moment, and ends the session. A server that
+/// answers frees the lock without telling the next holder that its predecessor has vanished.
+fn give_up(session: &Arc<Session>, names: &[OsString]) {
+    let (asked, names) = (session.clone(), names.to_vec());
+    // Whatever comes of it, the end of the session frees the lock.
+    let _ = within(Some(GIVE_UP_LIMIT), None, "lockd-give-up", move || release_all(&asked, &names));
+    session.close();
 }
 
-/// A signal has come: leaves the queue, or gives back what has been granted at that moment.
-fn give_up(
-    thread: JoinHandle<Had>,
-    done: &PipeReader,
-    asking: &OnceLock<Asking>,
-    demand: &Demand,
-    signal: Signal,
-) -> Ending {
-    let number = u8::try_from(signal as i32).unwrap_or_default();
-    loop {
-        // Nothing is asked for yet; nor will it be, since the process ends with this thread.
-        let Some(asking) = asking.get() else { return Ending::Interrupted(number) };
-        asking.session.cancel();
-        let mut fds = [PollFd::new(done, PollFlags::IN)];
-        if wait_for(&mut fds, Some(CANCEL_AGAIN)).is_err() || !fds[0].revents().is_empty() {
-            break;
-        }
-    }
-    if let (Ok(Had::Grant(grant)), Some(Asking { session, .. })) = (thread.join(), asking.get()) {
-        // Whether that succeeds or not, the session ends.
-        let _ = Hold { session: session.clone(), grant, names: demand.names.clone() }.release();
-    }
-    Ending::Interrupted(number)
+fn release_all(session: &Session, names: &[OsString]) -> Result<(), ReleaseError> {
+    session.release_all(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>())
 }
 
-fn refusal(error: AcquireError, demand: &Demand, asking: &Asking) -> Ending {
+fn interrupted(signal: Signal) -> Ending {
+    Ending::Interrupted(u8::try_from(signal as i32).unwrap_or_default())
+}
+
+fn refusal(error: AcquireError, demand: &Demand, asking: &Asking, signals: &Signals) -> Ending {
     let limit = match (error, demand.limit) {
         (AcquireError::TimedOut, Some(limit)) => limit,
-        (AcquireError::Lost(reason), _) => return Ending::NoServer(reason),
+        (AcquireError::NotYet(reason), _) => return Ending::Busy(reason),
+        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => return Ending::NoServer(reason),
         (error, _) => return Ending::Failed(error.to_string()),
     };
     let waited = (!limit.is_zero()).then_some((asking.since, limit));
-    let words = explain::explain(&Refused { names: &demand.names, waited }, &asking.session);
-    if limit.is_zero() { Ending::Busy(words) } else { Ending::TimedOut(words) }
+    match explain(&Refused { names: &demand.names, waited }, &asking.session, signals) {
+        Explained::Signal(signal) => interrupted(signal),
+        Explained::Words(words) if limit.is_zero() => Ending::Busy(words),
+        Explained::Words(words) => Ending::TimedOut(words),
+    }
 }
 
 impl Hold {
-    /// Why the lock is lost; `None` as long as it is not known to be.
-    pub(super) fn loss(&self) -> Option<String> {
-        if self.session.stands() {
-            return None;
+    /// Why the lock is lost. Does not wait for any server for long.
+    pub(super) fn loss(&self) -> String {
+        let (session, names) = (self.session.clone(), self.names.clone());
+        let reason = move || names.iter().find_map(|name| session.inspect(name.as_bytes()).err());
+        match within(Some(REASON_LIMIT), None, "lockd-reason", reason) {
+            Ok(Waited::Done(Some(error))) => error.to_string(),
+            _ => "the session has ended".to_owned(),
         }
-        let name = self.names.first().map(|name| name.as_bytes()).unwrap_or_default();
-        let reason = self.session.inspect(name).err().map(|error| error.to_string());
-        Some(reason.unwrap_or_else(|| "the session has ended".to_owned()))
     }
 
-    /// Gives the locks back, and makes sure that they were held until then.
+    /// If a signal has come that ends a process, gives the locks back.
     ///
     /// # Errors
-    /// If they were not.
-    pub(super) fn release(self) -> Result<(), String> {
-        let names = self.names;
-        let released = within(CONFIRM_LIMIT, &self.session, move |session| {
-            let names: Vec<&[u8]> = names.iter().map(|name| name.as_bytes()).collect();
-            session.release_all(&names)
-        });
-        match released {
-            Some(Ok(())) => Ok(()),
-            Some(Err(ReleaseError::Lost(reason))) => Err(reason),
-            Some(Err(error)) => Err(error.to_string()),
-            // The server hangs. While the connection stands, so did the lock.
-            None if self.session.stands() => Ok(()),
-            None => Err("the session has ended".to_owned()),
-        }
+    /// How `lockd run` ends then.
+    pub(super) fn unless_interrupted(self, signals: &Signals) -> Result<Self, Ending> {
+        let Some(signal) = signals.next_ending() else { return Ok(self) };
+        give_up(&self.session, &self.names);
+        Err(interrupted(signal))
     }
-}
 
-/// Does something that asks the server, for as long as this; `None` if it has not answered by then.
-pub(super) fn within<T: Send + 'static>(
-    limit: Duration,
-    session: &Arc<Session>,
-    work: impl FnOnce(&Session) -> T + Send + 'static,
-) -> Option<T> {
-    let (tell, told) = channel();
-    let session = session.clone();
-    let work = move || {
-        // Nobody may be there any more to hear it.
-        let _ = tell.send(work(&session));
-    };
-    Builder::new().name("lockd-ask".to_owned()).spawn(work).ok()?;
-    told.recv_timeout(limit).ok()
-}
-
-/// Waits for one of these, or so long. A signal handler that ran is no reason to return.
-pub(super) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    match poll(fds, limit.as_ref()) {
-        Ok(_) => Ok(()),
-        Err(rustix::io::Errno::INTR) => {
-            fds.iter_mut().for_each(PollFd::clear_revents);
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
+    /// Gives the locks back, and makes sure that they were held until then. A signal ends the wait for the
+    /// server's word: then what counts is, as when the server does not answer, that the connection has not ended.
+    ///
+    /// # Errors
+    /// If the locks were lost before.
+    pub(super) fn release(self, signals: &Signals) -> Result<(), String> {
+        let (session, names) = (self.session.clone(), self.names.clone());
+        let work = move || release_all(&session, &names);
+        let released = match within(Some(CONFIRM_LIMIT), Some(signals), "lockd-release", work) {
+            Ok(Waited::Done(Ok(()))) => Ok(()),
+            Ok(Waited::Done(Err(ReleaseError::Lost(reason)))) => Err(reason),
+            Ok(Waited::Done(Err(error))) => Err(error.to_string()),
+            Ok(Waited::Late | Waited::Signal(_)) | Err(_) if self.session.stands() => Ok(()),
+            Ok(Waited::Late | Waited::Signal(_)) | Err(_) => Err("the session has ended".to_owned()),
+        };
+        self.session.close();
+        released
     }
-}
 
-/// Something to be polled for reading.
-pub(super) fn readable<Fd: AsFd>(fd: &Fd) -> PollFd<'_> {
-    PollFd::new(fd, PollFlags::IN)
+    /// Ends the session. The server may have kept the locks until now.
+    pub(super) fn close(&self) {
+        self.session.close();
+    }
 }

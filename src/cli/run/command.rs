@@ -1,18 +1,20 @@
 //! Starting the command: what it is told, which process group it is in, and what ends it should this process
-//! be killed. Knows nothing of locks but what the command is told of them.
+//! be killed; and its exit status, and those of all other children. Knows nothing of locks but what the command
+//! is told of them.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
 
 use nix::sys::signal::SigSet;
-use rustix::process::{Pid, Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait};
 
+use super::descendants::Descendants;
 use super::ending::Ending;
-use super::party::Party;
 use crate::cli::text::printable_argument;
 
 /// What a command is told in its environment.
@@ -22,10 +24,13 @@ pub(super) struct Told<'a> {
     pub(super) orphaned: bool,
 }
 
-/// A command that runs.
+/// A command that runs, or has ended.
 pub(super) struct Started {
-    pub(super) child: Child,
-    pub(super) party: Party,
+    pid: Pid,
+    status: Option<ExitStatus>,
+    /// Whether any child is left that has not been waited for.
+    has_children: bool,
+    pub(super) descendants: Descendants,
 }
 
 /// Whether there is a terminal that sends signals to process groups.
@@ -60,7 +65,9 @@ pub(super) fn start(
     unsafe {
         command.pre_exec(prepare)
     };
-    let mut child = command.spawn().map_err(|error| {
+    let watch = |error: io::Error| Ending::Failed(format!("the command cannot be watched: {error}"));
+    let descendants = Descendants::adopt().map_err(watch)?;
+    let child = command.spawn().map_err(|error| {
         let words = format!("{}: {error}", printable_argument(program));
         match error.kind() {
             io::ErrorKind::NotFound => Ending::NotFound(words),
@@ -69,16 +76,41 @@ pub(super) fn start(
             _ => Ending::NotExecutable(words),
         }
     })?;
-    let pid = Pid::from_child(&child);
-    let party = if has_terminal { Party::tree(pid) } else { Ok(Party::Group(pid)) };
-    match party {
-        Ok(party) => Ok(Started { child, party }),
-        Err(error) => {
-            // One that cannot be ended when the lock is lost must not run.
-            let _ = child.kill();
-            let _ = child.wait();
-            Err(Ending::Failed(format!("the command cannot be watched: {error}")))
+    Ok(Started { pid: Pid::from_child(&child), status: None, has_children: true, descendants })
+}
+
+impl Started {
+    /// Waits for all children that have ended, without blocking: the command, its orphans, and what a shell left
+    /// to this process, for which no one else can wait. `Some` once the command has ended.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub(super) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.pid => {
+                    self.status = Some(ExitStatus::from_raw(status.as_raw()));
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => {
+                    self.has_children = true;
+                    return Ok(self.status);
+                }
+                Err(Errno::CHILD) if self.status.is_some() => {
+                    self.has_children = false;
+                    return Ok(self.status);
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
+    }
+
+    /// Whether the command and all that it has started have ended.
+    pub(super) fn all_have_ended(&mut self) -> bool {
+        let has_ended = matches!(self.status(), Ok(Some(_)));
+        // Without children there are no descendants. If there are children they may be others'.
+        has_ended
+            && (!self.has_children || self.descendants.has_others() && self.descendants.find().is_empty())
     }
 }
 

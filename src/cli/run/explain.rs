@@ -9,8 +9,10 @@ use std::time::{Duration, Instant};
 use lockd::Session;
 use lockd::broker::Mode;
 use lockd::protocol::message::{ListedHolder, ListedLock};
+use nix::sys::signal::Signal;
 
-use super::acquire::within;
+use super::signals::Signals;
+use super::wait::{Waited, within};
 use crate::cli::text::{age, name_of, printable, printable_argument};
 
 /// How long the server may take to say it.
@@ -25,19 +27,27 @@ pub(super) struct Refused<'a> {
     pub(super) waited: Option<(Instant, Duration)>,
 }
 
-/// Asks the server who is in the way. It may have gone by now.
-pub(super) fn explain(refused: &Refused<'_>, session: &Arc<Session>) -> String {
-    let names = refused.names.to_vec();
-    let listed = within(LIMIT, session, move |session| {
+/// What became of asking.
+pub(super) enum Explained {
+    Words(String),
+    /// A signal has come that ends a process.
+    Signal(Signal),
+}
+
+/// Asks the server who is in the way. It may have gone by now. `Signal` if a signal came first.
+pub(super) fn explain(refused: &Refused<'_>, session: &Arc<Session>, signals: &Signals) -> Explained {
+    let (asked, names) = (session.clone(), refused.names.to_vec());
+    let list = move || {
         // Of the names that begin with a name the first is that name itself.
-        let page =
-            |name: &OsString| session.list(name.as_bytes(), None, 1).map_err(|error| error.to_string());
+        let page = |name: &OsString| asked.list(name.as_bytes(), None, 1).map_err(|error| error.to_string());
         names.iter().map(page).collect::<Result<Vec<_>, String>>()
-    });
+    };
+    let listed = within(Some(LIMIT), Some(signals), "lockd-explain", list);
     let since = refused.waited.map(|(start, _)| start.elapsed().as_secs_f64());
     let mut words = vec![headline(refused)];
     match listed {
-        Some(Ok(pages)) => {
+        Ok(Waited::Signal(signal)) => return Explained::Signal(signal),
+        Ok(Waited::Done(Ok(pages))) => {
             let locks = pages.iter().zip(refused.names).filter_map(|(page, name)| {
                 let lock = page.locks.first()?;
                 (lock.name()?.as_bytes() == name.as_bytes()).then_some(lock)
@@ -47,10 +57,11 @@ pub(super) fn explain(refused: &Refused<'_>, session: &Arc<Session>) -> String {
                 words.push("  nobody holds it any more".to_owned());
             }
         }
-        Some(Err(reason)) => words.push(format!("  who holds it is not told: {reason}")),
-        None => words.push("  who holds it is not told: the server does not answer".to_owned()),
+        Ok(Waited::Done(Err(reason))) => words.push(format!("  who holds it is not told: {reason}")),
+        Ok(Waited::Late) => words.push("  who holds it is not told: the server does not answer".to_owned()),
+        Err(error) => words.push(format!("  who holds it is not told: {error}")),
     }
-    words.join("\n")
+    Explained::Words(words.join("\n"))
 }
 
 fn headline(refused: &Refused<'_>) -> String {

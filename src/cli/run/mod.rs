@@ -15,11 +15,15 @@
 
 mod acquire;
 mod command;
+mod descendants;
+mod end;
 mod ending;
 mod explain;
-mod party;
+mod processes;
 mod signals;
+mod speaker;
 mod supervise;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -29,14 +33,20 @@ use std::time::Duration;
 
 use clap::Args;
 use lockd::broker::Mode;
-use rustix::process::{Signal, getpid, kill_process};
 
 use super::at::At;
-use super::text::{harmless, printable_argument, seconds};
+use super::text::{printable_argument, seconds};
 use acquire::Demand;
 use command::{Told, has_terminal};
 use ending::Ending;
 use signals::Signals;
+use speaker::Speaker;
+
+/// The longest grace that may be given.
+const GRACE_MAX: Duration = Duration::from_secs(3590);
+
+/// How much longer than the grace it may take until all have ended that are killed then.
+const TO_KILL: Duration = Duration::from_secs(1);
 
 /// What the rest of the help says.
 const ABOUT: &str = "\
@@ -74,7 +84,7 @@ pub(super) struct RunOptions {
     conflict_exit_code: Option<u8>,
 
     /// If the lock is lost, how long after SIGTERM to send SIGKILL
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace)]
     grace: Duration,
 
     /// Do not say who holds the lock if it is busy or not had in time
@@ -94,31 +104,42 @@ pub(super) struct RunOptions {
 }
 
 pub(super) fn run(options: &RunOptions) -> ExitCode {
-    let ending = hold_and_run(options);
+    // Before any signal is blocked, so that its thread can never keep this process from being ended.
+    let speaker = match Speaker::start() {
+        Ok(speaker) => speaker,
+        Err(error) => {
+            // If this cannot be written, the exit status has to say it.
+            let _ = writeln!(io::stderr(), "lockd: {error}");
+            return ExitCode::from(Ending::Failed(String::new()).code(None));
+        }
+    };
+    let ending = hold_and_run(options, &speaker);
     if let Some((words, is_wanted_unless_quiet)) = ending.words()
         && !(options.quiet && is_wanted_unless_quiet)
     {
-        say(words);
+        speaker.say(words);
     }
+    speaker.finish();
     ExitCode::from(ending.code(options.conflict_exit_code))
 }
 
-fn hold_and_run(options: &RunOptions) -> Ending {
+fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
     let has_terminal = has_terminal();
     let signals = match Signals::take(has_terminal) {
         Ok(signals) => signals,
         Err(error) => return Ending::Failed(format!("signals: {error}")),
     };
-    let hold = match acquire::acquire(&options.demand(), &signals) {
+    let acquired = acquire::acquire(&options.demand(), &signals);
+    let hold = match acquired.and_then(|hold| hold.unless_interrupted(&signals)) {
         Ok(hold) => hold,
         Err(ending) => return ending,
     };
     let told = Told { names: &options.names, token: hold.grant.token, orphaned: hold.grant.orphaned };
     match command::start(&options.command, &told, signals.mask_before(), has_terminal) {
-        Ok(started) => supervise::supervise(hold, started, &signals, options.grace, has_terminal),
+        Ok(started) => supervise::supervise(hold, started, &signals, speaker, options.grace, has_terminal),
         Err(ending) => {
             // Nothing was done under the lock: whether it was lost meanwhile is no matter.
-            let _ = hold.release();
+            let _ = hold.release(&signals);
             ending
         }
     }
@@ -129,6 +150,7 @@ impl RunOptions {
         Demand {
             urls: self.at.urls.clone(),
             owner: owner(self.command.first()),
+            wind_down: self.grace + TO_KILL,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
@@ -147,13 +169,24 @@ fn owner(program: Option<&OsString>) -> String {
     format!("run: {program} ({user}@{host}, pid {pid})")
 }
 
-/// Stops this process as a signal does that nobody handles, until it is continued.
-fn stop_this_process() {
-    // It cannot fail: a process may always stop itself.
-    let _ = kill_process(getpid(), Signal::STOP);
+/// How long a command may be given, in seconds. As the server has to keep the lock for a little longer, it must
+/// be less than the most that a server can be asked for.
+fn grace(text: &str) -> Result<Duration, String> {
+    let grace = seconds(text)?;
+    let fits = grace <= GRACE_MAX;
+    fits.then_some(grace).ok_or_else(|| format!("more than {} seconds", GRACE_MAX.as_secs()))
 }
 
-fn say(words: &str) {
-    // There is nobody to tell but the one who reads this.
-    let _ = writeln!(io::stderr(), "lockd: {}", harmless(words));
+#[cfg(test)]
+mod tests {
+    use lockd::protocol::message::WIND_DOWN_MAX;
+
+    use super::*;
+
+    #[test]
+    fn a_server_can_be_asked_for_every_grace_that_may_be_given() {
+        assert_eq!(grace("3590"), Ok(GRACE_MAX));
+        assert!(grace("3590.1").is_err() && grace("-1").is_err());
+        assert!(GRACE_MAX + TO_KILL < WIND_DOWN_MAX);
+    }
 }

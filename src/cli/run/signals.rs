@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{getpid, kill_process};
 
 /// What is passed on to the command, and ends a wait.
 const ENDING: [Signal; 7] = [
@@ -74,6 +75,20 @@ impl Signals {
         Some(Received { signal, is_from_kernel: info.ssi_code > 0 })
     }
 
+    /// The next one that ends a process that does nothing about it, if one has come. One that stops a process
+    /// stops this one.
+    pub(super) fn next_ending(&self) -> Option<Signal> {
+        while let Some(received) = self.next() {
+            if received.is_ending() {
+                return Some(received.signal);
+            }
+            if received.signal == Signal::SIGTSTP {
+                stop_this_process();
+            }
+        }
+        None
+    }
+
     pub(super) fn mask_before(&self) -> SigSet {
         self.before
     }
@@ -83,6 +98,12 @@ impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Stops this process as a signal does that nobody handles, until it is continued.
+pub(super) fn stop_this_process() {
+    // It cannot fail: a process may always stop itself.
+    let _ = kill_process(getpid(), rustix::process::Signal::STOP);
 }
 
 /// What this process ignores, a bit for each signal.

@@ -1,5 +1,5 @@
-//! While the command runs: signals are passed on to it, its end is waited for, and the lock is looked after. Who
-//! has lost the lock must not go on with what it protects, so then the command is ended.
+//! While the command runs: signals are passed on to it, its end is waited for, and the lock is looked after. A
+//! command that has lost its lock must not go on with what the lock protects, so then it is ended.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,63 +7,78 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal as Number;
 use rustix::process::Signal;
 
-use super::acquire::{Hold, readable, wait_for};
+use super::acquire::Hold;
 use super::command::Started;
+use super::descendants::LOOK_FOR_OTHERS;
+use super::end::end;
 use super::ending::Ending;
-use super::signals::{Received, Signals};
+use super::signals::{Received, Signals, stop_this_process};
+use super::speaker::Speaker;
+use super::wait::{readable, wait_for};
 
-/// How often to look whether the lock stands: of a loss that is only noticed by this host's own silence no
-/// descriptor tells.
+/// How often to look whether the lock is held: no descriptor tells of a loss that is only noticed by the
+/// silence of this host itself.
 const LOOK: Duration = Duration::from_secs(1);
-/// How often to look whether somebody is left of a command that is to end.
-const LOOK_WHILE_ENDING: Duration = Duration::from_millis(20);
 
 /// Waits for the end of the command, and gives the lock back.
 pub(super) fn supervise(
     hold: Hold,
     mut started: Started,
     signals: &Signals,
+    speaker: &Speaker,
     grace: Duration,
     has_terminal: bool,
 ) -> Ending {
     let ended = match wait(&hold, &mut started, signals, has_terminal) {
-        Ok(ended) => ended,
+        Ok(Ended::Command(status)) => {
+            return match hold.release(signals) {
+                Ok(()) => Ending::Command(status),
+                Err(reason) => Ending::Lost(format!("the lock was lost while the command ran: {reason}")),
+            };
+        }
+        Ok(Ended::Lost) => {
+            let reason = || format!("the lock is lost, the command is being ended: {}", hold.loss());
+            end(&mut started, signals, grace, speaker, reason)
+        }
         Err(error) => {
-            // Whatever it is: nobody looks after the lock any more.
-            end(&mut started, signals, grace);
-            return Ending::Failed(format!("the command cannot be watched: {error}"));
+            // Nothing looks after the lock any more.
+            let reason = || format!("the command cannot be watched and is being ended: {error}");
+            let ended = end(&mut started, signals, grace, speaker, reason);
+            hold.close();
+            return Ending::Failed(ended.err().unwrap_or_else(|| "the command has been ended".to_owned()));
         }
     };
-    match ended {
-        Ended::Command(status) => match hold.release() {
-            Ok(()) => Ending::Command(status),
-            Err(reason) => Ending::Lost(format!("the lock was lost while the command ran: {reason}")),
-        },
-        Ended::Lost(reason) => {
-            super::say(&format!("the lock is lost, the command is ended: {reason}"));
-            end(&mut started, signals, grace);
-            Ending::Lost("the command has been ended".to_owned())
-        }
-    }
+    // Only now: a server that has ended the session may keep the lock until then.
+    hold.close();
+    Ending::Lost(ended.err().unwrap_or_else(|| "the command has been ended".to_owned()))
 }
 
 enum Ended {
     Command(std::process::ExitStatus),
-    Lost(String),
+    Lost,
 }
 
 fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: bool) -> io::Result<Ended> {
+    // What arrived while the command was being started may not have reached it.
+    while let Some(received) = signals.next() {
+        pass_on(received, started, false);
+    }
+    let mut next_search = Instant::now() + LOOK_FOR_OTHERS;
     loop {
-        if let Some(status) = started.child.try_wait()? {
+        if let Some(status) = started.status()? {
             return Ok(Ended::Command(status));
         }
-        if let Some(reason) = hold.loss() {
-            return Ok(Ended::Lost(reason));
+        if !hold.session.stands() {
+            return Ok(Ended::Lost);
+        }
+        if started.descendants.has_others() && Instant::now() >= next_search {
+            started.descendants.find();
+            next_search = Instant::now() + LOOK_FOR_OTHERS;
         }
         let lost = hold.session.lost_fd();
         let mut fds = vec![readable(signals)];
         fds.extend(lost.as_ref().map(readable));
-        wait_for(&mut fds, Some(LOOK))?;
+        wait_for(&mut fds, Some(Instant::now() + LOOK))?;
         while let Some(received) = signals.next() {
             pass_on(received, started, has_terminal);
         }
@@ -71,42 +86,17 @@ fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: boo
 }
 
 /// Passes a signal on, unless the command has it already.
-fn pass_on(received: Received, started: &mut Started, has_terminal: bool) {
+pub(super) fn pass_on(received: Received, started: &mut Started, has_terminal: bool) {
     let is_known = has_terminal && received.is_from_kernel;
     if received.signal == Number::SIGCHLD || is_known {
         return;
     }
     if let Some(signal) = Signal::from_named_raw(received.signal as i32) {
-        started.party.signal(signal);
+        // Those that may not be signalled would not get it from anybody else in this process's place.
+        let _ = started.descendants.signal(signal);
     }
     if received.signal == Number::SIGTSTP {
-        // Who has stopped this process means to stop all of it; the lock stays.
-        super::stop_this_process();
+        // All of it is to be stopped. The lock stays held.
+        stop_this_process();
     }
-}
-
-/// Ends the command and all that it has started.
-fn end(started: &mut Started, signals: &Signals, grace: Duration) {
-    started.party.signal(Signal::TERM);
-    // One that is stopped would not hear of it.
-    started.party.signal(Signal::CONT);
-    let deadline = Instant::now().checked_add(grace);
-    loop {
-        let has_ended = matches!(started.child.try_wait(), Ok(Some(_)) | Err(_));
-        if has_ended && !started.party.is_there() {
-            return;
-        }
-        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            break;
-        }
-        // Whatever ended the wait, the next round looks again.
-        let _ = wait_for(&mut [readable(signals)], Some(LOOK_WHILE_ENDING));
-        while let Some(received) = signals.next() {
-            if received.is_ending() {
-                pass_on(received, started, false);
-            }
-        }
-    }
-    started.party.signal(Signal::KILL);
-    let _ = started.child.wait();
 }

@@ -10,7 +10,7 @@ use super::{REQUEST_MAX, Session, UNLOCKED_AT_ONCE};
 use crate::broker::{AcquireError, Grant, Held, LockName};
 use crate::client::connection::{Lost, Request, Signals, Waited};
 use crate::client::input::Reply;
-use crate::protocol::message::{CancelRequest, ConvertRequest, LockResult, Status, UnlockRequest};
+use crate::protocol::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
 
 impl Session {
     /// Waits for the reply to a request that is no place in a queue.
@@ -132,6 +132,10 @@ fn refusal(result: LockResult) -> AcquireError {
         Status::Invalid => AcquireError::Invalid(reason),
         Status::NotFound => AcquireError::NotHeld,
         Status::Cancelled => AcquireError::Cancelled,
-        Status::Ok | Status::Refused | Status::Unknown => AcquireError::Refused(reason),
+        Status::Ok | Status::Refused | Status::Unknown => match result.cause {
+            Some(Cause::Grace) => AcquireError::NotYet(reason),
+            Some(Cause::Stopping) => AcquireError::Stopping(reason),
+            Some(Cause::Other) | None => AcquireError::Refused(reason),
+        },
     }
 }

@@ -1,26 +1,33 @@
 //! The first words between a session and its server. Leaves a connection that notices a lost server before
 //! that server gives the session's locks away.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::REQUEST_MAX;
 use crate::client::connection::{Connection, Signals, Waited};
-use crate::protocol::message::{HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status};
+use crate::client::dial::ConnectOptions;
+use crate::protocol::message::{
+    HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
+};
 
 /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
 pub(super) fn greet(
     connection: &Connection,
-    owner: Option<&str>,
+    options: &ConnectOptions<'_>,
     secret: Option<String>,
     deadline: Option<Instant>,
 ) -> Result<(), String> {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
     let client = Some("lockd".to_owned());
-    let hello = HelloRequest { client, version, auth_token: secret, wind_down: Duration::ZERO };
+    let wind_down = options.wind_down.min(WIND_DOWN_MAX);
+    if !wind_down.is_zero() {
+        connection.stay_open_until_closed();
+    }
+    let hello = HelloRequest { client, version, auth_token: secret, wind_down };
     let hello = connection.request("hello", &hello, REQUEST_MAX)?;
     connection.post(&[&hello]).map_err(|lost| lost.0)?;
-    if owner.is_some() {
-        let identify = IdentifyRequest { name: owner.map(str::to_owned) };
+    if options.owner.is_some() {
+        let identify = IdentifyRequest { name: options.owner.map(str::to_owned) };
         let identify = connection.request("identify", &identify, REQUEST_MAX)?;
         // A server may take no names; then the session has none.
         connection.post_unheard(&[&identify]).map_err(|lost| lost.0)?;

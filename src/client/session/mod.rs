@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::connection::{Connection, Lost, Request, Signals, Waited};
-use super::dial::{ConnectError, deadline, dial};
+use super::dial::{ConnectError, ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
@@ -70,29 +70,28 @@ impl Session {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect(url: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
-        Self::connect_to(&url.parse()?, owner, timeout)
+        Self::connect_with(url, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
+    }
+
+    /// Opens a session on the server at `url` (see [`ServerUrl`]) as the options say.
+    ///
+    /// # Errors
+    /// [`ConnectError`]
+    pub fn connect_with(url: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
+        Self::connect_to(&url.parse()?, options)
     }
 
     pub(in crate::client) fn connect_to(
         url: &ServerUrl,
-        owner: Option<&str>,
-        timeout: Duration,
+        options: &ConnectOptions<'_>,
     ) -> Result<Self, ConnectError> {
-        let deadline = deadline(Some(timeout));
+        let deadline = deadline(Some(options.timeout));
         let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
         let secret = url.secret().map_err(refused)?;
-        let connection = dial(url, timeout)?;
-        greet(&connection, owner, secret, deadline).map_err(refused)?;
-        Ok(Self { connection, claims: Mutex::default(), signals: Signals::Ignored })
-    }
-
-    /// From now on a signal handler that runs in a thread that waits for a lock ends its wait with
-    /// [`AcquireError::Interrupted`]. The place in the queue is kept, and whatever time limit the call had
-    /// goes on: the same call again goes on waiting at it, and so does [`wait`](Self::wait);
-    /// [`release`](Self::release) gives it up. Without this, signal handlers change nothing.
-    #[must_use]
-    pub fn interruptible(self) -> Self {
-        Self { signals: Signals::Interrupt, ..self }
+        let connection = dial(url, options.timeout)?;
+        greet(&connection, options, secret, deadline).map_err(refused)?;
+        let signals = if options.interruptible { Signals::Interrupt } else { Signals::Ignored };
+        Ok(Self { connection, claims: Mutex::default(), signals })
     }
 
     /// Acquires the lock, waiting for up to `limit`, first come, first served.

@@ -19,7 +19,7 @@ pub use envelope::{BadMessage, Envelope, Reply, encode_request, parse, parse_rep
 pub use keepalive::Keepalive;
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
-    HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
+    Cause, HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
     encode_result, encode_unknown,
 };
 pub use requests::{

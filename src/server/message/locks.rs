@@ -9,7 +9,7 @@ use super::waits::{Pending, granted};
 use super::{info, kick};
 use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
 use crate::protocol::message::{
-    LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
+    Cause, LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
     parse_old_unlock, parse_unlock,
 };
 use crate::server::connection::Next;
@@ -114,7 +114,16 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt,
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Next::HangUp;
             }
-            let mut result = refusal(error, demand.mode());
+            let cause = match &error {
+                AcquireError::NotYet(_) => Some(Cause::Grace),
+                AcquireError::Lost(_) => Some(Cause::Stopping),
+                // Whatever the reason: nothing will be granted any more.
+                AcquireError::Refused(_) if call.connection.base.hub.broker.is_shut() => {
+                    Some(Cause::Stopping)
+                }
+                _ => None,
+            };
+            let mut result = LockResult { cause, ..refusal(error, demand.mode()) };
             if let (true, Some((name, Mode::Shared))) = (result.already, demand.one) {
                 result.holders = Some(call.session().inspect(Space::Main, name).holders);
             }

@@ -60,7 +60,7 @@ impl Observer for MessageWaits {
             }
             Outcome::TimedOut => LockResult::new(Status::Timeout),
             Outcome::Cancelled if pending.tell_cancelled => LockResult::new(Status::Cancelled),
-            Outcome::Stopping => LockResult::refused("the server is stopping"),
+            Outcome::Stopping => LockResult::stopping(),
             Outcome::Cancelled | Outcome::Lost => return,
         };
         self.outbox.note(|out| frame::encode(out, |body| encode_result(body, &pending.id, &result)));

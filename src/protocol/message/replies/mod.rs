@@ -33,6 +33,19 @@ pub enum Status {
     Cancelled,
 }
 
+/// Why a request was refused, where that is the state of the server, and neither a mistake nor a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Cause {
+    /// The server grants nothing yet, since holders of its last run may not have found out that it has ended.
+    Grace,
+    /// The server is stopping, or has failed, and ends the connection.
+    Stopping,
+    /// A cause that this version does not know.
+    #[serde(other)]
+    Other,
+}
+
 /// The result of `lock`, `unlock`, `convert` and `identify`. Its `status` and `reason` can be read
 /// from the result of any lock command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +67,9 @@ pub struct LockResult {
     /// Why the request was invalid or refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What state of the server the refusal comes from, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<Cause>,
     /// The sessions of a deadlock, each waiting for the next, the last for the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circle: Option<Vec<String>>,
@@ -70,6 +86,7 @@ impl LockResult {
             already: false,
             holders: None,
             reason: None,
+            cause: None,
             circle: None,
         }
     }
@@ -84,6 +101,12 @@ impl LockResult {
     #[must_use]
     pub fn refused(reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..Self::new(Status::Refused) }
+    }
+
+    /// A refusal of a server that is stopping.
+    #[must_use]
+    pub fn stopping() -> Self {
+        Self { cause: Some(Cause::Stopping), ..Self::refused("the server is stopping") }
     }
 }
 

@@ -46,7 +46,15 @@ fn every_key_of_a_lock_result_has_its_name() {
     let cases = [
         (grant, r#"{"status":"ok","token":7,"orphaned":true,"already":true,"holders":2}"#),
         (deadlock, r#"{"status":"deadlock","circle":["a","b"]}"#),
-        (LockResult::refused("stopping"), r#"{"status":"refused","reason":"stopping"}"#),
+        (LockResult::refused("a limit"), r#"{"status":"refused","reason":"a limit"}"#),
+        (
+            LockResult::stopping(),
+            r#"{"status":"refused","reason":"the server is stopping","cause":"stopping"}"#,
+        ),
+        (
+            LockResult { cause: Some(Cause::Grace), ..LockResult::refused("later") },
+            r#"{"status":"refused","reason":"later","cause":"grace"}"#,
+        ),
         (invalid, r#"{"status":"invalid","reason":"lockName is missing"}"#),
     ];
     for (result, json) in cases {

@@ -1,0 +1,76 @@
+//! Sessions that ask for time to end their work: the server is told that it has ended when the session is
+//! closed, and not when the session is lost.
+
+use super::*;
+use crate::socket::{PollFd, PollFlags, wait_for};
+
+/// Runs a session that asks for a minute and is ended by `end` of the server; `close` is then what the
+/// program does.
+fn winds_down(end: fn(&mut Peer), close: fn(Session)) {
+    let (is_lost, lost) = signal();
+    let (is_seen, seen) = signal();
+    let (url, server) = serve(move |mut peer| {
+        let hello = peer.expect("hello");
+        assert_eq!(hello.parameters["windDown"].as_f64(), Some(60.0));
+        peer.accept_hello(&hello);
+        peer.expect("lock");
+        end(&mut peer);
+        lost();
+        assert!(!peer.is_told_the_end(), "the work has not ended yet");
+        is_seen();
+        peer.outlast();
+    });
+    let wind_down = Duration::from_secs(60);
+    let options = ConnectOptions { timeout: SOON, wind_down, ..ConnectOptions::default() };
+    let session = Session::connect_with(&url, &options).unwrap();
+    let reason = super::lost(session.acquire(b"a", Mode::Exclusive, None));
+    assert!(!session.stands());
+    assert_eq!(super::lost(session.acquire(b"b", Mode::Exclusive, None)), reason);
+    let mut fds = [PollFd::new(&session, PollFlags::IN)];
+    wait_for(&mut fds, Some(SOON)).unwrap();
+    assert!(fds[0].revents().contains(PollFlags::IN), "who polls is told of the loss");
+    is_lost();
+    seen();
+    close(session);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_session_that_the_server_ends_is_closed_by_the_program_alone() {
+    // Closed and leaked: closing is enough.
+    let close: fn(Session) = |session| std::mem::ManuallyDrop::new(session).close();
+    winds_down(|peer| peer.end_output(), close);
+    winds_down(|peer| peer.end_output(), drop);
+}
+
+#[test]
+fn a_session_that_ends_since_the_server_makes_no_sense_is_closed_by_the_program_alone() {
+    winds_down(|peer| peer.say("[]"), drop);
+}
+
+#[test]
+fn without_a_time_to_wind_down_the_server_is_told_at_once() {
+    let (is_lost, lost) = signal();
+    let (session, server) = session(|mut peer| {
+        peer.expect("lock");
+        peer.end_output();
+        lost();
+        assert!(peer.is_told_the_end());
+    });
+    super::lost(session.acquire(b"a", Mode::Exclusive, None));
+    is_lost();
+    server.join().unwrap();
+}
+
+#[test]
+fn more_than_an_hour_counts_as_an_hour() {
+    let (url, server) = serve(|mut peer| {
+        let hello = peer.expect("hello");
+        assert_eq!(hello.parameters["windDown"].as_f64(), Some(3600.0));
+        peer.accept_hello(&hello);
+        peer.outlast();
+    });
+    let options = ConnectOptions { timeout: SOON, wind_down: Duration::MAX, ..ConnectOptions::default() };
+    drop(Session::connect_with(&url, &options).unwrap());
+    server.join().unwrap();
+}
