@@ -40,6 +40,7 @@ const CALM: Duration = Duration::from_secs(1);
 const BUSY: Attack = Attack {
     name: "no attack: threads that do nothing keep the processors busy",
     options: no_options,
+    newcomers: false,
     short: 2,
     full: 4,
     growth_max_kib: |_| 0,
@@ -57,7 +58,7 @@ const BUSY: Attack = Attack {
     },
 };
 
-const ATTACKS: [Attack; 24] = [
+const ATTACKS: [Attack; 29] = [
     BUSY,
     hoards::LOCKS,
     hoards::SETS,
@@ -66,8 +67,13 @@ const ATTACKS: [Attack; 24] = [
     hoards::WAITS_TOGETHER,
     hoards::TIME_OUTS,
     hoards::ONE_NAME,
+    hoards::CANCELS_IN_VAIN,
     circles::CHAIN,
     circles::WIDE,
+    Attack { full: 1, ..circles::REFUSED_SEARCHES },
+    Attack { full: 16, ..circles::REFUSED_SEARCHES },
+    Attack { full: 48, ..circles::REFUSED_SEARCHES },
+    circles::REFUSED_SEARCHES,
     circles::SETS_IN_VAIN,
     circles::SHARED_SETS,
     floods::OVER_THE_LIMIT,
@@ -87,28 +93,31 @@ const ATTACKS: [Attack; 24] = [
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     println!(
-        "| meanwhile | takes, s | alone, calm: p50 · p99 · max, ms | alone, meanwhile | in turns, calm | in turns, meanwhile | memory before · peak · after, MiB |"
+        "| meanwhile | takes, s | alone, calm: p50 · p99 · max, ms | alone, meanwhile | in turns, calm | in turns, meanwhile | newcomers, calm | newcomers, meanwhile | memory before · peak · after, MiB |"
     );
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for attack in ATTACKS {
         if !words.is_empty() && !words.iter().any(|word| attack.name.contains(word.as_str())) {
             continue;
         }
         let endured = endure(&attack, attack.full, CALM, 0);
-        let [alone, in_turns] = endured.calm.map(quantiles);
-        let [alone_then, in_turns_then] = endured.meanwhile.map(quantiles);
+        let [alone, in_turns, new] = endured.calm.map(quantiles);
+        let [alone_then, in_turns_then, new_then] = endured.meanwhile.map(quantiles);
         let memory = [endured.before.resident_kib, endured.peak_kib, endured.after.resident_kib];
         let memory = memory.map(|kib| (kib >> 10).to_string()).join(" · ");
         let took = endured.took.as_secs_f64();
         println!(
-            "| {} | {took:.1} | {alone} | {alone_then} | {in_turns} | {in_turns_then} | {memory} |",
-            attack.name
+            "| {} ({}) | {took:.1} | {alone} | {alone_then} | {in_turns} | {in_turns_then} | {new} | {new_then} | {memory} |",
+            attack.name, attack.full
         );
     }
 }
 
 /// The median, what 99 of 100 stay below, and the longest, in milliseconds.
 fn quantiles(mut took: Vec<Duration>) -> String {
+    if took.is_empty() {
+        return "–".to_owned();
+    }
     took.sort_unstable();
     let millis = |at: usize| took.get(at).map_or(f64::NAN, |it| it.as_secs_f64() * 1e3);
     let last = took.len().saturating_sub(1);

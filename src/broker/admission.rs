@@ -37,7 +37,7 @@ impl Inner {
         if !is_far(most, in_table, in_lane) && info.held.in_all().saturating_add(wanted) > most {
             return refused("this session holds as many locks as it may");
         }
-        let in_table = self.desk_held.load(Relaxed);
+        let in_table = self.table_held.load(Relaxed);
         let most = self.limits.locks_max();
         if !is_far(most, in_table, self.lanes[lane].held.load(Relaxed)) {
             let in_lanes: usize = self.lanes.iter().map(|cell| cell.held.load(Relaxed)).sum();

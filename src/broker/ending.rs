@@ -3,13 +3,13 @@
 
 use std::sync::atomic::Ordering::Release;
 
-use super::core::{END_AT_DESK, Inner};
+use super::core::Inner;
 use super::gate::Asker;
 use super::lane::Lane;
 use super::outcome::Outcome;
 use super::session::SessionInfo;
 use super::sync::IS_EXPLORED;
-use super::table::{Slot, Step, Table};
+use super::table::Slot;
 
 /// How many locks of a vanished session are freed in one go, while others wait for the lane's mutex.
 const END_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
@@ -36,36 +36,23 @@ impl Inner {
         }
         self.end_holds(slot);
         // Only now may another session have the slot.
-        let one_at_a_time = self.much.lock_in_turn();
-        let seat = self.desk.lock().vacate(slot);
-        drop(one_at_a_time);
-        let info = self.sessions.write().try_remove(slot as usize);
-        // With nothing locked: the observer may hold sessions of its own, which then end.
-        drop((seat, info));
+        self.sessions.remove(slot);
     }
 
     fn end_holds(&self, slot: Slot) {
-        self.end_some(|table, step| table.end_holds(step, slot, END_AT_DESK));
+        // Of a broker that has failed nothing is left to free; nor below.
+        let _ = self.until_done(Asker::Broker, |table, step| table.end_holds(step, slot));
     }
 
     /// Ends all waits of a session, as if it had ended; for another thread than its own, which may end it meanwhile.
     pub(super) fn end_waits_of(&self, info: &SessionInfo) {
-        let some = |table: &mut Table, step: &mut Step<'_>| {
-            table.end_waits(step, info.slot, Outcome::Lost, END_AT_DESK)
-        };
         // Once it has ended this is refused, before another session can have its slot.
-        while self.at_desk_with(true, &[], Asker::Releasing(info), some) == Ok(false) {}
+        let _ = self.until_done(Asker::Releasing(info), |table, step| {
+            table.end_waits(step, info.slot, Outcome::Lost);
+        });
     }
 
     pub(super) fn end_waits(&self, slot: Slot, why: Outcome) {
-        self.end_some(|table, step| table.end_waits(step, slot, why, END_AT_DESK));
-    }
-
-    /// Does `some` again and again until it says that this was all, and lets others in between.
-    fn end_some(&self, some: impl Fn(&mut Table, &mut Step<'_>) -> bool) {
-        let mut done = Ok(false);
-        while done == Ok(false) {
-            done = self.at_desk_with(true, &[], Asker::Broker, &some);
-        }
+        let _ = self.until_done(Asker::Broker, |table, step| table.end_waits(step, slot, why));
     }
 }

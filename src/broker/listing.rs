@@ -175,7 +175,7 @@ impl Inner {
         };
         match self.in_lane(key.hash, Asker::Broker, look).ok()? {
             ControlFlow::Break(found) => found,
-            ControlFlow::Continue(()) => self.look_at_desk(key),
+            ControlFlow::Continue(()) => self.look_at_contended(key),
         }
     }
 
@@ -183,7 +183,7 @@ impl Inner {
     fn listed_one(&self, key: &Key, view: LaneView) -> Option<ListedLock> {
         let LaneView::One { slot, mode, hold, orphaned } = view else { return None };
         let holder = ListedHolder {
-            session: self.session_at(slot)?,
+            session: self.sessions.info(slot)?,
             token: hold.token,
             held_for: clock::now_coarse().since(hold.since),
         };
@@ -191,9 +191,9 @@ impl Inner {
         Some(ListedLock { key, mode: Some(mode), orphaned, holders: vec![holder], waiters: Vec::new() })
     }
 
-    fn look_at_desk(&self, key: &HashedKey) -> Option<ListedLock> {
+    fn look_at_contended(&self, key: &HashedKey) -> Option<ListedLock> {
         let now = clock::now_coarse();
-        let seen = self.at_desk(&[], Asker::Broker, |table, _| table.inspect(Slot::MAX, key)).ok()??;
+        let seen = self.with_table(&[], Asker::Broker, |table, _| table.inspect(Slot::MAX, key)).ok()??;
         let mut lock = ListedLock {
             key: key.key.clone(),
             mode: seen.mode,
@@ -203,11 +203,11 @@ impl Inner {
         };
         let mut after = None;
         loop {
-            let more = self.at_desk(&[], Asker::Broker, |table, _| {
+            let more = self.with_table(&[], Asker::Broker, |table, _| {
                 let holders = table.holders_after(key, after, AT_ONCE);
                 after = holders.last().map(|last| last.slot);
                 lock.holders.extend(holders.iter().filter_map(|holder| {
-                    let session = self.session_at(holder.slot)?;
+                    let session = self.sessions.info(holder.slot)?;
                     let held_for = now.since(holder.hold.since);
                     Some(ListedHolder { session, token: holder.hold.token, held_for })
                 }));
@@ -224,11 +224,11 @@ impl Inner {
     fn list_waiters(&self, key: &HashedKey, now: Stamp, into: &mut Vec<ListedWaiter>) {
         let mut after = None;
         loop {
-            let more = self.at_desk(&[], Asker::Broker, |table, _| {
+            let more = self.with_table(&[], Asker::Broker, |table, _| {
                 let waiters = table.waiters_after(key, after, AT_ONCE);
                 after = waiters.last().map(|last| last.place);
                 into.extend(waiters.iter().filter_map(|waiter| {
-                    let session = self.session_at(waiter.slot)?;
+                    let session = self.sessions.info(waiter.slot)?;
                     Some(ListedWaiter { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
                 }));
                 waiters.len() == AT_ONCE
@@ -237,9 +237,5 @@ impl Inner {
                 break;
             }
         }
-    }
-
-    fn session_at(&self, slot: Slot) -> Option<Arc<SessionInfo>> {
-        self.sessions.read().get(slot as usize).cloned()
     }
 }

@@ -11,7 +11,7 @@ mod admission;
 mod clock;
 mod core;
 mod ending;
-mod fair;
+mod fifo;
 mod gate;
 mod hasher;
 mod held;
@@ -24,6 +24,7 @@ mod local;
 mod model;
 mod name;
 mod outcome;
+mod registry;
 mod session;
 mod stats;
 pub(crate) mod sync;
@@ -31,6 +32,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
+mod turns;
 
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering::Relaxed;

@@ -10,17 +10,21 @@ use super::core::Inner;
 use super::held::HeldCount;
 use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::sync::{Arc, AtomicBool, Ordering, RwLock};
+use super::registry::Registered;
+use super::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
 use super::table::{Slot, Ticket};
 
-/// Who is told how a session's waits end.
+/// Is told how a session's waits end. If it panics, the broker has failed: nobody would know what else was to be
+/// told.
 pub trait Observer: Send + Sync {
-    /// A wait has ended. Called with the broker's lock held, in the order in which waits end and exactly
-    /// once for each: may take note, and must not block, call the broker, or do I/O.
+    /// A wait has ended. Called in the order in which the waits of the session end and exactly once for each, by
+    /// the thread that ended the wait, or by one that calls the session: a call returns when the session's
+    /// observer has been told of all that was decided before. No lock of the table is held, so nobody waits but
+    /// this thread and those that call the same session. Must not call that session.
     fn decided(&self, ticket: Ticket, outcome: Outcome);
 
     /// Waits have ended: now is the time to pass it on. Called after [`decided`](Self::decided), once or
-    /// more, with no lock held, by whichever thread ended the wait.
+    /// more, with no lock held, by whichever thread ended the wait. May do anything.
     fn deliver(&self);
 }
 
@@ -41,6 +45,8 @@ pub struct SessionInfo {
     name: RwLock<Option<Arc<[u8]>>>,
     pub(super) slot: Slot,
     pub(super) ended: AtomicBool,
+    /// How many decisions its observer is still to be told of.
+    pub(super) untold: AtomicU32,
     pub(super) held: HeldCount,
 }
 
@@ -52,6 +58,7 @@ impl SessionInfo {
             name: RwLock::new(None),
             slot,
             ended: AtomicBool::new(false),
+            untold: AtomicU32::new(0),
             held: HeldCount::new(),
         }
     }
@@ -103,10 +110,24 @@ impl fmt::Debug for SessionInfo {
 /// waits leave their queues. Safe to share between threads.
 pub struct Session {
     pub(super) broker: Arc<Inner>,
-    pub(super) info: Arc<SessionInfo>,
+    info: Arc<SessionInfo>,
+    registered: Arc<Registered>,
 }
 
 impl Session {
+    pub(super) fn new(broker: Arc<Inner>, registered: Arc<Registered>) -> Self {
+        Self { broker, info: registered.info.clone(), registered }
+    }
+
+    /// Has the observer told of what another thread has decided, and may not have come to tell. After every call:
+    /// what its owner says because of the call must come behind what was decided before.
+    fn told<R>(&self, result: R) -> R {
+        if self.info.untold.load(Ordering::Acquire) != 0 {
+            self.registered.tell();
+        }
+        result
+    }
+
     /// Who this session is to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
@@ -118,7 +139,7 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
     pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.broker.try_acquire(&self.info, space, name, mode)
+        self.told(self.broker.try_acquire(&self.info, space, name, mode))
     }
 
     /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
@@ -127,7 +148,7 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
     pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
-        self.broker.acquire(&self.info, wants, wait)
+        self.told(self.broker.acquire(&self.info, wants, wait))
     }
 
     /// Changes the mode of a held lock without letting it go; to shared that never waits.
@@ -141,7 +162,7 @@ impl Session {
         mode: Mode,
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        self.broker.convert(&self.info, space, name, mode, wait)
+        self.told(self.broker.convert(&self.info, space, name, mode, wait))
     }
 
     /// Gives up the lock, or the place in its queue. The outcome of a wait given up so is `Cancelled`.
@@ -149,30 +170,30 @@ impl Session {
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
-        self.broker.release(&self.info, space, name)
+        self.told(self.broker.release(&self.info, space, name))
     }
 
     /// Takes a waiting request back; its outcome is `Cancelled`. False if it had ended already, in
     /// which case the observer has been told how.
     pub fn cancel(&self, ticket: Ticket) -> bool {
-        self.broker.cancel(&self.info, ticket)
+        self.told(self.broker.cancel(&self.info, ticket))
     }
 
     /// Ends the waits whose limit has come. Returns how long it is until the next one's does; `None` if
     /// there is none.
     pub fn expire(&self) -> Option<Duration> {
-        self.broker.expire(&self.info)
+        self.told(self.broker.expire(&self.info))
     }
 
     /// Ends all waits of the session; its locks stay.
     pub fn end_waits(&self) {
-        self.broker.end_waits(self.info.slot, Outcome::Lost);
+        self.told(self.broker.end_waits(self.info.slot, Outcome::Lost));
     }
 
     /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
-        self.broker.inspect(&self.info, space, name).unwrap_or_default()
+        self.told(self.broker.inspect(&self.info, space, name).unwrap_or_default())
     }
 
     /// Whether the session stands: it has not ended, and the broker has not failed.
@@ -185,7 +206,7 @@ impl Session {
     /// later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
     /// does not keep everyone else waiting.
     pub fn end(&self) {
-        self.broker.end_session(&self.info);
+        self.told(self.broker.end_session(&self.info));
     }
 }
 

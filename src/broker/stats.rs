@@ -73,13 +73,13 @@ impl Stats {
 
 impl Inner {
     pub(super) fn stats(&self) -> Stats {
-        let mut stats = Stats { sessions: self.sessions.read().len(), ..Stats::default() };
+        let mut stats = Stats { sessions: self.sessions.len(), ..Stats::default() };
         for cell in &self.lanes {
             if let Ok(counts) = self.in_cell(cell, Asker::Broker, |lane| lane.counts()) {
                 stats.add_lane(counts);
             }
         }
-        stats.add_table(&self.desk.lock().table);
+        stats.add_table(&self.contended.lock().table);
         if !self.measures_holds.load(Relaxed) {
             // The table has the time anyway. What it alone has counted says nothing.
             stats.hold_times = Histogram::default();

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use crate::support::server::Server;
+use serde_json::json;
 
 /// Between two rounds: calm clients are no load.
 const PAUSE: Duration = Duration::from_micros(500);
@@ -24,6 +25,8 @@ pub(crate) struct Sample {
 pub(crate) struct Felt {
     pub(crate) alone: Mutex<Vec<Sample>>,
     pub(crate) in_turns: Mutex<Vec<Sample>>,
+    /// As a newcomer who has the server's figures shown.
+    pub(crate) anew: Mutex<Vec<Sample>>,
 }
 
 /// Those under way between two moments.
@@ -45,6 +48,16 @@ pub(crate) fn work_alone(server: &Server, felt: &Felt, stop: &AtomicBool) {
         round("g calm", "1 Lock Get Success: calm\r\n");
         round("r calm", "1 Lock Release Success: calm\r\n");
         std::thread::sleep(PAUSE);
+    }
+}
+
+/// Connects, asks for the server's figures and goes, again and again until told to stop.
+pub(crate) fn work_anew(server: &Server, felt: &Felt, stop: &AtomicBool) {
+    while !stop.load(Relaxed) {
+        let start = Instant::now();
+        assert!(server.message().call("stats", json!({}))["locks"].is_u64());
+        felt.anew.lock().unwrap().push(Sample { start, took: start.elapsed() });
+        std::thread::sleep(10 * PAUSE);
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::hoards::{await_end_of_hoard, hold, wait_for_names};
 use crate::siege::{Attack, no_options};
 use crate::support::eventually;
-use crate::support::frame_client::FrameClient;
+use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::Server;
 use serde_json::json;
 
@@ -26,6 +26,7 @@ fn await_waiting(server: &Server, waits: usize) {
 pub(crate) const CHAIN: Attack = Attack {
     name: "thousands wait for each other in a chain, and the first asks again and again",
     options: no_options,
+    newcomers: false,
     short: 200,
     full: 4000,
     growth_max_kib: |size| size as u64 * 20,
@@ -51,6 +52,7 @@ pub(crate) const CHAIN: Attack = Attack {
 pub(crate) const WIDE: Attack = Attack {
     name: "a hundred wait for the same ten thousand names, and one more asks again and again",
     options: no_options,
+    newcomers: false,
     short: 10,
     full: 100,
     growth_max_kib: |size| size as u64 * 10_000,
@@ -70,9 +72,53 @@ pub(crate) const WIDE: Attack = Attack {
     },
 };
 
+pub(crate) const REFUSED_SEARCHES: Attack = Attack {
+    name: "clients ask again and again for what would take too long to rule out as a deadlock",
+    options: no_options,
+    newcomers: true,
+    short: 16,
+    full: 500,
+    growth_max_kib: |_| 100 << 10,
+    run: |server, size| refuse_searches(server, size, (2000 / size).max(4)),
+};
+
+/// Lets so many clients ask so many times for a lock that eight sessions wait for, which also wait for
+/// ten thousand others. The asker is waited for and ranked below them all, so the server would have to
+/// look at all of these places to say that nobody waits for the asker in the end.
+fn refuse_searches(server: &Server, askers: usize, times: usize) {
+    const NAMES: usize = 10_000;
+    const WAITERS: usize = 8;
+    let mut clients: Vec<FrameClient> = (0..askers).map(|_| server.message()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.lock(&format!("asker:{number}"))["status"], "ok");
+    }
+    let mut behind = server.message();
+    for number in 0..askers {
+        behind.request_lock(&format!("asker:{number}"));
+    }
+    await_waiting(server, askers);
+    let mut holder = server.lockd();
+    hold(&mut holder, NAMES);
+    let mut waiters: Vec<FrameClient> = (0..WAITERS).map(|_| server.message()).collect();
+    waiters.iter_mut().for_each(|client| wait_for_names(client, 0..NAMES));
+    await_waiting(server, askers + WAITERS * NAMES);
+    let request = frame(r#"{"command":"lock","parameters":{"lockName":"hoard:0"},"id":"asked"}"#);
+    let requests = request.repeat(times);
+    clients.iter_mut().for_each(|client| client.send_bytes(&requests));
+    for client in &mut clients {
+        for _ in 0..times {
+            let result = client.receive()["result"].take();
+            assert!(result["reason"].as_str().unwrap().starts_with("too many sessions wait"), "{result}");
+        }
+    }
+    drop((holder, waiters, clients, behind));
+    await_end_of_hoard(server);
+}
+
 pub(crate) const SETS_IN_VAIN: Attack = Attack {
     name: "ten clients try for a thousand names at once, again and again",
     options: no_options,
+    newcomers: false,
     short: 10,
     full: 200,
     growth_max_kib: |_| 16 << 10,
@@ -101,6 +147,7 @@ pub(crate) const SETS_IN_VAIN: Attack = Attack {
 pub(crate) const SHARED_SETS: Attack = Attack {
     name: "one release grants a thousand shared locks to each of hundreds",
     options: no_options,
+    newcomers: false,
     short: 10,
     full: 500,
     growth_max_kib: |size| size as u64 * 1000,

@@ -59,6 +59,7 @@ fn ask_all_the_time(server: &Server, reading: bool, time: Duration) {
 pub(crate) const LISTINGS_READ: Attack = Attack {
     name: "ten clients have a million locks listed again and again, in every way, and read",
     options: no_options,
+    newcomers: false,
     short: 10_000,
     full: 1_000_000,
     growth_max_kib: |size| size as u64 / 2 + (16 << 10),
@@ -68,6 +69,7 @@ pub(crate) const LISTINGS_READ: Attack = Attack {
 pub(crate) const LISTINGS_UNREAD: Attack = Attack {
     name: "ten clients have a million locks listed again and again, in every way, and never read",
     options: no_options,
+    newcomers: false,
     short: 10_000,
     full: 1_000_000,
     growth_max_kib: |size| size as u64 / 2 + (16 << 10),
@@ -86,6 +88,7 @@ fn list_for_a_while(server: &Server, size: usize, reading: bool) {
 pub(crate) const GRANTS_UNREAD: Attack = Attack {
     name: "grants by the thousand are due to ten clients that never read",
     options: |_| vec!["--outbox-max=65536".to_owned()],
+    newcomers: false,
     short: 300,
     full: 10_000,
     growth_max_kib: |size| size as u64 * 20,

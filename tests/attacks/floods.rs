@@ -19,6 +19,7 @@ fn turned_away(server: &Server, protocol: &str) -> Option<String> {
 pub(crate) const OVER_THE_LIMIT: Attack = Attack {
     name: "connections up to the limit, and thousands beyond it",
     options: |size| vec![format!("--connections-max={}", size + 3)],
+    newcomers: false,
     short: 300,
     full: 9000,
     growth_max_kib: |size| size as u64 * 16,
@@ -38,6 +39,7 @@ pub(crate) const OVER_THE_LIMIT: Attack = Attack {
 pub(crate) const OUT_OF_DESCRIPTORS: Attack = Attack {
     name: "more connections than there are descriptors for",
     options: no_options,
+    newcomers: false,
     short: 100,
     full: 5000,
     growth_max_kib: |size| size as u64 * 16,
@@ -67,6 +69,7 @@ pub(crate) const OUT_OF_DESCRIPTORS: Attack = Attack {
 pub(crate) const RESETS: Attack = Attack {
     name: "four clients connect and reset the connection, again and again, after nothing, a byte, or a request",
     options: no_options,
+    newcomers: false,
     short: 1000,
     full: 40_000,
     // They may come faster than they are seen to have gone: up to the limit on connections.
@@ -96,6 +99,7 @@ pub(crate) const RESETS: Attack = Attack {
 pub(crate) const SILENT: Attack = Attack {
     name: "thousands connect and never say a word",
     options: no_options,
+    newcomers: false,
     short: 500,
     full: 9000,
     growth_max_kib: |size| size as u64 * 16,

@@ -47,6 +47,7 @@ pub(crate) fn wait_for_names(client: &mut FrameClient, names: impl Iterator<Item
 pub(crate) const LOCKS: Attack = Attack {
     name: "one client takes a million locks, and vanishes",
     options: no_options,
+    newcomers: false,
     short: 20_000,
     full: 1_000_000,
     // A name, its place in a lane, and twice as much while a lane grows.
@@ -62,6 +63,7 @@ pub(crate) const LOCKS: Attack = Attack {
 pub(crate) const SETS: Attack = Attack {
     name: "one client takes a million locks in sets of a thousand, and vanishes",
     options: no_options,
+    newcomers: false,
     short: 20_000,
     full: 1_000_000,
     growth_max_kib: |size| size as u64 * 3 / 4,
@@ -101,6 +103,7 @@ fn waiters(
 pub(crate) const WAITS_APART: Attack = Attack {
     name: "a hundred clients wait for a million names, and vanish",
     options: no_options,
+    newcomers: false,
     short: 20_000,
     full: 1_000_000,
     growth_max_kib: |size| size as u64 * 3 / 2,
@@ -116,6 +119,7 @@ pub(crate) const WAITS_APART: Attack = Attack {
 pub(crate) const HOLDER_VANISHES: Attack = Attack {
     name: "a hundred clients wait for a million names, and who holds them vanishes",
     options: no_options,
+    newcomers: false,
     short: 20_000,
     full: 1_000_000,
     growth_max_kib: |size| size as u64 * 3 / 2,
@@ -136,6 +140,7 @@ pub(crate) const HOLDER_VANISHES: Attack = Attack {
 pub(crate) const WAITS_TOGETHER: Attack = Attack {
     name: "a hundred clients wait for the same ten thousand names, and vanish one after another",
     options: no_options,
+    newcomers: false,
     short: 20,
     full: 100,
     growth_max_kib: |size| size as u64 * 10_000,
@@ -154,6 +159,7 @@ pub(crate) const WAITS_TOGETHER: Attack = Attack {
 pub(crate) const TIME_OUTS: Attack = Attack {
     name: "a hundred clients have ten thousand waits each, which all end at the same time",
     options: no_options,
+    newcomers: false,
     short: 2,
     full: 100,
     growth_max_kib: |size| size as u64 * 10_000,
@@ -185,6 +191,7 @@ pub(crate) const TIME_OUTS: Attack = Attack {
 pub(crate) const ONE_NAME: Attack = Attack {
     name: "thousands of clients wait for one name, and all vanish",
     options: no_options,
+    newcomers: false,
     short: 300,
     full: 8000,
     growth_max_kib: |size| size as u64 * 20,
@@ -194,6 +201,51 @@ pub(crate) const ONE_NAME: Attack = Attack {
         let waiters = waiters(server, size, 1, |_, _| 0);
         drop(holder);
         drop(waiters);
+        await_end_of_hoard(server);
+    },
+};
+
+pub(crate) const CANCELS_IN_VAIN: Attack = Attack {
+    name: "a client with ten thousand waits cancels again and again what it never asked for",
+    options: no_options,
+    newcomers: true,
+    short: 300,
+    full: 9900,
+    // An id in the reply, in the connection's list of waits, and while it is read.
+    growth_max_kib: |size| size as u64 * 20,
+    run: |server, size| {
+        const CANCELS: usize = 500;
+        // As long as ids of waiting requests may be, and alike but for their ends.
+        let id = |number: usize| format!("{number:0>4000}");
+        let mut holder = server.lockd();
+        hold(&mut holder, size);
+        let mut client = server.message();
+        for number in 0..size {
+            let parameters = json!({"lockName": format!("hoard:{number}")});
+            client.send(&json!({"command": "lock", "parameters": parameters, "id": id(number)}));
+        }
+        assert!(client.is_served());
+        let cancel = json!({"command": "cancel", "parameters": {"id": id(size)}, "id": "cancel"});
+        client.send_bytes(frame(cancel.to_string()).repeat(CANCELS));
+        // Grants are told to the one that cancels meanwhile.
+        let (mut cancels, mut grants) = (0, 0);
+        for number in 0..CANCELS.min(size) {
+            assert!(holder.ask(&format!("r hoard:{number}")).starts_with("1 "));
+        }
+        while cancels < CANCELS || grants < CANCELS.min(size) {
+            let reply = client.receive();
+            match reply["id"].as_str() {
+                Some("cancel") => {
+                    assert_eq!(reply["result"]["status"], "notFound");
+                    cancels += 1;
+                }
+                _ => {
+                    assert_eq!(reply["result"]["status"], "ok", "{reply}");
+                    grants += 1;
+                }
+            }
+        }
+        drop((holder, client));
         await_end_of_hoard(server);
     },
 };

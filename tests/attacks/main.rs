@@ -47,8 +47,10 @@ attacks! {
     many_waits_together: crate::hoards::WAITS_TOGETHER;
     many_time_outs: crate::hoards::TIME_OUTS;
     many_waits_for_one_name: crate::hoards::ONE_NAME;
+    cancels_in_vain: crate::hoards::CANCELS_IN_VAIN;
     a_long_chain: crate::circles::CHAIN;
     a_wide_graph: crate::circles::WIDE;
+    refused_searches: crate::circles::REFUSED_SEARCHES;
     sets_in_vain: crate::circles::SETS_IN_VAIN;
     many_granted_by_one_release: crate::circles::SHARED_SETS;
     connections_over_the_limit: crate::floods::OVER_THE_LIMIT;

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use crate::calm::{Felt, between, work_alone, work_in_turns};
+use crate::calm::{Felt, between, work_alone, work_anew, work_in_turns};
 use crate::support::eventually;
 use crate::support::server::{Launch, Server, raise_descriptor_limit};
 use crate::vitals::{Vitals, forget_peak, peak_kib};
@@ -15,6 +15,8 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// How the server is started, by the size of the attack.
     pub(crate) options: fn(usize) -> Vec<String>,
+    /// Whether calm clients also connect anew meanwhile: unless the attack is about connections.
+    pub(crate) newcomers: bool,
     /// How large it is in a test that takes no time, and how large else.
     pub(crate) short: usize,
     pub(crate) full: usize,
@@ -37,9 +39,9 @@ pub(crate) struct Endured {
     pub(crate) took: Duration,
     /// How many KiB more were left after the same each time more, for those who look for leaks.
     pub(crate) left_again: Vec<u64>,
-    /// What calm clients felt, alone and in turns, before and meanwhile: for those who measure.
-    pub(crate) calm: [Vec<Duration>; 2],
-    pub(crate) meanwhile: [Vec<Duration>; 2],
+    /// What calm clients felt, alone, in turns and as newcomers, before and meanwhile: for those who measure.
+    pub(crate) calm: [Vec<Duration>; 3],
+    pub(crate) meanwhile: [Vec<Duration>; 3],
 }
 
 /// Endures an attack, after a time of calm. Fails if a calm client is not answered, or if the server does not
@@ -52,10 +54,13 @@ pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, repeats: 
     std::thread::scope(|scope| {
         // Also if the attack fails, so that the test ends.
         let stopper = Stopper(&stop);
-        let calm = [
+        let mut calm = vec![
             scope.spawn(|| work_alone(&server, &felt, &stop)),
             scope.spawn(|| work_in_turns(&server, &felt, &stop)),
         ];
+        if attack.newcomers {
+            calm.push(scope.spawn(|| work_anew(&server, &felt, &stop)));
+        }
         let rounds = || (felt.alone.lock().unwrap().len(), felt.in_turns.lock().unwrap().len());
         let await_round = |(alone, in_turns): (usize, usize)| {
             eventually("the calm clients are answered", || {
@@ -92,7 +97,8 @@ pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, repeats: 
         }
         drop(stopper);
         calm.into_iter().for_each(|client| client.join().unwrap());
-        let felt_in = |from, to| [between(&felt.alone, from, to), between(&felt.in_turns, from, to)];
+        let felt_in =
+            |from, to| [&felt.alone, &felt.in_turns, &felt.anew].map(|samples| between(samples, from, to));
         Endured {
             before,
             peak_kib,
@@ -141,7 +147,8 @@ pub(crate) fn withstand(attack: &Attack, size: usize) {
         endured.left_again,
         endured.after.resident_kib.saturating_sub(before)
     );
-    let felt = endured.calm.iter().chain(&endured.meanwhile);
+    let groups = if attack.newcomers { 3 } else { 2 };
+    let felt = [&endured.calm, &endured.meanwhile].into_iter().flat_map(|felt| &felt[..groups]);
     assert!(
         felt.into_iter().all(|felt| !felt.is_empty()),
         "{}: nobody was calm for {:?}",

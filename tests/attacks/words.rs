@@ -25,6 +25,7 @@ fn at_once(count: usize, work: impl Fn(usize) + Sync) {
 pub(crate) const ENDLESS_LINES: Attack = Attack {
     name: "six clients send lines without end, gigabytes in all",
     options: no_options,
+    newcomers: false,
     short: 8,
     full: 512,
     growth_max_kib: |_| 8 << 10,
@@ -45,6 +46,7 @@ pub(crate) const ENDLESS_LINES: Attack = Attack {
 pub(crate) const ANNOUNCED: Attack = Attack {
     name: "thousands announce a message of a MiB and never send it",
     options: no_options,
+    newcomers: false,
     short: 300,
     full: 9000,
     growth_max_kib: |size| size as u64 * 16,
@@ -65,6 +67,7 @@ pub(crate) const ANNOUNCED: Attack = Attack {
 pub(crate) const HALF_SENT: Attack = Attack {
     name: "hundreds send all but the last byte of a message of a MiB",
     options: no_options,
+    newcomers: false,
     short: 20,
     full: 500,
     // A message, and what a buffer that doubles has more than it needs.
@@ -87,6 +90,7 @@ pub(crate) const HALF_SENT: Attack = Attack {
 pub(crate) const DRIPPED: Attack = Attack {
     name: "a hundred clients send requests byte by byte",
     options: no_options,
+    newcomers: false,
     short: 10,
     full: 100,
     growth_max_kib: |_| 8 << 10,
@@ -139,6 +143,7 @@ fn bombs() -> Vec<Vec<u8>> {
 pub(crate) const BOMBS: Attack = Attack {
     name: "four clients send messages of a MiB that are hard to read, again and again",
     options: no_options,
+    newcomers: false,
     short: 1,
     full: 30,
     // In each of the four, a message, what is made of it, and the reply.

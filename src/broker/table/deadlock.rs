@@ -16,16 +16,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use super::super::outcome::Mode;
 use super::{EntryId, Place, Slot, Table};
 
-/// How many places and holders are looked at for one request, while nobody else's that is contended is
-/// decided: a few milliseconds' worth.
-const LOOKS_MAX: usize = 50_000;
-
 /// Why a session may not wait.
 #[derive(Debug)]
 pub(super) enum Tangle {
     /// These would wait for each other, the asker first.
     Circle(Vec<Slot>),
-    /// More would have to be looked at than [`LOOKS_MAX`].
+    /// More places and holders would have to be looked at than there is room for.
     TooLarge,
 }
 
@@ -41,6 +37,7 @@ impl Table {
     /// queues, since a conversion also steps in front of those who wait.
     pub(super) fn rank_waiter(
         &mut self,
+        room: usize,
         slot: Slot,
         place: Place,
         wants: &[(EntryId, Mode)],
@@ -51,29 +48,32 @@ impl Table {
             self.members[slot as usize].rank = self.next_rank();
             return Ok(());
         }
-        let mut search = Search::of(self);
+        let mut search = Search::of(self, room);
         let mut news = News::default();
         for &want in wants {
             search.add_those_ahead(slot, place, want, &mut news.ahead)?;
             news.behind.extend(search.just_behind(want.0, place));
         }
-        self.rank_between(slot, &news)
+        let room = search.room;
+        self.rank_between(room, slot, &news)
     }
 
     /// Ranks the session, which holds the name exclusively now, below those who wait for the name.
-    pub(super) fn rank_holder(&mut self, slot: Slot, id: EntryId) -> Result<(), Tangle> {
-        let behind = Search::of(self).first_obstructed(slot, id)?.into_iter().collect();
-        self.rank_between(slot, &News { ahead: Vec::new(), behind })
+    pub(super) fn rank_holder(&mut self, room: usize, slot: Slot, id: EntryId) -> Result<(), Tangle> {
+        let mut search = Search::of(self, room);
+        let behind = search.first_obstructed(slot, id)?.into_iter().collect();
+        let room = search.room;
+        self.rank_between(room, slot, &News { ahead: Vec::new(), behind })
     }
 
-    fn rank_between(&mut self, slot: Slot, news: &News) -> Result<(), Tangle> {
+    fn rank_between(&mut self, room: usize, slot: Slot, news: &News) -> Result<(), Tangle> {
         let own = self.rank(slot);
         let lowest = news.behind.iter().map(|&one| self.rank(one)).fold(own, u64::min);
         let highest = news.ahead.iter().map(|&one| self.rank(one)).fold(own, u64::max);
         if lowest == own && highest == own {
             return Ok(());
         }
-        let mut search = Search::of(self);
+        let mut search = Search::of(self, room);
         // What it has waited for all along is ranked below it already.
         let first = if lowest == own { news.ahead.clone() } else { search.waits_for(slot)? };
         let mut below = search.reached(slot, first, lowest)?;
@@ -108,18 +108,19 @@ impl Table {
 /// Searches along "waits for", each session and each name's holders visited once.
 struct Search<'a> {
     table: &'a Table,
-    looks: usize,
+    /// How many more places and holders may be looked at.
+    room: usize,
     holders_done: HashSet<EntryId>,
 }
 
 impl<'a> Search<'a> {
-    fn of(table: &'a Table) -> Self {
-        Self { table, looks: 0, holders_done: HashSet::new() }
+    fn of(table: &'a Table, room: usize) -> Self {
+        Self { table, room, holders_done: HashSet::new() }
     }
 
     fn look(&mut self, times: usize) -> Result<(), Tangle> {
-        self.looks += times;
-        if self.looks > LOOKS_MAX { Err(Tangle::TooLarge) } else { Ok(()) }
+        self.room = self.room.checked_sub(times).ok_or(Tangle::TooLarge)?;
+        Ok(())
     }
 
     /// Whom `start` waits for, in the end, of those with this rank or a higher one; or the shortest circle.

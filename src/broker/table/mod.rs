@@ -5,8 +5,8 @@
 //! What must hold after every event:
 //! - the holders of a name are one exclusive session, or any number of shared ones;
 //! - a request waits only while it cannot be granted: some place of it is not the head of its queue,
-//!   or conflicts with a holder there; or because nothing is granted for now, or so much that it takes several
-//!   steps;
+//!   or conflicts with a holder there; or because nothing is granted for now; or because a name of it is among
+//!   those that are still to be settled;
 //! - no circle of sessions wait for each other;
 //! - a name that is neither held nor waited for is not in the table.
 
@@ -25,6 +25,7 @@ use super::clock::Stamp;
 use super::histogram::Histogram;
 use super::name::Key;
 use super::outcome::{Grant, Held, Mode, Outcome, Released};
+use super::sync::IS_EXPLORED;
 use super::tokens::Tokens;
 use blocks::Blocks;
 use index::Index;
@@ -43,6 +44,19 @@ pub(super) struct HashedKey {
     pub(super) hash: u64,
 }
 
+/// What finding, queueing, granting or freeing one name counts for, where one look at a place or a holder in the
+/// search for deadlocks counts for 1.
+pub(super) const NAME: usize = 16;
+
+/// How much may be done in one step while others are kept waiting: a tenth of a millisecond's worth.
+pub(super) const TURN: usize = if IS_EXPLORED { NAME } else { 2_000 };
+
+/// The same for a step that comes only one at a time: some milliseconds' worth. Enough for the largest request
+/// there can be, see [`Table::cost`]; a search for deadlocks that needs more is given up.
+pub(super) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 50_000 };
+
+const _: () = assert!(IS_EXPLORED || super::NAMES_AT_ONCE_MAX * NAME <= BULK / 2);
+
 /// What every event is given, and where its decisions go.
 pub(super) struct Step<'a> {
     pub(super) now: Stamp,
@@ -50,12 +64,25 @@ pub(super) struct Step<'a> {
     pub(super) limits: &'a Limits,
     /// Whether anything may be granted; false until the broker opens, and once it has been shut.
     pub(super) granting: bool,
-    /// How many more names may be looked at, and granted to those who wait, before others must be let in.
+    /// How much more may be done: see [`NAME`].
     pub(super) room: usize,
+    /// There was not room for everything. Then the event has changed nothing, or it is one that goes on when it
+    /// comes again: the answer counts for nothing, and the same event must be tried with more room.
+    pub(super) is_exhausted: bool,
     /// Waits that ended through this event, in the order in which they did.
     pub(super) decided: &'a mut Vec<Decision>,
     /// Names that left the table through this event.
     pub(super) idle: &'a mut Vec<Idle>,
+}
+
+impl Step<'_> {
+    /// Takes so much of the room; false, and notes it, if there is not enough left.
+    fn spend(&mut self, cost: usize) -> bool {
+        let rest = self.room.checked_sub(cost);
+        self.room = rest.unwrap_or(self.room);
+        self.is_exhausted |= rest.is_none();
+        rest.is_some()
+    }
 }
 
 /// The end of one wait.
@@ -96,8 +123,8 @@ pub(super) enum Answer {
     /// The sessions that wait for each other, the asker first.
     Deadlock(Vec<Slot>),
     TooManyWaits,
-    /// So many sessions wait for each other that a deadlock would take too long to rule out.
-    TooTangled,
+    /// It would take more than the step has room for; nothing has changed.
+    TooLarge,
 }
 
 /// One session's share of one name.
@@ -177,7 +204,7 @@ pub(super) struct Table {
     arrivals: u64,
     /// Ranks given so far: see [`deadlock`].
     ranks: u64,
-    /// Names whose queues are still to be settled.
+    /// Names whose queues are still to be settled, the next one last.
     unsettled: Vec<EntryId>,
     holds: usize,
     /// Names held exclusively and held shared.
@@ -217,6 +244,9 @@ impl Table {
             wants.iter().map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
         // Of what is not known nothing is granted.
         let Some(wants) = found else { return Answer::Busy };
+        if !step.spend(wants.len() * NAME) {
+            return Answer::TooLarge;
+        }
         let answer = self.decide(step, slot, &wants, patience);
         // Nothing that others wait for has changed: only names that were adopted for nothing must go.
         wants.iter().for_each(|&(id, _)| self.retire(step, id));
@@ -277,7 +307,7 @@ impl Table {
             });
             let holders = self.entries[id].holders.len();
             let grant = Grant { token: held.token, orphaned: false, holders };
-            self.settle(step, vec![id]);
+            self.unsettled.push(id);
             return Answer::Granted(grant);
         }
         if self.entries[id].admits(slot, mode) {
@@ -291,11 +321,11 @@ impl Table {
     /// Makes the only holder exclusive. A shared request at the head of the queue, there because it wants
     /// other names too, did not wait for this session and does now: the one way to close a circle
     /// without waiting.
-    fn upgrade_alone(&mut self, step: &Step<'_>, slot: Slot, id: EntryId) -> Answer {
+    fn upgrade_alone(&mut self, step: &mut Step<'_>, slot: Slot, id: EntryId) -> Answer {
         self.change(id, |entry| entry.mode = Mode::Exclusive);
-        if let Err(tangle) = self.rank_holder(slot, id) {
+        if let Err(tangle) = self.rank_holder(step.room, slot, id) {
             self.change(id, |entry| entry.mode = Mode::Shared);
-            return self.refuse(tangle);
+            return self.refuse(step, tangle);
         }
         Answer::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)]))
     }
@@ -304,13 +334,15 @@ impl Table {
     pub(super) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
         let id = self.find(key)?;
         let waiting = self.member(slot).waits.get(&id).copied();
-        let mut touched = vec![id];
+        if !step.spend(waiting.map_or(NAME, |request| self.cost(request))) {
+            return None;
+        }
         if let Some(request) = waiting {
-            touched.extend(self.withdraw(step, request, Outcome::Cancelled));
+            self.withdraw(step, request, Outcome::Cancelled);
             self.counts.cancels += 1;
         }
         let held = self.unhold(step.now, id, slot, false);
-        self.settle(step, touched);
+        self.unsettled.push(id);
         match (held, waiting) {
             (true, _) => Some(Released::Hold),
             (false, Some(_)) => Some(Released::Place),
@@ -321,65 +353,54 @@ impl Table {
     /// Takes a waiting request back. False if there is none of that ticket: it has ended already.
     pub(super) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
         let Some(&request) = self.member(slot).requests.get(&ticket) else { return false };
+        if !step.spend(self.cost(request)) {
+            return false;
+        }
         self.counts.cancels += 1;
-        let touched = self.withdraw(step, request, Outcome::Cancelled);
-        self.settle(step, touched);
+        self.withdraw(step, request, Outcome::Cancelled);
         true
     }
 
-    /// Ends up to `at_most` of the session's waits whose deadline has come; returns the next deadline of those
-    /// that are left, which may have come, too.
-    pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot, at_most: usize) -> Option<Stamp> {
-        for _ in 0..at_most {
+    /// Ends those of the session's waits whose deadline has come, as far as there is room; returns the next
+    /// deadline of those that are left.
+    pub(super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
+        loop {
             let &(deadline, ticket) = self.member(slot).deadlines.first()?;
-            if deadline > step.now {
-                break;
-            }
             // A deadline is there for as long as its request is.
             let request = self.member(slot).requests[&ticket];
+            if deadline > step.now || !step.spend(self.cost(request)) {
+                return Some(deadline);
+            }
             self.counts.timeouts += 1;
-            let touched = self.withdraw(step, request, Outcome::TimedOut);
-            self.settle(step, touched);
+            self.withdraw(step, request, Outcome::TimedOut);
         }
-        self.member(slot).deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// Ends the session's waits for `at_most` names or a few more, because the session is ending (`Lost`)
-    /// or the broker is (`Stopping`). Returns whether that was all of them.
-    pub(super) fn end_waits(
-        &mut self,
-        step: &mut Step<'_>,
-        slot: Slot,
-        why: Outcome,
-        at_most: usize,
-    ) -> bool {
-        let mut names = 0;
-        while names < at_most {
-            let Some((_, &request)) = self.member(slot).requests.first_key_value() else { return true };
-            let touched = self.withdraw(step, request, why);
-            names += touched.len();
-            self.settle(step, touched);
+    /// Ends the session's waits, as far as there is room, because the session is ending (`Lost`) or the broker is
+    /// (`Stopping`).
+    pub(super) fn end_waits(&mut self, step: &mut Step<'_>, slot: Slot, why: Outcome) {
+        while let Some((_, &request)) = self.member(slot).requests.first_key_value() {
+            if !step.spend(self.cost(request)) {
+                return;
+            }
+            self.withdraw(step, request, why);
         }
-        self.member(slot).requests.is_empty()
     }
 
-    /// Frees up to `at_most` locks of a session that has vanished. Returns whether that was all of them.
-    pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, at_most: usize) -> bool {
-        let some: Vec<EntryId> = self.member(slot).holds.iter().copied().take(at_most).collect();
-        for id in some {
+    /// Frees the locks of a session that has vanished, as far as there is room, and forgets it if that was all.
+    pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot) {
+        while let Some(&id) = self.member(slot).holds.first() {
+            if !step.spend(NAME) {
+                return;
+            }
             match self.entries[id].mode {
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
             self.unhold(step.now, id, slot, true);
-            self.settle(step, vec![id]);
+            self.unsettled.push(id);
         }
-        let member = self.member(slot);
-        if !member.holds.is_empty() {
-            return false;
-        }
-        *member = Member::default();
-        true
+        *self.member(slot) = Member::default();
     }
 
     /// Whether the session holds or waits for anything here.

@@ -3,7 +3,7 @@
 
 use super::super::outcome::{Mode, Outcome};
 use super::deadlock::Tangle;
-use super::{Answer, Decision, EntryId, Idle, Patience, Request, RequestId, Slot, Step, Table};
+use super::{Answer, BULK, Decision, EntryId, Idle, NAME, Patience, Request, RequestId, Slot, Step, Table};
 
 /// A request's place, the same in all its queues, so that two requests stand in the same order
 /// wherever they meet. Conversions come before all others: those who wait for the name wait for
@@ -44,6 +44,9 @@ impl Table {
         if self.member(slot).waits.len() + wants.len() > step.limits.waits_per_session_max {
             return Answer::TooManyWaits;
         }
+        if !step.spend(wants.iter().map(|&(id, _)| self.newly_contended(id, true)).sum()) {
+            return Answer::TooLarge;
+        }
         let Patience { ticket, deadline } = patience;
         let since = step.now;
         let request = Request { slot, ticket, place, wants: wants.clone(), since, deadline, obstacle: 0 };
@@ -54,30 +57,47 @@ impl Table {
         }
         self.member(slot).requests.insert(ticket, request);
         self.member(slot).deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
-        if let Err(tangle) = self.rank_waiter(slot, place, &wants) {
+        if let Err(tangle) = self.rank_waiter(step.room, slot, place, &wants) {
             self.unqueue(request);
-            return self.refuse(tangle);
+            return self.refuse(step, tangle);
         }
         self.counts.waits += 1;
         Answer::Queued
     }
 
-    pub(super) fn refuse(&mut self, tangle: Tangle) -> Answer {
+    pub(super) fn refuse(&mut self, step: &mut Step<'_>, tangle: Tangle) -> Answer {
         match tangle {
             Tangle::Circle(circle) => {
                 self.counts.deadlocks += 1;
                 Answer::Deadlock(circle)
             }
-            Tangle::TooLarge => Answer::TooTangled,
+            Tangle::TooLarge => {
+                step.is_exhausted = true;
+                Answer::TooLarge
+            }
         }
     }
 
-    /// Takes the request out of its queues and says so to its session. The names it stood in must be
-    /// settled afterwards.
-    pub(super) fn withdraw(&mut self, step: &mut Step<'_>, request: RequestId, why: Outcome) -> Vec<EntryId> {
+    /// Takes the request out of its queues and says so to its session.
+    pub(super) fn withdraw(&mut self, step: &mut Step<'_>, request: RequestId, why: Outcome) {
         let gone = self.unqueue(request);
         step.decided.push(Decision { slot: gone.slot, ticket: gone.ticket, outcome: why, acquired: 0 });
-        gone.wants.into_iter().map(|(id, _)| id).collect()
+        self.unsettled.extend(gone.wants.iter().map(|&(id, _)| id));
+    }
+
+    /// What it takes to let a request out of its queues. At most half of [`BULK`], so that there is always a
+    /// step with room for it.
+    pub(super) fn cost(&self, request: RequestId) -> usize {
+        let wants = &self.requests[request].wants;
+        let cost = wants.iter().map(|&(id, _)| NAME + self.newly_contended(id, false)).sum::<usize>();
+        cost.min(BULK / 2)
+    }
+
+    /// How many holders have a contended lock more, or one less, when a place is taken or left there.
+    fn newly_contended(&self, id: EntryId, is_taken: bool) -> usize {
+        let entry = &self.entries[id];
+        let is_first_or_last = entry.queue.len() == usize::from(!is_taken);
+        if is_first_or_last { entry.holders.len() } else { 0 }
     }
 
     fn unqueue(&mut self, request: RequestId) -> Request {
@@ -124,73 +144,60 @@ impl Table {
         }
     }
 
-    /// Grants, at each of these names, the head of the queue for as long as it can be granted; a grant
-    /// moves the heads of the request's other queues, which are then settled too. Names that nobody is
-    /// concerned with any more leave the table. What is more than the step has room for is left to
-    /// [`settle_rest`](Self::settle_rest).
-    pub(super) fn settle(&mut self, step: &mut Step<'_>, mut names: Vec<EntryId>) {
-        while let Some(id) = names.pop() {
-            if step.room == 0 {
-                self.unsettled.push(id);
-                return self.unsettled.append(&mut names);
+    /// Grants, at each name that is still to be settled, the head of the queue for as long as it can be granted; a
+    /// grant moves the heads of the request's other queues, which are then settled too. Names that nobody is
+    /// concerned with any more leave the table.
+    ///
+    /// To be called after every event, which adds its names, until only so many are left as there were before it.
+    /// What there is no room for is left for later: until then, some wait who need not any more, and whoever
+    /// comes meanwhile stands behind them.
+    pub(in super::super) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
+        while self.unsettled.len() > down_to
+            && let Some(id) = self.unsettled.pop()
+        {
+            if !step.spend(NAME) {
+                return self.unsettled.push(id);
             }
-            step.room -= 1;
             // A name may stand in the list twice and have left the table the first time.
             while let Some(head) = self.entries.get(id).and_then(|e| e.queue.first_key_value()).map(|h| *h.1)
             {
                 if !step.granting || !self.is_due(head) {
                     break;
                 }
+                if !step.spend(self.cost(head)) {
+                    return self.unsettled.push(id);
+                }
                 let due = self.unqueue(head);
                 self.counts.wait_times.add(step.now.since(due.since));
-                step.room = step.room.saturating_sub(due.wants.len());
                 let acquired =
                     due.wants.iter().filter(|&&(id, _)| self.held_at(id, due.slot).is_none()).count();
                 let grant = self.grant(step, due.slot, &due.wants);
                 let outcome = Outcome::Granted(grant);
                 step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
-                names.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
-                if step.room == 0 {
-                    names.push(id);
-                    break;
-                }
+                self.unsettled.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
             }
             self.retire(step, id);
         }
     }
 
-    /// Settles some names, from that number of theirs on, after a time in which nothing was granted. Returns
-    /// where to go on; `None` if that was all of them.
-    pub(in super::super) fn settle_from(
-        &mut self,
-        step: &mut Step<'_>,
-        first: usize,
-        at_most: usize,
-    ) -> Option<usize> {
+    /// How many names are still to be settled.
+    pub(in super::super) fn unsettled(&self) -> usize {
+        self.unsettled.len()
+    }
+
+    /// Has names settled again, from that number of theirs on, as far as there is room: after a time in which
+    /// nothing was granted. Returns where to go on; `None` if that was all of them.
+    pub(in super::super) fn unsettle_from(&mut self, step: &mut Step<'_>, first: usize) -> Option<usize> {
         // What is added meanwhile needs no settling, wherever it comes to stand.
-        let mut room = at_most;
         for id in first..self.entries.numbers_end() {
-            if self.entries.get(id).is_none() {
-                continue;
+            if self.entries.get(id).is_some() {
+                if !step.spend(NAME) {
+                    return Some(id);
+                }
+                self.unsettled.push(id);
             }
-            if room == 0 {
-                return Some(id);
-            }
-            room -= 1;
-            self.settle(step, vec![id]);
         }
         None
-    }
-
-    /// Goes on with what an earlier step had no room for. Until that has come to an end, some wait who need not
-    /// any more: they are granted in their turn, and whoever comes meanwhile stands behind them.
-    pub(in super::super) fn settle_rest(&mut self, step: &mut Step<'_>) {
-        let names = std::mem::take(&mut self.unsettled);
-        self.settle(step, names);
-    }
-
-    pub(in super::super) fn is_unsettled(&self) -> bool {
-        !self.unsettled.is_empty()
     }
 
     /// Whether the request is the head of all its queues and every name admits it.

@@ -27,15 +27,30 @@ impl Driver {
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
         let granting = !self.model.grace || matches!(event, Event::Open);
-        // So little that whatever can be interrupted is.
-        let room = 1;
-        let mut step =
-            Step { now, tokens, limits: &limits, granting, room, decided: &mut decided, idle: &mut idle };
+        // So little that whatever can be interrupted is; and then what it takes.
+        let (room, is_exhausted) = (NAME, false);
+        let (decided_here, idle_here) = (&mut decided, &mut idle);
+        let mut step = Step {
+            now,
+            tokens,
+            limits: &limits,
+            granting,
+            room,
+            is_exhausted,
+            decided: decided_here,
+            idle: idle_here,
+        };
         let before = self.model.clone();
-        let (said, circle) = run(&mut self.table, &mut step, event, &self.model);
-        while self.table.is_unsettled() {
-            step.room = 1;
-            self.table.settle_rest(&mut step);
+        let (mut said, mut circle) = run(&mut self.table, &mut step, event, &self.model);
+        while step.is_exhausted {
+            (step.room, step.is_exhausted) = (BULK, false);
+            // Names that were adopted for nothing are back with their lanes, and adopted again.
+            step.idle.clear();
+            (said, circle) = run(&mut self.table, &mut step, event, &self.model);
+        }
+        while self.table.unsettled() > 0 {
+            step.room = BULK;
+            self.table.settle(&mut step, self.table.unsettled() - 1);
         }
         let (expected, ends) = self.model.apply(event);
         let context = || format!("{event:?} in {before:?}");
@@ -129,25 +144,30 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
         }
         Event::Cancel { session } => {
             let oldest = model.waiting.iter().find(|w| w.session == *session).map(|w| w.ticket);
-            assert_eq!(table.cancel(step, *session, oldest.unwrap_or(u64::MAX)), oldest.is_some());
+            let cancelled = table.cancel(step, *session, oldest.unwrap_or(u64::MAX));
+            assert!(step.is_exhausted || cancelled == oldest.is_some());
             return (Said::Nothing, None);
         }
         Event::Expire { session, .. } => {
-            let next = table.expire(step, *session, usize::MAX);
-            assert!(next.is_none_or(|next| next > step.now));
+            let next = table.expire(step, *session);
+            assert!(step.is_exhausted || next.is_none_or(|next| next > step.now));
             return (Said::Nothing, None);
         }
         Event::End { session } => {
-            while !table.end_waits(step, *session, Outcome::Lost, 1) {}
-            while !table.end_holds(step, *session, 1) {}
-            assert!(!table.has_member(*session));
+            table.end_waits(step, *session, Outcome::Lost);
+            if !step.is_exhausted {
+                table.end_holds(step, *session);
+            }
+            assert!(step.is_exhausted || !table.has_member(*session));
             return (Said::Nothing, None);
         }
         Event::Open => {
             let mut next = Some(0);
             while let Some(first) = next {
-                next = table.settle_from(step, first, 1);
+                step.room = NAME;
+                next = table.unsettle_from(step, first);
             }
+            step.is_exhausted = false;
             return (Said::Nothing, None);
         }
     };
@@ -159,7 +179,8 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
         Answer::AlreadyWaiting => (Said::AlreadyWaiting, None),
         Answer::NotHeld => (Said::NotHeld, None),
         Answer::Deadlock(circle) => (Said::Deadlock, Some(circle)),
-        Answer::TooManyWaits | Answer::TooTangled => panic!("the limit is far away"),
+        Answer::TooLarge if step.is_exhausted => (Said::Nothing, None),
+        Answer::TooManyWaits | Answer::TooLarge => panic!("the limit is far away"),
     }
 }
 
@@ -302,11 +323,23 @@ fn many_sessions_and_names_in_no_order() {
 
 /// Lets the session ask for one name, for as long as it takes.
 fn ask(table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Answer {
+    ask_with(BULK, table, tokens, slot, name)
+}
+
+fn ask_with(room: usize, table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Answer {
     let (mut decided, mut idle) = (Vec::new(), Vec::new());
     let (now, limits) = (Stamp::from_nanos(0), Limits::default());
-    let (granting, room) = (true, 1);
-    let mut step =
-        Step { now, tokens, limits: &limits, granting, room, decided: &mut decided, idle: &mut idle };
+    let (granting, is_exhausted) = (true, false);
+    let mut step = Step {
+        now,
+        tokens,
+        limits: &limits,
+        granting,
+        room,
+        is_exhausted,
+        decided: &mut decided,
+        idle: &mut idle,
+    };
     let key = HashedKey { key: Key::main(LockName::new(&name.to_le_bytes())), hash: u64::from(name) };
     table.adopt(&key, None, false);
     let patience = Patience { ticket: u64::from(name), deadline: None };
@@ -331,7 +364,9 @@ fn one_request_looks_at_no_more_than_a_bounded_number_of_places() {
         }
     }
     assert_eq!(ask(&mut table, &tokens, behind, OWN), Answer::Queued);
-    assert_eq!(ask(&mut table, &tokens, early, 0), Answer::TooTangled);
+    for room in [TURN, BULK] {
+        assert_eq!(ask_with(room, &mut table, &tokens, early, 0), Answer::TooLarge);
+    }
     // It has left no trace.
     assert!(!table.members[early as usize].waits.contains_key(&0) && table.counts().deadlocks == 0);
     let late = 11;

@@ -3,12 +3,15 @@
 #![expect(clippy::disallowed_methods, reason = "what must not hang is watched from another thread")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::channel;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::super::sync::{AtomicU64, Mutex};
+use super::super::sync::{AtomicBool, Mutex};
 use super::super::*;
+
+/// So that a failing test ends.
+const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Ends a session when it has something to deliver.
 struct Ends(Mutex<Option<Session>>);
@@ -25,22 +28,52 @@ impl Observer for Ends {
     }
 }
 
-/// Panics when it has something to deliver for the first time, and counts.
-#[derive(Default)]
-struct Panics {
-    granted: AtomicU64,
-    delivered: AtomicU64,
+/// Says when it is told of a grant, and is told so for as long as it is not let go on.
+struct Slow {
+    begun: Sender<()>,
+    go_on: Mutex<Receiver<()>>,
+    told: AtomicBool,
 }
 
-impl Observer for Panics {
-    fn decided(&self, _: Ticket, outcome: Outcome) {
-        self.granted.fetch_add(u64::from(matches!(outcome, Outcome::Granted(_))), Relaxed);
+impl Slow {
+    fn new() -> (Arc<Self>, Receiver<()>, Sender<()>) {
+        let (begun, has_begun) = channel();
+        let (lets_go_on, go_on) = channel();
+        (
+            Arc::new(Self { begun, go_on: Mutex::new(go_on), told: AtomicBool::new(false) }),
+            has_begun,
+            lets_go_on,
+        )
+    }
+}
+
+impl Observer for Slow {
+    fn decided(&self, _: Ticket, _: Outcome) {
+        self.begun.send(()).unwrap();
+        self.go_on.lock().recv_timeout(DEADLINE).expect("the test lets it go on");
+        self.told.store(true, Release);
     }
 
+    fn deliver(&self) {}
+}
+
+/// Is told, and panics when it should pass that on.
+struct Panics;
+
+impl Observer for Panics {
+    fn decided(&self, _: Ticket, _: Outcome) {}
+
     fn deliver(&self) {
-        let before = self.delivered.fetch_add(1, Relaxed);
-        assert_ne!(before, 0, "the observer gives up");
+        panic!("an observer with a bug");
     }
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn decided(&self, _: Ticket, _: Outcome) {}
+
+    fn deliver(&self) {}
 }
 
 fn wait(ticket: Ticket) -> Option<Wait> {
@@ -50,9 +83,9 @@ fn wait(ticket: Ticket) -> Option<Wait> {
 #[test]
 fn who_is_told_of_a_grant_may_end_a_session() {
     let broker = Broker::default();
-    let other = broker.attach("other", Arc::new(Panics::default()));
+    let other = broker.attach("other", Arc::new(Nobody));
     other.try_acquire(Space::Main, b"y", Mode::Exclusive).unwrap();
-    let holder = broker.attach("holder", Arc::new(Panics::default()));
+    let holder = broker.attach("holder", Arc::new(Nobody));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();
     let waiter = broker.attach("waiter", Arc::new(Ends(Mutex::new(Some(other)))));
     let wants = [(Key::main(&b"x"[..]), Mode::Exclusive)];
@@ -62,27 +95,59 @@ fn who_is_told_of_a_grant_may_end_a_session() {
         holder.end();
         tell.send(()).unwrap();
     });
-    told.recv_timeout(Duration::from_secs(20)).expect("the session ends");
+    told.recv_timeout(DEADLINE).expect("the session ends");
     assert_eq!(broker.look_at(Space::Main, b"y").map(|lock| lock.holders.len()), None);
 }
 
-#[test]
-fn grants_that_an_observer_s_panic_has_put_off_are_made_by_those_who_come_next() {
-    const WAITERS: u64 = 2000;
+/// A broker in which `holder` holds `x`, and a session with this observer waits for it.
+fn held_and_waited_for(observer: Arc<dyn Observer>) -> (Broker, Session, Arc<Session>) {
     let broker = Broker::default();
-    let observer = Arc::new(Panics::default());
-    let holder = broker.attach("holder", observer.clone());
+    let holder = broker.attach("holder", Arc::new(Nobody));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();
-    let wants = [(Key::main(&b"x"[..]), Mode::Shared)];
-    let waiters: Vec<Session> = (0..WAITERS).map(|_| broker.attach("waiter", observer.clone())).collect();
-    for waiter in &waiters {
-        assert_eq!(waiter.acquire(&wants, wait(1)), Ok(Attempt::Queued));
-    }
+    let waiter = Arc::new(broker.attach("waiter", observer));
+    let wants = [(Key::main(&b"x"[..]), Mode::Exclusive)];
+    assert_eq!(waiter.acquire(&wants, wait(1)), Ok(Attempt::Queued));
+    (broker, holder, waiter)
+}
+
+#[test]
+fn while_an_observer_is_told_others_get_what_they_contend_for() {
+    let (observer, has_begun, lets_go_on) = Slow::new();
+    let (broker, holder, _waiter) = held_and_waited_for(observer);
+    let (tell, told) = channel();
+    std::thread::spawn(move || holder.release(Space::Main, b"x"));
+    has_begun.recv_timeout(DEADLINE).expect("the waiter is told");
+    std::thread::spawn(move || {
+        let (one, other) = (broker.open(None), broker.open(None));
+        one.acquire(b"y", Mode::Exclusive, None).unwrap();
+        assert_eq!(other.enqueue(b"y", Mode::Exclusive), Ok(Attempt::Queued));
+        one.release(b"y").unwrap();
+        tell.send(other.wait(b"y", None).is_ok() && broker.stats().sessions == 4).unwrap();
+    });
+    assert_eq!(told.recv_timeout(DEADLINE), Ok(true));
+    lets_go_on.send(()).unwrap();
+}
+
+#[test]
+fn no_call_of_a_session_returns_before_its_observer_has_been_told_of_what_was_decided() {
+    let (observer, has_begun, lets_go_on) = Slow::new();
+    let (_broker, holder, waiter) = held_and_waited_for(observer.clone());
+    std::thread::spawn(move || holder.release(Space::Main, b"x"));
+    has_begun.recv_timeout(DEADLINE).expect("the waiter is told");
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let released = waiter.release(Space::Main, b"x");
+        tell.send((released, observer.told.load(Acquire))).unwrap();
+    });
+    // As long as anybody likes: it is not told as yet.
+    assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
+    lets_go_on.send(()).unwrap();
+    assert_eq!(told.recv_timeout(DEADLINE), Ok((Ok(Released::Hold), true)));
+}
+
+#[test]
+fn a_broker_whose_observer_panicked_while_it_passed_something_on_has_failed() {
+    let (broker, holder, _waiter) = held_and_waited_for(Arc::new(Panics));
     assert!(catch_unwind(AssertUnwindSafe(|| holder.release(Space::Main, b"x"))).is_err());
-    assert!(!broker.has_failed() && observer.granted.load(Relaxed) < WAITERS);
-    for _ in 0..100 {
-        let come = [(Key::main(&b"x"[..]), Mode::Exclusive)];
-        assert_eq!(holder.acquire(&come, None), Ok(Attempt::Busy));
-    }
-    assert_eq!(observer.granted.load(Relaxed), WAITERS);
+    assert!(broker.has_failed());
 }

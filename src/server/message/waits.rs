@@ -1,6 +1,7 @@
 //! The requests of one connection that wait for locks, and the replies they will get.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 
 use serde_json::value::RawValue;
 
@@ -23,35 +24,63 @@ pub(super) struct Pending {
 /// The waits of one connection; says itself how they ended, in whichever thread that was.
 pub(in super::super) struct MessageWaits {
     outbox: Arc<Outbox>,
-    pending: Mutex<HashMap<Ticket, Pending>>,
+    waiting: Mutex<Waiting>,
+    hasher: RandomState,
+}
+
+/// The requests that wait, by ticket and by the hash of their ids: looking one up must not take longer for a
+/// connection with many, since whoever ends a wait may have to wait for that.
+#[derive(Default)]
+struct Waiting {
+    requests: HashMap<Ticket, (u64, Pending)>,
+    by_id: BTreeSet<(u64, Ticket)>,
+}
+
+impl Waiting {
+    fn remove(&mut self, ticket: Ticket) -> Option<Pending> {
+        let (hash, pending) = self.requests.remove(&ticket)?;
+        self.by_id.remove(&(hash, ticket));
+        Some(pending)
+    }
+
+    /// The one that has waited longest of those with this id, which a client may have used more than once.
+    fn first_with(&self, hash: u64, id: &RawValue) -> Option<Ticket> {
+        let mut alike =
+            self.by_id.range((hash, Ticket::MIN)..=(hash, Ticket::MAX)).map(|&(_, ticket)| ticket);
+        alike.find(|ticket| self.requests.get(ticket).is_some_and(|(_, found)| found.id.get() == id.get()))
+    }
 }
 
 impl MessageWaits {
     pub(in super::super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, pending: Mutex::default() }
+        Self { outbox, waiting: Mutex::default(), hasher: RandomState::new() }
     }
 
     pub(super) fn begin(&self, ticket: Ticket, pending: Pending) {
-        self.pending.lock().insert(ticket, pending);
+        let hash = self.hasher.hash_one(pending.id.get());
+        let mut waiting = self.waiting.lock();
+        waiting.by_id.insert((hash, ticket));
+        waiting.requests.insert(ticket, (hash, pending));
     }
 
     /// The request did not have to wait after all.
     pub(super) fn abandon(&self, ticket: Ticket) {
-        self.pending.lock().remove(&ticket);
+        self.waiting.lock().remove(ticket);
     }
 
     /// The ticket of the waiting request with this id; it will hear if it is cancelled.
     pub(super) fn to_cancel(&self, id: &RawValue) -> Option<Ticket> {
-        let mut waiting = self.pending.lock();
-        let (ticket, pending) = waiting.iter_mut().find(|(_, pending)| pending.id.get() == id.get())?;
-        pending.tell_cancelled = true;
-        Some(*ticket)
+        let hash = self.hasher.hash_one(id.get());
+        let mut waiting = self.waiting.lock();
+        let ticket = waiting.first_with(hash, id)?;
+        waiting.requests.get_mut(&ticket)?.1.tell_cancelled = true;
+        Some(ticket)
     }
 }
 
 impl Observer for MessageWaits {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
-        let Some(pending) = self.pending.lock().remove(&ticket) else { return };
+        let Some(pending) = self.waiting.lock().remove(ticket) else { return };
         let result = match outcome {
             Outcome::Granted(grant) => {
                 return self.outbox.note(|out| {

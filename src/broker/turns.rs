@@ -1,0 +1,260 @@
+//! Turns at the table: threads get it in the order in which they came, and each does a bounded amount of work
+//! before it lets others in. Knows the mutexes and who must be told; what the table decides it does not know.
+//!
+//! - An ordinary turn has room for [`TURN`]. What turns out to need more is *bulk*: it is done, or gone on with, in
+//!   a turn with room for [`BULK`], and those come one at a time. So whatever N sessions ask for, others wait for
+//!   one bulk turn of theirs and N small ones, and the sessions that ask for much wait for each other.
+//! - A turn may leave names unsettled, whose waiters could be granted. The first thread that does so settles them,
+//!   and what others leave meanwhile, in further turns: one thread at a time, and nobody else has to.
+
+use super::clock;
+use super::core::Inner;
+use super::gate::{Asker, Closed};
+use super::held::Part;
+use super::registry::Registered;
+use super::sync::{Arc, MutexGuard, Ordering::Relaxed};
+use super::table::{BULK, Decision, HashedKey, Idle, NAME, Step, TURN, Table};
+
+/// The table, and what is taken down of its decisions.
+#[derive(Default)]
+pub(super) struct Contended {
+    pub(super) table: Table,
+    // Kept for their capacity.
+    decided: Vec<Decision>,
+    idle: Vec<Idle>,
+}
+
+/// What a turn came to.
+struct Turn<R> {
+    result: R,
+    /// The result counts for nothing: there was not enough room.
+    is_exhausted: bool,
+    /// How many names were unsettled before it and are after it.
+    unsettled: (usize, usize),
+}
+
+/// Whose names a turn settles.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Settle {
+    /// Those of its own event.
+    Own,
+    /// All that are left.
+    All,
+}
+
+impl Inner {
+    /// Runs `work` on the table after it has adopted `keys`; then gives back to the lanes what it is done with, and
+    /// tells observers. If there was not enough room, `work` is run again with more.
+    pub(super) fn with_table<'k, R, K>(
+        &self,
+        keys: K,
+        asker: Asker<'_>,
+        mut work: impl FnMut(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, Closed>
+    where
+        K: IntoIterator<Item = &'k HashedKey, IntoIter: ExactSizeIterator> + Clone,
+    {
+        if keys.clone().into_iter().len() <= TURN / NAME {
+            let turn = self.turn(TURN, None, keys.clone(), asker, &mut work)?;
+            if !turn.is_exhausted {
+                return Ok(turn.result);
+            }
+        }
+        let bulk = self.bulk.lock();
+        Ok(self.turn(BULK, Some(bulk), keys, asker, &mut work)?.result)
+    }
+
+    /// Runs `work` again and again until it has not been short of room.
+    pub(super) fn until_done(
+        &self,
+        asker: Asker<'_>,
+        mut work: impl FnMut(&mut Table, &mut Step<'_>),
+    ) -> Result<(), Closed> {
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.with_table(&[], asker, |table, step| {
+                work(table, step);
+                !step.is_exhausted
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a turn, and settles what it has left unsettled.
+    fn turn<'k, R>(
+        &self,
+        room: usize,
+        bulk: Option<MutexGuard<'_, ()>>,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        asker: Asker<'_>,
+        work: &mut impl FnMut(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<Turn<R>, Closed> {
+        let mut concerned = Vec::new();
+        let turn = self.turn_locked(room, Settle::Own, keys, asker, work, &mut concerned)?;
+        drop(bulk);
+        self.tell(&mut concerned);
+        let (before, mut left) = turn.unsettled;
+        while before == 0 && left > 0 {
+            let rest =
+                self.turn_locked(BULK, Settle::All, &[], Asker::Broker, &mut |_, _| (), &mut concerned)?;
+            self.tell(&mut concerned);
+            left = rest.unsettled.1;
+        }
+        Ok(turn)
+    }
+
+    /// The part of a turn for which the table is locked. Adds whoever must be told of something.
+    fn turn_locked<'k, R>(
+        &self,
+        room: usize,
+        settle: Settle,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        asker: Asker<'_>,
+        work: &mut impl FnMut(&mut Table, &mut Step<'_>) -> R,
+        concerned: &mut Vec<Arc<Registered>>,
+    ) -> Result<Turn<R>, Closed> {
+        let mut guard = self.contended.lock();
+        self.gate.pass(asker)?;
+        let sentinel = self.gate.watch();
+        let Contended { table, decided, idle } = &mut *guard;
+        for key in keys {
+            self.adopt(table, key)?;
+        }
+        let limits = self.limits.get();
+        let mut step = Step {
+            now: clock::now(),
+            tokens: &self.tokens,
+            limits: &limits,
+            granting: self.gate.is_open(),
+            room,
+            is_exhausted: false,
+            decided,
+            idle,
+        };
+        let before = table.unsettled();
+        let result = work(table, &mut step);
+        let is_exhausted = step.is_exhausted;
+        step.room = room;
+        table.settle(&mut step, if settle == Settle::All { 0 } else { before });
+        let unsettled = (before, table.unsettled());
+        // Before the names are anybody's in their lanes: who gets one there has been told first.
+        self.note(decided, concerned);
+        for Idle { key, orphaned } in idle.drain(..) {
+            self.in_lane(key.hash, Asker::Broker, |lane| lane.take_back(key.as_ref(), orphaned))?;
+        }
+        self.table_held.store(table.holds(), Relaxed);
+        sentinel.all_is_well();
+        Ok(Turn { result, is_exhausted, unsettled })
+    }
+
+    /// Takes the name out of its lane, with the session that holds it.
+    fn adopt(&self, table: &mut Table, key: &HashedKey) -> Result<(), Closed> {
+        let lane = self.lane_of(key.hash);
+        let deferred = self.in_cell(&self.lanes[lane], Asker::Broker, |content| {
+            let (hold, orphaned) = content.defer(key.as_ref())?;
+            if let Some(info) = hold.and_then(|(slot, ..)| self.sessions.info(slot)) {
+                info.held.hand_over(lane);
+            }
+            Some((hold, orphaned))
+        })?;
+        if let Some((hold, orphaned)) = deferred {
+            table.adopt(key, hold, orphaned);
+        }
+        Ok(())
+    }
+
+    /// Notes what was decided, for the sessions it concerns.
+    fn note(&self, decided: &mut Vec<Decision>, concerned: &mut Vec<Arc<Registered>>) {
+        for Decision { slot, ticket, outcome, acquired } in decided.drain(..) {
+            let Some(session) = self.sessions.get(slot) else { continue };
+            session.info.held.add(Part::Table, count(acquired));
+            session.note(ticket, outcome);
+            if !concerned.last().is_some_and(|last| Arc::ptr_eq(last, &session)) {
+                concerned.push(session);
+            }
+        }
+    }
+
+    /// Tells these sessions what was noted for them. An observer that panics breaks the broker: what it had to say,
+    /// and what others have to hear, would be lost.
+    fn tell(&self, concerned: &mut Vec<Arc<Registered>>) {
+        let sentinel = self.gate.watch();
+        for session in concerned.drain(..) {
+            session.tell();
+            session.deliver();
+        }
+        sentinel.all_is_well();
+    }
+}
+
+/// A number of names of one request, of which there are few.
+pub(super) fn count(names: usize) -> u32 {
+    u32::try_from(names).unwrap_or(u32::MAX)
+}
+
+#[cfg(all(test, not(any(explore = "loom", explore = "shuttle"))))]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::super::{AcquireError, Broker, LockName, Mode};
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// A broker in which the session waits, if it asks for `name 0`, for eight sessions that wait for thousands of
+    /// names, so that whether they wait for it takes too long to say.
+    fn tangled(broker: &Broker, asker: &super::super::LocalSession) -> Vec<super::super::LocalSession> {
+        const NAMES: usize = 8_000;
+        let [holder, behind] = [broker.open(None), broker.open(None)];
+        // Before the others, so that it is ranked below them.
+        asker.acquire(b"asker's", Mode::Exclusive, None).unwrap();
+        behind.enqueue(b"asker's", Mode::Exclusive).unwrap();
+        let name = |number: usize| format!("name {number}").into_bytes();
+        (0..NAMES).for_each(|number| _ = holder.acquire(&name(number), Mode::Exclusive, None).unwrap());
+        let mut sessions: Vec<_> = (0..8).map(|_| broker.open(None)).collect();
+        for session in &sessions {
+            (0..NAMES).for_each(|number| _ = session.enqueue(&name(number), Mode::Exclusive).unwrap());
+        }
+        sessions.extend([holder, behind]);
+        sessions
+    }
+
+    #[test]
+    fn what_takes_long_is_done_one_at_a_time_and_others_do_not_wait_for_it() {
+        let broker = Broker::default();
+        let asker = broker.open(None);
+        let _others = tangled(&broker, &asker);
+        let (tell, told) = channel();
+        // As if another one was at it.
+        let bulk = broker.inner.bulk.lock();
+        std::thread::scope(|scope| {
+            let (searching, setting) = (&tell, tell.clone());
+            let asker = &asker;
+            let searching = searching.clone();
+            scope.spawn(move || {
+                searching.send(matches!(
+                    asker.acquire(b"name 0", Mode::Exclusive, Some(DEADLINE)),
+                    Err(AcquireError::Refused(_))
+                ))
+            });
+            let set: Vec<_> =
+                (0..1000).map(|n| (LockName::from(format!("set {n}").as_str()), Mode::Exclusive)).collect();
+            let session = broker.open(None);
+            scope.spawn(move || setting.send(session.acquire_all(&set, None).is_ok()));
+            let calm = scope.spawn(|| {
+                let (one, other) = (broker.open(None), broker.open(None));
+                for _ in 0..100 {
+                    one.acquire(b"calm", Mode::Exclusive, None).unwrap();
+                    other.enqueue(b"calm", Mode::Exclusive).unwrap();
+                    one.release(b"calm").unwrap();
+                    other.wait(b"calm", None).unwrap();
+                    other.release(b"calm").unwrap();
+                }
+            });
+            calm.join().unwrap();
+            assert!(told.try_recv().is_err(), "what is large has not waited");
+            drop(bulk);
+            assert_eq!([told.recv_timeout(DEADLINE), told.recv_timeout(DEADLINE)], [Ok(true), Ok(true)]);
+        });
+    }
+}
