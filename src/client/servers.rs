@@ -163,17 +163,21 @@ impl ServerSet {
     /// [`ReleaseError`]; `Lost` if that is so on any of the servers. What belongs to others is given up all the
     /// same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
-        let mut result = Ok(());
+        let of_server = |index: usize| -> Vec<LockName> {
+            names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect()
+        };
+        // All are told before any is waited for: one that hangs must not keep locks of others from going.
+        let mut begun = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
-            let own: Vec<LockName> =
-                names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect();
-            if own.is_empty() {
-                continue;
+            let own = of_server(index);
+            if !own.is_empty() {
+                let session = server.session.as_ref().map_err(|lost| ReleaseError::from(lost.clone()));
+                begun.push(session.and_then(|session| Ok((session, session.begin_to_give_up(&own)?))));
             }
-            let released = match &server.session {
-                Ok(session) => session.release_all(&own),
-                Err(lost) => Err(lost.clone().into()),
-            };
+        }
+        let mut result = Ok(());
+        for begun in begun {
+            let released = begun.and_then(|(session, given_up)| session.finish_release_all(given_up));
             result = match (result, released) {
                 // That a lock was lost is worse news than that another was not held.
                 (Err(ReleaseError::NotHeld), Err(error)) => Err(error),

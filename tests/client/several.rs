@@ -231,3 +231,32 @@ fn what_can_be_given_up_is_given_up_and_a_loss_is_told_before_anything_else() {
     assert!(pair.both.stands(), "what was lost has been given up");
     assert!(!is_readable(&pair.both, Duration::ZERO));
 }
+
+/// A server that is stopped, and goes on when this is dropped.
+struct Paused<'a>(&'a Process);
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.resume();
+    }
+}
+
+#[test]
+fn a_server_that_hangs_keeps_no_lock_of_another_one_from_being_released() {
+    for hangs in [0, 1] {
+        let pair = Pair::new();
+        pair.acquire(0, 0);
+        pair.acquire(1, 0);
+        let names = [0, 1].map(|server| LockName::new(pair.name(server, 0)));
+        pair.servers[hangs].pause();
+        thread::scope(|scope| {
+            let releasing = scope.spawn(|| pair.both.release_all(&names));
+            // Also if it does not come to that, so that the thread ends.
+            let paused = Paused(&pair.servers[hangs]);
+            until(&pair.direct[1 - hangs], pair.name(1 - hangs, 0), |seen| seen.holders == 0);
+            drop(paused);
+            assert_eq!(releasing.join().unwrap(), Ok(()));
+        });
+        assert_eq!(pair.direct[hangs].inspect(pair.name(hangs, 0)).unwrap().holders, 0);
+    }
+}

@@ -59,6 +59,16 @@ pub struct Session {
     signals: Signals,
 }
 
+/// Locks and places that were given up, of which the server has not confirmed anything yet.
+pub(in crate::client) struct GivingUp {
+    /// The number of names.
+    wanted: usize,
+    /// What was given up, for each name at which there was something.
+    released: Vec<Released>,
+    /// The requests that tell the server.
+    requests: Vec<u64>,
+}
+
 /// The parameters of `ping`.
 #[derive(Serialize)]
 struct Nothing {}
@@ -273,12 +283,22 @@ impl Session {
     /// [`ReleaseError`]; `NotHeld` if there was nothing to give up for some of them; the others are given
     /// up all the same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
-        let released = self.give_up(names)?;
-        if released.len() < names.len() { Err(ReleaseError::NotHeld) } else { Ok(()) }
+        self.finish_release_all(self.begin_to_give_up(names)?)
+    }
+
+    /// The second half of [`release_all`](Self::release_all): waits until the server has confirmed it.
+    pub(in crate::client) fn finish_release_all(&self, given_up: GivingUp) -> Result<(), ReleaseError> {
+        let wanted = given_up.wanted;
+        if self.hear_given_up(given_up)?.len() < wanted { Err(ReleaseError::NotHeld) } else { Ok(()) }
     }
 
     /// What was given up, for each name at which there was something.
     fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
+        self.hear_given_up(self.begin_to_give_up(names)?)
+    }
+
+    /// Gives up these locks and places, and sends that to the server, without waiting for its answers.
+    pub(in crate::client) fn begin_to_give_up(&self, names: &[LockName]) -> Result<GivingUp, ReleaseError> {
         let (mut released, mut unlocked, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         let mut of_places = HashSet::new();
         let mut claims = self.claims.lock();
@@ -307,9 +327,15 @@ impl Session {
         self.connection.post(&requests.iter().collect::<Vec<_>>())?;
         drop(claims);
         self.connection.flush();
-        let heard: Vec<_> = requests.iter().map(|request| self.hear_unlocked(request.id)).collect();
+        let requests = requests.into_iter().map(|request| request.id).collect();
+        Ok(GivingUp { wanted: names.len(), released, requests })
+    }
+
+    fn hear_given_up(&self, given_up: GivingUp) -> Result<Vec<Released>, ReleaseError> {
+        let GivingUp { wanted, released, requests } = given_up;
+        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id)).collect();
         heard.into_iter().collect::<Result<(), _>>()?;
-        if released.len() < names.len() {
+        if released.len() < wanted {
             // Perhaps because all is gone.
             self.connection.check()?;
         }
