@@ -120,12 +120,18 @@ impl Session {
     }
 
     /// Has the observer told of what another thread has decided, and may not have come to tell. After every call:
-    /// what its owner says because of the call must come behind what was decided before.
-    fn told<R>(&self, result: R) -> R {
+    /// what its owner says because of the call must come after what was decided before.
+    #[inline]
+    fn hear(&self) {
         if self.info.untold.load(Ordering::Acquire) != 0 {
-            self.registered.tell();
+            self.hear_now();
         }
-        result
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn hear_now(&self) {
+        self.registered.tell();
     }
 
     /// Who this session is to others.
@@ -139,7 +145,9 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
     pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.told(self.broker.try_acquire(&self.info, space, name, mode))
+        let result = self.broker.try_acquire(&self.info, space, name, mode);
+        self.hear();
+        result
     }
 
     /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
@@ -148,7 +156,9 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
     pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
-        self.told(self.broker.acquire(&self.info, wants, wait))
+        let result = self.broker.acquire(&self.info, wants, wait);
+        self.hear();
+        result
     }
 
     /// Changes the mode of a held lock without letting it go; to shared that never waits.
@@ -162,7 +172,9 @@ impl Session {
         mode: Mode,
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        self.told(self.broker.convert(&self.info, space, name, mode, wait))
+        let result = self.broker.convert(&self.info, space, name, mode, wait);
+        self.hear();
+        result
     }
 
     /// Gives up the lock, or the place in its queue. The outcome of a wait given up so is `Cancelled`.
@@ -170,30 +182,39 @@ impl Session {
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
-        self.told(self.broker.release(&self.info, space, name))
+        let result = self.broker.release(&self.info, space, name);
+        self.hear();
+        result
     }
 
     /// Takes a waiting request back; its outcome is `Cancelled`. False if it had ended already, in
     /// which case the observer has been told how.
     pub fn cancel(&self, ticket: Ticket) -> bool {
-        self.told(self.broker.cancel(&self.info, ticket))
+        let result = self.broker.cancel(&self.info, ticket);
+        self.hear();
+        result
     }
 
     /// Ends the waits whose limit has come. Returns how long it is until the next one's does; `None` if
     /// there is none.
     pub fn expire(&self) -> Option<Duration> {
-        self.told(self.broker.expire(&self.info))
+        let result = self.broker.expire(&self.info);
+        self.hear();
+        result
     }
 
     /// Ends all waits of the session; its locks stay.
     pub fn end_waits(&self) {
-        self.told(self.broker.end_waits(self.info.slot, Outcome::Lost));
+        self.broker.end_waits(self.info.slot, Outcome::Lost);
+        self.hear();
     }
 
     /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
-        self.told(self.broker.inspect(&self.info, space, name).unwrap_or_default())
+        let result = self.broker.inspect(&self.info, space, name).unwrap_or_default();
+        self.hear();
+        result
     }
 
     /// Whether the session stands: it has not ended, and the broker has not failed.
@@ -206,7 +227,8 @@ impl Session {
     /// later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
     /// does not keep everyone else waiting.
     pub fn end(&self) {
-        self.told(self.broker.end_session(&self.info));
+        self.broker.end_session(&self.info);
+        self.hear();
     }
 }
 
