@@ -18,8 +18,9 @@ use crate::protocol::message::{ListRequest, LockPage};
 /// session is *one* owner: a thread that asks for what another thread of the same session holds is told
 /// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
 ///
-/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks are
-/// freed.
+/// Time limits: `None` waits without limit, zero does not wait. Calls without a limit of their own that ask a
+/// server end within its dead-peer timeout, see [`client::Session`](crate::client::Session). When the session
+/// is dropped, its locks are freed.
 ///
 /// In a forked child a session of its parent's must not be used, nor dropped: another thread may have been
 /// changing it. (A session of the C API says so by itself.)
@@ -73,6 +74,11 @@ impl Session {
     /// [`ConnectError`]
     pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
         Ok(Self(Place::There(ServerSet::connect_with(urls, options)?)))
+    }
+
+    /// Whether it is on a server.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.0, Place::There(_))
     }
 
     /// Acquires the lock, waiting for up to `limit`, first come, first served.
@@ -234,8 +240,10 @@ impl Session {
         }
     }
 
-    /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
-    /// stands.
+    /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
+    /// waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) with `Cancelled`. A grant that came
+    /// first stands. On a server a release, or a conversion to shared, that is not confirmed yet cannot be
+    /// taken back: that ends the session, and the call returns `Lost`.
     pub fn cancel(&self) {
         match &self.0 {
             Place::Here(session) => session.cancel(),
@@ -264,8 +272,8 @@ impl Session {
         }
     }
 
-    /// Ends the session and frees its locks. Calls that wait in other threads end with `Lost`, and so do
-    /// all later ones.
+    /// Ends the session and frees its locks. Calls that are in progress in other threads end with `Lost`, and
+    /// so do all later ones. Waits for nothing.
     pub fn close(&self) {
         match &self.0 {
             Place::Here(session) => session.close(),

@@ -3,8 +3,12 @@
 //! replies; knows no command.
 //!
 //! A request is *posted* (it has its place in the order on the wire, decided under the state's lock) and
-//! then *flushed* (written, by whichever thread gets to it first). Whatever goes wrong with the stream, the
-//! connection is lost: once, for good, and everybody is told the same reason.
+//! then *flushed*: sent as far as the server takes it now. Nothing here waits for a server to take bytes: what
+//! is left goes out when the thread that reads finds room, or with what is flushed next. Whatever goes wrong
+//! with the stream, the connection is lost: once, for good, and everybody is told the same reason.
+//!
+//! The socket may be used only as long as its descriptor is [intact](Stream::is_intact), which is asked each
+//! time: a program may close all its descriptors, and then what would be read is a stranger's.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,18 +18,19 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::input::{Input, Message, Reply};
+use super::output::Output;
 use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::tls::{TakenIn, TlsSession};
 
-/// How long a server may take no bytes before the connection is given up. It has megabytes of room before
-/// it takes none.
-const WRITE_LIMIT: Duration = Duration::from_secs(10);
+/// How often a thread that waits looks by itself how the connection is: nobody tells it of a descriptor that
+/// was closed under it, and the kernel may not tell that the server is gone.
+const LOOK_UP: Duration = Duration::from_secs(5);
 
-/// How long to rely on another thread to read while the server takes no bytes.
-const READER_MAY_LEAVE: Duration = Duration::from_millis(50);
+/// The same for a thread that cannot be woken, since no descriptors are left for that.
+const LOOK_UP_UNWOKEN: Duration = Duration::from_millis(50);
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4096;
@@ -56,6 +61,8 @@ pub(super) enum Waited {
     Reply(u64, Reply),
     /// Somebody else took the reply to one of them, or said that none is wanted any more.
     Forgotten,
+    /// [`Connection::cancel`] came before the reply.
+    Cancelled,
     /// The deadline came first.
     TimedOut,
     /// A signal handler ran. The reply is to be waited for again, or forgotten.
@@ -64,26 +71,27 @@ pub(super) enum Waited {
 
 pub(super) struct Connection {
     stream: Stream,
-    /// What makes of the bytes what goes over the wire, if anything does. The last to be locked, and never during
-    /// I/O; what it makes is written by whoever has `writing`, so in the same order.
-    tls: Option<Mutex<TlsSession>>,
     /// Wakes the thread that reads, when it is to look at the state again.
     waker: Waker,
     ids: AtomicU64,
     state: Mutex<State>,
     /// For those who sleep: replies have come, the connection is lost, or a reader is needed.
     changed: Condvar,
-    /// The bytes being written, kept for their capacity. Whoever has it locked writes.
-    writing: Mutex<Vec<u8>>,
 }
 
-#[derive(Default)]
+/// A request whose reply somebody is to hear.
+enum Slot {
+    Awaited,
+    Answered(Reply),
+    Cancelled,
+}
+
 struct State {
-    /// The requests whose replies somebody is to hear, with the reply once it has come. Any other reply is
-    /// dropped.
-    slots: HashMap<u64, Option<Reply>>,
-    /// Posted, not yet being written.
-    outbox: Vec<u8>,
+    /// Those that have no slot are dropped.
+    slots: HashMap<u64, Slot>,
+    /// What makes of the bytes what goes over the wire, if anything does.
+    tls: Option<TlsSession>,
+    output: Output,
     input: Input,
     /// A thread is reading, or waiting for something to read.
     has_reader: bool,
@@ -97,6 +105,9 @@ struct State {
     complaint: Option<String>,
     /// How long the server may be silent.
     silence_max: Option<Duration>,
+    /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
+    /// have no time limit of their own.
+    answer_limit: Duration,
     /// A connection that is lost stays open at this end until it is [closed](Connection::close).
     open_until_closed: bool,
     lost: Option<Lost>,
@@ -112,20 +123,42 @@ impl AsFd for Connection {
 
 impl Connection {
     pub(super) fn new(stream: Stream, tls: Option<TlsSession>) -> io::Result<Self> {
+        let state = State {
+            slots: HashMap::new(),
+            tls,
+            output: Output::default(),
+            input: Input::default(),
+            has_reader: false,
+            sleepers: 0,
+            pollers: Vec::new(),
+            spare_wakers: Vec::new(),
+            complaint: None,
+            silence_max: None,
+            answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
+            open_until_closed: false,
+            lost: None,
+            is_shut: false,
+        };
         Ok(Self {
             stream,
-            tls: tls.map(Mutex::new),
             waker: Waker::new()?,
             ids: AtomicU64::new(1),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Condvar::new(),
-            writing: Mutex::default(),
         })
     }
 
     pub(super) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
-        self.state.lock().silence_max = Some(keepalive.silence_max());
+        let mut state = self.state.lock();
+        state.silence_max = Some(keepalive.silence_max());
+        state.answer_limit = keepalive.dead_peer_timeout;
+        drop(state);
         self.stream.set_keepalive(keepalive)
+    }
+
+    /// How long to wait for an answer that has no time limit of its own.
+    pub(super) fn answer_limit(&self) -> Duration {
+        self.state.lock().answer_limit
     }
 
     /// From now on the connection is open at this end until it is [closed](Self::close), also once it is
@@ -174,68 +207,58 @@ impl Connection {
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
         }
+        let State { slots, tls, output, .. } = &mut *state;
         for request in requests {
-            state.outbox.extend_from_slice(&request.frame);
+            match tls {
+                Some(tls) => tls.put_out(&request.frame, output.posted()),
+                None => output.posted().extend_from_slice(&request.frame),
+            }
             if heard {
-                state.slots.insert(request.id, None);
+                slots.insert(request.id, Slot::Awaited);
             }
         }
         Ok(())
     }
 
-    /// Sees to it that all that was posted is written. If that fails the connection is lost, which whoever
-    /// waits for a reply is told.
+    /// Sends what was posted, as much of it as the server takes now. If that fails the connection is lost,
+    /// which whoever waits for a reply is told.
     pub(super) fn flush(&self) {
-        let mut bytes = self.writing.lock();
-        loop {
-            bytes.clear();
-            std::mem::swap(&mut *bytes, &mut self.state.lock().outbox);
-            if bytes.is_empty() {
-                return;
-            }
-            if let Some(tls) = &self.tls {
-                let mut wire = Vec::new();
-                tls.lock().put_out(&bytes, &mut wire);
-                *bytes = wire;
-            }
-            if let Err(error) = self.write(&bytes) {
-                // What it said before it hung up is the better reason.
-                let _ = self.check();
-                return self.fail(format!("writing to the server failed: {error}"));
+        self.send(&mut self.state.lock());
+    }
+
+    /// The same; a thread that is sending already sends this too.
+    fn send(&self, state: &mut MutexGuard<'_, State>) {
+        while state.lost.is_none()
+            && let Some(chunk) = state.output.begin()
+        {
+            let sent = MutexGuard::unlocked(state, || self.intact().and_then(|s| s.send_now(chunk.unsent())));
+            let taken = sent.as_ref().map_or(0, |taken| taken.unwrap_or(0));
+            let stuck_for = state.output.end(chunk, taken, Instant::now());
+            match sent {
+                Ok(Some(_)) => {}
+                Ok(None) if stuck_for > state.answer_limit => {
+                    let limit = state.answer_limit.as_secs();
+                    self.lose(state, format!("the server has taken nothing for {limit} s"));
+                }
+                Ok(None) => {
+                    // The thread that reads is to look for room as well.
+                    self.wake_reader(state);
+                    return;
+                }
+                Err(error) => {
+                    // What the server said before it hung up is the better reason.
+                    while self.absorb(state, &[]) {}
+                    self.lose(state, format!("writing to the server failed: {error}"));
+                }
             }
         }
     }
 
-    /// Writes all of the bytes. While the server takes none it may be because nobody here reads its replies,
-    /// so they are read meanwhile. An error leaves it open how much was written.
-    fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
-        let mut deadline = Instant::now() + WRITE_LIMIT;
-        while !bytes.is_empty() {
-            if let Some(sent) = self.stream.send_now(bytes)? {
-                bytes = bytes.get(sent..).unwrap_or_default();
-                deadline = Instant::now() + WRITE_LIMIT;
-                continue;
-            }
-            let rest = deadline.saturating_duration_since(Instant::now());
-            if rest.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            // A reader may leave, and then it is this thread's turn: so look again soon.
-            let has_reader = self.state.lock().has_reader;
-            let (ready_for, rest) = match has_reader {
-                true => (PollFlags::OUT, rest.min(READER_MAY_LEAVE)),
-                false => (PollFlags::OUT | PollFlags::IN, rest),
-            };
-            let mut fds = [PollFd::new(&self.stream, ready_for)];
-            match wait_for(&mut fds, Some(rest)) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
-            if fds[0].revents().contains(PollFlags::IN) {
-                self.check().map_err(|lost| io::Error::other(lost.0))?;
-            }
-        }
-        Ok(())
+    /// The socket, if it is still what its descriptor stands for.
+    fn intact(&self) -> io::Result<&Stream> {
+        let robbed =
+            || io::Error::other("another part of this program has closed the connection's descriptor");
+        if self.stream.is_intact() { Ok(&self.stream) } else { Err(robbed()) }
     }
 
     /// Waits until the first of these requests is answered, or the deadline. Of several replies that are
@@ -294,12 +317,12 @@ impl Connection {
     ) -> (MutexGuard<'a, State>, bool) {
         let spare = state.spare_wakers.pop().map_or_else(|| Waker::new().map(Arc::new), Ok);
         let Ok(waker) = spare else {
-            // No descriptors are left: then it is enough to look now and then.
-            let limit = limit.map_or(READER_MAY_LEAVE, |limit| limit.min(READER_MAY_LEAVE));
-            return (self.sleep(state, Some(limit)), false);
+            return (self.sleep(state, Some(at_most(limit, LOOK_UP_UNWOKEN))), false);
         };
         state.pollers.push(waker.clone());
-        let woken = MutexGuard::unlocked(&mut state, || wait_for(&mut [waker.poll_fd()], limit));
+        let woken = MutexGuard::unlocked(&mut state, || {
+            wait_for(&mut [waker.poll_fd()], Some(at_most(limit, LOOK_UP)))
+        });
         state.pollers.retain(|other| !Arc::ptr_eq(other, &waker));
         waker.reset();
         state.spare_wakers.push(waker);
@@ -321,18 +344,26 @@ impl Connection {
         }
     }
 
+    fn wake_reader(&self, state: &State) {
+        if state.has_reader {
+            self.waker.wake();
+        }
+    }
+
     /// Whether the connection stands, as far as can be known without waiting. Reads what has come, also while
-    /// another thread reads: that one may have been about to read of the end for long.
+    /// another thread reads: that one may have been about to read of the end for long. Sends what could not
+    /// be sent before.
     pub(super) fn check(&self) -> Result<(), Lost> {
         let mut state = self.state.lock();
+        self.send(&mut state);
         let mut has_read = false;
         while self.absorb(&mut state, &[]) {
             has_read = true;
         }
         self.lose_if_silent(&mut state);
-        if has_read && state.has_reader {
+        if has_read {
             // What it waits for may have been read just now, and will not come again.
-            self.waker.wake();
+            self.wake_reader(&state);
         }
         state.lost.clone().map_or(Ok(()), Err)
     }
@@ -341,26 +372,38 @@ impl Connection {
     pub(super) fn forget(&self, id: u64) {
         let mut state = self.state.lock();
         state.slots.remove(&id);
-        if state.has_reader {
-            self.waker.wake();
-        }
+        self.wake_reader(&state);
         self.wake_all(&state);
     }
 
     /// Whether a reply is wanted and has not come yet.
     pub(super) fn is_unanswered(&self, id: u64) -> bool {
-        matches!(self.state.lock().slots.get(&id), Some(None))
+        matches!(self.state.lock().slots.get(&id), Some(Slot::Awaited))
+    }
+
+    /// Ends the wait for every reply that has not come yet with [`Waited::Cancelled`].
+    pub(super) fn cancel(&self) {
+        let mut state = self.state.lock();
+        for slot in state.slots.values_mut() {
+            if matches!(slot, Slot::Awaited) {
+                *slot = Slot::Cancelled;
+            }
+        }
+        self.wake_reader(&state);
+        self.wake_all(&state);
     }
 
     /// Ends the connection because nobody here needs it any more.
     pub(super) fn close(&self) {
-        // If another thread is amid something else, the end of the connection says the same.
-        if let (Some(tls), Some(_writing)) = (&self.tls, self.writing.try_lock()) {
-            let mut wire = Vec::new();
-            tls.lock().end(&mut wire);
-            let _ = self.stream.send_now(&wire);
-        }
         let mut state = self.state.lock();
+        if state.lost.is_none() {
+            let State { tls, output, .. } = &mut *state;
+            if let Some(tls) = tls {
+                tls.end(output.posted());
+            }
+            // If the server takes no more now, the end of the connection says the same.
+            self.send(&mut state);
+        }
         self.lose(&mut state, "it was closed".to_owned());
         self.shut(&mut state);
     }
@@ -376,22 +419,22 @@ impl Connection {
             return;
         }
         state.lost = Some(Lost(reason));
-        if state.open_until_closed {
+        if !state.open_until_closed {
+            self.shut(state);
+        } else if self.stream.is_intact() {
             // Tells the server nothing. The descriptor stays readable, for those who poll it.
             self.stream.end_input();
-        } else {
-            self.shut(state);
         }
-        self.waker.wake();
+        self.wake_reader(state);
         self.wake_all(state);
     }
 
     /// Ends both directions: the server is told that nothing more will come.
     fn shut(&self, state: &mut State) {
-        if !state.is_shut {
-            state.is_shut = true;
+        if !state.is_shut && self.stream.is_intact() {
             self.stream.shutdown();
         }
+        state.is_shut = true;
     }
 
     /// The kernel may not have noticed that the server is gone: it takes a probe that it could not even send
@@ -412,11 +455,16 @@ impl Connection {
         limit: Option<Duration>,
     ) -> (MutexGuard<'a, State>, bool) {
         state.has_reader = true;
-        let waited = MutexGuard::unlocked(&mut state, || self.wait_for_input(limit));
+        let for_room = state.output.wants_room();
+        let waited =
+            MutexGuard::unlocked(&mut state, || self.wait_for_input(for_room, at_most(limit, LOOK_UP)));
         state.has_reader = false;
         match waited {
             Ok(()) => {
-                self.absorb(&mut state, own);
+                self.send(&mut state);
+                if !self.absorb(&mut state, own) {
+                    self.lose_if_silent(&mut state);
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return (state, true),
             Err(error) => self.lose(&mut state, format!("waiting for the server failed: {error}")),
@@ -424,9 +472,10 @@ impl Connection {
         (state, false)
     }
 
-    fn wait_for_input(&self, limit: Option<Duration>) -> io::Result<()> {
-        let mut fds = [PollFd::new(&self.stream, PollFlags::IN), self.waker.poll_fd()];
-        wait_for(&mut fds, limit)?;
+    fn wait_for_input(&self, for_room: bool, limit: Duration) -> io::Result<()> {
+        let ready_for = if for_room { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut fds = [PollFd::new(&self.stream, ready_for), self.waker.poll_fd()];
+        wait_for(&mut fds, Some(limit))?;
         if !fds[1].revents().is_empty() {
             self.waker.reset();
         }
@@ -440,7 +489,7 @@ impl Connection {
             return false;
         }
         let mut chunk = [0; CHUNK];
-        let problem = match self.stream.receive_now(&mut chunk) {
+        let problem = match self.intact().and_then(|stream| stream.receive_now(&mut chunk)) {
             Ok(None) => return false,
             Ok(Some(0)) => state.take_complaint(),
             Ok(Some(read)) => match self.take_in(state, chunk.get(..read).unwrap_or_default(), own) {
@@ -460,9 +509,9 @@ impl Connection {
 
     /// Hands out the replies in what has come over the wire. Returns whether some are for others than `own`.
     fn take_in(&self, state: &mut State, wire: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Some(tls) = &self.tls else { return state.accept(wire, own) };
+        let Some(tls) = &mut state.tls else { return state.accept(wire, own) };
         let mut plain = Vec::new();
-        let taken = tls.lock().take_in(wire, &mut plain);
+        let taken = tls.take_in(wire, &mut plain);
         let taken = taken.map_err(|error| format!("reading from the server failed: {error}"))?;
         let for_others = state.accept(&plain, own)?;
         match taken {
@@ -481,14 +530,14 @@ impl State {
 
     fn take(&mut self, ids: &[u64]) -> Option<Waited> {
         for &id in ids {
-            match self.slots.get_mut(&id).map(Option::take) {
-                None => return Some(Waited::Forgotten),
-                Some(Some(reply)) => {
-                    self.slots.remove(&id);
-                    return Some(Waited::Reply(id, reply));
-                }
-                Some(None) => {}
+            if matches!(self.slots.get(&id), Some(Slot::Awaited)) {
+                continue;
             }
+            return Some(match self.slots.remove(&id) {
+                Some(Slot::Answered(reply)) => Waited::Reply(id, reply),
+                Some(_) => Waited::Cancelled,
+                None => Waited::Forgotten,
+            });
         }
         None
     }
@@ -500,8 +549,8 @@ impl State {
         input.push(bytes);
         input.drain(|message| match message {
             Message::Reply(id, reply) => {
-                if let Some(slot) = slots.get_mut(&id) {
-                    *slot = Some(reply);
+                if let Some(slot @ Slot::Awaited) = slots.get_mut(&id) {
+                    *slot = Slot::Answered(reply);
                     for_others |= !own.contains(&id);
                 }
             }
@@ -510,6 +559,10 @@ impl State {
         })?;
         Ok(for_others)
     }
+}
+
+fn at_most(limit: Option<Duration>, max: Duration) -> Duration {
+    limit.map_or(max, |limit| limit.min(max))
 }
 
 #[cfg(test)]
@@ -528,7 +581,7 @@ mod tests {
         let connection = dial(&url.parse().unwrap(), SOON).unwrap();
         for _ in 0..500 {
             let request = connection.request("ping", &(), 1000).unwrap();
-            connection.post(&[&request]).unwrap();
+            connection.state.lock().slots.insert(request.id, Slot::Awaited);
             std::thread::scope(|scope| {
                 let (tell, told) = std::sync::mpsc::channel();
                 let wait = || connection.wait(&[request.id], None, Signals::Ignored);
@@ -536,6 +589,7 @@ mod tests {
                 while !connection.state.lock().has_reader {
                     std::thread::yield_now();
                 }
+                connection.post_unheard(&[&request]).unwrap();
                 connection.flush();
                 while connection.is_unanswered(request.id) {
                     connection.check().unwrap();

@@ -54,7 +54,13 @@ impl Peer {
     }
 
     pub(super) fn accept_hello(&mut self, hello: &Asked) {
-        let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25,"deadPeerTimeout":25}"#;
+        self.accept_hello_for(hello, 25);
+    }
+
+    /// The same with a dead-peer timeout of so many seconds.
+    pub(super) fn accept_hello_for(&mut self, hello: &Asked, dead_peer_timeout: u32) {
+        let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25"#;
+        let keepalive = format!(r#"{keepalive},"deadPeerTimeout":{dead_peer_timeout}}}"#);
         let result = format!(
             r#"{{"status":"ok","server":"lockd","version":"0","features":[],"keepalive":{keepalive}}}"#
         );

@@ -110,7 +110,7 @@ impl MessageClient {
         self.connection.flush();
         match self.connection.wait(&[request.id], deadline, Signals::Ignored)? {
             Waited::Reply(_, reply) => result_of(reply),
-            Waited::TimedOut | Waited::Forgotten | Waited::Interrupted => {
+            Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted => {
                 self.connection.forget(request.id);
                 Err(RpcError::TimedOut)
             }

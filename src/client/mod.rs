@@ -7,8 +7,8 @@
 //! - [`MessageClient`]: requests and replies for any other command.
 //! - `connection`: what all of them stand on: one socket, shared by threads, with no thread of its own.
 //!
-//! Locks, in the order in which they may be taken: a session's claims, then the connection's state. A
-//! connection's `writing` comes before its state, and is never taken with the claims locked.
+//! Locks, in the order in which they may be taken: a session's claims, then the connection's state. Neither is
+//! held while a thread waits.
 
 mod connection;
 mod dial;
@@ -16,6 +16,7 @@ mod dial;
 mod fake_server;
 mod input;
 mod message_client;
+mod output;
 mod servers;
 mod session;
 #[cfg(test)]

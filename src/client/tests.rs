@@ -11,6 +11,7 @@ use super::{ConnectError, ConnectOptions, MessageClient, RpcError, Session};
 use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;
+mod unanswered;
 mod wind_down;
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -312,29 +313,6 @@ fn giving_up_an_upgrade_keeps_the_shared_lock() {
     let held = AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 1 });
     assert_eq!(session.acquire(b"a", Mode::Shared, None), Err(held));
     assert_eq!(session.release(b"a"), Ok(Released::Hold));
-    drop(session);
-    server.join().unwrap();
-}
-
-#[test]
-fn a_downgrade_is_never_given_up() {
-    let (is_asked, asked) = signal();
-    let (go, may_go) = signal();
-    let (session, server) = session(|mut peer| {
-        let lock = peer.expect("lock");
-        peer.reply(lock.id, &granted(1));
-        let convert = peer.expect("convert");
-        is_asked();
-        may_go();
-        peer.reply(convert.id, &granted(1));
-        peer.outlast();
-    });
-    session.acquire(b"a", Mode::Exclusive, None).unwrap();
-    let convert = spawn(&session, |session| session.convert(b"a", Mode::Shared, NOW));
-    asked();
-    session.cancel();
-    go();
-    assert_eq!(convert.join().unwrap(), Ok(grant(1)));
     drop(session);
     server.join().unwrap();
 }

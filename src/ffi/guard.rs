@@ -1,9 +1,11 @@
 //! What every function of the C ABI runs inside: a panic, which is a bug, ends here, as a status. Nothing is
-//! printed: the standard error of the host may be anything by now, a socket for instance.
+//! printed: the standard error of the host may be anything by now, a socket for instance. And no thread ends
+//! in here because another one has cancelled it.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int};
+use std::hash::RandomState;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::ptr;
 use std::sync::atomic::AtomicBool;
@@ -61,6 +63,7 @@ impl Returned for () {
 
 /// Runs the body of an exported function.
 pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R {
+    let _until_return = Uncancellable::begin();
     guard_and(body, || ())
 }
 
@@ -83,6 +86,52 @@ pub(super) fn guard_and<R: Returned>(
         remember(failure);
         R::failed(status)
     })
+}
+
+/// While it lives, pthread_cancel has no effect on its thread: it would end the thread by unwinding through
+/// Rust code, which ends the process. A cancellation that is pending takes effect when the caller comes to its
+/// next cancellation point.
+pub(super) struct Uncancellable {
+    before: c_int,
+}
+
+/// pthread.h; the same in glibc and musl.
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, before: *mut c_int) -> c_int;
+}
+
+impl Uncancellable {
+    pub(super) fn begin() -> Self {
+        let mut before = PTHREAD_CANCEL_DISABLE;
+        // SAFETY: changes the calling thread's own state, and writes what it was to a number that is there.
+        // Given a state that exists, it cannot fail.
+        unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
+        Self { before }
+    }
+
+    /// For calls that can reach cancellation points in this thread's first one alone: from then on they make
+    /// none of libc's system calls, so that they need not pay for this.
+    pub(super) fn prepare_thread() {
+        thread_local! {
+            static IS_PREPARED: Cell<bool> = const { Cell::new(false) };
+        }
+        if !IS_PREPARED.get() {
+            let _until_return = Self::begin();
+            // The first in a thread asks the kernel for random numbers.
+            let _ = RandomState::new();
+            IS_PREPARED.set(true);
+        }
+    }
+}
+
+impl Drop for Uncancellable {
+    fn drop(&mut self) {
+        let mut disabled = 0;
+        // SAFETY: as in `begin`; the state is the one that the thread had.
+        unsafe { pthread_setcancelstate(self.before, &raw mut disabled) };
+    }
 }
 
 thread_local! {

@@ -40,9 +40,12 @@ pub struct lock_info {
 /// @param name     The name.
 /// @param out      Receives what there is to say on LOCK_OK.
 ///
-/// @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+/// @return LOCK_OK;
+///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout;
+///         LOCK_CANCELLED: lock_cancel came before the answer. After both the session is as it was;
+///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits for nobody but the server.
+/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_inspect(
     session: *mut lock_session,
@@ -105,9 +108,10 @@ pub unsafe extern "C" fn lock_inspect(
 ///         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than a request
 ///         may be, which is a mebibyte;
 ///         LOCK_REFUSED: the server lets nobody list (--no-dump), or is one that cannot;
+///         LOCK_TIMEOUT, LOCK_CANCELLED: as of lock_inspect;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits for nobody but the server. It looks at every name there is, so it takes a while where
+/// Any thread; waits for nobody but the server, as lock_inspect. It looks at every name there is, so it takes a while where
 /// there are a million; nobody else waits for that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_list(

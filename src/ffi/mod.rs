@@ -32,7 +32,7 @@ pub use opened::lock_close_all;
 pub use server::{lock_serve, lock_server, lock_server_address, lock_server_stop};
 pub use session::{
     lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_close, lock_connect, lock_convert,
-    lock_enqueue, lock_enqueue_convert, lock_lost_fd, lock_open, lock_release, lock_release_all,
+    lock_end, lock_enqueue, lock_enqueue_convert, lock_lost_fd, lock_open, lock_release, lock_release_all,
     lock_session, lock_wait,
 };
 pub use status::{lock_last_error, lock_mode, lock_status, lock_strerror};

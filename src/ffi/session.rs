@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::arguments::{free, handle, label, limit, mode, modes, name, names, own, text, write};
 use super::broker::{broker_of, lock_broker};
-use super::guard::{Returned, guard, guard_and};
+use super::guard::{Returned, Uncancellable, guard, guard_and};
 use super::opened::Opened;
 use super::status::{Failure, lock_status};
 use crate::broker::{Attempt, Mode, NAMES_AT_ONCE_MAX};
@@ -40,6 +40,12 @@ pub(super) unsafe fn guard_session<R: Returned>(
         // SAFETY: the caller's promise.
         own(&unsafe { handle(session, "session") }?.session)
     };
+    // Calls of sessions in this process, which are to be fast, come to no cancellation point.
+    let is_remote = usable().is_ok_and(Session::is_remote);
+    let _until_return = is_remote.then(Uncancellable::begin);
+    if !is_remote {
+        Uncancellable::prepare_thread();
+    }
     guard_and(|| body(usable()?), || usable().map_or((), Session::close))
 }
 
@@ -126,10 +132,10 @@ pub unsafe extern "C" fn lock_connect(
 
 /// Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
 ///
-/// @param session  May be NULL. Must not be used any more, nor be in use by another thread: one that waits
-///                 is fetched back with lock_cancel first.
+/// @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
+///                 calls that other threads are in, and when they have returned it can be closed.
 ///
-/// Any thread; does not wait for anybody. In a forked child it frees the handle, and the parent's locks
+/// Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
 /// stay: the child's copy of the connection was closed at the fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
@@ -141,6 +147,25 @@ pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
         // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
         unsafe { free(session) }
     });
+}
+
+/// Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
+/// server by closing the connection. Calls of the session that are in progress in other threads return
+/// LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
+///
+/// @param session  The session. May have ended already.
+///
+/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread, but not a signal handler; waits for nothing.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
+    let body = |session: &Session| {
+        session.close();
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
 }
 
 /// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
@@ -161,7 +186,8 @@ pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
 ///         kept, and timeout_ms goes on. The same call again, or lock_wait, goes on waiting; lock_release
 ///         gives the place up.
 ///
-/// Any thread; blocks.
+/// Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer. lock_cancel
+/// and lock_end end it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_acquire(
     session: *mut lock_session,
@@ -196,7 +222,7 @@ pub unsafe extern "C" fn lock_acquire(
 /// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. The place that
 ///         LOCK_INTERRUPTED keeps is one for all of them: lock_wait or lock_release with any of the names.
 ///
-/// Any thread; blocks.
+/// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_acquire_all(
     session: *mut lock_session,
@@ -244,7 +270,11 @@ pub unsafe extern "C" fn lock_acquire_all(
 ///         unless that takes longer than timeout_ms: the same call again, or lock_wait, hears of it;
 ///         lock_cancel ends the attempt.
 ///
-/// Any thread; blocks.
+/// To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
+/// confirmed it within timeout_ms and a second, nor within its dead-peer timeout, or the call is cancelled, it
+/// is unknown what the session holds. So that ends the session: LOCK_LOST.
+///
+/// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_convert(
     session: *mut lock_session,
@@ -274,10 +304,11 @@ pub unsafe extern "C" fn lock_convert(
 ///         be called, the session holds the lock all the same once it is its turn; lock_release gives
 ///         up the one or the other. On a server it counts as waited for, in lock_inspect and to
 ///         lock_convert, until lock_wait has told that it is held;
+///         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout; there is no place;
 ///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
 ///         LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits for nobody but the server.
+/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_enqueue(
     session: *mut lock_session,
@@ -312,10 +343,13 @@ pub unsafe extern "C" fn lock_enqueue(
 ///         all the same once the other holders have gone; on a server lock_inspect shows it as held before
 ///         and as waited for until lock_wait has told;
 ///         LOCK_NOT_HELD: the session does not hold it;
+///         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout. There is no place, and
+///         it is held as before;
 ///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
-///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_LOST: also as of lock_convert to LOCK_SHARED;
+///         LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits for nobody but the server.
+/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_enqueue_convert(
     session: *mut lock_session,
@@ -386,9 +420,12 @@ pub unsafe extern "C" fn lock_wait(
 ///
 /// @return LOCK_OK: on a server: it has confirmed it;
 ///         LOCK_NOT_HELD: the session neither holds it nor waits for it;
-///         LOCK_INVALID, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_LOST: the session has ended. On a server also: it has not confirmed the release within its
+///         dead-peer timeout, or lock_cancel came before it had. What the session holds is unknown then, so that
+///         ends it, and with it all its locks;
+///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits for nobody but the server.
+/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_release(session: *mut lock_session, name: *const c_char) -> lock_status {
     let body = |session: &Session| {
@@ -409,7 +446,7 @@ pub unsafe extern "C" fn lock_release(session: *mut lock_session, name: *const c
 ///
 /// @return As lock_release. LOCK_NOT_HELD if that is so for any of them; the others are freed all the same.
 ///
-/// Any thread; waits for nobody but the server.
+/// Any thread; waits as lock_release does.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_release_all(
     session: *mut lock_session,
@@ -431,9 +468,10 @@ pub unsafe extern "C" fn lock_release_all(
 /// @param session  The session.
 ///
 /// @return LOCK_OK: it stands, as far as can be known without asking the server;
-///         LOCK_LOST: it has ended, and with it all its locks. With several servers: one is gone where the
-///         session holds a lock or waits for one, or all are gone. A server where it does neither makes no
-///         difference. What it holds on others stays held there until it is released or the session closed;
+///         LOCK_LOST: it has ended, and with it all its locks, on a server also because another part of the program
+///         has closed the connection's descriptor. With several servers: one is gone where the session holds a lock
+///         or waits for one, or all are gone. A server where it does neither makes no difference. What it holds on
+///         others stays held there until it is released or the session closed;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -472,16 +510,19 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
     unsafe { guard_session(session, body) }
 }
 
-/// Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
-/// in other threads return LOCK_CANCELLED, and places that nobody waits at are given up, of which the next
-/// lock_wait says LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK. What was to be
-/// made exclusive stays held as it is.
+/// Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
+/// lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
+/// exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
+/// LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
+///
+/// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
+/// that a server has not confirmed yet end the session: they return LOCK_LOST.
 ///
 /// @param session  The session.
 ///
 /// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread, but not a signal handler; waits for no lock, and for no answer of the server.
+/// Any thread, but not a signal handler; waits for nothing, also not for a server that takes no bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_cancel(session: *mut lock_session) -> lock_status {
     let body = |session: &Session| {

@@ -35,7 +35,8 @@ pub enum lock_status {
     /// for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call that would have taken a place: the session had one already, at which lock_wait
     /// waits, unless another thread is waiting there in lock_acquire.
     LOCK_PENDING = 1,
-    /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it.
+    /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it. Of a
+    /// call without a time limit: the server has not answered.
     LOCK_TIMEOUT = 2,
     /// The session does not hold this lock, nor wait for it.
     LOCK_NOT_HELD = 3,
@@ -44,7 +45,7 @@ pub enum lock_status {
     LOCK_ALREADY_HELD = 4,
     /// Waiting would close a circle of sessions that wait for each other. lock_last_error names them.
     LOCK_DEADLOCK = 5,
-    /// lock_cancel ended the wait, or another thread of the session released the place in the queue, or has
+    /// lock_cancel ended the call, or another thread of the session released the place in the queue, or has
     /// been told its outcome.
     LOCK_CANCELLED = 6,
     /// A signal handler ran while the thread waited. The place in the queue is kept: the same call again,
@@ -126,6 +127,8 @@ impl From<InspectError> for Failure {
         match error {
             InspectError::Invalid(_) => Self::invalid(error),
             InspectError::Refused(_) => Self::new(lock_status::LOCK_REFUSED, error),
+            InspectError::TimedOut => Self::new(lock_status::LOCK_TIMEOUT, error),
+            InspectError::Cancelled => Self::new(lock_status::LOCK_CANCELLED, error),
             InspectError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }

@@ -22,14 +22,8 @@ impl Session {
     ) -> Result<Grant, AcquireError> {
         match self.or_abandon(id, self.connection.wait(&[id], backstop, signals))? {
             Waited::Reply(_, reply) => self.settle(id, &reply),
-            Waited::Forgotten => Err(AcquireError::Cancelled),
-            Waited::TimedOut => {
-                let mut claims = self.claims.lock();
-                let is_ours = self.take_back(&mut claims, id);
-                drop(claims);
-                self.connection.flush();
-                Err(if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled })
-            }
+            Waited::Forgotten | Waited::Cancelled => Err(AcquireError::Cancelled),
+            Waited::TimedOut => Err(self.give_up_waiting(id)),
             Waited::Interrupted => {
                 let is_kept = self.claims.lock().keep(id);
                 Err(if is_kept { AcquireError::Interrupted } else { AcquireError::Cancelled })
@@ -44,6 +38,25 @@ impl Session {
             self.claims.lock().decide(id, None);
         }
         result
+    }
+
+    /// Takes a request back whose time is over. Says what its call is to return.
+    pub(super) fn give_up_waiting(&self, id: u64) -> AcquireError {
+        let mut claims = self.claims.lock();
+        let is_ours = self.take_back(&mut claims, id);
+        drop(claims);
+        self.connection.flush();
+        if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled }
+    }
+
+    /// Waits for the reply to a request that makes a lock shared.
+    pub(super) fn downgraded(&self, id: u64, deadline: Instant) -> Result<Grant, AcquireError> {
+        match self.or_abandon(id, self.connection.wait(&[id], Some(deadline), Signals::Ignored))? {
+            Waited::Reply(_, reply) => self.settle(id, &reply),
+            // Another thread has released the lock.
+            Waited::Forgotten => Err(AcquireError::Cancelled),
+            waited => Err(self.unconfirmed("change to shared", &waited).into()),
+        }
     }
 
     /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or

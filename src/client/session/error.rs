@@ -12,6 +12,10 @@ pub enum InspectError {
     Invalid(String),
     /// The server will not.
     Refused(String),
+    /// The server has not answered within its dead-peer timeout. The session is as it was.
+    TimedOut,
+    /// The call was cancelled. The session is as it was.
+    Cancelled,
     /// The session has ended.
     Lost(String),
 }
@@ -21,6 +25,8 @@ impl fmt::Display for InspectError {
         match self {
             Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
             Self::Refused(reason) => write!(f, "refused: {reason}"),
+            Self::TimedOut => f.write_str("the server has not answered in time"),
+            Self::Cancelled => f.write_str("cancelled"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }

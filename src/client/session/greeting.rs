@@ -35,7 +35,7 @@ pub(super) fn greet(
     connection.flush();
     let reply = match connection.wait(&[hello.id], deadline, Signals::Ignored) {
         Ok(Waited::Reply(_, reply)) => reply?,
-        Ok(Waited::TimedOut | Waited::Forgotten | Waited::Interrupted) => {
+        Ok(Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted) => {
             return Err("it has not answered in time: it hangs, or is no lockd".to_owned());
         }
         Err(lost) => return Err(lost.0),

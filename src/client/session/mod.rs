@@ -24,7 +24,7 @@ use super::dial::{ConnectError, ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::protocol::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
@@ -50,8 +50,10 @@ const UNLOCKED_AT_ONCE: usize = 100;
 /// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
 ///
 /// Time limits: `None` waits without limit, zero does not wait. The server ends a wait whose time is over;
-/// should it not answer at all, the call returns within a second of its limit. When the session is
-/// dropped, or its connection lost, its locks are freed; nothing ever reconnects.
+/// should it not answer at all, the call returns within a second of its limit. Calls that have no limit of
+/// their own and wait for nobody but the server return within its dead-peer timeout.
+/// [`cancel`](Self::cancel) ends every call in progress, and [`close`](Self::close) the session itself. When
+/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects.
 pub struct Session {
     connection: Connection,
     claims: Mutex<Claims>,
@@ -144,23 +146,29 @@ impl Session {
     /// the server; to exclusive it waits for up to `limit` for the other holders to go, and the grant
     /// carries a new token.
     ///
+    /// Giving up exclusiveness cannot be taken back. If the server has not confirmed it within `limit` and a
+    /// second (and within its dead-peer timeout in any case), or the call is cancelled, it is unknown what the
+    /// session holds, and so that ends it: `Lost`.
+    ///
     /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// [`AcquireError`]; but for `Lost` the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        // What gives up exclusiveness cannot be taken back: whoever asked must hear what came of it.
-        let (way, backstop, signals): (fn(Held) -> Kind, _, _) = match mode {
-            Mode::Exclusive => (Kind::Upgrade, backstop(limit), self.signals),
-            Mode::Shared => (Kind::Downgrade, None, Signals::Ignored),
-        };
         let name = LockName::new(name);
         let kept = self.claims.lock().take_up_conversion(&name, mode);
         if let Some(id) = kept {
             return self.resume(id, limit);
         }
         let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
-        let id = request.id;
+        let (id, backstop) = (request.id, backstop(limit));
+        let way = if mode == Mode::Shared { Kind::Downgrade } else { Kind::Upgrade };
         self.start(&[&request], |claims| claims.ask_to_convert(id, name, way))?;
-        self.outcome(id, backstop, signals)
+        match mode {
+            Mode::Exclusive => self.outcome(id, backstop, self.signals),
+            Mode::Shared => {
+                let answered_by = self.answered_by();
+                self.downgraded(id, backstop.map_or(answered_by, |backstop| backstop.min(answered_by)))
+            }
+        }
     }
 
     /// Goes on waiting for the outcome of a request that was kept. The server ends it when its own limit has
@@ -176,7 +184,8 @@ impl Session {
     /// had at once, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
     ///
     /// # Errors
-    /// [`AcquireError`]
+    /// [`AcquireError`]; `TimedOut` if the server has not answered within its dead-peer timeout: then there is
+    /// no place.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
         let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
@@ -190,7 +199,8 @@ impl Session {
     /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held.
     ///
     /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// As of [`convert`](Self::convert); `TimedOut` if the server has not answered within its dead-peer
+    /// timeout: then there is no place.
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         if mode == Mode::Shared {
             return self.convert(name, mode, None).map(Attempt::Granted);
@@ -213,12 +223,18 @@ impl Session {
         let ping = self.request("ping", &Nothing {})?;
         let id = request.id;
         self.start(&[request, &ping], ask)?;
-        let waited = self.or_abandon(id, self.connection.wait(&[id, ping.id], None, Signals::Ignored))?;
+        let waited = self.connection.wait(&[id, ping.id], Some(self.answered_by()), Signals::Ignored);
+        let waited = self.or_abandon(id, waited)?;
         self.connection.forget(ping.id);
         match waited {
             Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
-            Waited::Reply(..) | Waited::TimedOut | Waited::Interrupted => Ok(Attempt::Queued),
-            Waited::Forgotten => Err(self.cancelled(name, id)),
+            Waited::Reply(..) => Ok(Attempt::Queued),
+            Waited::TimedOut => {
+                let error = self.give_up_waiting(id);
+                self.claims.lock().told_cancelled(name, id);
+                Err(error)
+            }
+            Waited::Forgotten | Waited::Cancelled | Waited::Interrupted => Err(self.cancelled(name, id)),
         }
     }
 
@@ -250,12 +266,14 @@ impl Session {
             }
             Waited::TimedOut => Err(AcquireError::TimedOut),
             Waited::Interrupted => Err(AcquireError::Interrupted),
-            Waited::Forgotten => Err(self.cancelled(&name, id)),
+            Waited::Forgotten | Waited::Cancelled => Err(self.cancelled(&name, id)),
         }
     }
 
-    /// Ends every wait of this session, in whichever thread, with `Cancelled`, without asking the server: a
-    /// grant on its way is given back. A grant that came first stands.
+    /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
+    /// waits for locks, `inspect` and `list` with `Cancelled`; a grant on its way is given back, and one that
+    /// came first stands. What gives up a lock, or exclusiveness, cannot be taken back: if the server has not
+    /// confirmed it yet, that ends the session, and such calls return `Lost`.
     pub fn cancel(&self) {
         let mut claims = self.claims.lock();
         for id in claims.waiting() {
@@ -263,6 +281,8 @@ impl Session {
                 self.take_back(&mut claims, id);
             }
         }
+        // What is still to be answered is no wait for a lock.
+        self.connection.cancel();
         drop(claims);
         self.connection.flush();
     }
@@ -271,7 +291,8 @@ impl Session {
     /// that waits for it in another thread ends with `Cancelled`.
     ///
     /// # Errors
-    /// [`ReleaseError`]
+    /// [`ReleaseError`]; `Lost` also if the server has not confirmed it within its dead-peer timeout, or the
+    /// call was cancelled: that ends the session, so that nothing stays locked.
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
         let released = self.give_up(&[LockName::new(name)])?;
         released.first().copied().ok_or(ReleaseError::NotHeld)
@@ -280,8 +301,8 @@ impl Session {
     /// Gives up all these locks and places.
     ///
     /// # Errors
-    /// [`ReleaseError`]; `NotHeld` if there was nothing to give up for some of them; the others are given
-    /// up all the same.
+    /// As of [`release`](Self::release); `NotHeld` if there was nothing to give up for some of them; the others
+    /// are given up all the same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
         self.finish_release_all(self.begin_to_give_up(names)?)
     }
@@ -333,7 +354,8 @@ impl Session {
 
     fn hear_given_up(&self, given_up: GivingUp) -> Result<Vec<Released>, ReleaseError> {
         let GivingUp { wanted, released, requests } = given_up;
-        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id)).collect();
+        let deadline = self.answered_by();
+        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id, deadline)).collect();
         heard.into_iter().collect::<Result<(), _>>()?;
         if released.len() < wanted {
             // Perhaps because all is gone.
@@ -342,9 +364,11 @@ impl Session {
         Ok(released)
     }
 
-    fn hear_unlocked(&self, id: u64) -> Result<(), ReleaseError> {
-        let waited = self.connection.wait(&[id], None, Signals::Ignored)?;
-        let Waited::Reply(_, reply) = waited else { return Ok(()) };
+    fn hear_unlocked(&self, id: u64, deadline: Instant) -> Result<(), ReleaseError> {
+        let waited = self.connection.wait(&[id], Some(deadline), Signals::Ignored)?;
+        let Waited::Reply(_, reply) = waited else {
+            return Err(self.unconfirmed("release", &waited).into());
+        };
         match self.read::<LockResult>(&reply)?.status {
             Status::Ok => Ok(()),
             Status::NotFound => Err(ReleaseError::NotHeld),
@@ -388,9 +412,15 @@ impl Session {
             self.connection.request(command, parameters, REQUEST_MAX).map_err(InspectError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
-        let waited = self.connection.wait(&[request.id], None, Signals::Ignored)?;
-        let Waited::Reply(_, reply) = waited else {
-            return Err(InspectError::Refused("the request was given up".to_owned()));
+        let reply = match self.connection.wait(&[request.id], Some(self.answered_by()), Signals::Ignored)? {
+            Waited::Reply(_, reply) => reply,
+            Waited::TimedOut => {
+                self.connection.forget(request.id);
+                return Err(InspectError::TimedOut);
+            }
+            Waited::Cancelled | Waited::Forgotten | Waited::Interrupted => {
+                return Err(InspectError::Cancelled);
+            }
         };
         let result = self.read(&reply)?;
         // The reply may have lain there since before the connection was lost, and the lock with it.
@@ -421,10 +451,16 @@ impl Session {
         self.claims.lock().hold_or_wait()
     }
 
-    /// Ends the session, whereupon the server frees its locks. Calls that wait, and all later ones, end
-    /// with `Lost`.
+    /// Ends the session, whereupon the server frees its locks. Calls that are in progress, and all later ones,
+    /// end with `Lost`. Waits for nothing.
     pub fn close(&self) {
         self.connection.close();
+    }
+
+    /// How many requests wait for a lock.
+    #[cfg(test)]
+    pub(in crate::client) fn waiting(&self) -> usize {
+        self.claims.lock().waiting().len()
     }
 
     fn request(&self, command: &str, parameters: &impl Serialize) -> Result<Request, AcquireError> {
@@ -463,7 +499,21 @@ impl Session {
         serde_json::from_str(result.get()).map_err(|error| unreadable(&error))
     }
 
-    /// Ends the session because of what the server said.
+    /// When a call ends that has no time limit of its own and waits for nobody but the server.
+    fn answered_by(&self) -> Instant {
+        Instant::now() + self.connection.answer_limit()
+    }
+
+    /// Ends the session because the server has not confirmed that something was given up: what the session
+    /// holds is unknown.
+    fn unconfirmed(&self, what: &str, waited: &Waited) -> Lost {
+        self.lost(match waited {
+            Waited::TimedOut => format!("the server did not confirm the {what} in time"),
+            _ => format!("the {what} was cancelled before the server had confirmed it"),
+        })
+    }
+
+    /// Ends the session because of what the server said, or did not say.
     fn lost(&self, reason: String) -> Lost {
         self.connection.fail(reason.clone());
         Lost(reason)

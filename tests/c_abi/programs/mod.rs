@@ -3,6 +3,7 @@
 
 mod cplusplus;
 mod fork;
+mod hard_times;
 mod loading;
 mod locking;
 mod quiet;

@@ -1,0 +1,175 @@
+//! Calls that the server does not answer, or whose bytes it does not even take: each ends by itself within a
+//! bound, and at once when it is cancelled or the session is closed.
+
+use std::sync::mpsc::{Receiver, channel};
+
+use super::*;
+use crate::protocol::message::ListRequest;
+
+/// Longer than any call may take.
+const BOUND: Duration = Duration::from_secs(60);
+
+type Call = fn(&Session) -> String;
+
+/// Every call that waits for the server's answer and for nothing else. What is named `shared` or `exclusive` is
+/// held so.
+const CALLS: [(&str, Call); 7] = [
+    ("release", |session| format!("{:?}", session.release(b"exclusive"))),
+    ("release_all", |session| format!("{:?}", session.release_all(&["exclusive".into(), "shared".into()]))),
+    ("convert", |session| format!("{:?}", session.convert(b"exclusive", Mode::Shared, None))),
+    ("inspect", |session| format!("{:?}", session.inspect(b"exclusive"))),
+    ("list", |session| {
+        let request = ListRequest { prefix: LockName::new(b""), limit: 1, after: None };
+        format!("{:?}", session.list(&request))
+    }),
+    ("enqueue", |session| format!("{:?}", session.enqueue(b"other", Mode::Exclusive))),
+    ("enqueue_convert", |session| format!("{:?}", session.enqueue_convert(b"shared", Mode::Exclusive))),
+];
+
+/// What gives something up ends the session if it is not confirmed.
+fn gives_up(call: &str) -> bool {
+    ["release", "release_all", "convert"].contains(&call)
+}
+
+/// A session that holds `exclusive` and `shared`, on a server that answers nothing beyond that.
+struct Unanswered {
+    session: Arc<Session>,
+    server: JoinHandle<()>,
+    asked: Receiver<()>,
+}
+
+impl Unanswered {
+    fn new() -> Self {
+        let (is_asked, asked) = channel();
+        let (url, server) = serve(move |mut peer| {
+            let hello = peer.expect("hello");
+            peer.accept_hello_for(&hello, 12);
+            peer.expect("identify");
+            for token in 1..=2 {
+                let lock = peer.expect("lock");
+                peer.reply(lock.id, &granted(token));
+            }
+            while peer.next().is_some() {
+                let _ = is_asked.send(());
+            }
+        });
+        let session = connect(&url);
+        session.acquire(b"exclusive", Mode::Exclusive, None).unwrap();
+        session.acquire(b"shared", Mode::Shared, None).unwrap();
+        Self { session, server, asked }
+    }
+
+    /// Makes the call in a thread of its own; gives what it comes to.
+    fn call(&self, call: Call) -> Receiver<String> {
+        let (done, result) = channel();
+        let session = self.session.clone();
+        thread::spawn(move || done.send(call(&session)));
+        self.asked.recv_timeout(SOON).unwrap();
+        result
+    }
+
+    fn end(self) {
+        drop(self.session);
+        self.server.join().unwrap();
+    }
+}
+
+#[test]
+fn cancelling_ends_every_call() {
+    for (name, call) in CALLS {
+        let unanswered = Unanswered::new();
+        let result = unanswered.call(call);
+        unanswered.session.cancel();
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        if gives_up(name) {
+            assert!(result.contains("Lost") && result.contains("cancelled"), "{name}: {result}");
+            assert!(!unanswered.session.stands(), "{name}: what is held is unknown");
+        } else {
+            assert_eq!(result, "Err(Cancelled)", "{name}");
+            assert!(unanswered.session.stands(), "{name}");
+            let held = unanswered.session.acquire(b"exclusive", Mode::Shared, NOW);
+            assert!(matches!(held, Err(AcquireError::AlreadyHeld(_))), "{name}: {held:?}");
+        }
+        unanswered.end();
+    }
+}
+
+#[test]
+fn closing_the_session_ends_every_call_that_is_not_answered() {
+    for (name, call) in CALLS {
+        let unanswered = Unanswered::new();
+        let result = unanswered.call(call);
+        unanswered.session.close();
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        assert_eq!(result, r#"Err(Lost("it was closed"))"#, "{name}");
+        unanswered.end();
+    }
+}
+
+/// Takes as long as the shortest dead-peer timeout, for all of them together.
+#[test]
+fn every_call_that_is_not_answered_ends_by_itself() {
+    let begin = |(name, call): (&'static str, Call)| {
+        let unanswered = Unanswered::new();
+        let result = unanswered.call(call);
+        (name, unanswered, result)
+    };
+    let limited: Call = |session| format!("{:?}", session.convert(b"exclusive", Mode::Shared, Some(SHORT)));
+    let calls: Vec<_> = CALLS.into_iter().chain([("convert", limited)]).map(begin).collect();
+    for (name, unanswered, result) in calls {
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        assert_eq!(unanswered.session.stands(), !gives_up(name), "{name}");
+        match gives_up(name) {
+            true => assert!(result.contains("Lost") && result.contains("in time"), "{name}: {result}"),
+            false => assert_eq!(result, "Err(TimedOut)", "{name}"),
+        }
+        unanswered.end();
+    }
+}
+
+/// A list of names that fills a megabyte, nearly.
+fn much(set: usize) -> Vec<(LockName, Mode)> {
+    (0..1000).map(|n| (LockName::new(format!("{set:400}{n:400}").as_bytes()), Mode::Exclusive)).collect()
+}
+
+#[test]
+fn cancelling_waits_for_no_server_that_takes_no_bytes() {
+    /// More than all buffers on the way have room for.
+    const SETS: usize = 16;
+    let (take, may_take) = signal();
+    let (session, server) = session(|mut peer| {
+        may_take();
+        let mut locked = std::collections::BTreeSet::new();
+        loop {
+            let asked = peer.next().unwrap();
+            let first = &asked.parameters["lockNames"][0];
+            let first = first.as_str().or_else(|| first["lockName"].as_str()).unwrap_or_default().to_owned();
+            match asked.command.as_str() {
+                "lock" => assert!(locked.insert(first)),
+                // In several requests, of which the first has the first name.
+                "unlock" => drop(locked.remove(&first)),
+                "inspect" => {
+                    assert!(locked.is_empty(), "all that was cancelled is taken back before");
+                    peer.reply(asked.id, r#"{"status":"ok","holders":0,"waiters":0,"orphaned":false}"#);
+                    return peer.outlast();
+                }
+                other => panic!("{other}"),
+            }
+        }
+    });
+    let waits: Vec<_> =
+        (0..SETS).map(|set| spawn(&session, move |session| session.acquire_all(&much(set), None))).collect();
+    while session.waiting() < SETS {
+        thread::yield_now();
+    }
+    session.cancel();
+    for wait in waits {
+        assert_eq!(wait.join().unwrap(), Err(AcquireError::Cancelled));
+    }
+    assert!(session.stands());
+    // Only now does the server read: all of the above has waited for nothing.
+    take();
+    assert!(session.inspect(b"x").is_ok());
+    drop(session);
+    server.join().unwrap();
+}
