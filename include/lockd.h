@@ -29,6 +29,15 @@
  * - Signals. The library installs no handlers, raises no SIGPIPE, and its own threads, which there are
  *   only while a lock_server runs, have all signals blocked. No function may be called from a signal
  *   handler.
+ * - Thread cancellation (pthread_cancel) is disabled inside every function: none is a cancellation point, and
+ *   the thread's state is afterwards what it was before. Asynchronous cancellation must not be enabled in a
+ *   thread that calls the library.
+ * - Descriptors of the library are its own. If another part of the program closes that of a session all the
+ *   same, or all that are open, the session is LOCK_LOST, and what has the number by then is left alone.
+ *   A call that is waiting just then notices within some seconds.
+ * - A server that does not answer keeps no call waiting for longer than its dead-peer timeout (25 seconds,
+ *   unless it was told otherwise), but for those that wait for a lock without a time limit. lock_cancel and
+ *   lock_end end every call.
  * - It prints nothing, and never ends the process.
  * - fork. Handles are their process's own. In a forked child each call with an inherited one returns
  *   LOCK_FORKED (or NULL, or -1) and changes nothing. The functions that free it free the handle; what was
@@ -65,7 +74,8 @@ typedef enum lock_status {
    */
   LOCK_PENDING = 1,
   /**
-   * Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it.
+   * Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it. Of a
+   * call without a time limit: the server has not answered.
    */
   LOCK_TIMEOUT = 2,
   /**
@@ -82,7 +92,7 @@ typedef enum lock_status {
    */
   LOCK_DEADLOCK = 5,
   /**
-   * lock_cancel ended the wait, or another thread of the session released the place in the queue, or has
+   * lock_cancel ended the call, or another thread of the session released the place in the queue, or has
    * been told its outcome.
    */
   LOCK_CANCELLED = 6,
@@ -314,13 +324,26 @@ struct lock_session *lock_connect(const char *url,
 /**
  * Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
  *
- * @param session  May be NULL. Must not be used any more, nor be in use by another thread: one that waits
- *                 is fetched back with lock_cancel first.
+ * @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
+ *                 calls that other threads are in, and when they have returned it can be closed.
  *
- * Any thread; does not wait for anybody. In a forked child it frees the handle, and the parent's locks
+ * Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
  * stay: the child's copy of the connection was closed at the fork.
  */
 void lock_close(struct lock_session *session);
+
+/**
+ * Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
+ * server by closing the connection. Calls of the session that are in progress in other threads return
+ * LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
+ *
+ * @param session  The session. May have ended already.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nothing.
+ */
+enum lock_status lock_end(struct lock_session *session);
 
 /**
  * Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
@@ -341,7 +364,8 @@ void lock_close(struct lock_session *session);
  *         kept, and timeout_ms goes on. The same call again, or lock_wait, goes on waiting; lock_release
  *         gives the place up.
  *
- * Any thread; blocks.
+ * Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer. lock_cancel
+ * and lock_end end it.
  */
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,
@@ -364,7 +388,7 @@ enum lock_status lock_acquire(struct lock_session *session,
  * @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. The place that
  *         LOCK_INTERRUPTED keeps is one for all of them: lock_wait or lock_release with any of the names.
  *
- * Any thread; blocks.
+ * Any thread; blocks, as lock_acquire.
  */
 enum lock_status lock_acquire_all(struct lock_session *session,
                                   const char *const *names,
@@ -394,7 +418,11 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  *         unless that takes longer than timeout_ms: the same call again, or lock_wait, hears of it;
  *         lock_cancel ends the attempt.
  *
- * Any thread; blocks.
+ * To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
+ * confirmed it within timeout_ms and a second, nor within its dead-peer timeout, or the call is cancelled, it
+ * is unknown what the session holds. So that ends the session: LOCK_LOST.
+ *
+ * Any thread; blocks, as lock_acquire.
  */
 enum lock_status lock_convert(struct lock_session *session,
                               const char *name,
@@ -414,10 +442,11 @@ enum lock_status lock_convert(struct lock_session *session,
  *         be called, the session holds the lock all the same once it is its turn; lock_release gives
  *         up the one or the other. On a server it counts as waited for, in lock_inspect and to
  *         lock_convert, until lock_wait has told that it is held;
+ *         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout; there is no place;
  *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
  *         LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits for nobody but the server.
+ * Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
  */
 enum lock_status lock_enqueue(struct lock_session *session,
                               const char *name,
@@ -443,10 +472,13 @@ enum lock_status lock_enqueue(struct lock_session *session,
  *         all the same once the other holders have gone; on a server lock_inspect shows it as held before
  *         and as waited for until lock_wait has told;
  *         LOCK_NOT_HELD: the session does not hold it;
+ *         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout. There is no place, and
+ *         it is held as before;
  *         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
- *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_LOST: also as of lock_convert to LOCK_SHARED;
+ *         LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits for nobody but the server.
+ * Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
  */
 enum lock_status lock_enqueue_convert(struct lock_session *session,
                                       const char *name,
@@ -488,9 +520,12 @@ enum lock_status lock_wait(struct lock_session *session,
  *
  * @return LOCK_OK: on a server: it has confirmed it;
  *         LOCK_NOT_HELD: the session neither holds it nor waits for it;
- *         LOCK_INVALID, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_LOST: the session has ended. On a server also: it has not confirmed the release within its
+ *         dead-peer timeout, or lock_cancel came before it had. What the session holds is unknown then, so that
+ *         ends it, and with it all its locks;
+ *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits for nobody but the server.
+ * Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
  */
 enum lock_status lock_release(struct lock_session *session,
                               const char *name);
@@ -504,7 +539,7 @@ enum lock_status lock_release(struct lock_session *session,
  *
  * @return As lock_release. LOCK_NOT_HELD if that is so for any of them; the others are freed all the same.
  *
- * Any thread; waits for nobody but the server.
+ * Any thread; waits as lock_release does.
  */
 enum lock_status lock_release_all(struct lock_session *session,
                                   const char *const *names,
@@ -516,9 +551,10 @@ enum lock_status lock_release_all(struct lock_session *session,
  * @param session  The session.
  *
  * @return LOCK_OK: it stands, as far as can be known without asking the server;
- *         LOCK_LOST: it has ended, and with it all its locks. With several servers: one is gone where the
- *         session holds a lock or waits for one, or all are gone. A server where it does neither makes no
- *         difference. What it holds on others stays held there until it is released or the session closed;
+ *         LOCK_LOST: it has ended, and with it all its locks, on a server also because another part of the program
+ *         has closed the connection's descriptor. With several servers: one is gone where the session holds a lock
+ *         or waits for one, or all are gone. A server where it does neither makes no difference. What it holds on
+ *         others stays held there until it is released or the session closed;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks.
@@ -548,16 +584,19 @@ enum lock_status lock_check(struct lock_session *session);
 int lock_lost_fd(struct lock_session *session);
 
 /**
- * Ends every wait of a session: lock_acquire, lock_acquire_all, lock_convert and lock_wait that are blocked
- * in other threads return LOCK_CANCELLED, and places that nobody waits at are given up, of which the next
- * lock_wait says LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK. What was to be
- * made exclusive stays held as it is.
+ * Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
+ * lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
+ * exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
+ * LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
+ *
+ * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
+ * that a server has not confirmed yet end the session: they return LOCK_LOST.
  *
  * @param session  The session.
  *
  * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread, but not a signal handler; waits for no lock, and for no answer of the server.
+ * Any thread, but not a signal handler; waits for nothing, also not for a server that takes no bytes.
  */
 enum lock_status lock_cancel(struct lock_session *session);
 
@@ -568,9 +607,12 @@ enum lock_status lock_cancel(struct lock_session *session);
  * @param name     The name.
  * @param out      Receives what there is to say on LOCK_OK.
  *
- * @return LOCK_OK, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ * @return LOCK_OK;
+ *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout;
+ *         LOCK_CANCELLED: lock_cancel came before the answer. After both the session is as it was;
+ *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits for nobody but the server.
+ * Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
  */
 enum lock_status lock_inspect(struct lock_session *session,
                               const char *name,
@@ -605,9 +647,10 @@ enum lock_status lock_inspect(struct lock_session *session,
  *         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than a request
  *         may be, which is a mebibyte;
  *         LOCK_REFUSED: the server lets nobody list (--no-dump), or is one that cannot;
+ *         LOCK_TIMEOUT, LOCK_CANCELLED: as of lock_inspect;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits for nobody but the server. It looks at every name there is, so it takes a while where
+ * Any thread; waits for nobody but the server, as lock_inspect. It looks at every name there is, so it takes a while where
  * there are a million; nobody else waits for that.
  */
 enum lock_status lock_list(struct lock_session *session,

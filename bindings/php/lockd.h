@@ -58,6 +58,8 @@ struct lock_session *lock_connect(const char *url, const char *owner, int64_t ti
 
 void lock_close(struct lock_session *session);
 
+enum lock_status lock_end(struct lock_session *session);
+
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,
                               uint32_t mode,
