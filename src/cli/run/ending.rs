@@ -3,9 +3,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// The server cannot be reached, or was lost before the lock was had: `EX_UNAVAILABLE`.
+/// The server cannot be reached, or was stopped or lost before the lock was had: `EX_UNAVAILABLE`.
 const NO_SERVER: u8 = 69;
-/// Somebody else holds the lock, and it was not to be waited for: `EX_TEMPFAIL`.
+/// Another session holds the lock, or the server grants nothing yet, and there was to be no wait: `EX_TEMPFAIL`.
 const BUSY: u8 = 75;
 /// The lock was lost while the command ran.
 const LOST: u8 = 76;
@@ -22,22 +22,22 @@ const SIGNALLED: u8 = 128;
 pub(super) const HELP: &str = "\
 Exit status:
   of COMMAND, or 128 + N if signal N ended it; else
-   69  the server cannot be reached, or was lost before the lock was had
-   75  busy, with --nonblock (or CODE)
+   69  the server cannot be reached, or was stopped or lost before the lock was had
+   75  busy, or the server grants nothing yet, with --nonblock (or CODE)
    76  the lock was lost while COMMAND ran, whatever COMMAND made of that
   124  not had within SECONDS, with --wait (or CODE)
-  125  lockd run failed otherwise: refused by the server, a deadlock, a limit
+  125  lockd run failed otherwise: a mistake, a deadlock, a limit of the server
   126  COMMAND is there and cannot be executed
   127  COMMAND is not there
-  128 + N  signal N came while waiting for the lock
+  128 + N  signal N came before COMMAND was started
     2  the arguments make no sense";
 
 /// How it has ended.
 #[derive(Debug)]
 pub(super) enum Ending {
-    /// The command has ended, and the lock was held all the while.
+    /// The command has ended, and the lock was held all the while, as far as the connection shows.
     Command(ExitStatus),
-    /// A signal came while waiting for the lock.
+    /// A signal came before the command was started.
     Interrupted(u8),
     Busy(String),
     TimedOut(String),

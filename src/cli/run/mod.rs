@@ -1,17 +1,18 @@
 //! `lockd run`: a command that runs while a lock is held, as flock(1) does it, for many hosts.
 //!
-//! - `acquire`: getting the lock; `explain`: why it was not to be had.
-//! - `command`: starting the command; `party`: the command and what it has started.
-//! - `supervise`: while it runs. `signals`: what comes meanwhile. `ending`: what it all comes to.
+//! - `acquire`: getting the lock and giving it back; `explain`: why it could not be had.
+//! - `command`: starting the command; `descendants`: all that it has started, found among the `processes`.
+//! - `supervise`: while the command runs; `end`: ending it. `ending`: how `lockd run` itself ends.
+//! - `signals`, `wait`, `speaker`: signals, waiting and messages, none of which can hold up the others.
 //!
-//! The command must not run without the lock. So it is ended when the lock is lost; and should this process
-//! be killed, which frees the lock at once, the kernel kills the command. That reaches the command alone, not
-//! what it has started, and not a command that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
+//! The command must not run without the lock. So it is ended when the lock is lost, with all that it has started;
+//! the session, which the server may keep the lock for, is closed after that. Should this process be killed, the
+//! lock is free at once, and the kernel kills the command. That reaches the command alone, not what it has started,
+//! and not a command that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
 //!
-//! Without a terminal the command is in a process group of its own, and signals go to that. With one it
-//! stays in this process's group, so that what the terminal sends, a Ctrl-C or a Ctrl-Z, reaches it as it
-//! reaches all others, and pipes to a pager go on working; what somebody else sends goes to the command and
-//! its descendants.
+//! Without a terminal the command is in a process group of its own. With one it stays in this process's group,
+//! so that what the terminal sends, a Ctrl-C or a Ctrl-Z, reaches it as it reaches all others, and pipes to a
+//! pager go on working. What is sent to this process alone is sent on to the command and all its descendants.
 
 mod acquire;
 mod command;
@@ -57,9 +58,18 @@ LOCKD_ORPHANED=1 if the last exclusive holder vanished without releasing. It doe
 The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
 
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are sent \
-on to COMMAND and to what it has started. If the lock is lost they get SIGTERM at once, and SIGKILL after the \
-grace. If lockd run is itself killed with SIGKILL, the lock is free at once and COMMAND is killed, too; but not \
-what it has started, nor a COMMAND that changes its user.
+on to COMMAND and to all that it has started. Before COMMAND is started, and after it has ended, they end lockd run.
+
+If the lock is lost, COMMAND and all that it has started, daemons and processes in sessions of their own too, get \
+SIGTERM at once, and SIGKILL after the grace. What cannot be ended is named: a program of another user, say, or one \
+that waits for a dead file server. What COMMAND has asked another service to run (at, systemd-run, docker) is not \
+known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free at once and COMMAND is killed, too; \
+but not what it has started, nor a COMMAND that changes its user.
+
+After lockd kick, and after a failure of the network, the lock goes to the next one only when COMMAND has ended, or \
+the grace and a second are over. After a clean restart of the server, also one with --state-dir, the next command may \
+start while this one is still being ended. After a crash of the server it may do so too, unless the server has \
+--state-dir: then nothing is granted for its --dead-peer-timeout (25 s), which is enough for a grace of up to 7 s.
 
 With several servers, to lose any of them is to lose the lock.";
 
@@ -83,7 +93,7 @@ pub(super) struct RunOptions {
     #[arg(short = 'E', long, value_name = "CODE")]
     conflict_exit_code: Option<u8>,
 
-    /// If the lock is lost, how long after SIGTERM to send SIGKILL
+    /// If the lock is lost, how long after SIGTERM to send SIGKILL; 3590 at most
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace)]
     grace: Duration,
 
@@ -124,12 +134,14 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
 }
 
 fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
+    // Looking up a user's name can take long; as long as no signal is blocked, all of them end that.
+    let demand = options.demand();
     let has_terminal = has_terminal();
     let signals = match Signals::take(has_terminal) {
         Ok(signals) => signals,
         Err(error) => return Ending::Failed(format!("signals: {error}")),
     };
-    let acquired = acquire::acquire(&options.demand(), &signals);
+    let acquired = acquire::acquire(&demand, &signals);
     let hold = match acquired.and_then(|hold| hold.unless_interrupted(&signals)) {
         Ok(hold) => hold,
         Err(ending) => return ending,
