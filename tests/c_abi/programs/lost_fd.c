@@ -109,6 +109,12 @@ static void one_of_several_servers_stops(const char *listen) {
     lock_session *session = connect_as(url, "poll"), *other = connect_as(url, "other");
     all_is_well(session, other);
     a_grant_is_told(session, other);
+    /* So many that some belong to the one that stops: only that makes its loss the session's. */
+    for (int i = 0; i < 100; i++) {
+        char held[20];
+        snprintf(held, sizeof held, "held/%d", i);
+        EXPECT(LOCK_OK, lock_acquire(session, held, LOCK_EXCLUSIVE, 0, NULL));
+    }
     lock_server_stop(servers[1]);
     CHECK(readable(session, DEADLINE_SECONDS * 1000));
     EXPECT(LOCK_LOST, lock_check(session));

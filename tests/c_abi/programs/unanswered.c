@@ -64,7 +64,10 @@ static void a_call_is_ended(verb verb) {
     CHECK(cancelled != NULL && ended != NULL);
     EXPECT(LOCK_OK, lock_acquire(cancelled, "exclusive", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_acquire(cancelled, "shared", LOCK_SHARED, -1, NULL));
+    /* All its threads stand still only once that is reported. */
+    int stopped;
     CHECK(kill(server, SIGSTOP) == 0);
+    CHECK(waitpid(server, &stopped, WUNTRACED) == server && WIFSTOPPED(stopped));
     lock_status status = end_call(verb, cancelled, lock_cancel);
     CHECK(status == (gives_up(verb) ? LOCK_LOST : LOCK_CANCELLED));
     EXPECT(gives_up(verb) ? LOCK_LOST : LOCK_OK, lock_check(cancelled));
