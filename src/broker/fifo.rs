@@ -50,7 +50,8 @@ impl<T> FifoMutex<T> {
     }
 }
 
-#[cfg(all(test, not(any(explore = "loom", explore = "shuttle"))))]
+#[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests {
     use super::*;
 

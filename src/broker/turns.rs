@@ -192,7 +192,8 @@ pub(super) fn count(names: usize) -> u32 {
     u32::try_from(names).unwrap_or(u32::MAX)
 }
 
-#[cfg(all(test, not(any(explore = "loom", explore = "shuttle"))))]
+#[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;

@@ -16,6 +16,7 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LibraryException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
+use Lockd\Exception\TimeoutException;
 use Lockd\Ffi\Library;
 use Lockd\Inspection;
 use Lockd\Internal\Deadline;
@@ -120,6 +121,10 @@ final class FfiTransport implements Transport, Endable
      */
     private function await(int $status, string $name, Deadline $deadline, callable $giveUp, CData $token): int
     {
+        if ($status === $this->c->LOCK_TIMEOUT) {
+            // The server hangs, and there is no place to wait at.
+            throw $this->failure($status, $name);
+        }
         $goOn = [$this->c->LOCK_PENDING, $this->c->LOCK_TIMEOUT, $this->c->LOCK_INTERRUPTED];
         try {
             while (in_array($status, $goOn, true)) {
@@ -269,6 +274,7 @@ final class FfiTransport implements Transport, Endable
             $this->c->LOCK_ALREADY_HELD, $this->c->LOCK_PENDING => new AlreadyHeldException($detail),
             $this->c->LOCK_NOT_HELD => new NotHeldException("this client does not hold \"$name\""),
             $this->c->LOCK_INVALID => new InvalidArgumentException($detail),
+            $this->c->LOCK_TIMEOUT => new TimeoutException($detail),
             // LOCK_REFUSED, and what is not known is no yes.
             default => new RefusedException($detail),
         };
