@@ -12,7 +12,8 @@ use super::core::Inner;
 use super::gate::{Asker, Closed};
 use super::held::Part;
 use super::registry::Registered;
-use super::sync::{Arc, MutexGuard, Ordering::Relaxed};
+use super::sync::Ordering::{Acquire, Relaxed};
+use super::sync::{Arc, MutexGuard};
 use super::table::{BULK, Decision, HashedKey, Idle, NAME, Step, TURN, Table};
 
 /// The table, and what is taken down of its decisions.
@@ -88,6 +89,13 @@ impl Inner {
         let mut concerned = Vec::new();
         let turn = self.turn_locked(room, Settle::Own, keys, asker, work, &mut concerned)?;
         drop(bulk);
+        // Also of what another thread has decided, and may not have come to tell: what the owner of the session
+        // says because of this call must come after it.
+        if let Some(info) = asker.session()
+            && info.untold.load(Acquire) != 0
+        {
+            concerned.extend(self.sessions.get(info.slot));
+        }
         self.tell(&mut concerned);
         let (before, mut left) = turn.unsettled;
         while before == 0 && left > 0 {
