@@ -91,8 +91,8 @@ impl Inner {
     ) -> Session {
         let id = self.session_ids.fetch_add(1, Relaxed);
         let address = address(id);
-        let registered = self.sessions.register(|slot| SessionInfo::new(id, slot, address), observer);
-        Session::new(self.clone(), registered)
+        let info = self.sessions.register(|slot| SessionInfo::new(id, slot, address), observer);
+        Session { broker: self.clone(), info }
     }
 
     pub(super) fn key<'a>(&self, space: Space, name: &'a [u8]) -> KeyRef<'a> {

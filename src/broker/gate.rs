@@ -31,6 +31,15 @@ pub(super) enum Asker<'a> {
     Acquiring(&'a SessionInfo),
 }
 
+impl<'a> Asker<'a> {
+    pub(super) fn session(self) -> Option<&'a SessionInfo> {
+        match self {
+            Asker::Broker => None,
+            Asker::Releasing(info) | Asker::Queueing(info) | Asker::Acquiring(info) => Some(info),
+        }
+    }
+}
+
 /// Why a call is not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Closed {
@@ -93,13 +102,9 @@ impl Gate {
     /// Whether `asker` may do what it is about to do. Means something only with the lane or the table
     /// locked that is about to change.
     pub(super) fn pass(&self, asker: Asker<'_>) -> Result<(), Closed> {
-        let session = match asker {
-            Asker::Broker => None,
-            Asker::Releasing(info) | Asker::Queueing(info) | Asker::Acquiring(info) => Some(info),
-        };
         match (self.state.load(Acquire), asker) {
             (BROKEN, _) => Err(Closed::Broken),
-            _ if session.is_some_and(|info| info.ended.load(Acquire)) => Err(Closed::Ended),
+            _ if asker.session().is_some_and(|info| info.ended.load(Acquire)) => Err(Closed::Ended),
             (SHUT, Asker::Queueing(_) | Asker::Acquiring(_)) => Err(Closed::Shut),
             (GRACE, Asker::Acquiring(_)) => Err(Closed::Grace(self.grace())),
             _ => Ok(()),

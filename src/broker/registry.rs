@@ -66,18 +66,18 @@ impl Registry {
         &self,
         info: impl FnOnce(Slot) -> SessionInfo,
         observer: Arc<dyn Observer>,
-    ) -> Arc<Registered> {
+    ) -> Arc<SessionInfo> {
         let mut sessions = self.0.write();
         let vacant = sessions.vacant_entry();
         let slot = Slot::try_from(vacant.key()).expect("fewer than 2^32 sessions");
-        let registered = Arc::new(Registered {
-            info: Arc::new(info(slot)),
+        let info = Arc::new(info(slot));
+        vacant.insert(Arc::new(Registered {
+            info: info.clone(),
             observer,
             inbox: Mutex::default(),
             telling: Mutex::default(),
-        });
-        vacant.insert(registered.clone());
-        registered
+        }));
+        info
     }
 
     /// Gives the slot to whoever comes next: nothing may be left of the session anywhere.

@@ -10,7 +10,6 @@ use super::core::Inner;
 use super::held::HeldCount;
 use super::name::{Key, Space};
 use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::registry::Registered;
 use super::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
 use super::table::{Slot, Ticket};
 
@@ -18,8 +17,8 @@ use super::table::{Slot, Ticket};
 /// told.
 pub trait Observer: Send + Sync {
     /// A wait has ended. Called in the order in which the waits of the session end and exactly once for each, by
-    /// the thread that ended the wait, or by one that calls the session: a call returns when the session's
-    /// observer has been told of all that was decided before. No lock of the table is held, so nobody waits but
+    /// the thread that ended the wait, or by one that calls the session: a call about a contended name returns when
+    /// the observer has been told of all that was decided before. No lock of the table is held, so nobody waits but
     /// this thread and those that call the same session. Must not call that session.
     fn decided(&self, ticket: Ticket, outcome: Outcome);
 
@@ -110,30 +109,10 @@ impl fmt::Debug for SessionInfo {
 /// waits leave their queues. Safe to share between threads.
 pub struct Session {
     pub(super) broker: Arc<Inner>,
-    info: Arc<SessionInfo>,
-    registered: Arc<Registered>,
+    pub(super) info: Arc<SessionInfo>,
 }
 
 impl Session {
-    pub(super) fn new(broker: Arc<Inner>, registered: Arc<Registered>) -> Self {
-        Self { broker, info: registered.info.clone(), registered }
-    }
-
-    /// Has the observer told of what another thread has decided, and may not have come to tell. After every call:
-    /// what its owner says because of the call must come after what was decided before.
-    #[inline]
-    fn hear(&self) {
-        if self.info.untold.load(Ordering::Acquire) != 0 {
-            self.hear_now();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn hear_now(&self) {
-        self.registered.tell();
-    }
-
     /// Who this session is to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
@@ -145,9 +124,7 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
     pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        let result = self.broker.try_acquire(&self.info, space, name, mode);
-        self.hear();
-        result
+        self.broker.try_acquire(&self.info, space, name, mode)
     }
 
     /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
@@ -156,9 +133,7 @@ impl Session {
     /// # Errors
     /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
     pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
-        let result = self.broker.acquire(&self.info, wants, wait);
-        self.hear();
-        result
+        self.broker.acquire(&self.info, wants, wait)
     }
 
     /// Changes the mode of a held lock without letting it go; to shared that never waits.
@@ -172,9 +147,7 @@ impl Session {
         mode: Mode,
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        let result = self.broker.convert(&self.info, space, name, mode, wait);
-        self.hear();
-        result
+        self.broker.convert(&self.info, space, name, mode, wait)
     }
 
     /// Gives up the lock, or the place in its queue. The outcome of a wait given up so is `Cancelled`.
@@ -182,39 +155,30 @@ impl Session {
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
-        let result = self.broker.release(&self.info, space, name);
-        self.hear();
-        result
+        self.broker.release(&self.info, space, name)
     }
 
     /// Takes a waiting request back; its outcome is `Cancelled`. False if it had ended already, in
     /// which case the observer has been told how.
     pub fn cancel(&self, ticket: Ticket) -> bool {
-        let result = self.broker.cancel(&self.info, ticket);
-        self.hear();
-        result
+        self.broker.cancel(&self.info, ticket)
     }
 
     /// Ends the waits whose limit has come. Returns how long it is until the next one's does; `None` if
     /// there is none.
     pub fn expire(&self) -> Option<Duration> {
-        let result = self.broker.expire(&self.info);
-        self.hear();
-        result
+        self.broker.expire(&self.info)
     }
 
     /// Ends all waits of the session; its locks stay.
     pub fn end_waits(&self) {
         self.broker.end_waits(self.info.slot, Outcome::Lost);
-        self.hear();
     }
 
     /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
-        let result = self.broker.inspect(&self.info, space, name).unwrap_or_default();
-        self.hear();
-        result
+        self.broker.inspect(&self.info, space, name).unwrap_or_default()
     }
 
     /// Whether the session stands: it has not ended, and the broker has not failed.
@@ -228,7 +192,6 @@ impl Session {
     /// does not keep everyone else waiting.
     pub fn end(&self) {
         self.broker.end_session(&self.info);
-        self.hear();
     }
 }
 

@@ -12,7 +12,8 @@ use super::core::Inner;
 use super::gate::{Asker, Closed};
 use super::held::Part;
 use super::registry::Registered;
-use super::sync::{Arc, MutexGuard, Ordering::Relaxed};
+use super::sync::Ordering::{Acquire, Relaxed};
+use super::sync::{Arc, MutexGuard};
 use super::table::{BULK, Decision, HashedKey, Idle, NAME, Step, TURN, Table};
 
 /// The table, and what is taken down of its decisions.
@@ -92,6 +93,13 @@ impl Inner {
         let mut concerned = Vec::new();
         let turn = self.turn_locked(room, Settle::Own, keys, asker, work, &mut concerned)?;
         drop(bulk);
+        // Also of what another thread has decided, and may not have come to tell: what the owner of the session
+        // says because of this call must come after it.
+        if let Some(info) = asker.session()
+            && info.untold.load(Acquire) != 0
+        {
+            concerned.extend(self.sessions.get(info.slot));
+        }
         self.tell(&mut concerned);
         let (before, mut left) = turn.unsettled;
         while before == 0 && left > 0 {
@@ -190,72 +198,4 @@ impl Inner {
 /// A number of names of one request, of which there are few.
 pub(super) fn count(names: usize) -> u32 {
     u32::try_from(names).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-#[cfg(not(any(explore = "loom", explore = "shuttle")))]
-mod tests {
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
-
-    use super::super::{AcquireError, Broker, LockName, Mode};
-
-    const DEADLINE: Duration = Duration::from_secs(20);
-
-    /// A broker in which the session waits, if it asks for `name 0`, for eight sessions that wait for thousands of
-    /// names, so that whether they wait for it takes too long to say.
-    fn tangled(broker: &Broker, asker: &super::super::LocalSession) -> Vec<super::super::LocalSession> {
-        const NAMES: usize = 8_000;
-        let [holder, behind] = [broker.open(None), broker.open(None)];
-        // Before the others, so that it is ranked below them.
-        asker.acquire(b"asker's", Mode::Exclusive, None).unwrap();
-        behind.enqueue(b"asker's", Mode::Exclusive).unwrap();
-        let name = |number: usize| format!("name {number}").into_bytes();
-        (0..NAMES).for_each(|number| _ = holder.acquire(&name(number), Mode::Exclusive, None).unwrap());
-        let mut sessions: Vec<_> = (0..8).map(|_| broker.open(None)).collect();
-        for session in &sessions {
-            (0..NAMES).for_each(|number| _ = session.enqueue(&name(number), Mode::Exclusive).unwrap());
-        }
-        sessions.extend([holder, behind]);
-        sessions
-    }
-
-    #[test]
-    fn what_takes_long_is_done_one_at_a_time_and_others_do_not_wait_for_it() {
-        let broker = Broker::default();
-        let asker = broker.open(None);
-        let _others = tangled(&broker, &asker);
-        let (tell, told) = channel();
-        // As if another one was at it.
-        let bulk = broker.inner.bulk.lock();
-        std::thread::scope(|scope| {
-            let (searching, setting) = (&tell, tell.clone());
-            let asker = &asker;
-            let searching = searching.clone();
-            scope.spawn(move || {
-                searching.send(matches!(
-                    asker.acquire(b"name 0", Mode::Exclusive, Some(DEADLINE)),
-                    Err(AcquireError::Refused(_))
-                ))
-            });
-            let set: Vec<_> =
-                (0..1000).map(|n| (LockName::from(format!("set {n}").as_str()), Mode::Exclusive)).collect();
-            let session = broker.open(None);
-            scope.spawn(move || setting.send(session.acquire_all(&set, None).is_ok()));
-            let calm = scope.spawn(|| {
-                let (one, other) = (broker.open(None), broker.open(None));
-                for _ in 0..100 {
-                    one.acquire(b"calm", Mode::Exclusive, None).unwrap();
-                    other.enqueue(b"calm", Mode::Exclusive).unwrap();
-                    one.release(b"calm").unwrap();
-                    other.wait(b"calm", None).unwrap();
-                    other.release(b"calm").unwrap();
-                }
-            });
-            calm.join().unwrap();
-            assert!(told.try_recv().is_err(), "what is large has not waited");
-            drop(bulk);
-            assert_eq!([told.recv_timeout(DEADLINE), told.recv_timeout(DEADLINE)], [Ok(true), Ok(true)]);
-        });
-    }
 }

@@ -76,10 +76,11 @@ pub(crate) const REFUSED_SEARCHES: Attack = Attack {
     name: "clients ask again and again for what would take too long to rule out as a deadlock",
     options: no_options,
     newcomers: true,
-    short: 16,
+    short: 4,
     full: 500,
     growth_max_kib: |_| 100 << 10,
-    run: |server, size| refuse_searches(server, size, (2000 / size).max(4)),
+    // Few enough for a reply to come before a client gives up, since replies gather while there are requests.
+    run: |server, size| refuse_searches(server, size, (1000 / size).clamp(2, 25)),
 };
 
 /// Lets so many clients ask so many times for a lock that eight sessions wait for, which also wait for

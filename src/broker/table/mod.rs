@@ -46,14 +46,14 @@ pub(super) struct HashedKey {
 
 /// What finding, queueing, granting or freeing one name counts for, where one look at a place or a holder in the
 /// search for deadlocks counts for 1.
-pub(super) const NAME: usize = 16;
+pub(super) const NAME: usize = 8;
 
 /// How much may be done in one step while others are kept waiting: a tenth of a millisecond's worth.
-pub(super) const TURN: usize = if IS_EXPLORED { NAME } else { 2_000 };
+pub(super) const TURN: usize = if IS_EXPLORED { NAME } else { 1_000 };
 
-/// The same for a step that comes only one at a time: some milliseconds' worth. Enough for the largest request
+/// The same for a step that comes only one at a time: a few milliseconds' worth. Enough for the largest request
 /// there can be, see [`Table::cost`]; a search for deadlocks that needs more is given up.
-pub(super) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 50_000 };
+pub(super) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 25_000 };
 
 const _: () = assert!(IS_EXPLORED || super::NAMES_AT_ONCE_MAX * NAME <= BULK / 2);
 

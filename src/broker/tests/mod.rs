@@ -10,3 +10,5 @@ mod sequences;
 mod threads;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod times;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
+mod turns;

@@ -37,6 +37,11 @@ struct Waiting {
 }
 
 impl Waiting {
+    fn insert(&mut self, ticket: Ticket, hash: u64, pending: Pending) {
+        self.by_id.insert((hash, ticket));
+        self.requests.insert(ticket, (hash, pending));
+    }
+
     fn remove(&mut self, ticket: Ticket) -> Option<Pending> {
         let (hash, pending) = self.requests.remove(&ticket)?;
         self.by_id.remove(&(hash, ticket));
@@ -58,9 +63,7 @@ impl MessageWaits {
 
     pub(super) fn begin(&self, ticket: Ticket, pending: Pending) {
         let hash = self.hasher.hash_one(pending.id.get());
-        let mut waiting = self.waiting.lock();
-        waiting.by_id.insert((hash, ticket));
-        waiting.requests.insert(ticket, (hash, pending));
+        self.waiting.lock().insert(ticket, hash, pending);
     }
 
     /// The request did not have to wait after all.
@@ -108,4 +111,39 @@ pub(super) fn granted(out: &mut Vec<u8>, id: &RawValue, mode: Option<Mode>, gran
     let holders = (mode == Some(Mode::Shared)).then_some(grant.holders);
     let result = LockResult { orphaned: grant.orphaned, holders, ..LockResult::granted(grant.token) };
     encode_result(out, id, &result);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(id: &str) -> Box<RawValue> {
+        RawValue::from_string(id.to_owned()).unwrap()
+    }
+
+    fn waiting(ids: &[(&str, u64)]) -> Waiting {
+        let mut waiting = Waiting::default();
+        for (ticket, (id, hash)) in (1..).zip(ids) {
+            waiting.insert(ticket, *hash, Pending { id: raw(id), mode: None, tell_cancelled: false });
+        }
+        waiting
+    }
+
+    #[test]
+    fn of_requests_with_one_id_the_oldest_is_found_until_it_has_ended() {
+        let mut waiting = waiting(&[("1", 10), ("2", 20), ("1", 10)]);
+        for ticket in [1, 3] {
+            assert_eq!(waiting.first_with(10, &raw("1")), Some(ticket));
+            assert!(waiting.remove(ticket).is_some() && waiting.remove(ticket).is_none());
+        }
+        assert_eq!(waiting.first_with(10, &raw("1")), None);
+        assert_eq!(waiting.first_with(20, &raw("2")), Some(2));
+    }
+
+    #[test]
+    fn ids_with_the_same_hash_are_told_apart() {
+        let waiting = waiting(&[("1", 10), ("2", 10)]);
+        assert_eq!(waiting.first_with(10, &raw("2")), Some(2));
+        assert_eq!(waiting.first_with(10, &raw("3")), None);
+    }
 }
