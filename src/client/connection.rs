@@ -10,20 +10,21 @@
 //! The socket may be used only as long as its descriptor is [intact](Stream::is_intact), which is asked each
 //! time: a program may close all its descriptors, and then what would be read is a stranger's.
 
-use std::collections::HashMap;
+mod state;
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::input::{Input, Message, Reply};
-use super::output::Output;
+use super::input::Reply;
 use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
 use crate::protocol::message::{Keepalive, encode_request};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::tls::{TakenIn, TlsSession};
+use state::{Slot, State};
 
 /// How often a thread that waits looks by itself how the connection is: nobody tells it of a descriptor that
 /// was closed under it, and the kernel may not tell that the server is gone.
@@ -79,42 +80,6 @@ pub(super) struct Connection {
     changed: Condvar,
 }
 
-/// A request whose reply somebody is to hear.
-enum Slot {
-    Awaited,
-    Answered(Reply),
-    Cancelled,
-}
-
-struct State {
-    /// Those that have no slot are dropped.
-    slots: HashMap<u64, Slot>,
-    /// What makes of the bytes what goes over the wire, if anything does.
-    tls: Option<TlsSession>,
-    output: Output,
-    input: Input,
-    /// A thread is reading, or waiting for something to read.
-    has_reader: bool,
-    /// How many threads rely on it, and sleep until there is a change.
-    sleepers: usize,
-    /// Those of the others that a signal handler must be able to wake too, which takes poll(2).
-    pollers: Vec<Arc<Waker>>,
-    /// Wakers that nobody polls now.
-    spare_wakers: Vec<Arc<Waker>>,
-    /// What the server said of a message it could not read. If it hangs up then, this was why.
-    complaint: Option<String>,
-    /// How long the server may be silent.
-    silence_max: Option<Duration>,
-    /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
-    /// have no time limit of their own.
-    answer_limit: Duration,
-    /// A connection that is lost stays open at this end until it is [closed](Connection::close).
-    open_until_closed: bool,
-    lost: Option<Lost>,
-    /// Nothing more goes over the socket, in either direction.
-    is_shut: bool,
-}
-
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -123,27 +88,11 @@ impl AsFd for Connection {
 
 impl Connection {
     pub(super) fn new(stream: Stream, tls: Option<TlsSession>) -> io::Result<Self> {
-        let state = State {
-            slots: HashMap::new(),
-            tls,
-            output: Output::default(),
-            input: Input::default(),
-            has_reader: false,
-            sleepers: 0,
-            pollers: Vec::new(),
-            spare_wakers: Vec::new(),
-            complaint: None,
-            silence_max: None,
-            answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
-            open_until_closed: false,
-            lost: None,
-            is_shut: false,
-        };
         Ok(Self {
             stream,
             waker: Waker::new()?,
             ids: AtomicU64::new(1),
-            state: Mutex::new(state),
+            state: Mutex::new(State::new(tls)),
             changed: Condvar::new(),
         })
     }
@@ -518,46 +467,6 @@ impl Connection {
             TakenIn::More => Ok(for_others),
             TakenIn::End => Err(state.take_complaint()),
         }
-    }
-}
-
-impl State {
-    /// Why the server has closed the connection.
-    fn take_complaint(&mut self) -> String {
-        let closed = "the server closed the connection";
-        self.complaint.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
-    }
-
-    fn take(&mut self, ids: &[u64]) -> Option<Waited> {
-        for &id in ids {
-            if matches!(self.slots.get(&id), Some(Slot::Awaited)) {
-                continue;
-            }
-            return Some(match self.slots.remove(&id) {
-                Some(Slot::Answered(reply)) => Waited::Reply(id, reply),
-                Some(_) => Waited::Cancelled,
-                None => Waited::Forgotten,
-            });
-        }
-        None
-    }
-
-    /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
-    fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, input, complaint, .. } = self;
-        let mut for_others = false;
-        input.push(bytes);
-        input.drain(|message| match message {
-            Message::Reply(id, reply) => {
-                if let Some(slot @ Slot::Awaited) = slots.get_mut(&id) {
-                    *slot = Slot::Answered(reply);
-                    for_others |= !own.contains(&id);
-                }
-            }
-            Message::Complaint(text) => *complaint = Some(text),
-            Message::Other => {}
-        })?;
-        Ok(for_others)
     }
 }
 

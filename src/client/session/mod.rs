@@ -10,8 +10,8 @@ mod claims;
 mod decision;
 mod error;
 mod greeting;
+mod releasing;
 
-use std::collections::HashSet;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ use super::dial::{ConnectError, ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode};
 use crate::protocol::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
@@ -59,16 +59,6 @@ pub struct Session {
     claims: Mutex<Claims>,
     /// What signal handlers mean to waits for other sessions.
     signals: Signals,
-}
-
-/// Locks and places that were given up, of which the server has not confirmed anything yet.
-pub(in crate::client) struct GivingUp {
-    /// The number of names.
-    wanted: usize,
-    /// What was given up, for each name at which there was something.
-    released: Vec<Released>,
-    /// The requests that tell the server.
-    requests: Vec<u64>,
 }
 
 /// The parameters of `ping`.
@@ -239,7 +229,8 @@ impl Session {
     }
 
     /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut` keeps the place, unless the interrupted call's own time limit was over.
+    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut` keeps the
+    /// place, unless the interrupted call's own time limit was over.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such place.
@@ -285,95 +276,6 @@ impl Session {
         self.connection.cancel();
         drop(claims);
         self.connection.flush();
-    }
-
-    /// Gives up the lock, or the place in its queue, and waits until the server has confirmed it. A call
-    /// that waits for it in another thread ends with `Cancelled`.
-    ///
-    /// # Errors
-    /// [`ReleaseError`]; `Lost` also if the server has not confirmed it within its dead-peer timeout, or the
-    /// call was cancelled: that ends the session, so that nothing stays locked.
-    pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        let released = self.give_up(&[LockName::new(name)])?;
-        released.first().copied().ok_or(ReleaseError::NotHeld)
-    }
-
-    /// Gives up all these locks and places.
-    ///
-    /// # Errors
-    /// As of [`release`](Self::release); `NotHeld` if there was nothing to give up for some of them; the others
-    /// are given up all the same.
-    pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
-        self.finish_release_all(self.begin_to_give_up(names)?)
-    }
-
-    /// The second half of [`release_all`](Self::release_all): waits until the server has confirmed it.
-    pub(in crate::client) fn finish_release_all(&self, given_up: GivingUp) -> Result<(), ReleaseError> {
-        let wanted = given_up.wanted;
-        if self.hear_given_up(given_up)?.len() < wanted { Err(ReleaseError::NotHeld) } else { Ok(()) }
-    }
-
-    /// What was given up, for each name at which there was something.
-    fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
-        self.hear_given_up(self.begin_to_give_up(names)?)
-    }
-
-    /// Gives up these locks and places, and sends that to the server, without waiting for its answers.
-    pub(in crate::client) fn begin_to_give_up(&self, names: &[LockName]) -> Result<GivingUp, ReleaseError> {
-        let (mut released, mut unlocked, mut requests) = (Vec::new(), Vec::new(), Vec::new());
-        let mut of_places = HashSet::new();
-        let mut claims = self.claims.lock();
-        for name in names {
-            let Some(given) = claims.give_up(name) else {
-                // It may have gone with a place that an earlier one of the names stood for.
-                released.extend(of_places.remove(name).then_some(Released::Place));
-                continue;
-            };
-            released.push(given.released);
-            if let Some(id) = given.request {
-                self.connection.forget(id);
-            }
-            match given.names.len() {
-                ..=1 => unlocked.extend(given.names),
-                // In one piece, however many: with its first name the place leaves all its queues, and of
-                // the names in a second request the server would say that there is nothing to give up. It
-                // is shorter than the request that took the place.
-                _ => {
-                    requests.push(self.unlock_request(&given.names)?);
-                    of_places.extend(given.names.into_iter().filter(|other| other != name));
-                }
-            }
-        }
-        requests.extend(self.unlock_requests(unlocked)?);
-        self.connection.post(&requests.iter().collect::<Vec<_>>())?;
-        drop(claims);
-        self.connection.flush();
-        let requests = requests.into_iter().map(|request| request.id).collect();
-        Ok(GivingUp { wanted: names.len(), released, requests })
-    }
-
-    fn hear_given_up(&self, given_up: GivingUp) -> Result<Vec<Released>, ReleaseError> {
-        let GivingUp { wanted, released, requests } = given_up;
-        let deadline = self.answered_by();
-        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id, deadline)).collect();
-        heard.into_iter().collect::<Result<(), _>>()?;
-        if released.len() < wanted {
-            // Perhaps because all is gone.
-            self.connection.check()?;
-        }
-        Ok(released)
-    }
-
-    fn hear_unlocked(&self, id: u64, deadline: Instant) -> Result<(), ReleaseError> {
-        let waited = self.connection.wait(&[id], Some(deadline), Signals::Ignored)?;
-        let Waited::Reply(_, reply) = waited else {
-            return Err(self.unconfirmed("release", &waited).into());
-        };
-        match self.read::<LockResult>(&reply)?.status {
-            Status::Ok => Ok(()),
-            Status::NotFound => Err(ReleaseError::NotHeld),
-            other => Err(self.lost(format!("the server would not unlock: {other:?}")).into()),
-        }
     }
 
     /// The lock as it stands now.

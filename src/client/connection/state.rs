@@ -1,0 +1,108 @@
+//! What the threads that share a connection know of it, kept under one mutex: the requests that are to be answered,
+//! what is to be sent, what has come, who reads and who waits. Does no I/O.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Lost, Waited};
+use crate::broker::sync::Arc;
+use crate::client::input::{Input, Message, Reply};
+use crate::client::output::Output;
+use crate::protocol::message::Keepalive;
+use crate::socket::Waker;
+use crate::tls::TlsSession;
+
+/// A request whose reply somebody is to hear.
+pub(super) enum Slot {
+    Awaited,
+    Answered(Reply),
+    Cancelled,
+}
+
+pub(super) struct State {
+    /// Those that have no slot are dropped.
+    pub(super) slots: HashMap<u64, Slot>,
+    /// What makes of the bytes what goes over the wire, if anything does.
+    pub(super) tls: Option<TlsSession>,
+    pub(super) output: Output,
+    pub(super) input: Input,
+    /// A thread is reading, or waiting for something to read.
+    pub(super) has_reader: bool,
+    /// How many threads rely on it, and sleep until there is a change.
+    pub(super) sleepers: usize,
+    /// Those of the others that a signal handler must be able to wake too, which takes poll(2).
+    pub(super) pollers: Vec<Arc<Waker>>,
+    /// Wakers that nobody polls now.
+    pub(super) spare_wakers: Vec<Arc<Waker>>,
+    /// What the server said of a message it could not read. If it hangs up then, this was why.
+    pub(super) complaint: Option<String>,
+    /// How long the server may be silent.
+    pub(super) silence_max: Option<Duration>,
+    /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
+    /// have no time limit of their own.
+    pub(super) answer_limit: Duration,
+    /// A connection that is lost stays open at this end until it is [closed](Connection::close).
+    pub(super) open_until_closed: bool,
+    pub(super) lost: Option<Lost>,
+    /// Nothing more goes over the socket, in either direction.
+    pub(super) is_shut: bool,
+}
+
+impl State {
+    pub(super) fn new(tls: Option<TlsSession>) -> Self {
+        Self {
+            slots: HashMap::new(),
+            tls,
+            output: Output::default(),
+            input: Input::default(),
+            has_reader: false,
+            sleepers: 0,
+            pollers: Vec::new(),
+            spare_wakers: Vec::new(),
+            complaint: None,
+            silence_max: None,
+            answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
+            open_until_closed: false,
+            lost: None,
+            is_shut: false,
+        }
+    }
+
+    /// Why the server has closed the connection.
+    pub(super) fn take_complaint(&mut self) -> String {
+        let closed = "the server closed the connection";
+        self.complaint.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
+    }
+
+    pub(super) fn take(&mut self, ids: &[u64]) -> Option<Waited> {
+        for &id in ids {
+            if matches!(self.slots.get(&id), Some(Slot::Awaited)) {
+                continue;
+            }
+            return Some(match self.slots.remove(&id) {
+                Some(Slot::Answered(reply)) => Waited::Reply(id, reply),
+                Some(_) => Waited::Cancelled,
+                None => Waited::Forgotten,
+            });
+        }
+        None
+    }
+
+    /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
+    pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
+        let Self { slots, input, complaint, .. } = self;
+        let mut for_others = false;
+        input.push(bytes);
+        input.drain(|message| match message {
+            Message::Reply(id, reply) => {
+                if let Some(slot @ Slot::Awaited) = slots.get_mut(&id) {
+                    *slot = Slot::Answered(reply);
+                    for_others |= !own.contains(&id);
+                }
+            }
+            Message::Complaint(text) => *complaint = Some(text),
+            Message::Other => {}
+        })?;
+        Ok(for_others)
+    }
+}
