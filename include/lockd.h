@@ -419,8 +419,8 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  *         lock_cancel ends the attempt.
  *
  * To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
- * confirmed it within timeout_ms and a second, nor within its dead-peer timeout, or the call is cancelled, it
- * is unknown what the session holds. So that ends the session: LOCK_LOST.
+ * confirmed it within timeout_ms and a second, and within its dead-peer timeout in any case, or not within a
+ * second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -521,8 +521,8 @@ enum lock_status lock_wait(struct lock_session *session,
  * @return LOCK_OK: on a server: it has confirmed it;
  *         LOCK_NOT_HELD: the session neither holds it nor waits for it;
  *         LOCK_LOST: the session has ended. On a server also: it has not confirmed the release within its
- *         dead-peer timeout, or lock_cancel came before it had. What the session holds is unknown then, so that
- *         ends it, and with it all its locks;
+ *         dead-peer timeout, or not within a second of lock_cancel. What the session holds is unknown then,
+ *         so that ends it, and with it all its locks;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
@@ -590,7 +590,8 @@ int lock_lost_fd(struct lock_session *session);
  * LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
- * that a server has not confirmed yet end the session: they return LOCK_LOST.
+ * go on for a second, in which a server that is well confirms them. If it does not, that ends the session: they
+ * return LOCK_LOST.
  *
  * @param session  The session.
  *

@@ -242,8 +242,8 @@ impl Session {
 
     /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
     /// waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) with `Cancelled`. A grant that came
-    /// first stands. On a server a release, or a conversion to shared, that is not confirmed yet cannot be
-    /// taken back: that ends the session, and the call returns `Lost`.
+    /// first stands. A release, or a conversion to shared, cannot be taken back: if the server does not
+    /// confirm it within a second, that ends the session, and the call returns `Lost`.
     pub fn cancel(&self) {
         match &self.0 {
             Place::Here(session) => session.cancel(),

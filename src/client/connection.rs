@@ -62,7 +62,7 @@ pub(super) enum Waited {
     Reply(u64, Reply),
     /// Somebody else took the reply to one of them, or said that none is wanted any more.
     Forgotten,
-    /// [`Connection::cancel`] came before the reply.
+    /// [`Connection::cancel`] came before the reply, which is to be waited for again, or forgotten.
     Cancelled,
     /// The deadline came first.
     TimedOut,

@@ -1,6 +1,5 @@
 //! Grants that cross a cancel or a time-out: delivered or given back, and never two inside.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,28 +68,6 @@ impl Ends {
     }
 }
 
-/// A session whose waits another thread cancels, and nothing else: a release that is cancelled would end it.
-struct Cancelled<'a> {
-    session: &'a client::Session,
-    is_waiting: Mutex<bool>,
-}
-
-impl Cancelled<'_> {
-    fn while_cancelled<R>(&self, wait: impl FnOnce(&client::Session) -> R) -> R {
-        *self.is_waiting.lock().unwrap() = true;
-        let result = wait(self.session);
-        *self.is_waiting.lock().unwrap() = false;
-        result
-    }
-
-    fn cancel(&self) {
-        let is_waiting = self.is_waiting.lock().unwrap();
-        if *is_waiting {
-            self.session.cancel();
-        }
-    }
-}
-
 /// A cheap source of numbers that differ.
 struct Dice(u64);
 
@@ -111,20 +88,15 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
-    let sessions: Vec<_> =
-        sessions.iter().map(|session| Cancelled { session, is_waiting: Mutex::default() }).collect();
     thread::scope(|scope| {
         let mut threads = Vec::new();
-        for (seed, cancelled) in (1..).zip(&sessions) {
-            let session = cancelled.session;
+        for (seed, session) in (1..).zip(&sessions) {
             let (room, stop, ends) = (&room, &stop, &ends);
             threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed);
                 while !stop.load(SeqCst) {
                     let limit = (dice.below(4) > 0).then(|| dice.micros(300));
-                    let acquire =
-                        |session: &client::Session| session.acquire(b"room", Mode::Exclusive, limit);
-                    if ends.count(cancelled.while_cancelled(acquire)) {
+                    if ends.count(session.acquire(b"room", Mode::Exclusive, limit)) {
                         room.alone(thread::yield_now);
                         assert_eq!(session.release(b"room"), Ok(Released::Hold));
                     }
@@ -134,7 +106,7 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
                 let mut dice = Dice(seed + 100);
                 while !stop.load(SeqCst) {
                     thread::sleep(dice.micros(200));
-                    cancelled.cancel();
+                    session.cancel();
                 }
             }));
         }
@@ -152,28 +124,21 @@ fn an_upgrade_that_is_given_up_keeps_what_was_held() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
-    let sessions: Vec<_> =
-        sessions.iter().map(|session| Cancelled { session, is_waiting: Mutex::default() }).collect();
     thread::scope(|scope| {
         let mut threads = Vec::new();
-        for (seed, cancelled) in (1..).zip(&sessions) {
-            let session = cancelled.session;
+        for (seed, session) in (1..).zip(&sessions) {
             let (room, stop, ends) = (&room, &stop, &ends);
             threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed);
                 while !stop.load(SeqCst) {
-                    let acquire =
-                        |session: &client::Session| session.acquire(b"room", Mode::Shared, Some(SOON));
-                    let shared = cancelled.while_cancelled(acquire);
+                    let shared = session.acquire(b"room", Mode::Shared, Some(SOON));
                     if shared == Err(AcquireError::Cancelled) {
                         continue;
                     }
                     shared.unwrap();
                     room.share(thread::yield_now);
                     let limit = Some(dice.micros(3000));
-                    let convert =
-                        |session: &client::Session| session.convert(b"room", Mode::Exclusive, limit);
-                    if ends.count(cancelled.while_cancelled(convert)) {
+                    if ends.count(session.convert(b"room", Mode::Exclusive, limit)) {
                         room.alone(thread::yield_now);
                         session.convert(b"room", Mode::Shared, NOW).unwrap();
                     }
@@ -185,7 +150,7 @@ fn an_upgrade_that_is_given_up_keeps_what_was_held() {
                 let mut dice = Dice(seed + 100);
                 while !stop.load(SeqCst) {
                     thread::sleep(dice.micros(2000));
-                    cancelled.cancel();
+                    session.cancel();
                 }
             }));
         }

@@ -1,5 +1,5 @@
-//! What the threads that share a connection know of it, kept under one mutex: the requests that are to be answered,
-//! what is to be sent, what has come, who reads and who waits. Does no I/O.
+//! What is known of a connection: the requests that wait for their replies, what is to be sent and what has come,
+//! and who reads. Pure bookkeeping under the connection's lock: touches no socket.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ pub(super) enum Slot {
 }
 
 pub(super) struct State {
-    /// Those that have no slot are dropped.
+    /// By the id of the request. A reply that has no slot is dropped.
     pub(super) slots: HashMap<u64, Slot>,
     /// What makes of the bytes what goes over the wire, if anything does.
     pub(super) tls: Option<TlsSession>,
@@ -41,7 +41,7 @@ pub(super) struct State {
     /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
     /// have no time limit of their own.
     pub(super) answer_limit: Duration,
-    /// A connection that is lost stays open at this end until it is [closed](Connection::close).
+    /// A connection that is lost stays open at this end until it is [closed](super::Connection::close).
     pub(super) open_until_closed: bool,
     pub(super) lost: Option<Lost>,
     /// Nothing more goes over the socket, in either direction.
@@ -76,14 +76,17 @@ impl State {
 
     pub(super) fn take(&mut self, ids: &[u64]) -> Option<Waited> {
         for &id in ids {
-            if matches!(self.slots.get(&id), Some(Slot::Awaited)) {
-                continue;
+            match self.slots.get_mut(&id) {
+                Some(Slot::Awaited) => {}
+                None => return Some(Waited::Forgotten),
+                Some(slot) => match std::mem::replace(slot, Slot::Awaited) {
+                    Slot::Answered(reply) => {
+                        self.slots.remove(&id);
+                        return Some(Waited::Reply(id, reply));
+                    }
+                    _ => return Some(Waited::Cancelled),
+                },
             }
-            return Some(match self.slots.remove(&id) {
-                Some(Slot::Answered(reply)) => Waited::Reply(id, reply),
-                Some(_) => Waited::Cancelled,
-                None => Waited::Forgotten,
-            });
         }
         None
     }
@@ -95,7 +98,7 @@ impl State {
         input.push(bytes);
         input.drain(|message| match message {
             Message::Reply(id, reply) => {
-                if let Some(slot @ Slot::Awaited) = slots.get_mut(&id) {
+                if let Some(slot) = slots.get_mut(&id) {
                     *slot = Slot::Answered(reply);
                     for_others |= !own.contains(&id);
                 }

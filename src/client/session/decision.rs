@@ -49,16 +49,6 @@ impl Session {
         if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled }
     }
 
-    /// Waits for the reply to a request that makes a lock shared.
-    pub(super) fn downgraded(&self, id: u64, deadline: Instant) -> Result<Grant, AcquireError> {
-        match self.or_abandon(id, self.connection.wait(&[id], Some(deadline), Signals::Ignored))? {
-            Waited::Reply(_, reply) => self.settle(id, &reply),
-            // Another thread has released the lock.
-            Waited::Forgotten => Err(AcquireError::Cancelled),
-            waited => Err(self.unconfirmed("change to shared", &waited).into()),
-        }
-    }
-
     /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
     /// still waits. False if it has been decided before.
     pub(super) fn take_back(&self, claims: &mut Claims, id: u64) -> bool {

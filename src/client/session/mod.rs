@@ -137,8 +137,8 @@ impl Session {
     /// carries a new token.
     ///
     /// Giving up exclusiveness cannot be taken back. If the server has not confirmed it within `limit` and a
-    /// second (and within its dead-peer timeout in any case), or the call is cancelled, it is unknown what the
-    /// session holds, and so that ends it: `Lost`.
+    /// second (and within its dead-peer timeout in any case), or not within a second of a
+    /// [`cancel`](Self::cancel), it is unknown what the session holds, and so that ends it: `Lost`.
     ///
     /// # Errors
     /// [`AcquireError`]; but for `Lost` the lock is then held as before.
@@ -156,7 +156,13 @@ impl Session {
             Mode::Exclusive => self.outcome(id, backstop, self.signals),
             Mode::Shared => {
                 let answered_by = self.answered_by();
-                self.downgraded(id, backstop.map_or(answered_by, |backstop| backstop.min(answered_by)))
+                let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
+                let confirmed = self.confirmation(id, &mut deadline, "change to shared");
+                match self.or_abandon(id, confirmed)? {
+                    Some(reply) => self.settle(id, &reply),
+                    // Another thread has released the lock.
+                    None => Err(AcquireError::Cancelled),
+                }
             }
         }
     }
@@ -263,8 +269,8 @@ impl Session {
 
     /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
     /// waits for locks, `inspect` and `list` with `Cancelled`; a grant on its way is given back, and one that
-    /// came first stands. What gives up a lock, or exclusiveness, cannot be taken back: if the server has not
-    /// confirmed it yet, that ends the session, and such calls return `Lost`.
+    /// came first stands. What gives up a lock, or exclusiveness, cannot be taken back: if the server does not
+    /// confirm it within a second, that ends the session, and such calls return `Lost`.
     pub fn cancel(&self) {
         let mut claims = self.claims.lock();
         for id in claims.waiting() {
@@ -321,6 +327,7 @@ impl Session {
                 return Err(InspectError::TimedOut);
             }
             Waited::Cancelled | Waited::Forgotten | Waited::Interrupted => {
+                self.connection.forget(request.id);
                 return Err(InspectError::Cancelled);
             }
         };
@@ -404,15 +411,6 @@ impl Session {
     /// When a call ends that has no time limit of its own and waits for nobody but the server.
     fn answered_by(&self) -> Instant {
         Instant::now() + self.connection.answer_limit()
-    }
-
-    /// Ends the session because the server has not confirmed that something was given up: what the session
-    /// holds is unknown.
-    fn unconfirmed(&self, what: &str, waited: &Waited) -> Lost {
-        self.lost(match waited {
-            Waited::TimedOut => format!("the server did not confirm the {what} in time"),
-            _ => format!("the {what} was cancelled before the server had confirmed it"),
-        })
     }
 
     /// Ends the session because of what the server said, or did not say.

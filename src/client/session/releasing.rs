@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::Session;
+use super::{GRACE, Session};
 use crate::broker::{LockName, ReleaseError, Released};
-use crate::client::connection::{Signals, Waited};
+use crate::client::connection::{Lost, Signals, Waited};
+use crate::client::input::Reply;
 use crate::protocol::message::{LockResult, Status};
 
 /// Locks and places that were given up, of which the server has not confirmed anything yet.
@@ -24,8 +25,8 @@ impl Session {
     /// that waits for it in another thread ends with `Cancelled`.
     ///
     /// # Errors
-    /// [`ReleaseError`]; `Lost` also if the server has not confirmed it within its dead-peer timeout, or the
-    /// call was cancelled: that ends the session, so that nothing stays locked.
+    /// [`ReleaseError`]; `Lost` also if the server has not confirmed it within its dead-peer timeout, or not
+    /// within a second of a [`cancel`](Self::cancel): that ends the session, so that nothing stays locked.
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
         let released = self.give_up(&[LockName::new(name)])?;
         released.first().copied().ok_or(ReleaseError::NotHeld)
@@ -87,8 +88,8 @@ impl Session {
 
     fn hear_given_up(&self, given_up: GivingUp) -> Result<Vec<Released>, ReleaseError> {
         let GivingUp { wanted, released, requests } = given_up;
-        let deadline = self.answered_by();
-        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id, deadline)).collect();
+        let mut deadline = self.answered_by();
+        let heard: Vec<_> = requests.into_iter().map(|id| self.hear_unlocked(id, &mut deadline)).collect();
         heard.into_iter().collect::<Result<(), _>>()?;
         if released.len() < wanted {
             // Perhaps because all is gone.
@@ -97,15 +98,44 @@ impl Session {
         Ok(released)
     }
 
-    fn hear_unlocked(&self, id: u64, deadline: Instant) -> Result<(), ReleaseError> {
-        let waited = self.connection.wait(&[id], Some(deadline), Signals::Ignored)?;
-        let Waited::Reply(_, reply) = waited else {
-            return Err(self.unconfirmed("release", &waited).into());
-        };
+    fn hear_unlocked(&self, id: u64, deadline: &mut Instant) -> Result<(), ReleaseError> {
+        // Nobody but this call knows of the request, so nobody forgets it.
+        let Some(reply) = self.confirmation(id, deadline, "release")? else { return Ok(()) };
         match self.read::<LockResult>(&reply)?.status {
             Status::Ok => Ok(()),
             Status::NotFound => Err(ReleaseError::NotHeld),
             other => Err(self.lost(format!("the server would not unlock: {other:?}")).into()),
+        }
+    }
+
+    /// The reply to a request that gives something up; `None` if it was forgotten. What has been given up
+    /// cannot be taken back, so a cancelled call waits on for a moment, in which a server that is well confirms
+    /// it. If the reply does not come, what the session holds is unknown, and that ends the session.
+    pub(super) fn confirmation(
+        &self,
+        id: u64,
+        deadline: &mut Instant,
+        what: &str,
+    ) -> Result<Option<Reply>, Lost> {
+        let mut is_cancelled = false;
+        loop {
+            match self.connection.wait(&[id], Some(*deadline), Signals::Ignored)? {
+                Waited::Reply(_, reply) => return Ok(Some(reply)),
+                Waited::Forgotten => return Ok(None),
+                Waited::TimedOut if is_cancelled => {
+                    return Err(
+                        self.lost(format!("the {what} was cancelled, and the server does not confirm it"))
+                    );
+                }
+                Waited::TimedOut => {
+                    return Err(self.lost(format!("the server has not confirmed the {what} in time")));
+                }
+                Waited::Cancelled if !is_cancelled => {
+                    is_cancelled = true;
+                    *deadline = (*deadline).min(Instant::now() + GRACE);
+                }
+                Waited::Cancelled | Waited::Interrupted => {}
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -176,6 +177,8 @@ static inline pid_t serve_elsewhere(const char *listen, char *address) {
     CHECK(pid >= 0);
     if (pid == 0) {
         char own[ADDRESS_BYTES] = "";
+        /* Also if the program fails. */
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
         serve(NULL, listen, own);
         CHECK(write(ends[1], own, sizeof own) == sizeof own);
         for (;;) {
