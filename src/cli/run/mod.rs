@@ -67,9 +67,10 @@ known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free
 but not what it has started, nor a COMMAND that changes its user.
 
 After lockd kick, and after a failure of the network, the lock goes to the next one only when COMMAND has ended, or \
-the grace and a second are over. After a clean restart of the server, also one with --state-dir, the next command may \
-start while this one is still being ended. After a crash of the server it may do so too, unless the server has \
---state-dir: then nothing is granted for its --dead-peer-timeout (25 s), which is enough for a grace of up to 7 s.
+the grace and a second are over. After a clean restart of the server, also of one with a state directory, the next \
+command may start while this one is still being ended. After a crash of the server it may do so too, unless the \
+server has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is enough \
+for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and only to lose that one is to lose the lock.";
 

@@ -268,7 +268,9 @@ fn library_outcome(grant: Result<lockd::broker::Grant, AcquireError>, limit: Opt
         Err(AcquireError::TimedOut) => Outcome::TimedOut,
         Err(AcquireError::Deadlock(_)) => Outcome::Deadlock,
         Err(AcquireError::NotHeld) => Outcome::NotHeld,
-        Err(AcquireError::Refused(_)) => Outcome::Refused,
+        Err(AcquireError::Refused(_) | AcquireError::NotYet(_) | AcquireError::Stopping(_)) => {
+            Outcome::Refused
+        }
         Err(AcquireError::Lost(_)) => return Err(Lost),
         Err(error) => panic!("a call that was right was answered: {error}"),
     })
