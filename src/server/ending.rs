@@ -90,12 +90,9 @@ impl Outbox {
     /// [Closes](Self::close) the connection because an operator says so. Said a second time, the client's work is
     /// not waited for any more.
     pub(super) fn kick(self: &Arc<Self>) {
-        let mut state = self.state.lock();
-        let is_second = std::mem::replace(&mut state.is_kicked, true);
-        if let (true, Some(promise)) = (is_second, &mut state.promise) {
-            promise.wind_down = Duration::ZERO;
+        if std::mem::replace(&mut self.state.lock().is_kicked, true) {
+            self.limit_wind_down(Duration::ZERO);
         }
-        drop(state);
         self.close();
     }
 
@@ -121,7 +118,27 @@ impl Outbox {
         if self.stream.is_delivered() {
             state.evidence.note_all_acknowledged();
         }
-        state.evidence.verdict()
+        let verdict = state.evidence.verdict();
+        if verdict == Verdict::Told {
+            state.told.get_or_insert_with(Instant::now);
+        }
+        verdict
+    }
+
+    /// The client, which has been told, is given no more than `limit` for its work to end.
+    pub(super) fn limit_wind_down(&self, limit: Duration) {
+        let mut state = self.state.lock();
+        if let Some(promise) = &mut state.promise {
+            promise.wind_down = promise.wind_down.min(limit);
+        }
+    }
+
+    /// For how much longer the locks are kept for a client that has been told: until its work has ended, which its
+    /// own end of the connection says, or the time that it asked for is over.
+    fn rest_of_wind_down(&self) -> Duration {
+        let state = self.state.lock();
+        let wind_down = state.promise.map_or(Duration::ZERO, |promise| promise.wind_down);
+        wind_down.saturating_sub(state.told.map_or(Duration::ZERO, |told| told.elapsed()))
     }
 
     /// The client's word as it was read: `read` bytes, or an error. For whichever thread reads.
@@ -191,19 +208,18 @@ impl Connection {
         if self.hub.is_over() {
             return;
         }
-        let limit = match outbox.look() {
-            Verdict::Left => return,
-            Verdict::Told => Duration::ZERO,
-            Verdict::Untold | Verdict::OutOfReach => {
-                // Else our kernel might go on answering the client's.
-                outbox.reset();
-                promise.out_of_reach
-            }
-        };
+        if outbox.look().is_known() {
+            self.wait_until(LEFT_LOOK, |verdict, _| {
+                verdict == Verdict::Left || outbox.rest_of_wind_down().is_zero()
+            });
+            return;
+        }
+        // Else our kernel might go on answering the client's.
+        outbox.reset();
         self.wait_until(LEFT_LOOK, |verdict, waited| {
-            // Looked at anew: the operator may have lost patience.
-            let wind_down = outbox.promised().map_or(Duration::ZERO, |promise| promise.wind_down);
-            verdict == Verdict::Left || waited >= limit.saturating_add(wind_down)
+            // An operator may have lost patience, and so the time for the client's work is looked at anew.
+            let limit = promise.out_of_reach.saturating_add(outbox.rest_of_wind_down());
+            verdict == Verdict::Left || waited >= limit
         });
     }
 
@@ -228,17 +244,15 @@ pub(super) struct Closing {
     outbox: Weak<Outbox>,
     /// When the client is to have acknowledged the end.
     tell_limit: Instant,
-    /// When the client, which knows, was first seen to.
-    told: Option<Instant>,
 }
 
 impl Closing {
     fn new(outbox: &Arc<Outbox>) -> Self {
-        Self { outbox: Arc::downgrade(outbox), tell_limit: Instant::now() + TELL_LIMIT, told: None }
+        Self { outbox: Arc::downgrade(outbox), tell_limit: Instant::now() + TELL_LIMIT }
     }
 
     /// Wakes the connection's own thread if it is time. Returns after how long to look again, if not.
-    pub(super) fn look(&mut self) -> Option<Duration> {
+    pub(super) fn look(&self) -> Option<Duration> {
         let outbox = self.outbox.upgrade()?;
         let now = Instant::now();
         match outbox.look() {
@@ -249,9 +263,8 @@ impl Closing {
                 None
             }
             Verdict::Told => {
-                // What the client sends says when its work has ended; the thread reads it for that long.
-                let wind_down = outbox.promised().map_or(Duration::ZERO, |promise| promise.wind_down);
-                let rest = wind_down.saturating_sub(self.told.get_or_insert(now).elapsed());
+                // The thread reads for that long, and so the client's end of the connection wakes it.
+                let rest = outbox.rest_of_wind_down();
                 if !rest.is_zero() {
                     return Some(rest.min(LEFT_LOOK));
                 }
@@ -263,5 +276,51 @@ impl Closing {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use socket2::{Domain, SockAddr};
+
+    use super::super::janitor::Janitor;
+    use super::*;
+    use crate::socket::Stream;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// The server's side of a connection over a Unix socket, and what keeps the other side open.
+    fn connection() -> (Arc<Outbox>, impl Sized) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        let stream = Stream::connect(Domain::UNIX, |socket| socket.connect(&SockAddr::unix(&path)?)).unwrap();
+        let client = listener.accept().unwrap();
+        let outbox = Arc::new(Outbox::new(stream, 1 << 20, Arc::new(Janitor::new().unwrap()), None));
+        let keepalive = Keepalive::of_server_once_told(Keepalive::DEAD_PEER_TIMEOUT);
+        outbox.promise(Promise::new(&keepalive, HOUR));
+        (outbox, (directory, listener, client))
+    }
+
+    #[test]
+    fn the_time_for_a_clients_work_is_counted_once_whoever_looks() {
+        let (outbox, _client) = connection();
+        assert_eq!((outbox.look(), outbox.rest_of_wind_down()), (Verdict::Untold, HOUR));
+        outbox.kick();
+        assert_eq!(outbox.look(), Verdict::Told);
+        let told = outbox.state.lock().told.expect("it was told");
+        let closing = Closing::new(&outbox);
+        for _ in 0..10 {
+            let before = outbox.rest_of_wind_down();
+            assert_eq!(closing.look(), Some(LEFT_LOOK));
+            assert_eq!(outbox.look(), Verdict::Told);
+            assert!(before <= HOUR && outbox.rest_of_wind_down() <= before);
+            assert_eq!(outbox.state.lock().told, Some(told), "the time has begun anew");
+        }
+        outbox.kick();
+        assert_eq!((outbox.rest_of_wind_down(), closing.look()), (Duration::ZERO, None));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::janitor::Janitor;
@@ -187,6 +187,10 @@ impl Hub {
                 outbox.kick();
                 // It cannot be told of a grant any more.
                 self.broker.end_waits(&info);
+                if info.locks_held() == 0 {
+                    // Nobody waits for its work to end.
+                    outbox.limit_wind_down(Duration::ZERO);
+                }
                 info
             })
             .collect()
@@ -208,14 +212,18 @@ impl Hub {
         self.guests.lock().values().filter(holds).map(|guest| guest.outbox.clone()).collect()
     }
 
-    /// Closes every connection; returns the threads that still serve one.
+    /// Closes every connection; returns the threads that still serve one. A client's work is waited for no longer
+    /// than for a client that is out of reach, so that none can keep the server from stopping.
     pub(super) fn close_all(&self) -> Vec<Thread> {
         // Nobody is granted anything any more, so nothing is to be learnt of clients that do not know.
         let is_over = self.is_over();
+        let longest = self.config().dead_peer_timeout;
         let mut guests = self.guests.lock();
         guests
             .values_mut()
             .filter_map(|guest| {
+                let holds = guest.info.as_ref().is_some_and(|info| info.locks_held() > 0);
+                guest.outbox.limit_wind_down(if holds { longest } else { Duration::ZERO });
                 guest.outbox.close();
                 if is_over {
                     guest.outbox.end_input();

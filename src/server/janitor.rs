@@ -75,7 +75,7 @@ impl Janitor {
             }
             slow.retain(|outbox| matches!(outbox.send(), Sent::Full | Sent::More));
             let mut limit: Option<Duration> = None;
-            closing.retain_mut(|closing| {
+            closing.retain(|closing| {
                 let next = closing.look();
                 limit = limit.into_iter().chain(next).min();
                 next.is_some()

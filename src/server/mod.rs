@@ -189,7 +189,8 @@ impl Server {
     /// Closes listeners and connections, and joins every thread. The locks of the connections are freed
     /// and go to waiters of other sessions of the broker, if it has any and has not been
     /// [shut](Broker::shut) before. In that case it may take as long as the dead-peer timeout: a session of
-    /// this library that is cut off from the network keeps its locks until it knows.
+    /// this library that is cut off from the network keeps its locks until it knows, and one that asked for
+    /// time to end its work until it has, for as long again at most.
     pub fn stop(mut self) {
         self.stop_all(None);
     }

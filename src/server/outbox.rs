@@ -6,7 +6,7 @@
 use std::io;
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::ending::Promise;
 use super::janitor::Janitor;
@@ -64,6 +64,8 @@ pub(super) struct State {
     pub(super) is_kicked: bool,
     /// What is known of how the connection has ended.
     pub(super) evidence: Evidence,
+    /// When the client was first seen to know that the server has ended the connection.
+    pub(super) told: Option<Instant>,
     /// What the client relies on, if it has said `hello`.
     pub(super) promise: Option<Promise>,
 }

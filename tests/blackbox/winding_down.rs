@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
 use crate::support::server::Server;
 
@@ -118,4 +119,20 @@ fn a_time_that_is_none_or_too_long_is_refused() {
         assert_eq!(client.call("hello", json!({"windDown": time}))["status"], "invalid", "{time}");
     }
     assert!(client.is_served());
+}
+
+#[test]
+fn a_kicked_client_that_holds_nothing_makes_room_at_once() {
+    let server = Server::with(&["--allow-kick", "--connections-max", "3"]);
+    let (mut one, mut other) = (server.message(), server.message());
+    let addresses = [one.address(), other.address()];
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.call("hello", json!({"windDown": 3600}))["status"], "ok");
+    }
+    let mut operator = server.message();
+    for address in addresses {
+        assert_eq!(operator.call("kick", json!({"address": address}))["status"], "ok");
+    }
+    eventually("there is room", || operator.call("stats", json!({}))["connections"] == 1);
+    drop((one, other));
 }
