@@ -304,9 +304,9 @@ impl Descriptor {
     }
 
     /// Whether its number still stands for what was made: not so once another part of the program has closed
-    /// it, and perhaps something else has been given the number.
+    /// it, and perhaps something else has been given the number; nor in a child, which it does not belong to.
     pub(crate) fn is_intact(&self) -> bool {
-        self.identity.is_of(self.fd.as_raw_fd())
+        self.epoch.is_current() && self.identity.is_of(self.fd.as_raw_fd())
     }
 }
 

@@ -86,6 +86,13 @@ impl AsFd for Connection {
     }
 }
 
+/// The server is told even if another process has the socket, too: a child that was made past the fork handlers.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
 impl Connection {
     pub(super) fn new(stream: Stream, tls: Option<TlsSession>) -> io::Result<Self> {
         Ok(Self {

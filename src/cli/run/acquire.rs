@@ -168,23 +168,26 @@ impl Hold {
         Err(interrupted(signal))
     }
 
-    /// Gives the locks back, and makes sure that they were held until then. A signal ends the wait for the
-    /// server's word: then what counts is, as when the server does not answer, that the connection has not ended.
+    /// Gives the locks back, if they have been held until now, which the session knows: it is told of a loss before
+    /// the server gives the locks to others. What comes of giving them back changes nothing about that; a signal
+    /// ends the wait for the server's word.
     ///
     /// # Errors
     /// If the locks were lost before.
     pub(super) fn release(self, signals: &Signals) -> Result<(), String> {
+        if !self.session.stands() {
+            let reason = self.loss();
+            self.session.close();
+            return Err(reason);
+        }
         let (session, names) = (self.session.clone(), self.names.clone());
         let work = move || release_all(&session, &names);
-        let released = match within(Some(CONFIRM_LIMIT), Some(signals), "lockd-release", work) {
-            Ok(Waited::Done(Ok(()))) => Ok(()),
-            Ok(Waited::Done(Err(ReleaseError::Lost(reason)))) => Err(reason),
-            Ok(Waited::Done(Err(error))) => Err(error.to_string()),
-            Ok(Waited::Late | Waited::Signal(_)) | Err(_) if self.session.stands() => Ok(()),
-            Ok(Waited::Late | Waited::Signal(_)) | Err(_) => Err("the session has ended".to_owned()),
-        };
+        let released = within(Some(CONFIRM_LIMIT), Some(signals), "lockd-release", work);
         self.session.close();
-        released
+        match released {
+            Ok(Waited::Done(Err(error @ ReleaseError::NotHeld))) => Err(error.to_string()),
+            _ => Ok(()),
+        }
     }
 
     /// Ends the session. The server may have kept the locks until now.

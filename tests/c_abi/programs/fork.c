@@ -195,6 +195,22 @@ static void a_killed_parent_frees_its_locks(const char *url) {
     }
 }
 
+/* Also of one that has the connection, too, since it was made past the fork handlers. */
+static void closing_frees_though_a_child_lives_on(const char *url) {
+    lock_session *session = lock_connect(url, "closed", 10000);
+    EXPECT(LOCK_OK, lock_acquire(session, "left", LOCK_EXCLUSIVE, -1, NULL));
+    pid_t child = _Fork();
+    if (child == 0) {
+        for (;;) {
+            pause();
+        }
+    }
+    lock_close(session);
+    EXPECT(LOCK_OK, lock_acquire(rival, "left", LOCK_EXCLUSIVE, DEADLINE_SECONDS * 1000, NULL));
+    EXPECT(LOCK_OK, lock_release(rival, "left"));
+    kill_child(child);
+}
+
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     directory = argv[1];
@@ -210,6 +226,8 @@ int main(int argc, char **argv) {
     in_child(fork, no_descriptor_is_inherited);
     in_child(fork, it_has_its_own);
     in_child(fork, a_grandchild_is_nobody_either);
+    closing_frees_though_a_child_lives_on(tcp);
+    closing_frees_though_a_child_lives_on(unix_url);
     a_killed_parent_frees_its_locks(tcp);
     a_killed_parent_frees_its_locks(unix_url);
     expect_unchanged();
