@@ -36,8 +36,8 @@
  *   same, or all that are open, the session is LOCK_LOST, and what has the number by then is left alone.
  *   A call that is waiting just then notices within some seconds.
  * - A server that does not answer keeps no call waiting for longer than its dead-peer timeout (25 seconds,
- *   unless it was told otherwise), but for those that wait for a lock without a time limit. lock_cancel and
- *   lock_end end every call.
+ *   unless it was told otherwise). Calls that wait for a lock, and lock_connect, keep to their own time limit
+ *   instead, if they have one. lock_cancel and lock_end end every call of a session.
  * - It prints nothing, and never ends the process.
  * - fork. Handles are their process's own. In a forked child each call with an inherited one returns
  *   LOCK_FORKED (or NULL, or -1) and changes nothing. The functions that free it free the handle; what was
@@ -419,8 +419,8 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  *         lock_cancel ends the attempt.
  *
  * To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
- * confirmed it within timeout_ms and a second, and within its dead-peer timeout in any case, or not within a
- * second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
+ * confirmed it within timeout_ms and a second or within its dead-peer timeout, whichever is over first, or not
+ * within a second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -738,8 +738,10 @@ enum lock_status lock_server_address(const struct lock_server *server,
  *
  * @param server  May be NULL. Must not be used any more, nor be in use by another thread.
  *
- * Any thread; blocks until the threads have ended, which they do at once. In a forked child it frees the
- * handle, and touches nothing of the parent's.
+ * Any thread; blocks until the threads have ended. That is at once, unless a client that holds locks cannot be
+ * told that they are lost, or asked for time to end its work: the first takes the dead-peer timeout (25 seconds),
+ * the second as long again, at most. In a forked child it frees the handle, and touches nothing of the parent's.
+ * If another part of the program has closed the server's descriptors, it may block for ever.
  */
 void lock_server_stop(struct lock_server *server);
 

@@ -114,8 +114,10 @@ pub unsafe extern "C" fn lock_server_address(
 ///
 /// @param server  May be NULL. Must not be used any more, nor be in use by another thread.
 ///
-/// Any thread; blocks until the threads have ended, which they do at once. In a forked child it frees the
-/// handle, and touches nothing of the parent's.
+/// Any thread; blocks until the threads have ended. That is at once, unless a client that holds locks cannot be
+/// told that they are lost, or asked for time to end its work: the first takes the dead-peer timeout (25 seconds),
+/// the second as long again, at most. In a forked child it frees the handle, and touches nothing of the parent's.
+/// If another part of the program has closed the server's descriptors, it may block for ever.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_server_stop(server: *mut lock_server) {
     // SAFETY: made by `lock_serve` from a box, or NULL, and given back here for good.

@@ -271,8 +271,8 @@ pub unsafe extern "C" fn lock_acquire_all(
 ///         lock_cancel ends the attempt.
 ///
 /// To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
-/// confirmed it within timeout_ms and a second, and within its dead-peer timeout in any case, or not within a
-/// second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
+/// confirmed it within timeout_ms and a second or within its dead-peer timeout, whichever is over first, or not
+/// within a second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]

@@ -114,6 +114,24 @@ fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
 }
 
 #[test]
+fn a_server_that_is_lost_after_the_command_has_ended_changes_nothing() {
+    let site = Site::start();
+    let mut running = site.run(&["a"], &format!("echo $$ > pid; {}; exit 5", until("stop")));
+    let pid = site.pid("pid");
+    site.server.signal(Signal::STOP);
+    site.write("stop");
+    await_end(pid);
+    let is_releasing = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid())).unwrap();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.into_iter().any(|name| name.trim() == "lockd-release")
+    };
+    eventually("it gives the lock back", is_releasing);
+    site.server.signal(Signal::KILL);
+    assert_eq!(running.code(), 5, "the command held its lock until its end");
+}
+
+#[test]
 fn what_is_ignored_stays_so() {
     let site = Site::start();
     let script = format!("echo $$ > pid; {}", until("stop"));

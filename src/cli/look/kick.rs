@@ -11,8 +11,9 @@ use super::{Trouble, ask, finish};
 /// Whom to kick.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The connection ends as if it had been lost: the client finds out, and then its locks go to others. The server \
-must have been started with --allow-kick; then anybody may do this who may connect to it.")]
+The client is told that its connection has ended, and then its locks go to others. lockd run first ends its \
+command, for which it has its --grace; kick a second time to wait for that no longer. The server must have been \
+started with --allow-kick; then anybody may do this who may connect to it.")]
 pub(in crate::cli) struct KickOptions {
     /// The connection's address, as list and inspect show it
     #[arg(value_name = "ADDRESS", required_unless_present = "owner")]

@@ -63,11 +63,12 @@ on to COMMAND and to all that it has started. Before COMMAND is started, and aft
 If the lock is lost, COMMAND and all that it has started, daemons and processes in sessions of their own too, get \
 SIGTERM at once, and SIGKILL after the grace. What cannot be ended is named: a program of another user, say, or one \
 that waits for a dead file server. What COMMAND has asked another service to run (at, systemd-run, docker) is not \
-known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free at once and COMMAND is killed, too; \
+known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free at once, and COMMAND is killed a moment later; \
 but not what it has started, nor a COMMAND that changes its user.
 
-After lockd kick, and after a failure of the network, the lock goes to the next one only when COMMAND has ended, or \
-the grace and a second are over. After a clean restart of the server, also of one with a state directory, the next \
+After lockd kick, the lock goes to the next one when COMMAND has ended, or when the grace and a second are over. \
+After a failure of the network it does so when the server's dead-peer timeout (25 s by default) and then the grace \
+and a second are over. After a clean restart of the server, also of one with a state directory, the next \
 command may start while this one is still being ended. After a crash of the server it may do so too, unless the \
 server has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is enough \
 for a grace of up to 7 s.
