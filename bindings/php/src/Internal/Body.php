@@ -33,7 +33,11 @@ final class Body
      */
     public static function mustRunWhenCalled(callable $body): void
     {
-        if ((new ReflectionFunction(Closure::fromCallable($body)))->isGenerator()) {
+        // PHP 8.2 may crash where a signal's handler throws while a new object is being made.
+        $isGenerator = Signals::deferred(
+            static fn (): bool => (new ReflectionFunction(Closure::fromCallable($body)))->isGenerator()
+        );
+        if ($isGenerator) {
             throw new InvalidArgumentException(
                 'a function with yield in it does not run when it is called, but when its generator is read, and then '
                 . 'the lock would be released: read the generator within the function that is called under the lock'
