@@ -125,7 +125,7 @@ impl Outbox {
         verdict
     }
 
-    /// The client, which has been told, is given no more than `limit` for its work to end.
+    /// From now on the client is given no more than `limit` for its work to end, whatever it asked for.
     pub(super) fn limit_wind_down(&self, limit: Duration) {
         let mut state = self.state.lock();
         if let Some(promise) = &mut state.promise {

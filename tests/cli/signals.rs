@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::{DEADLINE, eventually};
-use crate::tool::{Site, await_end, state, until};
+use crate::tool::{Running, Site, await_end, state, until};
 
 #[test]
 fn signals_reach_the_command() {
@@ -93,14 +93,20 @@ fn a_signal_ends_the_attempt_to_connect() {
     site.server.signal(Signal::CONT);
 }
 
-#[test]
-fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
+/// A command that held its lock and has ended with status 5, while the server was stopped.
+fn ended_while_the_server_hangs() -> (Site, Running) {
     let site = Site::start();
-    let mut running = site.run(&["a"], &format!("echo $$ > pid; {}; exit 5", until("stop")));
+    let running = site.run(&["a"], &format!("echo $$ > pid; {}; exit 5", until("stop")));
     let pid = site.pid("pid");
     site.server.signal(Signal::STOP);
     site.write("stop");
     await_end(pid);
+    (site, running)
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
+    let (site, mut running) = ended_while_the_server_hangs();
     running.signal(Signal::INT);
     // Without the signal it waits for longer, until it may be sure that the connection stands.
     let end = Instant::now() + DEADLINE / 2;
@@ -115,12 +121,7 @@ fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
 
 #[test]
 fn a_server_that_is_lost_after_the_command_has_ended_changes_nothing() {
-    let site = Site::start();
-    let mut running = site.run(&["a"], &format!("echo $$ > pid; {}; exit 5", until("stop")));
-    let pid = site.pid("pid");
-    site.server.signal(Signal::STOP);
-    site.write("stop");
-    await_end(pid);
+    let (site, mut running) = ended_while_the_server_hangs();
     let is_releasing = || {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", running.pid())).unwrap();
         let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
@@ -142,7 +143,7 @@ fn what_is_ignored_stays_so() {
     command = std::process::Command::new("sh");
     command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).args(lockd);
     site.prepare(&mut command);
-    let mut running = crate::tool::Running(command.spawn().unwrap());
+    let mut running = Running(command.spawn().unwrap());
     site.pid("pid");
     running.signal(Signal::HUP);
     site.write("stop");
