@@ -59,6 +59,20 @@ pub fn lock(parameters: &Value) -> Option<Lock> {
     Some(Lock { names, set, limit })
 }
 
+/// Whether a number may stand for a name there. Its text, which is the name, is lost in a [`Value`].
+#[must_use]
+pub fn has_number_for_a_name(value: &Value) -> bool {
+    let is_in = |map: &Map<String, Value>| {
+        ["lockName", "prefix", "after"].iter().any(|key| map.get(*key).is_some_and(Value::is_number))
+    };
+    let Value::Object(map) = value else { return false };
+    let entries = map.get("lockNames").and_then(Value::as_array);
+    is_in(map)
+        || entries.is_some_and(|entries| {
+            entries.iter().any(|entry| entry.is_number() || entry.as_object().is_some_and(is_in))
+        })
+}
+
 /// `unlock`, as it should be read.
 #[must_use]
 pub fn unlock(parameters: &Value) -> Option<(Vec<LockName>, bool)> {

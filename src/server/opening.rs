@@ -12,7 +12,7 @@ use super::connection::ignore_interruption;
 use super::reception::Guest;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{
-    Envelope, LockResult, OldUnlockReply, encode_error, encode_result, parse, parse_hello,
+    Envelope, LockResult, OldUnlockReply, encode_error, encode_result, parse, parse_hello, parse_old_unlock,
 };
 use crate::protocol::websocket::{Upgrade, upgrade};
 use crate::socket::{PollFd, PollFlags, wait_for};
@@ -184,12 +184,16 @@ impl Opening<'_> {
     /// Answers a message, unless it is the `hello` that is waited for.
     fn is_hello_with(&self, secret: &AuthToken, envelope: &Envelope<'_>) -> io::Result<bool> {
         let command = envelope.command.as_deref();
-        let refuse = |result: &LockResult| match (envelope.id, command) {
-            (Some(id), _) => self.say(|out| frame::encode(out, |body| encode_result(body, id, result))),
-            (None, Some("unlock")) => {
+        let is_old_unlock = || {
+            command == Some("unlock")
+                && (envelope.id.is_none() || !matches!(parse_old_unlock(envelope.body), Ok(None)))
+        };
+        let refuse = |result: &LockResult| match envelope.id {
+            _ if is_old_unlock() => {
                 self.say(|out| frame::encode(out, |body| OldUnlockReply::Refused.encode(body)))
             }
-            (None, _) => Ok(()),
+            Some(id) => self.say(|out| frame::encode(out, |body| encode_result(body, id, result))),
+            None => Ok(()),
         };
         if command != Some("hello") {
             return refuse(&LockResult::refused(WANTED)).map(|()| false);

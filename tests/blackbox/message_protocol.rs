@@ -75,6 +75,101 @@ fn names_are_any_text() {
     }
 }
 
+/// A number is the name that is its text, as it was written: an id of a database, say.
+#[test]
+fn a_number_is_a_name() {
+    let server = Server::start();
+    let (mut client, mut other) = (server.message(), server.message());
+    for (number, text) in [
+        ("42", "42"),
+        ("0", "0"),
+        ("-1", "-1"),
+        ("4.20", "4.20"),
+        ("1e3", "1e3"),
+        ("-0.5E+2", "-0.5E+2"),
+        ("123456789012345678901234567890", "123456789012345678901234567890"),
+    ] {
+        client.send_text(format!(r#"{{"command":"lock","parameters":{{"lockName":{number}}},"id":"n"}}"#));
+        assert_eq!(
+            original_keys(&client.receive()),
+            json!({"id": "n", "result": {"status": "ok"}}),
+            "{number}"
+        );
+        assert_eq!(other.try_lock(text)["status"], "timeout", "{number}");
+        client.send_text(format!(r#"{{"command":"inspect","parameters":{{"lockName":{number}}},"id":"n"}}"#));
+        assert_eq!(client.receive()["result"]["mode"], "exclusive", "{number}");
+        let convert = r#"{"command":"convert","parameters":{"mode":"shared","lockName":"#;
+        client.send_text(format!(r#"{convert}{number}}},"id":"n"}}"#));
+        assert_eq!(client.receive()["result"]["status"], "ok", "{number}");
+        // The reply has the name as the request had it.
+        client.send_text(format!(r#"{{"command":"unlock","lockName": {number} }}"#));
+        assert_eq!(
+            client.receive_text(),
+            format!(r#"{{"attempted":"unlock","result":"ok","lockName":{number}}}"#)
+        );
+        client.send_text(format!(r#"{{"command":"unlock","parameters":{{"lockName":{number}}},"id":"n"}}"#));
+        assert_eq!(client.receive()["result"]["status"], "notFound", "{number}");
+        // And the other way round.
+        assert_eq!(client.lock(text)["status"], "ok", "{number}");
+        client.send_text(format!(r#"{{"command":"unlock","parameters":{{"lockName":{number}}},"id":"n"}}"#));
+        assert_eq!(client.receive()["result"]["status"], "ok", "{number}");
+    }
+    assert_eq!(client.call("lock", json!({"lockNames": [1, "two", {"lockName": 3}]}))["status"], "ok");
+    for name in ["1", "two", "3"] {
+        assert_eq!(other.try_lock(name)["status"], "timeout", "{name}");
+    }
+    assert_eq!(client.call("unlock", json!({"lockNames": ["1", "two", "3"]}))["status"], "ok");
+    assert_eq!(client.call("lock", json!({"lockNames": [1, "1"]}))["status"], "invalid", "one name, twice");
+    for neither in [json!(true), json!([]), json!({"a": 1}), Value::Null] {
+        assert_eq!(client.call("lock", json!({"lockName": neither}))["status"], "invalid", "{neither}");
+    }
+}
+
+/// As in the original, which looks for the name there and nowhere else.
+#[test]
+fn an_unlock_with_its_name_at_the_top_level_releases_whatever_comes_with_it() {
+    let server = Server::start();
+    let (mut client, mut other) = (server.message(), server.message());
+    let more = [
+        json!({"parameters": {}}),
+        json!({"parameters": []}),
+        json!({"parameters": {"lockName": "another"}}),
+        json!({"parameters": "nonsense", "id": "i"}),
+        json!({"id": 7}),
+        json!({"id": 7, "parameters": {"lockName": "foo"}}),
+        json!({"id": null, "parameters": null}),
+    ];
+    for more in more {
+        assert_eq!(client.lock("foo")["status"], "ok");
+        assert_eq!(client.lock("another")["status"], "ok");
+        let mut unlock = more.clone();
+        unlock["command"] = json!("unlock");
+        unlock["lockName"] = json!("foo");
+        client.send(&unlock);
+        let reply = json!({"attempted": "unlock", "result": "ok", "lockName": "foo"});
+        assert_eq!(client.receive(), reply, "{more}");
+        client.send(&unlock);
+        let reply = json!({"attempted": "unlock", "result": "notFound", "lockName": "foo"});
+        assert_eq!(client.receive(), reply, "{more}");
+        assert_eq!(other.try_lock("foo")["status"], "ok", "{more}");
+        assert_eq!(other.unlock("foo")["result"], "ok");
+        assert_eq!(other.try_lock("another")["status"], "timeout", "{more}");
+    }
+    // One that waits leaves the queue so, too.
+    assert_eq!(other.lock("bar")["status"], "ok");
+    let id = client.request_lock("bar");
+    client.send(&json!({"command": "unlock", "lockName": "bar", "parameters": {}, "id": 99}));
+    assert_eq!(client.receive(), json!({"attempted": "unlock", "result": "ok", "lockName": "bar"}));
+    assert_eq!(other.unlock("bar")["result"], "ok");
+    client.hears_nothing();
+    assert_ne!(id, 99);
+    client.send(
+        &json!({"command": "unlock", "lockName": true, "parameters": {"lockName": "another"}, "id": 1}),
+    );
+    assert_eq!(client.receive(), json!({"attempted": "unlock", "result": "invalid"}));
+    assert_eq!(other.try_lock("another")["status"], "timeout");
+}
+
 #[test]
 fn a_request_that_lacks_a_part_gets_no_reply() {
     let server = Server::start();

@@ -10,6 +10,8 @@ use lockd::protocol::message::{
     parse_unlock,
 };
 
+use serde_json::value::RawValue;
+
 use crate::MESSAGE_MAX;
 use crate::client::Belief;
 
@@ -54,16 +56,18 @@ impl MessageReplies {
 
     fn ask(&mut self, envelope: &Envelope<'_>, belief: &mut Belief) {
         let (command, parameters) = (envelope.command.as_deref(), envelope.parameters);
-        let unlock = || match parameters {
-            Some(parameters) => parse_unlock(parameters),
-            None => parse_old_unlock(envelope.body),
-        };
-        let Some(id) = envelope.id else {
-            if command == Some("unlock") {
-                self.old_unlocks.push_back(unlock().map(|request| request.names).unwrap_or_default());
+        let new_unlock = || parse_unlock(parameters.unwrap_or(RawValue::NULL)).map(|request| request.names);
+        if command == Some("unlock") {
+            let old = match parse_old_unlock(envelope.body) {
+                Ok(old) => old.map(|request| request.unlock.names),
+                Err(_) => Some(Vec::new()),
+            };
+            let without_id = || envelope.id.is_none().then(|| new_unlock().unwrap_or_default());
+            if let Some(names) = old.or_else(without_id) {
+                return self.old_unlocks.push_back(names);
             }
-            return;
-        };
+        }
+        let Some(id) = envelope.id else { return };
         let asked = match (command, parameters) {
             (Some("lock"), Some(parameters)) => {
                 parse_lock(parameters).ok().map(|lock| Asked::Lock(lock.names))
@@ -71,7 +75,7 @@ impl MessageReplies {
             (Some("convert"), Some(parameters)) => {
                 parse_convert(parameters).ok().map(|convert| Asked::Convert(convert.name, convert.mode))
             }
-            (Some("unlock"), _) => unlock().ok().map(|unlock| Asked::Unlock(unlock.names)),
+            (Some("unlock"), _) => new_unlock().ok().map(Asked::Unlock),
             _ => None,
         };
         let before = self.asked.insert(id.get().to_owned(), asked.unwrap_or(Asked::Other));

@@ -7,13 +7,13 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::object::{string, values_of};
+use super::object::{string, values_and_others, values_of};
 use crate::protocol::push_decimal;
 
 /// A request, taken apart but not yet understood.
 ///
 /// A request that lacks any of the three parts gets no reply; the only one that means something is
-/// the old `unlock`, whose parameters stand in [`body`](Self::body) itself.
+/// the old `unlock`, whose name stands in [`body`](Self::body) itself.
 #[derive(Clone, Debug)]
 pub struct Envelope<'a> {
     /// The command, if it is a string.
@@ -22,6 +22,8 @@ pub struct Envelope<'a> {
     pub id: Option<&'a RawValue>,
     /// The parameters, unless they are `null`.
     pub parameters: Option<&'a RawValue>,
+    /// Whether the message has other keys than these three.
+    pub has_others: bool,
     /// The whole message: an object.
     pub body: &'a str,
 }
@@ -34,10 +36,10 @@ pub struct Envelope<'a> {
 /// is known; [`encode_error`](super::encode_error) tells the client.
 pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
-    let [command, id, parameters] = values_of(body, ["command", "id", "parameters"])?;
+    let ([command, id, parameters], has_others) = values_and_others(body, ["command", "id", "parameters"])?;
     let command = command.and_then(string).transpose()?;
     let id = id.filter(|id| id.get().starts_with(|c: char| matches!(c, '"' | '-' | '0'..='9')));
-    Ok(Envelope { command, id, parameters, body })
+    Ok(Envelope { command, id, parameters, has_others, body })
 }
 
 /// Appends a request: `{"command":…,"parameters":…,"id":…}`. For `parameters` give a request type of
@@ -159,6 +161,14 @@ mod tests {
             [Some("unlock".to_owned()), None, None]
         );
         assert_eq!(parts("{}"), [None, None, None]);
+    }
+
+    #[test]
+    fn other_keys_are_noticed() {
+        let has_others = |body: &str| parse(body.as_bytes()).unwrap().has_others;
+        assert!(!has_others(r#"{"command":"lock","parameters":{"lockName":"foo"},"id":0}"#));
+        assert!(!has_others("{}"));
+        assert!(has_others(r#"{"command":"unlock","parameters":{},"lockName":"foo"}"#));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub use replies::{
 };
 pub use requests::{
     CancelRequest, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest, ListRequest,
-    LockRequest, Malformed, UnlockRequest, WIND_DOWN_MAX, parse_cancel, parse_convert, parse_hello,
-    parse_identify, parse_inspect, parse_kick, parse_list, parse_lock, parse_old_unlock, parse_unlock,
+    LockRequest, Malformed, OldUnlockRequest, UnlockRequest, WIND_DOWN_MAX, parse_cancel, parse_convert,
+    parse_hello, parse_identify, parse_inspect, parse_kick, parse_list, parse_lock, parse_old_unlock,
+    parse_unlock,
 };

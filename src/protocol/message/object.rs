@@ -15,32 +15,41 @@ pub(super) fn values_of<'a, const N: usize>(
     json: &'a str,
     keys: [&str; N],
 ) -> serde_json::Result<[Option<&'a RawValue>; N]> {
+    values_and_others(json, keys).map(|(values, _)| values)
+}
+
+/// The same, and whether the object has other keys than these.
+pub(super) fn values_and_others<'a, const N: usize>(
+    json: &'a str,
+    keys: [&str; N],
+) -> serde_json::Result<([Option<&'a RawValue>; N], bool)> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let values = deserializer.deserialize_map(Values(keys))?;
+    let found = deserializer.deserialize_map(Values(keys))?;
     deserializer.end()?;
-    Ok(values)
+    Ok(found)
 }
 
 struct Values<'k, const N: usize>([&'k str; N]);
 
 impl<'de, const N: usize> Visitor<'de> for Values<'_, N> {
-    type Value = [Option<&'de RawValue>; N];
+    type Value = ([Option<&'de RawValue>; N], bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut values = [None; N];
+        let (mut values, mut has_others) = ([None; N], false);
         while let Some(wanted) = map.next_key_seed(KeyIn(&self.0))? {
             match wanted.and_then(|index| values.get_mut(index)) {
                 Some(value) => *value = map.next_value()?,
                 None => {
+                    has_others = true;
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(values)
+        Ok((values, has_others))
     }
 }
 

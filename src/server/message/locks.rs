@@ -9,8 +9,8 @@ use super::waits::{Pending, granted};
 use super::{info, kick};
 use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
 use crate::protocol::message::{
-    Cause, LockResult, OldUnlockReply, Status, UnlockRequest, parse_cancel, parse_convert, parse_lock,
-    parse_old_unlock, parse_unlock,
+    Cause, LockResult, OldUnlockReply, OldUnlockRequest, Status, UnlockRequest, parse_cancel, parse_convert,
+    parse_lock, parse_old_unlock, parse_unlock,
 };
 use crate::server::connection::Next;
 
@@ -157,26 +157,34 @@ fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
     }
 }
 
-/// `unlock`, whose old form has no id, the names in the message itself, and a reply of its own shape.
+/// `unlock`. Its old form has the name in the message itself, and a reply of its own shape; whatever else comes
+/// with it is ignored then, as by the original.
 fn unlock(call: &mut Call<'_, '_>) {
-    let request = match call.parameters() {
-        Some(parameters) => parse_unlock(parameters),
-        None => parse_old_unlock(call.body()),
-    };
-    let is_old = call.id().is_none();
-    match request {
-        Ok(request) => {
-            let found = release(call, &request);
-            if !is_old {
+    let old = if call.envelope.has_others { parse_old_unlock(call.body()) } else { Ok(None) };
+    let new = || parse_unlock(call.parameters().unwrap_or(RawValue::NULL));
+    match (old, call.id()) {
+        (Ok(Some(request)), _) => unlock_old(call, &request),
+        (Ok(None), Some(_)) => match new() {
+            Ok(request) => {
+                let found = release(call, &request);
                 let status = if found { Status::Ok } else { Status::NotFound };
-                return call.reply(&LockResult::new(status));
+                call.reply(&LockResult::new(status));
             }
-            let reply = if found { OldUnlockReply::Ok(&request) } else { OldUnlockReply::NotFound(&request) };
-            call.connection.reply(|out| reply.encode(out));
-        }
-        Err(_) if is_old => call.connection.reply(|out| OldUnlockReply::Invalid.encode(out)),
-        Err(malformed) => call.reply(&LockResult::from(malformed)),
+            Err(malformed) => call.reply(&LockResult::from(malformed)),
+        },
+        // Without an id there is only the old shape to reply in.
+        (Ok(None), None) => match new() {
+            Ok(unlock) => unlock_old(call, &OldUnlockRequest { unlock, is_number: false }),
+            Err(_) => call.connection.reply(|out| OldUnlockReply::Invalid.encode(out)),
+        },
+        (Err(_), _) => call.connection.reply(|out| OldUnlockReply::Invalid.encode(out)),
     }
+}
+
+fn unlock_old(call: &mut Call<'_, '_>, request: &OldUnlockRequest) {
+    let found = release(call, &request.unlock);
+    let reply = if found { OldUnlockReply::Ok(request) } else { OldUnlockReply::NotFound(request) };
+    call.connection.reply(|out| reply.encode(out));
 }
 
 /// Gives up each, held or waited for; whether there was something to give up of every one.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::keepalive::Keepalive;
-use super::requests::{Malformed, UnlockRequest};
+use super::requests::{Malformed, OldUnlockRequest};
 use super::values::{LOCK_NAME, to_text};
 use crate::broker::LockName;
 use crate::protocol::push_decimal;
@@ -202,14 +202,14 @@ fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
 }
 
 /// The reply to the old form of `unlock`, which has no id. Its client looks at `result`; the keys
-/// come in the original's order. In a set (ours, so for people only) names that are not UTF-8 are
+/// come in the original's order, and a name that came as a number goes back as one. In a set (ours, so for people only) names that are not UTF-8 are
 /// written as text alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldUnlockReply<'a> {
     /// Released, or taken out of the queue.
-    Ok(&'a UnlockRequest),
+    Ok(&'a OldUnlockRequest),
     /// The connection neither held a lock nor waited.
-    NotFound(&'a UnlockRequest),
+    NotFound(&'a OldUnlockRequest),
     /// There was no name.
     Invalid,
     /// The server asks for a secret first.
@@ -234,9 +234,11 @@ impl Serialize for OldUnlockReply<'_> {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("attempted", "unlock")?;
         map.serialize_entry("result", &result)?;
-        match request.map(|request| (request.names.as_slice(), request.set)) {
-            Some(([name], false)) => serialize_name(&mut map, name)?,
-            Some((names, _)) => {
+        match request.map(|request| (request.unlock.names.as_slice(), request.unlock.set, request.is_number))
+        {
+            Some(([name], false, true)) => serialize_number(&mut map, name)?,
+            Some(([name], false, false)) => serialize_name(&mut map, name)?,
+            Some((names, ..)) => {
                 let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
                 map.serialize_entry("lockNames", &texts)?;
             }
@@ -251,6 +253,14 @@ fn serialize_name<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M
     let (text, hex) = to_text(name);
     map.serialize_entry(LOCK_NAME.text, &text)?;
     hex.map_or(Ok(()), |hex| map.serialize_entry(LOCK_NAME.hex, &hex))
+}
+
+/// Writes a name that is the text of a number as that number.
+fn serialize_number<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
+    match str::from_utf8(name.as_bytes()).map(serde_json::from_str::<&RawValue>) {
+        Ok(Ok(number)) => map.serialize_entry(LOCK_NAME.text, number),
+        _ => serialize_name(map, name),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::protocol::message::UnlockRequest;
 
 fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before ".to_vec();
@@ -91,15 +92,21 @@ fn a_result_that_is_no_json_is_an_error_with_the_id() {
 
 #[test]
 fn old_unlock_replies_are_the_originals() {
-    let unlock =
-        |names: &[&[u8]], set| UnlockRequest { names: names.iter().map(|&name| name.into()).collect(), set };
-    let foo = unlock(&[b"fo\"o"], false);
-    let set = unlock(&[b"a"], true);
-    let bytes = unlock(&[b"a\xff"], false);
+    let unlock = |names: &[&[u8]], set, is_number| {
+        let names = names.iter().map(|&name| name.into()).collect();
+        OldUnlockRequest { unlock: UnlockRequest { names, set }, is_number }
+    };
+    let foo = unlock(&[b"fo\"o"], false, false);
+    let set = unlock(&[b"a"], true, false);
+    let bytes = unlock(&[b"a\xff"], false, false);
+    let number = unlock(&[b"-4.20e1"], false, true);
+    let text = unlock(&[b"42"], false, false);
     let cases = [
         (OldUnlockReply::Ok(&foo), r#"{"attempted":"unlock","result":"ok","lockName":"fo\"o"}"#),
         (OldUnlockReply::NotFound(&foo), r#"{"attempted":"unlock","result":"notFound","lockName":"fo\"o"}"#),
         (OldUnlockReply::Invalid, r#"{"attempted":"unlock","result":"invalid"}"#),
+        (OldUnlockReply::Ok(&number), r#"{"attempted":"unlock","result":"ok","lockName":-4.20e1}"#),
+        (OldUnlockReply::Ok(&text), r#"{"attempted":"unlock","result":"ok","lockName":"42"}"#),
         (OldUnlockReply::Ok(&set), r#"{"attempted":"unlock","result":"ok","lockNames":["a"]}"#),
         (
             OldUnlockReply::Ok(&bytes),

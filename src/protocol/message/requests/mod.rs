@@ -38,6 +38,15 @@ pub struct UnlockRequest {
     pub set: bool,
 }
 
+/// `unlock` in its old form, whose name stands in the message itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldUnlockRequest {
+    /// What is to be released.
+    pub unlock: UnlockRequest,
+    /// Whether the one name came as a number, which is its text. The reply repeats it as it came.
+    pub is_number: bool,
+}
+
 /// `convert`: change the mode of a held lock without letting it go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvertRequest {
@@ -157,8 +166,8 @@ impl ListRequest {
 ///
 /// # Errors
 ///
-/// If there is neither `lockName` nor `lockNames`, or both; if a name is no string, none is given or
-/// one is given twice; if `mode` is neither `"exclusive"` nor `"shared"`; if `timeLimit` is neither a
+/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a number,
+/// none is given or one is given twice; if `mode` is neither `"exclusive"` nor `"shared"`; if `timeLimit` is neither a
 /// number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
     let [text, hex, names, mode, limit] =
@@ -175,17 +184,32 @@ pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
 ///
 /// As [`parse_lock`], as far as names go.
 pub fn parse_unlock(parameters: &RawValue) -> Result<UnlockRequest, Malformed> {
-    parse_old_unlock(parameters.get())
+    let [text, hex, names] = object(parameters.get(), UNLOCK_KEYS)?;
+    read_unlock(text, hex, names)
 }
 
 /// Reads the old form of `unlock`, whose names stand in the body itself
-/// ([`Envelope::body`](super::Envelope::body)).
+/// ([`Envelope::body`](super::Envelope::body)); `None` if none stands there.
 ///
 /// # Errors
 ///
 /// As [`parse_unlock`].
-pub fn parse_old_unlock(body: &str) -> Result<UnlockRequest, Malformed> {
-    let [text, hex, names] = object(body, [LOCK_NAME.text, LOCK_NAME.hex, "lockNames"])?;
+pub fn parse_old_unlock(body: &str) -> Result<Option<OldUnlockRequest>, Malformed> {
+    let [text, hex, names] = object(body, UNLOCK_KEYS)?;
+    if text.is_none() && hex.is_none() && names.is_none() {
+        return Ok(None);
+    }
+    let is_number = hex.is_none() && text.and_then(number).is_some();
+    Ok(Some(OldUnlockRequest { unlock: read_unlock(text, hex, names)?, is_number }))
+}
+
+const UNLOCK_KEYS: [&str; 3] = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames"];
+
+fn read_unlock(
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+    names: Option<&RawValue>,
+) -> Result<UnlockRequest, Malformed> {
     let (names, set) = read_names(text, hex, names, Mode::Exclusive)?;
     Ok(UnlockRequest { names: names.into_iter().map(|(name, _)| name).collect(), set })
 }
@@ -217,7 +241,7 @@ pub fn parse_cancel(parameters: &RawValue) -> Result<CancelRequest<'_>, Malforme
 ///
 /// # Errors
 ///
-/// If `lockName` is missing or no string.
+/// If `lockName` is missing, or neither a string nor a number.
 pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed> {
     let [text, hex] = object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex])?;
     Ok(InspectRequest { name: read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)? })
@@ -227,7 +251,7 @@ pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed>
 ///
 /// # Errors
 ///
-/// If `prefix` or `after` is no string, or `limit` no whole number.
+/// If `prefix` or `after` is neither a string nor a number, or `limit` no whole number.
 pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
     let [prefix, prefix_hex, limit, after, after_hex] =
         object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
@@ -310,7 +334,7 @@ fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<Strin
     }
 }
 
-/// Reads a name that stands under either of two keys.
+/// Reads a name that stands under either of two keys. A number is the name that is its text, as it was written.
 fn read_name(
     keys: NameKeys,
     text: Option<&RawValue>,
@@ -319,10 +343,11 @@ fn read_name(
     if let Some(hex) = read_text(keys.hex, hex)? {
         return from_hex(&hex).map(Some).ok_or(Malformed::new(keys.hex, "is not hexadecimal"));
     }
-    match text.map(string) {
-        None => Ok(None),
-        Some(Some(Ok(text))) => Ok(Some(LockName::new(text.as_bytes()))),
-        Some(_) => Err(Malformed::new(keys.text, NOT_A_STRING)),
+    let Some(value) = text else { return Ok(None) };
+    match string(value) {
+        Some(Ok(text)) => Ok(Some(LockName::new(text.as_bytes()))),
+        None if number(value).is_some() => Ok(Some(LockName::new(value.get().as_bytes()))),
+        _ => Err(Malformed::new(keys.text, "is neither a string nor a number")),
     }
 }
 
@@ -355,12 +380,12 @@ fn read_set(names: &RawValue, mode: Mode) -> Result<Vec<(LockName, Mode)>, Malfo
 
 /// Reads an entry of `lockNames`: a name, or an object of a name and its mode.
 fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malformed> {
-    if string(entry).is_some() {
+    if string(entry).is_some() || number(entry).is_some() {
         let name = read_name(LOCK_NAME, Some(entry), None)?.ok_or(NAME_MISSING)?;
         return Ok((name, default));
     }
     let [text, hex, mode] = values_of(entry.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode"])
-        .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a string nor an object"))?;
+        .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a name nor an object"))?;
     let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
     Ok((name, read_mode(mode)?.unwrap_or(default)))
 }

@@ -34,6 +34,9 @@ fn a_lock_of_one_name() {
         (r#"{"lockName":"foo","timeLimit":0.25}"#, one("foo", Exclusive, Some(0.25))),
         (r#"{"lockName":"foo","timeLimit":2e1}"#, one("foo", Exclusive, Some(20.0))),
         (r#"{"lockName":"a","lockName":"b"}"#, one("b", Exclusive, None)),
+        (r#"{"lockName":42}"#, one("42", Exclusive, None)),
+        (r#"{"lockName": -4.20e+1 }"#, one("-4.20e+1", Exclusive, None)),
+        (r#"{"lockName":100000000000000000000000}"#, one("100000000000000000000000", Exclusive, None)),
     ];
     for (json, request) in cases {
         assert_eq!(lock(json), Ok(request), "{json}");
@@ -53,6 +56,7 @@ fn a_lock_of_several_names() {
     let cases = [
         (r#"{"lockNames":["a","b"]}"#, several(&[("a", Exclusive), ("b", Exclusive)])),
         (r#"{"lockNames":["a"]}"#, several(&[("a", Exclusive)])),
+        (r#"{"lockNames":[1,{"lockName":2,"mode":"shared"}]}"#, several(&[("1", Exclusive), ("2", Shared)])),
         (
             r#"{"lockNames":["a",{"lockName":"b"},{"lockName":"c","mode":"exclusive"}],"mode":"shared"}"#,
             several(&[("a", Shared), ("b", Shared), ("c", Exclusive)]),
@@ -72,9 +76,9 @@ fn a_malformed_lock_says_why() {
         ("[1]", "parameters are not an object"),
         ("\"foo\"", "parameters are not an object"),
         (r#"{"lockName":null}"#, "lockName is missing"),
-        (r#"{"lockName":1}"#, "lockName is not a string"),
-        (r#"{"lockName":["foo"]}"#, "lockName is not a string"),
-        (r#"{"lockName":"\ud800"}"#, "lockName is not a string"),
+        (r#"{"lockName":true}"#, "lockName is neither a string nor a number"),
+        (r#"{"lockName":["foo"]}"#, "lockName is neither a string nor a number"),
+        (r#"{"lockName":"\ud800"}"#, "lockName is neither a string nor a number"),
         (r#"{"lockNameHex":"abc"}"#, "lockNameHex is not hexadecimal"),
         (r#"{"lockName":"foo","mode":"both"}"#, "mode is neither exclusive nor shared"),
         (r#"{"lockName":"foo","mode":1}"#, "mode is not a string"),
@@ -83,8 +87,9 @@ fn a_malformed_lock_says_why() {
         (r#"{"lockNames":"foo"}"#, "lockNames is not an array"),
         (r#"{"lockNames":["a","b","a"]}"#, "lockNames has a name twice"),
         (r#"{"lockNames":["a",{"lockName":"a","mode":"shared"}]}"#, "lockNames has a name twice"),
-        (r#"{"lockNames":["a",1]}"#, "lockNames has an entry that is neither a string nor an object"),
-        (r#"{"lockNames":["a",null]}"#, "lockNames has an entry that is neither a string nor an object"),
+        (r#"{"lockNames":["1",1]}"#, "lockNames has a name twice"),
+        (r#"{"lockNames":["a",true]}"#, "lockNames has an entry that is neither a name nor an object"),
+        (r#"{"lockNames":["a",null]}"#, "lockNames has an entry that is neither a name nor an object"),
         (r#"{"lockNames":[{"mode":"shared"}]}"#, "lockName is missing"),
         (r#"{"lockNames":[{"lockName":"a","mode":""}]}"#, "mode is neither exclusive nor shared"),
     ];
@@ -101,13 +106,19 @@ fn a_malformed_lock_says_why() {
 fn an_unlock_is_read_from_parameters_or_from_the_body() {
     let foo = UnlockRequest { names: vec![LockName::from("foo")], set: false };
     assert_eq!(parse_unlock(&raw(r#"{"lockName":"foo"}"#)), Ok(foo.clone()));
-    assert_eq!(parse_old_unlock(r#"{"command":"unlock","lockName":"foo"}"#), Ok(foo));
+    let old =
+        |unlock: &UnlockRequest, is_number| Ok(Some(OldUnlockRequest { unlock: unlock.clone(), is_number }));
+    assert_eq!(parse_old_unlock(r#"{"command":"unlock","lockName":"foo"}"#), old(&foo, false));
+    let number = UnlockRequest { names: vec![LockName::from("4.20")], set: false };
+    assert_eq!(parse_old_unlock(r#"{"command":"unlock","lockName":4.20}"#), old(&number, true));
+    assert_eq!(parse_old_unlock(r#"{"lockName":1,"lockNameHex":"342e3230"}"#), old(&number, false));
     let set = UnlockRequest { names: vec![LockName::from("a"), LockName::from("b")], set: true };
     assert_eq!(parse_unlock(&raw(r#"{"lockNames":["a",{"lockName":"b","mode":"shared"}]}"#)), Ok(set));
-    assert_eq!(parse_old_unlock(r#"{"command":"unlock"}"#), Err(NAME_MISSING));
+    assert_eq!(parse_old_unlock(r#"{"command":"unlock","parameters":{"lockName":"foo"}}"#), Ok(None));
+    assert!(parse_old_unlock(r#"{"command":"unlock","lockName":[]}"#).is_err());
     assert_eq!(
         parse_unlock(&raw(r#"{"lockName":false}"#)).unwrap_err().to_string(),
-        "lockName is not a string"
+        "lockName is neither a string nor a number"
     );
 }
 
@@ -147,8 +158,8 @@ fn a_list_has_defaults_and_bounds() {
     for (json, reason) in [
         (r#"{"limit":"7"}"#, "limit is not a whole number"),
         (r#"{"limit":1.5}"#, "limit is not a whole number"),
-        (r#"{"prefix":1}"#, "prefix is not a string"),
-        (r#"{"after":[]}"#, "after is not a string"),
+        (r#"{"prefix":true}"#, "prefix is neither a string nor a number"),
+        (r#"{"after":[]}"#, "after is neither a string nor a number"),
         (r#"{"afterHex":"x"}"#, "afterHex is not hexadecimal"),
     ] {
         assert_eq!(list(json).unwrap_err().to_string(), reason, "{json}");
