@@ -32,7 +32,7 @@ pub struct ListedLock {
     pub mode: Option<Mode>,
     /// The last exclusive holder vanished without releasing; with an exclusive holder, the one before it.
     pub orphaned: bool,
-    /// Who holds it.
+    /// Who holds it, in the order in which they acquired it.
     pub holders: Vec<ListedHolder>,
     /// Who waits for it, in the order in which they will be served.
     pub waiters: Vec<ListedWaiter>,
@@ -217,6 +217,8 @@ impl Inner {
                 break;
             }
         }
+        // The table has them by their slots, which says nothing to anybody; tokens rise with each grant.
+        lock.holders.sort_unstable_by_key(|holder| holder.token);
         self.list_waiters(key, now, &mut lock.waiters);
         Some(lock)
     }

@@ -93,6 +93,57 @@ fn sd_lists_a_line_for_each_holder_of_a_shared_lock() {
 }
 
 #[test]
+fn holders_are_listed_in_the_order_in_which_they_acquired() {
+    let server = Server::start();
+    // The order of connecting is another one.
+    let mut clients: Vec<_> = (0..5).map(|_| server.glockd()).collect();
+    let order = [3, 0, 4, 1, 2];
+    for number in order {
+        assert!(clients[number].ask("sg x").starts_with(|first: char| first.is_ascii_digit()));
+    }
+    let mut addresses: Vec<String> = order.iter().map(|&number| clients[number].address()).collect();
+    let lines = |addresses: &[String]| -> Vec<String> {
+        addresses.iter().map(|address| format!("x: {address}\n")).collect()
+    };
+    assert_eq!(clients[0].ask_all("sd x"), lines(&addresses));
+    assert_eq!(clients[0].ask_all("sd"), lines(&addresses));
+    assert_eq!(clients[0].ask("dump shared"), format!("map[x:[{}]]\r\n", addresses.join(" ")));
+    // Who releases and acquires again comes last.
+    assert_eq!(clients[3].ask("sr x"), "1 Shared Lock Release Success: x\r\n");
+    assert_eq!(clients[3].ask("sg x"), "5 Shared Lock Get Success: x\r\n");
+    addresses.rotate_left(1);
+    assert_eq!(clients[0].ask_all("sd x"), lines(&addresses));
+}
+
+#[test]
+fn who_lists_connections_in_the_order_in_which_they_came() {
+    let server = Server::start();
+    let mut clients: Vec<_> = (0..5).map(|_| server.glockd()).collect();
+    for number in [3, 0, 4, 1, 2] {
+        assert_eq!(clients[number].ask("iam worker"), "1 ok\r\n");
+    }
+    let lines: Vec<String> = clients.iter().map(|client| format!("{}: worker\n", client.address())).collect();
+    assert_eq!(clients[0].ask_all("who"), lines);
+    assert_eq!(clients[0].ask_all("who worker"), lines);
+}
+
+#[test]
+fn dump_of_anything_but_shared_is_of_the_exclusive_locks() {
+    let server = Server::start();
+    let mut client = server.glockd();
+    assert_eq!(client.ask("g x"), "1 Lock Get Success: x\r\n");
+    assert_eq!(client.ask("sg y"), "1 Shared Lock Get Success: y\r\n");
+    let exclusive = format!("map[x:{}]\r\n", client.address());
+    for request in ["dump", "dump exclusive", "dump x", "dump shared y", "dump Shared", "dump  \t \r"] {
+        assert_eq!(client.ask(request), exclusive, "{request:?}");
+    }
+    let before = counters(&mut client);
+    assert_eq!(before["command_dump"], 6);
+    assert_eq!(before["invalid_commands"], 0);
+    assert_eq!(client.ask(" dump \t shared "), format!("map[y:[{}]]\r\n", client.address()));
+}
+
+#[test]
 fn dump_shows_addresses_on_one_line() {
     let server = Server::start();
     let (mut a, mut b) = (server.glockd(), server.glockd());
