@@ -13,6 +13,7 @@ use super::janitor::Janitor;
 use super::peer::Evidence;
 use super::wrapping::Wrapping;
 use crate::broker::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
+use crate::protocol::websocket::{Exchange, Violation};
 use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 
 /// How much a connection's own thread lets gather before it sends.
@@ -50,6 +51,8 @@ pub(super) struct State {
     pub(super) bytes: Vec<u8>,
     /// What has been wrapped and not been sent, before all of `bytes`.
     pub(super) wire: Vec<u8>,
+    /// Which replies go into which message, if the connection is in WebSocket. What it makes of them is in `bytes`.
+    exchange: Option<Exchange>,
     /// The wrapping has something to say by itself.
     has_aside: bool,
     /// How many of these were noted by others than the connection's own thread, which waits when there is
@@ -71,6 +74,14 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Appends a reply.
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        match &mut self.exchange {
+            None => write(&mut self.bytes),
+            Some(exchange) => exchange.reply(&mut self.bytes, write),
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.wire.is_empty() && !self.has_aside
     }
@@ -125,7 +136,7 @@ impl Outbox {
     /// that a reply may be of any length.
     pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Appended {
         let mut state = self.state.lock();
-        write(&mut state.bytes);
+        state.write(write);
         match (state.closed, state.bytes.len() >= GATHER_BYTES) {
             (true, _) => Appended::ToNobody,
             (_, true) => Appended::Much,
@@ -140,7 +151,7 @@ impl Outbox {
             state.overflowed = true;
         } else if !state.closed {
             let before = state.bytes.len();
-            write(&mut state.bytes);
+            state.write(write);
             state.noted += state.bytes.len() - before;
         }
     }
@@ -283,7 +294,7 @@ impl Outbox {
     /// Sees to what taking in has come to: the client's end, and what there is to say beside replies.
     fn have_taken_in(
         self: &Arc<Self>,
-        wrapping: MutexGuard<'_, Wrapping>,
+        mut wrapping: MutexGuard<'_, Wrapping>,
         taken: io::Result<()>,
     ) -> io::Result<()> {
         if taken.is_ok() && wrapping.is_over() {
@@ -293,9 +304,15 @@ impl Outbox {
             self.end_input();
         }
         let has_aside = wrapping.has_to_say();
-        self.state.lock().has_aside |= has_aside;
+        let message_ends = wrapping.message_ends();
+        let mut state = self.state.lock();
+        state.has_aside |= has_aside;
+        let State { exchange, bytes, .. } = &mut *state;
+        let ended = exchange.as_mut().map_or(Ok(()), |exchange| exchange.have_ended(message_ends, bytes));
+        drop(state);
         drop(wrapping);
         taken?;
+        ended.map_err(|Violation(what)| io::Error::other(what))?;
         if has_aside {
             self.deliver();
         }
@@ -305,8 +322,32 @@ impl Outbox {
     /// From now on the connection is in WebSocket, and so is `early`; what that says is appended to `into`.
     pub(super) fn begin_websocket(self: &Arc<Self>, early: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
         let Some(mut wrapping) = self.wrapping() else { return Ok(()) };
+        self.state.lock().exchange = Exchange::new();
         let taken = wrapping.begin_websocket(early, into);
         self.have_taken_in(wrapping, taken)
+    }
+
+    /// Whether replies go into messages, which [`have_handled`](Self::have_handled) and
+    /// [`set_waiting`](Self::set_waiting) must then be told about.
+    pub(super) fn has_messages(&self) -> bool {
+        self.state.lock().exchange.is_some()
+    }
+
+    /// So many bytes of requests more have been handled, and the replies to them appended, but for one that waits.
+    pub(super) fn have_handled(&self, bytes: usize) {
+        let State { exchange, bytes: wire, .. } = &mut *self.state.lock();
+        if let Some(exchange) = exchange {
+            exchange.have_handled(bytes, wire);
+        }
+    }
+
+    /// Whether the reply to a request is still to come. To be said before the request can be answered, and again
+    /// once its reply has been noted.
+    pub(super) fn set_waiting(&self, is_waiting: bool) {
+        let State { exchange, bytes, .. } = &mut *self.state.lock();
+        if let Some(exchange) = exchange {
+            exchange.set_waiting(is_waiting, bytes);
+        }
     }
 
     /// What the connection is wrapped in, if in anything; nobody sends meanwhile.

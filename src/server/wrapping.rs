@@ -65,13 +65,19 @@ impl Wrapping {
         Ok(())
     }
 
+    /// Where messages of WebSocket have ended that have been taken in since this was asked last.
+    pub(super) fn message_ends(&mut self) -> Vec<u64> {
+        self.websocket.as_mut().map(WebSocket::message_ends).unwrap_or_default()
+    }
+
     /// Whether there is something to be put out that no reply is.
     pub(super) fn has_to_say(&self) -> bool {
         self.tls.as_ref().is_some_and(TlsSession::has_to_say)
             || self.websocket.as_ref().is_some_and(WebSocket::has_to_say)
     }
 
-    /// Appends to `wire` what carries `plain`, behind whatever there is to say beside it.
+    /// Appends to `wire` what carries `plain`, behind whatever there is to say beside it. In WebSocket `plain` is
+    /// frames already.
     pub(super) fn put_out(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
         self.put_out_with(wire, |websocket, out| match websocket {
             Some(websocket) => websocket.put_out(plain, out),

@@ -85,7 +85,7 @@ impl TlsLines {
     }
 }
 
-/// A client that speaks glockd in WebSocket, a message for each line.
+/// A client that speaks glockd in WebSocket.
 pub(crate) struct WsLines<S>(pub(crate) WebSocket<S>);
 
 impl WsLines<Socket> {
@@ -105,6 +105,12 @@ impl WsLines<TlsSocket> {
 }
 
 impl<S: io::Read + io::Write> WsLines<S> {
+    /// Sends a frame with this first byte as it is, with a mask of zeros.
+    pub(crate) fn send_frame(&mut self, first: u8, payload: &[u8]) {
+        let length = 0x80 | u8::try_from(payload.len()).unwrap();
+        self.0.get_mut().write_all(&[&[first, length, 0, 0, 0, 0][..], payload].concat()).unwrap();
+    }
+
     pub(crate) fn send(&mut self, text: &str) {
         self.0.send(Message::text(text)).unwrap();
     }

@@ -22,29 +22,106 @@ fn serve(more: &[&str]) -> Server {
 }
 
 #[test]
-fn lines_come_and_go_as_messages() {
+fn each_message_is_answered_by_one() {
     let server = serve(&[]);
     let mut client = WsLines::new(&server);
     assert_eq!(client.ask("g x"), GOT);
     assert_eq!(client.ask("g x\n"), GOT);
-    // Several in one message, and one in several frames' worth of bytes.
-    client.send("i x\r\nr x\ng y");
-    assert_eq!(client.line(), "1 Lock Is Locked: x\r\n");
-    assert_eq!(client.line(), RELEASED);
-    assert_eq!(client.line(), "1 Lock Get Success: y\r\n");
-    client.send("");
+    // The replies to several requests in one message come in one.
+    assert_eq!(
+        client.ask("i x\r\nr x\n\nnonsense\ng y"),
+        "1 Lock Is Locked: x\r\n1 Lock Release Success: x\r\n1 Lock Get Success: y\r\n"
+    );
     client.0.send(Message::binary(&b"g \xff"[..])).unwrap();
     assert_eq!(client.0.read().unwrap(), Message::binary(&b"1 Lock Get Success: \xff\r\n"[..]));
-    // A reply of many lines is as many messages.
-    client.send("q");
-    let counters: Vec<String> = (0..19).map(|_| client.line()).collect();
-    assert!(
-        counters.iter().all(|line| line.contains(": ") && line.matches('\n').count() == 1),
-        "{counters:?}"
-    );
     let long = "x".repeat(5000);
     assert_eq!(client.ask(&format!("g {long}")), "0 Line Too Long\r\n");
-    assert_eq!(client.ask("g z"), "1 Lock Get Success: z\r\n");
+    assert_eq!(client.ask(&format!("xx\ng {long}\n\ng z")), "0 Line Too Long\r\n1 Lock Get Success: z\r\n");
+    let counters = client.ask("q");
+    assert_eq!(counters.lines().count(), 19, "{counters}");
+    assert!(counters.contains("\ninvalid_commands: 4\n"), "{counters}");
+}
+
+/// A client that reads one message for each that it sends would otherwise take a line of a listing, which may
+/// begin with any number, for the reply to what it asks next.
+#[test]
+fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
+    let server = serve(&[]);
+    let (mut holder, mut client) = (WsLines::new(&server), WsLines::new(&server));
+    for silent in ["xx", "", "\n", "\r\n \n", "d", "d nix", "sd", "who", "who nobody"] {
+        assert_eq!(client.ask(silent), "", "{silent:?}");
+    }
+    assert_eq!(holder.ask("g 42"), "1 Lock Get Success: 42\r\n");
+    assert_eq!(holder.ask("g 43"), "1 Lock Get Success: 43\r\n");
+    let listing = client.ask("d");
+    assert_eq!(client.ask("g 42"), "0 Lock Get Failure: 42\r\n");
+    let mut lines: Vec<&str> = listing.lines().collect();
+    lines.sort_unstable();
+    assert!(matches!(lines[..], [first, second] if first.starts_with("42: ") && second.starts_with("43: ")));
+    // Pipelined: as many replies as messages, in order.
+    for message in ["g 42", "d 43", "nonsense", "i 44", "", "me"] {
+        client.send(message);
+    }
+    assert_eq!(client.line(), "0 Lock Get Failure: 42\r\n");
+    assert!(client.line().starts_with("43: "));
+    assert_eq!(client.line(), "");
+    assert_eq!(client.line(), "0 Lock Not Locked: 44\r\n");
+    assert_eq!(client.line(), "");
+    assert!(client.line().starts_with("1 "));
+}
+
+/// The reply to a request that waits belongs to the message that the request came in.
+#[test]
+fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
+    let server = serve(&[]);
+    let (mut waiter, mut holder) = (WsLines::new(&server), server.glockd());
+    for _ in 0..20 {
+        assert_eq!(holder.ask("g x"), GOT);
+        waiter.send("i x\nxx\ngw - x\nr x\ngw 0 y");
+        waiter.send("d x");
+        waiter.send("r y");
+        server.await_waiters("x", 1);
+        assert_eq!(holder.ask("r x"), RELEASED);
+        assert_eq!(waiter.line(), format!("1 Lock Is Locked: x\r\n{GOT}{RELEASED}1 Lock Get Success: y\r\n"));
+        assert_eq!(waiter.line(), "");
+        assert_eq!(waiter.line(), "1 Lock Release Success: y\r\n");
+        // One that times out, as the last of its message.
+        assert_eq!(holder.ask("g x"), GOT);
+        assert_eq!(waiter.ask("i x\ngw 0.01 x"), "1 Lock Is Locked: x\r\n0 Lock Get Failure: x\r\n");
+        // The end of the message comes while the request in it waits.
+        waiter.send_frame(0x01, b"gw - x\n");
+        server.await_waiters("x", 1);
+        waiter.send_frame(0x80, b"");
+        assert_eq!(holder.ask("r x"), RELEASED);
+        assert_eq!(waiter.line(), GOT);
+        // And when the wait is over: until then there is no reply.
+        waiter.send_frame(0x01, b"gw 5 x\ni x\n");
+        waiter.send_frame(0x00, b"r x");
+        waiter.send_frame(0x80, b"\nxx");
+        assert_eq!(waiter.line(), format!("{GOT}1 Lock Is Locked: x\r\n{RELEASED}"));
+    }
+}
+
+/// Nothing that is longer is gathered, whatever there is to list; a client sees one message all the same.
+#[test]
+fn a_long_reply_is_one_message_in_several_frames() {
+    let server = serve(&[]);
+    let (mut client, mut holder) = (WsLines::new(&server), server.glockd());
+    let name = |number: u32| format!("{number:04}{}", "n".repeat(500));
+    for number in 0..2000 {
+        assert!(holder.ask(&format!("g {}", name(number))).starts_with('1'));
+    }
+    client.send("me\nd\ni x");
+    client.send("dump");
+    let listing = client.line();
+    assert_eq!(listing.lines().count(), 2002);
+    assert!(listing.starts_with("1 127.0.0.1:") && listing.ends_with("\n0 Lock Not Locked: x\r\n"));
+    let mut locks: Vec<&str> = listing.lines().skip(1).take(2000).map(|line| &line[..4]).collect();
+    locks.sort_unstable();
+    assert!(locks.iter().map(|lock| lock.parse::<u32>().unwrap()).eq(0..2000));
+    let dump = client.line();
+    assert!(dump.starts_with("map[") && dump.ends_with("]\r\n") && dump.len() > 1_000_000);
+    assert_eq!(client.ask("i x"), "0 Lock Not Locked: x\r\n");
 }
 
 #[test]
@@ -221,7 +298,7 @@ fn a_flood_of_pings_is_not_gathered() {
     loop {
         match client.0.read().unwrap() {
             Message::Pong(_) => {}
-            other => break assert_eq!(other, Message::text(GOT)),
+            other => break assert_eq!(other, Message::text(format!("{GOT}1 Lock Is Locked: x\r\n"))),
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Frames: what comes in them becomes lines, lines become messages.
+//! Frames: what comes in them becomes lines, and control frames are answered.
 //!
 //! A message from the client carries one line or several; where it ends, a line ends, with a newline or
-//! without. To the client each line is a message of its own, with its line end: text if it is UTF-8, as
-//! nearly all are, else binary. Nothing is kept but a frame's header and the little that control frames have:
-//! the length of messages is the lines' concern.
+//! without; an empty message is an empty line. Which replies make a message to the client is for
+//! [`Exchange`](super::Exchange) to say. Nothing is kept but a frame's header, the little that control frames
+//! have, and where messages end: their length is the lines' concern.
 
 use std::io::Cursor;
 use std::str;
@@ -35,6 +35,7 @@ struct Message {
     is_text: bool,
     /// The beginning of a character whose rest stands in what comes next.
     character: Vec<u8>,
+    /// Whether there is something in it behind the last newline, or nothing in it at all.
     is_in_line: bool,
 }
 
@@ -45,6 +46,10 @@ pub(crate) struct WebSocket {
     header: Vec<u8>,
     frame: Option<Frame>,
     message: Option<Message>,
+    /// How many bytes of lines have come of it.
+    lines_bytes: u64,
+    /// Where messages have ended, counted so, of which nobody has been told.
+    ends: Vec<u64>,
     /// The payload of a control frame as far as it has come.
     control: Vec<u8>,
     /// What the last ping asked to have back.
@@ -96,6 +101,7 @@ impl WebSocket {
             (OpCode::Data(_), Some(message)) => {
                 let start = lines.len();
                 lines.extend(unmasked);
+                self.lines_bytes += count as u64;
                 let added = lines.get(start..).unwrap_or_default();
                 if let Err(violation) = message.check(added) {
                     self.close = Some(CloseCode::Invalid.into());
@@ -137,7 +143,7 @@ impl WebSocket {
             (OpCode::Data(_), Some(_)) => return Err(Violation("a message within another one")),
             (OpCode::Data(kind), None) => {
                 let is_text = kind == Data::Text;
-                self.message = Some(Message { is_text, character: Vec::new(), is_in_line: false });
+                self.message = Some(Message { is_text, character: Vec::new(), is_in_line: true });
             }
         }
         Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, mask, come: 0, left }))
@@ -155,7 +161,9 @@ impl WebSocket {
                 }
                 if message.is_in_line {
                     lines.push(b'\n');
+                    self.lines_bytes += 1;
                 }
+                self.ends.push(self.lines_bytes);
             }
             OpCode::Control(Control::Ping) => self.pong = Some(std::mem::take(&mut self.control)),
             OpCode::Control(Control::Close) => {
@@ -168,27 +176,30 @@ impl WebSocket {
         Ok(None)
     }
 
-    /// Whether there is something to be put out that no line is.
+    /// Where messages have ended that have been taken in since this was asked last: counted in bytes of lines from
+    /// the first.
+    pub(crate) fn message_ends(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.ends)
+    }
+
+    /// Whether there is something to be put out that no reply is.
     pub(crate) fn has_to_say(&self) -> bool {
         self.pong.is_some() && !self.has_ended
     }
 
-    /// Appends to `wire` what carries these lines.
-    pub(crate) fn put_out(&mut self, lines: &[u8], wire: &mut Vec<u8>) {
+    /// Appends to `wire` these frames, behind what there is to say beside them.
+    pub(crate) fn put_out(&mut self, frames: &[u8], wire: &mut Vec<u8>) {
         if let Some(pong) = self.pong.take() {
-            push_frame(wire, OpCode::Control(Control::Pong), &pong);
+            push_frame(wire, OpCode::Control(Control::Pong), true, &pong);
         }
-        for line in lines.split_inclusive(|&byte| byte == b'\n') {
-            let is_text = str::from_utf8(line).is_ok();
-            push_frame(wire, OpCode::Data(if is_text { Data::Text } else { Data::Binary }), line);
-        }
+        wire.extend_from_slice(frames);
     }
 
     /// Appends the word that this side sends no more.
     pub(crate) fn end(&mut self, wire: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_ended, true) {
             let code = self.close.unwrap_or(CloseCode::Normal.into());
-            push_frame(wire, OpCode::Control(Control::Close), &code.to_be_bytes());
+            push_frame(wire, OpCode::Control(Control::Close), true, &code.to_be_bytes());
         }
     }
 }
@@ -239,8 +250,8 @@ fn close_code(payload: &[u8]) -> Result<u16, Violation> {
     }
 }
 
-fn push_frame(wire: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
-    let header = FrameHeader { opcode, ..FrameHeader::default() };
+pub(super) fn push_frame(wire: &mut Vec<u8>, opcode: OpCode, is_final: bool, payload: &[u8]) {
+    let header = FrameHeader { opcode, is_final, ..FrameHeader::default() };
     // Into memory: it cannot fail.
     let _ = header.format(payload.len() as u64, wire);
     wire.extend_from_slice(payload);
@@ -301,6 +312,9 @@ mod tests {
             frame(TEXT, b"g a\nr a\n"),
             frame(TEXT, b"i a"),
             frame(TEXT, b""),
+            frame(TEXT, b"\n"),
+            frame(FIRST, b""),
+            frame(LAST, b""),
             frame(FIRST, "g \u{fc}".as_bytes()[..3].into()),
             frame(PING, b"?"),
             frame(MIDDLE, &"g \u{fc}".as_bytes()[3..]),
@@ -312,7 +326,7 @@ mod tests {
         ]
         .concat();
         let expected =
-            ["g a\nr a\ni a\ng \u{fc} b\ng ".as_bytes(), b"\xff\n", &[b'y'; 300], b"\n", &long, b"\n"]
+            ["g a\nr a\ni a\n\n\n\ng \u{fc} b\ng ".as_bytes(), b"\xff\n", &[b'y'; 300], b"\n", &long, b"\n"]
                 .concat();
         for size in [1, 2, 3, 5, 7, 13, 100, 4096, stream.len()] {
             let (heard, lines, out) = hear(&stream, size);
@@ -362,13 +376,25 @@ mod tests {
     }
 
     #[test]
-    fn each_line_is_a_message() {
-        let (mut socket, mut out) = (WebSocket::default(), Vec::new());
-        socket.put_out(b"1 a\r\n0 \xff\r\n", &mut out);
-        assert_eq!(out, b"\x81\x051 a\r\n\x82\x050 \xff\r\n");
-        let long = [vec![b'x'; 200], b"\n".to_vec()].concat();
-        out.clear();
-        socket.put_out(&long, &mut out);
-        assert_eq!(out, [&[TEXT, 126, 0, 201][..], &long].concat());
+    fn it_is_said_where_messages_end() {
+        let stream = [
+            frame(TEXT, b"g a\nr a\n"),
+            frame(TEXT, b""),
+            frame(FIRST, b"g "),
+            frame(PING, b"?"),
+            frame(MIDDLE, b"b\n"),
+            frame(LAST, b""),
+            frame(BINARY, b"g \xff"),
+        ]
+        .concat();
+        for size in [1, 7, stream.len()] {
+            let (mut socket, mut lines, mut ends) = (WebSocket::default(), Vec::new(), Vec::new());
+            for piece in stream.chunks(size) {
+                assert_eq!(socket.take_in(piece, &mut lines), Ok(Heard::More));
+                ends.extend(socket.message_ends());
+            }
+            assert_eq!(lines, b"g a\nr a\n\ng b\ng \xff\n");
+            assert_eq!(ends, [8, 9, 13, 17], "{size}");
+        }
     }
 }

@@ -1,17 +1,19 @@
-//! WebSocket (RFC 6455), the server's side: a text protocol's lines as messages, and how such a connection
+//! WebSocket (RFC 6455), the server's side: a text protocol's lines in messages, and how such a connection
 //! begins.
 
+#[cfg(feature = "websocket")]
+mod exchange;
 #[cfg(feature = "websocket")]
 mod frames;
 #[cfg(feature = "websocket")]
 mod handshake;
 #[cfg(feature = "websocket")]
-pub(crate) use {frames::WebSocket, handshake::upgrade};
+pub(crate) use {exchange::Exchange, frames::WebSocket, handshake::upgrade};
 
 #[cfg(not(feature = "websocket"))]
 mod absent;
 #[cfg(not(feature = "websocket"))]
-pub(crate) use absent::{WebSocket, upgrade};
+pub(crate) use absent::{Exchange, WebSocket, upgrade};
 
 /// Whether this build has WebSocket.
 pub(crate) const IS_PRESENT: bool = cfg!(feature = "websocket");

@@ -32,11 +32,14 @@ pub(super) trait Lines {
 pub(super) struct Text<L> {
     decoder: LineDecoder,
     lines: L,
+    /// Whether replies belong to messages, which end when their requests have been handled.
+    has_messages: bool,
 }
 
 impl<L: Lines> Text<L> {
     pub(super) fn new(connection: &Connection, lines: L) -> Self {
-        Self { decoder: LineDecoder::new(connection.config.line_bytes_max), lines }
+        let decoder = LineDecoder::new(connection.config.line_bytes_max);
+        Self { decoder, lines, has_messages: connection.outbox.has_messages() }
     }
 }
 
@@ -53,8 +56,14 @@ impl<L: Lines> Speaker for Text<L> {
                     connection.note_limit("its line is too long");
                     self.lines.line(connection, None)
                 }
-                Line::Incomplete => break,
+                Line::Incomplete => Next::Read,
             };
+            if self.has_messages {
+                connection.outbox.have_handled(taken);
+            }
+            if found == Line::Incomplete {
+                break;
+            }
         }
         self.lines.report_counts(&connection.hub);
         (done, next)

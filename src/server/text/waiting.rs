@@ -15,21 +15,32 @@ pub(super) struct Pending {
 /// The wait of one connection, if it has one; says itself how it ended, in whichever thread that was.
 pub(in super::super) struct LineWait {
     outbox: Arc<Outbox>,
+    /// Whether replies belong to messages, which then wait for this one.
+    has_messages: bool,
     pending: Mutex<Option<Pending>>,
 }
 
 impl LineWait {
     pub(in super::super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, pending: Mutex::new(None) }
+        let has_messages = outbox.has_messages();
+        Self { outbox, has_messages, pending: Mutex::new(None) }
     }
 
     pub(super) fn begin(&self, pending: Pending) {
         *self.pending.lock() = Some(pending);
+        self.set_waiting(true);
     }
 
     /// The request did not have to wait after all.
     pub(super) fn abandon(&self) {
         *self.pending.lock() = None;
+        self.set_waiting(false);
+    }
+
+    fn set_waiting(&self, is_waiting: bool) {
+        if self.has_messages {
+            self.outbox.set_waiting(is_waiting);
+        }
     }
 
     pub(super) fn is_on(&self) -> bool {
@@ -45,6 +56,7 @@ impl Observer for LineWait {
         if let Some(Pending { name, shared }) = pending.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
             self.outbox.note(|out| acquired(shared, holders, &name).encode(out));
+            self.set_waiting(false);
         }
     }
 
