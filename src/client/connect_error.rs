@@ -179,7 +179,7 @@ impl Refusal {
     /// The server has refused for the secret's sake, and says so in `words`.
     pub(super) fn secret(was_shown: bool, words: String) -> Self {
         let words = if was_shown {
-            words
+            format!("{words} (it is that in the file of auth-token-file= or LOCKD_AUTH_TOKEN_FILE)")
         } else {
             format!(
                 "{words} (name the file with it: ?auth-token-file=FILE behind the address, or \

@@ -10,7 +10,9 @@ use socket2::{Domain, SockAddr, Socket};
 
 use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::Connection;
+use super::input::what_is_spoken;
 use super::url::{Endpoint, ServerUrl};
+use crate::protocol::first_bytes::{Spoken, spoken};
 use crate::protocol::message::Keepalive;
 use crate::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::tls::{TlsSession, client_session};
@@ -71,7 +73,7 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
     let stream = connect(url, timeout)?;
     match shake_hands(&stream, &mut tls, deadline) {
         Ok(()) => Connection::new(stream, Some(tls)).map_err(unreachable),
-        Err(error) if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => {
+        Err(error) if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other => {
             Err(unreachable(error))
         }
         Err(error) => Err(refused(ConnectErrorKind::Tls, error.to_string())),
@@ -82,6 +84,7 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
 fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
     let mut early = Vec::new();
     let mut taken = Ok(());
+    let mut is_first = true;
     loop {
         let mut wire = Vec::new();
         tls.put_out(&[], &mut wire);
@@ -96,16 +99,38 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
         taken?;
         if !tls.is_handshaking() {
             // A server of this protocol does not speak first, but for a complaint, and then it hangs up.
-            return if early.is_empty() { Ok(()) } else { Err(io::Error::other("the server complains")) };
+            let complains = || what_is_spoken(&early).unwrap_or_else(|| "the server complains".to_owned());
+            return if early.is_empty() { Ok(()) } else { Err(io::Error::other(complains())) };
         }
         wait_until(stream, PollFlags::IN, deadline)?;
         let mut chunk = [0; 4096];
         taken = match stream.receive_now(&mut chunk)? {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("the server closed the connection: it may not speak TLS there")),
-            Some(read) => tls.take_in(chunk.get(..read).unwrap_or_default(), &mut early).map(|_| ()),
+            Some(0) => {
+                let text = "the server closed the connection before TLS was agreed on: it is stopping, or does \
+                            not speak TLS there (without TLS: tcp:// instead of tls://)";
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+            }
+            Some(read) => {
+                let bytes = chunk.get(..read).unwrap_or_default();
+                let taken = tls.take_in(bytes, &mut early).map(|_| ());
+                let answers_tls = !std::mem::take(&mut is_first);
+                taken.map_err(|error| if answers_tls { error } else { without_tls(bytes).unwrap_or(error) })
+            }
         };
     }
+}
+
+/// What is wrong with a server that answers a client of TLS in something else.
+fn without_tls(first: &[u8]) -> Option<io::Error> {
+    let speaks = match spoken(first)? {
+        Spoken::Tls => return None,
+        Spoken::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
+        Spoken::Http | Spoken::Text => {
+            format!("it does not speak TLS there; {}", what_is_spoken(first).unwrap_or_default())
+        }
+    };
+    Some(io::Error::other(speaks))
 }
 
 fn wait_until(stream: &Stream, ready_for: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
