@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::connect_error::ConnectErrorKind;
 use super::input::Reply;
 use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::protocol::frame;
@@ -110,6 +111,11 @@ impl Connection {
         state.answer_limit = keepalive.dead_peer_timeout;
         drop(state);
         self.stream.set_keepalive(keepalive)
+    }
+
+    /// What the loss of the connection comes from, once it is lost.
+    pub(super) fn loss_kind(&self) -> ConnectErrorKind {
+        self.state.lock().loss_kind
     }
 
     /// How long to wait for an answer that has no time limit of its own.
@@ -467,8 +473,10 @@ impl Connection {
     fn take_in(&self, state: &mut State, wire: &[u8], own: &[u64]) -> Result<bool, String> {
         let Some(tls) = &mut state.tls else { return state.accept(wire, own) };
         let mut plain = Vec::new();
-        let taken = tls.take_in(wire, &mut plain);
-        let taken = taken.map_err(|error| format!("reading from the server failed: {error}"))?;
+        let taken = tls.take_in(wire, &mut plain).map_err(|error| {
+            state.loss_kind = ConnectErrorKind::Tls;
+            format!("reading from the server failed: {error}")
+        })?;
         let for_others = state.accept(&plain, own)?;
         match taken {
             TakenIn::More => Ok(for_others),

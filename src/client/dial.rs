@@ -8,65 +8,14 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket};
 
+use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::Connection;
-use super::url::{BadUrl, Endpoint, ServerUrl};
+use super::input::what_is_spoken;
+use super::url::{Endpoint, ServerUrl};
+use crate::protocol::first_bytes::{Spoken, spoken};
 use crate::protocol::message::Keepalive;
 use crate::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::tls::{TlsSession, client_session};
-
-/// Why there is no session, or no client.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The address is none.
-    Url(BadUrl),
-    /// The server cannot be reached.
-    Unreachable {
-        /// Its address.
-        server: String,
-        /// What the last attempt failed with.
-        error: io::Error,
-    },
-    /// It was reached, but is no lock server, or refuses.
-    Refused {
-        /// Its address.
-        server: String,
-        /// Why.
-        reason: String,
-    },
-    /// Several servers were tried, and there is a session on none: why, for each, in the order of their
-    /// addresses.
-    NoneOfSeveral(Vec<ConnectError>),
-}
-
-impl std::fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Url(error) => error.fmt(f),
-            Self::Unreachable { server, error } => write!(f, "{server} cannot be reached: {error}"),
-            Self::Refused { server, reason } => write!(f, "no session on {server}: {reason}"),
-            Self::NoneOfSeveral(errors) => {
-                let reasons: Vec<String> = errors.iter().map(Self::to_string).collect();
-                f.write_str(&reasons.join("; "))
-            }
-        }
-    }
-}
-
-impl std::error::Error for ConnectError {}
-
-impl ConnectError {
-    /// The one error that tells of all of these, one for each server that was tried.
-    pub(super) fn of_all(mut errors: Vec<Self>) -> Self {
-        if errors.len() == 1 { errors.remove(0) } else { Self::NoneOfSeveral(errors) }
-    }
-}
-
-impl From<BadUrl> for ConnectError {
-    fn from(error: BadUrl) -> Self {
-        Self::Url(error)
-    }
-}
 
 /// How a session on a server is to be opened.
 ///
@@ -113,21 +62,21 @@ pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
 /// Connects within `timeout`, not counting the resolver's time, which nothing limits.
 pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, ConnectError> {
     let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
-    let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
+    let refused = |kind, reason| Refusal::new(kind, reason).of(url);
     let deadline = deadline(Some(timeout));
     let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
-        let stream = connect(url.endpoint(), timeout).map_err(unreachable)?;
+        let stream = connect(url, timeout)?;
         return Connection::new(stream, None).map_err(unreachable);
     };
     // First of all: what is wrong here is no matter of the server's.
-    let mut tls = client_session(files, host).map_err(refused)?;
-    let stream = connect(url.endpoint(), timeout).map_err(unreachable)?;
+    let mut tls = client_session(files, host).map_err(|reason| refused(ConnectErrorKind::Local, reason))?;
+    let stream = connect(url, timeout)?;
     match shake_hands(&stream, &mut tls, deadline) {
         Ok(()) => Connection::new(stream, Some(tls)).map_err(unreachable),
-        Err(error) if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => {
+        Err(error) if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other => {
             Err(unreachable(error))
         }
-        Err(error) => Err(refused(error.to_string())),
+        Err(error) => Err(refused(ConnectErrorKind::Tls, error.to_string())),
     }
 }
 
@@ -135,6 +84,7 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
 fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
     let mut early = Vec::new();
     let mut taken = Ok(());
+    let mut is_first = true;
     loop {
         let mut wire = Vec::new();
         tls.put_out(&[], &mut wire);
@@ -149,16 +99,38 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
         taken?;
         if !tls.is_handshaking() {
             // A server of this protocol does not speak first, but for a complaint, and then it hangs up.
-            return if early.is_empty() { Ok(()) } else { Err(io::Error::other("the server complains")) };
+            let complains = || what_is_spoken(&early).unwrap_or_else(|| "the server complains".to_owned());
+            return if early.is_empty() { Ok(()) } else { Err(io::Error::other(complains())) };
         }
         wait_until(stream, PollFlags::IN, deadline)?;
         let mut chunk = [0; 4096];
         taken = match stream.receive_now(&mut chunk)? {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("the server closed the connection: it may not speak TLS there")),
-            Some(read) => tls.take_in(chunk.get(..read).unwrap_or_default(), &mut early).map(|_| ()),
+            Some(0) => {
+                let text = "the server closed the connection before TLS was agreed on: it is stopping, or does \
+                            not speak TLS there (without TLS: tcp:// instead of tls://)";
+                Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
+            }
+            Some(read) => {
+                let bytes = chunk.get(..read).unwrap_or_default();
+                let taken = tls.take_in(bytes, &mut early).map(|_| ());
+                let answers_tls = !std::mem::take(&mut is_first);
+                taken.map_err(|error| if answers_tls { error } else { without_tls(bytes).unwrap_or(error) })
+            }
         };
     }
+}
+
+/// What is wrong with a server that answers a client of TLS in something else.
+fn without_tls(first: &[u8]) -> Option<io::Error> {
+    let speaks = match spoken(first)? {
+        Spoken::Tls => return None,
+        Spoken::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
+        Spoken::Http | Spoken::Text => {
+            format!("it does not speak TLS there; {}", what_is_spoken(first).unwrap_or_default())
+        }
+    };
+    Some(io::Error::other(speaks))
 }
 
 fn wait_until(stream: &Stream, ready_for: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
@@ -176,23 +148,31 @@ fn wait_until(stream: &Stream, ready_for: PollFlags, deadline: Option<Instant>) 
     }
 }
 
-fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Stream> {
-    let stream = match endpoint {
-        Endpoint::Tcp { host, port } => connect_tcp(host, *port, timeout)?,
-        Endpoint::Unix(path) => connect_unix(path, timeout)?,
+fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
+    let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
+    let stream = match url.endpoint() {
+        Endpoint::Tcp { host, port } => {
+            let addresses = (host.as_str(), *port).to_socket_addrs();
+            let unresolved = |error| ConnectError::Unresolved { server: url.to_string(), error };
+            connect_tcp(&addresses.map_err(unresolved)?.collect::<Vec<_>>(), timeout)
+        }
+        Endpoint::Unix(path) => connect_unix(path, timeout),
     };
-    stream.set_nodelay()?;
     // Until the server has said otherwise.
-    stream.set_keepalive(&Keepalive::of_client(Keepalive::DEAD_PEER_TIMEOUT))?;
-    Ok(stream)
+    let keepalive = Keepalive::of_client(Keepalive::DEAD_PEER_TIMEOUT);
+    let set = |stream: Stream| {
+        stream.set_nodelay()?;
+        stream.set_keepalive(&keepalive)?;
+        Ok(stream)
+    };
+    stream.and_then(set).map_err(unreachable)
 }
 
 /// Tries every address of the host, each for its share of the time that is left.
-fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
-    for (left, address) in (1..=addresses.len()).rev().zip(&addresses) {
+    for (left, address) in (1..=addresses.len()).rev().zip(addresses) {
         let rest = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
         let share = rest / u32::try_from(left).unwrap_or(u32::MAX);
         if share.is_zero() {

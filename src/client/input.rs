@@ -3,6 +3,7 @@
 
 use serde_json::value::RawValue;
 
+use crate::protocol::first_bytes::{Spoken, first_line, spoken};
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::parse_reply;
 
@@ -30,6 +31,8 @@ pub(super) enum Message {
 #[derive(Default)]
 pub(super) struct Input {
     bytes: Vec<u8>,
+    /// There has been a message.
+    has_read: bool,
 }
 
 impl Input {
@@ -48,11 +51,15 @@ impl Input {
             match frame::decode(self.bytes.get(done..).unwrap_or_default(), MESSAGE_MAX) {
                 (_, Frame::Incomplete) => break,
                 (_, Frame::TooLong { announced }) => {
-                    return Err(format!("the server announced a message of {announced} bytes"));
+                    let begins = self.bytes.get(done..).filter(|_| !self.has_read).unwrap_or_default();
+                    return Err(what_is_spoken(begins).unwrap_or_else(|| {
+                        format!("the server announced a message of {announced} bytes: it may be no lockd")
+                    }));
                 }
                 (consumed, Frame::Body(body)) => {
                     each(read(body)?);
                     done += consumed;
+                    self.has_read = true;
                 }
             }
         }
@@ -63,6 +70,20 @@ impl Input {
         Ok(())
     }
 }
+
+/// What a server speaks that has begun with this, and what to do then; `None` if that is nothing known.
+pub(super) fn what_is_spoken(first: &[u8]) -> Option<String> {
+    let line = || first_line(first);
+    Some(match spoken(first)? {
+        Spoken::Tls => "it speaks TLS there: write tls:// instead of tcp://".to_owned(),
+        Spoken::Http => format!("it speaks HTTP there (\"{}\"): {WANTED}", line()),
+        Spoken::Text => format!("it speaks a text protocol there (\"{}\"): {WANTED}", line()),
+        Spoken::Message => return None,
+    })
+}
+
+/// What a client needs.
+const WANTED: &str = "clients need a port where lockd speaks `message`, 20934 unless it is told another";
 
 fn read(body: &[u8]) -> Result<Message, String> {
     let reply = parse_reply(body).map_err(|error| format!("the server sent what is no reply: {error}"))?;
@@ -123,8 +144,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_speaks_something_else_is_told_by_its_first_bytes() {
+        for (stream, parts) in [
+            (&b"\x15\x03\x03\0\x02\x02\x46"[..], &["TLS", "tls://"][..]),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", &["HTTP", "400 Bad Request", "message", "20934"]),
+            (b"0 Refused: this port speaks glockd\r\n", &["text", "speaks glockd\"", "message", "20934"]),
+            (b"SSH-2.0-x\r\n", &["text", "SSH-2.0-x"]),
+        ] {
+            let why = read_in_pieces(stream, stream.len()).unwrap_err();
+            assert!(parts.iter().all(|part| why.contains(part)), "{why}");
+        }
+    }
+
+    #[test]
     fn a_stream_that_cannot_be_read_says_why() {
-        assert!(read_in_pieces(b"HTTP/1.1", 8).unwrap_err().contains("announced"));
+        let announced = |stream: &[u8]| read_in_pieces(stream, 99).unwrap_err();
+        assert!(announced(&[framed(&["{}"]), b"HTTP/1.1".to_vec()].concat()).contains("announced"));
+        assert!(announced(b"\xff\xff\xff\xff").contains("announced"));
         assert!(read_in_pieces(&framed(&["[1]"]), 99).unwrap_err().contains("not an object"));
         assert!(read_in_pieces(&framed(&["{"]), 99).unwrap_err().contains("not JSON"));
     }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::{Connection, Lost, Signals, Waited};
-use super::dial::{ConnectError, deadline, dial};
+use super::dial::{deadline, dial};
 use super::input::{MESSAGE_MAX, Reply};
 use super::url::ServerUrl;
 use crate::protocol::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
@@ -64,33 +65,37 @@ impl MessageClient {
     /// [`ConnectError`]
     pub fn connect(url: &str, timeout: Duration) -> Result<Self, ConnectError> {
         let url: ServerUrl = url.parse()?;
-        let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
-        let secret = url.secret().map_err(refused)?;
+        let secret = url.secret().map_err(|reason| Refusal::new(ConnectErrorKind::Local, reason).of(&url))?;
         let client = Self { connection: dial(&url, timeout)? };
         if let Some(secret) = secret {
-            client.show(secret, timeout).map_err(refused)?;
+            client.show(secret, timeout).map_err(|refusal| refusal.of(&url))?;
         }
         Ok(client)
     }
 
-    fn show(&self, secret: String, limit: Duration) -> Result<(), String> {
+    fn show(&self, secret: String, limit: Duration) -> Result<(), Refusal> {
         let wind_down = Duration::ZERO;
         let hello = HelloRequest { client: None, version: None, auth_token: Some(secret), wind_down };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
             // It has passed the secret, and has no such command.
             Err(RpcError::Unknown) => return Ok(()),
-            Err(error) => return Err(error.to_string()),
+            Err(RpcError::TimedOut) => return Err(Refusal::unanswered()),
+            Err(error @ RpcError::Lost(_)) => {
+                return Err(Refusal::new(self.connection.loss_kind(), error.to_string()));
+            }
+            Err(error) => return Err(Refusal::new(ConnectErrorKind::Refused, error.to_string())),
         };
         if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) =
             serde_json::from_str(reply.get())
         {
-            return Err(reason);
+            return Err(Refusal::secret(true, reason));
         }
         // From now on the server goes by other figures for this client.
         serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {
             let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
-            self.connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
+            let set = self.connection.set_keepalive(&keepalive);
+            set.map_err(|error| Refusal::new(ConnectErrorKind::Local, error.to_string()))
         })
     }
 

@@ -10,6 +10,7 @@
 //! Locks, in the order in which they may be taken: a session's claims, then the connection's state. Neither is
 //! held while a thread waits.
 
+mod connect_error;
 mod connection;
 mod dial;
 #[cfg(test)]
@@ -23,7 +24,8 @@ mod session;
 mod tests;
 mod url;
 
-pub use dial::{ConnectError, ConnectOptions};
+pub use connect_error::{ConnectError, ConnectErrorKind};
+pub use dial::ConnectOptions;
 pub use message_client::{MessageClient, RpcError};
 pub use servers::ServerSet;
 pub use session::{InspectError, Session};

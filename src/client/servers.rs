@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
+use super::connect_error::ConnectError;
 use super::connection::Lost;
-use super::dial::{ConnectError, ConnectOptions, deadline};
+use super::dial::{ConnectOptions, deadline};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};

@@ -148,7 +148,7 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
     url.tls = match scheme {
         "tcp" | "message" => None,
         "tls" | "message+tls" => Some(ClientFiles::default()),
-        _ => return Err("it must begin with tcp://, tls:// or unix:/"),
+        _ => return Err(meant_by(text)),
     };
     let (rest, files) = rest.split_once('?').map_or((rest, None), |(rest, files)| (rest, Some(files)));
     let (host, port) = split_port(rest)?;
@@ -165,6 +165,30 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
         return Err("key= is of no use without cert=");
     }
     Ok(url)
+}
+
+/// What an address was probably meant to be that begins with another protocol.
+fn meant_by(text: &str) -> &'static str {
+    match text.split(':').next().unwrap_or_default() {
+        "lockd" | "glockd" => {
+            "clients speak `message`, not the protocols lockd and glockd, which have other ports: write \
+             tcp://HOST:PORT with the port of a `message` listener (20934 unless the server is told another)"
+        }
+        "lockd+tls" | "glockd+tls" => {
+            "clients speak `message`, not the protocols lockd and glockd, which have other ports: write \
+             tls://HOST:PORT with the port of a `message+tls` listener"
+        }
+        "lockd+unix" | "glockd+unix" => {
+            "clients speak `message`, not the protocols lockd and glockd: write unix:/PATH with the path of a \
+             `message+unix` listener"
+        }
+        "http" | "https" | "ws" | "wss" | "glockd+ws" | "glockd+ws+tls" | "message+ws" | "message+ws+tls" => {
+            "clients speak `message`, neither HTTP nor WebSocket: write tcp://HOST:PORT (or tls://HOST:PORT) with \
+             the port of a `message` listener (20934 unless the server is told another)"
+        }
+        "ssl" | "tcps" | "tcp+tls" => "TLS is written tls://HOST:PORT",
+        _ => "it must begin with tcp://, tls:// or unix:/",
+    }
 }
 
 /// Notes one of the files behind the `?`.
@@ -244,7 +268,13 @@ mod tests {
         for (text, part) in [
             ("", "tcp://"),
             ("localhost:1", "tcp://"),
-            ("glockd://localhost:1", "tcp://"),
+            ("glockd://localhost:1", "clients speak `message`"),
+            ("lockd://localhost:2626", "tcp://HOST:PORT"),
+            ("glockd+tls://localhost:2626", "tls://HOST:PORT"),
+            ("lockd+unix:/run/lockd.sock", "unix:/PATH"),
+            ("http://localhost:8080/", "neither HTTP nor WebSocket"),
+            ("wss://localhost:1", "tcp://HOST:PORT"),
+            ("ssl://localhost:1", "tls://HOST:PORT"),
             ("tcp://", "HOST"),
             ("tcp://:1", "HOST"),
             ("tcp://a/b", "HOST"),

@@ -139,7 +139,9 @@ impl From<ConnectError> for Failure {
         let status = match error {
             ConnectError::Url(_) => lock_status::LOCK_INVALID,
             ConnectError::Refused { .. } => lock_status::LOCK_REFUSED,
-            ConnectError::Unreachable { .. } | ConnectError::NoneOfSeveral(_) => lock_status::LOCK_IO,
+            ConnectError::Unresolved { .. }
+            | ConnectError::Unreachable { .. }
+            | ConnectError::NoneOfSeveral(_) => lock_status::LOCK_IO,
         };
         Self::new(status, error)
     }

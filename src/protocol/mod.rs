@@ -6,6 +6,7 @@
 //! what was only announced.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+pub mod first_bytes;
 pub mod frame;
 pub mod glockd_text;
 pub mod lines;

@@ -336,6 +336,14 @@ impl Config {
         }
     }
 
+    /// Warns of a certificate that clients will not accept, where one is shown to them.
+    pub(super) fn log_objection(&self, listeners: &[Listen]) {
+        let objection = self.tls.as_ref().and_then(ServerTls::objection);
+        if let Some(objection) = objection.filter(|_| listeners.iter().any(|listen| listen.tls)) {
+            log::warn!("clients will refuse this server's certificate: {objection}");
+        }
+    }
+
     /// Whether a peer at this address may connect.
     #[must_use]
     pub fn allows(&self, address: IpAddr) -> bool {

@@ -11,12 +11,13 @@ pub mod by_hand;
 use std::cell::Cell;
 use std::io;
 use std::ops::ControlFlow;
-use std::sync::atomic::Ordering::Acquire;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
-use super::config::Config;
+use super::config::{Config, Protocol};
 use super::ending::Promise;
 use super::hub::Hub;
+use super::misdirected::Misdirected;
 use super::outbox::{Appended, Outbox};
 use super::seldom::who;
 use crate::broker::sync::Arc;
@@ -117,9 +118,10 @@ impl Connection {
         self.outbox.send_all(|| ControlFlow::Continue(self.expire()))
     }
 
-    /// Serves the connection until it ends; `early` has come already. The session ends when this is dropped.
-    pub(super) fn serve(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
-        if let Err(error) = self.converse(speaker, early) {
+    /// Serves the connection, whose listener speaks `protocol`, until it ends; `early` has come already. The session
+    /// ends when this is dropped.
+    pub(super) fn serve(&mut self, speaker: &mut impl Speaker, protocol: Protocol, early: Vec<u8>) {
+        if let Err(error) = self.converse(speaker, protocol, early) {
             self.error = Some(error);
         }
     }
@@ -169,10 +171,17 @@ impl Connection {
     }
 
     /// Handles what comes until the connection ends. An error is one of the connection.
-    fn converse(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) -> io::Result<()> {
+    fn converse(&mut self, speaker: &mut impl Speaker, protocol: Protocol, early: Vec<u8>) -> io::Result<()> {
         let mut input = Input { buffer: early, ..Input::default() };
+        // Until something has been handled, this may be a client of another protocol.
+        let mut is_new = true;
         loop {
-            let (done, next) = speaker.handle(self, input.bytes());
+            let stranger = is_new.then(|| self.misdirected(protocol, input.bytes())).flatten();
+            let (done, next) = match stranger {
+                Some(stranger) => self.turn_away(stranger),
+                None => speaker.handle(self, input.bytes()),
+            };
+            is_new &= done == 0;
             input.consume(done);
             // A reply of a broker that has failed is worth nothing: it is not even sent.
             if self.hub.has_failed() || !self.flush() {
@@ -187,6 +196,23 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn misdirected(&self, protocol: Protocol, first: &[u8]) -> Option<Misdirected> {
+        Misdirected::find(first, protocol, self.config.message_bytes_max)
+    }
+
+    /// Tells a client of another protocol what is spoken here, and handles nothing.
+    #[cold]
+    #[inline(never)]
+    fn turn_away(&self, stranger: Misdirected) -> (usize, Next) {
+        self.hub.refused.fetch_add(1, Relaxed);
+        self.reply(|out| out.extend_from_slice(&stranger.reply()));
+        let address = self.session.info().address();
+        self.hub.strangers.warn(|| format!("refused {address}: {}", stranger.in_words()));
+        (0, Next::HangUp)
     }
 
     /// Waits until there is something for the speaker to do. False if the connection has ended.

@@ -18,6 +18,7 @@ mod interleavings;
 mod janitor;
 mod listener;
 mod message;
+mod misdirected;
 mod opening;
 mod outbox;
 mod peer;
@@ -114,6 +115,7 @@ impl Bound {
         let service = Arc::new(service);
         let config = hub.config();
         server.addresses.iter().for_each(|address| config.log_exposure(address));
+        config.log_objection(&server.addresses);
         for listener in self.listeners {
             let (hub, service) = (hub.clone(), service.clone());
             server.spawn(c"lockd-listen", move || listener.run(&hub, &service))?;
@@ -176,6 +178,7 @@ impl Server {
     /// As [`check`](Self::check); then nothing changes.
     pub fn reconfigure(&self, config: Config) -> Result<(), String> {
         self.check(&config)?;
+        config.log_objection(&self.addresses);
         self.hub.set_config(config);
         Ok(())
     }

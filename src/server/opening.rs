@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::auth_token::AuthToken;
 use super::connection::ignore_interruption;
+use super::misdirected::Misdirected;
 use super::reception::Guest;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{
@@ -61,8 +62,19 @@ impl Guest {
             return log::debug!("{}: {error}", self.address);
         }
         self.hub.refused.fetch_add(1, Relaxed);
+        let stranger = self
+            .outbox
+            .wrapping()
+            .and_then(|wrapping| Misdirected::find_outside_tls(wrapping.stranger(), self.protocol));
+        if let Some(stranger) = stranger {
+            // Outside of TLS, as it has come. Nobody is owed more than the attempt.
+            let _ = self.outbox.stream.send_now(&stranger.reply());
+        }
         self.outbox.hang_up();
-        self.hub.strangers.warn(|| format!("refused {}: {error}", self.address));
+        self.hub.strangers.warn(|| match stranger {
+            Some(stranger) => format!("refused {}: {}: {error}", self.address, stranger.in_words()),
+            None => format!("refused {}: {error}", self.address),
+        });
         // Closed with unread input the connection would be reset, and the client might never read why.
         let end = Instant::now() + REFUSAL_LIMIT;
         let stream = &self.outbox.stream;
@@ -173,6 +185,10 @@ impl Opening<'_> {
                     }
                 },
                 Frame::TooLong { announced } => {
+                    if let Some(stranger) = Misdirected::find(&self.early, self.guest.protocol, bytes_max) {
+                        self.say(|out| out.extend_from_slice(&stranger.reply()))?;
+                        return Err(io::Error::other(stranger.in_words()));
+                    }
                     let text = format!("a message of {announced} bytes before the secret");
                     self.say(|out| frame::encode(out, |body| encode_error(body, &text)))?;
                     return Err(io::Error::other(text));

@@ -94,6 +94,6 @@ impl Guest {
 
     fn converse(&self, mut connection: Connection, mut speaker: impl Speaker, early: Vec<u8>) {
         self.hub.set_info(self.id, connection.session.info().clone());
-        connection.serve(&mut speaker, early);
+        connection.serve(&mut speaker, self.protocol, early);
     }
 }

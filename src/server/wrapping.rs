@@ -6,11 +6,20 @@ use std::io;
 use crate::protocol::websocket::{Heard, Violation, WebSocket};
 use crate::tls::{TakenIn, TlsSession};
 
+/// How much is kept of what is no TLS where it should be.
+const STRANGER_BYTES: usize = 64;
+/// How many bytes of TLS show that it is TLS.
+const RECORD_HEADER: usize = 5;
+
 /// What one connection is wrapped in.
 #[derive(Default)]
 pub(super) struct Wrapping {
     tls: Option<TlsSession>,
     websocket: Option<WebSocket>,
+    /// What came first was TLS.
+    has_begun: bool,
+    /// What came first, as long as that may be no TLS where it should be: enough of it to guess what it is.
+    stranger: Vec<u8>,
     /// The client sends no more.
     is_over: bool,
     /// It was told that this side sends no more.
@@ -38,6 +47,11 @@ impl Wrapping {
         self.tls.as_ref().is_some_and(TlsSession::is_handshaking)
     }
 
+    /// What a client has begun with that did not begin with TLS where it should have; empty if it did.
+    pub(super) fn stranger(&self) -> &[u8] {
+        &self.stranger
+    }
+
     /// Whether the client has said that it sends no more.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
@@ -48,10 +62,19 @@ impl Wrapping {
         if self.is_over {
             return Ok(());
         }
-        let Self { tls, websocket, .. } = self;
+        let Self { tls, websocket, has_begun, stranger, .. } = self;
         let mut decrypted = Vec::new();
         self.is_over = match (tls, websocket) {
-            (Some(tls), None) => tls.take_in(wire, plain)? == TakenIn::End,
+            (Some(tls), None) => {
+                if !*has_begun {
+                    stranger.extend(wire.iter().take(STRANGER_BYTES));
+                }
+                let taken = tls.take_in(wire, plain)?;
+                if stranger.len() >= RECORD_HEADER {
+                    (*has_begun, *stranger) = (true, Vec::new());
+                }
+                taken == TakenIn::End
+            }
             (Some(tls), Some(websocket)) => {
                 let end = tls.take_in(wire, &mut decrypted)? == TakenIn::End;
                 hear(websocket, &decrypted, plain)? || end

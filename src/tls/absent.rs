@@ -26,6 +26,12 @@ impl ServerTls {
         match *self {}
     }
 
+    /// What clients will object to in the certificate.
+    #[must_use]
+    pub fn objection(&self) -> Option<&str> {
+        match *self {}
+    }
+
     pub(crate) fn session(&self) -> io::Result<TlsSession> {
         match *self {}
     }

@@ -2,6 +2,8 @@
 //! certificates and keys in files; no sockets, no protocol, no broker.
 
 #[cfg(feature = "tls")]
+mod explain;
+#[cfg(feature = "tls")]
 mod present;
 #[cfg(feature = "tls")]
 pub use present::ServerTls;

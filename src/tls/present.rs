@@ -5,16 +5,17 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig,
     ServerConnection,
 };
 
+use super::explain::{Side, explain, in_words, of_pair};
 use super::{ClientFiles, TakenIn};
 
 /// Where systems keep whom they trust, in one file.
@@ -28,6 +29,8 @@ const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     asks_for_certificates: bool,
+    /// What clients will object to in the certificate, though it can be served with.
+    objection: Option<String>,
 }
 
 impl fmt::Debug for ServerTls {
@@ -57,11 +60,21 @@ impl ServerTls {
                 )
             }
         };
-        let config = builder.with_single_cert(certificates(cert)?, private_key(key)?);
-        let mut config = config.map_err(|error| fits_not(cert, key, &error))?;
+        let chain = certificates(cert)?;
+        let objection =
+            objection(&chain).map(|words| format!("the first certificate in {} {words}", cert.display()));
+        let config = builder.with_single_cert(chain, private_key(key)?);
+        let mut config = config.map_err(|error| of_pair(cert, key, &error))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(Self { config: Arc::new(config), asks_for_certificates: client_ca.is_some() })
+        Ok(Self { config: Arc::new(config), asks_for_certificates: client_ca.is_some(), objection })
+    }
+
+    /// What clients will object to in the certificate, if there is anything that can be known here: it has expired,
+    /// is not valid yet, or is that of a CA.
+    #[must_use]
+    pub fn objection(&self) -> Option<&str> {
+        self.objection.as_deref()
     }
 
     /// Whether clients must show a certificate.
@@ -73,7 +86,7 @@ impl ServerTls {
     /// The server's side of a new connection.
     pub(crate) fn session(&self) -> io::Result<TlsSession> {
         let connection = ServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
-        Ok(TlsSession::new(connection.into()))
+        Ok(TlsSession::new(connection.into(), Side::Server))
     }
 }
 
@@ -94,22 +107,19 @@ pub(crate) fn client_session(files: &ClientFiles, host: &str) -> Result<TlsSessi
         Some(cert) => {
             let key = files.key.as_ref().unwrap_or(cert);
             let config = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
-            config.map_err(|error| fits_not(cert, key, &error))?
+            config.map_err(|error| of_pair(cert, key, &error))?
         }
     };
     config.resumption = Resumption::disabled();
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
     let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    Ok(TlsSession::new(connection.into()))
+    let side = Side::Client { host: host.to_owned(), ca: files.ca.clone(), cert: files.cert.clone() };
+    Ok(TlsSession::new(connection.into(), side))
 }
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
-}
-
-fn fits_not(cert: &Path, key: &Path, error: &rustls::Error) -> String {
-    format!("{} with the key in {}: {error}", cert.display(), key.display())
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -122,14 +132,50 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
+/// What a client finds wrong with the first of these certificates whomever it trusts.
+fn objection(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let [first, between @ ..] = chain else { return None };
+    let algorithms = provider().signature_verification_algorithms.all;
+    // Nobody is trusted here: what can be found wrong without is found first.
+    let verified = ParsedCertificate::try_from(first).and_then(|first| {
+        let nobody = RootCertStore::empty();
+        verify_server_cert_signed_by_trust_anchor(&first, &nobody, between, UnixTime::now(), algorithms)
+    });
+    match verified {
+        Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) | Ok(()) => None,
+        Err(rustls::Error::InvalidCertificate(problem)) => Some(in_words(&problem, true)),
+        // What cannot even be read is refused elsewhere.
+        Err(_) => None,
+    }
+}
+
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{}: {error}", path.display()))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let is_encrypted = std::fs::read(path).is_ok_and(|pem| {
+            [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
+                .iter()
+                .any(|mark| pem.windows(mark.len()).any(|part| part == *mark))
+        });
+        match error {
+            _ if is_encrypted => format!(
+                "{}: the key has a passphrase, and nobody is there to type it: `openssl pkey` writes it without",
+                path.display()
+            ),
+            pem::Error::NoItemsFound => format!("{}: there is no private key in it", path.display()),
+            error => format!("{}: {error}", path.display()),
+        }
+    })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, String> {
     let mut store = RootCertStore::empty();
     for certificate in certificates(path)? {
-        store.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+        store.add(certificate).map_err(|error| match &error {
+            rustls::Error::InvalidCertificate(problem) => {
+                format!("{}: a certificate in it {}", path.display(), in_words(problem, false))
+            }
+            error => format!("{}: {error}", path.display()),
+        })?;
     }
     Ok(store)
 }
@@ -146,13 +192,16 @@ fn system_roots() -> Result<RootCertStore, String> {
 
 /// One side of a connection. What this side has to send of its own (the handshake, answers to the peer's
 /// requests, alerts) is kept until something is [put out](Self::put_out).
-pub(crate) struct TlsSession(Box<Connection>);
+pub(crate) struct TlsSession {
+    connection: Box<Connection>,
+    side: Side,
+}
 
 impl TlsSession {
-    fn new(mut connection: Connection) -> Self {
+    fn new(mut connection: Connection, side: Side) -> Self {
         // What is to be sent is bounded where it is appended, and taken out at once.
         connection.set_buffer_limit(None);
-        Self(Box::new(connection))
+        Self { connection: Box::new(connection), side }
     }
 
     /// Takes in bytes from the wire, and appends what they carry to `plain`.
@@ -162,11 +211,14 @@ impl TlsSession {
     /// taken in then.
     pub(crate) fn take_in(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> io::Result<TakenIn> {
         loop {
-            let taken = self.0.read_tls(&mut wire)?;
-            let state = self.0.process_new_packets().map_err(|error| io::Error::other(explain(&error)))?;
+            let taken = self.connection.read_tls(&mut wire)?;
+            let state = self
+                .connection
+                .process_new_packets()
+                .map_err(|error| io::Error::other(explain(&error, &self.side)))?;
             let (start, more) = (plain.len(), state.plaintext_bytes_to_read());
             plain.resize(start + more, 0);
-            self.0.reader().read_exact(plain.get_mut(start..).unwrap_or_default())?;
+            self.connection.reader().read_exact(plain.get_mut(start..).unwrap_or_default())?;
             if state.peer_has_closed() {
                 return Ok(TakenIn::End);
             }
@@ -179,38 +231,22 @@ impl TlsSession {
     /// Appends to `wire` what carries `plain`, behind whatever this side has to say of its own.
     pub(crate) fn put_out(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
         // Into memory without a limit: it cannot fail.
-        let _ = self.0.writer().write_all(plain);
-        while self.0.wants_write() && self.0.write_tls(wire).is_ok() {}
+        let _ = self.connection.writer().write_all(plain);
+        while self.connection.wants_write() && self.connection.write_tls(wire).is_ok() {}
     }
 
     /// Appends the word that this side sends no more.
     pub(crate) fn end(&mut self, wire: &mut Vec<u8>) {
-        self.0.send_close_notify();
+        self.connection.send_close_notify();
         self.put_out(&[], wire);
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.0.is_handshaking()
+        self.connection.is_handshaking()
     }
 
     /// Whether there is something to be put out that nobody asked for.
     pub(crate) fn has_to_say(&self) -> bool {
-        self.0.wants_write()
-    }
-}
-
-fn explain(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidMessage(_) => format!("that is no TLS: {error}"),
-        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "TLS: whoever signed the peer's certificate is not trusted (ca=FILE, tls-client-ca)".to_owned()
-        }
-        rustls::Error::InvalidCertificate(CertificateError::Other(_)) => {
-            format!(
-                "TLS: the peer's certificate is not one to go by; perhaps it is that of a CA itself: {error}"
-            )
-        }
-        rustls::Error::NoCertificatesPresented => "the peer has shown no certificate".to_owned(),
-        other => format!("TLS: {other}"),
+        self.connection.wants_write()
     }
 }

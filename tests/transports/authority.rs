@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::support::server::Launch;
 
+const BOTH: [ExtendedKeyUsagePurpose; 2] =
+    [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+
 /// Whoever signs certificates, and a directory for them.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -39,20 +42,36 @@ impl Authority {
 
     /// A file with a certificate for `name`, and the key to it behind.
     pub(crate) fn issue(&self, name: &str) -> PathBuf {
-        self.issue_until(name, 4000)
+        self.issue_with(name, 2001, 4000, &BOTH)
     }
 
     /// One that is good no more.
     pub(crate) fn issue_expired(&self, name: &str) -> PathBuf {
-        self.issue_until(name, 2002)
+        self.issue_with(name, 2001, 2002, &BOTH)
     }
 
-    fn issue_until(&self, name: &str, year: i32) -> PathBuf {
+    /// One that is not good yet.
+    pub(crate) fn issue_too_early(&self, name: &str) -> PathBuf {
+        self.issue_with(name, 3900, 3999, &BOTH)
+    }
+
+    /// One that only servers may show, or only clients.
+    pub(crate) fn issue_for(&self, name: &str, usage: &ExtendedKeyUsagePurpose) -> PathBuf {
+        self.issue_with(name, 2001, 4001, std::slice::from_ref(usage))
+    }
+
+    /// This authority's own certificate with its key, as if it were one for `localhost`.
+    pub(crate) fn own_with_key(&self) -> PathBuf {
+        let path = self.path("own.pem");
+        std::fs::write(&path, self.issuer.pem() + &self.issuer.key().serialize_pem()).unwrap();
+        path
+    }
+
+    fn issue_with(&self, name: &str, from: i32, year: i32, usages: &[ExtendedKeyUsagePurpose]) -> PathBuf {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(year, 1, 1);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages.to_vec();
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let path = self.path(&format!("{name} until {year}.pem"));

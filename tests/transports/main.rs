@@ -4,6 +4,7 @@
 
 mod authority;
 mod c_api;
+mod certificates;
 mod clients;
 mod exposure;
 mod secret;
@@ -14,3 +15,4 @@ mod tls;
 mod tls_refusals;
 mod together;
 mod websocket;
+mod wrong_ports;

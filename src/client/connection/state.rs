@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Lost, Waited};
 use crate::broker::sync::Arc;
+use crate::client::connect_error::ConnectErrorKind;
 use crate::client::input::{Input, Message, Reply};
 use crate::client::output::Output;
 use crate::protocol::message::Keepalive;
@@ -44,6 +45,8 @@ pub(super) struct State {
     /// A connection that is lost stays open at this end until it is [closed](super::Connection::close).
     pub(super) open_until_closed: bool,
     pub(super) lost: Option<Lost>,
+    /// What the loss comes from, noted before it: an end of the stream, unless it is known better.
+    pub(super) loss_kind: ConnectErrorKind,
     /// Nothing more goes over the socket, in either direction.
     pub(super) is_shut: bool,
 }
@@ -64,6 +67,7 @@ impl State {
             answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
             open_until_closed: false,
             lost: None,
+            loss_kind: ConnectErrorKind::Closed,
             is_shut: false,
         }
     }
@@ -93,10 +97,10 @@ impl State {
 
     /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
     pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, input, complaint, .. } = self;
+        let Self { slots, input, complaint, loss_kind, .. } = self;
         let mut for_others = false;
         input.push(bytes);
-        input.drain(|message| match message {
+        let drained = input.drain(|message| match message {
             Message::Reply(id, reply) => {
                 if let Some(slot) = slots.get_mut(&id) {
                     *slot = Slot::Answered(reply);
@@ -105,7 +109,8 @@ impl State {
             }
             Message::Complaint(text) => *complaint = Some(text),
             Message::Other => {}
-        })?;
+        });
+        drained.inspect_err(|_| *loss_kind = ConnectErrorKind::WrongProtocol)?;
         Ok(for_others)
     }
 }

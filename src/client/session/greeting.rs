@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use super::REQUEST_MAX;
-use crate::client::connection::{Connection, Signals, Waited};
+use crate::client::connect_error::{ConnectErrorKind, Refusal};
+use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
 use crate::protocol::message::{
     HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
@@ -16,36 +17,40 @@ pub(super) fn greet(
     options: &ConnectOptions<'_>,
     secret: Option<String>,
     deadline: Option<Instant>,
-) -> Result<(), String> {
+) -> Result<(), Refusal> {
+    let local = |reason: String| Refusal::new(ConnectErrorKind::Local, reason);
+    let lost = |lost: Lost| Refusal::new(connection.loss_kind(), lost.0);
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
     let client = Some("lockd".to_owned());
     let wind_down = options.wind_down.min(WIND_DOWN_MAX);
     if !wind_down.is_zero() {
         connection.stay_open_until_closed();
     }
+    let has_secret = secret.is_some();
     let hello = HelloRequest { client, version, auth_token: secret, wind_down };
-    let hello = connection.request("hello", &hello, REQUEST_MAX)?;
-    connection.post(&[&hello]).map_err(|lost| lost.0)?;
+    let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
+    connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {
         let identify = IdentifyRequest { name: options.owner.map(str::to_owned) };
-        let identify = connection.request("identify", &identify, REQUEST_MAX)?;
+        let identify = connection.request("identify", &identify, REQUEST_MAX).map_err(local)?;
         // A server may take no names; then the session has none.
-        connection.post_unheard(&[&identify]).map_err(|lost| lost.0)?;
+        connection.post_unheard(&[&identify]).map_err(lost)?;
     }
     connection.flush();
     let reply = match connection.wait(&[hello.id], deadline, Signals::Ignored) {
-        Ok(Waited::Reply(_, reply)) => reply?,
-        Ok(Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted) => {
-            return Err("it has not answered in time: it hangs, or is no lockd".to_owned());
+        Ok(Waited::Reply(_, reply)) => {
+            reply.map_err(|error| Refusal::new(ConnectErrorKind::Refused, error))?
         }
-        Err(lost) => return Err(lost.0),
+        Ok(Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted) => {
+            return Err(Refusal::unanswered());
+        }
+        Err(error) => return Err(lost(error)),
     };
     let refused = serde_json::from_str::<LockResult>(reply.get());
     if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) = refused {
-        return Err(reason);
+        return Err(Refusal::secret(has_secret, reason));
     }
-    let hello: HelloResult =
-        serde_json::from_str(reply.get()).map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
+    let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| Refusal::no_hello())?;
     let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
-    connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
+    connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))
 }

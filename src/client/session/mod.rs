@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::{Connection, Lost, Request, Signals, Waited};
-use super::dial::{ConnectError, ConnectOptions, deadline, dial};
+use super::dial::{ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
@@ -88,10 +89,9 @@ impl Session {
         options: &ConnectOptions<'_>,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(options.timeout));
-        let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
-        let secret = url.secret().map_err(refused)?;
+        let secret = url.secret().map_err(|reason| Refusal::new(ConnectErrorKind::Local, reason).of(url))?;
         let connection = dial(url, options.timeout)?;
-        greet(&connection, options, secret, deadline).map_err(refused)?;
+        greet(&connection, options, secret, deadline).map_err(|refusal| refusal.of(url))?;
         let signals = if options.interruptible { Signals::Interrupt } else { Signals::Ignored };
         Ok(Self { connection, claims: Mutex::default(), signals })
     }
