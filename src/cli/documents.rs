@@ -138,7 +138,8 @@ mod tests {
     fn the_example_configuration_has_every_option_and_no_other() {
         let command = ServeOptions::augment_args(Command::new("serve"));
         let all: BTreeSet<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        let expected = all.into_iter().filter(|name| !["check", "config"].contains(name)).collect::<BTreeSet<_>>();
+        let expected =
+            all.into_iter().filter(|name| !["check", "config"].contains(name)).collect::<BTreeSet<_>>();
         assert_eq!(options_in_the_example(), expected);
     }
 

@@ -207,7 +207,9 @@ impl ServeOptions {
             !value.is_null() && !value.as_array().is_some_and(|list| list.is_empty())
         };
         let all = all.as_object().into_iter().flatten();
-        all.filter(|(_, value)| is_given(value)).map(|(name, value)| (name.clone(), value.to_string())).collect()
+        all.filter(|(_, value)| is_given(value))
+            .map(|(name, value)| (name.clone(), value.to_string()))
+            .collect()
     }
 
     /// These options, and those of `file` that are not given here.
@@ -264,7 +266,8 @@ impl ServeOptions {
             mode.ok_or_else(|| Mistake::of("unix-mode")(format!("{text:?} is no file mode like 0660")))
         };
         let level = |text: String| {
-            let unknown = |_| format!("{text:?} is no level: there are off, error, warn, info, debug and trace");
+            let unknown =
+                |_| format!("{text:?} is no level: there are off, error, warn, info, debug and trace");
             LevelFilter::from_str(&text).map_err(unknown).map_err(Mistake::of("log-level"))
         };
         let scheduling = |text: String| text.parse().map_err(Mistake::of("scheduling"));
@@ -467,8 +470,7 @@ mod tests {
     #[test]
     fn what_is_given_is_known_by_the_names_of_the_options() {
         let given = file("locks-max = 7\nlisten = ['lockd://[::1]:1']\nhttp = []\nno-dump = false").given();
-        let expected =
-            [("listen", "[\"lockd://[::1]:1\"]"), ("locks-max", "7"), ("no-dump", "false")];
+        let expected = [("listen", "[\"lockd://[::1]:1\"]"), ("locks-max", "7"), ("no-dump", "false")];
         assert!(given.iter().map(|(name, value)| (&**name, &**value)).eq(expected), "{given:?}");
     }
 }

@@ -74,7 +74,10 @@ mod tests {
         assert_eq!(
             text(&mut in_effect, &changed),
             [
-                ("http: stays the default until a restart; the configuration now has [\"h:1\"]".to_owned(), true),
+                (
+                    "http: stays the default until a restart; the configuration now has [\"h:1\"]".to_owned(),
+                    true
+                ),
                 ("locks-max: from 1 to 2".to_owned(), false),
                 ("name-max: from the default to 9".to_owned(), false),
                 ("user: stays \"a\" until a restart; the configuration now has the default".to_owned(), true),

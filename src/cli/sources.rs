@@ -6,6 +6,7 @@
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,6 +18,7 @@ use toml::de::DeTable;
 
 use super::Cli;
 use super::complaint::without_waiting_long;
+use super::look::{is_for_nagios, unknown};
 use super::options::{Mistake, ServeOptions, Settings};
 
 /// The commands that take the server's options.
@@ -31,6 +33,12 @@ pub(super) fn command_line() -> Cli {
         if error.kind() == ErrorKind::DisplayHelp {
             // The help shows the variables, too.
             Cli::command().get_matches();
+        }
+        if error.use_stderr() && is_for_nagios(&std::env::args_os().collect::<Vec<_>>()) {
+            let (code, line) = unknown(&first_line(&error.to_string()));
+            // Nobody to tell is no reason for another status.
+            let _ = writeln!(io::stdout(), "{line}");
+            std::process::exit(code.into());
         }
         let code = error.exit_code();
         without_waiting_long(move || {
@@ -110,7 +118,9 @@ fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptio
 }
 
 /// The options in these arguments, the first of which is the program.
-fn parse(arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<ServeOptions, clap::Error> {
+fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<ServeOptions, clap::Error> {
     let command = without_environment(ServeOptions::augment_args(Command::new("lockd")));
     ServeOptions::from_arg_matches(&command.try_get_matches_from(arguments)?)
 }

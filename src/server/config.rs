@@ -268,7 +268,9 @@ impl Config {
     pub fn check(&self) -> Result<(), String> {
         self.listen.iter().try_for_each(|listen| self.check_listener(listen))?;
         let mut origins = self.ws_origins.iter();
-        origins.try_for_each(|origin| parse_origin(origin).map(drop).map_err(|error| format!("ws-origin: {error}")))
+        origins.try_for_each(|origin| {
+            parse_origin(origin).map(drop).map_err(|error| format!("ws-origin: {error}"))
+        })
     }
 
     /// Whether this listener can be had as it is wanted.
@@ -334,7 +336,9 @@ impl Config {
 pub fn parse_origin(text: &str) -> Result<String, String> {
     let host = text.split_once("://").map(|(_, host)| host);
     let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
-    is_origin.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} is no origin like https://example.org"))
+    is_origin
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is no origin like https://example.org"))
 }
 
 /// Reads an entry of the access list: `IP` or `IP/BITS`.

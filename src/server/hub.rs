@@ -82,8 +82,12 @@ impl Hub {
         Ok(Self {
             full: seldom(|more, _| format!("{more} more connections were refused for lack of room")),
             strangers: seldom(|more, _| format!("{more} more connections were refused before they began")),
-            unlisted: seldom(|more, _| format!("{more} more connections were refused: not on the access list")),
-            deaf: seldom(|more, _| format!("{more} more clients were cut off: they have left too much unread")),
+            unlisted: seldom(|more, _| {
+                format!("{more} more connections were refused: not on the access list")
+            }),
+            deaf: seldom(|more, _| {
+                format!("{more} more clients were cut off: they have left too much unread")
+            }),
             limited: seldom(|more, _| format!("{more} more requests were refused because of a limit")),
             orphaned: seldom(|more, locks| {
                 format!("{more} more clients have gone with locks; locks they held, now free: {locks}")

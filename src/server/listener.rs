@@ -109,7 +109,8 @@ impl Listener {
     /// thread, but no client that is turned away.
     pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
         let mut spare = spare_descriptor();
-        let exhausted = Seldom::new(&hub.janitor, |more, _| format!("accepting has failed {more} more times"));
+        let exhausted =
+            Seldom::new(&hub.janitor, |more, _| format!("accepting has failed {more} more times"));
         while !hub.stopping.load(Acquire) {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN), hub.stop.poll_fd()];
             // Whatever ended the wait, the next round looks again.

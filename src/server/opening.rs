@@ -52,7 +52,8 @@ impl Guest {
     #[cold]
     #[inline(never)]
     fn open_wrapped(&self) -> Option<Vec<u8>> {
-        let mut opening = Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new(), wants_secret: false };
+        let mut opening =
+            Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new(), wants_secret: false };
         let opened = opening.open().map_err(|error| match opening.wants_secret && is_hang_up(&error) {
             // Somebody who tries without is worth a line, however the attempt ends.
             true => io::Error::other("it has not shown the secret"),

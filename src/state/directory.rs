@@ -13,7 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, FlockOperation, Mode, OFlags, Uid, flock, fstat, fsync, openat, readlinkat, renameat, unlinkat,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Uid, flock, fstat, fsync, openat, readlinkat, renameat,
+    unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;

@@ -114,10 +114,7 @@ mod tests {
     }
 
     /// Binds by `bound`, which says what is in the way; port 0 takes the next free one from [`FREE`] on.
-    fn bound(
-        texts: &[&str],
-        bind: impl Fn(SocketAddr) -> Result<(), Errno>,
-    ) -> io::Result<Vec<String>> {
+    fn bound(texts: &[&str], bind: impl Fn(SocketAddr) -> Result<(), Errno>) -> io::Result<Vec<String>> {
         let next = RefCell::new(FREE);
         let bind = |mut address: SocketAddr| {
             bind(address).map_err(io::Error::from)?;
@@ -138,7 +135,10 @@ mod tests {
         let second_is_in_use =
             |address: SocketAddr| if address.is_ipv4() { Err(Errno::ADDRINUSE) } else { Ok(()) };
         let error = bound(&both, second_is_in_use).unwrap_err();
-        assert!(error.kind() == io::ErrorKind::AddrInUse && error.to_string().contains("127.0.0.1:5"), "{error}");
+        assert!(
+            error.kind() == io::ErrorKind::AddrInUse && error.to_string().contains("127.0.0.1:5"),
+            "{error}"
+        );
         assert_eq!(bound(&[], |_| Ok(())).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
