@@ -217,7 +217,7 @@ impl ServeOptions {
         let either = |own: Vec<String>, other| if own.is_empty() { other } else { own };
         Self {
             check: self.check,
-            config: self.config,
+            config: self.config.or(file.config),
             listen: either(self.listen, file.listen),
             http: either(self.http, file.http),
             http_host: either(self.http_host, file.http_host),

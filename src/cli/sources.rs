@@ -136,8 +136,14 @@ fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
         // What could stand there instead is more than a line.
         let message = error.message().split(", expected one of").next().unwrap_or_default();
         let message = message.replace("unknown field", "there is no option").replace('`', "\"");
-        let option = option_at(text, &span).map_or_else(String::new, |name| format!("{name}: "));
-        format!("{}:{}: {option}{message}", path.display(), line_of(text, span.start))
+        let place = format!("{}:{}", path.display(), line_of(text, span.start));
+        // In what is not TOML there are no options.
+        let begin = text.get(span.start..).map_or_else(String::new, first_line);
+        match option_at(text, &span) {
+            Some(option) => format!("{place}: {option}: {message}"),
+            None if message.contains('"') || begin.is_empty() => format!("{place}: {message}"),
+            None => format!("{place}: {message}: {begin}"),
+        }
     })?;
     options.clone().settings(false).map_err(|mistake| in_file(path, text, &mistake))?;
     Ok(options)
