@@ -117,6 +117,7 @@ mod tests {
 
     use clap::Parser;
 
+    use super::super::sources::settings;
     use super::*;
     use crate::cli::options::ServeOptions;
 
@@ -137,19 +138,20 @@ mod tests {
     fn the_example_configuration_has_every_option_and_no_other() {
         let command = ServeOptions::augment_args(Command::new("serve"));
         let all: BTreeSet<&str> = command.get_arguments().filter_map(clap::Arg::get_long).collect();
-        let expected = all.into_iter().filter(|name| *name != "config").collect::<BTreeSet<_>>();
+        let expected =
+            all.into_iter().filter(|name| !["check", "config"].contains(name)).collect::<BTreeSet<_>>();
         assert_eq!(options_in_the_example(), expected);
     }
 
     #[test]
     fn the_example_configuration_shows_the_defaults() {
-        let settings = |text: &str| {
+        let settings_in = |text: &str| {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("lockd.toml");
             fs::write(&path, text).unwrap();
             let path = path.to_str().unwrap();
             let options = Cli::try_parse_from(["lockd", "--config", path]).unwrap();
-            options.serve.settings().unwrap()
+            settings(&options.serve).unwrap()
         };
         let uncommented: String = EXAMPLE
             .lines()
@@ -158,13 +160,13 @@ mod tests {
                 option.filter(|(_, name)| !WITHOUT_DEFAULT.contains(name)).map_or(line, |(line, _)| line)
             })
             .fold(String::new(), |text, line| text + line + "\n");
-        let (shown, default) = (settings(&uncommented), settings(""));
+        let (shown, default) = (settings_in(&uncommented), settings_in(""));
         assert_eq!(format!("{:?}", shown.config), format!("{:?}", default.config));
         assert_eq!(format!("{:?}", shown.limits), format!("{:?}", default.limits));
         assert_eq!(shown.log_level, default.log_level);
         assert!(!shown.listens_by_default && default.listens_by_default);
         // As it stands, everything is left to the defaults.
-        assert!(settings(EXAMPLE).listens_by_default);
+        assert!(settings_in(EXAMPLE).listens_by_default);
     }
 
     #[test]

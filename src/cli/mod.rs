@@ -3,14 +3,17 @@
 
 mod at;
 mod bench;
+mod complaint;
 mod documents;
 mod logging;
 mod look;
 mod options;
 mod pidfile;
 mod privileges;
+mod reload;
 mod run;
 mod serve;
+mod sources;
 mod systemd;
 mod text;
 
@@ -65,10 +68,10 @@ enum Command {
     BenchEcho,
 }
 
-/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`run` and
+/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`serve`, `run` and
 /// `stats` have more), 2 for arguments or a configuration that make no sense.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = sources::command_line();
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Run(options)) => run::run(&options),

@@ -1,6 +1,8 @@
-//! The options of the server, from the command line, the environment and a file, and what they amount
-//! to. The same names everywhere: `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`.
+//! The options of the server, and what they amount to. The same names everywhere: `--locks-max`,
+//! `LOCKD_LOCKS_MAX`, `locks-max = …`; `sources` reads them from there. Opens no file but those that options name.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,15 +12,23 @@ use clap::Args;
 use clap::builder::BoolishValueParser;
 use lockd::broker::Limits;
 use lockd::protocol::message::Keepalive;
-use lockd::server::{AuthToken, Config, ServerTls, parse_allow};
+use lockd::protocol::parse_port;
+use lockd::server::{AuthToken, Config, ServerTls, parse_allow, parse_origin};
 use log::LevelFilter;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Each option as it was given in one place; the command line goes before the environment, and that
-/// before the file.
-#[derive(Args, Clone, Debug, Default, Deserialize)]
+/// before the file. The variables are named here for the help, and read by `sources`.
+#[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct ServeOptions {
+    /// Check the configuration and exit: read all options, files, certificates, keys and the secret as a start would,
+    /// bind nothing and change nothing. Prints `ok` and exits with 0, or prints the mistake with its place and exits
+    /// with 2
+    #[arg(long)]
+    #[serde(skip)]
+    pub(super) check: bool,
+
     /// Read further options from this TOML file, by their long names
     #[arg(long, value_name = "FILE", env = "LOCKD_CONFIG")]
     #[serde(skip)]
@@ -151,9 +161,31 @@ pub(super) struct ServeOptions {
     log_level: Option<String>,
 }
 
+/// What is wrong with an option, wherever it was given.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Mistake {
+    /// The option's long name.
+    pub(super) option: &'static str,
+    problem: String,
+}
+
+impl Mistake {
+    fn of(option: &'static str) -> impl Fn(String) -> Self {
+        move |problem| Self { option, problem }
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.problem)
+    }
+}
+
 /// What all the options amount to.
 #[derive(Debug)]
 pub(super) struct Settings {
+    /// The options that were given anywhere, as JSON, by their names.
+    pub(super) given: BTreeMap<String, String>,
     pub(super) config: Config,
     /// Whether nobody has said where to listen.
     pub(super) listens_by_default: bool,
@@ -167,27 +199,25 @@ pub(super) struct Settings {
 }
 
 impl ServeOptions {
-    /// Adds the file's options, if there is a file, and the defaults of those that are given nowhere.
-    ///
-    /// # Errors
-    /// If the file cannot be read or has an option that is none; if a value makes no sense.
-    pub(super) fn settings(&self) -> Result<Settings, String> {
-        match &self.config {
-            Some(path) => {
-                let file = read(path)?;
-                // By itself too: an error in the file is told as one of the file, and before the day on
-                // which nothing is given that goes before it.
-                file.clone().check(false).map_err(|error| format!("{}: {error}", path.display()))?;
-                self.clone().over(file).check(true)
-            }
-            None => self.clone().check(true),
-        }
+    /// The options that are given here, as JSON, by their names.
+    pub(super) fn given(&self) -> BTreeMap<String, String> {
+        // All of them are texts, numbers, and lists of texts, which can be written as JSON.
+        let all = serde_json::to_value(self).unwrap_or_default();
+        let is_given = |value: &serde_json::Value| {
+            !value.is_null() && !value.as_array().is_some_and(|list| list.is_empty())
+        };
+        let all = all.as_object().into_iter().flatten();
+        all.filter(|(_, value)| is_given(value))
+            .map(|(name, value)| (name.clone(), value.to_string()))
+            .collect()
     }
 
-    fn over(self, file: Self) -> Self {
+    /// These options, and those of `file` that are not given here.
+    pub(super) fn over(self, file: Self) -> Self {
         let either = |own: Vec<String>, other| if own.is_empty() { other } else { own };
         Self {
-            config: self.config,
+            check: self.check,
+            config: self.config.or(file.config),
             listen: either(self.listen, file.listen),
             http: either(self.http, file.http),
             http_host: either(self.http_host, file.http_host),
@@ -220,21 +250,42 @@ impl ServeOptions {
     }
 
     /// What the options amount to. Unless they are the `whole`, what takes several of them is left out.
-    fn check(self, whole: bool) -> Result<Settings, String> {
+    ///
+    /// # Errors
+    /// The first mistake that is found.
+    pub(super) fn settings(self, whole: bool) -> Result<Settings, Mistake> {
+        let given = self.given();
         let config = Config::default();
-        let listen = each(&self.listen, |text| text.parse().map_err(|error| format!("listen: {error}")))?;
-        let allow = each(&self.allow, |text| parse_allow(text).map_err(|error| format!("allow: {error}")))?;
-        let http = each(&self.http, |text| host_and_port(text).map_err(|error| format!("http: {error}")))?;
-        let http_hosts =
-            each(&self.http_host, |text| host_name(text).map_err(|error| format!("http-host: {error}")))?;
+        let listen = each("listen", &self.listen, str::parse)?;
+        let allow = each("allow", &self.allow, parse_allow)?;
+        let http = each("http", &self.http, host_and_port)?;
+        let http_hosts = each("http-host", &self.http_host, host_name)?;
+        let ws_origins = each("ws-origin", &self.ws_origin, parse_origin)?;
         let mode = |text: String| {
             let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
-            mode.ok_or_else(|| format!("unix-mode: {text:?} is no file mode like 0660"))
+            mode.ok_or_else(|| Mistake::of("unix-mode")(format!("{text:?} is no file mode like 0660")))
         };
         let level = |text: String| {
-            LevelFilter::from_str(&text).map_err(|_| format!("log-level: {text:?} is no level like info"))
+            let unknown =
+                |_| format!("{text:?} is no level: there are off, error, warn, info, debug and trace");
+            LevelFilter::from_str(&text).map_err(unknown).map_err(Mistake::of("log-level"))
         };
-        let scheduling = |text: String| text.parse().map_err(|error| format!("scheduling: {error}"));
+        let scheduling = |text: String| text.parse().map_err(Mistake::of("scheduling"));
+        let paths = [
+            ("state-dir", &self.state_dir),
+            ("pidfile", &self.pidfile),
+            ("tls-cert", &self.tls_cert),
+            ("tls-key", &self.tls_key),
+            ("tls-client-ca", &self.tls_client_ca),
+            ("auth-token-file", &self.auth_token_file),
+        ];
+        let is_empty = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str().is_empty());
+        if let Some((name, _)) = paths.into_iter().find(|(_, path)| is_empty(path)) {
+            return Err(Mistake::of(name)("it is empty".to_owned()));
+        }
+        if self.user.as_ref().is_some_and(String::is_empty) {
+            return Err(Mistake::of("user")("it is empty".to_owned()));
+        }
         let sizes = [
             ("connections-max", self.connections_max),
             ("line-max", self.line_max),
@@ -242,7 +293,7 @@ impl ServeOptions {
             ("outbox-max", self.outbox_max),
         ];
         if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
-            return Err(format!("{name}: nothing could be served with 0"));
+            return Err(Mistake::of(name)("nothing could be served with 0".to_owned()));
         }
         let listens_by_default = listen.is_empty();
         let mut config = Config {
@@ -263,12 +314,12 @@ impl ServeOptions {
             scheduling: self.scheduling.map_or(Ok(config.scheduling), scheduling)?,
             tls: None,
             auth_token: self.auth_token_file.as_deref().map(auth_token).transpose()?,
-            ws_origins: self.ws_origin,
+            ws_origins,
         };
         if whole {
             config.tls =
                 tls(self.tls_cert.as_deref(), self.tls_key.as_deref(), self.tls_client_ca.as_deref())?;
-            config.check()?;
+            config.check().map_err(Mistake::of("listen"))?;
         }
         let limits = Limits {
             name_bytes_max: self.name_max.unwrap_or(1024),
@@ -279,6 +330,7 @@ impl ServeOptions {
         let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
         let Self { state_dir, pidfile, user, .. } = self;
         Ok(Settings {
+            given,
             config,
             listens_by_default,
             limits,
@@ -292,8 +344,12 @@ impl ServeOptions {
     }
 }
 
-fn each<T>(texts: &[String], parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
-    texts.iter().map(|text| parse(text)).collect()
+fn each<T>(
+    option: &'static str,
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, Mistake> {
+    texts.iter().map(|text| parse(text).map_err(Mistake::of(option))).collect()
 }
 
 /// As it stands in a request, but for the port, which does not matter.
@@ -304,7 +360,7 @@ fn host_name(text: &str) -> Result<String, String> {
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
-    let is_one = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    let is_one = |(host, port): (&str, &str)| !host.is_empty() && parse_port(port).is_some();
     match text.rsplit_once(':') {
         // An IPv6 address is in brackets, as it is wherever a port follows it.
         Some(parts) if is_one(parts) && (!parts.0.contains(':') || parts.0.starts_with('[')) => {
@@ -314,33 +370,43 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-fn tls(cert: Option<&Path>, key: Option<&Path>, ca: Option<&Path>) -> Result<Option<ServerTls>, String> {
-    match (cert, key, ca) {
-        (None, None, None) => Ok(None),
-        (Some(cert), Some(key), ca) => {
-            ServerTls::load(cert, key, ca).map(Some).map_err(|error| format!("tls: {error}"))
+fn tls(cert: Option<&Path>, key: Option<&Path>, ca: Option<&Path>) -> Result<Option<ServerTls>, Mistake> {
+    let (cert, key) = match (cert, key) {
+        (None, None) if ca.is_none() => return Ok(None),
+        (Some(cert), Some(key)) => (cert, key),
+        (Some(_), None) => return Err(Mistake::of("tls-cert")("it takes its key, too: tls-key".to_owned())),
+        (None, Some(_)) => {
+            return Err(Mistake::of("tls-key")("it takes its certificate, too: tls-cert".to_owned()));
         }
-        (None, ..) => Err("tls-cert: it takes a certificate, too".to_owned()),
-        (_, None, _) => Err("tls-key: it takes the key to the certificate, too".to_owned()),
-    }
+        (None, None) => {
+            return Err(Mistake::of("tls-client-ca")("it takes a certificate, too: tls-cert".to_owned()));
+        }
+    };
+    let of_file = |problem: String| {
+        // The problem begins with the file that has it.
+        let has_it = |path: &Path| problem.starts_with(&path.display().to_string());
+        let option = match (has_it(cert), has_it(key), ca.is_some_and(has_it)) {
+            (false, false, true) => "tls-client-ca",
+            (false, true, _) => "tls-key",
+            _ => "tls-cert",
+        };
+        Mistake::of(option)(problem)
+    };
+    ServerTls::load(cert, key, ca).map(Some).map_err(of_file)
 }
 
-fn auth_token(path: &Path) -> Result<AuthToken, String> {
-    AuthToken::load(path).map_err(|error| format!("auth-token-file: {error}"))
+fn auth_token(path: &Path) -> Result<AuthToken, Mistake> {
+    AuthToken::load(path).map_err(Mistake::of("auth-token-file"))
 }
 
-fn dead_peer_timeout(seconds: u64) -> Result<Duration, String> {
+fn dead_peer_timeout(seconds: u64) -> Result<Duration, Mistake> {
     let (least, most) = (Keepalive::DEAD_PEER_TIMEOUT_MIN, Keepalive::DEAD_PEER_TIMEOUT_MAX);
     let timeout = Duration::from_secs(seconds);
     if (least..=most).contains(&timeout) {
         return Ok(timeout);
     }
-    Err(format!("dead-peer-timeout: {seconds} is not from {} to {} seconds", least.as_secs(), most.as_secs()))
-}
-
-fn read(path: &Path) -> Result<ServeOptions, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))
+    let problem = format!("{seconds} is not from {} to {} seconds", least.as_secs(), most.as_secs());
+    Err(Mistake::of("dead-peer-timeout")(problem))
 }
 
 #[cfg(test)]
@@ -360,7 +426,7 @@ mod tests {
         let file = file(
             "name-max = 8\nline-max = 9\nallow = ['1.2.3.4']\nlisten = ['lockd://[::1]:1']\nno-dump = true\nscheduling = 'batch'",
         );
-        let settings = given.over(file).check(true).unwrap();
+        let settings = given.over(file).settings(true).unwrap();
         assert_eq!(settings.limits.name_bytes_max, 7);
         assert_eq!(settings.config.line_bytes_max, 9);
         assert_eq!(settings.config.message_bytes_max, 1 << 20);
@@ -372,30 +438,39 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        for (text, named) in [
-            ("listen = ['x']", "listen"),
-            ("http-host = ['locks.example:80']", "http-host"),
-            ("http-host = ['http://locks.example']", "http-host"),
-            ("http = ['127.0.0.1']", "http"),
-            ("http = ['http://127.0.0.1:80']", "http"),
-            ("http = ['::1:80']", "http"),
-            ("allow = ['nobody']", "allow"),
-            ("unix-mode = '0999'", "unix-mode"),
-            ("dead-peer-timeout = 4", "dead-peer-timeout"),
-            ("log-level = 'loud'", "log-level"),
-            ("line-max = 0", "line-max"),
-            ("scheduling = 'idle'", "scheduling"),
-            ("tls-key = '/x'", "tls-cert"),
-            ("tls-client-ca = '/x'", "tls-cert"),
-            ("tls-cert = '/x'", "tls-key"),
-            ("tls-cert = '/nonexistent/c'\ntls-key = '/nonexistent/k'", "tls: /nonexistent/c"),
-            ("auth-token-file = '/nonexistent/s'", "auth-token-file: /nonexistent/s"),
-            ("ws-origin = ['example.org']", "ws-origin"),
-            ("listen = ['message+tls://127.0.0.1:1']", "message+tls://127.0.0.1:1: TLS takes a certificate"),
+        for (text, option, problem) in [
+            ("listen = ['x']", "listen", "\"x\""),
+            ("listen = ['lockd://h:+80']", "listen", "h:+80"),
+            ("http-host = ['locks.example:80']", "http-host", "locks.example:80"),
+            ("http-host = ['http://locks.example']", "http-host", "http://"),
+            ("http = ['127.0.0.1']", "http", "127.0.0.1"),
+            ("http = ['http://127.0.0.1:80']", "http", "http://"),
+            ("http = ['::1:80']", "http", "::1:80"),
+            ("allow = ['nobody']", "allow", "nobody"),
+            ("unix-mode = '0999'", "unix-mode", "0999"),
+            ("dead-peer-timeout = 4", "dead-peer-timeout", "4 is not from 12"),
+            ("log-level = 'loud'", "log-level", "loud"),
+            ("line-max = 0", "line-max", "0"),
+            ("scheduling = 'idle'", "scheduling", "idle"),
+            ("state-dir = ''", "state-dir", "empty"),
+            ("user = ''", "user", "empty"),
+            ("tls-key = '/x'", "tls-key", "tls-cert"),
+            ("tls-client-ca = '/x'", "tls-client-ca", "tls-cert"),
+            ("tls-cert = '/x'", "tls-cert", "tls-key"),
+            ("tls-cert = '/nonexistent/c'\ntls-key = '/nonexistent/k'", "tls-cert", "/nonexistent/c"),
+            ("auth-token-file = '/nonexistent/s'", "auth-token-file", "/nonexistent/s"),
+            ("ws-origin = ['example.org']", "ws-origin", "example.org"),
+            ("listen = ['message+tls://127.0.0.1:1']", "listen", "TLS takes a certificate"),
         ] {
-            let error = file(text).check(true).unwrap_err();
-            assert!(error.starts_with(named), "{error}");
+            let mistake = file(text).settings(true).unwrap_err();
+            assert!(mistake.option == option && mistake.problem.contains(problem), "{text}: {mistake:?}");
         }
-        assert!(toml::from_str::<ServeOptions>("lock-max = 1").unwrap_err().to_string().contains("lock-max"));
+    }
+
+    #[test]
+    fn what_is_given_is_known_by_the_names_of_the_options() {
+        let given = file("locks-max = 7\nlisten = ['lockd://[::1]:1']\nhttp = []\nno-dump = false").given();
+        let expected = [("listen", "[\"lockd://[::1]:1\"]"), ("locks-max", "7"), ("no-dump", "false")];
+        assert!(given.iter().map(|(name, value)| (&**name, &**value)).eq(expected), "{given:?}");
     }
 }

@@ -1,12 +1,22 @@
 //! The pidfile: it names the process, and its lock, held for the life of the process, keeps a second
-//! one from starting.
+//! one from starting. It is emptied and removed, so it must be the file that is meant: no link is followed, which
+//! another user may have put into its directory.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+
+/// Nothing is waited for, whatever is there.
+const FLAGS: OFlags = OFlags::RDWR
+    .union(OFlags::CREATE)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC);
 
 /// A pidfile that is held. Removed when dropped.
 pub(super) struct Pidfile {
@@ -27,8 +37,7 @@ impl Pidfile {
 
     fn take(path: &Path) -> io::Result<Self> {
         loop {
-            let mut file =
-                OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let mut file = open(path)?;
             if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
                 let pid = io::read_to_string(&file).unwrap_or_default();
                 let text = format!("another lockd runs, with process id {}", pid.trim());
@@ -46,11 +55,27 @@ impl Pidfile {
     }
 }
 
+/// The file, which is made if it is not there.
+fn open(path: &Path) -> io::Result<File> {
+    let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
+    let file = match rustix::fs::open(path, FLAGS, mode) {
+        Ok(file) => File::from(file),
+        Err(Errno::LOOP) => return Err(io::Error::other("it is a symbolic link, which is not followed")),
+        Err(error) => return Err(error.into()),
+    };
+    let found = file.metadata()?;
+    // It may be gone again by now, and have no name at all.
+    if !found.is_file() || found.nlink() > 1 {
+        return Err(io::Error::other("it is no file of its own, which could be emptied"));
+    }
+    Ok(file)
+}
+
 /// Whether the file is still the one that stands at the path.
 fn is_at(file: &File, path: &Path) -> bool {
     let inode =
         |metadata: io::Result<std::fs::Metadata>| metadata.map(|found| (found.dev(), found.ino())).ok();
-    inode(file.metadata()) == inode(std::fs::metadata(path))
+    inode(file.metadata()) == inode(std::fs::symlink_metadata(path))
 }
 
 impl Drop for Pidfile {

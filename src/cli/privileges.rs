@@ -1,41 +1,54 @@
 //! Becoming somebody else, and having descriptors enough: what a daemon asks of the system at its start.
 
+use std::ffi::CString;
 use std::io;
-use std::iter;
-use std::os::unix::fs::{chown, lchown};
 use std::path::Path;
 
-use lockd::server::{Listen, ListenAddress};
+use lockd::server::Bound;
+use lockd::state;
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors that are not a connection's: listeners, logs, files.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// Becomes `name` for good, and gives it the sockets' files, with their locks, and the state directory.
-///
-/// # Errors
-/// If there is no such user, or this process may not become it.
-pub(super) fn become_user(name: &str, addresses: &[Listen], state_dir: Option<&Path>) -> io::Result<()> {
-    let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such user");
-    let user = User::from_name(name)?.ok_or_else(unknown)?;
-    for listen in addresses {
-        if let ListenAddress::Unix(path) = &listen.address {
-            // What was bound there, and no file behind a link that has taken its place.
-            for path in iter::once(path.clone()).chain(listen.address.lock_file()) {
-                lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-            }
+/// A user that this process can become.
+pub(super) struct Account(User);
+
+impl Account {
+    /// # Errors
+    /// If there is no such user; the message names it.
+    pub(super) fn find(name: &str) -> io::Result<Self> {
+        let unknown = || io::Error::new(io::ErrorKind::NotFound, "there is no such user");
+        let found = User::from_name(name).map_err(io::Error::from).and_then(|user| user.ok_or_else(unknown));
+        found.map(Self).map_err(|error| in_context(name, &error))
+    }
+
+    /// Becomes this user for good, and gives it the sockets' files, with their locks, and the state directory.
+    ///
+    /// # Errors
+    /// If this process may not become it, or give it these; the message names the user.
+    pub(super) fn take_over(&self, bound: &Bound, state_dir: Option<&Path>) -> io::Result<()> {
+        self.become_it(bound, state_dir).map_err(|error| in_context(&self.0.name, &error))
+    }
+
+    fn become_it(&self, bound: &Bound, state_dir: Option<&Path>) -> io::Result<()> {
+        let (uid, gid) = (self.0.uid, self.0.gid);
+        bound.give_to(uid.as_raw(), gid.as_raw())?;
+        if let Some(directory) = state_dir {
+            state::prepare_for(directory, uid.as_raw(), gid.as_raw())?;
         }
+        let name = CString::new(&*self.0.name)?;
+        // The groups first: afterwards there is no right to change them.
+        initgroups(&name, gid)?;
+        setgid(gid)?;
+        setuid(uid)?;
+        Ok(())
     }
-    if let Some(directory) = state_dir {
-        chown(directory, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-    }
-    let c_name = std::ffi::CString::new(name)?;
-    // The groups first: afterwards there is no right to change them.
-    initgroups(&c_name, user.gid)?;
-    setgid(user.gid)?;
-    setuid(user.uid)?;
-    Ok(())
+}
+
+fn in_context(user: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("user {user}: {error}"))
 }
 
 /// Raises the limit on open descriptors as far as `connections` need it and the system lets it.

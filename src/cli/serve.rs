@@ -1,5 +1,6 @@
 //! `lockd serve`: the server as a process, with its pidfile, its user and its signals.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,14 +17,21 @@ use signal_hook::iterator::Signals;
 
 use crate::http::{self, Http, Rules};
 
+use super::complaint::complain;
 use super::logging::{self, Style};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
-use super::privileges;
+use super::privileges::{self, Account};
+use super::reload::InEffect;
+use super::sources;
 use super::systemd::{self, Manager};
 
 /// How long clients are given to acknowledge the end, at a stop.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
+/// The exit status for arguments or a configuration that make no sense.
+const MISTAKE: u8 = 2;
+/// The exit status after a clean stop that could not be noted in the state directory.
+const NOT_NOTED: u8 = 3;
 
 /// What the main thread waits for.
 enum Event {
@@ -33,20 +41,16 @@ enum Event {
 }
 
 pub(super) fn serve(options: &ServeOptions) -> ExitCode {
-    let settings = match options.settings() {
+    let settings = match sources::settings(options) {
+        Ok(settings) if options.check => return check(&settings),
         Ok(settings) => settings,
-        Err(error) => {
-            // There is nobody to tell but the one who reads this.
-            let _ = writeln!(io::stderr(), "lockd: {error}");
-            return ExitCode::from(2);
-        }
+        Err(mistake) => return complain(&mistake, MISTAKE),
     };
     // First of all: see there.
     let inherited = systemd::inherited_sockets();
     let style = if systemd::logs_to_journal() { Style::Journal } else { Style::Plain };
     if let Err(error) = logging::start(settings.log_level, style) {
-        let _ = writeln!(io::stderr(), "lockd: the log cannot be written: {error}");
-        return ExitCode::FAILURE;
+        return complain(&format!("the log cannot be written: {error}"), 1);
     }
     let code = inherited.and_then(|inherited| run(options, settings, inherited)).unwrap_or_else(|error| {
         log::error!("{error}");
@@ -56,10 +60,21 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
     code
 }
 
+/// Says whether a server could be started with these settings, as far as that can be known without doing anything.
+fn check(settings: &Settings) -> ExitCode {
+    if let Some(Err(error)) = settings.user.as_deref().map(Account::find) {
+        return complain(&error.to_string(), MISTAKE);
+    }
+    // Nobody to tell is no reason for another status.
+    let _ = writeln!(io::stdout(), "ok");
+    ExitCode::SUCCESS
+}
+
 fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>) -> io::Result<ExitCode> {
     if !inherited.is_empty() && settings.listens_by_default {
         settings.config.listen.clear();
     }
+    let account = settings.user.as_deref().map(Account::find).transpose()?;
     let (events, happened) = channel();
     // Before anything is made that an orderly end removes.
     watch_signals(events.clone())?;
@@ -69,11 +84,8 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     let rules = Rules::new(&settings.config, &settings.http_hosts);
     let http = http::bind(&settings.http)?;
     let bound = Bound::with_inherited(settings.config, inherited)?;
-    if let Some(user) = &settings.user {
-        let as_user = |error: io::Error| io::Error::new(error.kind(), format!("user {user}: {error}"));
-        settings.state_dir.as_deref().map(state::prepare).transpose()?;
-        privileges::become_user(user, bound.own_addresses(), settings.state_dir.as_deref())
-            .map_err(as_user)?;
+    if let Some(account) = account {
+        account.take_over(&bound, settings.state_dir.as_deref())?;
     }
     let (broker, keeper) = match &settings.state_dir {
         Some(directory) => {
@@ -103,18 +115,20 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     }
     let manager = Manager::new();
     manager.tell_ready(&server);
-    let running = Running { options, broker, server, http, keeper, manager };
+    let in_effect = RefCell::new(InEffect::new(settings.given));
+    let running = Running { options, in_effect, broker, server, http, keeper, manager };
     let code = running.wait(&happened);
     log::info!("stopping");
     running.manager.tell_stopping();
-    running.stop();
+    let noted = running.stop();
     drop(pidfile);
     log::info!("stopped");
-    Ok(code)
+    Ok(if noted { code } else { ExitCode::from(NOT_NOTED) })
 }
 
 struct Running<'a> {
     options: &'a ServeOptions,
+    in_effect: RefCell<InEffect>,
     broker: Broker,
     server: Server,
     http: Http,
@@ -131,9 +145,7 @@ impl Running<'_> {
                     self.manager.tell_reloading();
                     match self.reload() {
                         Ok(()) => log::info!("the configuration has been read again"),
-                        Err(error) => {
-                            log::error!("the configuration stays as it was: {}", in_one_line(&error))
-                        }
+                        Err(error) => log::error!("the configuration stays as it was: {error}"),
                     }
                     self.manager.tell_ready(&self.server);
                 }
@@ -146,7 +158,7 @@ impl Running<'_> {
 
     /// Reads the configuration again. What is wrong with it changes nothing.
     fn reload(&self) -> Result<(), String> {
-        let settings = self.options.settings()?;
+        let settings = sources::settings(self.options)?;
         // Before anything changes.
         self.server
             .check(&settings.config)
@@ -158,14 +170,23 @@ impl Running<'_> {
         log::set_max_level(settings.log_level);
         self.broker.set_limits(settings.limits);
         self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
-        self.server.reconfigure(settings.config)
+        self.server.reconfigure(settings.config)?;
+        // Last, so that what is told has happened; and where the level was lowered, it is not seen, as was asked for.
+        for change in self.in_effect.borrow_mut().reload(settings.given) {
+            if change.takes_restart { log::warn!("{}", change.text) } else { log::info!("{}", change.text) }
+        }
+        Ok(())
     }
 
-    fn stop(self) {
+    /// Says whether all is noted that the next run must know.
+    fn stop(self) -> bool {
         // First of all nothing is granted any more: no lock of a connection that is closed goes to another
         // one that is about to be.
         self.broker.shut();
-        let Some(keeper) = self.keeper else { return self.server.stop() };
+        let Some(keeper) = self.keeper else {
+            self.server.stop();
+            return true;
+        };
         let failed = self.broker.has_failed();
         let untold = self.server.stop_and_tell(TELL_LIMIT);
         if failed || untold > 0 {
@@ -173,14 +194,13 @@ impl Running<'_> {
                 "{untold} clients that held locks may not know that they do not: the next run waits for them to find out"
             );
         } else if let Err(error) = keeper.stopped() {
-            log::error!("the state directory cannot be written: {error}");
+            log::error!(
+                "the state directory cannot be written, so the next run waits as after a crash: {error}"
+            );
+            return false;
         }
+        true
     }
-}
-
-/// A mistake in a file comes with the place, drawn in several lines.
-fn in_one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn watch_signals(events: Sender<Event>) -> io::Result<()> {

@@ -1,10 +1,12 @@
 //! Where a server is, as people write it: `tcp://HOST:PORT` or `unix:/PATH`, several separated by commas.
 //! Reads addresses; resolves and connects nothing.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::protocol::parse_port;
 use crate::tls::ClientFiles;
 
 /// The port of the `message` protocol, for an address that names none.
@@ -13,6 +15,8 @@ const DEFAULT_PORT: u16 = 20934;
 /// The address of one server: `tcp://HOST`, `tcp://HOST:PORT`, `tls://HOST`, `tls://HOST:PORT`, `unix:/PATH`,
 /// or the form in which a server logs what it listens on, `message://HOST:PORT`, `message+tls://HOST:PORT` or
 /// `message+unix:/PATH`.
+///
+/// A port is decimal digits from 1 to 65535, without leading zeros.
 ///
 /// Behind a host can stand a `?` and, separated by `&`, files in PEM and others:
 ///
@@ -44,7 +48,7 @@ pub(super) enum Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadUrl {
     text: String,
-    problem: &'static str,
+    problem: Cow<'static, str>,
 }
 
 impl fmt::Display for BadUrl {
@@ -68,7 +72,10 @@ impl FromStr for ServerUrl {
         let text = text.trim();
         match read(text) {
             Ok(url) => Ok(url),
-            Err(problem) => Err(BadUrl { text: text.to_owned(), problem }),
+            Err(problem) => {
+                let problem = hint(text).map_or(Cow::Borrowed(problem), Cow::Owned);
+                Err(BadUrl { text: text.to_owned(), problem })
+            }
         }
     }
 }
@@ -84,7 +91,7 @@ impl ServerUrl {
         for part in text.split(',') {
             let server: Self = part.parse()?;
             if servers.iter().any(|other| other.endpoint == server.endpoint) {
-                return Err(BadUrl { text: server.text, problem: "stands in the list twice" });
+                return Err(BadUrl { text: server.text, problem: "stands in the list twice".into() });
             }
             servers.push(server);
         }
@@ -130,6 +137,18 @@ impl ServerUrl {
     }
 }
 
+/// What was probably meant by a text that has no scheme.
+fn hint(text: &str) -> Option<String> {
+    let meant = if text.starts_with('/') {
+        format!("unix:{text}")
+    } else if text.is_empty() || text.contains("://") || text.starts_with("unix:") {
+        return None;
+    } else {
+        format!("tcp://{text}")
+    };
+    read(&meant).is_ok().then(|| format!("it has no scheme; did you mean {meant}?"))
+}
+
 fn read(text: &str) -> Result<ServerUrl, &'static str> {
     let mut url = ServerUrl {
         text: text.to_owned(),
@@ -155,8 +174,8 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
     if host.is_empty() || host.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control()) {
         return Err("tcp:// and tls:// must be followed by HOST or HOST:PORT");
     }
-    let port = port.map_or(Ok(DEFAULT_PORT), str::parse).ok().filter(|&port| port != 0);
-    let port = port.ok_or("the port must be a number from 1 to 65535")?;
+    let port = port.map_or(Some(DEFAULT_PORT), parse_port).filter(|&port| port != 0);
+    let port = port.ok_or("the port must be a number from 1 to 65535, without leading zeros")?;
     url.endpoint = Endpoint::Tcp { host: host.to_owned(), port };
     for file in files.into_iter().flat_map(|files| files.split('&')) {
         read_file(&mut url, file)?;
@@ -267,7 +286,6 @@ mod tests {
         let problem = |text: &str| ServerUrl::parse_list(text).unwrap_err().to_string();
         for (text, part) in [
             ("", "tcp://"),
-            ("localhost:1", "tcp://"),
             ("glockd://localhost:1", "clients speak `message`"),
             ("lockd://localhost:2626", "tcp://HOST:PORT"),
             ("glockd+tls://localhost:2626", "tls://HOST:PORT"),
@@ -275,12 +293,24 @@ mod tests {
             ("http://localhost:8080/", "neither HTTP nor WebSocket"),
             ("wss://localhost:1", "tcp://HOST:PORT"),
             ("ssl://localhost:1", "tls://HOST:PORT"),
+            ("localhost:1", "did you mean tcp://localhost:1?"),
+            ("127.0.0.1", "did you mean tcp://127.0.0.1?"),
+            ("[::1]:7", "did you mean tcp://[::1]:7?"),
+            ("/run/lockd.sock", "did you mean unix:/run/lockd.sock?"),
+            ("localhost:+1", "must begin with tcp://"),
+            ("a b", "must begin with tcp://"),
             ("tcp://", "HOST"),
             ("tcp://:1", "HOST"),
             ("tcp://a/b", "HOST"),
             ("tcp://a:", "port"),
             ("tcp://a:0", "port"),
+            ("tcp://a:+80", "port"),
+            ("tcp://a:-1", "port"),
+            ("tcp://a:080", "port"),
+            ("tcp://a:00080", "port"),
+            ("tcp://a:0x50", "port"),
             ("tcp://a:65536", "port"),
+            ("tcp://a:100000", "port"),
             ("tcp://a:1/", "port"),
             ("tcp://::1", "[ ]"),
             ("tcp://[::1", "]"),

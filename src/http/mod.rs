@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use lockd::broker::Broker;
-use lockd::server::{Config, Traffic};
+use lockd::server::{Config, Traffic, bind_every};
 
 use history::History;
 use room::Room;
@@ -76,17 +76,24 @@ impl Shared {
     }
 }
 
-/// Binds addresses that are to be served: before privileges are given up.
+/// Binds addresses that are to be served, and of a host name every one: before privileges are given up.
 ///
 /// # Errors
 /// If one cannot be bound; the message names it.
 pub(crate) fn bind(addresses: &[String]) -> io::Result<Vec<TcpListener>> {
-    let bind = |address: &String| {
+    let mut listeners = Vec::new();
+    for address in addresses {
         let in_context =
             |error: io::Error| io::Error::new(error.kind(), format!("http://{address}: {error}"));
-        TcpListener::bind(address).map_err(in_context)
-    };
-    addresses.iter().map(bind).collect()
+        let bind = |address: SocketAddr| {
+            let listener = TcpListener::bind(address)?;
+            let bound = listener.local_addr()?;
+            Ok((listener, bound))
+        };
+        let bound = bind_every(address, bind).map_err(in_context)?;
+        listeners.extend(bound.into_iter().map(|(listener, _)| listener));
+    }
+    Ok(listeners)
 }
 
 /// The pages of a server.

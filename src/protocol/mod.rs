@@ -12,7 +12,10 @@ pub mod glockd_text;
 pub mod lines;
 pub mod lockd_text;
 pub mod message;
+mod port;
 pub(crate) mod websocket;
+
+pub use port::parse_port;
 
 /// Appends `number` in decimal.
 fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {

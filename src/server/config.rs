@@ -11,8 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::auth_token::AuthToken;
-use super::listener::lock_file;
 use crate::protocol::message::Keepalive;
+use crate::protocol::parse_port;
 use crate::protocol::websocket;
 use crate::tls::ServerTls;
 
@@ -77,18 +77,6 @@ pub enum ListenAddress {
     Unix(PathBuf),
 }
 
-impl ListenAddress {
-    /// The file that a server which has bound this address itself holds locked, so that no other one takes it: for
-    /// a Unix socket, `PATH.lock`.
-    #[must_use]
-    pub fn lock_file(&self) -> Option<PathBuf> {
-        match self {
-            Self::Tcp(_) => None,
-            Self::Unix(path) => Some(lock_file(path)),
-        }
-    }
-}
-
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.address {
@@ -112,7 +100,7 @@ impl FromStr for Listen {
         } else {
             let (protocol, address) = text.split_once("://").ok_or_else(error)?;
             let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
-            if host.is_empty() || port.parse::<u16>().is_err() {
+            if host.is_empty() || parse_port(port).is_none() {
                 return Err(error());
             }
             (protocol, ListenAddress::Tcp(address.to_owned()))
@@ -279,14 +267,10 @@ impl Config {
     /// none.
     pub fn check(&self) -> Result<(), String> {
         self.listen.iter().try_for_each(|listen| self.check_listener(listen))?;
-        let is_origin = |text: &str| {
-            let host = text.split_once("://").map(|(_, host)| host);
-            host.is_some_and(|host| !host.is_empty() && !host.contains('/'))
-        };
-        match self.ws_origins.iter().find(|origin| !is_origin(origin)) {
-            Some(origin) => Err(format!("ws-origin: {origin:?} is no origin like https://example.org")),
-            None => Ok(()),
-        }
+        let mut origins = self.ws_origins.iter();
+        origins.try_for_each(|origin| {
+            parse_origin(origin).map(drop).map_err(|error| format!("ws-origin: {error}"))
+        })
     }
 
     /// Whether this listener can be had as it is wanted.
@@ -353,6 +337,18 @@ impl Config {
     }
 }
 
+/// Reads the origin of pages: `SCHEME://HOST[:PORT]`.
+///
+/// # Errors
+/// If it is none.
+pub fn parse_origin(text: &str) -> Result<String, String> {
+    let host = text.split_once("://").map(|(_, host)| host);
+    let is_origin = host.is_some_and(|host| !host.is_empty() && !host.contains('/'));
+    is_origin
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("{text:?} is no origin like https://example.org"))
+}
+
 /// Reads an entry of the access list: `IP` or `IP/BITS`.
 ///
 /// # Errors
@@ -378,8 +374,18 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Listen>().unwrap().to_string(), text);
         }
-        for text in ["", "lockd", "lockd://", "lockd://host", "lockd://:1", "lockd://h:70000", "lockd+unix:"]
-        {
+        for text in [
+            "",
+            "lockd",
+            "lockd://",
+            "lockd://host",
+            "lockd://:1",
+            "lockd://h:",
+            "lockd://h:+80",
+            "lockd://h:080",
+            "lockd://h:70000",
+            "lockd+unix:",
+        ] {
             assert!(text.parse::<Listen>().unwrap_err().contains("PROTOCOL://"), "{text}");
         }
         for text in ["message+ws://h:1", "lockd+ws://h:1", "glockd+ws+unix:/x", "message+tls+unix:/x"] {

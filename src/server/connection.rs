@@ -166,7 +166,8 @@ impl Connection {
         }
         // Once the server stops, everybody's end is its doing.
         if locks > 0 && !self.hub.stopping.load(Acquire) {
-            self.hub.orphaned.info(|| format!("{} {end}; locks it held, now free: {locks}", who(info)));
+            let text = || format!("{} {end}; locks it held, now free: {locks}", who(info));
+            self.hub.orphaned.info(locks as u64, text);
         }
     }
 

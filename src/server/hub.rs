@@ -77,12 +77,26 @@ pub(super) struct Hub {
 
 impl Hub {
     pub(super) fn new(broker: Broker, config: Config) -> std::io::Result<Self> {
+        let janitor = Arc::new(Janitor::new()?);
+        let seldom = |summary| Seldom::new(&janitor, summary);
         Ok(Self {
+            full: seldom(|more, _| format!("{more} more connections were refused for lack of room")),
+            strangers: seldom(|more, _| format!("{more} more connections were refused before they began")),
+            unlisted: seldom(|more, _| {
+                format!("{more} more connections were refused: not on the access list")
+            }),
+            deaf: seldom(|more, _| {
+                format!("{more} more clients were cut off: they have left too much unread")
+            }),
+            limited: seldom(|more, _| format!("{more} more requests were refused because of a limit")),
+            orphaned: seldom(|more, locks| {
+                format!("{more} more clients have gone with locks; locks they held, now free: {locks}")
+            }),
             broker,
             config: RwLock::new(Arc::new(config)),
             guests: Mutex::default(),
             guest_ids: AtomicU64::new(0),
-            janitor: Arc::new(Janitor::new()?),
+            janitor: janitor.clone(),
             stop: Waker::new()?,
             stopping: AtomicBool::new(false),
             started: Instant::now(),
@@ -90,12 +104,6 @@ impl Hub {
             glockd_commands: CommandCounts::default(),
             messages: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            full: Seldom::default(),
-            strangers: Seldom::default(),
-            unlisted: Seldom::default(),
-            deaf: Seldom::default(),
-            limited: Seldom::default(),
-            orphaned: Seldom::default(),
             on_failure: Mutex::default(),
         })
     }

@@ -1,21 +1,23 @@
 //! Listening: binding addresses, and a thread for each that accepts connections, turns away those who
 //! may not or cannot come in, and starts a thread for each of the others. Nothing that goes wrong with
 //! one connection, nor running out of descriptors, memory or threads, ends or delays the accepting
-//! of others for longer than it lasts. `unix_socket` binds Unix sockets.
+//! of others for longer than it lasts. `tcp` says which addresses a host name stands for, `unix_socket` binds Unix
+//! sockets.
 
+mod tcp;
 mod unix_socket;
 
 use std::fs::File;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Type};
 
+pub use tcp::bind_every;
 use unix_socket::SocketFile;
-pub(super) use unix_socket::lock_file;
 
 use super::config::{Config, Inherited, Listen, ListenAddress, Protocol};
 use super::hub::Hub;
@@ -39,8 +41,8 @@ const EXHAUSTED: Duration = Duration::from_millis(50);
 /// A bound address.
 pub(super) struct Listener {
     socket: Descriptor,
-    /// Removes the file of a Unix socket when the listener goes.
-    _file: Option<SocketFile>,
+    /// The file of a Unix socket bound here, which is removed when the listener goes.
+    file: Option<SocketFile>,
     protocol: Protocol,
     /// As it is logged and told: with the port that was taken.
     pub(super) address: Listen,
@@ -49,24 +51,44 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Binds an address.
+    /// Binds an address: a host name with several of them makes as many listeners.
     ///
     /// # Errors
     /// If that cannot be; the message names the address.
-    pub(super) fn bind(listen: &Listen, config: &Config, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
+    pub(super) fn bind(
+        listen: &Listen,
+        config: &Config,
+        unix_peers: &Arc<AtomicU64>,
+    ) -> io::Result<Vec<Self>> {
         let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
-        let (socket, file, address) = match &listen.address {
+        let new = |socket, file, address| Self {
+            socket,
+            file,
+            protocol: listen.protocol,
+            address: Listen { address, ..listen.clone() },
+            unix_peers: unix_peers.clone(),
+        };
+        match &listen.address {
             ListenAddress::Tcp(address) => {
-                let (socket, bound) = bind_tcp(address).map_err(in_context)?;
-                (socket, None, ListenAddress::Tcp(bound))
+                let bound = bind_every(address, bind_tcp).map_err(in_context)?;
+                let bound = bound.into_iter();
+                Ok(bound.map(|(socket, at)| new(socket, None, ListenAddress::Tcp(at.to_string()))).collect())
             }
             ListenAddress::Unix(path) => {
                 let (socket, file) = unix_socket::bind(path, config.unix_mode).map_err(in_context)?;
-                (socket, Some(file), ListenAddress::Unix(path.clone()))
+                Ok(vec![new(socket, Some(file), ListenAddress::Unix(path.clone()))])
             }
-        };
-        let address = Listen { address, ..listen.clone() };
-        Ok(Self { socket, _file: file, protocol: listen.protocol, address, unix_peers: unix_peers.clone() })
+        }
+    }
+
+    /// Gives the file of a Unix socket that was bound here to this user and group.
+    ///
+    /// # Errors
+    /// If that may not be; the message names the address.
+    pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let in_context =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.address));
+        self.file.as_ref().map_or(Ok(()), |file| file.give_to(uid, gid)).map_err(in_context)
     }
 
     /// Takes over a socket that listens already. Its file, if it has one, is somebody else's to remove.
@@ -80,14 +102,15 @@ impl Listener {
             io::Error::new(error.kind(), format!("the inherited socket for {protocol}: {error}"))
         })?;
         let address = Listen { protocol, websocket: false, tls: false, address };
-        Ok(Self { socket, _file: None, protocol, address, unix_peers: unix_peers.clone() })
+        Ok(Self { socket, file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
     /// Accepts until the server stops. What is logged is logged last: whoever reads it, or does not, may keep this
     /// thread, but no client that is turned away.
     pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
         let mut spare = spare_descriptor();
-        let exhausted = Seldom::default();
+        let exhausted =
+            Seldom::new(&hub.janitor, |more, _| format!("accepting has failed {more} more times"));
         while !hub.stopping.load(Acquire) {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN), hub.stop.poll_fd()];
             // Whatever ended the wait, the next round looks again.
@@ -221,25 +244,15 @@ impl Listener {
 }
 
 /// A listening socket, and its address with the port that was taken.
-fn bind_tcp(address: &str) -> io::Result<(Descriptor, String)> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
-    for address in address.to_socket_addrs()? {
-        let bind = || {
-            let descriptor = new_socket(Domain::for_address(address))?;
-            let socket = SockRef::from(&descriptor);
-            socket.set_reuse_address(true)?;
-            socket.bind(&address.into())?;
-            socket.listen(BACKLOG)?;
-            socket.set_nonblocking(true)?;
-            let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-            Ok((descriptor, bound.to_string()))
-        };
-        match bind() {
-            Ok(bound) => return Ok(bound),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
+fn bind_tcp(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
+    let descriptor = new_socket(Domain::for_address(address))?;
+    let socket = SockRef::from(&descriptor);
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((descriptor, bound))
 }
 
 /// The address of a listening socket, which will not block from then on.

@@ -34,11 +34,12 @@ use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 pub use auth_token::AuthToken;
-pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow};
+pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow, parse_origin};
 #[cfg(fuzzing)]
 pub use connection::by_hand;
 use hub::Hub;
 use listener::Listener;
+pub use listener::bind_every;
 pub use message::{Call, Handler, Responder, Service};
 use outbox::Outbox;
 pub use traffic::Traffic;
@@ -77,26 +78,33 @@ impl Bound {
         let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         config.check().map_err(refused)?;
         let unix_peers = Arc::new(AtomicU64::new(0));
-        let bind = |listen| Listener::bind(listen, &config, &unix_peers);
-        let bound = config.listen.iter().map(bind);
-        let adopted = inherited.into_iter().map(|inherited| Listener::adopt(inherited, &unix_peers));
-        let listeners: Vec<Listener> = bound.chain(adopted).collect::<io::Result<_>>()?;
+        let mut listeners = Vec::new();
+        for listen in &config.listen {
+            listeners.extend(Listener::bind(listen, &config, &unix_peers)?);
+        }
+        for inherited in inherited {
+            listeners.push(Listener::adopt(inherited, &unix_peers)?);
+        }
         let addresses: Vec<Listen> = listeners.iter().map(|listener| listener.address.clone()).collect();
         // Those that are taken over have been seen by nobody yet.
         addresses.iter().try_for_each(|address| config.check_listener(address)).map_err(refused)?;
         Ok(Self { config, listeners, addresses })
     }
 
-    /// The addresses bound, in the order of `config.listen`, with the ports that were taken for port 0.
+    /// The addresses bound, in the order of `config.listen`, with the ports that were taken for port 0. A host name
+    /// that has several addresses makes as many of them.
     #[must_use]
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
     }
 
-    /// Those of them that this process has bound itself.
-    #[must_use]
-    pub fn own_addresses(&self) -> &[Listen] {
-        &self.addresses[..self.config.listen.len()]
+    /// Gives the files of the Unix sockets bound here, and their locks, to this user and group: before this process
+    /// becomes that user. No link that somebody has put in the place of such a file is followed.
+    ///
+    /// # Errors
+    /// If this process may not do that; the message names the address.
+    pub fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        self.listeners.iter().try_for_each(|listener| listener.give_to(uid, gid))
     }
 
     /// Serves `broker`; connections that speak `message` are given `service`, usually

@@ -35,6 +35,8 @@ struct Opening<'a> {
     deadline: Instant,
     /// What has come of the client and has not been handled.
     early: Vec<u8>,
+    /// Whether it has been refused something because it had not shown the secret.
+    wants_secret: bool,
 }
 
 impl Guest {
@@ -51,13 +53,18 @@ impl Guest {
     #[cold]
     #[inline(never)]
     fn open_wrapped(&self) -> Option<Vec<u8>> {
-        let mut opening = Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new() };
-        let opened = opening.open();
+        let mut opening =
+            Opening { guest: self, deadline: Instant::now() + LIMIT, early: Vec::new(), wants_secret: false };
+        let opened = opening.open().map_err(|error| match opening.wants_secret && is_hang_up(&error) {
+            // Somebody who tries without is worth a line, however the attempt ends.
+            true => io::Error::other("it has not shown the secret"),
+            false => error,
+        });
         opened.map_err(|error| self.refuse(&error)).ok().map(|()| opening.early)
     }
 
     fn refuse(&self, error: &io::Error) {
-        if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof {
+        if is_hang_up(error) {
             // It has gone by itself.
             return log::debug!("{}: {error}", self.address);
         }
@@ -89,6 +96,11 @@ impl Guest {
             self.outbox.discard_input();
         }
     }
+}
+
+/// Whether the connection has ended by itself.
+fn is_hang_up(error: &io::Error) -> bool {
+    error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
 impl Opening<'_> {
@@ -176,9 +188,11 @@ impl Opening<'_> {
                 Frame::Body(body) => match parse(body) {
                     Ok(envelope) if self.is_hello_with(secret, &envelope)? => return Ok(()),
                     Ok(_) => {
+                        self.wants_secret = true;
                         self.early.drain(..taken);
                     }
                     Err(bad) => {
+                        self.wants_secret = true;
                         let text = bad.to_string();
                         self.say(|out| frame::encode(out, |body| encode_error(body, &text)))?;
                         self.early.drain(..taken);

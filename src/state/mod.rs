@@ -34,12 +34,13 @@ const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
 
-/// Makes the directory for [`resume`], for its owner alone, unless it is there.
+/// Makes the directory for [`resume`], for its owner alone, unless it is there, and gives it to this user and group:
+/// before the process becomes that user. A link to it is followed only if it is root's or this process's own.
 ///
 /// # Errors
-/// If it cannot be made, or is no directory; the message names it.
-pub fn prepare(directory: &Path) -> io::Result<()> {
-    directory::make(directory).map_err(|error| named(directory, &error))
+/// If it cannot be made or given away, or is no directory; the message names it.
+pub fn prepare_for(directory: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    directory::make_for(directory, uid, gid).map_err(|error| named(directory, &error))
 }
 
 /// A broker that goes on where the last one with this state directory ended, and the keeper of that

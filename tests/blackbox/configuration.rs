@@ -295,3 +295,102 @@ fn connections_that_come_after_a_sighup_are_scheduled_anew() {
     });
     drop(first);
 }
+
+/// Shows that a start, and a check, are refused with exactly this said of the mistake.
+#[track_caller]
+fn assert_mistake(launch: impl Fn() -> Launch, said: &str) {
+    for check in [&[][..], &["--check"]] {
+        let (status, log) = launch().args(check.iter().copied()).run();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains(said), "{said:?} is not in: {log}");
+    }
+}
+
+#[test]
+fn a_mistake_is_told_with_its_place() {
+    for (variable, value, said) in [
+        ("LOCKD_LOCKS_MAX", "many", "lockd: LOCKD_LOCKS_MAX: \"many\": invalid digit"),
+        ("LOCKD_LOCKS_MAX", "99999999999999999999999", "lockd: LOCKD_LOCKS_MAX: "),
+        ("LOCKD_UNIX_MODE", "rw", "lockd: LOCKD_UNIX_MODE: \"rw\" is no file mode"),
+        ("LOCKD_LISTEN", "ftp://h:1", "lockd: LOCKD_LISTEN: \"ftp\" is no protocol"),
+        ("LOCKD_NO_DUMP", "perhaps", "lockd: LOCKD_NO_DUMP: \"perhaps\": "),
+        ("LOCKD_DEAD_PEER_TIMEOUT", "4", "lockd: LOCKD_DEAD_PEER_TIMEOUT: 4 is not from 12"),
+        ("LOCKD_AUTH_TOKEN_FILE", "/nonexistent/s", "lockd: LOCKD_AUTH_TOKEN_FILE: /nonexistent/s: "),
+        ("LOCKD_CONFIG", "/nonexistent/c", "lockd: LOCKD_CONFIG: /nonexistent/c: "),
+        ("LOCKD_TLS_KEY", "/nonexistent/k", "lockd: LOCKD_TLS_KEY: it takes its certificate"),
+    ] {
+        assert_mistake(|| Launch::new().listen("glockd://127.0.0.1:0").env(variable, value), said);
+    }
+    for (more, said) in [
+        ("locks-max = \"many\"", "lockd.toml:2: locks-max: invalid type"),
+        ("\n\nunix-mode = \"rw\"", "lockd.toml:4: unix-mode: \"rw\" is no file mode"),
+        ("allow = [\n\"300.0.0.1\"]", "lockd.toml:2: allow: \"300.0.0.1\" is neither"),
+        ("loks-max = 1", "lockd.toml:2: there is no option \"loks-max\""),
+        ("tls-client-ca = \"/x\"", "lockd.toml:2: tls-client-ca: it takes a certificate"),
+        ("http = [\"h\"", "lockd.toml:2: "),
+    ] {
+        let text = format!("name-max = 7\n{more}\n");
+        assert_mistake(|| configured(Launch::new().listen("glockd://127.0.0.1:0"), &text).0, said);
+    }
+    for (option, value, said) in [
+        ("--unix-mode", "rw", "lockd: --unix-mode: \"rw\" is no file mode"),
+        ("--config", "/nonexistent/c", "lockd: --config: /nonexistent/c: "),
+        ("--listen", "message+tls://127.0.0.1:0", "lockd: --listen: message+tls://127.0.0.1:0: TLS takes"),
+        ("--user", "no-such-user", "user no-such-user: there is no such user"),
+    ] {
+        let launch = || Launch::new().listen("glockd://127.0.0.1:0").option(option, value);
+        let (status, log) = launch().args(["--check"]).run();
+        assert!(status.code() == Some(2) && log.contains(said), "{status}: {log}");
+        let (status, log) = launch().run();
+        assert!(!status.success() && log.contains(said), "{status}: {log}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_set_but_empty_is_a_mistake() {
+    for variable in
+        ["LOCKD_STATE_DIR", "LOCKD_ALLOW", "LOCKD_NO_DUMP", "LOCKD_AUTH_TOKEN_FILE", "LOCKD_CONFIG"]
+    {
+        let launch = || Launch::new().listen("glockd://127.0.0.1:0").env(variable, "");
+        assert_mistake(launch, &format!("lockd: {variable} is set but empty"));
+    }
+}
+
+#[test]
+fn a_check_neither_binds_nor_changes_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    let (pidfile, socket) = (directory.path().join("pid"), directory.path().join("s"));
+    let state = directory.path().join("state");
+    let launch = || {
+        let socket = format!("glockd+unix:{}", socket.display());
+        Launch::new().listen(&socket).option("--pidfile", pidfile.to_str().unwrap())
+    };
+    let server = launch().start();
+    let (status, log) = launch().args(["--check", "--state-dir", state.to_str().unwrap()]).run();
+    assert!(status.success(), "{log}");
+    assert_eq!(std::fs::read_to_string(&pidfile).unwrap().trim(), server.pid().to_string());
+    assert!(!state.exists());
+    assert_eq!(LineClient::new(server.unix("glockd")).ask("i a"), "0 Lock Not Locked: a\r\n");
+}
+
+#[test]
+fn a_reload_says_what_has_changed_and_what_takes_a_restart() {
+    let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), "locks-max = 5\n");
+    let server = launch.start();
+    let is_logged =
+        |parts: &[&str]| server.log().iter().any(|line| parts.iter().all(|part| line.contains(part)));
+    let state = path.with_file_name("state");
+    let http = "http = [\"127.0.0.1:1\"]";
+    reread(
+        &server,
+        &path,
+        &format!("locks-max = 6\n{http}\nstate-dir = \"{}\"\nuser = \"nobody\"", state.display()),
+    );
+    eventually("it is logged", || is_logged(&["the configuration has been read again"]));
+    assert!(is_logged(&["INFO", "locks-max: from 5 to 6"]), "{:?}", server.log());
+    for option in ["http", "state-dir", "user"] {
+        let said = format!("{option}: stays the default until a restart");
+        assert!(is_logged(&["WARN", &said]), "{said}: {:?}", server.log());
+    }
+    assert!(!state.exists());
+}

@@ -96,3 +96,39 @@ fn what_was_lost_is_counted_once_there_is_room() {
     let kept = log.iter().filter(|line| line.contains("speaks") || line.contains("has gone")).count() as u64;
     assert!(kept > 0 && number + kept <= 2 * 10_000, "{number} lost, {kept} kept");
 }
+
+#[test]
+fn the_lines_of_a_crowd_that_goes_with_locks_add_up() {
+    const CROWD: u64 = 300;
+    let server = Server::start();
+    let mut crowd: Vec<_> = (0..CROWD).map(|_| server.glockd()).collect();
+    for (number, client) in crowd.iter_mut().enumerate() {
+        assert!(client.ask(&format!("g {number}")).starts_with('1'));
+    }
+    drop(crowd);
+    let told = || -> Vec<u64> {
+        let log = server.log();
+        log.iter().filter_map(|line| line.split_once("now free: ")?.1.parse().ok()).collect()
+    };
+    // Nobody comes later who would bring it up.
+    eventually("all are counted", || told().iter().sum::<u64>() == CROWD);
+    assert!(told().len() < 50, "{:?}", told());
+}
+
+#[test]
+fn what_is_not_told_yet_is_told_at_the_stop() {
+    let mut server = Server::with(&["--locks-max", "0"]);
+    let mut client = server.glockd();
+    for _ in 0..5 {
+        assert!(client.ask("g foo").starts_with('0'));
+    }
+    server.signal(rustix::process::Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let log = server.log();
+    let by_itself = log.iter().filter(|line| line.contains("as many locks")).count() as u64;
+    let together = log.iter().filter_map(|line| {
+        let words: Vec<&str> = line.split("more requests were refused").collect();
+        words.get(1).and(words[0].split_whitespace().last()?.parse::<u64>().ok())
+    });
+    assert_eq!(by_itself + together.sum::<u64>(), 5, "{log:?}");
+}

@@ -21,6 +21,7 @@ mod message_protocol;
 mod message_queue;
 mod message_sets;
 mod php;
+mod planted_links;
 mod restart;
 mod server_process;
 mod slow_readers;

@@ -238,3 +238,18 @@ fn a_state_directory_is_made_for_its_owner_alone() {
     assert_eq!(status.code(), Some(1));
     assert!(log.contains("no/such"), "{log}");
 }
+
+#[test]
+fn a_stop_that_cannot_be_noted_has_a_status_of_its_own() {
+    let state = directory();
+    let mut server = launch(state.path()).start();
+    // What is written first cannot be made now, as on a full disk.
+    std::fs::create_dir(state.path().join("state.new")).unwrap();
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(3));
+    let log = server.log();
+    assert!(log.iter().any(|line| line.contains("ERROR") && line.contains("state directory")), "{log:?}");
+    std::fs::remove_dir(state.path().join("state.new")).unwrap();
+    let next = launch(state.path()).start();
+    assert_eq!(next.message().try_lock("x")["cause"], "grace");
+}

@@ -256,3 +256,35 @@ fn a_peer_is_the_same_over_a_dual_stack_listener() {
         eventually("the IPv4 client is recognised", || is_served(&endpoint));
     }
 }
+
+#[test]
+fn a_host_name_is_listened_on_at_each_of_its_addresses() {
+    use std::net::ToSocketAddrs;
+    let addresses: std::collections::BTreeSet<_> = "localhost:0".to_socket_addrs().unwrap().collect();
+    let has_ipv6 = std::net::TcpListener::bind("[::1]:0").is_ok();
+    let usable = addresses.iter().filter(|address| address.is_ipv4() || has_ipv6).count();
+    let server = Launch::new().listen("glockd://localhost:0").expecting(usable - 1).start();
+    assert_eq!(server.endpoints().len(), usable);
+    let ports = server.endpoints().iter().map(|(_, endpoint)| match endpoint {
+        Endpoint::Tcp(address) => address.port(),
+        Endpoint::Unix(_) => unreachable!(),
+    });
+    assert_eq!(ports.collect::<std::collections::BTreeSet<_>>().len(), 1, "the same port at each");
+    assert!(server.endpoints().iter().all(|(_, endpoint)| is_served(endpoint)));
+}
+
+#[test]
+fn a_mistake_is_no_reason_to_wait_for_a_reader() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    // Nobody reads, and nothing more fits in.
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
+    while rustix::io::write(&writer, b"x").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    for arguments in [&["--unix-mode", "rw"][..], &["--no-such-option"]] {
+        let mut command = std::process::Command::new(crate::support::server::program());
+        let mut child = command.args(arguments).stderr(writer.try_clone().unwrap()).spawn().unwrap();
+        assert_eq!(crate::support::end_of("the server", &mut child).code(), Some(2));
+    }
+    drop(reader);
+}

@@ -213,3 +213,23 @@ fn the_command_does_not_inherit_the_connection() {
     assert!(code == 0 && out.contains(" 1 -> pipe:"), "{out}");
     assert!(!out.contains("socket:") && !out.contains("signalfd"), "{out}");
 }
+
+#[test]
+fn the_servers_variables_are_nothing_to_other_commands() {
+    let site = Site::start();
+    let commands = [run(&["a"], &TELL), vec!["list"], vec!["inspect", "a"], vec!["stats"], vec!["watch"]];
+    for arguments in commands.iter().chain([&vec!["completions", "bash"]]) {
+        let mut command = site.tool(arguments);
+        for (variable, value) in [
+            ("LOCKD_STATE_DIR", ""),
+            ("LOCKD_LOCKS_MAX", "many"),
+            ("LOCKD_NO_DUMP", "perhaps"),
+            ("LOCKD_LISTEN", "nonsense"),
+            ("LOCKD_CONFIG", "/nonexistent/lockd.toml"),
+        ] {
+            command.env(variable, value);
+        }
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+    }
+}

@@ -167,3 +167,33 @@ fn what_cannot_be_shown_is_an_error() {
     let (code, _, errors) = site.said(&["list", "--server", "unix:/nonexistent/lockd.sock"]);
     assert!(code == 1 && errors.contains("cannot be reached"), "{errors}");
 }
+
+#[test]
+fn a_server_that_is_gone_does_not_hide_what_the_others_have() {
+    let site = Site::with(&["--allow-kick"]);
+    let mut holder = site.server.message();
+    // Some of them belong to the server that is there.
+    let all: Vec<String> = (0..20).map(|number| format!("n{number}")).collect();
+    for name in &all {
+        holder.lock(name);
+    }
+    let two = format!("unix:/nonexistent/lockd.sock,{}", site.url());
+    for command in ["list", "watch"] {
+        let (code, shown, errors) = site.said(&[command, "--server", &two]);
+        assert!(code == 1 && errors.contains("/nonexistent/lockd.sock"), "{command}: {code}: {errors}");
+        assert!(all.iter().all(|name| shown.contains(name.as_str())), "{command}: {shown}");
+    }
+    let inspected = all.iter().map(|name| site.said(&["inspect", name, "--server", &two]));
+    let (shown, hidden): (Vec<_>, Vec<_>) = inspected.partition(|(_, shown, _)| !shown.is_empty());
+    assert!(
+        !shown.is_empty() && shown.iter().all(|(_, shown, _)| shown.contains("held exclusively")),
+        "{shown:?}"
+    );
+    assert!(!hidden.is_empty(), "of what belongs to the other one nothing is known");
+    for (code, _, errors) in shown.iter().chain(&hidden) {
+        assert!(*code == 1 && errors.contains("/nonexistent/lockd.sock"), "{errors}");
+    }
+    let (code, _, errors) = site.said(&["kick", &holder.address(), "--server", &two]);
+    assert!(code == 1 && errors.contains("/nonexistent/lockd.sock"), "{errors}");
+    site.server.await_free("n0");
+}

@@ -61,6 +61,14 @@ fn nagios_gets_a_status_and_a_line() {
         (&["--warning", "waiting=0"], 1, "WARNING"),
         (&["--warning", "waiting=0", "--critical", "locks=2"], 2, "CRITICAL"),
         (&["--critical", "nonsense=2"], 3, "UNKNOWN"),
+        (&["-w", "connections=1:", "-c", "waiting=@1:5"], 2, "CRITICAL"),
+        (&["-w", "locks=~:3", "-c", "waiting=@2:"], 0, "OK"),
+        (&["--warning", "waiting"], 3, "UNKNOWN"),
+        (&["--warning", "waiting=9:1"], 3, "UNKNOWN"),
+        (&["--no-such-option"], 3, "UNKNOWN"),
+        (&["--timeout", "soon"], 3, "UNKNOWN"),
+        (&["--server", "nonsense:"], 3, "UNKNOWN"),
+        (&["config"], 3, "UNKNOWN"),
         (&["--server", "unix:/nonexistent/lockd.sock"], 2, "CRITICAL"),
     ] {
         let (is, line) = stats(&site, &[&["--format", "nagios"], arguments].concat());
@@ -70,9 +78,35 @@ fn nagios_gets_a_status_and_a_line() {
 }
 
 #[test]
-fn a_server_is_asked_by_itself() {
+fn nagios_is_told_in_time_of_a_server_that_does_not_answer() {
+    let site = Site::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", silent.local_addr().unwrap());
+    let (code, line) = stats(&site, &["-f", "nagios", "-t", "0.2", "--server", &url]);
+    assert!(code == 2 && line.starts_with("LOCKD CRITICAL: no answer within 0.2 s"), "{code}: {line}");
+}
+
+#[test]
+fn munin_is_told_whether_there_is_a_server() {
+    let site = Site::start();
+    assert_eq!(stats(&site, &["--format", "munin", "autoconf"]), (0, "yes\n".to_owned()));
+    let nowhere = ["--format", "munin", "autoconf", "--server", "unix:/nonexistent/lockd.sock"];
+    let (code, line) = stats(&site, &nowhere);
+    assert!(code == 0 && line.starts_with("no (") && line.ends_with(")\n"), "{code}: {line}");
+    assert!(line.lines().count() == 1 && line.contains("/nonexistent/lockd.sock"), "{line}");
+}
+
+#[test]
+fn several_servers_are_shown_and_one_that_is_gone_is_named() {
     let (site, _clients) = site();
     let two = format!("{},unix:/nonexistent/lockd.sock", site.url());
     let (code, words) = stats(&site, &["--server", &two]);
-    assert!(code == 1 && words.contains("one server at a time"), "{words}");
+    assert!(code == 1 && words.starts_with(&format!("{}:\n", site.url())), "{words}");
+    assert!(words.contains("names held exclusively") && words.contains("/nonexistent/lockd.sock"), "{words}");
+    let (code, json, errors) = site.said(&["stats", "-f", "json", "--server", &two]);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert!(code == 1 && json[site.url()]["locks"] == json!(3), "{json}");
+    assert!(errors.contains("/nonexistent/lockd.sock"), "{errors}");
+    let (code, words) = stats(&site, &["-f", "prometheus", "--server", &two]);
+    assert!(code == 1 && words.contains("one server"), "{words}");
 }

@@ -172,3 +172,28 @@ fn a_secret_that_is_none_is_not_served_with() {
     let (status, log) = Launch::everywhere().option("--auth-token-file", "/nonexistent").run();
     assert!(status.code() == Some(2) && log.contains("/nonexistent"), "{log}");
 }
+
+#[test]
+fn who_tries_without_the_secret_is_logged_however_that_ends() {
+    let (server, _path) = serve();
+    for attempt in 1..=3 {
+        let mut stranger = server.message();
+        assert_eq!(stranger.call("ping", json!({}))["status"], "refused");
+        drop(stranger);
+        // The first by itself, the others together.
+        let told = || -> usize {
+            let log = server.log();
+            let by_itself = log.iter().filter(|line| line.contains("it has not shown the secret")).count();
+            let more = log.iter().filter_map(|line| {
+                line.split_once(" more connections were refused")?
+                    .0
+                    .split_whitespace()
+                    .last()?
+                    .parse::<usize>()
+                    .ok()
+            });
+            by_itself + more.sum::<usize>()
+        };
+        eventually("it is logged", || told() == attempt);
+    }
+}

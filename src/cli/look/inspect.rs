@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 
 use clap::Args;
+use lockd::Session;
 use lockd::broker::{LockName, Mode};
 use lockd::protocol::message::ListedLock;
 
@@ -13,7 +14,7 @@ use super::super::at::At;
 use super::super::text::{age, harmless, name_of, printable};
 use super::list::owner;
 use super::table::Table;
-use super::{Trouble, connect, finish};
+use super::{LIMIT, Reached, Trouble, connect, finish};
 
 /// What to inspect.
 #[derive(Args, Debug)]
@@ -35,8 +36,12 @@ pub(in crate::cli) fn inspect(options: &InspectOptions) -> ExitCode {
 }
 
 fn show(options: &InspectOptions) -> Result<(), Trouble> {
-    let session = connect(&options.at)?;
+    let Reached { session, gone } = connect(&options.at)?;
     let name = LockName::new(options.name.as_bytes());
+    if !gone.0.is_empty() {
+        // If the name belongs to a server that is gone, this fails: the others know nothing of it.
+        Session::connect(&options.at.urls, None, LIMIT)?.inspect(name.as_bytes())?;
+    }
     // Of the names that begin with a name the first is that name itself.
     let page = session.list(name.as_bytes(), None, 1)?;
     let listed = page.locks.into_iter().find(|lock| lock.name().as_ref() == Some(&name));
@@ -57,7 +62,7 @@ fn show(options: &InspectOptions) -> Result<(), Trouble> {
             writeln!(out, "{line}")?;
         }
     }
-    Ok(())
+    gone.tell()
 }
 
 fn describe(lock: &ListedLock) -> Vec<String> {

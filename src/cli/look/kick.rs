@@ -6,14 +6,14 @@ use clap::Args;
 use lockd::protocol::message::{KickRequest, LockResult, Status};
 
 use super::super::at::At;
-use super::{Trouble, ask, finish};
+use super::{Gone, Trouble, ask_each, finish};
 
 /// Whom to kick.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The client is told that its connection has ended, and then its locks go to others. lockd run first ends its \
 command, for which it has its --grace; kick a second time to wait for that no longer. The server must have been \
-started with --allow-kick; then anybody may do this who may connect to it.")]
+started with --allow-kick; then anybody may do this who may connect to it. Of several servers all are asked.")]
 pub(in crate::cli) struct KickOptions {
     /// The connection's address, as list and inspect show it
     #[arg(value_name = "ADDRESS", required_unless_present = "owner")]
@@ -33,12 +33,23 @@ pub(in crate::cli) fn kick(options: &KickOptions) -> ExitCode {
 
 fn ask_for(options: &KickOptions) -> Result<(), Trouble> {
     let request = KickRequest { address: options.address.clone(), name: options.owner.clone() };
-    let reply = ask(&options.at, "kick", &request)?;
-    let result: LockResult = serde_json::from_str(reply.get())
-        .map_err(|error| Trouble::Words(format!("the server's answer makes no sense: {error}")))?;
-    match result.status {
-        Status::Ok => Ok(()),
-        Status::NotFound => Err(Trouble::Words("there is no such connection".to_owned())),
-        status => Err(Trouble::Words(result.reason.unwrap_or_else(|| format!("the server says {status:?}")))),
+    let (mut kicked, mut troubles) = (false, Gone::default());
+    for (server, reply) in ask_each(&options.at, "kick", &request)? {
+        let result = reply.and_then(|reply| {
+            serde_json::from_str::<LockResult>(reply.get())
+                .map_err(|error| format!("the server's answer makes no sense: {error}"))
+        });
+        match result {
+            Ok(LockResult { status: Status::Ok, .. }) => kicked = true,
+            Ok(LockResult { status: Status::NotFound, .. }) => {}
+            Ok(LockResult { status, reason, .. }) => {
+                troubles
+                    .add(server.as_str(), &reason.unwrap_or_else(|| format!("the server says {status:?}")));
+            }
+            Err(error) => troubles.add(server.as_str(), &error),
+        }
     }
+    // A server that could not be asked may have had it.
+    let is_known = kicked || !troubles.0.is_empty();
+    if is_known { troubles.tell() } else { Err(Trouble::Words("there is no such connection".to_owned())) }
 }

@@ -12,7 +12,7 @@ use lockd::protocol::message::ListedLock;
 use super::super::at::At;
 use super::super::text::{age, harmless, name_of, printable};
 use super::table::Table;
-use super::{Trouble, connect, finish, pages};
+use super::{Reached, Trouble, connect, finish, pages};
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
 
@@ -67,7 +67,7 @@ pub(in crate::cli) fn list(options: &ListOptions) -> ExitCode {
 }
 
 fn show(options: &ListOptions) -> Result<(), Trouble> {
-    let session = connect(&options.at)?;
+    let Reached { session, gone } = connect(&options.at)?;
     let mut left = options.limit.unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut writer = if options.json { Writer::json() } else { Writer::table() };
@@ -85,7 +85,8 @@ fn show(options: &ListOptions) -> Result<(), Trouble> {
         Ok(!left_out)
     })?;
     writer.end(&mut out, left_out)?;
-    Ok(out.flush()?)
+    out.flush()?;
+    gone.tell()
 }
 
 /// Writes locks as they come.

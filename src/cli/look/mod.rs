@@ -2,6 +2,9 @@
 //!
 //! What they show comes from the server as any client may have it; nothing here knows more than the protocol
 //! tells. Names and owners are shown as [`text`](super::text) makes them safe for a terminal.
+//!
+//! Of several servers those that are gone keep nobody from seeing what the others have; they are named at the end,
+//! and the exit status is 1.
 
 mod inspect;
 mod kick;
@@ -16,7 +19,7 @@ use std::time::Duration;
 
 use lockd::Session;
 use lockd::broker::LockName;
-use lockd::client::{ConnectError, InspectError, MessageClient, RpcError, ServerUrl};
+use lockd::client::{ConnectError, InspectError, MessageClient, ServerUrl};
 use lockd::protocol::message::ListedLock;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -24,7 +27,7 @@ use serde_json::value::RawValue;
 pub(super) use inspect::{InspectOptions, inspect};
 pub(super) use kick::{KickOptions, kick};
 pub(super) use list::{ListOptions, list};
-pub(super) use stats::{StatsOptions, stats};
+pub(super) use stats::{StatsOptions, is_for_nagios, stats, unknown};
 pub(super) use watch::{WatchOptions, watch};
 
 use super::at::At;
@@ -64,12 +67,6 @@ impl From<InspectError> for Trouble {
     }
 }
 
-impl From<RpcError> for Trouble {
-    fn from(error: RpcError) -> Self {
-        Self::Words(error.to_string())
-    }
-}
-
 /// The exit status: 1 if there is trouble, which is told.
 fn finish(result: Result<(), Trouble>) -> ExitCode {
     match result {
@@ -82,20 +79,64 @@ fn finish(result: Result<(), Trouble>) -> ExitCode {
     }
 }
 
-fn connect(at: &At) -> Result<Session, Trouble> {
-    Ok(Session::connect(&at.urls, None, LIMIT)?)
+/// The servers that answer, as one session, and what there is to say of those that do not.
+struct Reached {
+    session: Session,
+    gone: Gone,
 }
 
-/// Asks the one server a question that sessions do not ask.
-fn ask(at: &At, command: &str, parameters: &impl Serialize) -> Result<Box<RawValue>, Trouble> {
-    let urls = ServerUrl::parse_list(&at.urls).map_err(|error| Trouble::Words(error.to_string()))?;
-    let [url] = urls.as_slice() else {
-        return Err(Trouble::Words(
-            "this is asked of one server at a time: give one with --server".to_owned(),
-        ));
+/// Servers that do not answer, in words.
+#[derive(Debug, Default)]
+struct Gone(Vec<String>);
+
+impl Gone {
+    fn add(&mut self, server: &str, why: &impl ToString) {
+        let why = why.to_string();
+        self.0.push(if why.contains(server) { why } else { format!("{server}: {why}") });
+    }
+
+    /// The end of a command that has shown what the other servers have.
+    fn tell(self) -> Result<(), Trouble> {
+        if self.0.is_empty() { Ok(()) } else { Err(Trouble::Words(self.0.join("\nlockd: "))) }
+    }
+}
+
+fn servers(at: &At) -> Result<Vec<ServerUrl>, Trouble> {
+    ServerUrl::parse_list(&at.urls).map_err(|error| Trouble::Words(error.to_string()))
+}
+
+/// A session on those of the servers that answer; at least on one.
+fn connect(at: &At) -> Result<Reached, Trouble> {
+    let servers = servers(at)?;
+    let (mut alive, mut gone) = (Vec::new(), Gone::default());
+    if let [only] = servers.as_slice() {
+        alive.push(only.as_str());
+    } else {
+        // A session on all of them would list nothing without this one.
+        for server in &servers {
+            match Session::connect(server.as_str(), None, LIMIT) {
+                Ok(_) => alive.push(server.as_str()),
+                Err(error) => gone.add(server.as_str(), &error),
+            }
+        }
+    }
+    if alive.is_empty() {
+        return gone.tell().and(Err(Trouble::Words("there is no server".to_owned())));
+    }
+    Ok(Reached { session: Session::connect(&alive.join(","), None, LIMIT)?, gone })
+}
+
+/// Asks each server a question that sessions do not ask.
+fn ask_each(
+    at: &At,
+    command: &str,
+    parameters: &impl Serialize,
+) -> Result<Vec<(ServerUrl, Result<Box<RawValue>, String>)>, Trouble> {
+    let ask = |url: &ServerUrl| {
+        let client = MessageClient::connect(url.as_str(), LIMIT).map_err(|error| error.to_string())?;
+        client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{url}: {error}"))
     };
-    let client = MessageClient::connect(url.as_str(), LIMIT)?;
-    Ok(client.rpc(command, parameters, Some(LIMIT))?)
+    Ok(servers(at)?.into_iter().map(|url| (url.clone(), ask(&url))).collect())
 }
 
 /// Shows all locks whose names begin so to `each`, page by page, until it has enough.

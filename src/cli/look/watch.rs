@@ -13,7 +13,7 @@ use super::super::at::At;
 use super::super::text::{printable, seconds};
 use super::list::{HEADS, Selection, rows};
 use super::table::Table;
-use super::{Trouble, connect, finish};
+use super::{Reached, Trouble, connect, finish};
 
 /// The lines of a terminal that does not say how many it has.
 const LINES: usize = 24;
@@ -45,10 +45,11 @@ pub(in crate::cli) fn watch(options: &WatchOptions) -> ExitCode {
 }
 
 fn once(options: &WatchOptions) -> Result<(), Trouble> {
-    let lines = lines(&connect(&options.at)?, options, usize::MAX)?;
+    let Reached { session, gone } = connect(&options.at)?;
+    let lines = lines(&session, options, usize::MAX)?;
     let mut out = io::stdout().lock();
     lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-    Ok(())
+    gone.tell()
 }
 
 fn follow(options: &WatchOptions) -> Result<(), Trouble> {
@@ -71,15 +72,22 @@ fn follow(options: &WatchOptions) -> Result<(), Trouble> {
 }
 
 fn look(
-    session: &mut Option<Session>,
+    reached: &mut Option<Reached>,
     options: &WatchOptions,
     height: usize,
 ) -> Result<Vec<String>, Trouble> {
-    let session = match session {
-        Some(session) => session,
-        None => session.insert(connect(&options.at)?),
+    let Reached { session, gone } = match reached {
+        Some(reached) => reached,
+        None => reached.insert(connect(&options.at)?),
     };
-    lines(session, options, height)
+    let mut shown: Vec<String> = gone.0.iter().map(|words| printable(words.as_bytes())).collect();
+    let is_whole = shown.is_empty();
+    shown.extend(lines(session, options, height.saturating_sub(shown.len()))?);
+    if !is_whole {
+        // Next time all are tried again.
+        *reached = None;
+    }
+    Ok(shown)
 }
 
 /// The table, as far as there is room for it.

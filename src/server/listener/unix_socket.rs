@@ -6,14 +6,20 @@
 //! own socket. That file is in the directory of the socket, and so is the same by whatever name the directory
 //! goes. It is removed at a clean stop, while it is locked; therefore one that has just locked it looks whether it is
 //! still at its path. If it stays (the server was killed, or may not write there any more), that does no harm.
+//!
+//! Another user may write in that directory and put a link in the place of a file at any moment. So a mode and an owner
+//! are set on what has been opened and looked at, never by path: a server with privileges must not give away a file
+//! elsewhere.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Uid, flock};
 use rustix::io::Errno;
+use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, SockRef};
 
 use super::BACKLOG;
@@ -23,14 +29,58 @@ use crate::socket::new_socket;
 /// The file of a socket. Removed when the listener goes, if it is still the file that was made for it.
 pub(super) struct SocketFile {
     path: PathBuf,
-    inode: u64,
+    /// The file itself, whatever is at its path.
+    file: Descriptor,
     /// Let go after the socket's file is removed.
-    _lock: PathLock,
+    lock: PathLock,
+}
+
+impl SocketFile {
+    /// The file that has just been made at `path`.
+    ///
+    /// # Errors
+    /// If something else is there by now.
+    fn find(path: &Path, lock: PathLock) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = Descriptor::open(|| Ok(rustix::fs::open(path, flags, Mode::empty())?))?;
+        let found = rustix::fs::fstat(&file)?;
+        // Others cannot make one that is root's, and without privileges there is nothing to be had from this process.
+        let is_own = !geteuid().is_root() || Uid::from_raw(found.st_uid).is_root();
+        if FileType::from_raw_mode(found.st_mode) != FileType::Socket || !is_own {
+            return Err(io::Error::other("somebody else has replaced the socket's file"));
+        }
+        Ok(Self { path: path.to_owned(), file, lock })
+    }
+
+    fn set_mode(&self, mode: u32) -> io::Result<()> {
+        if rustix::fs::fstat(&self.file)?.st_mode & 0o777 == mode {
+            return Ok(());
+        }
+        // What is opened so cannot be changed by its descriptor, but by the link to it.
+        let link = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
+        match fs::set_permissions(link, fs::Permissions::from_mode(mode)) {
+            // There is no /proc.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !geteuid().is_root() => {
+                fs::set_permissions(&self.path, fs::Permissions::from_mode(mode))
+            }
+            set => set,
+        }
+    }
+
+    /// Gives the file, and its lock, to this user and group.
+    ///
+    /// # Errors
+    /// If that may not be.
+    pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+        let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+        rustix::fs::chownat(&self.file, "", owner.0, owner.1, AtFlags::EMPTY_PATH)?;
+        fchown(&self.lock.file, Some(uid), Some(gid))
+    }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
+        if is_at(&self.file, &self.path).unwrap_or(false) {
             // Nothing to be done about a file that stays: the next start replaces it.
             let _ = fs::remove_file(&self.path);
         }
@@ -55,11 +105,13 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
     }
     let descriptor = new_socket(Domain::UNIX)?;
     let socket = SockRef::from(&descriptor);
+    // The file is made with the mode of the socket, less the process's umask. Where this does not work, the file's mode
+    // is set all the same.
+    let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(mode));
     socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::find(path, lock)?;
     // The mode is set before anyone can connect: that takes `listen`.
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
-    let inode = fs::symlink_metadata(path)?.ino();
-    let file = SocketFile { path: path.to_owned(), inode, _lock: lock };
+    file.set_mode(mode)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((descriptor, file))
@@ -96,7 +148,10 @@ impl PathLock {
                 opened => opened.map_err(named)?,
             };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) if is_at(&file, &path).map_err(named)? => return Ok(Self { file, path }),
+                Ok(()) if is_at(&file, &path).map_err(named)? => {
+                    check_lock_file(&file).map_err(named)?;
+                    return Ok(Self { file, path });
+                }
                 // The server that had it has removed it since it was opened here; or a signal has come.
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => {
@@ -117,6 +172,18 @@ impl Drop for PathLock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// Whether this can be a file of this library's.
+///
+/// # Errors
+/// If it is something else, or has other names: it could be anybody's file, and must not be given to anyone.
+fn check_lock_file(file: &Descriptor) -> io::Result<()> {
+    let found = rustix::fs::fstat(file)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink > 1 {
+        return Err(io::Error::other("it is no file of its own, made by a server"));
+    }
+    Ok(())
 }
 
 /// Whether the file is still the one at its path.

@@ -64,7 +64,7 @@ final class Address
             return new self($text, 'unix://' . $parts[1], false);
         }
         $address = explode('?', $text, 2);
-        $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::(\d{1,5}))?$#D';
+        $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::([1-9]\d{0,4}))?$#D';
         if (preg_match($tcp, $address[0], $parts) && preg_match(self::FILES, $address[1] ?? 'ca=none')) {
             $port = (int) ($parts[3] ?? self::PORT);
             if ($port >= 1 && $port <= 65535) {
@@ -73,10 +73,26 @@ final class Address
                 return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }
         }
-        throw new InvalidArgumentException(
-            "not the address of a server: \"$text\": it must be tcp://HOST, tcp://HOST:PORT, tls://… or unix:/PATH, "
-            . 'behind a host with ?auth-token-file=FILE if need be'
-        );
+        $meant = self::meant($text);
+        throw new InvalidArgumentException("not the address of a server: \"$text\": " . ($meant !== null
+            ? "it has no scheme; did you mean $meant?"
+            : 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
+            . 'unix:/PATH, behind a host with ?auth-token-file=FILE if need be'));
+    }
+
+    /** What was probably meant by a text that has no scheme. */
+    private static function meant(string $text): ?string
+    {
+        if ($text === '' || str_contains($text, '://') || str_starts_with($text, 'unix:')) {
+            return null;
+        }
+        $meant = ($text[0] === '/' ? 'unix:' : 'tcp://') . $text;
+        try {
+            self::parse($meant);
+            return $meant;
+        } catch (InvalidArgumentException) {
+            return null;
+        }
     }
 
     /**

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::super::super::text::{harmless, printable};
+use super::super::Trouble;
 use super::super::table::Table;
 use super::figures::{FIGURES, Figures, Kind};
 
@@ -42,6 +43,20 @@ pub(super) fn json(figures: &Figures) -> String {
     format!("{}\n", harmless(&Value::Object(figures.0.clone()).to_string()))
 }
 
+/// As [`text`], each under its server.
+pub(super) fn text_of_several(all: &[(String, Figures)]) -> String {
+    let one = |(server, figures): &(String, Figures)| {
+        format!("{}:\n{}", printable(server.as_bytes()), text(figures))
+    };
+    all.iter().map(one).collect::<Vec<_>>().join("\n")
+}
+
+/// One object, with those of the servers by their addresses.
+pub(super) fn json_of_several(all: &[(String, Figures)]) -> String {
+    let all = all.iter().map(|(server, figures)| (server.clone(), Value::Object(figures.0.clone())));
+    format!("{}\n", harmless(&Value::Object(all.collect()).to_string()))
+}
+
 /// The text exposition format.
 pub(super) fn prometheus(figures: &Figures) -> String {
     let version = figures.version().replace('\\', r"\\").replace('"', "\\\"").replace('\n', r"\n");
@@ -65,6 +80,15 @@ pub(super) fn prometheus(figures: &Figures) -> String {
         };
     }
     text
+}
+
+/// Whether there is something to draw, as munin-node-configure asks for it: `yes`, or `no` with the reason.
+pub(super) fn munin_autoconf(asked: Result<Figures, Trouble>) -> String {
+    match asked {
+        Ok(_) => "yes\n".to_owned(),
+        Err(Trouble::NoReader) => "no\n".to_owned(),
+        Err(Trouble::Words(words)) => format!("no ({})\n", harmless(&words.replace('\n', " "))),
+    }
 }
 
 /// The graphs, as Munin asks for them.

@@ -14,24 +14,72 @@ const UNKNOWN: u8 = 3;
 /// What the line always has.
 const SHOWN: [&str; 4] = ["connections", "locks", "sharedLocks", "waiting"];
 
-/// Above what number a figure is not well.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// In what range a figure is well.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Threshold {
     figure: String,
-    number: u64,
+    range: Range,
+}
+
+/// A range of the Monitoring Plugins Guidelines: `[@][START:][END]`.
+#[derive(Clone, Debug, PartialEq)]
+struct Range {
+    /// As it was given.
+    text: String,
+    start: f64,
+    end: f64,
+    /// Whether what is in it is not well, instead of what is not.
+    is_inverted: bool,
+}
+
+impl Range {
+    fn read(text: &str) -> Option<Self> {
+        let (rest, is_inverted) = text.strip_prefix('@').map_or((text, false), |rest| (rest, true));
+        let (start, end) = match rest.split_once(':') {
+            Some(("~", end)) => (f64::NEG_INFINITY, end),
+            Some((start, end)) => (number(start)?, end),
+            None => (0.0, rest),
+        };
+        let is_open = end.is_empty() && rest.contains(':');
+        let end = if is_open { f64::INFINITY } else { number(end)? };
+        (start <= end).then(|| Self { text: text.to_owned(), start, end, is_inverted })
+    }
+
+    fn is_well(&self, is: u64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "limits are no more exact than this")]
+        let is = is as f64;
+        (self.start..=self.end).contains(&is) != self.is_inverted
+    }
+}
+
+/// Digits, with a sign and a fraction if need be; no infinity, and nothing else that Rust takes for a number.
+fn number(text: &str) -> Option<f64> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte));
+    text.parse().ok().filter(|_| is_plain)
 }
 
 impl FromStr for Threshold {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let read = |(figure, number): (&str, &str)| {
-            Some(Self { figure: figure.to_owned(), number: number.parse().ok()? })
+        let read = |(figure, range): (&str, &str)| {
+            Some(Self { figure: figure.to_owned(), range: Range::read(range)? })
         };
         text.split_once('=')
+            .filter(|(figure, _)| !figure.is_empty())
             .and_then(read)
-            .ok_or_else(|| "not a figure and a number like waiting=10".to_owned())
+            .ok_or_else(|| "not a figure and a range like waiting=10, waiting=10: or waiting=@1:5".to_owned())
     }
+}
+
+/// The exit status and the line when a mistake keeps everything from being known.
+pub(super) fn unknown(words: &str) -> (u8, String) {
+    (UNKNOWN, line(UNKNOWN, &in_one_line(words), ""))
+}
+
+/// Without what would end the line, or what Nagios takes for the end of the words.
+fn in_one_line(words: &str) -> String {
+    harmless(&words.replace(['|', '\n'], " "))
 }
 
 /// The exit status and the line, with the figures behind a bar for those who draw them.
@@ -42,17 +90,18 @@ pub(super) fn judge(
 ) -> (u8, String) {
     let figures = match asked {
         Ok(figures) => figures,
-        Err(words) => return (CRITICAL, line(CRITICAL, &harmless(&words.replace(['|', '\n'], " ")), "")),
+        Err(words) => return (CRITICAL, line(CRITICAL, &in_one_line(words), "")),
     };
     let (mut code, mut words) = (OK, Vec::new());
     for (level, thresholds) in [(WARNING, warning), (CRITICAL, critical)] {
-        for Threshold { figure, number } in thresholds {
+        for Threshold { figure, range } in thresholds {
             let Some(is) = figures.number(figure) else {
-                return (UNKNOWN, line(UNKNOWN, &format!("the server has no figure {figure:?}"), ""));
+                return unknown(&format!("the server has no figure {figure:?}"));
             };
-            if is > *number {
+            if !range.is_well(is) {
                 code = code.max(level);
-                words.push(format!("{figure} is {is}, above {number}"));
+                let place = if range.is_inverted { "within" } else { "outside of" };
+                words.push(format!("{figure} is {is}, {place} {}", range.text.trim_start_matches('@')));
             }
         }
     }
@@ -71,7 +120,7 @@ fn line(code: u8, words: &str, performance: &str) -> String {
 fn performance(figures: &Figures, warning: &[Threshold], critical: &[Threshold]) -> String {
     let limit = |thresholds: &[Threshold], key: &str| {
         let found = thresholds.iter().find(|threshold| threshold.figure == key);
-        found.map_or_else(String::new, |threshold| threshold.number.to_string())
+        found.map_or_else(String::new, |threshold| threshold.range.text.clone())
     };
     let one = |key: &&str| {
         let number = figures.number(key)?;
@@ -97,7 +146,7 @@ mod tests {
         let words = "connections 7, locks 3, sharedLocks 0, waiting 5";
         assert_eq!((code, line), (0, format!("LOCKD OK: {words} | {figures}")));
         let (code, line) = judged(&["waiting=4", "locks=9"], &[]);
-        assert!(code == 1 && line.starts_with("LOCKD WARNING: waiting is 5, above 4 |"), "{line}");
+        assert!(code == 1 && line.starts_with("LOCKD WARNING: waiting is 5, outside of 4 |"), "{line}");
         assert_eq!(judged(&["waiting=1"], &["connections=6"]).0, 2);
     }
 
@@ -106,7 +155,30 @@ mod tests {
         assert_eq!(judged(&["lokcs=1"], &[]).0, 3);
         let silent = judge(&Err("refused|\nno".to_owned()), &[], &[]);
         assert_eq!(silent, (2, "LOCKD CRITICAL: refused  no".to_owned()));
-        for text in ["waiting", "waiting=", "waiting=x", "waiting=-1"] {
+    }
+
+    /// The values from 0 to 30 that are not well; those of the guidelines' examples.
+    #[test]
+    fn ranges_are_those_of_the_guidelines() {
+        let alerts = |text: &str| {
+            let range = Range::read(text).unwrap();
+            (0..=30).filter(|is| !range.is_well(*is)).collect::<Vec<u64>>()
+        };
+        let all = |range: std::ops::RangeInclusive<u64>| range.collect::<Vec<u64>>();
+        assert_eq!(alerts("10"), all(11..=30));
+        assert_eq!(alerts("10:"), all(0..=9));
+        assert_eq!(alerts("~:10"), all(11..=30));
+        assert_eq!(alerts("10:20"), [all(0..=9), all(21..=30)].concat());
+        assert_eq!(alerts("@10:20"), all(10..=20));
+        assert_eq!(alerts("@1:5"), all(1..=5));
+        assert_eq!(alerts("0"), all(1..=30));
+        assert_eq!(alerts("~:"), []);
+        assert_eq!(alerts("@5:"), all(5..=30));
+        assert_eq!(alerts("-5:2.5"), all(3..=30));
+        for text in ["", "x", "@", ":", "20:10", "-1", "1:2:3", "inf", "nan:", "1e3", "~", "+5", "10:~"] {
+            assert_eq!(Range::read(text), None, "{text}");
+        }
+        for text in ["waiting", "waiting=", "waiting=x", "=1"] {
             assert!(text.parse::<Threshold>().is_err(), "{text}");
         }
     }

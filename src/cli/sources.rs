@@ -1,0 +1,169 @@
+//! Where the server's options come from: the command line, the environment, and a file, in this order of precedence.
+//! Knows how each source writes them and says in which place a mistake is; what the options mean is in `options`.
+//!
+//! The environment is read here, and not by clap, because only the server's own commands may be disturbed by it: with a
+//! variable that makes no sense, `lockd run` still runs its command.
+
+use std::error::Error;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use clap::builder::{OsStr as ClapStr, Resettable};
+use clap::error::ErrorKind;
+use clap::{Args, Command, CommandFactory, FromArgMatches};
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::Cli;
+use super::complaint::without_waiting_long;
+use super::look::{is_for_nagios, unknown};
+use super::options::{Mistake, ServeOptions, Settings};
+
+/// The commands that take the server's options.
+const SERVING: [&str; 2] = ["serve", "bench-serve"];
+
+/// What the command line says. Ends the process if that makes no sense, or asks for help.
+pub(super) fn command_line() -> Cli {
+    let strict = without_environment(Cli::command());
+    let strict = SERVING.iter().fold(strict, |all, name| all.mut_subcommand(name, without_environment));
+    let parsed = strict.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    parsed.unwrap_or_else(|error| {
+        if error.kind() == ErrorKind::DisplayHelp {
+            // The help shows the variables, too.
+            Cli::command().get_matches();
+        }
+        if error.use_stderr() && is_for_nagios(&std::env::args_os().collect::<Vec<_>>()) {
+            let (code, line) = unknown(&first_line(&error.to_string()));
+            // Nobody to tell is no reason for another status.
+            let _ = writeln!(io::stdout(), "{line}");
+            std::process::exit(code.into());
+        }
+        let code = error.exit_code();
+        without_waiting_long(move || {
+            // A failure to write can be told to no one.
+            let _ = error.print();
+        });
+        std::process::exit(code)
+    })
+}
+
+/// The command, as if it had no variables.
+fn without_environment(command: Command) -> Command {
+    command.mut_args(|argument| argument.env(Resettable::<ClapStr>::Reset))
+}
+
+/// What the options amount to that are given in all places; `command_line` is what the command line says. Each place is
+/// checked by itself, too: a mistake is told also where another place has the option right.
+///
+/// # Errors
+/// The first mistake, with its place: the option on the command line, the variable, or the file and the line.
+pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> {
+    let in_command_line = |mistake: Mistake| format!("--{}: {mistake}", mistake.option);
+    command_line.clone().settings(false).map_err(in_command_line)?;
+    let environment = environment(|name| std::env::var_os(name))?;
+    let given = command_line.clone().over(environment.clone());
+    let (file, text) = match &given.config {
+        Some(path) => {
+            let place = if command_line.config.is_some() { "--config" } else { "LOCKD_CONFIG" };
+            let in_context = |error| format!("{place}: {}: {error}", path.display());
+            let text = std::fs::read_to_string(path).map_err(in_context)?;
+            (file_options(path, &text)?, text)
+        }
+        None => (ServeOptions::default(), String::new()),
+    };
+    let in_its_place = |mistake: Mistake| {
+        let has_it = |options: &ServeOptions| options.given().contains_key(mistake.option);
+        match &given.config {
+            _ if has_it(command_line) => in_command_line(mistake),
+            _ if has_it(&environment) => format!("{}: {mistake}", variable(mistake.option)),
+            Some(path) if has_it(&file) => in_file(path, &text, &mistake),
+            _ => format!("{}: {mistake}", mistake.option),
+        }
+    };
+    given.clone().over(file.clone()).settings(true).map_err(in_its_place)
+}
+
+/// The variable of an option.
+fn variable(option: &str) -> String {
+    format!("LOCKD_{}", option.to_uppercase().replace('-', "_"))
+}
+
+/// What the variables say: each is read as if its value stood on the command line.
+///
+/// # Errors
+/// The first mistake, with the name of its variable. A variable that is set but empty is one: it cannot be told whether
+/// the option is to be what it is by default, or the value was forgotten, as of a secret's file.
+fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptions, String> {
+    let command = ServeOptions::augment_args(Command::new("lockd"));
+    let mut all = vec![OsString::from("lockd")];
+    for option in command.get_arguments().filter(|option| option.get_env().is_some()) {
+        let Some(name) = option.get_long() else { continue };
+        let variable = variable(name);
+        let Some(value) = value_of(&variable) else { continue };
+        if value.is_empty() {
+            return Err(format!("{variable} is set but empty: give it a value, or unset it"));
+        }
+        let mut argument = OsString::from(format!("--{name}="));
+        argument.push(&value);
+        let alone = parse([OsStr::new("lockd"), &argument]).map_err(|error| {
+            let why = error.source().map_or_else(|| first_line(&error.to_string()), <dyn Error>::to_string);
+            format!("{variable}: {:?}: {why}", value.display().to_string())
+        })?;
+        alone.settings(false).map_err(|mistake| format!("{variable}: {mistake}"))?;
+        all.push(argument);
+    }
+    parse(all).map_err(|error| first_line(&error.to_string()))
+}
+
+/// The options in these arguments, the first of which is the program.
+fn parse(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<ServeOptions, clap::Error> {
+    let command = without_environment(ServeOptions::augment_args(Command::new("lockd")));
+    ServeOptions::from_arg_matches(&command.try_get_matches_from(arguments)?)
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
+}
+
+/// The options in the text of this file.
+fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
+    let options: ServeOptions = toml::from_str(text).map_err(|error| {
+        let span = error.span().unwrap_or_default();
+        // What could stand there instead is more than a line.
+        let message = error.message().split(", expected one of").next().unwrap_or_default();
+        let message = message.replace("unknown field", "there is no option").replace('`', "\"");
+        let place = format!("{}:{}", path.display(), line_of(text, span.start));
+        // In what is not TOML there are no options.
+        let begin = text.get(span.start..).map_or_else(String::new, first_line);
+        match option_at(text, &span) {
+            Some(option) => format!("{place}: {option}: {message}"),
+            None if message.contains('"') || begin.is_empty() => format!("{place}: {message}"),
+            None => format!("{place}: {message}: {begin}"),
+        }
+    })?;
+    options.clone().settings(false).map_err(|mistake| in_file(path, text, &mistake))?;
+    Ok(options)
+}
+
+fn in_file(path: &Path, text: &str, mistake: &Mistake) -> String {
+    let table = DeTable::parse(text).ok();
+    let key = table.as_ref().and_then(|table| table.get_ref().get_key_value(mistake.option));
+    let line = key.map_or_else(String::new, |(key, _)| format!(":{}", line_of(text, key.span().start)));
+    format!("{}{line}: {}: {mistake}", path.display(), mistake.option)
+}
+
+/// The option whose value is at this place.
+fn option_at(text: &str, place: &Range<usize>) -> Option<String> {
+    let table = DeTable::parse(text).ok()?;
+    let has_it = |value: &Spanned<_>| value.span().contains(&place.start);
+    table.get_ref().iter().find(|(_, value)| has_it(value)).map(|(key, _)| key.get_ref().to_string())
+}
+
+/// Counted from 1.
+fn line_of(text: &str, byte: usize) -> usize {
+    1 + text.bytes().take(byte).filter(|byte| *byte == b'\n').count()
+}
