@@ -117,6 +117,11 @@ impl Connection {
         self.state.lock().answer_limit
     }
 
+    /// Whether the server has sent what is no message.
+    pub(super) fn is_garbled(&self) -> bool {
+        self.state.lock().is_garbled
+    }
+
     /// From now on the connection is open at this end until it is [closed](Self::close), also once it is
     /// lost: the server, which has been told so, takes that for the word that the client's work has ended.
     pub(super) fn stay_open_until_closed(&self) {

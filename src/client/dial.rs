@@ -34,6 +34,13 @@ pub enum ConnectError {
         /// Why.
         reason: String,
     },
+    /// It was reached, and does not serve this client now: it hangs, hangs up, is full, or is stopping.
+    Unavailable {
+        /// Its address.
+        server: String,
+        /// Why.
+        reason: String,
+    },
     /// Several servers were tried, and there is a session on none: why, for each, in the order of their
     /// addresses.
     NoneOfSeveral(Vec<ConnectError>),
@@ -44,7 +51,9 @@ impl std::fmt::Display for ConnectError {
         match self {
             Self::Url(error) => error.fmt(f),
             Self::Unreachable { server, error } => write!(f, "{server} cannot be reached: {error}"),
-            Self::Refused { server, reason } => write!(f, "no session on {server}: {reason}"),
+            Self::Refused { server, reason } | Self::Unavailable { server, reason } => {
+                write!(f, "no session on {server}: {reason}")
+            }
             Self::NoneOfSeveral(errors) => {
                 let reasons: Vec<String> = errors.iter().map(Self::to_string).collect();
                 f.write_str(&reasons.join("; "))
@@ -56,6 +65,22 @@ impl std::fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
+    /// Whether trying again cannot help, since what is wrong is the address, the protocol, the certificate or the
+    /// secret. False where the server is not there, hangs, or turns clients away; of several servers, if that is so
+    /// of all.
+    #[must_use]
+    pub fn is_mistake(&self) -> bool {
+        match self {
+            Self::Url(_) | Self::Refused { .. } => true,
+            // The system's own `NotFound`, with a number, is a socket file that is not there yet.
+            Self::Unreachable { error, .. } => {
+                error.kind() == io::ErrorKind::NotFound && error.raw_os_error().is_none()
+            }
+            Self::Unavailable { .. } => false,
+            Self::NoneOfSeveral(errors) => errors.iter().any(Self::is_mistake),
+        }
+    }
+
     /// The one error that tells of all of these, one for each server that was tried.
     pub(super) fn of_all(mut errors: Vec<Self>) -> Self {
         if errors.len() == 1 { errors.remove(0) } else { Self::NoneOfSeveral(errors) }
@@ -127,6 +152,10 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
         Err(error) if error.raw_os_error().is_some() || error.kind() == io::ErrorKind::TimedOut => {
             Err(unreachable(error))
         }
+        // It has said nothing against TLS: it may be full, or want nothing of this client.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(ConnectError::Unavailable { server: url.to_string(), reason: error.to_string() })
+        }
         Err(error) => Err(refused(error.to_string())),
     }
 }
@@ -155,7 +184,10 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
         let mut chunk = [0; 4096];
         taken = match stream.receive_now(&mut chunk)? {
             None => Ok(()),
-            Some(0) => Err(io::Error::other("the server closed the connection: it may not speak TLS there")),
+            Some(0) => Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection: it may not speak TLS there",
+            )),
             Some(read) => tls.take_in(chunk.get(..read).unwrap_or_default(), &mut early).map(|_| ()),
         };
     }
@@ -189,7 +221,7 @@ fn connect(endpoint: &Endpoint, timeout: Duration) -> io::Result<Stream> {
 
 /// Tries every address of the host, each for its share of the time that is left.
 fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
+    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(of_resolver)?.collect();
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for (left, address) in (1..=addresses.len()).rev().zip(&addresses) {
@@ -207,6 +239,17 @@ fn connect_tcp(host: &str, port: u16, timeout: Duration) -> io::Result<Stream> {
         }
     }
     result
+}
+
+/// Makes `NotFound` of what the resolver says, unless it may say something else the next time. The standard library
+/// keeps nothing of its error but the text, which is always in English.
+fn of_resolver(error: io::Error) -> io::Error {
+    // As glibc and musl have it for EAI_AGAIN.
+    let is_temporary = ["Temporary failure", "Try again"].iter().any(|text| error.to_string().contains(text));
+    if is_temporary || error.raw_os_error().is_some() {
+        return error;
+    }
+    io::Error::new(io::ErrorKind::NotFound, error)
 }
 
 /// A port of the kind that clients are given, with nobody listening: TCP can connect it to itself.

@@ -138,7 +138,7 @@ impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
         let status = match error {
             ConnectError::Url(_) => lock_status::LOCK_INVALID,
-            ConnectError::Refused { .. } => lock_status::LOCK_REFUSED,
+            ConnectError::Refused { .. } | ConnectError::Unavailable { .. } => lock_status::LOCK_REFUSED,
             ConnectError::Unreachable { .. } | ConnectError::NoneOfSeveral(_) => lock_status::LOCK_IO,
         };
         Self::new(status, error)

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) spare_wakers: Vec<Arc<Waker>>,
     /// What the server said of a message it could not read. If it hangs up then, this was why.
     pub(super) complaint: Option<String>,
+    /// The server has sent what is no message: it is no lock server.
+    pub(super) is_garbled: bool,
     /// How long the server may be silent.
     pub(super) silence_max: Option<Duration>,
     /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
@@ -60,6 +62,7 @@ impl State {
             pollers: Vec::new(),
             spare_wakers: Vec::new(),
             complaint: None,
+            is_garbled: false,
             silence_max: None,
             answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
             open_until_closed: false,
@@ -93,10 +96,10 @@ impl State {
 
     /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
     pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, input, complaint, .. } = self;
+        let Self { slots, input, complaint, is_garbled, .. } = self;
         let mut for_others = false;
         input.push(bytes);
-        input.drain(|message| match message {
+        let read = input.drain(|message| match message {
             Message::Reply(id, reply) => {
                 if let Some(slot) = slots.get_mut(&id) {
                     *slot = Slot::Answered(reply);
@@ -105,7 +108,8 @@ impl State {
             }
             Message::Complaint(text) => *complaint = Some(text),
             Message::Other => {}
-        })?;
-        Ok(for_others)
+        });
+        *is_garbled |= read.is_err();
+        read.map(|()| for_others)
     }
 }

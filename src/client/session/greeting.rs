@@ -4,11 +4,25 @@
 use std::time::Instant;
 
 use super::REQUEST_MAX;
-use crate::client::connection::{Connection, Signals, Waited};
+use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
 use crate::protocol::message::{
-    HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
+    Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
+
+/// Why there is to be no session.
+pub(super) enum NoSession {
+    /// It is no lock server, or refuses this client.
+    Refused(String),
+    /// It hangs, hangs up, is full, or is stopping.
+    Unavailable(String),
+}
+
+impl From<String> for NoSession {
+    fn from(reason: String) -> Self {
+        Self::Refused(reason)
+    }
+}
 
 /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
 pub(super) fn greet(
@@ -16,7 +30,7 @@ pub(super) fn greet(
     options: &ConnectOptions<'_>,
     secret: Option<String>,
     deadline: Option<Instant>,
-) -> Result<(), String> {
+) -> Result<(), NoSession> {
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
     let client = Some("lockd".to_owned());
     let wind_down = options.wind_down.min(WIND_DOWN_MAX);
@@ -25,27 +39,34 @@ pub(super) fn greet(
     }
     let hello = HelloRequest { client, version, auth_token: secret, wind_down };
     let hello = connection.request("hello", &hello, REQUEST_MAX)?;
-    connection.post(&[&hello]).map_err(|lost| lost.0)?;
+    let lost = |lost: Lost| {
+        if connection.is_garbled() { NoSession::Refused(lost.0) } else { NoSession::Unavailable(lost.0) }
+    };
+    connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {
         let identify = IdentifyRequest { name: options.owner.map(str::to_owned) };
         let identify = connection.request("identify", &identify, REQUEST_MAX)?;
         // A server may take no names; then the session has none.
-        connection.post_unheard(&[&identify]).map_err(|lost| lost.0)?;
+        connection.post_unheard(&[&identify]).map_err(lost)?;
     }
     connection.flush();
     let reply = match connection.wait(&[hello.id], deadline, Signals::Ignored) {
         Ok(Waited::Reply(_, reply)) => reply?,
         Ok(Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted) => {
-            return Err("it has not answered in time: it hangs, or is no lockd".to_owned());
+            let reason = "it has not answered in time: it hangs, or is no lockd";
+            return Err(NoSession::Unavailable(reason.to_owned()));
         }
-        Err(lost) => return Err(lost.0),
+        Err(error) => return Err(lost(error)),
     };
     let refused = serde_json::from_str::<LockResult>(reply.get());
-    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) = refused {
-        return Err(reason);
+    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = refused {
+        return Err(match cause {
+            Some(Cause::Stopping) => NoSession::Unavailable(reason),
+            _ => NoSession::Refused(reason),
+        });
     }
     let hello: HelloResult =
         serde_json::from_str(reply.get()).map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
     let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
-    connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
+    connection.set_keepalive(&keepalive).map_err(|error| NoSession::Unavailable(error.to_string()))
 }

@@ -31,7 +31,7 @@ use crate::protocol::message::{
 };
 use claims::{Claims, Kind, Place};
 pub use error::InspectError;
-use greeting::greet;
+use greeting::{NoSession, greet};
 
 /// How much later than the server the client ends a wait by itself, should the server not answer.
 const GRACE: Duration = Duration::from_secs(1);
@@ -91,7 +91,10 @@ impl Session {
         let refused = |reason| ConnectError::Refused { server: url.to_string(), reason };
         let secret = url.secret().map_err(refused)?;
         let connection = dial(url, options.timeout)?;
-        greet(&connection, options, secret, deadline).map_err(refused)?;
+        greet(&connection, options, secret, deadline).map_err(|error| match error {
+            NoSession::Refused(reason) => refused(reason),
+            NoSession::Unavailable(reason) => ConnectError::Unavailable { server: url.to_string(), reason },
+        })?;
         let signals = if options.interruptible { Signals::Interrupt } else { Signals::Ignored };
         Ok(Self { connection, claims: Mutex::default(), signals })
     }
