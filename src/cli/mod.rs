@@ -68,7 +68,8 @@ enum Command {
 /// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`run` and
 /// `stats` have more), 2 for arguments or a configuration that make no sense.
 pub(crate) fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse()
+        .unwrap_or_else(|error| run::explain_missing(error, &std::env::args_os().collect::<Vec<_>>()).exit());
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Run(options)) => run::run(&options),

@@ -59,7 +59,7 @@ enum Ended {
 }
 
 fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: bool) -> io::Result<Ended> {
-    // What arrived while the command was being started may not have reached it.
+    // What arrived while the command was being started may not have reached it: rather twice than not at all.
     while let Some(received) = signals.next() {
         pass_on(received, started, false);
     }
