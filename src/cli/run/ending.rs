@@ -28,18 +28,20 @@ const SIGNALLED: u8 = 128;
 pub(super) const HELP: &str = "\
 Exit status:
   of COMMAND, or 128 + N if signal N ended it; else
-   69  the server cannot be reached, does not answer, or turns clients away (it is full, or stopping), or it was \
-stopped or lost before the lock was had
+   69  the server cannot be reached, does not answer, or turns clients away
+       (it is full, or stopping), or was stopped or lost before the lock was had
    75  busy, or the server grants nothing yet, with --nonblock or --wait 0 (or CODE)
    76  the lock was lost while COMMAND ran, whatever COMMAND made of that
   124  not had within SECONDS, connecting included, with --wait (or CODE)
-  125  a mistake, which trying again does not mend: no such host, wrong protocol, TLS or secret, a limit of the \
-server, a deadlock, a lock that a lockd run holds that this one runs under; or lockd run failed itself
+  125  a mistake, which trying again does not mend: no such host, a wrong protocol
+       or secret, TLS that fails, a limit of the server, a deadlock, a lock that
+       an outer lockd run holds; or lockd run failed itself
   126  COMMAND is there and cannot be executed
   127  COMMAND is not there
   128 + N  signal N came before COMMAND was started
     2  the arguments make no sense
-If SIGINT has ended COMMAND, or came before it was started, lockd run dies of SIGINT too, which a shell shows as 130.";
+If SIGINT has ended COMMAND, or came before it was started, lockd run dies of
+SIGINT too, which a shell shows as 130.";
 
 /// How it has ended.
 #[derive(Debug)]

@@ -48,10 +48,10 @@ impl Speaker {
         Ok(Self { lines, written })
     }
 
-    /// Says it, now or when the reader is ready.
+    /// Says it on one line, whatever a server has put into a reason; now or when the reader is ready.
     pub(super) fn say(&self, words: &str) {
         // It fails only if the thread has panicked.
-        let _ = self.lines.send(format!("lockd: {}\n", harmless(words)));
+        let _ = self.lines.send(format!("lockd: {}\n", harmless(words).replace('\n', "\\n")));
     }
 
     /// Waits until all has been written, for a second at most.
