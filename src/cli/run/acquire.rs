@@ -249,11 +249,11 @@ impl Hold {
 
     /// Gives the locks back, if they have been held until now, which the session knows: it is told of a loss before
     /// the server gives the locks to others. What comes of giving them back changes nothing about that; a signal
-    /// ends the wait for the server's word.
+    /// ends the wait for the server's word. If one has come already (`is_in_a_hurry`), that is a short one.
     ///
     /// # Errors
     /// If the locks were lost before.
-    pub(super) fn release(self, signals: &Signals) -> Result<(), String> {
+    pub(super) fn release(self, signals: &Signals, is_in_a_hurry: bool) -> Result<(), String> {
         if !self.session.stands() {
             let reason = self.loss();
             self.session.close();
@@ -261,7 +261,8 @@ impl Hold {
         }
         let (session, names) = (self.session.clone(), self.names.clone());
         let work = move || release_all(&session, &names);
-        let released = within(Some(CONFIRM_LIMIT), Some(signals), "lockd-release", work);
+        let limit = if is_in_a_hurry { GIVE_UP_LIMIT } else { CONFIRM_LIMIT };
+        let released = within(Some(limit), Some(signals), "lockd-release", work);
         self.session.close();
         match released {
             Ok(Waited::Done(Err(error @ ReleaseError::NotHeld))) => Err(error.to_string()),

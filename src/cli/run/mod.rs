@@ -171,7 +171,7 @@ fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
     let descendants = match Descendants::adopt() {
         Ok(descendants) => descendants,
         Err(error) => {
-            let _ = hold.release(&signals);
+            let _ = hold.release(&signals, false);
             return Ending::Failed(format!("the command cannot be watched: {error}"));
         }
     };
@@ -187,7 +187,7 @@ fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
         Ok(started) => supervise::supervise(hold, started, &signals, speaker, options.grace, has_terminal),
         Err(ending) => {
             // Nothing was done under the lock: whether it was lost meanwhile is no matter.
-            let _ = hold.release(&signals);
+            let _ = hold.release(&signals, false);
             ending
         }
     }
