@@ -19,6 +19,7 @@ use toml::de::DeTable;
 use super::Cli;
 use super::complaint::without_waiting_long;
 use super::look::{is_for_nagios, unknown};
+use super::run::explain_missing;
 use super::options::{Mistake, ServeOptions, Settings};
 
 /// The commands that take the server's options.
@@ -30,6 +31,7 @@ pub(super) fn command_line() -> Cli {
     let strict = SERVING.iter().fold(strict, |all, name| all.mut_subcommand(name, without_environment));
     let parsed = strict.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
     parsed.unwrap_or_else(|error| {
+        let error = explain_missing(error, &std::env::args_os().collect::<Vec<_>>());
         if error.kind() == ErrorKind::DisplayHelp {
             // The help shows the variables, too.
             Cli::command().get_matches();

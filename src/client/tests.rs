@@ -55,26 +55,33 @@ fn lost<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
 #[test]
 fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
     let refused = |url: &str, timeout| match Session::connect(url, None, timeout) {
-        Err(ConnectError::Refused { reason, .. }) => reason,
-        Err(other) => panic!("{other}"),
+        Err(error) => (!error.kind().is_absence(), error.to_string()),
         Ok(_) => panic!("a session"),
     };
     let (silent, server) = serve(|mut peer| peer.outlast());
-    assert!(refused(&silent, SHORT).contains("not answered in time"));
+    let (is_mistake, words) = refused(&silent, SHORT);
+    assert!(!is_mistake && words.contains("not answered in time"), "{words}");
+    server.join().unwrap();
+    let (hung_up, server) = serve(drop);
+    let (is_mistake, words) = refused(&hung_up, SOON);
+    assert!(!is_mistake, "{words}");
     server.join().unwrap();
     let (other, server) = serve(|mut peer| {
         let hello = peer.expect("hello");
         peer.reply(hello.id, r#"{"status":"unknown","command":"hello"}"#);
         peer.outlast();
     });
-    assert!(refused(&other, SOON).contains("no lockd"));
+    let (is_mistake, words) = refused(&other, SOON);
+    assert!(is_mistake && words.contains("no lockd"), "{words}");
     server.join().unwrap();
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [format!("tcp://{free}"), "unix:/nonexistent/socket".to_owned()] {
         assert!(matches!(Session::connect(&url, None, SOON), Err(ConnectError::Unreachable { .. })), "{url}");
+        assert!(!refused(&url, SOON).0, "{url}");
     }
     assert!(matches!(Session::connect("localhost", None, SOON), Err(ConnectError::Url(_))));
+    assert!(refused("localhost", SOON).0 && refused("tcp://no..such.host:1", SOON).0);
 }
 
 #[test]

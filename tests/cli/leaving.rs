@@ -7,8 +7,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
 
+use crate::support::eventually;
 use crate::support::server::program;
-use crate::tool::{Running, Site, argument, await_end, state};
+use crate::tool::{Running, Site, argument, await_end, state, until, with_default_signals};
 
 /// A script that writes its process id to `file` and goes on, whatever SIGTERM says, until that file has gone.
 fn stubborn(file: &str) -> String {
@@ -89,7 +90,7 @@ fn children_that_were_there_before_are_left_alone() {
         "sh before & while ! [ -s grandchild ]; do sleep 0.01; done
         exec {program} run a -- sh -c 'echo $$ > pid; exec sleep 1000'"
     );
-    let mut command = Command::new("setsid");
+    let mut command = with_default_signals("setsid");
     command.args(["sh", "-c", &line]);
     site.prepare(&mut command);
     let mut running = Running(command.spawn().unwrap());
@@ -102,23 +103,62 @@ fn children_that_were_there_before_are_left_alone() {
     await_end(pid);
 }
 
-#[test]
-fn process_1_does_not_wait_for_orphans_that_have_ended() {
+/// What makes the shell that follows process 1 of a namespace; `None` where the system does not allow that.
+fn as_process_1() -> Option<Command> {
     let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
+        return None;
+    }
+    let mut command = with_default_signals("unshare");
+    command.args(namespace).args(["sh", "-c"]);
+    Some(command)
+}
+
+#[test]
+fn process_1_does_not_wait_for_orphans_that_have_ended() {
+    let Some(mut command) = as_process_1() else {
         println!("SKIPPED: the system grants no namespace of processes");
         return;
-    }
+    };
     let site = Site::start();
-    let script = "(sleep 0.01 &); (setsid sleep 1000 &); echo > ready; exec sleep 1000";
-    let mut command = Command::new("unshare");
-    command.args(namespace).arg(program()).args(["run", "--grace", "1000", "a", "--", "sh", "-c", script]);
+    let script = "(sleep 0.01 &); (setsid sleep 1000 &); (setsid sh -c \"sleep 0.01 & exec sleep 1000\" &); echo > ready; exec sleep 1000";
+    let program = program().into_string().unwrap();
+    command.arg(format!("exec {program} run --grace 1000 a -- sh -c '{script}'"));
     site.prepare(&mut command);
     let mut running = Running(command.spawn().unwrap());
     site.line("ready");
     site.server.signal(Signal::KILL);
     assert_eq!(running.code(), 76);
     assert!(running.errors().contains("has been ended"));
+}
+
+#[test]
+fn process_1_waits_for_orphans_while_it_waits_for_the_lock() {
+    let Some(mut command) = as_process_1() else {
+        println!("SKIPPED: the system grants no namespace of processes");
+        return;
+    };
+    let site = Site::start();
+    let mut holder = site.server.message();
+    holder.lock("a");
+    let program = program().into_string().unwrap();
+    // The child of the one in parentheses is left to process 1, and ends while that waits for the lock.
+    let script =
+        format!("(sh -c 'echo > orphan; {}; echo > ends' &); exec {program} run a -- true", until("go"));
+    command.arg(script);
+    site.prepare(&mut command);
+    let mut running = Running(command.spawn().unwrap());
+    site.line("orphan");
+    site.server.await_waiters("a", 1);
+    site.write("go");
+    site.line("ends");
+    let children = format!("/proc/{0}/task/{0}/children", running.pid());
+    let process_1 = std::fs::read_to_string(children).unwrap().trim().to_owned();
+    let children = format!("/proc/{process_1}/task/{process_1}/children");
+    // All threads of a process have the same children; the first is the one that they are left to.
+    eventually("no orphan is left", || std::fs::read_to_string(&children).unwrap().trim().is_empty());
+    holder.unlock("a");
+    assert_eq!(running.code(), 0);
 }
 
 #[test]
@@ -133,7 +173,7 @@ fn what_may_not_be_signalled_is_named_and_not_said_to_have_ended() {
     let all = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     all(&privileged, 0o4755);
     all(privileged.parent().unwrap(), 0o777);
-    let mut command = Command::new("setsid");
+    let mut command = with_default_signals("setsid");
     command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(program());
     command.args(["run", "--grace", "0.1", "a", "--", argument(&privileged), "--reuid", "0"]);
     command.args(["sh", "-c", "echo $$ > pid; exec sleep 1000"]);

@@ -7,6 +7,7 @@ mod kicking;
 mod leaving;
 mod listing;
 mod losing;
+mod nested;
 mod signals;
 mod stats;
 #[path = "../blackbox/support/mod.rs"]

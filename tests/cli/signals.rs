@@ -1,11 +1,13 @@
 //! Signals that come to `lockd run` where there is no terminal, while the command runs and while it waits.
 
+use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::support::server::program;
 use crate::support::{DEADLINE, eventually};
-use crate::tool::{Running, Site, await_end, state, until};
+use crate::tool::{Running, Site, await_end, state, until, with_default_signals};
 
 #[test]
 fn signals_reach_the_command() {
@@ -64,12 +66,19 @@ fn a_signal_ends_the_wait() {
     let site = Site::start();
     let mut holder = site.server.message();
     holder.lock("a");
-    for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+    for (signal, name, own, status) in [
+        (Signal::INT, "SIGINT", Some(2), None),
+        (Signal::TERM, "SIGTERM", None, Some(143)),
+        (Signal::HUP, "SIGHUP", None, Some(129)),
+    ] {
         for arguments in [&["a"][..], &["a", "b"]] {
             let mut waiting = site.run(arguments, "echo never > never");
             site.server.await_waiters("a", 1);
             waiting.signal(signal);
-            assert_eq!(waiting.code(), code);
+            let ended = waiting.wait();
+            assert_eq!((ended.signal(), ended.code()), (own, status));
+            let errors = waiting.errors();
+            assert!(errors.contains(name) && errors.lines().count() == 1, "{errors}");
             site.server.await_waiters("a", 0);
         }
     }
@@ -132,20 +141,55 @@ fn a_server_that_is_lost_after_the_command_has_ended_changes_nothing() {
     assert_eq!(running.code(), 5, "the command held its lock until its end");
 }
 
+/// `lockd run` with these arguments, started with these signals ignored, as of nohup(1), and no others.
+fn run_ignoring(site: &Site, signals: &str, arguments: &[&str]) -> Running {
+    let mut command = with_default_signals("env");
+    if !signals.is_empty() {
+        command.arg(format!("--ignore-signal={signals}"));
+    }
+    command.arg("setsid").arg(program()).arg("run").args(arguments);
+    site.prepare(&mut command);
+    Running(command.spawn().unwrap())
+}
+
 #[test]
 fn what_is_ignored_stays_so() {
     let site = Site::start();
     let script = format!("echo $$ > pid; {}", until("stop"));
-    let mut command = site.tool(&["run", "a", "--", "sh", "-c", &script]);
-    // As of nohup(1), by the shell's own means.
-    let lockd: Vec<_> =
-        std::iter::once(command.get_program()).chain(command.get_args()).map(ToOwned::to_owned).collect();
-    command = std::process::Command::new("sh");
-    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).args(lockd);
-    site.prepare(&mut command);
-    let mut running = Running(command.spawn().unwrap());
+    let mut running = run_ignoring(&site, "HUP", &["a", "--", "sh", "-c", &script]);
     site.pid("pid");
     running.signal(Signal::HUP);
     site.write("stop");
     assert_eq!(running.code(), 0);
+}
+
+#[test]
+fn the_command_ignores_what_lockd_run_was_started_to_ignore_and_nothing_else() {
+    let site = Site::start();
+    let bits = [("PIPE", 13), ("CHLD", 17), ("INT", 2), ("TERM", 15), ("WINCH", 28)]
+        .map(|(name, number)| (name, 1_u64 << (number - 1)));
+    let arguments = ["a", "--", "sed", "-n", "s/^SigIgn:[^0-9a-f]*//w ignored", "/proc/self/status"];
+    for signals in ["PIPE,CHLD,INT,TERM,WINCH", "PIPE", "CHLD", ""] {
+        assert_eq!(run_ignoring(&site, signals, &arguments).code(), 0);
+        let mask = u64::from_str_radix(&site.line("ignored"), 16).unwrap();
+        let ignored = bits.iter().filter(|(_, bit)| mask & bit != 0).map(|(name, _)| *name);
+        assert_eq!(ignored.collect::<Vec<_>>().join(","), signals);
+    }
+}
+
+#[test]
+fn a_command_that_dies_of_sigint_takes_lockd_run_with_it() {
+    let site = Site::start();
+    for (signal, own, status) in [
+        // A shell's loop ends only if its command has died of the signal.
+        ("INT", Some(2), None),
+        ("QUIT", None, Some(131)),
+        ("TERM", None, Some(143)),
+    ] {
+        let ended = site.run(&["a"], &format!("kill -{signal} $$")).wait();
+        assert_eq!((ended.signal(), ended.code()), (own, status), "{signal}");
+        site.server.await_free("a");
+    }
+    // A command that handles it says itself how it has ended.
+    assert_eq!(site.run(&["a"], "trap 'exit 3' INT; kill -INT $$").code(), 3);
 }

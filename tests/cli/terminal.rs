@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
 use crate::support::server::program;
-use crate::tool::{Running, Site, await_end, state, until};
+use crate::tool::{Running, Site, await_end, state, until, with_default_signals};
 
 /// What runs in a terminal, and what has been seen there.
 struct Terminal {
@@ -20,7 +20,7 @@ impl Terminal {
     /// Lets the shell run `line` in a terminal; in it `lockd` is the program under test.
     fn run(site: &Site, line: &str) -> Self {
         let program = program().into_string().unwrap();
-        let mut command = Command::new("script");
+        let mut command = with_default_signals("script");
         command.args(["-qefc", &format!("lockd() {{ \"{program}\" \"$@\"; }}; {line}"), "/dev/null"]);
         site.prepare(&mut command);
         command.env("SHELL", "/bin/sh").stdin(Stdio::piped());
@@ -62,6 +62,37 @@ fn a_ctrl_c_reaches_the_command_once() {
     site.write("stop");
     assert_eq!(terminal.script.code(), 4);
     assert_eq!(site.line("heard"), "int");
+}
+
+#[test]
+fn a_ctrl_c_ends_a_loop_of_the_shell() {
+    if !Command::new("bash").arg("-c").arg("").status().is_ok_and(|status| status.success()) {
+        println!("SKIPPED: there is no bash");
+        return;
+    }
+    // While the command runs, and while the lock is waited for.
+    for is_held in [false, true] {
+        let site = Site::start();
+        let mut holder = site.server.message();
+        if is_held {
+            holder.lock("a");
+        }
+        let program = program().into_string().unwrap();
+        let lines = format!(
+            "while :; do echo >> rounds; {program} run a -- sh -c 'echo > runs; exec sleep 1000'; done"
+        );
+        std::fs::write(site.path("loop"), lines).unwrap();
+        let mut terminal = Terminal::run(&site, "exec bash loop");
+        if is_held {
+            site.server.await_waiters("a", 1);
+        } else {
+            site.line("runs");
+        }
+        terminal.types(b"\x03");
+        // As script(1) passes it on.
+        assert_eq!(terminal.script.code(), 130);
+        assert_eq!(std::fs::read_to_string(site.path("rounds")).unwrap(), "\n");
+    }
 }
 
 #[test]

@@ -38,8 +38,7 @@ impl Site {
 
     /// `lockd` with these arguments, where no terminal is.
     pub(crate) fn tool(&self, arguments: &[&str]) -> Command {
-        // Becomes the program, which keeps the process id.
-        let mut command = Command::new("setsid");
+        let mut command = with_default_signals("setsid");
         command.arg(program()).args(arguments);
         self.prepare(&mut command);
         command
@@ -95,6 +94,14 @@ impl Site {
     pub(crate) fn write(&self, name: &str) {
         std::fs::write(self.path(name), "").unwrap();
     }
+}
+
+/// `program` with every signal at its default, whatever the tests were started with: a shell that starts them in
+/// the background, for one, has SIGINT ignored. env(1) becomes the program, which keeps the process id.
+pub(crate) fn with_default_signals(program: &str) -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal", program]);
+    command
 }
 
 /// What a script does until a file is there.

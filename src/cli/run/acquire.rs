@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use lockd::Session;
 use lockd::broker::{AcquireError, Grant, Mode, ReleaseError};
 use lockd::client::{ConnectError, ConnectOptions};
-use nix::sys::signal::Signal;
 
+use super::ancestors::Ancestors;
 use super::ending::Ending;
-use super::explain::{Explained, Refused, explain};
+use super::explain::{Explained, Refused, explain, headline};
 use super::signals::Signals;
 use super::wait::{Waited, within};
+use crate::cli::text::printable_argument;
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -26,9 +27,14 @@ const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
 /// How long it may take to find out why the session was lost.
 const REASON_LIMIT: Duration = Duration::from_millis(500);
 
+/// How much longer than its time limit a wait may take, so that the server's own word comes first.
+const SERVER_WORD: Duration = Duration::from_millis(500);
+
 /// What is to be had.
 #[derive(Clone)]
 pub(super) struct Demand {
+    /// From when on `limit` counts.
+    pub(super) start: Instant,
     pub(super) urls: String,
     pub(super) owner: String,
     /// How long the server is asked to keep the locks after it has ended the session.
@@ -36,6 +42,8 @@ pub(super) struct Demand {
     pub(super) names: Vec<OsString>,
     pub(super) mode: Mode,
     pub(super) limit: Option<Duration>,
+    /// What cannot be had while this process runs.
+    pub(super) ancestors: Ancestors,
 }
 
 /// Locks that are held.
@@ -55,8 +63,17 @@ struct Asking {
 /// What the thread comes back with.
 enum Had {
     Grant(Grant),
-    NoServer(ConnectError),
-    Refused(AcquireError),
+    NoSession(ConnectError),
+    Refused(Refusal),
+}
+
+/// Why the lock was not granted.
+struct Refusal {
+    error: AcquireError,
+    /// Why the server granted nothing yet when it was first asked, if it did not.
+    not_yet: Option<String>,
+    /// The name that an ancestor holds, if one does.
+    of_ancestor: Option<OsString>,
 }
 
 /// Waits for the lock.
@@ -66,7 +83,8 @@ enum Had {
 pub(super) fn acquire(demand: &Demand, signals: &Signals) -> Result<Hold, Ending> {
     let asking = Arc::new(OnceLock::new());
     let (wanted, set) = (demand.clone(), asking.clone());
-    let waited = within(None, Some(signals), "lockd-acquire", move || ask(&wanted, &set))
+    let limit = demand.time_left().map(|rest| rest + SERVER_WORD);
+    let waited = within(limit, Some(signals), "lockd-acquire", move || ask(&wanted, &set))
         .map_err(|error| Ending::Failed(format!("waiting for the lock: {error}")))?;
     let lost = || Ending::NoServer("there is no session".to_owned());
     match waited {
@@ -74,19 +92,31 @@ pub(super) fn acquire(demand: &Demand, signals: &Signals) -> Result<Hold, Ending
             let session = asking.get().ok_or_else(lost)?.session.clone();
             Ok(Hold { session, grant, names: demand.names.clone() })
         }
-        Waited::Done(Had::NoServer(error)) => Err(Ending::NoServer(error.to_string())),
-        Waited::Done(Had::Refused(error)) => {
-            Err(refusal(error, demand, asking.get().ok_or_else(lost)?, signals))
+        Waited::Done(Had::NoSession(error)) => Err(no_session(&error, demand)),
+        Waited::Done(Had::Refused(refusal)) => {
+            Err(refused(refusal, demand, asking.get().ok_or_else(lost)?, signals))
         }
         Waited::Signal(signal) => {
-            // Without a session nothing is asked for yet; nor will it be, since the thread ends with the process.
-            if let Some(Asking { session, .. }) = asking.get() {
-                give_up(session, &demand.names);
-            }
-            Err(interrupted(signal))
+            give_up_asking(&asking, demand);
+            Err(Ending::interrupted(signal, &demand.names))
         }
-        // There is no limit.
-        Waited::Late => Err(Ending::Failed("waiting for the lock has ended by itself".to_owned())),
+        Waited::Late => {
+            give_up_asking(&asking, demand);
+            Err(Ending::TimedOut(format!("{}: {} does not answer", demand.not_had_in_time(), demand.urls)))
+        }
+    }
+}
+
+impl Demand {
+    /// How much of the time limit is left; `None` if there is none, or if nothing is to be waited for at all.
+    fn time_left(&self) -> Option<Duration> {
+        let limit = self.limit.filter(|limit| !limit.is_zero())?;
+        Some(limit.saturating_sub(self.start.elapsed()))
+    }
+
+    fn not_had_in_time(&self) -> String {
+        let waited = self.limit.map(|limit| (self.start, limit));
+        headline(&Refused { names: &self.names, waited, not_yet: None })
     }
 }
 
@@ -94,7 +124,7 @@ pub(super) fn acquire(demand: &Demand, signals: &Signals) -> Result<Hold, Ending
 fn ask(demand: &Demand, asking: &OnceLock<Asking>) -> Had {
     let options = ConnectOptions {
         owner: Some(&demand.owner),
-        timeout: CONNECT_LIMIT,
+        timeout: demand.time_left().map_or(CONNECT_LIMIT, |rest| rest.min(CONNECT_LIMIT)),
         wind_down: demand.wind_down,
         ..ConnectOptions::default()
     };
@@ -102,17 +132,43 @@ fn ask(demand: &Demand, asking: &OnceLock<Asking>) -> Had {
         Ok(connected) => {
             asking.get_or_init(|| Asking { session: Arc::new(connected), since: Instant::now() })
         }
-        Err(error) => return Had::NoServer(error),
+        Err(error) => return Had::NoSession(error),
     };
+    // First without waiting: only then is it known why there is a wait.
+    let refused = |error, not_yet, of_ancestor| Had::Refused(Refusal { error, not_yet, of_ancestor });
+    let not_yet = match request(session, demand, Some(Duration::ZERO)) {
+        Ok(grant) => return Had::Grant(grant),
+        Err(AcquireError::TimedOut) => match demand.ancestors.held_name(session, &demand.names) {
+            Some(name) => return refused(AcquireError::TimedOut, None, Some(name)),
+            None => None,
+        },
+        Err(AcquireError::NotYet(reason)) => Some(reason),
+        Err(error) => return refused(error, None, None),
+    };
+    let waited = match (demand.limit, not_yet.clone()) {
+        (Some(Duration::ZERO), Some(reason)) => Err(AcquireError::NotYet(reason)),
+        (Some(Duration::ZERO), None) => Err(AcquireError::TimedOut),
+        _ => request(session, demand, demand.time_left()),
+    };
+    waited.map_or_else(|error| refused(error, not_yet, None), Had::Grant)
+}
+
+fn request(session: &Session, demand: &Demand, limit: Option<Duration>) -> Result<Grant, AcquireError> {
     let names: Vec<&[u8]> = demand.names.iter().map(|name| name.as_bytes()).collect();
-    let had = match names.as_slice() {
-        [name] => session.acquire(name, demand.mode, demand.limit),
+    match names.as_slice() {
+        [name] => session.acquire(name, demand.mode, limit),
         names => {
             let wants: Vec<_> = names.iter().map(|&name| (name, demand.mode)).collect();
-            session.acquire_all(&wants, demand.limit)
+            session.acquire_all(&wants, limit)
         }
-    };
-    had.map_or_else(Had::Refused, Had::Grant)
+    }
+}
+
+fn give_up_asking(asking: &OnceLock<Asking>, demand: &Demand) {
+    // Without a session nothing is asked for yet; nor will it be, since the thread ends with the process.
+    if let Some(Asking { session, .. }) = asking.get() {
+        give_up(session, &demand.names);
+    }
 }
 
 /// Leaves the queue, or gives back what has been granted at that moment, and ends the session. A server that
@@ -128,22 +184,45 @@ fn release_all(session: &Session, names: &[OsString]) -> Result<(), ReleaseError
     session.release_all(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>())
 }
 
-fn interrupted(signal: Signal) -> Ending {
-    Ending::Interrupted(u8::try_from(signal as i32).unwrap_or_default())
+fn no_session(error: &ConnectError, demand: &Demand) -> Ending {
+    if !error.kind().is_absence() {
+        Ending::Failed(error.to_string())
+    } else if demand.time_left().is_some_and(|rest| rest.is_zero()) {
+        Ending::TimedOut(format!("{}: {error}", demand.not_had_in_time()))
+    } else {
+        Ending::NoServer(error.to_string())
+    }
 }
 
-fn refusal(error: AcquireError, demand: &Demand, asking: &Asking, signals: &Signals) -> Ending {
-    let limit = match (error, demand.limit) {
-        (AcquireError::TimedOut, Some(limit)) => limit,
-        (AcquireError::NotYet(reason), _) => return Ending::Busy(reason),
-        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => return Ending::NoServer(reason),
-        (error, _) => return Ending::Failed(error.to_string()),
-    };
-    let waited = (!limit.is_zero()).then_some((asking.since, limit));
-    match explain(&Refused { names: &demand.names, waited }, &asking.session, signals) {
-        Explained::Signal(signal) => interrupted(signal),
-        Explained::Words(words) if limit.is_zero() => Ending::Busy(words),
-        Explained::Words(words) => Ending::TimedOut(words),
+fn refused(refusal: Refusal, demand: &Demand, asking: &Asking, signals: &Signals) -> Ending {
+    let Refusal { error, not_yet, of_ancestor } = refusal;
+    let is_try = demand.limit == Some(Duration::ZERO);
+    match (error, of_ancestor) {
+        (AcquireError::TimedOut, Some(name)) if !is_try => {
+            let name = printable_argument(&name);
+            Ending::Failed(format!(
+                "{name}: held by a lockd run that this one runs under: it would wait for ever"
+            ))
+        }
+        (AcquireError::TimedOut, of_ancestor) => {
+            let waited = demand.limit.filter(|_| !is_try).map(|limit| (asking.since, limit));
+            let words =
+                match explain(&Refused { names: &demand.names, waited, not_yet }, &asking.session, signals) {
+                    Explained::Signal(signal) => return Ending::interrupted(signal, &demand.names),
+                    Explained::Words(words) => words,
+                };
+            match of_ancestor {
+                Some(_) => Ending::Busy(format!("{words}; this one runs under that lockd run")),
+                None if is_try => Ending::Busy(words),
+                None => Ending::TimedOut(words),
+            }
+        }
+        (AcquireError::NotYet(reason), _) if is_try => Ending::Busy(reason),
+        (AcquireError::NotYet(reason), _) => {
+            Ending::TimedOut(format!("{}: {reason}", demand.not_had_in_time()))
+        }
+        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => Ending::NoServer(reason),
+        (error, _) => Ending::Failed(error.to_string()),
     }
 }
 
@@ -165,16 +244,16 @@ impl Hold {
     pub(super) fn unless_interrupted(self, signals: &Signals) -> Result<Self, Ending> {
         let Some(signal) = signals.next_ending() else { return Ok(self) };
         give_up(&self.session, &self.names);
-        Err(interrupted(signal))
+        Err(Ending::interrupted(signal, &self.names))
     }
 
     /// Gives the locks back, if they have been held until now, which the session knows: it is told of a loss before
     /// the server gives the locks to others. What comes of giving them back changes nothing about that; a signal
-    /// ends the wait for the server's word.
+    /// ends the wait for the server's word. If one has come already (`is_in_a_hurry`), that is a short one.
     ///
     /// # Errors
     /// If the locks were lost before.
-    pub(super) fn release(self, signals: &Signals) -> Result<(), String> {
+    pub(super) fn release(self, signals: &Signals, is_in_a_hurry: bool) -> Result<(), String> {
         if !self.session.stands() {
             let reason = self.loss();
             self.session.close();
@@ -182,7 +261,8 @@ impl Hold {
         }
         let (session, names) = (self.session.clone(), self.names.clone());
         let work = move || release_all(&session, &names);
-        let released = within(Some(CONFIRM_LIMIT), Some(signals), "lockd-release", work);
+        let limit = if is_in_a_hurry { GIVE_UP_LIMIT } else { CONFIRM_LIMIT };
+        let released = within(Some(limit), Some(signals), "lockd-release", work);
         self.session.close();
         match released {
             Ok(Waited::Done(Err(error @ ReleaseError::NotHeld))) => Err(error.to_string()),

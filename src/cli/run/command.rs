@@ -13,7 +13,9 @@ use nix::sys::signal::SigSet;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait};
 
+use super::ancestors;
 use super::descendants::Descendants;
+use super::dispositions;
 use super::ending::Ending;
 use crate::cli::text::printable_argument;
 
@@ -22,6 +24,8 @@ pub(super) struct Told<'a> {
     pub(super) names: &'a [OsString],
     pub(super) token: u64,
     pub(super) orphaned: bool,
+    /// For every `lockd run` that it starts, see [`ancestors`](super::ancestors).
+    pub(super) held: String,
 }
 
 /// A command that runs, or has ended.
@@ -48,6 +52,7 @@ pub(super) fn start(
     told: &Told<'_>,
     mask: SigSet,
     has_terminal: bool,
+    descendants: Descendants,
 ) -> Result<Started, Ending> {
     let (program, arguments) =
         command.split_first().ok_or_else(|| Ending::Failed("no command is given".to_owned()))?;
@@ -65,8 +70,6 @@ pub(super) fn start(
     unsafe {
         command.pre_exec(prepare)
     };
-    let watch = |error: io::Error| Ending::Failed(format!("the command cannot be watched: {error}"));
-    let descendants = Descendants::adopt().map_err(watch)?;
     let child = command.spawn().map_err(|error| {
         let words = format!("{}: {error}", printable_argument(program));
         match error.kind() {
@@ -117,7 +120,7 @@ impl Started {
 fn tell(command: &mut Command, told: &Told<'_>) {
     let first = told.names.first().cloned().unwrap_or_default();
     command.env("LOCKD_NAME", first).env("LOCKD_NAMES", lines(told.names));
-    command.env("LOCKD_TOKEN", told.token.to_string());
+    command.env("LOCKD_TOKEN", told.token.to_string()).env(ancestors::VARIABLE, &told.held);
     if told.orphaned {
         command.env("LOCKD_ORPHANED", "1");
     } else {
@@ -145,6 +148,7 @@ fn prepare(parent: Pid, mask: SigSet) -> io::Result<()> {
     if getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
     }
+    dispositions::restore()?;
     mask.thread_set_mask()?;
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! How `lockd run` can end, and the exit status of each way. Pure: knows neither locks nor processes.
 
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
-/// The server cannot be reached, or was stopped or lost before the lock was had: `EX_UNAVAILABLE`.
+use nix::sys::signal::Signal;
+
+use crate::cli::text::printable_argument;
+
+/// The server cannot be reached, does not answer, turns clients away, or was stopped or lost before the lock was
+/// had: `EX_UNAVAILABLE`. What trying again cannot mend is no matter of this.
 const NO_SERVER: u8 = 69;
 /// Another session holds the lock, or the server grants nothing yet, and there was to be no wait: `EX_TEMPFAIL`.
 const BUSY: u8 = 75;
@@ -22,15 +28,20 @@ const SIGNALLED: u8 = 128;
 pub(super) const HELP: &str = "\
 Exit status:
   of COMMAND, or 128 + N if signal N ended it; else
-   69  the server cannot be reached, or was stopped or lost before the lock was had
-   75  busy, or the server grants nothing yet, with --nonblock (or CODE)
+   69  the server cannot be reached, does not answer, or turns clients away
+       (it is full, or stopping), or was stopped or lost before the lock was had
+   75  busy, or the server grants nothing yet, with --nonblock or --wait 0 (or CODE)
    76  the lock was lost while COMMAND ran, whatever COMMAND made of that
-  124  not had within SECONDS, with --wait (or CODE)
-  125  lockd run failed otherwise: a mistake, a deadlock, a limit of the server
+  124  not had within SECONDS, connecting included, with --wait (or CODE)
+  125  a mistake, which trying again does not mend: no such host, a wrong protocol
+       or secret, TLS that fails, a limit of the server, a deadlock, a lock that
+       an outer lockd run holds; or lockd run failed itself
   126  COMMAND is there and cannot be executed
   127  COMMAND is not there
   128 + N  signal N came before COMMAND was started
-    2  the arguments make no sense";
+    2  the arguments make no sense
+If SIGINT has ended COMMAND, or came before it was started, lockd run dies of
+SIGINT too, which a shell shows as 130.";
 
 /// How it has ended.
 #[derive(Debug)]
@@ -38,7 +49,7 @@ pub(super) enum Ending {
     /// The command has ended, and the lock was held all the while, as far as the connection shows.
     Command(ExitStatus),
     /// A signal came before the command was started.
-    Interrupted(u8),
+    Interrupted(Signal, String),
     Busy(String),
     TimedOut(String),
     NoServer(String),
@@ -49,6 +60,22 @@ pub(super) enum Ending {
 }
 
 impl Ending {
+    pub(super) fn interrupted(signal: Signal, names: &[OsString]) -> Self {
+        let names: Vec<String> = names.iter().map(|name| printable_argument(name)).collect();
+        Self::Interrupted(signal, format!("{}: {signal} came before COMMAND was started", names.join(", ")))
+    }
+
+    /// Whether SIGINT has ended what was to be done. Then a shell ends its loop, if that shows: it goes on for an
+    /// exit status, whatever that is. (Of the other signals there is nothing that a shell would want to know beyond
+    /// the status; and dying of SIGQUIT would leave a core dump of this process, in place of the command's perhaps.)
+    pub(super) fn is_by_sigint(&self) -> bool {
+        match self {
+            Self::Command(status) => status.signal() == Some(Signal::SIGINT as i32),
+            Self::Interrupted(signal, _) => *signal == Signal::SIGINT,
+            _ => false,
+        }
+    }
+
     /// The exit status; `conflict` stands for busy and for timed out, if it is given.
     pub(super) fn code(&self, conflict: Option<u8>) -> u8 {
         match self {
@@ -58,7 +85,7 @@ impl Ending {
                     signal.and_then(|signal| u8::try_from(signal).ok()).map_or(FAILED, of_signal)
                 }
             },
-            Self::Interrupted(signal) => of_signal(*signal),
+            Self::Interrupted(signal, _) => u8::try_from(*signal as i32).map_or(FAILED, of_signal),
             Self::Busy(_) => conflict.unwrap_or(BUSY),
             Self::TimedOut(_) => conflict.unwrap_or(TIMED_OUT),
             Self::NoServer(_) => NO_SERVER,
@@ -72,8 +99,8 @@ impl Ending {
     /// What there is to say about it, and whether it is what `--quiet` does not want to hear.
     pub(super) fn words(&self) -> Option<(&str, bool)> {
         match self {
-            Self::Command(_) | Self::Interrupted(_) => None,
-            Self::Busy(words) | Self::TimedOut(words) => Some((words, true)),
+            Self::Command(_) => None,
+            Self::Busy(words) | Self::TimedOut(words) | Self::Interrupted(_, words) => Some((words, true)),
             Self::NoServer(words)
             | Self::Lost(words)
             | Self::NotFound(words)
@@ -128,6 +155,13 @@ mod tests {
         }
         assert_eq!(Ending::Command(ExitStatus::from_raw(9)).code(None), 137);
         assert_eq!(Ending::Command(ExitStatus::from_raw(15 | 0x80)).code(None), 143);
-        assert_eq!(Ending::Interrupted(2).code(None), 130);
+        let interrupted = Ending::interrupted(Signal::SIGINT, &["a".into()]);
+        assert_eq!(interrupted.code(None), 130);
+        assert!(interrupted.is_by_sigint() && Ending::Command(ExitStatus::from_raw(2)).is_by_sigint());
+        for other in
+            [Ending::Command(ExitStatus::from_raw(130 << 8)), Ending::interrupted(Signal::SIGTERM, &[])]
+        {
+            assert!(!other.is_by_sigint(), "{other:?}");
+        }
     }
 }

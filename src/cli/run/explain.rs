@@ -1,5 +1,5 @@
 //! Why the lock was not to be had: who holds it, from where, for how long, and who waits. Puts into words what a
-//! listing says; never decides anything.
+//! listing says, on one line; never decides anything.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -25,6 +25,8 @@ pub(super) struct Refused<'a> {
     pub(super) names: &'a [OsString],
     /// From when on it was waited for and for how long; `None` if it was not.
     pub(super) waited: Option<(Instant, Duration)>,
+    /// Why the server granted nothing at first, if it did not.
+    pub(super) not_yet: Option<String>,
 }
 
 /// What became of asking.
@@ -44,27 +46,24 @@ pub(super) fn explain(refused: &Refused<'_>, session: &Arc<Session>, signals: &S
     };
     let listed = within(Some(LIMIT), Some(signals), "lockd-explain", list);
     let since = refused.waited.map(|(start, _)| start.elapsed().as_secs_f64());
-    let mut words = vec![headline(refused)];
-    match listed {
+    let words = match listed {
         Ok(Waited::Signal(signal)) => return Explained::Signal(signal),
         Ok(Waited::Done(Ok(pages))) => {
             let locks = pages.iter().zip(refused.names).filter_map(|(page, name)| {
                 let lock = page.locks.first()?;
                 (lock.name()?.as_bytes() == name.as_bytes()).then_some(lock)
             });
-            words.extend(locks.map(|lock| describe(lock, since)));
-            if words.len() == 1 {
-                words.push("  nobody holds it any more".to_owned());
-            }
+            of_locks(&locks.collect::<Vec<_>>(), refused, since)
         }
-        Ok(Waited::Done(Err(reason))) => words.push(format!("  who holds it is not told: {reason}")),
-        Ok(Waited::Late) => words.push("  who holds it is not told: the server does not answer".to_owned()),
-        Err(error) => words.push(format!("  who holds it is not told: {error}")),
-    }
-    Explained::Words(words.join("\n"))
+        Ok(Waited::Done(Err(reason))) => format!("who holds it is not told: {reason}"),
+        Ok(Waited::Late) => "who holds it is not told: the server does not answer".to_owned(),
+        Err(error) => format!("who holds it is not told: {error}"),
+    };
+    Explained::Words(format!("{}: {words}", headline(refused)))
 }
 
-fn headline(refused: &Refused<'_>) -> String {
+/// What was asked for, and that it was not to be had.
+pub(super) fn headline(refused: &Refused<'_>) -> String {
     let names: Vec<String> = refused.names.iter().map(|name| printable_argument(name)).collect();
     let names = names.join(", ");
     match refused.waited {
@@ -73,9 +72,24 @@ fn headline(refused: &Refused<'_>) -> String {
     }
 }
 
+/// Those of the locks that somebody holds or waits for, on one line.
+fn of_locks(locks: &[&ListedLock], refused: &Refused<'_>, waited: Option<f64>) -> String {
+    let is_held = locks.iter().any(|lock| lock.mode.is_some());
+    match (&refused.not_yet, locks) {
+        // While nobody holds it, that is the reason.
+        (Some(reason), _) if !is_held => reason.clone(),
+        (_, []) => "nobody holds it any more".to_owned(),
+        (_, [lock]) if refused.names.len() == 1 => describe(lock, waited),
+        (_, locks) => {
+            let each = locks.iter().map(|lock| format!("{} is {}", name_of(lock), describe(lock, waited)));
+            each.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
 /// One lock, to somebody who has waited for it for so many seconds, or has not.
 fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
-    let mut words = format!("  {}: ", name_of(lock));
+    let mut words = String::new();
     match lock.mode {
         Some(Mode::Exclusive) => words.push_str("held by "),
         Some(Mode::Shared) => words.push_str("held shared by "),
@@ -138,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_holder_and_those_who_wait() {
-        let bob = "  a: held by \"bob\\u{1b}\" at 10.0.0.1:0 for 1m01s";
+        let bob = "held by \"bob\\u{1b}\" at 10.0.0.1:0 for 1m01s";
         assert_eq!(describe(&lock(1, &[]), None), bob);
         assert_eq!(describe(&lock(1, &[1.0, 2.0]), None), format!("{bob}; 2 waiting"));
     }
@@ -158,6 +172,6 @@ mod tests {
         let words = describe(&lock(5, &[]), None);
         assert!(words.ends_with("and 10.0.0.1:2 for 1m01s and 2 more"), "{words}");
         let free = ListedLock { mode: None, ..lock(0, &[1.0]) };
-        assert_eq!(describe(&free, None), "  a: held by nobody; 1 waiting");
+        assert_eq!(describe(&free, None), "held by nobody; 1 waiting");
     }
 }

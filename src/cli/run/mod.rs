@@ -1,9 +1,10 @@
 //! `lockd run`: a command that runs while a lock is held, as flock(1) does it, for many hosts.
 //!
-//! - `acquire`: getting the lock and giving it back; `explain`: why it could not be had.
+//! - `acquire`: getting the lock and giving it back; `explain`: why it could not be had; `ancestors`: what the `lockd run`s
+//!   hold that this one runs under. `separator`: what is said if `--` is missing.
 //! - `command`: starting the command; `descendants`: all that it has started, found among the `processes`.
 //! - `supervise`: while the command runs; `end`: ending it. `ending`: how `lockd run` itself ends.
-//! - `signals`, `wait`, `speaker`: signals, waiting and messages, none of which can hold up the others.
+//! - `dispositions`: which signals are ignored. `signals`, `wait`, `speaker`: signals, waiting and messages, none of which can hold up the others.
 //!
 //! The command must not run without the lock. So it is ended when the lock is lost, with all that it has started;
 //! the session, which the server may keep the lock for, is closed after that. Should this process be killed, the
@@ -13,14 +14,20 @@
 //! Without a terminal the command is in a process group of its own. With one it stays in this process's group,
 //! so that what the terminal sends, a Ctrl-C or a Ctrl-Z, reaches it as it reaches all others, and pipes to a
 //! pager go on working. What is sent to this process alone is sent on to the command and all its descendants.
+//! What the terminal sends is not, since the command has it already. What a program sends to the whole group
+//! cannot be told from what it sends to this process alone, so in a terminal that reaches the command twice:
+//! better than never.
 
 mod acquire;
+mod ancestors;
 mod command;
 mod descendants;
+mod dispositions;
 mod end;
 mod ending;
 mod explain;
 mod processes;
+mod separator;
 mod signals;
 mod speaker;
 mod supervise;
@@ -30,16 +37,19 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use lockd::broker::Mode;
+use lockd::broker::{Grant, Mode};
 
 use super::at::At;
 use super::text::{printable_argument, seconds};
 use acquire::Demand;
+use ancestors::Ancestors;
 use command::{Told, has_terminal};
+use descendants::Descendants;
 use ending::Ending;
+pub(super) use separator::explain_missing;
 use signals::Signals;
 use speaker::Speaker;
 
@@ -52,13 +62,20 @@ const TO_KILL: Duration = Duration::from_secs(1);
 /// What the rest of the help says.
 const ABOUT: &str = "\
 COMMAND is run as it is given, without a shell, and its exit status is passed on. It finds in its environment \
-LOCKD_TOKEN (the fencing token), LOCKD_NAME (the first name), LOCKD_NAMES (all of them, each on a line), and \
-LOCKD_ORPHANED=1 if the last exclusive holder vanished without releasing. It does not inherit the connection.
+LOCKD_TOKEN (the fencing token), LOCKD_NAME (the first name), LOCKD_NAMES (all of them, each on a line), \
+LOCKD_ORPHANED=1 if the last exclusive holder vanished without releasing, and LOCKD_HELD, for a lockd run in COMMAND. \
+It does not inherit the connection. It ignores the signals that lockd run was started to ignore, SIGPIPE too.
+
+A lockd run in COMMAND that wants the same NAME would wait for ever. It fails at once, if the server shows that the lock \
+is still held with the token in LOCKD_HELD: not with --no-dump, nor where COMMAND clears its environment, as sudo does. \
+To share a lock that is held shared is no mistake, unless another one waits to have it exclusively.
 
 The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
 
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are sent \
-on to COMMAND and to all that it has started. Before COMMAND is started, and after it has ended, they end lockd run.
+on to COMMAND and to all that it has started. Before COMMAND is started, and after it has ended, they end lockd run. \
+In a terminal COMMAND is in the process group of lockd run. So what the terminal sends (Ctrl-C) reaches it once, but what a \
+program sends to that group (kill %1) twice.
 
 If the lock is lost, COMMAND and all that it has started, daemons and processes in sessions of their own too, get \
 SIGTERM at once, and SIGKILL after the grace. What cannot be ended is named: a program of another user, say, or one \
@@ -83,11 +100,12 @@ pub(super) struct RunOptions {
     #[arg(short, long)]
     shared: bool,
 
-    /// Do not wait for the lock
+    /// Do not wait for the lock. Connecting may still take 10 seconds
     #[arg(short, long, conflicts_with = "wait")]
     nonblock: bool,
 
-    /// Wait for no longer than this, fractions allowed [default: without limit]
+    /// Wait for no longer than this, connecting included; fractions allowed, and 0 is the same as --nonblock
+    /// [default: without limit, of which 10 seconds for connecting]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
 
@@ -99,7 +117,7 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace)]
     grace: Duration,
 
-    /// Do not say who holds the lock if it is busy or not had in time
+    /// Do not say why if the lock is busy or not had in time, or a signal comes before that
     #[arg(short, long)]
     quiet: bool,
 
@@ -132,6 +150,9 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
         speaker.say(words);
     }
     speaker.finish();
+    if ending.is_by_sigint() {
+        dispositions::die_of_sigint();
+    }
     ExitCode::from(ending.code(options.conflict_exit_code))
 }
 
@@ -143,17 +164,30 @@ fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
         Ok(signals) => signals,
         Err(error) => return Ending::Failed(format!("signals: {error}")),
     };
-    let acquired = acquire::acquire(&demand, &signals);
-    let hold = match acquired.and_then(|hold| hold.unless_interrupted(&signals)) {
+    let hold = match acquire::acquire(&demand, &signals) {
         Ok(hold) => hold,
         Err(ending) => return ending,
     };
-    let told = Told { names: &options.names, token: hold.grant.token, orphaned: hold.grant.orphaned };
-    match command::start(&options.command, &told, signals.mask_before(), has_terminal) {
+    let descendants = match Descendants::adopt() {
+        Ok(descendants) => descendants,
+        Err(error) => {
+            let _ = hold.release(&signals, false);
+            return Ending::Failed(format!("the command cannot be watched: {error}"));
+        }
+    };
+    // The last thing before the command is started: a signal that comes later is the command's.
+    let hold = match hold.unless_interrupted(&signals) {
+        Ok(hold) => hold,
+        Err(ending) => return ending,
+    };
+    let held = demand.ancestors.with(hold.grant.token, &options.names);
+    let Grant { token, orphaned, .. } = hold.grant;
+    let told = Told { names: &options.names, token, orphaned, held };
+    match command::start(&options.command, &told, signals.mask_before(), has_terminal, descendants) {
         Ok(started) => supervise::supervise(hold, started, &signals, speaker, options.grace, has_terminal),
         Err(ending) => {
             // Nothing was done under the lock: whether it was lost meanwhile is no matter.
-            let _ = hold.release(&signals);
+            let _ = hold.release(&signals, false);
             ending
         }
     }
@@ -162,12 +196,14 @@ fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
 impl RunOptions {
     fn demand(&self) -> Demand {
         Demand {
+            start: Instant::now(),
             urls: self.at.urls.clone(),
             owner: owner(self.command.first()),
             wind_down: self.grace + TO_KILL,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
+            ancestors: Ancestors::of_environment(),
         }
     }
 }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::process::{getpid, kill_process};
+use rustix::io::Errno;
+use rustix::process::{WaitOptions, getpid, kill_process, wait};
+
+use super::dispositions::was_ignored;
 
 /// What is passed on to the command, and ends a wait.
 const ENDING: [Signal; 7] = [
@@ -53,11 +56,10 @@ impl Signals {
         // Whoever started this process may have it ignored; then there would be no status to be had of the
         // command.
         signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::default())?;
-        let ignored = ignored()?;
         let mut taken = SigSet::empty();
         let stopping: &[Signal] = if has_terminal { &[] } else { &STOPPING };
         // What is ignored, as by nohup(1), the command ignores, too.
-        for &signal in ENDING.iter().chain(stopping).filter(|&&signal| !is_in(ignored, signal)) {
+        for &signal in ENDING.iter().chain(stopping).filter(|&&signal| !was_ignored(signal)) {
             taken.add(signal);
         }
         taken.add(Signal::SIGCHLD);
@@ -76,8 +78,9 @@ impl Signals {
     }
 
     /// The next one that ends a process that does nothing about it, if one has come. One that stops a process
-    /// stops this one.
+    /// stops this one. Not while a command runs: it waits for all children that have ended.
     pub(super) fn next_ending(&self) -> Option<Signal> {
+        wait_for_orphans();
         while let Some(received) = self.next() {
             if received.is_ending() {
                 return Some(received.signal);
@@ -100,31 +103,14 @@ impl AsFd for Signals {
     }
 }
 
+/// Waits for all children that have ended, without blocking. Process 1 of a container gets those whose parents have
+/// gone, also before there is a command.
+fn wait_for_orphans() {
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+}
+
 /// Stops this process as a signal does that nobody handles, until it is continued.
 pub(super) fn stop_this_process() {
     // It cannot fail: a process may always stop itself.
     let _ = kill_process(getpid(), rustix::process::Signal::STOP);
-}
-
-/// What this process ignores, a bit for each signal.
-fn ignored() -> io::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    // Where it is not told nothing is known to be ignored.
-    Ok(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
-}
-
-fn is_in(mask: u64, signal: Signal) -> bool {
-    mask >> (signal as i32 - 1) & 1 == 1
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_bit_is_signal_1() {
-        assert!(is_in(1, Signal::SIGHUP) && !is_in(1, Signal::SIGINT));
-        assert!(is_in(1 << 14, Signal::SIGTERM));
-    }
 }

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::cli::text::harmless;
 
@@ -36,22 +36,25 @@ impl Speaker {
         let (done, written) = channel();
         let work = move || {
             let _done = done;
-            // Without SIGTTOU a background process may write to a terminal that would stop it for that; and
-            // no signal for this process may end up here. It fails only for sets that make no sense.
-            let _ = SigSet::all().thread_block();
             for line in to_write {
                 // A failure to write can be told to no one.
                 let _ = io::stderr().write_all(line.as_bytes());
             }
         };
-        Builder::new().name("lockd-say".to_owned()).stack_size(STACK).spawn(work)?;
+        // Without SIGTTOU a background process may write to a terminal that would stop it for that; and no signal
+        // for this process may end up in the thread, where it would end the process. The thread inherits this: were
+        // it to block them itself, one could come before it has begun.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let started = Builder::new().name("lockd-say".to_owned()).stack_size(STACK).spawn(work);
+        before.thread_set_mask()?;
+        started?;
         Ok(Self { lines, written })
     }
 
-    /// Says it, now or when the reader is ready.
+    /// Says it on one line, whatever a server has put into a reason; now or when the reader is ready.
     pub(super) fn say(&self, words: &str) {
         // It fails only if the thread has panicked.
-        let _ = self.lines.send(format!("lockd: {}\n", harmless(words)));
+        let _ = self.lines.send(format!("lockd: {}\n", harmless(words).replace('\n', "\\n")));
     }
 
     /// Waits until all has been written, for a second at most.

@@ -30,8 +30,8 @@ pub(super) fn supervise(
     has_terminal: bool,
 ) -> Ending {
     let ended = match wait(&hold, &mut started, signals, has_terminal) {
-        Ok(Ended::Command(status)) => {
-            return match hold.release(signals) {
+        Ok(Ended::Command(status, is_in_a_hurry)) => {
+            return match hold.release(signals, is_in_a_hurry) {
                 Ok(()) => Ending::Command(status),
                 Err(reason) => Ending::Lost(format!("the lock was lost while the command ran: {reason}")),
             };
@@ -54,19 +54,20 @@ pub(super) fn supervise(
 }
 
 enum Ended {
-    Command(std::process::ExitStatus),
+    /// And whether a signal has come that was too late for it.
+    Command(std::process::ExitStatus, bool),
     Lost,
 }
 
 fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: bool) -> io::Result<Ended> {
-    // What arrived while the command was being started may not have reached it.
+    // What arrived while the command was being started may not have reached it: rather twice than not at all.
     while let Some(received) = signals.next() {
         pass_on(received, started, false);
     }
     let mut next_search = Instant::now() + LOOK_FOR_OTHERS;
     loop {
         if let Some(status) = started.status()? {
-            return Ok(Ended::Command(status));
+            return Ok(Ended::Command(status, false));
         }
         if !hold.session.stands() {
             return Ok(Ended::Lost);
@@ -80,6 +81,10 @@ fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: boo
         fds.extend(lost.as_ref().map(readable));
         wait_for(&mut fds, Some(Instant::now() + LOOK))?;
         while let Some(received) = signals.next() {
+            // Of a command that has ended nobody would hear of it.
+            if let Some(status) = started.status()? {
+                return Ok(Ended::Command(status, received.is_ending()));
+            }
             pass_on(received, started, has_terminal);
         }
     }

@@ -8,7 +8,7 @@ use crate::client::connect_error::{ConnectErrorKind, Refusal};
 use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
 use crate::protocol::message::{
-    HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
+    Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
 
 /// Makes sure that this is a lock server, learns its keepalive, and tells it whose session this is.
@@ -47,7 +47,10 @@ pub(super) fn greet(
         Err(error) => return Err(lost(error)),
     };
     let refused = serde_json::from_str::<LockResult>(reply.get());
-    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) = refused {
+    if let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = refused {
+        if cause == Some(Cause::Stopping) {
+            return Err(Refusal::new(ConnectErrorKind::Closed, reason));
+        }
         return Err(Refusal::secret(has_secret, reason));
     }
     let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| Refusal::no_hello())?;
