@@ -322,30 +322,6 @@ struct lock_session *lock_connect(const char *url,
                                   int64_t timeout_ms);
 
 /**
- * Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
- *
- * @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
- *                 calls that other threads are in, and when they have returned it can be closed.
- *
- * Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
- * stay: the child's copy of the connection was closed at the fork.
- */
-void lock_close(struct lock_session *session);
-
-/**
- * Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
- * server by closing the connection. Calls of the session that are in progress in other threads return
- * LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
- *
- * @param session  The session. May have ended already.
- *
- * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
- *
- * Any thread, but not a signal handler; waits for nothing.
- */
-enum lock_status lock_end(struct lock_session *session);
-
-/**
  * Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
  *
  * @param session     The session.
@@ -670,9 +646,50 @@ enum lock_status lock_list(struct lock_session *session,
 void lock_list_free(char *json);
 
 /**
- * Closes every session that the calling thread has opened and that is still open, as lock_close does. For a
- * host that runs one script after another in the same process, each of which may end without having closed
- * what it opened: it calls this before the next one begins.
+ * Ends a session in an orderly way: frees all its locks as if they had been released, gives up its places in
+ * queues, and frees the session itself.
+ *
+ * @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
+ *                 calls that other threads are in, and when they have returned it can be closed.
+ *
+ * Any thread; waits for nothing, also not for a server that does not answer. (One that takes no bytes just now
+ * learns only that the connection has ended, as of a program that has crashed: then the locks are orphaned.) In
+ * a forked child it frees the handle, and the parent's locks stay: the child's copy of the connection was closed
+ * at the fork.
+ */
+void lock_close(struct lock_session *session);
+
+/**
+ * Ends a session in an orderly way, without freeing its handle: frees all its locks as if they had been released,
+ * and gives up its places in queues; on a server by closing the connection. Calls of the session that are in
+ * progress in other threads return LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
+ *
+ * @param session  The session. May have ended already.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nothing.
+ */
+enum lock_status lock_end(struct lock_session *session);
+
+/**
+ * As lock_end, but as if the program had crashed: the next exclusive holder of each lock that the session held
+ * exclusively is told that it is orphaned (lock_info), since the work under it may be half done. For a program
+ * that could not finish what it did under a lock, and lives on.
+ *
+ * @param session  The session. May have ended already; then this changes nothing.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nothing.
+ */
+enum lock_status lock_abandon(struct lock_session *session);
+
+/**
+ * Closes every session that the calling thread has opened and that is still open. For a host that runs one
+ * script after another in the same process, each of which may end without having closed what it opened: it
+ * calls this before the next one begins. As such a script may have ended in the middle of its work, its locks
+ * count as orphaned, as after lock_abandon.
  *
  * The handles must not be used any more, as after lock_close, nor be in use by another thread. Brokers and
  * servers stay. Sessions that other threads have opened stay, too, also if this thread has used them; what

@@ -56,10 +56,6 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
 
 struct lock_session *lock_connect(const char *url, const char *owner, int64_t timeout_ms);
 
-void lock_close(struct lock_session *session);
-
-enum lock_status lock_end(struct lock_session *session);
-
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,
                               uint32_t mode,
@@ -110,6 +106,12 @@ enum lock_status lock_list(struct lock_session *session,
                            char **json);
 
 void lock_list_free(char *json);
+
+void lock_close(struct lock_session *session);
+
+enum lock_status lock_end(struct lock_session *session);
+
+enum lock_status lock_abandon(struct lock_session *session);
 
 size_t lock_close_all(void);
 

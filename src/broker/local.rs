@@ -22,7 +22,8 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 /// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
 ///
 /// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks
-/// are freed.
+/// are freed. That is an orderly end, unless the thread that drops it is panicking: then the work under its locks
+/// may be half done, and the next exclusive holder is told so, as with a poisoned mutex.
 pub struct LocalSession {
     session: Session,
     waits: Arc<Waits>,
@@ -277,8 +278,15 @@ impl LocalSession {
         self.session.stands()
     }
 
-    /// Ends the session and frees its locks. A call that waits in another thread ends with `Lost`.
+    /// Ends the session in an orderly way and frees its locks. A call that waits in another thread ends with
+    /// `Lost`.
     pub fn close(&self) {
+        self.session.leave();
+    }
+
+    /// The same, but as if the session had vanished: the next exclusive holder of what it held exclusively is told
+    /// that its work may be half done ([`Grant::orphaned`]).
+    pub fn abandon(&self) {
         self.session.end();
     }
 
@@ -345,6 +353,13 @@ impl LocalSession {
             // A broker that fails can wake nobody.
             outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(LOOK_UP)).0;
         }
+    }
+}
+
+/// Of a session that was closed or abandoned before nothing is left to end.
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        if std::thread::panicking() { self.abandon() } else { self.close() }
     }
 }
 

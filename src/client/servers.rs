@@ -246,6 +246,11 @@ impl ServerSet {
         self.sessions().for_each(Session::close);
     }
 
+    /// As [`Session::abandon`], on every server.
+    pub fn abandon(&self) {
+        self.sessions().for_each(Session::abandon);
+    }
+
     fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.servers.iter().filter_map(|server| server.session.as_ref().ok())
     }

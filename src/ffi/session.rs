@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{free, handle, label, limit, mode, modes, name, names, own, text, write};
+use super::arguments::{handle, label, limit, mode, modes, name, names, own, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, Uncancellable, guard, guard_and};
 use super::opened::Opened;
@@ -18,7 +18,16 @@ use crate::session::Session;
 /// lock_close.
 pub struct lock_session {
     session: OfThisProcess<Session>,
-    opened: Opened,
+    pub(super) opened: Opened,
+}
+
+impl lock_session {
+    /// As lock_abandon; of a parent's session nothing is changed.
+    pub(super) fn abandon(&self) {
+        if let Some(session) = self.session.get() {
+            session.abandon();
+        }
+    }
 }
 
 fn boxed(session: Session) -> *mut lock_session {
@@ -46,7 +55,7 @@ pub(super) unsafe fn guard_session<R: Returned>(
     if !is_remote {
         Uncancellable::prepare_thread();
     }
-    guard_and(|| body(usable()?), || usable().map_or((), Session::close))
+    guard_and(|| body(usable()?), || usable().map_or((), Session::abandon))
 }
 
 /// Opens a session in this process: one owner of locks in its broker.
@@ -128,44 +137,6 @@ pub unsafe extern "C" fn lock_connect(
         };
         Ok(boxed(Session::connect_with(url, &options)?))
     })
-}
-
-/// Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
-///
-/// @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
-///                 calls that other threads are in, and when they have returned it can be closed.
-///
-/// Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
-/// stay: the child's copy of the connection was closed at the fork.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
-    guard(|| {
-        // SAFETY: the caller passes a session or NULL.
-        if let Some(session) = unsafe { session.as_ref() } {
-            session.opened.forget();
-        }
-        // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
-        unsafe { free(session) }
-    });
-}
-
-/// Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
-/// server by closing the connection. Calls of the session that are in progress in other threads return
-/// LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
-///
-/// @param session  The session. May have ended already.
-///
-/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread, but not a signal handler; waits for nothing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
-    let body = |session: &Session| {
-        session.close();
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
 }
 
 /// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.

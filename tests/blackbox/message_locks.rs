@@ -77,6 +77,33 @@ fn a_lock_whose_holder_vanished_is_orphaned_once() {
 }
 
 #[test]
+fn who_says_bye_has_not_vanished() {
+    let server = Server::start();
+    let (mut leaving, mut waiter) = (server.message(), server.message());
+    leaving.lock("foo");
+    leaving.lock("bar");
+    let id = waiter.request_lock("foo");
+    server.await_waiters("foo", 1);
+    // It keeps its end of the connection open: the locks are free all the same.
+    assert_eq!(leaving.call("bye", json!({}))["status"], "ok");
+    assert_eq!(waiter.result(id).get("orphaned"), None);
+    assert_eq!(waiter.try_lock("bar").get("orphaned"), None);
+    assert!(leaving.read_to_end().is_empty());
+    let stats = waiter.call("stats", json!({}));
+    assert_eq!([&stats["orphans"], &stats["locks"]], [0, 2]);
+}
+
+#[test]
+fn what_follows_a_bye_is_not_handled() {
+    let server = Server::start();
+    let mut leaving = server.message();
+    leaving.send(&json!({"command": "bye"}));
+    leaving.request_lock("foo");
+    assert!(leaving.read_to_end().is_empty(), "a bye without an id gets no reply");
+    assert_eq!(server.message().try_lock("foo")["status"], "ok");
+}
+
+#[test]
 fn a_waiter_is_told_that_the_holder_vanished() {
     let server = Server::start();
     let (mut holder, mut waiter) = (server.message(), server.message());

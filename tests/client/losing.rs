@@ -41,15 +41,34 @@ fn when_the_server_goes_every_call_says_so() {
 }
 
 #[test]
-fn the_end_of_a_session_frees_its_locks() {
+fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
     let (_server, url) = serve();
     let other = connect(&url);
-    for end in [|session: client::Session| session.close(), |session| drop(session)] {
+    let ends: [(fn(client::Session), bool); 4] = [
+        (|session| session.close(), false),
+        (drop, false),
+        (|session| session.abandon(), true),
+        (
+            |session| {
+                let thread = std::thread::spawn(move || {
+                    let _dropped_on_the_way_out = session;
+                    std::panic::resume_unwind(Box::new("the work has failed"));
+                });
+                assert!(thread.join().is_err());
+            },
+            true,
+        ),
+    ];
+    for (at, (end, orphaned)) in ends.into_iter().enumerate() {
         let session = connect(&url);
         session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        // What it has not read when it ends must not keep its goodbye from the server.
+        other.acquire(b"b", Mode::Exclusive, NOW).unwrap();
+        assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
+        other.release(b"b").unwrap();
         end(session);
         let grant = other.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
-        assert!(grant.orphaned, "its holder has vanished");
+        assert_eq!(grant.orphaned, orphaned, "{at}");
         other.release(b"a").unwrap();
     }
     other.close();

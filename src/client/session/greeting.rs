@@ -46,6 +46,9 @@ pub(super) fn greet(
     }
     let hello: HelloResult =
         serde_json::from_str(reply.get()).map_err(|_| "it does not know hello: it is no lockd".to_owned())?;
+    if hello.features.iter().any(|feature| feature == "bye") {
+        connection.say_bye_when_closed();
+    }
     let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
     connection.set_keepalive(&keepalive).map_err(|error| error.to_string())
 }

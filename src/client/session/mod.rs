@@ -53,7 +53,8 @@ const UNLOCKED_AT_ONCE: usize = 100;
 /// should it not answer at all, the call returns within a second of its limit. Calls that have no limit of
 /// their own and wait for nobody but the server return within its dead-peer timeout.
 /// [`cancel`](Self::cancel) ends every call in progress, and [`close`](Self::close) the session itself. When
-/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects.
+/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects. To drop it is to
+/// close it, unless the thread is panicking: then it is [abandoned](Self::abandon).
 pub struct Session {
     connection: Connection,
     claims: Mutex<Claims>,
@@ -360,10 +361,17 @@ impl Session {
         self.claims.lock().hold_or_wait()
     }
 
-    /// Ends the session, whereupon the server frees its locks. Calls that are in progress, and all later ones,
-    /// end with `Lost`. Waits for nothing.
+    /// Ends the session in an orderly way, whereupon the server frees its locks as if they had been released. Calls
+    /// that are in progress, and all later ones, end with `Lost`. Waits for nothing: a server that takes no bytes
+    /// just now is told only by the end of the connection, as by [`abandon`](Self::abandon).
     pub fn close(&self) {
         self.connection.close();
+    }
+
+    /// The same, but as if this process had ended: the next exclusive holder of what the session held exclusively
+    /// is told that its work may be half done ([`Grant::orphaned`]).
+    pub fn abandon(&self) {
+        self.connection.abandon();
     }
 
     /// How many requests wait for a lock.

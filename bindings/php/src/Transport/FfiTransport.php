@@ -218,11 +218,6 @@ final class FfiTransport implements Transport, Endable
 
     public function close(): void
     {
-        $this->end();
-    }
-
-    public function end(): void
-    {
         if ($this->session !== null) {
             // In a forked child this frees the handle, and the parent's locks stay.
             $this->c->lock_close($this->session);
@@ -231,14 +226,23 @@ final class FfiTransport implements Transport, Endable
         }
     }
 
+    /** The script has ended without having closed it: its locks are orphaned. */
+    public function end(): void
+    {
+        if ($this->session !== null) {
+            $this->c->lock_abandon($this->session);
+        }
+        $this->close();
+    }
+
     public function abandon(): void
     {
-        $this->end();
+        $this->close();
     }
 
     public function __destruct()
     {
-        $this->end();
+        $this->close();
     }
 
     /** What lock_inspect says. */
