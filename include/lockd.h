@@ -79,7 +79,7 @@ typedef enum lock_status {
    */
   LOCK_TIMEOUT = 2,
   /**
-   * The session does not hold this lock, nor wait for it.
+   * The session does not hold this lock, nor wait for it. From lock_wait: it has no place there to wait at.
    */
   LOCK_NOT_HELD = 3,
   /**
@@ -383,8 +383,7 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @param mode        The new mode.
  * @param timeout_ms  As for lock_acquire.
  *
- * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
- *         tells it;
+ * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_token tells it;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
  *         for that;
@@ -413,7 +412,7 @@ enum lock_status lock_convert(struct lock_session *session,
  * @param name     The name.
  * @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
  *
- * @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
+ * @return LOCK_OK: it could be had at once and is held; lock_token tells its token;
  *         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
  *         be called, the session holds the lock all the same once it is its turn; lock_release gives
  *         up the one or the other. On a server it counts as waited for, in lock_inspect and to
@@ -442,7 +441,7 @@ enum lock_status lock_enqueue(struct lock_session *session,
  * @param mode     The new mode.
  *
  * @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
- *         token; lock_inspect tells it;
+ *         token; lock_token tells it;
  *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
  *         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
  *         all the same once the other holders have gone; on a server lock_inspect shows it as held before
@@ -474,7 +473,8 @@ enum lock_status lock_enqueue_convert(struct lock_session *session,
  *         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
  *         LOCK_NOT_HELD);
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
- *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
+ *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already. That says
+ *         nothing of the lock itself, which the session may hold: lock_token tells;
  *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
  *         and that was to make a lock exclusive leaves it held as before;
  *         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
@@ -546,6 +546,8 @@ enum lock_status lock_check(struct lock_session *session);
  * polls: any call of the session may have read the grant along with its own answer, and then there is
  * nothing left to be readable.
  *
+ * It stays readable after a loss: once lock_check has said LOCK_LOST, stop polling it, or the loop spins.
+ *
  * Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
  * session's. With several servers it is readable when that is so for one of them, so also when one is gone
  * where nothing is held: then lock_check says LOCK_OK, and the descriptor tells of that server no more.
@@ -563,7 +565,8 @@ int lock_lost_fd(struct lock_session *session);
  * Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
  * lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
  * exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
- * LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
+ * LOCK_CANCELLED, unless another call with the same name has succeeded in between. A grant that came first
+ * stands, and its call returns LOCK_OK; on a server that is one that has arrived.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
  * go on for a second, in which a server that is well confirms them. If it does not, that ends the session: they
@@ -576,6 +579,27 @@ int lock_lost_fd(struct lock_session *session);
  * Any thread, but not a signal handler; waits for nothing, also not for a server that takes no bytes.
  */
 enum lock_status lock_cancel(struct lock_session *session);
+
+/**
+ * The fencing token of a lock that the session holds, for calls that do not tell it: lock_enqueue and
+ * lock_enqueue_convert that are LOCK_OK at once, and lock_convert. Asks no server, and looks at nothing but what
+ * the session itself has been told: nobody but this session's own calls can change the answer, so after one of
+ * those it is the token of that grant, unless another thread of the session changes what is held meanwhile.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param token    Receives the token. May be NULL, to ask only whether the lock is held.
+ *
+ * @return LOCK_OK: it is held, as far as lock_check could tell;
+ *         LOCK_NOT_HELD: it is not. On a server also of a lock that lock_enqueue has asked for, until lock_wait
+ *         has told that it is held;
+ *         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; never blocks.
+ */
+enum lock_status lock_token(struct lock_session *session,
+                            const char *name,
+                            uint64_t *token);
 
 /**
  * Looks at a lock as it stands now.

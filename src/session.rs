@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::broker::{
-    AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, PageQuery, ReleaseError,
-    Released, Space,
+    AcquireError, Attempt, Broker, Grant, Held, Inspection, LocalSession, LockName, Mode, PageQuery,
+    ReleaseError, Released, Space,
 };
 use crate::client::{ConnectError, ConnectOptions, InspectError, ServerSet};
 use crate::protocol::message::{ListRequest, LockPage};
@@ -195,6 +195,20 @@ impl Session {
             Place::There(servers) => {
                 servers.release_all(&names.iter().map(|name| LockName::new(name)).collect::<Vec<_>>())
             }
+        }
+    }
+
+    /// What this session holds on the name, by what it has been told: asks no server, and never blocks. On a server
+    /// a place that [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that
+    /// it was granted.
+    ///
+    /// # Errors
+    /// `Lost` if the session has ended, or, on several servers, that on the server the name belongs to.
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        match &self.0 {
+            Place::Here(session) if session.stands() => Ok(session.inspect(name).held),
+            Place::Here(_) => Err(closed()),
+            Place::There(servers) => servers.held(name),
         }
     }
 

@@ -95,6 +95,8 @@ int lock_lost_fd(struct lock_session *session);
 
 enum lock_status lock_cancel(struct lock_session *session);
 
+enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
+
 enum lock_status lock_inspect(struct lock_session *session,
                               const char *name,
                               struct lock_info *out);

@@ -18,7 +18,7 @@ use super::connection::Lost;
 use super::dial::{ConnectError, ConnectOptions, deadline};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::fork::Descriptor;
 use crate::protocol::message::{ListRequest, LockPage};
 
@@ -185,6 +185,14 @@ impl ServerSet {
             };
         }
         result
+    }
+
+    /// As [`Session::held`].
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        self.of(name)?.held(name)
     }
 
     /// As [`Session::inspect`].

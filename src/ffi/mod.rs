@@ -27,7 +27,7 @@ mod status;
 mod version;
 
 pub use broker::{lock_broker, lock_broker_free, lock_broker_new};
-pub use looking::{lock_info, lock_inspect, lock_list, lock_list_free};
+pub use looking::{lock_info, lock_inspect, lock_list, lock_list_free, lock_token};
 pub use opened::{lock_abandon, lock_close, lock_close_all, lock_end};
 pub use server::{lock_serve, lock_server, lock_server_address, lock_server_stop};
 pub use session::{

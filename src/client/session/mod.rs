@@ -24,7 +24,7 @@ use super::dial::{ConnectError, ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode};
 use crate::protocol::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
@@ -274,6 +274,8 @@ impl Session {
     /// confirm it within a second, that ends the session, and such calls return `Lost`.
     pub fn cancel(&self) {
         let mut claims = self.claims.lock();
+        // What has come is read, so that a grant among it stands. If all is lost, nothing is left to cancel.
+        let _ = self.connection.check();
         for id in claims.waiting() {
             if self.connection.is_unanswered(id) {
                 self.take_back(&mut claims, id);
@@ -283,6 +285,18 @@ impl Session {
         self.connection.cancel();
         drop(claims);
         self.connection.flush();
+    }
+
+    /// What this session holds on the name, by what it has been told: asks nobody. A place that
+    /// [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that it was granted.
+    ///
+    /// # Errors
+    /// `Lost`, as far as can be known without waiting.
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        let held = self.claims.lock().held(&LockName::new(name));
+        // Looked at afterwards: what the session believes to hold may have gone long ago.
+        self.connection.check()?;
+        Ok(held)
     }
 
     /// The lock as it stands now.

@@ -90,7 +90,7 @@ final class FfiTransport implements Transport, Endable
             $status = $this->await($status, $name, $deadline, $giveUp, $token);
         }
         return match ($status) {
-            $this->c->LOCK_OK => new Grant($token->cdata ?: $this->look($name)->token, null),
+            $this->c->LOCK_OK => new Grant($token->cdata ?: $this->token($name), null),
             $this->c->LOCK_TIMEOUT => null,
             default => throw $this->failure($status, $name),
         };
@@ -108,7 +108,7 @@ final class FfiTransport implements Transport, Endable
         };
         $status = $this->await($status, $name, $deadline, $giveUp, $this->c->new('uint64_t'));
         return match ($status) {
-            $this->c->LOCK_OK => new Grant($this->look($name)->token, null),
+            $this->c->LOCK_OK => new Grant($this->token($name), null),
             $this->c->LOCK_TIMEOUT => null,
             default => throw $this->failure($status, $name),
         };
@@ -243,6 +243,14 @@ final class FfiTransport implements Transport, Endable
     public function __destruct()
     {
         $this->close();
+    }
+
+    /** Of a lock that a call has said is held, without asking the server. */
+    private function token(string $name): int
+    {
+        $token = $this->c->new('uint64_t');
+        $status = $this->c->lock_token($this->session, $name, FFI::addr($token));
+        return $status === $this->c->LOCK_OK ? $token->cdata : throw $this->failure($status, $name);
     }
 
     /** What lock_inspect says. */
