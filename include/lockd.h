@@ -152,7 +152,7 @@ typedef enum lock_mode {
 typedef struct lock_broker lock_broker;
 
 /**
- * Listeners and connections that serve a broker to the network. Made by lock_serve, freed by
+ * Listeners and connections that serve a broker to the network. Made by lock_serve or lock_serve_with, freed by
  * lock_server_stop.
  */
 typedef struct lock_server lock_server;
@@ -735,7 +735,7 @@ size_t lock_close_all(void);
  * @param listen  Where to listen, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
  *                PROTOCOL is lockd, glockd or message (which lock_connect speaks); glockd+ws is glockd
  *                in WebSocket. Port 0 takes a free port; lock_server_address tells which. A Unix socket is
- *                for this user alone. TLS and a secret are for the program lockd alone.
+ *                for this user alone. For TLS, a secret and more see lock_serve_with.
  * @param allow   Who may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this machine
  *                only, whatever address is bound.
  * @param out     Receives the server, to be stopped with lock_server_stop.
@@ -753,8 +753,49 @@ enum lock_status lock_serve(struct lock_broker *broker,
                             struct lock_server **out);
 
 /**
- * An address that a server listens on, with the port that was taken for port 0: in the form in which
- * lock_serve was given it, which lock_connect takes too if the protocol is message.
+ * As lock_serve, with all that a server can be told: the options of the program lockd (`lockd serve --help`), by
+ * their long names without the dashes, with values as text. `listen` must be among them.
+ *
+ *     const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
+ *     const char *values[] = {"message+tls://0.0.0.0:20934", "10.0.0.0/8", "cert.pem", "key.pem", "true"};
+ *     status = lock_serve_with(NULL, names, values, 5, &server);
+ *
+ * An option that takes no value on the command line is "true" or "false" here. `listen`, `allow` and `ws-origin`
+ * take several values, separated by commas or as several options of that name. What is not given is as of
+ * lock_serve.
+ *
+ * - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the broker, and so
+ *   hold for the program's own sessions too.
+ * - state-dir makes the broker go on where the last one with that directory ended, as `lockd --state-dir`. It
+ *   must come before any other use of the broker (lock_open, lock_serve). lock_server_stop of this server then
+ *   ends the broker: nothing is granted any more, to the program's own sessions either.
+ * - http, http-host, config, check, pidfile, user and log-level are for the program lockd alone, and refused.
+ *
+ * @param broker  The broker; NULL: the default one.
+ * @param names   The options' names.
+ * @param values  As many values.
+ * @param n       How many.
+ * @param out     Receives the server, to be stopped with lock_server_stop.
+ *
+ * @return LOCK_OK;
+ *         LOCK_INVALID: out, names or values is NULL, or one of them; there is no such option; a value makes no
+ *         sense, or names a file that cannot be read: lock_last_error begins with the option's name;
+ *         LOCK_IO: an address cannot be bound, a thread not started, or the state directory not used;
+ *         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. If it is not LOCK_OK, nothing is
+ *         served.
+ *
+ * Any thread. Blocks for as long as the resolver takes if there are host names among the addresses, and reads files.
+ */
+enum lock_status lock_serve_with(struct lock_broker *broker,
+                                 const char *const *names,
+                                 const char *const *values,
+                                 size_t n,
+                                 struct lock_server **out);
+
+/**
+ * An address that a server listens on, with the port that was taken for port 0, and the path of a Unix socket
+ * made absolute: in the form in which lock_serve was given it, which lock_connect takes too if the protocol is
+ * message.
  *
  * @param server  The server.
  * @param index   Which of the addresses, counted from 0 in the order given to lock_serve.
@@ -779,9 +820,13 @@ enum lock_status lock_server_address(const struct lock_server *server,
  *
  * @param server  May be NULL. Must not be used any more, nor be in use by another thread.
  *
- * Any thread; blocks until the threads have ended. That is at once, unless a client that holds locks cannot be
- * told that they are lost, or asked for time to end its work: the first takes the dead-peer timeout (25 seconds),
- * the second as long again, at most. In a forked child it frees the handle, and touches nothing of the parent's.
+ * With a state directory (lock_serve_with) the broker ends too. The next start with that directory grants at once
+ * if all who held locks could be told; else after the dead-peer timeout. If the program's own sessions still hold
+ * locks of the broker, the directory stays taken until the process ends.
+ *
+ * Any thread; blocks until the threads have ended. That may take long: a client that holds locks and cannot be
+ * told that they are lost takes the dead-peer timeout (25 seconds unless set otherwise), and one that asked for
+ * time to end its work as long again, at most. If there is none, it is a matter of milliseconds. In a forked child it frees the handle, and touches nothing of the parent's.
  * If another part of the program has closed the server's descriptors, it may block for ever.
  */
 void lock_server_stop(struct lock_server *server);

@@ -122,6 +122,12 @@ enum lock_status lock_serve(struct lock_broker *broker,
                             const char *allow,
                             struct lock_server **out);
 
+enum lock_status lock_serve_with(struct lock_broker *broker,
+                                 const char *const *names,
+                                 const char *const *values,
+                                 size_t n,
+                                 struct lock_server **out);
+
 enum lock_status lock_server_address(const struct lock_server *server,
                                      size_t index,
                                      char *buf,

@@ -62,7 +62,8 @@ impl Listener {
             }
             ListenAddress::Unix(path) => {
                 let (socket, file) = unix_socket::bind(path, config.unix_mode).map_err(in_context)?;
-                (socket, Some(file), ListenAddress::Unix(path.clone()))
+                let path = file.path().to_owned();
+                (socket, Some(file), ListenAddress::Unix(path))
             }
         };
         let address = Listen { address, ..listen.clone() };
