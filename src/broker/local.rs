@@ -249,6 +249,9 @@ impl LocalSession {
     /// [`AcquireError`]; `NotHeld` if there is no such place.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
+        if !self.session.stands() {
+            return granted(Outcome::Lost);
+        }
         let Some(place) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
         if self.is_outdated(&name, place) {
             self.waits.outcomes.lock().remove(&place.ticket);

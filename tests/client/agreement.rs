@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use lockd::Session;
-use lockd::broker::{AcquireError, Attempt, Broker, Inspection, Mode};
+use lockd::broker::{AcquireError, Attempt, Broker, Inspection, Mode, ReleaseError};
+use lockd::client::InspectError;
 use lockd::server::{Config, Server, Service};
 use proptest::prelude::*;
 
@@ -259,6 +260,29 @@ fn a_call_that_fails_leaves_it_to_lock_wait_to_tell_that_a_place_was_cancelled()
                 assert_eq!(world.make(&call(1, 0, What::Wait)), "NotHeld", "{between:?} {is_remote}");
             }
         }
+    }
+}
+
+#[test]
+fn every_call_of_a_session_that_has_ended_says_so() {
+    for world in [World::here(), World::there()] {
+        let session = &world.sessions[0];
+        session.close();
+        let exclusive = [(b"a".as_slice(), Mode::Exclusive)];
+        for said in [
+            session.acquire(b"a", Mode::Exclusive, NOW).map(drop),
+            session.acquire_all(&exclusive, NOW).map(drop),
+            session.convert(b"a", Mode::Shared, NOW).map(drop),
+            session.enqueue(b"a", Mode::Exclusive).map(drop),
+            session.enqueue_convert(b"a", Mode::Exclusive).map(drop),
+            session.wait(b"a", NOW).map(drop),
+        ] {
+            assert!(is_lost(&said), "{said:?}");
+        }
+        assert!(matches!(session.release(b"a"), Err(ReleaseError::Lost(_))));
+        assert!(matches!(session.release_all(&[b"a"]), Err(ReleaseError::Lost(_))));
+        assert!(matches!(session.held(b"a"), Err(InspectError::Lost(_))));
+        assert!(matches!(session.inspect(b"a"), Err(InspectError::Lost(_))));
     }
 }
 
