@@ -56,6 +56,11 @@ pub(super) trait Speaker {
 
     /// Whether the wait that kept it from handling more is still going on.
     fn is_waiting(&self) -> bool;
+
+    /// Whether the client says goodbye in what will not be handled any more. Takes away what it has looked at.
+    fn is_goodbye(&self, _unhandled: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 /// What a connection has, whatever it speaks.
@@ -119,9 +124,11 @@ impl Connection {
 
     /// Serves the connection until it ends; `early` has come already. The session ends when this is dropped.
     pub(super) fn serve(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) {
-        if let Err(error) = self.converse(speaker, early) {
+        let mut input = Input { buffer: early, ..Input::default() };
+        if let Err(error) = self.converse(speaker, &mut input) {
             self.error = Some(error);
         }
+        self.hear_goodbye(speaker, input.bytes());
     }
 
     /// An answer of the broker, unchanged; that a limit was met with is logged.
@@ -169,8 +176,7 @@ impl Connection {
     }
 
     /// Handles what comes until the connection ends. An error is one of the connection.
-    fn converse(&mut self, speaker: &mut impl Speaker, early: Vec<u8>) -> io::Result<()> {
-        let mut input = Input { buffer: early, ..Input::default() };
+    fn converse(&mut self, speaker: &mut impl Speaker, input: &mut Input) -> io::Result<()> {
         loop {
             let (done, next) = speaker.handle(self, input.bytes());
             input.consume(done);
@@ -183,7 +189,7 @@ impl Connection {
                 self.outbox.hang_up();
                 return Ok(());
             }
-            if !self.get_input(&mut input, next, speaker)? || self.outbox.is_closing() {
+            if !self.get_input(input, next, speaker)? || self.outbox.is_closing() {
                 return Ok(());
             }
         }

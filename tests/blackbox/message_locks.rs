@@ -1,6 +1,8 @@
 //! The `message` protocol as a client sees it: modes, tokens, conversion, several names at once.
 
-use crate::support::frame_client::FrameClient;
+use std::net::Shutdown;
+
+use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::Server;
 use serde_json::{Value, json};
 
@@ -91,6 +93,22 @@ fn who_says_bye_has_not_vanished() {
     assert!(leaving.read_to_end().is_empty());
     let stats = waiter.call("stats", json!({}));
     assert_eq!([&stats["orphans"], &stats["locks"]], [0, 2]);
+}
+
+#[test]
+fn a_bye_is_heard_behind_a_request_that_can_no_longer_be_answered() {
+    let server = Server::start();
+    let mut leaving = FrameClient::new(server.unix("message"));
+    leaving.lock("foo");
+    // From now on whatever the server sends fails.
+    leaving.socket().shutdown(Shutdown::Read).unwrap();
+    // More than the server reads at once is between the request and the goodbye.
+    let much = json!({"command": "nothing", "parameters": "x".repeat(100_000)}).to_string();
+    let ping = r#"{"command":"ping","parameters":{},"id":1}"#;
+    let all = [ping, &much, r#"{"command":"bye"}"#].map(frame).concat();
+    leaving.send_bytes(all);
+    let granted = server.message().lock("foo");
+    assert_eq!((&granted["status"], granted.get("orphaned")), (&json!("ok"), None));
 }
 
 #[test]

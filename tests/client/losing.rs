@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lockd::Session;
 use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
 use lockd::client::{self, InspectError};
+use lockd::server::{Config, Server, Service};
 
 use crate::support::*;
 
@@ -73,6 +74,31 @@ fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
     }
     other.close();
     assert!(is_lost(&other.acquire(b"a", Mode::Exclusive, NOW)));
+}
+
+#[test]
+fn a_goodbye_is_heard_also_where_replies_can_no_longer_be_sent() {
+    let broker = Broker::default();
+    let directory = tempfile::tempdir().unwrap();
+    let unix = format!("message+unix:{}", directory.path().join("sock").display());
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap(), unix.parse().unwrap()];
+    let config = Config { listen, ..Config::default() };
+    let server = Server::start(&broker, config, Service::locks()).unwrap();
+    let (holder, next) = (broker.open(None), broker.open(None));
+    holder.acquire(b"busy", Mode::Exclusive, NOW).unwrap();
+    for address in server.addresses() {
+        for _ in 0..200 {
+            let session = connect(&address.to_string());
+            session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+            assert_eq!(session.enqueue(b"busy", Mode::Exclusive), Ok(Attempt::Queued));
+            // Nobody waits for the reply to what this sends, and the server may be sending it when the end comes.
+            session.cancel();
+            drop(session);
+            next.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
+            next.release(b"a").unwrap();
+        }
+        assert_eq!(broker.stats().orphans, 0, "{address}");
+    }
 }
 
 #[test]

@@ -30,9 +30,12 @@ const FEATURES: [&str; 11] = [
     "windDown",
 ];
 
+/// The command by which a client says goodbye.
+pub(super) const BYE: &str = "bye";
+
 pub(super) fn add_to(service: &mut Service) {
     service.on("inspect", inspect).on("list", list).on("stats", stats);
-    service.on("identify", identify).on("hello", hello).on("bye", bye).on("ping", ping);
+    service.on("identify", identify).on("hello", hello).on(BYE, bye).on("ping", ping);
 }
 
 /// Replies with what `result` makes of the parameters, or with what is wrong with them. None at all count
