@@ -391,7 +391,10 @@ impl Worlds {
     }
 
     pub(crate) fn cancel(&mut self, input: &mut Input<'_>) {
-        let slot = session(input);
+        self.cancel_slot(session(input));
+    }
+
+    pub(crate) fn cancel_slot(&mut self, slot: usize) {
         // SAFETY: a session or NULL.
         let status = unsafe { lock_cancel(self.handle(slot)) };
         let Some(session) = self.session(slot) else {

@@ -148,6 +148,8 @@ impl Worlds {
         if self.broker.is_null() {
             return;
         }
+        // Whoever waited could get a lock of a session that is closed before it, in an order that no model knows.
+        (0..SLOTS).for_each(|slot| self.cancel_slot(slot));
         let open: Vec<Session> = self.sessions.iter_mut().filter_map(Option::take).collect();
         // SAFETY: none of this thread's sessions is used any more.
         let count = unsafe { lock_close_all() };
