@@ -79,7 +79,7 @@ typedef enum lock_status {
    */
   LOCK_TIMEOUT = 2,
   /**
-   * The session does not hold this lock, nor wait for it.
+   * The session does not hold this lock, nor wait for it. From lock_wait: it has no place there to wait at.
    */
   LOCK_NOT_HELD = 3,
   /**
@@ -152,7 +152,7 @@ typedef enum lock_mode {
 typedef struct lock_broker lock_broker;
 
 /**
- * Listeners and connections that serve a broker to the network. Made by lock_serve, freed by
+ * Listeners and connections that serve a broker to the network. Made by lock_serve or lock_serve_with, freed by
  * lock_server_stop.
  */
 typedef struct lock_server lock_server;
@@ -322,30 +322,6 @@ struct lock_session *lock_connect(const char *url,
                                   int64_t timeout_ms);
 
 /**
- * Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
- *
- * @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
- *                 calls that other threads are in, and when they have returned it can be closed.
- *
- * Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
- * stay: the child's copy of the connection was closed at the fork.
- */
-void lock_close(struct lock_session *session);
-
-/**
- * Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
- * server by closing the connection. Calls of the session that are in progress in other threads return
- * LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
- *
- * @param session  The session. May have ended already.
- *
- * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
- *
- * Any thread, but not a signal handler; waits for nothing.
- */
-enum lock_status lock_end(struct lock_session *session);
-
-/**
  * Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
  *
  * @param session     The session.
@@ -407,8 +383,7 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @param mode        The new mode.
  * @param timeout_ms  As for lock_acquire.
  *
- * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
- *         tells it;
+ * @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_token tells it;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
  *         for that;
@@ -437,7 +412,7 @@ enum lock_status lock_convert(struct lock_session *session,
  * @param name     The name.
  * @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
  *
- * @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
+ * @return LOCK_OK: it could be had at once and is held; lock_token tells its token;
  *         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
  *         be called, the session holds the lock all the same once it is its turn; lock_release gives
  *         up the one or the other. On a server it counts as waited for, in lock_inspect and to
@@ -466,7 +441,7 @@ enum lock_status lock_enqueue(struct lock_session *session,
  * @param mode     The new mode.
  *
  * @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
- *         token; lock_inspect tells it;
+ *         token; lock_token tells it;
  *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
  *         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
  *         all the same once the other holders have gone; on a server lock_inspect shows it as held before
@@ -498,7 +473,8 @@ enum lock_status lock_enqueue_convert(struct lock_session *session,
  *         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
  *         LOCK_NOT_HELD);
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
- *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
+ *         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already. That says
+ *         nothing of the lock itself, which the session may hold: lock_token tells;
  *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
  *         and that was to make a lock exclusive leaves it held as before;
  *         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
@@ -570,6 +546,8 @@ enum lock_status lock_check(struct lock_session *session);
  * polls: any call of the session may have read the grant along with its own answer, and then there is
  * nothing left to be readable.
  *
+ * It stays readable after a loss: once lock_check has said LOCK_LOST, stop polling it, or the loop spins.
+ *
  * Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
  * session's. With several servers it is readable when that is so for one of them, so also when one is gone
  * where nothing is held: then lock_check says LOCK_OK, and the descriptor tells of that server no more.
@@ -587,7 +565,8 @@ int lock_lost_fd(struct lock_session *session);
  * Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
  * lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
  * exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
- * LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
+ * LOCK_CANCELLED, unless another call with the same name has succeeded in between. A grant that came first
+ * stands, and its call returns LOCK_OK; on a server that is one that has arrived.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
  * go on for a second, in which a server that is well confirms them. If it does not, that ends the session: they
@@ -600,6 +579,27 @@ int lock_lost_fd(struct lock_session *session);
  * Any thread, but not a signal handler; waits for nothing, also not for a server that takes no bytes.
  */
 enum lock_status lock_cancel(struct lock_session *session);
+
+/**
+ * The fencing token of a lock that the session holds, for calls that do not tell it: lock_enqueue and
+ * lock_enqueue_convert that are LOCK_OK at once, and lock_convert. Asks no server, and looks at nothing but what
+ * the session itself has been told: nobody but this session's own calls can change the answer, so after one of
+ * those it is the token of that grant, unless another thread of the session changes what is held meanwhile.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param token    Receives the token. May be NULL, to ask only whether the lock is held.
+ *
+ * @return LOCK_OK: it is held, as far as lock_check could tell;
+ *         LOCK_NOT_HELD: it is not. On a server also of a lock that lock_enqueue has asked for, until lock_wait
+ *         has told that it is held;
+ *         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; never blocks.
+ */
+enum lock_status lock_token(struct lock_session *session,
+                            const char *name,
+                            uint64_t *token);
 
 /**
  * Looks at a lock as it stands now.
@@ -670,9 +670,50 @@ enum lock_status lock_list(struct lock_session *session,
 void lock_list_free(char *json);
 
 /**
- * Closes every session that the calling thread has opened and that is still open, as lock_close does. For a
- * host that runs one script after another in the same process, each of which may end without having closed
- * what it opened: it calls this before the next one begins.
+ * Ends a session in an orderly way: frees all its locks as if they had been released, gives up its places in
+ * queues, and frees the session itself.
+ *
+ * @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
+ *                 calls that other threads are in, and when they have returned it can be closed.
+ *
+ * Any thread; waits for nothing, also not for a server that does not answer. (One that takes no bytes just now
+ * learns only that the connection has ended, as of a program that has crashed: then the locks are orphaned.) In
+ * a forked child it frees the handle, and the parent's locks stay: the child's copy of the connection was closed
+ * at the fork.
+ */
+void lock_close(struct lock_session *session);
+
+/**
+ * Ends a session in an orderly way, without freeing its handle: frees all its locks as if they had been released,
+ * and gives up its places in queues; on a server by closing the connection. Calls of the session that are in
+ * progress in other threads return LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
+ *
+ * @param session  The session. May have ended already.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nothing.
+ */
+enum lock_status lock_end(struct lock_session *session);
+
+/**
+ * As lock_end, but as if the program had crashed: the next exclusive holder of each lock that the session held
+ * exclusively is told that it is orphaned (lock_info), since the work under it may be half done. For a program
+ * that could not finish what it did under a lock, and lives on.
+ *
+ * @param session  The session. May have ended already; then this changes nothing.
+ *
+ * @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread, but not a signal handler; waits for nothing.
+ */
+enum lock_status lock_abandon(struct lock_session *session);
+
+/**
+ * Closes every session that the calling thread has opened and that is still open. For a host that runs one
+ * script after another in the same process, each of which may end without having closed what it opened: it
+ * calls this before the next one begins. As such a script may have ended in the middle of its work, its locks
+ * count as orphaned, as after lock_abandon.
  *
  * The handles must not be used any more, as after lock_close, nor be in use by another thread. Brokers and
  * servers stay. Sessions that other threads have opened stay, too, also if this thread has used them; what
@@ -694,7 +735,7 @@ size_t lock_close_all(void);
  * @param listen  Where to listen, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
  *                PROTOCOL is lockd, glockd or message (which lock_connect speaks); glockd+ws is glockd
  *                in WebSocket. Port 0 takes a free port; lock_server_address tells which. A Unix socket is
- *                for this user alone. TLS and a secret are for the program lockd alone.
+ *                for this user alone. For TLS, a secret and more see lock_serve_with.
  * @param allow   Who may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this machine
  *                only, whatever address is bound.
  * @param out     Receives the server, to be stopped with lock_server_stop.
@@ -712,8 +753,49 @@ enum lock_status lock_serve(struct lock_broker *broker,
                             struct lock_server **out);
 
 /**
- * An address that a server listens on, with the port that was taken for port 0: in the form in which
- * lock_serve was given it, which lock_connect takes too if the protocol is message.
+ * As lock_serve, with all that a server can be told: the options of the program lockd (`lockd serve --help`), by
+ * their long names without the dashes, with values as text. `listen` must be among them.
+ *
+ *     const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
+ *     const char *values[] = {"message+tls://0.0.0.0:20934", "10.0.0.0/8", "cert.pem", "key.pem", "true"};
+ *     status = lock_serve_with(NULL, names, values, 5, &server);
+ *
+ * An option that takes no value on the command line is "true" or "false" here. `listen`, `allow` and `ws-origin`
+ * take several values, separated by commas or as several options of that name. What is not given is as of
+ * lock_serve.
+ *
+ * - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the broker, and so
+ *   hold for the program's own sessions too.
+ * - state-dir makes the broker go on where the last one with that directory ended, as `lockd --state-dir`. It
+ *   must come before any other use of the broker (lock_open, lock_serve). lock_server_stop of this server then
+ *   ends the broker: nothing is granted any more, to the program's own sessions either.
+ * - http, http-host, config, check, pidfile, user and log-level are for the program lockd alone, and refused.
+ *
+ * @param broker  The broker; NULL: the default one.
+ * @param names   The options' names.
+ * @param values  As many values.
+ * @param n       How many.
+ * @param out     Receives the server, to be stopped with lock_server_stop.
+ *
+ * @return LOCK_OK;
+ *         LOCK_INVALID: out, names or values is NULL, or one of them; there is no such option; a value makes no
+ *         sense, or names a file that cannot be read: lock_last_error begins with the option's name;
+ *         LOCK_IO: an address cannot be bound, a thread not started, or the state directory not used;
+ *         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. If it is not LOCK_OK, nothing is
+ *         served.
+ *
+ * Any thread. Blocks for as long as the resolver takes if there are host names among the addresses, and reads files.
+ */
+enum lock_status lock_serve_with(struct lock_broker *broker,
+                                 const char *const *names,
+                                 const char *const *values,
+                                 size_t n,
+                                 struct lock_server **out);
+
+/**
+ * An address that a server listens on, with the port that was taken for port 0, and the path of a Unix socket
+ * made absolute: in the form in which lock_serve was given it, which lock_connect takes too if the protocol is
+ * message.
  *
  * @param server  The server.
  * @param index   Which of the addresses, counted from 0 in the order given to lock_serve.
@@ -738,9 +820,13 @@ enum lock_status lock_server_address(const struct lock_server *server,
  *
  * @param server  May be NULL. Must not be used any more, nor be in use by another thread.
  *
- * Any thread; blocks until the threads have ended. That is at once, unless a client that holds locks cannot be
- * told that they are lost, or asked for time to end its work: the first takes the dead-peer timeout (25 seconds),
- * the second as long again, at most. In a forked child it frees the handle, and touches nothing of the parent's.
+ * With a state directory (lock_serve_with) the broker ends too. The next start with that directory grants at once
+ * if all who held locks could be told; else after the dead-peer timeout. If the program's own sessions still hold
+ * locks of the broker, the directory stays taken until the process ends.
+ *
+ * Any thread; blocks until the threads have ended. That may take long: a client that holds locks and cannot be
+ * told that they are lost takes the dead-peer timeout (25 seconds unless set otherwise), and one that asked for
+ * time to end its work as long again, at most. If there is none, it is a matter of milliseconds. In a forked child it frees the handle, and touches nothing of the parent's.
  * If another part of the program has closed the server's descriptors, it may block for ever.
  */
 void lock_server_stop(struct lock_server *server);

@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use crate::broker::{
-    AcquireError, Attempt, Broker, Grant, Inspection, LocalSession, LockName, Mode, PageQuery, ReleaseError,
-    Released, Space,
+    AcquireError, Attempt, Broker, Grant, Held, Inspection, LocalSession, LockName, Mode, PageQuery,
+    ReleaseError, Released, Space,
 };
 use crate::client::{ConnectError, ConnectOptions, InspectError, ServerSet};
 use crate::protocol::message::{ListRequest, LockPage};
@@ -20,7 +20,8 @@ use crate::protocol::message::{ListRequest, LockPage};
 ///
 /// Time limits: `None` waits without limit, zero does not wait. Calls without a limit of their own that ask a
 /// server end within its dead-peer timeout, see [`client::Session`](crate::client::Session). When the session
-/// is dropped, its locks are freed.
+/// is dropped, its locks are freed: that is to [close](Self::close) it, unless the thread is panicking. Then it is
+/// to [abandon](Self::abandon) it, since what was done under the locks may be half done.
 ///
 /// In a forked child a session of its parent's must not be used, nor dropped: another thread may have been
 /// changing it. (A session of the C API says so by itself.)
@@ -197,6 +198,20 @@ impl Session {
         }
     }
 
+    /// What this session holds on the name, by what it has been told: asks no server, and never blocks. On a server
+    /// a place that [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that
+    /// it was granted.
+    ///
+    /// # Errors
+    /// `Lost` if the session has ended, or, on several servers, that on the server the name belongs to.
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        match &self.0 {
+            Place::Here(session) if session.stands() => Ok(session.inspect(name).held),
+            Place::Here(_) => Err(closed()),
+            Place::There(servers) => servers.held(name),
+        }
+    }
+
     /// The lock as it stands now.
     ///
     /// # Errors
@@ -272,12 +287,23 @@ impl Session {
         }
     }
 
-    /// Ends the session and frees its locks. Calls that are in progress in other threads end with `Lost`, and
-    /// so do all later ones. Waits for nothing.
+    /// Ends the session in an orderly way: frees its locks as if they had been released. Calls that are in progress
+    /// in other threads end with `Lost`, and so do all later ones. Waits for nothing: a server that takes no bytes
+    /// just now learns of it as of an [abandoned](Self::abandon) session.
     pub fn close(&self) {
         match &self.0 {
             Place::Here(session) => session.close(),
             Place::There(servers) => servers.close(),
+        }
+    }
+
+    /// The same, but as if the process had ended: the next exclusive holder of each lock that this session held
+    /// exclusively is told that its work may be half done ([`Grant::orphaned`]). For a program that could not
+    /// finish what it did under a lock.
+    pub fn abandon(&self) {
+        match &self.0 {
+            Place::Here(session) => session.abandon(),
+            Place::There(servers) => servers.abandon(),
         }
     }
 }

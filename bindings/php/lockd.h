@@ -56,10 +56,6 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
 
 struct lock_session *lock_connect(const char *url, const char *owner, int64_t timeout_ms);
 
-void lock_close(struct lock_session *session);
-
-enum lock_status lock_end(struct lock_session *session);
-
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,
                               uint32_t mode,
@@ -99,6 +95,8 @@ int lock_lost_fd(struct lock_session *session);
 
 enum lock_status lock_cancel(struct lock_session *session);
 
+enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
+
 enum lock_status lock_inspect(struct lock_session *session,
                               const char *name,
                               struct lock_info *out);
@@ -111,12 +109,24 @@ enum lock_status lock_list(struct lock_session *session,
 
 void lock_list_free(char *json);
 
+void lock_close(struct lock_session *session);
+
+enum lock_status lock_end(struct lock_session *session);
+
+enum lock_status lock_abandon(struct lock_session *session);
+
 size_t lock_close_all(void);
 
 enum lock_status lock_serve(struct lock_broker *broker,
                             const char *listen,
                             const char *allow,
                             struct lock_server **out);
+
+enum lock_status lock_serve_with(struct lock_broker *broker,
+                                 const char *const *names,
+                                 const char *const *values,
+                                 size_t n,
+                                 struct lock_server **out);
 
 enum lock_status lock_server_address(const struct lock_server *server,
                                      size_t index,

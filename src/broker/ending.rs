@@ -11,11 +11,12 @@ use super::session::SessionInfo;
 use super::sync::IS_EXPLORED;
 use super::table::Slot;
 
-/// How many locks of a vanished session are freed in one go, while others wait for the lane's mutex.
+/// How many locks of a session that ends are freed in one go, while others wait for the lane's mutex.
 const END_AT_ONCE: usize = if IS_EXPLORED { 1 } else { 256 };
 
 impl Inner {
-    pub(super) fn end_session(&self, info: &SessionInfo) {
+    /// `vanished`: the next holder of what it held exclusively is told that its work may be half done.
+    pub(super) fn end_session(&self, info: &SessionInfo, vanished: bool) {
         if info.ended.swap(true, Release) {
             return;
         }
@@ -26,22 +27,22 @@ impl Inner {
         // table has been emptied last, there is nothing left anywhere.
         self.end_waits(slot, Outcome::Lost);
         // What others wait for comes before the lanes, which may take a while with what nobody waits for.
-        self.end_holds(slot);
+        self.end_holds(slot, vanished);
         // In turns: who waits for a lane's mutex would find it locked again if that lane came next once more.
         let now = self.end_of_hold();
-        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE, now);
+        let some = |lane: &mut Lane| lane.end_session(slot, END_AT_ONCE, now, vanished);
         let mut lanes: Vec<_> = self.lanes.iter().collect();
         while !lanes.is_empty() {
             lanes.retain(|cell| self.in_cell(cell, Asker::Broker, some) == Ok(END_AT_ONCE));
         }
-        self.end_holds(slot);
+        self.end_holds(slot, vanished);
         // Only now may another session have the slot.
         self.sessions.remove(slot);
     }
 
-    fn end_holds(&self, slot: Slot) {
+    fn end_holds(&self, slot: Slot, vanished: bool) {
         // Of a broker that has failed nothing is left to free; nor below.
-        let _ = self.until_done(Asker::Broker, |table, step| table.end_holds(step, slot));
+        let _ = self.until_done(Asker::Broker, |table, step| table.end_holds(step, slot, vanished));
     }
 
     /// Ends all waits of a session, as if it had ended; for another thread than its own, which may end it meanwhile.

@@ -22,7 +22,8 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 /// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
 ///
 /// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks
-/// are freed.
+/// are freed. That is an orderly end, unless the thread that drops it is panicking: then the work under its locks
+/// may be half done, and the next exclusive holder is told so, as with a poisoned mutex.
 pub struct LocalSession {
     session: Session,
     waits: Arc<Waits>,
@@ -58,9 +59,13 @@ impl Queued {
         self.places.lock().get(name).copied()
     }
 
+    /// Whether there is none. Whoever has heard of a place that was taken sees that there is one.
+    fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Relaxed) == 0
+    }
+
     fn remove(&self, name: &[u8]) -> Option<Place> {
-        // Whoever has heard of a place that was taken sees that there is one.
-        if self.count.load(Ordering::Relaxed) == 0 {
+        if self.is_empty() {
             return None;
         }
         self.change(|places| places.remove(&LockName::new(name)))
@@ -154,7 +159,11 @@ impl LocalSession {
     /// # Errors
     /// [`AcquireError`]; the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait))
+        let converted = self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait));
+        if converted.is_ok() {
+            self.forget_cancelled(name);
+        }
+        converted
     }
 
     /// Gives up the lock, or the place that [`enqueue`](Self::enqueue) took; with the lock also the place that
@@ -209,7 +218,28 @@ impl LocalSession {
         if let Some(ticket) = unheard {
             self.waits.outcomes.lock().remove(&ticket);
         }
+        if let Ok(Attempt::Granted(_)) = attempt {
+            self.forget_cancelled(name);
+        }
         attempt
+    }
+
+    /// A call has succeeded: that an earlier place at the name was cancelled is no news any more.
+    fn forget_cancelled(&self, name: &[u8]) {
+        if self.queued.is_empty() {
+            return;
+        }
+        let name = LockName::new(name);
+        if let Some(place) = self.queued.get(&name)
+            && self.is_cancelled(place)
+        {
+            self.waits.outcomes.lock().remove(&place.ticket);
+            self.queued.forget(&name, place);
+        }
+    }
+
+    fn is_cancelled(&self, place: Place) -> bool {
+        self.waits.outcomes.lock().get(&place.ticket) == Some(&Some(Outcome::Cancelled))
     }
 
     /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
@@ -219,6 +249,9 @@ impl LocalSession {
     /// [`AcquireError`]; `NotHeld` if there is no such place.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
+        if !self.session.stands() {
+            return granted(Outcome::Lost);
+        }
         let Some(place) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
         if self.is_outdated(&name, place) {
             self.waits.outcomes.lock().remove(&place.ticket);
@@ -245,8 +278,7 @@ impl LocalSession {
     /// Whether the place was cancelled and another call has changed what is held since: then there is none,
     /// and it would be wrong to say that the wait for what is held was cancelled.
     fn is_outdated(&self, name: &LockName, place: Place) -> bool {
-        let is_cancelled = self.waits.outcomes.lock().get(&place.ticket) == Some(&Some(Outcome::Cancelled));
-        is_cancelled && self.inspect(name.as_bytes()).held != place.before
+        self.is_cancelled(place) && self.inspect(name.as_bytes()).held != place.before
     }
 
     /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
@@ -277,8 +309,15 @@ impl LocalSession {
         self.session.stands()
     }
 
-    /// Ends the session and frees its locks. A call that waits in another thread ends with `Lost`.
+    /// Ends the session in an orderly way and frees its locks. A call that waits in another thread ends with
+    /// `Lost`.
     pub fn close(&self) {
+        self.session.leave();
+    }
+
+    /// The same, but as if the session had vanished: the next exclusive holder of what it held exclusively is told
+    /// that its work may be half done ([`Grant::orphaned`]).
+    pub fn abandon(&self) {
         self.session.end();
     }
 
@@ -345,6 +384,13 @@ impl LocalSession {
             // A broker that fails can wake nobody.
             outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(LOOK_UP)).0;
         }
+    }
+}
+
+/// Of a session that was closed or abandoned before nothing is left to end.
+impl Drop for LocalSession {
+    fn drop(&mut self) {
+        if std::thread::panicking() { self.abandon() } else { self.close() }
     }
 }
 

@@ -161,6 +161,12 @@ impl Broker {
         self.inner.measures_holds.store(true, Relaxed);
     }
 
+    /// The limits that hold now.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.inner.limits.get()
+    }
+
     /// Sets other limits. What exceeds them already stays.
     pub fn set_limits(&self, limits: Limits) {
         self.inner.limits.set(limits);

@@ -32,8 +32,10 @@ pub(super) enum Event {
         session: u32,
         by: u64,
     },
+    /// The session vanishes, or leaves in an orderly way.
     End {
         session: u32,
+        vanished: bool,
     },
     /// The grace ends.
     Open,
@@ -122,20 +124,26 @@ impl Model {
                 self.waiting.retain(|w| !due(w));
                 Said::Nothing
             }
-            Event::End { session } => {
+            Event::End { session, vanished } => {
                 let own = |w: &&Waiting| w.session == *session;
                 ends.extend(self.waiting.iter().filter(own).map(|w| (*session, w.ticket, End::Lost)));
                 self.waiting.retain(|w| w.session != *session);
-                let vanished: Vec<(u8, Mode)> = self
+                let freed: Vec<(u8, Mode)> = self
                     .held
                     .iter()
                     .filter(|(at, _)| at.1 == *session)
                     .map(|(at, mode)| (at.0, *mode))
                     .collect();
-                for (name, mode) in vanished {
+                for (name, mode) in freed {
                     self.held.remove(&(name, *session));
-                    if mode == Mode::Exclusive {
-                        self.orphaned.insert(name);
+                    match mode {
+                        Mode::Shared => {}
+                        Mode::Exclusive if *vanished => {
+                            self.orphaned.insert(name);
+                        }
+                        Mode::Exclusive => {
+                            self.orphaned.remove(&name);
+                        }
                     }
                 }
                 Said::Nothing

@@ -70,7 +70,7 @@ pub enum AcquireError {
     AlreadyHeld(Held),
     /// This session waits for the name already; one session has one place in a queue.
     AlreadyWaiting,
-    /// Convert only: this session does not hold the name.
+    /// Convert: this session does not hold the name. Wait: it has no place there whose outcome is to be told.
     NotHeld,
     /// The wait would have closed this circle of sessions, each waiting for the next one, the last for
     /// the first. The first is the asker. Named by registered name or address.
@@ -99,7 +99,7 @@ impl fmt::Display for AcquireError {
             Self::TimedOut => f.write_str("not granted within the time limit"),
             Self::AlreadyHeld(_) => f.write_str("this session already holds the lock"),
             Self::AlreadyWaiting => f.write_str("this session already waits for the lock"),
-            Self::NotHeld => f.write_str("this session does not hold the lock"),
+            Self::NotHeld => f.write_str("this session has no such lock, or no such place in a queue"),
             Self::Deadlock(circle) => write!(f, "waiting would be a deadlock: {}", circle.join(" → ")),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Interrupted => f.write_str("a signal handler ran while waiting; the place is kept"),

@@ -106,7 +106,7 @@ impl fmt::Debug for SessionInfo {
 }
 
 /// One owner of locks. When it is dropped or [ended](Self::end), all its locks are freed and all its
-/// waits leave their queues. Safe to share between threads.
+/// waits leave their queues; so too when it [leaves](Self::leave). Safe to share between threads.
 pub struct Session {
     pub(super) broker: Arc<Inner>,
     pub(super) info: Arc<SessionInfo>,
@@ -187,11 +187,17 @@ impl Session {
         !self.info.ended.load(Ordering::Acquire) && !self.broker.is_broken()
     }
 
-    /// Ends the session: its waits leave their queues, its locks are freed and count as orphans. Every
-    /// later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
+    /// Ends a session that has vanished: its waits leave their queues, its locks are freed and count as orphans.
+    /// Every later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
     /// does not keep everyone else waiting.
     pub fn end(&self) {
-        self.broker.end_session(&self.info);
+        self.broker.end_session(&self.info, true);
+    }
+
+    /// The same for a session that has said goodbye: its locks count as released, and the next holder is told of
+    /// nothing. Does nothing if the session has ended before.
+    pub fn leave(&self) {
+        self.broker.end_session(&self.info, false);
     }
 }
 

@@ -34,6 +34,9 @@ const LOOK_UP: Duration = Duration::from_secs(5);
 /// The same for a thread that cannot be woken, since no descriptors are left for that.
 const LOOK_UP_UNWOKEN: Duration = Duration::from_millis(50);
 
+/// The request that says goodbye. It has no id: nobody is there to read a reply.
+const BYE: &[u8] = br#"{"command":"bye"}"#;
+
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4096;
 
@@ -90,7 +93,7 @@ impl AsFd for Connection {
 /// The server is told even if another process has the socket, too: a child that was made past the fork handlers.
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.close();
+        if std::thread::panicking() { self.abandon() } else { self.close() }
     }
 }
 
@@ -127,6 +130,11 @@ impl Connection {
     /// lost: the server, which has been told so, takes that for the word that the client's work has ended.
     pub(super) fn stay_open_until_closed(&self) {
         self.state.lock().open_until_closed = true;
+    }
+
+    /// The server knows the command `bye`: it is told so when the connection is [closed](Self::close).
+    pub(super) fn say_bye_when_closed(&self) {
+        self.state.lock().knows_bye = true;
     }
 
     /// Makes a request of at most `max` bytes, to be posted.
@@ -169,14 +177,10 @@ impl Connection {
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
         }
-        let State { slots, tls, output, .. } = &mut *state;
         for request in requests {
-            match tls {
-                Some(tls) => tls.put_out(&request.frame, output.posted()),
-                None => output.posted().extend_from_slice(&request.frame),
-            }
+            state.put(&request.frame);
             if heard {
-                slots.insert(request.id, Slot::Awaited);
+                state.slots.insert(request.id, Slot::Awaited);
             }
         }
         Ok(())
@@ -188,9 +192,9 @@ impl Connection {
         self.send(&mut self.state.lock());
     }
 
-    /// The same; a thread that is sending already sends this too.
+    /// The same; a thread that is sending already sends this too, and ends the connection if it is closing.
     fn send(&self, state: &mut MutexGuard<'_, State>) {
-        while state.lost.is_none()
+        while state.may_send()
             && let Some(chunk) = state.output.begin()
         {
             let sent = MutexGuard::unlocked(state, || self.intact().and_then(|s| s.send_now(chunk.unsent())));
@@ -198,6 +202,8 @@ impl Connection {
             let stuck_for = state.output.end(chunk, taken, Instant::now());
             match sent {
                 Ok(Some(_)) => {}
+                // The end of the connection must do for a goodbye.
+                Ok(None) | Err(_) if state.is_closing => break,
                 Ok(None) if stuck_for > state.answer_limit => {
                     let limit = state.answer_limit.as_secs();
                     self.lose(state, format!("the server has taken nothing for {limit} s"));
@@ -213,6 +219,9 @@ impl Connection {
                     self.lose(state, format!("writing to the server failed: {error}"));
                 }
             }
+        }
+        if state.is_closing && !state.output.is_being_sent() {
+            self.shut(state);
         }
     }
 
@@ -355,19 +364,35 @@ impl Connection {
         self.wake_all(&state);
     }
 
-    /// Ends the connection because nobody here needs it any more.
+    /// Ends the connection in an orderly way, because nobody here needs it any more: says goodbye, if the server
+    /// takes that at once.
     pub(super) fn close(&self) {
         let mut state = self.state.lock();
-        if state.lost.is_none() {
-            let State { tls, output, .. } = &mut *state;
-            if let Some(tls) = tls {
-                tls.end(output.posted());
-            }
-            // If the server takes no more now, the end of the connection says the same.
-            self.send(&mut state);
+        if state.knows_bye && state.lost.is_none() {
+            let mut bye = Vec::new();
+            frame::encode(&mut bye, |out| out.extend_from_slice(BYE));
+            state.put(&bye);
         }
-        self.lose(&mut state, "it was closed".to_owned());
-        self.shut(&mut state);
+        self.end(&mut state);
+    }
+
+    /// Ends the connection without a goodbye, as if the process had ended.
+    pub(super) fn abandon(&self) {
+        self.end(&mut self.state.lock());
+    }
+
+    fn end(&self, state: &mut MutexGuard<'_, State>) {
+        if state.lost.is_some() {
+            return self.shut(state);
+        }
+        let State { tls, output, .. } = &mut **state;
+        if let Some(tls) = tls {
+            tls.end(output.posted());
+        }
+        // First of all: by a goodbye the server gives the locks away, and no thread may be told yes after that.
+        self.declare_lost(state, "it was closed".to_owned());
+        state.is_closing = true;
+        self.send(state);
     }
 
     /// Declares the connection lost and ends it, unless it is lost already.
@@ -375,18 +400,22 @@ impl Connection {
         self.lose(&mut self.state.lock(), reason);
     }
 
-    /// The only place where a connection is lost.
     fn lose(&self, state: &mut State, reason: String) {
         if state.lost.is_some() {
             return;
         }
-        state.lost = Some(Lost(reason));
+        self.declare_lost(state, reason);
         if !state.open_until_closed {
             self.shut(state);
         } else if self.stream.is_intact() {
             // Tells the server nothing. The descriptor stays readable, for those who poll it.
             self.stream.end_input();
         }
+    }
+
+    /// The only place where a connection is lost.
+    fn declare_lost(&self, state: &mut State, reason: String) {
+        state.lost = Some(Lost(reason));
         self.wake_reader(state);
         self.wake_all(state);
     }

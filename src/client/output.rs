@@ -38,6 +38,11 @@ impl Output {
         !self.is_being_sent && (!self.current.unsent().is_empty() || !self.posted.is_empty())
     }
 
+    /// Whether a thread is sending.
+    pub(super) fn is_being_sent(&self) -> bool {
+        self.is_being_sent
+    }
+
     /// Hands out what is to be sent next, to be [given back](Self::end) when some of it has been.
     pub(super) fn begin(&mut self) -> Option<Chunk> {
         if !self.wants_room() {

@@ -19,7 +19,7 @@ use super::connection::Lost;
 use super::dial::{ConnectOptions, deadline};
 use super::session::{InspectError, Session};
 use super::url::ServerUrl;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
 use crate::fork::Descriptor;
 use crate::protocol::message::{ListRequest, LockPage};
 
@@ -188,6 +188,14 @@ impl ServerSet {
         result
     }
 
+    /// As [`Session::held`].
+    ///
+    /// # Errors
+    /// [`InspectError`]
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        self.of(name)?.held(name)
+    }
+
     /// As [`Session::inspect`].
     ///
     /// # Errors
@@ -245,6 +253,11 @@ impl ServerSet {
     /// As [`Session::close`], on every server.
     pub fn close(&self) {
         self.sessions().for_each(Session::close);
+    }
+
+    /// As [`Session::abandon`], on every server.
+    pub fn abandon(&self) {
+        self.sessions().for_each(Session::abandon);
     }
 
     fn sessions(&self) -> impl Iterator<Item = &Session> {

@@ -53,6 +53,13 @@ fn lost<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
 }
 
 #[test]
+fn a_server_that_knows_no_bye_is_not_told_it() {
+    let (session, server) = session(|mut peer| assert!(peer.next().is_none()));
+    session.close();
+    server.join().unwrap();
+}
+
+#[test]
 fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
     let refused = |url: &str, timeout| match Session::connect(url, None, timeout) {
         Err(error) => (!error.kind().is_absence(), error.to_string()),

@@ -83,6 +83,31 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
     str::from_utf8(bytes).map_err(|_| Failure::invalid(format_args!("{what} is not UTF-8")))
 }
 
+/// The text of each of `count` strings; `which` says in words which one that is.
+///
+/// # Safety
+/// `texts` is NULL or points to `count` pointers that [`text`] takes.
+pub(super) unsafe fn texts<'a>(
+    texts: *const *const c_char,
+    count: usize,
+    what: &str,
+    which: impl Fn(usize) -> String,
+) -> Result<Vec<&'a str>, Failure> {
+    if texts.is_null() && count > 0 {
+        return Err(is_null(what));
+    }
+    (0..count)
+        .map(|at| {
+            // SAFETY: the caller's promise, `at` being less than `count`.
+            let one = unsafe { texts.add(at) };
+            // SAFETY: as above.
+            let one = unsafe { one.read() };
+            // SAFETY: as above.
+            unsafe { text(one, &which(at)) }
+        })
+        .collect()
+}
+
 /// A label, which may be NULL; what is not UTF-8 in it is replaced.
 ///
 /// # Safety

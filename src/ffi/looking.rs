@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 
-use super::arguments::{is_null, name, optional_bytes};
+use super::arguments::{is_null, name, optional_bytes, write};
 use super::guard::guard;
 use super::session::{guard_session, lock_session};
 use super::status::{Failure, lock_mode, lock_status};
@@ -32,6 +32,39 @@ pub struct lock_info {
     /// done. While somebody holds it exclusively: whether the one before vanished. So the new holder can
     /// look, and whoever comes after it is told only if it vanishes, too.
     pub orphaned: bool,
+}
+
+/// The fencing token of a lock that the session holds, for calls that do not tell it: lock_enqueue and
+/// lock_enqueue_convert that are LOCK_OK at once, and lock_convert. Asks no server, and looks at nothing but what
+/// the session itself has been told: nobody but this session's own calls can change the answer, so after one of
+/// those it is the token of that grant, unless another thread of the session changes what is held meanwhile.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param token    Receives the token. May be NULL, to ask only whether the lock is held.
+///
+/// @return LOCK_OK: it is held, as far as lock_check could tell;
+///         LOCK_NOT_HELD: it is not. On a server also of a lock that lock_enqueue has asked for, until lock_wait
+///         has told that it is held;
+///         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_token(
+    session: *mut lock_session,
+    name: *const c_char,
+    token: *mut u64,
+) -> lock_status {
+    let body = |session: &Session| {
+        // SAFETY: the caller passes a string or NULL.
+        let name = unsafe { self::name(name) }?;
+        let held = session.held(name)?.ok_or_else(|| Failure::plain(lock_status::LOCK_NOT_HELD))?;
+        // SAFETY: the caller passes a number's address or NULL.
+        unsafe { write(token, held.token) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
 }
 
 /// Looks at a lock as it stands now.

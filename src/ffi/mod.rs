@@ -27,13 +27,12 @@ mod status;
 mod version;
 
 pub use broker::{lock_broker, lock_broker_free, lock_broker_new};
-pub use looking::{lock_info, lock_inspect, lock_list, lock_list_free};
-pub use opened::lock_close_all;
-pub use server::{lock_serve, lock_server, lock_server_address, lock_server_stop};
+pub use looking::{lock_info, lock_inspect, lock_list, lock_list_free, lock_token};
+pub use opened::{lock_abandon, lock_close, lock_close_all, lock_end};
+pub use server::{lock_serve, lock_serve_with, lock_server, lock_server_address, lock_server_stop};
 pub use session::{
-    lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_close, lock_connect, lock_convert,
-    lock_end, lock_enqueue, lock_enqueue_convert, lock_lost_fd, lock_open, lock_release, lock_release_all,
-    lock_session, lock_wait,
+    lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_connect, lock_convert, lock_enqueue,
+    lock_enqueue_convert, lock_lost_fd, lock_open, lock_release, lock_release_all, lock_session, lock_wait,
 };
 pub use status::{lock_last_error, lock_mode, lock_status, lock_strerror};
 pub use version::{lock_abi_version, lock_version};

@@ -4,12 +4,12 @@ use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{free, handle, label, limit, mode, modes, name, names, own, text, write};
+use super::arguments::{handle, label, limit, mode, modes, name, names, own, text, write};
 use super::broker::{broker_of, lock_broker};
 use super::guard::{Returned, Uncancellable, guard, guard_and};
 use super::opened::Opened;
 use super::status::{Failure, lock_status};
-use crate::broker::{Attempt, Mode, NAMES_AT_ONCE_MAX};
+use crate::broker::{AcquireError, Attempt, Mode, NAMES_AT_ONCE_MAX};
 use crate::client::ConnectOptions;
 use crate::fork::OfThisProcess;
 use crate::session::Session;
@@ -18,7 +18,16 @@ use crate::session::Session;
 /// lock_close.
 pub struct lock_session {
     session: OfThisProcess<Session>,
-    opened: Opened,
+    pub(super) opened: Opened,
+}
+
+impl lock_session {
+    /// As lock_abandon; of a parent's session nothing is changed.
+    pub(super) fn abandon(&self) {
+        if let Some(session) = self.session.get() {
+            session.abandon();
+        }
+    }
 }
 
 fn boxed(session: Session) -> *mut lock_session {
@@ -46,7 +55,7 @@ pub(super) unsafe fn guard_session<R: Returned>(
     if !is_remote {
         Uncancellable::prepare_thread();
     }
-    guard_and(|| body(usable()?), || usable().map_or((), Session::close))
+    guard_and(|| body(usable()?), || usable().map_or((), Session::abandon))
 }
 
 /// Opens a session in this process: one owner of locks in its broker.
@@ -128,44 +137,6 @@ pub unsafe extern "C" fn lock_connect(
         };
         Ok(boxed(Session::connect_with(url, &options)?))
     })
-}
-
-/// Ends a session: frees all its locks, gives up its places in queues, and frees the session itself.
-///
-/// @param session  May be NULL. Must not be used any more, nor be in use by another thread: lock_end ends the
-///                 calls that other threads are in, and when they have returned it can be closed.
-///
-/// Any thread; waits for nothing, also not for a server that does not answer. In a forked child it frees the handle, and the parent's locks
-/// stay: the child's copy of the connection was closed at the fork.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
-    guard(|| {
-        // SAFETY: the caller passes a session or NULL.
-        if let Some(session) = unsafe { session.as_ref() } {
-            session.opened.forget();
-        }
-        // SAFETY: made by `boxed` from a box, or NULL, and given back here for good.
-        unsafe { free(session) }
-    });
-}
-
-/// Ends a session without freeing its handle: frees all its locks and gives up its places in queues; on a
-/// server by closing the connection. Calls of the session that are in progress in other threads return
-/// LOCK_LOST, and so do all later ones. It is still to be freed with lock_close.
-///
-/// @param session  The session. May have ended already.
-///
-/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread, but not a signal handler; waits for nothing.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
-    let body = |session: &Session| {
-        session.close();
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
 }
 
 /// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
@@ -259,8 +230,7 @@ pub unsafe extern "C" fn lock_acquire_all(
 /// @param mode        The new mode.
 /// @param timeout_ms  As for lock_acquire.
 ///
-/// @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_inspect
-///         tells it;
+/// @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_token tells it;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
 ///         for that;
@@ -299,7 +269,7 @@ pub unsafe extern "C" fn lock_convert(
 /// @param name     The name.
 /// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
 ///
-/// @return LOCK_OK: it could be had at once and is held; lock_inspect tells its token;
+/// @return LOCK_OK: it could be had at once and is held; lock_token tells its token;
 ///         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
 ///         be called, the session holds the lock all the same once it is its turn; lock_release gives
 ///         up the one or the other. On a server it counts as waited for, in lock_inspect and to
@@ -337,7 +307,7 @@ pub unsafe extern "C" fn lock_enqueue(
 /// @param mode     The new mode.
 ///
 /// @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
-///         token; lock_inspect tells it;
+///         token; lock_token tells it;
 ///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
 ///         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
 ///         all the same once the other holders have gone; on a server lock_inspect shows it as held before
@@ -386,7 +356,8 @@ fn place(attempt: Attempt) -> lock_status {
 ///         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
 ///         LOCK_NOT_HELD);
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
-///         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already;
+///         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already. That says
+///         nothing of the lock itself, which the session may hold: lock_token tells;
 ///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
 ///         and that was to make a lock exclusive leaves it held as before;
 ///         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
@@ -403,7 +374,14 @@ pub unsafe extern "C" fn lock_wait(
     let body = |session: &Session| {
         // SAFETY: the caller passes a string or NULL.
         let name = unsafe { self::name(name) }?;
-        let grant = session.wait(name, limit(timeout_ms))?;
+        let grant = session.wait(name, limit(timeout_ms)).map_err(|error| match error {
+            // As of the lock it would be wrong: the session may hold it.
+            AcquireError::NotHeld => Failure::new(
+                lock_status::LOCK_NOT_HELD,
+                "the session has no place in this lock's queue of which the outcome is still to be told",
+            ),
+            error => error.into(),
+        })?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };
         Ok(lock_status::LOCK_OK)
@@ -493,6 +471,8 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 /// polls: any call of the session may have read the grant along with its own answer, and then there is
 /// nothing left to be readable.
 ///
+/// It stays readable after a loss: once lock_check has said LOCK_LOST, stop polling it, or the loop spins.
+///
 /// Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
 /// session's. With several servers it is readable when that is so for one of them, so also when one is gone
 /// where nothing is held: then lock_check says LOCK_OK, and the descriptor tells of that server no more.
@@ -513,7 +493,8 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 /// Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
 /// lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
 /// exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
-/// LOCK_CANCELLED. A grant that came first stands, and its call returns LOCK_OK.
+/// LOCK_CANCELLED, unless another call with the same name has succeeded in between. A grant that came first
+/// stands, and its call returns LOCK_OK; on a server that is one that has arrived.
 ///
 /// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
 /// go on for a second, in which a server that is well confirms them. If it does not, that ends the session: they

@@ -38,7 +38,7 @@ pub enum lock_status {
     /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it. Of a
     /// call without a time limit: the server has not answered.
     LOCK_TIMEOUT = 2,
-    /// The session does not hold this lock, nor wait for it.
+    /// The session does not hold this lock, nor wait for it. From lock_wait: it has no place there to wait at.
     LOCK_NOT_HELD = 3,
     /// The session holds this lock already. It is one owner: of two threads that share it, only one
     /// may believe that it got the lock.
@@ -158,7 +158,7 @@ fn text(status: c_int) -> &'static CStr {
         c"done",
         c"the session has a place in the queue",
         c"not granted within the time limit",
-        c"the session does not hold the lock",
+        c"the session has no such lock, or no such place in a queue",
         c"the session already holds the lock",
         c"waiting would be a deadlock",
         c"the wait was cancelled",

@@ -73,7 +73,8 @@ const TLS: &str = "+tls";
 pub enum ListenAddress {
     /// `HOST:PORT`; port 0 takes a free one.
     Tcp(String),
-    /// The path of a Unix socket.
+    /// The path of a Unix socket. A relative one counts from the working directory when it is bound; what is told
+    /// of a bound address is absolute.
     Unix(PathBuf),
 }
 
@@ -96,6 +97,12 @@ impl FromStr for Listen {
     fn from_str(text: &str) -> Result<Self, String> {
         let error = || format!("{text:?} is neither PROTOCOL://HOST:PORT nor PROTOCOL+unix:PATH");
         let (protocol, address) = if let Some((protocol, path)) = text.split_once("+unix:") {
+            if path.starts_with('@') {
+                return Err(format!(
+                    "{text:?}: abstract sockets, to which everyone on this machine could connect, are not served; a \
+                     file of that name is ./{path}"
+                ));
+            }
             (protocol, ListenAddress::Unix(Some(path).filter(|p| !p.is_empty()).ok_or_else(error)?.into()))
         } else {
             let (protocol, address) = text.split_once("://").ok_or_else(error)?;
@@ -391,6 +398,8 @@ mod tests {
         for text in ["message+ws://h:1", "lockd+ws://h:1", "glockd+ws+unix:/x", "message+tls+unix:/x"] {
             assert!(text.parse::<Listen>().unwrap_err().contains(" for "), "{text}");
         }
+        assert!("message+unix:@x".parse::<Listen>().unwrap_err().contains("./@x"));
+        assert!("message+unix:./@x".parse::<Listen>().is_ok());
         assert!("glockd+tls+ws://h:1".parse::<Listen>().unwrap_err().contains("no protocol"));
         assert!("http://127.0.0.1:80".parse::<Listen>().unwrap_err().contains("no protocol"));
     }

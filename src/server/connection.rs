@@ -57,6 +57,11 @@ pub(super) trait Speaker {
 
     /// Whether the wait that kept it from handling more is still going on.
     fn is_waiting(&self) -> bool;
+
+    /// Whether the client says goodbye in what will not be handled any more. Takes away what it has looked at.
+    fn is_goodbye(&self, _unhandled: &mut Vec<u8>) -> bool {
+        false
+    }
 }
 
 /// What a connection has, whatever it speaks.
@@ -121,9 +126,11 @@ impl Connection {
     /// Serves the connection, whose listener speaks `protocol`, until it ends; `early` has come already. The session
     /// ends when this is dropped.
     pub(super) fn serve(&mut self, speaker: &mut impl Speaker, protocol: Protocol, early: Vec<u8>) {
-        if let Err(error) = self.converse(speaker, protocol, early) {
+        let mut input = Input { buffer: early, ..Input::default() };
+        if let Err(error) = self.converse(speaker, protocol, &mut input) {
             self.error = Some(error);
         }
+        self.hear_goodbye(speaker, input.bytes());
     }
 
     /// An answer of the broker, unchanged; that a limit was met with is logged.
@@ -172,8 +179,12 @@ impl Connection {
     }
 
     /// Handles what comes until the connection ends. An error is one of the connection.
-    fn converse(&mut self, speaker: &mut impl Speaker, protocol: Protocol, early: Vec<u8>) -> io::Result<()> {
-        let mut input = Input { buffer: early, ..Input::default() };
+    fn converse(
+        &mut self,
+        speaker: &mut impl Speaker,
+        protocol: Protocol,
+        input: &mut Input,
+    ) -> io::Result<()> {
         // Until something has been handled, this may be a client of another protocol.
         let mut is_new = true;
         loop {
@@ -193,7 +204,7 @@ impl Connection {
                 self.outbox.hang_up();
                 return Ok(());
             }
-            if !self.get_input(&mut input, next, speaker)? || self.outbox.is_closing() {
+            if !self.get_input(input, next, speaker)? || self.outbox.is_closing() {
                 return Ok(());
             }
         }

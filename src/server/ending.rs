@@ -11,12 +11,12 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::connection::Connection;
+use super::connection::{Connection, Speaker};
 use super::outbox::Outbox;
 use super::peer::Verdict;
 use crate::broker::sync::{Arc, Weak};
 use crate::protocol::message::Keepalive;
-use crate::socket::wait_for;
+use crate::socket::{PollFd, PollFlags, wait_for};
 
 /// How long a client that is hung up on may take to acknowledge it before it is reset.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
@@ -25,6 +25,8 @@ const TOLD_LOOK: Duration = Duration::from_millis(1);
 /// How often to look whether a client that knows, or is out of reach, has left; or the broker grants nothing any
 /// more.
 const LEFT_LOOK: Duration = Duration::from_millis(20);
+/// How much of what a client sends is read at once, where little is expected.
+const CHUNK: usize = 4096;
 /// How many chunks of what a client sends are thrown away in one go.
 const DISCARD_CHUNKS_MAX: usize = 64;
 
@@ -166,7 +168,7 @@ impl Outbox {
     #[cold]
     #[inline(never)]
     pub(super) fn discard_input(&self) {
-        let mut chunk = [0; 4096];
+        let mut chunk = [0; CHUNK];
         for _ in 0..DISCARD_CHUNKS_MAX {
             let read = match self.stream.receive_now(&mut chunk) {
                 Ok(None) => return,
@@ -191,6 +193,31 @@ impl Outbox {
 }
 
 impl Connection {
+    /// Ends the session in order if the client has said goodbye in what came and was not handled: it may have hung up
+    /// behind that, and then a reply to an earlier request could not be sent, which ended the conversation.
+    pub(super) fn hear_goodbye(&self, speaker: &impl Speaker, unhandled: &[u8]) {
+        if self.session.info().locks_held() == 0 {
+            return;
+        }
+        let mut input = unhandled.to_vec();
+        for _ in 0..DISCARD_CHUNKS_MAX {
+            if speaker.is_goodbye(&mut input) {
+                self.outbox.note_goodbye();
+                return self.session.leave();
+            }
+            let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::IN)];
+            // Only what is there: nothing is waited for.
+            let waited = wait_for(&mut fds, Some(Duration::ZERO));
+            if waited.is_err() || fds[0].revents().is_empty() {
+                return;
+            }
+            input.reserve(CHUNK);
+            if !matches!(self.outbox.receive(&mut input), Ok(1..)) {
+                return;
+            }
+        }
+    }
+
     /// Returns once the client cannot take itself for a holder any more, or cannot be waited for any longer. Its
     /// waits have ended by then, since it can be told of no grant, and believes in none.
     pub(super) fn hold_locks_until_client_knows(&self) {

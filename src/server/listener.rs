@@ -76,7 +76,8 @@ impl Listener {
             }
             ListenAddress::Unix(path) => {
                 let (socket, file) = unix_socket::bind(path, config.unix_mode).map_err(in_context)?;
-                Ok(vec![new(socket, Some(file), ListenAddress::Unix(path.clone()))])
+                let path = file.path().to_owned();
+                Ok(vec![new(socket, Some(file), ListenAddress::Unix(path))])
             }
         }
     }

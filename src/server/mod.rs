@@ -6,6 +6,7 @@
 //! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send; `ending`: how a
 //!   connection ends; `peer`: whether its client knows that, as far as is known;
 //! - `text` and `message`: what each protocol's requests do at the broker;
+//! - `config`: what a server is told; `options`: the same by the names of options, as text;
 //! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
 
 mod auth_token;
@@ -20,6 +21,7 @@ mod listener;
 mod message;
 mod misdirected;
 mod opening;
+mod options;
 mod outbox;
 mod peer;
 mod reception;
@@ -41,6 +43,7 @@ use hub::Hub;
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Handler, Responder, Service};
+pub use options::{OptionError, Options};
 use outbox::Outbox;
 pub use traffic::Traffic;
 

@@ -1,6 +1,8 @@
 //! The `message` protocol as a client sees it: modes, tokens, conversion, several names at once.
 
-use crate::support::frame_client::FrameClient;
+use std::net::Shutdown;
+
+use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::Server;
 use serde_json::{Value, json};
 
@@ -74,6 +76,49 @@ fn a_lock_whose_holder_vanished_is_orphaned_once() {
     assert_eq!([&granted["status"], &granted["orphaned"]], [&json!("ok"), &json!(true)]);
     a.unlock("foo");
     assert_eq!(b.lock("foo").get("orphaned"), None, "it was released in between");
+}
+
+#[test]
+fn who_says_bye_has_not_vanished() {
+    let server = Server::start();
+    let (mut leaving, mut waiter) = (server.message(), server.message());
+    leaving.lock("foo");
+    leaving.lock("bar");
+    let id = waiter.request_lock("foo");
+    server.await_waiters("foo", 1);
+    // It keeps its end of the connection open: the locks are free all the same.
+    assert_eq!(leaving.call("bye", json!({}))["status"], "ok");
+    assert_eq!(waiter.result(id).get("orphaned"), None);
+    assert_eq!(waiter.try_lock("bar").get("orphaned"), None);
+    assert!(leaving.read_to_end().is_empty());
+    let stats = waiter.call("stats", json!({}));
+    assert_eq!([&stats["orphans"], &stats["locks"]], [0, 2]);
+}
+
+#[test]
+fn a_bye_is_heard_behind_a_request_that_can_no_longer_be_answered() {
+    let server = Server::start();
+    let mut leaving = FrameClient::new(server.unix("message"));
+    leaving.lock("foo");
+    // From now on whatever the server sends fails.
+    leaving.socket().shutdown(Shutdown::Read).unwrap();
+    // More than the server reads at once is between the request and the goodbye.
+    let much = json!({"command": "nothing", "parameters": "x".repeat(100_000)}).to_string();
+    let ping = r#"{"command":"ping","parameters":{},"id":1}"#;
+    let all = [ping, &much, r#"{"command":"bye"}"#].map(frame).concat();
+    leaving.send_bytes(all);
+    let granted = server.message().lock("foo");
+    assert_eq!((&granted["status"], granted.get("orphaned")), (&json!("ok"), None));
+}
+
+#[test]
+fn what_follows_a_bye_is_not_handled() {
+    let server = Server::start();
+    let mut leaving = server.message();
+    leaving.send(&json!({"command": "bye"}));
+    leaving.request_lock("foo");
+    assert!(leaving.read_to_end().is_empty(), "a bye without an id gets no reply");
+    assert_eq!(server.message().try_lock("foo")["status"], "ok");
 }
 
 #[test]

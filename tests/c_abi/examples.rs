@@ -121,6 +121,28 @@ fn a_daemon_that_cannot_serve_says_why() {
     }
 }
 
+#[test]
+fn a_server_takes_the_options_of_the_program_by_their_names() {
+    for kind in [Kind::Shared, Kind::Static] {
+        let mut command = example(kind, "server", "");
+        command.args(["listen=message://127.0.0.1:0,glockd://127.0.0.1:0", "no-dump=true"]);
+        let mut server = Running::start(&mut command);
+        let address = server.line().strip_prefix("listening on ").unwrap().to_owned();
+        assert!(server.line().starts_with("listening on glockd://127.0.0.1:"), "{kind:?}");
+        let session = connect(&address);
+        session.acquire(b"a", Mode::Exclusive, Some(DEADLINE)).unwrap();
+        assert!(session.list(b"", None, 1).is_err(), "{kind:?}");
+        server.signal(Signal::SIGTERM);
+        let ended = server.end();
+        assert_eq!((ended.code, ended.complaints), (Some(0), vec![]), "{kind:?}");
+
+        let mut wrong = example(kind, "server", "");
+        let ended = Running::start(wrong.args(["listen=message://127.0.0.1:0", "user=nobody"])).end();
+        assert_eq!(ended.code, Some(1), "{kind:?}");
+        assert!(ended.complaints[0].starts_with("cannot serve: user: "), "{kind:?}: {:?}", ended.complaints);
+    }
+}
+
 fn guarded(kind: Kind, url: &str, script: &str) -> Running {
     let mut command = example(kind, "guarded_work", "guarded_work");
     Running::start(command.args([url, "work", "sh", "-c", script]))

@@ -17,7 +17,7 @@ const EXPECTED: [&str; 13] = [
     "they are gone, and have not released it",
     "we share two: done",
     "an unknown mode: invalid argument: 7 is no mode",
-    "what we do not hold: the session does not hold the lock",
+    "what we do not hold: the session has no such lock, or no such place in a queue",
     "no address: not the address of a server: \"nowhere\": it must begin with tcp://, tls:// or unix:/",
 ];
 

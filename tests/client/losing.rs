@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lockd::Session;
 use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
 use lockd::client::{self, InspectError};
+use lockd::server::{Config, Server, Service};
 
 use crate::support::*;
 
@@ -41,19 +42,63 @@ fn when_the_server_goes_every_call_says_so() {
 }
 
 #[test]
-fn the_end_of_a_session_frees_its_locks() {
+fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
     let (_server, url) = serve();
     let other = connect(&url);
-    for end in [|session: client::Session| session.close(), |session| drop(session)] {
+    let ends: [(fn(client::Session), bool); 4] = [
+        (|session| session.close(), false),
+        (drop, false),
+        (|session| session.abandon(), true),
+        (
+            |session| {
+                let thread = std::thread::spawn(move || {
+                    let _dropped_on_the_way_out = session;
+                    std::panic::resume_unwind(Box::new("the work has failed"));
+                });
+                assert!(thread.join().is_err());
+            },
+            true,
+        ),
+    ];
+    for (at, (end, orphaned)) in ends.into_iter().enumerate() {
         let session = connect(&url);
         session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        // What it has not read when it ends must not keep its goodbye from the server.
+        other.acquire(b"b", Mode::Exclusive, NOW).unwrap();
+        assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
+        other.release(b"b").unwrap();
         end(session);
         let grant = other.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
-        assert!(grant.orphaned, "its holder has vanished");
+        assert_eq!(grant.orphaned, orphaned, "{at}");
         other.release(b"a").unwrap();
     }
     other.close();
     assert!(is_lost(&other.acquire(b"a", Mode::Exclusive, NOW)));
+}
+
+#[test]
+fn a_goodbye_is_heard_also_where_replies_can_no_longer_be_sent() {
+    let broker = Broker::default();
+    let directory = tempfile::tempdir().unwrap();
+    let unix = format!("message+unix:{}", directory.path().join("sock").display());
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap(), unix.parse().unwrap()];
+    let config = Config { listen, ..Config::default() };
+    let server = Server::start(&broker, config, Service::locks()).unwrap();
+    let (holder, next) = (broker.open(None), broker.open(None));
+    holder.acquire(b"busy", Mode::Exclusive, NOW).unwrap();
+    for address in server.addresses() {
+        for _ in 0..200 {
+            let session = connect(&address.to_string());
+            session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+            assert_eq!(session.enqueue(b"busy", Mode::Exclusive), Ok(Attempt::Queued));
+            // Nobody waits for the reply to what this sends, and the server may be sending it when the end comes.
+            session.cancel();
+            drop(session);
+            next.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
+            next.release(b"a").unwrap();
+        }
+        assert_eq!(broker.stats().orphans, 0, "{address}");
+    }
 }
 
 #[test]

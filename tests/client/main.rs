@@ -2,6 +2,7 @@
 //! server. Servers run in this process on free ports; one that is to be paused runs in its own.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod agreement;
 mod calls;
 mod crossing;
 mod losing;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use lockd::server::Options;
 use tempfile::TempDir;
 
 fn run(program: &str, arguments: &[&str]) -> Output {
@@ -41,6 +42,17 @@ fn options(arguments: &[&str]) -> BTreeSet<String> {
     long.map(|option| option.trim_end_matches(|c: char| c != '-' && !c.is_alphanumeric()))
         .map(|option| option.split(['[', '=']).next().unwrap_or(option).to_owned())
         .collect()
+}
+
+#[test]
+fn every_option_of_the_server_is_known_to_programs_that_embed_one() {
+    let given = options(&["serve"]);
+    let known: BTreeSet<&str> = Options::names().collect();
+    let unknown: Vec<_> = given.iter().filter(|name| *name != "help" && !known.contains(&***name)).collect();
+    assert!(unknown.is_empty(), "neither taken nor refused by lockd::server::Options: {unknown:?}");
+    let taken = known.into_iter().filter(|name| !Options::is_refused(name));
+    let not_given: Vec<_> = taken.filter(|name| !given.contains(*name)).collect();
+    assert!(not_given.is_empty(), "no options of lockd serve: {not_given:?}");
 }
 
 fn assert_page(path: &Path, options: &BTreeSet<String>) {

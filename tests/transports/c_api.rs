@@ -2,9 +2,12 @@
 #![expect(unsafe_code, reason = "it is called as from C")]
 
 use std::ffi::{CStr, CString, c_char};
-use std::ptr::null;
+use std::ptr::{null, null_mut};
 
-use lockd::ffi::{lock_acquire, lock_close, lock_connect, lock_last_error, lock_mode, lock_status};
+use lockd::ffi::{
+    lock_acquire, lock_close, lock_connect, lock_last_error, lock_mode, lock_serve_with, lock_server_address,
+    lock_server_stop, lock_status,
+};
 
 use crate::authority::Authority;
 use crate::clients::{HOST, tls_url};
@@ -51,4 +54,40 @@ fn a_session_is_had_by_tls_and_with_the_secret() {
     assert!(why.contains("certificate"), "{why}");
     let why = connect("tls://localhost?token=x").unwrap_err();
     assert!(why.contains("auth-token-file=FILE"), "{why}");
+}
+
+#[test]
+fn a_program_serves_by_tls_and_with_a_secret() {
+    let authority = Authority::new();
+    let (certificate, secret) = (authority.issue(HOST), authority.path("secret"));
+    std::fs::write(&secret, "a secret that is long enough").unwrap();
+    let [certificate, secret] = [certificate, secret].map(|path| path.to_str().unwrap().to_owned());
+    let options = [
+        ("listen", "message+tls://127.0.0.1:0"),
+        ("tls-cert", &certificate),
+        ("tls-key", &certificate),
+        ("auth-token-file", &secret),
+    ];
+    let [names, values] = [options.map(|option| option.0), options.map(|option| option.1)]
+        .map(|texts| texts.map(|text| CString::new(text).unwrap()));
+    let (names_in_c, values_in_c) =
+        (names.each_ref().map(|s| s.as_ptr()), values.each_ref().map(|s| s.as_ptr()));
+    let mut server = null_mut();
+    // SAFETY: four strings each, which outlive the call, and a place for the server.
+    let status =
+        unsafe { lock_serve_with(null_mut(), names_in_c.as_ptr(), values_in_c.as_ptr(), 4, &raw mut server) };
+    assert_eq!(status, lock_status::LOCK_OK);
+    let mut address: [c_char; 300] = [0; 300];
+    // SAFETY: a server that runs, and a buffer of that length.
+    let status = unsafe { lock_server_address(server, 0, address.as_mut_ptr(), address.len()) };
+    assert_eq!(status, lock_status::LOCK_OK);
+    // SAFETY: it ends with a zero byte.
+    let address = unsafe { CStr::from_ptr(address.as_ptr()) }.to_str().unwrap();
+    let port = address.rsplit_once(':').unwrap().1;
+    let url = format!("tls://{HOST}:{port}?ca={}", authority.ca().display());
+    connect(&format!("{url}&auth-token-file={secret}")).unwrap();
+    let why = connect(&url).unwrap_err();
+    assert!(why.contains("secret"), "{why}");
+    // SAFETY: a server that is not used any more.
+    unsafe { lock_server_stop(server) };
 }

@@ -1,11 +1,12 @@
 //! The calls of a session: each is made with what the input says, and must return what is expected.
 
+use std::ffi::CStr;
 use std::ptr;
 
 use lockd::broker::Mode;
 use lockd::ffi::{
-    lock_acquire, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_inspect, lock_lost_fd,
-    lock_release, lock_session, lock_status, lock_wait,
+    lock_acquire, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_enqueue_convert, lock_inspect,
+    lock_list, lock_list_free, lock_lost_fd, lock_release, lock_session, lock_status, lock_token, lock_wait,
 };
 
 use crate::expected;
@@ -96,11 +97,11 @@ impl Worlds {
         expected::status(said)
     }
 
-    /// A request on a server takes the place of one that was cancelled, whatever comes of it.
-    pub(crate) fn overwrite_cancelled(&mut self, slot: usize, names: &[u8]) {
-        let session = self.session_mut(slot);
-        if session.is_remote {
-            session.places.retain(|name, _| !names.contains(name));
+    /// A call that has succeeded takes the place of one that was cancelled; one that has failed does not.
+    pub(crate) fn forget_cancelled(&mut self, slot: usize, names: &[u8], status: lock_status) {
+        if status == lock_status::LOCK_OK {
+            let is_news = |name: &u8, place: &Place| !names.contains(name) || *place != Place::Cancelled;
+            self.session_mut(slot).places.retain(|name, place| is_news(name, place));
         }
     }
 
@@ -136,8 +137,9 @@ impl Worlds {
                 match expected::concern(&self.worlds[world].model, session, name) {
                     Some(status) => status,
                     None => {
-                        self.overwrite_cancelled(slot, &[name]);
-                        self.ask(world, number, limit, event)
+                        let status = self.ask(world, number, limit, event);
+                        self.forget_cancelled(slot, &[name], status);
+                        status
                     }
                 }
             }
@@ -169,8 +171,12 @@ impl Worlds {
             (Ok((world, number, name)), Some(_)) => {
                 let session = self.session(slot).expect("it was there");
                 if expected::info_of(&self.worlds[world].model, session, name).held {
+                    if self.is_converting(slot, name) {
+                        return expect(status, lock_status::LOCK_PENDING, "lock_convert");
+                    }
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let status = self.ask(world, number, limit, event);
+                    self.forget_cancelled(slot, &[name], status);
                     if self.worlds[world].model.held.get(&(name, number)).copied() != before
                         && mode == Some(Mode::Exclusive)
                     {
@@ -199,22 +205,78 @@ impl Worlds {
                 match expected::concern(&self.worlds[world].model, session, name) {
                     Some(status) => status,
                     None => {
-                        self.overwrite_cancelled(slot, &[name]);
                         let event =
                             Event::Acquire { session: number, wants: vec![(name, mode)], wait: Some(None) };
-                        match self.happen(world, &event) {
-                            Said::Queued => {
-                                let ticket = self.worlds[world].model.tickets;
-                                self.session_mut(slot).places.insert(name, Place::Waiting(ticket));
-                                lock_status::LOCK_PENDING
-                            }
-                            said => expected::status(said),
+                        let status = self.take_place(slot, name, mode, &event);
+                        if status == lock_status::LOCK_PENDING {
+                            self.session_mut(slot).upgrading.remove(&name);
                         }
+                        status
                     }
                 }
             }
         };
         expect(status, expected, "lock_enqueue");
+    }
+
+    /// A place in the model, unless there is no need of one.
+    fn take_place(&mut self, slot: usize, name: u8, mode: Mode, event: &Event) -> lock_status {
+        let world = self.session(slot).expect("it was there").world;
+        match self.happen(world, event) {
+            Said::Queued => {
+                let ticket = self.worlds[world].model.tickets;
+                self.session_mut(slot).places.insert(name, Place::Waiting(ticket, mode));
+                lock_status::LOCK_PENDING
+            }
+            said => {
+                let status = expected::status(said);
+                self.forget_cancelled(slot, &[name], status);
+                status
+            }
+        }
+    }
+
+    /// Whether the session has asked to convert the name, as far as it has been told.
+    fn is_converting(&self, slot: usize, name: u8) -> bool {
+        let session = self.session(slot).expect("it was there");
+        session.upgrading.contains(&name)
+            && match session.places.get(&name) {
+                Some(Place::Waiting(..)) => true,
+                Some(Place::Granted(_)) => session.is_remote,
+                _ => false,
+            }
+    }
+
+    pub(crate) fn enqueue_convert(&mut self, input: &mut Input<'_>) {
+        let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
+        // SAFETY: a session or NULL, a string or NULL.
+        let status = unsafe { lock_enqueue_convert(self.handle(slot), self.names.pointer(name), number) };
+        let who = self.who_and_what(slot, name);
+        let expected = match (who, mode) {
+            (_, None) => lock_status::LOCK_INVALID,
+            (Err(status), _) => status,
+            (Ok((world, number, name)), Some(mode)) => {
+                let session = self.session(slot).expect("it was there");
+                if !expected::info_of(&self.worlds[world].model, session, name).held {
+                    lock_status::LOCK_NOT_HELD
+                } else if self.is_converting(slot, name) {
+                    lock_status::LOCK_PENDING
+                } else {
+                    let before = self.worlds[world].model.held.get(&(name, number)).copied();
+                    let event = Event::Convert { session: number, name, mode, wait: Some(None) };
+                    let status = self.take_place(slot, name, mode, &event);
+                    if status == lock_status::LOCK_PENDING {
+                        self.session_mut(slot).upgrading.insert(name);
+                    } else if self.worlds[world].model.held.get(&(name, number)).copied() != before
+                        && mode == Mode::Exclusive
+                    {
+                        self.session_mut(slot).tokens.remove(&name);
+                    }
+                    status
+                }
+            }
+        };
+        expect(status, expected, "lock_enqueue_convert");
     }
 
     pub(crate) fn wait(&mut self, input: &mut Input<'_>) {
@@ -223,7 +285,7 @@ impl Worlds {
         let place = who.ok().and_then(|(.., name)| self.session(slot)?.places.get(&name).copied());
         let is_remote = self.is_remote(slot);
         let limit = match (how % 8, place) {
-            (0..=4, _) | (6.., Some(Place::Waiting(_))) => 0,
+            (0..=4, _) | (6.., Some(Place::Waiting(..))) => 0,
             (5, _) => 1,
             _ => -1,
         };
@@ -236,23 +298,23 @@ impl Worlds {
         let expected = match (who, place) {
             (Err(status), _) => status,
             (Ok(_), None) => lock_status::LOCK_NOT_HELD,
-            (Ok(_), Some(Place::Waiting(_))) => lock_status::LOCK_TIMEOUT,
+            (Ok(_), Some(Place::Waiting(..))) => lock_status::LOCK_TIMEOUT,
             // The word of it may still be on its way from another thread of the server's.
-            (Ok(_), Some(Place::Granted))
+            (Ok(_), Some(Place::Granted(_)))
                 if limit >= 0 && status == lock_status::LOCK_TIMEOUT && is_remote =>
             {
                 lock_status::LOCK_TIMEOUT
             }
-            (Ok((.., name)), Some(Place::Granted)) => {
+            (Ok((world, number, name)), Some(Place::Granted(mode))) => {
                 self.session_mut(slot).places.remove(&name);
-                lock_status::LOCK_OK
+                // In this process it can have been made shared again before it was collected.
+                let held = self.worlds[world].model.held.get(&(name, number)).copied();
+                let is_as_asked = held == Some(Mode::Exclusive) || mode == Mode::Shared;
+                if is_as_asked { lock_status::LOCK_OK } else { lock_status::LOCK_NOT_HELD }
             }
-            (Ok((world, number, name)), Some(Place::Cancelled)) => {
+            (Ok((.., name)), Some(Place::Cancelled)) => {
                 self.session_mut(slot).places.remove(&name);
-                match self.worlds[world].model.held.contains_key(&(name, number)) {
-                    true => lock_status::LOCK_NOT_HELD,
-                    false => lock_status::LOCK_CANCELLED,
-                }
+                lock_status::LOCK_CANCELLED
             }
         };
         expect(status, expected, "lock_wait");
@@ -329,7 +391,10 @@ impl Worlds {
     }
 
     pub(crate) fn cancel(&mut self, input: &mut Input<'_>) {
-        let slot = session(input);
+        self.cancel_slot(session(input));
+    }
+
+    pub(crate) fn cancel_slot(&mut self, slot: usize) {
         // SAFETY: a session or NULL.
         let status = unsafe { lock_cancel(self.handle(slot)) };
         let Some(session) = self.session(slot) else {
@@ -343,15 +408,21 @@ impl Worlds {
         let places: Vec<(u8, Place)> = session.places.iter().map(|(&name, &place)| (name, place)).collect();
         for (name, place) in places {
             match place {
-                Place::Waiting(_) => {
-                    self.happen(world, &Event::Release { session: number, name });
+                // One of the session's waits: all of them end.
+                Place::Waiting(..) => {
+                    self.happen(world, &Event::Cancel { session: number });
                 }
-                // A grant that the client has not read yet is given back; one that it has read stands.
-                Place::Granted if is_remote && !self.is_waiting(slot, name) => {
-                    self.happen(world, &Event::Release { session: number, name });
+                // A grant that has not arrived yet is given back; one that has stands.
+                Place::Granted(_) if is_remote && !self.is_waiting(slot, name) => {
+                    let back = if self.session(slot).expect("it was there").upgrading.contains(&name) {
+                        Event::Convert { session: number, name, mode: Mode::Shared, wait: None }
+                    } else {
+                        Event::Release { session: number, name }
+                    };
+                    self.happen(world, &back);
                     self.session_mut(slot).places.insert(name, Place::Cancelled);
                 }
-                Place::Granted | Place::Cancelled => {}
+                Place::Granted(_) | Place::Cancelled => {}
             }
         }
         // The server has heard of it when it answers what was asked behind it.
@@ -365,6 +436,61 @@ impl Worlds {
         let status = unsafe { lock_inspect(self.handle(slot), pointer, &mut seen) };
         expect(status, lock_status::LOCK_OK, "lock_inspect");
         seen.waiting
+    }
+
+    pub(crate) fn token(&mut self, input: &mut Input<'_>) {
+        let (slot, name) = (session(input), self.names.choose(input));
+        let mut token = UNTOUCHED;
+        // SAFETY: a session or NULL, a string or NULL, a place to write to.
+        let status = unsafe { lock_token(self.handle(slot), self.names.pointer(name), &mut token) };
+        let who = self.who_and_what(slot, name);
+        let expected = match who {
+            Err(status) => status,
+            Ok((world, _, name)) => {
+                let session = self.session(slot).expect("it was there");
+                match expected::info_of(&self.worlds[world].model, session, name).held {
+                    true => lock_status::LOCK_OK,
+                    false => lock_status::LOCK_NOT_HELD,
+                }
+            }
+        };
+        expect(status, expected, "lock_token");
+        match (status, who) {
+            (lock_status::LOCK_OK, Ok((.., name))) => {
+                let known = *self.session_mut(slot).tokens.entry(name).or_insert(token);
+                assert_eq!(token, known, "another token than was told");
+                assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
+            }
+            _ => assert_eq!(token, UNTOUCHED),
+        }
+    }
+
+    /// As many locks as the model has, up to the limit, are on a page.
+    pub(crate) fn list(&mut self, input: &mut Input<'_>) {
+        let (slot, limit) = (session(input), usize::from(input.byte() % 10));
+        let mut json = ptr::null_mut();
+        // SAFETY: a session or NULL, NULL twice, and a place to write to.
+        let status =
+            unsafe { lock_list(self.handle(slot), ptr::null(), ptr::null(), limit as u64, &mut json) };
+        let expected = match self.session(slot) {
+            None => lock_status::LOCK_INVALID,
+            Some(session) if session.is_lost => lock_status::LOCK_LOST,
+            Some(_) => lock_status::LOCK_OK,
+        };
+        expect(status, expected, "lock_list");
+        let Some(session) = self.session(slot).filter(|_| status == lock_status::LOCK_OK) else {
+            return assert!(json.is_null(), "an output was written");
+        };
+        // SAFETY: a string that was just made.
+        let text = unsafe { CStr::from_ptr(json) }.to_str().expect("UTF-8").to_owned();
+        // SAFETY: as above, and not used any more.
+        unsafe { lock_list_free(json) };
+        let model = &self.worlds[session.world].model;
+        let is_there = |name: &u8| model.holders(*name) + model.queue(*name).len() > 0;
+        let all = self.names.all().iter().filter(|name| is_there(name)).count();
+        let shown = if limit == 0 { all } else { all.min(limit) };
+        assert_eq!(text.matches("\"lockName\":").count(), shown, "{text}");
+        assert!(text.ends_with(&format!("\"more\":{}}}", shown < all)), "{text}");
     }
 
     pub(crate) fn check(&mut self, input: &mut Input<'_>) {

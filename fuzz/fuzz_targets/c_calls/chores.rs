@@ -1,15 +1,16 @@
 //! Sessions that come and go, and calls that concern none: servers, addresses, texts, and freeing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
 use lockd::ffi::{
-    lock_abi_version, lock_broker_free, lock_close, lock_connect, lock_lost_fd, lock_open, lock_serve,
-    lock_server_address, lock_server_stop, lock_session, lock_status, lock_strerror, lock_version,
+    lock_abandon, lock_abi_version, lock_broker_free, lock_close, lock_close_all, lock_connect, lock_end,
+    lock_lost_fd, lock_open, lock_serve, lock_serve_with, lock_server_address, lock_server_stop,
+    lock_session, lock_status, lock_strerror, lock_version,
 };
 
-use crate::calls::expect;
+use crate::calls::{expect, session};
 use crate::input::Input;
 use crate::model::Event;
 use crate::world::{DEFAULT, OWN, SLOTS, Session, Worlds, last_error};
@@ -30,6 +31,19 @@ const NO_ADDRESSES: [&CStr; 8] = [
 const NO_SERVERS: [&CStr; 6] =
     [c"", c"unix:", c"tcp://", c"http://127.0.0.1:1", c"unix:relative", c"tcp://\xff:1"];
 
+/// Options that are refused before anything is bound.
+const NO_OPTIONS: [(Option<&CStr>, Option<&CStr>); 9] = [
+    (None, Some(c"1")),
+    (Some(c"line-max"), None),
+    (Some(c"line-max"), Some(c"0")),
+    (Some(c"line-max"), Some(c"\xff")),
+    (Some(c""), Some(c"1")),
+    (Some(c"--line-max"), Some(c"1")),
+    (Some(c"listen"), Some(c"message+unix:@x")),
+    (Some(c"user"), Some(c"nobody")),
+    (Some(c"tls-cert"), Some(c"/nonexistent")),
+];
+
 impl Worlds {
     fn vacant(&self, input: &mut Input<'_>) -> Option<usize> {
         let slot = usize::from(input.byte()) % SLOTS;
@@ -42,10 +56,10 @@ impl Worlds {
         let lost_fd = unsafe { lock_lost_fd(handle) };
         assert_eq!(lost_fd >= 0, is_remote);
         let number = self.worlds[world].next_number();
-        let (places, tokens) = (BTreeMap::new(), BTreeMap::new());
+        let (places, upgrading, tokens) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let is_lost = false;
         self.sessions[slot] =
-            Some(Session { handle, world, number, is_remote, is_lost, places, tokens, lost_fd });
+            Some(Session { handle, world, number, is_remote, is_lost, places, upgrading, tokens, lost_fd });
     }
 
     pub(crate) fn open(&mut self, input: &mut Input<'_>, world: usize) {
@@ -100,11 +114,64 @@ impl Worlds {
         if session.is_lost {
             return;
         }
-        self.happen(session.world, &Event::End { session: session.number });
+        self.happen(session.world, &Event::End { session: session.number, vanished: false });
         if session.is_remote {
             // The thread of its connection has yet to notice.
             self.await_model(session.world);
         }
+    }
+
+    /// Ends a session, in order or as if it had vanished, without freeing it: it is lost from then on.
+    pub(crate) fn end_session(&mut self, input: &mut Input<'_>) {
+        let slot = session(input);
+        let vanished = input.byte() & 1 == 1;
+        // SAFETY: a session or NULL.
+        let status =
+            unsafe { if vanished { lock_abandon(self.handle(slot)) } else { lock_end(self.handle(slot)) } };
+        let expected =
+            if self.session(slot).is_some() { lock_status::LOCK_OK } else { lock_status::LOCK_INVALID };
+        expect(status, expected, "lock_end");
+        let Some(session) = self.sessions.get_mut(slot).and_then(Option::as_mut) else { return };
+        if std::mem::replace(&mut session.is_lost, true) {
+            return;
+        }
+        session.places.clear();
+        let (world, number, is_remote) = (session.world, session.number, session.is_remote);
+        self.happen(world, &Event::End { session: number, vanished });
+        if is_remote {
+            self.await_model(world);
+        }
+    }
+
+    /// Closes all sessions, as if they had vanished; those that only look among them.
+    pub(crate) fn close_all(&mut self) {
+        if self.broker.is_null() {
+            return;
+        }
+        // Whoever waited could get a lock of a session that is closed before it, in an order that no model knows.
+        (0..SLOTS).for_each(|slot| self.cancel_slot(slot));
+        let open: Vec<Session> = self.sessions.iter_mut().filter_map(Option::take).collect();
+        // SAFETY: none of this thread's sessions is used any more.
+        let count = unsafe { lock_close_all() };
+        assert_eq!(count, open.len() + self.worlds.len());
+        [OWN, DEFAULT].into_iter().for_each(|world| self.observe_anew(world));
+        for session in open.into_iter().filter(|session| !session.is_lost) {
+            self.happen(session.world, &Event::End { session: session.number, vanished: true });
+        }
+        [OWN, DEFAULT].into_iter().for_each(|world| self.await_model(world));
+    }
+
+    /// Options that are none, or make no sense.
+    pub(crate) fn serve_with_in_vain(&mut self, input: &mut Input<'_>) {
+        let (name, value) = NO_OPTIONS[usize::from(input.byte()) % NO_OPTIONS.len()];
+        let listen = self.listen();
+        let names = [c"listen".as_ptr(), name.map_or(ptr::null(), CStr::as_ptr)];
+        let values = [listen.as_ptr(), value.map_or(ptr::null(), CStr::as_ptr)];
+        let mut server = ptr::null_mut();
+        // SAFETY: a broker or NULL, two strings or NULL each, and a place to write to.
+        let status = unsafe { lock_serve_with(self.broker, names.as_ptr(), values.as_ptr(), 2, &mut server) };
+        expect(status, lock_status::LOCK_INVALID, "lock_serve_with");
+        assert!(server.is_null(), "an output was written");
     }
 
     pub(crate) fn chore(&mut self, input: &mut Input<'_>) {
@@ -134,7 +201,7 @@ impl Worlds {
             session.is_lost = true;
             session.places.clear();
             let (world, number) = (session.world, session.number);
-            self.happen(world, &Event::End { session: number });
+            self.happen(world, &Event::End { session: number, vanished: true });
         }
     }
 

@@ -23,8 +23,9 @@ pub(crate) fn info(model: &Model, name: u8) -> lock_info {
 /// What the session sees of it, but for the token. On a server a grant that nobody has come to hear of counts as
 /// waited for.
 pub(crate) fn info_of(model: &Model, session: &Session, name: u8) -> lock_info {
-    let uncollected = session.is_remote && session.places.get(&name) == Some(&Place::Granted);
-    let held = model.held.contains_key(&(name, session.number)) && !uncollected;
+    let uncollected = session.is_remote && matches!(session.places.get(&name), Some(Place::Granted(_)));
+    let held = model.held.contains_key(&(name, session.number))
+        && (!uncollected || session.upgrading.contains(&name));
     let waiting = model.queue(name).iter().any(|waiting| waiting.session == session.number) || uncollected;
     lock_info { held, waiting, ..info(model, name) }
 }

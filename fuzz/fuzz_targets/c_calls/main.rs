@@ -31,24 +31,40 @@ fuzz_target!(|data: &[u8]| {
     let mut worlds = Worlds::new(names::Names::new(&mut input));
     for _ in 0..CALLS {
         let Some(what) = input.next() else { break };
-        match what % 20 {
-            0 => worlds.open(&mut input, world::OWN),
-            1 => worlds.open(&mut input, world::DEFAULT),
-            2 => worlds.connect(&mut input),
-            3 => worlds.close(&mut input),
-            4..=6 => worlds.acquire(&mut input),
-            7 => worlds.acquire_all(&mut input),
-            8 => worlds.convert(&mut input),
-            9 | 10 => worlds.enqueue(&mut input),
-            11 | 12 => worlds.wait(&mut input),
-            13 | 14 => worlds.release(&mut input),
-            15 => worlds.release_all(&mut input),
-            16 => worlds.inspect(&mut input),
-            17 => worlds.cancel(&mut input),
-            18 => worlds.check(&mut input),
-            _ => worlds.chore(&mut input),
+        match what {
+            224..=231 => worlds.enqueue_convert(&mut input),
+            232..=237 => worlds.token(&mut input),
+            238..=243 => worlds.list(&mut input),
+            244..=249 => worlds.end_session(&mut input),
+            250..=252 => worlds.close_all(),
+            253.. => worlds.serve_with_in_vain(&mut input),
+            _ => worlds.call(what, &mut input),
         }
         worlds.audit();
     }
     worlds.end();
 });
+
+impl Worlds {
+    /// What seeds have meant by a number for long.
+    fn call(&mut self, what: u8, input: &mut Input<'_>) {
+        let worlds = self;
+        match what % 20 {
+            0 => worlds.open(input, world::OWN),
+            1 => worlds.open(input, world::DEFAULT),
+            2 => worlds.connect(input),
+            3 => worlds.close(input),
+            4..=6 => worlds.acquire(input),
+            7 => worlds.acquire_all(input),
+            8 => worlds.convert(input),
+            9 | 10 => worlds.enqueue(input),
+            11 | 12 => worlds.wait(input),
+            13 | 14 => worlds.release(input),
+            15 => worlds.release_all(input),
+            16 => worlds.inspect(input),
+            17 => worlds.cancel(input),
+            18 => worlds.check(input),
+            _ => worlds.chore(input),
+        }
+    }
+}

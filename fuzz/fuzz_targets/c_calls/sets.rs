@@ -51,8 +51,9 @@ impl Worlds {
                 match names.iter().find_map(|&name| expected::concern(model, session, name)) {
                     Some(status) => status,
                     None => {
-                        self.overwrite_cancelled(slot, &names);
-                        self.ask(*world, *number, limit, event)
+                        let status = self.ask(*world, *number, limit, event);
+                        self.forget_cancelled(slot, &names, status);
+                        status
                     }
                 }
             }

@@ -1,7 +1,7 @@
 //! What there is: two brokers (one of the program's own, which a server may serve, and the default one), a
 //! model of each, sessions, and what is known of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_int};
 use std::path::PathBuf;
 use std::ptr;
@@ -11,6 +11,8 @@ use lockd::ffi::{
     lock_acquire, lock_broker, lock_broker_free, lock_broker_new, lock_close, lock_info, lock_inspect,
     lock_last_error, lock_open, lock_release, lock_server, lock_server_stop, lock_session, lock_status,
 };
+
+use lockd::broker::Mode;
 
 use crate::model::{Event, Model};
 use crate::names::{Given, Names};
@@ -35,9 +37,9 @@ pub(crate) struct World {
 /// A place that `lock_enqueue` has taken, for `lock_wait` to ask about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// It is that of this ticket of the model's.
-    Waiting(u64),
-    Granted,
+    /// It is that of this ticket of the model's, for this mode.
+    Waiting(u64, Mode),
+    Granted(Mode),
     Cancelled,
 }
 
@@ -50,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) is_remote: bool,
     pub(crate) is_lost: bool,
     pub(crate) places: BTreeMap<u8, Place>,
+    /// The names whose place, if there is one, is to make exclusive what is held already.
+    pub(crate) upgrading: BTreeSet<u8>,
     /// The tokens of its locks, as far as they have been told.
     pub(crate) tokens: BTreeMap<u8, u64>,
     pub(crate) lost_fd: c_int,
@@ -100,16 +104,31 @@ impl Worlds {
         for (number, ticket, end) in ends {
             let owner = |session: &&mut Session| session.world == world && session.number == number;
             let Some(session) = self.sessions.iter_mut().flatten().find(owner) else { continue };
-            let place = session.places.iter().find(|(_, place)| **place == Place::Waiting(ticket));
-            let Some(name) = place.map(|(&name, _)| name) else { continue };
+            let place = session.places.iter().find_map(|(&name, place)| match *place {
+                Place::Waiting(other, mode) if other == ticket => Some((name, mode)),
+                _ => None,
+            });
+            let Some((name, mode)) = place else { continue };
             let after = match end {
-                crate::model::End::Granted { .. } => Place::Granted,
+                crate::model::End::Granted { .. } => {
+                    // One that was made exclusive has a new token.
+                    session.tokens.remove(&name);
+                    Place::Granted(mode)
+                }
                 crate::model::End::Cancelled => Place::Cancelled,
                 other => panic!("a place without a limit ended so: {other:?}"),
             };
             session.places.insert(name, after);
         }
         said
+    }
+
+    /// A session that looks at the world, in place of one that was closed.
+    pub(crate) fn observe_anew(&mut self, world: usize) {
+        let broker = if world == OWN { self.broker } else { ptr::null_mut() };
+        // SAFETY: a broker, or NULL, and a string.
+        self.worlds[world].observer = unsafe { lock_open(broker, c"observer".as_ptr()) };
+        assert!(!self.worlds[world].observer.is_null());
     }
 
     /// What an observer sees of a name is what the model says.

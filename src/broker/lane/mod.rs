@@ -235,8 +235,15 @@ impl Lane {
         }
     }
 
-    /// Frees up to `at_most` names of a session that has vanished; says how many there were.
-    pub(super) fn end_session(&mut self, slot: Slot, at_most: usize, now: Option<Stamp>) -> usize {
+    /// Frees up to `at_most` names of a session that has ended; says how many there were. Those of one that has
+    /// `vanished` are orphans.
+    pub(super) fn end_session(
+        &mut self,
+        slot: Slot,
+        at_most: usize,
+        now: Option<Stamp>,
+        vanished: bool,
+    ) -> usize {
         for freed in 0..at_most {
             let Some(head) = self.sessions.get(slot as usize).map(|list| list.head).filter(|&at| at != NONE)
             else {
@@ -245,10 +252,11 @@ impl Lane {
             let State::Held { mode, hold, .. } = self.nodes[head].state else { return freed };
             self.count_time(hold, now);
             match mode {
+                _ if !vanished => {}
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
-            self.unhold(head, slot, mode, true);
+            self.unhold(head, slot, mode, vanished);
         }
         at_most
     }

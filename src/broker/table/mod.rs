@@ -387,17 +387,19 @@ impl Table {
         }
     }
 
-    /// Frees the locks of a session that has vanished, as far as there is room, and forgets it if that was all.
-    pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot) {
+    /// Frees the locks of a session that has ended, as far as there is room, and forgets it if that was all. Those
+    /// of one that has `vanished` are orphans.
+    pub(super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
         while let Some(&id) = self.member(slot).holds.first() {
             if !step.spend(NAME) {
                 return;
             }
             match self.entries[id].mode {
+                _ if !vanished => {}
                 Mode::Exclusive => self.counts.orphans_exclusive += 1,
                 Mode::Shared => self.counts.orphans_shared += 1,
             }
-            self.unhold(step.now, id, slot, true);
+            self.unhold(step.now, id, slot, vanished);
             self.unsettled.push(id);
         }
         *self.member(slot) = Member::default();

@@ -153,10 +153,10 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
             assert!(step.is_exhausted || next.is_none_or(|next| next > step.now));
             return (Said::Nothing, None);
         }
-        Event::End { session } => {
+        Event::End { session, vanished } => {
             table.end_waits(step, *session, Outcome::Lost);
             if !step.is_exhausted {
-                table.end_holds(step, *session);
+                table.end_holds(step, *session, *vanished);
             }
             assert!(step.is_exhausted || !table.has_member(*session));
             return (Said::Nothing, None);
@@ -226,7 +226,7 @@ fn events(sessions: u32, names: u8) -> Vec<Event> {
             }
         }
         events.push(Event::Cancel { session });
-        events.push(Event::End { session });
+        events.extend([true, false].map(|vanished| Event::End { session, vanished }));
     }
     events
 }
@@ -296,7 +296,7 @@ impl Dice {
             10..14 => Event::Convert { session, name, mode, wait: Some(None) },
             14..17 => Event::Release { session, name },
             17..19 => Event::Cancel { session },
-            _ => Event::End { session },
+            _ => Event::End { session, vanished: self.below(2) == 0 },
         }
     }
 }

@@ -69,8 +69,13 @@ impl Driver {
                 assert_eq!(self.session(*session).expire(), None);
                 Said::Nothing
             }
-            Event::End { session } => {
-                self.session(*session).end();
+            Event::End { session, vanished } => {
+                let session = self.session(*session);
+                if *vanished {
+                    session.end()
+                } else {
+                    session.leave()
+                }
                 Said::Nothing
             }
             Event::Open => {
@@ -82,7 +87,7 @@ impl Driver {
         let (expected, ends) = self.model.apply(event);
         assert_eq!(said, expected, "{event:?}");
         assert_eq!(self.ends(), ends, "{event:?}");
-        if let Event::End { session } = event {
+        if let Event::End { session, .. } = event {
             self.sessions[*session as usize] = attach(&self.broker);
         }
         self.compare();
@@ -193,7 +198,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(session, name, mode, wait)| Event::Convert { session, name, mode, wait }),
         9 => (session.clone(), 0..NAMES).prop_map(|(session, name)| Event::Release { session, name }),
         1 => session.clone().prop_map(|session| Event::Cancel { session }),
-        1 => session.prop_map(|session| Event::End { session }),
+        1 => (session, any::<bool>()).prop_map(|(session, vanished)| Event::End { session, vanished }),
     ]
 }
 

@@ -185,6 +185,42 @@ fn an_upgrade_waits_for_the_other_readers_only() {
 }
 
 #[test]
+fn an_orderly_end_leaves_no_orphan_and_a_panic_does() {
+    let broker = Broker::default();
+    let next = broker.open(None);
+    let ends: [(fn(LocalSession), bool); 4] = [
+        (|session| session.close(), false),
+        (drop, false),
+        (|session| session.abandon(), true),
+        (
+            |session| {
+                let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let _dropped_on_the_way_out = session;
+                    std::panic::resume_unwind(Box::new("the work has failed"));
+                }));
+                assert!(unwound.is_err());
+            },
+            true,
+        ),
+    ];
+    for (at, (end, orphaned)) in ends.into_iter().enumerate() {
+        // One name in the fast lane, and one that somebody waits for.
+        let session = broker.open(None);
+        for name in [&b"alone"[..], b"wanted"] {
+            session.acquire(name, Mode::Exclusive, None).unwrap();
+        }
+        assert_eq!(next.enqueue(b"wanted", Mode::Exclusive), Ok(Attempt::Queued));
+        let orphans = broker.stats().orphans;
+        end(session);
+        assert_eq!(next.wait(b"wanted", None).unwrap().orphaned, orphaned, "{at}");
+        assert_eq!(next.acquire(b"alone", Mode::Exclusive, None).unwrap().orphaned, orphaned, "{at}");
+        assert_eq!(broker.stats().orphans - orphans, if orphaned { 2 } else { 0 }, "{at}");
+        next.release(b"wanted").unwrap();
+        next.release(b"alone").unwrap();
+    }
+}
+
+#[test]
 fn the_next_holder_learns_that_the_last_one_vanished() {
     let broker = Broker::default();
     let names: Vec<String> = (0..3000).map(|n| format!("a name of its own {n}")).collect();
@@ -192,6 +228,7 @@ fn the_next_holder_learns_that_the_last_one_vanished() {
     for name in &names {
         assert!(!gone.acquire(name.as_bytes(), Mode::Exclusive, None).unwrap().orphaned);
     }
+    gone.abandon();
     drop(gone);
     assert_eq!(broker.stats().orphans, 3000);
     assert_eq!(broker.stats().locks, 0);

@@ -44,9 +44,14 @@ pub(super) struct State {
     pub(super) answer_limit: Duration,
     /// A connection that is lost stays open at this end until it is [closed](super::Connection::close).
     pub(super) open_until_closed: bool,
+    /// The server knows the command `bye`.
+    pub(super) knows_bye: bool,
     pub(super) lost: Option<Lost>,
     /// What the loss comes from, noted before it: an end of the stream, unless it is known better.
     pub(super) loss_kind: ConnectErrorKind,
+    /// It is lost because this end closes it. What was posted before, a goodbye in the end, is still sent, as far as
+    /// the server takes it at once.
+    pub(super) is_closing: bool,
     /// Nothing more goes over the socket, in either direction.
     pub(super) is_shut: bool,
 }
@@ -66,10 +71,25 @@ impl State {
             silence_max: None,
             answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
             open_until_closed: false,
+            knows_bye: false,
             lost: None,
             loss_kind: ConnectErrorKind::Closed,
+            is_closing: false,
             is_shut: false,
         }
+    }
+
+    /// Appends to what is to be sent.
+    pub(super) fn put(&mut self, frame: &[u8]) {
+        match &mut self.tls {
+            Some(tls) => tls.put_out(frame, self.output.posted()),
+            None => self.output.posted().extend_from_slice(frame),
+        }
+    }
+
+    /// Whether what was posted may still be sent.
+    pub(super) fn may_send(&self) -> bool {
+        self.lost.is_none() || self.is_closing && !self.is_shut
     }
 
     /// Why the server has closed the connection.

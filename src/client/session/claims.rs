@@ -46,11 +46,27 @@ pub(super) struct Pending {
     pub(super) kind: Kind,
     /// Whoever waited for the outcome was interrupted, and may come back.
     kept: bool,
+    /// The cancelled places that it took the place of, by request: should it fail, they are still to be told of.
+    untold: Vec<(LockName, u64)>,
 }
 
 impl Pending {
-    fn new(wants: Vec<(LockName, Mode)>, kind: Kind) -> Self {
-        Self { wants, kind, kept: false }
+    fn new(wants: Vec<(LockName, Mode)>, kind: Kind, untold: Vec<(LockName, u64)>) -> Self {
+        Self { wants, kind, kept: false, untold }
+    }
+
+    /// What is left at a name if the request has come to nothing: what there was before.
+    fn left(&self, name: &LockName) -> Option<Claim> {
+        let untold = self.untold.iter().find(|(other, _)| other == name).map(|&(_, id)| id);
+        match (self.kind, untold) {
+            (Kind::Acquire | Kind::Enqueue, untold) => untold.map(Claim::Cancelled),
+            (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held), Some(id)) => {
+                Some(Claim::Unconverted(id, held))
+            }
+            (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held), None) => {
+                Some(Claim::Held(held))
+            }
+        }
     }
 
     /// Whether the outcome may be asked for later.
@@ -94,9 +110,11 @@ impl Claims {
         wants: Vec<(LockName, Mode)>,
         kind: Kind,
     ) -> Result<(), AcquireError> {
+        let mut untold = Vec::new();
         for (name, _) in &wants {
             match self.names.get(name) {
-                None | Some(Claim::Cancelled(_)) => {}
+                None => {}
+                Some(&Claim::Cancelled(id)) => untold.push((name.clone(), id)),
                 Some(Claim::Held(held) | Claim::Converting(_, held) | Claim::Unconverted(_, held)) => {
                     return Err(AcquireError::AlreadyHeld(*held));
                 }
@@ -104,7 +122,7 @@ impl Claims {
             }
         }
         self.names.extend(wants.iter().map(|(name, _)| (name.clone(), Claim::Waiting(id))));
-        self.requests.insert(id, Pending::new(wants, kind));
+        self.requests.insert(id, Pending::new(wants, kind, untold));
         Ok(())
     }
 
@@ -116,8 +134,9 @@ impl Claims {
         way: fn(Held) -> Kind,
     ) -> Result<(), AcquireError> {
         let claim = self.names.get_mut(&name);
-        let held = match claim.as_deref() {
-            Some(Claim::Held(held) | Claim::Unconverted(_, held)) => *held,
+        let (held, untold) = match claim.as_deref() {
+            Some(&Claim::Held(held)) => (held, Vec::new()),
+            Some(&Claim::Unconverted(id, held)) => (held, vec![(name.clone(), id)]),
             Some(Claim::Converting(..)) => return Err(AcquireError::AlreadyWaiting),
             _ => return Err(AcquireError::NotHeld),
         };
@@ -126,7 +145,7 @@ impl Claims {
         }
         let kind = way(held);
         let mode = if kind == Kind::Downgrade(held) { Mode::Shared } else { Mode::Exclusive };
-        self.requests.insert(id, Pending::new(vec![(name, mode)], kind));
+        self.requests.insert(id, Pending::new(vec![(name, mode)], kind, untold));
         Ok(())
     }
 
@@ -161,14 +180,8 @@ impl Claims {
     pub(super) fn decide(&mut self, id: u64, granted: Option<u64>) -> Option<Pending> {
         let pending = self.requests.remove(&id)?;
         for (name, mode) in &pending.wants {
-            let held = match (granted, pending.kind) {
-                (Some(token), _) => Some(Claim::Held(Held { mode: *mode, token })),
-                (None, Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held)) => {
-                    Some(Claim::Held(held))
-                }
-                (None, Kind::Acquire | Kind::Enqueue) => None,
-            };
-            self.leave(name, held);
+            let granted = granted.map(|token| Claim::Held(Held { mode: *mode, token }));
+            self.leave(name, granted.or_else(|| pending.left(name)));
         }
         Some(pending)
     }
@@ -179,13 +192,10 @@ impl Claims {
         for (name, _) in &pending.wants {
             let left = match (pending.kind, pending.is_place()) {
                 (Kind::Acquire | Kind::Enqueue, true) => Some(Claim::Cancelled(id)),
-                (Kind::Acquire | Kind::Enqueue, false) => None,
                 (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held), true) => {
                     Some(Claim::Unconverted(id, held))
                 }
-                (Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held), _) => {
-                    Some(Claim::Held(held))
-                }
+                _ => pending.left(name),
             };
             self.leave(name, left);
         }
@@ -216,10 +226,12 @@ impl Claims {
                 Some(GivenUp { released: Released::Hold, names: vec![name.clone()], request: Some(id) })
             }
             Claim::Waiting(id) => {
-                let wants = self.requests.remove(&id).map(|pending| pending.wants).unwrap_or_default();
-                let names: Vec<LockName> = wants.into_iter().map(|(name, _)| name).collect();
-                for name in &names {
-                    self.names.remove(name);
+                let pending = self.requests.remove(&id);
+                let wants = pending.iter().flat_map(|pending| &pending.wants);
+                let names: Vec<LockName> = wants.map(|(name, _)| name.clone()).collect();
+                for other in &names {
+                    let left = pending.as_ref().and_then(|pending| pending.left(other));
+                    self.leave(other, left.filter(|_| other != name));
                 }
                 Some(GivenUp { released: Released::Place, names, request: Some(id) })
             }
@@ -387,6 +399,35 @@ mod tests {
             (claims.take_up_conversion(&a, Mode::Exclusive), claims.held(&"a".into())),
             (None, Some(held(1)))
         );
+    }
+
+    #[test]
+    fn a_request_that_fails_leaves_it_to_be_told_that_a_place_was_cancelled() {
+        let a = LockName::from("a");
+        let ends: [fn(&mut Claims); 3] = [
+            |claims| assert!(claims.decide(2, None).is_some()),
+            |claims| assert!(claims.withdraw(2).is_some()),
+            // With one of its names the whole set is given up.
+            |claims| assert!(claims.give_up(&"b".into()).is_some()),
+        ];
+        for end in ends {
+            let mut claims = Claims::default();
+            claims.ask(1, wants(&["a"]), Kind::Enqueue).unwrap();
+            assert!(claims.withdraw(1).is_some());
+            claims.ask(2, wants(&["a", "b"]), Kind::Acquire).unwrap();
+            end(&mut claims);
+            assert_eq!((claims.place(&a), claims.place(&a)), (Place::Cancelled, Place::None));
+            assert_eq!(claims.place(&"b".into()), Place::None);
+        }
+        for end in &ends[..2] {
+            let mut claims = holding_a();
+            claims.ask_to_convert(1, a.clone(), Kind::EnqueuedUpgrade).unwrap();
+            assert!(claims.withdraw(1).is_some());
+            claims.ask_to_convert(2, a.clone(), Kind::Upgrade).unwrap();
+            end(&mut claims);
+            assert_eq!((claims.place(&a), claims.place(&a)), (Place::Cancelled, Place::None));
+            assert_eq!(claims.held(&a), Some(held(1)));
+        }
     }
 
     #[test]

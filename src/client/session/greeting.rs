@@ -54,6 +54,9 @@ pub(super) fn greet(
         return Err(Refusal::secret(has_secret, reason));
     }
     let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| Refusal::no_hello())?;
+    if hello.features.iter().any(|feature| feature == "bye") {
+        connection.say_bye_when_closed();
+    }
     let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
     connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))
 }

@@ -25,7 +25,7 @@ use super::dial::{ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Inspection, LockName, Mode};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode};
 use crate::protocol::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
@@ -54,7 +54,8 @@ const UNLOCKED_AT_ONCE: usize = 100;
 /// should it not answer at all, the call returns within a second of its limit. Calls that have no limit of
 /// their own and wait for nobody but the server return within its dead-peer timeout.
 /// [`cancel`](Self::cancel) ends every call in progress, and [`close`](Self::close) the session itself. When
-/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects.
+/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects. To drop it is to
+/// close it, unless the thread is panicking: then it is [abandoned](Self::abandon).
 pub struct Session {
     connection: Connection,
     claims: Mutex<Claims>,
@@ -273,6 +274,8 @@ impl Session {
     /// confirm it within a second, that ends the session, and such calls return `Lost`.
     pub fn cancel(&self) {
         let mut claims = self.claims.lock();
+        // What has come is read, so that a grant among it stands. If all is lost, nothing is left to cancel.
+        let _ = self.connection.check();
         for id in claims.waiting() {
             if self.connection.is_unanswered(id) {
                 self.take_back(&mut claims, id);
@@ -282,6 +285,18 @@ impl Session {
         self.connection.cancel();
         drop(claims);
         self.connection.flush();
+    }
+
+    /// What this session holds on the name, by what it has been told: asks nobody. A place that
+    /// [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that it was granted.
+    ///
+    /// # Errors
+    /// `Lost`, as far as can be known without waiting.
+    pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
+        let held = self.claims.lock().held(&LockName::new(name));
+        // Looked at afterwards: what the session believes to hold may have gone long ago.
+        self.connection.check()?;
+        Ok(held)
     }
 
     /// The lock as it stands now.
@@ -360,10 +375,17 @@ impl Session {
         self.claims.lock().hold_or_wait()
     }
 
-    /// Ends the session, whereupon the server frees its locks. Calls that are in progress, and all later ones,
-    /// end with `Lost`. Waits for nothing.
+    /// Ends the session in an orderly way, whereupon the server frees its locks as if they had been released. Calls
+    /// that are in progress, and all later ones, end with `Lost`. Waits for nothing: a server that takes no bytes
+    /// just now is told only by the end of the connection, as by [`abandon`](Self::abandon).
     pub fn close(&self) {
         self.connection.close();
+    }
+
+    /// The same, but as if this process had ended: the next exclusive holder of what the session held exclusively
+    /// is told that its work may be half done ([`Grant::orphaned`]).
+    pub fn abandon(&self) {
+        self.connection.abandon();
     }
 
     /// How many requests wait for a lock.

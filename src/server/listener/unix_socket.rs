@@ -78,6 +78,13 @@ impl SocketFile {
     }
 }
 
+impl SocketFile {
+    /// Absolute.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if is_at(&self.file, &self.path).unwrap_or(false) {
@@ -92,6 +99,8 @@ impl Drop for SocketFile {
 /// # Errors
 /// If another server has the path, or something else is there; if a file cannot be made.
 pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
+    // Clients may be elsewhere, and so may this process be when it removes the file.
+    let path = &std::path::absolute(path)?;
     let lock = PathLock::take(path)?;
     if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
         // It may be one of a server that knows no lock. Without waiting: it may be too busy to accept.

@@ -1,4 +1,5 @@
-//! The commands that tell and look: `inspect`, `list`, `stats`, `identify`, `hello`, `ping`.
+//! The commands that tell and look, and those that begin and end a conversation: `inspect`, `list`, `stats`,
+//! `identify`, `hello`, `bye`, `ping`.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use crate::protocol::message::{
 };
 
 /// What a client can rely on beyond the original protocol.
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
+    "bye",
     "cancel",
     "convert",
     "deadlock",
@@ -28,9 +30,12 @@ const FEATURES: [&str; 10] = [
     "windDown",
 ];
 
+/// The command by which a client says goodbye.
+pub(super) const BYE: &str = "bye";
+
 pub(super) fn add_to(service: &mut Service) {
     service.on("inspect", inspect).on("list", list).on("stats", stats);
-    service.on("identify", identify).on("hello", hello).on("ping", ping);
+    service.on("identify", identify).on("hello", hello).on(BYE, bye).on("ping", ping);
 }
 
 /// Replies with what `result` makes of the parameters, or with what is wrong with them. None at all count
@@ -169,6 +174,16 @@ fn hello(call: &mut Call<'_, '_>) {
         features: FEATURES.map(str::to_owned).to_vec(),
         keepalive,
     });
+}
+
+/// The client ends its session in an orderly way. It takes itself for a holder no more, so its locks are freed at
+/// once, and nobody is told of a holder that has vanished.
+fn bye(call: &mut Call<'_, '_>) {
+    let base = &call.connection.base;
+    base.outbox.note_goodbye();
+    base.session.leave();
+    call.reply(&LockResult::new(Status::Ok));
+    call.connection.next = Next::HangUp;
 }
 
 fn ping(call: &mut Call<'_, '_>) {

@@ -16,6 +16,7 @@ use super::connection::{Connection, Next, Speaker};
 use crate::broker::sync::Arc;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{encode_error, parse};
+use info::BYE;
 
 /// A client that speaks `message`.
 pub(super) struct Messages {
@@ -62,6 +63,18 @@ impl Speaker for Messages {
 
     fn is_waiting(&self) -> bool {
         false
+    }
+
+    fn is_goodbye(&self, unhandled: &mut Vec<u8>) -> bool {
+        let (mut done, mut is_goodbye) = (0, false);
+        while let (taken, Frame::Body(body)) = frame::decode(&unhandled[done..], usize::MAX)
+            && !is_goodbye
+        {
+            is_goodbye = parse(body).is_ok_and(|envelope| envelope.command.as_deref() == Some(BYE));
+            done += taken;
+        }
+        unhandled.drain(..done);
+        is_goodbye
     }
 }
 

@@ -60,6 +60,10 @@ static void a_status_with_no_more_to_say_is_said_itself(void) {
     CHECK(strcmp(lock_last_error(), lock_strerror(LOCK_PENDING)) == 0);
     EXPECT(LOCK_ALREADY_HELD, lock_acquire(other, "name", LOCK_EXCLUSIVE, -1, NULL));
     CHECK(strcmp(lock_last_error(), lock_strerror(LOCK_ALREADY_HELD)) == 0);
+    /* It holds the lock: to say that it does not would be wrong. */
+    EXPECT(LOCK_NOT_HELD, lock_wait(other, "name", 0, NULL));
+    CHECK(strstr(lock_last_error(), "no place") && !strstr(lock_last_error(), "not hold"));
+    CHECK(!strstr(lock_strerror(LOCK_NOT_HELD), "not hold"));
     EXPECT(LOCK_OK, lock_cancel(session));
     EXPECT(LOCK_CANCELLED, lock_wait(session, "name", -1, NULL));
     CHECK(strcmp(lock_last_error(), lock_strerror(LOCK_CANCELLED)) == 0);

@@ -27,6 +27,7 @@ static void holders_and_waiters_are_shown(void) {
     CHECK((strstr(x, "\"address\":\"local:") != NULL) == is_local());
     free_page(p);
     EXPECT(LOCK_OK, lock_release(bob, "list/x"));
+    EXPECT(LOCK_OK, lock_abandon(alice));
     lock_close(alice);
     await_holders(nobody, "list/x", 0);
     EXPECT(LOCK_OK, lock_acquire(nobody, "list/x", LOCK_EXCLUSIVE, -1, NULL));

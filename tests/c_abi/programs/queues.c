@@ -79,10 +79,29 @@ static void a_lock_is_shown_as_it_stands(void) {
     lock_close(c);
 }
 
+static void who_closes_has_not_vanished(void) {
+    lock_session *next = new_session("next");
+    for (int ended_before = 0; ended_before <= 1; ended_before++) {
+        lock_session *leaving = new_session("leaving");
+        EXPECT(LOCK_OK, lock_acquire(leaving, "orderly", LOCK_EXCLUSIVE, 0, NULL));
+        if (ended_before) {
+            EXPECT(LOCK_OK, lock_end(leaving));
+            EXPECT(LOCK_OK, lock_abandon(leaving));
+        }
+        lock_close(leaving);
+        EXPECT(LOCK_OK, lock_acquire(next, "orderly", LOCK_EXCLUSIVE, -1, NULL));
+        CHECK(!look(next, "orderly").orphaned);
+        EXPECT(LOCK_OK, lock_release(next, "orderly"));
+    }
+    lock_close(next);
+}
+
 static void a_vanished_holder_is_known_until_the_next_one_releases(void) {
     lock_session *vanishing = new_session("vanishing"), *next = new_session("next");
     EXPECT(LOCK_OK, lock_acquire(vanishing, "orphan", LOCK_EXCLUSIVE, 0, NULL));
     CHECK(!look(next, "orphan").orphaned);
+    EXPECT(LOCK_OK, lock_abandon(vanishing));
+    EXPECT(LOCK_LOST, lock_check(vanishing));
     lock_close(vanishing);
     CHECK(await_holders(next, "orphan", 0).orphaned);
     EXPECT(LOCK_OK, lock_acquire(next, "orphan", LOCK_EXCLUSIVE, 0, NULL));
@@ -98,6 +117,7 @@ static void a_vanished_holder_is_known_until_the_next_one_releases(void) {
 static void a_vanished_reader_leaves_no_mark(void) {
     lock_session *vanishing = new_session("vanishing"), *next = new_session("next");
     EXPECT(LOCK_OK, lock_acquire(vanishing, "read only", LOCK_SHARED, 0, NULL));
+    EXPECT(LOCK_OK, lock_abandon(vanishing));
     lock_close(vanishing);
     CHECK(!await_holders(next, "read only", 0).orphaned);
     lock_close(next);
@@ -237,6 +257,7 @@ int main(int argc, char **argv) {
     a_release_gives_up_the_place();
     a_turn_that_nobody_waits_for_comes_all_the_same();
     a_lock_is_shown_as_it_stands();
+    who_closes_has_not_vanished();
     a_vanished_holder_is_known_until_the_next_one_releases();
     a_vanished_reader_leaves_no_mark();
     every_wait_can_be_cancelled_from_another_thread();

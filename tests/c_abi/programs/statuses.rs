@@ -5,7 +5,7 @@
 //! - `queues` (see `verbs`): CANCELLED; `misuse`: INVALID; `limits`: REFUSED, by a limit;
 //! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue; DEADLOCK, of
 //!   lock_wait;
-//! - `lost`: LOST; `serving`: those of servers, IO among them; `connecting`: how lock_connect fails;
+//! - `lost`: LOST; `serving` and `serving_with`: those of servers, IO among them; `connecting`: how lock_connect fails;
 //! - `errors`: what is said of them all.
 
 use std::sync::{Arc, Mutex};
@@ -68,6 +68,11 @@ fn a_lost_server_is_the_end_of_the_session_whatever_it_does() {
 #[test]
 fn what_cannot_be_served_is_said_and_nothing_is_then() {
     run_with_directory("serving");
+}
+
+#[test]
+fn a_server_is_told_its_options_by_their_names() {
+    run_with_directory("serving_with");
 }
 
 #[test]

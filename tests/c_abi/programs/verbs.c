@@ -121,6 +121,43 @@ static void a_conversion_gives_a_new_token_and_lets_readers_in_again(void) {
     lock_close(reader);
 }
 
+static uint64_t token_of(lock_session *session, const char *name) {
+    uint64_t token = 0;
+    EXPECT(LOCK_OK, lock_token(session, name, &token));
+    EXPECT(LOCK_OK, lock_token(session, name, NULL));
+    CHECK(token != 0 && token == look(session, name).token);
+    return token;
+}
+
+static void the_token_of_every_grant_can_be_had(void) {
+    lock_session *session = new_session("tokens"), *other = new_session("other");
+    uint64_t token = 7;
+    EXPECT(LOCK_NOT_HELD, lock_token(session, "token", &token));
+    EXPECT(LOCK_OK, lock_enqueue(session, "token", LOCK_SHARED));
+    EXPECT(LOCK_NOT_HELD, lock_token(other, "token", &token));
+    CHECK(token == 7);
+    uint64_t first = token_of(session, "token");
+    EXPECT(LOCK_OK, lock_convert(session, "token", LOCK_EXCLUSIVE, -1));
+    uint64_t second = token_of(session, "token");
+    CHECK(second > first);
+    EXPECT(LOCK_OK, lock_enqueue_convert(session, "token", LOCK_SHARED));
+    CHECK(token_of(session, "token") == second);
+    EXPECT(LOCK_OK, lock_enqueue_convert(session, "token", LOCK_EXCLUSIVE));
+    CHECK(token_of(session, "token") > second);
+    EXPECT(LOCK_PENDING, lock_enqueue(other, "token", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_NOT_HELD, lock_token(other, "token", &token));
+    EXPECT(LOCK_OK, lock_release(session, "token"));
+    EXPECT(LOCK_NOT_HELD, lock_token(session, "token", &token));
+    EXPECT(LOCK_OK, lock_wait(other, "token", -1, &token));
+    CHECK(token_of(other, "token") == token);
+    EXPECT(LOCK_INVALID, lock_token(NULL, "token", &token));
+    EXPECT(LOCK_INVALID, lock_token(session, NULL, &token));
+    EXPECT(LOCK_OK, lock_end(other));
+    EXPECT(LOCK_LOST, lock_token(other, "token", &token));
+    lock_close(session);
+    lock_close(other);
+}
+
 static void a_conversion_waits_for_other_readers_ahead_of_the_queue(void) {
     lock_session *session = new_session("converter"), *reader = new_session("reader");
     lock_session *writer = new_session("writer");
@@ -213,6 +250,7 @@ int main(int argc, char **argv) {
     nobody_overtakes_a_waiter();
     readers_exclude_a_writer_and_a_writer_everybody();
     a_conversion_gives_a_new_token_and_lets_readers_in_again();
+    the_token_of_every_grant_can_be_had();
     a_conversion_waits_for_other_readers_ahead_of_the_queue();
     all_are_acquired_or_none();
     a_set_is_held_in_no_part_while_it_waits();

@@ -90,7 +90,7 @@ final class FfiTransport implements Transport, Endable
             $status = $this->await($status, $name, $deadline, $giveUp, $token);
         }
         return match ($status) {
-            $this->c->LOCK_OK => new Grant($token->cdata ?: $this->look($name)->token, null),
+            $this->c->LOCK_OK => new Grant($token->cdata ?: $this->token($name), null),
             $this->c->LOCK_TIMEOUT => null,
             default => throw $this->failure($status, $name),
         };
@@ -108,7 +108,7 @@ final class FfiTransport implements Transport, Endable
         };
         $status = $this->await($status, $name, $deadline, $giveUp, $this->c->new('uint64_t'));
         return match ($status) {
-            $this->c->LOCK_OK => new Grant($this->look($name)->token, null),
+            $this->c->LOCK_OK => new Grant($this->token($name), null),
             $this->c->LOCK_TIMEOUT => null,
             default => throw $this->failure($status, $name),
         };
@@ -218,11 +218,6 @@ final class FfiTransport implements Transport, Endable
 
     public function close(): void
     {
-        $this->end();
-    }
-
-    public function end(): void
-    {
         if ($this->session !== null) {
             // In a forked child this frees the handle, and the parent's locks stay.
             $this->c->lock_close($this->session);
@@ -231,14 +226,31 @@ final class FfiTransport implements Transport, Endable
         }
     }
 
+    /** The script has ended without having closed it: its locks are orphaned. */
+    public function end(): void
+    {
+        if ($this->session !== null) {
+            $this->c->lock_abandon($this->session);
+        }
+        $this->close();
+    }
+
     public function abandon(): void
     {
-        $this->end();
+        $this->close();
     }
 
     public function __destruct()
     {
-        $this->end();
+        $this->close();
+    }
+
+    /** Of a lock that a call has said is held, without asking the server. */
+    private function token(string $name): int
+    {
+        $token = $this->c->new('uint64_t');
+        $status = $this->c->lock_token($this->session, $name, FFI::addr($token));
+        return $status === $this->c->LOCK_OK ? $token->cdata : throw $this->failure($status, $name);
     }
 
     /** What lock_inspect says. */
