@@ -73,10 +73,32 @@ final class Address
                 return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }
         }
+        $meant = self::meantBy($text);
+        if ($meant !== null) {
+            throw new InvalidArgumentException("not the address of a server: \"$text\": $meant");
+        }
         throw new InvalidArgumentException(
             "not the address of a server: \"$text\": it must be tcp://HOST, tcp://HOST:PORT, tls://… or unix:/PATH, "
             . 'behind a host with ?auth-token-file=FILE if need be'
         );
+    }
+
+    /** What an address was probably meant to be that begins with another protocol. */
+    private static function meantBy(string $text): ?string
+    {
+        $port = 'with the port of a `message` listener (20934 unless the server is told another)';
+        return match (strstr($text, ':', true)) {
+            'lockd', 'glockd' => 'clients speak `message`, not the protocols lockd and glockd, which have other ports: '
+                . "write tcp://HOST:PORT $port",
+            'lockd+tls', 'glockd+tls' => 'clients speak `message`, not the protocols lockd and glockd, which have '
+                . 'other ports: write tls://HOST:PORT with the port of a `message+tls` listener',
+            'lockd+unix', 'glockd+unix' => 'clients speak `message`, not the protocols lockd and glockd: write '
+                . 'unix:/PATH with the path of a `message+unix` listener',
+            'http', 'https', 'ws', 'wss', 'glockd+ws', 'glockd+ws+tls', 'message+ws', 'message+ws+tls' =>
+                "clients speak `message`, neither HTTP nor WebSocket: write tcp://HOST:PORT (or tls://HOST:PORT) $port",
+            'ssl', 'tcps', 'tcp+tls' => 'TLS is written tls://HOST:PORT',
+            default => null,
+        };
     }
 
     /**
