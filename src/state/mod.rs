@@ -7,6 +7,8 @@
 //! stopped, grants nothing for that long: the *grace*. And since no run can note each token it gives, it
 //! notes ahead what it will stay below, and the next one begins there.
 
+#[cfg(fuzzing)]
+pub mod by_hand;
 mod directory;
 mod record;
 #[cfg(test)]

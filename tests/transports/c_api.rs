@@ -10,7 +10,7 @@ use lockd::ffi::{
 };
 
 use crate::authority::Authority;
-use crate::clients::{HOST, tls_url};
+use crate::clients::{HOST, address, tls_url};
 use crate::support::server::Launch;
 
 /// Opens a session and takes a lock; or what lock_last_error says of why there is none.
@@ -52,6 +52,11 @@ fn a_session_is_had_by_tls_and_with_the_secret() {
     assert!(why.contains("secret"), "{why}");
     let why = with(&Authority::new(), &secret).unwrap_err();
     assert!(why.contains("certificate"), "{why}");
+    let port = address(&server, "message+tls").port();
+    let why = connect(&format!("tcp://{HOST}:{port}")).unwrap_err();
+    assert!(why.contains("write tls:// instead of tcp://"), "{why}");
+    let why = connect("glockd://localhost:9999").unwrap_err();
+    assert!(why.contains("clients speak `message`"), "{why}");
     let why = connect("tls://localhost?token=x").unwrap_err();
     assert!(why.contains("auth-token-file=FILE"), "{why}");
 }

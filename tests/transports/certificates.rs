@@ -129,7 +129,6 @@ fn both_sides_say_what_is_wrong_with_the_clients_certificate() {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 fn certificates_of_openssl_are_good_as_documented_and_told_apart_where_they_are_not() {
     let authority = Authority::new();
     let directory = authority.path("");

@@ -103,7 +103,8 @@ fn the_commands_of_lockd_say_it_too() {
 }
 
 /// What a client says, a listener, what the client is told, and what is logged.
-const STRANGERS: [(&[u8], &str, &[u8], &[&str]); 14] = [
+type Stranger = (&'static [u8], &'static str, &'static [u8], &'static [&'static str]);
+const STRANGERS: [Stranger; 14] = [
     (REQUEST, "message", b"HTTP/1.1 400", &["speaks HTTP on a listener of message"]),
     (REQUEST, "lockd", b"HTTP/1.1 400", &["speaks HTTP on a listener of lockd"]),
     (REQUEST, "glockd", b"HTTP/1.1 400", &["speaks HTTP on a listener of glockd"]),
@@ -177,7 +178,7 @@ fn a_line_that_only_looks_like_another_protocol_is_a_line() {
     let server = Server::start();
     for (line, reply) in [("GET x", None), ("g GET / HTTP/1.1", Some("1 Got Lock\r\n"))] {
         let mut client = server.lockd();
-        client.send(&format!("{line}\n"));
+        client.send(format!("{line}\n"));
         if let Some(reply) = reply {
             assert_eq!(client.line(), reply);
         }

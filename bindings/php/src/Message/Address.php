@@ -73,15 +73,16 @@ final class Address
                 return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }
         }
-        $meant = self::meant($text);
-        throw new InvalidArgumentException("not the address of a server: \"$text\": " . ($meant !== null
-            ? "it has no scheme; did you mean $meant?"
-            : 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
-            . 'unix:/PATH, behind a host with ?auth-token-file=FILE if need be'));
+        $meant = self::withScheme($text);
+        throw new InvalidArgumentException("not the address of a server: \"$text\": " . match (true) {
+            $meant !== null => "it has no scheme; did you mean $meant?",
+            default => self::meantBy($text) ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
+            . 'unix:/PATH, behind a host with ?auth-token-file=FILE if need be',
+        });
     }
 
     /** What was probably meant by a text that has no scheme. */
-    private static function meant(string $text): ?string
+    private static function withScheme(string $text): ?string
     {
         if ($text === '' || str_contains($text, '://') || str_starts_with($text, 'unix:')) {
             return null;
@@ -93,6 +94,24 @@ final class Address
         } catch (InvalidArgumentException) {
             return null;
         }
+    }
+
+    /** What an address was probably meant to be that begins with another protocol. */
+    private static function meantBy(string $text): ?string
+    {
+        $port = 'with the port of a `message` listener (20934 unless the server is told another)';
+        return match (strstr($text, ':', true)) {
+            'lockd', 'glockd' => 'clients speak `message`, not the protocols lockd and glockd, which have other ports: '
+                . "write tcp://HOST:PORT $port",
+            'lockd+tls', 'glockd+tls' => 'clients speak `message`, not the protocols lockd and glockd, which have '
+                . 'other ports: write tls://HOST:PORT with the port of a `message+tls` listener',
+            'lockd+unix', 'glockd+unix' => 'clients speak `message`, not the protocols lockd and glockd: write '
+                . 'unix:/PATH with the path of a `message+unix` listener',
+            'http', 'https', 'ws', 'wss', 'glockd+ws', 'glockd+ws+tls', 'message+ws', 'message+ws+tls' =>
+                "clients speak `message`, neither HTTP nor WebSocket: write tcp://HOST:PORT (or tls://HOST:PORT) $port",
+            'ssl', 'tcps', 'tcp+tls' => 'TLS is written tls://HOST:PORT',
+            default => null,
+        };
     }
 
     /**

@@ -31,6 +31,7 @@ final class Connection implements Endable
     private $stream;
     private readonly int $pid;
     private string $received = '';
+    private bool $hasMessage = false;
     private int $lastId = 0;
     /** @var array<int, ?Result> what was asked, and the message that answers it once that is there */
     private array $asked = [];
@@ -348,15 +349,33 @@ final class Connection implements Endable
             /** @var array{1: int} $header */
             $header = unpack('N', $this->received, $at);
             if ($header[1] > self::FRAME_MAX) {
-                throw $this->lose("what the server sends is no message: a length of $header[1]");
+                $begins = $this->hasMessage ? '' : substr($this->received, $at);
+                throw $this->lose(self::spokenBy($begins)
+                    ?? "what the server sends is no message: a length of $header[1]");
             }
             if (strlen($this->received) - $at - 4 < $header[1]) {
                 break;
             }
+            $this->hasMessage = true;
             $this->take(substr($this->received, $at + 4, $header[1]));
             $at += 4 + $header[1];
         }
         $this->received = substr($this->received, $at);
+    }
+
+    /** What a server speaks that has begun with this, and what to do then; null if that is nothing known. */
+    private static function spokenBy(string $begins): ?string
+    {
+        $wanted = 'clients need a port where lockd speaks `message`, 20934 unless it is told another';
+        $line = addcslashes(substr(strtok($begins, "\r\n") ?: '', 0, 160), "\0..\37\"\\\177..\377");
+        return match (true) {
+            preg_match('#^[\x15\x16]\x03#', $begins) === 1 =>
+                'it speaks TLS there, which is for liblockd alone: connect to tls:// by it, or to a listener without',
+            str_starts_with($begins, 'HTTP/1') => "it speaks HTTP there (\"$line\"): $wanted",
+            preg_match('#^[\x20-\x7e\t\r\n]{4}#', $begins) === 1 =>
+                "it speaks a text protocol there (\"$line\"): $wanted",
+            default => null,
+        };
     }
 
     private function take(string $body): void

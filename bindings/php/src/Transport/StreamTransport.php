@@ -99,12 +99,16 @@ final class StreamTransport implements Transport
         if ($answer->text('status') === 'refused') {
             $connection->end();
             $reason = $answer->text('reason') ?? 'without a reason';
-            throw new ConnectException("{$connection->address->text} refuses this client: $reason");
+            $hint = $secret === null
+                ? ' (name the file with it: ?auth-token-file=FILE behind the address, or LOCKD_AUTH_TOKEN_FILE)'
+                : ' (it is that in the file of auth-token-file= or LOCKD_AUTH_TOKEN_FILE)';
+            throw new ConnectException("{$connection->address->text} refuses this client: $reason$hint");
         }
         $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
         if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
             $connection->end();
-            throw new ConnectException("what listens at {$connection->address->text} is no lockd");
+            $where = $connection->address->text;
+            throw new ConnectException("what listens at $where speaks `message`, but is no lockd");
         }
         return $connection->keepAlive($deadPeerTimeout);
     }

@@ -1,0 +1,83 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Message;
+
+use Lockd\Client;
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Message\Address;
+use Lockd\Tests\Support\FakeServer;
+use Lockd\Tests\Support\Server;
+use PHPUnit\Framework\TestCase;
+
+final class WrongPortTest extends TestCase
+{
+    /** @param list<string> $parts */
+    private static function assertHas(array $parts, string $text): void
+    {
+        foreach ($parts as $part) {
+            self::assertStringContainsString($part, $text);
+        }
+    }
+
+    private static function refusal(string $url): string
+    {
+        try {
+            Client::connect($url, timeout: 20.0);
+        } catch (ConnectException $e) {
+            return $e->getMessage();
+        }
+        self::fail("there is a client on $url");
+    }
+
+    public function testAPortOfATextProtocolIsTold(): void
+    {
+        $server = new Server();
+        foreach (['lockd', 'glockd'] as $protocol) {
+            $why = self::refusal("tcp://127.0.0.1:{$server->port($protocol)}");
+            self::assertHas(['text protocol', "this port speaks $protocol", '`message`', '20934'], $why);
+        }
+    }
+
+    public function testOtherProtocolsAreToldByTheirFirstBytes(): void
+    {
+        foreach (
+            [
+                ["\x15\x03\x03\0\x02\x02\x46", ['TLS', 'tls://']],
+                ["HTTP/1.1 400 Bad Request\r\n\r\n", ['HTTP', '400 Bad Request', '`message`', '20934']],
+                ["SSH-2.0-\x1b\r\n", ['text protocol', 'SSH-2.0-\\033"']],
+                ["\xff\xff\xff\xff", ['no message']],
+            ] as [$bytes, $parts]
+        ) {
+            $server = FakeServer::start(static function (callable $receive, callable $send) use ($bytes): void {
+                $receive();
+                $send($bytes);
+            });
+            self::assertHas($parts, self::refusal($server->url));
+        }
+    }
+
+    public function testAnAddressOfAnotherProtocolSaysWhatToWrite(): void
+    {
+        foreach (
+            [
+                'lockd://localhost:2626' => 'write tcp://HOST:PORT',
+                'glockd://localhost:9999' => 'clients speak `message`',
+                'glockd+tls://localhost:9999' => 'write tls://HOST:PORT',
+                'lockd+unix:/run/lockd.sock' => 'write unix:/PATH',
+                'http://localhost:8080/' => 'neither HTTP nor WebSocket',
+                'ssl://localhost' => 'tls://HOST:PORT',
+                'nonsense://localhost' => 'it must be tcp://HOST',
+            ] as $url => $part
+        ) {
+            try {
+                Address::parse($url);
+                self::fail("$url is an address");
+            } catch (InvalidArgumentException $e) {
+                self::assertHas([$part, $url], $e->getMessage());
+            }
+        }
+    }
+}

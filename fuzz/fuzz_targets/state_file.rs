@@ -1,0 +1,33 @@
+//! The text of the state file: any bytes are refused or read, and what is read is just what was written.
+#![no_main]
+
+use std::time::Duration;
+
+use libfuzzer_sys::fuzz_target;
+use lockd::state::by_hand::{RECORD_BYTES_MAX, State, read, write};
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(state) = read(data) {
+        // Nothing is read that is not written so, to the byte: a guess might grant a lock that is held.
+        assert_eq!(write(&state).as_bytes(), data);
+    }
+    let Some((number, rest)) = data.split_first_chunk::<8>() else { return };
+    let Some((seconds, [how, at, bit, rest @ ..])) = rest.split_first_chunk::<8>() else { return };
+    let state = State {
+        tokens_end: u64::from_le_bytes(*number),
+        dead_peer_timeout: Duration::from_secs(u64::from_le_bytes(*seconds)),
+        stopped: how & 1 != 0,
+    };
+    let text = write(&state).into_bytes();
+    assert!(text.len() < RECORD_BYTES_MAX);
+    assert_eq!(read(&text), Ok(state));
+    // Torn, changed, with something behind it, or with the input in the place of a part of it.
+    let at = usize::from(*at) % text.len();
+    assert!(read(&text[..at]).is_err());
+    let mut changed = text.clone();
+    changed[at] ^= 1 << (bit % 8);
+    assert!(read(&changed).is_err());
+    for other in [[&text[..], rest].concat(), [&text[..at], rest].concat(), [rest, &text[at..]].concat()] {
+        assert!(other == text || read(&other).is_err(), "{}", other.escape_ascii());
+    }
+});
