@@ -24,6 +24,14 @@ use super::options::{Mistake, ServeOptions, Settings};
 /// The commands that take the server's options.
 const SERVING: [&str; 2] = ["serve", "bench-serve"];
 
+/// What the help of the server says of its end; the manual has a section for it.
+const EXIT_STATUS: &str = "\
+Exit status of the server: 0 after a clean stop; 1 if it cannot be started or has failed; 2 for arguments or a \
+configuration that make no sense; 3 after a clean stop that could not be noted in the state directory, so that the \
+next run waits as after a crash.
+
+A variable that is set but empty is a mistake.";
+
 /// What the command line says. Ends the process if that makes no sense, or asks for help.
 pub(super) fn command_line() -> Cli {
     let strict = without_environment(Cli::command());
@@ -32,7 +40,8 @@ pub(super) fn command_line() -> Cli {
     parsed.unwrap_or_else(|error| {
         if error.kind() == ErrorKind::DisplayHelp {
             // The help shows the variables, too.
-            Cli::command().get_matches();
+            let with_status = |command: Command| command.after_help(EXIT_STATUS);
+            with_status(Cli::command()).mut_subcommand(SERVING[0], with_status).get_matches();
         }
         if error.use_stderr() && is_for_nagios(&std::env::args_os().collect::<Vec<_>>()) {
             let (code, line) = unknown(&first_line(&error.to_string()));
