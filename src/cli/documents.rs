@@ -32,7 +32,7 @@ pub(super) struct ManOptions {
 const OF_A_SERVER: &str = r#".SH FILES
 .TP
 \fI/etc/lockd/lockd.toml\fR
-The configuration that the systemd unit reads, by \fB\-\-config\fR. Options of the command line go before those of the environment, and these before those of the file.
+The configuration that the systemd unit reads, by \fB\-\-config\fR. Options of the command line go before those of the environment, and these before those of the file. A variable that is set but empty is a mistake.
 .TP
 \fI/var/lib/lockd\fR
 The state directory of the systemd unit.
@@ -42,9 +42,9 @@ The state directory of the systemd unit.
 Stop: nothing is granted any more, clients that hold locks are told. The second one ends the process at once.
 .TP
 \fBSIGHUP\fR
-Read the configuration again. The access list, the limits and the log level hold from then on; what is bound stays.
+Read the configuration again. The access list, the limits and the log level hold from then on; what is bound stays. The log says what has changed, and what takes a restart. \fBlockd serve \-\-check\fR says beforehand whether there is a mistake.
 .SH "EXIT STATUS"
-0 after a clean stop, 1 if the server cannot be started or has failed, 2 for arguments or a configuration that make no sense.
+0 after a clean stop, 1 if the server cannot be started or has failed, 2 for arguments or a configuration that make no sense, 3 after a clean stop that could not be noted in the state directory (the disk is full): the next run waits as after a crash.
 "#;
 
 /// Writes the completions for a shell.

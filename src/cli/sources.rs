@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use clap::builder::{OsStr as ClapStr, Resettable};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches};
 use toml::Spanned;
 use toml::de::DeTable;
@@ -21,9 +21,18 @@ use super::complaint::without_waiting_long;
 use super::look::{is_for_nagios, unknown};
 use super::run::explain_missing;
 use super::options::{Mistake, ServeOptions, Settings};
+use super::text::harmless;
 
 /// The commands that take the server's options.
 const SERVING: [&str; 2] = ["serve", "bench-serve"];
+
+/// What the help of the server says of its end; the manual has a section for it.
+const EXIT_STATUS: &str = "\
+Exit status of the server: 0 after a clean stop; 1 if it cannot be started or has failed; 2 for arguments or a \
+configuration that make no sense; 3 after a clean stop that could not be noted in the state directory, so that the \
+next run waits as after a crash.
+
+A variable that is set but empty is a mistake.";
 
 /// What the command line says. Ends the process if that makes no sense, or asks for help.
 pub(super) fn command_line() -> Cli {
@@ -34,10 +43,14 @@ pub(super) fn command_line() -> Cli {
         let error = explain_missing(error, &std::env::args_os().collect::<Vec<_>>());
         if error.kind() == ErrorKind::DisplayHelp {
             // The help shows the variables, too.
-            Cli::command().get_matches();
+            let with_status = |command: Command| command.after_help(EXIT_STATUS);
+            with_status(Cli::command()).mut_subcommand(SERVING[0], with_status).get_matches();
         }
-        if error.use_stderr() && is_for_nagios(&std::env::args_os().collect::<Vec<_>>()) {
-            let (code, line) = unknown(&first_line(&error.to_string()));
+        let arguments: Vec<OsString> = std::env::args_os().collect();
+        let in_variable = mistake_in_variable(&error, &arguments);
+        if error.use_stderr() && is_for_nagios(&arguments) {
+            let words = in_variable.unwrap_or_else(|| first_line(&error.to_string()));
+            let (code, line) = unknown(&words);
             // Nobody to tell is no reason for another status.
             let _ = writeln!(io::stdout(), "{line}");
             std::process::exit(code.into());
@@ -45,10 +58,31 @@ pub(super) fn command_line() -> Cli {
         let code = error.exit_code();
         without_waiting_long(move || {
             // A failure to write can be told to no one.
-            let _ = error.print();
+            let _ = match in_variable {
+                Some(words) => writeln!(io::stderr(), "lockd: {}", harmless(&words)),
+                None => error.print(),
+            };
         });
         std::process::exit(code)
     })
+}
+
+/// What clap says of the value of an option that is not on the command line: it comes from the option's variable.
+fn mistake_in_variable(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
+    let option = option.split_whitespace().next()?.strip_prefix("--")?;
+    let is_it = |argument: &OsString| {
+        let given = argument.to_str().and_then(|text| text.strip_prefix("--")).unwrap_or_default();
+        given.split('=').next() == Some(option)
+    };
+    let variable = variable(option);
+    let is_given = arguments.iter().take_while(|argument| *argument != "--").any(is_it);
+    (!is_given && std::env::var_os(&variable).is_some()).then(|| format!("{variable}: {}", reason(error)))
+}
+
+/// Why a value makes no sense.
+fn reason(error: &clap::Error) -> String {
+    error.source().map_or_else(|| first_line(&error.to_string()), <dyn Error>::to_string)
 }
 
 /// The command, as if it had no variables.
@@ -109,10 +143,8 @@ fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptio
         }
         let mut argument = OsString::from(format!("--{name}="));
         argument.push(&value);
-        let alone = parse([OsStr::new("lockd"), &argument]).map_err(|error| {
-            let why = error.source().map_or_else(|| first_line(&error.to_string()), <dyn Error>::to_string);
-            format!("{variable}: {:?}: {why}", value.display().to_string())
-        })?;
+        let alone = parse([OsStr::new("lockd"), &argument])
+            .map_err(|error| format!("{variable}: {:?}: {}", value.display().to_string(), reason(&error)))?;
         alone.settings(false).map_err(|mistake| format!("{variable}: {mistake}"))?;
         all.push(argument);
     }

@@ -165,7 +165,8 @@ pub unsafe extern "C" fn lock_serve_with(
 /// message.
 ///
 /// @param server  The server.
-/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve.
+/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A
+///                host name that has several addresses makes as many, one after the other.
 /// @param buf     Receives the address, with a zero byte at its end.
 /// @param len     How many bytes buf has. 300 are enough for any address but a long host name.
 ///

@@ -340,3 +340,16 @@ fn the_servers_variables_are_nothing_to_other_commands() {
         assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 }
+
+#[test]
+fn a_mistake_in_a_commands_own_variable_is_told_by_its_name() {
+    let site = Site::start();
+    for (value, said) in [("", "LOCKD_SERVER: "), ("h:1", "did you mean tcp://h:1?")] {
+        let output = site.tool(&["list"]).env("LOCKD_SERVER", value).output().unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(errors.starts_with("lockd: LOCKD_SERVER: ") && errors.contains(said), "{errors}");
+        let (code, _, errors) = site.said(&["list", "--server", "h:1"]);
+        assert!(code == 2 && errors.contains("--server") && !errors.contains("LOCKD_SERVER"), "{errors}");
+    }
+}

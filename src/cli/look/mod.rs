@@ -126,13 +126,16 @@ fn connect(at: &At) -> Result<Reached, Trouble> {
     Ok(Reached { session: Session::connect(&alive.join(","), None, LIMIT)?, gone })
 }
 
+/// What a server says, or why it says nothing, with its name.
+type Answer = Result<Box<RawValue>, String>;
+
 /// Asks each server a question that sessions do not ask.
 fn ask_each(
     at: &At,
     command: &str,
     parameters: &impl Serialize,
-) -> Result<Vec<(ServerUrl, Result<Box<RawValue>, String>)>, Trouble> {
-    let ask = |url: &ServerUrl| {
+) -> Result<Vec<(ServerUrl, Answer)>, Trouble> {
+    let ask = |url: &ServerUrl| -> Answer {
         let client = MessageClient::connect(url.as_str(), LIMIT).map_err(|error| error.to_string())?;
         client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{url}: {error}"))
     };

@@ -336,4 +336,31 @@ mod tests {
         assert!(bind(&path, 0o600).is_err());
         assert!(lock_file(&path).is_dir() && !path.exists());
     }
+
+    #[test]
+    fn a_mode_and_an_owner_are_those_of_the_socket_whatever_is_at_its_path_by_now() {
+        use std::os::unix::fs::MetadataExt;
+        let directory = tempfile::tempdir().unwrap();
+        let (path, moved) = (directory.path().join("sock"), directory.path().join("moved"));
+        let precious = directory.path().join("precious");
+        fs::write(&precious, "data").unwrap();
+        let before = fs::metadata(&precious).unwrap();
+        let (_socket, file) = bind(&path, 0o600).unwrap();
+        fs::rename(&path, &moved).unwrap();
+        symlink(&precious, &path).unwrap();
+        file.set_mode(0o660).unwrap();
+        assert_eq!(fs::metadata(&moved).unwrap().permissions().mode() & 0o777, 0o660);
+        if geteuid().is_root() {
+            file.give_to(65_534, 65_534).unwrap();
+            assert_eq!(fs::metadata(&moved).unwrap().uid(), 65_534);
+        }
+        let after = fs::metadata(&precious).unwrap();
+        assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
+        // Nor is something else taken for the socket's file.
+        drop(file);
+        let lock = || PathLock::take(&path).unwrap();
+        assert!(SocketFile::find(&path, lock()).is_err());
+        assert!(SocketFile::find(&precious, lock()).is_err());
+        assert!(path.is_symlink() && precious.exists());
+    }
 }

@@ -145,8 +145,10 @@ fn figures(options: &StatsOptions) -> Result<Figures, Trouble> {
     }
 }
 
-/// The address and the figures of each server, or why there are none.
-fn figures_of_each(options: &StatsOptions) -> Result<Vec<(String, Result<Figures, String>)>, Trouble> {
+/// A server's address, and its figures, or why there are none.
+type FiguresOf = (String, Result<Figures, String>);
+
+fn figures_of_each(options: &StatsOptions) -> Result<Vec<FiguresOf>, Trouble> {
     let replies = ask_each(&options.at, "stats", &serde_json::json!({}))?;
     let read = |(server, reply): (ServerUrl, Result<Box<RawValue>, String>)| {
         (server.to_string(), reply.and_then(|reply| Figures::read(reply.get())))

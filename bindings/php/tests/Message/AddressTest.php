@@ -1,0 +1,56 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Tests\Message;
+
+use Lockd\Exception\InvalidArgumentException;
+use Lockd\Message\Address;
+use PHPUnit\Framework\TestCase;
+
+/** Addresses are read as the Rust client reads them. */
+final class AddressTest extends TestCase
+{
+    /**
+     * @testWith ["tcp://a:1", "tcp://a:1"]
+     *           ["tcp://a", "tcp://a:20934"]
+     *           ["message://127.0.0.1:65535", "tcp://127.0.0.1:65535"]
+     *           ["tcp://[::1]:7", "tcp://[::1]:7"]
+     *           ["unix:/run/lockd.sock", "unix:///run/lockd.sock"]
+     */
+    public function testAnAddressIsRead(string $text, string $remote): void
+    {
+        self::assertSame($remote, Address::parse($text)->remote);
+    }
+
+    /**
+     * @testWith ["tcp://a:"]
+     *           ["tcp://a:0"]
+     *           ["tcp://a:+80"]
+     *           ["tcp://a:-1"]
+     *           ["tcp://a:080"]
+     *           ["tcp://a:00080"]
+     *           ["tcp://a:0x50"]
+     *           ["tcp://a:65536"]
+     *           ["tcp://a:100000"]
+     */
+    public function testAPortIsDecimalDigitsFrom1To65535WithoutLeadingZeros(string $text): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage('port');
+        Address::parse($text);
+    }
+
+    /**
+     * @testWith ["127.0.0.1:20934", "tcp://127.0.0.1:20934"]
+     *           ["localhost", "tcp://localhost"]
+     *           ["[::1]:7", "tcp://[::1]:7"]
+     *           ["/run/lockd.sock", "unix:/run/lockd.sock"]
+     */
+    public function testAnAddressWithoutASchemeIsRefusedWithWhatWasMeant(string $text, string $meant): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage("did you mean $meant?");
+        Address::parse($text);
+    }
+}
