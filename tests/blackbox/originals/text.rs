@@ -69,7 +69,7 @@ impl Client {
                 let mut counts = Vec::new();
                 while !rest.is_empty() {
                     let count = if random.once_in(3) { 1 + random.below(rest.len()) } else { 1 };
-                    let mut text = rest[..count].join(&random.one_of(&[&b"\n"[..], b"\r\n", b" \n"])[..]);
+                    let mut text = rest[..count].join(random.one_of(&[&b"\n"[..], b"\r\n", b" \n"]));
                     // The end of a message ends its last line, too.
                     let ends = if rest[count - 1].is_empty() { &["\n"][..] } else { &["\n", "\r\n", ""] };
                     text.extend_from_slice(random.one_of(ends).as_bytes());
