@@ -143,7 +143,7 @@ impl Dialogue {
         eventually("it has gone", || {
             self.observer.call("stats", json!({}))["connections"] == json!(expected)
         });
-        // In which order its locks go to others is nobody's business.
+        // The order in which its locks go to others is not defined.
         for (who, client) in &mut self.clients {
             let mut due: Vec<_> = self.model.due.remove(who).unwrap_or_default().into();
             while !due.is_empty() {
@@ -188,7 +188,7 @@ impl Dialogue {
         }
     }
 
-    /// Nobody has been told more than was due.
+    /// No client was sent more than was due.
     fn end(mut self) {
         for (_, client) in &mut self.clients {
             client.send_text(r#"{"command":"the end","id":"the end","parameters":{}}"#);
