@@ -333,7 +333,7 @@ impl Outbox {
         self.state.lock().exchange.is_some()
     }
 
-    /// So many bytes of requests more have been handled, and the replies to them appended, but for one that waits.
+    /// `bytes` more bytes of requests have been handled, and their replies appended, except for one that waits.
     pub(super) fn have_handled(&self, bytes: usize) {
         let State { exchange, bytes: wire, .. } = &mut *self.state.lock();
         if let Some(exchange) = exchange {

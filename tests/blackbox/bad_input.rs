@@ -249,14 +249,16 @@ fn half_a_request_and_silence_hold_nobody_up() {
 }
 
 fn of_wrong_type() -> Vec<(&'static str, Value)> {
-    let wrong_texts = [json!(null), json!(5), json!(1.5), json!(true), json!([]), json!({}), json!(["foo"])];
+    let wrong_names = [json!(null), json!(true), json!([]), json!({}), json!(["foo"])];
+    let wrong_modes =
+        [json!(5), json!(1.5), json!(true), json!([]), json!({}), json!(["foo"]), json!("both"), json!("")];
     let mut requests = Vec::new();
     for command in ["lock", "unlock", "convert", "inspect"] {
-        for name in &wrong_texts {
+        for name in &wrong_names {
             requests.push((command, json!({"lockName": name, "mode": "shared", "timeLimit": 0})));
         }
     }
-    for mode in wrong_texts[1..].iter().chain(&[json!("both"), json!("")]) {
+    for mode in &wrong_modes {
         requests.push(("lock", json!({"lockName": "bar", "mode": mode, "timeLimit": 0})));
         requests.push(("convert", json!({"lockName": "foo", "mode": mode, "timeLimit": 0})));
         requests.push(("lock", json!({"lockNames": [{"lockName": "bar", "mode": mode}], "timeLimit": 0})));
@@ -266,7 +268,7 @@ fn of_wrong_type() -> Vec<(&'static str, Value)> {
         requests.push(("convert", json!({"lockName": "foo", "mode": "shared", "timeLimit": limit})));
     }
     for names in
-        [json!("bar"), json!(5), json!({}), json!([5]), json!([null]), json!([{}]), json!(["bar", 5])]
+        [json!("bar"), json!(5), json!({}), json!([true]), json!([null]), json!([{}]), json!(["bar", true])]
     {
         requests.push(("lock", json!({"lockNames": names, "timeLimit": 0})));
         requests.push(("unlock", json!({"lockNames": names})));

@@ -77,6 +77,9 @@ fn before_the_secret_everything_is_refused_and_nothing_happens() {
     // An unknown command is none of the server's business either.
     assert_eq!(stranger.call("nonsense", json!({}))["status"], "refused");
     assert_eq!(stranger.unlock("x")["result"], "refused");
+    // The old form stays the old form, whatever comes with the name.
+    stranger.send(&json!({"command": "unlock", "lockName": "x", "parameters": {}, "id": 1}));
+    assert_eq!(stranger.receive(), json!({"attempted": "unlock", "result": "refused"}));
     assert_eq!(stranger.call("hello", json!({"authToken": 7}))["status"], "invalid");
     stranger.send_text("no JSON");
     assert!(stranger.receive()["error"].is_string());

@@ -55,7 +55,7 @@ pub enum Request<'a> {
         /// Whether it is `sd`.
         shared: bool,
     },
-    /// `dump` or `dump shared`: all locks in one line. What else stands behind `dump` is ignored.
+    /// `dump` or `dump shared`: all locks in one line. Anything but `shared` after `dump` is ignored.
     Dump {
         /// Whether it is `dump shared`.
         shared: bool,
@@ -70,7 +70,7 @@ pub enum Request<'a> {
 
 /// Reads a line. It may still end in `\r`.
 ///
-/// What stands behind `me`, `q` and `help` is ignored, and so is anything but `shared` behind `dump`.
+/// Anything after `me`, `q` and `help` is ignored, and anything but `shared` after `dump`.
 #[must_use]
 pub fn parse(line: &[u8]) -> Request<'_> {
     let (command, name) = split_command(line);

@@ -9,10 +9,10 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use super::Violation;
 use super::frames::push_frame;
 
-/// A reply that is longer goes out in several frames, so that no more than this is gathered. It is still one
-/// message. Much longer than what clients read that know no frames but whole messages.
+/// A longer reply is sent in several frames, so that no more than this is gathered. It is still one message. The
+/// limit is high because some simple clients take each frame for a message.
 const PART_BYTES: usize = 256 << 10;
-/// How many messages may be behind a request that waits.
+/// How many messages may follow a request that waits.
 const MESSAGES_MAX: usize = 32 << 10;
 /// How large a buffer is kept between two messages.
 const KEEP_BYTES: usize = 4096;
@@ -49,11 +49,11 @@ impl Exchange {
         self.answer(wire);
         match self.ends.len() <= MESSAGES_MAX {
             true => Ok(()),
-            false => Err(Violation("too many messages behind a request that waits")),
+            false => Err(Violation("too many messages after a request that waits")),
         }
     }
 
-    /// So many bytes of lines more have been handled, and the replies to them given; but for one that waits.
+    /// `bytes` more bytes of lines have been handled, and their replies given, except for a request that waits.
     pub(crate) fn have_handled(&mut self, bytes: usize, wire: &mut Vec<u8>) {
         self.handled += bytes as u64;
         self.answer(wire);
@@ -106,7 +106,7 @@ mod tests {
     const TEXT: u8 = 0x81;
     const BINARY: u8 = 0x82;
 
-    /// Short frames one behind the other.
+    /// Short frames, one after the other.
     fn frames(frames: &[(u8, &[u8])]) -> Vec<u8> {
         let frame = |&(first, payload): &(u8, &[u8])| {
             [&[first, u8::try_from(payload.len()).unwrap()][..], payload].concat()
@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(out, frames(&[(TEXT, b"1 a\r\n"), (TEXT, b"1 b\r\n")]));
     }
 
-    /// Whoever grants it may be quicker than the thread that has asked.
+    /// The thread that grants the lock may be quicker than the thread that asked for it.
     #[test]
     fn a_reply_that_is_to_come_is_waited_for() {
         for is_early in [false, true] {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_gathers_behind_a_wait_has_a_limit() {
+    fn what_follows_a_request_that_waits_has_a_limit() {
         let (mut exchange, mut out) = (Exchange::default(), Vec::new());
         exchange.set_waiting(true, &mut out);
         assert!(exchange.have_ended(1..=MESSAGES_MAX as u64, &mut out).is_ok());

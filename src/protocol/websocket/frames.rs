@@ -35,7 +35,7 @@ struct Message {
     is_text: bool,
     /// The beginning of a character whose rest stands in what comes next.
     character: Vec<u8>,
-    /// Whether there is something in it behind the last newline, or nothing in it at all.
+    /// Whether something follows its last newline, or it is empty: then its end ends a line.
     is_in_line: bool,
 }
 
@@ -48,7 +48,7 @@ pub(crate) struct WebSocket {
     message: Option<Message>,
     /// How many bytes of lines have come of it.
     lines_bytes: u64,
-    /// Where messages have ended, counted so, of which nobody has been told.
+    /// Where messages have ended, in the same count, since [`message_ends`](Self::message_ends) was called last.
     ends: Vec<u64>,
     /// The payload of a control frame as far as it has come.
     control: Vec<u8>,
@@ -187,7 +187,7 @@ impl WebSocket {
         self.pong.is_some() && !self.has_ended
     }
 
-    /// Appends to `wire` these frames, behind what there is to say beside them.
+    /// Appends the pong that is due, if any, and then these frames to `wire`.
     pub(crate) fn put_out(&mut self, frames: &[u8], wire: &mut Vec<u8>) {
         if let Some(pong) = self.pong.take() {
             push_frame(wire, OpCode::Control(Control::Pong), true, &pong);
