@@ -120,7 +120,7 @@ impl Drop for Stopper<'_> {
 }
 
 /// What code that is used for the first time, the log, and the calm clients may add.
-pub(crate) const SLACK_KIB: u64 = 8 << 10;
+const SLACK_KIB: u64 = 8 << 10;
 
 /// How often an attack is repeated, at most.
 const REPEATS: usize = 4;
