@@ -88,7 +88,8 @@ typedef enum lock_status {
    */
   LOCK_ALREADY_HELD = 4,
   /**
-   * Waiting would close a circle of sessions that wait for each other. lock_last_error names them.
+   * Waiting would close a circle of sessions that wait for each other. lock_last_error names them; of more
+   * than 16 only the first 16, and says how many there are. A server may tell the number alone.
    */
   LOCK_DEADLOCK = 5,
   /**
@@ -269,7 +270,8 @@ void lock_broker_free(struct lock_broker *broker);
  * once, and a call that waits holds up no other; but to the broker they are one owner.
  *
  * @param broker  The broker; NULL: the default one.
- * @param owner   What the session is called in listings and deadlock reports, in UTF-8. May be NULL.
+ * @param owner   What the session is called in listings and deadlock reports, in UTF-8. What is longer than 256
+ *                bytes is cut off. May be NULL.
  *
  * @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
  *          (LOCK_FORKED), which lock_last_error says.
@@ -354,8 +356,8 @@ enum lock_status lock_acquire(struct lock_session *session,
  * nothing while it waits, so such calls never deadlock among themselves.
  *
  * @param session     The session.
- * @param names       The names, all different, as for lock_acquire. On several servers all must belong to
- *                    the same one.
+ * @param names       The names, all different, as for lock_acquire, and with 131072 bytes together at most. On
+ *                    several servers all must belong to the same one.
  * @param modes       As many modes; NULL: all exclusive.
  * @param n           How many: from 1 to 1024.
  * @param timeout_ms  As for lock_acquire.
@@ -639,8 +641,9 @@ enum lock_status lock_inspect(struct lock_session *session,
  * @param session  The session.
  * @param prefix   Only names that begin so. NULL: all.
  * @param after    Only names behind this one. NULL: from the first.
- * @param limit    How many, 1000 at most; 0: 100. A page has fewer if they have many holders and waiters. It
- *                 has more where it would end with a name that has a zero byte in it, which `after` cannot
+ * @param limit    How many, 1000 at most; 0: 100. A page has fewer if its JSON would be longer than a quarter of a
+ *                 mebibyte; of a lock that is longer than that alone some holders and waiters are left out, and
+ *                 counted as `moreHolders` and `moreWaiters`. It has more where it would end with a name that has a zero byte in it, which `after` cannot
  *                 say: then it goes on to the next one that has none.
  * @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
  *

@@ -109,6 +109,7 @@ fn check_replies(name: &[u8]) {
         Reply::Token(yes.then_some(holders as u64)),
         Reply::Me { address, name },
         Reply::Ok,
+        Reply::NameTooLong,
         Reply::Disabled,
         Reply::InvalidWait { rest },
         Reply::LineTooLong,
@@ -134,7 +135,9 @@ fn check_listings(lines: &[Vec<u8>]) {
         let (command, name) = command_and_name(line);
         encode_pair(&mut pairs, line, &name);
         encoder.entry(&mut dump, line, b"unix:1");
-        shared_encoder.shared_entry(&mut shared, &name, [&command]);
+        shared_encoder.begin_shared_entry(&mut shared, &name);
+        shared_encoder.holder(&mut shared, 0, &command);
+        shared_encoder.end_shared_entry(&mut shared);
     }
     encoder.end(&mut dump);
     shared_encoder.end(&mut shared);

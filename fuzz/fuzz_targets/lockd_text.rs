@@ -64,7 +64,9 @@ fn check_listing(lines: &[Vec<u8>]) {
     let encoder = DetailsEncoder::start(&mut out);
     locks.iter().for_each(|name| encoder.lock(&mut out, name, b"unix:1"));
     encoder.begin_shares(&mut out);
-    encoder.share(&mut out, b"unix:2", shares);
+    encoder.begin_holder(&mut out, b"unix:2");
+    shares.iter().enumerate().for_each(|(number, name)| encoder.share(&mut out, number, name));
+    encoder.end_holder(&mut out);
     encoder.end(&mut out);
     assert_lines(&out, expected);
     let count = lines.len() as u64;

@@ -3,12 +3,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::NAMES_AT_ONCE_MAX;
 use super::core::{Inner, LANES};
 use super::held::Part;
-use super::name::{Key, LockName, Space};
-use super::outcome::{AcquireError, Mode};
+use super::name::LockName;
+use super::outcome::AcquireError;
 use super::session::SessionInfo;
+use super::{NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
 
 impl Inner {
     pub(super) fn check_names<'a>(
@@ -56,12 +56,19 @@ fn is_far(most: usize, in_table: usize, in_lane: usize) -> bool {
     fair_share > 10_000 && in_lane < fair_share / 2
 }
 
-pub(super) fn check_set(wants: &[(Key, Mode)]) -> Result<(), AcquireError> {
+/// Whether these names may be asked for at once: few enough, not too long together, and none of them twice. The
+/// limits are the same for a session on a server, which refuses what its server would.
+pub(crate) fn check_set<'a, S: Ord>(
+    names: impl IntoIterator<Item = (S, &'a LockName)>,
+) -> Result<(), AcquireError> {
     let invalid = |text: &str| Err(AcquireError::Invalid(text.to_owned()));
-    if wants.len() > NAMES_AT_ONCE_MAX {
+    let mut names: Vec<(S, &LockName)> = names.into_iter().collect();
+    if names.len() > NAMES_AT_ONCE_MAX {
         return invalid(&format!("more than {NAMES_AT_ONCE_MAX} names at once"));
     }
-    let mut names: Vec<(Space, &LockName)> = wants.iter().map(|(key, _)| (key.space, &key.name)).collect();
+    if names.iter().map(|(_, name)| name.as_bytes().len()).sum::<usize>() > NAMES_BYTES_MAX {
+        return invalid(&format!("the names have more than {NAMES_BYTES_MAX} bytes together"));
+    }
     names.sort_unstable();
     match names.windows(2).any(|pair| pair[0] == pair[1]) {
         _ if names.is_empty() => invalid("no name is given"),

@@ -16,11 +16,11 @@ use super::hasher::NameHasher;
 use super::held::Part;
 use super::lane::{Fast, FastRelease, KeyRef, Lane};
 use super::name::{Key, Space};
-use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
+use super::outcome::{AcquireError, Attempt, Cycle, Inspection, Mode, Outcome, ReleaseError, Released};
 use super::registry::Registry;
 use super::session::{Observer, SessionInfo, Wait};
 use super::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, IS_EXPLORED, Mutex};
-use super::table::{Answer, HashedKey, Patience, Slot, Step, Table, Ticket};
+use super::table::{Answer, HashedKey, Patience, Step, Table, Ticket};
 use super::tokens::Tokens;
 use super::turns::{Contended, count};
 use super::{LimitGauges, Limits, MARKS_PER_LANE, Session};
@@ -176,7 +176,7 @@ impl Inner {
             }
         }
         self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
-        check_set(wants)?;
+        check_set(wants.iter().map(|(key, _)| (key.space, &key.name)))?;
         self.check_room(info, wants.len(), 0)?;
         let hashed = |(key, mode): &(Key, Mode)| {
             let hash = self.key(key.space, key.name.as_bytes()).hash;
@@ -333,8 +333,13 @@ impl Inner {
                 Err(AcquireError::Refused(text.to_owned()))
             }
             Answer::Deadlock(circle) => {
-                let label = |&slot: &Slot| Some(self.sessions.info(slot)?.label());
-                Err(AcquireError::Deadlock(circle.iter().filter_map(label).collect()))
+                let shown = circle.iter().take(Cycle::SHOWN_MAX);
+                let infos: Vec<_> = shown.filter_map(|&slot| self.sessions.info(slot)).collect();
+                Err(AcquireError::Deadlock(Box::new(Cycle {
+                    sessions: infos.iter().map(|info| info.label()).collect(),
+                    addresses: infos.iter().map(|info| info.address().to_owned()).collect(),
+                    size: circle.len(),
+                })))
             }
         }
     }

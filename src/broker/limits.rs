@@ -7,6 +7,11 @@ use super::sync::{AtomicUsize, Ordering};
 /// nobody else's that is contended is meanwhile.
 pub const NAMES_AT_ONCE_MAX: usize = 1024;
 
+/// How many bytes the names of one request for several at once may have together: few enough for the request to fit
+/// into a message of a mebibyte, however its names are written in JSON. The same where no message is sent, so that a
+/// request is answered alike here and there.
+pub const NAMES_BYTES_MAX: usize = 128 << 10;
+
 /// The limits of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

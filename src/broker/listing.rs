@@ -19,6 +19,12 @@ use super::table::{HashedKey, Slot};
 /// How many names, holders or waiters are looked at in one go.
 const AT_ONCE: usize = 512;
 
+/// How many names are copied in one go for one who is shown all of them, and may stop reading meanwhile.
+const COPIED_AT_ONCE: usize = 64;
+
+/// The most bytes that the names of a page have together: who has a page of long names has a page of fewer.
+const PAGE_NAME_BYTES: usize = 256 << 10;
+
 /// After how many holders and waiters a page ends, though there may be more names: every lock can have as
 /// many as there are sessions.
 const PAGE_MAX: usize = 8192;
@@ -111,42 +117,45 @@ impl Inner {
     /// The first names a query asks for, and whether there are more.
     fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
         let mut first: BinaryHeap<LockName> = BinaryHeap::new();
-        let mut more = false;
+        let mut bytes = 0;
+        // The first of the names that there is no room for.
+        let mut beyond: Option<LockName> = None;
         self.scan_names(|space, name| {
             let is_asked_for = space == query.space
                 && name.as_bytes().starts_with(query.prefix.as_bytes())
                 && query.after.as_ref().is_none_or(|after| name > after);
-            let is_near = first.len() < query.limit || first.peek().is_some_and(|last| name < last);
-            more |= is_asked_for && first.len() >= query.limit;
-            if is_asked_for && is_near {
-                first.push(name.clone());
-                if first.len() > query.limit {
-                    first.pop();
-                }
+            if !is_asked_for || beyond.as_ref().is_some_and(|beyond| name >= beyond) {
+                return;
+            }
+            bytes += name.as_bytes().len();
+            first.push(name.clone());
+            while first.len() > query.limit || bytes > PAGE_NAME_BYTES && first.len() > 1 {
+                let Some(last) = first.pop() else { break };
+                bytes -= last.as_bytes().len();
+                beyond = Some(last);
             }
         });
         let mut first = first.into_sorted_vec();
         // One that was released and acquired meanwhile can have been met twice.
         first.dedup();
-        (first, more)
+        (first, beyond.is_some())
     }
 
     /// Shows every lock to `each`, in no order, until it breaks off.
     pub(super) fn walk<B>(&self, mut each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
-        let mut batch = Vec::new();
+        let mut batch: Vec<Result<ListedLock, Key>> = Vec::new();
         for cell in &self.lanes {
             let mut from = Some(0);
             while let Some(start) = from {
                 let scan = |lane: &mut Lane| {
-                    lane.scan(start, AT_ONCE, |space, name, view| {
-                        let key = Key { space, name: name.clone() };
-                        batch.push((self.listed_one(&key, view), key));
+                    lane.scan(start, COPIED_AT_ONCE, |space, name, view| {
+                        batch.push(self.listed_one(Key { space, name: name.clone() }, view));
                     })
                 };
                 from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
-                for (listed, key) in batch.drain(..) {
-                    let look = || self.look_at(&self.key(key.space, key.name.as_bytes()).to_owned());
-                    let Some(lock) = listed.or_else(look) else { continue };
+                for listed in batch.drain(..) {
+                    let look = |key: Key| self.look_at(&self.key(key.space, key.name.as_bytes()).to_owned());
+                    let Some(lock) = listed.map_or_else(look, Some) else { continue };
                     if let ControlFlow::Break(done) = each(lock) {
                         return Some(done);
                     }
@@ -171,7 +180,7 @@ impl Inner {
         let look = |lane: &mut Lane| match lane.view(key.as_ref()) {
             LaneView::Nobody { .. } => ControlFlow::Break(None),
             LaneView::Deferred => ControlFlow::Continue(()),
-            view => ControlFlow::Break(self.listed_one(&key.key, view)),
+            view => ControlFlow::Break(self.listed_one(key.key.clone(), view).ok()),
         };
         match self.in_lane(key.hash, Asker::Broker, look).ok()? {
             ControlFlow::Break(found) => found,
@@ -179,16 +188,56 @@ impl Inner {
         }
     }
 
-    /// Must be called with the lane locked, so that the holder's slot is still the holder's.
-    fn listed_one(&self, key: &Key, view: LaneView) -> Option<ListedLock> {
-        let LaneView::One { slot, mode, hold, orphaned } = view else { return None };
-        let holder = ListedHolder {
-            session: self.sessions.info(slot)?,
-            token: hold.token,
-            held_for: clock::now_coarse().since(hold.since),
-        };
-        let key = key.clone();
-        Some(ListedLock { key, mode: Some(mode), orphaned, holders: vec![holder], waiters: Vec::new() })
+    /// Must be called with the lane locked, so that the holder's slot is still the holder's. Gives the key back if
+    /// there is not one holder alone.
+    fn listed_one(&self, key: Key, view: LaneView) -> Result<ListedLock, Key> {
+        let LaneView::One { slot, mode, hold, orphaned } = view else { return Err(key) };
+        let Some(session) = self.sessions.info(slot) else { return Err(key) };
+        let held_for = clock::now_coarse().since(hold.since);
+        let holders = vec![ListedHolder { session, token: hold.token, held_for }];
+        Ok(ListedLock { key, mode: Some(mode), orphaned, holders, waiters: Vec::new() })
+    }
+
+    /// Shows every lock that the session holds to `each`, until it breaks off: lane by lane, and then what is in the
+    /// table, where what leaves a lane meanwhile goes.
+    pub(super) fn walk_held<B>(
+        &self,
+        session: &SessionInfo,
+        mut each: impl FnMut(&Key, Mode) -> ControlFlow<B>,
+    ) -> Option<B> {
+        let mut batch = Vec::new();
+        for cell in &self.lanes {
+            let mut after = None;
+            loop {
+                let copy = |lane: &mut Lane| {
+                    lane.held_after(session.slot, after, COPIED_AT_ONCE, |space, name, mode| {
+                        batch.push((Key { space, name: name.clone() }, mode));
+                    })
+                };
+                after = self.in_cell(cell, Asker::Releasing(session), copy).ok().flatten();
+                if let Some(done) = show(&mut batch, &mut each) {
+                    return Some(done);
+                }
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        let mut after = None;
+        loop {
+            let copied = self.with_table(&[], Asker::Releasing(session), |table, _| {
+                let held = table.held_after(session.slot, after, COPIED_AT_ONCE);
+                after = held.last().map(|(id, ..)| *id);
+                batch.extend(held.into_iter().map(|(_, key, mode)| (key, mode)));
+                after
+            });
+            if let Some(done) = show(&mut batch, &mut each) {
+                return Some(done);
+            }
+            if !matches!(copied, Ok(Some(_))) {
+                return None;
+            }
+        }
     }
 
     fn look_at_contended(&self, key: &HashedKey) -> Option<ListedLock> {
@@ -240,4 +289,9 @@ impl Inner {
             }
         }
     }
+}
+
+/// Shows what has been copied, with nothing locked.
+fn show<B>(batch: &mut Vec<(Key, Mode)>, each: &mut impl FnMut(&Key, Mode) -> ControlFlow<B>) -> Option<B> {
+    batch.drain(..).find_map(|(key, mode)| each(&key, mode).break_value())
 }

@@ -8,7 +8,7 @@ use super::clock::{self, Stamp};
 use super::listing::{Page, PageQuery};
 use super::name::{Key, LockName, Space};
 use super::outcome::{AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::session::{Observer, Session, SessionInfo, Wait};
+use super::session::{Observer, Session, SessionInfo, Wait, shortened_owner};
 use super::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 use super::table::Ticket;
 
@@ -111,7 +111,8 @@ impl LocalSession {
     pub(super) fn open(broker: &Arc<super::core::Inner>, owner: Option<&str>) -> Self {
         let waits = Arc::new(Waits::default());
         let session = broker.open(|id| format!("local:{id}"), waits.clone());
-        session.info().set_name(owner.map(str::as_bytes));
+        // Shortened it is never too long.
+        let _ = session.info().set_name(owner.map(|owner| shortened_owner(owner).as_bytes()));
         Self { session, waits, tickets: AtomicU64::new(0), queued: Queued::default() }
     }
 

@@ -34,18 +34,21 @@ mod tests;
 mod tokens;
 mod turns;
 
+pub(crate) use admission::check_set;
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 pub use histogram::Histogram;
 use limits::LimitGauges;
-pub use limits::{Limits, NAMES_AT_ONCE_MAX};
+pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
 pub use listing::{ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};
-pub use outcome::{AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released};
-pub use session::{Observer, Session, SessionInfo, Wait};
+pub use outcome::{
+    AcquireError, Attempt, Cycle, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
+};
+pub use session::{OWNER_BYTES_MAX, Observer, Session, SessionInfo, Wait, shortened_owner};
 pub use stats::Stats;
 use sync::Arc;
 pub use table::Ticket;
@@ -112,7 +115,8 @@ impl Broker {
         self.inner.gate.grace()
     }
 
-    /// Opens a session for threads of this process; `owner` is what it is called in listings.
+    /// Opens a session for threads of this process; `owner` is what it is called in listings, of which the first
+    /// [`OWNER_BYTES_MAX`] bytes count.
     #[must_use]
     pub fn open(&self, owner: Option<&str>) -> LocalSession {
         LocalSession::open(&self.inner, owner)
@@ -140,6 +144,21 @@ impl Broker {
     /// Shows every lock that is held or waited for to `each`, in no order, until it breaks off.
     pub fn walk<B>(&self, each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
         self.inner.walk(each)
+    }
+
+    /// Shows every lock that the session holds to `each`, until that breaks off. One that somebody else begins to be
+    /// concerned with meanwhile may be shown twice.
+    pub(crate) fn walk_held<B>(
+        &self,
+        session: &SessionInfo,
+        each: impl FnMut(&Key, Mode) -> ControlFlow<B>,
+    ) -> Option<B> {
+        self.inner.walk_held(session, each)
+    }
+
+    /// All sessions there are, in no order.
+    pub(crate) fn sessions(&self) -> Vec<Arc<SessionInfo>> {
+        self.inner.sessions.infos()
     }
 
     /// One lock; `None` if nobody holds it or waits for it.

@@ -72,9 +72,8 @@ pub enum AcquireError {
     AlreadyWaiting,
     /// Convert: this session does not hold the name. Wait: it has no place there whose outcome is to be told.
     NotHeld,
-    /// The wait would have closed this circle of sessions, each waiting for the next one, the last for
-    /// the first. The first is the asker. Named by registered name or address.
-    Deadlock(Vec<String>),
+    /// The wait would have closed this cycle of sessions that wait for each other.
+    Deadlock(Box<Cycle>),
     /// The wait was cancelled.
     Cancelled,
     /// A signal handler ran while the thread waited, and the session is one on a server that was asked to
@@ -100,7 +99,7 @@ impl fmt::Display for AcquireError {
             Self::AlreadyHeld(_) => f.write_str("this session already holds the lock"),
             Self::AlreadyWaiting => f.write_str("this session already waits for the lock"),
             Self::NotHeld => f.write_str("this session has no such lock, or no such place in a queue"),
-            Self::Deadlock(circle) => write!(f, "waiting would be a deadlock: {}", circle.join(" → ")),
+            Self::Deadlock(cycle) => write!(f, "waiting would be a deadlock: {cycle}"),
             Self::Cancelled => f.write_str("the wait was cancelled"),
             Self::Interrupted => f.write_str("a signal handler ran while waiting; the place is kept"),
             Self::Invalid(reason) => write!(f, "invalid request: {reason}"),
@@ -113,6 +112,34 @@ impl fmt::Display for AcquireError {
 }
 
 impl std::error::Error for AcquireError {}
+
+/// Sessions that would wait for each other: each for the next one, the last for the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cycle {
+    /// The asker and those after it, by registered name or else by address. Of a cycle of more than
+    /// [`SHOWN_MAX`](Self::SHOWN_MAX) sessions only so many; none if a server does not tell.
+    pub sessions: Vec<String>,
+    /// The addresses of the same sessions; empty if they are on a server.
+    pub addresses: Vec<String>,
+    /// How many sessions there are in the whole cycle.
+    pub size: usize,
+}
+
+impl Cycle {
+    /// How many sessions are named at most, so that a long cycle makes no long answer.
+    pub const SHOWN_MAX: usize = 16;
+}
+
+impl fmt::Display for Cycle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sessions, size, .. } = self;
+        match sessions.len() {
+            0 => write!(f, "{size} sessions would wait for each other"),
+            shown if shown < *size => write!(f, "{} → … ({size} sessions in all)", sessions.join(" → ")),
+            _ => f.write_str(&sessions.join(" → ")),
+        }
+    }
+}
 
 /// What a release gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

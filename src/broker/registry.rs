@@ -99,6 +99,10 @@ impl Registry {
         self.0.read().len()
     }
 
+    pub(super) fn infos(&self) -> Vec<Arc<SessionInfo>> {
+        self.0.read().iter().map(|(_, session)| session.info.clone()).collect()
+    }
+
     pub(super) fn slots(&self) -> Vec<Slot> {
         self.0.read().iter().map(|(_, session)| session.info.slot).collect()
     }

@@ -37,6 +37,16 @@ pub struct Wait {
     pub limit: Option<Duration>,
 }
 
+/// The longest name that a session can register, in bytes: it stands in listings beside every lock that the session
+/// holds or waits for.
+pub const OWNER_BYTES_MAX: usize = 256;
+
+/// The name of an owner, shortened to [`OWNER_BYTES_MAX`] if it is longer.
+#[must_use]
+pub fn shortened_owner(owner: &str) -> &str {
+    &owner[..owner.floor_char_boundary(OWNER_BYTES_MAX)]
+}
+
 /// Who a session is, to others.
 pub struct SessionInfo {
     id: u64,
@@ -80,9 +90,15 @@ impl SessionInfo {
         self.name.read().clone()
     }
 
-    /// Registers the name it goes by in listings and in the circles of deadlocks, or forgets it.
-    pub fn set_name(&self, name: Option<&[u8]>) {
+    /// Registers the name it goes by in listings and in the circles of deadlocks, or forgets it. False if the name
+    /// is longer than [`OWNER_BYTES_MAX`]: then nothing changes.
+    #[must_use]
+    pub fn set_name(&self, name: Option<&[u8]>) -> bool {
+        if name.is_some_and(|name| name.len() > OWNER_BYTES_MAX) {
+            return false;
+        }
         *self.name.write() = name.map(Arc::from);
+        true
     }
 
     /// How many locks it holds.

@@ -19,8 +19,8 @@ use toml::de::DeTable;
 use super::Cli;
 use super::complaint::without_waiting_long;
 use super::look::{is_for_nagios, unknown};
-use super::run::explain_missing;
 use super::options::{Mistake, ServeOptions, Settings};
+use super::run::explain_missing;
 use super::text::harmless;
 
 /// The commands that take the server's options.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::fake_server::{Peer, SOON, serve, serve_session, signal};
 use super::{ConnectError, ConnectOptions, MessageClient, RpcError, Session};
-use crate::broker::{AcquireError, Attempt, Grant, Held, LockName, Mode, ReleaseError, Released};
+use crate::broker::{AcquireError, Attempt, Cycle, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;
 mod unanswered;
@@ -91,11 +91,19 @@ fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
     assert!(refused("localhost", SOON).0 && refused("tcp://no..such.host:1", SOON).0);
 }
 
+/// A refusal because of a cycle of so many sessions, of which a server has named these.
+fn deadlock(sessions: &[&str], size: usize) -> AcquireError {
+    let sessions = sessions.iter().map(|&session| session.to_owned()).collect();
+    AcquireError::Deadlock(Box::new(Cycle { sessions, addresses: Vec::new(), size }))
+}
+
 #[test]
 fn every_status_has_its_error() {
     let cases = [
         (r#"{"status":"timeout"}"#, AcquireError::TimedOut),
-        (r#"{"status":"deadlock","circle":["a","b"]}"#, AcquireError::Deadlock(vec!["a".into(), "b".into()])),
+        (r#"{"status":"deadlock","circle":["a","b"]}"#, deadlock(&["a", "b"], 2)),
+        (r#"{"status":"deadlock","circle":["a"],"circleSize":40}"#, deadlock(&["a"], 40)),
+        (r#"{"status":"deadlock","circleSize":3}"#, deadlock(&[], 3)),
         (r#"{"status":"invalid","reason":"x"}"#, AcquireError::Invalid("x".into())),
         (r#"{"status":"refused","reason":"y"}"#, AcquireError::Refused("y".into())),
         (r#"{"status":"refused","reason":"y","cause":"rain"}"#, AcquireError::Refused("y".into())),
@@ -370,7 +378,8 @@ fn rpc_carries_any_command() {
 /// Requests and replies that fill the buffers in both directions at once: whoever writes must read, too.
 #[test]
 fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
-    const SETS: usize = 14;
+    /// Each as large as one may be, and all together far more than sockets hold.
+    const SETS: usize = 88;
     let (session, server) = session(|mut peer| {
         for token in 0..SETS {
             let lock = peer.expect("lock");
@@ -384,10 +393,10 @@ fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
     });
     let name = |set: usize, n: usize| LockName::new(format!("{set:400}{n:400}").as_bytes());
     for set in 0..SETS {
-        let wants: Vec<_> = (0..1000).map(|n| (name(set, n), Mode::Exclusive)).collect();
+        let wants: Vec<_> = (0..160).map(|n| (name(set, n), Mode::Exclusive)).collect();
         session.acquire_all(&wants, None).unwrap();
     }
-    let names: Vec<_> = (0..SETS).flat_map(|set| (0..1000).map(move |n| name(set, n))).collect();
+    let names: Vec<_> = (0..SETS).flat_map(|set| (0..160).map(move |n| name(set, n))).collect();
     assert_eq!(session.release_all(&names), Ok(()));
     drop(session);
     server.join().unwrap();

@@ -132,8 +132,9 @@ pub unsafe extern "C" fn lock_inspect(
 /// @param session  The session.
 /// @param prefix   Only names that begin so. NULL: all.
 /// @param after    Only names behind this one. NULL: from the first.
-/// @param limit    How many, 1000 at most; 0: 100. A page has fewer if they have many holders and waiters. It
-///                 has more where it would end with a name that has a zero byte in it, which `after` cannot
+/// @param limit    How many, 1000 at most; 0: 100. A page has fewer if its JSON would be longer than a quarter of a
+///                 mebibyte; of a lock that is longer than that alone some holders and waiters are left out, and
+///                 counted as `moreHolders` and `moreWaiters`. It has more where it would end with a name that has a zero byte in it, which `after` cannot
 ///                 say: then it goes on to the next one that has none.
 /// @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
 ///

@@ -64,7 +64,8 @@ pub(super) unsafe fn guard_session<R: Returned>(
 /// once, and a call that waits holds up no other; but to the broker they are one owner.
 ///
 /// @param broker  The broker; NULL: the default one.
-/// @param owner   What the session is called in listings and deadlock reports, in UTF-8. May be NULL.
+/// @param owner   What the session is called in listings and deadlock reports, in UTF-8. What is longer than 256
+///                bytes is cut off. May be NULL.
 ///
 /// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
 ///          (LOCK_FORKED), which lock_last_error says.
@@ -183,8 +184,8 @@ pub unsafe extern "C" fn lock_acquire(
 /// nothing while it waits, so such calls never deadlock among themselves.
 ///
 /// @param session     The session.
-/// @param names       The names, all different, as for lock_acquire. On several servers all must belong to
-///                    the same one.
+/// @param names       The names, all different, as for lock_acquire, and with 131072 bytes together at most. On
+///                    several servers all must belong to the same one.
 /// @param modes       As many modes; NULL: all exclusive.
 /// @param n           How many: from 1 to 1024.
 /// @param timeout_ms  As for lock_acquire.

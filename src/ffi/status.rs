@@ -43,7 +43,8 @@ pub enum lock_status {
     /// The session holds this lock already. It is one owner: of two threads that share it, only one
     /// may believe that it got the lock.
     LOCK_ALREADY_HELD = 4,
-    /// Waiting would close a circle of sessions that wait for each other. lock_last_error names them.
+    /// Waiting would close a circle of sessions that wait for each other. lock_last_error names them; of more
+    /// than 16 only the first 16, and says how many there are. A server may tell the number alone.
     LOCK_DEADLOCK = 5,
     /// lock_cancel ended the call, or another thread of the session released the place in the queue, or has
     /// been told its outcome.

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::connections::Connection;
 use super::request::{HEAD_MAX, Parsed, parse};
 use super::response::{Response, Status};
 use super::{Shared, routes};
@@ -23,16 +24,19 @@ const LINGER_MAX: usize = 256 << 10;
 ///
 /// # Errors
 /// If the client is gone or too slow.
-pub(super) fn serve(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+pub(super) fn serve(connection: &Connection, shared: &Shared) -> io::Result<()> {
+    let stream = &connection.stream;
     stream.set_nodelay(true)?;
     let here = stream.local_addr()?.ip();
     let mut input = Vec::new();
     loop {
         match next_request(stream, &mut input)? {
             Parsed::Request(request, length) => {
+                connection.end_wait();
                 input.drain(..length);
                 let response = routes::respond(shared, here, &request);
                 let close = !request.keep_alive;
+                connection.begin_wait();
                 send(stream, &response.encode(close, request.is_head()))?;
                 if close {
                     return end(stream);

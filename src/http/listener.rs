@@ -1,4 +1,4 @@
-//! Accepting connections: those that may come in, and no more than there is room for.
+//! Accepting connections of those who may come in.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::response::{Response, Status};
-use super::room::Place;
 use super::{Shared, connection, spawn};
 
 /// Connections at once. Each has a thread and a descriptor, which the server's own must not lack.
@@ -39,15 +38,19 @@ fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
         log::debug!("http: {peer} is not on the access list");
         return Ok(false);
     }
-    let Some(place) = Place::take(shared.clone()) else {
-        turn_away(stream);
-        log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are open");
-        return Ok(false);
+    let connection = match shared.connections.let_in(stream) {
+        Ok(connection) => connection,
+        Err(stream) => {
+            turn_away(stream);
+            log::debug!("http: refused {peer}: {CONNECTIONS_MAX} connections are being answered");
+            return Ok(false);
+        }
     };
+    let shared = shared.clone();
     spawn("lockd-http-conn", move || {
-        let served = connection::serve(&stream, &place.0);
-        // The place is free for others before anything is said about it.
-        drop((stream, place));
+        let served = connection::serve(&connection, &shared);
+        // There is room for others before anything is said about it.
+        drop(connection);
         if let Err(error) = served {
             log::debug!("http: {peer}: {error}");
         }

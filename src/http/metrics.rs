@@ -15,6 +15,7 @@ pub(super) struct Figures {
     pub(super) messages: u64,
     pub(super) http_connections: usize,
     pub(super) http_connections_refused: u64,
+    pub(super) http_connections_displaced: u64,
     pub(super) started: SystemTime,
 }
 
@@ -42,6 +43,11 @@ pub(super) fn text(figures: &Figures) -> String {
         "lockd_http_connections_refused_total",
         "Connections to these pages turned away.",
         figures.http_connections_refused,
+    );
+    out.counter(
+        "lockd_http_connections_displaced_total",
+        "Idle connections to these pages closed to make room for others.",
+        figures.http_connections_displaced,
     );
     out.counter("lockd_messages_total", "Messages of the protocol of that name received.", figures.messages);
 
@@ -125,6 +131,7 @@ mod tests {
             messages: 5,
             http_connections: 1,
             http_connections_refused: 0,
+            http_connections_displaced: 0,
             started: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
         };
         let text = text(&figures);

@@ -1,14 +1,16 @@
 //! What there is to see of a server in a browser, and for Prometheus: a small HTTP/1.1 server of its own,
 //! which can look and change nothing. Behind the feature `cli`, as all of the binary.
 //!
-//! - `listener`: who is let in, and a thread for each; `room`: how many there may be; `connection`: its thread, with its time limits;
+//! - `listener`: who is let in, and a thread for each; `connections`: how many there may be, and who makes room;
+//!   `connection`: its thread, with its time limits;
 //! - `request`, `query`: what is asked, pure; `trust`: from which page, pure; `response`: what is said;
-//! - `routes`: what is where; `locks`, `metrics`, `history`: what there is to see.
+//! - `routes`: what is where; `locks`, `metrics`, `history`: what there is to see; `room`: how many may be at something.
 //!
 //! Knows the broker by what it lists and counts, and the server by its numbers and its access list. No client
 //! of these pages, whatever it does, holds up anything but them. Its threads end with the process.
 
 mod connection;
+mod connections;
 mod history;
 mod listener;
 mod locks;
@@ -29,6 +31,7 @@ use std::time::SystemTime;
 use lockd::broker::Broker;
 use lockd::server::{Config, Traffic, bind_every};
 
+use connections::Connections;
 use history::History;
 use room::Room;
 
@@ -55,19 +58,12 @@ struct Shared {
     history: History,
     started: SystemTime,
     /// Connections open now, and those turned away since the start.
-    connections: Room,
+    connections: Arc<Connections>,
     refused: AtomicU64,
     /// Held while locks are listed, which costs a look at every name there is: however many ask, it costs the
     /// broker no more than one who asks all the time. And how many are at it or wait for it.
     listing: Mutex<()>,
     listers: Room,
-}
-
-/// The room that a connection takes a place in.
-impl AsRef<Room> for Arc<Shared> {
-    fn as_ref(&self) -> &Room {
-        &self.connections
-    }
 }
 
 impl Shared {
@@ -119,7 +115,7 @@ impl Http {
             rules: RwLock::new(Arc::new(rules)),
             history: History::default(),
             started: SystemTime::now(),
-            connections: Room::for_at_most(listener::CONNECTIONS_MAX),
+            connections: Connections::for_at_most(listener::CONNECTIONS_MAX),
             refused: AtomicU64::new(0),
             listing: Mutex::new(()),
             listers: Room::for_at_most(routes::LISTERS_MAX),

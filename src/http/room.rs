@@ -16,10 +16,6 @@ impl Room {
     pub(super) fn for_at_most(most: usize) -> Self {
         Self { taken: AtomicUsize::new(0), most }
     }
-
-    pub(super) fn taken(&self) -> usize {
-        self.taken.load(Relaxed)
-    }
 }
 
 impl AsRef<Room> for &Room {

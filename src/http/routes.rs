@@ -54,7 +54,9 @@ fn locks(shared: &Shared, parameters: &str) -> Response {
                 return Response::text(Status::Unavailable, "too many ask for locks at once");
             };
             let _one_at_a_time = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
-            Response::json(listing.page(&shared.broker).to_json())
+            let mut page = listing.page(&shared.broker).to_json();
+            page.shrink_to_fit();
+            Response::json(page)
         }
         Err(why) => Response::text(Status::BadRequest, &why),
     }
@@ -82,7 +84,8 @@ fn figures(shared: &Shared) -> Response {
         connections: shared.traffic.connections(),
         connections_refused: shared.traffic.connections_refused(),
         messages: shared.traffic.messages(),
-        http_connections: shared.connections.taken(),
+        http_connections: shared.connections.open(),
+        http_connections_displaced: shared.connections.displaced(),
         http_connections_refused: shared.refused.load(Relaxed),
         started: shared.started,
     };

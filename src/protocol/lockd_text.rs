@@ -140,7 +140,13 @@ impl Statistics {
             (b"command_si", self.command_si),
             (b"command_q", self.command_q),
         ];
-        print_array(out, 0, figures, push_decimal);
+        open_array(out, 0);
+        for (key, figure) in figures {
+            push_key(out, 0, key);
+            push_decimal(out, figure);
+            out.push(b'\n');
+        }
+        close_array(out, 0);
     }
 }
 
@@ -178,16 +184,22 @@ impl DetailsEncoder {
         open_array(out, 1);
     }
 
-    /// A holder of shared locks and their names.
-    pub fn share<N: AsRef<[u8]>>(
-        &self,
-        out: &mut Vec<u8>,
-        holder: &[u8],
-        names: impl IntoIterator<Item = N>,
-    ) {
+    /// Begins the array of a holder of shared locks.
+    pub fn begin_holder(&self, out: &mut Vec<u8>, holder: &[u8]) {
         push_key(out, 1, holder);
-        let numbered = names.into_iter().enumerate().map(|(number, name)| (number.to_string(), name));
-        print_array(out, 2, numbered, |out, name| push_in_line(out, name.as_ref()));
+        open_array(out, 2);
+    }
+
+    /// A shared lock of that holder; they are numbered from 0 up.
+    pub fn share(&self, out: &mut Vec<u8>, number: usize, name: &[u8]) {
+        push_key(out, 2, number.to_string().as_bytes());
+        push_in_line(out, name);
+        out.push(b'\n');
+    }
+
+    /// Ends the array of that holder.
+    pub fn end_holder(&self, out: &mut Vec<u8>) {
+        close_array(out, 2);
         out.push(b'\n');
     }
 
@@ -199,23 +211,8 @@ impl DetailsEncoder {
     }
 }
 
-/// Appends an array as PHP's `print_r` does, `depth` arrays deep: eight columns for each level, and
-/// an empty line behind a nested one (its own newline and that of the entry it stands in).
-fn print_array<K: AsRef<[u8]>, V>(
-    out: &mut Vec<u8>,
-    depth: usize,
-    entries: impl IntoIterator<Item = (K, V)>,
-    print_value: impl Fn(&mut Vec<u8>, V),
-) {
-    open_array(out, depth);
-    for (key, value) in entries {
-        push_key(out, depth, key.as_ref());
-        print_value(out, value);
-        out.push(b'\n');
-    }
-    close_array(out, depth);
-}
-
+/// Begins an array as PHP's `print_r` does, `depth` arrays deep: eight columns for each level, and an empty line
+/// behind a nested one (its own newline and that of the entry it stands in).
 fn open_array(out: &mut Vec<u8>, depth: usize) {
     out.extend_from_slice(b"Array\n");
     push_indented(out, 8 * depth, b"(\n");
@@ -337,8 +334,12 @@ Array
             encoder.lock(out, b"foo", b"a:1");
             encoder.shared_lock(out, b"bar", 2);
             encoder.begin_shares(out);
-            encoder.share(out, b"a:1", [b"bar", b"baz"]);
-            encoder.share(out, b"b:2", [b""; 0]);
+            encoder.begin_holder(out, b"a:1");
+            encoder.share(out, 0, b"bar");
+            encoder.share(out, 1, b"baz");
+            encoder.end_holder(out);
+            encoder.begin_holder(out, b"b:2");
+            encoder.end_holder(out);
             encoder.end(out);
         };
         let expected = "\

@@ -119,7 +119,7 @@ impl Connection {
 
     /// Sends everything, waiting for the peer to read, and looks after the limits of the waits meanwhile.
     /// False if the connection is gone.
-    fn flush(&self) -> bool {
+    pub(super) fn flush(&self) -> bool {
         self.outbox.send_all(|| ControlFlow::Continue(self.expire()))
     }
 

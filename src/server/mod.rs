@@ -3,8 +3,8 @@
 //!
 //! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with; `opening`:
 //!   TLS, WebSocket and the secret, where they are asked for; `wrapping`: how bytes are then on the wire;
-//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send; `ending`: how a
-//!   connection ends; `peer`: whether its client knows that, as far as is known;
+//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send; `noted`: how much of
+//!   that may cut a client off; `ending`: how a connection ends; `peer`: whether its client knows that, as far as is known;
 //! - `text` and `message`: what each protocol's requests do at the broker;
 //! - `config`: what a server is told; `options`: the same by the names of options, as text;
 //! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
@@ -20,6 +20,7 @@ mod janitor;
 mod listener;
 mod message;
 mod misdirected;
+mod noted;
 mod opening;
 mod options;
 mod outbox;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Promise;
 use super::janitor::Janitor;
+use super::noted::Noted;
 use super::peer::Evidence;
 use super::wrapping::Wrapping;
 use crate::broker::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
@@ -55,9 +56,11 @@ pub(super) struct State {
     exchange: Option<Exchange>,
     /// The wrapping has something to say by itself.
     has_aside: bool,
-    /// How many of these were noted by others than the connection's own thread, which waits when there is
-    /// too much of its own.
-    noted: usize,
+    /// How many bytes have been appended and are not in `bytes` any more: where those begin in the stream of all.
+    begun: u64,
+    /// What of all that is due was noted by other threads than the connection's own, which waits when there is too
+    /// much of its own.
+    noted: Noted,
     pub(super) sending: bool,
     /// More was due to the peer than it may leave unread: it must be cut off.
     overflowed: bool,
@@ -84,6 +87,33 @@ impl State {
 
     fn is_empty(&self) -> bool {
         self.bytes.is_empty() && self.wire.is_empty() && !self.has_aside
+    }
+
+    /// Takes all bytes for whoever sends them. What has been wrapped goes first, and nothing is added to it: what
+    /// is said beside replies would pile up there for a peer that does not read.
+    fn take_batch(&mut self) -> (Vec<u8>, bool) {
+        if !self.wire.is_empty() {
+            return (std::mem::take(&mut self.wire), true);
+        }
+        self.begun += self.bytes.len() as u64;
+        (std::mem::take(&mut self.bytes), false)
+    }
+
+    /// Puts back what of a batch the socket has not taken.
+    fn put_back(&mut self, mut batch: Vec<u8>, sent: usize, is_wrapped: bool) {
+        batch.drain(..sent);
+        if batch.capacity() > GATHER_BYTES && batch.capacity() / 2 > batch.len() {
+            batch.shrink_to_fit();
+        }
+        if is_wrapped {
+            // Nothing of what is in it counts as taken before all of it is.
+            self.wire = batch;
+            return;
+        }
+        self.begun -= batch.len() as u64;
+        self.noted.taken_until(self.begun);
+        batch.append(&mut self.bytes);
+        self.bytes = batch;
     }
 }
 
@@ -147,12 +177,13 @@ impl Outbox {
     /// Appends what another thread has to tell the peer. Sends nothing: may be called with any lock held.
     pub(super) fn note(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.lock();
-        if state.noted > self.bytes_max {
+        if state.noted.bytes() > self.bytes_max as u64 {
             state.overflowed = true;
         } else if !state.closed {
-            let before = state.bytes.len();
+            let start = state.begun + state.bytes.len() as u64;
             state.write(write);
-            state.noted += state.bytes.len() - before;
+            let end = state.begun + state.bytes.len() as u64;
+            state.noted.add(start..end);
         }
     }
 
@@ -199,10 +230,7 @@ impl Outbox {
             (_, _, true) => return Sent::All,
             _ => state.sending = true,
         }
-        // What has been wrapped goes first, and nothing is added to it: what is said beside replies would pile up
-        // there for a peer that does not read.
-        let is_wrapped = !state.wire.is_empty();
-        let mut batch = std::mem::take(if is_wrapped { &mut state.wire } else { &mut state.bytes });
+        let (mut batch, is_wrapped) = state.take_batch();
         match &self.wrapping {
             Some(wrapping) if !is_wrapped => {
                 state.has_aside = false;
@@ -225,19 +253,14 @@ impl Outbox {
             }
         };
         if sent < batch.len() {
-            batch.drain(..sent);
-            if self.wrapping.is_some() {
-                state.wire = batch;
-                return Sent::Full;
-            }
-            batch.append(&mut state.bytes);
-            state.bytes = batch;
+            state.put_back(batch, sent, self.wrapping.is_some());
             return Sent::Full;
         }
+        let begun = state.begun;
+        state.noted.taken_until(begun);
         if !state.is_empty() {
             return Sent::More;
         }
-        state.noted = 0;
         if batch.capacity() <= KEEP_BYTES {
             batch.clear();
             state.bytes = batch;

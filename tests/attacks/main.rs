@@ -17,6 +17,7 @@ mod siege;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;
+mod unread;
 mod unread_log;
 mod vitals;
 mod words;

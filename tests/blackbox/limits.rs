@@ -178,3 +178,29 @@ fn by_default_names_have_up_to_1024_bytes() {
     assert_eq!(message.lock(&"\u{df}".repeat(512))["status"], "ok");
     assert_invalid(&message.lock(&"\u{df}".repeat(513)));
 }
+
+#[test]
+fn registered_names_have_up_to_256_bytes() {
+    let server = Server::start();
+    let (mut text, mut message) = (server.glockd(), server.message());
+    // Bytes are counted, not characters.
+    let (fits, exceeds) = ("\u{df}".repeat(128), format!("{}n", "\u{df}".repeat(128)));
+    assert_eq!(message.call("identify", json!({"name": fits}))["status"], "ok");
+    assert_invalid(&message.call("identify", json!({"name": exceeds})));
+    assert_eq!(text.ask(&format!("who {fits}")), format!("{}: {fits}\n", message.address()), "it is kept");
+    assert_eq!(text.ask(&format!("iam {fits}")), "1 ok\r\n");
+    assert_eq!(text.ask(&format!("iam {exceeds}")), "0 name too long\r\n");
+    assert_eq!(text.ask("me"), format!("1 {} {fits}\r\n", text.address()));
+}
+
+#[test]
+fn the_names_of_a_set_have_up_to_128_kib_together() {
+    let server = Server::start();
+    let mut client = server.message();
+    // However they are written: these take six bytes for each of theirs.
+    let mut names: Vec<String> = (0..1024).map(|n| format!("{}{n:04}", "\u{1}".repeat(124))).collect();
+    assert_eq!(client.call("lock", json!({"lockNames": names, "timeLimit": 0}))["status"], "ok");
+    assert_eq!(client.call("unlock", json!({"lockNames": names}))["status"], "ok");
+    names[0].push('n');
+    assert_invalid(&client.call("lock", json!({"lockNames": names, "timeLimit": 0})));
+}

@@ -132,3 +132,32 @@ fn full_statistics_of_nothing_are_empty_arrays() {
                     [shares] => Array\n        (\n        )\n\n)\n";
     assert_eq!(client.ask_all("q full")[brief.len()..].concat(), expected);
 }
+
+#[test]
+fn full_statistics_have_every_share_of_every_holder() {
+    const SHARES: usize = 700;
+    let server = Server::start();
+    let (mut a, mut b) = (server.lockd(), server.lockd());
+    // The second one shares half of its own with the first.
+    for (client, first) in [(&mut a, 0), (&mut b, SHARES / 2)] {
+        client.send((first..first + SHARES).map(|n| format!("sg {n}\n")).collect::<String>());
+        (0..SHARES).for_each(|_| assert!(client.line().ends_with(" Got Lock\r\n")));
+    }
+    let full = server.lockd().ask_all("q full");
+    let (_, shares) = full.split_at(full.iter().position(|line| line.contains("[shares]")).unwrap());
+    let mut expected = [(a.address(), 0), (b.address(), SHARES / 2)];
+    expected.sort();
+    let mut of_holder = shares;
+    for (address, first) in expected {
+        let start = of_holder.iter().position(|line| *line == format!("            [{address}] => Array\n"));
+        of_holder = &of_holder[start.expect("the holders in the order of their addresses") + 2..];
+        let mut names = Vec::new();
+        for (number, line) in of_holder[..SHARES].iter().enumerate() {
+            let (_, name) = line.split_once(&format!("                    [{number}] => ")).expect("a share");
+            names.push(name.trim_end().parse::<usize>().unwrap());
+        }
+        names.sort_unstable();
+        assert_eq!(names, (first..first + SHARES).collect::<Vec<_>>());
+        assert_eq!(of_holder[SHARES..SHARES + 2], ["                )\n", "\n"]);
+    }
+}

@@ -105,3 +105,64 @@ fn a_name_is_registered_for_every_protocol() {
     assert_eq!(text.ask_all("who anna"), [format!("{}: anna\n", client.address())]);
     assert_eq!(text.ask_all("d foo"), ["foo: anna\n"]);
 }
+
+/// The most bytes that a page takes, and some for what is around the locks.
+const PAGE_BYTES: usize = (256 << 10) + 100;
+
+/// A page of locks, which must not be longer than one may be.
+fn page(client: &mut FrameClient, parameters: &Value) -> Value {
+    client.send(&json!({"command": "list", "parameters": parameters, "id": "page"}));
+    let text = client.receive_text();
+    assert!(text.len() <= PAGE_BYTES, "{} bytes", text.len());
+    serde_json::from_str::<Value>(&text).unwrap()["result"].take()
+}
+
+#[test]
+fn a_page_ends_when_it_has_become_long() {
+    let server = Server::start();
+    let mut client = server.message();
+    assert_eq!(client.call("identify", json!({"name": "\u{1}".repeat(256)}))["status"], "ok");
+    let expected: Vec<String> = (0..300).map(|n| format!("{n:03}{}", "\u{1}".repeat(1000))).collect();
+    for name in &expected {
+        assert_eq!(client.lock(name)["status"], "ok");
+    }
+    let (mut seen, mut pages) = (Vec::new(), 0);
+    let mut parameters = json!({"limit": 1000});
+    loop {
+        let page = page(&mut client, &parameters);
+        let page_names = names(&page);
+        seen.extend(page_names.iter().map(|name| (*name).to_owned()));
+        parameters["after"] = json!(page_names.last().expect("a page has a lock"));
+        pages += 1;
+        if page["more"] == false {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
+    assert!(pages >= 8, "{pages} pages of 2.3 MB in all");
+}
+
+#[test]
+fn a_lock_with_too_many_waiters_for_a_page_says_how_many_are_left_out() {
+    const WAITERS: u64 = 300;
+    let server = Server::start();
+    let mut clients: Vec<FrameClient> = (0..=WAITERS).map(|_| server.message()).collect();
+    for client in &mut clients {
+        assert_eq!(client.call("identify", json!({"name": "\u{1}".repeat(256)}))["status"], "ok");
+        client.request_lock("crowded");
+    }
+    let mut observer = server.message();
+    assert_eq!(observer.lock("quiet")["status"], "ok");
+    server.await_waiters("crowded", usize::try_from(WAITERS).unwrap());
+    let first = page(&mut observer, &json!({}));
+    let lock = &first["locks"][0];
+    let shown = lock["waiters"].as_array().unwrap().len() as u64;
+    assert!(shown > 100, "{shown}");
+    assert_eq!(lock["moreWaiters"], WAITERS - shown);
+    assert_eq!(lock["moreHolders"], Value::Null);
+    // Whatever is left of the page, the next lock is on it or on the next one, whole.
+    let rest = page(&mut observer, &json!({"after": "crowded"}));
+    assert_eq!((names(&rest), &rest["more"]), (vec!["quiet"], &json!(false)));
+    assert_eq!(first["more"], names(&first).len() == 1);
+    assert_eq!(rest["locks"][0]["moreWaiters"], Value::Null);
+}

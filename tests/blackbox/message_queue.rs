@@ -237,3 +237,50 @@ fn a_circle_of_three_is_found() {
     assert_eq!(refused["status"], "deadlock");
     assert_eq!(refused["circle"].as_array().unwrap().len(), 3, "{refused}");
 }
+
+/// The refusal of a wait that would close a circle of so many, all of which have registered long names.
+fn refused_in_a_circle_of(server: &Server, size: usize) -> Value {
+    let mut clients: Vec<FrameClient> = (0..size).map(|_| server.message()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        client.call("identify", json!({"name": format!("{n} {}", "\u{1}".repeat(200))}));
+        assert_eq!(client.lock(&format!("k{n}"))["status"], "ok");
+    }
+    for (n, client) in clients.iter_mut().enumerate().take(size - 1) {
+        client.request_lock(&format!("k{}", n + 1));
+    }
+    for n in 1..size {
+        server.await_waiters(&format!("k{n}"), 1);
+    }
+    let last = clients.last_mut().unwrap();
+    last.send(&json!({"command": "lock", "parameters": {"lockName": "k0"}, "id": "last"}));
+    let text = last.receive_text();
+    assert!(text.len() < 32 << 10, "{} bytes", text.len());
+    let mut reply: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(reply["result"]["status"], "deadlock");
+    reply["result"].take()
+}
+
+#[test]
+fn a_long_circle_is_shortened_and_counted() {
+    let refused = refused_in_a_circle_of(&Server::start(), 40);
+    let circle = refused["circle"].as_array().unwrap();
+    assert_eq!((circle.len(), &refused["circleSize"]), (16, &json!(40)));
+    // The asker first, then those that it would wait for.
+    let names: Vec<&str> = circle.iter().map(|name| name.as_str().unwrap()).collect();
+    assert!(names[0].starts_with("39 ") && names[1].starts_with("0 ") && names[15].starts_with("14 "));
+    let short = refused_in_a_circle_of(&Server::start(), 16);
+    assert_eq!((short["circle"].as_array().unwrap().len(), &short["circleSize"]), (16, &Value::Null));
+}
+
+#[test]
+fn without_listings_a_circle_names_nobody() {
+    let refused = refused_in_a_circle_of(&Server::with(&["--no-dump"]), 3);
+    assert_eq!(refused, json!({"status": "deadlock", "circleSize": 3}));
+}
+
+#[test]
+fn without_a_registry_a_circle_has_addresses() {
+    let refused = refused_in_a_circle_of(&Server::with(&["--no-registry"]), 3);
+    let circle = refused["circle"].as_array().unwrap();
+    assert!(circle.iter().all(|one| one.as_str().unwrap().starts_with("127.0.0.1:")), "{refused}");
+}

@@ -110,7 +110,7 @@ fn said<T: Debug + Into<Said>>(result: Result<T, AcquireError>) -> String {
         Ok(value) => format!("{:?}", value.into()),
         Err(AcquireError::AlreadyHeld(held)) => format!("already held {:?}", held.mode),
         // Its circle has the sessions' addresses.
-        Err(AcquireError::Deadlock(circle)) => format!("deadlock of {}", circle.len()),
+        Err(AcquireError::Deadlock(cycle)) => format!("deadlock of {}", cycle.size),
         Err(error) => format!("{error:?}"),
     }
 }

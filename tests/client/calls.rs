@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use lockd::broker::{
-    AcquireError, Attempt, Broker, Held, Inspection, LockName, Mode, ReleaseError, Released,
+    AcquireError, Attempt, Broker, Cycle, Held, Inspection, LockName, Mode, ReleaseError, Released,
 };
 use lockd::client::InspectError;
 use lockd::protocol::message::ListedLock;
@@ -135,11 +135,51 @@ fn a_deadlock_names_the_owners() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| ann.acquire(b"b", Mode::Exclusive, None));
         until(&bob, b"b", |b| b.waiters == 1);
-        let circle = vec!["bob".to_owned(), "ann".to_owned()];
-        assert_eq!(bob.acquire(b"a", Mode::Exclusive, None), Err(AcquireError::Deadlock(circle)));
+        let refused = bob.acquire(b"a", Mode::Exclusive, None);
+        let is_named = |cycle: &Cycle| cycle.sessions == ["bob", "ann"] && cycle.size == 2;
+        assert!(matches!(&refused, Err(AcquireError::Deadlock(cycle)) if is_named(cycle)), "{refused:?}");
         bob.close();
         waiting.join().unwrap().unwrap();
     });
+}
+
+#[test]
+fn a_set_that_is_too_large_is_refused_here_and_there_alike() {
+    let (_server, url) = serve();
+    let sessions = [Session::open(&Broker::default(), None), Session::connect(&url, None, SOON).unwrap()];
+    // Not UTF-8, and so twice as long on the wire; and six times as long.
+    for filling in [0xff, 1] {
+        for (count, length, fits) in
+            [(1024, 1024, false), (1024, 128, true), (1024, 129, false), (1025, 4, false)]
+        {
+            let name = |n: usize| [&vec![filling; length - 4], format!("{n:04}").as_bytes()].concat();
+            let names: Vec<Vec<u8>> = (0..count).map(name).collect();
+            let wants: Vec<(&[u8], Mode)> =
+                names.iter().map(|name| (name.as_slice(), Mode::Exclusive)).collect();
+            let [here, there] = sessions.each_ref().map(|session| {
+                let answer = session.acquire_all(&wants, NOW);
+                wants.iter().for_each(|(name, _)| drop(session.release(name)));
+                answer.map(|_| ())
+            });
+            assert_eq!(here.is_ok(), fits, "{count} of {length} bytes: {here:?}");
+            assert_eq!(here, there);
+        }
+    }
+}
+
+#[test]
+fn an_owner_with_a_long_name_is_called_by_its_beginning() {
+    let (_server, url) = serve();
+    let owner = "\u{df}".repeat(200);
+    let sessions = [
+        Session::open(&Broker::default(), Some(&owner)),
+        Session::connect(&url, Some(&owner), SOON).unwrap(),
+    ];
+    for session in sessions {
+        session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        let page = session.list(b"", None, 1).unwrap();
+        assert_eq!(page.locks[0].holders[0].name, Some("\u{df}".repeat(128)));
+    }
 }
 
 #[test]

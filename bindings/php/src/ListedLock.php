@@ -13,12 +13,16 @@ final class ListedLock
      * @param ?string $mode 'exclusive' or 'shared'; null: nobody holds it yet, but somebody waits for it
      * @param list<Party> $holders
      * @param list<Party> $waiters in the order of the queue
+     * @param int $moreHolders how many more hold it, if there are too many to be listed
+     * @param int $moreWaiters how many more wait for it, after these
      */
     public function __construct(
         public readonly string $name,
         public readonly ?string $mode,
         public readonly array $holders,
         public readonly array $waiters,
+        public readonly int $moreHolders = 0,
+        public readonly int $moreWaiters = 0,
     ) {
     }
 
@@ -35,6 +39,8 @@ final class ListedLock
             $entry->text('mode'),
             array_map(Party::fromMessage(...), $entry->objects('holders')),
             array_map(Party::fromMessage(...), $entry->objects('waiters')),
+            $entry->integer('moreHolders') ?? 0,
+            $entry->integer('moreWaiters') ?? 0,
         );
     }
 }

@@ -102,6 +102,13 @@ impl LaneView {
     }
 }
 
+/// Where somebody who looks at what a session holds is to go on: after this name, as it was held with this token.
+#[derive(Clone, Copy)]
+pub(super) struct HeldPlace {
+    at: At,
+    token: u64,
+}
+
 /// Counts of one lane.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LaneCounts {
@@ -282,6 +289,50 @@ impl Lane {
             }
         }
         (end < self.nodes.end()).then_some(end)
+    }
+
+    /// Shows up to `at_most` names that the session holds here to `each`, in the order in which it got them; says
+    /// where to go on, `None` after the last. `after` is where it went on before.
+    pub(super) fn held_after(
+        &self,
+        slot: Slot,
+        after: Option<HeldPlace>,
+        at_most: usize,
+        mut each: impl FnMut(Space, &LockName, Mode),
+    ) -> Option<HeldPlace> {
+        let mut at = self.sessions.get(slot as usize).map_or(NONE, |list| list.head);
+        if let Some(after) = after {
+            let is_there = self.nodes.get(after.at as usize).is_some_and(|node| {
+                matches!(node.state, State::Held { slot: holder, hold, .. } if holder == slot && hold.token == after.token)
+            });
+            if is_there {
+                at = self.nodes[after.at].next;
+            } else {
+                // It was released meanwhile. Those got before it have lower tokens.
+                while let Some((token, next)) = self.held_at(at)
+                    && token < after.token
+                {
+                    at = next;
+                }
+            }
+        }
+        let mut last = None;
+        for _ in 0..at_most {
+            let (token, next) = self.held_at(at)?;
+            let node = &self.nodes[at];
+            if let State::Held { mode, .. } = node.state {
+                each(node.space, &node.name, mode);
+            }
+            last = Some(HeldPlace { at, token });
+            at = next;
+        }
+        last
+    }
+
+    /// The token of the node in a session's list, and the next one in it.
+    fn held_at(&self, at: At) -> Option<(u64, At)> {
+        let node = (at != NONE).then(|| &self.nodes[at])?;
+        if let State::Held { hold, .. } = node.state { Some((hold.token, node.next)) } else { None }
     }
 
     pub(super) fn counts(&self) -> LaneCounts {

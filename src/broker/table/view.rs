@@ -4,8 +4,9 @@
 use std::ops::Bound;
 
 use super::super::clock::Stamp;
+use super::super::name::Key;
 use super::super::outcome::{Held, Inspection, Mode};
-use super::{HashedKey, Hold, Place, Slot, Table, TableCounts};
+use super::{EntryId, HashedKey, Hold, Place, Slot, Table, TableCounts};
 
 /// One holder of a name.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +71,19 @@ impl Table {
                 WaiterView { slot: request.slot, place, mode, since: request.since }
             })
             .collect()
+    }
+
+    /// Up to `at_most` names that the session holds, and in which mode, beginning after `after`.
+    pub(in super::super) fn held_after(
+        &self,
+        slot: Slot,
+        after: Option<EntryId>,
+        at_most: usize,
+    ) -> Vec<(EntryId, Key, Mode)> {
+        let Some(member) = self.members.get(slot as usize) else { return Vec::new() };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let held = member.holds.range((from, Bound::Unbounded)).take(at_most);
+        held.map(|&id| (id, self.entries[id].key.key.clone(), self.entries[id].mode)).collect()
     }
 
     /// How many names are held exclusively, and how many shared.

@@ -112,8 +112,9 @@ impl Driver {
             Err(AcquireError::AlreadyHeld(held)) => Said::AlreadyHeld(held.mode),
             Err(AcquireError::AlreadyWaiting) => Said::AlreadyWaiting,
             Err(AcquireError::NotHeld) => Said::NotHeld,
-            Err(AcquireError::Deadlock(circle)) => {
-                assert!(circle.len() > 1 && circle.len() <= SESSIONS as usize, "{circle:?}");
+            Err(AcquireError::Deadlock(cycle)) => {
+                assert!(cycle.size > 1 && cycle.size <= SESSIONS as usize, "{cycle:?}");
+                assert_eq!(cycle.sessions.len(), cycle.size);
                 Said::Deadlock
             }
             Err(error) => panic!("{error}"),

@@ -85,6 +85,7 @@ fn describe(lock: &ListedLock) -> Vec<String> {
         }
         lines.push(String::new());
         lines.extend(table.take_lines());
+        lines.extend(unlisted(lock.more_holders));
     }
     if !lock.waiters.is_empty() {
         let mut table = Table::with_heads(&["QUEUE", "WAITER", "OWNER", "WAITED", "WANTS", "WAITS FOR"]);
@@ -101,8 +102,14 @@ fn describe(lock: &ListedLock) -> Vec<String> {
         }
         lines.push(String::new());
         lines.extend(table.take_lines());
+        lines.extend(unlisted(lock.more_waiters));
     }
     lines
+}
+
+/// Says how many the server had no room to show, if any.
+fn unlisted(more: usize) -> Option<String> {
+    (more > 0).then(|| format!("and {more} more"))
 }
 
 /// Why the waiter at this place of the queue waits.
@@ -120,7 +127,7 @@ fn why(lock: &ListedLock, place: usize) -> String {
     match in_the_way {
         Some(other) => format!("number {} in the queue", other + 1),
         None if goes_with => "another name, which it wants at the same time".to_owned(),
-        None if lock.holders.len() == 1 => "the holder".to_owned(),
+        None if lock.holders.len() + lock.more_holders == 1 => "the holder".to_owned(),
         None => "the holders".to_owned(),
     }
 }
@@ -191,5 +198,8 @@ mod tests {
         ];
         assert_eq!(lines, expected);
         assert_eq!(describe(&lock(None, 0, &[])), ["a: free"]);
+        let crowded = ListedLock { more_holders: 3, more_waiters: 400, ..lock(Some(S), 1, &[("w", X)]) };
+        let lines = describe(&crowded);
+        assert_eq!([&lines[4], &lines[8]], ["and 3 more", "and 400 more"]);
     }
 }

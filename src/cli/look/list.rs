@@ -139,7 +139,7 @@ impl Writer {
     }
 }
 
-/// A row for each holder; one if there is none.
+/// A row for each holder, and for all of those that the server had no room to show; one if there is none.
 pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let mode = match lock.mode {
         Some(Mode::Exclusive) => "exclusive",
@@ -147,7 +147,8 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
         None => "-",
     };
     let row = |address: String, owner: String, held: String| {
-        vec![name_of(lock), mode.to_owned(), address, owner, held, lock.waiters.len().to_string()]
+        let waiters = lock.waiters.len() + lock.more_waiters;
+        vec![name_of(lock), mode.to_owned(), address, owner, held, waiters.to_string()]
     };
     if lock.holders.is_empty() {
         let none = || "-".to_owned();
@@ -156,7 +157,9 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let of_holder = lock.holders.iter().map(|holder| {
         row(printable(holder.address.as_bytes()), owner(holder.name.as_deref()), age(holder.held_for))
     });
-    of_holder.collect()
+    let unlisted = (lock.more_holders > 0)
+        .then(|| row(format!("and {} more", lock.more_holders), "-".to_owned(), "-".to_owned()));
+    of_holder.chain(unlisted).collect()
 }
 
 /// What somebody is called; `-` without a name.
@@ -204,6 +207,14 @@ mod tests {
         assert_eq!(lines[1], ["a", "shared", "[::1]:7", r"bob\t", "2.0s", "0"]);
         assert_eq!(lines[2], ["a", "shared", "[::1]:7", "-", "2.0s", "0"]);
         assert_eq!(lines[3], [r"b\n", "-", "-", "-", "-", "1"]);
+    }
+
+    #[test]
+    fn those_that_are_left_out_of_a_page_are_counted() {
+        let crowded = ListedLock { more_holders: 30, more_waiters: 400, ..lock(b"a", &[Some("bob")]) };
+        let rows = rows(&crowded);
+        assert_eq!(rows[0], ["a", "shared", "[::1]:7", "bob", "2.0s", "400"]);
+        assert_eq!(rows[1], ["a", "shared", "and 30 more", "-", "-", "400"]);
     }
 
     #[test]

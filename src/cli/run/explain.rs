@@ -97,17 +97,21 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
     }
     let holders: Vec<String> = lock.holders.iter().take(NAMED).map(holder).collect();
     words.push_str(&holders.join(" and "));
-    if lock.holders.len() > NAMED {
-        words.push_str(&format!(" and {} more", lock.holders.len() - NAMED));
+    let unnamed = lock.holders.len() - holders.len() + lock.more_holders;
+    if unnamed > 0 {
+        words.push_str(&format!(" and {unnamed} more"));
     }
-    let waiters = lock.waiters.len();
+    let waiters = lock.waiters.len() + lock.more_waiters;
     match waited {
         None if waiters > 0 => words.push_str(&format!("; {waiters} waiting")),
         None => {}
         Some(waited) => {
             // First come, first served: who has waited longer stood in front.
             let ahead = lock.waiters.iter().filter(|waiter| waiter.waiting_for > waited).count();
-            words.push_str(&format!("; was number {} of {} in the queue", ahead + 1, waiters + 1));
+            // Of those that the page has no room for, nobody knows.
+            let may_be_more = ahead == lock.waiters.len() && lock.more_waiters > 0;
+            let least = if may_be_more { " at least" } else { "" };
+            words.push_str(&format!("; was{least} number {} of {} in the queue", ahead + 1, waiters + 1));
         }
     }
     words
@@ -171,6 +175,11 @@ mod tests {
     fn of_many_holders_some_are_named() {
         let words = describe(&lock(5, &[]), None);
         assert!(words.ends_with("and 10.0.0.1:2 for 1m01s and 2 more"), "{words}");
+        let many = ListedLock { more_holders: 10, more_waiters: 20, ..lock(5, &[9.0, 7.0]) };
+        let words = describe(&many, Some(8.0));
+        assert!(words.ends_with(" and 12 more; was number 2 of 23 in the queue"), "{words}");
+        let words = describe(&many, Some(5.0));
+        assert!(words.ends_with("; was at least number 3 of 23 in the queue"), "{words}");
         let free = ListedLock { mode: None, ..lock(0, &[1.0]) };
         assert_eq!(describe(&free, None), "held by nobody; 1 waiting");
     }

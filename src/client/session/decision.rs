@@ -7,7 +7,7 @@ use serde_json::value::to_raw_value;
 
 use super::claims::{Claims, Kind, Pending};
 use super::{REQUEST_MAX, Session, UNLOCKED_AT_ONCE};
-use crate::broker::{AcquireError, Grant, Held, LockName};
+use crate::broker::{AcquireError, Cycle, Grant, Held, LockName};
 use crate::client::connection::{Lost, Request, Signals, Waited};
 use crate::client::input::Reply;
 use crate::protocol::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
@@ -127,15 +127,23 @@ impl Session {
     }
 }
 
+fn cycle(result: LockResult) -> Cycle {
+    let sessions = result.circle.unwrap_or_default();
+    let size = result.circle_size.unwrap_or(sessions.len());
+    Cycle { sessions, addresses: Vec::new(), size }
+}
+
 fn refusal(result: LockResult) -> AcquireError {
+    if result.status == Status::Deadlock {
+        return AcquireError::Deadlock(Box::new(cycle(result)));
+    }
     let reason = result.reason.unwrap_or_else(|| format!("{:?}", result.status));
     match result.status {
         Status::Timeout => AcquireError::TimedOut,
-        Status::Deadlock => AcquireError::Deadlock(result.circle.unwrap_or_default()),
         Status::Invalid => AcquireError::Invalid(reason),
         Status::NotFound => AcquireError::NotHeld,
         Status::Cancelled => AcquireError::Cancelled,
-        Status::Ok | Status::Refused | Status::Unknown => match result.cause {
+        Status::Ok | Status::Deadlock | Status::Refused | Status::Unknown => match result.cause {
             Some(Cause::Grace) => AcquireError::NotYet(reason),
             Some(Cause::Stopping) => AcquireError::Stopping(reason),
             Some(Cause::Other) | None => AcquireError::Refused(reason),

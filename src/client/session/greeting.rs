@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::REQUEST_MAX;
+use crate::broker::shortened_owner;
 use crate::client::connect_error::{ConnectErrorKind, Refusal};
 use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
@@ -31,7 +32,7 @@ pub(super) fn greet(
     let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
     connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {
-        let identify = IdentifyRequest { name: options.owner.map(str::to_owned) };
+        let identify = IdentifyRequest { name: options.owner.map(|owner| shortened_owner(owner).to_owned()) };
         let identify = connection.request("identify", &identify, REQUEST_MAX).map_err(local)?;
         // A server may take no names; then the session has none.
         connection.post_unheard(&[&identify]).map_err(lost)?;

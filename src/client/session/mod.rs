@@ -25,7 +25,7 @@ use super::dial::{ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
 use crate::broker::sync::Mutex;
-use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode};
+use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
 use crate::protocol::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
@@ -117,7 +117,8 @@ impl Session {
         wants: &[(LockName, Mode)],
         limit: Option<Duration>,
     ) -> Result<Grant, AcquireError> {
-        check_wants(wants)?;
+        // The server would find the same wrong, but after the claims were made.
+        check_set(wants.iter().map(|(name, _)| ((), name)))?;
         self.lock(LockRequest { names: wants.to_vec(), set: true, limit })
     }
 
@@ -453,18 +454,4 @@ impl AsFd for Session {
 /// When the client gives up by itself.
 fn backstop(limit: Option<Duration>) -> Option<Instant> {
     deadline(limit.map(|limit| limit.saturating_add(GRACE)))
-}
-
-/// What the server would find wrong too, but after the claims were made.
-fn check_wants(wants: &[(LockName, Mode)]) -> Result<(), AcquireError> {
-    let mut names: Vec<&LockName> = wants.iter().map(|(name, _)| name).collect();
-    names.sort_unstable();
-    names.dedup();
-    match names.len() {
-        0 => Err(AcquireError::Invalid("no name is given".to_owned())),
-        distinct if distinct < wants.len() => {
-            Err(AcquireError::Invalid("the same name is given twice".to_owned()))
-        }
-        _ => Ok(()),
-    }
 }

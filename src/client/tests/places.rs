@@ -122,7 +122,7 @@ fn a_place_to_convert_that_is_cancelled_leaves_the_lock_as_it_was_held() {
     assert_eq!(session.acquire(b"a", Mode::Shared, None), Err(held.clone()));
     assert_eq!(session.wait(b"a", None), Err(AcquireError::Cancelled));
     assert_eq!(session.wait(b"a", None), Err(AcquireError::NotHeld));
-    let deadlock = AcquireError::Deadlock(vec!["a".into(), "b".into()]);
+    let deadlock = deadlock(&["a", "b"], 2);
     assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Err(deadlock));
     assert_eq!(session.acquire(b"a", Mode::Shared, None), Err(held));
     assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Ok(Attempt::Queued));

@@ -129,7 +129,8 @@ fn every_call_that_is_not_answered_ends_by_itself() {
 
 /// A list of names that fills a megabyte, nearly.
 fn much(set: usize) -> Vec<(LockName, Mode)> {
-    (0..1000).map(|n| (LockName::new(format!("{set:400}{n:400}").as_bytes()), Mode::Exclusive)).collect()
+    let name = |n| format!("{set}.{n}{}", "\u{1}".repeat(120));
+    (0..1000).map(|n| (LockName::from(name(n).as_str()), Mode::Exclusive)).collect()
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub enum Reply<'a> {
     },
     /// To `iam`.
     Ok,
+    /// To `iam` with a name that is longer than one may be. The original has no such limit, so the wording is ours.
+    NameTooLong,
     /// To a command that the server was told not to answer.
     Disabled,
     /// To `gw` and `sgw` without a readable time limit. The original has no such command, so the
@@ -103,6 +105,7 @@ impl Reply<'_> {
             Self::Token(token) => counted_line(out, token.unwrap_or(0), &[]),
             Self::Me { address, name } => line(out, &[b"1 ", address, b" ", name]),
             Self::Ok => line(out, &[b"1 ok"]),
+            Self::NameTooLong => line(out, &[b"0 name too long"]),
             Self::Disabled => line(out, &[b"0 disabled"]),
             Self::InvalidWait { rest } => line(out, &[b"0 Invalid Wait: ", rest]),
             Self::LineTooLong => line(out, &[b"0 Line Too Long"]),
@@ -157,21 +160,22 @@ impl DumpEncoder {
         out.extend_from_slice(holder);
     }
 
-    /// Appends a shared lock and the addresses of its holders.
-    pub fn shared_entry<H: AsRef<[u8]>>(
-        &mut self,
-        out: &mut Vec<u8>,
-        name: &[u8],
-        holders: impl IntoIterator<Item = H>,
-    ) {
+    /// Begins a shared lock, whose holders follow.
+    pub fn begin_shared_entry(&mut self, out: &mut Vec<u8>, name: &[u8]) {
         self.key(out, name);
         out.push(b'[');
-        for (number, holder) in holders.into_iter().enumerate() {
-            if number > 0 {
-                out.push(b' ');
-            }
-            out.extend_from_slice(holder.as_ref());
+    }
+
+    /// Appends the address of a holder of the shared lock that was begun last; they are numbered from 0 up.
+    pub fn holder(&self, out: &mut Vec<u8>, number: usize, holder: &[u8]) {
+        if number > 0 {
+            out.push(b' ');
         }
+        out.extend_from_slice(holder);
+    }
+
+    /// Ends a shared lock.
+    pub fn end_shared_entry(&self, out: &mut Vec<u8>) {
         out.push(b']');
     }
 
@@ -351,9 +355,13 @@ mod tests {
         assert_eq!(dump, "map[foo:127.0.0.1:60882 :unix:1]\r\n");
         let shared = encoded(|out| {
             let mut dump = DumpEncoder::start(out);
-            dump.shared_entry(out, b"foo", ["A", "B"]);
-            dump.shared_entry(out, b"bar", ["A"]);
-            dump.shared_entry::<&[u8]>(out, b"baz", []);
+            for (name, holders) in [("foo", &["A", "B"][..]), ("bar", &["A"]), ("baz", &[])] {
+                dump.begin_shared_entry(out, name.as_bytes());
+                for (number, holder) in holders.iter().enumerate() {
+                    dump.holder(out, number, holder.as_bytes());
+                }
+                dump.end_shared_entry(out);
+            }
             dump.end(out);
         });
         assert_eq!(shared, "map[foo:[A B] bar:[A] baz:[]]\r\n");

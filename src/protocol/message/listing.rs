@@ -5,11 +5,16 @@
 //! What is missing of a result counts as empty when it is read, so that a refusal can be read too: it
 //! has a status other than `Ok`, and [`LockResult`](super::LockResult) reads its reason.
 
+use std::iter::Peekable;
+
 use serde::{Deserialize, Serialize};
 
-use super::replies::{Status, is_false};
+use super::replies::{Status, is_false, push_json};
 use super::values::{from_hex, mode, mode_or_null, to_text};
 use crate::broker::{self, LockName, Mode, SessionInfo};
+
+/// What [`ListedLock::more_holders`] and [`ListedLock::more_waiters`] take.
+const MORE_BYTES: usize = 64;
 
 /// The result of `inspect`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +57,38 @@ pub struct LockPage {
     pub more: bool,
 }
 
+/// How much JSON there is still room for on a page.
+struct Room {
+    bytes: usize,
+    scratch: Vec<u8>,
+}
+
+impl Room {
+    /// Takes room for a value and a comma, if there is as much and `leaving` beside it.
+    fn take(&mut self, value: &impl Serialize, leaving: usize) -> bool {
+        self.scratch.clear();
+        push_json(&mut self.scratch, value);
+        let left = self.bytes.checked_sub(self.scratch.len() + 1).filter(|&left| left >= leaving);
+        self.bytes = left.unwrap_or(self.bytes);
+        left.is_some()
+    }
+
+    /// Moves what there is room for.
+    fn fill<T: Serialize>(
+        &mut self,
+        shown: &mut Vec<T>,
+        from: &mut Peekable<impl Iterator<Item = T>>,
+        leaving: usize,
+    ) {
+        shown.extend(std::iter::from_fn(|| from.next_if(|value| self.take(value, leaving))));
+    }
+}
+
 impl LockPage {
+    /// How many bytes of JSON the locks of one page take at most: then it ends, though there may be more names. A
+    /// lock with more holders and waiters than that has a page of its own, and not all of them are shown.
+    pub const BYTES_MAX: usize = 256 << 10;
+
     /// The page as JSON, `{"locks":[…],"more":…}`, without a zero byte in it.
     #[must_use]
     pub fn to_json(&self) -> String {
@@ -63,7 +99,18 @@ impl LockPage {
 
 impl From<broker::Page> for LockPage {
     fn from(page: broker::Page) -> Self {
-        Self { locks: page.locks.iter().map(ListedLock::from).collect(), more: page.more }
+        let mut room = Room { bytes: Self::BYTES_MAX, scratch: Vec::new() };
+        let (mut locks, mut more) = (Vec::new(), page.more);
+        for lock in &page.locks {
+            let (shown, is_whole) = ListedLock::within(&mut room, lock);
+            // The first lock is shown in any case, so that there is one to go on from.
+            if !is_whole && !locks.is_empty() {
+                more = true;
+                break;
+            }
+            locks.push(shown);
+        }
+        Self { locks, more }
     }
 }
 
@@ -84,8 +131,19 @@ pub struct ListedLock {
     pub orphaned: bool,
     /// Who holds it.
     pub holders: Vec<ListedHolder>,
+    /// How many more hold it: more than there is room for on a page.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_holders: usize,
     /// Who waits for it, the next first.
     pub waiters: Vec<ListedWaiter>,
+    /// How many more wait for it, after these.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub more_waiters: usize,
+}
+
+/// For `skip_serializing_if`, which hands a reference over.
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl ListedLock {
@@ -93,7 +151,33 @@ impl ListedLock {
     #[must_use]
     pub fn new(name: &LockName) -> Self {
         let (lock_name, lock_name_hex) = to_text(name);
-        Self { lock_name, lock_name_hex, mode: None, orphaned: false, holders: vec![], waiters: vec![] }
+        Self {
+            lock_name,
+            lock_name_hex,
+            mode: None,
+            orphaned: false,
+            holders: Vec::new(),
+            more_holders: 0,
+            waiters: Vec::new(),
+            more_waiters: 0,
+        }
+    }
+
+    /// The lock with those of its holders and waiters that there is room for, and whether there was room for all. If
+    /// there are too many of both, each have half of it.
+    fn within(room: &mut Room, lock: &broker::ListedLock) -> (Self, bool) {
+        let (mode, orphaned) = (lock.mode, lock.orphaned);
+        let mut shown = Self { mode, orphaned, ..Self::new(&lock.key.name) };
+        let has_room = room.take(&shown, MORE_BYTES);
+        let mut holders = lock.holders.iter().map(ListedHolder::from).peekable();
+        let mut waiters = lock.waiters.iter().map(ListedWaiter::from).peekable();
+        room.fill(&mut shown.waiters, &mut waiters, room.bytes / 2);
+        room.fill(&mut shown.holders, &mut holders, MORE_BYTES);
+        room.fill(&mut shown.waiters, &mut waiters, MORE_BYTES);
+        shown.more_holders = lock.holders.len() - shown.holders.len();
+        shown.more_waiters = lock.waiters.len() - shown.waiters.len();
+        let is_whole = has_room && shown.more_holders == 0 && shown.more_waiters == 0;
+        (shown, is_whole)
     }
 
     /// The exact name, to go on from with `after`; `None` if the hexadecimal digits are none.
@@ -106,27 +190,29 @@ impl ListedLock {
     }
 }
 
-impl From<&broker::ListedLock> for ListedLock {
-    fn from(lock: &broker::ListedLock) -> Self {
-        let name = |info: &SessionInfo| info.name().map(|name| String::from_utf8_lossy(&name).into_owned());
-        let holders = lock.holders.iter().map(|holder| ListedHolder {
+/// What a session has registered, for people to read.
+fn name_of(session: &SessionInfo) -> Option<String> {
+    session.name().map(|name| String::from_utf8_lossy(&name).into_owned())
+}
+
+impl From<&broker::ListedHolder> for ListedHolder {
+    fn from(holder: &broker::ListedHolder) -> Self {
+        Self {
             address: holder.session.address().to_owned(),
-            name: name(&holder.session),
+            name: name_of(&holder.session),
             token: holder.token,
             held_for: holder.held_for.as_secs_f64(),
-        });
-        let waiters = lock.waiters.iter().map(|waiter| ListedWaiter {
+        }
+    }
+}
+
+impl From<&broker::ListedWaiter> for ListedWaiter {
+    fn from(waiter: &broker::ListedWaiter) -> Self {
+        Self {
             address: waiter.session.address().to_owned(),
-            name: name(&waiter.session),
+            name: name_of(&waiter.session),
             mode: waiter.mode,
             waiting_for: waiter.waiting_for.as_secs_f64(),
-        });
-        Self {
-            mode: lock.mode,
-            orphaned: lock.orphaned,
-            holders: holders.collect(),
-            waiters: waiters.collect(),
-            ..Self::new(&lock.key.name)
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::connection::Next;
 use super::service::{Call, Service};
-use crate::broker::{PageQuery, Space};
+use crate::broker::{OWNER_BYTES_MAX, PageQuery, Space};
 use crate::protocol::message::{
     HelloResult, InspectResult, Keepalive, ListResult, LockPage, LockResult, Malformed, Status, encode_pong,
     parse_hello, parse_identify, parse_inspect, parse_list,
@@ -144,14 +144,11 @@ fn identify(call: &mut Call<'_, '_>) {
         return call.reply(&LockResult::refused("registering names is disabled"));
     }
     reply_to(call, parse_identify, |call, request| {
-        // As long as a line can bring one. It stands in listings beside every lock of its session.
-        let longest = call.connection.base.config.line_bytes_max;
-        if request.name.as_ref().is_some_and(|name| name.len() > longest) {
-            let reason = Some(format!("the name is longer than {longest} bytes"));
-            return LockResult { reason, ..LockResult::new(Status::Invalid) };
+        if call.session().info().set_name(request.name.as_deref().map(str::as_bytes)) {
+            return LockResult::new(Status::Ok);
         }
-        call.session().info().set_name(request.name.as_deref().map(str::as_bytes));
-        LockResult::new(Status::Ok)
+        let reason = Some(format!("the name is longer than {OWNER_BYTES_MAX} bytes"));
+        LockResult { reason, ..LockResult::new(Status::Invalid) }
     });
 }
 

@@ -7,11 +7,12 @@ use serde_json::value::RawValue;
 use super::service::{Call, Service};
 use super::waits::{Pending, granted};
 use super::{info, kick};
-use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
+use crate::broker::{AcquireError, Attempt, Cycle, Key, LockName, Mode, Space, Wait};
 use crate::protocol::message::{
     Cause, LockResult, OldUnlockReply, OldUnlockRequest, Status, UnlockRequest, parse_cancel, parse_convert,
     parse_lock, parse_old_unlock, parse_unlock,
 };
+use crate::server::config::Config;
 use crate::server::connection::Next;
 
 /// The longest id of a request that may have to wait, in bytes: it is kept until the wait ends, and there can
@@ -123,7 +124,8 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt,
                 }
                 _ => None,
             };
-            let mut result = LockResult { cause, ..refusal(error, demand.mode()) };
+            let config = &call.connection.base.config;
+            let mut result = LockResult { cause, ..refusal(error, demand.mode(), config) };
             if let (true, Some((name, Mode::Shared))) = (result.already, demand.one) {
                 result.holders = Some(call.session().inspect(Space::Main, name).holders);
             }
@@ -132,7 +134,7 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt,
     }
 }
 
-fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
+fn refusal(error: AcquireError, mode: Option<Mode>, config: &Config) -> LockResult {
     match error {
         // As the original: who holds the lock is told so again. But never that it holds what it does not.
         AcquireError::AlreadyHeld(held) if mode == Some(held.mode) => {
@@ -141,9 +143,7 @@ fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
         AcquireError::AlreadyHeld(_) if mode.is_some() => {
             LockResult::refused("this connection holds the lock in another mode, which convert changes")
         }
-        AcquireError::Deadlock(circle) => {
-            LockResult { circle: Some(circle), ..LockResult::new(Status::Deadlock) }
-        }
+        AcquireError::Deadlock(cycle) => deadlock(*cycle, config),
         AcquireError::Invalid(reason) => {
             LockResult { reason: Some(reason), ..LockResult::new(Status::Invalid) }
         }
@@ -155,6 +155,18 @@ fn refusal(error: AcquireError, mode: Option<Mode>) -> LockResult {
         }
         other => LockResult::refused(other.to_string()),
     }
+}
+
+/// Tells of the others in the cycle what this server lets clients know of each other.
+fn deadlock(cycle: Cycle, config: &Config) -> LockResult {
+    let circle = match (config.dump, config.registry) {
+        (true, true) => Some(cycle.sessions),
+        (true, false) => Some(cycle.addresses),
+        (false, _) => None,
+    };
+    let is_whole = circle.as_ref().is_some_and(|circle| circle.len() == cycle.size);
+    let circle_size = (!is_whole).then_some(cycle.size);
+    LockResult { circle, circle_size, ..LockResult::new(Status::Deadlock) }
 }
 
 /// `unlock`. Its old form has the name in the message itself, and a reply of its own shape; whatever else comes

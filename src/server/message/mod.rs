@@ -13,6 +13,7 @@ pub(super) use waits::MessageWaits;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{Connection, Next, Speaker};
+use super::outbox::Appended;
 use crate::broker::sync::Arc;
 use crate::protocol::frame::{self, Frame};
 use crate::protocol::message::{encode_error, parse};
@@ -34,7 +35,12 @@ impl Speaker for Messages {
     fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next) {
         let bytes_max = connection.config.message_bytes_max;
         let (mut done, mut count) = (0, 0);
-        let mut conversation = MessageConnection { base: connection, waits: &self.waits, next: Next::Read };
+        let mut conversation = MessageConnection {
+            base: connection,
+            waits: &self.waits,
+            next: Next::Read,
+            has_much_to_send: false,
+        };
         while conversation.next == Next::Read {
             let (taken, found) = frame::decode(&input[done..], bytes_max);
             done += taken;
@@ -47,6 +53,7 @@ impl Speaker for Messages {
                         // The end of the frame is known, and closing would cost the client its locks.
                         Err(bad) => conversation.reply(|out| encode_error(out, &bad.to_string())),
                     }
+                    conversation.send_if_much();
                 }
                 Frame::TooLong { announced } => {
                     let text = format!("a message of {announced} bytes is longer than {bytes_max}");
@@ -84,12 +91,24 @@ pub(super) struct MessageConnection<'a> {
     waits: &'a Arc<MessageWaits>,
     /// Whether to go on with the next message.
     pub(super) next: Next,
+    /// So much has gathered that it should be sent.
+    has_much_to_send: bool,
 }
 
 impl MessageConnection<'_> {
-    /// Appends one message; hangs up if there is nobody to read it.
+    /// Appends one message; hangs up if there is nobody to read it. Sends nothing: a client that does not read would
+    /// have whoever replies keep all that the reply was made from.
     fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
-        if !self.base.reply(|out| frame::encode(out, body)) {
+        match self.base.outbox.append(|out| frame::encode(out, body)) {
+            Appended::Little => {}
+            Appended::Much => self.has_much_to_send = true,
+            Appended::ToNobody => self.next = Next::HangUp,
+        }
+    }
+
+    /// Sends what has gathered if it is much, waiting for the client to read.
+    fn send_if_much(&mut self) {
+        if std::mem::take(&mut self.has_much_to_send) && !self.base.flush() {
             self.next = Next::HangUp;
         }
     }

@@ -192,8 +192,8 @@ impl Connection {
         if !self.config.registry {
             return self.say(|out| Reply::Disabled.encode(out));
         }
-        self.session.info().set_name(name);
-        self.say(|out| Reply::Ok.encode(out))
+        let reply = if self.session.info().set_name(name) { Reply::Ok } else { Reply::NameTooLong };
+        self.say(|out| reply.encode(out))
     }
 
     fn list_names(&self, wanted: Option<&[u8]>) -> Next {

@@ -11,12 +11,9 @@ use crate::protocol::glockd_text::{DumpEncoder, encode_pair};
 pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -> Next {
     each_lock(connection, name, shared, |lock| {
         for holder in &lock.holders {
-            let next = connection.say(|out| {
+            go_on(connection.say(|out| {
                 encode_pair(out, lock.key.name.as_bytes(), &name_or_address(&holder.session));
-            });
-            if next != Next::Read {
-                return ControlFlow::Break(next);
-            }
+            }))?;
         }
         ControlFlow::Continue(())
     })
@@ -30,11 +27,15 @@ pub(super) fn dump(connection: &Connection, shared: bool) -> Next {
     let next = each_lock(connection, None, shared, |lock| {
         let name = lock.key.name.as_bytes();
         let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
-        let next = connection.say(|out| match shared {
-            true => encoder.shared_entry(out, name, addresses),
-            false => encoder.entry(out, name, addresses.next().unwrap_or_default()),
-        });
-        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
+        if !shared {
+            let holder = addresses.next().unwrap_or_default();
+            return go_on(connection.say(|out| encoder.entry(out, name, holder)));
+        }
+        connection.say(|out| encoder.begin_shared_entry(out, name));
+        for (number, holder) in addresses.enumerate() {
+            go_on(connection.say(|out| encoder.holder(out, number, holder)))?;
+        }
+        go_on(connection.say(|out| encoder.end_shared_entry(out)))
     });
     if next == Next::Read { connection.say(|out| encoder.end(out)) } else { next }
 }
@@ -49,7 +50,9 @@ fn each_lock(
     let broker = &connection.hub.broker;
     let mode = if shared { Mode::Shared } else { Mode::Exclusive };
     let space = connection.space_of(mode);
-    let mut wanted = |lock: ListedLock| {
+    let mut wanted = |mut lock: ListedLock| {
+        // Nobody needs them, and there may be many.
+        lock.waiters = Vec::new();
         let is_wanted = lock.key.space == space && lock.mode == Some(mode);
         if is_wanted { each(lock) } else { ControlFlow::Continue(()) }
     };
@@ -58,6 +61,11 @@ fn each_lock(
         None => broker.walk(wanted),
     };
     broken_off.unwrap_or(Next::Read)
+}
+
+/// Whether the listing goes on after this was said.
+fn go_on(next: Next) -> ControlFlow<Next> {
+    if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
 }
 
 fn name_or_address(info: &SessionInfo) -> Vec<u8> {

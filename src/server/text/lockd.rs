@@ -1,13 +1,12 @@
 //! The `lockd` protocol at the broker.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::super::connection::{Connection, Next};
 use super::super::hub::{COMMANDS, Hub};
 use super::Lines;
 use crate::broker::Space;
-use crate::broker::{Attempt, LockName, Mode};
+use crate::broker::{Attempt, Mode, SessionInfo};
 use crate::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
 
 /// The commands by the numbers they are counted under.
@@ -110,15 +109,16 @@ impl Lockd {
     }
 }
 
-/// Every lock and who holds it, and what every holder of shared locks holds. Looked at and written some at a
-/// time, but for the shared ones' names, which are kept until it is their turn.
+/// Every lock and who holds it, and what every holder of shared locks holds. Looked at and written some at a time:
+/// nothing of it is kept for a client that does not read.
 fn details(connection: &Connection) -> Next {
     let shared_space = connection.space_of(Mode::Shared);
     let mut start = Vec::new();
     let encoder = DetailsEncoder::start(&mut start);
     connection.say(|out| out.extend_from_slice(&start));
-    let mut shares: BTreeMap<String, Vec<LockName>> = BTreeMap::new();
-    let broken_off = connection.hub.broker.walk(|lock| {
+    let broken_off = connection.hub.broker.walk(|mut lock| {
+        // Nobody needs them, and there may be many.
+        lock.waiters = Vec::new();
         let name = lock.key.name.as_bytes();
         let next = match lock.mode {
             Some(Mode::Exclusive) => {
@@ -126,10 +126,6 @@ fn details(connection: &Connection) -> Next {
                 connection.say(|out| encoder.lock(out, name, holder.unwrap_or_default().as_bytes()))
             }
             Some(Mode::Shared) if lock.key.space == shared_space => {
-                for holder in &lock.holders {
-                    let names = shares.entry(holder.session.address().to_owned()).or_default();
-                    names.push(lock.key.name.clone());
-                }
                 connection.say(|out| encoder.shared_lock(out, name, lock.holders.len()))
             }
             Some(Mode::Shared) | None => Next::Read,
@@ -140,12 +136,38 @@ fn details(connection: &Connection) -> Next {
         return next;
     }
     connection.say(|out| encoder.begin_shares(out));
-    while let Some((holder, names)) = shares.pop_first() {
-        let names = names.iter().map(LockName::as_bytes);
-        let next = connection.say(|out| encoder.share(out, holder.as_bytes(), names));
+    let mut holders = connection.hub.broker.sessions();
+    holders.retain(|session| session.locks_held() > 0);
+    holders.sort_by(|one, other| one.address().cmp(other.address()));
+    for holder in holders {
+        let next = shares_of(connection, &encoder, &holder);
         if next != Next::Read {
             return next;
         }
     }
     connection.say(|out| encoder.end(out))
+}
+
+/// The shared locks of one holder, if it has any.
+fn shares_of(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> Next {
+    let shared_space = connection.space_of(Mode::Shared);
+    let mut count = 0;
+    let broken_off = connection.hub.broker.walk_held(holder, |key, mode| {
+        if mode != Mode::Shared || key.space != shared_space {
+            return ControlFlow::Continue(());
+        }
+        let next = connection.say(|out| {
+            if count == 0 {
+                encoder.begin_holder(out, holder.address().as_bytes());
+            }
+            encoder.share(out, count, key.name.as_bytes());
+        });
+        count += 1;
+        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
+    });
+    match broken_off {
+        Some(next) => next,
+        None if count == 0 => Next::Read,
+        None => connection.say(|out| encoder.end_holder(out)),
+    }
 }

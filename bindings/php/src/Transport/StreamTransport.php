@@ -35,6 +35,9 @@ final class StreamTransport implements Transport
 
     private const PAGE = 500;
 
+    /** The longest name of an owner that a server takes. */
+    private const OWNER_BYTES_MAX = 256;
+
     /**
      * @param array<string, Connection> $connections by address
      * @param array<string, string> $missing by address: why there is no connection
@@ -81,6 +84,17 @@ final class StreamTransport implements Transport
         return new self($connections, $missing, $unwatched);
     }
 
+    /** What a server takes as a name: the whole characters in its first 256 bytes. */
+    private static function shortened(string $owner): string
+    {
+        $name = substr($owner, 0, self::OWNER_BYTES_MAX);
+        // A character that was cut has three bytes left at most.
+        for ($cut = 0; $cut < 3 && preg_match('//u', $name) !== 1; $cut++) {
+            $name = substr($name, 0, -1);
+        }
+        return $name;
+    }
+
     /** Whether the kernel will find out that the server's machine is gone. */
     private static function greet(Connection $connection, ?string $owner, float $within): bool
     {
@@ -90,7 +104,7 @@ final class StreamTransport implements Transport
             $hello = $connection->send('hello', $secret === null ? $who : $who + ['authToken' => $secret]);
             if ($owner !== null) {
                 // The server may be set up not to keep names: then it has none.
-                $connection->forget($connection->send('identify', ['name' => $owner]));
+                $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
             }
             $answer = $connection->await($hello, $within)->object('result');
         } catch (ConnectionLostException $e) {
@@ -396,9 +410,12 @@ final class StreamTransport implements Transport
     {
         $reason = $result->text('reason') ?? '';
         $circle = $result->texts('circle');
+        // Of a long circle, and where the server tells nobody of others, not all are named.
+        $size = $result->integer('circleSize');
+        $named = implode(' > ', $circle) . ($size === null ? '' : ($circle === [] ? '' : ' > … ') . "($size owners)");
         return match ($result->text('status')) {
             'deadlock' => new DeadlockException(
-                "to wait for \"$name\" would be a deadlock: " . implode(' > ', $circle),
+                "to wait for \"$name\" would be a deadlock: $named",
                 $circle,
             ),
             'invalid' => new InvalidArgumentException($reason),

@@ -7,6 +7,7 @@ namespace Lockd\Tests\Transport;
 use Lockd\Client;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\DeadlockException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
@@ -110,6 +111,52 @@ final class StreamTransportTest extends TestCase
         $lock = Client::connect($server->url)->acquire('pieces', 30.0);
         self::assertSame(9007199254740991, $lock?->token());
         self::assertTrue($lock->isHeld());
+    }
+
+    public function testALongOwnerIsCalledByTheBeginningOfItsName(): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->tcp(), 'x' . str_repeat('ß', 200));
+        $lock = $client->acquire('mine', 0.0);
+        self::assertTrue($lock?->isHeld());
+        foreach ($client->list() as $listed) {
+            self::assertSame('x' . str_repeat('ß', 127), $listed->holders[0]->owner);
+        }
+    }
+
+    public function testOfALongCircleTheNumberOfOwnersIsTold(): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send): void {
+            FakeServer::hello($receive, $send);
+            foreach ([['circle' => ['a', 'b'], 'circleSize' => 40], ['circleSize' => 3]] as $circle) {
+                $request = $receive();
+                $result = ['status' => 'deadlock'] + $circle;
+                $send(FakeServer::frame(['id' => $request['id'], 'result' => $result]));
+            }
+        });
+        $client = Client::connect($server->url);
+        foreach ([[['a', 'b'], 'deadlock: a > b > … (40 owners)'], [[], 'deadlock: (3 owners)']] as [$circle, $words]) {
+            try {
+                $client->acquire('round', 30.0);
+                self::fail('it is a deadlock');
+            } catch (DeadlockException $e) {
+                self::assertSame($circle, $e->circle);
+                self::assertStringEndsWith($words, $e->getMessage());
+            }
+        }
+    }
+
+    public function testThoseLeftOutOfAListingAreCounted(): void
+    {
+        $server = FakeServer::start(static function (callable $receive, callable $send): void {
+            FakeServer::hello($receive, $send);
+            $request = $receive();
+            $locks = [['lockName' => 'crowded', 'moreHolders' => 3, 'moreWaiters' => 400], ['lockName' => 'quiet']];
+            $send(FakeServer::frame(['id' => $request['id'], 'result' => ['status' => 'ok', 'locks' => $locks]]));
+        });
+        [$crowded, $quiet] = [...Client::connect($server->url)->list()];
+        self::assertSame([3, 400], [$crowded->moreHolders, $crowded->moreWaiters]);
+        self::assertSame([0, 0], [$quiet->moreHolders, $quiet->moreWaiters]);
     }
 
     public function testAPageWithNothingOnItIsTheLastOne(): void

@@ -62,12 +62,12 @@ fn an_upgrade_against_another_upgrade() {
         });
         let other = b.upgrade(1, "x");
         let (waits, refused) = match (asked.join().unwrap(), other) {
-            (Ok(Attempt::Queued), Err(AcquireError::Deadlock(circle))) => {
-                assert_eq!(circle, ["b", "a"]);
+            (Ok(Attempt::Queued), Err(AcquireError::Deadlock(cycle))) => {
+                assert_eq!(cycle.sessions, ["b", "a"]);
                 (a, b)
             }
-            (Err(AcquireError::Deadlock(circle)), Ok(Attempt::Queued)) => {
-                assert_eq!(circle, ["a", "b"]);
+            (Err(AcquireError::Deadlock(cycle)), Ok(Attempt::Queued)) => {
+                assert_eq!(cycle.sessions, ["a", "b"]);
                 (b, a)
             }
             other => panic!("{other:?}"),

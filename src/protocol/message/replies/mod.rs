@@ -70,9 +70,13 @@ pub struct LockResult {
     /// What state of the server the refusal comes from, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// The sessions of a deadlock, each waiting for the next, the last for the first.
+    /// The sessions of a deadlock, each waiting for the next, the last for the first. The first ones of many; none
+    /// if the server does not let clients know of each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circle: Option<Vec<String>>,
+    /// How many sessions there are in the circle, where `circle` does not have all of them.
+    #[serde(default, rename = "circleSize", skip_serializing_if = "Option::is_none")]
+    pub circle_size: Option<usize>,
 }
 
 impl LockResult {
@@ -88,6 +92,7 @@ impl LockResult {
             reason: None,
             cause: None,
             circle: None,
+            circle_size: None,
         }
     }
 
@@ -197,7 +202,7 @@ pub fn encode_error(out: &mut Vec<u8>, error: &str) {
 }
 
 /// Appends strings, or structs and maps of them: nothing that could fail to become JSON.
-fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+pub(super) fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
     let _infallible = serde_json::to_writer(out, value);
 }
 
