@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::cli::text::harmless;
 
@@ -20,6 +20,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The bytes of stack that the thread needs at most: it does nothing but write.
 const STACK: usize = 64 << 10;
+
+const NAME: &str = "lockd-say";
 
 /// Says things in the order in which they are given.
 pub(super) struct Speaker {
@@ -36,15 +38,18 @@ impl Speaker {
         let (done, written) = channel();
         let work = move || {
             let _done = done;
-            // Without SIGTTOU a background process may write to a terminal that would stop it for that; and
-            // no signal for this process may end up here. It fails only for sets that make no sense.
-            let _ = SigSet::all().thread_block();
             for line in to_write {
                 // A failure to write can be told to no one.
                 let _ = io::stderr().write_all(line.as_bytes());
             }
         };
-        Builder::new().name("lockd-say".to_owned()).stack_size(STACK).spawn(work)?;
+        // The thread inherits the mask, so that it never runs without it: a signal that is blocked in all other
+        // threads would go to this one, and kill the process. And without SIGTTOU a background process may write
+        // to a terminal that would stop it for that.
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        let spawned = Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(work);
+        before.thread_set_mask()?;
+        spawned?;
         Ok(Self { lines, written })
     }
 
