@@ -4,6 +4,8 @@
 
 mod calls;
 mod crossing;
+#[path = "../blackbox/support/environment.rs"]
+mod environment;
 mod losing;
 mod serving;
 mod several;
