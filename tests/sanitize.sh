@@ -27,7 +27,7 @@ test_with() { # SANITIZER, more flags for rustc
     sanitized "$1" "$2" "--lib --bin lockd --test client -- --test-threads=1 --skip in_every_state \
         --skip a_grant_that_crosses_a_cancel_or_a_time_out"
     # What is of interest there is the server; the test itself may be an ordinary one.
-    LOCKD_PROGRAM=$(cd "$target/$1/$host/debug" && pwd)/lockd \
+    SANITIZED_PROGRAM=yes LOCKD_PROGRAM=$(cd "$target/$1/$host/debug" && pwd)/lockd \
         cargo test --locked --quiet --test blackbox -- --test-threads=4 $SKIPPED_OF_SERVERS
     if grep -l . "$logs"/* 2>/dev/null; then
         cat "$logs"/*

@@ -38,7 +38,7 @@ fn pass_grace(keeper: &Keeper) {
     progress.grace_ends = Some(Instant::now());
     drop(progress);
     keeper.shared.changed.notify_all();
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while keeper.shared.progress.lock().grace_ends.is_some() || !keeper.shared.broker.grace().is_zero() {
         assert!(Instant::now() < deadline, "the grace does not end");
         std::thread::yield_now();

@@ -7,12 +7,19 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
+use crate::support::environment::without_options;
 use crate::support::eventually;
 use crate::support::server::Launch;
 
+fn lockd() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockd"));
+    without_options(&mut command);
+    command
+}
+
 fn bench(arguments: &[&str]) -> Output {
     let briefly = ["bench", "--seconds", "0.1", "--rounds", "1"];
-    Command::new(env!("CARGO_BIN_EXE_lockd")).args(briefly).args(arguments).output().unwrap()
+    lockd().args(briefly).args(arguments).output().unwrap()
 }
 
 /// The figures of each server by its name.
@@ -144,7 +151,7 @@ fn children(pid: u32) -> Vec<u32> {
 
 #[test]
 fn nothing_is_left_of_one_that_is_killed() {
-    let mut bench = Command::new(env!("CARGO_BIN_EXE_lockd")).args(["bench", "-t", "60"]).spawn().unwrap();
+    let mut bench = lockd().args(["bench", "-t", "60"]).spawn().unwrap();
     let mut servers = Vec::new();
     eventually("it has started its two servers", || {
         servers = children(bench.id());

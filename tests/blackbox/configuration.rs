@@ -262,11 +262,13 @@ fn assert_scheduled(server: &Server, connections: u32) {
     assert!(served.ask("i foo").starts_with('0'));
     assert_eq!(server.policies("lockd-conn"), [connections]);
     for others in ["lockd", "lockd-listen", "lockd-janitor", "lockd-signals"] {
-        let policies = server.policies(others);
-        assert!(
-            !policies.is_empty() && policies.iter().all(|policy| *policy == NORMAL),
-            "{others}: {policies:?}"
-        );
+        let mut policies = Vec::new();
+        // A thread has its name once it runs, which may be later than what the server does next.
+        eventually(&format!("there is a thread {others}"), || {
+            policies = server.policies(others);
+            !policies.is_empty()
+        });
+        assert!(policies.iter().all(|policy| *policy == NORMAL), "{others}: {policies:?}");
     }
 }
 

@@ -34,6 +34,10 @@ fn assert_others_are_served(server: &Server) {
 
 #[track_caller]
 fn assert_memory_is_bounded(server: &Server, before_kib: u64) {
+    // What is freed a sanitizer keeps for a while, and what is allocated it surrounds: that is not the server's.
+    if std::env::var_os("SANITIZED_PROGRAM").is_some() {
+        return;
+    }
     let growth = server.resident_kib().saturating_sub(before_kib);
     assert!(growth < 16 * 1024, "{growth} KiB more");
 }

@@ -1,10 +1,10 @@
 //! C programs of this directory: compiled against the header and the library under test, and run. A program
 //! passes if it ends with status 0 and has said nothing.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use lockd::broker::Broker;
 use lockd::server::{Config, Server, Service};
@@ -16,7 +16,7 @@ use crate::running::eventually;
 const LIMIT_SECONDS: &str = "120";
 
 /// How a program gets hold of the library.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Linkage {
     Shared,
     Static,
@@ -52,13 +52,13 @@ pub(crate) fn is_sanitized() -> bool {
     !flags("LIBLOCKD_CFLAGS").is_empty()
 }
 
-/// A directory for what is built, empty at first but for the library, under its soname too.
+/// A directory of this process for what is built, empty at first but for the library, under its soname too.
 pub(crate) fn build_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_abi");
-        // There is none the first time.
-        let _ = std::fs::remove_dir_all(&directory);
+        let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c_abi");
+        remove_what_others_left(&all);
+        let directory = all.join(std::process::id().to_string());
         std::fs::create_dir_all(&directory).unwrap();
         let library = library_directory().join("liblockd.so");
         for name in ["liblockd.so", "liblockd.so.1"] {
@@ -67,6 +67,19 @@ pub(crate) fn build_directory() -> &'static Path {
         directory
     })
 }
+
+/// Removes the directories of processes that have ended: nothing tells a process of tests that it is about to.
+fn remove_what_others_left(all: &Path) {
+    for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            // Another process may be removing it, too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Where the programs are that have been compiled, or are being so.
+type Compiled = BTreeMap<(String, Linkage), Arc<OnceLock<PathBuf>>>;
 
 /// A compiled program.
 pub(crate) struct Program {
@@ -84,11 +97,17 @@ impl Program {
         Self::compile_with(&["c++", "-std=c++17"], &format!("{name}.cpp"), linkage)
     }
 
+    /// Each is compiled once, for all tests.
     fn compile_with(compiler: &[&str], source: &str, linkage: Linkage) -> Self {
-        static BUILT: AtomicUsize = AtomicUsize::new(0);
-        let number = BUILT.fetch_add(1, Relaxed);
-        let executable = build_directory().join(format!("{source}-{linkage:?}-{number}"));
-        let object = build_directory().join(format!("{source}-{linkage:?}-{number}.o"));
+        static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
+        let program = COMPILED.lock().unwrap().entry((source.to_owned(), linkage)).or_default().clone();
+        let executable = program.get_or_init(|| Self::build(compiler, source, linkage)).clone();
+        Self { executable }
+    }
+
+    fn build(compiler: &[&str], source: &str, linkage: Linkage) -> PathBuf {
+        let executable = build_directory().join(format!("{source}-{linkage:?}"));
+        let object = build_directory().join(format!("{source}-{linkage:?}.o"));
         let mut command = Command::new(compiler[0]);
         command.args(&compiler[1..]).args(["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"]);
         command.arg("-D_GNU_SOURCE").arg("-pthread").arg("-I").arg(root().join("include"));
@@ -109,7 +128,7 @@ impl Program {
             _ => command.arg(library_directory().join("liblockd.a")).args(SYSTEM_LIBRARIES),
         };
         checked(command.output().unwrap(), source);
-        Self { executable }
+        executable
     }
 
     pub(crate) fn path(&self) -> &str {

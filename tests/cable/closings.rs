@@ -17,7 +17,7 @@ use crate::network::{EVERYBODY, Network, Passing, SERVER, Scenario, in_networks}
 use crate::site::{Holder, SHORTEST, SOON, Site};
 
 /// How much later than after the dead-peer timeout a lock may be granted on a busy machine.
-const LATE: Duration = Duration::from_secs(6);
+const LATE: Duration = Duration::from_secs(20);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// What holders are doing: each name says what.

@@ -143,7 +143,7 @@ fn stops_the_server(network: Network, pause: Duration) {
         site.await_waiters("idle", 1);
         stop(&site);
         let asked = scope.spawn(|| asking.inspect(b"asking"));
-        let lost = scope.spawn(|| loss_of(&flooding, Instant::now() + pause));
+        let lost = scope.spawn(|| loss_of(&flooding, Instant::now() + pause + SOON));
         let flood = scope.spawn(|| while flooding.acquire_all(&wants, NOW) == Err(AcquireError::TimedOut) {});
         sleep(pause);
         assert!(idle.stands() && asking.stands() && waiter.stands(), "the server's host has answered");

@@ -22,7 +22,7 @@ use crate::support::server::{Launch, Server};
 use crate::support::socket::{Endpoint, connect};
 
 /// How long connecting, and what needs no packet that is lost, may take.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// The shortest dead-peer timeout there is, in seconds.
 pub(crate) const SHORTEST: u64 = 12;
 /// What it is by default.

@@ -5,6 +5,8 @@
 mod agreement;
 mod calls;
 mod crossing;
+#[path = "../blackbox/support/environment.rs"]
+mod environment;
 mod losing;
 mod serving;
 mod several;

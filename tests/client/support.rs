@@ -12,7 +12,10 @@ use lockd::server::{Config, Server, Service};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+use crate::environment::without_options;
+
+/// How long anything may take before a test fails. A test that passes never waits for it to elapse.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 pub(crate) const NOW: Option<Duration> = Some(Duration::ZERO);
 
 pub(crate) fn serve_with(service: Service) -> (Server, String) {
@@ -61,7 +64,7 @@ pub(crate) struct Process(Child, pub(crate) String);
 
 impl Process {
     pub(crate) fn start() -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_lockd"))
+        let mut child = without_options(&mut Command::new(env!("CARGO_BIN_EXE_lockd")))
             .args(["serve", "--listen", "message://127.0.0.1:0"])
             .stderr(Stdio::piped())
             .spawn()

@@ -7,11 +7,6 @@ use rustix::process::Signal;
 
 use crate::manager::{Manager, ask, glockd_at};
 
-/// What the log says of addresses.
-fn listening(log: &str) -> Vec<&str> {
-    log.lines().filter_map(|line| line.split_once("listening on ")).map(|(_, address)| address).collect()
-}
-
 #[test]
 fn it_serves_what_it_is_given_by_name_and_nothing_else() {
     let manager = Manager::new();
@@ -27,8 +22,7 @@ fn it_serves_what_it_is_given_by_name_and_nothing_else() {
     let glockd = ask(UnixStream::connect(&path).unwrap(), "i foo");
     let lockd = ask(TcpStream::connect(address).unwrap(), "i foo");
     assert_ne!(glockd, lockd, "the protocols say it in other words");
-    let log = service.log();
-    assert_eq!(listening(&log), [format!("lockd://{address}"), glockd_at(&path)]);
+    service.await_listening(&[format!("lockd://{address}"), glockd_at(&path)]);
     for number in [3, 4] {
         let info = std::fs::read_to_string(format!("/proc/{}/fdinfo/{number}", service.pid())).unwrap();
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
@@ -54,7 +48,7 @@ fn what_it_is_told_to_listen_on_it_listens_on_too() {
     let mut holder = UnixStream::connect(&own).unwrap();
     assert!(ask(&mut holder, "g foo").starts_with('1'));
     assert!(ask(TcpStream::connect(address).unwrap(), "g foo").starts_with('0'));
-    assert_eq!(listening(&service.log()), [glockd_at(&own), format!("glockd://{address}")]);
+    service.await_listening(&[glockd_at(&own), format!("glockd://{address}")]);
 }
 
 #[test]

@@ -7,8 +7,12 @@ use std::process::{Command, Output};
 use lockd::server::Options;
 use tempfile::TempDir;
 
+use crate::support::environment::without_options;
+
 fn run(program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program).args(arguments).env("MANROFFSEQ", "").output().unwrap();
+    let mut command = Command::new(program);
+    // The help of an option says what its variable is set to.
+    let output = without_options(&mut command).args(arguments).env("MANROFFSEQ", "").output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     output
 }

@@ -10,7 +10,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::support::{DEADLINE, end_of};
+use crate::support::environment::without_options;
+use crate::support::{DEADLINE, end_of, eventually};
 
 /// Has itself replaced by the server, with the descriptors from 3 on that it was given as 0 and 1.
 const ACTIVATE: &str = r#"exec 3<&0 4>&1 </dev/null >/dev/null
@@ -41,11 +42,7 @@ impl Manager {
     }
 
     fn prepare(&self, mut command: Command) -> Command {
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("LOCKD_") {
-                command.env_remove(name);
-            }
-        }
+        without_options(&mut command);
         command.env("NOTIFY_SOCKET", self.path("notify"));
         command.stderr(File::create(self.path("log")).unwrap());
         command
@@ -139,6 +136,16 @@ impl Service {
 
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Waits until it has logged that it listens at exactly these addresses, in this order. What is logged is
+    /// written by a thread of its own, and may come later than what the server does next.
+    pub(crate) fn await_listening(&self, addresses: &[String]) {
+        eventually(&format!("it listens at {addresses:?}"), || {
+            let log = self.log();
+            let listening = log.lines().filter_map(|line| line.split_once("listening on "));
+            listening.map(|(_, address)| address).eq(addresses)
+        });
     }
 }
 

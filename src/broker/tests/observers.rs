@@ -11,7 +11,7 @@ use super::super::sync::{AtomicBool, Mutex};
 use super::super::*;
 
 /// So that a failing test ends.
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Ends a session when it has something to deliver.
 struct Ends(Mutex<Option<Session>>);

@@ -19,7 +19,7 @@ fn in_threads(count: usize, work: impl Fn(usize) + Sync) {
 
 #[expect(clippy::disallowed_methods, reason = "a deadline, so that a failing test ends")]
 fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "not in time: {what}");
         std::thread::yield_now();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::{AcquireError, Broker, LocalSession, LockName, Mode};
 
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A broker in which the session waits, if it asks for `name 0`, for eight sessions that wait for thousands of
 /// names, so that whether they wait for it takes too long to say.

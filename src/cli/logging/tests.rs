@@ -14,7 +14,7 @@ use super::*;
 
 /// Says to this program that it is the child, and with which task.
 const TASK: &str = "LOCKD_TEST_LOGGING";
-const DEADLINE: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Killed and waited for, also if the test fails.
 struct Process(Child);

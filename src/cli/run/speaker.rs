@@ -21,6 +21,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The bytes of stack that the thread needs at most: it does nothing but write.
 const STACK: usize = 64 << 10;
 
+const NAME: &str = "lockd-say";
+
 /// Says things in the order in which they are given.
 pub(super) struct Speaker {
     lines: Sender<String>,
@@ -41,20 +43,20 @@ impl Speaker {
                 let _ = io::stderr().write_all(line.as_bytes());
             }
         };
-        // Without SIGTTOU a background process may write to a terminal that would stop it for that; and no signal
-        // for this process may end up in the thread, where it would end the process. The thread inherits this: were
-        // it to block them itself, one could come before it has begun.
+        // The thread inherits the mask, so that it never runs without it: a signal that is blocked in all other
+        // threads would go to this one, and kill the process. And without SIGTTOU a background process may write
+        // to a terminal that would stop it for that.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        let started = Builder::new().name("lockd-say".to_owned()).stack_size(STACK).spawn(work);
+        let spawned = Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(work);
         before.thread_set_mask()?;
-        started?;
+        spawned?;
         Ok(Self { lines, written })
     }
 
-    /// Says it on one line, whatever a server has put into a reason; now or when the reader is ready.
+    /// Says it, now or when the reader is ready.
     pub(super) fn say(&self, words: &str) {
         // It fails only if the thread has panicked.
-        let _ = self.lines.send(format!("lockd: {}\n", harmless(words).replace('\n', "\\n")));
+        let _ = self.lines.send(format!("lockd: {}\n", harmless(words)));
     }
 
     /// Waits until all has been written, for a second at most.

@@ -9,6 +9,7 @@ use serde_json::json;
 use socket2::Socket;
 use tempfile::TempDir;
 
+use super::environment::without_options;
 use super::frame_client::FrameClient;
 use super::line_client::LineClient;
 use super::log::Log;
@@ -31,12 +32,7 @@ impl Launch {
     /// A server without any option, and without the environment's options.
     pub(crate) fn new() -> Self {
         let mut command = Command::new(program());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("LOCKD_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("RUST_LOG");
+        without_options(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Launch { command, listeners: 0, directory: tempfile::tempdir().unwrap() }
     }
