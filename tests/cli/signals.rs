@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::support::server::program;
 use crate::support::eventually;
+use crate::support::server::program;
 use crate::tool::{Running, Site, await_end, state, until, with_default_signals};
 
 #[test]
