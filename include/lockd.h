@@ -759,9 +759,11 @@ enum lock_status lock_serve(struct lock_broker *broker,
  * As lock_serve, with all that a server can be told: the options of the program lockd (`lockd serve --help`), by
  * their long names without the dashes, with values as text. `listen` must be among them.
  *
- *     const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
- *     const char *values[] = {"message+tls://0.0.0.0:20934", "10.0.0.0/8", "cert.pem", "key.pem", "true"};
- *     status = lock_serve_with(NULL, names, values, 5, &server);
+ * ```c
+ * const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
+ * const char *values[] = {"message+tls://0.0.0.0:20934", "10.0.0.0/8", "cert.pem", "key.pem", "true"};
+ * status = lock_serve_with(NULL, names, values, 5, &server);
+ * ```
  *
  * An option that takes no value on the command line is "true" or "false" here. `listen`, `allow` and `ws-origin`
  * take several values, separated by commas or as several options of that name. What is not given is as of

@@ -46,16 +46,6 @@ fn ids_of_waiting_requests_are_limited() {
 }
 
 #[test]
-fn registered_names_are_limited() {
-    let server = Server::with(&["--line-max", "2000"]);
-    let mut client = server.message();
-    assert_eq!(client.call("identify", json!({"name": "n".repeat(2000)}))["status"], "ok");
-    let refused = client.call("identify", json!({"name": "n".repeat(2001)}));
-    assert_eq!(refused["status"], "invalid");
-    assert!(refused["reason"].as_str().is_some_and(|reason| reason.contains("2000")), "{refused}");
-}
-
-#[test]
 fn a_page_ends_after_many_holders() {
     const HOLDERS: usize = 100;
     const NAMES: usize = 200;

@@ -14,9 +14,10 @@ use crate::vitals::{Vitals, forget_peak, peak_kib};
 use serde_json::json;
 use socket2::Socket;
 
-/// How many clients ask each question.
-const ASKERS: usize = 10;
-/// What all of them together may cost.
+/// How many clients ask each question: of the dozen questions, nearly fifty clients in all.
+const ASKERS: usize = 4;
+/// What all of them together may cost. Ten might cost as much; with so many the bound tells growth from what an
+/// allocator keeps for the threads of a busy machine.
 const MOST_KIB: u64 = 50 << 10;
 /// A client has stopped asking when the server has taken nothing from it for this long.
 const STALLED: Duration = Duration::from_millis(500);

@@ -18,7 +18,7 @@ const EXPECTED: [&str; 13] = [
     "we share two: done",
     "an unknown mode: invalid argument: 7 is no mode",
     "what we do not hold: the session has no such lock, or no such place in a queue",
-    "no address: not the address of a server: \"nowhere\": it must begin with tcp://, tls:// or unix:/",
+    "no address: not the address of a server: \"nowhere\": it has no scheme; did you mean tcp://nowhere?",
 ];
 
 fn run(server: Option<&str>) {

@@ -136,7 +136,7 @@ fn stops_the_server(network: Network, pause: Duration) {
     let (idle, asking, flooding) =
         (site.holder(&["idle"]), site.holder(&["asking"]), site.holder(&["flooding"]));
     let waiter = site.session();
-    let names: Vec<Vec<u8>> = (0..500).map(|n| format!("{n:0>1000}").into_bytes()).collect();
+    let names: Vec<Vec<u8>> = (0..500).map(|n| format!("{n:0>250}").into_bytes()).collect();
     let wants: Vec<(&[u8], Mode)> = names.iter().map(|name| (&name[..], Mode::Exclusive)).collect();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| waiter.acquire(b"idle", Mode::Exclusive, Some(pause + SOON)));

@@ -25,7 +25,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("client", &["broker", "fork", "protocol", "socket", "tls"]),
     // Of the protocol what a page of locks is, which the client has from there too.
     ("session", &["broker", "client", "protocol"]),
-    ("ffi", &["broker", "client", "fork", "protocol", "server", "session", "thread"]),
+    ("ffi", &["broker", "client", "fork", "protocol", "server", "session", "state", "thread"]),
     ("http", &["broker", "protocol", "server"]),
     ("cli", &["broker", "protocol", "state", "server", "http", "client", "session"]),
 ];
