@@ -102,7 +102,7 @@ final class LockcTest extends CompatTestCase
         $answered = [];
         foreach (['lockd', 'glockd'] as $protocol) {
             [$one, $two] = [$this->client(20, $protocol), $this->client(20, $protocol)];
-            $answered['nobody'] = $one->$method('nobody', $shared);
+            $answered['nobody'] = $one->$method("nobody, $protocol", $shared);
             $two->lock('another', $shared);
             $answered['another'] = $one->$method('another', $shared);
             $one->lock("itself, $protocol", $shared);
