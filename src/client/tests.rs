@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fake_server::{Peer, SOON, serve, serve_session, signal};
-use super::{ConnectError, ConnectOptions, MessageClient, RpcError, Session};
+use super::{ConnectError, MessageClient, RpcError, Session};
 use crate::broker::{AcquireError, Attempt, Cycle, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;

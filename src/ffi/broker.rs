@@ -3,7 +3,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::arguments::{free, own};
@@ -30,14 +29,14 @@ static TAKEN: OneEachProcess<ProcessMutex<Vec<Keeper>>> = OneEachProcess::new();
 /// A broker that is made when it is first used, so that it can be given a state directory before.
 #[derive(Default)]
 pub(super) struct Home {
-    broker: OnceLock<Broker>,
+    broker: Mutex<Option<Broker>>,
     /// Locked for one step of a start or a stop, in which the state file may be written.
     keeper: Mutex<Option<Keeper>>,
 }
 
 impl Home {
-    pub(super) fn broker(&self) -> &Broker {
-        self.broker.get_or_init(Broker::default)
+    pub(super) fn broker(&self) -> Broker {
+        self.broker.lock().get_or_insert_default().clone()
     }
 
     /// Makes the broker one that goes on where the last one with this state directory ended.
@@ -48,16 +47,19 @@ impl Home {
             )
         };
         let mut kept = self.keeper.lock();
-        if self.broker.get().is_some() {
+        if self.broker.lock().is_some() {
             return Err(is_used());
         }
         let (broker, keeper) = state::resume(directory, limits, timeout)?;
-        if self.broker.set(broker.clone()).is_err() {
+        let mut own = self.broker.lock();
+        if own.is_some() {
+            drop(own);
             // Another thread has just opened a session. This one has granted nothing, and never will.
             broker.shut();
             keeper.stopped()?;
             return Err(is_used());
         }
+        *own = Some(broker);
         *kept = Some(keeper);
         Ok(())
     }
@@ -107,7 +109,7 @@ pub(super) unsafe fn home_of(broker: *const lock_broker) -> Result<Arc<Home>, Fa
 /// As of [`home_of`].
 pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Failure> {
     // SAFETY: the caller's promise.
-    Ok(unsafe { home_of(broker) }?.broker().clone())
+    Ok(unsafe { home_of(broker) }?.broker())
 }
 
 /// Makes a broker of one's own: names locked in it are locked for sessions of this broker alone. Most

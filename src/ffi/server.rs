@@ -41,7 +41,7 @@ fn start(home: &Arc<Home>, config: Config, options: &Options) -> Result<*mut loc
     home.note_dead_peer_timeout(timeout)?;
     let broker = home.broker();
     broker.set_limits(options.limits(broker.limits()));
-    let server = Some(bound.serve(broker, Service::locks())?);
+    let server = Some(bound.serve(&broker, Service::locks())?);
     let home = options.state_dir().map(|_| home.clone());
     Ok(Box::into_raw(Box::new(lock_server(OfThisProcess::new(Served { server, home })))))
 }

@@ -2,6 +2,7 @@
 //! closed, and not when the session is lost.
 
 use super::*;
+use crate::client::ConnectOptions;
 use crate::socket::{PollFd, PollFlags, wait_for};
 
 /// Runs a session that asks for a minute and is ended by `end` of the server; `close` is then what the
