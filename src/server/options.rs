@@ -223,8 +223,8 @@ impl Options {
             (None, None) => return Err(error("tls-client-ca", "it takes a certificate, too: tls-cert")),
         };
         ServerTls::load(cert, key, tls_client_ca.as_deref()).map(Some).map_err(|problem| {
-            // The problem begins with the file that has it.
-            let has_it = |path: &Path| problem.starts_with(&path.display().to_string());
+            // The problem begins with the file that has it. The colon tells `a` from `a.ca`.
+            let has_it = |path: &Path| problem.starts_with(&format!("{}: ", path.display()));
             let option = match (has_it(cert), has_it(key), tls_client_ca.as_deref().is_some_and(has_it)) {
                 (false, false, true) => "tls-client-ca",
                 (false, true, _) => "tls-key",
