@@ -76,8 +76,8 @@ final class Address
         $meant = self::withScheme($text);
         throw new InvalidArgumentException("not the address of a server: \"$text\": " . match (true) {
             $meant !== null => "it has no scheme; did you mean $meant?",
-            default => self::meantBy($text) ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
-            . 'unix:/PATH, behind a host with ?auth-token-file=FILE if need be',
+            default => self::meantBy($text) ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, '
+            . 'without leading zeros), tls://… or unix:/PATH, behind a host with ?auth-token-file=FILE if need be',
         });
     }
 
