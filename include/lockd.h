@@ -314,8 +314,9 @@ struct lock_session *lock_open(struct lock_broker *broker,
  *                    each has an equal share of the time that is left. The resolver's time does not count.
  *
  * @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why, of
- *          several servers for each: the address makes no sense, the server cannot be reached, is no lockd or
- *          not the right one, or refuses this client.
+ *          several servers for each: the address makes no sense; the server cannot be reached, or does not
+ *          answer in time; it is no lockd or not the right one, speaks TLS where this program does not or the
+ *          other way round, or refuses this client. There is no status that tells these apart: the text does.
  *
  * Any thread; blocks.
  */

@@ -77,6 +77,16 @@ impl Session {
         Ok(Self(Place::There(ServerSet::connect_with(urls, options)?)))
     }
 
+    /// Why every call on this name ends with `Lost` from the start, if it does (see
+    /// [`ServerSet::connect_error`]).
+    #[must_use]
+    pub fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
+        match &self.0 {
+            Place::Here(_) => None,
+            Place::There(servers) => servers.connect_error(name),
+        }
+    }
+
     /// Whether it is on a server.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self.0, Place::There(_))

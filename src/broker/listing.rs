@@ -88,11 +88,57 @@ pub struct PageQuery {
     pub limit: usize,
 }
 
+/// Picks the names of a page, which are shown to it in no order.
+#[derive(Debug)]
+pub struct FirstNames<'a> {
+    query: &'a PageQuery,
+    first: BinaryHeap<LockName>,
+    /// How many bytes these have together.
+    bytes: usize,
+    /// The first of the names that there is no room for.
+    beyond: Option<LockName>,
+}
+
+impl<'a> FirstNames<'a> {
+    /// The first names that this query asks for.
+    #[must_use]
+    pub fn of(query: &'a PageQuery) -> Self {
+        Self { query, first: BinaryHeap::new(), bytes: 0, beyond: None }
+    }
+
+    /// Takes a name, if it is asked for and as long as there is none before it that fills the page.
+    pub fn add(&mut self, space: Space, name: &LockName) {
+        let Self { query, first, bytes, beyond } = self;
+        let is_asked_for = space == query.space
+            && name.as_bytes().starts_with(query.prefix.as_bytes())
+            && query.after.as_ref().is_none_or(|after| name > after);
+        if !is_asked_for || beyond.as_ref().is_some_and(|beyond| name >= beyond) {
+            return;
+        }
+        *bytes += name.as_bytes().len();
+        first.push(name.clone());
+        while first.len() > query.limit.max(1) || *bytes > PAGE_NAME_BYTES && first.len() > 1 {
+            let Some(last) = first.pop() else { break };
+            *bytes -= last.as_bytes().len();
+            *beyond = Some(last);
+        }
+    }
+
+    /// The names in their order, and whether there are more.
+    #[must_use]
+    pub fn finish(self) -> (Vec<LockName>, bool) {
+        let mut first = self.first.into_sorted_vec();
+        // One that was released and acquired meanwhile can have been met twice.
+        first.dedup();
+        (first, self.beyond.is_some())
+    }
+}
+
 impl Inner {
     /// A page of locks in the order of their names. Looks at every name there is, since names are
     /// not kept in order.
     pub(super) fn page(&self, query: &PageQuery) -> Page {
-        let mut query = PageQuery { limit: query.limit.max(1), ..query.clone() };
+        let mut query = query.clone();
         loop {
             let (names, mut more) = self.first_names(&query);
             query.after = names.last().cloned();
@@ -116,29 +162,9 @@ impl Inner {
 
     /// The first names a query asks for, and whether there are more.
     fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
-        let mut first: BinaryHeap<LockName> = BinaryHeap::new();
-        let mut bytes = 0;
-        // The first of the names that there is no room for.
-        let mut beyond: Option<LockName> = None;
-        self.scan_names(|space, name| {
-            let is_asked_for = space == query.space
-                && name.as_bytes().starts_with(query.prefix.as_bytes())
-                && query.after.as_ref().is_none_or(|after| name > after);
-            if !is_asked_for || beyond.as_ref().is_some_and(|beyond| name >= beyond) {
-                return;
-            }
-            bytes += name.as_bytes().len();
-            first.push(name.clone());
-            while first.len() > query.limit || bytes > PAGE_NAME_BYTES && first.len() > 1 {
-                let Some(last) = first.pop() else { break };
-                bytes -= last.as_bytes().len();
-                beyond = Some(last);
-            }
-        });
-        let mut first = first.into_sorted_vec();
-        // One that was released and acquired meanwhile can have been met twice.
-        first.dedup();
-        (first, beyond.is_some())
+        let mut first = FirstNames::of(query);
+        self.scan_names(|space, name| first.add(space, name));
+        first.finish()
     }
 
     /// Shows every lock to `each`, in no order, until it breaks off.

@@ -42,7 +42,7 @@ use std::time::Duration;
 pub use histogram::Histogram;
 use limits::LimitGauges;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
-pub use listing::{ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
+pub use listing::{FirstNames, ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};
 pub use outcome::{

@@ -101,6 +101,11 @@ impl SessionInfo {
         true
     }
 
+    /// From now on it goes by its address.
+    pub fn forget_name(&self) {
+        *self.name.write() = None;
+    }
+
     /// How many locks it holds.
     #[must_use]
     pub fn locks_held(&self) -> usize {

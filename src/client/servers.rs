@@ -39,8 +39,14 @@ pub struct ServerSet {
 
 struct Server {
     url: ServerUrl,
-    /// Why there is none, if the server could not be reached.
-    session: Result<Session, Lost>,
+    /// Why there is none, if there could be none at the start.
+    session: Result<Session, ConnectError>,
+}
+
+impl Server {
+    fn session(&self) -> Result<&Session, Lost> {
+        self.session.as_ref().map_err(|error| Lost(error.to_string()))
+    }
 }
 
 impl ServerSet {
@@ -65,21 +71,17 @@ impl ServerSet {
     pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
         let parsed = ServerUrl::parse_list(urls)?;
         let deadline = deadline(Some(options.timeout));
-        let (mut servers, mut errors) = (Vec::new(), Vec::new());
+        let mut servers = Vec::new();
         let all = parsed.len();
         for (tried, url) in parsed.into_iter().enumerate() {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
-            let session =
-                Session::connect_to(&url, &ConnectOptions { timeout, ..*options }).map_err(|error| {
-                    let lost = Lost(error.to_string());
-                    errors.push(error);
-                    lost
-                });
+            let session = Session::connect_to(&url, &ConnectOptions { timeout, ..*options });
             servers.push(Server { url, session });
         }
-        if errors.len() == all {
-            return Err(ConnectError::of_all(errors));
+        if servers.iter().all(|server: &Server| server.session.is_err()) {
+            let errors = servers.into_iter().filter_map(|server| server.session.err());
+            return Err(ConnectError::of_all(errors.collect()));
         }
         let watch =
             watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
@@ -172,7 +174,7 @@ impl ServerSet {
         for (index, server) in self.servers.iter().enumerate() {
             let own = of_server(index);
             if !own.is_empty() {
-                let session = server.session.as_ref().map_err(|lost| ReleaseError::from(lost.clone()));
+                let session = server.session().map_err(ReleaseError::from);
                 begun.push(session.and_then(|session| Ok((session, session.begin_to_give_up(&own)?))));
             }
         }
@@ -213,13 +215,20 @@ impl ServerSet {
     /// [`InspectError`] of the first server that has one; so `Lost` if one is gone, as nobody knows what is
     /// locked there.
     pub fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
-        let page = |server: &Server| server.session.as_ref().map_err(Lost::clone)?.list(request);
+        let page = |server: &Server| server.session()?.list(request);
         if let [server] = self.servers.as_slice() {
             return page(server);
         }
         let pages: Vec<LockPage> = self.servers.iter().map(page).collect::<Result<_, _>>()?;
         merge(pages, request.limit, |name| self.server_of(name.as_bytes()))
             .ok_or_else(|| InspectError::Refused("a server has listed a name that makes no sense".to_owned()))
+    }
+
+    /// Why every call on this name ends with `Lost` from the start: why there could be no session on the server
+    /// that it belongs to. `None` if there was one, whatever has become of it.
+    #[must_use]
+    pub fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
+        self.servers[self.server_of(name)].session.as_ref().err()
     }
 
     /// As [`Session::cancel`], on every server.
@@ -266,7 +275,7 @@ impl ServerSet {
 
     /// The session on the server that the name belongs to.
     fn of(&self, name: &[u8]) -> Result<&Session, Lost> {
-        self.servers[self.server_of(name)].session.as_ref().map_err(Lost::clone)
+        self.servers[self.server_of(name)].session()
     }
 
     /// The end of a connection that nobody needs must not be readable for ever: a loop that polls would spin.

@@ -114,8 +114,9 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 ///                    each has an equal share of the time that is left. The resolver's time does not count.
 ///
 /// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why, of
-///          several servers for each: the address makes no sense, the server cannot be reached, is no lockd or
-///          not the right one, or refuses this client.
+///          several servers for each: the address makes no sense; the server cannot be reached, or does not
+///          answer in time; it is no lockd or not the right one, speaks TLS where this program does not or the
+///          other way round, or refuses this client. There is no status that tells these apart: the text does.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]

@@ -9,7 +9,7 @@ use std::io;
 
 use super::guard::guard;
 use crate::broker::{AcquireError, ReleaseError};
-use crate::client::{ConnectError, InspectError};
+use crate::client::{ConnectError, ConnectErrorKind, InspectError};
 
 /// How a lock is held. The functions take these as `uint32_t`.
 #[repr(C)]
@@ -137,12 +137,19 @@ impl From<InspectError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        let status = match error {
-            ConnectError::Url(_) => lock_status::LOCK_INVALID,
-            ConnectError::Refused { .. } => lock_status::LOCK_REFUSED,
-            ConnectError::Unresolved { .. }
-            | ConnectError::Unreachable { .. }
-            | ConnectError::NoneOfSeveral(_) => lock_status::LOCK_IO,
+        // lock_connect returns no status; its callers get the words alone.
+        let status = match error.kind() {
+            ConnectErrorKind::Address => lock_status::LOCK_INVALID,
+            ConnectErrorKind::Tls
+            | ConnectErrorKind::WrongProtocol
+            | ConnectErrorKind::Secret
+            | ConnectErrorKind::Refused => lock_status::LOCK_REFUSED,
+            ConnectErrorKind::UnknownHost
+            | ConnectErrorKind::NotListening
+            | ConnectErrorKind::Unreachable
+            | ConnectErrorKind::TimedOut
+            | ConnectErrorKind::Closed
+            | ConnectErrorKind::Local => lock_status::LOCK_IO,
         };
         Self::new(status, error)
     }
@@ -206,4 +213,26 @@ pub extern "C" fn lock_strerror(status: c_int) -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn lock_last_error() -> *const c_char {
     guard(|| Ok(LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_is_told_from_what_refuses() {
+        let refused = |kind| {
+            let (server, reason) = ("tcp://a".to_owned(), "no".to_owned());
+            ConnectError::Refused { server, reason, kind }
+        };
+        let status = |error| Failure::from(error).status;
+        for kind in [ConnectErrorKind::TimedOut, ConnectErrorKind::Closed, ConnectErrorKind::Local] {
+            assert_eq!(status(refused(kind)), lock_status::LOCK_IO, "{kind:?}");
+        }
+        for kind in [ConnectErrorKind::Tls, ConnectErrorKind::WrongProtocol, ConnectErrorKind::Secret] {
+            assert_eq!(status(refused(kind)), lock_status::LOCK_REFUSED, "{kind:?}");
+            let several = vec![refused(ConnectErrorKind::Closed), refused(kind)];
+            assert_eq!(status(ConnectError::NoneOfSeveral(several)), lock_status::LOCK_REFUSED, "{kind:?}");
+        }
+    }
 }

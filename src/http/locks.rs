@@ -1,9 +1,8 @@
 //! `/locks`: a page of locks, as the message protocol's `list` has it.
 
-use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 
-use lockd::broker::{Broker, ListedLock, LockName, Page, PageQuery, Space};
+use lockd::broker::{Broker, FirstNames, LockName, Page, PageQuery, Space};
 use lockd::protocol::message::{ListRequest, LockPage};
 
 /// After how many holders and waiters a page of what is waited for ends, though there may be more names: every
@@ -89,29 +88,14 @@ fn waited_for(broker: &Broker, mut query: PageQuery) -> Page {
 
 /// The first names of those asked for that are waited for, and whether there are more.
 fn first_names(broker: &Broker, query: &PageQuery) -> (Vec<LockName>, bool) {
-    let mut first: BinaryHeap<LockName> = BinaryHeap::new();
-    let mut more = false;
-    let is_asked_for = |lock: &ListedLock| {
-        let name = &lock.key.name;
-        !lock.waiters.is_empty()
-            && lock.key.space == query.space
-            && name.as_bytes().starts_with(query.prefix.as_bytes())
-            && query.after.as_ref().is_none_or(|after| name > after)
-    };
+    let mut first = FirstNames::of(query);
     broker.walk(|lock| {
-        if is_asked_for(&lock) {
-            first.push(lock.key.name);
-            if first.len() > query.limit {
-                first.pop();
-                more = true;
-            }
+        if !lock.waiters.is_empty() {
+            first.add(lock.key.space, &lock.key.name);
         }
         ControlFlow::<()>::Continue(())
     });
-    let mut first = first.into_sorted_vec();
-    // One that was let go and acquired meanwhile can have been met twice.
-    first.dedup();
-    (first, more)
+    first.finish()
 }
 
 #[cfg(test)]

@@ -75,6 +75,15 @@ pub(super) struct Hub {
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
+/// What has become of a name that a session wanted to register.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registered {
+    Done,
+    TooLong,
+    /// The server keeps no names.
+    Disabled,
+}
+
 impl Hub {
     pub(super) fn new(broker: Broker, config: Config) -> std::io::Result<Self> {
         let janitor = Arc::new(Janitor::new()?);
@@ -115,8 +124,32 @@ impl Hub {
     /// Sets the server up anew, but for what decides between locks: connections that go by different
     /// rules could both hold one.
     pub(super) fn set_config(&self, config: Config) {
+        let keeps_names = config.registry;
         let mut current = self.config.write();
         *current = Arc::new(Config { shared_excludes: current.shared_excludes, ..config });
+        drop(current);
+        if !keeps_names {
+            // After the configuration: `register` looks at that again once it has set a name.
+            for info in self.sessions() {
+                info.forget_name();
+            }
+        }
+    }
+
+    /// Registers a session's name, or forgets it, as the configuration of now has it: names that are disabled are
+    /// kept for no connection, however old it is.
+    pub(super) fn register(&self, info: &SessionInfo, name: Option<&[u8]>) -> Registered {
+        if !self.config().registry {
+            return Registered::Disabled;
+        }
+        if !info.set_name(name) {
+            return Registered::TooLong;
+        }
+        if self.config().registry {
+            return Registered::Done;
+        }
+        info.forget_name();
+        Registered::Disabled
     }
 
     /// Makes room for a connection; gives its stream back if there are too many.

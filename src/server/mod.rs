@@ -184,7 +184,8 @@ impl Server {
     }
 
     /// Sets up the server anew. The access list and the limits hold for connections that come from now
-    /// on; what is bound, the mode of Unix sockets, and whether shared excludes exclusive stay.
+    /// on; names that are disabled are forgotten at once. What is bound, the mode of Unix sockets, and whether
+    /// shared excludes exclusive stay.
     ///
     /// # Errors
     /// As [`check`](Self::check); then nothing changes.

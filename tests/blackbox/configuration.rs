@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use crate::support::eventually;
+use crate::support::frame_client::FrameClient;
 use crate::support::line_client::LineClient;
 use crate::support::server::{Launch, Server};
 use rustix::process::Signal;
+use serde_json::json;
 
 /// Writes a configuration for this launch; TOML of the caller's making.
 fn configured(launch: Launch, configuration: &str) -> (Launch, PathBuf) {
@@ -167,6 +169,29 @@ fn a_sighup_without_a_file_changes_nothing() {
 fn reread(server: &Server, path: &Path, configuration: &str) {
     std::fs::write(path, configuration).unwrap();
     server.signal(Signal::HUP);
+}
+
+#[test]
+fn names_that_are_disabled_on_sighup_are_forgotten() {
+    let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), "");
+    let server = launch.listen("message://127.0.0.1:0").start();
+    let (mut text, mut messages) = (served_client(&server).unwrap(), server.message());
+    assert!(text.ask("iam somebody").starts_with('1'));
+    assert_eq!(messages.call("identify", json!({"name": "another"}))["status"], "ok");
+    assert!(text.ask("g held").starts_with('1'));
+    let holder = |client: &mut FrameClient| {
+        let page = client.call("list", json!({}));
+        page["locks"][0]["holders"][0]["name"].clone()
+    };
+    assert_eq!(holder(&mut messages), "somebody");
+    reread(&server, &path, "no-registry = true");
+    eventually("the name is forgotten", || holder(&mut messages).is_null());
+    // Nor do those that were connected before get another one.
+    assert_eq!(text.ask("iam somebody"), "0 disabled\r\n");
+    assert_eq!(messages.call("identify", json!({"name": "another"}))["status"], "refused");
+    assert!(!text.ask("me").contains("somebody"));
+    assert!(text.ask("r held").starts_with('1'), "locks stay");
+    assert!(holder(&mut messages).is_null());
 }
 
 #[test]

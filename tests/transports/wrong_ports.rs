@@ -1,7 +1,7 @@
 //! Clients that have come to the wrong port: each side says what was probably meant, and nobody gets anything.
 
 use std::io::{Read, Write};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use lockd::client::{ConnectErrorKind, MessageClient, Session};
@@ -58,6 +58,10 @@ fn url(scheme: &str, server: &Server, listener: &str, authority: &Authority) -> 
     format!("{scheme}://{HOST}:{port}{ca}")
 }
 
+fn tool(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).env_remove("LOCKD_SERVER").output().unwrap()
+}
+
 #[test]
 fn a_session_on_a_wrong_port_says_what_was_meant_and_is_a_mistake() {
     let authority = Authority::new();
@@ -93,13 +97,87 @@ fn the_commands_of_lockd_say_it_too() {
         for (scheme, listener, parts) in [CLIENTS[0], CLIENTS[4], CLIENTS[7]] {
             let server = serve(&authority, listener);
             let url = url(scheme, &server, listener, &authority);
-            let mut lockd = Command::new(program());
-            lockd.arg(command[0]).args(["--server", &url]).args(&command[1..]);
-            let output = lockd.env_remove("LOCKD_SERVER").output().unwrap();
+            let output = tool(&[&[command[0], "--server", &url], &command[1..]].concat());
             assert!(!output.status.success());
             assert_has(&String::from_utf8(output.stderr).unwrap(), parts);
         }
     }
+}
+
+#[test]
+fn kicking_and_watching_say_it_too() {
+    let authority = Authority::new();
+    for command in [&["kick", "--owner", "x"][..], &["watch"]] {
+        for (scheme, listener, parts) in
+            [CLIENTS[0], CLIENTS[3], CLIENTS[4], CLIENTS[7], CLIENTS[8], CLIENTS[11]]
+        {
+            let server = serve(&authority, listener);
+            let url = url(scheme, &server, listener, &authority);
+            let output = tool(&[command, &["--server", &url]].concat());
+            assert_eq!(output.status.code(), Some(1));
+            assert_has(&String::from_utf8(output.stderr).unwrap(), parts);
+        }
+    }
+}
+
+/// The protocol that `lockd bench` speaks, a listener, and what it must say.
+const BENCHES: [(&str, &str, &[&str]); 10] = [
+    ("lockd", "message", &["speaks message", "write message:// instead of lockd://"]),
+    ("glockd", "message", &["speaks message", "write message:// instead of glockd://"]),
+    ("message", "lockd", &["speaks lockd", "write lockd:// instead of message://"]),
+    ("message", "glockd", &["speaks glockd", "write glockd:// instead of message://"]),
+    ("lockd", "lockd+tls", &["TLS", "a listener without TLS"]),
+    ("glockd", "message+tls", &["TLS", "a listener without TLS"]),
+    ("message", "message+tls", &["TLS", "a listener without TLS"]),
+    ("message", "http", &["HTTP"]),
+    ("glockd", "http", &["HTTP"]),
+    ("glockd", "glockd+ws", &["HTTP"]),
+];
+
+#[test]
+fn a_measurement_at_a_wrong_port_says_it_too() {
+    let authority = Authority::new();
+    for (protocol, listener, parts) in BENCHES {
+        let server = serve(&authority, listener);
+        let url = format!("{protocol}://{}", address(&server, listener));
+        for more in [&[][..], &["--idle", "1"]] {
+            let output = tool(&[&["bench", "-t", "0.1", "-r", "1", "--server", &url], more].concat());
+            assert_eq!(output.status.code(), Some(1));
+            assert_has(&String::from_utf8(output.stderr).unwrap(), &[parts, &[&url]].concat());
+        }
+    }
+}
+
+#[test]
+fn a_measurement_of_nobody_or_without_the_secret_says_so() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let authority = Authority::new();
+    let secret = authority.path("secret");
+    std::fs::write(&secret, "a secret that is long enough").unwrap();
+    let launch = Launch::new().listen("message://127.0.0.1:0");
+    let server = launch.option("--auth-token-file", secret.to_str().unwrap()).start();
+    for (address, said) in [(free, "refused"), (address(&server, "message"), "without --auth-token-file")] {
+        let url = format!("message://{address}");
+        let output = tool(&["bench", "-t", "0.1", "-r", "1", "--server", &url]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_has(&String::from_utf8(output.stderr).unwrap(), &[&url, said]);
+    }
+}
+
+#[test]
+fn a_mistake_with_one_of_several_servers_is_not_taken_for_its_absence() {
+    let authority = Authority::new();
+    let (right, wrong) = (serve(&authority, "message"), serve(&authority, "lockd"));
+    let wrong_url = url("tcp", &wrong, "lockd", &authority);
+    let urls = format!("{},{wrong_url}", url("tcp", &right, "message", &authority));
+    let session = lockd::Session::connect(&urls, None, DEADLINE).unwrap();
+    let name = (0..).map(|n| format!("job:{n}"));
+    let name = name.take(1000).find(|name| session.connect_error(name.as_bytes()).is_some()).unwrap();
+    let kind = session.connect_error(name.as_bytes()).unwrap().kind();
+    assert_eq!(kind, ConnectErrorKind::WrongProtocol);
+    let output = tool(&["run", "--server", &urls, &name, "--", "echo", "run"]);
+    assert_eq!((output.status.code(), &*output.stdout), (Some(125), &b""[..]));
+    assert_has(&String::from_utf8(output.stderr).unwrap(), &[&wrong_url, "this port speaks lockd"]);
 }
 
 /// What a client says, a listener, what the client is told, and what is logged.

@@ -60,6 +60,8 @@ class lockc
     private bool $lost = false;
     /** Whether the reply to a request is outstanding. */
     private bool $asking = false;
+    /** Whether the server has answered anything on this connection. */
+    private bool $heard = false;
     /**
      * How long a request that was answered proves that the server has not freed what is held, in seconds: less than the
      * shortest time, 12 s, after which a server frees the locks of a client that does not answer.
@@ -245,6 +247,7 @@ class lockc
             return null;
         }
         $this->asking = false;
+        $this->heard = true;
         return (int) $parts[1];
     }
 
@@ -274,12 +277,24 @@ class lockc
     /** What is wrong with this for a reply. */
     private function reason(string $reply): string
     {
+        $wanted = 'this class needs a port with the text protocol of lockd (2626) or of glockd (9999)';
         if ($reply !== '') {
-            return 'the server sent something unexpected: ' . trim(substr($reply, 0, 80));
+            $line = addcslashes(trim(substr($reply, 0, 80)), "\0..\37\177");
+            return match (true) {
+                preg_match('/^[\x15\x16]\x03/', $reply) === 1 =>
+                    "the server speaks TLS there, which this class does not: $wanted, without TLS",
+                str_starts_with($reply, 'HTTP/1') => "the server speaks HTTP there (\"$line\"): $wanted",
+                preg_match('/^\0...\{/s', $reply) === 1 => "the server speaks the message protocol there: $wanted",
+                str_starts_with($reply, '0 Refused: this port speaks ') =>
+                    "the server says \"$line\": $wanted, without TLS",
+                default => "the server sent something unexpected: $line",
+            };
         }
-        $waited = stream_get_meta_data($this->fp)['timed_out'];
-        $limit = ini_get('default_socket_timeout');
-        return $waited ? "no reply within $limit seconds" : 'the server has ended the connection';
+        if (!stream_get_meta_data($this->fp)['timed_out']) {
+            return 'the server has ended the connection';
+        }
+        $waited = 'no reply within ' . ini_get('default_socket_timeout') . ' seconds';
+        return $this->heard ? $waited : "$waited: the server hangs, or speaks another protocol there: $wanted";
     }
 
     /** Whether there is a connection to ask on, if need be a new one. */
@@ -345,6 +360,7 @@ class lockc
             $server = count($addresses) > 1 ? "$this->host, port $this->port" : $addresses[0];
             return $this->warn("cannot connect to $server: $this->errst");
         }
+        $this->heard = false;
         $this->owner = getmypid();
         if (self::$objects === null) {
             self::$objects = new WeakMap();

@@ -425,7 +425,7 @@ class pkLockClient
     {
         $length = strlen($this->received) < 4 ? 0 : unpack('N', $this->received)[1];
         if ($length > self::MESSAGE_MAX) {
-            throw $this->lose('the server does not speak the message protocol');
+            throw $this->lose($this->spoken() ?? 'the server does not speak the message protocol');
         }
         if (strlen($this->received) < 4 + $length) {
             return null;
@@ -433,6 +433,21 @@ class pkLockClient
         $message = json_decode(substr($this->received, 4, $length), true);
         $this->received = substr($this->received, 4 + $length);
         return is_array($message) ? $message : throw $this->lose('the server sent what is no message');
+    }
+
+    /** What a server speaks that is none of the message protocol; null: that is not known. */
+    private function spoken(): ?string
+    {
+        $wanted = 'this class needs a port with the message protocol (20934, unless the server says otherwise)';
+        $line = addcslashes(substr(strtok($this->received, "\r\n") ?: '', 0, 80), "\0..\37\"\\\177..\377");
+        return match (true) {
+            preg_match('/^[\x15\x16]\x03/', $this->received) === 1 =>
+                "the server speaks TLS there, which this class does not: $wanted, without TLS",
+            str_starts_with($this->received, 'HTTP/1') => "the server speaks HTTP there (\"$line\"): $wanted",
+            preg_match('/^[\x20-\x7e\t\r\n]{4}/', $this->received) === 1 =>
+                "the server speaks a text protocol there (\"$line\"): $wanted",
+            default => null,
+        };
     }
 
     private function handle(array $message): void
@@ -485,7 +500,10 @@ class pkLockClient
         $frame = pack('N', strlen($json)) . $json;
         stream_set_blocking($this->connection, true);
         if (@fwrite($this->connection, $frame) !== strlen($frame)) {
-            throw $this->lose('the request could not be sent');
+            // A server that has hung up may have said before what it speaks.
+            stream_set_blocking($this->connection, false);
+            $this->received .= (string) @fread($this->connection, 65536);
+            throw $this->lose($this->spoken() ?? 'the request could not be sent');
         }
         stream_set_blocking($this->connection, false);
     }

@@ -15,7 +15,7 @@ use super::account::Account;
 use super::dialect::{Dialect, Verdict, Want};
 use super::pipe::{Asking, Lane, PATIENCE, Pipe, unexpected};
 use super::tally::Tally;
-use super::target::Target;
+use super::target::{Protocol, Target};
 
 /// What the load is to be.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub(super) struct Plan {
 /// # Errors
 /// If it cannot be reached, or answers what it should not.
 pub(super) fn run(target: &Target, plan: &Plan) -> Result<Tally, String> {
-    let said = |error: io::Error| format!("{}: {error}", target.name);
+    let said = |error| target.failed(&error);
     let mut load = Load::new(target, plan).map_err(said)?;
     load.begin().map_err(said)?;
     load.go_on(plan.warm_up).map_err(said)?;
@@ -49,6 +49,7 @@ pub(super) fn run(target: &Target, plan: &Plan) -> Result<Tally, String> {
 
 struct Load<'a> {
     plan: &'a Plan,
+    protocol: Protocol,
     dialect: &'static dyn Dialect,
     pipes: Vec<Pipe>,
     epoll: OwnedFd,
@@ -89,6 +90,7 @@ impl<'a> Load<'a> {
         }
         Ok(Self {
             plan,
+            protocol: target.address.protocol,
             dialect,
             pipes,
             epoll,
@@ -162,7 +164,7 @@ impl<'a> Load<'a> {
             let timeout = Timespec::try_from(timeout).ok();
             match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout.as_ref()) {
                 Ok(0) if self.holds.is_empty() && self.now() >= self.heard_at + nanos(PATIENCE) => {
-                    return Err(io::Error::other("no reply for ten seconds"));
+                    return Err(self.silent());
                 }
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -191,9 +193,19 @@ impl<'a> Load<'a> {
         self.flush(at)
     }
 
+    /// That nothing has been heard for as long as there is patience.
+    fn silent(&self) -> io::Error {
+        let protocol = self.protocol;
+        io::Error::other(match self.heard_at {
+            0 => format!("no reply for ten seconds: it hangs, or does not speak {protocol} there"),
+            _ => "no reply for ten seconds".to_owned(),
+        })
+    }
+
     /// What becomes of a lane when it has been answered.
     fn answered(&mut self, at: usize, reply: &[u8], now: u64) -> io::Result<()> {
-        let wrong = || io::Error::other(unexpected(reply));
+        let protocol = self.protocol;
+        let wrong = || unexpected(protocol, reply);
         let lane_at = self.pipes[at].next_asked().ok_or_else(wrong)?;
         let lane = &self.pipes[at].lanes[lane_at];
         self.tally.requests += 1;

@@ -12,6 +12,7 @@ mod pipe;
 mod report;
 mod tally;
 mod target;
+mod wrong_port;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -200,7 +201,7 @@ impl BenchOptions {
     }
 
     fn bystanders(&self, target: &Target) -> Result<Vec<Pipe>, String> {
-        let said = |error: io::Error| format!("{}: {error}", target.name);
+        let said = |error| target.failed(&error);
         let mut bystanders = bystanders::hold_idle(target, self.idle).map_err(said)?;
         bystanders.extend(bystanders::hold_many(target, self.held).map_err(said)?);
         Ok(bystanders)

@@ -9,7 +9,8 @@ use std::time::Duration;
 use socket2::Socket;
 
 use super::dialect::{Dialect, Exchange, Request};
-use super::target::Address;
+use super::target::{Address, Protocol};
+use super::wrong_port::meant;
 
 /// How long a server may take to answer where nothing holds it up.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,6 +46,7 @@ impl Lane {
 /// A connection.
 pub(super) struct Pipe {
     socket: Socket,
+    protocol: Protocol,
     /// What has been read and is not a whole reply yet.
     input: Vec<u8>,
     output: Vec<u8>,
@@ -66,6 +68,7 @@ impl Pipe {
     pub(super) fn connect(address: &Address) -> io::Result<Self> {
         let mut pipe = Self {
             socket: address.connect()?,
+            protocol: address.protocol,
             input: Vec::new(),
             output: Vec::new(),
             lanes: Vec::new(),
@@ -93,15 +96,16 @@ impl Pipe {
         let mut scratch = vec![0; 64 << 10];
         let mut read = 0;
         while read < replies {
-            let some = self.socket.read(&mut scratch)?;
-            if some == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
-            }
+            let some = match self.socket.read(&mut scratch) {
+                Ok(0) => return Err(ended(self.protocol, &self.input, ErrorKind::UnexpectedEof.into())),
+                Ok(some) => some,
+                Err(error) => return Err(ended(self.protocol, &self.input, error)),
+            };
             self.input.extend_from_slice(&scratch[..some]);
             let mut at = 0;
             while let Some(reply) = dialect.reply(&self.input[at..]) {
                 if !accept(reply.verdict) {
-                    return Err(io::Error::other(unexpected(reply.verdict)));
+                    return Err(unexpected(self.protocol, reply.verdict));
                 }
                 at += reply.len;
                 read += 1;
@@ -143,10 +147,10 @@ impl Pipe {
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Vec<u8>> {
         let mut input = std::mem::take(&mut self.input);
         match self.socket.read(scratch) {
-            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Err(ended(self.protocol, &input, ErrorKind::UnexpectedEof.into())),
             Ok(some) => input.extend_from_slice(&scratch[..some]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(ended(self.protocol, &input, error)),
         }
         Ok(input)
     }
@@ -164,7 +168,16 @@ impl Pipe {
 }
 
 /// Says what a server has answered that it should not have.
-pub(super) fn unexpected(reply: &[u8]) -> String {
+pub(super) fn unexpected(protocol: Protocol, reply: &[u8]) -> io::Error {
     let shown = &reply[..reply.len().min(200)];
-    format!("unexpected reply: \"{}\"", shown.escape_ascii())
+    let shown = || format!("unexpected reply: \"{}\"", shown.escape_ascii());
+    io::Error::other(meant(protocol, reply).unwrap_or_else(shown))
+}
+
+/// Why a connection has ended: what the server has begun to say tells more than the error, if it is known.
+fn ended(protocol: Protocol, answer: &[u8], error: io::Error) -> io::Error {
+    let is_end = error.kind() == ErrorKind::UnexpectedEof;
+    let plain =
+        || if is_end { io::Error::new(error.kind(), "the server has ended the connection") } else { error };
+    meant(protocol, answer).map_or_else(plain, io::Error::other)
 }

@@ -68,6 +68,8 @@ impl FromStr for Protocol {
 #[derive(Clone, Debug)]
 pub(super) struct Address {
     pub(super) protocol: Protocol,
+    /// As it was given.
+    text: String,
     domain: Domain,
     address: SockAddr,
 }
@@ -78,14 +80,16 @@ impl FromStr for Address {
     fn from_str(text: &str) -> Result<Self, String> {
         if let Some((protocol, path)) = text.split_once("+unix:") {
             let address = SockAddr::unix(path).map_err(|error| format!("{path:?}: {error}"))?;
-            return Ok(Self { protocol: protocol.parse()?, domain: Domain::UNIX, address });
+            let (protocol, text) = (protocol.parse()?, text.to_owned());
+            return Ok(Self { protocol, text, domain: Domain::UNIX, address });
         }
         let wrong = || format!("{text:?} is neither PROTOCOL://HOST:PORT nor PROTOCOL+unix:PATH");
         let (protocol, host) = text.split_once("://").ok_or_else(wrong)?;
         let protocol = protocol.parse()?;
         let mut addresses = host.to_socket_addrs().map_err(|error| format!("{host:?}: {error}"))?;
         let address = addresses.next().ok_or_else(|| format!("{host:?} has no address"))?;
-        Ok(Self { protocol, domain: Domain::for_address(address), address: address.into() })
+        let (text, domain) = (text.to_owned(), Domain::for_address(address));
+        Ok(Self { protocol, text, domain, address: address.into() })
     }
 }
 
@@ -129,6 +133,11 @@ impl Drop for OwnServer {
 }
 
 impl Target {
+    /// That it cannot be measured, for those who run the measurement.
+    pub(super) fn failed(&self, error: &io::Error) -> String {
+        format!("{}: {error}", self.address.text)
+    }
+
     /// A server that is there already.
     pub(super) fn at(address: Address, pid: Option<u32>) -> Self {
         Self { name: address.protocol.to_string(), address, pid, _own: None }

@@ -221,7 +221,12 @@ fn refused(refusal: Refusal, demand: &Demand, asking: &Asking, signals: &Signals
         (AcquireError::NotYet(reason), _) => {
             Ending::TimedOut(format!("{}: {reason}", demand.not_had_in_time()))
         }
-        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => Ending::NoServer(reason),
+        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => {
+            // The other servers have hidden until now that there is none for these names, perhaps by a mistake.
+            let never_there =
+                demand.names.iter().find_map(|name| asking.session.connect_error(name.as_bytes()));
+            never_there.map_or(Ending::NoServer(reason), |error| no_session(error, demand))
+        }
         (error, _) => Ending::Failed(error.to_string()),
     }
 }

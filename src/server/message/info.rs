@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::connection::Next;
+use super::super::hub::Registered;
 use super::service::{Call, Service};
 use crate::broker::{OWNER_BYTES_MAX, PageQuery, Space};
 use crate::protocol::message::{
@@ -140,15 +141,16 @@ fn whole_seconds(time: Duration) -> u64 {
 }
 
 fn identify(call: &mut Call<'_, '_>) {
-    if !call.connection.base.config.registry {
-        return call.reply(&LockResult::refused("registering names is disabled"));
-    }
     reply_to(call, parse_identify, |call, request| {
-        if call.session().info().set_name(request.name.as_deref().map(str::as_bytes)) {
-            return LockResult::new(Status::Ok);
+        let name = request.name.as_deref().map(str::as_bytes);
+        match call.connection.base.hub.register(call.session().info(), name) {
+            Registered::Done => LockResult::new(Status::Ok),
+            Registered::TooLong => {
+                let reason = Some(format!("the name is longer than {OWNER_BYTES_MAX} bytes"));
+                LockResult { reason, ..LockResult::new(Status::Invalid) }
+            }
+            Registered::Disabled => LockResult::refused("registering names is disabled"),
         }
-        let reason = Some(format!("the name is longer than {OWNER_BYTES_MAX} bytes"));
-        LockResult { reason, ..LockResult::new(Status::Invalid) }
     });
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::connection::{Connection, Next};
-use super::super::hub::{COMMANDS, Hub};
+use super::super::hub::{COMMANDS, Hub, Registered};
 use super::waiting::{LineWait, Pending, acquired};
 use super::{Lines, listing};
 use crate::broker::sync::Arc;
@@ -189,10 +189,11 @@ impl Connection {
     }
 
     fn register(&self, name: Option<&[u8]>) -> Next {
-        if !self.config.registry {
-            return self.say(|out| Reply::Disabled.encode(out));
-        }
-        let reply = if self.session.info().set_name(name) { Reply::Ok } else { Reply::NameTooLong };
+        let reply = match self.hub.register(self.session.info(), name) {
+            Registered::Done => Reply::Ok,
+            Registered::TooLong => Reply::NameTooLong,
+            Registered::Disabled => Reply::Disabled,
+        };
         self.say(|out| reply.encode(out))
     }
 

@@ -25,6 +25,10 @@ final class Connection implements Endable
     /** Bytes. Replies may be long, but a length beyond this is no length. */
     private const FRAME_MAX = 1 << 28;
 
+    /** What a server may be that has not answered anything yet. */
+    private const UNANSWERED = 'it hangs, or speaks another protocol there than `message`, which clients need '
+        . '(port 20934 unless the server says otherwise; not that of lockd, 2626, or of glockd, 9999)';
+
     private const JSON = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
 
     /** @var ?resource null: ended */
@@ -154,7 +158,8 @@ final class Connection implements Endable
                 return $answer;
             }
             if ($deadline->isOver()) {
-                throw $this->lose("the server has not answered within $within s");
+                $hint = $this->hasMessage ? '' : ': ' . self::UNANSWERED;
+                throw $this->lose("the server has not answered within $within s$hint");
             }
             $this->listen($deadline->remaining());
         }

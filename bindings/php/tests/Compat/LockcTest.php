@@ -345,6 +345,40 @@ final class LockcTest extends CompatTestCase
         });
     }
 
+    public function testSaysWhatAWrongPortSpeaks(): void
+    {
+        $client = new lockc('127.0.0.1', $this->server->port(), 20);
+        self::assertSame(0, $client->lock('a'));
+        $wanted = 'this class needs a port with the text protocol of lockd (2626) or of glockd (9999)';
+        $this->assertWarned("\"0 Refused: this port speaks message, not text\": $wanted");
+        foreach (
+            [
+                "\x15\x03\x03\0\x02\x02\x46" => 'TLS there, which this class does not: ',
+                "HTTP/1.1 400 Bad Request\r\n\r\n" => 'HTTP there ("HTTP/1.1 400 Bad Request"): ',
+                FakeServer::frame(['error' => 'no message']) => 'the message protocol there: ',
+            ] as $bytes => $what
+        ) {
+            $fake = new FakeServer(static function ($connection) use ($bytes): void {
+                fgets($connection);
+                fwrite($connection, $bytes);
+            });
+            $client = new lockc('127.0.0.1', $fake->port, 20);
+            self::assertTrue($client->is_locked('a'));
+            $this->assertWarned($what . $wanted);
+        }
+    }
+
+    public function testSaysWhatAServerMaySpeakThatAnswersNothing(): void
+    {
+        $silent = new FakeServer(static function ($connection): void {
+            stream_get_contents($connection);
+        });
+        $this->iniSet('default_socket_timeout', '1');
+        $client = new lockc('127.0.0.1', $silent->port, 20);
+        self::assertSame(0, $client->lock('a'));
+        $this->assertWarned('no reply within 1 seconds: the server hangs, or speaks another protocol there: ');
+    }
+
     public function testATimeOutIsALoss(): void
     {
         $this->iniSet('default_socket_timeout', '1');

@@ -193,6 +193,30 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertWarned('pkLockClient: ');
     }
 
+    public function testSaysWhatAWrongPortSpeaks(): void
+    {
+        foreach (['lockd', 'glockd'] as $protocol) {
+            self::assertFalse($this->client($this->server->port($protocol))->lock('a'));
+            $this->assertWarned("a text protocol there (\"0 Refused: this port speaks $protocol, not message\"): ");
+        }
+        foreach (
+            [
+                "\x15\x03\x03\0\x02\x02\x46" => 'TLS there, which this class does not',
+                "HTTP/1.1 400 Bad Request\r\n\r\n" => 'HTTP there ("HTTP/1.1 400 Bad Request")',
+                "SSH-2.0-\x1b\r\n" => 'a text protocol there ("SSH-2.0-\\033")',
+            ] as $bytes => $what
+        ) {
+            $fake = new FakeServer(static function ($connection) use ($bytes): void {
+                FakeServer::receive($connection);
+                fwrite($connection, $bytes);
+                // Nothing more, until the client goes.
+                stream_get_contents($connection);
+            });
+            self::assertFalse($this->client($fake->port)->lock('a'));
+            $this->assertWarned("$what: this class needs a port with the message protocol (20934");
+        }
+    }
+
     public function testAServerThatHangsGivesNoYes(): void
     {
         [$client, $other] = [$this->client(), $this->client()];

@@ -59,6 +59,17 @@ final class WrongPortTest extends TestCase
         }
     }
 
+    public function testAServerThatAnswersNothingMaySpeakSomethingElse(): void
+    {
+        $server = FakeServer::start(static fn () => null);
+        try {
+            Client::connect($server->url, timeout: 0.2);
+            self::fail('there is a client');
+        } catch (ConnectException $e) {
+            self::assertHas(['has not answered', 'another protocol', '`message`', '20934', '2626'], $e->getMessage());
+        }
+    }
+
     public function testAnAddressOfAnotherProtocolSaysWhatToWrite(): void
     {
         foreach (

@@ -8,6 +8,7 @@ use Lockd\Client;
 use Lockd\Symfony\LockdStore;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\FakeServer;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
@@ -461,6 +462,21 @@ final class LockdStoreTest extends TestCase
         $store->delete($this->key);
         $this->expectException(LockStorageException::class);
         $store->save($this->key);
+    }
+
+    public function testADsnWithThePortOfATextProtocolSaysWhichPortIsMeant(): void
+    {
+        $silent = FakeServer::start(static fn () => null);
+        $hosts = ["127.0.0.1:{$this->server->port('lockd')}", substr($silent->url, strlen('tcp://'))];
+        foreach ($hosts as $host) {
+            try {
+                (new LockdStore("lockd://$host?timeout=1"))->save($this->key);
+                self::fail('there is a lock');
+            } catch (LockStorageException $e) {
+                self::assertStringContainsString('`message`', $e->getMessage());
+                self::assertStringContainsString('20934', $e->getMessage());
+            }
+        }
     }
 
     /** @dataProvider senselessDsns */
