@@ -14,7 +14,7 @@ rustc +nightly --version >/dev/null 2>&1 || {
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 target=${CARGO_TARGET_DIR:-target}
 logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+trap 'cat "$logs"/* 2>/dev/null; rm -rf "$logs"' EXIT
 
 test_with() { # SANITIZER, more flags for rustc
     sanitized() { # what is tested
@@ -29,10 +29,7 @@ test_with() { # SANITIZER, more flags for rustc
     # What is of interest there is the server; the test itself may be an ordinary one.
     SANITIZED_PROGRAM=yes LOCKD_PROGRAM=$(cd "$target/$1/$host/debug" && pwd)/lockd \
         cargo test --locked --quiet --test blackbox -- --test-threads=4 $SKIPPED_OF_SERVERS
-    if grep -l . "$logs"/* 2>/dev/null; then
-        cat "$logs"/*
-        exit 1
-    fi
+    ! grep -l . "$logs"/* 2>/dev/null || exit 1
 }
 
 for sanitizer in ${*:-thread address}; do

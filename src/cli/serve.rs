@@ -1,6 +1,6 @@
 //! `lockd serve`: the server as a process, with its pidfile, its user and its signals.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,6 +36,8 @@ const NOT_NOTED: u8 = 3;
 /// What the main thread waits for.
 enum Event {
     Reload,
+    /// What has been read for a reload.
+    Read(Result<Box<Settings>, String>),
     Stop,
     Failed,
 }
@@ -95,9 +97,10 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
         None => (Broker::new(settings.limits), None),
     };
     let server = bound.serve(&broker, Service::locks())?;
+    let failed = events.clone();
     server.on_failure(move || {
         // The main thread is there to hear it, or is stopping anyway.
-        let _ = events.send(Event::Failed);
+        let _ = failed.send(Event::Failed);
     });
     for address in server.addresses() {
         log::info!("listening on {address}");
@@ -116,7 +119,8 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     let manager = Manager::new();
     manager.tell_ready(&server);
     let in_effect = RefCell::new(InEffect::new(settings.given));
-    let running = Running { options, in_effect, broker, server, http, keeper, manager };
+    let reading = Cell::new(Reading::Nothing);
+    let running = Running { options, in_effect, broker, server, http, keeper, manager, events, reading };
     let code = running.wait(&happened);
     log::info!("stopping");
     running.manager.tell_stopping();
@@ -134,6 +138,17 @@ struct Running<'a> {
     http: Http,
     keeper: Option<Keeper>,
     manager: Manager,
+    events: Sender<Event>,
+    reading: Cell<Reading>,
+}
+
+/// Whether the configuration is being read again.
+#[derive(Clone, Copy)]
+enum Reading {
+    Nothing,
+    Once,
+    /// It was asked for once more meanwhile, and may have changed after it was read.
+    OnceMore,
 }
 
 impl Running<'_> {
@@ -141,13 +156,19 @@ impl Running<'_> {
         loop {
             self.manager.beat(&self.broker, &self.server);
             match self.manager.next(happened) {
-                Ok(Event::Reload) => {
-                    self.manager.tell_reloading();
-                    match self.reload() {
+                Ok(Event::Reload) => match self.reading.get() {
+                    Reading::Nothing => self.read(),
+                    Reading::Once | Reading::OnceMore => self.reading.set(Reading::OnceMore),
+                },
+                Ok(Event::Read(settings)) => {
+                    match settings.and_then(|settings| self.reload(*settings)) {
                         Ok(()) => log::info!("the configuration has been read again"),
                         Err(error) => log::error!("the configuration stays as it was: {error}"),
                     }
                     self.manager.tell_ready(&self.server);
+                    if let Reading::OnceMore = self.reading.replace(Reading::Nothing) {
+                        self.read();
+                    }
                 }
                 Ok(Event::Stop) => return ExitCode::SUCCESS,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -156,9 +177,24 @@ impl Running<'_> {
         }
     }
 
-    /// Reads the configuration again. What is wrong with it changes nothing.
-    fn reload(&self) -> Result<(), String> {
-        let settings = sources::settings(self.options)?;
+    /// Has the configuration read again, by a thread: a file may be on a file server that hangs, and meanwhile the
+    /// server must stop when it is told to, and give its service manager signs of life.
+    fn read(&self) {
+        self.manager.tell_reloading();
+        self.reading.set(Reading::Once);
+        let (options, events) = (self.options.clone(), self.events.clone());
+        let work = move || {
+            // If nobody is there to hear it any more, the server has stopped.
+            let _ = events.send(Event::Read(sources::settings(&options).map(Box::new)));
+        };
+        if let Err(error) = std::thread::Builder::new().name("lockd-reload".to_owned()).spawn(work) {
+            // The main thread is this one: it hears it.
+            let _ = self.events.send(Event::Read(Err(error.to_string())));
+        }
+    }
+
+    /// Puts into effect what has been read. What is wrong with it changes nothing.
+    fn reload(&self, settings: Settings) -> Result<(), String> {
         // Before anything changes.
         self.server
             .check(&settings.config)

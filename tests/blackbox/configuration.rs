@@ -1,11 +1,15 @@
 //! Where options come from, which source wins, and what a SIGHUP reads again.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
 use crate::support::line_client::LineClient;
 use crate::support::server::{Launch, Server};
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -398,6 +402,27 @@ fn a_check_neither_binds_nor_changes_anything() {
     assert_eq!(std::fs::read_to_string(&pidfile).unwrap().trim(), server.pid().to_string());
     assert!(!state.exists());
     assert_eq!(LineClient::new(server.unix("glockd")).ask("i a"), "0 Lock Not Locked: a\r\n");
+}
+
+#[test]
+fn a_reload_that_waits_for_its_file_does_not_keep_the_server_from_stopping() {
+    let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), "locks-max = 5\n");
+    let mut server = launch.start();
+    std::fs::remove_file(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    server.signal(Signal::HUP);
+    // That the file can be opened for writing shows that the server has begun to read it. It is kept open: there is no
+    // end of the file.
+    let mut writer = None;
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    eventually("it reads the file", || {
+        writer = options.open(&path).ok();
+        writer.is_some()
+    });
+    assert!(server.glockd().ask("g foo").starts_with('1'), "meanwhile it serves");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
