@@ -21,6 +21,14 @@ use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use crate::fork::Descriptor;
 use crate::protocol::message::Keepalive;
 
+/// The most bytes that the kernel keeps as one piece of what is to be sent; over TCP, each piece is marked as the end of
+/// a record, so that none grows with what is sent behind it.
+///
+/// A Linux kernel counts the user timeout of a peer with a full buffer from when that filled, until there is room for
+/// the whole first piece that waits. With the pieces of up to 64 KiB that it makes by itself, a peer that reads
+/// steadily, but little at a time, would be given up in the middle of a long reply.
+const PIECE: usize = 4096;
+
 /// A connected stream socket. All its calls may be made from several threads at once.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -144,9 +152,12 @@ impl Stream {
         now(retry(|| recv(&self.fd, &mut *into, RecvFlags::DONTWAIT).map(|(read, _)| read)))
     }
 
-    /// Sends some of the bytes without waiting; `None` if the socket takes none now.
+    /// Sends some of the bytes without waiting, [`PIECE`] of them at most; `None` if the socket takes none now.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        now(retry(|| send(&self.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)))
+        let piece = &bytes[..bytes.len().min(PIECE)];
+        let end_of_piece = if self.is_tcp { SendFlags::EOR } else { SendFlags::empty() };
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | end_of_piece;
+        now(retry(|| send(&self.fd, piece, flags)))
     }
 
     /// Ends what is sent, behind all that has been sent. False if the connection is gone already, and nothing was

@@ -1,16 +1,18 @@
 //! Clients that send and never read: they stall or are cut off alone, and memory is bounded.
 
-use std::io::Write;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use crate::support::eventually;
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::line_client::LineClient;
 use crate::support::server::Server;
+use crate::support::socket::Endpoint;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 use serde_json::json;
-use socket2::Socket;
+use socket2::{Domain, Socket, Type};
 
 /// Writes until the server takes no more for a while, or ends the connection, or all is written.
 fn send_without_reading(socket: &Socket, request: &[u8], times: usize) {
@@ -313,4 +315,32 @@ fn one_that_reads_steadily_is_not_cut_off_however_much_is_granted_to_it() {
         }
     }
     assert!(client.is_served());
+}
+
+/// A peer with little room that takes a little of a long reply, again and again, for longer than its kernel may leave
+/// anything unread.
+#[test]
+fn one_that_reads_little_at_a_time_is_not_taken_for_dead() {
+    const LONGEST: Duration = Duration::from_secs(10);
+    let server = Server::with(&["--dead-peer-timeout", "12"]);
+    let mut holder = server.lockd();
+    for n in 0..1000 {
+        assert_eq!(holder.ask(&format!("g {n:0>200}")), "1 Got Lock\r\n");
+    }
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(16_384).unwrap();
+    let Endpoint::Tcp(address) = server.tcp_endpoint("message") else { unreachable!("a TCP endpoint") };
+    socket.connect(&address.into()).unwrap();
+    // From then on the server gives it up after four seconds.
+    let hello = json!({"command": "hello", "parameters": {}, "id": 0}).to_string();
+    let list = json!({"command": "list", "parameters": {"limit": 1000}, "id": 1}).to_string();
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(&frame(hello)).unwrap();
+    (0..40).for_each(|_| stream.write_all(&frame(list.clone())).unwrap());
+    let end = Instant::now() + LONGEST;
+    while Instant::now() < end {
+        let read = stream.read(&mut [0; 8192]).expect("the connection lives");
+        assert!(read > 0, "the server has ended the connection");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
