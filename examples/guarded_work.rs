@@ -27,7 +27,7 @@ use lockd::broker::{AcquireError, Attempt, Grant, Mode};
 use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 type Failure = Box<dyn Error>;
@@ -35,6 +35,10 @@ type Failure = Box<dyn Error>;
 const LOST: u8 = 122;
 const NOT_HAD: u8 = 123;
 const FAILED: u8 = 125;
+
+/// How often the session is checked: if the network is cut, it knows of a loss in time, but before Linux 6.15 its
+/// descriptor may become readable too late.
+const CHECK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
 /// SIGTERM, SIGINT and SIGCHLD, which are blocked and read from a descriptor: no handler, so no call is ever
 /// interrupted, and none comes unseen between a look and a wait.
@@ -51,13 +55,13 @@ impl Signals {
         Ok(Self { set, fd })
     }
 
-    /// Sleeps until a signal has come or there is something to look at in the session; the signal, if it is
-    /// one that says to stop.
+    /// Sleeps until a signal has come or there is something to look at in the session, for [`CHECK`] at most; the
+    /// signal, if it is one that says to stop.
     fn or_news(&self, session: &Session) -> Result<Option<Signal>, Failure> {
         let fds = [Some(self.fd.as_fd()), session.lost_fd()];
         let mut watched: Vec<PollFd<'_>> =
             fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-        match poll(&mut watched, None) {
+        match poll(&mut watched, Some(&CHECK)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }

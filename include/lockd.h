@@ -307,8 +307,9 @@ struct lock_session *lock_open(struct lock_broker *broker,
  *   LOCKD_AUTH_TOKEN_FILE in the environment, if that is set. The secret itself never stands in an address,
  *   which others may get to see.
  *
- * @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says; or several,
- *                    separated by commas.
+ * @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says and a server
+ *                    logs: message://HOST:PORT, message+tls://HOST:PORT or message+unix:/PATH; or several,
+ *                    separated by commas. Without :PORT the port is 20934.
  * @param owner       As for lock_open.
  * @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. Of several servers
  *                    each has an equal share of the time that is left. The resolver's time does not count.
@@ -548,6 +549,11 @@ enum lock_status lock_check(struct lock_session *session);
  * A loop that has places in queues calls lock_wait with a limit of 0 for each of them every time before it
  * polls: any call of the session may have read the grant along with its own answer, and then there is
  * nothing left to be readable.
+ *
+ * If the network is cut, poll alone may tell too late: before Linux 6.15 the descriptor may become readable only
+ * after the server has given the locks to somebody else, and on any Linux it may not become readable at all while
+ * this machine drops what it sends to the server. lock_check tells in time. So give poll a timeout of about a
+ * second, call lock_check each time it returns, and call it before each step that needs the lock.
  *
  * It stays readable after a loss: once lock_check has said LOCK_LOST, stop polling it, or the loop spins.
  *

@@ -288,7 +288,9 @@ impl Session {
 
     /// A descriptor for `poll(2)`: readable while no call of this session is in progress, the session may
     /// be lost, and [`stands`](Self::stands) tells. Where this host itself drops all that it sends, only
-    /// `stands` tells. `None` for a session in this process.
+    /// `stands` tells; and before Linux 6.15 the descriptor may become readable only after the server has given
+    /// the locks to somebody else. So also call `stands` about once a second, and before each step that needs a
+    /// lock. `None` for a session in this process.
     #[must_use]
     pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {

@@ -35,6 +35,7 @@
 #include <unistd.h>
 
 enum { STATUS_LOST = 122, STATUS_NOT_HAD = 123, STATUS_FAILED = 125, STATUS_NOT_RUN = 127 };
+enum { CHECK_MS = 1000 };
 
 /* A byte is written here for every signal, so that poll sees also the one that comes just before it. */
 static int signal_pipe[2];
@@ -71,14 +72,16 @@ static bool catch_signals(void) {
     return true;
 }
 
-/* Sleeps until a signal has come or there is something to look at in the session. */
+/* Sleeps until a signal has come or there is something to look at in the session, and never for longer than
+ * CHECK_MS: if the network is cut, lock_check and lock_wait know of it in time, but before Linux 6.15 the
+ * descriptor may become readable too late. */
 static bool sleep_until_something_happens(lock_session *session) {
     struct pollfd watched[2] = {
         {.fd = lock_lost_fd(session), .events = POLLIN},
         {.fd = signal_pipe[0], .events = POLLIN},
     };
     char drained[64];
-    if (poll(watched, 2, -1) < 0 && errno != EINTR) {
+    if (poll(watched, 2, CHECK_MS) < 0 && errno != EINTR) {
         perror("guarded_work: poll");
         return false;
     }
@@ -91,9 +94,13 @@ static bool sleep_until_something_happens(lock_session *session) {
  * been given up. LOCK_IO: poll has failed. */
 static lock_status await_lock(lock_session *session, const char *name) {
     lock_status status = lock_enqueue(session, name, LOCK_EXCLUSIVE);
+    /* Everything else is no place in the queue, LOCK_TIMEOUT from a server that does not answer included. */
+    if (status != LOCK_PENDING) {
+        return status;
+    }
     /* Whatever ends the wait but a grant, the place is kept: lock_wait looks whether it has come to be our
      * turn. Before poll, not only after it: a call may have read the grant along with its own answer. */
-    while (status == LOCK_PENDING || status == LOCK_TIMEOUT || status == LOCK_INTERRUPTED) {
+    do {
         if (stop_signal != 0) {
             lock_release(session, name);
             return LOCK_INTERRUPTED;
@@ -102,7 +109,7 @@ static lock_status await_lock(lock_session *session, const char *name) {
         if (status == LOCK_TIMEOUT && !sleep_until_something_happens(session)) {
             return LOCK_IO;
         }
-    }
+    } while (status == LOCK_TIMEOUT || status == LOCK_INTERRUPTED);
     return status;
 }
 

@@ -56,12 +56,16 @@ $open = function (string $owner) use ($lockd, $server): FFI\CData {
 $ours = $open('ours');
 $theirs = $open('theirs');
 
+// Names that nobody else uses: a server may remember that another program has vanished with a lock of a common name.
+$report = 'example/report/' . bin2hex(random_bytes(8));
+$shared = ["$report/a", "$report/b"];
+
 // Acquiring ------------------------------------------------------------------------------------------------
 
 // A number that C writes to: made by new(), passed by its address, read as ->cdata.
 $token = $lockd->new('uint64_t');
 
-$status = $lockd->lock_acquire($ours, 'report', $lockd->LOCK_EXCLUSIVE, 5_000, FFI::addr($token));
+$status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 5_000, FFI::addr($token));
 echo 'we acquire: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_OK, 'the first acquire');
 // Below 2^53, so an integer here, in JSON and in JavaScript.
@@ -69,12 +73,12 @@ $first = $token->cdata;
 must(is_int($first) && $first > 0 && $first < 2 ** 53, 'the fencing token');
 
 // 0: do not wait. The token is of no interest: NULL.
-$status = $lockd->lock_acquire($theirs, 'report', $lockd->LOCK_EXCLUSIVE, 0, null);
+$status = $lockd->lock_acquire($theirs, $report, $lockd->LOCK_EXCLUSIVE, 0, null);
 echo 'they try: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_TIMEOUT, 'a busy lock');
 
 // One owner does not get a lock twice.
-$status = $lockd->lock_acquire($ours, 'report', $lockd->LOCK_EXCLUSIVE, 0, null);
+$status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 0, null);
 echo 'we try again: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_ALREADY_HELD, 'a lock held already');
 
@@ -88,7 +92,7 @@ pcntl_signal(SIGTERM, function () use (&$stop): void {
     $stop = true;
 });
 
-$status = $lockd->lock_enqueue($theirs, 'report', $lockd->LOCK_EXCLUSIVE);
+$status = $lockd->lock_enqueue($theirs, $report, $lockd->LOCK_EXCLUSIVE);
 echo 'they take a place: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_PENDING, 'a place in the queue');
 
@@ -96,17 +100,17 @@ $slices = 0;
 while (in_array($status, [$lockd->LOCK_PENDING, $lockd->LOCK_TIMEOUT, $lockd->LOCK_INTERRUPTED], true)) {
     if ($stop) {
         // Gives the place up, or the lock, if that has come meanwhile.
-        $lockd->lock_release($theirs, 'report');
+        $lockd->lock_release($theirs, $report);
         break;
     }
-    $status = $lockd->lock_wait($theirs, 'report', 50, FFI::addr($token));
+    $status = $lockd->lock_wait($theirs, $report, 50, FFI::addr($token));
 
     // Looking at a lock: a struct is made and passed like a number, and has its members as properties.
     if (++$slices === 1) {
         echo 'they wait: ', $lockd->lock_strerror($status), "\n";
         $info = $lockd->new('lock_info');
         must(FFI::sizeof($info) === 32, 'the size of lock_info');
-        must($lockd->lock_inspect($ours, 'report', FFI::addr($info)) === $lockd->LOCK_OK, 'a look');
+        must($lockd->lock_inspect($ours, $report, FFI::addr($info)) === $lockd->LOCK_OK, 'a look');
         must($info->token === $first, 'token');
         must($info->holders === 1, 'holders');
         must($info->waiters === 1, 'waiters');
@@ -116,11 +120,11 @@ while (in_array($status, [$lockd->LOCK_PENDING, $lockd->LOCK_TIMEOUT, $lockd->LO
         must($info->orphaned === false, 'orphaned');
         echo "we see: held by $info->holders, which is us; $info->waiters waiting\n";
 
-        must($lockd->lock_inspect($theirs, 'report', FFI::addr($info)) === $lockd->LOCK_OK, 'their look');
+        must($lockd->lock_inspect($theirs, $report, FFI::addr($info)) === $lockd->LOCK_OK, 'their look');
         must([$info->token, $info->held, $info->waiting] === [0, false, true], 'what they see');
 
         // It goes to the next one in the queue in the same moment.
-        $status_of_release = $lockd->lock_release($ours, 'report');
+        $status_of_release = $lockd->lock_release($ours, $report);
         echo 'we release: ', $lockd->lock_strerror($status_of_release), "\n";
         must($status_of_release === $lockd->LOCK_OK, 'the release');
     }
@@ -135,11 +139,11 @@ must($token->cdata > $first, 'a later grant has a higher token');
 // lock would count as released.
 $lockd->lock_abandon($theirs);
 $lockd->lock_close($theirs);
-$status = $lockd->lock_acquire($ours, 'report', $lockd->LOCK_EXCLUSIVE, 5_000, null);
+$status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 5_000, null);
 must($status === $lockd->LOCK_OK, 'the lock of one that is gone');
-must($lockd->lock_inspect($ours, 'report', FFI::addr($info)) === $lockd->LOCK_OK, 'a last look');
+must($lockd->lock_inspect($ours, $report, FFI::addr($info)) === $lockd->LOCK_OK, 'a last look');
 echo 'they are gone', $info->orphaned ? ', and have not released it' : '', "\n";
-$lockd->lock_release($ours, 'report');
+$lockd->lock_release($ours, $report);
 
 // Several at once, shared ----------------------------------------------------------------------------------
 
@@ -148,7 +152,7 @@ $strings = array_map(function (string $name) use ($lockd): FFI\CData {
     $string = $lockd->new('char[' . strlen($name) + 1 . ']');
     FFI::memcpy($string, $name . "\0", strlen($name) + 1);
     return $string;
-}, ['cache/a', 'cache/b']);
+}, $shared);
 $names = $lockd->new('const char *[2]');
 $modes = $lockd->new('uint32_t[2]');
 foreach ($strings as $at => $string) {
@@ -158,18 +162,18 @@ foreach ($strings as $at => $string) {
 $status = $lockd->lock_acquire_all($ours, $names, $modes, 2, 5_000, FFI::addr($token));
 echo 'we share two: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_OK, 'two at once');
-must($lockd->lock_inspect($ours, 'cache/b', FFI::addr($info)) === $lockd->LOCK_OK, 'a look at the second');
+must($lockd->lock_inspect($ours, $shared[1], FFI::addr($info)) === $lockd->LOCK_OK, 'a look at the second');
 must($info->mode === $lockd->LOCK_SHARED, 'mode, when shared');
 must($lockd->lock_release_all($ours, $names, 2) === $lockd->LOCK_OK, 'the release of both');
 
 // Errors ---------------------------------------------------------------------------------------------------
 
 // The status says what kind of failure it is, lock_last_error what exactly was the matter.
-$status = $lockd->lock_acquire($ours, 'report', 7, 0, null);
+$status = $lockd->lock_acquire($ours, $report, 7, 0, null);
 echo 'an unknown mode: ', $lockd->lock_strerror($status), ': ', $lockd->lock_last_error(), "\n";
 must($status === $lockd->LOCK_INVALID, 'an unknown mode');
 
-$status = $lockd->lock_release($ours, 'report');
+$status = $lockd->lock_release($ours, $report);
 echo 'what we do not hold: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_NOT_HELD, 'a lock not held');
 

@@ -42,7 +42,7 @@ The state directory of the systemd unit.
 Stop: nothing is granted any more, clients that hold locks are told. The second one ends the process at once.
 .TP
 \fBSIGHUP\fR
-Read the configuration again. The access list, the limits and the log level hold from then on; what is bound stays. The log says what has changed, and what takes a restart. \fBlockd serve \-\-check\fR says beforehand whether there is a mistake.
+Read the configuration again, with the certificates and the secret. The limits on locks, waits and names and the log level hold at once for everybody, all else for connections that come from then on; \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR stay as they were until a restart. The log says what has changed, and what takes a restart. \fBlockd serve \-\-check\fR says beforehand whether there is a mistake.
 .SH "EXIT STATUS"
 0 after a clean stop, 1 if the server cannot be started or has failed, 2 for arguments or a configuration that make no sense, 3 after a clean stop that could not be noted in the state directory (the disk is full): the next run waits as after a crash.
 "#;

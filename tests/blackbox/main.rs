@@ -8,6 +8,7 @@ mod bench;
 mod churn;
 mod configuration;
 mod crowd;
+mod documented_sessions;
 mod glockd_listings;
 mod glockd_protocol;
 mod glockd_waiting;

@@ -1,6 +1,10 @@
 //! The example in PHP, in this process and on a server: it prints the same in both places.
 
 use std::process::Command;
+use std::time::Duration;
+
+use lockd::Session;
+use lockd::broker::Mode;
 
 use crate::program::{Served, library_directory, root};
 use crate::running::Running;
@@ -42,4 +46,14 @@ fn php_locks_on_a_server() {
     run(Some(&server.tcp()));
     run(Some(&server.unix()));
     server.await_no_connections();
+}
+
+#[test]
+fn php_locks_on_a_server_that_remembers_a_holder_that_vanished() {
+    let server = Served::start();
+    let vanished = Session::connect(&server.tcp(), None, Duration::from_secs(20)).unwrap();
+    vanished.acquire(b"report", Mode::Exclusive, None).unwrap();
+    vanished.abandon();
+    drop(vanished);
+    run(Some(&server.tcp()));
 }

@@ -71,12 +71,14 @@ impl Server {
         self.finished.lock().expect("no panic").recv().expect("the server runs");
     }
 
-    /// Whether a grant of `name` with this token was sent for a request of this kind.
+    /// Whether a grant of `name` with this token was sent for a request of this kind. A script may have a request
+    /// answered before it has been read, and even before it was made: of what has not been read nothing is known but
+    /// its id.
     pub(crate) fn has_granted(&self, command: &str, name: &[u8], token: u64) -> bool {
         let record = self.record.lock().expect("no panic");
         record.granted.iter().filter(|granted| granted.token == token).any(|granted| {
             let asked = record.asked.get(&granted.id);
-            asked.is_some_and(|(asked, names)| asked == command && names.iter().any(|other| other == name))
+            asked.is_none_or(|(asked, names)| asked == command && names.iter().any(|other| other == name))
         })
     }
 }

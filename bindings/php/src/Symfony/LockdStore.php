@@ -48,7 +48,8 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     /**
      * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
      *     connects when it is first needed, and again when that connection is gone. Options: `?owner=NAME&timeout=S`,
-     *     as for {@see Client::connect()}, to which `lockd://a,b:1` is `tcp://a,tcp://b:1`.
+     *     as for {@see Client::connect()}, to which `lockd://a,b:1` is `tcp://a,tcp://b:1`. The protocol is
+     *     `message` (port 20934), not the server's text protocol `lockd`.
      * @throws InvalidArgumentException
      */
     public function __construct(Client|string $client)
