@@ -69,7 +69,7 @@ fn inspect(call: &mut Call<'_, '_>) {
 
 fn list(call: &mut Call<'_, '_>) {
     if !call.connection.base.config.dump {
-        return call.reply(&LockResult::refused("listing is disabled"));
+        return call.reply(&LockResult::refused("listing is disabled on this server (no-dump)"));
     }
     reply_to(call, parse_list, |call, request| {
         let query = PageQuery {
@@ -141,7 +141,8 @@ fn whole_seconds(time: Duration) -> u64 {
 
 fn identify(call: &mut Call<'_, '_>) {
     if !call.connection.base.config.registry {
-        return call.reply(&LockResult::refused("registering names is disabled"));
+        return call
+            .reply(&LockResult::refused("registering names is disabled on this server (no-registry)"));
     }
     reply_to(call, parse_identify, |call, request| {
         if call.session().info().set_name(request.name.as_deref().map(str::as_bytes)) {
