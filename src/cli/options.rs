@@ -1,19 +1,16 @@
-//! The options of the server, and what they amount to. The same names everywhere: `--locks-max`,
-//! `LOCKD_LOCKS_MAX`, `locks-max = …`; `sources` reads them from there. Opens no file but those that options name.
+//! The options of the server, with their types and help, and what they amount to. The same names everywhere:
+//! `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`; `sources` reads them from there. What their values mean is in
+//! the library's table of options; only those that the program alone has are read here.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use lockd::broker::Limits;
-use lockd::protocol::message::Keepalive;
 use lockd::protocol::parse_port;
-use lockd::server::{AuthToken, Config, ServerTls, parse_allow, parse_origin};
+use lockd::server::{Config, OptionError, Options};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 
@@ -161,26 +158,6 @@ pub(super) struct ServeOptions {
     log_level: Option<String>,
 }
 
-/// What is wrong with an option, wherever it was given.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
-    /// The option's long name.
-    pub(super) option: &'static str,
-    problem: String,
-}
-
-impl Mistake {
-    fn of(option: &'static str) -> impl Fn(String) -> Self {
-        move |problem| Self { option, problem }
-    }
-}
-
-impl fmt::Display for Mistake {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem)
-    }
-}
-
 /// What all the options amount to.
 #[derive(Debug)]
 pub(super) struct Settings {
@@ -249,107 +226,86 @@ impl ServeOptions {
         }
     }
 
-    /// What the options amount to. Unless they are the `whole`, what takes several of them is left out.
+    /// What the options amount to. Unless they are the `whole`, each is only checked by itself.
     ///
     /// # Errors
     /// The first mistake that is found.
-    pub(super) fn settings(self, whole: bool) -> Result<Settings, Mistake> {
+    pub(super) fn settings(self, whole: bool) -> Result<Settings, OptionError> {
         let given = self.given();
-        let config = Config::default();
-        let listen = each("listen", &self.listen, str::parse)?;
-        let allow = each("allow", &self.allow, parse_allow)?;
+        let options = self.for_library()?;
+        let config = if whole { options.config()? } else { Config::default() };
         let http = each("http", &self.http, host_and_port)?;
         let http_hosts = each("http-host", &self.http_host, host_name)?;
-        let ws_origins = each("ws-origin", &self.ws_origin, parse_origin)?;
-        let mode = |text: String| {
-            let mode = u32::from_str_radix(&text, 8).ok().filter(|mode| *mode <= 0o777);
-            mode.ok_or_else(|| Mistake::of("unix-mode")(format!("{text:?} is no file mode like 0660")))
-        };
-        let level = |text: String| {
-            let unknown =
-                |_| format!("{text:?} is no level: there are off, error, warn, info, debug and trace");
-            LevelFilter::from_str(&text).map_err(unknown).map_err(Mistake::of("log-level"))
-        };
-        let scheduling = |text: String| text.parse().map_err(Mistake::of("scheduling"));
-        let paths = [
-            ("state-dir", &self.state_dir),
-            ("pidfile", &self.pidfile),
-            ("tls-cert", &self.tls_cert),
-            ("tls-key", &self.tls_key),
-            ("tls-client-ca", &self.tls_client_ca),
-            ("auth-token-file", &self.auth_token_file),
-        ];
-        let is_empty = |path: &Option<PathBuf>| path.as_ref().is_some_and(|path| path.as_os_str().is_empty());
-        if let Some((name, _)) = paths.into_iter().find(|(_, path)| is_empty(path)) {
-            return Err(Mistake::of(name)("it is empty".to_owned()));
+        let log_level = each("log-level", self.log_level.as_slice(), log_level)?;
+        if self.pidfile.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            return Err(mistake("pidfile", "it is empty".to_owned()));
         }
         if self.user.as_ref().is_some_and(String::is_empty) {
-            return Err(Mistake::of("user")("it is empty".to_owned()));
+            return Err(mistake("user", "it is empty".to_owned()));
         }
-        let sizes = [
-            ("connections-max", self.connections_max),
-            ("line-max", self.line_max),
-            ("message-max", self.message_max),
-            ("outbox-max", self.outbox_max),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == Some(0)) {
-            return Err(Mistake::of(name)("nothing could be served with 0".to_owned()));
-        }
-        let listens_by_default = listen.is_empty();
-        let mut config = Config {
-            listen: if listen.is_empty() { config.listen } else { listen },
-            allow: if allow.is_empty() { config.allow } else { allow },
-            unix_mode: self.unix_mode.map_or(Ok(config.unix_mode), mode)?,
-            dead_peer_timeout: self
-                .dead_peer_timeout
-                .map_or(Ok(config.dead_peer_timeout), dead_peer_timeout)?,
-            connections_max: self.connections_max.unwrap_or(config.connections_max),
-            line_bytes_max: self.line_max.unwrap_or(config.line_bytes_max),
-            message_bytes_max: self.message_max.unwrap_or(config.message_bytes_max),
-            outbox_bytes_max: self.outbox_max.unwrap_or(config.outbox_bytes_max),
-            dump: !self.no_dump.unwrap_or(false),
-            registry: !self.no_registry.unwrap_or(false),
-            kick: self.allow_kick.unwrap_or(false),
-            shared_excludes: self.shared_excludes.unwrap_or(false),
-            scheduling: self.scheduling.map_or(Ok(config.scheduling), scheduling)?,
-            tls: None,
-            auth_token: self.auth_token_file.as_deref().map(auth_token).transpose()?,
-            ws_origins,
-        };
-        if whole {
-            config.tls =
-                tls(self.tls_cert.as_deref(), self.tls_key.as_deref(), self.tls_client_ca.as_deref())?;
-            config.check().map_err(Mistake::of("listen"))?;
-        }
-        let limits = Limits {
-            name_bytes_max: self.name_max.unwrap_or(1024),
-            locks_max: self.locks_max.unwrap_or(10_000_000),
-            locks_per_session_max: self.locks_per_connection_max.unwrap_or(1_000_000),
-            waits_per_session_max: self.waits_per_connection_max.unwrap_or(10_000),
-        };
-        let log_level = self.log_level.map_or(Ok(LevelFilter::Info), level)?;
-        let Self { state_dir, pidfile, user, .. } = self;
+        let base = Limits { locks_max: 10_000_000, locks_per_session_max: 1_000_000, ..Limits::default() };
         Ok(Settings {
             given,
             config,
-            listens_by_default,
-            limits,
+            listens_by_default: !options.is_given("listen"),
+            limits: options.limits(base),
             http,
             http_hosts,
-            state_dir,
-            pidfile,
-            user,
-            log_level,
+            state_dir: self.state_dir,
+            pidfile: self.pidfile,
+            user: self.user,
+            log_level: log_level.first().copied().unwrap_or(LevelFilter::Info),
         })
+    }
+
+    /// All of these options that servers in other programs have too.
+    fn for_library(&self) -> Result<Options, OptionError> {
+        fn text(value: Option<impl ToString>) -> Option<String> {
+            value.map(|value| value.to_string())
+        }
+        let mut options = Options::default();
+        options.set_each("listen", &self.listen)?;
+        options.set_each("allow", &self.allow)?;
+        options.set_each("ws-origin", &self.ws_origin)?;
+        options.set_each("unix-mode", &self.unix_mode)?;
+        options.set_each("dead-peer-timeout", text(self.dead_peer_timeout))?;
+        options.set_each("connections-max", text(self.connections_max))?;
+        options.set_each("locks-max", text(self.locks_max))?;
+        options.set_each("locks-per-connection-max", text(self.locks_per_connection_max))?;
+        options.set_each("waits-per-connection-max", text(self.waits_per_connection_max))?;
+        options.set_each("name-max", text(self.name_max))?;
+        options.set_each("line-max", text(self.line_max))?;
+        options.set_each("message-max", text(self.message_max))?;
+        options.set_each("outbox-max", text(self.outbox_max))?;
+        options.set_each("no-dump", text(self.no_dump))?;
+        options.set_each("no-registry", text(self.no_registry))?;
+        options.set_each("allow-kick", text(self.allow_kick))?;
+        options.set_each("shared-excludes", text(self.shared_excludes))?;
+        options.set_each("scheduling", &self.scheduling)?;
+        options.set_each("state-dir", &self.state_dir)?;
+        options.set_each("tls-cert", &self.tls_cert)?;
+        options.set_each("tls-key", &self.tls_key)?;
+        options.set_each("tls-client-ca", &self.tls_client_ca)?;
+        options.set_each("auth-token-file", &self.auth_token_file)?;
+        Ok(options)
     }
 }
 
+fn mistake(option: &str, problem: String) -> OptionError {
+    OptionError { option: option.to_owned(), problem }
+}
+
 fn each<T>(
-    option: &'static str,
+    option: &str,
     texts: &[String],
     parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Vec<T>, Mistake> {
-    texts.iter().map(|text| parse(text).map_err(Mistake::of(option))).collect()
+) -> Result<Vec<T>, OptionError> {
+    texts.iter().map(|text| parse(text).map_err(|problem| mistake(option, problem))).collect()
+}
+
+fn log_level(text: &str) -> Result<LevelFilter, String> {
+    let level = text.parse();
+    level.map_err(|_| format!("{text:?} is no level: there are off, error, warn, info, debug and trace"))
 }
 
 /// As it stands in a request, but for the port, which does not matter.
@@ -370,48 +326,10 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-fn tls(cert: Option<&Path>, key: Option<&Path>, ca: Option<&Path>) -> Result<Option<ServerTls>, Mistake> {
-    let (cert, key) = match (cert, key) {
-        (None, None) if ca.is_none() => return Ok(None),
-        (Some(cert), Some(key)) => (cert, key),
-        (Some(_), None) => return Err(Mistake::of("tls-cert")("it takes its key, too: tls-key".to_owned())),
-        (None, Some(_)) => {
-            return Err(Mistake::of("tls-key")("it takes its certificate, too: tls-cert".to_owned()));
-        }
-        (None, None) => {
-            return Err(Mistake::of("tls-client-ca")("it takes a certificate, too: tls-cert".to_owned()));
-        }
-    };
-    let of_file = |problem: String| {
-        // The problem begins with the file that has it.
-        let has_it = |path: &Path| problem.starts_with(&path.display().to_string());
-        let option = match (has_it(cert), has_it(key), ca.is_some_and(has_it)) {
-            (false, false, true) => "tls-client-ca",
-            (false, true, _) => "tls-key",
-            _ => "tls-cert",
-        };
-        Mistake::of(option)(problem)
-    };
-    ServerTls::load(cert, key, ca).map(Some).map_err(of_file)
-}
-
-fn auth_token(path: &Path) -> Result<AuthToken, Mistake> {
-    AuthToken::load(path).map_err(Mistake::of("auth-token-file"))
-}
-
-fn dead_peer_timeout(seconds: u64) -> Result<Duration, Mistake> {
-    let (least, most) = (Keepalive::DEAD_PEER_TIMEOUT_MIN, Keepalive::DEAD_PEER_TIMEOUT_MAX);
-    let timeout = Duration::from_secs(seconds);
-    if (least..=most).contains(&timeout) {
-        return Ok(timeout);
-    }
-    let problem = format!("{seconds} is not from {} to {} seconds", least.as_secs(), most.as_secs());
-    Err(Mistake::of("dead-peer-timeout")(problem))
-}
-
 #[cfg(test)]
 mod tests {
-    use lockd::server::Scheduling;
+    use clap::{Command, FromArgMatches};
+    use lockd::server::{Scheduling, parse_allow};
 
     use super::*;
 
@@ -458,12 +376,42 @@ mod tests {
             ("tls-client-ca = '/x'", "tls-client-ca", "tls-cert"),
             ("tls-cert = '/x'", "tls-cert", "tls-key"),
             ("tls-cert = '/nonexistent/c'\ntls-key = '/nonexistent/k'", "tls-cert", "/nonexistent/c"),
+            (
+                "tls-cert = '/nonexistent/c'\ntls-key = '/nonexistent/k'\ntls-client-ca = '/nonexistent/ca'",
+                "tls-client-ca",
+                "/nonexistent/ca",
+            ),
             ("auth-token-file = '/nonexistent/s'", "auth-token-file", "/nonexistent/s"),
             ("ws-origin = ['example.org']", "ws-origin", "example.org"),
             ("listen = ['message+tls://127.0.0.1:1']", "listen", "TLS takes a certificate"),
         ] {
             let mistake = file(text).settings(true).unwrap_err();
             assert!(mistake.option == option && mistake.problem.contains(problem), "{text}: {mistake:?}");
+        }
+    }
+
+    #[test]
+    fn no_option_is_left_out_on_its_way_to_the_server() {
+        let command = ServeOptions::augment_args(Command::new("lockd"));
+        for name in Options::names().filter(|name| !Options::is_refused(name)) {
+            let takes_files = ["auth-token-file", "tls-cert", "tls-key", "tls-client-ca"].contains(&name);
+            let value = match name {
+                "listen" => "lockd://[::1]:1",
+                "allow" => "::1",
+                "ws-origin" => "https://a",
+                "scheduling" => "batch",
+                name if name.starts_with("no-") || ["allow-kick", "shared-excludes"].contains(&name) => {
+                    "true"
+                }
+                _ if takes_files => "/nonexistent",
+                _ => "33",
+            };
+            let matches = command.clone().try_get_matches_from(["lockd", &format!("--{name}={value}")]);
+            let options = ServeOptions::from_arg_matches(&matches.unwrap()).unwrap();
+            match options.for_library() {
+                Ok(options) => assert!(options.is_given(name), "{name}"),
+                Err(mistake) => assert!(takes_files && mistake.option == name, "{mistake}"),
+            }
         }
     }
 

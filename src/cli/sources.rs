@@ -13,13 +13,14 @@ use std::path::Path;
 use clap::builder::{OsStr as ClapStr, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches};
+use lockd::server::OptionError;
 use toml::Spanned;
 use toml::de::DeTable;
 
 use super::Cli;
 use super::complaint::without_waiting_long;
 use super::look::{is_for_nagios, unknown};
-use super::options::{Mistake, ServeOptions, Settings};
+use super::options::{ServeOptions, Settings};
 use super::run::explain_missing;
 use super::text::harmless;
 
@@ -96,7 +97,7 @@ fn without_environment(command: Command) -> Command {
 /// # Errors
 /// The first mistake, with its place: the option on the command line, the variable, or the file and the line.
 pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> {
-    let in_command_line = |mistake: Mistake| format!("--{}: {mistake}", mistake.option);
+    let in_command_line = |mistake: OptionError| format!("--{mistake}");
     command_line.clone().settings(false).map_err(in_command_line)?;
     let environment = environment(|name| std::env::var_os(name))?;
     let given = command_line.clone().over(environment.clone());
@@ -109,13 +110,13 @@ pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> 
         }
         None => (ServeOptions::default(), String::new()),
     };
-    let in_its_place = |mistake: Mistake| {
-        let has_it = |options: &ServeOptions| options.given().contains_key(mistake.option);
+    let in_its_place = |mistake: OptionError| {
+        let has_it = |options: &ServeOptions| options.given().contains_key(&mistake.option);
         match &given.config {
             _ if has_it(command_line) => in_command_line(mistake),
-            _ if has_it(&environment) => format!("{}: {mistake}", variable(mistake.option)),
+            _ if has_it(&environment) => format!("{}: {}", variable(&mistake.option), mistake.problem),
             Some(path) if has_it(&file) => in_file(path, &text, &mistake),
-            _ => format!("{}: {mistake}", mistake.option),
+            _ => mistake.to_string(),
         }
     };
     given.clone().over(file.clone()).settings(true).map_err(in_its_place)
@@ -145,7 +146,7 @@ fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptio
         argument.push(&value);
         let alone = parse([OsStr::new("lockd"), &argument])
             .map_err(|error| format!("{variable}: {:?}: {}", value.display().to_string(), reason(&error)))?;
-        alone.settings(false).map_err(|mistake| format!("{variable}: {mistake}"))?;
+        alone.settings(false).map_err(|mistake| format!("{variable}: {}", mistake.problem))?;
         all.push(argument);
     }
     parse(all).map_err(|error| first_line(&error.to_string()))
@@ -183,11 +184,11 @@ fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
     Ok(options)
 }
 
-fn in_file(path: &Path, text: &str, mistake: &Mistake) -> String {
+fn in_file(path: &Path, text: &str, mistake: &OptionError) -> String {
     let table = DeTable::parse(text).ok();
-    let key = table.as_ref().and_then(|table| table.get_ref().get_key_value(mistake.option));
+    let key = table.as_ref().and_then(|table| table.get_ref().get_key_value(mistake.option.as_str()));
     let line = key.map_or_else(String::new, |(key, _)| format!(":{}", line_of(text, key.span().start)));
-    format!("{}{line}: {}: {mistake}", path.display(), mistake.option)
+    format!("{}{line}: {mistake}", path.display())
 }
 
 /// The option whose value is at this place.

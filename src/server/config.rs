@@ -1,5 +1,5 @@
 //! What a server is told at its start: where to listen, whom to let in, how much of what. Plain values
-//! with their defaults; reading them from options and files is the binary's.
+//! with their defaults. `options` reads them from text; configuration files are the binary's.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -1,13 +1,15 @@
-//! A server's options by their names, with values as text: what `lockd serve` takes on the command line, for
-//! programs that embed a server and have their options as text too. Knows the names, what each value must be, and
-//! which options are for the program `lockd` alone; opens only the files that values name.
+//! A server's options by their names, with values as text: for `lockd serve`, and for programs that embed a server
+//! and have their options as text too. Knows the names, what each value must be, and which options are for the
+//! program `lockd` alone; opens only the files that values name.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::auth_token::AuthToken;
-use super::config::{Config, parse_allow};
+use super::config::{Config, parse_allow, parse_origin};
 use crate::broker::Limits;
 use crate::protocol::message::Keepalive;
 use crate::tls::ServerTls;
@@ -67,17 +69,19 @@ enum Effect {
     Add(fn(&mut Options, &str) -> Result<(), String>),
     /// It is set once.
     Set(fn(&mut Options, &str) -> Result<(), String>),
+    /// It is set once, to a path, which need not be UTF-8.
+    SetPath(fn(&mut Options, &Path) -> Result<(), String>),
     /// There is no such thing without the program `lockd`, and why.
     Refuse(&'static str),
 }
 
-use Effect::{Add, Refuse, Set};
+use Effect::{Add, Refuse, Set, SetPath};
 
 /// Every option of `lockd serve`.
 const TABLE: [(&str, Effect); 30] = [
     ("listen", Add(|to, text| push(&mut to.config.listen, text.parse()))),
     ("allow", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
-    ("ws-origin", Add(|to, text| push(&mut to.config.ws_origins, Ok(text.to_owned())))),
+    ("ws-origin", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
     ("unix-mode", Set(|to, text| put(&mut to.config.unix_mode, file_mode(text)))),
     ("dead-peer-timeout", Set(|to, text| put(&mut to.config.dead_peer_timeout, dead_peer_timeout(text)))),
     ("connections-max", Set(|to, text| put(&mut to.config.connections_max, size(text)))),
@@ -93,11 +97,11 @@ const TABLE: [(&str, Effect); 30] = [
     ("allow-kick", Set(|to, text| put(&mut to.config.kick, yes_or_no(text)))),
     ("shared-excludes", Set(|to, text| put(&mut to.config.shared_excludes, yes_or_no(text)))),
     ("scheduling", Set(|to, text| put(&mut to.config.scheduling, text.parse()))),
-    ("state-dir", Set(|to, text| put(&mut to.state_dir, path(text).map(Some)))),
-    ("tls-cert", Set(|to, text| put(&mut to.tls_cert, path(text).map(Some)))),
-    ("tls-key", Set(|to, text| put(&mut to.tls_key, path(text).map(Some)))),
-    ("tls-client-ca", Set(|to, text| put(&mut to.tls_client_ca, path(text).map(Some)))),
-    ("auth-token-file", Set(|to, text| put(&mut to.config.auth_token, secret(text).map(Some)))),
+    ("state-dir", SetPath(|to, path| put(&mut to.state_dir, Ok(Some(path.into()))))),
+    ("tls-cert", SetPath(|to, path| put(&mut to.tls_cert, Ok(Some(path.into()))))),
+    ("tls-key", SetPath(|to, path| put(&mut to.tls_key, Ok(Some(path.into()))))),
+    ("tls-client-ca", SetPath(|to, path| put(&mut to.tls_client_ca, Ok(Some(path.into()))))),
+    ("auth-token-file", SetPath(|to, path| put(&mut to.config.auth_token, AuthToken::load(path).map(Some)))),
     ("http", Refuse("only the program lockd serves HTTP")),
     ("http-host", Refuse("only the program lockd serves HTTP")),
     ("config", Refuse("only the program lockd reads a configuration file; give the options themselves")),
@@ -116,7 +120,7 @@ impl Options {
     /// Whether an option of this name is for the program `lockd` alone, or is none.
     #[must_use]
     pub fn is_refused(name: &str) -> bool {
-        !matches!(effect(name), Some((_, Add(_) | Set(_))))
+        matches!(effect(name), None | Some((_, Refuse(_))))
     }
 
     /// Sets an option. `text` is what stands behind it on the command line; for those that take nothing there
@@ -127,23 +131,44 @@ impl Options {
     /// If there is no such option, or none without the program `lockd`; if the value makes no sense, or a file that
     /// it names cannot be read; if an option is given twice that can be given once.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), OptionError> {
-        let problem = |problem: String| error(name, problem);
-        let Some((known, effect)) = effect(name) else {
-            return Err(error(name, "there is no such option"));
-        };
-        let is_first = !self.is_given(known);
+        match effect(name) {
+            Some((_, Add(_))) => self.set_each(name, text.split(',').map(str::trim)),
+            _ => self.set_each(name, [text]),
+        }
+    }
+
+    /// Sets an option to these values, none of which is divided at commas; without any it stays as it is. Paths
+    /// need not be UTF-8.
+    ///
+    /// # Errors
+    /// As of [`set`](Self::set); for what is no path also if a value is not UTF-8.
+    pub fn set_each(
+        &mut self,
+        name: &str,
+        values: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<(), OptionError> {
+        let (known, effect) = effect(name).ok_or_else(|| error(name, unknown(name)))?;
+        values.into_iter().try_for_each(|value| {
+            self.apply(known, effect, value.as_ref()).map_err(|problem| error(known, problem))
+        })
+    }
+
+    fn apply(&mut self, name: &'static str, effect: Effect, value: &OsStr) -> Result<(), String> {
+        let text = || value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
         match effect {
-            Refuse(why) => return Err(error(name, why)),
-            Set(_) if !is_first => return Err(error(name, "it is given twice")),
-            Set(set) => set(self, text).map_err(problem)?,
+            Refuse(why) => return Err(why.to_owned()),
+            Set(_) | SetPath(_) if self.is_given(name) => return Err("it is given twice".to_owned()),
+            SetPath(_) if value.is_empty() => return Err("it is empty".to_owned()),
+            Set(set) => set(self, text()?)?,
+            SetPath(set) => set(self, Path::new(value))?,
             Add(add) => {
-                if is_first {
-                    self.forget_default(known);
+                if !self.is_given(name) {
+                    self.forget_default(name);
                 }
-                text.split(',').try_for_each(|part| add(self, part.trim())).map_err(problem)?;
+                add(self, text()?)?;
             }
         }
-        self.given.push(known);
+        self.given.push(name);
         Ok(())
     }
 
@@ -197,13 +222,31 @@ impl Options {
             (None, Some(_)) => return Err(error("tls-key", "it takes its certificate, too: tls-cert")),
             (None, None) => return Err(error("tls-client-ca", "it takes a certificate, too: tls-cert")),
         };
-        let tls = ServerTls::load(cert, key, tls_client_ca.as_deref());
-        tls.map(Some).map_err(|problem| error("tls-cert", problem))
+        ServerTls::load(cert, key, tls_client_ca.as_deref()).map(Some).map_err(|problem| {
+            // The problem begins with the file that has it. The colon tells `a` from `a.ca`.
+            let has_it = |path: &Path| problem.starts_with(&format!("{}: ", path.display()));
+            let option = match (has_it(cert), has_it(key), tls_client_ca.as_deref().is_some_and(has_it)) {
+                (false, false, true) => "tls-client-ca",
+                (false, true, _) => "tls-key",
+                _ => "tls-cert",
+            };
+            error(option, problem)
+        })
     }
 }
 
 fn effect(name: &str) -> Option<(&'static str, Effect)> {
     TABLE.iter().find(|(known, _)| *known == name).copied()
+}
+
+/// What is said of a name that no option has: how the name is written, where only its spelling differs.
+fn unknown(name: &str) -> String {
+    let plain = name.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
+    let meant = effect(plain.strip_prefix("lockd-").unwrap_or(&plain));
+    meant.map_or_else(
+        || "there is no such option".to_owned(),
+        |(meant, _)| format!("there is no such option; write it as {meant:?}"),
+    )
 }
 
 fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
@@ -216,11 +259,7 @@ fn push<T>(list: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
     Ok(())
 }
 
-fn secret(text: &str) -> Result<AuthToken, String> {
-    AuthToken::load(&path(text)?)
-}
-
-fn number(text: &str) -> Result<usize, String> {
+fn number<T: FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| format!("{text:?} is no number from 0 up"))
 }
 
@@ -238,9 +277,10 @@ fn file_mode(text: &str) -> Result<u32, String> {
 
 fn dead_peer_timeout(text: &str) -> Result<Duration, String> {
     let (least, most) = (Keepalive::DEAD_PEER_TIMEOUT_MIN, Keepalive::DEAD_PEER_TIMEOUT_MAX);
-    let timeout = text.parse().ok().map(Duration::from_secs).filter(|time| (least..=most).contains(time));
+    let seconds = number(text)?;
+    let timeout = Some(Duration::from_secs(seconds)).filter(|timeout| (least..=most).contains(timeout));
     let (least, most) = (least.as_secs(), most.as_secs());
-    timeout.ok_or_else(|| format!("{text:?} is no number of seconds from {least} to {most}"))
+    timeout.ok_or_else(|| format!("{seconds} is not from {least} to {most} seconds"))
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
@@ -251,12 +291,10 @@ fn yes_or_no(text: &str) -> Result<bool, String> {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
-    if text.is_empty() { Err("it is empty".to_owned()) } else { Ok(text.into()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::super::config::Scheduling;
     use super::*;
 
@@ -327,11 +365,15 @@ mod tests {
         for (name, text, problem) in [
             ("lisen", "message://127.0.0.1:0", "no such option"),
             ("", "", "no such option"),
-            ("--listen", "message://127.0.0.1:0", "no such option"),
+            ("--listen", "message://127.0.0.1:0", "write it as \"listen\""),
+            ("line_max", "9", "write it as \"line-max\""),
+            ("LOCKD_LINE_MAX", "9", "write it as \"line-max\""),
+            ("--", "9", "no such option"),
             ("listen", "x", "\"x\""),
             ("listen", "", "PROTOCOL://"),
             ("listen", "message+tls://127.0.0.1:0", "tls-cert"),
             ("allow", "nobody", "nobody"),
+            ("ws-origin", "https://a,example.org", "\"example.org\""),
             ("unix-mode", "0999", "0999"),
             ("dead-peer-timeout", "4", "from 12 to"),
             ("dead-peer-timeout", "25 s", "25 s"),
@@ -354,5 +396,20 @@ mod tests {
         }
         let twice = options(&[("line-max", "1"), ("line-max", "1")]).unwrap_err();
         assert_eq!(twice.to_string(), "line-max: it is given twice");
+    }
+
+    #[test]
+    fn values_that_are_apart_are_taken_whole() {
+        let mut options = Options::default();
+        options.set_each("listen", ["message+unix:/a,b", "glockd+unix:/c"]).unwrap();
+        options.set_each("allow", [""; 0]).unwrap();
+        options.set_each("state-dir", [OsStr::from_bytes(b"/\xff")]).unwrap();
+        let config = options.config().unwrap();
+        let listen: Vec<String> = config.listen.iter().map(ToString::to_string).collect();
+        assert_eq!(listen, ["message+unix:/a,b", "glockd+unix:/c"]);
+        assert_eq!(config.allow, Config::loopback());
+        assert_eq!(options.state_dir().unwrap().as_os_str().as_bytes(), b"/\xff");
+        let mistake = options.set_each("scheduling", [OsStr::from_bytes(b"\xff")]).unwrap_err();
+        assert_eq!(mistake.to_string(), "scheduling: it is not UTF-8");
     }
 }

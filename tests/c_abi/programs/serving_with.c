@@ -18,6 +18,9 @@ static void refused(const char *name, const char *value, const char *detail) {
 
 static void what_makes_no_sense_is_said_with_the_options_name(void) {
     refused("lisen", "message://127.0.0.1:0", "no such option");
+    refused("--line-max", "9", "write it as \"line-max\"");
+    refused("line_max", "9", "write it as \"line-max\"");
+    refused("ws-origin", "example.org", "no origin");
     refused("listen", "message+unix:@name", "abstract");
     refused("line-max", "many", "many");
     refused("line-max", "0", "0");
