@@ -25,6 +25,7 @@ use super::privileges::{self, Account};
 use super::reload::InEffect;
 use super::sources;
 use super::systemd::{self, Manager};
+use super::text::harmless;
 
 /// How long clients are given to acknowledge the end, at a stop.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
@@ -64,6 +65,9 @@ fn check(settings: &Settings) -> ExitCode {
         return complain(&error.to_string(), MISTAKE);
     }
     // Nobody to tell is no reason for another status.
+    for warning in settings.config.warnings() {
+        let _ = writeln!(io::stderr(), "lockd: warning: {}", harmless(&warning));
+    }
     let _ = writeln!(io::stdout(), "ok");
     ExitCode::SUCCESS
 }
