@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::text::harmless;
 
+/// The exit status for arguments or a configuration that make no sense.
+pub(super) const MISTAKE: u8 = 2;
+
 /// How long the end of the program waits for its last words to be written.
 const LIMIT: Duration = Duration::from_secs(1);
 

@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 use crate::http::{self, Http, Rules};
 
-use super::complaint::complain;
+use super::complaint::{MISTAKE, complain};
 use super::logging::{self, Style};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
@@ -25,11 +25,10 @@ use super::privileges::{self, Account};
 use super::reload::InEffect;
 use super::sources;
 use super::systemd::{self, Manager};
+use super::text::harmless;
 
 /// How long clients are given to acknowledge the end, at a stop.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
-/// The exit status for arguments or a configuration that make no sense.
-const MISTAKE: u8 = 2;
 /// The exit status after a clean stop that could not be noted in the state directory.
 const NOT_NOTED: u8 = 3;
 
@@ -68,6 +67,9 @@ fn check(settings: &Settings) -> ExitCode {
         return complain(&error.to_string(), MISTAKE);
     }
     // Nobody to tell is no reason for another status.
+    for warning in settings.config.warnings() {
+        let _ = writeln!(io::stderr(), "lockd: warning: {}", harmless(&warning));
+    }
     let _ = writeln!(io::stdout(), "ok");
     ExitCode::SUCCESS
 }

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use super::url::BadUrl;
 
@@ -176,15 +177,17 @@ impl Refusal {
         Self::new(ConnectErrorKind::WrongProtocol, reason)
     }
 
-    /// The server has refused for the secret's sake, and says so in `words`.
-    pub(super) fn secret(was_shown: bool, words: String) -> Self {
-        let words = if was_shown {
-            format!("{words} (it is that in the file of auth-token-file= or LOCKD_AUTH_TOKEN_FILE)")
-        } else {
-            format!(
-                "{words} (name the file with it: ?auth-token-file=FILE behind the address, or \
-                     LOCKD_AUTH_TOKEN_FILE)"
-            )
+    /// The server has refused for the secret's sake, and says so in `words`. `shown` is the file with the secret that
+    /// it was shown.
+    pub(super) fn secret(shown: Option<&Path>, words: &str) -> Self {
+        let words = match shown {
+            Some(file) if words.contains("authToken") => {
+                format!("the secret in {} is not this server's", file.display())
+            }
+            Some(file) => format!("{words} (it was shown the secret in {})", file.display()),
+            None => format!(
+                "{words} (name the file with it: ?auth-token-file=FILE behind the address, or LOCKD_AUTH_TOKEN_FILE)"
+            ),
         };
         Self::new(ConnectErrorKind::Secret, words)
     }

@@ -11,7 +11,7 @@ use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::{Connection, Lost, Signals, Waited};
 use super::dial::{deadline, dial};
 use super::input::{MESSAGE_MAX, Reply};
-use super::url::ServerUrl;
+use super::url::{Secret, ServerUrl};
 use crate::protocol::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
 
 /// A connection to a server of the `message` protocol. May be shared between threads; a call that waits
@@ -68,14 +68,15 @@ impl MessageClient {
         let secret = url.secret().map_err(|reason| Refusal::new(ConnectErrorKind::Local, reason).of(&url))?;
         let client = Self { connection: dial(&url, timeout)? };
         if let Some(secret) = secret {
-            client.show(secret, timeout).map_err(|refusal| refusal.of(&url))?;
+            client.show(&secret, timeout).map_err(|refusal| refusal.of(&url))?;
         }
         Ok(client)
     }
 
-    fn show(&self, secret: String, limit: Duration) -> Result<(), Refusal> {
+    fn show(&self, secret: &Secret, limit: Duration) -> Result<(), Refusal> {
         let wind_down = Duration::ZERO;
-        let hello = HelloRequest { client: None, version: None, auth_token: Some(secret), wind_down };
+        let auth_token = Some(secret.text.clone());
+        let hello = HelloRequest { client: None, version: None, auth_token, wind_down };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
             // It has passed the secret, and has no such command.
@@ -89,7 +90,7 @@ impl MessageClient {
         if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) =
             serde_json::from_str(reply.get())
         {
-            return Err(Refusal::secret(true, reason));
+            return Err(Refusal::secret(Some(&secret.file), &reason));
         }
         // From now on the server goes by other figures for this client.
         serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {

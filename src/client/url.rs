@@ -38,6 +38,13 @@ pub struct ServerUrl {
 /// The file with the secret of servers whose address names none.
 const AUTH_TOKEN_FILE: &str = "LOCKD_AUTH_TOKEN_FILE";
 
+/// What a server asks for as `authToken`. Without `Debug`: it is shown to nobody else.
+pub(super) struct Secret {
+    pub(super) text: String,
+    /// Where it is from.
+    pub(super) file: PathBuf,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Tcp { host: String, port: u16 },
@@ -121,15 +128,15 @@ impl ServerUrl {
     ///
     /// # Errors
     /// If the file that should have it cannot be read.
-    pub(super) fn secret(&self) -> Result<Option<String>, String> {
+    pub(super) fn secret(&self) -> Result<Option<Secret>, String> {
         let variable = || std::env::var_os(AUTH_TOKEN_FILE).filter(|path| !path.is_empty());
-        let Some(path) = self.auth_token_file.clone().or_else(|| variable().map(PathBuf::from)) else {
+        let Some(file) = self.auth_token_file.clone().or_else(|| variable().map(PathBuf::from)) else {
             return Ok(None);
         };
-        let text = std::fs::read_to_string(&path);
+        let text = std::fs::read_to_string(&file);
         let text =
-            text.map_err(|error| format!("the secret in {} cannot be read: {error}", path.display()))?;
-        Ok(Some(text.trim().to_owned()))
+            text.map_err(|error| format!("the secret in {} cannot be read: {error}", file.display()))?;
+        Ok(Some(Secret { text: text.trim().to_owned(), file }))
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -276,7 +283,7 @@ mod tests {
             assert_eq!((url.tls(), url.address()), (Some(&ClientFiles::default()), text));
         }
         let url: ServerUrl = "tcp://a?auth-token-file=/nonexistent/secret".parse().unwrap();
-        assert!(url.tls().is_none() && url.secret().unwrap_err().contains("/nonexistent/secret"));
+        assert!(url.tls().is_none() && url.secret().err().unwrap().contains("/nonexistent/secret"));
         let url: ServerUrl = "unix:/a?b".parse().unwrap();
         assert_eq!((url.address(), &url.endpoint), ("unix:/a?b", &Endpoint::Unix("/a?b".into())));
     }

@@ -46,7 +46,7 @@ fn page() -> Response {
 
 fn locks(shared: &Shared, parameters: &str) -> Response {
     if !shared.rules().config.dump {
-        return Response::text(Status::Forbidden, "listing is disabled");
+        return Response::text(Status::Forbidden, "listing is disabled on this server (no-dump)");
     }
     match query::parameters(parameters).and_then(|parameters| Listing::read(&parameters)) {
         Ok(listing) => {

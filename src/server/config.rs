@@ -95,7 +95,12 @@ impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("{text:?} is neither PROTOCOL://HOST:PORT nor PROTOCOL+unix:PATH");
+        let error = || match address_without_protocol(text) {
+            Some(meant) => format!(
+                "{text:?} has no protocol; did you mean message{meant}, lockd{meant} or glockd{meant}?"
+            ),
+            None => format!("{text:?} is neither PROTOCOL://HOST:PORT nor PROTOCOL+unix:PATH"),
+        };
         let (protocol, address) = if let Some((protocol, path)) = text.split_once("+unix:") {
             if path.starts_with('@') {
                 return Err(format!(
@@ -106,10 +111,14 @@ impl FromStr for Listen {
             (protocol, ListenAddress::Unix(Some(path).filter(|p| !p.is_empty()).ok_or_else(error)?.into()))
         } else {
             let (protocol, address) = text.split_once("://").ok_or_else(error)?;
-            let (host, port) = address.rsplit_once(':').ok_or_else(error)?;
-            if host.is_empty() || parse_port(port).is_none() {
+            let (host, port) = host_and_port(address);
+            if host.is_empty() {
                 return Err(error());
             }
+            let wrong = |what| format!("{text:?}: the port {what}, as in PROTOCOL://HOST:PORT");
+            let port = port.ok_or_else(|| wrong("is missing"))?;
+            parse_port(port)
+                .ok_or_else(|| wrong("must be a number from 0 to 65535, without leading zeros"))?;
             (protocol, ListenAddress::Tcp(address.to_owned()))
         };
         let without =
@@ -125,6 +134,26 @@ impl FromStr for Listen {
         }
         Ok(Self { protocol, websocket, tls, address })
     }
+}
+
+/// The host and what follows it, if anything does.
+fn host_and_port(address: &str) -> (&str, Option<&str>) {
+    let is_host_alone = address.ends_with(']');
+    let parts = address.rsplit_once(':').filter(|_| !is_host_alone);
+    parts.map_or((address, None), |(host, port)| (host, Some(port)))
+}
+
+/// What follows a protocol in what was probably meant by a text that has none.
+fn address_without_protocol(text: &str) -> Option<String> {
+    if text.contains("://") {
+        return None;
+    }
+    if let Some(path) = text.strip_prefix("unix:").or_else(|| text.starts_with('/').then_some(text)) {
+        return (!path.is_empty()).then(|| format!("+unix:{path}"));
+    }
+    let (host, port) = host_and_port(text);
+    let is_address = !host.is_empty() && parse_port(port?).is_some();
+    is_address.then(|| format!("://{text}"))
 }
 
 impl Listen {
@@ -303,36 +332,57 @@ impl Config {
         Ok(())
     }
 
+    /// What the log will warn of when these listeners are served so, for a start that is only tried.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let exposures = self.listen.iter().filter_map(|listen| self.exposure(listen));
+        let warnings = exposures.filter(|(level, _)| *level == log::Level::Warn).map(|(_, words)| words);
+        warnings.chain(self.objection(&self.listen)).collect()
+    }
+
     /// Says what it means that others than this machine can reach a listener.
     pub(super) fn log_exposure(&self, listen: &Listen) {
+        if let Some((level, words)) = self.exposure(listen) {
+            log::log!(level, "{words}");
+        }
+    }
+
+    fn exposure(&self, listen: &Listen) -> Option<(log::Level, String)> {
         if !listen.is_beyond_loopback() {
-            return;
+            return None;
         }
         let own = Self::loopback();
         if self.allow.iter().all(|net| own.iter().any(|own| own.contains(net))) {
-            return log::info!("{listen}: only this machine may connect, until --allow lets others in");
+            let words = format!("{listen}: only this machine may connect, until --allow lets others in");
+            return Some((log::Level::Info, words));
         }
         let certified = listen.tls && self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
         let known = certified || listen.protocol == Protocol::Message && self.auth_token.is_some();
         let may = "whoever has an address on the access list";
-        match (listen.tls, known) {
-            (true, true) => {}
-            (true, false) => log::warn!(
+        let words = match (listen.tls, known) {
+            (true, true) => return None,
+            (true, false) => format!(
                 "{listen}: {may} may take any lock: there is neither a secret nor are there client certificates"
             ),
-            (false, true) => log::warn!("{listen}: the secret crosses the network as it is: there is no TLS"),
-            (false, false) => log::warn!(
+            (false, true) => format!("{listen}: the secret crosses the network as it is: there is no TLS"),
+            (false, false) => format!(
                 "{listen}: {may} may take any lock, and who is between can read all: there is neither TLS nor a secret"
             ),
-        }
+        };
+        Some((log::Level::Warn, words))
     }
 
     /// Warns of a certificate that clients will not accept, where one is shown to them.
     pub(super) fn log_objection(&self, listeners: &[Listen]) {
-        let objection = self.tls.as_ref().and_then(ServerTls::objection);
-        if let Some(objection) = objection.filter(|_| listeners.iter().any(|listen| listen.tls)) {
-            log::warn!("clients will refuse this server's certificate: {objection}");
+        if let Some(words) = self.objection(listeners) {
+            log::warn!("{words}");
         }
+    }
+
+    fn objection(&self, listeners: &[Listen]) -> Option<String> {
+        let objection = self.tls.as_ref()?.objection()?;
+        let is_shown = listeners.iter().any(|listen| listen.tls);
+        is_shown.then(|| format!("clients will refuse this server's certificate: {objection}"))
     }
 
     /// Whether a peer at this address may connect.
@@ -394,6 +444,22 @@ mod tests {
             "lockd+unix:",
         ] {
             assert!(text.parse::<Listen>().unwrap_err().contains("PROTOCOL://"), "{text}");
+        }
+        for (text, part) in [
+            ("message://127.0.0.1", "the port is missing"),
+            ("message://[::1]", "the port is missing"),
+            ("message://127.0.0.1:80999", "from 0 to 65535"),
+            (
+                "127.0.0.1:2626",
+                "no protocol; did you mean message://127.0.0.1:2626, lockd://127.0.0.1:2626 or glockd://127.0.0.1:2626?",
+            ),
+            ("[::1]:1", "did you mean message://[::1]:1,"),
+            ("/run/lockd.sock", "did you mean message+unix:/run/lockd.sock,"),
+            ("unix:/run/lockd.sock", "did you mean message+unix:/run/lockd.sock,"),
+            ("h:80999", "is neither"),
+        ] {
+            let said = text.parse::<Listen>().unwrap_err();
+            assert!(said.contains(part), "{text}: {said}");
         }
         for text in ["message+ws://h:1", "lockd+ws://h:1", "glockd+ws+unix:/x", "message+tls+unix:/x"] {
             assert!(text.parse::<Listen>().unwrap_err().contains(" for "), "{text}");

@@ -22,8 +22,11 @@ pub(super) enum Side {
 }
 
 /// How to make a certificate that is none of a CA.
-const MAKE_ONE: &str = "docs/operations.md says how to make one: `openssl req -x509` needs \
-                        `-addext basicConstraints=critical,CA:FALSE`";
+const NO_CA: &str = "docs/operations.md says how to make one: `openssl req -x509` needs \
+                     `-addext basicConstraints=critical,CA:FALSE`";
+/// How to make one of version 3.
+const VERSION_3: &str = "docs/operations.md says how to make one: `openssl x509 -req` needs `-extfile`, with at least \
+                         the host's name as subjectAltName in that file";
 
 /// Why no connection in TLS has come about, or why it has ended.
 pub(super) fn explain(error: &Error, side: &Side) -> String {
@@ -50,6 +53,14 @@ fn of_peer(problem: &CertificateError, side: &Side) -> String {
         (CertificateError::UnknownIssuer, Side::Client { ca: Some(ca), .. }) => {
             format!("{what} is not trusted: nobody in {} (ca=) has signed it", ca.display())
         }
+        (CertificateError::BadSignature, Side::Client { ca: Some(ca), .. }) => format!(
+            "{what} is not trusted: it names one of those in {} (ca=) as its signer, but was signed with another key",
+            ca.display()
+        ),
+        (CertificateError::BadSignature, Side::Server) => format!(
+            "{what} is not trusted: it names one of those in the file of tls-client-ca as its signer, but was signed \
+             with another key"
+        ),
         (CertificateError::UnknownIssuer, Side::Client { ca: None, .. }) => {
             format!(
                 "{what} is not trusted: nobody whom this system trusts has signed it; name the file with the \
@@ -93,10 +104,10 @@ pub(super) fn in_words(problem: &CertificateError, of_server: bool) -> String {
             format!("is not made for this use: its extendedKeyUsage lacks {usage}")
         }
         CertificateError::Other(_) if is(problem, "CaUsedAsEndEntity") => {
-            format!("is that of a CA (CA:TRUE), with which one signs others: {MAKE_ONE}")
+            format!("is that of a CA (CA:TRUE), with which one signs others: {NO_CA}")
         }
         CertificateError::Other(_) if is(problem, "UnsupportedCertVersion") => {
-            format!("is of version 1, and TLS here takes version 3 only: {MAKE_ONE}")
+            format!("is of version 1, and TLS here takes version 3 only: {VERSION_3}")
         }
         other => format!("is of no use: {other}"),
     }

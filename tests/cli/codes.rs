@@ -310,7 +310,10 @@ fn a_refusal_is_one_also_where_nothing_is_told() {
     let site = Site::with(&["--no-dump"]);
     let (_queue, _) = queue(&site.server);
     let (code, _, errors) = site.said(&run(&["-n", "a"], &TELL));
-    assert!(code == 75 && errors.contains("listing is disabled"), "{code}: {errors}");
+    assert!(
+        code == 75 && errors.contains("listing is disabled on this server (no-dump)"),
+        "{code}: {errors}"
+    );
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn who_is_kicked_is_gone_and_the_next_one_has_the_lock() {
     assert_eq!((&granted["status"], &granted["orphaned"]), (&json!("ok"), &json!(true)));
     assert_eq!(holder.read_to_end(), b"");
     let (code, _, errors) = site.said(&["kick", &address]);
-    assert!(code == 1 && errors.contains("no such connection"), "{errors}");
+    assert!(code == 1 && errors.contains(&format!("no connection has the address {address}")), "{errors}");
     let logged = || {
         site.server.log().iter().any(|line| line.contains(&format!("{address} ")) && line.contains("kicked"))
     };
@@ -51,6 +51,13 @@ fn an_owner_is_kicked_with_all_connections() {
         client
     });
     assert_eq!(site.said(&["kick", "--owner", "bob"]).0, 0);
+    for (arguments, said) in [
+        (&["kick", "eve"][..], "did you mean --owner eve?"),
+        (&["kick", "--owner", "bob"], "no connection has an owner named bob"),
+    ] {
+        let (code, _, errors) = site.said(arguments);
+        assert!(code == 1 && errors.contains(said), "{errors}");
+    }
     let [first, second, other] = &mut all;
     assert_eq!((first.read_to_end(), second.read_to_end()), (vec![], vec![]));
     assert!(other.is_served());
@@ -119,8 +126,10 @@ fn nobody_is_kicked_unless_the_server_was_told_so() {
     let mut client = site.server.message();
     let (code, _, errors) = site.said(&["kick", &client.address()]);
     assert!(code == 1 && errors.contains("kicking is disabled"), "{errors}");
+    assert!(errors.contains("--allow-kick"), "{errors}");
     assert!(client.is_served());
     for arguments in [&["kick"][..], &["kick", "a", "--owner", "b"]] {
-        assert_eq!(site.said(arguments).0, 2);
+        let (code, _, errors) = site.said(arguments);
+        assert!(code == 2 && errors.contains("ADDRESS") && errors.contains("--owner"), "{errors}");
     }
 }

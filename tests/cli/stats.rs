@@ -49,7 +49,24 @@ fn munin_gets_graphs_and_values() {
     );
     let (code, values) = stats(&site, &["--format", "munin"]);
     assert!(code == 0 && values.contains("\nlocks.value 3\n"), "{values}");
-    assert_eq!(stats(&site, &["config"]).0, 1);
+}
+
+#[test]
+fn arguments_of_another_format_are_a_mistake() {
+    let site = Site::start();
+    let two = format!("{},unix:/nonexistent/lockd.sock", site.url());
+    for (arguments, said) in [
+        (&["config"][..], "--format munin"),
+        (&["-f", "json", "autoconf"], "--format munin"),
+        (&["-w", "waiting=3"], "--format nagios"),
+        (&["-f", "json", "-c", "waiting=3"], "--format nagios"),
+        (&["-f", "munin", "-t", "3"], "--format nagios"),
+        (&["-f", "prometheus", "--server", &two], "one server"),
+        (&["-f", "munin", "--server", &two], "one server"),
+    ] {
+        let (code, words) = stats(&site, arguments);
+        assert!(code == 2 && words.contains(said), "{arguments:?}: {code}: {words}");
+    }
 }
 
 #[test]
@@ -69,6 +86,10 @@ fn nagios_gets_a_status_and_a_line() {
         (&["--timeout", "soon"], 3, "UNKNOWN"),
         (&["--server", "nonsense:"], 3, "UNKNOWN"),
         (&["config"], 3, "UNKNOWN"),
+        (&["--timeout", "0"], 3, "UNKNOWN"),
+        (&["--server", "unix:/nonexistent/a,unix:/nonexistent/b"], 3, "UNKNOWN"),
+        (&["-w", "waiting=9", "-w", "waiting=8"], 3, "UNKNOWN"),
+        (&["-c", "waiting=9", "-w", "waiting=8"], 0, "OK"),
         (&["--server", "unix:/nonexistent/lockd.sock"], 2, "CRITICAL"),
     ] {
         let (is, line) = stats(&site, &[&["--format", "nagios"], arguments].concat());
@@ -107,6 +128,4 @@ fn several_servers_are_shown_and_one_that_is_gone_is_named() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert!(code == 1 && json[site.url()]["locks"] == json!(3), "{json}");
     assert!(errors.contains("/nonexistent/lockd.sock"), "{errors}");
-    let (code, words) = stats(&site, &["-f", "prometheus", "--server", &two]);
-    assert!(code == 1 && words.contains("one server"), "{words}");
 }

@@ -140,7 +140,10 @@ fn where_listing_is_disabled_no_names_are_told() {
     server.message().try_lock("secret");
     for path in ["/locks", "/locks?waiting=1"] {
         let answer = get(&server, path);
-        assert_eq!((answer.status, answer.body.as_str()), (403, "listing is disabled\n"));
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (403, "listing is disabled on this server (no-dump)\n")
+        );
     }
     assert_eq!(get(&server, "/metrics").status, 200);
 }

@@ -21,10 +21,20 @@ pub(crate) struct Authority {
 
 impl Authority {
     pub(crate) fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        // Of its own name: by that, others know who has signed.
         let directory = tempfile::tempdir().unwrap();
-        params.distinguished_name.push(DnType::CommonName, directory.path().to_str().unwrap());
+        // Of its own name: by that, others know who has signed.
+        let name = directory.path().to_str().unwrap().to_owned();
+        Self::named(&name, directory)
+    }
+
+    /// Another one of the same name, with another key.
+    pub(crate) fn namesake(&self) -> Self {
+        Self::named(self.directory.path().to_str().unwrap(), tempfile::tempdir().unwrap())
+    }
+
+    fn named(name: &str, directory: TempDir) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         std::fs::write(directory.path().join("ca.pem"), issuer.pem()).unwrap();

@@ -48,8 +48,10 @@ fn openssl(directory: &Path, arguments: &str) -> bool {
 #[test]
 fn a_client_says_what_is_wrong_with_the_servers_certificate() {
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let (ca, strangers) = (authority.ca(), stranger.ca());
-    let table: [(PathBuf, &Path, &[&str]); 6] = [
+    let namesake = authority.namesake();
+    let (ca, strangers, namesakes) = (authority.ca(), stranger.ca(), namesake.ca());
+    let table: [(PathBuf, &Path, &[&str]); 7] = [
+        (authority.issue(HOST), &namesakes, &["is not trusted", "ca.pem (ca=)", "another key"]),
         (authority.issue(HOST), &strangers, &["is not trusted", "ca.pem", "ca="]),
         (authority.issue_expired(HOST), &ca, &["has expired", "days ago"]),
         (authority.issue_too_early(HOST), &ca, &["is not valid yet", "days"]),
@@ -80,7 +82,12 @@ fn a_server_warns_of_a_certificate_that_clients_will_refuse() {
         (authority.issue_for(HOST, &ClientAuth), "serverAuth"),
     ] {
         let server = serve(&certificate, &[]);
-        assert_logged(&server, &["WARN", "clients will refuse", certificate.to_str().unwrap(), words]);
+        let parts = ["clients will refuse", certificate.to_str().unwrap(), words];
+        assert_logged(&server, &[&["WARN"][..], &parts].concat());
+        let launch = Launch::new().listen("message+tls://127.0.0.1:0").certified(&certificate);
+        let (status, said) = launch.args(["--check"]).run();
+        assert!(status.success(), "{said}");
+        assert_has(&said, &parts);
     }
     let server = serve(&authority.issue(HOST), &[]);
     assert!(!server.log().iter().any(|line| line.contains("clients will refuse")));
@@ -89,6 +96,7 @@ fn a_server_warns_of_a_certificate_that_clients_will_refuse() {
 #[test]
 fn both_sides_say_what_is_wrong_with_the_clients_certificate() {
     let (authority, stranger) = (Authority::new(), Authority::new());
+    let namesake = authority.namesake();
     let ca = authority.ca();
     let client_ca = ["--tls-client-ca", ca.to_str().unwrap()];
     let table = [
@@ -101,6 +109,11 @@ fn both_sides_say_what_is_wrong_with_the_clients_certificate() {
             Some(stranger.issue("someone")),
             &["refuses this client's certificate", "someone", "does not trust"],
             "the client's certificate is not trusted",
+        ),
+        (
+            Some(namesake.issue("someone")),
+            &["refuses this client's certificate", "someone"],
+            "tls-client-ca as its signer, but was signed with another key",
         ),
         (
             Some(authority.issue_expired("someone")),
@@ -150,7 +163,7 @@ fn certificates_of_openssl_are_good_as_documented_and_told_apart_where_they_are_
     openssl(&directory, "rsa -traditional -in good.key -aes256 -passout pass:secret -out older.key");
     openssl(&directory, "genrsa -out other.key 2048");
     for (cert, key, parts) in [
-        ("old.pem", "good.key", &["old.pem", "version 1", "docs/operations.md"][..]),
+        ("old.pem", "good.key", &["old.pem", "version 1", "docs/operations.md", "-extfile"][..]),
         ("good.pem", "locked.key", &["locked.key", "passphrase", "openssl pkey"]),
         ("good.pem", "older.key", &["older.key", "passphrase"]),
         ("good.pem", "other.key", &["other.key", "does not belong", "good.pem"]),

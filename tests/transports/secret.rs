@@ -33,7 +33,7 @@ fn url(server: &Server, more: &str) -> String {
 fn who_knows_the_secret_is_served_and_nobody_else() {
     let (server, path) = serve();
     let why = refusal(&url(&server, ""));
-    assert!(why.contains("secret"), "{why}");
+    assert!(why.contains("secret") && why.contains("?auth-token-file=FILE"), "{why}");
     let why = refusal(&url(&server, "?auth-token-file=/nonexistent"));
     assert!(why.contains("/nonexistent"), "{why}");
     let good = session(&url(&server, &format!("?auth-token-file={}", path.display())));
@@ -47,7 +47,8 @@ fn a_wrong_secret_is_refused_and_logged() {
     let wrong = path.with_file_name("wrong");
     std::fs::write(&wrong, "a secret that is long enougj").unwrap();
     let why = refusal(&url(&server, &format!("?auth-token-file={}", wrong.display())));
-    assert!(why.contains("not this server's"), "{why}");
+    let said = format!("the secret in {} is not this server's", wrong.display());
+    assert!(why.contains(&said), "{why}");
     // The first refusal within a second has a line of its own.
     eventually("it is logged", || {
         server.log().iter().any(|line| line.contains("WARN") && line.contains("wrong authToken"))

@@ -189,14 +189,19 @@ const STRANGERS: [Stranger; 14] = [
     (REQUEST, "message+tls", b"HTTP/1.1 400", &["without TLS (HTTP)", "message in TLS"]),
     (b"g x\n", "message", b"0 Refused: this port speaks message, not text\r\n", &["speaks text"]),
     (b"g x\n", "glockd+tls", b"0 Refused: this port speaks glockd in TLS\r\n", &["without TLS (text)"]),
-    (b"g x\n", "glockd+ws", b"HTTP/1.1 400", &["no request for a WebSocket"]),
+    (
+        b"g x\n",
+        "glockd+ws",
+        b"HTTP/1.1 400",
+        &["no request for a WebSocket, which this port speaks: it is text"],
+    ),
     (FRAME, "lockd", b"0 Refused: this port speaks lockd, not message\r\n", &["speaks message"]),
     (FRAME, "glockd", b"0 Refused: this port speaks glockd, not message\r\n", &["speaks message"]),
     (FRAME, "message+tls", b"\x15\x03", &["without TLS (message)"]),
     (CLIENT_HELLO, "message", b"\0\0\0", &["a TLS client on a listener without TLS"]),
     (CLIENT_HELLO, "lockd", b"0 Refused", &["a TLS client on a listener without TLS"]),
     (CLIENT_HELLO, "glockd", b"0 Refused", &["a TLS client on a listener without TLS"]),
-    (CLIENT_HELLO, "glockd+ws", b"HTTP/1.1 400", &["no request for a WebSocket"]),
+    (CLIENT_HELLO, "glockd+ws", b"HTTP/1.1 400", &["no request for a WebSocket, which this port speaks"]),
 ];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const FRAME: &[u8] = b"\0\0\0\x20{\"command\":\"ping\",\"id\":1}       ";

@@ -8,6 +8,7 @@ use crate::broker::shortened_owner;
 use crate::client::connect_error::{ConnectErrorKind, Refusal};
 use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
+use crate::client::url::Secret;
 use crate::protocol::message::{
     Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
@@ -16,7 +17,7 @@ use crate::protocol::message::{
 pub(super) fn greet(
     connection: &Connection,
     options: &ConnectOptions<'_>,
-    secret: Option<String>,
+    secret: Option<Secret>,
     deadline: Option<Instant>,
 ) -> Result<(), Refusal> {
     let local = |reason: String| Refusal::new(ConnectErrorKind::Local, reason);
@@ -27,8 +28,8 @@ pub(super) fn greet(
     if !wind_down.is_zero() {
         connection.stay_open_until_closed();
     }
-    let has_secret = secret.is_some();
-    let hello = HelloRequest { client, version, auth_token: secret, wind_down };
+    let (auth_token, file) = secret.map(|secret| (secret.text, secret.file)).unzip();
+    let hello = HelloRequest { client, version, auth_token, wind_down };
     let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
     connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {
@@ -52,7 +53,7 @@ pub(super) fn greet(
         if cause == Some(Cause::Stopping) {
             return Err(Refusal::new(ConnectErrorKind::Closed, reason));
         }
-        return Err(Refusal::secret(has_secret, reason));
+        return Err(Refusal::secret(file.as_deref(), &reason));
     }
     let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| Refusal::no_hello())?;
     if hello.features.iter().any(|feature| feature == "bye") {

@@ -10,6 +10,7 @@ use tungstenite::handshake::machine::TryParse;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 
 use super::Upgrade;
+use crate::protocol::first_bytes::{Spoken, spoken};
 
 /// The longest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
@@ -20,7 +21,15 @@ pub(crate) fn upgrade(bytes: &[u8], origins: &[String]) -> Upgrade {
     match Request::try_parse(bytes) {
         Ok(None) if bytes.len() <= REQUEST_BYTES_MAX => Upgrade::Incomplete,
         Ok(None) => refused("431 Request Header Fields Too Large", "its request is too long".to_owned()),
-        Err(error) => refused("400 Bad Request", format!("that is no request for a WebSocket: {error}")),
+        Err(error) => {
+            let seen = match spoken(bytes) {
+                Some(Spoken::Http) => format!(": {error}"),
+                Some(other) => format!(": it is {other}"),
+                None => String::new(),
+            };
+            let reason = format!("that is no request for a WebSocket, which this port speaks{seen}");
+            refused("400 Bad Request", reason)
+        }
         Ok(Some((consumed, request))) => match answer(&request, origins) {
             Ok(response) => Upgrade::Accepted { response, consumed },
             Err((status, reason)) => refused(status, reason),

@@ -101,8 +101,12 @@ impl Drop for SocketFile {
 pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
     // Clients may be elsewhere, and so may this process be when it removes the file.
     let path = &std::path::absolute(path)?;
+    check_directory(path)?;
     let lock = PathLock::take(path)?;
-    if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "a file that is no socket is there"));
+        }
         // It may be one of a server that knows no lock. Without waiting: it may be too busy to accept.
         let probe = new_socket(Domain::UNIX)?;
         let probe = SockRef::from(&probe);
@@ -124,6 +128,25 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((descriptor, file))
+}
+
+/// Whether there is a directory for this file. Only so that what is said names it: everything after this finds out for
+/// itself.
+///
+/// # Errors
+/// If there is none.
+fn check_directory(path: &Path) -> io::Result<()> {
+    let Some(directory) = path.parent() else { return Ok(()) };
+    let shown = directory.display();
+    match fs::metadata(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(io::Error::new(error.kind(), format!("there is no directory {shown}")))
+        }
+        Ok(found) if !found.is_dir() => {
+            Err(io::Error::new(io::ErrorKind::NotADirectory, format!("{shown} is no directory")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The right to bind a socket at a path, which one server has at a time.
@@ -320,6 +343,19 @@ mod tests {
         assert!(error.to_string().contains("another server listens there"), "{error}");
         drop(server);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_keeps_a_socket_from_its_path_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| bind(&directory.path().join(name), 0o600).err().unwrap().to_string();
+        fs::write(directory.path().join("file"), "data").unwrap();
+        let said = at("file");
+        assert!(said.contains("a file that is no socket is there"), "{said}");
+        assert_eq!(fs::read_to_string(directory.path().join("file")).unwrap(), "data");
+        let said = at("missing/sock");
+        assert!(said.contains("there is no directory") && said.ends_with("missing"), "{said}");
+        assert!(at("file/sock").ends_with("file is no directory"), "{}", at("file/sock"));
     }
 
     #[test]

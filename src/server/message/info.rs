@@ -70,7 +70,7 @@ fn inspect(call: &mut Call<'_, '_>) {
 
 fn list(call: &mut Call<'_, '_>) {
     if !call.connection.base.config.dump {
-        return call.reply(&LockResult::refused("listing is disabled"));
+        return call.reply(&LockResult::refused("listing is disabled on this server (no-dump)"));
     }
     reply_to(call, parse_list, |call, request| {
         let query = PageQuery {
@@ -149,7 +149,9 @@ fn identify(call: &mut Call<'_, '_>) {
                 let reason = Some(format!("the name is longer than {OWNER_BYTES_MAX} bytes"));
                 LockResult { reason, ..LockResult::new(Status::Invalid) }
             }
-            Registered::Disabled => LockResult::refused("registering names is disabled"),
+            Registered::Disabled => {
+                LockResult::refused("registering names is disabled on this server (no-registry)")
+            }
         }
     });
 }

@@ -10,7 +10,9 @@ pub(super) fn add_to(service: &mut Service) {
 
 fn kick(call: &mut Call<'_, '_>) {
     if !call.connection.base.config.kick {
-        return call.reply(&LockResult::refused("kicking is disabled"));
+        return call.reply(&LockResult::refused(
+            "kicking is disabled on this server: it was started without --allow-kick",
+        ));
     }
     reply_to(call, parse_kick, |call, request| {
         let kicked = call.connection.base.hub.kick(|info| match (&request.address, &request.name) {

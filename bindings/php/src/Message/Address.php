@@ -69,6 +69,11 @@ final class Address
             $port = (int) ($parts[3] ?? self::PORT);
             if ($port >= 1 && $port <= 65535) {
                 $isTls = str_ends_with($parts[1], 'tls');
+                if (!$isTls && preg_match('#(?:^|&)(?:ca|cert|key)=#', $address[1] ?? '')) {
+                    // Else the connection would be in the clear, although somebody has asked for TLS.
+                    throw new InvalidArgumentException("not the address of a server: \"$text\": "
+                        . 'ca=, cert= and key= are for tls://');
+                }
                 preg_match('#(?:^|&)auth-token-file=([^&]+)#', $address[1] ?? '', $file);
                 return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }

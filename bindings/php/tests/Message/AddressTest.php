@@ -42,6 +42,17 @@ final class AddressTest extends TestCase
     }
 
     /**
+     * @testWith ["tcp://a?ca=/ca.pem"]
+     *           ["message://a:1?auth-token-file=/s&cert=/c&key=/k"]
+     */
+    public function testFilesOfTlsAreForTls(string $text): void
+    {
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage('ca=, cert= and key= are for tls://');
+        Address::parse($text);
+    }
+
+    /**
      * @testWith ["127.0.0.1:20934", "tcp://127.0.0.1:20934"]
      *           ["localhost", "tcp://localhost"]
      *           ["[::1]:7", "tcp://[::1]:7"]

@@ -19,10 +19,14 @@ use lockd::client::ServerUrl;
 use serde_json::value::RawValue;
 
 use super::super::at::At;
+use super::super::complaint::{MISTAKE, complain};
 use super::super::text::seconds;
 use super::{Gone, Trouble, ask_each, finish};
 use figures::Figures;
 use nagios::Threshold;
+
+/// How long Nagios is kept waiting, unless it says so itself.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to write the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,7 +70,7 @@ pub(in crate::cli) struct StatsOptions {
     format: Format,
 
     /// With --format nagios: in what range a figure must be so that there is no warning. The figure goes by the name
-    /// that --format json has; may be given several times
+    /// that --format json has; may be given several times, once for each figure
     #[arg(short, long, value_name = "FIGURE=RANGE")]
     warning: Vec<Threshold>,
 
@@ -74,9 +78,9 @@ pub(in crate::cli) struct StatsOptions {
     #[arg(short, long, value_name = "FIGURE=RANGE")]
     critical: Vec<Threshold>,
 
-    /// With --format nagios: how long all of it may take
-    #[arg(short, long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
-    timeout: Duration,
+    /// With --format nagios: how long all of it may take; without this, 10 s
+    #[arg(short, long, value_name = "SECONDS", value_parser = time_limit)]
+    timeout: Option<Duration>,
 
     /// With --format munin: `config` describes the graphs, `autoconf` says whether there is a server, as Munin asks
     /// for it
@@ -87,20 +91,50 @@ pub(in crate::cli) struct StatsOptions {
     at: At,
 }
 
+/// A time in which an answer can come.
+fn time_limit(text: &str) -> Result<Duration, String> {
+    let limit = seconds(text)?;
+    if limit.is_zero() { Err("in no time there is no answer".to_owned()) } else { Ok(limit) }
+}
+
 pub(in crate::cli) fn stats(options: &StatsOptions) -> ExitCode {
+    let mistake = mistake(options);
     if options.format == Format::Nagios {
-        let (code, line) = match options.argument {
+        let (code, line) = match mistake {
             None => nagios::judge(&figures_in_time(options), &options.warning, &options.critical),
-            Some(_) => unknown(OF_MUNIN),
+            Some(words) => unknown(&words),
         };
         // Nobody to tell is no reason for another status.
         let _ = writeln!(io::stdout(), "{line}");
         return ExitCode::from(code);
     }
-    finish(show(options))
+    mistake.map_or_else(|| finish(show(options)), |words| complain(&words, MISTAKE))
 }
 
-const OF_MUNIN: &str = "config and autoconf are for --format munin";
+const ONE_SERVER: &str = "in this format one server is asked at a time: give one with --server";
+
+/// What makes no sense in these arguments together. Found before a server is asked, so that it is never taken for the
+/// state of one.
+fn mistake(options: &StatsOptions) -> Option<String> {
+    let has_limits = !options.warning.is_empty() || !options.critical.is_empty() || options.timeout.is_some();
+    match (options.format, options.argument) {
+        // It answers with an exit status of 0 in any case.
+        (Format::Munin, Some(Argument::Autoconf)) if !has_limits => return None,
+        (Format::Munin, _) | (_, None) => {}
+        (_, Some(_)) => return Some("config and autoconf are for --format munin".to_owned()),
+    }
+    if options.format != Format::Nagios && has_limits {
+        return Some("--warning, --critical and --timeout are for --format nagios".to_owned());
+    }
+    let twice = nagios::given_twice(&options.warning).or_else(|| nagios::given_twice(&options.critical));
+    if let Some(figure) = twice {
+        return Some(format!("two ranges are given for {figure}"));
+    }
+    let is_for_one = !matches!(options.format, Format::Text | Format::Json);
+    // Text that is no list of addresses has been refused already.
+    let several = ServerUrl::parse_list(&options.at.urls).is_ok_and(|servers| servers.len() > 1);
+    (is_for_one && several).then(|| ONE_SERVER.to_owned())
+}
 
 /// Whether these arguments of the program are for Nagios, also if they make no sense otherwise: for it, a mistake has a
 /// status of its own.
@@ -127,8 +161,9 @@ fn figures_in_time(options: &StatsOptions) -> Result<Figures, String> {
         let _ = tell.send(figures(&asked));
     };
     Builder::new().spawn(ask).map_err(|error| error.to_string())?;
-    let late = |_| Err(Trouble::Words(format!("no answer within {} s", options.timeout.as_secs_f64())));
-    told.recv_timeout(options.timeout).unwrap_or_else(late).map_err(|trouble| match trouble {
+    let limit = options.timeout.unwrap_or(TIMEOUT);
+    let late = |_| Err(Trouble::Words(format!("no answer within {} s", limit.as_secs_f64())));
+    told.recv_timeout(limit).unwrap_or_else(late).map_err(|trouble| match trouble {
         Trouble::NoReader => String::new(),
         Trouble::Words(words) => words,
     })
@@ -139,9 +174,7 @@ fn figures(options: &StatsOptions) -> Result<Figures, Trouble> {
     let mut all = figures_of_each(options)?;
     match (all.pop(), all.pop()) {
         (Some((_, figures)), None) => figures.map_err(Trouble::Words),
-        _ => Err(Trouble::Words(
-            "in this format one server is asked at a time: give one with --server".to_owned(),
-        )),
+        _ => Err(Trouble::Words(ONE_SERVER.to_owned())),
     }
 }
 
@@ -161,10 +194,9 @@ fn show(options: &StatsOptions) -> Result<(), Trouble> {
     let text = match (options.format, options.argument) {
         (Format::Munin, Some(Argument::Config)) => formats::munin_config(),
         (Format::Munin, Some(Argument::Autoconf)) => formats::munin_autoconf(figures(options)),
-        (_, Some(_)) => return Err(Trouble::Words(OF_MUNIN.to_owned())),
-        (Format::Text | Format::Json, None) => several(options, &mut gone)?,
-        (Format::Prometheus, None) => formats::prometheus(&figures(options)?),
-        (Format::Munin | Format::Nagios, None) => formats::munin(&figures(options)?),
+        (Format::Text | Format::Json, _) => several(options, &mut gone)?,
+        (Format::Prometheus, _) => formats::prometheus(&figures(options)?),
+        (Format::Munin | Format::Nagios, _) => formats::munin(&figures(options)?),
     };
     io::stdout().write_all(text.as_bytes())?;
     gone.tell()

@@ -72,6 +72,15 @@ impl FromStr for Threshold {
     }
 }
 
+/// The figure for which two of these give a range.
+pub(super) fn given_twice(thresholds: &[Threshold]) -> Option<&str> {
+    let figures = || thresholds.iter().map(|threshold| threshold.figure.as_str());
+    figures()
+        .enumerate()
+        .find(|(index, figure)| figures().take(*index).any(|other| other == *figure))
+        .map(|(_, figure)| figure)
+}
+
 /// The exit status and the line when a mistake keeps everything from being known.
 pub(super) fn unknown(words: &str) -> (u8, String) {
     (UNKNOWN, line(UNKNOWN, &in_one_line(words), ""))
