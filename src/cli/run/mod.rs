@@ -83,7 +83,8 @@ that waits for a dead file server. What COMMAND has asked another service to run
 known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free at once, and COMMAND is killed a moment later; \
 but not what it has started, nor a COMMAND that changes its user.
 
-After lockd kick, the lock goes to the next one when COMMAND has ended, or when the grace and a second are over. \
+After lockd kick, the lock goes to the next one when COMMAND has ended, or when the grace and a second are over; \
+a second lockd kick does not wait for that. \
 After a failure of the network it does so when the server's dead-peer timeout (25 s by default) and then the grace \
 and a second are over. After a clean restart of the server, also of one with a state directory, the next \
 command may start while this one is still being ended. After a crash of the server it may do so too, unless the \
