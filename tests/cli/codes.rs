@@ -89,6 +89,10 @@ fn a_command_without_the_separator_is_refused_with_the_line_as_it_should_be() {
         assert_eq!((code, &*out), (2, ""), "{errors}");
         assert!(errors.contains(line), "{line}: {errors}");
     }
+    for seconds in ["x", "-1", "nan"] {
+        let (code, _, errors) = site.said(&run(&["-w", seconds, "a"], &TELL));
+        assert!(code == 2 && errors.contains("not a number of seconds from 0 up"), "{errors}");
+    }
     // With it, and where something else is wrong, it is not what is complained about.
     for (arguments, complaint) in
         [(&["--bogus", "a", "b"][..], "--bogus"), (&["-w", "x", "a", "--", "b"], "--wait")]
