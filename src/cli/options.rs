@@ -22,8 +22,8 @@ use super::privileges::Account;
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct ServeOptions {
     /// Check the configuration and exit: read all options, files, certificates, keys and the secret as a start would,
-    /// bind nothing and change nothing. Prints `ok` and exits with 0, or prints the mistake with its place and exits
-    /// with 2
+    /// bind nothing and change nothing. Prints `ok` and exits with 0, after warnings that a start would log, or prints
+    /// the mistake with its place and exits with 2
     #[arg(long)]
     #[serde(skip)]
     pub(super) check: bool,

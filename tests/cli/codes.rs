@@ -155,7 +155,7 @@ fn what_trying_again_cannot_mend_is_a_mistake() {
     });
     for (server, words) in [
         (url.clone(), "secret"),
-        (format!("{url}?auth-token-file={wrong}"), "authToken"),
+        (format!("{url}?auth-token-file={wrong}"), "is not this server's"),
         (format!("{url}?auth-token-file=/nonexistent/secret"), "/nonexistent/secret"),
         (url.replace("tcp:", "tls:"), "tls://"),
         (strange, "tcp://"),
