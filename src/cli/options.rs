@@ -14,14 +14,16 @@ use lockd::server::{Config, OptionError, Options};
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 
+use super::privileges::Account;
+
 /// Each option as it was given in one place; the command line goes before the environment, and that
 /// before the file. The variables are named here for the help, and read by `sources`.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct ServeOptions {
     /// Check the configuration and exit: read all options, files, certificates, keys and the secret as a start would,
-    /// bind nothing and change nothing. Prints `ok` and exits with 0, or prints the mistake with its place and exits
-    /// with 2
+    /// bind nothing and change nothing. Prints `ok` and exits with 0, after warnings that a start would log, or prints
+    /// the mistake with its place and exits with 2
     #[arg(long)]
     #[serde(skip)]
     pub(super) check: bool,
@@ -242,6 +244,9 @@ impl ServeOptions {
         }
         if self.user.as_ref().is_some_and(String::is_empty) {
             return Err(mistake("user", "it is empty".to_owned()));
+        }
+        if whole && let Some(name) = &self.user {
+            Account::find(name).map_err(|error| mistake("user", error.to_string()))?;
         }
         let base = Limits { locks_max: 10_000_000, locks_per_session_max: 1_000_000, ..Limits::default() };
         Ok(Settings {

@@ -63,9 +63,6 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
 
 /// Says whether a server could be started with these settings, as far as that can be known without doing anything.
 fn check(settings: &Settings) -> ExitCode {
-    if let Some(Err(error)) = settings.user.as_deref().map(Account::find) {
-        return complain(&error.to_string(), MISTAKE);
-    }
     // Nobody to tell is no reason for another status.
     for warning in settings.config.warnings() {
         let _ = writeln!(io::stderr(), "lockd: warning: {}", harmless(&warning));

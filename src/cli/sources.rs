@@ -13,7 +13,7 @@ use std::path::Path;
 use clap::builder::{OsStr as ClapStr, Resettable};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, CommandFactory, FromArgMatches};
-use lockd::server::OptionError;
+use lockd::server::{OptionError, Options};
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -168,12 +168,15 @@ fn first_line(text: &str) -> String {
 fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
     let options: ServeOptions = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
-        // What could stand there instead is more than a line.
-        let message = error.message().split(", expected one of").next().unwrap_or_default();
-        let message = message.replace("unknown field", "there is no option").replace('`', "\"");
+        let message = in_plain_words(error.message());
         let place = format!("{}:{}", path.display(), line_of(text, span.start));
         // In what is not TOML there are no options.
         let begin = text.get(span.start..).map_or_else(String::new, first_line);
+        if message.starts_with("unexpected leading zero") {
+            return format!(
+                "{place}: a number must not begin with 0: {begin}; write a file mode in quotes: \"{begin}\""
+            );
+        }
         match option_at(text, &span) {
             Some(option) => format!("{place}: {option}: {message}"),
             None if message.contains('"') || begin.is_empty() => format!("{place}: {message}"),
@@ -182,6 +185,35 @@ fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
     })?;
     options.clone().settings(false).map_err(|mistake| in_file(path, text, &mistake))?;
     Ok(options)
+}
+
+/// What the reader of TOML says, for somebody who does not know the types of this program.
+fn in_plain_words(message: &str) -> String {
+    // What could stand there instead is more than a line.
+    let message = message.split(", expected one of").next().unwrap_or_default();
+    if let Some(name) = message.strip_prefix("unknown field `").and_then(|rest| rest.strip_suffix('`')) {
+        let hint = meant_by(name).map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+        return format!("there is no option {name:?}{hint}");
+    }
+    let number = "expected a whole number from 0 up";
+    let message = message.replace("expected usize", number).replace("expected u64", number);
+    message.replace("expected a sequence", "expected a list in [ ]").replace('`', "\"")
+}
+
+/// The option that was probably meant by a name that none has.
+fn meant_by(name: &str) -> Option<String> {
+    let plain = name.to_lowercase().replace('_', "-");
+    if Options::names().any(|known| known == plain) {
+        return Some(plain);
+    }
+    let error = parse(["lockd", &format!("--{plain}")]).err()?;
+    let similar = match error.get(ContextKind::SuggestedArg)? {
+        ContextValue::String(similar) => similar,
+        _ => return None,
+    };
+    // Clap is generous: what begins with another letter is hardly what was meant.
+    let similar = similar.strip_prefix("--").filter(|known| known.get(..1) == plain.get(..1));
+    similar.map(str::to_owned)
 }
 
 fn in_file(path: &Path, text: &str, mistake: &OptionError) -> String {

@@ -15,8 +15,9 @@ use lockd::protocol::message::ListedLock;
 /// # Errors
 /// If it is no number from 0 up.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|error| format!("{error}"))?;
-    Duration::try_from_secs_f64(number).map_err(|_| "not a number of seconds from 0 up".to_owned())
+    let number = text.parse::<f64>().ok();
+    let seconds = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
+    seconds.ok_or_else(|| "not a number of seconds from 0 up".to_owned())
 }
 
 /// The bytes as text in which every character can be seen: what cannot is written as an escape, and so is

@@ -348,6 +348,7 @@ fn a_mistake_is_told_with_its_place() {
         ("LOCKD_DEAD_PEER_TIMEOUT", "4", "lockd: LOCKD_DEAD_PEER_TIMEOUT: 4 is not from 12"),
         ("LOCKD_AUTH_TOKEN_FILE", "/nonexistent/s", "lockd: LOCKD_AUTH_TOKEN_FILE: /nonexistent/s: "),
         ("LOCKD_CONFIG", "/nonexistent/c", "lockd: LOCKD_CONFIG: /nonexistent/c: "),
+        ("LOCKD_USER", "no-such-user", "lockd: LOCKD_USER: user no-such-user: there is no such user"),
         ("LOCKD_TLS_KEY", "/nonexistent/k", "lockd: LOCKD_TLS_KEY: it takes its certificate"),
     ] {
         assert_mistake(|| Launch::new().listen("glockd://127.0.0.1:0").env(variable, value), said);
@@ -356,7 +357,22 @@ fn a_mistake_is_told_with_its_place() {
         ("locks-max = \"many\"", "lockd.toml:2: locks-max: invalid type"),
         ("\n\nunix-mode = \"rw\"", "lockd.toml:4: unix-mode: \"rw\" is no file mode"),
         ("allow = [\n\"300.0.0.1\"]", "lockd.toml:2: allow: \"300.0.0.1\" is neither"),
-        ("loks-max = 1", "lockd.toml:2: there is no option \"loks-max\""),
+        ("loks-max = 1", "lockd.toml:2: there is no option \"loks-max\"; did you mean \"locks-max\"?"),
+        ("locks_max = 1", "lockd.toml:2: there is no option \"locks_max\"; did you mean \"locks-max\"?"),
+        ("lock-max = 1", "lockd.toml:2: there is no option \"lock-max\"; did you mean \"locks-max\"?"),
+        ("no-dumps = true", "lockd.toml:2: there is no option \"no-dumps\"; did you mean \"no-dump\"?"),
+        ("cores = 1", "lockd.toml:2: there is no option \"cores\""),
+        ("locks-max = \"5\"", "locks-max: invalid type: string \"5\", expected a whole number from 0 up"),
+        ("locks-max = -5", "locks-max: invalid value: integer \"-5\", expected a whole number from 0 up"),
+        ("dead-peer-timeout = \"x\"", "expected a whole number from 0 up"),
+        ("http = \"x\"", "lockd.toml:2: http: invalid type: string \"x\", expected a list in [ ]"),
+        (
+            "unix-mode = 0660",
+            "lockd.toml:2: a number must not begin with 0: 0660; write a file mode in quotes: \"0660\"",
+        ),
+        ("locks-max = 0", "lockd.toml:2: locks-max: nothing could be served with 0"),
+        ("locks-per-connection-max = 0", "lockd.toml:2: locks-per-connection-max: nothing could be"),
+        ("user = \"no-such-user\"", "lockd.toml:2: user: user no-such-user: there is no such user"),
         ("tls-client-ca = \"/x\"", "lockd.toml:2: tls-client-ca: it takes a certificate"),
         ("http = [\"h\"", "lockd.toml:2: "),
     ] {
@@ -367,7 +383,7 @@ fn a_mistake_is_told_with_its_place() {
         ("--unix-mode", "rw", "lockd: --unix-mode: \"rw\" is no file mode"),
         ("--config", "/nonexistent/c", "lockd: --config: /nonexistent/c: "),
         ("--listen", "message+tls://127.0.0.1:0", "lockd: --listen: message+tls://127.0.0.1:0: TLS takes"),
-        ("--user", "no-such-user", "user no-such-user: there is no such user"),
+        ("--user", "no-such-user", "lockd: --user: user no-such-user: there is no such user"),
     ] {
         let launch = || Launch::new().listen("glockd://127.0.0.1:0").option(option, value);
         let (status, log) = launch().args(["--check"]).run();

@@ -89,6 +89,10 @@ fn a_command_without_the_separator_is_refused_with_the_line_as_it_should_be() {
         assert_eq!((code, &*out), (2, ""), "{errors}");
         assert!(errors.contains(line), "{line}: {errors}");
     }
+    for seconds in ["x", "-1", "nan"] {
+        let (code, _, errors) = site.said(&run(&["-w", seconds, "a"], &TELL));
+        assert!(code == 2 && errors.contains("not a number of seconds from 0 up"), "{errors}");
+    }
     // With it, and where something else is wrong, it is not what is complained about.
     for (arguments, complaint) in
         [(&["--bogus", "a", "b"][..], "--bogus"), (&["-w", "x", "a", "--", "b"], "--wait")]
@@ -151,7 +155,7 @@ fn what_trying_again_cannot_mend_is_a_mistake() {
     });
     for (server, words) in [
         (url.clone(), "secret"),
-        (format!("{url}?auth-token-file={wrong}"), "authToken"),
+        (format!("{url}?auth-token-file={wrong}"), "is not this server's"),
         (format!("{url}?auth-token-file=/nonexistent/secret"), "/nonexistent/secret"),
         (url.replace("tcp:", "tls:"), "tls://"),
         (strange, "tcp://"),

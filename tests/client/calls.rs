@@ -357,7 +357,7 @@ fn a_server_without_listings_says_so() {
     let config = Config { listen, dump: false, ..Config::default() };
     let server = Server::start(&Broker::default(), config, Service::locks()).unwrap();
     let session = Session::connect(&server.addresses()[0].to_string(), None, SOON).unwrap();
-    let refused = InspectError::Refused("listing is disabled".to_owned());
+    let refused = InspectError::Refused("listing is disabled on this server (no-dump)".to_owned());
     assert_eq!(session.list(b"", None, 1), Err(refused));
     assert!(session.stands());
 }

@@ -24,7 +24,7 @@ const LINES: usize = 24;
 Ends with Ctrl-C. A server that goes away is waited for. Where the output is no terminal, the table is written once.")]
 pub(in crate::cli) struct WatchOptions {
     /// How often to look
-    #[arg(short = 'i', long, value_name = "SECONDS", default_value = "2", value_parser = interval)]
+    #[arg(short = 'i', long, value_name = "SECONDS", default_value = "2", value_parser = interval, allow_negative_numbers = true)]
     interval: Duration,
 
     #[command(flatten)]

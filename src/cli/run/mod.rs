@@ -107,7 +107,7 @@ pub(super) struct RunOptions {
 
     /// Wait for no longer than this, connecting included; fractions allowed, and 0 is the same as --nonblock
     /// [default: without limit, of which 10 seconds for connecting]
-    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
 
     /// Exit status if the lock is busy or not had in time [default: 75 and 124]
@@ -115,7 +115,7 @@ pub(super) struct RunOptions {
     conflict_exit_code: Option<u8>,
 
     /// If the lock is lost, how long after SIGTERM to send SIGKILL; 3590 at most
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace, allow_negative_numbers = true)]
     grace: Duration,
 
     /// Do not say why if the lock is busy or not had in time, or a signal comes before that

@@ -79,7 +79,7 @@ pub(in crate::cli) struct StatsOptions {
     critical: Vec<Threshold>,
 
     /// With --format nagios: how long all of it may take; without this, 10 s
-    #[arg(short, long, value_name = "SECONDS", value_parser = time_limit)]
+    #[arg(short, long, value_name = "SECONDS", value_parser = time_limit, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
     /// With --format munin: `config` describes the graphs, `autoconf` says whether there is a server, as Munin asks
