@@ -122,9 +122,9 @@ mod tests {
     use crate::cli::options::ServeOptions;
 
     const EXAMPLE: &str = include_str!("../../packaging/lockd.toml");
-    /// Of these it shows examples that differ from the default, or name files that are not there.
-    const WITHOUT_DEFAULT: [&str; 5] =
-        ["tls-cert", "tls-key", "tls-client-ca", "auth-token-file", "ws-origin"];
+    /// Of these it shows examples that differ from the default, or name files or users that are not there.
+    const WITHOUT_DEFAULT: [&str; 6] =
+        ["tls-cert", "tls-key", "tls-client-ca", "auth-token-file", "user", "ws-origin"];
 
     fn options_in_the_example() -> BTreeSet<&'static str> {
         EXAMPLE
