@@ -67,7 +67,9 @@ fn a_limit_that_is_met_is_told_with_who_met_it() {
 
 #[test]
 fn a_thousand_refusals_make_a_line_or_two() {
-    let server = Server::with(&["--locks-max", "0"]);
+    let server = Server::with(&["--locks-max", "1"]);
+    let mut holder = server.glockd();
+    assert!(holder.ask("g held").starts_with('1'));
     let mut client = server.glockd();
     let begun = std::time::Instant::now();
     for _ in 0..1000 {
@@ -117,7 +119,9 @@ fn the_lines_of_a_crowd_that_goes_with_locks_add_up() {
 
 #[test]
 fn what_is_not_told_yet_is_told_at_the_stop() {
-    let mut server = Server::with(&["--locks-max", "0"]);
+    let mut server = Server::with(&["--locks-max", "1"]);
+    let mut holder = server.glockd();
+    assert!(holder.ask("g held").starts_with('1'));
     let mut client = server.glockd();
     for _ in 0..5 {
         assert!(client.ask("g foo").starts_with('0'));

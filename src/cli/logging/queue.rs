@@ -167,7 +167,7 @@ mod tests {
         let (queue, lines) = bounded(2, 10);
         let written = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 let write = |line: &str| {
                     written.lock().unwrap().push(line.to_owned());
                     true
@@ -179,6 +179,8 @@ mod tests {
                 assert!(queue.when_written(LATE).unwrap().within(LATE));
             }
             drop(queue);
+            // A thread sanitizer does not see how a scope waits.
+            writer.join().unwrap();
         });
         assert_eq!(*written.lock().unwrap(), ["12345", "67890"].repeat(100));
     }
@@ -190,7 +192,7 @@ mod tests {
         let (begun, has_begun) = crossbeam_channel::bounded(1);
         let written = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 let write = |line: &str| {
                     let _ = begun.try_send(());
                     let _ = may_go_on.recv();
@@ -209,6 +211,8 @@ mod tests {
                 assert!(std::time::Instant::now() < end);
             }
             drop(queue);
+            // A thread sanitizer does not see how a scope waits.
+            writer.join().unwrap();
         });
         assert_eq!(*written.lock().unwrap(), ["a", "b", "c", "2 lost"]);
     }
