@@ -16,8 +16,9 @@ use serde_json::json;
 use crate::network::{EVERYBODY, Network, Passing, SERVER, Scenario, in_networks};
 use crate::site::{Holder, SHORTEST, SOON, Site};
 
-/// How much later than after the dead-peer timeout a lock may be granted on a busy machine.
-const LATE: Duration = Duration::from_secs(20);
+/// How much later than after the dead-peer timeout a lock may be granted on a busy machine: less than another such
+/// timeout.
+const LATE: Duration = Duration::from_secs(8);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// What holders are doing: each name says what.
