@@ -14,7 +14,7 @@ rustc +nightly --version >/dev/null 2>&1 || {
 host=$(rustc +nightly -vV | sed -n 's/^host: //p')
 target=${CARGO_TARGET_DIR:-target}
 logs=$(mktemp -d)
-trap 'cat "$logs"/* 2>/dev/null; rm -rf "$logs"' EXIT
+trap 'cat "$logs"/* 2>/dev/null || :; rm -rf "$logs"' EXIT
 
 test_with() { # SANITIZER, more flags for rustc
     sanitized() { # what is tested
