@@ -7,21 +7,9 @@ use lockd::client::{ConnectErrorKind, Session};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 
 use crate::authority::Authority;
-use crate::clients::{HOST, refusal, session, tls_url};
+use crate::clients::{HOST, assert_has, assert_logged, refusal, session, tls_url};
+use crate::support::DEADLINE;
 use crate::support::server::{Launch, Server};
-use crate::support::{DEADLINE, eventually};
-
-#[track_caller]
-fn assert_has(text: &str, parts: &[&str]) {
-    assert!(parts.iter().all(|part| text.contains(part)), "{text:?} lacks one of {parts:?}");
-}
-
-#[track_caller]
-fn assert_logged(server: &Server, parts: &[&str]) {
-    eventually(&format!("a line of the log has {parts:?}"), || {
-        server.log().iter().any(|line| parts.iter().all(|part| line.contains(part)))
-    });
-}
 
 fn serve(certificate: &Path, more: &[&str]) -> Server {
     let launch = Launch::new().listen("message+tls://127.0.0.1:0").certified(certificate);

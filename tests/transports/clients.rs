@@ -1,4 +1,4 @@
-//! Clients that speak through TLS and WebSocket.
+//! Clients that speak through TLS and WebSocket, and what is expected of what they and the server say.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -12,9 +12,9 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use socket2::Socket;
 use tungstenite::{Message, WebSocket};
 
-use crate::support::DEADLINE;
 use crate::support::server::Server;
 use crate::support::socket::Endpoint;
+use crate::support::{DEADLINE, eventually};
 
 /// The name that certificates of servers are for.
 pub(crate) const HOST: &str = "localhost";
@@ -127,4 +127,18 @@ impl<S: io::Read + io::Write> WsLines<S> {
         self.send(request);
         self.line()
     }
+}
+
+/// What was said has all of these parts.
+#[track_caller]
+pub(crate) fn assert_has(text: &str, parts: &[&str]) {
+    assert!(parts.iter().all(|part| text.contains(part)), "{text:?} lacks one of {parts:?}");
+}
+
+/// One line of the server's log has all of these parts, or will have.
+#[track_caller]
+pub(crate) fn assert_logged(server: &Server, parts: &[&str]) {
+    eventually(&format!("a line of the log has {parts:?}"), || {
+        server.log().iter().any(|line| parts.iter().all(|part| line.contains(part)))
+    });
 }

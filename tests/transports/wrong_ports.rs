@@ -7,9 +7,9 @@ use std::time::Duration;
 use lockd::client::{ConnectErrorKind, MessageClient, Session};
 
 use crate::authority::Authority;
-use crate::clients::{HOST, address};
+use crate::clients::{HOST, address, assert_has, assert_logged};
+use crate::support::DEADLINE;
 use crate::support::server::{Launch, Server, program};
-use crate::support::{DEADLINE, eventually};
 
 /// A server with one listener of this kind, and with one for `message`, by which it is asked.
 fn serve(authority: &Authority, listener: &str) -> Server {
@@ -19,18 +19,6 @@ fn serve(authority: &Authority, listener: &str) -> Server {
         "http" => launch.option("--http", "127.0.0.1:0").expecting(1).start(),
         other => launch.listen(&format!("{other}://127.0.0.1:0")).start(),
     }
-}
-
-#[track_caller]
-fn assert_has(text: &str, parts: &[&str]) {
-    assert!(parts.iter().all(|part| text.contains(part)), "{text:?} lacks one of {parts:?}");
-}
-
-#[track_caller]
-fn assert_logged(server: &Server, parts: &[&str]) {
-    eventually(&format!("a line of the log has {parts:?}"), || {
-        server.log().iter().any(|line| parts.iter().all(|part| line.contains(part)))
-    });
 }
 
 /// The scheme of a client, a listener, and what the client must say.
