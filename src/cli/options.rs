@@ -173,7 +173,8 @@ pub(super) struct Settings {
     pub(super) http_hosts: Vec<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
-    pub(super) user: Option<String>,
+    /// Of the user to become. Found for the whole of the options only.
+    pub(super) account: Option<Account>,
     pub(super) log_level: LevelFilter,
 }
 
@@ -245,9 +246,8 @@ impl ServeOptions {
         if self.user.as_ref().is_some_and(String::is_empty) {
             return Err(mistake("user", "it is empty".to_owned()));
         }
-        if whole && let Some(name) = &self.user {
-            Account::find(name).map_err(|error| mistake("user", error.to_string()))?;
-        }
+        let find = |name: &String| Account::find(name).map_err(|error| mistake("user", error.to_string()));
+        let account = self.user.as_ref().filter(|_| whole).map(find).transpose()?;
         let base = Limits { locks_max: 10_000_000, locks_per_session_max: 1_000_000, ..Limits::default() };
         Ok(Settings {
             given,
@@ -258,7 +258,7 @@ impl ServeOptions {
             http_hosts,
             state_dir: self.state_dir,
             pidfile: self.pidfile,
-            user: self.user,
+            account,
             log_level: log_level.first().copied().unwrap_or(LevelFilter::Info),
         })
     }

@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHER_DESCRIPTORS: u64 = 100;
 
 /// A user that this process can become.
+#[derive(Debug)]
 pub(super) struct Account(User);
 
 impl Account {

@@ -21,7 +21,7 @@ use super::complaint::{MISTAKE, complain};
 use super::logging::{self, Style};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
-use super::privileges::{self, Account};
+use super::privileges;
 use super::reload::InEffect;
 use super::sources;
 use super::systemd::{self, Manager};
@@ -75,7 +75,6 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     if !inherited.is_empty() && settings.listens_by_default {
         settings.config.listen.clear();
     }
-    let account = settings.user.as_deref().map(Account::find).transpose()?;
     let (events, happened) = channel();
     // Before anything is made that an orderly end removes.
     watch_signals(events.clone())?;
@@ -85,7 +84,7 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     let rules = Rules::new(&settings.config, &settings.http_hosts);
     let http = http::bind(&settings.http)?;
     let bound = Bound::with_inherited(settings.config, inherited)?;
-    if let Some(account) = account {
+    if let Some(account) = settings.account {
         account.take_over(&bound, settings.state_dir.as_deref())?;
     }
     let (broker, keeper) = match &settings.state_dir {
