@@ -113,7 +113,7 @@ fn guard(session: &Session, child: &mut Child, signals: &Signals) -> Result<Opti
     let group = Pid::from_raw(i32::try_from(child.id())?);
     loop {
         let signal = signals.or_news(session);
-        if !session.stands() || signal.is_err() {
+        if !session.is_alive() || signal.is_err() {
             // All that the command has started as well. It fails only if nothing of it is left.
             let _ = killpg(group, Signal::SIGKILL);
             child.wait()?;

@@ -2,9 +2,9 @@
 //!
 //! The layers, from the inside out; each may use those before it as `ARCHITECTURE.md` says:
 //!
+//! - `os`: what the operating system gives, made safe to use. Knows nothing of locks by name.
 //! - [`broker`]: the locks of one process and their rules. No sockets, no protocol.
-//! - [`protocol`]: pure functions between bytes and requests or replies.
-//! - [`state`]: what a broker leaves to its next run.
+//! - [`wire`]: pure functions between bytes and requests or replies.
 //! - [`server`]: a broker served to the network.
 //! - [`client`]: a session on a server, and a client for messages of one's own.
 //! - [`Session`]: one owner of locks, in this process or on servers.
@@ -13,15 +13,10 @@
 pub mod broker;
 pub mod client;
 pub mod ffi;
-mod fork;
-pub mod protocol;
+mod os;
 pub mod server;
 mod session;
-#[cfg_attr(any(explore = "loom", explore = "shuttle"), path = "socket/pretended.rs")]
-mod socket;
-pub mod state;
-mod thread;
-mod tls;
+pub mod wire;
 
 pub use session::Session;
 

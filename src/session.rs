@@ -9,8 +9,8 @@ use crate::broker::{
     AcquireError, Attempt, Broker, Grant, Held, Inspection, LocalSession, LockName, Mode, PageQuery,
     ReleaseError, Released, Space,
 };
-use crate::client::{ConnectError, ConnectOptions, InspectError, ServerSet};
-use crate::protocol::message::{ListRequest, LockPage};
+use crate::client::{ConnectError, ConnectOptions, InspectError, SessionGroup};
+use crate::wire::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
 ///
@@ -19,7 +19,7 @@ use crate::protocol::message::{ListRequest, LockPage};
 /// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
 ///
 /// Time limits: `None` waits without limit, zero does not wait. Calls without a limit of their own that ask a
-/// server end within its dead-peer timeout, see [`client::Session`](crate::client::Session). When the session
+/// server end within its dead-peer timeout, see [`client::RemoteSession`](crate::client::RemoteSession). When the session
 /// is dropped, its locks are freed: that is to [close](Self::close) it, unless the thread is panicking. Then it is
 /// to [abandon](Self::abandon) it, since what was done under the locks may be half done.
 ///
@@ -48,7 +48,7 @@ pub struct Session(Place);
 
 enum Place {
     Here(LocalSession),
-    There(ServerSet),
+    There(SessionGroup),
 }
 
 impl Session {
@@ -59,7 +59,7 @@ impl Session {
     }
 
     /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH`, or on several, separated by commas,
-    /// over which the names are spread (see [`ServerSet`]). Of several, one that answers is enough: every call
+    /// over which the names are spread (see [`SessionGroup`]). Of several, one that answers is enough: every call
     /// on a name of another one ends with `Lost`. It takes up to `timeout` in all; only resolving names may take
     /// longer. `owner` is what it is called in listings.
     ///
@@ -74,11 +74,11 @@ impl Session {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
-        Ok(Self(Place::There(ServerSet::connect_with(urls, options)?)))
+        Ok(Self(Place::There(SessionGroup::connect_with(urls, options)?)))
     }
 
     /// Why every call on this name ends with `Lost` from the start, if it does (see
-    /// [`ServerSet::connect_error`]).
+    /// [`SessionGroup::connect_error`]).
     #[must_use]
     pub fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
         match &self.0 {
@@ -216,7 +216,7 @@ impl Session {
     /// `Lost` if the session has ended, or, on several servers, that on the server the name belongs to.
     pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
         match &self.0 {
-            Place::Here(session) if session.stands() => Ok(session.inspect(name).held),
+            Place::Here(session) if session.is_alive() => Ok(session.inspect(name).held),
             Place::Here(_) => Err(closed()),
             Place::There(servers) => servers.held(name),
         }
@@ -228,7 +228,7 @@ impl Session {
     /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         match &self.0 {
-            Place::Here(session) if session.stands() => Ok(session.inspect(name)),
+            Place::Here(session) if session.is_alive() => Ok(session.inspect(name)),
             Place::Here(_) => Err(closed()),
             Place::There(servers) => servers.inspect(name),
         }
@@ -237,7 +237,7 @@ impl Session {
     /// A page of the locks that anybody holds or waits for: those whose names begin with `prefix`, in the order
     /// of their bytes, from behind `after`. As many as `limit` says, 1000 at most, and 100 if it is 0; fewer if
     /// they have many holders and waiters. While there are [`more`](LockPage::more), ask again with the last
-    /// [name](crate::protocol::message::ListedLock::name) as `after`. No snapshot: but a lock that stays
+    /// [name](crate::wire::message::ListedLock::name) as `after`. No snapshot: but a lock that stays
     /// throughout is on exactly one page.
     ///
     /// ```
@@ -259,7 +259,7 @@ impl Session {
             Place::Here(session) => {
                 let page = session.page(&PageQuery { space: Space::Main, prefix, after, limit });
                 // Of a broker that has failed there is nothing to be seen.
-                if session.stands() { Ok(page.into()) } else { Err(closed()) }
+                if session.is_alive() { Ok(page.into()) } else { Err(closed()) }
             }
             Place::There(servers) => servers.list(&ListRequest { prefix, limit, after }),
         }
@@ -279,17 +279,17 @@ impl Session {
     /// Whether the session stands, and with it its locks, as far as can be known without waiting. On several
     /// servers: whether every server is there where it holds a lock or waits for one, and at least one is.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         match &self.0 {
-            Place::Here(session) => session.stands(),
-            Place::There(servers) => servers.stands(),
+            Place::Here(session) => session.is_alive(),
+            Place::There(servers) => servers.is_alive(),
         }
     }
 
     /// A descriptor for `poll(2)`: readable while no call of this session is in progress, the session may
-    /// be lost, and [`stands`](Self::stands) tells. Where this host itself drops all that it sends, only
-    /// `stands` tells; and before Linux 6.15 the descriptor may become readable only after the server has given
-    /// the locks to somebody else. So also call `stands` about once a second, and before each step that needs a
+    /// be lost, and [`is_alive`](Self::is_alive) tells. Where this host itself drops all that it sends, only
+    /// `is_alive` tells; and before Linux 6.15 the descriptor may become readable only after the server has given
+    /// the locks to somebody else. So also call `is_alive` about once a second, and before each step that needs a
     /// lock. `None` for a session in this process.
     #[must_use]
     pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use lockd::protocol::glockd_text::{DumpEncoder, Reply, Request, Statistics, encode_pair, parse};
+use lockd::wire::text::glockd::{DumpEncoder, Reply, Request, Statistics, encode_pair, parse};
 use lockd_fuzz::naive_text::{assert_lines, assert_one_line, command_and_name};
 use lockd_fuzz::text_stream::lines_however_cut;
 

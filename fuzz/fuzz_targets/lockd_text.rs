@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use libfuzzer_sys::fuzz_target;
-use lockd::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
+use lockd::wire::text::lockd::{DetailsEncoder, Reply, Request, Statistics, parse};
 use lockd_fuzz::naive_text::{assert_lines, assert_one_line, command_and_name};
 use lockd_fuzz::text_stream::lines_however_cut;
 

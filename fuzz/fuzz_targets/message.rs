@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lockd::protocol::frame;
-use lockd::protocol::message::{
+use lockd::wire::frame;
+use lockd::wire::message::{
     Envelope, HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest,
     encode_error, encode_granted, encode_pong, encode_request, encode_result, encode_unknown, parse,
     parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect, parse_list, parse_lock,

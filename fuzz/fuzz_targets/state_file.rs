@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use lockd::state::by_hand::{RECORD_BYTES_MAX, State, read, write};
+use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, State, read, write};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(state) = read(data) {

@@ -2,8 +2,8 @@
 //! what the decoder is done with is taken out. Checks on the way that decoders make progress and let no more
 //! be kept than one line or message may have.
 
-use lockd::protocol::frame::{self, Frame};
-use lockd::protocol::lines::{Line, LineDecoder};
+use lockd::wire::frame::{self, Frame};
+use lockd::wire::text::lines::{Line, LineDecoder};
 
 /// What was read of a stream. Must be the same however it was cut.
 #[derive(Debug, PartialEq, Eq)]

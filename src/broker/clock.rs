@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::time::ClockId;
 
-use super::sync::clock_gettime;
+use crate::os::sync::clock_gettime;
 
 /// A moment on the monotonic clock of this machine, in nanoseconds. Comparable within one boot only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,8 +5,8 @@ use std::hash::{BuildHasher, RandomState};
 
 use siphasher::sip::SipHasher13;
 
-use super::name::Space;
-use super::sync::IS_EXPLORED;
+use crate::broker::name::Space;
+use crate::os::sync::IS_EXPLORED;
 
 /// The hash of the standard library's own tables, SipHash-1-3, for a name that is there as a whole: that
 /// costs half of what it does piece by piece.

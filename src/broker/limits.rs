@@ -1,7 +1,7 @@
 //! What a broker will not go beyond. Kept as numbers that can be changed while it runs; a lower limit
 //! takes nothing away from those who have more already.
 
-use super::sync::{AtomicUsize, Ordering};
+use crate::os::sync::{AtomicUsize, Ordering};
 
 /// How many names a request for several at once may have: such a request is decided in one step, and
 /// nobody else's that is contended is meanwhile.

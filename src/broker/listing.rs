@@ -6,15 +6,15 @@ use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::clock::{self, Stamp};
-use super::core::Inner;
-use super::gate::Asker;
-use super::lane::{Lane, LaneView};
-use super::name::{Key, LockName, Space};
-use super::outcome::Mode;
-use super::session::SessionInfo;
-use super::sync::Arc;
-use super::table::{HashedKey, Slot};
+use crate::broker::clock::{self, Stamp};
+use crate::broker::fast_lane::{Lane, LaneView};
+use crate::broker::name::{Key, LockName, Space};
+use crate::broker::outcome::Mode;
+use crate::broker::rules::{HashedKey, Slot};
+use crate::broker::session::SessionInfo;
+use crate::broker::shell::core::Inner;
+use crate::broker::shell::lifecycle::Intent;
+use crate::os::sync::Arc;
 
 /// How many names, holders or waiters are looked at in one go.
 const AT_ONCE: usize = 512;
@@ -31,7 +31,7 @@ const PAGE_MAX: usize = 8192;
 
 /// A lock that is held or waited for.
 #[derive(Clone, Debug)]
-pub struct ListedLock {
+pub struct LockInfo {
     /// Its space and name.
     pub key: Key,
     /// How it is held; `None` if it was free when looked at.
@@ -39,14 +39,14 @@ pub struct ListedLock {
     /// The last exclusive holder vanished without releasing; with an exclusive holder, the one before it.
     pub orphaned: bool,
     /// Who holds it, in the order in which they acquired it.
-    pub holders: Vec<ListedHolder>,
+    pub holders: Vec<HolderInfo>,
     /// Who waits for it, in the order in which they will be served.
-    pub waiters: Vec<ListedWaiter>,
+    pub waiters: Vec<WaiterInfo>,
 }
 
 /// One holder of a lock.
 #[derive(Clone, Debug)]
-pub struct ListedHolder {
+pub struct HolderInfo {
     /// Who it is.
     pub session: Arc<SessionInfo>,
     /// The token of its grant.
@@ -57,7 +57,7 @@ pub struct ListedHolder {
 
 /// One waiter for a lock.
 #[derive(Clone, Debug)]
-pub struct ListedWaiter {
+pub struct WaiterInfo {
     /// Who it is.
     pub session: Arc<SessionInfo>,
     /// The mode it asks for.
@@ -70,7 +70,7 @@ pub struct ListedWaiter {
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// In the order of their names.
-    pub locks: Vec<ListedLock>,
+    pub locks: Vec<LockInfo>,
     /// Whether there are more behind the last one.
     pub more: bool,
 }
@@ -90,7 +90,7 @@ pub struct PageQuery {
 
 /// Picks the names of a page, which are shown to it in no order.
 #[derive(Debug)]
-pub struct FirstNames<'a> {
+pub struct PageNames<'a> {
     query: &'a PageQuery,
     first: BinaryHeap<LockName>,
     /// How many bytes these have together.
@@ -99,7 +99,7 @@ pub struct FirstNames<'a> {
     beyond: Option<LockName>,
 }
 
-impl<'a> FirstNames<'a> {
+impl<'a> PageNames<'a> {
     /// The first names that this query asks for.
     #[must_use]
     pub fn of(query: &'a PageQuery) -> Self {
@@ -149,7 +149,7 @@ impl Inner {
                     break;
                 }
                 let hash = self.key(query.space, name.as_bytes()).hash;
-                let lock = self.look_at(&HashedKey { key: Key { space: query.space, name }, hash });
+                let lock = self.lock_info(&HashedKey { key: Key { space: query.space, name }, hash });
                 shown += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
                 locks.extend(lock);
             }
@@ -162,14 +162,14 @@ impl Inner {
 
     /// The first names a query asks for, and whether there are more.
     fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
-        let mut first = FirstNames::of(query);
+        let mut first = PageNames::of(query);
         self.scan_names(|space, name| first.add(space, name));
         first.finish()
     }
 
     /// Shows every lock to `each`, in no order, until it breaks off.
-    pub(super) fn walk<B>(&self, mut each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
-        let mut batch: Vec<Result<ListedLock, Key>> = Vec::new();
+    pub(super) fn for_each_lock<B>(&self, mut each: impl FnMut(LockInfo) -> ControlFlow<B>) -> Option<B> {
+        let mut batch: Vec<Result<LockInfo, Key>> = Vec::new();
         for cell in &self.lanes {
             let mut from = Some(0);
             while let Some(start) = from {
@@ -178,9 +178,10 @@ impl Inner {
                         batch.push(self.listed_one(Key { space, name: name.clone() }, view));
                     })
                 };
-                from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
+                from = self.in_cell(cell, Intent::Broker, scan).ok().flatten();
                 for listed in batch.drain(..) {
-                    let look = |key: Key| self.look_at(&self.key(key.space, key.name.as_bytes()).to_owned());
+                    let look =
+                        |key: Key| self.lock_info(&self.key(key.space, key.name.as_bytes()).to_owned());
                     let Some(lock) = listed.map_or_else(look, Some) else { continue };
                     if let ControlFlow::Break(done) = each(lock) {
                         return Some(done);
@@ -196,37 +197,37 @@ impl Inner {
             let mut from = Some(0);
             while let Some(start) = from {
                 let scan = |lane: &mut Lane| lane.scan(start, AT_ONCE, |space, name, _| each(space, name));
-                from = self.in_cell(cell, Asker::Broker, scan).ok().flatten();
+                from = self.in_cell(cell, Intent::Broker, scan).ok().flatten();
             }
         }
     }
 
     /// The lock as it stands; `None` if nobody is concerned with it any more.
-    pub(super) fn look_at(&self, key: &HashedKey) -> Option<ListedLock> {
+    pub(super) fn lock_info(&self, key: &HashedKey) -> Option<LockInfo> {
         let look = |lane: &mut Lane| match lane.view(key.as_ref()) {
             LaneView::Nobody { .. } => ControlFlow::Break(None),
             LaneView::Deferred => ControlFlow::Continue(()),
             view => ControlFlow::Break(self.listed_one(key.key.clone(), view).ok()),
         };
-        match self.in_lane(key.hash, Asker::Broker, look).ok()? {
+        match self.in_lane(key.hash, Intent::Broker, look).ok()? {
             ControlFlow::Break(found) => found,
-            ControlFlow::Continue(()) => self.look_at_contended(key),
+            ControlFlow::Continue(()) => self.contended_lock_info(key),
         }
     }
 
     /// Must be called with the lane locked, so that the holder's slot is still the holder's. Gives the key back if
     /// there is not one holder alone.
-    fn listed_one(&self, key: Key, view: LaneView) -> Result<ListedLock, Key> {
+    fn listed_one(&self, key: Key, view: LaneView) -> Result<LockInfo, Key> {
         let LaneView::One { slot, mode, hold, orphaned } = view else { return Err(key) };
         let Some(session) = self.sessions.info(slot) else { return Err(key) };
         let held_for = clock::now_coarse().since(hold.since);
-        let holders = vec![ListedHolder { session, token: hold.token, held_for }];
-        Ok(ListedLock { key, mode: Some(mode), orphaned, holders, waiters: Vec::new() })
+        let holders = vec![HolderInfo { session, token: hold.token, held_for }];
+        Ok(LockInfo { key, mode: Some(mode), orphaned, holders, waiters: Vec::new() })
     }
 
     /// Shows every lock that the session holds to `each`, until it breaks off: lane by lane, and then what is in the
     /// table, where what leaves a lane meanwhile goes.
-    pub(super) fn walk_held<B>(
+    pub(super) fn for_each_held<B>(
         &self,
         session: &SessionInfo,
         mut each: impl FnMut(&Key, Mode) -> ControlFlow<B>,
@@ -240,7 +241,7 @@ impl Inner {
                         batch.push((Key { space, name: name.clone() }, mode));
                     })
                 };
-                after = self.in_cell(cell, Asker::Releasing(session), copy).ok().flatten();
+                after = self.in_cell(cell, Intent::Releasing(session), copy).ok().flatten();
                 if let Some(done) = show(&mut batch, &mut each) {
                     return Some(done);
                 }
@@ -251,7 +252,7 @@ impl Inner {
         }
         let mut after = None;
         loop {
-            let copied = self.with_table(&[], Asker::Releasing(session), |table, _| {
+            let copied = self.with_table(&[], Intent::Releasing(session), |table, _| {
                 let held = table.held_after(session.slot, after, COPIED_AT_ONCE);
                 after = held.last().map(|(id, ..)| *id);
                 batch.extend(held.into_iter().map(|(_, key, mode)| (key, mode)));
@@ -266,10 +267,10 @@ impl Inner {
         }
     }
 
-    fn look_at_contended(&self, key: &HashedKey) -> Option<ListedLock> {
+    fn contended_lock_info(&self, key: &HashedKey) -> Option<LockInfo> {
         let now = clock::now_coarse();
-        let seen = self.with_table(&[], Asker::Broker, |table, _| table.inspect(Slot::MAX, key)).ok()??;
-        let mut lock = ListedLock {
+        let seen = self.with_table(&[], Intent::Broker, |table, _| table.inspect(Slot::MAX, key)).ok()??;
+        let mut lock = LockInfo {
             key: key.key.clone(),
             mode: seen.mode,
             orphaned: seen.orphaned,
@@ -278,13 +279,13 @@ impl Inner {
         };
         let mut after = None;
         loop {
-            let more = self.with_table(&[], Asker::Broker, |table, _| {
+            let more = self.with_table(&[], Intent::Broker, |table, _| {
                 let holders = table.holders_after(key, after, AT_ONCE);
                 after = holders.last().map(|last| last.slot);
                 lock.holders.extend(holders.iter().filter_map(|holder| {
                     let session = self.sessions.info(holder.slot)?;
                     let held_for = now.since(holder.hold.since);
-                    Some(ListedHolder { session, token: holder.hold.token, held_for })
+                    Some(HolderInfo { session, token: holder.hold.token, held_for })
                 }));
                 holders.len() == AT_ONCE
             });
@@ -298,15 +299,15 @@ impl Inner {
         Some(lock)
     }
 
-    fn list_waiters(&self, key: &HashedKey, now: Stamp, into: &mut Vec<ListedWaiter>) {
+    fn list_waiters(&self, key: &HashedKey, now: Stamp, into: &mut Vec<WaiterInfo>) {
         let mut after = None;
         loop {
-            let more = self.with_table(&[], Asker::Broker, |table, _| {
+            let more = self.with_table(&[], Intent::Broker, |table, _| {
                 let waiters = table.waiters_after(key, after, AT_ONCE);
                 after = waiters.last().map(|last| last.place);
                 into.extend(waiters.iter().filter_map(|waiter| {
                     let session = self.sessions.info(waiter.slot)?;
-                    Some(ListedWaiter { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
+                    Some(WaiterInfo { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
                 }));
                 waiters.len() == AT_ONCE
             });

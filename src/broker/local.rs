@@ -1,19 +1,21 @@
 //! A session of this process whose calls block: the thread that asks waits until it is answered. The
-//! same calls as a session on a server ([`crate::client::Session`]) has.
+//! same calls as a session on a server ([`crate::client::RemoteSession`]) has.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::clock::{self, Stamp};
-use super::listing::{Page, PageQuery};
-use super::name::{Key, LockName, Space};
-use super::outcome::{AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::session::{Observer, Session, SessionInfo, Wait, shortened_owner};
-use super::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
-use super::table::Ticket;
+use crate::broker::clock::{self, Stamp};
+use crate::broker::listing::{Page, PageQuery};
+use crate::broker::name::{Key, LockName, Space};
+use crate::broker::outcome::{
+    AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
+};
+use crate::broker::rules::Ticket;
+use crate::broker::session::{ObservedSession, Observer, SessionInfo, Wait, truncate_owner};
+use crate::os::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
 /// How often a thread that waits looks whether the broker still stands.
-const LOOK_UP: Duration = Duration::from_secs(1);
+const BROKER_POLL: Duration = Duration::from_secs(1);
 
 /// One owner of locks in this process.
 ///
@@ -25,7 +27,7 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 /// are freed. That is an orderly end, unless the thread that drops it is panicking: then the work under its locks
 /// may be half done, and the next exclusive holder is told so, as with a poisoned mutex.
 pub struct LocalSession {
-    session: Session,
+    session: ObservedSession,
     waits: Arc<Waits>,
     tickets: AtomicU64,
     queued: Queued,
@@ -108,11 +110,11 @@ impl Observer for Waits {
 }
 
 impl LocalSession {
-    pub(super) fn open(broker: &Arc<super::core::Inner>, owner: Option<&str>) -> Self {
+    pub(super) fn open(broker: &Arc<crate::broker::shell::core::Inner>, owner: Option<&str>) -> Self {
         let waits = Arc::new(Waits::default());
         let session = broker.open(|id| format!("local:{id}"), waits.clone());
         // Shortened it is never too long.
-        let _ = session.info().set_name(owner.map(|owner| shortened_owner(owner).as_bytes()));
+        let _ = session.info().set_name(owner.map(|owner| truncate_owner(owner).as_bytes()));
         Self { session, waits, tickets: AtomicU64::new(0), queued: Queued::default() }
     }
 
@@ -250,7 +252,7 @@ impl LocalSession {
     /// [`AcquireError`]; `NotHeld` if there is no such place.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
-        if !self.session.stands() {
+        if !self.session.is_alive() {
             return granted(Outcome::Lost);
         }
         let Some(place) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
@@ -306,8 +308,8 @@ impl LocalSession {
 
     /// Whether the session stands: it has not been closed, and the broker has not failed.
     #[must_use]
-    pub fn stands(&self) -> bool {
-        self.session.stands()
+    pub fn is_alive(&self) -> bool {
+        self.session.is_alive()
     }
 
     /// Ends the session in an orderly way and frees its locks. A call that waits in another thread ends with
@@ -369,7 +371,7 @@ impl LocalSession {
         let mut outcomes = self.waits.outcomes.lock();
         loop {
             // First: of what was granted before the end nothing is left.
-            if !self.session.stands() {
+            if !self.session.is_alive() {
                 return Some(Outcome::Lost);
             }
             match outcomes.get(&ticket) {
@@ -383,7 +385,7 @@ impl LocalSession {
                 return None;
             }
             // A broker that fails can wake nobody.
-            outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(LOOK_UP)).0;
+            outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(BROKER_POLL)).0;
         }
     }
 }

@@ -3,20 +3,14 @@
 //! - `table`: the rules of a lock, whole, as a pure state machine. Start reading here.
 //! - `lane`: the fast lane for names that only one session is concerned with.
 //! - `core`: the shell around both: mutexes, the clock, sessions, who is told what.
-//! - [`Session`]: one owner, calls that never block, an [`Observer`] that hears how waits end.
+//! - [`ObservedSession`]: one owner, calls that never block, an [`Observer`] that hears how waits end.
 //! - [`LocalSession`]: the same with calls that block, for threads of this process.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-mod admission;
 mod clock;
-mod core;
-mod ending;
-mod fifo;
-mod gate;
+mod fast_lane;
 mod hasher;
-mod held;
 mod histogram;
-mod lane;
 mod limits;
 mod listing;
 mod local;
@@ -24,46 +18,44 @@ mod local;
 mod model;
 mod name;
 mod outcome;
-mod registry;
+mod rules;
 mod session;
+mod shell;
 mod stats;
-pub(crate) mod sync;
-mod table;
 #[cfg(test)]
 mod tests;
 mod tokens;
-mod turns;
 
-pub(crate) use admission::check_set;
+pub(crate) use shell::admission::check_set;
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use crate::os::sync::Arc;
 pub use histogram::Histogram;
 use limits::LimitGauges;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
-pub use listing::{FirstNames, ListedHolder, ListedLock, ListedWaiter, Page, PageQuery};
+pub use listing::{HolderInfo, LockInfo, Page, PageNames, PageQuery, WaiterInfo};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};
 pub use outcome::{
     AcquireError, Attempt, Cycle, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
 };
-pub use session::{OWNER_BYTES_MAX, Observer, Session, SessionInfo, Wait, shortened_owner};
+pub use rules::Ticket;
+pub use session::{OWNER_BYTES_MAX, ObservedSession, Observer, SessionInfo, Wait, truncate_owner};
 pub use stats::Stats;
-use sync::Arc;
-pub use table::Ticket;
 use tokens::Tokens;
 
 /// How many orphaned names a lane remembers. Names spread evenly, so the newest 65,536 in all are
 /// remembered for certain but for a chance too small to matter; and never more than twice as many.
-const MARKS_PER_LANE: usize = 2 * 65_536 / core::LANES;
+const MARKS_PER_LANE: usize = 2 * 65_536 / shell::core::LANES;
 
 /// The locks of this process, and the sessions that hold them. Cheap to clone: clones are the same broker.
 ///
 /// Lives until the last clone and the last session are gone.
 #[derive(Clone)]
 pub struct Broker {
-    inner: Arc<core::Inner>,
+    inner: Arc<shell::core::Inner>,
 }
 
 impl Default for Broker {
@@ -77,16 +69,16 @@ impl Broker {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let tokens = Tokens::starting_at(Self::first_token_by_clock());
-        Self { inner: Arc::new(core::Inner::new(limits, tokens, None)) }
+        Self { inner: Arc::new(shell::core::Inner::new(limits, tokens, None)) }
     }
 
     /// A broker that goes on where an earlier one ended. Its fencing tokens begin with `tokens.start`, and
     /// rather than give one that is not below `tokens.end`, as that is [set](Self::set_tokens_end) by then, it
-    /// fails. With a `grace` it grants nothing until it is [opened](Self::open_gate): who does not wait is
+    /// fails. With a `grace` it grants nothing until it is [opened](Self::end_grace): who does not wait is
     /// told [`AcquireError::NotYet`] and how much is left of so long a time, who does waits in the queue.
     pub(crate) fn resumed(limits: Limits, tokens: &Range<u64>, grace: Option<Duration>) -> Self {
         let tokens = Tokens::between(tokens.start, tokens.end);
-        Self { inner: Arc::new(core::Inner::new(limits, tokens, grace)) }
+        Self { inner: Arc::new(shell::core::Inner::new(limits, tokens, grace)) }
     }
 
     /// The fencing token to begin with where nothing is known of an earlier run.
@@ -104,12 +96,12 @@ impl Broker {
     }
 
     /// Ends the grace, if there is one: grants from now on, first of all to those who wait.
-    pub(crate) fn open_gate(&self) {
-        self.inner.open_gate();
+    pub(crate) fn end_grace(&self) {
+        self.inner.end_grace();
     }
 
     /// How long it is until the broker grants anything: longer than zero only after a start from a
-    /// [state directory](crate::state) that was not left by a clean stop.
+    /// [state directory](crate::server::state_dir) that was not left by a clean stop.
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.inner.gate.grace()
@@ -125,7 +117,7 @@ impl Broker {
     /// Opens a session whose calls never block, for the peer at `address`; `observer` is told how its
     /// waits end.
     #[must_use]
-    pub fn attach(&self, address: &str, observer: Arc<dyn Observer>) -> Session {
+    pub fn attach(&self, address: &str, observer: Arc<dyn Observer>) -> ObservedSession {
         self.inner.open(|_| address.to_owned(), observer)
     }
 
@@ -142,18 +134,18 @@ impl Broker {
     }
 
     /// Shows every lock that is held or waited for to `each`, in no order, until it breaks off.
-    pub fn walk<B>(&self, each: impl FnMut(ListedLock) -> ControlFlow<B>) -> Option<B> {
-        self.inner.walk(each)
+    pub fn for_each_lock<B>(&self, each: impl FnMut(LockInfo) -> ControlFlow<B>) -> Option<B> {
+        self.inner.for_each_lock(each)
     }
 
     /// Shows every lock that the session holds to `each`, until that breaks off. One that somebody else begins to be
     /// concerned with meanwhile may be shown twice.
-    pub(crate) fn walk_held<B>(
+    pub(crate) fn for_each_held<B>(
         &self,
         session: &SessionInfo,
         each: impl FnMut(&Key, Mode) -> ControlFlow<B>,
     ) -> Option<B> {
-        self.inner.walk_held(session, each)
+        self.inner.for_each_held(session, each)
     }
 
     /// All sessions there are, in no order.
@@ -163,9 +155,9 @@ impl Broker {
 
     /// One lock; `None` if nobody holds it or waits for it.
     #[must_use]
-    pub fn look_at(&self, space: Space, name: &[u8]) -> Option<ListedLock> {
+    pub fn lock_info(&self, space: Space, name: &[u8]) -> Option<LockInfo> {
         let key = self.inner.key(space, name);
-        self.inner.look_at(&key.to_owned())
+        self.inner.lock_info(&key.to_owned())
     }
 
     /// What there is now and what has been done since the start.

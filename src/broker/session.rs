@@ -6,12 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::core::Inner;
-use super::held::HeldCount;
-use super::name::{Key, Space};
-use super::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
-use super::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
-use super::table::{Slot, Ticket};
+use crate::broker::name::{Key, Space};
+use crate::broker::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
+use crate::broker::rules::{Slot, Ticket};
+use crate::broker::shell::core::Inner;
+use crate::broker::shell::held::HeldCount;
+use crate::os::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
 
 /// Is told how a session's waits end. If it panics, the broker has failed: nobody would know what else was to be
 /// told.
@@ -33,7 +33,7 @@ pub struct Wait {
     /// What the observer will be told the outcome under; unique among the waits of the session.
     pub ticket: Ticket,
     /// After how long the wait is over; `None`: never. The session's owner sees to it by calling
-    /// [`Session::expire`] in time.
+    /// [`ObservedSession::expire`] in time.
     pub limit: Option<Duration>,
 }
 
@@ -43,7 +43,7 @@ pub const OWNER_BYTES_MAX: usize = 256;
 
 /// The name of an owner, shortened to [`OWNER_BYTES_MAX`] if it is longer.
 #[must_use]
-pub fn shortened_owner(owner: &str) -> &str {
+pub fn truncate_owner(owner: &str) -> &str {
     &owner[..owner.floor_char_boundary(OWNER_BYTES_MAX)]
 }
 
@@ -128,12 +128,12 @@ impl fmt::Debug for SessionInfo {
 
 /// One owner of locks. When it is dropped or [ended](Self::end), all its locks are freed and all its
 /// waits leave their queues; so too when it [leaves](Self::leave). Safe to share between threads.
-pub struct Session {
+pub struct ObservedSession {
     pub(super) broker: Arc<Inner>,
     pub(super) info: Arc<SessionInfo>,
 }
 
-impl Session {
+impl ObservedSession {
     /// Who this session is to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
@@ -204,7 +204,7 @@ impl Session {
 
     /// Whether the session stands: it has not ended, and the broker has not failed.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         !self.info.ended.load(Ordering::Acquire) && !self.broker.is_broken()
     }
 
@@ -222,7 +222,7 @@ impl Session {
     }
 }
 
-impl Drop for Session {
+impl Drop for ObservedSession {
     fn drop(&mut self) {
         self.end();
     }

@@ -3,12 +3,12 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::clock::{self, Stamp};
-use super::core::Inner;
-use super::gate::Asker;
-use super::histogram::Histogram;
-use super::lane::LaneCounts;
-use super::table::Table;
+use crate::broker::clock::{self, Stamp};
+use crate::broker::fast_lane::LaneCounts;
+use crate::broker::histogram::Histogram;
+use crate::broker::rules::Table;
+use crate::broker::shell::core::Inner;
+use crate::broker::shell::lifecycle::Intent;
 
 /// What a broker has, and what it has done since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Inner {
     pub(super) fn stats(&self) -> Stats {
         let mut stats = Stats { sessions: self.sessions.len(), ..Stats::default() };
         for cell in &self.lanes {
-            if let Ok(counts) = self.in_cell(cell, Asker::Broker, |lane| lane.counts()) {
+            if let Ok(counts) = self.in_cell(cell, Intent::Broker, |lane| lane.counts()) {
                 stats.add_lane(counts);
             }
         }

@@ -1,6 +1,6 @@
 //! Fencing tokens: numbers that only rise, one for each grant. Knows nothing of locks.
 
-use super::sync::{AtomicU64, Ordering};
+use crate::os::sync::{AtomicU64, Ordering};
 
 /// Tokens stay below this, so that every JSON reader keeps them exactly.
 pub(super) const TOKENS_END: u64 = 1 << 53;

@@ -5,14 +5,15 @@ mod at;
 mod bench;
 mod complaint;
 mod documents;
+mod http;
 mod logging;
-mod look;
 mod options;
 mod pidfile;
 mod privileges;
 mod reload;
 mod run;
 mod serve;
+mod show;
 mod sources;
 mod systemd;
 mod text;
@@ -23,9 +24,9 @@ use clap::{Parser, Subcommand};
 
 use bench::BenchOptions;
 use documents::{CompletionsOptions, ManOptions};
-use look::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
 use options::ServeOptions;
 use run::RunOptions;
+use show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
 
 /// A lock broker: named locks, held only by processes that are still there.
 #[derive(Parser)]
@@ -75,11 +76,11 @@ pub(crate) fn main() -> ExitCode {
     match cli.command {
         Some(Command::Serve(options)) => serve::serve(&options),
         Some(Command::Run(options)) => run::run(&options),
-        Some(Command::List(options)) => look::list(&options),
-        Some(Command::Inspect(options)) => look::inspect(&options),
-        Some(Command::Watch(options)) => look::watch(&options),
-        Some(Command::Stats(options)) => look::stats(&options),
-        Some(Command::Kick(options)) => look::kick(&options),
+        Some(Command::List(options)) => show::list(&options),
+        Some(Command::Inspect(options)) => show::inspect(&options),
+        Some(Command::Watch(options)) => show::watch(&options),
+        Some(Command::Stats(options)) => show::stats(&options),
+        Some(Command::Kick(options)) => show::kick(&options),
         Some(Command::Bench(options)) => bench::bench(&options),
         Some(Command::Completions(options)) => documents::completions(&options),
         Some(Command::Man(options)) => documents::man(&options),

@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 use lockd::broker::Limits;
-use lockd::protocol::parse_port;
 use lockd::server::{Config, OptionError, Options};
+use lockd::wire::parse_port;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 

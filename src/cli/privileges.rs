@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 
 use lockd::server::Bound;
-use lockd::state;
+use lockd::server::state_dir;
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -37,7 +37,7 @@ impl Account {
         let (uid, gid) = (self.0.uid, self.0.gid);
         bound.give_to(uid.as_raw(), gid.as_raw())?;
         if let Some(directory) = state_dir {
-            state::prepare_for(directory, uid.as_raw(), gid.as_raw())?;
+            state_dir::prepare_for(directory, uid.as_raw(), gid.as_raw())?;
         }
         let name = CString::new(&*self.0.name)?;
         // The groups first: afterwards there is no right to change them.

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use lockd::broker::Broker;
+use lockd::server::state_dir::{self, Keeper};
 use lockd::server::{Bound, Inherited, Server, Service};
-use lockd::state::{self, Keeper};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::http::{self, Http, Rules};
+use crate::cli::http::{self, Http, Rules};
 
 use super::complaint::{MISTAKE, complain};
 use super::logging::{self, Style};
@@ -89,7 +89,7 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     }
     let (broker, keeper) = match &settings.state_dir {
         Some(directory) => {
-            let (broker, keeper) = state::resume(directory, settings.limits, dead_peer_timeout)?;
+            let (broker, keeper) = state_dir::resume(directory, settings.limits, dead_peer_timeout)?;
             (broker, Some(keeper))
         }
         None => (Broker::new(settings.limits), None),

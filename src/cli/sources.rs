@@ -19,9 +19,9 @@ use toml::de::DeTable;
 
 use super::Cli;
 use super::complaint::without_waiting_long;
-use super::look::{is_for_nagios, unknown};
 use super::options::{ServeOptions, Settings};
 use super::run::explain_missing;
+use super::show::{is_for_nagios, unknown};
 use super::text::harmless;
 
 /// The commands that take the server's options.

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use lockd::protocol::message::ListedLock;
+use lockd::wire::message::ListedLock;
 
 /// Seconds given on the command line, fractions allowed.
 ///

@@ -20,11 +20,11 @@ use serde::Serialize;
 
 use super::connect_error::ConnectErrorKind;
 use super::input::Reply;
-use crate::broker::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
-use crate::protocol::frame;
-use crate::protocol::message::{Keepalive, encode_request};
-use crate::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
-use crate::tls::{TakenIn, TlsSession};
+use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
+use crate::os::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::os::tls::{Decoded, TlsSession};
+use crate::wire::frame;
+use crate::wire::message::{Keepalive, encode_request};
 use state::{Slot, State};
 
 /// How often a thread that waits looks by itself how the connection is: nobody tells it of a descriptor that
@@ -483,7 +483,7 @@ impl Connection {
         let problem = match self.intact().and_then(|stream| stream.receive_now(&mut chunk)) {
             Ok(None) => return false,
             Ok(Some(0)) => state.take_complaint(),
-            Ok(Some(read)) => match self.take_in(state, chunk.get(..read).unwrap_or_default(), own) {
+            Ok(Some(read)) => match self.decode(state, chunk.get(..read).unwrap_or_default(), own) {
                 Ok(for_others) => {
                     if for_others {
                         self.wake_all(state);
@@ -499,17 +499,17 @@ impl Connection {
     }
 
     /// Hands out the replies in what has come over the wire. Returns whether some are for others than `own`.
-    fn take_in(&self, state: &mut State, wire: &[u8], own: &[u64]) -> Result<bool, String> {
+    fn decode(&self, state: &mut State, wire: &[u8], own: &[u64]) -> Result<bool, String> {
         let Some(tls) = &mut state.tls else { return state.accept(wire, own) };
         let mut plain = Vec::new();
-        let taken = tls.take_in(wire, &mut plain).map_err(|error| {
+        let taken = tls.decode(wire, &mut plain).map_err(|error| {
             state.loss_kind = ConnectErrorKind::Tls;
             format!("reading from the server failed: {error}")
         })?;
         let for_others = state.accept(&plain, own)?;
         match taken {
-            TakenIn::More => Ok(for_others),
-            TakenIn::End => Err(state.take_complaint()),
+            Decoded::More => Ok(for_others),
+            Decoded::End => Err(state.take_complaint()),
         }
     }
 }

@@ -12,10 +12,10 @@ use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
 use super::connection::Connection;
 use super::input::what_is_spoken;
 use super::url::{Endpoint, ServerUrl};
-use crate::protocol::first_bytes::{Spoken, spoken};
-use crate::protocol::message::Keepalive;
-use crate::socket::{PollFd, PollFlags, Stream, wait_for};
-use crate::tls::{TlsSession, client_session};
+use crate::os::Keepalive;
+use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
+use crate::os::tls::{TlsSession, client_session};
+use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
 
 /// How a session on a server is to be opened.
 ///
@@ -87,7 +87,7 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
     let mut is_first = true;
     loop {
         let mut wire = Vec::new();
-        tls.put_out(&[], &mut wire);
+        tls.encode(&[], &mut wire);
         let mut unsent = wire.as_slice();
         while !unsent.is_empty() {
             match stream.send_now(unsent)? {
@@ -113,7 +113,7 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
             }
             Some(read) => {
                 let bytes = chunk.get(..read).unwrap_or_default();
-                let taken = tls.take_in(bytes, &mut early).map(|_| ());
+                let taken = tls.decode(bytes, &mut early).map(|_| ());
                 let answers_tls = !std::mem::take(&mut is_first);
                 taken.map_err(|error| if answers_tls { error } else { without_tls(bytes).unwrap_or(error) })
             }
@@ -123,10 +123,10 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
 
 /// What is wrong with a server that answers a client of TLS in something else.
 fn without_tls(first: &[u8]) -> Option<io::Error> {
-    let speaks = match spoken(first)? {
-        Spoken::Tls => return None,
-        Spoken::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
-        Spoken::Http | Spoken::Text => {
+    let speaks = match detect_protocol(first)? {
+        DetectedProtocol::Tls => return None,
+        DetectedProtocol::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
+        DetectedProtocol::Http | DetectedProtocol::Text => {
             format!("it does not speak TLS there; {}", what_is_spoken(first).unwrap_or_default())
         }
     };
@@ -159,7 +159,7 @@ fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
         Endpoint::Unix(path) => connect_unix(path, timeout),
     };
     // Until the server has said otherwise.
-    let keepalive = Keepalive::of_client(Keepalive::DEAD_PEER_TIMEOUT);
+    let keepalive = Keepalive::client(Keepalive::DEAD_PEER_TIMEOUT);
     let set = |stream: Stream| {
         stream.set_nodelay()?;
         stream.set_keepalive(&keepalive)?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::protocol::frame::{self, Frame};
+use crate::wire::frame::{self, Frame};
 
 pub(super) const SOON: Duration = Duration::from_secs(20);
 

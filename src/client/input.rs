@@ -3,9 +3,9 @@
 
 use serde_json::value::RawValue;
 
-use crate::protocol::first_bytes::{Spoken, first_line, spoken};
-use crate::protocol::frame::{self, Frame};
-use crate::protocol::message::parse_reply;
+use crate::wire::first_bytes::{DetectedProtocol, detect_protocol, first_line};
+use crate::wire::frame::{self, Frame};
+use crate::wire::message::parse_reply;
 
 /// The longest message taken from a server, in bytes.
 pub(super) const MESSAGE_MAX: usize = 16 << 20;
@@ -74,11 +74,11 @@ impl Input {
 /// What a server speaks that has begun with this, and what to do then; `None` if that is nothing known.
 pub(super) fn what_is_spoken(first: &[u8]) -> Option<String> {
     let line = || first_line(first);
-    Some(match spoken(first)? {
-        Spoken::Tls => "it speaks TLS there: write tls:// instead of tcp://".to_owned(),
-        Spoken::Http => format!("it speaks HTTP there (\"{}\"): {WANTED}", line()),
-        Spoken::Text => format!("it speaks a text protocol there (\"{}\"): {WANTED}", line()),
-        Spoken::Message => return None,
+    Some(match detect_protocol(first)? {
+        DetectedProtocol::Tls => "it speaks TLS there: write tls:// instead of tcp://".to_owned(),
+        DetectedProtocol::Http => format!("it speaks HTTP there (\"{}\"): {WANTED}", line()),
+        DetectedProtocol::Text => format!("it speaks a text protocol there (\"{}\"): {WANTED}", line()),
+        DetectedProtocol::Message => return None,
     })
 }
 

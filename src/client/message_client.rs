@@ -12,7 +12,7 @@ use super::connection::{Connection, Lost, Signals, Waited};
 use super::dial::{deadline, dial};
 use super::input::{MESSAGE_MAX, Reply};
 use super::url::{Secret, ServerUrl};
-use crate::protocol::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
+use crate::wire::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
 
 /// A connection to a server of the `message` protocol. May be shared between threads; a call that waits
 /// holds up no other.
@@ -94,7 +94,7 @@ impl MessageClient {
         }
         // From now on the server goes by other figures for this client.
         serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {
-            let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
+            let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);
             let set = self.connection.set_keepalive(&keepalive);
             set.map_err(|error| Refusal::new(ConnectErrorKind::Local, error.to_string()))
         })
@@ -125,7 +125,7 @@ impl MessageClient {
 
     /// Whether the connection stands, as far as can be known without waiting.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.connection.check().is_ok()
     }
 

@@ -2,8 +2,8 @@
 //! one's own. Knows the protocol's codecs and the broker's types for names, modes and outcomes; never a
 //! broker.
 //!
-//! - [`Session`]: one owner of locks on one server. Start reading here, then its `claims`.
-//! - [`ServerSet`]: the same on several servers, each name on one of them.
+//! - [`RemoteSession`]: one owner of locks on one server. Start reading here, then its `claims`.
+//! - [`SessionGroup`]: the same on several servers, each name on one of them.
 //! - [`MessageClient`]: requests and replies for any other command.
 //! - `connection`: what all of them stand on: one socket, shared by threads, with no thread of its own.
 //!
@@ -27,6 +27,6 @@ mod url;
 pub use connect_error::{ConnectError, ConnectErrorKind};
 pub use dial::ConnectOptions;
 pub use message_client::{MessageClient, RpcError};
-pub use servers::ServerSet;
-pub use session::{InspectError, Session};
+pub use servers::SessionGroup;
+pub use session::{InspectError, RemoteSession};
 pub use url::{BadUrl, ServerUrl};

@@ -17,21 +17,21 @@ use rustix::event::epoll;
 use super::connect_error::ConnectError;
 use super::connection::Lost;
 use super::dial::{ConnectOptions, deadline};
-use super::session::{InspectError, Session};
+use super::session::{InspectError, RemoteSession};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, ReleaseError, Released};
-use crate::fork::Descriptor;
-use crate::protocol::message::{ListRequest, LockPage};
+use crate::os::fork::Descriptor;
+use crate::wire::message::{ListRequest, LockPage};
 
-/// A [`Session`] on each of several servers, or on one: the same calls, each for the server its name belongs
+/// A [`RemoteSession`] on each of several servers, or on one: the same calls, each for the server its name belongs
 /// to.
 ///
 /// A server that could not be reached at the start, or is gone since, takes its names with it: every call on one of
 /// them ends with `Lost`. The other servers' names are not concerned, and nothing reconnects. The whole is lost
-/// if a server is gone where it holds a lock or waits for one, or if all are gone: [`stands`](Self::stands).
+/// if a server is gone where it holds a lock or waits for one, or if all are gone: [`is_alive`](Self::is_alive).
 ///
 /// A deadlock is found among the names of one server; one that runs over several is not.
-pub struct ServerSet {
+pub struct SessionGroup {
     servers: Vec<Server>,
     /// Readable when one of several connections is.
     watch: Option<Descriptor>,
@@ -40,16 +40,16 @@ pub struct ServerSet {
 struct Server {
     url: ServerUrl,
     /// Why there is none, if there could be none at the start.
-    session: Result<Session, ConnectError>,
+    session: Result<RemoteSession, ConnectError>,
 }
 
 impl Server {
-    fn session(&self) -> Result<&Session, Lost> {
+    fn session(&self) -> Result<&RemoteSession, Lost> {
         self.session.as_ref().map_err(|error| Lost(error.to_string()))
     }
 }
 
-impl ServerSet {
+impl SessionGroup {
     /// Opens a session on every one of the servers in `urls`, which are separated by commas (see
     /// [`ServerUrl`]), within `timeout` in all; only resolving names may take longer. One that answers is enough.
     /// `owner` is what it is called in listings.
@@ -76,7 +76,7 @@ impl ServerSet {
         for (tried, url) in parsed.into_iter().enumerate() {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
-            let session = Session::connect_to(&url, &ConnectOptions { timeout, ..*options });
+            let session = RemoteSession::connect_to(&url, &ConnectOptions { timeout, ..*options });
             servers.push(Server { url, session });
         }
         if servers.iter().all(|server: &Server| server.session.is_err()) {
@@ -88,7 +88,7 @@ impl ServerSet {
         Ok(Self { servers, watch })
     }
 
-    /// As [`Session::acquire`].
+    /// As [`RemoteSession::acquire`].
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -96,7 +96,7 @@ impl ServerSet {
         self.of(name)?.acquire(name, mode, limit)
     }
 
-    /// As [`Session::acquire_all`].
+    /// As [`RemoteSession::acquire_all`].
     ///
     /// # Errors
     /// [`AcquireError`]; `Invalid` if the names belong to different servers, which cannot grant them at
@@ -120,7 +120,7 @@ impl ServerSet {
         self.of(first.as_bytes())?.acquire_all(wants, limit)
     }
 
-    /// As [`Session::convert`].
+    /// As [`RemoteSession::convert`].
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -128,7 +128,7 @@ impl ServerSet {
         self.of(name)?.convert(name, mode, limit)
     }
 
-    /// As [`Session::enqueue`].
+    /// As [`RemoteSession::enqueue`].
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -136,7 +136,7 @@ impl ServerSet {
         self.of(name)?.enqueue(name, mode)
     }
 
-    /// As [`Session::enqueue_convert`].
+    /// As [`RemoteSession::enqueue_convert`].
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -144,7 +144,7 @@ impl ServerSet {
         self.of(name)?.enqueue_convert(name, mode)
     }
 
-    /// As [`Session::wait`].
+    /// As [`RemoteSession::wait`].
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -152,7 +152,7 @@ impl ServerSet {
         self.of(name)?.wait(name, limit)
     }
 
-    /// As [`Session::release`].
+    /// As [`RemoteSession::release`].
     ///
     /// # Errors
     /// [`ReleaseError`]
@@ -160,7 +160,7 @@ impl ServerSet {
         self.of(name)?.release(name)
     }
 
-    /// As [`Session::release_all`]; the names may belong to different servers.
+    /// As [`RemoteSession::release_all`]; the names may belong to different servers.
     ///
     /// # Errors
     /// [`ReleaseError`]; `Lost` if that is so on any of the servers. What belongs to others is given up all the
@@ -190,7 +190,7 @@ impl ServerSet {
         result
     }
 
-    /// As [`Session::held`].
+    /// As [`RemoteSession::held`].
     ///
     /// # Errors
     /// [`InspectError`]
@@ -198,7 +198,7 @@ impl ServerSet {
         self.of(name)?.held(name)
     }
 
-    /// As [`Session::inspect`].
+    /// As [`RemoteSession::inspect`].
     ///
     /// # Errors
     /// [`InspectError`]
@@ -206,7 +206,7 @@ impl ServerSet {
         self.of(name)?.inspect(name)
     }
 
-    /// A page of the locks of all the servers; as [`Session::list`] for one.
+    /// A page of the locks of all the servers; as [`RemoteSession::list`] for one.
     ///
     /// A name that is locked on several servers, by clients that were given other lists of servers, is shown
     /// once: as it stands on the server that it belongs to here.
@@ -231,20 +231,20 @@ impl ServerSet {
         self.servers[self.server_of(name)].session.as_ref().err()
     }
 
-    /// As [`Session::cancel`], on every server.
+    /// As [`RemoteSession::cancel`], on every server.
     pub fn cancel(&self) {
-        self.sessions().for_each(Session::cancel);
+        self.sessions().for_each(RemoteSession::cancel);
     }
 
     /// Whether the sessions stand on all the servers where this one holds a lock or waits for one, and on one
     /// server at least; as far as can be known without waiting.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         let (mut any_alive, mut all_needed) = (false, true);
         let mut unneeded = Vec::new();
         // All are asked, so that what has come from each is read and polling starts afresh.
         for session in self.sessions() {
-            if session.stands() {
+            if session.is_alive() {
                 any_alive = true;
             } else if session.holds_or_waits() {
                 all_needed = false;
@@ -259,27 +259,27 @@ impl ServerSet {
         any_alive && all_needed
     }
 
-    /// As [`Session::close`], on every server.
+    /// As [`RemoteSession::close`], on every server.
     pub fn close(&self) {
-        self.sessions().for_each(Session::close);
+        self.sessions().for_each(RemoteSession::close);
     }
 
-    /// As [`Session::abandon`], on every server.
+    /// As [`RemoteSession::abandon`], on every server.
     pub fn abandon(&self) {
-        self.sessions().for_each(Session::abandon);
+        self.sessions().for_each(RemoteSession::abandon);
     }
 
-    fn sessions(&self) -> impl Iterator<Item = &Session> {
+    fn sessions(&self) -> impl Iterator<Item = &RemoteSession> {
         self.servers.iter().filter_map(|server| server.session.as_ref().ok())
     }
 
     /// The session on the server that the name belongs to.
-    fn of(&self, name: &[u8]) -> Result<&Session, Lost> {
+    fn of(&self, name: &[u8]) -> Result<&RemoteSession, Lost> {
         self.servers[self.server_of(name)].session()
     }
 
     /// The end of a connection that nobody needs must not be readable for ever: a loop that polls would spin.
-    fn unwatch(&self, session: &Session) {
+    fn unwatch(&self, session: &RemoteSession) {
         if let Some(watch) = &self.watch {
             // It fails if that has been done before.
             let _ = epoll::delete(watch, session);
@@ -295,8 +295,8 @@ impl ServerSet {
     }
 }
 
-/// As [`Session`]'s, for any of the connections but those that are gone and known to be of no concern.
-impl AsFd for ServerSet {
+/// As [`RemoteSession`]'s, for any of the connections but those that are gone and known to be of no concern.
+impl AsFd for SessionGroup {
     #[expect(clippy::expect_used, reason = "without a session on any server, connect makes no set")]
     fn as_fd(&self) -> BorrowedFd<'_> {
         let only = || self.sessions().next().expect("a session on one server").as_fd();
@@ -375,7 +375,7 @@ fn fnv1a(bytes: impl IntoIterator<Item = u8>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::message::ListedLock;
+    use crate::wire::message::ListedLock;
 
     fn names() -> impl Iterator<Item = String> {
         (0..10_000).map(|n| format!("job:{n}"))

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::fake_server::{Peer, SOON, serve, serve_session, signal};
-use super::{ConnectError, MessageClient, RpcError, Session};
+use super::{ConnectError, MessageClient, RemoteSession, RpcError};
 use crate::broker::{AcquireError, Attempt, Cycle, Grant, Held, LockName, Mode, ReleaseError, Released};
 
 mod places;
@@ -20,12 +20,12 @@ const SHORT: Duration = Duration::from_millis(50);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const OK: &str = r#"{"status":"ok"}"#;
 
-fn connect(url: &str) -> Arc<Session> {
-    Arc::new(Session::connect(url, Some("test"), SOON).unwrap())
+fn connect(url: &str) -> Arc<RemoteSession> {
+    Arc::new(RemoteSession::connect(url, Some("test"), SOON).unwrap())
 }
 
 /// A session and the server that runs `script` for it.
-fn session(script: impl FnOnce(Peer) + Send + 'static) -> (Arc<Session>, JoinHandle<()>) {
+fn session(script: impl FnOnce(Peer) + Send + 'static) -> (Arc<RemoteSession>, JoinHandle<()>) {
     let (url, server) = serve_session(script);
     (connect(&url), server)
 }
@@ -40,8 +40,8 @@ fn grant(token: u64) -> Grant {
 
 /// Runs `call` in a thread of its own.
 fn spawn<R: Send + 'static>(
-    session: &Arc<Session>,
-    call: impl FnOnce(&Session) -> R + Send + 'static,
+    session: &Arc<RemoteSession>,
+    call: impl FnOnce(&RemoteSession) -> R + Send + 'static,
 ) -> JoinHandle<R> {
     let session = session.clone();
     thread::spawn(move || call(&session))
@@ -63,7 +63,7 @@ fn a_server_that_knows_no_bye_is_not_told_it() {
 
 #[test]
 fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
-    let refused = |url: &str, timeout| match Session::connect(url, None, timeout) {
+    let refused = |url: &str, timeout| match RemoteSession::connect(url, None, timeout) {
         Err(error) => (!error.kind().is_absence(), error.to_string()),
         Ok(_) => panic!("a session"),
     };
@@ -86,10 +86,13 @@ fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
 
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [format!("tcp://{free}"), "unix:/nonexistent/socket".to_owned()] {
-        assert!(matches!(Session::connect(&url, None, SOON), Err(ConnectError::Unreachable { .. })), "{url}");
+        assert!(
+            matches!(RemoteSession::connect(&url, None, SOON), Err(ConnectError::Unreachable { .. })),
+            "{url}"
+        );
         assert!(!refused(&url, SOON).0, "{url}");
     }
-    assert!(matches!(Session::connect("localhost", None, SOON), Err(ConnectError::Url(_))));
+    assert!(matches!(RemoteSession::connect("localhost", None, SOON), Err(ConnectError::Url(_))));
     assert!(refused("localhost", SOON).0 && refused("tcp://no..such.host:1", SOON).0);
 }
 
@@ -211,7 +214,7 @@ fn whoever_waits_is_told_why_the_connection_was_lost() {
         let reasons: Vec<String> = blocked.into_iter().map(|thread| lost(thread.join().unwrap())).collect();
         assert!(reasons[0].contains(expected), "{reasons:?}");
         assert!(reasons.iter().all(|reason| *reason == reasons[0]), "{reasons:?}");
-        assert!(!session.stands());
+        assert!(!session.is_alive());
         assert_eq!(lost(session.acquire(b"a", Mode::Shared, NOW)), reasons[0]);
         assert_eq!(lost(session.convert(b"x", Mode::Shared, NOW)), reasons[0]);
         assert_eq!(lost(session.wait(b"x", NOW)), reasons[0]);
@@ -368,7 +371,7 @@ fn rpc_carries_any_command() {
     assert_eq!((quick.get(), slow.join().unwrap().as_str()), (r#"{"n":2}"#, "[1]"));
     assert_eq!(client.rpc("dance", &(), None).unwrap_err(), RpcError::Unknown);
     assert_eq!(client.rpc("fail", &(), None).unwrap_err(), RpcError::Refused("no".to_owned()));
-    assert!(client.stands());
+    assert!(client.is_alive());
     assert_eq!(client.rpc("nothing", &(), Some(SHORT)).unwrap_err(), RpcError::TimedOut);
     go();
     server.join().unwrap();

@@ -6,8 +6,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::protocol::parse_port;
-use crate::tls::ClientFiles;
+use crate::os::tls::ClientFiles;
+use crate::wire::parse_port;
 
 /// The port of the `message` protocol, for an address that names none.
 const DEFAULT_PORT: u16 = 20934;

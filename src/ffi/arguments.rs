@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::status::{Failure, lock_mode, lock_status};
 use crate::broker::Mode;
-use crate::fork::OfThisProcess;
+use crate::os::fork::OfThisProcess;
 
 /// The longest name.
 const NAME_BYTES_MAX: usize = 1024;

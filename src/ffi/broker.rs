@@ -8,11 +8,11 @@ use std::time::Duration;
 use super::arguments::{free, own};
 use super::guard::guard;
 use super::status::Failure;
-use crate::broker::sync::{Arc, Mutex, ProcessMutex};
 use crate::broker::{Broker, Limits};
-use crate::fork::{OfThisProcess, OneEachProcess};
+use crate::os::fork::{OfThisProcess, OneEachProcess};
+use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
-use crate::state::{self, Keeper};
+use crate::server::state_dir::{self, Keeper};
 
 /// How long clients are given to acknowledge the end, when a broker with a state directory stops.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ impl Home {
         if self.broker.lock().is_some() {
             return Err(is_used());
         }
-        let (broker, keeper) = state::resume(directory, limits, timeout)?;
+        let (broker, keeper) = state_dir::resume(directory, limits, timeout)?;
         let mut own = self.broker.lock();
         if own.is_some() {
             drop(own);

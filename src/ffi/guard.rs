@@ -12,7 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::status::{Failure, lock_status, remember};
-use crate::thread;
+use crate::os::thread;
 
 /// What a function returns when it has failed.
 pub(super) trait Returned {

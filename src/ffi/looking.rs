@@ -8,8 +8,8 @@ use super::session::{guard_session, lock_session};
 use super::status::{Failure, lock_mode, lock_status};
 use crate::broker::Mode;
 use crate::client::InspectError;
-use crate::protocol::message::{ListedLock, LockPage};
 use crate::session::Session;
+use crate::wire::message::{ListedLock, LockPage};
 
 /// A lock as it stands, filled in by lock_inspect. It will never have other members: what there may be to
 /// tell later will be told by other functions.

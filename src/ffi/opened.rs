@@ -13,8 +13,8 @@ use super::arguments::free;
 use super::guard::guard;
 use super::session::{guard_session, lock_session};
 use super::status::lock_status;
-use crate::broker::sync::ProcessMutex;
-use crate::fork::OneEachProcess;
+use crate::os::fork::OneEachProcess;
+use crate::os::sync::ProcessMutex;
 use crate::session::Session;
 
 /// Which of the open sessions one is.

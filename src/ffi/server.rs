@@ -8,8 +8,8 @@ use super::broker::{Home, home_of, lock_broker};
 use super::guard::guard;
 use super::status::{Failure, lock_status};
 use crate::broker::Limits;
-use crate::broker::sync::Arc;
-use crate::fork::OfThisProcess;
+use crate::os::fork::OfThisProcess;
+use crate::os::sync::Arc;
 use crate::server::{Bound, Config, Listen, Options, Server, Service, parse_allow};
 
 /// Listeners and connections that serve a broker to the network. Made by lock_serve or lock_serve_with, freed by

@@ -11,7 +11,7 @@ use super::opened::Opened;
 use super::status::{Failure, lock_status};
 use crate::broker::{AcquireError, Attempt, Mode, NAMES_AT_ONCE_MAX};
 use crate::client::ConnectOptions;
-use crate::fork::OfThisProcess;
+use crate::os::fork::OfThisProcess;
 use crate::session::Session;
 
 /// One owner of locks, in this process or on a server. Made by lock_open or lock_connect, freed by
@@ -458,7 +458,7 @@ pub unsafe extern "C" fn lock_release_all(
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
-    let body = |session: &Session| match session.stands() {
+    let body = |session: &Session| match session.is_alive() {
         true => Ok(lock_status::LOCK_OK),
         false => Err(Failure::plain(lock_status::LOCK_LOST)),
     };

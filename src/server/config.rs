@@ -11,10 +11,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::auth_token::AuthToken;
-use crate::protocol::message::Keepalive;
-use crate::protocol::parse_port;
-use crate::protocol::websocket;
-use crate::tls::ServerTls;
+use crate::os::Keepalive;
+use crate::os::tls::ServerTls;
+use crate::wire::parse_port;
+use crate::wire::websocket;
 
 /// A wire protocol. A listener speaks exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

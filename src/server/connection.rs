@@ -1,12 +1,12 @@
 //! The life of one connection: its thread reads, lets the protocol handle what has come, sends the replies,
-//! and reads again. Knows no protocol; those are [`Speaker`]s.
+//! and reads again. Knows no protocol; those are [`ProtocolHandler`]s.
 //!
 //! The thread sits in `read` also while requests of the connection wait for locks: so a client that
 //! hangs up is noticed at once, whatever it waits for. Grants come past it, straight from the thread
 //! that releases to the socket. It also looks after the time limits of its own waits.
 
 #[cfg(fuzzing)]
-pub mod by_hand;
+pub mod fuzz_driver;
 
 use std::cell::Cell;
 use std::io;
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use super::config::{Config, Protocol};
 use super::ending::Promise;
-use super::hub::Hub;
-use super::misdirected::Misdirected;
-use super::outbox::{Appended, Outbox};
-use super::seldom::who;
-use crate::broker::sync::Arc;
-use crate::broker::{AcquireError, Observer, Session};
-use crate::protocol::message::Keepalive;
-use crate::socket::{PollFd, PollFlags, wait_for};
+use super::log_throttle::who;
+use super::send_queue::{Appended, SendQueue};
+use super::server_state::ServerState;
+use super::wrong_protocol::Misdirected;
+use crate::broker::{AcquireError, ObservedSession, Observer};
+use crate::os::Keepalive;
+use crate::os::socket::{PollFd, PollFlags, wait_for};
+use crate::os::sync::Arc;
 
 /// What the input buffer has while the connection is idle: enough for nearly any request by itself, and
 /// little enough for ten thousand connections that send none.
@@ -41,19 +41,19 @@ const WITHOUT_WAKER: Duration = Duration::from_millis(50);
 
 /// What a speaker says after it has handled what it could.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
+pub(super) enum Flow {
     /// It needs more input.
     Read,
     /// It handles nothing more before one of its waits has ended.
     Wait,
     /// The connection is to be closed.
-    HangUp,
+    Close,
 }
 
 /// One side of a conversation in one protocol.
-pub(super) trait Speaker {
+pub(super) trait ProtocolHandler {
     /// Handles the requests at the beginning of `input`; says how many bytes it is done with.
-    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next);
+    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Flow);
 
     /// Whether the wait that kept it from handling more is still going on.
     fn is_waiting(&self) -> bool;
@@ -66,10 +66,10 @@ pub(super) trait Speaker {
 
 /// What a connection has, whatever it speaks.
 pub(super) struct Connection {
-    pub(super) hub: Arc<Hub>,
+    pub(super) server: Arc<ServerState>,
     pub(super) config: Arc<Config>,
-    pub(super) outbox: Arc<Outbox>,
-    pub(super) session: Session,
+    pub(super) send_queue: Arc<SendQueue>,
+    pub(super) session: ObservedSession,
     next_expiry: Cell<Option<Instant>>,
     tickets: u64,
     /// What the connection has failed with, if it has.
@@ -78,21 +78,21 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        hub: Arc<Hub>,
+        server: Arc<ServerState>,
         config: Arc<Config>,
-        outbox: Arc<Outbox>,
+        send_queue: Arc<SendQueue>,
         address: &str,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let session = hub.broker.attach(address, observer);
-        Self { hub, config, outbox, session, next_expiry: Cell::new(None), tickets: 0, error: None }
+        let session = server.broker.attach(address, observer);
+        Self { server, config, send_queue, session, next_expiry: Cell::new(None), tickets: 0, error: None }
     }
 
     /// From now on a client that is gone is found out by these figures, goes by them itself, and may need this
     /// long to end its work once it knows.
     pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive, wind_down: Duration) -> io::Result<()> {
-        self.outbox.stream.set_keepalive(keepalive)?;
-        self.outbox.promise(Promise::new(keepalive, wind_down));
+        self.send_queue.stream.set_keepalive(keepalive)?;
+        self.send_queue.promise(Promise::new(keepalive, wind_down));
         Ok(())
     }
 
@@ -110,7 +110,7 @@ impl Connection {
 
     /// Appends a reply; sends if much has gathered. False if there is nobody to read it.
     pub(super) fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        match self.outbox.append(write) {
+        match self.send_queue.append(write) {
             Appended::Little => true,
             Appended::Much => self.flush(),
             Appended::ToNobody => false,
@@ -120,12 +120,12 @@ impl Connection {
     /// Sends everything, waiting for the peer to read, and looks after the limits of the waits meanwhile.
     /// False if the connection is gone.
     pub(super) fn flush(&self) -> bool {
-        self.outbox.send_all(|| ControlFlow::Continue(self.expire()))
+        self.send_queue.send_all(|| ControlFlow::Continue(self.expire()))
     }
 
     /// Serves the connection, whose listener speaks `protocol`, until it ends; `early` has come already. The session
     /// ends when this is dropped.
-    pub(super) fn serve(&mut self, speaker: &mut impl Speaker, protocol: Protocol, early: Vec<u8>) {
+    pub(super) fn serve(&mut self, speaker: &mut impl ProtocolHandler, protocol: Protocol, early: Vec<u8>) {
         let mut input = Input { buffer: early, ..Input::default() };
         if let Err(error) = self.converse(speaker, protocol, &mut input) {
             self.error = Some(error);
@@ -136,7 +136,7 @@ impl Connection {
     /// An answer of the broker, unchanged; that a limit was met with is logged.
     pub(super) fn noting_limits<T>(&self, answer: Result<T, AcquireError>) -> Result<T, AcquireError> {
         if let Err(AcquireError::Refused(reason)) = &answer
-            && !self.hub.broker.is_shut()
+            && !self.server.broker.is_shut()
         {
             self.note_limit(reason);
         }
@@ -147,7 +147,7 @@ impl Connection {
     #[cold]
     #[inline(never)]
     pub(super) fn note_limit(&self, what: &str) {
-        self.hub.limited.warn(|| format!("refused a request of {}: {what}", who(self.session.info())));
+        self.server.limited.warn(|| format!("refused a request of {}: {what}", who(self.session.info())));
     }
 
     /// Ends the session, and says in the log what there is to say of that: afterwards, since whoever reads the log
@@ -157,31 +157,31 @@ impl Connection {
     fn end(&self) {
         // A client must not take itself for a holder on a connection that still looks alive.
         self.hold_locks_until_client_knows();
-        let end = self.outbox.end_in_words();
-        self.outbox.hang_up();
+        let end = self.send_queue.end_in_words();
+        self.send_queue.hang_up();
         let info = self.session.info();
         let locks = info.locks_held();
         self.session.end();
         if let Some(error) = &self.error {
             log::debug!("{}: {error}", info.address());
         }
-        if self.outbox.has_overflowed() {
+        if self.send_queue.has_overflowed() {
             let most = self.config.outbox_bytes_max;
-            self.hub
+            self.server
                 .deaf
                 .warn(|| format!("{} is cut off: it has left more than {most} bytes unread", who(info)));
         }
         // Once the server stops, everybody's end is its doing.
-        if locks > 0 && !self.hub.stopping.load(Acquire) {
+        if locks > 0 && !self.server.stopping.load(Acquire) {
             let text = || format!("{} {end}; locks it held, now free: {locks}", who(info));
-            self.hub.orphaned.info(locks as u64, text);
+            self.server.orphaned.info(locks as u64, text);
         }
     }
 
     /// Handles what comes until the connection ends. An error is one of the connection.
     fn converse(
         &mut self,
-        speaker: &mut impl Speaker,
+        speaker: &mut impl ProtocolHandler,
         protocol: Protocol,
         input: &mut Input,
     ) -> io::Result<()> {
@@ -196,15 +196,15 @@ impl Connection {
             is_new &= done == 0;
             input.consume(done);
             // A reply of a broker that has failed is worth nothing: it is not even sent.
-            if self.hub.has_failed() || !self.flush() {
+            if self.server.has_failed() || !self.flush() {
                 return Ok(());
             }
-            if next == Next::HangUp {
-                self.outbox.discard_input();
-                self.outbox.hang_up();
+            if next == Flow::Close {
+                self.send_queue.discard_input();
+                self.send_queue.hang_up();
                 return Ok(());
             }
-            if !self.get_input(input, next, speaker)? || self.outbox.is_closing() {
+            if !self.get_input(input, next, speaker)? || self.send_queue.is_closing() {
                 return Ok(());
             }
         }
@@ -219,24 +219,24 @@ impl Connection {
     /// Tells a client of another protocol what is spoken here, and handles nothing.
     #[cold]
     #[inline(never)]
-    fn turn_away(&self, stranger: Misdirected) -> (usize, Next) {
-        self.hub.refused.fetch_add(1, Relaxed);
+    fn turn_away(&self, stranger: Misdirected) -> (usize, Flow) {
+        self.server.refused.fetch_add(1, Relaxed);
         self.reply(|out| out.extend_from_slice(&stranger.reply()));
         let address = self.session.info().address();
-        self.hub.strangers.warn(|| format!("refused {address}: {}", stranger.in_words()));
-        (0, Next::HangUp)
+        self.server.strangers.warn(|| format!("refused {address}: {}", stranger.in_words()));
+        (0, Flow::Close)
     }
 
     /// Waits until there is something for the speaker to do. False if the connection has ended.
-    fn get_input(&self, input: &mut Input, next: Next, speaker: &impl Speaker) -> io::Result<bool> {
-        let stream = &self.outbox.stream;
+    fn get_input(&self, input: &mut Input, next: Flow, speaker: &impl ProtocolHandler) -> io::Result<bool> {
+        let stream = &self.send_queue.stream;
         loop {
             let limit = self.expire();
-            if next == Next::Wait && !input.bytes().is_empty() {
+            if next == Flow::Wait && !input.bytes().is_empty() {
                 // There is input, but nothing may be done with it before the wait ends. The waker must be
                 // there before the wait is looked at.
-                let waker = self.outbox.waker();
-                if self.outbox.is_closing() {
+                let waker = self.send_queue.waker();
+                if self.send_queue.is_closing() {
                     return Ok(false);
                 }
                 if !speaker.is_waiting() {
@@ -279,8 +279,8 @@ impl Connection {
     /// Waits for more input and reads it. False if the connection has ended. While the buffer is large it
     /// waits no longer than [`CALM`]; there is nothing new then, and the buffer has been given back.
     fn receive(&self, input: &mut Input) -> io::Result<bool> {
-        let stream = &self.outbox.stream;
-        match input.fill(|into| self.outbox.receive(into)) {
+        let stream = &self.send_queue.stream;
+        match input.fill(|into| self.send_queue.receive(into)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 stream.set_receive_limit(None)?;
                 input.give_back();

@@ -4,19 +4,19 @@
 //!
 //! A connection's own thread sits in `read`. Only two things wake it that come from this side: an end of the input,
 //! and a reset. Both would have the kernel answer what the client sends by a reset of its own, so another thread
-//! that closes a connection sends the end of the stream, and leaves it to the janitor to wake the thread once the
+//! that closes a connection sends the end of the stream, and leaves it to the maintenance to wake the thread once the
 //! client knows ([`Closing`]).
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Speaker};
-use super::outbox::Outbox;
+use super::connection::{Connection, ProtocolHandler};
 use super::peer::Verdict;
-use crate::broker::sync::{Arc, Weak};
-use crate::protocol::message::Keepalive;
-use crate::socket::{PollFd, PollFlags, wait_for};
+use super::send_queue::SendQueue;
+use crate::os::Keepalive;
+use crate::os::socket::{PollFd, PollFlags, wait_for};
+use crate::os::sync::{Arc, Weak};
 
 /// How long a client that is hung up on may take to acknowledge it before it is reset.
 const TELL_LIMIT: Duration = Duration::from_secs(1);
@@ -41,11 +41,11 @@ pub(super) struct Promise {
 
 impl Promise {
     pub(super) fn new(keepalive: &Keepalive, wind_down: Duration) -> Self {
-        Self { out_of_reach: keepalive.rest(), wind_down }
+        Self { out_of_reach: keepalive.release_delay(), wind_down }
     }
 }
 
-impl Outbox {
+impl SendQueue {
     /// From now on the client may rely on this.
     pub(super) fn promise(&self, promise: Promise) {
         self.state.lock().promise = Some(promise);
@@ -83,7 +83,7 @@ impl Outbox {
             waker.wake();
         }
         match self.promised() {
-            Some(_) => self.janitor.see_off(Closing::new(self)),
+            Some(_) => self.maintenance.see_off(Closing::new(self)),
             // It relies on nothing, and so there is nothing to be found out.
             None => self.end_input(),
         }
@@ -195,24 +195,24 @@ impl Outbox {
 impl Connection {
     /// Ends the session in order if the client has said goodbye in what came and was not handled: it may have hung up
     /// behind that, and then a reply to an earlier request could not be sent, which ended the conversation.
-    pub(super) fn hear_goodbye(&self, speaker: &impl Speaker, unhandled: &[u8]) {
+    pub(super) fn hear_goodbye(&self, speaker: &impl ProtocolHandler, unhandled: &[u8]) {
         if self.session.info().locks_held() == 0 {
             return;
         }
         let mut input = unhandled.to_vec();
         for _ in 0..DISCARD_CHUNKS_MAX {
             if speaker.is_goodbye(&mut input) {
-                self.outbox.note_goodbye();
+                self.send_queue.note_goodbye();
                 return self.session.leave();
             }
-            let mut fds = [PollFd::new(&self.outbox.stream, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             // Only what is there: nothing is waited for.
             let waited = wait_for(&mut fds, Some(Duration::ZERO));
             if waited.is_err() || fds[0].revents().is_empty() {
                 return;
             }
             input.reserve(CHUNK);
-            if !matches!(self.outbox.receive(&mut input), Ok(1..)) {
+            if !matches!(self.send_queue.receive(&mut input), Ok(1..)) {
                 return;
             }
         }
@@ -221,31 +221,31 @@ impl Connection {
     /// Returns once the client cannot take itself for a holder any more, or cannot be waited for any longer. Its
     /// waits have ended by then, since it can be told of no grant, and believes in none.
     pub(super) fn hold_locks_until_client_knows(&self) {
-        let outbox = &self.outbox;
-        let Some(promise) = outbox.promised() else { return };
-        if outbox.look() == Verdict::Left {
+        let send_queue = &self.send_queue;
+        let Some(promise) = send_queue.promised() else { return };
+        if send_queue.look() == Verdict::Left {
             return;
         }
-        outbox.hang_up();
+        send_queue.hang_up();
         self.session.end_waits();
         if self.session.info().locks_held() == 0 {
             return;
         }
         self.wait_until(TOLD_LOOK, |verdict, waited| verdict != Verdict::Untold || waited >= TELL_LIMIT);
-        if self.hub.is_over() {
+        if self.server.is_over() {
             return;
         }
-        if outbox.look().is_known() {
+        if send_queue.look().is_known() {
             self.wait_until(LEFT_LOOK, |verdict, _| {
-                verdict == Verdict::Left || outbox.rest_of_wind_down().is_zero()
+                verdict == Verdict::Left || send_queue.rest_of_wind_down().is_zero()
             });
             return;
         }
         // Else our kernel might go on answering the client's.
-        outbox.reset();
+        send_queue.reset();
         self.wait_until(LEFT_LOOK, |verdict, waited| {
             // An operator may have lost patience, and so the time for the client's work is looked at anew.
-            let limit = promise.out_of_reach.saturating_add(outbox.rest_of_wind_down());
+            let limit = promise.out_of_reach.saturating_add(send_queue.rest_of_wind_down());
             verdict == Verdict::Left || waited >= limit
         });
     }
@@ -255,8 +255,8 @@ impl Connection {
     fn wait_until(&self, interval: Duration, is_wanted: impl Fn(Verdict, Duration) -> bool) {
         let start = Instant::now();
         loop {
-            self.outbox.discard_input();
-            if is_wanted(self.outbox.look(), start.elapsed()) || self.hub.is_over() {
+            self.send_queue.discard_input();
+            if is_wanted(self.send_queue.look(), start.elapsed()) || self.server.is_over() {
                 return;
             }
             // Interrupted or not, the next round looks again.
@@ -268,38 +268,38 @@ impl Connection {
 /// A connection that another thread has closed, whose own thread is to be woken.
 pub(super) struct Closing {
     /// Gone when the connection is.
-    outbox: Weak<Outbox>,
+    send_queue: Weak<SendQueue>,
     /// When the client is to have acknowledged the end.
     tell_limit: Instant,
 }
 
 impl Closing {
-    fn new(outbox: &Arc<Outbox>) -> Self {
-        Self { outbox: Arc::downgrade(outbox), tell_limit: Instant::now() + TELL_LIMIT }
+    fn new(send_queue: &Arc<SendQueue>) -> Self {
+        Self { send_queue: Arc::downgrade(send_queue), tell_limit: Instant::now() + TELL_LIMIT }
     }
 
     /// Wakes the connection's own thread if it is time. Returns after how long to look again, if not.
     pub(super) fn look(&self) -> Option<Duration> {
-        let outbox = self.outbox.upgrade()?;
+        let send_queue = self.send_queue.upgrade()?;
         let now = Instant::now();
-        match outbox.look() {
+        match send_queue.look() {
             Verdict::Untold if now < self.tell_limit => Some(TOLD_LOOK),
             // It wakes the thread, too.
             Verdict::Untold => {
-                outbox.reset();
+                send_queue.reset();
                 None
             }
             Verdict::Told => {
                 // The thread reads for that long, and so the client's end of the connection wakes it.
-                let rest = outbox.rest_of_wind_down();
+                let rest = send_queue.rest_of_wind_down();
                 if !rest.is_zero() {
                     return Some(rest.min(LEFT_LOOK));
                 }
-                outbox.end_input();
+                send_queue.end_input();
                 None
             }
             Verdict::Left | Verdict::OutOfReach => {
-                outbox.end_input();
+                send_queue.end_input();
                 None
             }
         }
@@ -313,41 +313,42 @@ mod tests {
 
     use socket2::{Domain, SockAddr};
 
-    use super::super::janitor::Janitor;
+    use super::super::maintenance::Maintenance;
     use super::*;
-    use crate::socket::Stream;
+    use crate::os::socket::Stream;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     /// The server's side of a connection over a Unix socket, and what keeps the other side open.
-    fn connection() -> (Arc<Outbox>, impl Sized) {
+    fn connection() -> (Arc<SendQueue>, impl Sized) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = UnixListener::bind(&path).unwrap();
         let stream = Stream::connect(Domain::UNIX, |socket| socket.connect(&SockAddr::unix(&path)?)).unwrap();
         let client = listener.accept().unwrap();
-        let outbox = Arc::new(Outbox::new(stream, 1 << 20, Arc::new(Janitor::new().unwrap()), None));
-        let keepalive = Keepalive::of_server_once_told(Keepalive::DEAD_PEER_TIMEOUT);
-        outbox.promise(Promise::new(&keepalive, HOUR));
-        (outbox, (directory, listener, client))
+        let send_queue =
+            Arc::new(SendQueue::new(stream, 1 << 20, Arc::new(Maintenance::new().unwrap()), None));
+        let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
+        send_queue.promise(Promise::new(&keepalive, HOUR));
+        (send_queue, (directory, listener, client))
     }
 
     #[test]
     fn the_time_for_a_clients_work_is_counted_once_whoever_looks() {
-        let (outbox, _client) = connection();
-        assert_eq!((outbox.look(), outbox.rest_of_wind_down()), (Verdict::Untold, HOUR));
-        outbox.kick();
-        assert_eq!(outbox.look(), Verdict::Told);
-        let told = outbox.state.lock().told.expect("it was told");
-        let closing = Closing::new(&outbox);
+        let (send_queue, _client) = connection();
+        assert_eq!((send_queue.look(), send_queue.rest_of_wind_down()), (Verdict::Untold, HOUR));
+        send_queue.kick();
+        assert_eq!(send_queue.look(), Verdict::Told);
+        let told = send_queue.state.lock().told.expect("it was told");
+        let closing = Closing::new(&send_queue);
         for _ in 0..10 {
-            let before = outbox.rest_of_wind_down();
+            let before = send_queue.rest_of_wind_down();
             assert_eq!(closing.look(), Some(LEFT_LOOK));
-            assert_eq!(outbox.look(), Verdict::Told);
-            assert!(before <= HOUR && outbox.rest_of_wind_down() <= before);
-            assert_eq!(outbox.state.lock().told, Some(told), "the time has begun anew");
+            assert_eq!(send_queue.look(), Verdict::Told);
+            assert!(before <= HOUR && send_queue.rest_of_wind_down() <= before);
+            assert_eq!(send_queue.state.lock().told, Some(told), "the time has begun anew");
         }
-        outbox.kick();
-        assert_eq!((outbox.rest_of_wind_down(), closing.look()), (Duration::ZERO, None));
+        send_queue.kick();
+        assert_eq!((send_queue.rest_of_wind_down(), closing.look()), (Duration::ZERO, None));
     }
 }

@@ -5,23 +5,23 @@
 use std::ops::ControlFlow;
 
 use super::config::{Config, Protocol};
-use super::hub::Hub;
-use super::janitor::Janitor;
+use super::maintenance::Maintenance;
 use super::message::Service;
-use super::outbox::{Outbox, Sent};
-use super::reception::Guest;
+use super::send_queue::{SendQueue, Sent};
+use super::serve::AcceptedConnection;
+use super::server_state::ServerState;
 use crate::broker::Broker;
-use crate::broker::sync::explore::{explore, explore_large};
-use crate::broker::sync::{Arc, ProcessMutex, thread};
-use crate::socket::Peer;
+use crate::os::socket::Peer;
+use crate::os::sync::explore::{explore, explore_large};
+use crate::os::sync::{Arc, ProcessMutex, thread};
 
 /// More than any scenario sends.
 const MUCH: usize = 1 << 20;
 
 /// An outbox, and what was appended to it, in this order.
 struct Sending {
-    outbox: Arc<Outbox>,
-    janitor: Arc<Janitor>,
+    send_queue: Arc<SendQueue>,
+    maintenance: Arc<Maintenance>,
     appended: ProcessMutex<String>,
     peer: Peer,
 }
@@ -29,9 +29,9 @@ struct Sending {
 impl Sending {
     fn new(room: usize, bytes_max: usize) -> Arc<Self> {
         let (stream, peer) = Peer::new(room);
-        let janitor = Arc::new(Janitor::new().unwrap());
-        let outbox = Arc::new(Outbox::new(stream, bytes_max, janitor.clone(), None));
-        Arc::new(Self { outbox, janitor, appended: ProcessMutex::new(String::new()), peer })
+        let maintenance = Arc::new(Maintenance::new().unwrap());
+        let send_queue = Arc::new(SendQueue::new(stream, bytes_max, maintenance.clone(), None));
+        Arc::new(Self { send_queue, maintenance, appended: ProcessMutex::new(String::new()), peer })
     }
 
     /// What is appended is taken down in the same step.
@@ -44,20 +44,20 @@ impl Sending {
 
     /// As a thread does that releases a lock.
     fn tell(&self, text: &'static str) {
-        self.outbox.note(self.write(text));
-        self.outbox.deliver();
+        self.send_queue.note(self.write(text));
+        self.send_queue.deliver();
     }
 
     /// As the connection's own thread does.
     fn reply(&self, text: &'static str) -> bool {
-        self.outbox.append(self.write(text));
-        self.outbox.send_all(|| ControlFlow::Continue(None))
+        self.send_queue.append(self.write(text));
+        self.send_queue.send_all(|| ControlFlow::Continue(None))
     }
 
     /// Everything has been sent, in the order in which it was appended.
     fn all_sent(&self) {
         assert_eq!(self.peer.heard(), *self.appended.lock());
-        assert_eq!(self.outbox.send(), Sent::All);
+        assert_eq!(self.send_queue.send(), Sent::All);
     }
 }
 
@@ -73,13 +73,13 @@ fn spawn<R: Send + 'static>(
 fn what_several_append_is_sent_once_and_in_order() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let other = spawn(&sending, |sending| sending.tell("ab"));
         assert!(sending.reply("cd"));
         other.join().unwrap();
         sending.peer.await_bytes(4);
-        sending.janitor.stop();
-        janitor.join().unwrap();
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
         sending.all_sent();
     });
 }
@@ -88,13 +88,13 @@ fn what_several_append_is_sent_once_and_in_order() {
 fn two_who_tell_at_once_leave_nothing_unsent() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let others =
             [spawn(&sending, |sending| sending.tell("ab")), spawn(&sending, |sending| sending.tell("cd"))];
         sending.peer.await_bytes(4);
         others.into_iter().for_each(|other| other.join().unwrap());
-        sending.janitor.stop();
-        janitor.join().unwrap();
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
         sending.all_sent();
     });
 }
@@ -103,15 +103,15 @@ fn two_who_tell_at_once_leave_nothing_unsent() {
 fn the_janitor_sends_on_to_a_slow_reader() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let other = spawn(&sending, |sending| sending.tell("abc"));
         sending.peer.take(1);
         sending.peer.await_bytes(2);
         sending.peer.take(1);
         sending.peer.await_bytes(3);
         other.join().unwrap();
-        sending.janitor.stop();
-        janitor.join().unwrap();
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
         sending.all_sent();
     });
 }
@@ -120,15 +120,15 @@ fn the_janitor_sends_on_to_a_slow_reader() {
 fn a_slow_reader_of_replies_gets_what_others_tell_too() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| assert!(sending.reply("abc")));
         let other = spawn(&sending, |sending| sending.tell("de"));
         sending.peer.take(MUCH);
         sending.peer.await_bytes(5);
         own.join().unwrap();
         other.join().unwrap();
-        sending.janitor.stop();
-        janitor.join().unwrap();
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
         sending.all_sent();
     });
 }
@@ -137,16 +137,16 @@ fn a_slow_reader_of_replies_gets_what_others_tell_too() {
 fn closing_lets_nobody_wait_and_nothing_be_sent_after() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| sending.reply("abc"));
         let other = spawn(&sending, |sending| sending.tell("de"));
-        sending.outbox.close();
+        sending.send_queue.close();
         let sent = sending.peer.heard();
         own.join().unwrap();
         other.join().unwrap();
-        sending.janitor.stop();
-        janitor.join().unwrap();
-        assert_eq!((sending.peer.heard(), sending.outbox.send()), (sent.clone(), Sent::Gone));
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
+        assert_eq!((sending.peer.heard(), sending.send_queue.send()), (sent.clone(), Sent::Gone));
         assert!(sent.is_empty() || sending.appended.lock().starts_with(&sent));
     });
 }
@@ -155,111 +155,115 @@ fn closing_lets_nobody_wait_and_nothing_be_sent_after() {
 fn who_reads_nothing_is_cut_off_and_keeps_nobody() {
     explore(|| {
         let sending = Sending::new(0, 2);
-        let janitor = spawn(&sending, |sending| sending.janitor.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let other =
             spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.tell(text)));
         sending.peer.await_end();
         other.join().unwrap();
-        sending.janitor.stop();
-        janitor.join().unwrap();
-        assert_eq!(sending.outbox.send(), Sent::Gone);
+        sending.maintenance.stop();
+        maintenance.join().unwrap();
+        assert_eq!(sending.send_queue.send(), Sent::Gone);
     });
 }
 
 /// A client that speaks `glockd` to a server of its own threads.
-fn connect(hub: &Arc<Hub>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
+fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
     let (stream, peer) = Peer::new(MUCH);
-    let config = hub.config();
-    let Ok((id, outbox)) = hub.admit(stream, &config, None) else { panic!("there is room") };
-    let (hub, service) = (hub.clone(), service.clone());
+    let config = server.config();
+    let Ok((id, send_queue)) = server.admit(stream, &config, None) else { panic!("there is room") };
+    let (server, service) = (server.clone(), service.clone());
     let address = format!("client {id}");
-    let guest = Guest {
+    let entry = AcceptedConnection {
         id,
-        hub,
+        server,
         service,
-        outbox,
+        send_queue,
         config,
         protocol: Protocol::Glockd,
         websocket: false,
         secret: None,
         address,
     };
-    (peer, thread::spawn(move || guest.serve()))
+    (peer, thread::spawn(move || entry.serve()))
 }
 
-fn serve() -> (Arc<Hub>, Arc<Service>, thread::JoinHandle<()>) {
-    let hub = Arc::new(Hub::new(Broker::default(), Config::default()).unwrap());
-    let janitor = thread::spawn({
-        let janitor = hub.janitor.clone();
-        move || janitor.run()
+fn serve() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
+    let server = Arc::new(ServerState::new(Broker::default(), Config::default()).unwrap());
+    let maintenance = thread::spawn({
+        let maintenance = server.maintenance.clone();
+        move || maintenance.run()
     });
-    (hub, Arc::new(Service::locks()), janitor)
+    (server, Arc::new(Service::locks()), maintenance)
 }
 
 const GOT: &str = "1 Lock Get Success: x\r\n";
 const RELEASED: &str = "1 Lock Release Success: x\r\n";
 
 /// Both connections end, and nothing is left.
-fn end(hub: &Hub, janitor: thread::JoinHandle<()>, clients: [(Peer, thread::JoinHandle<()>); 2]) {
+fn end(
+    server: &ServerState,
+    maintenance: thread::JoinHandle<()>,
+    clients: [(Peer, thread::JoinHandle<()>); 2],
+) {
     for (peer, thread) in clients {
         peer.hang_up();
         thread.join().unwrap();
     }
-    let stats = hub.broker.stats();
-    assert_eq!((stats.sessions, stats.locks, stats.waiting, hub.connections()), (0, 0, 0, 0));
-    hub.janitor.stop();
-    janitor.join().unwrap();
+    let stats = server.broker.stats();
+    assert_eq!((stats.sessions, stats.locks, stats.waiting, server.connections()), (0, 0, 0, 0));
+    server.maintenance.stop();
+    maintenance.join().unwrap();
 }
 
 #[test]
 fn a_conversation_in_which_one_waits_for_the_other() {
     explore_large(|| {
-        let (hub, service, janitor) = serve();
-        let one = connect(&hub, &service);
-        one.0.say(b"g x\r\n");
+        let (server, service, maintenance) = serve();
+        let one = connect(&server, &service);
+        one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
-        let two = connect(&hub, &service);
+        let two = connect(&server, &service);
         // The second line stands behind the wait, and must not be answered before it has ended.
-        two.0.say(b"gw - x\r\nr x\r\n");
-        one.0.say(b"r x\r\n");
+        two.0.send_text(b"gw - x\r\nr x\r\n");
+        one.0.send_text(b"r x\r\n");
         let all = format!("{GOT}{RELEASED}");
         two.0.await_bytes(all.len());
         one.0.await_bytes(all.len());
         assert_eq!((one.0.heard(), two.0.heard()), (all.clone(), all));
-        end(&hub, janitor, [one, two]);
+        end(&server, maintenance, [one, two]);
     });
 }
 
 #[test]
 fn a_holder_that_hangs_up_frees_its_lock_for_the_one_who_waits() {
     explore_large(|| {
-        let (hub, service, janitor) = serve();
-        let one = connect(&hub, &service);
-        one.0.say(b"g x\r\n");
+        let (server, service, maintenance) = serve();
+        let one = connect(&server, &service);
+        one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
-        let two = connect(&hub, &service);
-        two.0.say(b"gw - x\r\n");
+        let two = connect(&server, &service);
+        two.0.send_text(b"gw - x\r\n");
         one.0.hang_up();
         two.0.await_bytes(GOT.len());
         assert!(one.0.has_ended(), "it still looks like a holder to its client");
         assert_eq!(two.0.heard(), GOT);
-        end(&hub, janitor, [one, two]);
+        end(&server, maintenance, [one, two]);
     });
 }
 
 #[test]
 fn a_waiter_that_hangs_up_takes_no_lock_along() {
     explore_large(|| {
-        let (hub, service, janitor) = serve();
-        let one = connect(&hub, &service);
-        one.0.say(b"g x\r\n");
+        let (server, service, maintenance) = serve();
+        let one = connect(&server, &service);
+        one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
-        let two = connect(&hub, &service);
-        two.0.say(b"gw - x\r\n");
+        let two = connect(&server, &service);
+        two.0.send_text(b"gw - x\r\n");
         two.0.hang_up();
-        one.0.say(b"r x\r\n");
+        one.0.send_text(b"r x\r\n");
         one.0.await_bytes(GOT.len() + RELEASED.len());
         assert!(["", GOT].contains(&two.0.heard().as_str()));
-        end(&hub, janitor, [one, two]);
+        end(&server, maintenance, [one, two]);
     });
 }

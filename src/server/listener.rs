@@ -20,15 +20,15 @@ pub use tcp::bind_every;
 use unix_socket::SocketFile;
 
 use super::config::{Config, Inherited, Listen, ListenAddress, Protocol};
-use super::hub::Hub;
-use super::outbox::Outbox;
-use super::wrapping::Wrapping;
-use super::{reception, seldom::Seldom};
-use crate::broker::sync::{Arc, AtomicU64};
-use crate::fork::Descriptor;
-use crate::protocol::{frame, message};
-use crate::socket::{PollFd, PollFlags, Stream, new_socket, wait_for};
-use crate::thread::Thread;
+use super::framing::Framing;
+use super::send_queue::SendQueue;
+use super::server_state::ServerState;
+use super::{log_throttle::LogThrottle, serve};
+use crate::os::fork::Descriptor;
+use crate::os::socket::{PollFd, PollFlags, Stream, new_socket, wait_for};
+use crate::os::sync::{Arc, AtomicU64};
+use crate::os::thread::Thread;
+use crate::wire::{frame, message};
 
 /// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not
 /// fit costs its client a second.
@@ -108,34 +108,35 @@ impl Listener {
 
     /// Accepts until the server stops. What is logged is logged last: whoever reads it, or does not, may keep this
     /// thread, but no client that is turned away.
-    pub(super) fn run(&self, hub: &Arc<Hub>, service: &Arc<super::Service>) {
+    pub(super) fn run(&self, server: &Arc<ServerState>, service: &Arc<super::Service>) {
         let mut spare = spare_descriptor();
-        let exhausted =
-            Seldom::new(&hub.janitor, |more, _| format!("accepting has failed {more} more times"));
-        while !hub.stopping.load(Acquire) {
-            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), hub.stop.poll_fd()];
+        let exhausted = LogThrottle::new(&server.maintenance, |more, _| {
+            format!("accepting has failed {more} more times")
+        });
+        while !server.stopping.load(Acquire) {
+            let mut fds = [PollFd::new(&self.socket, PollFlags::IN), server.stop.poll_fd()];
             // Whatever ended the wait, the next round looks again.
             let _ = wait_for(&mut fds, None);
             if !fds[1].revents().is_empty() {
                 return;
             }
-            let config = hub.config();
-            match self.accept(hub, &config) {
-                Ok(Some((stream, address))) => self.receive(hub, service, config, stream, address),
+            let config = server.config();
+            match self.accept(server, &config) {
+                Ok(Some((stream, address))) => self.receive(server, service, config, stream, address),
                 Ok(None) => {
-                    hub.refused.fetch_add(1, Relaxed);
+                    server.refused.fetch_add(1, Relaxed);
                 }
                 Err(error) if is_exhaustion(&error) => {
                     // The one who knocks is turned away with the descriptor kept for that, rather than
                     // left to wait for nothing.
                     drop(spare.take());
-                    if let Ok(Some((stream, _))) = self.accept(hub, &config) {
+                    if let Ok(Some((stream, _))) = self.accept(server, &config) {
                         self.turn_away(&stream, "out of descriptors or memory");
                     }
-                    hub.refused.fetch_add(1, Relaxed);
+                    server.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
                     exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
-                    let _ = wait_for(&mut [hub.stop.poll_fd()], Some(EXHAUSTED));
+                    let _ = wait_for(&mut [server.stop.poll_fd()], Some(EXHAUSTED));
                 }
                 // The client has gone again, or somebody else has accepted it.
                 Err(error) => log::debug!("{}: {error}", self.address),
@@ -144,7 +145,7 @@ impl Listener {
     }
 
     /// The next connection and its peer's address; `None` if it may not come in.
-    fn accept(&self, hub: &Hub, config: &Config) -> io::Result<Option<(Stream, String)>> {
+    fn accept(&self, server: &ServerState, config: &Config) -> io::Result<Option<(Stream, String)>> {
         let (stream, peer) = Stream::accept(&self.socket)?;
         let Some(peer) = peer.as_socket() else {
             let number = self.unix_peers.fetch_add(1, Relaxed) + 1;
@@ -152,7 +153,7 @@ impl Listener {
         };
         if !config.allows(peer.ip()) {
             let peer = peer.ip().to_canonical();
-            hub.unlisted.warn(|| format!("refused {peer} at {}: not on the access list", self.address));
+            server.unlisted.warn(|| format!("refused {peer} at {}: not on the access list", self.address));
             return Ok(None);
         }
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
@@ -162,58 +163,58 @@ impl Listener {
     /// Gives a connection a thread of its own.
     fn receive(
         &self,
-        hub: &Arc<Hub>,
+        server: &Arc<ServerState>,
         service: &Arc<super::Service>,
         config: Arc<Config>,
         stream: Stream,
         address: String,
     ) {
-        let wrapping = match self.wrapping(&config) {
-            Ok(wrapping) => wrapping,
+        let framing = match self.framing(&config) {
+            Ok(framing) => framing,
             Err(error) => {
-                hub.refused.fetch_add(1, Relaxed);
-                return hub.strangers.warn(|| format!("refused {address}: {}: {error}", self.address));
+                server.refused.fetch_add(1, Relaxed);
+                return server.strangers.warn(|| format!("refused {address}: {}: {error}", self.address));
             }
         };
         let secret = config.auth_token.clone();
         let secret = secret.filter(|_| self.protocol == Protocol::Message && stream.is_tcp());
-        let (id, outbox) = match hub.admit(stream, &config, wrapping) {
+        let (id, send_queue) = match server.admit(stream, &config, framing) {
             Ok(admitted) => admitted,
             Err(stream) => {
-                hub.refused.fetch_add(1, Relaxed);
+                server.refused.fetch_add(1, Relaxed);
                 self.turn_away(&stream, "too many connections");
                 drop(stream);
-                return hub.full.warn(|| {
+                return server.full.warn(|| {
                     format!("refused {address}: too many connections ({})", config.connections_max)
                 });
             }
         };
-        let guest = reception::Guest {
+        let entry = serve::AcceptedConnection {
             id,
-            hub: hub.clone(),
+            server: server.clone(),
             service: service.clone(),
-            outbox: outbox.clone(),
+            send_queue: send_queue.clone(),
             config,
             protocol: self.protocol,
             websocket: self.address.websocket,
             secret,
             address,
         };
-        match Thread::start(c"lockd-conn", STACK_BYTES, move || guest.serve()) {
-            Ok(thread) => hub.set_thread(id, thread),
-            Err(error) => self.give_up(hub, id, &outbox, &error),
+        match Thread::start(c"lockd-conn", STACK_BYTES, move || entry.serve()) {
+            Ok(thread) => server.set_thread(id, thread),
+            Err(error) => self.give_up(server, id, &send_queue, &error),
         }
     }
 
     /// What a new connection here is wrapped in.
-    fn wrapping(&self, config: &Config) -> io::Result<Option<Wrapping>> {
+    fn framing(&self, config: &Config) -> io::Result<Option<Framing>> {
         let tls = match (self.address.tls, &config.tls) {
             (false, _) => None,
             (true, Some(tls)) => Some(tls.session()?),
             // Taken away by a reload. Who asks for TLS must never be served without.
             (true, None) => return Err(io::Error::other("there is no certificate any more")),
         };
-        Ok((tls.is_some() || self.address.websocket).then(|| Wrapping::new(tls)))
+        Ok((tls.is_some() || self.address.websocket).then(|| Framing::new(tls)))
     }
 
     /// Says why, as far as the socket takes it at once, in a way a client here understands. In TLS nothing can
@@ -235,12 +236,12 @@ impl Listener {
         let _ = stream.send_now(&said);
     }
 
-    fn give_up(&self, hub: &Hub, id: u64, outbox: &Outbox, error: &io::Error) {
-        hub.refused.fetch_add(1, Relaxed);
-        self.turn_away(&outbox.stream, "out of resources");
-        outbox.hang_up();
-        hub.leave(id);
-        hub.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
+    fn give_up(&self, server: &ServerState, id: u64, send_queue: &SendQueue, error: &io::Error) {
+        server.refused.fetch_add(1, Relaxed);
+        self.turn_away(&send_queue.stream, "out of resources");
+        send_queue.hang_up();
+        server.leave(id);
+        server.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
     }
 }
 

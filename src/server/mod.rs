@@ -2,34 +2,35 @@
 //! protocols' conversations, the access list, limits and counters.
 //!
 //! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with; `opening`:
-//!   TLS, WebSocket and the secret, where they are asked for; `wrapping`: how bytes are then on the wire;
-//! - `connection`: its thread's loop; `outbox`: what is to be sent, whoever has it to send; `noted`: how much of
+//!   TLS, WebSocket and the secret, where they are asked for; `framing`: how bytes are then on the wire;
+//! - `connection`: its thread's loop; `send_queue`: what is to be sent, whoever has it to send; `noted`: how much of
 //!   that may cut a client off; `ending`: how a connection ends; `peer`: whether its client knows that, as far as is known;
 //! - `text` and `message`: what each protocol's requests do at the broker;
 //! - `config`: what a server is told; `options`: the same by the names of options, as text;
-//! - `hub`: what all connections share; `janitor`: the thread for what no connection's thread can do.
+//! - `server`: what all connections share; `maintenance`: the thread for what no connection's thread can do.
 
 mod auth_token;
 mod config;
 mod connection;
 mod ending;
-mod hub;
+mod framing;
+mod handshake;
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 mod interleavings;
-mod janitor;
 mod listener;
+mod log_throttle;
+mod maintenance;
 mod message;
-mod misdirected;
 mod noted;
-mod opening;
 mod options;
-mod outbox;
 mod peer;
-mod reception;
-mod seldom;
+mod send_queue;
+mod serve;
+mod server_state;
+pub mod state_dir;
 mod text;
 mod traffic;
-mod wrapping;
+mod wrong_protocol;
 
 use std::ffi::CStr;
 use std::io;
@@ -39,19 +40,19 @@ use std::time::{Duration, Instant};
 pub use auth_token::AuthToken;
 pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow, parse_origin};
 #[cfg(fuzzing)]
-pub use connection::by_hand;
-use hub::Hub;
+pub use connection::fuzz_driver;
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Handler, Responder, Service};
 pub use options::{OptionError, Options};
-use outbox::Outbox;
+use send_queue::SendQueue;
+use server_state::ServerState;
 pub use traffic::Traffic;
 
 use crate::broker::Broker;
-use crate::broker::sync::{Arc, AtomicU64};
-use crate::thread::{SignalsBlocked, Thread};
-pub use crate::tls::ServerTls;
+use crate::os::sync::{Arc, AtomicU64};
+use crate::os::thread::{SignalsBlocked, Thread};
+pub use crate::os::tls::ServerTls;
 
 /// The stack of a thread that is not a connection's: reserved, not used.
 const STACK_BYTES: usize = 1 << 20;
@@ -118,19 +119,19 @@ impl Bound {
     /// # Errors
     /// If a thread cannot be started; then nothing is served.
     pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
-        let hub = Arc::new(Hub::new(broker.clone(), self.config)?);
+        let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
         // Dropped on the way out of an error, it stops what has been started.
-        let mut server = Server { hub: hub.clone(), addresses: self.addresses, threads: Vec::new() };
-        let janitor = hub.janitor.clone();
+        let mut server = Server { state: state.clone(), addresses: self.addresses, threads: Vec::new() };
+        let maintenance = state.maintenance.clone();
         let _blocked = SignalsBlocked::new()?;
-        server.spawn(c"lockd-janitor", move || janitor.run())?;
+        server.spawn(c"lockd-maint", move || maintenance.run())?;
         let service = Arc::new(service);
-        let config = hub.config();
+        let config = state.config();
         server.addresses.iter().for_each(|address| config.log_exposure(address));
         config.log_objection(&server.addresses);
         for listener in self.listeners {
-            let (hub, service) = (hub.clone(), service.clone());
-            server.spawn(c"lockd-listen", move || listener.run(&hub, &service))?;
+            let (state, service) = (state.clone(), service.clone());
+            server.spawn(c"lockd-listen", move || listener.run(&state, &service))?;
         }
         Ok(server)
     }
@@ -138,7 +139,7 @@ impl Bound {
 
 /// A broker served to the network, until it is stopped or dropped.
 pub struct Server {
-    hub: Arc<Hub>,
+    state: Arc<ServerState>,
     addresses: Vec<Listen>,
     threads: Vec<Thread>,
 }
@@ -166,13 +167,13 @@ impl Server {
     /// How many connections are open.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.hub.connections()
+        self.state.connections()
     }
 
     /// The numbers of what comes and goes here.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        Traffic::of(&self.hub)
+        Traffic::of(&self.state)
     }
 
     /// Whether [`reconfigure`](Self::reconfigure) can be: what is bound stays, and must go with what is wanted.
@@ -192,14 +193,14 @@ impl Server {
     pub fn reconfigure(&self, config: Config) -> Result<(), String> {
         self.check(&config)?;
         config.log_objection(&self.addresses);
-        self.hub.set_config(config);
+        self.state.set_config(config);
         Ok(())
     }
 
     /// Calls `report`, once, should the broker fail: a bug has left its state in doubt. The server accepts
     /// and answers nothing any more then, and is best stopped.
     pub fn on_failure(&self, report: impl FnOnce() + Send + 'static) {
-        *self.hub.on_failure.lock() = Some(Box::new(report));
+        *self.state.on_failure.lock() = Some(Box::new(report));
     }
 
     /// Closes listeners and connections, and joins every thread. The locks of the connections are freed
@@ -220,28 +221,28 @@ impl Server {
 
     fn stop_all(&mut self, limit: Option<Duration>) -> usize {
         // Before anything ends because of the stop: who held a lock when it began must be told.
-        let holders = self.hub.holders();
-        self.hub.stopping.store(true, Release);
-        self.hub.stop.wake();
+        let holders = self.state.holders();
+        self.state.stopping.store(true, Release);
+        self.state.stop.wake();
         let mut threads = std::mem::take(&mut self.threads).into_iter();
-        let janitor = threads.next();
+        let maintenance = threads.next();
         // The listeners first: then no more connections come.
         threads.for_each(Thread::join);
-        self.hub.hang_up_all();
+        self.state.hang_up_all();
         let untold = await_knowledge(&holders, limit.unwrap_or(Duration::ZERO));
-        self.hub.close_all().into_iter().for_each(Thread::join);
-        self.hub.janitor.stop();
-        janitor.into_iter().for_each(Thread::join);
+        self.state.close_all().into_iter().for_each(Thread::join);
+        self.state.maintenance.stop();
+        maintenance.into_iter().for_each(Thread::join);
         untold
     }
 }
 
 /// Waits until the clients of these connections know of their end, but not longer than `limit`; returns how many
 /// may not know.
-fn await_knowledge(outboxes: &[Arc<Outbox>], limit: Duration) -> usize {
+fn await_knowledge(outboxes: &[Arc<SendQueue>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let untold = outboxes.iter().filter(|outbox| !outbox.look().is_known()).count();
+        let untold = outboxes.iter().filter(|send_queue| !send_queue.look().is_known()).count();
         if untold == 0 || Instant::now() >= deadline {
             return untold;
         }

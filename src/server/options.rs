@@ -11,8 +11,8 @@ use std::time::Duration;
 use super::auth_token::AuthToken;
 use super::config::{Config, parse_allow, parse_origin};
 use crate::broker::Limits;
-use crate::protocol::message::Keepalive;
-use crate::tls::ServerTls;
+use crate::os::Keepalive;
+use crate::os::tls::ServerTls;
 
 /// What is wrong with an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,7 +207,7 @@ impl Options {
         }
     }
 
-    /// The state directory, for [`state::resume`](crate::state::resume).
+    /// The state directory, for [`state::resume`](crate::server::state_dir::resume).
     #[must_use]
     pub fn state_dir(&self) -> Option<&Path> {
         self.state_dir.as_deref()

@@ -2,36 +2,36 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::hub::Hub;
-use crate::broker::sync::Arc;
+use super::server_state::ServerState;
+use crate::os::sync::Arc;
 
 /// The numbers of one server, which can be asked for as long as this is kept, also after its end.
 #[derive(Clone)]
 pub struct Traffic {
-    hub: Arc<Hub>,
+    server: Arc<ServerState>,
 }
 
 impl Traffic {
-    pub(super) fn of(hub: &Arc<Hub>) -> Self {
-        Self { hub: hub.clone() }
+    pub(super) fn of(server: &Arc<ServerState>) -> Self {
+        Self { server: server.clone() }
     }
 
     /// How many connections are open.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.hub.connections()
+        self.server.connections()
     }
 
     /// How many connections have been turned away since the start: not on the access list, too many, out of
     /// resources.
     #[must_use]
     pub fn connections_refused(&self) -> u64 {
-        self.hub.refused.load(Relaxed)
+        self.server.refused.load(Relaxed)
     }
 
     /// How many messages have come since the start.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.hub.messages.load(Relaxed)
+        self.server.messages.load(Relaxed)
     }
 }

@@ -290,7 +290,7 @@ fn assert_scheduled(server: &Server, connections: u32) {
     let mut served = server.glockd();
     assert!(served.ask("i foo").starts_with('0'));
     assert_eq!(server.policies("lockd-conn"), [connections]);
-    for others in ["lockd", "lockd-listen", "lockd-janitor", "lockd-signals"] {
+    for others in ["lockd", "lockd-listen", "lockd-maint", "lockd-signals"] {
         let mut policies = Vec::new();
         // A thread has its name once it runs, which may be later than what the server does next.
         eventually(&format!("there is a thread {others}"), || {

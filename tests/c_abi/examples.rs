@@ -106,7 +106,7 @@ fn serve_and_stop(kind: Kind, signal: Signal) {
     assert_eq!((ended.code, &ended.complaints), (Some(0), &vec![]), "{kind:?}");
     let rounds = ended.lines[0].strip_prefix("stopped after ").unwrap().strip_suffix(" rounds").unwrap();
     assert!(rounds.parse::<u64>().unwrap() > 0, "{kind:?}: {rounds}");
-    eventually("its clients know", || !over_tcp.stands() && !over_unix.stands());
+    eventually("its clients know", || !over_tcp.is_alive() && !over_unix.is_alive());
     assert!(!socket.exists(), "{kind:?} leaves its socket");
 }
 

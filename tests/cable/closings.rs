@@ -54,7 +54,7 @@ fn keep_busy<'s, 'e: 's>(scope: &'s Scope<'s, 'e>, holders: &'e [Holder], over: 
                     sleep(Duration::from_millis(25 * number));
                     // A session asks for a name once at a time.
                     let name = format!("asked for by sender {number}");
-                    while !over.load(Relaxed) && session.stands() {
+                    while !over.load(Relaxed) && session.is_alive() {
                         let _ = session.acquire(name.as_bytes(), Mode::Exclusive, NOW);
                         let _ = session.release(name.as_bytes());
                     }
@@ -167,7 +167,7 @@ fn by_stop(network: Network) {
                 let heir = Session::open(&broker, None);
                 scope.spawn(move || {
                     let granted = heir.acquire(name.as_bytes(), Mode::Exclusive, Some(limit + SOON));
-                    (granted.is_ok(), holder.stands())
+                    (granted.is_ok(), holder.is_alive())
                 })
             })
             .collect();

@@ -35,7 +35,7 @@ fn has_a_short_outage(network: Network) {
             sleep(Duration::from_millis(800));
             site.network.pass(Passing::ALL);
             sleep(Duration::from_millis(1300));
-            assert!(holder.1.stands() && waiter.stands(), "lost by an outage of less than a second");
+            assert!(holder.1.is_alive() && waiter.is_alive(), "lost by an outage of less than a second");
             assert!(heirs.has("lock").is_none() && !waiting.is_finished(), "granted twice");
         }
         site.network.pass(Passing::NONE);
@@ -49,7 +49,7 @@ fn has_a_short_outage(network: Network) {
         waiting.join().unwrap().expect("it is its turn");
     });
     assert!(heirs.await_grant("lock", Instant::now() + SOON).is_some());
-    assert!(waiter.stands() && holder.1.stands());
+    assert!(waiter.is_alive() && holder.1.is_alive());
 }
 
 /// A session of the client library in a process of its own, killed when dropped.
@@ -100,7 +100,7 @@ fn a_holder_to_be_stopped() {
     session.acquire(b"lock", Mode::Exclusive, NOW).unwrap();
     println!("\nheld");
     std::io::stdin().read_line(&mut String::new()).unwrap();
-    assert!(session.stands());
+    assert!(session.is_alive());
     assert_eq!(session.release(b"lock"), Ok(Released::Hold));
     println!("\nreleased");
 }
@@ -146,7 +146,7 @@ fn stops_the_server(network: Network, pause: Duration) {
         let lost = scope.spawn(|| loss_of(&flooding, Instant::now() + pause + SOON));
         let flood = scope.spawn(|| while flooding.acquire_all(&wants, NOW) == Err(AcquireError::TimedOut) {});
         sleep(pause);
-        assert!(idle.stands() && asking.stands() && waiter.stands(), "the server's host has answered");
+        assert!(idle.is_alive() && asking.is_alive() && waiter.is_alive(), "the server's host has answered");
         assert!(!waiting.is_finished());
         // It has a bound of its own, and costs the session nothing.
         assert_eq!(asked.join().unwrap(), Err(InspectError::TimedOut));

@@ -123,7 +123,7 @@ fn pull(site: &Site, holders: &[Holder], passing: Passing, pull: Instant, end: I
         assert_eq!(successor.result(succession)["status"], "ok", "nobody can have got it meanwhile");
         assert!(Instant::now() < end, "the grant that was lost on its way was freed too late");
         let granted = holders.iter().find(|(name, _)| name == "granted a second lock");
-        assert!(granted.is_some_and(|(_, session)| !session.stands()), "two hold {GRANTED:?}");
+        assert!(granted.is_some_and(|(_, session)| !session.is_alive()), "two hold {GRANTED:?}");
         let known = lost.into_iter().zip(holders).map(|(known, (name, _))| {
             known.join().unwrap().unwrap_or_else(|| panic!("{name}: its holder never knew"))
         });

@@ -106,7 +106,7 @@ impl Site {
     pub(crate) fn heirs(&self, holders: &[Holder]) -> Heirs {
         let names: Vec<String> = holders.iter().map(|(name, _)| name.clone()).collect();
         let holders: HashMap<String, Arc<Session>> = holders.iter().cloned().collect();
-        self.heirs_asking(&names, move |name| holders[name].stands())
+        self.heirs_asking(&names, move |name| holders[name].is_alive())
     }
 
     /// The same, of those who cannot be asked.
@@ -114,7 +114,7 @@ impl Site {
         self.heirs_asking(names, |_| false)
     }
 
-    fn heirs_asking(&self, names: &[String], stands: impl Fn(&str) -> bool + Send + 'static) -> Heirs {
+    fn heirs_asking(&self, names: &[String], is_alive: impl Fn(&str) -> bool + Send + 'static) -> Heirs {
         let mut client = self.near();
         let ids: HashMap<u64, String> =
             names.iter().map(|name| (client.request_lock(name), name.clone())).collect();
@@ -129,7 +129,7 @@ impl Site {
             while let Some(reply) = next_reply(&reader) {
                 assert_eq!(reply["result"]["status"], "ok", "{reply}");
                 let name = ids[&reply["id"].as_u64().unwrap()].clone();
-                let granted = Granted { at: Instant::now(), too_early: stands(&name) };
+                let granted = Granted { at: Instant::now(), too_early: is_alive(&name) };
                 notes.0.lock().unwrap().insert(name, granted);
                 notes.1.notify_all();
             }
@@ -214,7 +214,7 @@ pub(crate) fn loss_of(session: &Session, deadline: Instant) -> Option<Instant> {
         }
         let limit = Timespec::try_from(rest).unwrap();
         poll(&mut [PollFd::new(&session.lost_fd().unwrap(), PollFlags::IN)], Some(&limit)).unwrap();
-        if !session.stands() {
+        if !session.is_alive() {
             return Some(Instant::now());
         }
     }

@@ -8,8 +8,8 @@ use lockd::broker::{
     AcquireError, Attempt, Broker, Cycle, Held, Inspection, LockName, Mode, ReleaseError, Released,
 };
 use lockd::client::InspectError;
-use lockd::protocol::message::ListedLock;
 use lockd::server::{Config, Server, Service};
+use lockd::wire::message::ListedLock;
 use lockd::{Session, client};
 
 use crate::support::*;
@@ -122,13 +122,13 @@ fn what_is_wrong_is_said() {
         assert_eq!(session.inspect(name).unwrap().holders, 1);
         session.release(name).unwrap();
     }
-    assert!(session.stands());
+    assert!(session.is_alive());
 }
 
 #[test]
 fn a_deadlock_names_the_owners() {
     let (_server, url) = serve();
-    let open = |owner| client::Session::connect(&url, Some(owner), SOON).unwrap();
+    let open = |owner| client::RemoteSession::connect(&url, Some(owner), SOON).unwrap();
     let (ann, bob) = (open("ann"), open("bob"));
     ann.acquire(b"a", Mode::Exclusive, NOW).unwrap();
     bob.acquire(b"b", Mode::Exclusive, NOW).unwrap();
@@ -211,11 +211,11 @@ fn a_place_of_many_names_is_given_up_whole_and_said_to_be() {
     let many: Vec<_> =
         (0..1000).map(|n| (LockName::from(format!("n{n}").as_str()), Mode::Exclusive)).collect();
     holder.acquire(b"n999", Mode::Exclusive, NOW).unwrap();
-    let with_one = |session: &client::Session| session.release(b"n500").map(drop);
-    let with_all = |session: &client::Session| {
+    let with_one = |session: &client::RemoteSession| session.release(b"n500").map(drop);
+    let with_all = |session: &client::RemoteSession| {
         session.release_all(&many.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>())
     };
-    for give_up in [&with_one as &dyn Fn(&client::Session) -> _, &with_all] {
+    for give_up in [&with_one as &dyn Fn(&client::RemoteSession) -> _, &with_all] {
         thread::scope(|scope| {
             let waiting = scope.spawn(|| session.acquire_all(&many, None));
             until(&holder, b"n0", |n0| n0.waiters == 1);
@@ -359,5 +359,5 @@ fn a_server_without_listings_says_so() {
     let session = Session::connect(&server.addresses()[0].to_string(), None, SOON).unwrap();
     let refused = InspectError::Refused("listing is disabled on this server (no-dump)".to_owned());
     assert_eq!(session.list(b"", None, 1), Err(refused));
-    assert!(session.stands());
+    assert!(session.is_alive());
 }

@@ -87,7 +87,7 @@ impl Dice {
 fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
-    let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
+    let sessions: Vec<client::RemoteSession> = (0..4).map(|_| connect(&url)).collect();
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (seed, session) in (1..).zip(&sessions) {
@@ -123,7 +123,7 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
 fn an_upgrade_that_is_given_up_keeps_what_was_held() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
-    let sessions: Vec<client::Session> = (0..4).map(|_| connect(&url)).collect();
+    let sessions: Vec<client::RemoteSession> = (0..4).map(|_| connect(&url)).collect();
     thread::scope(|scope| {
         let mut threads = Vec::new();
         for (seed, session) in (1..).zip(&sessions) {

@@ -27,15 +27,15 @@ fn when_the_server_goes_every_call_says_so() {
         for name in ["a", "b", "s"] {
             until(&holder, name.as_bytes(), |seen| seen.waiters == 1);
         }
-        assert!(session.stands());
+        assert!(session.is_alive());
         drop(server);
         for blocked in [acquire, all, convert, wait] {
             let result = blocked.join().unwrap();
             assert!(is_lost(&result), "{result:?}");
         }
     });
-    assert!(!session.stands());
-    assert!(!holder.stands(), "found out without another call");
+    assert!(!session.is_alive());
+    assert!(!holder.is_alive(), "found out without another call");
     assert!(is_lost(&holder.acquire(b"a", Mode::Exclusive, NOW)), "and not that it is held already");
     assert!(matches!(holder.release(b"a"), Err(ReleaseError::Lost(_))));
     assert!(matches!(holder.inspect(b"a"), Err(InspectError::Lost(_))));
@@ -45,7 +45,7 @@ fn when_the_server_goes_every_call_says_so() {
 fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
     let (_server, url) = serve();
     let other = connect(&url);
-    let ends: [(fn(client::Session), bool); 4] = [
+    let ends: [(fn(client::RemoteSession), bool); 4] = [
         (|session| session.close(), false),
         (drop, false),
         (|session| session.abandon(), true),
@@ -111,14 +111,14 @@ fn the_descriptor_tells_of_a_lost_server() {
         session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
         session.release(b"a").unwrap();
         assert!(!is_readable(session.lost_fd().unwrap(), Duration::ZERO));
-        assert!(session.stands());
+        assert!(session.is_alive());
     }
     two.stop();
     assert!(is_readable(both.lost_fd().unwrap(), SOON));
-    assert!(both.stands() && alone.stands(), "nothing is held on that server");
+    assert!(both.is_alive() && alone.is_alive(), "nothing is held on that server");
     one.stop();
     for session in [&alone, &both] {
-        assert!(is_readable(session.lost_fd().unwrap(), SOON) && !session.stands());
+        assert!(is_readable(session.lost_fd().unwrap(), SOON) && !session.is_alive());
     }
     assert!(Session::open(&Broker::default(), None).lost_fd().is_none());
 }
@@ -146,7 +146,7 @@ fn a_paused_server_holds_nobody_up_and_loses_nothing() {
         assert_eq!(cancelled.join().unwrap(), Err(AcquireError::Cancelled));
     });
     assert!((Duration::from_secs(1)..SOON).contains(&start.elapsed()));
-    assert!(session.stands(), "its kernel answers for it");
+    assert!(session.is_alive(), "its kernel answers for it");
     server.resume();
     // All that was asked for was granted meanwhile, and has been given back without being asked again.
     let all = exclusive(&["a", "b", "c", "d"]);

@@ -5,7 +5,7 @@ use std::thread;
 
 use lockd::Session;
 use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
-use lockd::client::{self, MessageClient, RpcError, ServerSet};
+use lockd::client::{self, MessageClient, RpcError, SessionGroup};
 use lockd::server::{Call, Config, Server, Service};
 
 use crate::support::*;
@@ -14,16 +14,16 @@ use crate::support::*;
 fn several_servers_share_the_names() {
     let servers: Vec<(Server, String)> = (0..3).map(|_| serve()).collect();
     let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
-    let set = ServerSet::connect(&urls.join(","), Some("set"), SOON).unwrap();
+    let set = SessionGroup::connect(&urls.join(","), Some("set"), SOON).unwrap();
     let reversed: Vec<&str> = urls.iter().rev().copied().collect();
-    let other = ServerSet::connect(&reversed.join(" , "), None, SOON).unwrap();
+    let other = SessionGroup::connect(&reversed.join(" , "), None, SOON).unwrap();
     let all: Vec<String> = (0..60).map(|n| format!("name {n}")).collect();
     for name in &all {
         set.acquire(name.as_bytes(), Mode::Exclusive, NOW).unwrap();
         assert_eq!(other.acquire(name.as_bytes(), Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
     }
     // Each name is on exactly one of them, and none has all.
-    let direct: Vec<client::Session> = urls.iter().map(|url| connect(url)).collect();
+    let direct: Vec<client::RemoteSession> = urls.iter().map(|url| connect(url)).collect();
     let homes = |name: &String| -> Vec<usize> {
         (0..3).filter(|&at| direct[at].inspect(name.as_bytes()).unwrap().mode.is_some()).collect()
     };
@@ -43,13 +43,13 @@ fn several_servers_share_the_names() {
     servers.remove(gone).0.stop();
     let lost = |name: &String| is_lost(&set.acquire(name.as_bytes(), Mode::Exclusive, NOW));
     assert!(all.iter().zip(&homes).all(|(name, home)| lost(name) == (home[0] == gone)));
-    assert!(!set.stands());
+    assert!(!set.is_alive());
 }
 
 #[test]
 fn a_server_that_is_named_twice_is_no_list() {
     let (_server, url) = serve();
-    assert!(ServerSet::connect(&format!("{url},{url}"), None, SOON).is_err());
+    assert!(SessionGroup::connect(&format!("{url},{url}"), None, SOON).is_err());
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn a_unix_socket_serves_as_well() {
     session.acquire_all(&[(b"a", Mode::Exclusive), (b"b", Mode::Shared)], NOW).unwrap();
     session.release_all(&[b"a", b"b"]).unwrap();
     server.stop();
-    assert!(!session.stands());
+    assert!(!session.is_alive());
 }
 
 #[test]
@@ -87,9 +87,9 @@ fn a_session_here_and_one_there_make_the_same_calls() {
         two.acquire(b"a", Mode::Shared, Some(SOON)).unwrap();
         assert_eq!(one.release_all(&[b"a", b"none"]), Err(ReleaseError::NotHeld));
         assert_eq!(two.release(b"a"), Ok(Released::Hold));
-        assert!(one.stands());
+        assert!(one.is_alive());
         one.close();
-        assert!(!one.stands());
+        assert!(!one.is_alive());
         assert!(is_lost(&one.acquire(b"a", Mode::Exclusive, NOW)));
         assert!(matches!(one.release(b"a"), Err(ReleaseError::Lost(_))));
     }

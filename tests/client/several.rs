@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use lockd::broker::{AcquireError, Attempt, LockName, Mode, ReleaseError};
-use lockd::client::{self, ConnectError, InspectError, ServerSet};
-use lockd::protocol::message::ListRequest;
+use lockd::client::{self, ConnectError, InspectError, SessionGroup};
+use lockd::wire::message::ListRequest;
 
 use crate::support::*;
 
@@ -21,8 +21,8 @@ fn everything() -> ListRequest {
 /// Two servers, a session over both, and names that belong to each.
 struct Pair {
     servers: Vec<Process>,
-    direct: Vec<client::Session>,
-    both: ServerSet,
+    direct: Vec<client::RemoteSession>,
+    both: SessionGroup,
     names: [Vec<String>; 2],
 }
 
@@ -30,8 +30,8 @@ impl Pair {
     fn new() -> Self {
         // Killed in the end: one that stops in order gives the locks of one connection to the others first.
         let servers: Vec<Process> = (0..2).map(|_| Process::start()).collect();
-        let direct: Vec<client::Session> = servers.iter().map(|server| connect(&server.1)).collect();
-        let both = ServerSet::connect(&format!("{},{}", servers[0].1, servers[1].1), None, SOON).unwrap();
+        let direct: Vec<client::RemoteSession> = servers.iter().map(|server| connect(&server.1)).collect();
+        let both = SessionGroup::connect(&format!("{},{}", servers[0].1, servers[1].1), None, SOON).unwrap();
         let mut names = [Vec::new(), Vec::new()];
         for name in (0..40).map(|number| format!("name {number}")) {
             both.acquire(name.as_bytes(), Mode::Exclusive, NOW).unwrap();
@@ -66,8 +66,8 @@ fn reason<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
 }
 
 /// A session over a server and one that is not there, and a name that belongs to each of them.
-fn half(url: &str) -> (ServerSet, String, String) {
-    let set = ServerSet::connect(&format!("{NO_SERVER},{url}"), None, SOON).unwrap();
+fn half(url: &str) -> (SessionGroup, String, String) {
+    let set = SessionGroup::connect(&format!("{NO_SERVER},{url}"), None, SOON).unwrap();
     let all: Vec<String> = (0..40).map(|number| format!("name {number}")).collect();
     let is_gone = |name: &&String| is_lost(&set.acquire(name.as_bytes(), Mode::Exclusive, NOW));
     let (gone, had): (Vec<&String>, Vec<&String>) = all.iter().partition(is_gone);
@@ -80,15 +80,15 @@ fn half(url: &str) -> (ServerSet, String, String) {
 fn a_session_begins_if_one_of_its_servers_answers() {
     let (_server, url) = serve();
     let (set, gone, had) = half(&url);
-    assert!(set.stands(), "nothing is held where no server is");
+    assert!(set.is_alive(), "nothing is held where no server is");
     assert!(!is_readable(&set, Duration::ZERO));
     set.acquire(had.as_bytes(), Mode::Exclusive, NOW).unwrap();
-    assert!(set.stands());
+    assert!(set.is_alive());
     assert!(reason(set.acquire(gone.as_bytes(), Mode::Exclusive, NOW)).contains(NO_SERVER));
     let direct = connect(&url);
     assert_eq!(direct.inspect(gone.as_bytes()).unwrap().holders, 0, "it is tried on no other server");
     set.close();
-    assert!(!set.stands());
+    assert!(!set.is_alive());
 }
 
 #[test]
@@ -108,16 +108,16 @@ fn every_call_on_a_name_of_a_server_that_was_not_reached_says_lost() {
     let split = set.acquire_all(&exclusive(&[&gone, &had]), NOW);
     assert!(matches!(split, Err(AcquireError::Invalid(_))), "{split:?}");
     set.cancel();
-    assert!(set.stands(), "asking for what cannot be had costs nothing");
+    assert!(set.is_alive(), "asking for what cannot be had costs nothing");
 }
 
 #[test]
 fn without_any_server_the_error_names_each_failure() {
     let other = "unix:/nonexistent/other.sock";
-    let error = ServerSet::connect(&format!("{NO_SERVER},{other}"), None, SOON).err().unwrap();
+    let error = SessionGroup::connect(&format!("{NO_SERVER},{other}"), None, SOON).err().unwrap();
     let text = error.to_string();
     assert!(text.contains(NO_SERVER) && text.contains(other), "{text}");
-    let alone = ServerSet::connect(NO_SERVER, None, SOON).err().unwrap();
+    let alone = SessionGroup::connect(NO_SERVER, None, SOON).err().unwrap();
     assert!(matches!(alone, ConnectError::Unreachable { .. }));
 }
 
@@ -127,13 +127,13 @@ fn a_server_that_takes_a_connection_and_says_nothing_leaves_time_for_the_others(
     let silent: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let [one, two] = [0, 1].map(|at| format!("tcp://{}", silent[at].local_addr().unwrap()));
     let (_server, url) = serve();
-    let set = ServerSet::connect(&format!("{one},{url},{two}"), None, Duration::from_secs(6)).unwrap();
+    let set = SessionGroup::connect(&format!("{one},{url},{two}"), None, Duration::from_secs(6)).unwrap();
     let had = (0..40).filter(|number| {
         let name = format!("name {number}");
         set.acquire(name.as_bytes(), Mode::Exclusive, NOW).is_ok()
     });
     assert!((1..40).contains(&had.count()));
-    assert!(set.stands());
+    assert!(set.is_alive());
 }
 
 #[test]
@@ -143,26 +143,26 @@ fn a_server_that_goes_where_nothing_is_held_takes_its_names_and_nothing_else() {
     pair.both.release(pair.name(0, 0)).unwrap();
     pair.acquire(1, 0);
     pair.kill_one();
-    assert!(pair.both.stands());
+    assert!(pair.both.is_alive());
     assert!(!is_readable(&pair.both, Duration::ZERO), "a loop that polls would never rest");
     assert!(is_lost(&pair.both.acquire(pair.name(0, 1), Mode::Exclusive, NOW)));
     assert!(is_lost(&pair.both.enqueue(pair.name(0, 2), Mode::Exclusive)));
-    assert!(pair.both.stands(), "what was not granted is not held");
+    assert!(pair.both.is_alive(), "what was not granted is not held");
     assert!(matches!(pair.both.list(&everything()), Err(InspectError::Lost(_))));
     pair.acquire(1, 1);
     pair.both.release(pair.name(1, 0)).unwrap();
 
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
 }
 
 #[test]
 fn a_session_with_nothing_held_is_lost_with_the_last_of_its_servers() {
     let mut pair = Pair::new();
     pair.kill_one();
-    assert!(pair.both.stands());
+    assert!(pair.both.is_alive());
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
     assert!(is_readable(&pair.both, Duration::ZERO), "also for one who looks later");
 }
 
@@ -172,12 +172,12 @@ fn a_server_that_goes_where_a_lock_is_held_makes_the_session_lost() {
     pair.acquire(0, 0);
     pair.acquire(1, 0);
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
     assert!(is_readable(&pair.both, Duration::ZERO), "also for one who looks later");
     assert_eq!(pair.direct[1].inspect(pair.name(1, 0)).unwrap().holders, 1, "the others stay held");
     assert!(is_lost(&pair.both.acquire(pair.name(0, 0), Mode::Exclusive, NOW)), "and not held already");
     pair.acquire(1, 1);
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
     pair.both.close();
     until(&pair.direct[1], pair.name(1, 0), |seen| seen.holders == 0);
 }
@@ -188,9 +188,9 @@ fn a_server_that_goes_where_a_place_is_kept_makes_the_session_lost() {
     pair.direct[0].acquire(pair.name(0, 0), Mode::Exclusive, NOW).unwrap();
     assert_eq!(pair.both.enqueue(pair.name(0, 0), Mode::Exclusive), Ok(Attempt::Queued));
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
     assert!(is_lost(&pair.both.wait(pair.name(0, 0), NOW)));
-    assert!(pair.both.stands(), "the wait has ended with that answer, and the rest is whole");
+    assert!(pair.both.is_alive(), "the wait has ended with that answer, and the rest is whole");
     assert!(!is_readable(&pair.both, Duration::ZERO));
 }
 
@@ -202,15 +202,15 @@ fn a_call_that_waits_where_the_server_goes_is_told_and_leaves_the_rest_whole() {
     thread::scope(|scope| {
         let waiting = scope.spawn(|| pair.both.acquire(pair.name(0, 0), Mode::Exclusive, Some(SOON)));
         until(&pair.direct[0], pair.name(0, 0), |seen| seen.waiters == 1);
-        assert!(pair.both.stands());
+        assert!(pair.both.is_alive());
         drop(first);
         let waited = waiting.join().unwrap();
         assert!(is_lost(&waited), "{waited:?}");
     });
-    assert!(pair.both.stands());
+    assert!(pair.both.is_alive());
     pair.acquire(1, 0);
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
 }
 
 #[test]
@@ -221,14 +221,14 @@ fn what_can_be_given_up_is_given_up_and_a_loss_is_told_before_anything_else() {
     let all: Vec<LockName> =
         [(0, 0), (1, 1), (1, 0)].map(|(server, n)| LockName::new(pair.name(server, n))).into();
     pair.kill_one();
-    assert!(!pair.both.stands());
+    assert!(!pair.both.is_alive());
     for order in [[0, 1, 2], [2, 1, 0]] {
         let names: Vec<LockName> = order.map(|at: usize| all[at].clone()).into();
         let released = pair.both.release_all(&names);
         assert!(matches!(released, Err(ReleaseError::Lost(_))), "{released:?}");
     }
     assert_eq!(pair.direct[1].inspect(pair.name(1, 0)).unwrap().holders, 0);
-    assert!(pair.both.stands(), "what was lost has been given up");
+    assert!(pair.both.is_alive(), "what was lost has been given up");
     assert!(!is_readable(&pair.both, Duration::ZERO));
 }
 

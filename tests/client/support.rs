@@ -30,12 +30,12 @@ pub(crate) fn serve() -> (Server, String) {
     serve_with(Service::locks())
 }
 
-pub(crate) fn connect(url: &str) -> client::Session {
-    client::Session::connect(url, None, SOON).unwrap()
+pub(crate) fn connect(url: &str) -> client::RemoteSession {
+    client::RemoteSession::connect(url, None, SOON).unwrap()
 }
 
 /// Waits until the name is as `is` wants it.
-pub(crate) fn until(session: &client::Session, name: &[u8], is: impl Fn(Inspection) -> bool) {
+pub(crate) fn until(session: &client::RemoteSession, name: &[u8], is: impl Fn(Inspection) -> bool) {
     let deadline = Instant::now() + SOON;
     while !is(session.inspect(name).unwrap()) {
         assert!(Instant::now() < deadline, "never as expected: {:?}", session.inspect(name));

@@ -165,7 +165,7 @@ fn paths_are_found_in_every_form() {
         ),
         ("use ::lockd::{client};", &["client"]),
         ("use lockd as l; use crate::{self as c};", &["*"]),
-        ("use lockd::client::{Session as S, url};", &["client::Session", "client::url"]),
+        ("use lockd::client::{RemoteSession as S, url};", &["client::RemoteSession", "client::url"]),
         ("pub(crate) use crate::server as broker;", &["server"]),
         ("use crate::*; use crate::server::*;", &["*", "server::*"]),
         ("use crate::{*, thread::Thread};", &["*", "thread::Thread"]),

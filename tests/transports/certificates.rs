@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use lockd::client::{ConnectErrorKind, Session};
+use lockd::client::{ConnectErrorKind, RemoteSession};
 use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
 
 use crate::authority::Authority;
@@ -49,7 +49,7 @@ fn a_client_says_what_is_wrong_with_the_servers_certificate() {
     ];
     for (certificate, ca, parts) in table {
         let server = serve(&certificate, &[]);
-        let error = Session::connect(&tls_url(&server, ca, ""), None, DEADLINE).err().unwrap();
+        let error = RemoteSession::connect(&tls_url(&server, ca, ""), None, DEADLINE).err().unwrap();
         assert_has(&error.to_string(), &[&["the server's certificate"], parts].concat());
         assert_eq!(error.kind(), ConnectErrorKind::Tls);
         assert_logged(&server, &["refused", "the client refuses this server's certificate", "alert"]);
@@ -122,7 +122,7 @@ fn both_sides_say_what_is_wrong_with_the_clients_certificate() {
     for (certificate, told, logged) in table {
         let server = serve(&authority.issue(HOST), &client_ca);
         let showing = certificate.map_or_else(String::new, |path| format!("&cert={}", path.display()));
-        let error = Session::connect(&tls_url(&server, &ca, &showing), None, DEADLINE).err().unwrap();
+        let error = RemoteSession::connect(&tls_url(&server, &ca, &showing), None, DEADLINE).err().unwrap();
         assert_has(&error.to_string(), told);
         assert_eq!(error.kind(), ConnectErrorKind::Tls, "{error}");
         assert_logged(&server, &["WARN", "refused", logged]);

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use lockd::client::Session;
+use lockd::client::RemoteSession;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -37,14 +37,14 @@ pub(crate) fn tls_url(server: &Server, ca: &Path, more: &str) -> String {
     format!("tls://{HOST}:{port}?ca={}{more}", ca.display())
 }
 
-pub(crate) fn session(url: &str) -> Session {
-    Session::connect(url, None, DEADLINE).unwrap()
+pub(crate) fn session(url: &str) -> RemoteSession {
+    RemoteSession::connect(url, None, DEADLINE).unwrap()
 }
 
 /// Why there is no session.
 #[track_caller]
 pub(crate) fn refusal(url: &str) -> String {
-    match Session::connect(url, None, DEADLINE) {
+    match RemoteSession::connect(url, None, DEADLINE) {
         Ok(_) => panic!("there is a session on {url}"),
         Err(error) => error.to_string(),
     }

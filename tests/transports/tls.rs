@@ -140,7 +140,7 @@ fn the_end_of_a_session_is_told_by_either_side() {
     assert!(server.wait().success());
     // It has seen all holders acknowledge the end.
     assert!(!server.log().iter().any(|line| line.contains("may not know")));
-    eventually("the session knows", || !session.stands());
+    eventually("the session knows", || !session.is_alive());
     // Were it cut short, reading would end with an error.
     assert_eq!(lines.0.read_to_end(&mut Vec::new()).unwrap(), 0);
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 
 use lockd::broker::Mode;
-use lockd::client::Session;
+use lockd::client::RemoteSession;
 
 use crate::authority::Authority;
 use crate::clients::{GOT, HOST, RELEASED, TlsLines, WsLines, session, tls_url};
@@ -81,7 +81,7 @@ fn threads_of_one_session_in_tls_hear_each_their_own() {
     std::thread::scope(|scope| {
         for (name, counter) in counters.iter().enumerate() {
             let name = format!("x{name}");
-            let add = move |session: &Session| {
+            let add = move |session: &RemoteSession| {
                 for _ in 0..ROUNDS {
                     session.acquire(name.as_bytes(), Mode::Exclusive, None).unwrap();
                     increment(counter);

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use lockd::client::{ConnectErrorKind, MessageClient, Session};
+use lockd::client::{ConnectErrorKind, MessageClient, RemoteSession};
 
 use crate::authority::Authority;
 use crate::clients::{HOST, address, assert_has, assert_logged};
@@ -55,8 +55,9 @@ fn a_session_on_a_wrong_port_says_what_was_meant_and_is_a_mistake() {
     let authority = Authority::new();
     for (scheme, listener, parts) in CLIENTS {
         let server = serve(&authority, listener);
-        let error =
-            Session::connect(&url(scheme, &server, listener, &authority), None, DEADLINE).err().unwrap();
+        let error = RemoteSession::connect(&url(scheme, &server, listener, &authority), None, DEADLINE)
+            .err()
+            .unwrap();
         assert_has(&error.to_string(), parts);
         let kinds = [ConnectErrorKind::Tls, ConnectErrorKind::WrongProtocol];
         assert!(kinds.contains(&error.kind()), "{scheme} on {listener}: {:?}: {error}", error.kind());
@@ -259,7 +260,7 @@ fn a_line_that_only_looks_like_another_protocol_is_a_line() {
 
 #[test]
 fn a_server_that_is_not_there_is_no_mistake() {
-    let kind = |url: &str, timeout| Session::connect(url, None, timeout).err().unwrap().kind();
+    let kind = |url: &str, timeout| RemoteSession::connect(url, None, timeout).err().unwrap().kind();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     for url in [format!("tcp://{free}"), format!("tls://{free}"), "unix:/nonexistent".to_owned()] {
         assert_eq!(kind(&url, DEADLINE), ConnectErrorKind::NotListening, "{url}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use libfuzzer_sys::fuzz_target;
 use lockd::broker::{AcquireError, Attempt, Grant, Mode};
-use lockd::client::Session;
+use lockd::client::RemoteSession;
 
 use server::{Granted, Server};
 
@@ -24,17 +24,17 @@ fuzz_target!(|data: &[u8]| {
     let [count, rest @ ..] = data else { return };
     let (calls, script) = rest.split_at(rest.len().min(usize::from(count % 12)));
     SERVER.begin(script);
-    let session = Session::connect(SERVER.url(), Some("fuzz"), SOON);
+    let session = RemoteSession::connect(SERVER.url(), Some("fuzz"), SOON);
     if let Ok(session) = &session {
         calls.iter().for_each(|&call| carry_out(session, call));
         session.close();
-        assert!(!session.stands());
+        assert!(!session.is_alive());
     }
     drop(session);
     SERVER.finish();
 });
 
-fn carry_out(session: &Session, call: u8) {
+fn carry_out(session: &RemoteSession, call: u8) {
     let start = Instant::now();
     let name = NAMES[usize::from(call / 16) % NAMES.len()];
     let mode = if call & 8 == 0 { Mode::Exclusive } else { Mode::Shared };
@@ -56,10 +56,10 @@ fn carry_out(session: &Session, call: u8) {
             Err(_) => {}
         },
         5 => drop(session.inspect(name)),
-        6 => drop(session.stands()),
+        6 => drop(session.is_alive()),
         _ => {
             session.cancel();
-            drop(session.stands());
+            let _ = session.is_alive();
         }
     }
     assert!(start.elapsed() < SOON, "the call {call} has taken {:?}", start.elapsed());

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use lockd::broker::{LockName, Mode, Space};
 use lockd::server::Protocol;
-use lockd::server::by_hand::Conversation;
+use lockd::server::fuzz_driver::Conversation;
 
 use crate::Holder;
 use crate::message::MessageReplies;

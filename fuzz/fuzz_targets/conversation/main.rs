@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use client::Client;
 use libfuzzer_sys::fuzz_target;
 use lockd::broker::{Broker, LockName, Mode, PageQuery, Space};
-use lockd::server::by_hand::Room;
+use lockd::server::fuzz_driver::Room;
 use lockd::server::{Config, Protocol};
 use script::{Script, Step};
 
@@ -107,7 +107,7 @@ type Holder = (Space, LockName, String, Mode);
 /// What clients believe is what there is, and no two of them exclude each other.
 fn check(broker: &Broker, clients: &[Client]) {
     let (mut there_is, mut names) = (BTreeSet::new(), BTreeSet::new());
-    let _ = broker.walk(|lock| {
+    let _ = broker.for_each_lock(|lock| {
         assert!(!lock.holders.is_empty() || !lock.waiters.is_empty(), "{lock:?} is nobody's");
         assert!(lock.mode.is_some() || lock.holders.is_empty(), "{lock:?} is held in no mode");
         assert!(lock.mode != Some(Mode::Exclusive) || lock.holders.len() == 1, "two holders: {lock:?}");

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use lockd::broker::{LockName, Mode, Space};
-use lockd::protocol::frame::{self, Frame};
-use lockd::protocol::message::{
+use lockd::wire::frame::{self, Frame};
+use lockd::wire::message::{
     Envelope, LockResult, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
     parse_unlock,
 };

@@ -1,6 +1,6 @@
 //! Requests that make sense, so that inputs need not find them byte by byte.
 
-use lockd::protocol::frame;
+use lockd::wire::frame;
 use lockd::server::Protocol;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "", "a b"];

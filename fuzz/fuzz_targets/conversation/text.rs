@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 
 use lockd::broker::{LockName, Mode};
-use lockd::protocol::lines::{Line, LineDecoder};
-use lockd::protocol::lockd_text::{Request, parse};
+use lockd::wire::text::lines::{Line, LineDecoder};
+use lockd::wire::text::lockd::{Request, parse};
 
 use crate::LINE_MAX;
 use crate::client::Belief;

@@ -7,16 +7,16 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use super::super::sync::{AtomicBool, Mutex};
-use super::super::*;
+use crate::broker::*;
+use crate::os::sync::{AtomicBool, Mutex};
 
 /// So that a failing test ends.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Ends a session when it has something to deliver.
-struct Ends(Mutex<Option<Session>>);
+struct EndingObserver(Mutex<Option<ObservedSession>>);
 
-impl Observer for Ends {
+impl Observer for EndingObserver {
     fn decided(&self, _: Ticket, _: Outcome) {}
 
     fn deliver(&self) {
@@ -87,7 +87,7 @@ fn who_is_told_of_a_grant_may_end_a_session() {
     other.try_acquire(Space::Main, b"y", Mode::Exclusive).unwrap();
     let holder = broker.attach("holder", Arc::new(Nobody));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();
-    let waiter = broker.attach("waiter", Arc::new(Ends(Mutex::new(Some(other)))));
+    let waiter = broker.attach("waiter", Arc::new(EndingObserver(Mutex::new(Some(other)))));
     let wants = [(Key::main(&b"x"[..]), Mode::Exclusive)];
     assert_eq!(waiter.acquire(&wants, wait(1)), Ok(Attempt::Queued));
     let (tell, told) = channel();
@@ -96,11 +96,11 @@ fn who_is_told_of_a_grant_may_end_a_session() {
         tell.send(()).unwrap();
     });
     told.recv_timeout(DEADLINE).expect("the session ends");
-    assert_eq!(broker.look_at(Space::Main, b"y").map(|lock| lock.holders.len()), None);
+    assert_eq!(broker.lock_info(Space::Main, b"y").map(|lock| lock.holders.len()), None);
 }
 
 /// A broker in which `holder` holds `x`, and a session with this observer waits for it.
-fn held_and_waited_for(observer: Arc<dyn Observer>) -> (Broker, Session, Arc<Session>) {
+fn held_and_waited_for(observer: Arc<dyn Observer>) -> (Broker, ObservedSession, Arc<ObservedSession>) {
     let broker = Broker::default();
     let holder = broker.attach("holder", Arc::new(Nobody));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();

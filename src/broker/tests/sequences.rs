@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::model::{End, Event, Model, Said};
-use super::super::sync::Mutex;
-use super::super::*;
+use crate::broker::model::{End, Event, Model, Said};
+use crate::broker::*;
+use crate::os::sync::Mutex;
 
 const SESSIONS: u32 = 4;
 const NAMES: u8 = 4;
@@ -26,7 +26,7 @@ impl Observer for Notes {
 struct Driver {
     broker: Broker,
     model: Model,
-    sessions: Vec<(Session, Arc<Notes>)>,
+    sessions: Vec<(ObservedSession, Arc<Notes>)>,
     last_token: u64,
 }
 
@@ -79,7 +79,7 @@ impl Driver {
                 Said::Nothing
             }
             Event::Open => {
-                self.broker.open_gate();
+                self.broker.end_grace();
                 assert!(self.broker.grace().is_zero());
                 Said::Nothing
             }
@@ -100,7 +100,7 @@ impl Driver {
         assert!(matches!(told, Err(AcquireError::NotYet(_))), "{told:?}");
     }
 
-    fn session(&self, at: u32) -> &Session {
+    fn session(&self, at: u32) -> &ObservedSession {
         &self.sessions[at as usize].0
     }
 
@@ -176,7 +176,7 @@ impl Driver {
     }
 }
 
-fn attach(broker: &Broker) -> (Session, Arc<Notes>) {
+fn attach(broker: &Broker) -> (ObservedSession, Arc<Notes>) {
     let notes = Arc::new(Notes::default());
     (broker.attach("test", notes.clone()), notes)
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::time::{Duration, Instant};
 
-use super::super::sync::{AtomicBool, AtomicUsize, Ordering};
-use super::super::*;
+use crate::broker::*;
+use crate::os::sync::{AtomicBool, AtomicUsize, Ordering};
 
 /// Runs `work` in so many threads, each with its number. Threads are joined by name throughout these tests,
 /// since ThreadSanitizer does not see how a scope waits for those that are not.
@@ -130,7 +130,7 @@ fn sessions_that_end_in_the_midst_leave_nothing_behind() {
                 session.close();
                 let _ = (one.join().unwrap(), two.join().unwrap());
             });
-            assert!(!session.stands());
+            assert!(!session.is_alive());
         }
     });
     let stats = broker.stats();
@@ -287,10 +287,10 @@ fn pages_follow_each_other_without_gap() {
     assert_eq!(names, expected);
     let first = broker.page(&PageQuery { after: None, limit: 0, ..query });
     assert_eq!((first.locks.len(), first.more), (1, true));
-    let lock = broker.look_at(Space::Main, b"job/007").unwrap();
+    let lock = broker.lock_info(Space::Main, b"job/007").unwrap();
     assert_eq!((lock.mode, lock.holders[0].session.label().as_str()), (Some(Mode::Exclusive), "keeper"));
     let mut count = 0;
-    let none: Option<()> = broker.walk(|_| {
+    let none: Option<()> = broker.for_each_lock(|_| {
         count += 1;
         std::ops::ControlFlow::Continue(())
     });
@@ -356,7 +356,7 @@ fn a_broker_that_panicked_refuses_everything_from_then_on() {
     let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| holder.release(b"x")));
     assert!(crash.is_err());
     assert!(broker.has_failed());
-    assert!(!holder.stands());
+    assert!(!holder.is_alive());
     let other = broker.open(None);
     assert!(matches!(other.acquire(b"y", Mode::Exclusive, None), Err(AcquireError::Lost(_))));
     assert!(matches!(holder.release(b"x"), Err(ReleaseError::Lost(_))));

@@ -1,6 +1,6 @@
 //! That every lock's time is counted once, however it is let go, if that was asked for.
 
-use super::super::*;
+use crate::broker::*;
 
 fn holds(broker: &Broker) -> u64 {
     broker.stats().hold_times.count()

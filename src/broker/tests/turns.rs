@@ -3,7 +3,7 @@
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::super::{AcquireError, Broker, LocalSession, LockName, Mode};
+use crate::broker::{AcquireError, Broker, LocalSession, LockName, Mode};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

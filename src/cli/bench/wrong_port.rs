@@ -1,7 +1,7 @@
 //! A server that speaks another protocol than the one to be measured: what it is, judging by the first bytes of its
 //! answer, and what to write instead. Words only; knows no sockets.
 
-use lockd::protocol::first_bytes::{Spoken, first_line, spoken};
+use lockd::wire::first_bytes::{DetectedProtocol, detect_protocol, first_line};
 
 use super::target::Protocol;
 
@@ -13,14 +13,14 @@ pub(super) fn meant(protocol: Protocol, answer: &[u8]) -> Option<String> {
         return line.contains("asks for a secret").then(|| NO_SECRET.to_owned());
     }
     let instead = |meant: &str| format!("write {meant}:// instead of {protocol}://");
-    match spoken(answer)? {
-        Spoken::Tls => Some(IN_TLS.to_owned()),
-        Spoken::Http => Some(format!(
+    match detect_protocol(answer)? {
+        DetectedProtocol::Tls => Some(IN_TLS.to_owned()),
+        DetectedProtocol::Http => Some(format!(
             "it speaks HTTP there (\"{line}\"): lockd, glockd and message are measured at ports of their own"
         )),
-        Spoken::Message if protocol == Protocol::Message => None,
-        Spoken::Message => Some(format!("it speaks message there: {}", instead("message"))),
-        Spoken::Text => match line.split_once("Refused: this port speaks ") {
+        DetectedProtocol::Message if protocol == Protocol::Message => None,
+        DetectedProtocol::Message => Some(format!("it speaks message there: {}", instead("message"))),
+        DetectedProtocol::Text => match line.split_once("Refused: this port speaks ") {
             Some((_, speaks)) if speaks.contains(" in TLS") => Some(format!("{IN_TLS} (\"{line}\")")),
             Some((_, speaks)) => {
                 let speaks = speaks.split([',', ' ']).next().unwrap_or_default();

@@ -259,7 +259,7 @@ impl Hold {
     /// # Errors
     /// If the locks were lost before.
     pub(super) fn release(self, signals: &Signals, is_in_a_hurry: bool) -> Result<(), String> {
-        if !self.session.stands() {
+        if !self.session.is_alive() {
             let reason = self.loss();
             self.session.close();
             return Err(reason);

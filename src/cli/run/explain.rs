@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockd::Session;
 use lockd::broker::Mode;
-use lockd::protocol::message::{ListedHolder, ListedLock};
+use lockd::wire::message::{ListedHolder, ListedLock};
 use nix::sys::signal::Signal;
 
 use super::signals::Signals;
@@ -129,7 +129,7 @@ fn holder(holder: &ListedHolder) -> String {
 #[cfg(test)]
 mod tests {
     use lockd::broker::LockName;
-    use lockd::protocol::message::ListedWaiter;
+    use lockd::wire::message::ListedWaiter;
 
     use super::*;
 

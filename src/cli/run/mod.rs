@@ -230,7 +230,7 @@ fn grace(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use lockd::protocol::message::WIND_DOWN_MAX;
+    use lockd::wire::message::WIND_DOWN_MAX;
 
     use super::*;
 

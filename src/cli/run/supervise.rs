@@ -69,7 +69,7 @@ fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: boo
         if let Some(status) = started.status()? {
             return Ok(Ended::Command(status, false));
         }
-        if !hold.session.stands() {
+        if !hold.session.is_alive() {
             return Ok(Ended::Lost);
         }
         if started.descendants.has_others() && Instant::now() >= next_search {

@@ -5,13 +5,13 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::{Lost, Waited};
-use crate::broker::sync::Arc;
 use crate::client::connect_error::ConnectErrorKind;
 use crate::client::input::{Input, Message, Reply};
 use crate::client::output::Output;
-use crate::protocol::message::Keepalive;
-use crate::socket::Waker;
-use crate::tls::TlsSession;
+use crate::os::Keepalive;
+use crate::os::socket::Waker;
+use crate::os::sync::Arc;
+use crate::os::tls::TlsSession;
 
 /// A request whose reply somebody is to hear.
 pub(super) enum Slot {
@@ -82,7 +82,7 @@ impl State {
     /// Appends to what is to be sent.
     pub(super) fn put(&mut self, frame: &[u8]) {
         match &mut self.tls {
-            Some(tls) => tls.put_out(frame, self.output.posted()),
+            Some(tls) => tls.encode(frame, self.output.posted()),
             None => self.output.posted().extend_from_slice(frame),
         }
     }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use serde_json::value::to_raw_value;
 
 use super::claims::{Claims, Kind, Pending};
-use super::{REQUEST_MAX, Session, UNLOCKED_AT_ONCE};
+use super::{REQUEST_MAX, RemoteSession, UNLOCKED_AT_ONCE};
 use crate::broker::{AcquireError, Cycle, Grant, Held, LockName};
 use crate::client::connection::{Lost, Request, Signals, Waited};
 use crate::client::input::Reply;
-use crate::protocol::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
+use crate::wire::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
 
-impl Session {
+impl RemoteSession {
     /// Waits for the reply to a request that is no place in a queue.
     pub(super) fn outcome(
         &self,

@@ -4,12 +4,12 @@
 use std::time::Instant;
 
 use super::REQUEST_MAX;
-use crate::broker::shortened_owner;
+use crate::broker::truncate_owner;
 use crate::client::connect_error::{ConnectErrorKind, Refusal};
 use crate::client::connection::{Connection, Lost, Signals, Waited};
 use crate::client::dial::ConnectOptions;
 use crate::client::url::Secret;
-use crate::protocol::message::{
+use crate::wire::message::{
     Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
 
@@ -33,7 +33,7 @@ pub(super) fn greet(
     let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
     connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {
-        let identify = IdentifyRequest { name: options.owner.map(|owner| shortened_owner(owner).to_owned()) };
+        let identify = IdentifyRequest { name: options.owner.map(|owner| truncate_owner(owner).to_owned()) };
         let identify = connection.request("identify", &identify, REQUEST_MAX).map_err(local)?;
         // A server may take no names; then the session has none.
         connection.post_unheard(&[&identify]).map_err(lost)?;
@@ -59,6 +59,6 @@ pub(super) fn greet(
     if hello.features.iter().any(|feature| feature == "bye") {
         connection.say_bye_when_closed();
     }
-    let keepalive = Keepalive::of_client(hello.keepalive.dead_peer_timeout);
+    let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);
     connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))
 }

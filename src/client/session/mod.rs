@@ -24,9 +24,9 @@ use super::connection::{Connection, Lost, Request, Signals, Waited};
 use super::dial::{ConnectOptions, deadline, dial};
 use super::input::Reply;
 use super::url::ServerUrl;
-use crate::broker::sync::Mutex;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
-use crate::protocol::message::{
+use crate::os::sync::Mutex;
+use crate::wire::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
 };
@@ -56,7 +56,7 @@ const UNLOCKED_AT_ONCE: usize = 100;
 /// [`cancel`](Self::cancel) ends every call in progress, and [`close`](Self::close) the session itself. When
 /// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects. To drop it is to
 /// close it, unless the thread is panicking: then it is [abandoned](Self::abandon).
-pub struct Session {
+pub struct RemoteSession {
     connection: Connection,
     claims: Mutex<Claims>,
     /// What signal handlers mean to waits for other sessions.
@@ -67,7 +67,7 @@ pub struct Session {
 #[derive(Serialize)]
 struct Nothing {}
 
-impl Session {
+impl RemoteSession {
     /// Opens a session on the server at `url` (see [`ServerUrl`]), within `timeout`; only resolving the host's
     /// name may take longer. `owner` is what it is called in listings.
     ///
@@ -366,7 +366,7 @@ impl Session {
 
     /// Whether the session stands, as far as can be known without waiting.
     #[must_use]
-    pub fn stands(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         self.connection.check().is_ok()
     }
 
@@ -444,8 +444,8 @@ impl Session {
 }
 
 /// Readable without a call of this session in progress: the session may be lost, and
-/// [`stands`](Session::stands) tells.
-impl AsFd for Session {
+/// [`is_alive`](RemoteSession::is_alive) tells.
+impl AsFd for RemoteSession {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
     }

@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{GRACE, Session};
+use super::{GRACE, RemoteSession};
 use crate::broker::{LockName, ReleaseError, Released};
 use crate::client::connection::{Lost, Signals, Waited};
 use crate::client::input::Reply;
-use crate::protocol::message::{LockResult, Status};
+use crate::wire::message::{LockResult, Status};
 
 /// Locks and places that were given up, of which the server has not confirmed anything yet.
 pub(in crate::client) struct GivingUp {
@@ -20,7 +20,7 @@ pub(in crate::client) struct GivingUp {
     requests: Vec<u64>,
 }
 
-impl Session {
+impl RemoteSession {
     /// Gives up the lock, or the place in its queue, and waits until the server has confirmed it. A call
     /// that waits for it in another thread ends with `Cancelled`.
     ///

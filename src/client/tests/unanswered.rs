@@ -4,12 +4,12 @@
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
-use crate::protocol::message::ListRequest;
+use crate::wire::message::ListRequest;
 
 /// Longer than any call may take.
 const BOUND: Duration = Duration::from_secs(60);
 
-type Call = fn(&Session) -> String;
+type Call = fn(&RemoteSession) -> String;
 
 /// Every call that waits for the server's answer and for nothing else. What is named `shared` or `exclusive` is
 /// held so.
@@ -33,7 +33,7 @@ fn gives_up(call: &str) -> bool {
 
 /// A session that holds `exclusive` and `shared`, on a server that answers nothing beyond that.
 struct Unanswered {
-    session: Arc<Session>,
+    session: Arc<RemoteSession>,
     server: JoinHandle<()>,
     asked: Receiver<()>,
 }
@@ -83,10 +83,10 @@ fn cancelling_ends_every_call() {
         let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
         if gives_up(name) {
             assert!(result.contains("Lost") && result.contains("cancelled"), "{name}: {result}");
-            assert!(!unanswered.session.stands(), "{name}: what is held is unknown");
+            assert!(!unanswered.session.is_alive(), "{name}: what is held is unknown");
         } else {
             assert_eq!(result, "Err(Cancelled)", "{name}");
-            assert!(unanswered.session.stands(), "{name}");
+            assert!(unanswered.session.is_alive(), "{name}");
             let held = unanswered.session.acquire(b"exclusive", Mode::Shared, NOW);
             assert!(matches!(held, Err(AcquireError::AlreadyHeld(_))), "{name}: {held:?}");
         }
@@ -118,7 +118,7 @@ fn every_call_that_is_not_answered_ends_by_itself() {
     let calls: Vec<_> = CALLS.into_iter().chain([("convert", limited)]).map(begin).collect();
     for (name, unanswered, result) in calls {
         let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
-        assert_eq!(unanswered.session.stands(), !gives_up(name), "{name}");
+        assert_eq!(unanswered.session.is_alive(), !gives_up(name), "{name}");
         match gives_up(name) {
             true => assert!(result.contains("Lost") && result.contains("in time"), "{name}: {result}"),
             false => assert_eq!(result, "Err(TimedOut)", "{name}"),
@@ -167,7 +167,7 @@ fn cancelling_waits_for_no_server_that_takes_no_bytes() {
     for wait in waits {
         assert_eq!(wait.join().unwrap(), Err(AcquireError::Cancelled));
     }
-    assert!(session.stands());
+    assert!(session.is_alive());
     // Only now does the server read: all of the above has waited for nothing.
     take();
     assert!(session.inspect(b"x").is_ok());

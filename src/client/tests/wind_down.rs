@@ -3,11 +3,11 @@
 
 use super::*;
 use crate::client::ConnectOptions;
-use crate::socket::{PollFd, PollFlags, wait_for};
+use crate::os::socket::{PollFd, PollFlags, wait_for};
 
 /// Runs a session that asks for a minute and is ended by `end` of the server; `close` is then what the
 /// program does, and what that gives back it keeps.
-fn winds_down<T>(end: fn(&mut Peer), close: fn(Session) -> T) {
+fn winds_down<T>(end: fn(&mut Peer), close: fn(RemoteSession) -> T) {
     let (is_lost, lost) = signal();
     let (is_seen, seen) = signal();
     let (url, server) = serve(move |mut peer| {
@@ -23,9 +23,9 @@ fn winds_down<T>(end: fn(&mut Peer), close: fn(Session) -> T) {
     });
     let wind_down = Duration::from_secs(60);
     let options = ConnectOptions { timeout: SOON, wind_down, ..ConnectOptions::default() };
-    let session = Session::connect_with(&url, &options).unwrap();
+    let session = RemoteSession::connect_with(&url, &options).unwrap();
     let reason = super::lost(session.acquire(b"a", Mode::Exclusive, None));
-    assert!(!session.stands());
+    assert!(!session.is_alive());
     assert_eq!(super::lost(session.acquire(b"b", Mode::Exclusive, None)), reason);
     let mut fds = [PollFd::new(&session, PollFlags::IN)];
     wait_for(&mut fds, Some(SOON)).unwrap();
@@ -39,7 +39,7 @@ fn winds_down<T>(end: fn(&mut Peer), close: fn(Session) -> T) {
 #[test]
 fn a_session_that_the_server_ends_is_closed_by_the_program_alone() {
     // Closing is enough, whether or not it is dropped.
-    let close = |session: Session| {
+    let close = |session: RemoteSession| {
         session.close();
         session
     };
@@ -75,6 +75,6 @@ fn more_than_an_hour_counts_as_an_hour() {
         peer.outlast();
     });
     let options = ConnectOptions { timeout: SOON, wind_down: Duration::MAX, ..ConnectOptions::default() };
-    drop(Session::connect_with(&url, &options).unwrap());
+    drop(RemoteSession::connect_with(&url, &options).unwrap());
     server.join().unwrap();
 }

@@ -23,8 +23,8 @@ use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, SockRef};
 
 use super::BACKLOG;
-use crate::fork::Descriptor;
-use crate::socket::new_socket;
+use crate::os::fork::Descriptor;
+use crate::os::socket::new_socket;
 
 /// The file of a socket. Removed when the listener goes, if it is still the file that was made for it.
 pub(super) struct SocketFile {

@@ -7,11 +7,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::connection::Next;
-use super::super::hub::Registered;
+use super::super::connection::Flow;
+use super::super::server_state::Registered;
 use super::service::{Call, Service};
 use crate::broker::{OWNER_BYTES_MAX, PageQuery, Space};
-use crate::protocol::message::{
+use crate::wire::message::{
     HelloResult, InspectResult, Keepalive, ListResult, LockPage, LockResult, Malformed, Status, encode_pong,
     parse_hello, parse_identify, parse_inspect, parse_list,
 };
@@ -79,7 +79,7 @@ fn list(call: &mut Call<'_, '_>) {
             after: request.after,
             limit: request.limit,
         };
-        let LockPage { locks, more } = call.connection.base.hub.broker.page(&query).into();
+        let LockPage { locks, more } = call.connection.base.server.broker.page(&query).into();
         ListResult { status: Status::Ok, locks, more }
     });
 }
@@ -110,17 +110,17 @@ struct StatsResult {
 }
 
 fn stats(call: &mut Call<'_, '_>) {
-    let hub = call.connection.base.hub.clone();
-    let stats = hub.broker.stats();
+    let server = call.connection.base.server.clone();
+    let stats = server.broker.stats();
     call.reply(&StatsResult {
         status: Status::Ok,
         version: env!("CARGO_PKG_VERSION"),
         pid: std::process::id(),
-        uptime: hub.started.elapsed().as_secs(),
-        grace: whole_seconds(hub.broker.grace()),
-        connections: hub.connections(),
-        connections_refused: hub.refused.load(Relaxed),
-        messages: hub.messages.load(Relaxed),
+        uptime: server.started.elapsed().as_secs(),
+        grace: whole_seconds(server.broker.grace()),
+        connections: server.connections(),
+        connections_refused: server.refused.load(Relaxed),
+        messages: server.messages.load(Relaxed),
         sessions: stats.sessions,
         locks: stats.locks,
         shared_locks: stats.shared_locks,
@@ -143,7 +143,7 @@ fn whole_seconds(time: Duration) -> u64 {
 fn identify(call: &mut Call<'_, '_>) {
     reply_to(call, parse_identify, |call, request| {
         let name = request.name.as_deref().map(str::as_bytes);
-        match call.connection.base.hub.register(call.session().info(), name) {
+        match call.connection.base.server.register(call.session().info(), name) {
             Registered::Done => LockResult::new(Status::Ok),
             Registered::TooLong => {
                 let reason = Some(format!("the name is longer than {OWNER_BYTES_MAX} bytes"));
@@ -161,11 +161,11 @@ fn hello(call: &mut Call<'_, '_>) {
         Ok(request) => request,
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
-    let keepalive = Keepalive::of_server_once_told(call.connection.base.config.dead_peer_timeout);
+    let keepalive = Keepalive::server_after_hello(call.connection.base.config.dead_peer_timeout);
     if let Err(error) = call.connection.base.set_keepalive(&keepalive, request.wind_down) {
         // Told what does not hold, the client could rely on a lock that has gone to another.
         log::debug!("{}: {error}", call.session().info().address());
-        call.connection.next = Next::HangUp;
+        call.connection.next = Flow::Close;
         return;
     }
     call.reply(&HelloResult {
@@ -181,10 +181,10 @@ fn hello(call: &mut Call<'_, '_>) {
 /// once, and nobody is told of a holder that has vanished.
 fn bye(call: &mut Call<'_, '_>) {
     let base = &call.connection.base;
-    base.outbox.note_goodbye();
+    base.send_queue.note_goodbye();
     base.session.leave();
     call.reply(&LockResult::new(Status::Ok));
-    call.connection.next = Next::HangUp;
+    call.connection.next = Flow::Close;
 }
 
 fn ping(call: &mut Call<'_, '_>) {

@@ -2,7 +2,7 @@
 
 use super::info::reply_to;
 use super::service::{Call, Service};
-use crate::protocol::message::{LockResult, Status, parse_kick};
+use crate::wire::message::{LockResult, Status, parse_kick};
 
 pub(super) fn add_to(service: &mut Service) {
     service.on("kick", kick);
@@ -15,7 +15,7 @@ fn kick(call: &mut Call<'_, '_>) {
         ));
     }
     reply_to(call, parse_kick, |call, request| {
-        let kicked = call.connection.base.hub.kick(|info| match (&request.address, &request.name) {
+        let kicked = call.connection.base.server.kick(|info| match (&request.address, &request.name) {
             (Some(address), _) => info.address() == address,
             (None, Some(name)) => info.name().is_some_and(|known| *known == *name.as_bytes()),
             (None, None) => false,

@@ -8,12 +8,12 @@ use super::service::{Call, Service};
 use super::waits::{Pending, granted};
 use super::{info, kick};
 use crate::broker::{AcquireError, Attempt, Cycle, Key, LockName, Mode, Space, Wait};
-use crate::protocol::message::{
+use crate::server::config::Config;
+use crate::server::connection::Flow;
+use crate::wire::message::{
     Cause, LockResult, OldUnlockReply, OldUnlockRequest, Status, UnlockRequest, parse_cancel, parse_convert,
     parse_lock, parse_old_unlock, parse_unlock,
 };
-use crate::server::config::Config;
-use crate::server::connection::Next;
 
 /// The longest id of a request that may have to wait, in bytes: it is kept until the wait ends, and there can
 /// be as many as a connection may have waits.
@@ -113,13 +113,13 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt,
         Ok(Attempt::Busy | Attempt::Queued) => call.reply(&LockResult::new(Status::Timeout)),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
-                call.connection.next = Next::HangUp;
+                call.connection.next = Flow::Close;
             }
             let cause = match &error {
                 AcquireError::NotYet(_) => Some(Cause::Grace),
                 AcquireError::Lost(_) => Some(Cause::Stopping),
                 // Whatever the reason: nothing will be granted any more.
-                AcquireError::Refused(_) if call.connection.base.hub.broker.is_shut() => {
+                AcquireError::Refused(_) if call.connection.base.server.broker.is_shut() => {
                     Some(Cause::Stopping)
                 }
                 _ => None,

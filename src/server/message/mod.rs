@@ -12,11 +12,11 @@ pub(super) use waits::MessageWaits;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::connection::{Connection, Next, Speaker};
-use super::outbox::Appended;
-use crate::broker::sync::Arc;
-use crate::protocol::frame::{self, Frame};
-use crate::protocol::message::{encode_error, parse};
+use super::connection::{Connection, Flow, ProtocolHandler};
+use super::send_queue::Appended;
+use crate::os::sync::Arc;
+use crate::wire::frame::{self, Frame};
+use crate::wire::message::{encode_error, parse};
 use info::BYE;
 
 /// A client that speaks `message`.
@@ -31,17 +31,17 @@ impl Messages {
     }
 }
 
-impl Speaker for Messages {
-    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next) {
+impl ProtocolHandler for Messages {
+    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Flow) {
         let bytes_max = connection.config.message_bytes_max;
         let (mut done, mut count) = (0, 0);
         let mut conversation = MessageConnection {
             base: connection,
             waits: &self.waits,
-            next: Next::Read,
+            next: Flow::Read,
             has_much_to_send: false,
         };
-        while conversation.next == Next::Read {
+        while conversation.next == Flow::Read {
             let (taken, found) = frame::decode(&input[done..], bytes_max);
             done += taken;
             match found {
@@ -59,12 +59,12 @@ impl Speaker for Messages {
                     let text = format!("a message of {announced} bytes is longer than {bytes_max}");
                     conversation.base.note_limit(&text);
                     conversation.reply(|out| encode_error(out, &text));
-                    conversation.next = Next::HangUp;
+                    conversation.next = Flow::Close;
                 }
             }
         }
         let next = conversation.next;
-        connection.hub.messages.fetch_add(count, Relaxed);
+        connection.server.messages.fetch_add(count, Relaxed);
         (done, next)
     }
 
@@ -90,7 +90,7 @@ pub(super) struct MessageConnection<'a> {
     pub(super) base: &'a mut Connection,
     waits: &'a Arc<MessageWaits>,
     /// Whether to go on with the next message.
-    pub(super) next: Next,
+    pub(super) next: Flow,
     /// So much has gathered that it should be sent.
     has_much_to_send: bool,
 }
@@ -99,17 +99,17 @@ impl MessageConnection<'_> {
     /// Appends one message; hangs up if there is nobody to read it. Sends nothing: a client that does not read would
     /// have whoever replies keep all that the reply was made from.
     fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
-        match self.base.outbox.append(|out| frame::encode(out, body)) {
+        match self.base.send_queue.append(|out| frame::encode(out, body)) {
             Appended::Little => {}
             Appended::Much => self.has_much_to_send = true,
-            Appended::ToNobody => self.next = Next::HangUp,
+            Appended::ToNobody => self.next = Flow::Close,
         }
     }
 
     /// Sends what has gathered if it is much, waiting for the client to read.
     fn send_if_much(&mut self) {
         if std::mem::take(&mut self.has_much_to_send) && !self.base.flush() {
-            self.next = Next::HangUp;
+            self.next = Flow::Close;
         }
     }
 }

@@ -6,13 +6,13 @@ use std::collections::HashMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::outbox::Outbox;
+use super::super::send_queue::SendQueue;
 use super::MessageConnection;
 use super::locks;
-use crate::broker::Session;
-use crate::broker::sync::Arc;
-use crate::protocol::frame;
-use crate::protocol::message::{Envelope, encode_result, encode_unknown};
+use crate::broker::ObservedSession;
+use crate::os::sync::Arc;
+use crate::wire::frame;
+use crate::wire::message::{Envelope, encode_result, encode_unknown};
 
 /// What is done when a command comes.
 ///
@@ -121,7 +121,7 @@ impl<'a> Call<'a, '_> {
 
     /// The session of the connection: who is calling, and the locks it has.
     #[must_use]
-    pub fn session(&self) -> &Session {
+    pub fn session(&self) -> &ObservedSession {
         &self.connection.base.session
     }
 
@@ -139,13 +139,13 @@ impl<'a> Call<'a, '_> {
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         let id = self.envelope.id?.to_owned();
-        Some(Responder { outbox: self.connection.base.outbox.clone(), id })
+        Some(Responder { send_queue: self.connection.base.send_queue.clone(), id })
     }
 }
 
 /// A reply that is still to be given.
 pub struct Responder {
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     id: Box<RawValue>,
 }
 
@@ -154,7 +154,7 @@ impl Responder {
     pub fn reply(self, result: &impl Serialize) {
         let mut framed = Vec::new();
         frame::encode(&mut framed, |body| encode_result(body, &self.id, result));
-        self.outbox.note(|out| out.extend_from_slice(&framed));
-        self.outbox.deliver();
+        self.send_queue.note(|out| out.extend_from_slice(&framed));
+        self.send_queue.deliver();
     }
 }

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde_json::value::RawValue;
 
-use super::super::outbox::Outbox;
-use crate::broker::sync::{Arc, Mutex};
+use super::super::send_queue::SendQueue;
 use crate::broker::{Grant, Mode, Observer, Outcome, Ticket};
-use crate::protocol::frame;
-use crate::protocol::message::{LockResult, Status, encode_granted, encode_result};
+use crate::os::sync::{Arc, Mutex};
+use crate::wire::frame;
+use crate::wire::message::{LockResult, Status, encode_granted, encode_result};
 
 /// What is needed for the reply to a request that waits.
 pub(super) struct Pending {
@@ -23,7 +23,7 @@ pub(super) struct Pending {
 
 /// The waits of one connection; says itself how they ended, in whichever thread that was.
 pub(in super::super) struct MessageWaits {
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     waiting: Mutex<Waiting>,
     hasher: RandomState,
 }
@@ -57,8 +57,8 @@ impl Waiting {
 }
 
 impl MessageWaits {
-    pub(in super::super) fn new(outbox: Arc<Outbox>) -> Self {
-        Self { outbox, waiting: Mutex::default(), hasher: RandomState::new() }
+    pub(in super::super) fn new(send_queue: Arc<SendQueue>) -> Self {
+        Self { send_queue, waiting: Mutex::default(), hasher: RandomState::new() }
     }
 
     pub(super) fn begin(&self, ticket: Ticket, pending: Pending) {
@@ -86,7 +86,7 @@ impl Observer for MessageWaits {
         let Some(pending) = self.waiting.lock().remove(ticket) else { return };
         let result = match outcome {
             Outcome::Granted(grant) => {
-                return self.outbox.note(|out| {
+                return self.send_queue.note(|out| {
                     frame::encode(out, |body| granted(body, &pending.id, pending.mode, grant));
                 });
             }
@@ -95,11 +95,11 @@ impl Observer for MessageWaits {
             Outcome::Stopping => LockResult::stopping(),
             Outcome::Cancelled | Outcome::Lost => return,
         };
-        self.outbox.note(|out| frame::encode(out, |body| encode_result(body, &pending.id, &result)));
+        self.send_queue.note(|out| frame::encode(out, |body| encode_result(body, &pending.id, &result)));
     }
 
     fn deliver(&self) {
-        self.outbox.deliver();
+        self.send_queue.deliver();
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::connection::{Connection, Next};
-use super::super::hub::{COMMANDS, Hub, Registered};
+use super::super::connection::{Connection, Flow};
+use super::super::server_state::{COMMANDS, Registered, ServerState};
 use super::waiting::{LineWait, Pending, acquired};
 use super::{Lines, listing};
-use crate::broker::sync::Arc;
 use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
-use crate::protocol::glockd_text::{HELP, Reply, Request, Statistics, encode_pair, parse};
+use crate::os::sync::Arc;
+use crate::wire::text::glockd::{HELP, Reply, Request, Statistics, encode_pair, parse};
 
 /// The commands by the numbers they are counted under.
 #[derive(Clone, Copy)]
@@ -44,57 +44,57 @@ impl Glockd {
 }
 
 impl Lines for Glockd {
-    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Next {
-        let Some(line) = line else { return connection.say(|out| Reply::LineTooLong.encode(out)) };
+    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow {
+        let Some(line) = line else { return connection.reply_or_close(|out| Reply::LineTooLong.encode(out)) };
         let request = parse(line);
         self.counted[command_of(&request) as usize] += 1;
         match request {
             Request::Acquire(name) => {
                 let holders = connection.acquire_exclusive(&name);
-                connection.say(|out| acquired(false, holders, &name).encode(out))
+                connection.reply_or_close(|out| acquired(false, holders, &name).encode(out))
             }
             Request::Release(name) => {
                 let released = connection.release_held(&name, Mode::Exclusive);
-                connection.say(|out| Reply::Release { released, name: &name }.encode(out))
+                connection.reply_or_close(|out| Reply::Release { released, name: &name }.encode(out))
             }
             Request::Inspect(name) => {
                 let locked = connection.is_locked(&name);
-                connection.say(|out| Reply::Inspect { locked, name: &name }.encode(out))
+                connection.reply_or_close(|out| Reply::Inspect { locked, name: &name }.encode(out))
             }
             Request::AcquireShared(name) => {
                 let holders = connection.acquire_shared(&name);
-                connection.say(|out| acquired(true, holders, &name).encode(out))
+                connection.reply_or_close(|out| acquired(true, holders, &name).encode(out))
             }
             Request::ReleaseShared(name) => {
                 let released = connection.release_held(&name, Mode::Shared);
-                connection.say(|out| Reply::ReleaseShared { released, name: &name }.encode(out))
+                connection.reply_or_close(|out| Reply::ReleaseShared { released, name: &name }.encode(out))
             }
             Request::InspectShared(name) => {
                 let holders = connection.shared_holders(&name);
-                connection.say(|out| Reply::InspectShared { holders, name: &name }.encode(out))
+                connection.reply_or_close(|out| Reply::InspectShared { holders, name: &name }.encode(out))
             }
             Request::AcquireWaiting { name, limit, shared } => {
                 self.acquire_waiting(connection, &name, limit, shared)
             }
             Request::InvalidWait(rest) => {
-                connection.say(|out| Reply::InvalidWait { rest: &rest }.encode(out))
+                connection.reply_or_close(|out| Reply::InvalidWait { rest: &rest }.encode(out))
             }
             Request::Token(name) => {
                 let held = connection.session.inspect(Space::Main, &name).held;
                 let token = held.filter(|held| held.mode == Mode::Exclusive).map(|held| held.token);
-                connection.say(|out| Reply::Token(token).encode(out))
+                connection.reply_or_close(|out| Reply::Token(token).encode(out))
             }
-            Request::Me => connection.say_me(),
+            Request::Me => connection.reply_own_name(),
             Request::Iam(name) => connection.register(name.as_deref()),
             Request::Who(name) => connection.list_names(name.as_deref()),
             Request::List { .. } | Request::Dump { .. } if !connection.config.dump => {
-                connection.say(|out| Reply::Disabled.encode(out))
+                connection.reply_or_close(|out| Reply::Disabled.encode(out))
             }
             Request::List { name, shared } => listing::list(connection, name.as_deref(), shared),
             Request::Dump { shared } => listing::dump(connection, shared),
             Request::Statistics => self.statistics(connection),
-            Request::Help => connection.say(|out| out.extend_from_slice(HELP.as_bytes())),
-            Request::Invalid => Next::Read,
+            Request::Help => connection.reply_or_close(|out| out.extend_from_slice(HELP.as_bytes())),
+            Request::Invalid => Flow::Read,
         }
     }
 
@@ -102,8 +102,8 @@ impl Lines for Glockd {
         self.wait.is_on()
     }
 
-    fn report_counts(&mut self, hub: &Hub) {
-        hub.glockd_commands.add(&mut self.counted);
+    fn report_counts(&mut self, server: &ServerState) {
+        server.glockd_commands.add(&mut self.counted);
     }
 }
 
@@ -114,12 +114,12 @@ impl Glockd {
         name: &[u8],
         limit: Option<Duration>,
         shared: bool,
-    ) -> Next {
+    ) -> Flow {
         // First without waiting: nearly always that is all, and it needs nothing to be prepared.
         let holders =
             if shared { connection.acquire_shared(name) } else { connection.acquire_exclusive(name) };
         if holders.is_some() || limit == Some(Duration::ZERO) {
-            return connection.say(|out| acquired(shared, holders, name).encode(out));
+            return connection.reply_or_close(|out| acquired(shared, holders, name).encode(out));
         }
         let mode = if shared { Mode::Shared } else { Mode::Exclusive };
         let wants = [(Key { space: connection.space_of(mode), name: LockName::new(name) }, mode)];
@@ -129,22 +129,22 @@ impl Glockd {
         match connection.noting_limits(connection.session.acquire(&wants, Some(wait))) {
             Ok(Attempt::Queued) => {
                 connection.expect_expiry(limit);
-                Next::Wait
+                Flow::Wait
             }
             answer => {
                 self.wait.abandon();
                 let granted =
                     if let Ok(Attempt::Granted(grant)) = answer { Some(grant.holders) } else { None };
-                connection.say(|out| acquired(shared, granted, name).encode(out))
+                connection.reply_or_close(|out| acquired(shared, granted, name).encode(out))
             }
         }
     }
 
-    fn statistics(&mut self, connection: &Connection) -> Next {
-        let hub = &connection.hub;
-        self.report_counts(hub);
-        let count = |command: Command| hub.glockd_commands.get(command as usize);
-        let stats = hub.broker.stats();
+    fn statistics(&mut self, connection: &Connection) -> Flow {
+        let server = &connection.server;
+        self.report_counts(server);
+        let count = |command: Command| server.glockd_commands.get(command as usize);
+        let stats = server.broker.stats();
         let statistics = Statistics {
             command_d: count(Command::D),
             command_dump: count(Command::Dump),
@@ -159,14 +159,14 @@ impl Glockd {
             command_si: count(Command::Si),
             command_sr: count(Command::Sr),
             command_who: count(Command::Who),
-            connections: hub.connections() as u64,
+            connections: server.connections() as u64,
             invalid_commands: count(Command::Invalid),
             locks: stats.locks as u64,
             orphans: stats.orphans,
             shared_locks: stats.shared_locks as u64,
             shared_orphans: stats.shared_orphans,
         };
-        connection.say(|out| statistics.encode(out))
+        connection.reply_or_close(|out| statistics.encode(out))
     }
 }
 
@@ -180,37 +180,37 @@ impl Connection {
         }
     }
 
-    fn say_me(&self) -> Next {
+    fn reply_own_name(&self) -> Flow {
         let info = self.session.info();
         let address = info.address().as_bytes();
         let name = info.name();
         let name = name.as_deref().unwrap_or(address);
-        self.say(|out| Reply::Me { address, name }.encode(out))
+        self.reply_or_close(|out| Reply::Me { address, name }.encode(out))
     }
 
-    fn register(&self, name: Option<&[u8]>) -> Next {
-        let reply = match self.hub.register(self.session.info(), name) {
+    fn register(&self, name: Option<&[u8]>) -> Flow {
+        let reply = match self.server.register(self.session.info(), name) {
             Registered::Done => Reply::Ok,
             Registered::TooLong => Reply::NameTooLong,
             Registered::Disabled => Reply::Disabled,
         };
-        self.say(|out| reply.encode(out))
+        self.reply_or_close(|out| reply.encode(out))
     }
 
-    fn list_names(&self, wanted: Option<&[u8]>) -> Next {
+    fn list_names(&self, wanted: Option<&[u8]>) -> Flow {
         if !self.config.registry || !self.config.dump {
-            return self.say(|out| Reply::Disabled.encode(out));
+            return self.reply_or_close(|out| Reply::Disabled.encode(out));
         }
-        for info in self.hub.sessions() {
+        for info in self.server.sessions() {
             let Some(name) = info.name() else { continue };
             if wanted.is_none_or(|wanted| *wanted == *name) {
-                let next = self.say(|out| encode_pair(out, info.address().as_bytes(), &name));
-                if next != Next::Read {
+                let next = self.reply_or_close(|out| encode_pair(out, info.address().as_bytes(), &name));
+                if next != Flow::Read {
                     return next;
                 }
             }
         }
-        Next::Read
+        Flow::Read
     }
 }
 

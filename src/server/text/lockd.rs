@@ -2,12 +2,12 @@
 
 use std::ops::ControlFlow;
 
-use super::super::connection::{Connection, Next};
-use super::super::hub::{COMMANDS, Hub};
+use super::super::connection::{Connection, Flow};
+use super::super::server_state::{COMMANDS, ServerState};
 use super::Lines;
 use crate::broker::Space;
 use crate::broker::{Attempt, Mode, SessionInfo};
-use crate::protocol::lockd_text::{DetailsEncoder, Reply, Request, Statistics, parse};
+use crate::wire::text::lockd::{DetailsEncoder, Reply, Request, Statistics, parse};
 
 /// The commands by the numbers they are counted under.
 #[derive(Clone, Copy)]
@@ -29,8 +29,8 @@ pub(in super::super) struct Lockd {
 }
 
 impl Lines for Lockd {
-    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Next {
-        let Some(line) = line else { return connection.say(|out| Reply::LineTooLong.encode(out)) };
+    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow {
+        let Some(line) = line else { return connection.reply_or_close(|out| Reply::LineTooLong.encode(out)) };
         let (command, reply) = match parse(line) {
             Request::Acquire(name) => {
                 let attempt = connection.session.try_acquire(Space::Main, &name, Mode::Exclusive);
@@ -58,27 +58,27 @@ impl Lines for Lockd {
             }
             Request::Invalid => {
                 self.counted[Command::Invalid as usize] += 1;
-                return Next::Read;
+                return Flow::Read;
             }
         };
         self.counted[command as usize] += 1;
-        connection.say(|out| reply.encode(out))
+        connection.reply_or_close(|out| reply.encode(out))
     }
 
     fn is_waiting(&self) -> bool {
         false
     }
 
-    fn report_counts(&mut self, hub: &Hub) {
-        hub.lockd_commands.add(&mut self.counted);
+    fn report_counts(&mut self, server: &ServerState) {
+        server.lockd_commands.add(&mut self.counted);
     }
 }
 
 impl Lockd {
-    fn statistics(&mut self, connection: &Connection, full: bool) -> Next {
-        let hub = &connection.hub;
-        self.report_counts(hub);
-        let count = |command: Command| hub.lockd_commands.get(command as usize);
+    fn statistics(&mut self, connection: &Connection, full: bool) -> Flow {
+        let server = &connection.server;
+        self.report_counts(server);
+        let count = |command: Command| server.lockd_commands.get(command as usize);
         let all = [
             Command::G,
             Command::R,
@@ -89,10 +89,10 @@ impl Lockd {
             Command::Q,
             Command::Invalid,
         ];
-        let stats = hub.broker.stats();
+        let stats = server.broker.stats();
         let statistics = Statistics {
             pid: std::process::id(),
-            conns: hub.connections() as u64,
+            conns: server.connections() as u64,
             locks: (stats.locks + stats.shared_locks) as u64,
             orphans: stats.orphans + stats.shared_orphans,
             commands: all.into_iter().map(count).sum(),
@@ -104,70 +104,71 @@ impl Lockd {
             command_si: count(Command::Si),
             command_q: count(Command::Q),
         };
-        let said = connection.say(|out| statistics.encode(out));
-        if full && connection.config.dump && said == Next::Read { details(connection) } else { said }
+        let said = connection.reply_or_close(|out| statistics.encode(out));
+        if full && connection.config.dump && said == Flow::Read { details(connection) } else { said }
     }
 }
 
 /// Every lock and who holds it, and what every holder of shared locks holds. Looked at and written some at a time:
 /// nothing of it is kept for a client that does not read.
-fn details(connection: &Connection) -> Next {
+fn details(connection: &Connection) -> Flow {
     let shared_space = connection.space_of(Mode::Shared);
     let mut start = Vec::new();
     let encoder = DetailsEncoder::start(&mut start);
-    connection.say(|out| out.extend_from_slice(&start));
-    let broken_off = connection.hub.broker.walk(|mut lock| {
+    connection.reply_or_close(|out| out.extend_from_slice(&start));
+    let broken_off = connection.server.broker.for_each_lock(|mut lock| {
         // Nobody needs them, and there may be many.
         lock.waiters = Vec::new();
         let name = lock.key.name.as_bytes();
         let next = match lock.mode {
             Some(Mode::Exclusive) => {
                 let holder = lock.holders.first().map(|holder| holder.session.address());
-                connection.say(|out| encoder.lock(out, name, holder.unwrap_or_default().as_bytes()))
+                connection
+                    .reply_or_close(|out| encoder.lock(out, name, holder.unwrap_or_default().as_bytes()))
             }
             Some(Mode::Shared) if lock.key.space == shared_space => {
-                connection.say(|out| encoder.shared_lock(out, name, lock.holders.len()))
+                connection.reply_or_close(|out| encoder.shared_lock(out, name, lock.holders.len()))
             }
-            Some(Mode::Shared) | None => Next::Read,
+            Some(Mode::Shared) | None => Flow::Read,
         };
-        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
+        if next == Flow::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
     });
     if let Some(next) = broken_off {
         return next;
     }
-    connection.say(|out| encoder.begin_shares(out));
-    let mut holders = connection.hub.broker.sessions();
+    connection.reply_or_close(|out| encoder.begin_shares(out));
+    let mut holders = connection.server.broker.sessions();
     holders.retain(|session| session.locks_held() > 0);
     holders.sort_by(|one, other| one.address().cmp(other.address()));
     for holder in holders {
         let next = shares_of(connection, &encoder, &holder);
-        if next != Next::Read {
+        if next != Flow::Read {
             return next;
         }
     }
-    connection.say(|out| encoder.end(out))
+    connection.reply_or_close(|out| encoder.end(out))
 }
 
 /// The shared locks of one holder, if it has any.
-fn shares_of(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> Next {
+fn shares_of(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> Flow {
     let shared_space = connection.space_of(Mode::Shared);
     let mut count = 0;
-    let broken_off = connection.hub.broker.walk_held(holder, |key, mode| {
+    let broken_off = connection.server.broker.for_each_held(holder, |key, mode| {
         if mode != Mode::Shared || key.space != shared_space {
             return ControlFlow::Continue(());
         }
-        let next = connection.say(|out| {
+        let next = connection.reply_or_close(|out| {
             if count == 0 {
                 encoder.begin_holder(out, holder.address().as_bytes());
             }
             encoder.share(out, count, key.name.as_bytes());
         });
         count += 1;
-        if next == Next::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
+        if next == Flow::Read { ControlFlow::Continue(()) } else { ControlFlow::Break(next) }
     });
     match broken_off {
         Some(next) => next,
-        None if count == 0 => Next::Read,
-        None => connection.say(|out| encoder.end_holder(out)),
+        None if count == 0 => Flow::Read,
+        None => connection.reply_or_close(|out| encoder.end_holder(out)),
     }
 }

@@ -11,21 +11,21 @@ pub(super) use glockd::Glockd;
 pub(super) use lockd::Lockd;
 pub(super) use waiting::LineWait;
 
-use super::connection::{Connection, Next, Speaker};
-use super::hub::Hub;
+use super::connection::{Connection, Flow, ProtocolHandler};
+use super::server_state::ServerState;
 use crate::broker::{AcquireError, Attempt, Mode, Space};
-use crate::protocol::lines::{Line, LineDecoder};
+use crate::wire::text::lines::{Line, LineDecoder};
 
 /// What one of the text protocols makes of its lines.
 pub(super) trait Lines {
     /// Handles one line; `None` stands for one that was too long.
-    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Next;
+    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow;
 
     /// Whether later lines must wait behind one that waits for a lock.
     fn is_waiting(&self) -> bool;
 
     /// Adds what has been counted to the server's counters.
-    fn report_counts(&mut self, hub: &Hub);
+    fn report_counts(&mut self, server: &ServerState);
 }
 
 /// A client that speaks a text protocol.
@@ -39,15 +39,15 @@ pub(super) struct Text<L> {
 impl<L: Lines> Text<L> {
     pub(super) fn new(connection: &Connection, lines: L) -> Self {
         let decoder = LineDecoder::new(connection.config.line_bytes_max);
-        Self { decoder, lines, has_messages: connection.outbox.has_messages() }
+        Self { decoder, lines, has_messages: connection.send_queue.has_messages() }
     }
 }
 
-impl<L: Lines> Speaker for Text<L> {
-    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Next) {
+impl<L: Lines> ProtocolHandler for Text<L> {
+    fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Flow) {
         let mut done = 0;
-        let mut next = if self.lines.is_waiting() { Next::Wait } else { Next::Read };
-        while next == Next::Read {
+        let mut next = if self.lines.is_waiting() { Flow::Wait } else { Flow::Read };
+        while next == Flow::Read {
             let (taken, found) = self.decoder.decode(&input[done..]);
             done += taken;
             next = match found {
@@ -56,16 +56,16 @@ impl<L: Lines> Speaker for Text<L> {
                     connection.note_limit("its line is too long");
                     self.lines.line(connection, None)
                 }
-                Line::Incomplete => Next::Read,
+                Line::Incomplete => Flow::Read,
             };
             if self.has_messages {
-                connection.outbox.have_handled(taken);
+                connection.send_queue.have_handled(taken);
             }
             if found == Line::Incomplete {
                 break;
             }
         }
-        self.lines.report_counts(&connection.hub);
+        self.lines.report_counts(&connection.server);
         (done, next)
     }
 
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Appends a reply; hangs up if there is nobody to read it.
-    fn say(&self, write: impl FnOnce(&mut Vec<u8>)) -> Next {
-        if self.reply(write) { Next::Read } else { Next::HangUp }
+    fn reply_or_close(&self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
+        if self.reply(write) { Flow::Read } else { Flow::Close }
     }
 }

@@ -1,10 +1,10 @@
 //! The wait of a `gw` or `sgw`: a connection of the text protocols has one at a time, since its later
 //! lines wait behind it.
 
-use super::super::outbox::Outbox;
-use crate::broker::sync::{Arc, Mutex};
+use super::super::send_queue::SendQueue;
 use crate::broker::{Observer, Outcome, Ticket};
-use crate::protocol::glockd_text::Reply;
+use crate::os::sync::{Arc, Mutex};
+use crate::wire::text::glockd::Reply;
 
 /// What is to be said when the wait has ended.
 pub(super) struct Pending {
@@ -14,16 +14,16 @@ pub(super) struct Pending {
 
 /// The wait of one connection, if it has one; says itself how it ended, in whichever thread that was.
 pub(in super::super) struct LineWait {
-    outbox: Arc<Outbox>,
+    send_queue: Arc<SendQueue>,
     /// Whether replies belong to messages, which then wait for this one.
     has_messages: bool,
     pending: Mutex<Option<Pending>>,
 }
 
 impl LineWait {
-    pub(in super::super) fn new(outbox: Arc<Outbox>) -> Self {
-        let has_messages = outbox.has_messages();
-        Self { outbox, has_messages, pending: Mutex::new(None) }
+    pub(in super::super) fn new(send_queue: Arc<SendQueue>) -> Self {
+        let has_messages = send_queue.has_messages();
+        Self { send_queue, has_messages, pending: Mutex::new(None) }
     }
 
     pub(super) fn begin(&self, pending: Pending) {
@@ -39,7 +39,7 @@ impl LineWait {
 
     fn set_waiting(&self, is_waiting: bool) {
         if self.has_messages {
-            self.outbox.set_waiting(is_waiting);
+            self.send_queue.set_waiting(is_waiting);
         }
     }
 
@@ -55,13 +55,13 @@ impl Observer for LineWait {
         let mut pending = self.pending.lock();
         if let Some(Pending { name, shared }) = pending.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
-            self.outbox.note(|out| acquired(shared, holders, &name).encode(out));
+            self.send_queue.note(|out| acquired(shared, holders, &name).encode(out));
             self.set_waiting(false);
         }
     }
 
     fn deliver(&self) {
-        self.outbox.deliver();
+        self.send_queue.deliver();
     }
 }
 

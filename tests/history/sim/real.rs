@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use lockd::broker::{AcquireError, Attempt, Broker, Key, LockName, Observer, Outcome, Session, Space, Wait};
+use lockd::broker::{
+    AcquireError, Attempt, Broker, Key, LockName, ObservedSession, Observer, Outcome, Space, Wait,
+};
 
 use super::subject::{Answer, End, Subject};
 use crate::history::{Mode, Name, Nanos};
@@ -33,7 +35,7 @@ impl Observer for Notes {
 #[derive(Default)]
 pub(crate) struct Real {
     broker: Broker,
-    sessions: HashMap<usize, Session>,
+    sessions: HashMap<usize, ObservedSession>,
     ends: Ends,
 }
 

@@ -1,9 +1,9 @@
 //! Changing the mode of what is held while the other holders go, end, or want the same.
 
-use super::super::super::sync::explore::explore;
-use super::super::super::sync::thread;
-use super::super::super::*;
-use super::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::explore;
+use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 fn shared_by_two() -> (Broker, Arc<Party>, Arc<Party>) {

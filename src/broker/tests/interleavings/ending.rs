@@ -1,9 +1,9 @@
 //! Sessions that end while others, or their own threads, are at the same locks.
 
-use super::super::super::sync::explore::explore;
-use super::super::super::sync::thread;
-use super::super::super::*;
-use super::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::explore;
+use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 #[test]
@@ -34,7 +34,7 @@ fn an_acquire_against_the_end_of_its_own_session() {
         let broker = Broker::default();
         let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
         at_once([with!([a] { let _ = a.try_it("x"); }), with!([a] a.session.end())]);
-        assert!(!a.session.stands());
+        assert!(!a.session.is_alive());
         assert!(matches!(b.try_it("x"), Ok(Attempt::Granted(_))), "it holds nothing any more");
         b.release("x").unwrap();
         nothing_left(&broker);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::super::sync::explore::{explore, explore_with_time};
-use super::super::super::sync::{Time, thread};
-use super::super::super::*;
-use super::party::{Room, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Room, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::{explore, explore_with_time};
+use crate::os::sync::{Time, thread};
 use Mode::Exclusive;
 
 const LIMIT: Duration = Duration::from_millis(10);

@@ -1,9 +1,9 @@
 //! Several names at once against singles, and everything at random.
 
-use super::super::super::sync::explore::explore;
-use super::super::super::sync::thread;
-use super::super::super::*;
-use super::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::explore;
+use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 #[test]

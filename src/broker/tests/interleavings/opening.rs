@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::super::sync::explore::explore;
-use super::super::super::sync::thread;
-use super::super::super::*;
-use super::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::explore;
+use crate::os::sync::thread;
 use Mode::Exclusive;
 
 /// A broker in its grace, and two sessions.
@@ -30,7 +30,7 @@ fn opening_against_a_request_that_comes_to_wait() {
             let a = a.clone();
             move || a.ask(1, &["x"], Exclusive)
         });
-        broker.open_gate();
+        broker.end_grace();
         has_it(&a, &asked.join().unwrap());
         a.release("x").unwrap();
         nothing_left(&broker);
@@ -46,7 +46,7 @@ fn opening_against_one_who_would_overtake() {
             let b = b.clone();
             move || b.try_it("x")
         });
-        broker.open_gate();
+        broker.end_grace();
         let tried = tried.join().unwrap();
         assert!(matches!(tried, Ok(Attempt::Busy) | Err(AcquireError::NotYet(_))), "{tried:?}");
         has_it(&a, &asked);
@@ -58,7 +58,7 @@ fn opening_against_a_cancel() {
     explore(|| {
         let (broker, a, _) = in_grace();
         assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([a] a.session.cancel(1)), with!([broker] broker.open_gate())]);
+        at_once([with!([a] a.session.cancel(1)), with!([broker] broker.end_grace())]);
         a.audit(&[]);
         assert_eq!(a.holds("x"), a.was_granted(1));
         assert_eq!(a.release("x").is_ok(), a.was_granted(1));
@@ -72,7 +72,7 @@ fn opening_against_the_end_of_one_of_two_waiters() {
         let (broker, a, b) = in_grace();
         assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
         assert_eq!(b.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([a] a.session.end()), with!([broker] broker.open_gate())]);
+        at_once([with!([a] a.session.end()), with!([broker] broker.end_grace())]);
         has_it(&b, &Ok(Attempt::Queued));
         b.release("x").unwrap();
         nothing_left(&broker);
@@ -84,7 +84,7 @@ fn opening_against_shutting() {
     explore(|| {
         let (broker, a, _) = in_grace();
         assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([broker] broker.shut()), with!([broker] broker.open_gate())]);
+        at_once([with!([broker] broker.shut()), with!([broker] broker.end_grace())]);
         a.audit(&[]);
         assert!(a.was_granted(1) || a.heard(1) == Some(Outcome::Stopping));
         assert_eq!(a.holds("x"), a.was_granted(1));
@@ -100,7 +100,7 @@ fn opening_name_by_name_against_a_set() {
         assert_eq!(a.ask(2, &["y"], Exclusive), Ok(Attempt::Queued));
         at_once([
             with!([b] assert_eq!(b.ask(1, &["x", "y"], Exclusive), Ok(Attempt::Queued))),
-            with!([broker] broker.open_gate()),
+            with!([broker] broker.end_grace()),
         ]);
         a.audit(&[]);
         b.audit(&[1]);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::super::sync::{AtomicBool, IS_EXPLORED, Ordering, ProcessMutex, thread};
-use super::super::super::*;
+use crate::broker::*;
+use crate::os::sync::{AtomicBool, IS_EXPLORED, Ordering, ProcessMutex, thread};
 
 /// The names that scenarios use.
 const NAMES: [&str; 3] = ["x", "y", "z"];
@@ -19,7 +19,7 @@ pub(super) fn keys(names: &[&str], mode: Mode) -> Vec<(Key, Mode)> {
 
 /// One session, and all it was told.
 pub(super) struct Party {
-    pub(super) session: Session,
+    pub(super) session: ObservedSession,
     heard: Arc<Heard>,
 }
 
@@ -128,7 +128,7 @@ impl Party {
         }
         assert!(told.outcomes.keys().all(|ticket| told.queued.contains(ticket)), "who never waited was told");
         drop(told);
-        if self.session.stands() {
+        if self.session.is_alive() {
             let held = NAMES.iter().filter(|name| self.holds(name)).count();
             assert_eq!(self.session.info().held.in_all(), held, "locks are counted wrong");
         }

@@ -1,9 +1,9 @@
 //! A name on its way between its lane and the table, and several threads of one session.
 
-use super::super::super::sync::explore::explore;
-use super::super::super::sync::thread;
-use super::super::super::*;
-use super::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::*;
+use crate::os::sync::explore::explore;
+use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 /// `b` asked for what `a` released meanwhile: it holds it, at once or after waiting.

@@ -31,6 +31,6 @@ impl Dialect for Message {
 
 fn frame(text: &str) -> Vec<u8> {
     let mut framed = Vec::new();
-    lockd::protocol::frame::encode(&mut framed, |body| body.extend_from_slice(text.as_bytes()));
+    lockd::wire::frame::encode(&mut framed, |body| body.extend_from_slice(text.as_bytes()));
     framed
 }

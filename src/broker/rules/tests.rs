@@ -1,0 +1,406 @@
+//! The rules against the naive model: every event in every state that three sessions can bring two
+//! names into, and some rules said by example.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::broker::model::{End, Event, Model, Said};
+use crate::broker::name::LockName;
+use crate::broker::rules::*;
+
+/// The table, driven by the model's events.
+#[derive(Clone, Default)]
+struct Driver {
+    table: Table,
+    model: Model,
+}
+
+fn key(name: u8) -> HashedKey {
+    // The same hash for all: names must be told apart by more than that.
+    HashedKey { key: Key::main(LockName::new(&[name])), hash: 7 }
+}
+
+impl Driver {
+    /// Applies the event to both and compares all there is to see.
+    fn apply(&mut self, tokens: &Tokens, event: &Event) {
+        let (mut decided, mut idle) = (Vec::new(), Vec::new());
+        let limits = Limits::default();
+        let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
+        let now = Stamp::from_nanos(self.model.now + by);
+        let granting = !self.model.grace || matches!(event, Event::Open);
+        // So little that whatever can be interrupted is; and then what it takes.
+        let (room, is_exhausted) = (NAME, false);
+        let (decided_here, idle_here) = (&mut decided, &mut idle);
+        let mut step = Step {
+            now,
+            tokens,
+            limits: &limits,
+            granting,
+            room,
+            is_exhausted,
+            decided: decided_here,
+            idle: idle_here,
+        };
+        let before = self.model.clone();
+        let (mut said, mut circle) = run(&mut self.table, &mut step, event, &self.model);
+        while step.is_exhausted {
+            (step.room, step.is_exhausted) = (BULK, false);
+            // Names that were adopted for nothing are back with their lanes, and adopted again.
+            step.idle.clear();
+            (said, circle) = run(&mut self.table, &mut step, event, &self.model);
+        }
+        while self.table.unsettled() > 0 {
+            step.room = BULK;
+            self.table.settle(&mut step, self.table.unsettled() - 1);
+        }
+        let (expected, ends) = self.model.apply(event);
+        let context = || format!("{event:?} in {before:?}");
+        assert_eq!(said, expected, "{}", context());
+        if let Some(circle) = circle {
+            check_circle(&before, event, &circle);
+        }
+        let mut told: Vec<_> = decided.iter().map(|d| (d.slot, d.ticket, end(d.outcome))).collect();
+        told.sort_unstable();
+        assert_eq!(told, ends, "{}", context());
+        for gone in idle {
+            let name = gone.key.key.name.as_bytes()[0];
+            assert_eq!(self.model.holders(name) + self.model.queue(name).len(), 0, "{}", context());
+            // What is outside the table is the lane's to remember; here, the next event's to tell.
+            assert_eq!(gone.orphaned, self.model.orphaned.contains(&name), "{}", context());
+        }
+        self.model.check(&context);
+        self.compare(&context);
+    }
+
+    fn compare(&self, context: &dyn Fn() -> String) {
+        for member in &self.table.members {
+            let queued = member.holds.iter().filter(|&&id| !self.table.entries[id].queue.is_empty());
+            assert_eq!(member.contended, queued.copied().collect(), "{}", context());
+            let last = |id: &EntryId| self.table.entries[*id].queue.last_key_value().map(|last| *last.1);
+            let followed = member.waits.iter().filter(|&(id, request)| last(id) != Some(*request));
+            assert_eq!(member.followed, followed.count(), "{}", context());
+        }
+        for session in 0..u32::try_from(self.table.members.len()).unwrap() {
+            for other in self.model.waits_for(session) {
+                let ranks = [session, other].map(|slot| self.table.members[slot as usize].rank);
+                assert!(ranks[0] > ranks[1] && ranks[1] > 0, "{session} and {other} in {}", context());
+            }
+        }
+        for name in 0..3 {
+            let Some(seen) = self.table.inspect(0, &key(name)) else {
+                assert_eq!(self.model.holders(name) + self.model.queue(name).len(), 0, "{}", context());
+                continue;
+            };
+            assert_eq!(seen.holders, self.model.holders(name), "{}", context());
+            assert_eq!(seen.orphaned, self.model.orphaned.contains(&name), "{}", context());
+            for session in 0..4 {
+                let seen = self.table.inspect(session, &key(name)).unwrap_or_default();
+                let waits = self.model.queue(name).iter().any(|waiting| waiting.session == session);
+                assert_eq!(seen.waiting, waits, "{}", context());
+                let held = seen.held;
+                let expected = self.model.held.get(&(name, session)).copied();
+                assert_eq!(held.map(|held| held.mode), expected, "{}", context());
+            }
+            let queue: Vec<u32> =
+                self.table.waiters_after(&key(name), None, 100).iter().map(|w| w.slot).collect();
+            let expected: Vec<u32> = self.model.queue(name).iter().map(|w| w.session).collect();
+            assert_eq!(queue, expected, "{}", context());
+        }
+    }
+}
+
+fn end(outcome: Outcome) -> End {
+    match outcome {
+        Outcome::Granted(grant) => End::Granted { orphaned: grant.orphaned },
+        Outcome::TimedOut => End::TimedOut,
+        Outcome::Cancelled => End::Cancelled,
+        Outcome::Lost | Outcome::Stopping => End::Lost,
+    }
+}
+
+/// Runs one event on the table; `model` is the state before it.
+fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> (Said, Option<Vec<Slot>>) {
+    let patience = |wait: Option<Option<u64>>| {
+        let deadline = |limit: u64| Stamp::from_nanos(model.now + limit);
+        wait.map(|limit| WaitSpec { ticket: model.tickets + 1, deadline: limit.map(deadline) })
+    };
+    let adopt = |table: &mut Table, name| table.adopt(&key(name), None, model.orphaned.contains(&name));
+    let answer = match event {
+        Event::Acquire { session, wants, wait } => {
+            wants.iter().for_each(|&(name, _)| adopt(table, name));
+            let wants: Vec<_> = wants.iter().map(|&(name, mode)| (key(name), mode)).collect();
+            table.acquire(step, *session, &wants, patience(*wait))
+        }
+        Event::Convert { session, name, mode, wait } => {
+            adopt(table, *name);
+            table.convert(step, *session, &key(*name), *mode, patience(*wait))
+        }
+        Event::Release { session, name } => {
+            let said = match table.release(step, *session, &key(*name)) {
+                Some(Released::Hold) => Said::ReleasedHold,
+                Some(Released::Place) => Said::ReleasedPlace,
+                None => Said::NotHeld,
+            };
+            return (said, None);
+        }
+        Event::Cancel { session } => {
+            let oldest = model.waiting.iter().find(|w| w.session == *session).map(|w| w.ticket);
+            let cancelled = table.cancel(step, *session, oldest.unwrap_or(u64::MAX));
+            assert!(step.is_exhausted || cancelled == oldest.is_some());
+            return (Said::Nothing, None);
+        }
+        Event::Expire { session, .. } => {
+            let next = table.expire(step, *session);
+            assert!(step.is_exhausted || next.is_none_or(|next| next > step.now));
+            return (Said::Nothing, None);
+        }
+        Event::End { session, vanished } => {
+            table.end_waits(step, *session, Outcome::Lost);
+            if !step.is_exhausted {
+                table.end_holds(step, *session, *vanished);
+            }
+            assert!(step.is_exhausted || !table.has_member(*session));
+            return (Said::Nothing, None);
+        }
+        Event::Open => {
+            let mut next = Some(0);
+            while let Some(first) = next {
+                step.room = NAME;
+                next = table.unsettle_from(step, first);
+            }
+            step.is_exhausted = false;
+            return (Said::Nothing, None);
+        }
+    };
+    match answer {
+        Answer::Granted(grant) => (Said::Granted { orphaned: grant.orphaned, holders: grant.holders }, None),
+        Answer::Busy => (Said::Busy, None),
+        Answer::Queued => (Said::Queued, None),
+        Answer::AlreadyHeld(held) => (Said::AlreadyHeld(held.mode), None),
+        Answer::AlreadyWaiting => (Said::AlreadyWaiting, None),
+        Answer::NotHeld => (Said::NotHeld, None),
+        Answer::Deadlock(circle) => (Said::Deadlock, Some(circle)),
+        Answer::TooLarge if step.is_exhausted => (Said::Nothing, None),
+        Answer::TooManyWaits | Answer::TooLarge => panic!("the limit is far away"),
+    }
+}
+
+/// Each of the circle must really wait for the next one, the asker first and by its new request.
+fn check_circle(before: &Model, event: &Event, circle: &[Slot]) {
+    let mut with_request = before.clone();
+    let (session, wants, conversion) = match event {
+        Event::Acquire { session, wants, .. } => (*session, wants.clone(), false),
+        Event::Convert { session, name, mode, .. } => (*session, vec![(*name, *mode)], true),
+        _ => panic!("only a wait can be a deadlock"),
+    };
+    let ticket = u64::MAX;
+    let request = crate::broker::model::Waiting { session, ticket, wants, conversion, deadline: None };
+    with_request.waiting.push(request);
+    assert_eq!(circle.first(), Some(&session));
+    assert_eq!(
+        circle.iter().collect::<BTreeSet<_>>().len(),
+        circle.len(),
+        "somebody stands twice: {circle:?}"
+    );
+    for (at, &one) in circle.iter().enumerate() {
+        let next = circle[(at + 1) % circle.len()];
+        assert!(with_request.waits_for(one).contains(&next), "{one} does not wait for {next}: {circle:?}");
+    }
+}
+
+fn events(sessions: u32, names: u8) -> Vec<Event> {
+    use Mode::{Exclusive, Shared};
+    let mut events = Vec::new();
+    for session in 0..sessions {
+        for name in 0..names {
+            for mode in [Exclusive, Shared] {
+                events.push(Event::Acquire { session, wants: vec![(name, mode)], wait: None });
+                events.push(Event::Acquire { session, wants: vec![(name, mode)], wait: Some(None) });
+                events.push(Event::Convert { session, name, mode, wait: Some(None) });
+            }
+            events.push(Event::Convert { session, name, mode: Exclusive, wait: None });
+            events.push(Event::Release { session, name });
+        }
+        if names > 1 {
+            for wants in [vec![(0, Exclusive), (1, Exclusive)], vec![(1, Shared), (0, Exclusive)]] {
+                events.push(Event::Acquire { session, wants, wait: Some(None) });
+            }
+        }
+        events.push(Event::Cancel { session });
+        events.extend([true, false].map(|vanished| Event::End { session, vanished }));
+    }
+    events
+}
+
+/// Applies every event in every state reachable from a start, until there are no new ones.
+fn explore(sessions: u32, names: u8, grace: bool) -> usize {
+    let mut events = events(sessions, names);
+    events.extend(grace.then_some(Event::Open));
+    let tokens = Tokens::starting_at(1);
+    let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
+    let mut seen = BTreeSet::from([start.model.fingerprint()]);
+    let mut open = VecDeque::from([start]);
+    while let Some(state) = open.pop_front() {
+        for event in &events {
+            let mut next = state.clone();
+            next.apply(&tokens, event);
+            if seen.insert(next.model.fingerprint()) {
+                open.push_back(next);
+            }
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn three_sessions_and_one_name_in_every_state() {
+    let states = explore(3, 1, false);
+    assert!(states > 100, "only {states} states were reached");
+}
+
+#[test]
+fn two_sessions_and_two_names_in_every_state() {
+    let states = explore(2, 2, false);
+    assert!(states > 500, "only {states} states were reached");
+}
+
+#[test]
+fn three_sessions_and_two_names_in_every_state() {
+    let states = explore(3, 2, false);
+    assert!(states > 30_000, "only {states} states were reached");
+}
+
+/// Numbers in no order, the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % end as u64).unwrap()
+    }
+
+    fn event(&mut self, sessions: usize, names: usize) -> Event {
+        let session = u32::try_from(self.below(sessions)).unwrap();
+        let name = u8::try_from(self.below(names)).unwrap();
+        let mode = [Mode::Exclusive, Mode::Shared, Mode::Shared][self.below(3)];
+        match self.below(20) {
+            0..10 => {
+                let more = self.below(4) * self.below(2);
+                let others =
+                    (0..more).map(|_| u8::try_from(self.below(names)).unwrap()).filter(|&o| o != name);
+                let others: BTreeSet<u8> = others.collect();
+                let wants = [name].into_iter().chain(others).map(|name| (name, mode)).collect();
+                Event::Acquire { session, wants, wait: Some(None) }
+            }
+            10..14 => Event::Convert { session, name, mode, wait: Some(None) },
+            14..17 => Event::Release { session, name },
+            17..19 => Event::Cancel { session },
+            _ => Event::End { session, vanished: self.below(2) == 0 },
+        }
+    }
+}
+
+/// With more sessions than can be brought into every state, so that ranks have something to put in order.
+#[test]
+fn many_sessions_and_names_in_no_order() {
+    let given = std::env::var("LOCKD_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 32 | 0x9e37_79b9);
+    let tokens = Tokens::starting_at(1);
+    let mut dice = Dice(seed);
+    for (sessions, names) in [(4, 3), (8, 5), (12, 12), (20, 8)] {
+        let mut driver = Driver::default();
+        for _ in 0..5000 {
+            let event = dice.event(sessions, names);
+            let told =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.apply(&tokens, &event)));
+            assert!(told.is_ok(), "LOCKD_SEED={seed} repeats this");
+        }
+        let counts = driver.table.counts();
+        assert!(counts.deadlocks > 20 && counts.grants > 200, "{counts:?}");
+    }
+}
+
+/// Lets the session ask for one name, for as long as it takes.
+fn ask(table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Answer {
+    ask_with(BULK, table, tokens, slot, name)
+}
+
+fn ask_with(room: usize, table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Answer {
+    let (mut decided, mut idle) = (Vec::new(), Vec::new());
+    let (now, limits) = (Stamp::from_nanos(0), Limits::default());
+    let (granting, is_exhausted) = (true, false);
+    let mut step = Step {
+        now,
+        tokens,
+        limits: &limits,
+        granting,
+        room,
+        is_exhausted,
+        decided: &mut decided,
+        idle: &mut idle,
+    };
+    let key = HashedKey { key: Key::main(LockName::new(&name.to_le_bytes())), hash: u64::from(name) };
+    table.adopt(&key, None, false);
+    let patience = WaitSpec { ticket: u64::from(name), deadline: None };
+    table.acquire(&mut step, slot, &[(key, Mode::Exclusive)], Some(patience))
+}
+
+/// What one request makes the table look at has an end, whoever waits for whom; and what agrees with the
+/// ranks needs no look at all.
+#[test]
+fn one_request_looks_at_no_more_than_a_bounded_number_of_places() {
+    const NAMES: u32 = 10_000;
+    const OWN: u32 = NAMES;
+    let (mut table, tokens) = (Table::default(), Tokens::starting_at(1));
+    let (early, holder, behind) = (0, 1, 2);
+    assert!(matches!(ask(&mut table, &tokens, early, OWN), Answer::Granted(_)));
+    for name in 0..NAMES {
+        assert!(matches!(ask(&mut table, &tokens, holder, name), Answer::Granted(_)));
+    }
+    for waiter in 3..10 {
+        for name in 0..NAMES {
+            assert_eq!(ask(&mut table, &tokens, waiter, name), Answer::Queued);
+        }
+    }
+    assert_eq!(ask(&mut table, &tokens, behind, OWN), Answer::Queued);
+    for room in [TURN, BULK] {
+        assert_eq!(ask_with(room, &mut table, &tokens, early, 0), Answer::TooLarge);
+    }
+    // It has left no trace.
+    assert!(!table.members[early as usize].waits.contains_key(&0) && table.counts().deadlocks == 0);
+    let late = 11;
+    assert!(matches!(ask(&mut table, &tokens, late, OWN + 1), Answer::Granted(_)));
+    assert_eq!(ask(&mut table, &tokens, behind, OWN + 1), Answer::Queued);
+    // Ranked above all of them, and so no reason to look at any.
+    assert_eq!(ask(&mut table, &tokens, late, 0), Answer::Queued);
+}
+
+#[test]
+fn two_sessions_and_two_names_in_every_state_of_a_grace_and_after_it() {
+    let (without, with) = (explore(2, 2, false), explore(2, 2, true));
+    assert!(with > without + 50, "only {} states of a grace were reached", with - without);
+}
+
+#[test]
+fn a_wait_ends_at_its_deadline_and_not_before() {
+    let tokens = Tokens::starting_at(1);
+    let mut driver = Driver::default();
+    let acquire = |session, wait| Event::Acquire { session, wants: vec![(0, Mode::Exclusive)], wait };
+    driver.apply(&tokens, &acquire(0, None));
+    driver.apply(&tokens, &acquire(1, Some(Some(10))));
+    driver.apply(&tokens, &acquire(2, Some(Some(20))));
+    driver.apply(&tokens, &Event::Expire { session: 1, by: 9 });
+    assert_eq!(driver.model.waiting.len(), 2);
+    driver.apply(&tokens, &Event::Expire { session: 1, by: 1 });
+    assert_eq!(driver.model.waiting.len(), 1);
+    driver.apply(&tokens, &Event::Release { session: 0, name: 0 });
+    assert!(driver.model.held.contains_key(&(0, 2)));
+}
+
+#[test]
+fn tokens_rise_with_every_grant() {
+    let tokens = Tokens::starting_at(5);
+    let got: Vec<u64> = (0..4).map(|_| tokens.next()).collect();
+    assert_eq!(got, [5, 6, 7, 8]);
+}

@@ -1,0 +1,205 @@
+//! `lockd inspect`: one lock in full, with its queue in order, and why each in it waits.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::process::ExitCode;
+
+use clap::Args;
+use lockd::Session;
+use lockd::broker::{LockName, Mode};
+use lockd::wire::message::ListedLock;
+
+use crate::cli::at::At;
+use crate::cli::show::list::owner;
+use crate::cli::show::table::Table;
+use crate::cli::show::{LIMIT, Reached, Trouble, connect, finish};
+use crate::cli::text::{age, harmless, name_of, printable};
+
+/// What to inspect.
+#[derive(Args, Debug)]
+pub(in crate::cli) struct InspectOptions {
+    /// The lock
+    #[arg(value_name = "NAME")]
+    name: OsString,
+
+    /// Write JSON: the lock as the protocol's list has it
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    at: At,
+}
+
+pub(in crate::cli) fn inspect(options: &InspectOptions) -> ExitCode {
+    finish(show(options))
+}
+
+fn show(options: &InspectOptions) -> Result<(), Trouble> {
+    let Reached { session, gone } = connect(&options.at)?;
+    let name = LockName::new(options.name.as_bytes());
+    if !gone.0.is_empty() {
+        // If the name belongs to a server that is gone, this fails: the others know nothing of it.
+        Session::connect(&options.at.urls, None, LIMIT)?.inspect(name.as_bytes())?;
+    }
+    // Of the names that begin with a name the first is that name itself.
+    let page = session.list(name.as_bytes(), None, 1)?;
+    let listed = page.locks.into_iter().find(|lock| lock.name().as_ref() == Some(&name));
+    let lock = match listed {
+        Some(lock) => lock,
+        // What nobody holds or waits for is in no list.
+        None => {
+            let orphaned = session.inspect(name.as_bytes())?.orphaned;
+            ListedLock { orphaned, ..ListedLock::new(&name) }
+        }
+    };
+    let mut out = io::stdout().lock();
+    if options.json {
+        let json = serde_json::to_string(&lock).map_err(io::Error::from)?;
+        writeln!(out, "{}", harmless(&json))?;
+    } else {
+        for line in describe(&lock) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    gone.tell()
+}
+
+fn describe(lock: &ListedLock) -> Vec<String> {
+    let state = match lock.mode {
+        Some(Mode::Exclusive) => "held exclusively",
+        Some(Mode::Shared) => "held shared",
+        None if lock.waiters.is_empty() => "free",
+        None => "held by nobody, and waited for",
+    };
+    let mut lines = vec![format!("{}: {state}", name_of(lock))];
+    if lock.orphaned {
+        lines.push("orphaned: the last exclusive holder before vanished without releasing".to_owned());
+    }
+    if !lock.holders.is_empty() {
+        let mut table = Table::with_heads(&["HOLDER", "OWNER", "HELD", "TOKEN"]);
+        for holder in &lock.holders {
+            let address = printable(holder.address.as_bytes());
+            let (since, token) = (age(holder.held_for), holder.token.to_string());
+            table.add(vec![address, owner(holder.name.as_deref()), since, token]);
+        }
+        lines.push(String::new());
+        lines.extend(table.take_lines());
+        lines.extend(unlisted(lock.more_holders));
+    }
+    if !lock.waiters.is_empty() {
+        let mut table = Table::with_heads(&["QUEUE", "WAITER", "OWNER", "WAITED", "WANTS", "WAITS FOR"]);
+        for (place, waiter) in lock.waiters.iter().enumerate() {
+            let wants = if waiter.mode == Mode::Exclusive { "exclusive" } else { "shared" };
+            table.add(vec![
+                (place + 1).to_string(),
+                printable(waiter.address.as_bytes()),
+                owner(waiter.name.as_deref()),
+                age(waiter.waiting_for),
+                wants.to_owned(),
+                why(lock, place),
+            ]);
+        }
+        lines.push(String::new());
+        lines.extend(table.take_lines());
+        lines.extend(unlisted(lock.more_waiters));
+    }
+    lines
+}
+
+/// Says how many the server had no room to show, if any.
+fn unlisted(more: usize) -> Option<String> {
+    (more > 0).then(|| format!("and {more} more"))
+}
+
+/// Why the waiter at this place of the queue waits.
+fn why(lock: &ListedLock, place: usize) -> String {
+    let Some(waiter) = lock.waiters.get(place) else { return String::new() };
+    if lock.holders.iter().any(|holder| holder.address == waiter.address) {
+        return "the other holders, to be the only one".to_owned();
+    }
+    let is_shared = |mode: Option<Mode>| mode == Some(Mode::Shared);
+    let goes_with = is_shared(Some(waiter.mode)) && is_shared(lock.mode) || lock.mode.is_none();
+    let in_front = &lock.waiters[..place];
+    // Who asks for a shared lock goes with those in front that ask for one, too.
+    let in_the_way =
+        in_front.iter().rposition(|other| waiter.mode == Mode::Exclusive || other.mode == Mode::Exclusive);
+    match in_the_way {
+        Some(other) => format!("number {} in the queue", other + 1),
+        None if goes_with => "another name, which it wants at the same time".to_owned(),
+        None if lock.holders.len() + lock.more_holders == 1 => "the holder".to_owned(),
+        None => "the holders".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockd::wire::message::{ListedHolder, ListedWaiter};
+
+    use super::*;
+
+    const X: Mode = Mode::Exclusive;
+    const S: Mode = Mode::Shared;
+
+    /// Held by holders `h0`, `h1` and so on; waited for by these.
+    fn lock(mode: Option<Mode>, holders: usize, waiters: &[(&str, Mode)]) -> ListedLock {
+        let holder = |number: usize| ListedHolder {
+            address: format!("h{number}"),
+            name: None,
+            token: 5,
+            held_for: 1.0,
+        };
+        let waiter = |&(address, mode): &(&str, Mode)| ListedWaiter {
+            address: address.to_owned(),
+            name: Some("bob".to_owned()),
+            mode,
+            waiting_for: 1.0,
+        };
+        ListedLock {
+            mode,
+            holders: (0..holders).map(holder).collect(),
+            waiters: waiters.iter().map(waiter).collect(),
+            ..ListedLock::new(&LockName::from("a"))
+        }
+    }
+
+    fn reasons(lock: &ListedLock) -> Vec<String> {
+        (0..lock.waiters.len()).map(|place| why(lock, place)).collect()
+    }
+
+    #[test]
+    fn each_is_told_what_is_in_its_way() {
+        let held = lock(Some(X), 1, &[("a", X), ("b", S), ("c", S), ("d", X)]);
+        let expected =
+            ["the holder", "number 1 in the queue", "number 1 in the queue", "number 3 in the queue"];
+        assert_eq!(reasons(&held), expected);
+        let shared = lock(Some(S), 2, &[("a", X), ("b", S)]);
+        assert_eq!(reasons(&shared), ["the holders", "number 1 in the queue"]);
+        let set = lock(None, 0, &[("a", S), ("b", X)]);
+        let another = "another name, which it wants at the same time";
+        assert_eq!(reasons(&set), [another, "number 1 in the queue"]);
+        assert_eq!(reasons(&lock(Some(S), 1, &[("a", S)])), [another]);
+        let upgrade = lock(Some(S), 2, &[("h1", X)]);
+        assert_eq!(reasons(&upgrade), ["the other holders, to be the only one"]);
+    }
+
+    #[test]
+    fn a_lock_is_described_with_its_holders_and_its_queue() {
+        let lines = describe(&ListedLock { orphaned: true, ..lock(Some(X), 1, &[("w", S)]) });
+        let expected = [
+            "a: held exclusively",
+            "orphaned: the last exclusive holder before vanished without releasing",
+            "",
+            "HOLDER  OWNER  HELD  TOKEN",
+            "h0      -      1.0s  5",
+            "",
+            "QUEUE  WAITER  OWNER  WAITED  WANTS   WAITS FOR",
+            "1      w       bob    1.0s    shared  the holder",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(describe(&lock(None, 0, &[])), ["a: free"]);
+        let crowded = ListedLock { more_holders: 3, more_waiters: 400, ..lock(Some(S), 1, &[("w", X)]) };
+        let lines = describe(&crowded);
+        assert_eq!([&lines[4], &lines[8]], ["and 3 more", "and 400 more"]);
+    }
+}

@@ -1,0 +1,12 @@
+//! What the operating system gives, made safe to use: locks, forks, threads, sockets, keepalive figures, TLS.
+//! Knows nothing of lockd's locks, protocols or sessions, and uses no other top module.
+
+pub(crate) mod fork;
+mod keepalive;
+#[cfg_attr(any(explore = "loom", explore = "shuttle"), path = "socket/fake.rs")]
+pub(crate) mod socket;
+pub(crate) mod sync;
+pub(crate) mod thread;
+pub(crate) mod tls;
+
+pub use keepalive::Keepalive;

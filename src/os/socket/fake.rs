@@ -1,0 +1,299 @@
+//! Sockets for a model checker, with the interface of the real ones: streams whose other end is held by a
+//! scenario, polling, and wakers. Knows no protocol and no broker, nor any kernel.
+//!
+//! There is one lock for all of them, as if the kernel had but one: what is of interest is what the threads
+//! of a server do between two calls.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+pub(crate) use rustix::event::PollFlags;
+use socket2::{Domain, SockAddr, Socket};
+
+use crate::os::Keepalive;
+use crate::os::fork::Descriptor;
+use crate::os::sync::{Arc, Condvar, Mutex, ProcessMutex, lazy_static};
+
+#[derive(Default)]
+struct Kernel {
+    /// Locked for every call.
+    calls: Mutex<()>,
+    changed: Condvar,
+}
+
+lazy_static! {
+    static ref KERNEL: Kernel = Kernel::default();
+}
+
+/// Makes a call that changes something.
+fn call<R>(work: impl FnOnce() -> R) -> R {
+    let locked = KERNEL.calls.lock();
+    let result = work();
+    drop(locked);
+    KERNEL.changed.notify_all();
+    result
+}
+
+/// Makes a call that waits until there is something to return.
+fn blocking<R>(mut work: impl FnMut() -> Option<R>) -> R {
+    let mut locked = KERNEL.calls.lock();
+    loop {
+        if let Some(result) = work() {
+            return result;
+        }
+        locked = KERNEL.changed.wait(locked);
+    }
+}
+
+/// What is between the two ends.
+#[derive(Debug, Default)]
+struct Wire {
+    /// How many bytes it takes before the other end reads again.
+    room: usize,
+    sent: Vec<u8>,
+    to_receive: Vec<u8>,
+    /// The other end sends no more.
+    hung_up: bool,
+    shut: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream {
+    // Of its own, since it is only the calls that a checker is to know of.
+    wire: Arc<ProcessMutex<Wire>>,
+    fd: File,
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn unsupported<T>() -> io::Result<T> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(crate) fn new_socket(_: Domain) -> io::Result<Descriptor> {
+    unsupported()
+}
+
+impl Stream {
+    pub(crate) fn connect(_: Domain, _: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<Self> {
+        unsupported()
+    }
+
+    pub(crate) fn accept(_: &Descriptor) -> io::Result<(Self, SockAddr)> {
+        unsupported()
+    }
+
+    pub(crate) fn is_intact(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn set_keepalive(&self, _: &Keepalive) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn set_receive_limit(&self, _: Option<Duration>) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn receive(&self, into: &mut Vec<u8>) -> io::Result<usize> {
+        Ok(blocking(|| {
+            let mut wire = self.wire.lock();
+            let count = wire.to_receive.len().min(into.capacity() - into.len());
+            into.extend(wire.to_receive.drain(..count));
+            (count > 0 || wire.hung_up || wire.shut).then_some(count)
+        }))
+    }
+
+    pub(crate) fn receive_now(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        Ok(call(|| {
+            let mut wire = self.wire.lock();
+            let count = wire.to_receive.len().min(into.len());
+            for (to, byte) in into.iter_mut().zip(wire.to_receive.drain(..count)) {
+                *to = byte;
+            }
+            (count > 0 || wire.hung_up || wire.shut).then_some(count)
+        }))
+    }
+
+    pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
+        call(|| {
+            let mut wire = self.wire.lock();
+            if wire.shut {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            let count = bytes.len().min(wire.room);
+            wire.room -= count;
+            wire.sent.extend(bytes.iter().take(count));
+            Ok((count > 0).then_some(count))
+        })
+    }
+
+    pub(crate) fn shutdown(&self) {
+        call(|| self.wire.lock().shut = true);
+    }
+
+    pub(crate) fn end_output(&self) -> bool {
+        self.shutdown();
+        true
+    }
+
+    pub(crate) fn end_input(&self) {
+        call(|| self.wire.lock().hung_up = true);
+    }
+
+    pub(crate) fn is_tcp(&self) -> bool {
+        false
+    }
+
+    /// As of a Unix socket: there is nothing between the ends that a word could be lost in.
+    pub(crate) fn is_delivered(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn has_peer(&self) -> bool {
+        true
+    }
+
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        None
+    }
+
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        None
+    }
+
+    pub(crate) fn abort(&self) {
+        self.shutdown();
+    }
+}
+
+/// Something that can be polled.
+trait Pollable {
+    fn is_ready_for(&self) -> PollFlags;
+}
+
+impl Pollable for Stream {
+    fn is_ready_for(&self) -> PollFlags {
+        let wire = self.wire.lock();
+        let mut ready = PollFlags::empty();
+        ready.set(PollFlags::IN, !wire.to_receive.is_empty() || wire.hung_up || wire.shut);
+        ready.set(PollFlags::OUT, wire.room > 0 || wire.shut);
+        ready
+    }
+}
+
+impl Pollable for Descriptor {
+    fn is_ready_for(&self) -> PollFlags {
+        PollFlags::empty()
+    }
+}
+
+pub(crate) struct PollFd<'a> {
+    what: &'a dyn Pollable,
+    events: PollFlags,
+    revents: PollFlags,
+}
+
+impl<'a> PollFd<'a> {
+    #[expect(private_bounds, reason = "there are no others that can be polled")]
+    pub(crate) fn new(what: &'a impl Pollable, events: PollFlags) -> Self {
+        Self { what, events, revents: PollFlags::empty() }
+    }
+
+    pub(crate) fn revents(&self) -> PollFlags {
+        self.revents
+    }
+}
+
+/// Without the limit: no scenario has one.
+pub(crate) fn wait_for(fds: &mut [PollFd<'_>], _: Option<Duration>) -> io::Result<()> {
+    blocking(|| {
+        for fd in fds.iter_mut() {
+            fd.revents = fd.what.is_ready_for() & fd.events;
+        }
+        fds.iter().any(|fd| !fd.revents.is_empty()).then_some(Ok(()))
+    })
+}
+
+#[derive(Debug)]
+pub(crate) struct Waker(ProcessMutex<bool>);
+
+impl Waker {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self(ProcessMutex::new(false)))
+    }
+
+    pub(crate) fn wake(&self) {
+        call(|| *self.0.lock() = true);
+    }
+
+    pub(crate) fn reset(&self) {
+        call(|| *self.0.lock() = false);
+    }
+
+    pub(crate) fn poll_fd(&self) -> PollFd<'_> {
+        PollFd::new(self, PollFlags::IN)
+    }
+}
+
+impl Pollable for Waker {
+    fn is_ready_for(&self) -> PollFlags {
+        if *self.0.lock() { PollFlags::IN } else { PollFlags::empty() }
+    }
+}
+
+/// The other end of a stream.
+#[cfg(test)]
+pub(crate) struct Peer(Arc<ProcessMutex<Wire>>);
+
+#[cfg(test)]
+impl Peer {
+    /// A stream, and this end of it; it takes so many bytes until it [reads](Self::take).
+    pub(crate) fn new(room: usize) -> (Stream, Self) {
+        let wire = Arc::new(ProcessMutex::new(Wire { room, ..Wire::default() }));
+        (Stream { wire: wire.clone(), fd: File::open("/dev/null").unwrap() }, Self(wire))
+    }
+
+    pub(crate) fn send_text(&self, bytes: &[u8]) {
+        call(|| self.0.lock().to_receive.extend(bytes));
+    }
+
+    pub(crate) fn hang_up(&self) {
+        call(|| self.0.lock().hung_up = true);
+    }
+
+    /// Makes room for so many bytes more.
+    pub(crate) fn take(&self, more: usize) {
+        call(|| self.0.lock().room += more);
+    }
+
+    /// Everything that was sent to it so far, in one string.
+    pub(crate) fn heard(&self) -> String {
+        String::from_utf8(self.0.lock().sent.clone()).unwrap()
+    }
+
+    /// Waits until so much was sent to it.
+    pub(crate) fn await_bytes(&self, count: usize) {
+        blocking(|| (self.0.lock().sent.len() >= count).then_some(()));
+    }
+
+    /// Whether the stream is shut.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.lock().shut
+    }
+
+    /// Waits until the stream is shut.
+    pub(crate) fn await_end(&self) {
+        blocking(|| self.0.lock().shut.then_some(()));
+    }
+}

@@ -1,0 +1,67 @@
+//! What stands for TLS in a build without it: nothing that could be had.
+
+use std::io;
+use std::path::Path;
+
+use crate::os::tls::{ClientFiles, Decoded};
+
+const ABSENT: &str = "this lockd was built without TLS";
+
+/// Certificates of a server.
+#[derive(Clone, Debug)]
+pub enum ServerTls {}
+
+impl ServerTls {
+    /// Would read the certificates.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn load(_: &Path, _: &Path, _: Option<&Path>) -> Result<Self, String> {
+        Err(ABSENT.to_owned())
+    }
+
+    /// Whether clients must show a certificate.
+    #[must_use]
+    pub fn asks_for_certificates(&self) -> bool {
+        match *self {}
+    }
+
+    /// What clients will object to in the certificate.
+    #[must_use]
+    pub fn objection(&self) -> Option<&str> {
+        match *self {}
+    }
+
+    pub(crate) fn session(&self) -> io::Result<TlsSession> {
+        match *self {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum TlsSession {}
+
+pub(crate) fn client_session(_: &ClientFiles, _: &str) -> Result<TlsSession, String> {
+    Err(ABSENT.to_owned())
+}
+
+impl TlsSession {
+    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> io::Result<Decoded> {
+        match *self {}
+    }
+
+    pub(crate) fn encode(&mut self, _: &[u8], _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn end(&mut self, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn control_pending(&self) -> bool {
+        match *self {}
+    }
+}

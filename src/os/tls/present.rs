@@ -1,0 +1,252 @@
+//! TLS by rustls. Sessions are not resumed: a connection lasts as long as its locks, and a new one is rare.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
+use rustls::{
+    CertificateError, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig,
+    ServerConnection,
+};
+
+use crate::os::tls::explain::{Side, explain, in_words, of_pair};
+use crate::os::tls::{ClientFiles, Decoded};
+
+/// Where systems keep whom they trust, in one file.
+const SYSTEM_ROOTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+/// Another such file, by the variable that OpenSSL goes by, too.
+const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
+
+/// Certificates of a server, read from files and found to fit together.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    asks_for_certificates: bool,
+    /// What clients will object to in the certificate, though it can be served with.
+    objection: Option<String>,
+}
+
+impl fmt::Debug for ServerTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerTls").field("asks_for_certificates", &self.asks_for_certificates).finish()
+    }
+}
+
+impl ServerTls {
+    /// Reads the server's certificate, with those between it and the root behind it, and its key. Given
+    /// `client_ca`, clients must show certificates signed by one of those.
+    ///
+    /// # Errors
+    /// What is wrong with which file.
+    pub fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, String> {
+        let provider = provider();
+        let builder = ServerConfig::builder_with_provider(provider.clone());
+        let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+        let builder = match client_ca {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let roots = Arc::new(roots(path)?);
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| format!("{}: {error}", path.display()))?,
+                )
+            }
+        };
+        let chain = certificates(cert)?;
+        let objection =
+            objection(&chain).map(|words| format!("the first certificate in {} {words}", cert.display()));
+        let config = builder.with_single_cert(chain, private_key(key)?);
+        let mut config = config.map_err(|error| of_pair(cert, key, &error))?;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Self { config: Arc::new(config), asks_for_certificates: client_ca.is_some(), objection })
+    }
+
+    /// What clients will object to in the certificate, if there is anything that can be known here: it has expired,
+    /// is not valid yet, or is that of a CA.
+    #[must_use]
+    pub fn objection(&self) -> Option<&str> {
+        self.objection.as_deref()
+    }
+
+    /// Whether clients must show a certificate.
+    #[must_use]
+    pub fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
+    }
+
+    /// The server's side of a new connection.
+    pub(crate) fn session(&self) -> io::Result<TlsSession> {
+        let connection = ServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
+        Ok(TlsSession::new(connection.into(), Side::Server))
+    }
+}
+
+/// The client's side of a connection to `host`.
+///
+/// # Errors
+/// What is wrong with which file, or with the host's name.
+pub(crate) fn client_session(files: &ClientFiles, host: &str) -> Result<TlsSession, String> {
+    let roots = match &files.ca {
+        Some(path) => roots(path)?,
+        None => system_roots()?,
+    };
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(|error| error.to_string())?;
+    let builder = builder.with_root_certificates(roots);
+    let mut config = match &files.cert {
+        None => builder.with_no_client_auth(),
+        Some(cert) => {
+            let key = files.key.as_ref().unwrap_or(cert);
+            let config = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
+            config.map_err(|error| of_pair(cert, key, &error))?
+        }
+    };
+    config.resumption = Resumption::disabled();
+    let name = ServerName::try_from(host.to_owned())
+        .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
+    let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
+    let side = Side::Client { host: host.to_owned(), ca: files.ca.clone(), cert: files.cert.clone() };
+    Ok(TlsSession::new(connection.into(), side))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let in_context = |error| format!("{}: {error}", path.display());
+    let read = CertificateDer::pem_file_iter(path).map_err(in_context)?;
+    let certificates: Vec<_> = read.collect::<Result<_, _>>().map_err(in_context)?;
+    if certificates.is_empty() {
+        return Err(format!("{}: there is no certificate in it", path.display()));
+    }
+    Ok(certificates)
+}
+
+/// What a client finds wrong with the first of these certificates whomever it trusts.
+fn objection(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let [first, between @ ..] = chain else { return None };
+    let algorithms = provider().signature_verification_algorithms.all;
+    // Nobody is trusted here: what can be found wrong without is found first.
+    let verified = ParsedCertificate::try_from(first).and_then(|first| {
+        let nobody = RootCertStore::empty();
+        verify_server_cert_signed_by_trust_anchor(&first, &nobody, between, UnixTime::now(), algorithms)
+    });
+    match verified {
+        Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) | Ok(()) => None,
+        Err(rustls::Error::InvalidCertificate(problem)) => Some(in_words(&problem, true)),
+        // What cannot even be read is refused elsewhere.
+        Err(_) => None,
+    }
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| {
+        let is_encrypted = std::fs::read(path).is_ok_and(|pem| {
+            [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"]
+                .iter()
+                .any(|mark| pem.windows(mark.len()).any(|part| part == *mark))
+        });
+        match error {
+            _ if is_encrypted => format!(
+                "{}: the key has a passphrase, and nobody is there to type it: `openssl pkey` writes it without",
+                path.display()
+            ),
+            pem::Error::NoItemsFound => format!("{}: there is no private key in it", path.display()),
+            error => format!("{}: {error}", path.display()),
+        }
+    })
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, String> {
+    let mut store = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        store.add(certificate).map_err(|error| match &error {
+            rustls::Error::InvalidCertificate(problem) => {
+                format!("{}: a certificate in it {}", path.display(), in_words(problem, false))
+            }
+            error => format!("{}: {error}", path.display()),
+        })?;
+    }
+    Ok(store)
+}
+
+/// Whom the system trusts. Some of it may be older than what can be read here.
+fn system_roots() -> Result<RootCertStore, String> {
+    let named = std::env::var_os(ROOTS_VARIABLE).map(PathBuf::from);
+    let known = SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
+    let path = named.or(known).ok_or("there is no file of whom this system trusts: name one, ?ca=FILE")?;
+    let mut store = RootCertStore::empty();
+    store.add_parsable_certificates(certificates(&path)?);
+    Ok(store)
+}
+
+/// One side of a connection. What this side has to send of its own (the handshake, answers to the peer's
+/// requests, alerts) is kept until something is [put out](Self::encode).
+pub(crate) struct TlsSession {
+    connection: Box<Connection>,
+    side: Side,
+}
+
+impl TlsSession {
+    fn new(mut connection: Connection, side: Side) -> Self {
+        // What is to be sent is bounded where it is appended, and taken out at once.
+        connection.set_buffer_limit(None);
+        Self { connection: Box::new(connection), side }
+    }
+
+    /// Takes in bytes from the wire, and appends what they carry to `plain`.
+    ///
+    /// # Errors
+    /// If they are no TLS, or the peer is not who it should be, or says so of this side. Nothing more can be
+    /// taken in then.
+    pub(crate) fn decode(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> io::Result<Decoded> {
+        loop {
+            let taken = self.connection.read_tls(&mut wire)?;
+            let state = self
+                .connection
+                .process_new_packets()
+                .map_err(|error| io::Error::other(explain(&error, &self.side)))?;
+            let (start, more) = (plain.len(), state.plaintext_bytes_to_read());
+            plain.resize(start + more, 0);
+            self.connection.reader().read_exact(plain.get_mut(start..).unwrap_or_default())?;
+            if state.peer_has_closed() {
+                return Ok(Decoded::End);
+            }
+            if wire.is_empty() || taken == 0 {
+                return Ok(Decoded::More);
+            }
+        }
+    }
+
+    /// Appends to `wire` what carries `plain`, behind whatever this side has to say of its own.
+    pub(crate) fn encode(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
+        // Into memory without a limit: it cannot fail.
+        let _ = self.connection.writer().write_all(plain);
+        while self.connection.wants_write() && self.connection.write_tls(wire).is_ok() {}
+    }
+
+    /// Appends the word that this side sends no more.
+    pub(crate) fn end(&mut self, wire: &mut Vec<u8>) {
+        self.connection.send_close_notify();
+        self.encode(&[], wire);
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// Whether there is something to be put out that nobody asked for.
+    pub(crate) fn control_pending(&self) -> bool {
+        self.connection.wants_write()
+    }
+}

@@ -1,0 +1,137 @@
+//! Clients that speak something else than their listener: how that is found out, what they are told, and what the
+//! log says. They get nothing else.
+
+use super::config::Protocol;
+use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
+use crate::wire::frame::{self, Frame};
+use crate::wire::message;
+
+/// A client at the wrong listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Misdirected {
+    speaks: DetectedProtocol,
+    protocol: Protocol,
+    /// The listener speaks its protocol in TLS, and the client does not.
+    misses_tls: bool,
+}
+
+impl Misdirected {
+    /// Judges the first bytes of a client of this protocol, of which nothing has been handled; `None` if there is
+    /// nothing to object to, or if that cannot be told yet. No client of the protocol is ever found wrong:
+    /// what begins so is no line with a command, or no frame that may be as long.
+    pub(super) fn find(first: &[u8], protocol: Protocol, message_bytes_max: usize) -> Option<Self> {
+        let speaks = detect_protocol(first)?;
+        let is_wrong = match (protocol, speaks) {
+            (Protocol::Message, DetectedProtocol::Message) => false,
+            (Protocol::Message, _) => {
+                matches!(frame::decode(first, message_bytes_max), (_, Frame::TooLong { .. }))
+            }
+            (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Text) => false,
+            // A line that is not whole may still become something else.
+            (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Http) => first.contains(&b'\n'),
+            (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Tls | DetectedProtocol::Message) => true,
+        };
+        is_wrong.then_some(Self { speaks, protocol, misses_tls: false })
+    }
+
+    /// The same for one at a listener with TLS, where it has begun with something else.
+    pub(super) fn find_outside_tls(first: &[u8], protocol: Protocol) -> Option<Self> {
+        let speaks = detect_protocol(first).filter(|&speaks| speaks != DetectedProtocol::Tls)?;
+        Some(Self { speaks, protocol, misses_tls: true })
+    }
+
+    /// For the log: what it speaks, and where.
+    pub(super) fn in_words(self) -> String {
+        let Self { speaks, protocol, misses_tls } = self;
+        match speaks {
+            DetectedProtocol::Tls => {
+                format!("a TLS client on a listener without TLS, which speaks {protocol}")
+            }
+            _ if misses_tls => format!("a client without TLS ({speaks}) on a listener of {protocol} in TLS"),
+            _ => format!("a client that speaks {speaks} on a listener of {protocol}"),
+        }
+    }
+
+    /// What it is told, in words that it may understand, or else in the listener's own: then its user sees by
+    /// them what is there.
+    pub(super) fn reply(self) -> Vec<u8> {
+        let Self { speaks, protocol, misses_tls } = self;
+        let (in_tls, not) = match speaks {
+            DetectedProtocol::Tls => (" without TLS", String::new()),
+            _ if misses_tls => (" in TLS", String::new()),
+            _ => ("", format!(", not {speaks}")),
+        };
+        let text = format!("this port speaks {protocol}{in_tls}{not}");
+        let line = || format!("0 Refused: {text}\r\n").into_bytes();
+        match (speaks, protocol) {
+            (DetectedProtocol::Http, _) => http(&text),
+            (DetectedProtocol::Text, _) => line(),
+            // TLS has told it by an alert.
+            _ if misses_tls => Vec::new(),
+            (_, Protocol::Lockd | Protocol::Glockd) => line(),
+            (_, Protocol::Message) => {
+                let mut said = Vec::new();
+                frame::encode(&mut said, |body| message::encode_error(body, &text));
+                said
+            }
+        }
+    }
+}
+
+fn http(text: &str) -> Vec<u8> {
+    let length = text.len() + 1;
+    format!(
+        "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         Content-Length: {length}\r\n\r\n{text}\n"
+    )
+    .into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: [Protocol; 2] = [Protocol::Lockd, Protocol::Glockd];
+
+    fn found(first: &[u8], protocol: Protocol) -> Option<String> {
+        Misdirected::find(first, protocol, 1 << 20).map(Misdirected::in_words)
+    }
+
+    #[test]
+    fn clients_of_the_protocol_are_never_found_wrong() {
+        for protocol in TEXT {
+            for first in
+                [&b"g foo\n"[..], b"GET / HTTP", b"GET it\n", b"\0\n", b"\n", b"{\"command\"", b"\x16\n"]
+            {
+                assert_eq!(found(first, protocol), None, "{first:?}");
+            }
+        }
+        for first in [&b"\0\0\0\x02{}"[..], b"\0\0\0\x02[]", b"", b"\0\0", b"GET"] {
+            assert_eq!(found(first, Protocol::Message), None, "{first:?}");
+        }
+        // Where so much is allowed it may be the length of a message.
+        assert_eq!(Misdirected::find(b"g foo\n", Protocol::Message, 1 << 31), None);
+    }
+
+    #[test]
+    fn others_are_told_what_is_spoken_here() {
+        let hello = b"\x16\x03\x01\x02\0\x01\0\n";
+        let request = b"GET / HTTP/1.1\r\n\r\n";
+        for protocol in TEXT {
+            assert!(found(hello, protocol).unwrap().contains("a TLS client on a listener without TLS"));
+            assert!(found(request, protocol).unwrap().contains("speaks HTTP on a listener"));
+            assert!(found(b"\0\0\0\x0a{\n", protocol).unwrap().contains("speaks message on a listener"));
+        }
+        assert!(found(hello, Protocol::Message).unwrap().contains("a TLS client on a listener without TLS"));
+        assert!(found(b"GET ", Protocol::Message).unwrap().contains("speaks HTTP"));
+        assert!(found(b"g foo\n", Protocol::Message).unwrap().contains("speaks text"));
+        let reply = |first: &[u8], protocol| {
+            let said = Misdirected::find(first, protocol, 1 << 20).unwrap().reply();
+            String::from_utf8_lossy(&said).into_owned()
+        };
+        assert!(reply(request, Protocol::Message).starts_with("HTTP/1.1 400"));
+        assert_eq!(reply(b"g foo\n", Protocol::Message), "0 Refused: this port speaks message, not text\r\n");
+        assert_eq!(reply(hello, Protocol::Glockd), "0 Refused: this port speaks glockd without TLS\r\n");
+        assert!(reply(hello, Protocol::Message).ends_with("speaks message without TLS\"}"));
+    }
+}

@@ -1,0 +1,157 @@
+use std::time::Duration;
+
+use crate::wire::message::UnlockRequest;
+use crate::wire::message::replies::*;
+
+fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = b"before ".to_vec();
+    encode(&mut out);
+    let text = String::from_utf8(out).unwrap();
+    text.strip_prefix("before ").unwrap().to_owned()
+}
+
+fn raw(json: &str) -> Box<RawValue> {
+    RawValue::from_string(json.to_owned()).unwrap()
+}
+
+fn result_of(result: &LockResult) -> String {
+    encoded(|out| encode_result(out, &raw("1"), result))
+}
+
+#[test]
+fn a_status_is_alone_unless_there_is_more_to_tell() {
+    let statuses = [
+        (Status::Ok, "ok"),
+        (Status::Timeout, "timeout"),
+        (Status::Invalid, "invalid"),
+        (Status::Deadlock, "deadlock"),
+        (Status::Refused, "refused"),
+        (Status::NotFound, "notFound"),
+        (Status::Unknown, "unknown"),
+        (Status::Cancelled, "cancelled"),
+    ];
+    for (status, text) in statuses {
+        let expected = format!(r#"{{"id":1,"result":{{"status":"{text}"}}}}"#);
+        assert_eq!(result_of(&LockResult::new(status)), expected);
+    }
+}
+
+#[test]
+fn every_key_of_a_lock_result_has_its_name() {
+    let grant = LockResult { orphaned: true, already: true, holders: Some(2), ..LockResult::granted(7) };
+    let deadlock = LockResult {
+        circle: Some(vec!["a".to_owned(), "b".to_owned()]),
+        ..LockResult::new(Status::Deadlock)
+    };
+    let invalid = LockResult::from(crate::wire::message::parse_lock(&raw("{}")).unwrap_err());
+    let cases = [
+        (grant, r#"{"status":"ok","token":7,"orphaned":true,"already":true,"holders":2}"#),
+        (deadlock, r#"{"status":"deadlock","circle":["a","b"]}"#),
+        (LockResult::refused("a limit"), r#"{"status":"refused","reason":"a limit"}"#),
+        (
+            LockResult::stopping(),
+            r#"{"status":"refused","reason":"the server is stopping","cause":"stopping"}"#,
+        ),
+        (
+            LockResult { cause: Some(Cause::Grace), ..LockResult::refused("later") },
+            r#"{"status":"refused","reason":"later","cause":"grace"}"#,
+        ),
+        (invalid, r#"{"status":"invalid","reason":"lockName is missing"}"#),
+    ];
+    for (result, json) in cases {
+        assert_eq!(result_of(&result), format!(r#"{{"id":1,"result":{json}}}"#));
+        assert_eq!(serde_json::from_str::<LockResult>(json).unwrap(), result);
+    }
+}
+
+#[test]
+fn a_client_reads_what_a_newer_server_says() {
+    let newer = r#"{"status":"ok","weather":[{"sun":1}],"token":1}"#;
+    assert_eq!(serde_json::from_str::<LockResult>(newer).unwrap(), LockResult::granted(1));
+}
+
+#[test]
+fn the_fast_grant_is_the_slow_one() {
+    for (id, token) in
+        [("0", 0), ("\"a\\\"b\"", 1), ("-1.5e3", (1 << 53) - 1), ("18446744073709551616", u64::MAX)]
+    {
+        let id = raw(id);
+        let slow = encoded(|out| encode_result(out, &id, &LockResult::granted(token)));
+        assert_eq!(encoded(|out| encode_granted(out, &id, token)), slow);
+    }
+}
+
+#[test]
+fn a_result_that_is_no_json_is_an_error_with_the_id() {
+    let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);
+    assert_eq!(
+        encoded(|out| encode_result(out, &raw("7"), &no_json)),
+        r#"{"id":7,"error":"the result cannot be written as JSON"}"#
+    );
+}
+
+#[test]
+fn old_unlock_replies_are_the_originals() {
+    let unlock = |names: &[&[u8]], set, is_number| {
+        let names = names.iter().map(|&name| name.into()).collect();
+        OldUnlockRequest { unlock: UnlockRequest { names, set }, is_number }
+    };
+    let foo = unlock(&[b"fo\"o"], false, false);
+    let set = unlock(&[b"a"], true, false);
+    let bytes = unlock(&[b"a\xff"], false, false);
+    let number = unlock(&[b"-4.20e1"], false, true);
+    let text = unlock(&[b"42"], false, false);
+    let cases = [
+        (OldUnlockReply::Ok(&foo), r#"{"attempted":"unlock","result":"ok","lockName":"fo\"o"}"#),
+        (OldUnlockReply::NotFound(&foo), r#"{"attempted":"unlock","result":"notFound","lockName":"fo\"o"}"#),
+        (OldUnlockReply::Invalid, r#"{"attempted":"unlock","result":"invalid"}"#),
+        (OldUnlockReply::Ok(&number), r#"{"attempted":"unlock","result":"ok","lockName":-4.20e1}"#),
+        (OldUnlockReply::Ok(&text), r#"{"attempted":"unlock","result":"ok","lockName":"42"}"#),
+        (OldUnlockReply::Ok(&set), r#"{"attempted":"unlock","result":"ok","lockNames":["a"]}"#),
+        (
+            OldUnlockReply::Ok(&bytes),
+            r#"{"attempted":"unlock","result":"ok","lockName":"a�","lockNameHex":"61ff"}"#,
+        ),
+    ];
+    for (reply, json) in cases {
+        assert_eq!(encoded(|out| reply.encode(out)), json);
+    }
+}
+
+#[test]
+fn replies_that_belong_to_no_lock() {
+    let id = raw("\"x\"");
+    assert_eq!(
+        encoded(|out| encode_unknown(out, &id, "do\"it")),
+        r#"{"id":"x","result":{"status":"unknown","command":"do\"it"}}"#
+    );
+    assert_eq!(
+        encoded(|out| encode_pong(out, &id, &raw("[1.0, {\"a\":1e2}]"))),
+        r#"{"id":"x","result":{"status":"ok","parameters":[1.0, {"a":1e2}]}}"#
+    );
+    assert_eq!(encoded(|out| encode_error(out, "a \"b\"\n")), r#"{"error":"a \"b\"\n"}"#);
+}
+
+#[test]
+fn hello_tells_the_keepalive_in_seconds() {
+    let hello = HelloResult {
+        status: Status::Ok,
+        server: "lockd".to_owned(),
+        version: "0.1.0".to_owned(),
+        features: vec!["shared".to_owned()],
+        keepalive: Keepalive {
+            idle: Duration::from_secs(10),
+            interval: Duration::from_secs(5),
+            probes: 3,
+            user_timeout: Duration::from_millis(24_500),
+            dead_peer_timeout: Duration::from_secs(25),
+        },
+    };
+    let json = concat!(
+        r#"{"status":"ok","server":"lockd","version":"0.1.0","features":["shared"],"#,
+        r#""keepalive":{"idle":10,"interval":5,"probes":3,"userTimeout":24.5,"deadPeerTimeout":25}}"#
+    );
+    assert_eq!(serde_json::to_string(&hello).unwrap(), json);
+    assert_eq!(serde_json::from_str::<HelloResult>(json).unwrap(), hello);
+    assert!(serde_json::from_str::<HelloResult>(&json.replace("\"idle\":10", "\"idle\":-1")).is_err());
+}

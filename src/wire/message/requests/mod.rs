@@ -1,0 +1,405 @@
+//! The parameters of the lock commands: read from raw JSON by the server, written by a client.
+//! Knows what is well-formed; whether a name is too long or a lock is held is the broker's to say.
+//!
+//! Where an object is expected an empty array will do: PHP writes an empty array of parameters so. And
+//! `null` will do, which stands for none at all.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::broker::{LockName, Mode};
+use crate::wire::message::object::{number, string, values_of};
+use crate::wire::message::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex, mode, seconds};
+
+mod serialize;
+
+/// `lock`: acquire one lock, or several at once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LockRequest {
+    /// The locks, each once; never empty. How many is bounded by the length of the message alone.
+    pub names: Vec<(LockName, Mode)>,
+    /// Whether they came as `lockNames`: a set, even if it is of one.
+    pub set: bool,
+    /// How long to wait at most; `None` is without limit. More seconds than a [`Duration`] can hold
+    /// are [`Duration::MAX`], which no clock can be moved ahead by.
+    pub limit: Option<Duration>,
+}
+
+/// `unlock`: release one lock, or several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnlockRequest {
+    /// The names, each once; never empty.
+    pub names: Vec<LockName>,
+    /// Whether they came as `lockNames`.
+    pub set: bool,
+}
+
+/// `unlock` in its old form, whose name stands in the message itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldUnlockRequest {
+    /// What is to be released.
+    pub unlock: UnlockRequest,
+    /// Whether the one name came as a number, which is its text. The reply repeats it as it came.
+    pub is_number: bool,
+}
+
+/// `convert`: change the mode of a held lock without letting it go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvertRequest {
+    /// The lock.
+    pub name: LockName,
+    /// The mode it shall have. Unlike that of `lock` it has no default.
+    pub mode: Mode,
+    /// As in [`LockRequest`].
+    pub limit: Option<Duration>,
+}
+
+/// `inspect`: how a name is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InspectRequest {
+    /// The name.
+    pub name: LockName,
+}
+
+/// `cancel`: take back a request that waits.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct CancelRequest<'a> {
+    /// The id of that request, as it was written.
+    pub id: &'a RawValue,
+}
+
+/// `list`: a page of the names in use, in the order of their bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListRequest {
+    /// Only names that start so; empty for all.
+    pub prefix: LockName,
+    /// The most names to tell: 100 unless asked for, and 1 to 1000 whatever is asked for.
+    pub limit: usize,
+    /// Only names after this one, the last of the page before.
+    pub after: Option<LockName>,
+}
+
+/// `identify`: register a name for the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct IdentifyRequest {
+    /// The name; `None` (absent, `null` or empty) forgets the one registered before, as `iam` does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// `kick`: end connections, as an operator does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KickRequest {
+    /// The one at this address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// All that have registered this name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// `hello`: who the client is.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct HelloRequest {
+    /// The name of the client's program or library, for people to read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Its version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The server's secret, if it asks for one.
+    #[serde(rename = "authToken", skip_serializing_if = "Option::is_none")]
+    pub auth_token: Option<String>,
+    /// How long the client may need to end its work once it knows that its session is over, at most
+    /// [`WIND_DOWN_MAX`]. The server keeps the client's locks for that long, or until the client ends the
+    /// connection, which says that its work has ended. Zero: the client needs no time.
+    #[serde(rename = "windDown", with = "seconds", skip_serializing_if = "Duration::is_zero")]
+    pub wind_down: Duration,
+}
+
+/// The longest [wind-down time](HelloRequest::wind_down) a client may ask for.
+pub const WIND_DOWN_MAX: Duration = Duration::from_secs(3600);
+
+impl fmt::Debug for HelloRequest {
+    /// Without the secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut written = f.debug_struct("HelloRequest");
+        written.field("client", &self.client).field("version", &self.version);
+        written.field("wind_down", &self.wind_down).finish_non_exhaustive()
+    }
+}
+
+/// Why parameters are not what the command needs. Displayed, it is the `reason` of the `invalid`
+/// result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    key: &'static str,
+    problem: &'static str,
+}
+
+impl Malformed {
+    const fn new(key: &'static str, problem: &'static str) -> Self {
+        Self { key, problem }
+    }
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.key, self.problem)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+impl ListRequest {
+    /// The names a page has unless asked for more or fewer.
+    pub const LIMIT: usize = 100;
+    /// The most names a page has.
+    pub const LIMIT_MAX: usize = 1000;
+}
+
+/// Reads the parameters of `lock`.
+///
+/// # Errors
+///
+/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a number,
+/// none is given or one is given twice; if `mode` is neither `"exclusive"` nor `"shared"`; if `timeLimit` is neither a
+/// number from 0 up nor `false` nor `null`.
+pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
+    let [text, hex, names, mode, limit] =
+        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
+    let mode = read_mode(mode)?.unwrap_or(Mode::Exclusive);
+    let (names, set) = read_names(text, hex, names, mode)?;
+    Ok(LockRequest { names, set, limit: read_limit(limit)? })
+}
+
+/// Reads the parameters of `unlock`. A `mode` beside a name is ignored, so that what was given to
+/// `lock` can be given to `unlock`.
+///
+/// # Errors
+///
+/// As [`parse_lock`], as far as names go.
+pub fn parse_unlock(parameters: &RawValue) -> Result<UnlockRequest, Malformed> {
+    let [text, hex, names] = object(parameters.get(), UNLOCK_KEYS)?;
+    read_unlock(text, hex, names)
+}
+
+/// Reads the old form of `unlock`, whose names stand in the body itself
+/// ([`Envelope::body`](super::Envelope::body)); `None` if none stands there.
+///
+/// # Errors
+///
+/// As [`parse_unlock`].
+pub fn parse_old_unlock(body: &str) -> Result<Option<OldUnlockRequest>, Malformed> {
+    let [text, hex, names] = object(body, UNLOCK_KEYS)?;
+    if text.is_none() && hex.is_none() && names.is_none() {
+        return Ok(None);
+    }
+    let is_number = hex.is_none() && text.and_then(number).is_some();
+    Ok(Some(OldUnlockRequest { unlock: read_unlock(text, hex, names)?, is_number }))
+}
+
+const UNLOCK_KEYS: [&str; 3] = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames"];
+
+fn read_unlock(
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+    names: Option<&RawValue>,
+) -> Result<UnlockRequest, Malformed> {
+    let (names, set) = read_names(text, hex, names, Mode::Exclusive)?;
+    Ok(UnlockRequest { names: names.into_iter().map(|(name, _)| name).collect(), set })
+}
+
+/// Reads the parameters of `convert`.
+///
+/// # Errors
+///
+/// If `lockName` or `mode` is missing, or as [`parse_lock`].
+pub fn parse_convert(parameters: &RawValue) -> Result<ConvertRequest, Malformed> {
+    let [text, hex, mode, limit] =
+        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode", "timeLimit"])?;
+    let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
+    let mode = read_mode(mode)?.ok_or(Malformed::new("mode", "is missing"))?;
+    Ok(ConvertRequest { name, mode, limit: read_limit(limit)? })
+}
+
+/// Reads the parameters of `cancel`.
+///
+/// # Errors
+///
+/// If there is no `id`.
+pub fn parse_cancel(parameters: &RawValue) -> Result<CancelRequest<'_>, Malformed> {
+    let [id] = object(parameters.get(), ["id"])?;
+    Ok(CancelRequest { id: id.ok_or(Malformed::new("id", "is missing"))? })
+}
+
+/// Reads the parameters of `inspect`.
+///
+/// # Errors
+///
+/// If `lockName` is missing, or neither a string nor a number.
+pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed> {
+    let [text, hex] = object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex])?;
+    Ok(InspectRequest { name: read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)? })
+}
+
+/// Reads the parameters of `list`.
+///
+/// # Errors
+///
+/// If `prefix` or `after` is neither a string nor a number, or `limit` no whole number.
+pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
+    let [prefix, prefix_hex, limit, after, after_hex] =
+        object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
+    let limit = limit.map(|limit| limit.get().parse::<i64>()).transpose();
+    let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
+    // What is negative counts as the least.
+    let limit = limit.map_or(ListRequest::LIMIT, |limit| usize::try_from(limit).unwrap_or(1));
+    Ok(ListRequest {
+        prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
+        limit: limit.clamp(1, ListRequest::LIMIT_MAX),
+        after: read_name(AFTER, after, after_hex)?,
+    })
+}
+
+/// Reads the parameters of `identify`.
+///
+/// # Errors
+///
+/// If `name` is no string.
+pub fn parse_identify(parameters: &RawValue) -> Result<IdentifyRequest, Malformed> {
+    let [name] = object(parameters.get(), ["name"])?;
+    Ok(IdentifyRequest { name: read_text("name", name)?.filter(|name| !name.is_empty()) })
+}
+
+/// Reads the parameters of `kick`.
+///
+/// # Errors
+///
+/// If there is neither `address` nor `name`, or both; if it is no string.
+pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
+    let [address, name] = object(parameters.get(), ["address", "name"])?;
+    let request = KickRequest { address: read_text("address", address)?, name: read_text("name", name)? };
+    match (&request.address, &request.name) {
+        (None, None) => Err(Malformed::new("address", "is missing")),
+        (Some(_), Some(_)) => Err(Malformed::new("name", "stands beside address")),
+        _ => Ok(request),
+    }
+}
+
+/// Reads the parameters of `hello`.
+///
+/// # Errors
+///
+/// If one of them is not what it must be.
+pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
+    let keys = ["client", "version", "authToken", "windDown"];
+    let [client, version, token, wind_down] = object(parameters.get(), keys)?;
+    Ok(HelloRequest {
+        client: read_text("client", client)?,
+        version: read_text("version", version)?,
+        auth_token: read_text("authToken", token)?,
+        wind_down: wind_down.map_or(Ok(Duration::ZERO), read_wind_down)?,
+    })
+}
+
+fn read_wind_down(value: &RawValue) -> Result<Duration, Malformed> {
+    let time = number(value).and_then(seconds::from_f64).filter(|time| *time <= WIND_DOWN_MAX);
+    time.ok_or(Malformed::new("windDown", "is not a number from 0 to 3600"))
+}
+
+const NAME_MISSING: Malformed = Malformed::new(LOCK_NAME.text, "is missing");
+const NOT_A_STRING: &str = "is not a string";
+
+fn object<'a, const N: usize>(
+    json: &'a str,
+    keys: [&'static str; N],
+) -> Result<[Option<&'a RawValue>; N], Malformed> {
+    let in_brackets = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
+    if json == "null" || in_brackets.is_some_and(|inside| inside.trim().is_empty()) {
+        return Ok([None; N]);
+    }
+    values_of(json, keys).map_err(|_| Malformed::new("parameters", "are not an object"))
+}
+
+fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<String>, Malformed> {
+    let Some(value) = value else { return Ok(None) };
+    match string(value) {
+        Some(Ok(text)) => Ok(Some(text.into_owned())),
+        _ => Err(Malformed::new(key, NOT_A_STRING)),
+    }
+}
+
+/// Reads a name that stands under either of two keys. A number is the name that is its text, as it was written.
+fn read_name(
+    keys: NameKeys,
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+) -> Result<Option<LockName>, Malformed> {
+    if let Some(hex) = read_text(keys.hex, hex)? {
+        return from_hex(&hex).map(Some).ok_or(Malformed::new(keys.hex, "is not hexadecimal"));
+    }
+    let Some(value) = text else { return Ok(None) };
+    match string(value) {
+        Some(Ok(text)) => Ok(Some(LockName::new(text.as_bytes()))),
+        None if number(value).is_some() => Ok(Some(LockName::new(value.get().as_bytes()))),
+        _ => Err(Malformed::new(keys.text, "is neither a string nor a number")),
+    }
+}
+
+/// Reads `lockName` or `lockNames`, and whether it was the latter.
+fn read_names(
+    text: Option<&RawValue>,
+    hex: Option<&RawValue>,
+    names: Option<&RawValue>,
+    mode: Mode,
+) -> Result<(Vec<(LockName, Mode)>, bool), Malformed> {
+    match (read_name(LOCK_NAME, text, hex)?, names) {
+        (Some(name), None) => Ok((vec![(name, mode)], false)),
+        (None, Some(names)) => Ok((read_set(names, mode)?, true)),
+        (None, None) => Err(NAME_MISSING),
+        (Some(_), Some(_)) => Err(Malformed::new("lockNames", "stands beside lockName")),
+    }
+}
+
+fn read_set(names: &RawValue, mode: Mode) -> Result<Vec<(LockName, Mode)>, Malformed> {
+    let problem = |problem| Malformed::new("lockNames", problem);
+    let entries: Vec<&RawValue> =
+        serde_json::from_str(names.get()).map_err(|_| problem("is not an array"))?;
+    let names: Vec<_> = entries.into_iter().map(|entry| read_entry(entry, mode)).collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        return Err(problem("is empty"));
+    }
+    let distinct: HashSet<_> = names.iter().map(|(name, _)| name).collect();
+    if distinct.len() < names.len() { Err(problem("has a name twice")) } else { Ok(names) }
+}
+
+/// Reads an entry of `lockNames`: a name, or an object of a name and its mode.
+fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malformed> {
+    if string(entry).is_some() || number(entry).is_some() {
+        let name = read_name(LOCK_NAME, Some(entry), None)?.ok_or(NAME_MISSING)?;
+        return Ok((name, default));
+    }
+    let [text, hex, mode] = values_of(entry.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode"])
+        .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a name nor an object"))?;
+    let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
+    Ok((name, read_mode(mode)?.unwrap_or(default)))
+}
+
+fn read_mode(value: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
+    let Some(text) = read_text("mode", value)? else { return Ok(None) };
+    mode::from_text(&text).map(Some).ok_or(Malformed::new("mode", "is neither exclusive nor shared"))
+}
+
+fn read_limit(value: Option<&RawValue>) -> Result<Option<Duration>, Malformed> {
+    let Some(value) = value.filter(|value| value.get() != "false") else { return Ok(None) };
+    let limit = number(value).and_then(seconds::from_f64);
+    limit.map(Some).ok_or(Malformed::new("timeLimit", "is neither a number from 0 up nor false"))
+}
+
+#[cfg(test)]
+mod tests;

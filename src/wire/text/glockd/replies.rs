@@ -1,0 +1,412 @@
+//! What a `glockd` client is sent. Appends bytes; which lock is held by whom is told by the caller,
+//! in pieces where there may be many, so that nothing is held up while a long list is written.
+
+use crate::wire::{push_decimal, push_in_line};
+
+/// A reply of one line. It repeats the name as it was understood: trimmed and folded, otherwise byte
+/// for byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply<'a> {
+    /// To `g` and `gw`.
+    Acquire {
+        /// Whether the asker holds the lock now.
+        granted: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `r`.
+    Release {
+        /// Whether there was a lock to release.
+        released: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `i`.
+    Inspect {
+        /// Whether anybody holds it exclusively.
+        locked: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sg` and `sgw`.
+    AcquireShared {
+        /// False if a wait timed out, or if shared and exclusive locks exclude each other.
+        granted: bool,
+        /// How many hold it now; of no meaning when refused.
+        holders: usize,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `sr`.
+    ReleaseShared {
+        /// Whether there was a lock to release.
+        released: bool,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `si`.
+    InspectShared {
+        /// How many hold it.
+        holders: usize,
+        /// The lock.
+        name: &'a [u8],
+    },
+    /// To `t`: the fencing token, or `None` if the asker does not hold the lock.
+    Token(Option<u64>),
+    /// To `me`.
+    Me {
+        /// The peer's address.
+        address: &'a [u8],
+        /// The registered name, or the address again.
+        name: &'a [u8],
+    },
+    /// To `iam`.
+    Ok,
+    /// To `iam` with a name that is longer than one may be. The original has no such limit, so the wording is ours.
+    NameTooLong,
+    /// To a command that the server was told not to answer.
+    Disabled,
+    /// To `gw` and `sgw` without a readable time limit. The original has no such command, so the
+    /// wording is ours.
+    InvalidWait {
+        /// What stood behind the command.
+        rest: &'a [u8],
+    },
+    /// To a line longer than the limit.
+    LineTooLong,
+}
+
+impl Reply<'_> {
+    /// Appends the line, ended by `\r\n`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match *self {
+            Self::Acquire { granted: true, name } => line(out, &[b"1 Lock Get Success: ", name]),
+            Self::Acquire { granted: false, name } => line(out, &[b"0 Lock Get Failure: ", name]),
+            Self::Release { released: true, name } => line(out, &[b"1 Lock Release Success: ", name]),
+            Self::Release { released: false, name } => line(out, &[b"0 Lock Release Failure: ", name]),
+            Self::Inspect { locked: true, name } => line(out, &[b"1 Lock Is Locked: ", name]),
+            Self::Inspect { locked: false, name } => line(out, &[b"0 Lock Not Locked: ", name]),
+            Self::AcquireShared { granted: true, holders, name } => {
+                counted_line(out, holders, &[b" Shared Lock Get Success: ", name]);
+            }
+            Self::AcquireShared { granted: false, name, .. } => {
+                line(out, &[b"0 Shared Lock Get Failure: ", name]);
+            }
+            Self::ReleaseShared { released: true, name } => {
+                line(out, &[b"1 Shared Lock Release Success: ", name]);
+            }
+            Self::ReleaseShared { released: false, name } => {
+                line(out, &[b"0 Shared Lock Release Failure: ", name]);
+            }
+            Self::InspectShared { holders: 0, name } => line(out, &[b"0 Shared Lock Not Locked: ", name]),
+            Self::InspectShared { holders, name } => {
+                counted_line(out, holders, &[b" Shared Lock Is Locked: ", name]);
+            }
+            Self::Token(token) => counted_line(out, token.unwrap_or(0), &[]),
+            Self::Me { address, name } => line(out, &[b"1 ", address, b" ", name]),
+            Self::Ok => line(out, &[b"1 ok"]),
+            Self::NameTooLong => line(out, &[b"0 name too long"]),
+            Self::Disabled => line(out, &[b"0 disabled"]),
+            Self::InvalidWait { rest } => line(out, &[b"0 Invalid Wait: ", rest]),
+            Self::LineTooLong => line(out, &[b"0 Line Too Long"]),
+        }
+    }
+}
+
+fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn counted_line(out: &mut Vec<u8>, count: impl itoa::Integer, parts: &[&[u8]]) {
+    push_decimal(out, count);
+    line(out, parts);
+}
+
+/// Appends a line of `d` and `sd` (the lock and its holder) or of `who` (the address and the name).
+///
+/// It ends with `\n` alone, and nothing marks the last one, as in the original. A line break in a name
+/// is written as a space.
+pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    push_in_line(out, key);
+    out.extend_from_slice(b": ");
+    push_in_line(out, value);
+    out.push(b'\n');
+}
+
+/// Writes the one line of `dump` or `dump shared`, entry by entry.
+///
+/// The shape is Go's for a printed map: `map[foo:HOLDER bar:HOLDER]`. Names may contain its
+/// punctuation, so it is for people.
+#[derive(Debug)]
+#[must_use = "the line lacks its end until `end` is called"]
+pub struct DumpEncoder {
+    /// The first entry follows the bracket, every other a space.
+    first: bool,
+}
+
+impl DumpEncoder {
+    /// Appends the start of the line.
+    pub fn start(out: &mut Vec<u8>) -> Self {
+        out.extend_from_slice(b"map[");
+        Self { first: true }
+    }
+
+    /// Appends an exclusive lock and the address of its holder.
+    pub fn entry(&mut self, out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
+        self.key(out, name);
+        out.extend_from_slice(holder);
+    }
+
+    /// Begins a shared lock, whose holders follow.
+    pub fn begin_shared_entry(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+        self.key(out, name);
+        out.push(b'[');
+    }
+
+    /// Appends the address of a holder of the shared lock that was begun last; they are numbered from 0 up.
+    pub fn holder(&self, out: &mut Vec<u8>, number: usize, holder: &[u8]) {
+        if number > 0 {
+            out.push(b' ');
+        }
+        out.extend_from_slice(holder);
+    }
+
+    /// Ends a shared lock.
+    pub fn end_shared_entry(&self, out: &mut Vec<u8>) {
+        out.push(b']');
+    }
+
+    /// Appends the end of the line.
+    pub fn end(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"]\r\n");
+    }
+
+    fn key(&mut self, out: &mut Vec<u8>, name: &[u8]) {
+        if !std::mem::take(&mut self.first) {
+            out.push(b' ');
+        }
+        push_in_line(out, name);
+        out.push(b':');
+    }
+}
+
+/// What `q` tells. Counters run since the start of the server, unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// How often `d` was asked.
+    pub command_d: u64,
+    /// How often `dump` was asked.
+    pub command_dump: u64,
+    /// How often `g` was asked.
+    pub command_g: u64,
+    /// How often `i` was asked.
+    pub command_i: u64,
+    /// How often `iam` was asked.
+    pub command_iam: u64,
+    /// How often `me` was asked.
+    pub command_me: u64,
+    /// How often `q` was asked.
+    pub command_q: u64,
+    /// How often `r` was asked.
+    pub command_r: u64,
+    /// How often `sd` was asked.
+    pub command_sd: u64,
+    /// How often `sg` was asked.
+    pub command_sg: u64,
+    /// How often `si` was asked.
+    pub command_si: u64,
+    /// How often `sr` was asked.
+    pub command_sr: u64,
+    /// How often `who` was asked.
+    pub command_who: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// Lines that were no command.
+    pub invalid_commands: u64,
+    /// Names held exclusively now.
+    pub locks: u64,
+    /// Exclusive locks freed by a lost connection.
+    pub orphans: u64,
+    /// Names held shared now.
+    pub shared_locks: u64,
+    /// Shared locks freed by a lost connection.
+    pub shared_orphans: u64,
+}
+
+impl Statistics {
+    /// Appends a line for each figure, sorted by its key. A reader may stop at `shared_orphans`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let figures: [(&[u8], u64); 19] = [
+            (b"command_d", self.command_d),
+            (b"command_dump", self.command_dump),
+            (b"command_g", self.command_g),
+            (b"command_i", self.command_i),
+            (b"command_iam", self.command_iam),
+            (b"command_me", self.command_me),
+            (b"command_q", self.command_q),
+            (b"command_r", self.command_r),
+            (b"command_sd", self.command_sd),
+            (b"command_sg", self.command_sg),
+            (b"command_si", self.command_si),
+            (b"command_sr", self.command_sr),
+            (b"command_who", self.command_who),
+            (b"connections", self.connections),
+            (b"invalid_commands", self.invalid_commands),
+            (b"locks", self.locks),
+            (b"orphans", self.orphans),
+            (b"shared_locks", self.shared_locks),
+            (b"shared_orphans", self.shared_orphans),
+        ];
+        for (key, figure) in figures {
+            encode_pair(out, key, itoa::Buffer::new().format(figure).as_bytes());
+        }
+    }
+}
+
+/// The reply to `help`: a line for each command, then an empty one.
+pub const HELP: &str = "\
+g NAME             get an exclusive lock, or be refused at once
+r NAME             release an exclusive lock
+i NAME             is it locked exclusively?
+sg NAME            get a shared lock
+sr NAME            release a shared lock
+si NAME            how many hold it shared?
+gw SECONDS NAME    as g, but wait for up to SECONDS (- is without limit)
+sgw SECONDS NAME   as sg, but wait for up to SECONDS (- is without limit)
+t NAME             the fencing token of an exclusive lock of yours, or 0
+me                 your address and registered name
+iam [NAME]         register a name for this connection, or reset it
+who [NAME]         the connections with a registered name
+d [NAME]           exclusive locks and who holds them
+sd [NAME]          shared locks and who holds them
+dump [shared]      all locks in one line
+q                  counters
+help               this list
+
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::text::glockd::{Request, parse};
+
+    fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        encode(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_break_in_a_name_forges_no_line() {
+        let mut out = Vec::new();
+        encode_pair(&mut out, b"evil\nfoo: 1.2.3.4:5", b"x\r\ny");
+        assert_eq!(out, b"evil foo: 1.2.3.4:5: x  y\n");
+    }
+
+    #[test]
+    fn every_reply_is_the_originals() {
+        let name = b"foo";
+        let cases = [
+            (Reply::Acquire { granted: true, name }, "1 Lock Get Success: foo\r\n"),
+            (Reply::Acquire { granted: false, name }, "0 Lock Get Failure: foo\r\n"),
+            (Reply::Acquire { granted: true, name: b"" }, "1 Lock Get Success: \r\n"),
+            (Reply::Release { released: true, name }, "1 Lock Release Success: foo\r\n"),
+            (Reply::Release { released: false, name }, "0 Lock Release Failure: foo\r\n"),
+            (Reply::Inspect { locked: true, name }, "1 Lock Is Locked: foo\r\n"),
+            (Reply::Inspect { locked: false, name }, "0 Lock Not Locked: foo\r\n"),
+            (
+                Reply::AcquireShared { granted: true, holders: 12, name },
+                "12 Shared Lock Get Success: foo\r\n",
+            ),
+            (Reply::AcquireShared { granted: false, holders: 3, name }, "0 Shared Lock Get Failure: foo\r\n"),
+            (Reply::ReleaseShared { released: true, name }, "1 Shared Lock Release Success: foo\r\n"),
+            (Reply::ReleaseShared { released: false, name }, "0 Shared Lock Release Failure: foo\r\n"),
+            (Reply::InspectShared { holders: 2, name }, "2 Shared Lock Is Locked: foo\r\n"),
+            (Reply::InspectShared { holders: 0, name }, "0 Shared Lock Not Locked: foo\r\n"),
+            (Reply::Token(Some(9_007_199_254_740_991)), "9007199254740991\r\n"),
+            (Reply::Token(None), "0\r\n"),
+            (Reply::Me { address: b"127.0.0.1:57871", name: b"bob" }, "1 127.0.0.1:57871 bob\r\n"),
+            (Reply::Ok, "1 ok\r\n"),
+            (Reply::Disabled, "0 disabled\r\n"),
+            (Reply::InvalidWait { rest: b"-1 foo" }, "0 Invalid Wait: -1 foo\r\n"),
+            (Reply::LineTooLong, "0 Line Too Long\r\n"),
+        ];
+        for (reply, line) in cases {
+            assert_eq!(encoded(|out| reply.encode(out)), line);
+        }
+    }
+
+    #[test]
+    fn a_pair_is_a_line() {
+        assert_eq!(encoded(|out| encode_pair(out, b"foo", b"unix:3")), "foo: unix:3\n");
+    }
+
+    #[test]
+    fn a_dump_is_a_printed_map() {
+        let dump = encoded(|out| {
+            let mut dump = DumpEncoder::start(out);
+            dump.entry(out, b"foo", b"127.0.0.1:60882");
+            dump.entry(out, b"", b"unix:1");
+            dump.end(out);
+        });
+        assert_eq!(dump, "map[foo:127.0.0.1:60882 :unix:1]\r\n");
+        let shared = encoded(|out| {
+            let mut dump = DumpEncoder::start(out);
+            for (name, holders) in [("foo", &["A", "B"][..]), ("bar", &["A"]), ("baz", &[])] {
+                dump.begin_shared_entry(out, name.as_bytes());
+                for (number, holder) in holders.iter().enumerate() {
+                    dump.holder(out, number, holder.as_bytes());
+                }
+                dump.end_shared_entry(out);
+            }
+            dump.end(out);
+        });
+        assert_eq!(shared, "map[foo:[A B] bar:[A] baz:[]]\r\n");
+        assert_eq!(encoded(|out| DumpEncoder::start(out).end(out)), "map[]\r\n");
+    }
+
+    #[test]
+    fn statistics_are_sorted_lines() {
+        let statistics = Statistics {
+            command_d: 1,
+            command_dump: 2,
+            command_g: 3,
+            command_i: 4,
+            command_iam: 5,
+            command_me: 6,
+            command_q: 7,
+            command_r: 8,
+            command_sd: 9,
+            command_sg: 10,
+            command_si: 11,
+            command_sr: 12,
+            command_who: 13,
+            connections: 14,
+            invalid_commands: 15,
+            locks: 16,
+            orphans: 17,
+            shared_locks: 18,
+            shared_orphans: 19,
+        };
+        let keys = "command_d command_dump command_g command_i command_iam command_me command_q command_r \
+                    command_sd command_sg command_si command_sr command_who connections invalid_commands \
+                    locks orphans shared_locks shared_orphans";
+        let numbered = keys.split(' ').zip(1..);
+        let expected: String = numbered.map(|(key, number)| format!("{key}: {number}\n")).collect();
+        assert_eq!(encoded(|out| statistics.encode(out)), expected);
+    }
+
+    #[test]
+    fn help_tells_every_command_and_ends_with_an_empty_line() {
+        let (commands, end) = HELP.split_at(HELP.len() - 2);
+        assert_eq!(end, "\n\n");
+        assert_eq!(commands.lines().count(), 17);
+        for line in commands.lines() {
+            let command = line.split(' ').next().unwrap();
+            assert_ne!(parse(command.as_bytes()), Request::Invalid, "{command}");
+        }
+    }
+}

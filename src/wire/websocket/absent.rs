@@ -1,0 +1,65 @@
+//! What stands for WebSocket in a build without it: nothing that anybody speaks.
+
+use crate::wire::websocket::{Heard, Upgrade, Violation};
+
+#[derive(Debug)]
+pub(crate) enum WebSocket {}
+
+impl WebSocket {
+    pub(crate) fn new() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<Heard, Violation> {
+        match *self {}
+    }
+
+    pub(crate) fn message_ends(&mut self) -> Vec<u64> {
+        match *self {}
+    }
+
+    pub(crate) fn encode(&mut self, _: &[u8], _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn end(&mut self, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn control_pending(&self) -> bool {
+        match *self {}
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Exchange {}
+
+impl Exchange {
+    pub(crate) fn new() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn have_ended(
+        &mut self,
+        _: impl IntoIterator<Item = u64>,
+        _: &mut Vec<u8>,
+    ) -> Result<(), Violation> {
+        match *self {}
+    }
+
+    pub(crate) fn have_handled(&mut self, _: usize, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn set_waiting(&mut self, _: bool, _: &mut Vec<u8>) {
+        match *self {}
+    }
+
+    pub(crate) fn reply(&mut self, _: &mut Vec<u8>, _: impl FnOnce(&mut Vec<u8>)) {
+        match *self {}
+    }
+}
+
+pub(crate) fn upgrade(_: &[u8], _: &[String]) -> Upgrade {
+    Upgrade::Refused { response: Vec::new(), reason: "this lockd was built without WebSocket".to_owned() }
+}
