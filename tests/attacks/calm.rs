@@ -1,6 +1,6 @@
-//! Clients that do nothing wrong, and what they feel: one that acquires and releases a lock of its own, and
-//! a pair that hands one lock to and fro, so that one of the two is always waiting. Every reply is due within
-//! the deadline; how long each took is kept for those who want to know.
+//! Well-behaved clients and their latencies: one acquires and releases a lock of its own, and a pair hands
+//! one lock back and forth, so that one of the two is always waiting. Every reply must come within the
+//! deadline; how long each took is recorded.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -10,33 +10,33 @@ use std::time::{Duration, Instant};
 use crate::support::server::Server;
 use serde_json::json;
 
-/// Between two rounds: calm clients are no load.
+/// The pause between two rounds: calm clients are no load.
 const PAUSE: Duration = Duration::from_micros(500);
 
-/// When a request was made and how long it took.
+/// When a request was sent and how long its reply took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     start: Instant,
     pub(crate) took: Duration,
 }
 
-/// What calm clients felt so far: with a lock of their own, and with one that is waited for.
+/// The latencies so far: for an uncontended lock, and for one with a waiter.
 #[derive(Default)]
 pub(crate) struct Felt {
     pub(crate) alone: Mutex<Vec<Sample>>,
     pub(crate) in_turns: Mutex<Vec<Sample>>,
-    /// As a newcomer who has the server's figures shown.
+    /// For a new connection that asks for the server's statistics.
     pub(crate) anew: Mutex<Vec<Sample>>,
 }
 
-/// Those under way between two moments.
+/// The requests that were in progress between two moments.
 pub(crate) fn between(samples: &Mutex<Vec<Sample>>, from: Instant, to: Instant) -> Vec<Duration> {
     let samples = samples.lock().unwrap();
     let is_in = |sample: &&Sample| sample.start <= to && sample.start + sample.took >= from;
     samples.iter().filter(is_in).map(|sample| sample.took).collect()
 }
 
-/// Acquires and releases one lock that nobody else wants, until told to stop.
+/// Acquires and releases one uncontended lock until told to stop.
 pub(crate) fn work_alone(server: &Server, felt: &Felt, stop: &AtomicBool) {
     let mut client = server.glockd();
     let mut round = |request: &str, reply: &str| {
@@ -51,7 +51,7 @@ pub(crate) fn work_alone(server: &Server, felt: &Felt, stop: &AtomicBool) {
     }
 }
 
-/// Connects, asks for the server's figures and goes, again and again until told to stop.
+/// Connects, asks for the server's statistics and disconnects, repeatedly until told to stop.
 pub(crate) fn work_anew(server: &Server, felt: &Felt, stop: &AtomicBool) {
     while !stop.load(Relaxed) {
         let start = Instant::now();
@@ -61,8 +61,8 @@ pub(crate) fn work_anew(server: &Server, felt: &Felt, stop: &AtomicBool) {
     }
 }
 
-/// Two connections hand one lock to and fro, until told to stop: from the release by the one to the grant
-/// to the other.
+/// Two connections hand one lock back and forth until told to stop. Measures from the release by one to the
+/// grant to the other.
 pub(crate) fn work_in_turns(server: &Server, felt: &Felt, stop: &AtomicBool) {
     const GRANTED: &str = "1 Lock Get Success: to and fro\r\n";
     let (mut holder, mut waiter) = (server.glockd(), server.glockd());

@@ -1,5 +1,5 @@
-//! Attacks on the search for deadlocks: many sessions that wait for each other, and one that asks again and
-//! again for what makes the server look at all of them.
+//! Attacks on the search for deadlocks: many sessions wait for each other, and one repeats a request
+//! that makes the server examine all of them.
 
 use crate::hoards::{await_end_of_hoard, hold, wait_for_names};
 use crate::siege::{Attack, no_options};
@@ -8,7 +8,7 @@ use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::Server;
 use serde_json::json;
 
-/// Asks for a lock that it will not get, and gives up, so many times.
+/// Requests a lock that it cannot get, and gives up, `times` times.
 fn ask_in_vain(client: &mut FrameClient, name: &str, times: usize) {
     for _ in 0..times {
         client.request_lock(name);
@@ -38,7 +38,7 @@ pub(crate) const CHAIN: Attack = Attack {
         for (number, client) in clients.iter_mut().enumerate().skip(1).take(size - 2) {
             wait_for_names(client, [number + 1].into_iter());
         }
-        // So that somebody waits for the first.
+        // So that the first session has a waiter.
         let mut behind = server.message();
         behind.request_lock("hoard:0");
         await_waiting(server, size - 1);
@@ -79,13 +79,13 @@ pub(crate) const REFUSED_SEARCHES: Attack = Attack {
     short: 4,
     full: 500,
     growth_max_kib: |_| 100 << 10,
-    // Few enough for a reply to come before a client gives up, since replies gather while there are requests.
+    // Few enough that a reply comes before a client gives up: replies are collected while there are requests.
     run: |server, size| refuse_searches(server, size, (1000 / size).clamp(2, 25)),
 };
 
-/// Lets so many clients ask so many times for a lock that eight sessions wait for, which also wait for
-/// ten thousand others. The asker is waited for and ranked below them all, so the server would have to
-/// look at all of these places to say that nobody waits for the asker in the end.
+/// Each client repeatedly requests a lock that eight sessions wait for, and those also wait for ten
+/// thousand other locks. The requesting session has waiters and the lowest rank, so the server would
+/// have to examine all of these places in queues to rule out a cycle.
 fn refuse_searches(server: &Server, askers: usize, times: usize) {
     const NAMES: usize = 10_000;
     const WAITERS: usize = 8;

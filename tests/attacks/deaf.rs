@@ -1,5 +1,5 @@
-//! Attacks with listings, by clients that read and by clients that do not: what is due to them has a limit, and
-//! what it costs to make it is theirs to wait for.
+//! Attacks with listings, by clients that read and by clients that do not: what is kept for them is bounded,
+//! and only they wait for the work that a listing takes.
 
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
@@ -16,7 +16,7 @@ use socket2::Socket;
 
 const NAMED: &[u8] = b"iam somebody with a name of some length\n";
 
-/// What takes a server longest to answer, in each protocol.
+/// The requests that take the longest to answer, in each protocol.
 fn long_questions() -> [(&'static str, Vec<u8>); 5] {
     let list = frame(r#"{"command":"list","parameters":{"limit":1000},"id":1}"#);
     [
@@ -28,7 +28,7 @@ fn long_questions() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Lets two clients for each question ask until a time is over. Those who read do so as fast as they can.
+/// Two clients for each request repeat it for a given time. Those that read do so as fast as they can.
 fn ask_all_the_time(server: &Server, reading: bool, time: Duration) {
     let end = Instant::now() + time;
     let over = AtomicBool::new(false);
@@ -44,7 +44,7 @@ fn ask_all_the_time(server: &Server, reading: bool, time: Duration) {
                 }
                 let (mut stream, mut scratch) = (&socket, vec![0; 1 << 20]);
                 while !over.load(Relaxed) && Instant::now() < end {
-                    // A part of a question is as good as one, once it has to wait.
+                    // Once the server has stopped reading, a part of a request is as good as a whole one.
                     let _ = stream.write_all(&question);
                     while reading
                         && Instant::now() < end
@@ -110,7 +110,7 @@ pub(crate) const GRANTS_UNREAD: Attack = Attack {
                 usize::try_from(waiting).unwrap() >= (number + 1) * size
             });
         }
-        // One after another gets all of it, and is cut off.
+        // One client after another is sent all of it, and is cut off.
         drop(holder);
         eventually("all have had their turn", || {
             observer.call("stats", json!({}))["waiting"].as_u64().unwrap() <= 1

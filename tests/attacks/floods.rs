@@ -1,5 +1,5 @@
-//! Attacks with connections: more than there may be, more than there are descriptors or threads for, and such
-//! as come only to go, or to say nothing.
+//! Attacks with connections: more than the limit, more than there are descriptors or threads for, and
+//! connections that leave at once or send nothing.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::server::Server;
 use crate::support::socket::{connect, reset};
 use socket2::Socket;
 
-/// What a client that is turned away reads before the end, if it is told anything in time.
+/// What a refused client reads before the end of the stream, if a reply comes in time.
 fn turned_away(server: &Server, protocol: &str) -> Option<String> {
     LineClient::new(server.tcp(protocol)).read_line_or_end()
 }
@@ -24,7 +24,7 @@ pub(crate) const OVER_THE_LIMIT: Attack = Attack {
     full: 9000,
     growth_max_kib: |size| size as u64 * 16,
     run: |server, size| {
-        // The calm clients are three.
+        // There are three calm clients.
         let before = server.descriptors();
         let crowd: Vec<Socket> = (0..size).map(|_| server.tcp("glockd")).collect();
         eventually("all are let in", || server.descriptors() >= before + size);
@@ -49,7 +49,7 @@ pub(crate) const OUT_OF_DESCRIPTORS: Attack = Attack {
         let crowd: Vec<Socket> = (0..size).map(|_| server.tcp("glockd")).collect();
         eventually("nearly all are let in", || server.descriptors() >= limit - 1);
         for _ in 0..20 {
-            // Told why, or left to wait where another listener has taken the descriptor kept for that.
+            // It is told why, or must wait if another listener has taken the descriptor that is kept for that.
             let (mut socket, mut told) = (server.tcp("lockd"), [0; 100]);
             socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             let length = socket.read(&mut told).unwrap_or(0);
@@ -72,7 +72,7 @@ pub(crate) const RESETS: Attack = Attack {
     newcomers: false,
     short: 1000,
     full: 40_000,
-    // They may come faster than they are seen to have gone: up to the limit on connections.
+    // They may come faster than the server notices that earlier ones have gone: up to the limit on connections.
     growth_max_kib: |size| size.min(10_000) as u64 * 16,
     run: |server, size| {
         let protocols = ["lockd", "glockd", "message", "glockd"];
@@ -83,14 +83,14 @@ pub(crate) const RESETS: Attack = Attack {
                     for round in 0..size / protocols.len() {
                         let mut socket = connect(&endpoint);
                         let words: [&[u8]; 4] = [b"", b"g", b"g reset\n", b"gw - reset\n"];
-                        // It may have been closed already, when the server has too many threads to end.
+                        // It may be closed already if the server still has too many threads.
                         let _ = socket.write_all(words[(round + number) % words.len()]);
                         reset(socket);
                     }
                 });
             }
         });
-        // Connections whose end has not been seen yet count as well.
+        // Connections whose end the server has not noticed yet count as well.
         eventually("there is room again", || server.descriptors() < 1000);
         crate::hoards::await_end_of_hoard(server);
     },

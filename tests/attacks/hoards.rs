@@ -1,4 +1,4 @@
-//! Attacks with many locks and many waits: one client takes as many as it may, and vanishes.
+//! Attacks with many locks and many waits: one client takes as many as the limits allow, and vanishes.
 
 use crate::siege::{Attack, no_options};
 use crate::support::eventually;
@@ -12,7 +12,7 @@ const BATCH: usize = 1000;
 /// How many waits a connection may have.
 const WAITS: usize = 10_000;
 
-/// Waits until the server holds no locks but those of calm clients.
+/// Waits until only the calm clients hold locks.
 pub(crate) fn await_end_of_hoard(server: &Server) {
     let mut observer = server.message();
     eventually("what the attacker held and waited for is gone", || {
@@ -22,7 +22,7 @@ pub(crate) fn await_end_of_hoard(server: &Server) {
     });
 }
 
-/// Acquires so many locks named by their numbers, a batch at a time.
+/// Acquires `count` locks, named by their numbers, a batch at a time.
 pub(crate) fn hold(client: &mut LineClient, locks: usize) {
     for first in (0..locks).step_by(BATCH) {
         let batch = first..locks.min(first + BATCH);
@@ -31,7 +31,7 @@ pub(crate) fn hold(client: &mut LineClient, locks: usize) {
     }
 }
 
-/// Sends waiting requests without limit for these names, and waits until they are in the queues.
+/// Sends requests without time limit for these names, and waits until they are in the queues.
 pub(crate) fn wait_for_names(client: &mut FrameClient, names: impl Iterator<Item = usize>) {
     let mut requests = Vec::new();
     for number in names {
@@ -40,7 +40,7 @@ pub(crate) fn wait_for_names(client: &mut FrameClient, names: impl Iterator<Item
         requests.extend(frame(request));
     }
     client.send_bytes(requests);
-    // Whose turn comes after these; and two that queued up at the same time could do so in different orders.
+    // This client's turn comes after these; and two clients that queue at the same time could do so in different orders.
     assert!(client.is_served());
 }
 
@@ -50,7 +50,7 @@ pub(crate) const LOCKS: Attack = Attack {
     newcomers: false,
     short: 20_000,
     full: 1_000_000,
-    // A name, its place in a lane, and twice as much while a lane grows.
+    // A name, its slot in a lane, and twice as much while a lane grows.
     growth_max_kib: |size| size as u64 / 4,
     run: |server, size| {
         let mut client = server.lockd();
@@ -78,7 +78,7 @@ pub(crate) const SETS: Attack = Attack {
     },
 };
 
-/// Waiters in need of so many waits, `names` being what each waits for.
+/// As many waiting clients as it takes for `waits` waits of `each` names each. `names` gives each its names.
 fn waiters(
     server: &Server,
     waits: usize,
@@ -150,7 +150,7 @@ pub(crate) const WAITS_TOGETHER: Attack = Attack {
         hold(&mut holder, names);
         let waiters = waiters(server, size * names, names, |_, wait| wait);
         drop(holder);
-        // Each time the next gets all of them.
+        // Each time the next waiter gets all of them.
         drop(waiters);
         await_end_of_hoard(server);
     },
@@ -175,7 +175,7 @@ pub(crate) const TIME_OUTS: Attack = Attack {
                     frame(json!({"command": "lock", "parameters": {"lockName": name, "timeLimit": limit}, "id": number}).to_string())
                 };
                 client.send_bytes((0..WAITS).flat_map(request).collect::<Vec<u8>>());
-                // Whose turn comes after these: see `wait_for_names`.
+                // This client's turn comes after these: see `wait_for_names`.
                 assert!(client.is_served());
                 client
             })
@@ -211,11 +211,11 @@ pub(crate) const CANCELS_IN_VAIN: Attack = Attack {
     newcomers: true,
     short: 300,
     full: 9900,
-    // An id in the reply, in the connection's list of waits, and while it is read.
+    // The id exists in the reply, in the connection's list of waits, and while it is read.
     growth_max_kib: |size| size as u64 * 20,
     run: |server, size| {
         const CANCELS: usize = 500;
-        // As long as ids of waiting requests may be, and alike but for their ends.
+        // As long as an id of a waiting request may be, and the same except for the last bytes.
         let id = |number: usize| format!("{number:0>4000}");
         let mut holder = server.lockd();
         hold(&mut holder, size);
@@ -227,7 +227,7 @@ pub(crate) const CANCELS_IN_VAIN: Attack = Attack {
         assert!(client.is_served());
         let cancel = json!({"command": "cancel", "parameters": {"id": id(size)}, "id": "cancel"});
         client.send_bytes(frame(cancel.to_string()).repeat(CANCELS));
-        // Grants are told to the one that cancels meanwhile.
+        // Meanwhile grants are reported to the session that cancels.
         let (mut cancels, mut grants) = (0, 0);
         for number in 0..CANCELS.min(size) {
             assert!(holder.ask(&format!("r hoard:{number}")).starts_with("1 "));

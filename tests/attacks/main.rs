@@ -1,10 +1,10 @@
 //! Attacks on the server's resources, against the real binary: connections, memory, threads, and the time that
-//! others have to wait. Each is done in a short form here, and at its full size in tests that take minutes and
-//! in `benches/attacks`. Whoever attacks may suffer; calm clients are answered, the attacker is told why, and
-//! when it has gone, what it took has come back.
+//! other clients have to wait. Each runs in a short form here, and at its full size in tests that take minutes and
+//! in `benches/attacks`. An attacker may suffer, but well-behaved clients are answered, the attacker is told why
+//! it is refused, and when it has gone, the server gets back what it used.
 //!
-//! Names that all have the same hash are no attack that can be made: names are hashed with a key that is drawn
-//! anew in each process and never told.
+//! An attack with names that all have the same hash is impossible: names are hashed with a random key that each
+//! process chooses and never reveals.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod calm;
@@ -22,7 +22,7 @@ mod unread_log;
 mod vitals;
 mod words;
 
-/// Each attack as a short test and as a deep one.
+/// Defines each attack as a short test and as a deep test.
 macro_rules! attacks {
     ($($name:ident: $attack:expr;)*) => {
         $(mod $name {

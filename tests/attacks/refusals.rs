@@ -1,5 +1,5 @@
-//! What one client could make the server keep, or write at once, had it no limit: each is refused with a
-//! reason, or comes in parts.
+//! What one client could make the server keep, or write at once, if there were no limit: each is refused with
+//! a reason, or is sent in parts.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -35,7 +35,7 @@ fn ids_of_waiting_requests_are_limited() {
         assert!(reply["result"]["reason"].as_str().is_some_and(|reason| reason.contains("id")));
     }
     server.await_waiters("foo", 0);
-    // What need not wait is not kept.
+    // A request that does not wait is not kept.
     client.send(&json!({"command": "lock", "parameters": {"lockName": "free"}, "id": long}));
     assert_eq!(client.receive()["result"]["status"], "ok");
     let id = "i".repeat(4000);
@@ -82,7 +82,7 @@ fn full_statistics_are_not_made_whole_before_they_are_sent() {
     hold(&mut holder, LOCKS);
     forget_peak(&server);
     let before = Vitals::of(&server).resident_kib;
-    // More than fit into the buffers of the sockets, and nobody reads.
+    // More than fits into the sockets' buffers, and the client does not read.
     let deaf: Vec<_> = (0..8)
         .map(|_| {
             let socket = server.unix("lockd");
@@ -95,7 +95,7 @@ fn full_statistics_are_not_made_whole_before_they_are_sent() {
             .all(|socket| socket.peek(&mut [std::mem::MaybeUninit::uninit(); 1000]).is_ok_and(|n| n > 900))
     });
     for socket in deaf.iter().skip(1) {
-        // Time enough for all to have been made, if it is.
+        // Long enough for the whole reply to be made, if the server makes it at once.
         socket.shutdown(std::net::Shutdown::Write).unwrap();
     }
     let mut reader = LineClient::new(server.lockd().into_socket());
@@ -105,11 +105,11 @@ fn full_statistics_are_not_made_whole_before_they_are_sent() {
     assert!(growth < 10 << 10, "{growth} KiB more for nine listings of {LOCKS} locks");
 }
 
-/// The user a server of root's is made to run as: the limit on threads is nothing to root.
+/// The user that a server started by root runs as, because the limit on threads does not apply to root.
 const NOBODY: &str = "nobody";
 
-/// Sets how many threads the server's user may have for the server to start one more. As that user, who need
-/// not have the right to do so for others.
+/// Sets how many threads the server's user may have for the server to start one more. Runs as that user, who
+/// may not have the right to do so for others.
 fn limit_threads(server: &Server, limit: &str) {
     let mut command = Command::new("prlimit");
     command.args(["--pid", &server.pid().to_string(), &format!("--nproc={limit}:")]);
@@ -123,10 +123,10 @@ fn limit_threads(server: &Server, limit: &str) {
     assert!(command.status().unwrap().success());
 }
 
-/// What a new client is answered, or nothing if it is not.
+/// The answer to a new client, or nothing if there is none.
 fn try_to_be_served(server: &Server) -> Option<String> {
     let mut client = server.lockd();
-    // Who is refused may be so before it has written, or after.
+    // The server may refuse the client before or after it has written.
     let _ = client.socket().send(b"i nobody's\n");
     client.read_line_or_end()
 }

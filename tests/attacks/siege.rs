@@ -1,5 +1,5 @@
-//! How an attack is endured: a server of its own, calm clients beside it, and what the server takes before,
-//! meanwhile and after. What the attacks are is not known here.
+//! Runs one attack: starts a server, keeps calm clients busy, and measures what the server uses before,
+//! during and after. Knows no particular attack.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,42 +10,43 @@ use crate::support::eventually;
 use crate::support::server::{Launch, Server, raise_descriptor_limit};
 use crate::vitals::{Vitals, forget_peak, peak_kib};
 
-/// Something that is done to a server.
+/// One attack on a server.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
-    /// How the server is started, by the size of the attack.
+    /// How the server is started, depending on the size of the attack.
     pub(crate) options: fn(usize) -> Vec<String>,
-    /// Whether calm clients also connect anew meanwhile: unless the attack is about connections.
+    /// Whether calm clients also make new connections meanwhile; not if the attack uses up connections.
     pub(crate) newcomers: bool,
-    /// How large it is in a test that takes no time, and how large else.
+    /// Its size in a short test, and its full size.
     pub(crate) short: usize,
     pub(crate) full: usize,
-    /// How much memory the server may take for it, in KiB, by its size: what the limits allow.
+    /// How much memory the server may use for it, in KiB, by its size: what the limits allow.
     pub(crate) growth_max_kib: fn(usize) -> u64,
-    /// Does it, and looks whether the attacker is told what it should be. When this returns, the attacker has gone.
+    /// Runs the attack and checks the replies to the attacker. When this returns, the attacker has gone.
     pub(crate) run: fn(&Server, usize),
 }
 
-/// For most attacks.
+/// The defaults for most attacks.
 pub(crate) fn no_options(_: usize) -> Vec<String> {
     Vec::new()
 }
 
-/// What came of an attack.
+/// The result of an attack.
 pub(crate) struct Endured {
     pub(crate) before: Vitals,
     pub(crate) peak_kib: u64,
     pub(crate) after: Vitals,
     pub(crate) took: Duration,
-    /// How many KiB more were left after the same each time more, for those who look for leaks.
+    /// How many KiB more remained after each repetition, to look for leaks.
     pub(crate) left_again: Vec<u64>,
-    /// What calm clients felt, alone, in turns and as newcomers, before and meanwhile: for those who measure.
+    /// The latencies of calm clients (alone, in turns, and as new connections), before and during the attack.
     pub(crate) calm: [Vec<Duration>; 3],
     pub(crate) meanwhile: [Vec<Duration>; 3],
 }
 
-/// Endures an attack, after a time of calm. Fails if a calm client is not answered, or if the server does not
-/// get rid of the attacker's connections. If more is left than little, it is repeated, up to so often.
+/// Runs an attack after a time of calm. Fails if a calm client is not answered, or if the server does not
+/// drop the attacker's connections. If more memory than a little remains, the attack is repeated, up to
+/// `repeats` times.
 pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, repeats: usize) -> Endured {
     raise_descriptor_limit();
     let options = (attack.options)(size);
@@ -119,13 +120,13 @@ impl Drop for Stopper<'_> {
     }
 }
 
-/// What code that is used for the first time, the log, and the calm clients may add.
+/// What code that runs for the first time, the log, and the calm clients may add.
 const SLACK_KIB: u64 = 8 << 10;
 
-/// How often an attack is repeated, at most.
+/// The maximum number of repetitions of an attack.
 const REPEATS: usize = 4;
 
-/// Endures the attack and fails if it took more memory than it may, or left some behind.
+/// Runs the attack and fails if it used too much memory or left some in use.
 pub(crate) fn withstand(attack: &Attack, size: usize) {
     let endured = endure(attack, size, Duration::from_millis(50), REPEATS);
     let before = endured.before.resident_kib;
@@ -136,9 +137,9 @@ pub(crate) fn withstand(attack: &Attack, size: usize) {
         "{}: {growth} KiB more at its peak, and {most} at most was to be expected",
         attack.name
     );
-    // Freed memory is the allocator's, which keeps what stands between pieces in use, in as many places as
-    // there are threads that have met, and uses it again: sooner or later the same attack must find room for
-    // most of itself. What is lost for good would be lost each time.
+    // The allocator keeps freed memory between blocks that are in use, in one arena for each set of threads
+    // that competed, and uses it again. So sooner or later the same attack must fit into memory that is kept.
+    // A leak would add memory each time.
     let most = SLACK_KIB + growth / 4;
     assert!(
         endured.left_again.iter().any(|&left| left <= most),

@@ -1,5 +1,5 @@
-//! Clients that ask for the longest answers there are and read nothing: whatever a listing would show, and however
-//! long its names are, what the server keeps for such a client is bounded.
+//! Clients that ask for the longest possible answers and read nothing: whatever a listing would show, and
+//! however long its names are, what the server keeps for such a client is bounded.
 
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -14,15 +14,15 @@ use crate::vitals::{Vitals, forget_peak, peak_kib};
 use serde_json::json;
 use socket2::Socket;
 
-/// How many clients ask each question: of the dozen questions, nearly fifty clients in all.
+/// How many clients send each request: with a dozen requests, nearly fifty clients in all.
 const ASKERS: usize = 4;
-/// What all of them together may cost. Ten might cost as much; with so many the bound tells growth from what an
-/// allocator keeps for the threads of a busy machine.
+/// How much memory all of them together may cost. With this many clients the bound distinguishes growth from
+/// what an allocator keeps for the threads of a busy machine.
 const MOST_KIB: u64 = 50 << 10;
-/// A client has stopped asking when the server has taken nothing from it for this long.
+/// A client stops asking when the server has taken nothing from it for this long.
 const STALLED: Duration = Duration::from_millis(500);
 
-/// Gives the client the longest name it may have, as it takes most room in JSON.
+/// Registers the longest allowed name for the client, in characters that take the most room in JSON.
 fn name_itself(client: &mut FrameClient) {
     let is_taken = |length| {
         let name = "\u{1}".repeat(length);
@@ -31,7 +31,7 @@ fn name_itself(client: &mut FrameClient) {
     assert!([4096, 256].into_iter().any(is_taken));
 }
 
-/// A name of the greatest length.
+/// A lock name of the maximum length.
 fn long(kind: &str, number: usize) -> String {
     format!("{kind}:{number:0>1000}")
 }
@@ -48,8 +48,8 @@ fn hold_long_names(server: &Server, count: usize) -> LineClient {
     holder
 }
 
-/// Many clients that wait for each other in a chain, whose last waits for all of the askers, and who also all wait
-/// for one name.
+/// Many clients that wait for each other in a chain. The last one waits for all of the asking clients, and all of
+/// them also wait for one name.
 fn chain(server: &Server, length: usize, askers: &mut [FrameClient]) -> Vec<FrameClient> {
     let mut chain: Vec<FrameClient> = (0..length).map(|_| server.message()).collect();
     for (number, client) in chain.iter_mut().chain(&mut *askers).enumerate() {
@@ -59,7 +59,7 @@ fn chain(server: &Server, length: usize, askers: &mut [FrameClient]) -> Vec<Fram
     let mut holder = server.message();
     name_itself(&mut holder);
     assert_eq!(holder.lock("crowded")["status"], "ok");
-    // From its end on: in the queue, too, each must only wait for those after it.
+    // Start at the end of the chain: in the queue, too, each must wait only for those after it.
     for (number, client) in chain.iter_mut().enumerate().rev() {
         client.request_lock("crowded");
         if number + 1 < length {
@@ -76,7 +76,7 @@ fn chain(server: &Server, length: usize, askers: &mut [FrameClient]) -> Vec<Fram
     chain
 }
 
-/// Asks until the server takes no more, and reads nothing, also when the first answer has come.
+/// Sends requests until the server takes no more, and never reads, not even the first answer.
 fn ask_without_reading(mut socket: &Socket, question: &[u8]) {
     socket.set_write_timeout(Some(STALLED)).unwrap();
     let questions = question.repeat(1 + 4096 / question.len());
@@ -85,7 +85,7 @@ fn ask_without_reading(mut socket: &Socket, question: &[u8]) {
     while socket.write_all(&questions).is_ok() {}
 }
 
-/// The memory it took, in KiB, that `ASKERS` clients have asked each of these questions, all at the same time.
+/// The memory, in KiB, that it costs when `ASKERS` clients send each of these requests, all at the same time.
 fn cost_of(server: &Server, questions: Vec<(Vec<Socket>, Vec<u8>)>) -> u64 {
     forget_peak(server);
     let before = Vitals::of(server).resident_kib;

@@ -1,5 +1,5 @@
-//! Nobody reads what the server logs: its standard error is a pipe that is full, as if a log reader had been
-//! stopped, or a terminal by Ctrl-S. Whatever is to be logged, nobody may have to wait for that.
+//! The log is not read: the server's standard error is a full pipe, as if a log reader or a terminal had been
+//! stopped. Whatever is to be logged, no client may have to wait for it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::support::socket::Endpoint;
 /// How many threads the clients share.
 const THREADS: usize = 8;
 
-/// Has `clients` of them work for so long, others die with a lock held meanwhile, and strangers be refused;
-/// then the server is told to read its configuration again and to stop.
+/// `clients` clients work for the given time, while others die holding a lock and further ones are refused.
+/// Then the server is told to read its configuration again and to stop.
 fn serve_with_unread_log(level: &str, clients: usize, duration: Duration) {
     raise_descriptor_limit();
     let launch = Launch::everywhere().args(["--log-level", level, "--allow", "127.0.0.1"]);
@@ -42,7 +42,7 @@ fn serve_with_unread_log(level: &str, clients: usize, duration: Duration) {
     assert_eq!(server.wait().code(), Some(0), "{level}");
 }
 
-/// Each of `clients` acquires and releases a lock of its own, over and over.
+/// Each of the clients repeatedly acquires and releases a lock of its own.
 fn work_until(end: Instant, server: &Server, thread: usize, clients: usize) {
     let mut clients: Vec<_> = (0..clients).map(|_| server.glockd()).collect();
     loop {
@@ -57,7 +57,7 @@ fn work_until(end: Instant, server: &Server, thread: usize, clients: usize) {
     }
 }
 
-/// A client that holds a lock is killed; another one gets it.
+/// A client that holds a lock is killed; another client gets the lock.
 fn die_with_a_lock(server: &Server) {
     let (mut holder, mut waiter) = (server.glockd(), server.glockd());
     assert_eq!(holder.ask("g deadly"), "1 Lock Get Success: deadly\r\n");
@@ -68,7 +68,7 @@ fn die_with_a_lock(server: &Server) {
     assert_eq!(waiter.ask("r deadly"), "1 Lock Release Success: deadly\r\n");
 }
 
-/// One who is not on the access list is turned away.
+/// A client that is not on the access list is refused.
 fn be_a_stranger(server: &Server) {
     let Endpoint::Tcp(address) = server.tcp_endpoint("glockd") else { unreachable!("a TCP address") };
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -97,7 +97,7 @@ fn a_thousand_clients_are_served_for_a_minute() {
 fn a_second_signal_ends_it_at_once() {
     let mut server = Launch::everywhere().args(["--log-level", "trace"]).start();
     server.leave_log_unread();
-    // It may have ended in an orderly way by the time of the second one.
+    // By the time of the second signal it may have stopped cleanly.
     for _ in 0..2 {
         server.signal(Signal::TERM);
     }

@@ -1,9 +1,9 @@
-//! What a server takes of the machine: memory, descriptors and threads, as the kernel counts them. Only
-//! looks; knows nothing of attacks.
+//! What a server uses of the machine: memory, descriptors and threads, as the kernel counts them. Only
+//! measures; knows nothing of attacks.
 
 use crate::support::server::Server;
 
-/// What a server takes at one moment.
+/// What a server uses at one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Vitals {
     pub(crate) resident_kib: u64,
@@ -18,12 +18,12 @@ impl Vitals {
     }
 }
 
-/// The most memory that was resident since this was last forgotten.
+/// The largest resident memory since the peak was last reset.
 pub(crate) fn peak_kib(server: &Server) -> u64 {
     status(server, "VmHWM:")
 }
 
-/// Lets the peak be what is resident now.
+/// Resets the peak to the memory that is resident now.
 pub(crate) fn forget_peak(server: &Server) {
     std::fs::write(format!("/proc/{}/clear_refs", server.pid()), "5").unwrap();
 }

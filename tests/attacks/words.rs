@@ -1,5 +1,5 @@
-//! Attacks with what is said: lines without end, messages that are announced and never sent or come byte by
-//! byte, and JSON that is made to be hard to read.
+//! Attacks by content: endless lines, messages that are announced and never sent or arrive byte by byte, and
+//! JSON that is hard to parse.
 
 use std::io::Write;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use socket2::Socket;
 
 const MIB: usize = 1 << 20;
 
-/// Lets so many threads do something at the same time.
+/// Runs `work` in `count` threads at the same time.
 fn at_once(count: usize, work: impl Fn(usize) + Sync) {
     std::thread::scope(|scope| {
         for number in 0..count {
@@ -36,7 +36,7 @@ pub(crate) const ENDLESS_LINES: Attack = Attack {
             let piece = vec![b'x'; MIB];
             (0..size).for_each(|_| client.send(&piece));
             client.send("\ni nobody's\n");
-            // Once for the line, however long it is.
+            // One reply for the line, however long it is.
             assert_eq!(client.line(), "0 Line Too Long\r\n");
             assert!(client.line().contains("Not Locked"));
         });
@@ -70,7 +70,7 @@ pub(crate) const HALF_SENT: Attack = Attack {
     newcomers: false,
     short: 20,
     full: 500,
-    // A message, and what a buffer that doubles has more than it needs.
+    // A message, and the spare room of a buffer that doubles.
     growth_max_kib: |size| size as u64 * 2048,
     run: |server, size| {
         let endpoint = server.tcp_endpoint("message");
@@ -111,7 +111,7 @@ pub(crate) const DRIPPED: Attack = Attack {
     },
 };
 
-/// Messages of nearly a MiB each that are hard to read, or hard to keep.
+/// Messages of nearly 1 MiB each that are expensive to parse or to keep.
 fn bombs() -> Vec<Vec<u8>> {
     let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
     let names = |count: usize| (0..count).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(",");
@@ -146,7 +146,7 @@ pub(crate) const BOMBS: Attack = Attack {
     newcomers: false,
     short: 1,
     full: 30,
-    // In each of the four, a message, what is made of it, and the reply.
+    // For each of the four: a message, its parsed form, and the reply.
     growth_max_kib: |_| 128 << 10,
     run: |server, size| {
         let bombs = bombs();
@@ -157,7 +157,7 @@ pub(crate) const BOMBS: Attack = Attack {
                 for at in 0..bombs.len() {
                     client.send_text(&bombs[(at + number) % bombs.len()]);
                 }
-                // Every one of them has been answered, or needs no answer, when this has.
+                // When this one has been answered, all the others have been, too, or need no answer.
                 client.send_text(format!(r#"{{"command":"ping","parameters":{{}},"id":"end {round}"}}"#));
                 while !client.receive_text().contains(&format!("\"end {round}\"")) {}
             }

@@ -1,7 +1,7 @@
-//! The server ends connections, or gives them up, while nothing that it sends arrives and all that it is sent
-//! does: by a kick, by the stop of an embedding program, because a client leaves too much unread, or because it
-//! hears no answer. Whatever its holder is doing meanwhile, a lock goes to the next one only once the holder
-//! knows that it has lost it.
+//! The server ends connections, or gives them up, while nothing that it sends arrives and everything that is
+//! sent to it does: by a kick, by the stop of an embedding program, because a client leaves too much unread, or
+//! because no answer comes. Whatever the holder is doing meanwhile, its lock goes to the next session only once
+//! the holder knows that it has lost the lock.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,21 +16,20 @@ use serde_json::json;
 use crate::network::{EVERYBODY, Network, Passing, SERVER, Scenario, in_networks};
 use crate::site::{Holder, SHORTEST, SOON, Site};
 
-/// How much later than after the dead-peer timeout a lock may be granted on a busy machine: less than another such
-/// timeout.
+/// How long after the dead-peer timeout a lock may be granted on a busy machine: less than another such timeout.
 const LATE: Duration = Duration::from_secs(8);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
-/// What holders are doing: each name says what.
+/// What the holders are doing: each name says what.
 const IDLE: &str = "idle";
 const BUSY: &str = "busy";
 const BUSY_LATER: &str = "idle at first, then busy";
 const WAITING: &str = "waiting";
-/// When the one that is idle at first begins: after the server has waited for its acknowledgement.
+/// When the holder that is idle at first starts to send: after the server has waited for its acknowledgement.
 const LATER: Duration = Duration::from_millis(1300);
 /// How many threads of a busy holder send requests.
 const SENDERS: u64 = 40;
-/// What the waiting holder waits for, and never gets.
+/// The lock that the waiting holder waits for, and never gets.
 const NEVER: &str = "never granted";
 
 fn holders(connect: impl Fn() -> Session) -> Vec<Holder> {
@@ -42,17 +41,17 @@ fn holders(connect: impl Fn() -> Session) -> Vec<Holder> {
     [IDLE, BUSY, BUSY_LATER, WAITING].map(hold).into()
 }
 
-/// Lets holders do what their names say until `over`, or until they know that they have lost.
+/// Makes holders do what their names say until `over`, or until they know that they have lost their locks.
 fn keep_busy<'s, 'e: 's>(scope: &'s Scope<'s, 'e>, holders: &'e [Holder], over: &'e AtomicBool) {
     for (name, session) in holders {
         match name.as_str() {
-            // A new request every few milliseconds, also before the client's kernel has noticed that nothing is
-            // acknowledged any more: from then on it would repeat old ones.
+            // A new request every few milliseconds, also before the client's kernel notices that nothing is
+            // acknowledged any more: from then on it would only repeat old data.
             BUSY | BUSY_LATER => (0..SENDERS).for_each(|number| {
                 scope.spawn(move || {
                     sleep(if name == BUSY { Duration::ZERO } else { LATER });
                     sleep(Duration::from_millis(25 * number));
-                    // A session asks for a name once at a time.
+                    // A session may have only one request for a name at a time.
                     let name = format!("asked for by sender {number}");
                     while !over.load(Relaxed) && session.is_alive() {
                         let _ = session.acquire(name.as_bytes(), Mode::Exclusive, NOW);
@@ -68,14 +67,14 @@ fn keep_busy<'s, 'e: 's>(scope: &'s Scope<'s, 'e>, holders: &'e [Holder], over: 
     }
 }
 
-/// The server ends the connections of those who hold something by `end`, while it can tell them nothing.
+/// The server ends the connections of all holders by `end`, while nothing that it sends arrives.
 fn end_unheard(site: &Site, holders: &[Holder], end: impl FnOnce(&Site)) {
     let mut keeper = site.near();
     assert_eq!(keeper.lock(NEVER)["status"], "ok");
     let (heirs, over) = (site.heirs(holders), AtomicBool::new(false));
     std::thread::scope(|scope| {
         keep_busy(scope, holders, &over);
-        // The one that waits, and some of the busy one's.
+        // The request that waits, and some of the busy holder's.
         eventually_waits(site);
         site.network.pass(Passing::TO_SERVER);
         end(site);
@@ -99,7 +98,7 @@ fn eventually_waits(site: &Site) {
     }
 }
 
-/// Where the holder of `name` is, to the server.
+/// The address of the holder of `name`, as the server sees it.
 fn address_of(site: &Site, name: &str) -> String {
     let page = site.near().call("list", json!({"prefix": name}));
     page["locks"][0]["holders"][0]["address"].as_str().unwrap().to_owned()
@@ -123,7 +122,7 @@ fn by_silence(network: Network) {
     end_unheard(&site, &holders, |_| {});
 }
 
-/// How many grants come for each holder: more than its socket has room for.
+/// How many grants each holder gets: more than its socket has room for.
 const GRANTS: usize = 4000;
 
 fn by_overflow(network: Network) {
@@ -139,11 +138,11 @@ fn by_overflow(network: Network) {
             }
         }
     }
-    // With the end of this connection all of it is granted.
+    // When this connection ends, all of these locks are granted.
     end_unheard(&site, &holders, |_| drop(granting));
 }
 
-/// The broker of an embedding program outlives its server, and a session of the program waits.
+/// The broker of an embedding program outlives its server while a session of the program waits.
 fn by_stop(network: Network) {
     let broker = Broker::default();
     let config = Config {

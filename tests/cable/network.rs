@@ -1,8 +1,8 @@
-//! Three network namespaces: the server's, the clients', and between them a switch that forwards or loses
-//! what goes in either direction. Knows nothing of lockd. The namespaces have no names: they are held
-//! by descriptors of this process, so nothing is left of them however it ends.
+//! Three network namespaces: the server's, the clients', and between them a switch that forwards or drops
+//! packets in either direction. Knows nothing of lockd. The namespaces have no names: descriptors of this
+//! process hold them, so nothing remains of them however it ends.
 //!
-//! What is lost is lost at a bridge, which sends no ICMP; the links of both ends stay up.
+//! Packets are dropped at a bridge, which sends no ICMP; the links at both ends stay up.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,16 +15,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// The server's address; the clients have the next one.
 pub(crate) const SERVER: &str = "10.77.0.1";
 const CLIENTS: &str = "10.77.0.2";
-/// Who may connect.
+/// The addresses that may connect.
 pub(crate) const EVERYBODY: &str = "10.77.0.0/24";
 
-/// A network namespace, as long as this, or a socket or a process in it, is there.
+/// A network namespace. It lives as long as this value, or a socket or process in it.
 pub(crate) struct Namespace(File);
 
 impl Namespace {
     fn new() -> Result<Self, String> {
         let own = std::fs::read_link("/proc/self/ns/net").map_err(|error| error.to_string())?;
-        // It ends with this process, whatever that ends of: its input is then at its end.
+        // It ends with this process, however that ends, because its input is then at its end.
         let mut holder = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())
@@ -49,8 +49,8 @@ impl Namespace {
         opened.map(Self).map_err(|error| if error.is_empty() { refusal() } else { error })
     }
 
-    /// Does `work` in a thread inside this namespace. Sockets that are made and processes that are started
-    /// there stay inside, whoever uses them.
+    /// Runs `work` in a thread inside this namespace. Sockets made and processes started there stay inside,
+    /// whichever thread uses them.
     pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -71,7 +71,7 @@ impl Namespace {
         Err(format!("{command}: {}", String::from_utf8_lossy(&output.stderr).trim()))
     }
 
-    /// How this namespace is named to `ip`.
+    /// The name of this namespace for `ip`.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
     }
@@ -99,7 +99,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// A network that loses nothing, or what was refused.
+    /// A network that drops nothing; or an error that says what the system refused.
     fn new() -> Result<Self, String> {
         let (server, clients, switch) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         switch.run("ip link add switch type bridge")?;
@@ -108,7 +108,7 @@ impl Network {
             let peer = format!("type veth peer name eth0 netns {}", end.path());
             switch.run(&format!("ip link add {port} {peer}"))?;
             switch.run(&format!("ip link set {port} master switch up"))?;
-            // A bridge that learns no addresses sends everything to every port that may be flooded.
+            // A bridge that learns no addresses sends every packet to every port that allows flooding.
             switch.run(&format!("bridge link set dev {port} learning off"))?;
             end.run("ip link set lo up")?;
             end.run(&format!("ip addr add {address}/24 dev eth0"))?;
@@ -117,9 +117,9 @@ impl Network {
         Ok(Self { server, clients, switch })
     }
 
-    /// Lets the clients' own host drop what they send. False if it cannot.
+    /// Makes the clients' own host drop what they send. Returns false if it cannot.
     pub(crate) fn drop_what_clients_send(&self) -> bool {
-        // No packet fits through, and one that does not is dropped rather than kept.
+        // No packet fits the rate, and the queue drops packets instead of keeping them.
         let refused =
             self.clients.run("tc qdisc replace dev eth0 root tbf rate 8bit burst 20 latency 1ms").err();
         if let Some(refused) = &refused {
@@ -128,7 +128,7 @@ impl Network {
         refused.is_none()
     }
 
-    /// From now on these packets get through, and no others, neither unicast nor broadcast.
+    /// From now on only these packets get through, unicast or broadcast.
     pub(crate) fn pass(&self, passing: Passing) {
         for (port, passes) in [("server", passing.to_server), ("clients", passing.to_clients)] {
             let flood = if passes { "on" } else { "off" };
@@ -138,11 +138,11 @@ impl Network {
     }
 }
 
-/// Something to be shown in a network.
+/// A test that runs in a network of its own.
 pub(crate) type Scenario = Box<dyn FnOnce(Network) + Send>;
 
-/// Runs these scenarios of the test called `name` side by side, each in a network of its own; inside a user
-/// namespace if this process is not root's. Skips them, and says why, if the system refuses.
+/// Runs the scenarios of the test called `name` in parallel, each in a network of its own; in a user namespace
+/// if this process does not run as root. Skips them, and says why, if the system refuses.
 pub(crate) fn in_networks(name: &str, scenarios: Vec<Scenario>) {
     if !rustix::process::geteuid().is_root() {
         return as_root_of_a_user_namespace(name);
@@ -157,12 +157,12 @@ pub(crate) fn in_networks(name: &str, scenarios: Vec<Scenario>) {
     });
 }
 
-/// A test that was skipped must not look like one that passed, also where the output of those is captured.
+/// Reports a skipped test past the capture of output, so that it does not look like one that passed.
 fn say_skipped(what: &str, refused: &str) {
     std::io::stderr().write_all(format!("SKIPPED {what}: {refused}\n").as_bytes()).unwrap();
 }
 
-/// The root of a user namespace may do there what this takes.
+/// Runs the test `name` again as root of a user namespace, which has the rights that it needs.
 #[expect(clippy::print_stderr, reason = "what the test has to say")]
 fn as_root_of_a_user_namespace(name: &str) {
     let user = ["--user", "--map-root-user", "--net"];

@@ -1,6 +1,6 @@
-//! Outages that come and go: of either direction or of both, at random or at the worst times, and with
-//! sessions that are idle or busy meanwhile. Whatever the pattern, nobody is granted a lock while its holder,
-//! asked at that moment, takes itself for that.
+//! Outages that come and go: in either direction or both, at random or at the worst times, with idle and busy
+//! sessions. Whatever the pattern, no session is granted a lock while its previous holder, asked at that moment,
+//! still believes that it holds the lock.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::network::{Network, Passing, Scenario, in_networks};
 use crate::site::{DEFAULT, Holder, SHORTEST, Site, loss_of, sleep_until};
 
-/// Random numbers that are the same everywhere (splitmix64).
+/// Pseudo-random numbers that are the same on every machine (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -37,13 +37,13 @@ fn seed() -> u64 {
     })
 }
 
-/// Many sessions on a network that comes and goes, and then goes for good.
+/// Many sessions on a network that fails and recovers repeatedly, and finally fails for good.
 #[derive(Clone, Copy)]
 struct Crowd {
     dead_peer_timeout: u64,
     sessions: usize,
     coming_and_going: Duration,
-    /// How long the network is there, and gone, at most.
+    /// The longest time that the network works, and that it fails.
     there: Duration,
     gone: Duration,
 }
@@ -83,13 +83,13 @@ impl Crowd {
         );
     }
 
-    /// Lets the network come and go until all sessions are lost; says when they knew.
+    /// Makes the network fail and recover until all sessions are lost; returns when they knew.
     fn lose(&self, site: &Site, holders: &[Holder], seed: u64, end: Instant) -> Vec<Option<Instant>> {
         let over = &AtomicBool::new(false);
         std::thread::scope(|scope| {
             let known: Vec<_> =
                 holders.iter().map(|(_, session)| scope.spawn(move || loss_of(session, end))).collect();
-            // A third of them idle, a third busy all the time, a third now and then.
+            // A third of them are idle, a third always busy, a third busy now and then.
             let longest = [None, Some(Duration::from_millis(300)), Some(Duration::from_secs(5))];
             for ((n, (name, session)), longest) in (1..).zip(holders).zip(longest.into_iter().cycle()) {
                 if let Some(longest) = longest {
@@ -129,9 +129,9 @@ fn ask_now_and_then(session: &Session, name: &str, longest: Duration, mut dice: 
     }
 }
 
-/// The kernel takes no probe of its peer for a sign of life, only what answers its own. So there are outages
-/// that swallow every answer to the server and leave enough to the client: it hears of the server to the
-/// last, and the server gives it up.
+/// A kernel does not count its peer's probes as a sign of life, only answers to its own. So there are outages
+/// that swallow every answer to the server but leave enough to the client: it hears from the server until the
+/// end, while the server gives it up.
 fn swallows_all_probes_of_the_server(network: Network) {
     let site = Site::new(network, SHORTEST);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];
@@ -158,7 +158,7 @@ fn swallows_all_probes_of_the_server(network: Network) {
     assert!(known.into_inner().unwrap().is_some_and(|known| known < granted.at));
 }
 
-/// What is dropped by the sender's own host is no probe to its kernel, which then goes on for ever.
+/// If the sender's own host drops a probe, its kernel does not count the probe, and goes on for ever.
 fn drops_at_the_clients_own_host(network: Network) {
     let site = Site::new(network, SHORTEST);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];
@@ -171,8 +171,8 @@ fn drops_at_the_clients_own_host(network: Network) {
     assert!(!granted.expect("granted in the end").too_early, "granted while its holder took itself for that");
 }
 
-/// The kernel takes an outage for a slow round trip, and sends again the later for it: after the next one,
-/// a client that sends at the worst time must not know too late.
+/// A kernel mistakes an outage for a slow round trip, and retransmits later because of it. After the next
+/// outage, a client that sends at the worst time must still know in time.
 fn had_an_outage_before(network: Network) {
     let site = Site::new(network, DEFAULT);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];
@@ -197,7 +197,7 @@ fn had_an_outage_before(network: Network) {
         });
         loss_of(session, end).expect("it knows in the end")
     });
-    // What every client knows by, whatever was before: `Keepalive::silence_max`.
+    // The time by which every client knows, whatever happened before: `Keepalive::silence_max`.
     assert!(known < cut + Duration::from_millis(16_500), "after {:?}", known - cut);
     assert!(!heirs.await_grant("lock", end).expect("granted in the end").too_early);
 }

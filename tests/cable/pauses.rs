@@ -1,5 +1,5 @@
-//! What must cost nobody a lock: an outage shorter than all timeouts, a client that is stopped, and a server
-//! that is stopped, for longer than all timeouts, as long as their hosts answer for them.
+//! Events after which every lock must still be held: an outage shorter than all timeouts, and a client or a server
+//! that is stopped for longer than all timeouts while its host answers for it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -14,12 +14,12 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use crate::network::{Network, Passing, Scenario, in_networks};
 use crate::site::{SHORTEST, SOON, Site, loss_of};
 
-/// Where the holder that is a process of its own finds its server.
+/// The variable that tells the holder process its server's address.
 const SERVER_URL: &str = "LOCKD_CABLE_SERVER";
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
-/// An outage shorter than all timeouts loses nothing, whoever holds and whoever waits.
+/// An outage shorter than all timeouts loses nothing, for holders and waiters alike.
 fn has_a_short_outage(network: Network) {
     let site = Site::new(network, SHORTEST);
     let holder = ("lock".to_owned(), site.holder(&["lock"]));
@@ -85,7 +85,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -129,8 +129,8 @@ fn stop(site: &Site) {
     waitpid(pid, WaitOptions::UNTRACED).unwrap();
 }
 
-/// A server that is stopped costs nobody a lock; only one that goes on sending to it, until its host takes no
-/// more, is told that its session is lost. So it is.
+/// While the server is stopped, every session keeps its locks, except one that goes on sending until the server's
+/// host takes no more: that session is lost, and is told so.
 fn stops_the_server(network: Network, pause: Duration) {
     let site = Site::new(network, SHORTEST);
     let (idle, asking, flooding) =
@@ -148,7 +148,7 @@ fn stops_the_server(network: Network, pause: Duration) {
         sleep(pause);
         assert!(idle.is_alive() && asking.is_alive() && waiter.is_alive(), "the server's host has answered");
         assert!(!waiting.is_finished());
-        // It has a bound of its own, and costs the session nothing.
+        // The call has a time limit of its own, and the session is unharmed.
         assert_eq!(asked.join().unwrap(), Err(InspectError::TimedOut));
         assert!(lost.join().unwrap().is_some(), "what was sent cannot all have been taken");
         flood.join().unwrap();

@@ -1,5 +1,5 @@
-//! The cable is pulled while sessions are at whatever a session can be at. Each of them knows that it is
-//! lost before the next in the queue is granted its lock; and the lock is granted in its time.
+//! The cable is pulled while sessions are doing everything that a session can do. Each of them knows that it is
+//! lost before the next waiter is granted its lock; and the lock is granted in time.
 
 use std::io::{ErrorKind, Read};
 use std::sync::OnceLock;
@@ -13,18 +13,18 @@ use crate::network::{Network, Passing, Scenario, in_networks};
 use crate::site::{DEFAULT, Holder, SHORTEST, Site, loss_of, sleep_until};
 use crate::support::frame_client::frame;
 
-/// How much later than promised anything may be on a busy machine: less than another dead-peer timeout.
+/// How late anything may be on a busy machine: less than another dead-peer timeout.
 const LATE: Duration = Duration::from_secs(8);
 
-/// What sessions wait for while they hold another lock: one is released to them when the cable is pulled.
+/// Locks that sessions wait for while they hold another one: one is released when the cable is pulled.
 const GRANTED: &str = "granted lock";
 const SECOND: &str = "second lock";
 
-/// What `session` does once the cable is pulled.
+/// What a session does once the cable is pulled.
 enum Busy {
     /// Nothing.
     No,
-    /// It sends a request, this long after.
+    /// It sends a request after this time.
     Asks(Duration),
     /// It releases its lock.
     Releases,
@@ -47,7 +47,7 @@ const PULLED: [(&str, Busy); 12] = [
     ("releasing", Busy::Releases),
 ];
 
-/// A lock that a session holds beside the one an heir waits for, and for which nobody waits.
+/// A second lock of a session, which has no waiter.
 fn alone(name: &str) -> String {
     format!("{name}, alone")
 }
@@ -62,7 +62,7 @@ fn holders(site: &Site) -> Vec<Holder> {
     each.collect()
 }
 
-/// Clients that know nothing of keepalive: a text client, and one in the middle of a message.
+/// Clients without keepalive: a text client, and one in the middle of a message.
 fn plain_holders(site: &Site) -> [(&'static str, Socket); 2] {
     let mut text = site.far_line();
     assert!(text.ask("g text client").starts_with('1'));
@@ -88,14 +88,14 @@ fn be_busy((name, session): &Holder, busy: &Busy, pulled: &OnceLock<Instant>, pa
         }
         Busy::Waits(second) => {
             let outcome = session.acquire(second.as_bytes(), Mode::Exclusive, None);
-            // Where only the server hears nothing, the grant arrives, and is one until the server is given up.
+            // If only the server receives nothing, the grant arrives, and is valid until the client gives the server up.
             let arrives = *second == GRANTED && passing == Passing::TO_CLIENTS && outcome.is_ok();
             assert!(arrives || matches!(outcome, Err(AcquireError::Lost(_))), "{second}: {outcome:?}");
         }
     }
 }
 
-/// Pulls the cable while sessions are busy, so that only what is `passing` passes; says when each was lost.
+/// Pulls the cable while sessions are busy, so that only `passing` gets through; returns when each was lost.
 fn pull(site: &Site, holders: &[Holder], passing: Passing, pull: Instant, end: Instant) -> Vec<Instant> {
     let mut keeper = site.near();
     for second in [GRANTED, SECOND] {
@@ -152,11 +152,11 @@ fn pull_and_report(network: Network, dead_peer_timeout: u64, passing: Passing) {
     {
         let freed = freed.unwrap_or_else(|| panic!("{name}: never freed"));
         let granted = heirs.await_grant(name, end).unwrap_or_else(|| panic!("{name}: never granted"));
-        // Its request may have arrived; then it gave the lock up itself, before it knew.
+        // Its request may have arrived; then it released the lock itself, before it knew of the loss.
         let gave_up = matches!(busy, Busy::Releases) && passing == Passing::TO_SERVER;
         assert!(gave_up || !granted.too_early, "{name}: granted while its holder took itself for that");
-        // Those who looked for it look now and then. By the grant the lock was free, and its holder, asked at that
-        // moment, knew.
+        // The sessions are polled only now and then. But when the lock was granted, its previous holder was asked
+        // at that moment, and knew.
         let known = if gave_up { known } else { known.min(granted.at) };
         let freed = freed.min(granted.at);
         eprintln!("{:8.3} {:8.3} {:8.3}  {name}", since(known), since(freed), since(granted.at));

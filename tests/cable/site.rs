@@ -1,5 +1,5 @@
-//! A server in a network, sessions of the client library on its far side, and those who wait for their locks
-//! on its near side: what is known of when each of them was told what.
+//! A server in a network, sessions of the client library on the far side, and waiters ("heirs") for their locks
+//! on the near side. Records when each of them was told what.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -21,11 +21,11 @@ use crate::support::line_client::LineClient;
 use crate::support::server::{Launch, Server};
 use crate::support::socket::{Endpoint, connect};
 
-/// How long connecting, and what needs no packet that is lost, may take.
+/// How long connecting, and whatever loses no packet, may take.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-/// The shortest dead-peer timeout there is, in seconds.
+/// The shortest allowed dead-peer timeout, in seconds.
 pub(crate) const SHORTEST: u64 = 12;
-/// What it is by default.
+/// The default dead-peer timeout, in seconds.
 pub(crate) const DEFAULT: u64 = 25;
 
 /// A session and the lock it holds, for which an heir waits.
@@ -42,7 +42,7 @@ impl Site {
         Self::with_options(network, dead_peer_timeout, |launch| launch)
     }
 
-    /// The same, of a server with more options.
+    /// The same, with more options for the server.
     pub(crate) fn with_options(
         network: Network,
         dead_peer_timeout: u64,
@@ -63,13 +63,13 @@ impl Site {
         self.network.clients.within(|| Session::connect(&self.url(), None, SOON).unwrap())
     }
 
-    /// What sessions call the server.
+    /// The server's address for sessions.
     pub(crate) fn url(&self) -> String {
         let Endpoint::Tcp(address) = self.server.tcp_endpoint("message") else { unreachable!() };
         format!("tcp://{address}")
     }
 
-    /// One that holds these.
+    /// A session on the far side that holds these locks.
     pub(crate) fn holder(&self, names: &[&str]) -> Arc<Session> {
         let session = self.session();
         for name in names {
@@ -88,7 +88,7 @@ impl Site {
         FrameClient::new(self.network.clients.within(|| connect(&self.server.tcp_endpoint("message"))))
     }
 
-    /// A plain socket on the server's own side, which no outage concerns.
+    /// A plain socket on the server's side, which no outage affects.
     pub(crate) fn near(&self) -> FrameClient {
         FrameClient::new(self.network.server.within(|| connect(&self.server.tcp_endpoint("message"))))
     }
@@ -101,15 +101,15 @@ impl Site {
         });
     }
 
-    /// Somebody who waits for all these locks at the server's own side, and notes when each was granted, and
-    /// whether the one who held it before, being asked then, takes itself for its holder still.
+    /// Waits for all these locks on the server's side, and records when each was granted, and whether its previous
+    /// holder, asked at that moment, still believes that it holds the lock.
     pub(crate) fn heirs(&self, holders: &[Holder]) -> Heirs {
         let names: Vec<String> = holders.iter().map(|(name, _)| name.clone()).collect();
         let holders: HashMap<String, Arc<Session>> = holders.iter().cloned().collect();
         self.heirs_asking(&names, move |name| holders[name].is_alive())
     }
 
-    /// The same, of those who cannot be asked.
+    /// The same, for holders that cannot be asked.
     pub(crate) fn heirs_of_nobody(&self, names: &[String]) -> Heirs {
         self.heirs_asking(names, |_| false)
     }
@@ -137,7 +137,7 @@ impl Site {
         Heirs { granted, socket, reader: Some(reader) }
     }
 
-    /// When, in the server's own view, each of these came to be free; nobody waits for them.
+    /// When each of these locks became free as the server sees it; they have no waiters.
     pub(crate) fn freed(&self, names: &[String], end: Instant) -> Vec<Option<Instant>> {
         let (mut observer, mut freed) = (self.near(), vec![None; names.len()]);
         while Instant::now() < end && freed.contains(&None) {
@@ -159,17 +159,17 @@ fn next_reply(mut from: &Socket) -> Option<Value> {
     Some(serde_json::from_slice(&body).unwrap())
 }
 
-/// That a lock was granted.
+/// A grant of a lock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Granted {
     pub(crate) at: Instant,
-    /// The one who held it before did not know.
+    /// Its previous holder did not yet know.
     pub(crate) too_early: bool,
 }
 
 type Notes = (Mutex<HashMap<String, Granted>>, Condvar);
 
-/// Those who wait for locks, and when they were granted them.
+/// Waiters for locks, and when each lock was granted.
 pub(crate) struct Heirs {
     granted: Arc<Notes>,
     socket: Socket,
@@ -198,14 +198,14 @@ impl Heirs {
 
 impl Drop for Heirs {
     fn drop(&mut self) {
-        // It fails only if the server is gone, and then the reader has ended too.
+        // This fails only if the server is gone, and then the reader has ended too.
         let _ = self.socket.shutdown(Shutdown::Both);
         let ended = self.reader.take().unwrap().join();
         assert!(ended.is_ok() || std::thread::panicking());
     }
 }
 
-/// When this session knows that it is lost, by its descriptor; `None` if it does not by the deadline.
+/// When this session's descriptor reports that it is lost; `None` if not by the deadline.
 pub(crate) fn loss_of(session: &Session, deadline: Instant) -> Option<Instant> {
     loop {
         let rest = deadline.saturating_duration_since(Instant::now());

@@ -1,5 +1,5 @@
-//! Sessions in this process and sessions on a server, put through the same calls: each call must say the same here
-//! and there.
+//! Sessions in this process and sessions on a server make the same calls: each call must have the same result
+//! in both.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ const SESSIONS: usize = 2;
 const NAMES: [&[u8]; 2] = [b"a", b"b"];
 const SHORT: Duration = Duration::from_millis(1);
 
-/// A broker, and sessions of it: in this process, or on a server over a Unix socket. A grant is in such a socket when
-/// the call that caused it has returned.
+/// A broker and its sessions, in this process or on a server over a Unix socket. When a call has returned, every
+/// grant that it caused is in such a socket.
 struct World {
     broker: Broker,
     server: Option<(Server, tempfile::TempDir)>,
@@ -53,7 +53,7 @@ impl World {
     fn replace(&mut self, at: usize, end: fn(Session)) {
         let new = self.open();
         end(std::mem::replace(&mut self.sessions[at], new));
-        // A server takes note of it later.
+        // A server notices it later.
         let deadline = Instant::now() + SOON;
         while self.broker.stats().sessions > SESSIONS {
             assert!(Instant::now() < deadline, "the session has not ended");
@@ -65,12 +65,13 @@ impl World {
         self.sessions[at].inspect(NAMES[name]).unwrap()
     }
 
-    /// All that the server has decided so far is known to the session, and what the session has sent is done.
+    /// Waits until the session has received all that the server has decided so far, and the server has handled all
+    /// that the session has sent.
     fn settle(&self, at: usize) {
         self.seen(at, 0);
     }
 
-    /// What the call says.
+    /// The result of the call.
     fn make(&mut self, call: &Call) -> String {
         let Call { session: at, name, what } = *call;
         if let What::Close | What::Drop | What::Abandon = what {
@@ -109,7 +110,7 @@ fn said<T: Debug + Into<Said>>(result: Result<T, AcquireError>) -> String {
     match result {
         Ok(value) => format!("{:?}", value.into()),
         Err(AcquireError::AlreadyHeld(held)) => format!("already held {:?}", held.mode),
-        // Its circle has the sessions' addresses.
+        // The cycle contains the sessions' addresses.
         Err(AcquireError::Deadlock(cycle)) => format!("deadlock of {}", cycle.size),
         Err(error) => format!("{error:?}"),
     }
@@ -184,13 +185,13 @@ fn calls() -> impl Strategy<Value = Call> {
     (0..SESSIONS, name, what).prop_map(|(session, name, what)| call(session, name, what))
 }
 
-/// Makes the calls in both worlds, and compares what they say and what is seen after each of them.
+/// Makes the calls in both worlds, and compares their results and the visible state after each.
 fn agree(calls: &[Call]) {
     let (mut here, mut there) = (World::here(), World::there());
     for (at, call) in calls.iter().enumerate() {
         let done = || format!("{:?}", &calls[..=at]);
-        // On a server a place counts as waited for until its outcome has been collected, as the header says. So it
-        // is collected before another call can tell the difference.
+        // On a server a place counts as waited for until its outcome has been collected, as the header says. So
+        // collect it before another call can show the difference.
         if !matches!(call.what, What::Wait | What::Cancel | What::Close | What::Drop | What::Abandon) {
             for name in 0..NAMES.len() {
                 if there.seen(call.session, name).waiting {
@@ -293,7 +294,7 @@ fn a_grant_that_came_before_a_cancel_stands() {
         holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
         assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
         holder.release(b"a").unwrap();
-        // It has come, and no call has read it yet.
+        // The grant has arrived, and no call has read it yet.
         assert!(session.lost_fd().is_none_or(|fd| is_readable(fd, SOON)));
         session.cancel();
         let grant = session.wait(b"a", NOW).unwrap();

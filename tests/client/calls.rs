@@ -1,4 +1,4 @@
-//! What each call does, alone and beside other calls of the same session.
+//! What each call does, alone and at the same time as other calls of the same session.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -114,7 +114,7 @@ fn what_is_wrong_is_said() {
     let twice = session.acquire_all(&exclusive(&["a", "a"]), NOW);
     assert!(matches!(twice, Err(AcquireError::Invalid(_))));
     assert!(matches!(session.acquire_all(&[], NOW), Err(AcquireError::Invalid(_))));
-    // More than a server takes in one message: said before it would cost the connection.
+    // More than a server accepts in one message: refused before it would cost the connection.
     let megabyte: Vec<_> = (0..200).map(|n| (LockName::new(&[n; 6000]), Mode::Shared)).collect();
     assert!(matches!(session.acquire_all(&megabyte, NOW), Err(AcquireError::Invalid(_))));
     for name in [b"".as_slice(), b"\xff\0\n", "ä\u{1F512}".as_bytes(), &[0; 1024]] {

@@ -1,4 +1,4 @@
-//! Grants that cross a cancel or a time-out: delivered or given back, and never two inside.
+//! Grants that cross a cancel or a time-out: each is delivered or given back, and there are never two holders.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -9,7 +9,7 @@ use lockd::client;
 
 use crate::support::*;
 
-/// A room that one may be in alone, or several who share it.
+/// A critical section: entered by one exclusive holder, or by several shared ones.
 #[derive(Default)]
 struct Room {
     alone: AtomicUsize,
@@ -34,7 +34,7 @@ impl Room {
     }
 }
 
-/// How often calls ended in which way.
+/// How many calls ended in each way.
 #[derive(Debug, Default)]
 struct Ends {
     granted: AtomicUsize,
@@ -43,7 +43,7 @@ struct Ends {
 }
 
 impl Ends {
-    /// Counts the end of a call; whether it was a grant.
+    /// Counts the result of a call; returns whether it was a grant.
     fn count(&self, result: Result<Grant, AcquireError>) -> bool {
         match result {
             Ok(_) => self.granted.fetch_add(1, SeqCst),
@@ -55,7 +55,7 @@ impl Ends {
         result.is_ok()
     }
 
-    /// Lets it go on until calls have ended in every way five hundred times, then says stop.
+    /// Waits until calls have ended in every way five hundred times, then stops the threads.
     fn until_all_are_many(&self, stop: &AtomicBool) {
         let deadline = Instant::now() + 3 * SOON;
         let ends = [&self.granted, &self.timed_out, &self.cancelled];
@@ -68,7 +68,7 @@ impl Ends {
     }
 }
 
-/// A cheap source of numbers that differ.
+/// A cheap source of pseudo-random numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -82,7 +82,7 @@ impl Dice {
     }
 }
 
-/// Sessions that contend for one room while their waits end by grant, time-out and cancel all at once.
+/// Sessions compete for one lock while their waits end by grant, time-out and cancel at the same time.
 #[test]
 fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     let (_server, url) = serve();
@@ -110,7 +110,7 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
                 }
             }));
         }
-        // One that waits without limit waits for the others, who all let go.
+        // A session that waits without limit waits for the others, which all release.
         ends.until_all_are_many(&stop);
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });

@@ -1,4 +1,4 @@
-//! Servers that go, stall or were never there.
+//! Servers that stop, hang or do not exist.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::*;
 
 #[test]
 fn when_the_server_goes_every_call_says_so() {
-    // One that stops in order would hand the locks of the first connection it closes to the others.
+    // A server that stops cleanly would hand the locks of the first connection it closes to the others.
     let server = Process::start();
     let (holder, session) = (connect(&server.1), connect(&server.1));
     holder.acquire_all(&exclusive(&["a", "b", "c"]), NOW).unwrap();
@@ -63,7 +63,7 @@ fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
     for (at, (end, orphaned)) in ends.into_iter().enumerate() {
         let session = connect(&url);
         session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
-        // What it has not read when it ends must not keep its goodbye from the server.
+        // Unread replies must not keep the session's goodbye from the server.
         other.acquire(b"b", Mode::Exclusive, NOW).unwrap();
         assert_eq!(session.enqueue(b"b", Mode::Exclusive), Ok(Attempt::Queued));
         other.release(b"b").unwrap();
@@ -91,7 +91,7 @@ fn a_goodbye_is_heard_also_where_replies_can_no_longer_be_sent() {
             let session = connect(&address.to_string());
             session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
             assert_eq!(session.enqueue(b"busy", Mode::Exclusive), Ok(Attempt::Queued));
-            // Nobody waits for the reply to what this sends, and the server may be sending it when the end comes.
+            // No call waits for the reply to this request, and the server may be sending it when the session ends.
             session.cancel();
             drop(session);
             next.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();
@@ -148,10 +148,10 @@ fn a_paused_server_holds_nobody_up_and_loses_nothing() {
     assert!((Duration::from_secs(1)..SOON).contains(&start.elapsed()));
     assert!(session.is_alive(), "its kernel answers for it");
     server.resume();
-    // All that was asked for was granted meanwhile, and has been given back without being asked again.
+    // Every requested lock was granted meanwhile, and was given back.
     let all = exclusive(&["a", "b", "c", "d"]);
     other.acquire_all(&all, Some(SOON)).unwrap();
-    // While the server comes to the end of what it was sent meanwhile, the two may wait for each other.
+    // Until the server has handled what it was sent meanwhile, the two may wait for each other.
     let deadline = Instant::now() + SOON;
     let shared = loop {
         match other.acquire(b"shared", Mode::Shared, Some(SOON)) {

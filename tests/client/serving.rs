@@ -22,7 +22,7 @@ fn several_servers_share_the_names() {
         set.acquire(name.as_bytes(), Mode::Exclusive, NOW).unwrap();
         assert_eq!(other.acquire(name.as_bytes(), Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
     }
-    // Each name is on exactly one of them, and none has all.
+    // Each name is on exactly one of them, and no server has all.
     let direct: Vec<client::RemoteSession> = urls.iter().map(|url| connect(url)).collect();
     let homes = |name: &String| -> Vec<usize> {
         (0..3).filter(|&at| direct[at].inspect(name.as_bytes()).unwrap().mode.is_some()).collect()

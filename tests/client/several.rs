@@ -11,7 +11,7 @@ use lockd::wire::message::ListRequest;
 
 use crate::support::*;
 
-/// The address of a server that never was.
+/// The address of a server that does not exist.
 const NO_SERVER: &str = "unix:/nonexistent/lockd.sock";
 
 fn everything() -> ListRequest {
@@ -28,7 +28,7 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        // Killed in the end: one that stops in order gives the locks of one connection to the others first.
+        // Killed at the end: a server that stops cleanly gives the locks of one connection to the others first.
         let servers: Vec<Process> = (0..2).map(|_| Process::start()).collect();
         let direct: Vec<client::RemoteSession> = servers.iter().map(|server| connect(&server.1)).collect();
         let both = SessionGroup::connect(&format!("{},{}", servers[0].1, servers[1].1), None, SOON).unwrap();
@@ -51,7 +51,7 @@ impl Pair {
         self.both.acquire(self.name(server, number), Mode::Exclusive, NOW).unwrap();
     }
 
-    /// Kills the first server that is left, and waits until the session can see it.
+    /// Kills the first remaining server, and waits until the session knows.
     fn kill_one(&mut self) {
         drop(self.servers.remove(0));
         assert!(is_readable(&self.both, SOON));
@@ -65,7 +65,7 @@ fn reason<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
     }
 }
 
-/// A session over a server and one that is not there, and a name that belongs to each of them.
+/// A session over one server that runs and one that does not exist, and a name for each of them.
 fn half(url: &str) -> (SessionGroup, String, String) {
     let set = SessionGroup::connect(&format!("{NO_SERVER},{url}"), None, SOON).unwrap();
     let all: Vec<String> = (0..40).map(|number| format!("name {number}")).collect();
@@ -103,7 +103,7 @@ fn every_call_on_a_name_of_a_server_that_was_not_reached_says_lost() {
     assert!(reason(set.wait(name, None)).contains(NO_SERVER));
     assert!(matches!(set.release(name), Err(ReleaseError::Lost(why)) if why.contains(NO_SERVER)));
     assert!(matches!(set.inspect(name), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
-    // A page without the names of that server would look like one of all.
+    // A page without that server's names would look complete.
     assert!(matches!(set.list(&everything()), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
     let split = set.acquire_all(&exclusive(&[&gone, &had]), NOW);
     assert!(matches!(split, Err(AcquireError::Invalid(_))), "{split:?}");
@@ -123,7 +123,7 @@ fn without_any_server_the_error_names_each_failure() {
 
 #[test]
 fn a_server_that_takes_a_connection_and_says_nothing_leaves_time_for_the_others() {
-    // The kernel takes the connections; nobody ever answers on them.
+    // The kernel accepts the connections; nothing ever answers on them.
     let silent: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let [one, two] = [0, 1].map(|at| format!("tcp://{}", silent[at].local_addr().unwrap()));
     let (_server, url) = serve();
@@ -232,7 +232,7 @@ fn what_can_be_given_up_is_given_up_and_a_loss_is_told_before_anything_else() {
     assert!(!is_readable(&pair.both, Duration::ZERO));
 }
 
-/// A server that is stopped, and goes on when this is dropped.
+/// A server that is paused, and goes on when this is dropped.
 struct Paused<'a>(&'a Process);
 
 impl Drop for Paused<'_> {
@@ -251,7 +251,7 @@ fn a_server_that_hangs_keeps_no_lock_of_another_one_from_being_released() {
         pair.servers[hangs].pause();
         thread::scope(|scope| {
             let releasing = scope.spawn(|| pair.both.release_all(&names));
-            // Also if it does not come to that, so that the thread ends.
+            // Also if the test fails before, so that the thread ends.
             let paused = Paused(&pair.servers[hangs]);
             until(&pair.direct[1 - hangs], pair.name(1 - hangs, 0), |seen| seen.holders == 0);
             drop(paused);

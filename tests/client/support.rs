@@ -1,4 +1,4 @@
-//! Servers in this process, and what tests ask of sessions again and again.
+//! Servers in this process, and helpers that many tests use.
 
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -34,7 +34,7 @@ pub(crate) fn connect(url: &str) -> client::RemoteSession {
     client::RemoteSession::connect(url, None, SOON).unwrap()
 }
 
-/// Waits until the name is as `is` wants it.
+/// Waits until `is` accepts the state of the name.
 pub(crate) fn until(session: &client::RemoteSession, name: &[u8], is: impl Fn(Inspection) -> bool) {
     let deadline = Instant::now() + SOON;
     while !is(session.inspect(name).unwrap()) {
@@ -71,7 +71,7 @@ impl Process {
             .unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let url = log.find_map(|line| Some(line.unwrap().split_once("listening on ")?.1.to_owned())).unwrap();
-        // Whatever it has to say later, nobody is to keep it from saying it.
+        // Keep reading, so that later output never blocks it.
         thread::spawn(move || log.for_each(drop));
         Self(child, url)
     }
@@ -79,7 +79,7 @@ impl Process {
     pub(crate) fn pause(&self) {
         let pid = Pid::from_child(&self.0);
         kill_process(pid, Signal::STOP).unwrap();
-        // Told once every thread of it has stopped.
+        // Reported once every thread of it has stopped.
         waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
     }
 

@@ -14,7 +14,7 @@ fn it_serves_what_it_is_given_by_name_and_nothing_else() {
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = tcp.local_addr().unwrap();
     let unix = UnixListener::bind(&path).unwrap();
-    // Who connects before the server is there is served when it is.
+    // A client that connects before the server has started is served once it has.
     let early = UnixStream::connect(&path).unwrap();
     let mut service = manager.activate(vec![tcp.into(), unix.into()], "lockd:glockd", &[]);
     manager.await_line("READY=1");

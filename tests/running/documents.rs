@@ -1,4 +1,4 @@
-//! Manual pages and completions: there is all of the program in them.
+//! Manual pages and completions contain every command and option of the program.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::environment::without_options;
 
 fn run(program: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(program);
-    // The help of an option says what its variable is set to.
+    // The help of an option shows the value of its variable.
     let output = without_options(&mut command).args(arguments).env("MANROFFSEQ", "").output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     output

@@ -1,5 +1,5 @@
-//! What it takes to run the server for years: the service manager's protocols, manual pages and completions.
-//! Against the real binary; the service manager is the test.
+//! What operators need: the service manager's protocols, manual pages and completions. Runs the real binary;
+//! the test plays the service manager.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod activation;

@@ -1,4 +1,4 @@
-//! A service manager: starts the server with what systemd would give it, and hears what it has to say.
+//! A service manager: starts the server as systemd would, and receives its notifications.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::support::environment::without_options;
 use crate::support::{DEADLINE, end_of, eventually};
 
-/// Has itself replaced by the server, with the descriptors from 3 on that it was given as 0 and 1.
+/// Replaces itself with the server, which gets descriptors 0 and 1 of this process as 3 and 4.
 const ACTIVATE: &str = r#"exec 3<&0 4>&1 </dev/null >/dev/null
 [ "$LISTEN_FDS" = 2 ] || exec 4>&-
 LISTEN_PID=$$ exec "$0" "$@""#;
@@ -23,7 +23,7 @@ pub(crate) struct Manager {
     socket: UnixDatagram,
 }
 
-/// A server that is killed and waited for when this is dropped.
+/// A server; when this is dropped, it is killed and waited for.
 pub(crate) struct Service {
     child: Child,
     log: PathBuf,
@@ -48,7 +48,7 @@ impl Manager {
         command
     }
 
-    /// Starts a server with these arguments and this further environment.
+    /// Starts a server with these arguments and additional environment variables.
     pub(crate) fn start(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Service {
         let mut command = self.prepare(Command::new(env!("CARGO_BIN_EXE_lockd")));
         command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -67,9 +67,9 @@ impl Manager {
         Service { child: command.spawn().unwrap(), log: self.path("log") }
     }
 
-    /// As if it had stopped hearing: its socket takes nothing more.
+    /// Fills the notification socket, so that it takes nothing more, as if the manager had stopped reading.
     pub(crate) fn stop_hearing(&self) {
-        // Each sender has a limit of its own, too: full for one that has sent nothing yet is full for all.
+        // Each sender also has a limit of its own: if a new sender cannot send, no sender can.
         loop {
             let sender = UnixDatagram::unbound().unwrap();
             sender.set_nonblocking(true).unwrap();
@@ -85,13 +85,13 @@ impl Manager {
         }
     }
 
-    /// The next thing the server says, in lines.
+    /// The lines of the server's next notification.
     #[track_caller]
     pub(crate) fn hear(&self) -> Vec<String> {
         let mut message = [0; 4096];
         let length = loop {
             match self.socket.recv(&mut message) {
-                // A wait with a limit is not taken up again by the kernel.
+                // The kernel does not restart a receive with a time limit.
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 received => break received.expect("the server says something"),
             }
@@ -99,7 +99,7 @@ impl Manager {
         String::from_utf8(message[..length].to_vec()).unwrap().lines().map(str::to_owned).collect()
     }
 
-    /// Waits for a word of the server's that has this line; returns all of it.
+    /// Waits for a notification that contains this line, and returns all of its lines.
     #[track_caller]
     pub(crate) fn await_line(&self, line: &str) -> Vec<String> {
         let end = std::time::Instant::now() + DEADLINE;
@@ -112,7 +112,7 @@ impl Manager {
         }
     }
 
-    /// Shows that there is nothing to hear; of a server that has ended, there never will be.
+    /// Asserts that there is no notification. After the server has ended, there never will be one.
     #[track_caller]
     pub(crate) fn assert_silence(&self) {
         self.socket.set_nonblocking(true).unwrap();
@@ -138,8 +138,8 @@ impl Service {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until it has logged that it listens at exactly these addresses, in this order. What is logged is
-    /// written by a thread of its own, and may come later than what the server does next.
+    /// Waits until the server has logged that it listens at exactly these addresses, in this order. A thread of
+    /// its own writes the log, so a line may come later than what the server does next.
     pub(crate) fn await_listening(&self, addresses: &[String]) {
         eventually(&format!("it listens at {addresses:?}"), || {
             let log = self.log();
@@ -151,13 +151,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the server has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Asks in one of the text protocols.
+/// Sends a request in one of the text protocols and returns the reply.
 pub(crate) fn ask(mut stream: impl Read + Write, line: &str) -> String {
     writeln!(stream, "{line}").unwrap();
     let mut reply = String::new();

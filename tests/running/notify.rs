@@ -1,4 +1,4 @@
-//! What the server tells the service manager, and when.
+//! What the server reports to the service manager, and when.
 
 use std::os::unix::net::UnixStream;
 
@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::manager::{Manager, ask, glockd_at};
 use crate::support::eventually;
 
-/// Four signs of life a second are wanted, and so eight given.
+/// The manager asks for four signs of life a second, so the server sends eight.
 const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
 
 fn has(heard: &[String], line: &str) -> bool {
