@@ -1,4 +1,4 @@
-//! `lockd run`: what it comes to, what the command is told, and who is told what about a refusal.
+//! `lockd run`: its exit status, what the command is told, and its messages about a refusal.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::support::server::Server;
 use crate::tool::{Site, argument, until};
 
-/// A command that says that it was run.
+/// A command that shows that it was run.
 const TELL: [&str; 3] = ["--", "echo", "run"];
 
 fn run<'a>(arguments: &[&'a str], command: &[&'a str]) -> Vec<&'a str> {
@@ -25,7 +25,7 @@ fn the_commands_status_is_passed_on() {
         assert_eq!(site.run(&["a"], script).code(), code, "{script}");
     }
     let mut observer = site.server.message();
-    // Given back, however the command has ended: nobody is told of a holder that has vanished.
+    // The lock is released however the command has ended: the next holder is not told `orphaned`.
     assert_eq!(
         observer.call("inspect", json!({"lockName": "a"})),
         json!({"status": "ok", "mode": null, "holders": 0, "waiters": 0})
@@ -93,7 +93,7 @@ fn a_command_without_the_separator_is_refused_with_the_line_as_it_should_be() {
         let (code, _, errors) = site.said(&run(&["-w", seconds, "a"], &TELL));
         assert!(code == 2 && errors.contains("not a number of seconds from 0 up"), "{errors}");
     }
-    // With it, and where something else is wrong, it is not what is complained about.
+    // If it is present and something else is wrong, the message is about the other mistake.
     for (arguments, complaint) in
         [(&["--bogus", "a", "b"][..], "--bogus"), (&["-w", "x", "a", "--", "b"], "--wait")]
     {
@@ -128,7 +128,7 @@ fn a_server_that_turns_clients_away_is_not_there() {
     let mut client = full.server.message();
     assert!(client.is_served());
     let (code, _, errors) = full.said(&run(&["a"], &TELL));
-    // Why is not always told: the server's word may be lost with a connection that is reset.
+    // The reason is not always known: the server's reply may be lost with a connection that is reset.
     assert_eq!(code, 69, "{errors}");
 }
 
@@ -148,7 +148,7 @@ fn what_trying_again_cannot_mend_is_a_mistake() {
     let strange = format!("tcp://{}", stranger.local_addr().unwrap());
     std::thread::spawn(move || {
         while let Ok((mut peer, _)) = stranger.accept() {
-            // Until the client has hung up.
+            // Until the client has disconnected.
             let _ = peer.write_all(b"220 mail.example ESMTP ready\r\n");
             let _ = std::io::copy(&mut peer, &mut std::io::sink());
         }
@@ -274,7 +274,7 @@ fn who_shares_runs_together_and_excludes_others() {
     assert_eq!(site.said(&run(&["-n", "a"], &TELL)).1, "run\n");
 }
 
-/// Lets somebody hold `a`, and somebody else wait for it.
+/// Starts a holder of `a`, and a waiter for it.
 fn queue(server: &Server) -> (impl Drop, String) {
     struct Both(#[expect(dead_code, reason = "kept open")] [crate::support::frame_client::FrameClient; 2]);
     impl Drop for Both {

@@ -1,5 +1,5 @@
-//! What a command has started and sent away from itself: into another session, or to another parent. If the
-//! lock is lost, it is ended with the command; if the command ends by itself, it is left alone.
+//! Processes that a command has started and that have left it, into another session or to another parent. If the
+//! lock is lost, they are ended with the command; if the command ends by itself, they are left alone.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::server::program;
 use crate::tool::{Running, Site, argument, await_end, state, until, with_default_signals};
 
-/// A script that writes its process id to `file` and goes on, whatever SIGTERM says, until that file has gone.
+/// A script that writes its process id to `file`, ignores SIGTERM, and runs until that file is removed.
 fn stubborn(file: &str) -> String {
     format!("trap '' TERM; echo $$ > {file}; while [ -e {file} ]; do sleep 0.01; done")
 }
@@ -103,7 +103,7 @@ fn children_that_were_there_before_are_left_alone() {
     await_end(pid);
 }
 
-/// What makes the shell that follows process 1 of a namespace; `None` where the system does not allow that.
+/// The command that makes the following shell process 1 of a namespace; `None` if the system does not allow that.
 fn as_process_1() -> Option<Command> {
     let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
@@ -142,7 +142,7 @@ fn process_1_waits_for_orphans_while_it_waits_for_the_lock() {
     let mut holder = site.server.message();
     holder.lock("a");
     let program = program().into_string().unwrap();
-    // The child of the one in parentheses is left to process 1, and ends while that waits for the lock.
+    // The child of the subshell is adopted by process 1, and ends while that waits for the lock.
     let script =
         format!("(sh -c 'echo > orphan; {}; echo > ends' &); exec {program} run a -- true", until("go"));
     command.arg(script);
@@ -155,7 +155,7 @@ fn process_1_waits_for_orphans_while_it_waits_for_the_lock() {
     let children = format!("/proc/{0}/task/{0}/children", running.pid());
     let process_1 = std::fs::read_to_string(children).unwrap().trim().to_owned();
     let children = format!("/proc/{process_1}/task/{process_1}/children");
-    // All threads of a process have the same children; the first is the one that they are left to.
+    // All threads of a process have the same children; orphans are adopted by the first thread.
     eventually("no orphan is left", || std::fs::read_to_string(&children).unwrap().trim().is_empty());
     holder.unlock("a");
     assert_eq!(running.code(), 0);

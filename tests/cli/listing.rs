@@ -1,11 +1,11 @@
-//! `lockd list`, `inspect` and `watch`: what they show is what is held, whatever it is called.
+//! `lockd list`, `inspect` and `watch` show what is held, whatever its name.
 
 use serde_json::{Value, json};
 
 use crate::support::frame_client::FrameClient;
 use crate::tool::{Site, text};
 
-/// Names in the order of their bytes, and how they are shown.
+/// Names in the order of their bytes, and their printed form.
 const NAMES: [(&[u8], &str); 10] = [
     (b"", "\"\""),
     (b"\x1b[2J\x07", r"\u{1b}[2J\u{7}"),
@@ -23,7 +23,7 @@ fn hex(name: &[u8]) -> String {
     name.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Somebody called bob, who holds all of them.
+/// A session named bob that holds all of them.
 fn bob(site: &Site) -> FrameClient {
     let mut bob = site.server.message();
     bob.call("identify", json!({"name": "bob\u{9b}"}));
@@ -151,7 +151,7 @@ fn a_lock_that_nobody_holds_is_shown_too() {
     let (_, shown, _) = site.said(&["inspect", "a"]);
     assert!(shown.starts_with("a: free\norphaned: "), "{shown}");
     assert_eq!(json_of(&site, &["inspect", "a"])["orphaned"], true);
-    // What begins with the name is another lock.
+    // A longer name with the same beginning is another lock.
     let mut holder = site.server.message();
     holder.lock("bc");
     assert_eq!(site.said(&["inspect", "b"]).1, "b: free\n");
@@ -175,7 +175,7 @@ fn what_cannot_be_shown_is_an_error() {
 fn a_server_that_is_gone_does_not_hide_what_the_others_have() {
     let site = Site::with(&["--allow-kick"]);
     let mut holder = site.server.message();
-    // Some of them belong to the server that is there.
+    // Some of them belong to the server that runs.
     let all: Vec<String> = (0..20).map(|number| format!("n{number}")).collect();
     for name in &all {
         holder.lock(name);

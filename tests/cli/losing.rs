@@ -1,4 +1,4 @@
-//! `lockd run` when the lock is lost, or when it is killed itself: the command must not go on.
+//! `lockd run` when the lock is lost, or when it is killed itself: the command must end.
 
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 
@@ -87,7 +87,7 @@ fn a_server_that_stops_cleanly_is_a_loss_too() {
     site.server.wait();
 }
 
-/// A pipe that takes no more: what is written to it waits for a reader.
+/// A full pipe: a write to it waits for a reader.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = pipe().unwrap();
     fcntl_setfl(&writer, OFlags::NONBLOCK).unwrap();

@@ -1,4 +1,4 @@
-//! What the binary does beside serving: `lockd run` and the commands that look inside a server, as the real
+//! The binary's other commands: `lockd run` and those that inspect a server, as the real
 //! programs, against a real server.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 

@@ -1,4 +1,4 @@
-//! `lockd run` under `lockd run`: what an outer one holds, an inner one never gets while it runs.
+//! `lockd run` under `lockd run`: an inner one can never get what an outer one holds.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -11,7 +11,7 @@ fn script(text: &str) -> String {
     format!("lockd() {{ \"{}\" \"$@\"; }}; {text}", argument(program().as_ref()))
 }
 
-/// The exit status of `lockd run NAME…` with a script, and what it has said.
+/// The exit status and the messages of `lockd run NAME…` with a script.
 fn said(site: &Site, arguments: &[&str], text: &str) -> (i32, String) {
     let (code, _, errors) = site.said(&[&["run"], arguments, &["--", "sh", "-c", &script(text)]].concat());
     (code, errors)
@@ -27,7 +27,7 @@ fn what_an_outer_one_holds_is_refused_at_once() {
         (&["a"], "lockd run -s a -- echo never"),
         (&["a"], "lockd run b a -- echo never"),
         (&["a", "b"], "lockd run b -- echo never"),
-        // Two levels down, and with an outer one in between that has nothing to do with it.
+        // Two levels down, with an unrelated outer one in between.
         (&["a"], "lockd run b -- sh -c \"$1\""),
     ] {
         let inner = format!("{} run a -- echo never", argument(program().as_ref()));
@@ -53,7 +53,7 @@ fn names_may_be_any_bytes() {
         let mut running = Running(command.spawn().unwrap());
         assert_eq!(running.code(), 125, "{name:?}: {}", running.errors());
     }
-    // Neither of these is the other.
+    // These are different locks.
     assert_eq!(said(&site, &["a b"], "lockd run a b -- true").0, 0);
     assert_eq!(said(&site, &["a,b"], "lockd run a -- true").0, 0);
 }
@@ -91,7 +91,7 @@ fn what_outlives_the_outer_one_may_have_its_lock() {
     let daemon = format!("{}; lockd run a -- true; echo $? > code", until("go"));
     let text = format!("({daemon}) > /dev/null 2>&1 < /dev/null & exit 0");
     assert_eq!(said(&site, &["a"], &text).0, 0);
-    // Held by another one now, for which it waits.
+    // Another session holds it now, so `lockd run` waits.
     let mut holder = site.server.message();
     holder.lock("a");
     site.write("go");

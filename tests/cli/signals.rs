@@ -1,4 +1,4 @@
-//! Signals that come to `lockd run` where there is no terminal, while the command runs and while it waits.
+//! Signals to `lockd run` without a terminal, while the command runs and while it waits for the lock.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
@@ -88,7 +88,7 @@ fn a_signal_ends_the_wait() {
 #[test]
 fn a_signal_ends_the_attempt_to_connect() {
     let site = Site::start();
-    // A server that hangs accepts nobody, but its kernel does.
+    // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
     let mut waiting = site.run(&["a"], "echo never > never");
     eventually("it connects", || {
@@ -117,7 +117,7 @@ fn ended_while_the_server_hangs() -> (Site, Running) {
 fn a_signal_ends_the_wait_for_a_server_that_hangs_at_the_end_of_the_command() {
     let (site, mut running) = ended_while_the_server_hangs();
     running.signal(Signal::INT);
-    // Without the signal it waits for 20 seconds, until it may be sure that the connection stands.
+    // Without the signal it waits 20 seconds, until it can be sure that the connection is alive.
     let end = Instant::now() + Duration::from_secs(10);
     while running.0.try_wait().unwrap().is_none() {
         assert!(Instant::now() < end, "the signal has not ended it");
@@ -141,7 +141,7 @@ fn a_server_that_is_lost_after_the_command_has_ended_changes_nothing() {
     assert_eq!(running.code(), 5, "the command held its lock until its end");
 }
 
-/// `lockd run` with these arguments, started with these signals ignored, as of nohup(1), and no others.
+/// `lockd run` with these arguments, started with exactly these signals ignored, as by nohup(1).
 fn run_ignoring(site: &Site, signals: &str, arguments: &[&str]) -> Running {
     let mut command = with_default_signals("env");
     if !signals.is_empty() {
@@ -181,7 +181,7 @@ fn the_command_ignores_what_lockd_run_was_started_to_ignore_and_nothing_else() {
 fn a_command_that_dies_of_sigint_takes_lockd_run_with_it() {
     let site = Site::start();
     for (signal, own, status) in [
-        // A shell's loop ends only if its command has died of the signal.
+        // A shell's loop ends only if the command has died of the signal.
         ("INT", Some(2), None),
         ("QUIT", None, Some(131)),
         ("TERM", None, Some(143)),
@@ -190,6 +190,6 @@ fn a_command_that_dies_of_sigint_takes_lockd_run_with_it() {
         assert_eq!((ended.signal(), ended.code()), (own, status), "{signal}");
         site.server.await_free("a");
     }
-    // A command that handles it says itself how it has ended.
+    // If the command handles the signal, its own exit status counts.
     assert_eq!(site.run(&["a"], "trap 'exit 3' INT; kill -INT $$").code(), 3);
 }

@@ -1,4 +1,4 @@
-//! `lockd stats`: the server's figures in every format.
+//! `lockd stats`: the server's statistics in every format.
 
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ fn every_format_has_the_same_figures() {
             && prometheus.contains("\nlockd_waiters 1\n"),
         "{prometheus}"
     );
-    // Each figure that is a number is a sample, and so is the version; the process id is neither.
+    // Every numeric statistic is a sample, and so is the version; the process id is not.
     let figures = json.as_object().unwrap().keys().filter(|key| *key != "pid").count();
     assert_eq!(prometheus.lines().filter(|line| !line.starts_with('#')).count(), figures, "{prometheus}");
 }

@@ -1,17 +1,17 @@
-//! What it is all for: jobs that are started again and again, in several places, and never run twice at a time.
+//! The purpose of it all: jobs that are started repeatedly in several places never run twice at the same time.
 
 use std::time::Instant;
 
 use crate::support::DEADLINE;
 use crate::tool::Site;
 
-/// How often each of the two loops tries at least.
+/// The minimum number of attempts of each loop.
 const ROUNDS: usize = 40;
 
 #[test]
 fn two_loops_never_run_the_script_at_once() {
     let site = Site::start();
-    // The directory can be made by one only.
+    // Only one process can create the directory.
     let script = "mkdir inside || exit 9; sleep 0.02; rmdir inside || exit 9";
     let deadline = Instant::now() + DEADLINE;
     let rounds = || {

@@ -1,4 +1,4 @@
-//! The commands in a terminal, which script(1) plays: what is typed there, and what is seen there.
+//! The commands in a terminal, which script(1) simulates: what is typed, and what is shown.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -10,14 +10,14 @@ use crate::support::eventually;
 use crate::support::server::program;
 use crate::tool::{Running, Site, await_end, state, until, with_default_signals};
 
-/// What runs in a terminal, and what has been seen there.
+/// A program in a terminal, and its output so far.
 struct Terminal {
     script: Running,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
-    /// Lets the shell run `line` in a terminal; in it `lockd` is the program under test.
+    /// Makes the shell run `line` in a terminal; `lockd` in it is the program under test.
     fn run(site: &Site, line: &str) -> Self {
         let program = program().into_string().unwrap();
         let mut command = with_default_signals("script");
@@ -53,7 +53,7 @@ fn kill(pid: i32, signal: Signal) {
 fn a_ctrl_c_reaches_the_command_once() {
     let site = Site::start();
     let script = format!("trap 'echo int >> heard' INT; echo $$ > pid; {}; exit 4", until("stop"));
-    // The shell around it hears of it, too.
+    // The shell that started it gets the signal, too.
     let line = format!("trap : INT; lockd run a -- sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
     let mut terminal = Terminal::run(&site, &line);
     site.pid("pid");
@@ -172,7 +172,7 @@ fn a_command_can_be_stopped_with_ctrl_z_and_brought_back() {
     let line = format!("{program} run a -- sh -c 'echo $$ > pid; echo $PPID > run; exec sleep 1000'");
     terminal.types(format!("{line}\n").as_bytes());
     let pids = [site.pid("pid"), site.pid("run")];
-    // The shell may still be at it to give them the terminal.
+    // The shell may not yet have given them the terminal.
     eventually("it sleeps", || state(pids[0]) == Some('S'));
     terminal.types(b"\x1a");
     for pid in pids {

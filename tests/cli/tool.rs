@@ -1,4 +1,4 @@
-//! The commands under test, as processes that are always ended, and shell scripts for them to run.
+//! The commands under test, as processes that always end, and shell scripts for them to run.
 
 use std::ffi::OsStr;
 use std::io::Read;
@@ -36,7 +36,7 @@ impl Site {
         }
     }
 
-    /// `lockd` with these arguments, where no terminal is.
+    /// `lockd` with these arguments, without a terminal.
     pub(crate) fn tool(&self, arguments: &[&str]) -> Command {
         let mut command = with_default_signals("setsid");
         command.arg(program()).args(arguments);
@@ -44,7 +44,7 @@ impl Site {
         command
     }
 
-    /// A command in an environment that has this server and no other options.
+    /// A command in an environment with this server and no other options.
     pub(crate) fn prepare(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("LOCKD_") {
@@ -55,7 +55,7 @@ impl Site {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     }
 
-    /// What `lockd` says with these arguments, once it has ended.
+    /// The output of `lockd` with these arguments.
     pub(crate) fn output(&self, arguments: &[&str]) -> Output {
         self.tool(arguments).output().unwrap()
     }
@@ -76,7 +76,7 @@ impl Site {
         self.directory.path().join(name)
     }
 
-    /// Waits until the file is there with a whole line in it, and gives it.
+    /// Waits until the file contains a whole line, and returns the line.
     pub(crate) fn line(&self, name: &str) -> String {
         let (path, mut found) = (self.path(name), String::new());
         eventually(&format!("{name} is written"), || {
@@ -96,7 +96,7 @@ impl Site {
     }
 }
 
-/// `program` with every signal at its default, whatever the tests were started with: a shell that starts them in
+/// `program` with the default action for every signal, however the tests were started: a shell that starts them in
 /// the background, for one, has SIGINT ignored. env(1) becomes the program, which keeps the process id.
 pub(crate) fn with_default_signals(program: &str) -> Command {
     let mut command = Command::new("env");
@@ -104,7 +104,7 @@ pub(crate) fn with_default_signals(program: &str) -> Command {
     command
 }
 
-/// What a script does until a file is there.
+/// Shell code that waits until a file exists.
 pub(crate) fn until(file: &str) -> String {
     format!("while [ ! -e {file} ]; do sleep 0.01; done")
 }
@@ -121,7 +121,7 @@ impl Running {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has ended by itself.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         end_of("the process", &mut self.0)
     }
@@ -130,7 +130,7 @@ impl Running {
         self.wait().code().expect("no signal ended it")
     }
 
-    /// What it has said on its standard error until its end.
+    /// All of its standard error until its end.
     pub(crate) fn errors(&mut self) -> String {
         let mut said = Vec::new();
         self.0.stderr.take().unwrap().read_to_end(&mut said).unwrap();
@@ -150,7 +150,7 @@ impl Drop for Running {
 pub(crate) fn state(pid: i32) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let state = stat.rsplit_once(") ")?.1.chars().next()?;
-    // Ended, though nobody has asked how.
+    // A zombie has ended.
     (!matches!(state, 'Z' | 'X')).then_some(state)
 }
 

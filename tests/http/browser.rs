@@ -1,4 +1,4 @@
-//! The page in a browser, Debian's `chromium` or the one named by `CHROMIUM`: what is seen is what is held.
+//! The page in a browser, Debian's `chromium` or the one named by `CHROMIUM`: it shows what is held.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -36,11 +36,11 @@ fn chromium() -> Option<Command> {
     Some(command)
 }
 
-/// What the page at `/` is after so many milliseconds of its own time, or a picture of it in `into`.
+/// The content of the page at `/` after a number of milliseconds of its own time, or a picture of it in `into`.
 fn look(mut chromium: Command, server: &Server, what: &[&str], budget_ms: u32) -> String {
     let Endpoint::Tcp(address) = server.tcp_endpoint("http") else { panic!("a TCP address") };
     let directory = TempDir::new().unwrap();
-    // Its own end of a browser that hangs; the page's time passes while nothing is being loaded.
+    // A time limit for a browser that hangs. The page's own time passes only while nothing is being loaded.
     let mut timeout = Command::new("timeout");
     timeout.arg((3 * DEADLINE).as_secs().to_string()).arg(chromium.get_program()).args(chromium.get_args());
     chromium = timeout;
@@ -49,12 +49,12 @@ fn look(mut chromium: Command, server: &Server, what: &[&str], budget_ms: u32) -
     let output = chromium.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
-    // What the page's policy forbids, or an error of its script, is said there.
+    // The browser reports there what the page's policy forbids and errors of its script.
     assert!(!said.contains("CONSOLE") && !said.contains("Refused to"), "{said}");
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// A test that was skipped must not look like one that passed, also where the output of those is captured.
+/// Reports a skipped test past the capture of output, so that it does not look like one that passed.
 fn say_skipped(what: &str) {
     let text = format!("SKIPPED {what}: no chromium, and CHROMIUM names none\n");
     std::io::stderr().write_all(text.as_bytes()).unwrap();
@@ -73,7 +73,7 @@ fn what_is_seen_is_what_is_held() {
     text.ask("sg counted");
     waiter.request_lock("report/1");
     server.await_waiters("report/1", 1);
-    // The page's own time runs ahead of the server's.
+    // The page's own time runs faster than the server's.
     eventually("this has become history", || {
         let history = get(&server, "/history").json();
         let newest = history["samples"].as_array().and_then(|samples| samples.last());
@@ -97,12 +97,12 @@ fn what_is_seen_is_what_is_held() {
     assert!(seen.contains("<div class=\"figure\" id=\"waiting-now\">1</div>"), "{seen}");
 }
 
-/// A script that takes a lock, or waits for it, until this goes.
+/// A script that holds a lock, or waits for it, until this is dropped.
 struct Script(Child);
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what they are for.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -134,14 +134,14 @@ fn what_scripts_hold_and_wait_for_is_seen() {
     assert!(held.contains("<b>nightly report</b>") && waited.contains("<b>another one</b>"), "{row}");
 }
 
-/// A client of that name.
+/// A client with that registered name.
 fn client(server: &Server, name: &str) -> FrameClient {
     let mut client = server.message();
     client.call("identify", json!({"name": name}));
     client
 }
 
-/// Goes on for a while as a site does: locks come and go, some are waited for, and now and then somebody vanishes.
+/// Produces a realistic load for a while: locks come and go, some have waiters, and now and then a client vanishes.
 fn pass_time(server: &Server, time: Duration) {
     let (mut one, mut two) = (server.message(), server.message());
     let start = Instant::now();
@@ -150,7 +150,7 @@ fn pass_time(server: &Server, time: Duration) {
         if passed >= time {
             return;
         }
-        // Waves of several lengths, so that the curves have a shape.
+        // Waves of several lengths, so that the curves are not flat.
         let wave = |seconds: f64| (passed.as_secs_f64() / seconds).sin();
         let pause = 40.0 + 18.0 * wave(14.0) + 9.0 * wave(3.1);
         one.try_lock("order");

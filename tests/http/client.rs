@@ -1,4 +1,4 @@
-//! A client of the pages that sends what it is told to, and a server that has them.
+//! An HTTP client that sends any bytes, and a server with the page.
 
 use std::io::{Read, Write};
 
@@ -7,7 +7,7 @@ use socket2::Socket;
 
 use crate::support::server::{Launch, Server};
 
-/// A server of all kinds of clients that has the pages.
+/// A server with all protocols and the page.
 pub(crate) fn launch() -> Launch {
     let launch = Launch::new().listen("message://127.0.0.1:0").listen("glockd://127.0.0.1:0");
     launch.option("--http", "127.0.0.1:0").expecting(1)
@@ -17,7 +17,7 @@ pub(crate) fn start() -> Server {
     launch().start()
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -62,14 +62,14 @@ pub(crate) fn send(socket: &mut Socket, text: impl AsRef<[u8]>) {
     socket.write_all(text.as_ref()).unwrap();
 }
 
-/// Sends this, whatever it is, on a connection of its own, and reads what is answered.
+/// Sends these bytes on a new connection, and reads the response.
 pub(crate) fn tell(server: &Server, text: impl AsRef<[u8]>) -> Answer {
     let mut socket = server.tcp("http");
     send(&mut socket, text);
     receive(&mut socket, true).expect("an answer")
 }
 
-/// Asks for a path with these header lines, each ended by a line feed.
+/// Requests a path with these header lines, each ended by a line feed.
 pub(crate) fn ask(server: &Server, path: &str, headers: &str) -> Answer {
     let headers = headers.replace('\n', "\r\n");
     tell(server, format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n"))

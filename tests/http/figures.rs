@@ -1,4 +1,4 @@
-//! `/metrics` and `/history`: that they are well formed, and say what has happened.
+//! `/metrics` and `/history`: both are well formed and show what has happened.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::client::{get, start};
 use crate::support::eventually;
 use crate::support::server::Server;
 
-/// A name that Prometheus takes.
+/// Asserts that Prometheus accepts the name.
 fn is_name(text: &str) -> bool {
     let mut chars = text.chars();
     chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Name and labels of a sample, apart.
+/// Splits a sample into its name and its labels.
 fn labels(series: &str) -> (&str, Vec<(&str, &str)>) {
     let Some((name, rest)) = series.split_once('{') else { return (series, vec![]) };
     let pairs = rest.strip_suffix('}').expect("an end of the labels").split(',');
@@ -26,7 +26,7 @@ fn labels(series: &str) -> (&str, Vec<(&str, &str)>) {
     (name, pairs.collect())
 }
 
-/// Reads every line, and panics at one that Prometheus would not take.
+/// Parses every line, and panics at one that Prometheus would not accept.
 fn parsed(text: &str) -> BTreeMap<String, f64> {
     let (mut helped, mut kinds, mut values) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
     assert!(text.ends_with('\n'));
@@ -62,7 +62,7 @@ fn figures(server: &Server) -> BTreeMap<String, f64> {
     parsed(&answer.body)
 }
 
-/// A histogram's buckets rise to its count.
+/// Asserts that a histogram's buckets rise to its count.
 fn assert_histogram(figures: &BTreeMap<String, f64>, name: &str, count: f64) {
     let prefix = format!("{name}_bucket{{le=\"");
     let mut buckets: Vec<(f64, f64)> = figures
@@ -98,7 +98,7 @@ fn figures_rise_with_what_happens() {
     let waits = two.request_lock("x");
     assert_eq!(two.call("lock", json!({"lockName": "x", "timeLimit": 0}))["status"], "refused");
     server.await_waiters("x", 1);
-    // Who looked whether one waits has a connection, too, until the server has seen its end.
+    // The client that checked for a waiter counts as a connection until the server has noticed its end.
     eventually("these two are left", || {
         let now = figures(&server);
         (now["lockd_connections"], now["lockd_sessions"]) == (2.0, 2.0)
@@ -106,7 +106,7 @@ fn figures_rise_with_what_happens() {
     let now = figures(&server);
     assert_eq!(now["lockd_locks{mode=\"exclusive\"}"], 1.0);
     assert_eq!((now["lockd_waiters"], now["lockd_waits_total"]), (1.0, 1.0));
-    // So that times are longer than what the clock can tell.
+    // So that the times are longer than the clock's resolution.
     std::thread::sleep(std::time::Duration::from_millis(30));
     one.unlock("x");
     assert_eq!(two.result(waits)["status"], "ok");
@@ -115,7 +115,7 @@ fn figures_rise_with_what_happens() {
     assert_histogram(&now, "lockd_hold_seconds", 1.0);
     assert!(now["lockd_wait_seconds_sum"] > 0.02, "{now:?}");
 
-    // Freed in a lane, shared, and by one who vanishes.
+    // Freed in a lane, from a shared lock, and by a client that vanishes.
     one.try_lock("y");
     one.unlock("y");
     one.call("lock", json!({"lockName": "s", "mode": "shared"}));

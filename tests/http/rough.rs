@@ -1,5 +1,5 @@
-//! Clients that are slow, silent, deaf, many, or send what is no request: they get an answer or an end, and hold
-//! up nobody.
+//! Clients that are slow, silent, many, never read, or send no valid request: each gets an answer or is closed, and
+//! delays no other.
 
 use std::io::{Read, Write};
 
@@ -10,10 +10,10 @@ use crate::client::{get, receive, send, start, tell};
 use crate::support::server::Server;
 use crate::support::{eventually, socket};
 
-/// How many are served at once.
+/// The number of connections that are served at once.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Shows that others are served, whatever goes on.
+/// Asserts that other clients are served meanwhile.
 fn assert_calm(server: &Server) {
     assert_eq!(get(server, "/healthz").status, 200);
     let mut client = server.message();
@@ -21,7 +21,7 @@ fn assert_calm(server: &Server) {
     client.unlock("calm");
 }
 
-/// Waits until none are connected but the one who asks.
+/// Waits until only the asking client is connected.
 fn await_the_end_of_others(server: &Server) {
     eventually("they are gone", || get(server, "/metrics").body.contains("\nlockd_http_connections 1\n"));
 }
@@ -87,7 +87,7 @@ fn a_drop_now_and_then_buys_no_time() {
     slow.set_nonblocking(true).unwrap();
     let mut byte = [0];
     eventually("it is told that it is late", || {
-        // Fails when the server has ended the connection, and then there is an answer to read.
+        // This fails if the server has ended the connection; then there is an answer to read.
         let _ = slow.write(b"x");
         slow.read(&mut byte).is_ok_and(|read| read == 1)
     });
@@ -115,7 +115,7 @@ fn who_does_not_read_holds_up_nobody_and_is_let_go() {
     drop(deaf);
 }
 
-/// Connections at once, each of which has been answered and says nothing more.
+/// Opens connections at once, each of which has been answered and then stays silent.
 fn idle_guests(server: &Server) -> Vec<Socket> {
     let mut guests: Vec<Socket> = (0..CONNECTIONS_MAX).map(|_| server.tcp("http")).collect();
     for guest in &mut guests {
@@ -141,7 +141,7 @@ fn a_newcomer_is_answered_in_place_of_the_one_that_has_been_idle_longest() {
 #[test]
 fn health_is_told_whoever_else_is_connected() {
     let server = start();
-    // Some are idle, some say half of what they want, and some do not read what they asked for.
+    // Some are idle, some send half a request, and some do not read the answer.
     let mut holder = server.message();
     for number in 0..1000 {
         assert_eq!(holder.call("lock", json!({"lockName": format!("{number:01000}")}))["status"], "ok");
@@ -150,7 +150,7 @@ fn health_is_told_whoever_else_is_connected() {
     let others: Vec<Socket> = (0..3 * CONNECTIONS_MAX)
         .map(|number| {
             let mut socket = server.tcp("http");
-            // Those that came long before may have had to go.
+            // Older connections may have been displaced.
             let _ = socket.write_all(words[number % words.len()].repeat(20).as_bytes());
             socket
         })

@@ -1,4 +1,4 @@
-//! What is where, and that it is what the clients of the server have and wait for.
+//! The paths, and that each shows what the server's clients hold and wait for.
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ fn names(page: &Value) -> Vec<&str> {
     page["locks"].as_array().unwrap().iter().map(|lock| lock["lockName"].as_str().unwrap()).collect()
 }
 
-/// The page without what changes while one looks.
+/// The content without what changes from moment to moment.
 fn timeless(mut page: Value) -> Value {
     for lock in page["locks"].as_array_mut().unwrap() {
         for (parties, time) in [("holders", "heldFor"), ("waiters", "waitingFor")] {

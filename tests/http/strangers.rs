@@ -1,5 +1,5 @@
-//! Who is not answered: pages of other sites in the browser of someone who may look, by whatever name they lead
-//! here, and those who are not on the access list.
+//! Clients that are not answered: pages of other sites in the browser of an allowed user, by whatever name they reach
+//! the server, and clients that are not on the access list.
 
 use std::io::Read;
 
@@ -75,7 +75,7 @@ fn who_is_not_on_the_access_list_gets_nothing_until_it_is() {
     std::fs::write(&path, "allow = ['10.0.0.0/8']").unwrap();
     let server = launch.option("--config", &path_text).start();
     let mut received = Vec::new();
-    // It is closed at once, or was reset if it had sent something.
+    // It is closed at once, or reset if it had sent something.
     let _ = server.tcp("http").read_to_end(&mut received);
     assert!(received.is_empty());
     std::fs::write(&path, "allow = ['127.0.0.1']\nhttp-host = ['y']").unwrap();

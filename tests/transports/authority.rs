@@ -13,7 +13,7 @@ use crate::support::server::Launch;
 const BOTH: [ExtendedKeyUsagePurpose; 2] =
     [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
 
-/// Whoever signs certificates, and a directory for them.
+/// A certificate authority, and a directory for its files.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
@@ -22,12 +22,12 @@ pub(crate) struct Authority {
 impl Authority {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        // Of its own name: by that, others know who has signed.
+        // It has a name of its own, by which verifiers find the signer.
         let name = directory.path().to_str().unwrap().to_owned();
         Self::named(&name, directory)
     }
 
-    /// Another one of the same name, with another key.
+    /// Another authority with the same name and a different key.
     pub(crate) fn namesake(&self) -> Self {
         Self::named(self.directory.path().to_str().unwrap(), tempfile::tempdir().unwrap())
     }
@@ -50,22 +50,22 @@ impl Authority {
         self.path("ca.pem")
     }
 
-    /// A file with a certificate for `name`, and the key to it behind.
+    /// A file with a certificate for `name`, followed by its key.
     pub(crate) fn issue(&self, name: &str) -> PathBuf {
         self.issue_with(name, 2001, 4000, &BOTH)
     }
 
-    /// One that is good no more.
+    /// An expired certificate.
     pub(crate) fn issue_expired(&self, name: &str) -> PathBuf {
         self.issue_with(name, 2001, 2002, &BOTH)
     }
 
-    /// One that is not good yet.
+    /// A certificate that is not valid yet.
     pub(crate) fn issue_too_early(&self, name: &str) -> PathBuf {
         self.issue_with(name, 3900, 3999, &BOTH)
     }
 
-    /// One that only servers may show, or only clients.
+    /// A certificate that only servers, or only clients, may use.
     pub(crate) fn issue_for(&self, name: &str, usage: &ExtendedKeyUsagePurpose) -> PathBuf {
         self.issue_with(name, 2001, 4001, std::slice::from_ref(usage))
     }
@@ -91,7 +91,7 @@ impl Authority {
 }
 
 impl Launch {
-    /// With this certificate, and the key in the same file.
+    /// Options for this certificate, with the key in the same file.
     pub(crate) fn certified(self, certificate: &Path) -> Self {
         let path = certificate.to_str().unwrap();
         self.option("--tls-cert", path).option("--tls-key", path)

@@ -1,4 +1,4 @@
-//! The C API by TLS and with a secret, as far as it goes beyond any other connection: what addresses it takes.
+//! The C API over TLS and with a secret: only what differs from other connections, such as its addresses.
 #![expect(unsafe_code, reason = "it is called as from C")]
 
 use std::ffi::{CStr, CString, c_char};
@@ -13,7 +13,7 @@ use crate::authority::Authority;
 use crate::clients::{HOST, address, tls_url};
 use crate::support::server::Launch;
 
-/// Opens a session and takes a lock; or what lock_last_error says of why there is none.
+/// Opens a session and takes a lock; otherwise returns what lock_last_error says.
 fn connect(url: &str) -> Result<(), String> {
     let url = CString::new(url).unwrap();
     // SAFETY: a string, and NULL for no name.
@@ -45,7 +45,7 @@ fn a_session_is_had_by_tls_and_with_the_secret() {
     let with = |ca: &Authority, more: &str| connect(&tls_url(&server, &ca.ca(), more));
     let secret = format!("&auth-token-file={}", secret.display());
     for _ in 0..3 {
-        // The lock goes with its session.
+        // The lock ends with its session.
         with(&authority, &secret).unwrap();
     }
     let why = with(&authority, "").unwrap_err();

@@ -1,4 +1,4 @@
-//! What each side says of certificates that are not good: whose it is, in which file, and what to do.
+//! The messages of both sides about bad certificates: whose it is, in which file, and what to do.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -16,7 +16,7 @@ fn serve(certificate: &Path, more: &[&str]) -> Server {
     launch.args(more.iter().copied()).start()
 }
 
-/// Runs openssl(1) in the directory; false if there is none.
+/// Runs openssl(1) in the directory; false if it is not installed.
 fn openssl(directory: &Path, arguments: &str) -> bool {
     let mut openssl = Command::new("openssl");
     openssl.args(arguments.split_whitespace()).current_dir(directory);

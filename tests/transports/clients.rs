@@ -1,4 +1,4 @@
-//! Clients that speak through TLS and WebSocket, and what is expected of what they and the server say.
+//! Clients over TLS and WebSocket, and assertions about messages of client and server.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ pub(crate) const RELEASED: &str = "1 Lock Release Success: x\r\n";
 
 pub(crate) type TlsSocket = StreamOwned<ClientConnection, Socket>;
 
-/// Where `protocol`, with what is behind it, is served.
+/// The address at which `protocol`, with this suffix, is served.
 pub(crate) fn address(server: &Server, protocol: &str) -> SocketAddr {
     match server.tcp_endpoint(protocol) {
         Endpoint::Tcp(address) => address,
@@ -31,7 +31,7 @@ pub(crate) fn address(server: &Server, protocol: &str) -> SocketAddr {
     }
 }
 
-/// The address of the server for sessions: by TLS, trusting `ca`, with `more` behind it.
+/// The server's address for sessions: over TLS, trusting `ca`, followed by `more`.
 pub(crate) fn tls_url(server: &Server, ca: &Path, more: &str) -> String {
     let port = address(server, "message+tls").port();
     format!("tls://{HOST}:{port}?ca={}{more}", ca.display())
@@ -41,7 +41,7 @@ pub(crate) fn session(url: &str) -> RemoteSession {
     RemoteSession::connect(url, None, DEADLINE).unwrap()
 }
 
-/// Why there is no session.
+/// The error of a connect that must fail.
 #[track_caller]
 pub(crate) fn refusal(url: &str) -> String {
     match RemoteSession::connect(url, None, DEADLINE) {
@@ -50,7 +50,7 @@ pub(crate) fn refusal(url: &str) -> String {
     }
 }
 
-/// A connection in TLS, agreed on once something is sent or read.
+/// A TLS connection; the handshake happens when something is first sent or read.
 pub(crate) fn tls_socket(server: &Server, protocol: &str, ca: &Path) -> TlsSocket {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
@@ -105,7 +105,7 @@ impl WsLines<TlsSocket> {
 }
 
 impl<S: io::Read + io::Write> WsLines<S> {
-    /// Sends a frame with this first byte as it is, with a mask of zeros.
+    /// Sends a frame with exactly this first byte, and a mask of zeros.
     pub(crate) fn send_frame(&mut self, first: u8, payload: &[u8]) {
         let length = 0x80 | u8::try_from(payload.len()).unwrap();
         self.0.get_mut().write_all(&[&[first, length, 0, 0, 0, 0][..], payload].concat()).unwrap();
@@ -115,7 +115,7 @@ impl<S: io::Read + io::Write> WsLines<S> {
         self.0.send(Message::text(text)).unwrap();
     }
 
-    /// The next message of text.
+    /// The next text message.
     pub(crate) fn line(&mut self) -> String {
         match self.0.read().unwrap() {
             Message::Text(text) => text.as_str().to_owned(),
@@ -129,13 +129,13 @@ impl<S: io::Read + io::Write> WsLines<S> {
     }
 }
 
-/// What was said has all of these parts.
+/// Asserts that the message contains all of these parts.
 #[track_caller]
 pub(crate) fn assert_has(text: &str, parts: &[&str]) {
     assert!(parts.iter().all(|part| text.contains(part)), "{text:?} lacks one of {parts:?}");
 }
 
-/// One line of the server's log has all of these parts, or will have.
+/// Waits until one line of the server's log contains all of these parts.
 #[track_caller]
 pub(crate) fn assert_logged(server: &Server, parts: &[&str]) {
     eventually(&format!("a line of the log has {parts:?}"), || {

@@ -1,4 +1,4 @@
-//! What is said, or refused, when others than this machine can reach a listener.
+//! Warnings and refusals when other machines can reach a listener.
 
 use rustix::process::Signal;
 
@@ -9,7 +9,7 @@ use crate::support::server::Launch;
 
 const OTHERS: [&str; 2] = ["--allow", "10.0.0.0/8"];
 
-/// What is logged at the start about its only listener, apart from where that is.
+/// The line logged at the start about the only listener, without its address.
 fn logged(launch: Launch, listen: &str, options: &[&str]) -> String {
     let server = launch.listen(listen).args(options.iter().copied()).start();
     let protocol = listen.split("://").next().unwrap();
@@ -54,7 +54,7 @@ fn a_secret_cannot_be_gone_around_by_a_text_protocol() {
         assert_eq!(status.code(), Some(2), "{log}");
         assert!(log.contains(listen) && log.contains("loopback"), "{log}");
     }
-    // Whoever speaks there has shown a certificate.
+    // Every client there has shown a certificate.
     let ca = authority.ca();
     Launch::new()
         .listen("glockd+tls://0.0.0.0:0")
@@ -71,7 +71,7 @@ fn a_secret_that_comes_later_does_not_leave_a_way_around_it() {
     std::fs::write(&secret, "a secret that is long enough").unwrap();
     std::fs::write(&configuration, "listen = [\"glockd://0.0.0.0:0\"]\n").unwrap();
     let server = launch.expecting(1).option("--config", configuration.to_str().unwrap()).start();
-    // What is bound stays bound, whatever the file says by now.
+    // Bound addresses stay bound, whatever the file says now.
     let changed =
         format!("listen = [\"glockd://127.0.0.1:0\"]\nauth-token-file = {secret:?}\nname-max = 3\n");
     std::fs::write(&configuration, changed).unwrap();
@@ -79,6 +79,6 @@ fn a_secret_that_comes_later_does_not_leave_a_way_around_it() {
     eventually("it is refused", || {
         server.log().iter().any(|line| line.contains("auth-token-file") && line.contains("0.0.0.0"))
     });
-    // Nothing of the file counts.
+    // Nothing in the file takes effect.
     assert_eq!(server.glockd().ask("g long"), "1 Lock Get Success: long\r\n");
 }

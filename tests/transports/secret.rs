@@ -1,4 +1,4 @@
-//! The secret: who does not know it gets nothing.
+//! The secret: a client that does not know it gets nothing.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -81,10 +81,10 @@ fn before_the_secret_everything_is_refused_and_nothing_happens() {
         assert_eq!(result["status"], "refused", "{command}: {result}");
         assert!(result["reason"].as_str().unwrap().contains("secret"), "{result}");
     }
-    // An unknown command is none of the server's business either.
+    // An unknown command is refused as well.
     assert_eq!(stranger.call("nonsense", json!({}))["status"], "refused");
     assert_eq!(stranger.unlock("x")["result"], "refused");
-    // The old form stays the old form, whatever comes with the name.
+    // The old form of `unlock` keeps its shape, whatever keys come with the name.
     stranger.send(&json!({"command": "unlock", "lockName": "x", "parameters": {}, "id": 1}));
     assert_eq!(stranger.receive(), json!({"attempted": "unlock", "result": "refused"}));
     assert_eq!(stranger.call("hello", json!({"authToken": 7}))["status"], "invalid");
@@ -96,9 +96,9 @@ fn before_the_secret_everything_is_refused_and_nothing_happens() {
     let hello = friend.call("hello", json!({"authToken": SECRET}));
     assert_eq!(hello["status"], "ok");
     assert_eq!(friend.call("list", json!({}))["locks"], json!([]));
-    // It has no session, and in nobody's counters is a trace of it.
+    // The client has no session, and no counter has changed.
     assert_eq!(friend.call("stats", json!({}))["sessions"], 1);
-    // It may still show that it knows.
+    // The client may still send the secret.
     assert_eq!(stranger.call("hello", json!({"authToken": SECRET}))["status"], "ok");
     assert_eq!(stranger.lock("x")["status"], "ok");
     drop(path);
@@ -128,7 +128,7 @@ fn a_wrong_secret_ends_the_connection() {
         assert_eq!(client.result(id)["status"], "refused");
         assert_eq!(client.read_to_end(), b"");
     }
-    // Nor may a stranger let the server gather much.
+    // A client without the secret cannot make the server keep much.
     let mut client = server.message();
     client.socket().write_all(&(100_000_u32).to_be_bytes()).unwrap();
     let said = String::from_utf8(client.read_to_end()).unwrap();
@@ -190,7 +190,7 @@ fn who_tries_without_the_secret_is_logged_however_that_ends() {
         let mut stranger = server.message();
         assert_eq!(stranger.call("ping", json!({}))["status"], "refused");
         drop(stranger);
-        // The first by itself, the others together.
+        // The first refusal is logged by itself, the others together.
         let told = || -> usize {
             let log = server.log();
             let by_itself = log.iter().filter(|line| line.contains("it has not shown the secret")).count();

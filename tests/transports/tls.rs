@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::frame_client::frame;
 use crate::support::server::{Launch, Server};
 
-/// All protocols in TLS, and without.
+/// All protocols, with TLS and without.
 pub(crate) fn serve(authority: &Authority, more: &[&str]) -> Server {
     ["lockd", "glockd", "message"]
         .into_iter()
@@ -85,7 +85,7 @@ fn requests_in_one_piece_and_in_many_are_answered_in_order() {
 fn what_comes_before_the_end_is_handled_and_then_the_locks_are_free() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
-    // Three ways to go: as TLS has it though the connection stays, as TCP has it, and by a reset.
+    // Three ways to end: by TLS while the connection stays, by TCP, and by a reset.
     let mut polite = TlsLines::new(&server, "glockd+tls", &authority.ca());
     polite.send("g x\n");
     polite.0.get_mut().conn.send_close_notify();
@@ -111,7 +111,7 @@ fn a_waiter_that_goes_gives_its_place_up() {
     let mut holder = server.glockd();
     assert_eq!(holder.ask("g x"), GOT);
     let mut waiter = TlsLines::new(&server, "glockd+tls", &authority.ca());
-    // What stands behind the wait must be read, too, or the end is not seen.
+    // The requests after the waiting one must be read, too, or the server does not notice the end.
     waiter.send("gw - x\ni x\n");
     server.await_waiters("x", 1);
     waiter.0.get_mut().conn.send_close_notify();
@@ -138,10 +138,10 @@ fn the_end_of_a_session_is_told_by_either_side() {
     assert_eq!(lines.ask("g y"), "1 Lock Get Success: y\r\n");
     server.signal(Signal::TERM);
     assert!(server.wait().success());
-    // It has seen all holders acknowledge the end.
+    // All holders have acknowledged the end.
     assert!(!server.log().iter().any(|line| line.contains("may not know")));
     eventually("the session knows", || !session.is_alive());
-    // Were it cut short, reading would end with an error.
+    // If it were cut short, reading would end with an error.
     assert_eq!(lines.0.read_to_end(&mut Vec::new()).unwrap(), 0);
 }
 
@@ -152,7 +152,7 @@ fn a_stream_that_is_tampered_with_ends_alone_and_frees_its_locks() {
     let mut other = TlsLines::new(&server, "glockd+tls", &authority.ca());
     let mut client = TlsLines::new(&server, "glockd+tls", &authority.ca());
     assert_eq!(client.ask("g x"), GOT);
-    // A record of the right form that nobody has sealed.
+    // A record of the right form that is not encrypted with the session's key.
     client.0.get_mut().sock.write_all(b"\x17\x03\x03\x00\x20aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa").unwrap();
     let mut rest = Vec::new();
     let error = client.0.read_to_end(&mut rest).unwrap_err();
@@ -171,7 +171,7 @@ fn one_that_never_reads_is_cut_off_at_the_limit_and_nobody_else_suffers() {
     for n in 0..NAMES {
         assert_eq!(holder.lock(&format!("k{n}"))["status"], "ok");
     }
-    // Its ids come back with the grants, and are far more than the socket and the outbox can take.
+    // The grants repeat these ids, which are far more bytes than the socket and the send queue can take.
     let mut greedy = tls_socket(&server, "message+tls", &authority.ca());
     for n in 0..NAMES {
         let id = format!("{n} {}", "i".repeat(4000));
@@ -247,7 +247,7 @@ fn certificates_are_read_again_for_new_connections() {
     assert_eq!(after.acquire(b"x", Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
     assert!(refusal(&tls_url(&server, &authority.ca(), "")).contains("certificate"));
     before.release(b"x").unwrap();
-    // What cannot be read changes nothing.
+    // A file that cannot be read changes nothing.
     std::fs::write(authority.path(&format!("{HOST} until 4000.pem")), "nothing").unwrap();
     server.signal(Signal::HUP);
     eventually("it is refused", || server.log().iter().any(|line| line.contains("stays as it was")));

@@ -1,4 +1,4 @@
-//! Who does not get through TLS: told why, once in the log, and nothing else happens.
+//! Clients that fail in TLS: they are told why, the log says it once, and nothing else happens.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::server::{Launch, Server};
 use crate::tls::serve;
 
-/// A line of the log that has all of this.
+/// Waits for a line of the log that contains all of these parts.
 #[track_caller]
 fn assert_logged(server: &Server, parts: &[&str]) {
     eventually(&format!("a line of the log has {parts:?}"), || {
@@ -20,7 +20,7 @@ fn assert_logged(server: &Server, parts: &[&str]) {
     });
 }
 
-/// The server is at work, and nothing is left of those it refused.
+/// The server works, and nothing remains of the clients it refused.
 #[track_caller]
 fn assert_calm(server: &Server, url: &str) {
     let session = session(url);
@@ -40,7 +40,7 @@ fn a_plain_client_is_no_guest_of_tls() {
         socket.write_all(words).unwrap();
         let mut heard = Vec::new();
         socket.read_to_end(&mut heard).unwrap();
-        // An alert, and in front of it what a client of text may understand.
+        // An alert, after text that a text client may understand.
         assert!(heard[0] == 21 || heard.starts_with(b"0 Refused: "), "{heard:?}");
         assert_logged(&server, &["WARN", "refused"]);
         assert_logged(&server, &["no TLS"]);
@@ -56,7 +56,7 @@ fn one_who_says_nothing_is_sent_away_after_a_while() {
     let server = serve(&authority, &[]);
     let start = Instant::now();
     let mut socket = server.tcp("message+tls");
-    // Something in time, but not everything.
+    // A part of the handshake comes in time, but not all of it.
     socket.write_all(b"\x16\x03\x01").unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     assert!(socket.read(&mut [0; 100]).is_ok());
@@ -76,7 +76,7 @@ fn a_server_that_is_not_the_right_one_is_not_talked_to() {
     let port = crate::clients::address(&server, "message+tls").port();
     let why = refusal(&format!("tls://127.0.0.1:{port}?ca={}", authority.ca().display()));
     assert!(why.contains("certificate") && why.contains("127.0.0.1"), "{why}");
-    // Whom the system trusts has not signed it.
+    // No CA that the system trusts has signed it.
     let why = refusal(&format!("tls://{HOST}:{port}"));
     assert!(why.contains("certificate") || why.contains("trusts"), "{why}");
     let plain = crate::clients::address(&server, "message").port();
@@ -107,7 +107,7 @@ fn clients_show_certificates_where_they_are_asked_for() {
         (showing(&stranger.issue("someone")), "is not trusted"),
         (showing(&authority.issue_expired("someone")), "xpired"),
     ] {
-        // Each its own server: of several refusals within a second only the first is logged.
+        // A server for each case: of several refusals within a second only the first is logged.
         let server = serve();
         let why = refusal(&with(&server, &more));
         assert!(why.contains("alert"), "{why}");
@@ -119,7 +119,7 @@ fn clients_show_certificates_where_they_are_asked_for() {
     std::fs::copy(&both, &key).unwrap();
     let good = tls_url(&server, &ca, &format!("&cert={}&key={}", both.display(), key.display()));
     assert_calm(&server, &good);
-    // What is wrong on the client's side is told without asking the server.
+    // A mistake on the client's side is reported without asking the server.
     let why = refusal(&with(&server, &showing(&authority.path("none.pem"))));
     assert!(why.contains("none.pem"), "{why}");
     let why = refusal(&tls_url(&server, &authority.path("none.pem"), ""));

@@ -1,4 +1,4 @@
-//! Clients of all kinds at one lock: no two of them hold it at once.
+//! Clients of all kinds compete for one lock: no two of them hold it at once.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
@@ -12,7 +12,7 @@ use crate::support::server::Launch;
 
 const ROUNDS: u64 = 150;
 
-/// Adds one, in a way that loses what others add meanwhile.
+/// Adds one in a way that loses concurrent additions.
 fn increment(counter: &AtomicU64) {
     let seen = counter.load(SeqCst);
     std::thread::yield_now();
@@ -88,7 +88,7 @@ fn threads_of_one_session_in_tls_hear_each_their_own() {
                     session.release(name.as_bytes()).unwrap();
                 }
             };
-            // Beside a thread of the session that all share, somebody who contends with it.
+            // In addition to a thread of the shared session, one that competes with it.
             let (url, shared, alone) = (&url, &shared, add.clone());
             scope.spawn(move || add(shared));
             scope.spawn(move || alone(&session(url)));

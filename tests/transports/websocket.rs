@@ -42,8 +42,8 @@ fn each_message_is_answered_by_one() {
     assert!(counters.contains("\ninvalid_commands: 4\n"), "{counters}");
 }
 
-/// A client that reads one message for each that it sends would otherwise take a line of a listing, which may
-/// begin with any number, for the reply to what it asks next.
+/// Otherwise a client that reads one message for each that it sends would take a line of a listing, which may
+/// begin with any number, for the reply to its next request.
 #[test]
 fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
     let server = serve(&[]);
@@ -70,7 +70,7 @@ fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
     assert!(client.line().starts_with("1 "));
 }
 
-/// The reply to a request that waits belongs to the message that the request came in.
+/// The reply to a request that waits belongs to the message that contained the request.
 #[test]
 fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
     let server = serve(&[]);
@@ -85,7 +85,7 @@ fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
         assert_eq!(waiter.line(), format!("1 Lock Is Locked: x\r\n{GOT}{RELEASED}1 Lock Get Success: y\r\n"));
         assert_eq!(waiter.line(), "");
         assert_eq!(waiter.line(), "1 Lock Release Success: y\r\n");
-        // One that times out, as the last of its message.
+        // A request that times out, as the last one in its message.
         assert_eq!(holder.ask("g x"), GOT);
         assert_eq!(waiter.ask("i x\ngw 0.01 x"), "1 Lock Is Locked: x\r\n0 Lock Get Failure: x\r\n");
         // The end of the message comes while the request in it waits.
@@ -94,7 +94,7 @@ fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
         waiter.send_frame(0x80, b"");
         assert_eq!(holder.ask("r x"), RELEASED);
         assert_eq!(waiter.line(), GOT);
-        // And when the wait is over: until then there is no reply.
+        // The reply comes when the wait is over, and not before.
         waiter.send_frame(0x01, b"gw 5 x\ni x\n");
         waiter.send_frame(0x00, b"r x");
         waiter.send_frame(0x80, b"\nxx");
@@ -102,7 +102,7 @@ fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
     }
 }
 
-/// Nothing that is longer is gathered, whatever there is to list; a client sees one message all the same.
+/// The server keeps no more than this, however much there is to list; a client still sees one message.
 #[test]
 fn a_long_reply_is_one_message_in_several_frames() {
     let server = serve(&[]);
@@ -147,7 +147,7 @@ fn a_grant_comes_from_whoever_releases() {
     for _ in 0..50 {
         assert_eq!(holder.ask("g x"), GOT);
         waiter.send("gw - x");
-        // What stands behind the wait comes after it.
+        // The requests after the waiting one are answered after it.
         waiter.send("r x");
         server.await_waiters("x", 1);
         assert_eq!(holder.ask("r x"), RELEASED);
@@ -214,7 +214,7 @@ fn who_breaks_the_rules_is_told_and_loses_its_locks() {
     assert_eq!(WsLines::new(&server).ask("g x"), GOT);
 }
 
-/// The status of the answer to such a request.
+/// The HTTP status of the answer to such a request.
 fn status(server: &Server, host: &str, more: &str) -> String {
     let mut socket = server.tcp("glockd+ws");
     let request = format!(
@@ -245,7 +245,7 @@ fn pages_from_elsewhere_are_kept_out() {
     assert_eq!(status(&server, &host, "Origin: null\r\n"), "403");
     assert_eq!(status(&server, "evil.example", "Origin: https://evil.example\r\n"), "403");
     let mut observer = server.message();
-    // Those that were let in have hung up, which the server may see later.
+    // The accepted clients have disconnected, which the server may notice later.
     eventually("nobody else has a session", || {
         observer.call("stats", serde_json::json!({}))["sessions"] == 1
     });
@@ -282,7 +282,7 @@ fn a_flood_of_pings_is_not_gathered() {
     let (client, mut holder) = (WsLines::new(&server), server.glockd());
     assert_eq!(holder.ask("g x"), GOT);
     let mut socket = client.0.get_ref();
-    // A request that waits and one behind it: then nothing that comes waits for an answer to be read.
+    // A request that waits and one after it: then no incoming message depends on answers being read.
     let masked = |first: u8, payload: &[u8]| {
         let length = 0x80 | u8::try_from(payload.len()).unwrap();
         [&[first, length, 0, 0, 0, 0][..], payload].concat()
@@ -297,7 +297,7 @@ fn a_flood_of_pings_is_not_gathered() {
     let growth = server.resident_kib().saturating_sub(before);
     assert!(growth < 16 * 1024, "{growth} KiB more");
     assert_eq!(holder.ask("r x"), RELEASED);
-    // It is still served, once it reads what it asked for.
+    // The client is still served once it reads its answers.
     let mut client = client;
     loop {
         match client.0.read().unwrap() {

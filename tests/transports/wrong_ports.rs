@@ -1,4 +1,4 @@
-//! Clients that have come to the wrong port: each side says what was probably meant, and nobody gets anything.
+//! Clients at a wrong port: each side says what was probably meant, and no request is carried out.
 
 use std::io::{Read, Write};
 use std::process::{Command, Output};
@@ -11,7 +11,7 @@ use crate::clients::{HOST, address, assert_has, assert_logged};
 use crate::support::DEADLINE;
 use crate::support::server::{Launch, Server, program};
 
-/// A server with one listener of this kind, and with one for `message`, by which it is asked.
+/// A server with one listener of this kind, and one for `message` for the test's own questions.
 fn serve(authority: &Authority, listener: &str) -> Server {
     let launch = Launch::new().listen("message://127.0.0.1:0").certified(&authority.issue(HOST));
     match listener {
@@ -21,7 +21,7 @@ fn serve(authority: &Authority, listener: &str) -> Server {
     }
 }
 
-/// The scheme of a client, a listener, and what the client must say.
+/// The scheme of a client, a listener, and the message that the client must print.
 const CLIENTS: [(&str, &str, &[&str]); 15] = [
     ("tcp", "lockd", &["text protocol", "this port speaks lockd", "`message`", "20934"]),
     ("tcp", "glockd", &["text protocol", "this port speaks glockd", "`message`", "20934"]),
@@ -109,7 +109,7 @@ fn kicking_and_watching_say_it_too() {
     }
 }
 
-/// The protocol that `lockd bench` speaks, a listener, and what it must say.
+/// The protocol of `lockd bench`, a listener, and the message that it must print.
 const BENCHES: [(&str, &str, &[&str]); 10] = [
     ("lockd", "message", &["speaks message", "write message:// instead of lockd://"]),
     ("glockd", "message", &["speaks message", "write message:// instead of glockd://"]),
@@ -169,7 +169,7 @@ fn a_mistake_with_one_of_several_servers_is_not_taken_for_its_absence() {
     assert_has(&String::from_utf8(output.stderr).unwrap(), &[&wrong_url, "this port speaks lockd"]);
 }
 
-/// What a client says, a listener, what the client is told, and what is logged.
+/// What a client sends, a listener, the reply, and the log line.
 type Stranger = (&'static [u8], &'static str, &'static [u8], &'static [&'static str]);
 const STRANGERS: [Stranger; 14] = [
     (REQUEST, "message", b"HTTP/1.1 400", &["speaks HTTP on a listener of message"]),
@@ -194,14 +194,14 @@ const STRANGERS: [Stranger; 14] = [
 ];
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const FRAME: &[u8] = b"\0\0\0\x20{\"command\":\"ping\",\"id\":1}       ";
-/// The beginning of one: enough of it, and with line breaks in it.
+/// The beginning of a handshake: long enough, and with line breaks in it.
 const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\0\xf8\x01\0\0\xf4\x03\x03\ng x\n";
 
 #[test]
 fn a_stranger_is_told_what_is_spoken_and_the_log_says_what_it_was() {
     let authority = Authority::new();
     for (words, listener, told, logged) in STRANGERS {
-        // In one piece, and with a first byte that comes alone: by that TLS knows already that it is none.
+        // In one piece, and with a first byte that comes alone, by which TLS already sees that it is not TLS.
         let pieces = if listener.ends_with("tls") { 1..=1 } else { 1..=2 };
         for first in pieces.map(|pieces| if pieces == 1 { words.len() } else { 1 }) {
             let server = serve(&authority, listener);
@@ -210,7 +210,7 @@ fn a_stranger_is_told_what_is_spoken_and_the_log_says_what_it_was() {
             let (early, late) = words.split_at(first);
             socket.write_all(early).unwrap();
             if !late.is_empty() {
-                // So that it comes alone: a request that comes later is answered before.
+                // So that the byte comes alone: a request that is sent later is answered first.
                 server.message().call("ping", serde_json::json!({}));
                 socket.write_all(late).unwrap();
             }
