@@ -1,5 +1,5 @@
-//! A lock that is free is acquired and released without a heap allocation, once the broker has the memory for
-//! as many at a time.
+//! A lock that is free is acquired and released without a heap allocation, once the broker has the
+//! memory for as many at a time.
 
 #![expect(unsafe_code, reason = "an allocator that counts")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]

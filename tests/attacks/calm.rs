@@ -1,6 +1,6 @@
-//! Well-behaved clients and their latencies: one acquires and releases a lock of its own, and a pair hands
-//! one lock back and forth, so that one of the two is always waiting. Every reply must come within the
-//! deadline; how long each took is recorded.
+//! Well-behaved clients and their latencies: one acquires and releases a lock of its own, and a
+//! pair hands one lock back and forth, so that one of the two is always waiting. Every reply must
+//! come within the deadline; how long each took is recorded.
 
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
@@ -61,8 +61,8 @@ pub(crate) fn work_anew(server: &Server, felt: &Felt, stop: &AtomicBool) {
     }
 }
 
-/// Two connections hand one lock back and forth until told to stop. Measures from the release by one to the
-/// grant to the other.
+/// Two connections hand one lock back and forth until told to stop. Measures from the release by
+/// one to the grant to the other.
 pub(crate) fn work_in_turns(server: &Server, felt: &Felt, stop: &AtomicBool) {
     const GRANTED: &str = "1 Lock Get Success: to and fro\r\n";
     let (mut holder, mut waiter) = (server.glockd(), server.glockd());

@@ -1,5 +1,5 @@
-//! Attacks on the search for deadlocks: many sessions wait for each other, and one repeats a request
-//! that makes the server examine all of them.
+//! Attacks on the search for deadlocks: many sessions wait for each other, and one repeats a
+//! request that makes the server examine all of them.
 
 use crate::hoards::{await_end_of_hoard, hold, wait_for_names};
 use crate::siege::{Attack, no_options};
@@ -79,13 +79,14 @@ pub(crate) const REFUSED_SEARCHES: Attack = Attack {
     short: 4,
     full: 500,
     growth_max_kib: |_| 100 << 10,
-    // Few enough that a reply comes before a client gives up: replies are collected while there are requests.
+    // Few enough that a reply comes before a client gives up: replies are collected while there are
+    // requests.
     run: |server, size| refuse_searches(server, size, (1000 / size).clamp(2, 25)),
 };
 
 /// Each client repeatedly requests a lock that eight sessions wait for, and those also wait for ten
-/// thousand other locks. The requesting session has waiters and the lowest rank, so the server would
-/// have to examine all of these places in queues to rule out a cycle.
+/// thousand other locks. The requesting session has waiters and the lowest rank, so the server
+/// would have to examine all of these places in queues to rule out a cycle.
 fn refuse_searches(server: &Server, askers: usize, times: usize) {
     const NAMES: usize = 10_000;
     const WAITERS: usize = 8;

@@ -1,5 +1,5 @@
-//! Attacks with listings, by clients that read and by clients that do not: what is kept for them is bounded,
-//! and only they wait for the work that a listing takes.
+//! Attacks with listings, by clients that read and by clients that do not: what is kept for them is
+//! bounded, and only they wait for the work that a listing takes.
 
 use std::io::{Read, Write};
 use std::sync::atomic::AtomicBool;
@@ -28,7 +28,8 @@ fn long_questions() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Two clients for each request repeat it for a given time. Those that read do so as fast as they can.
+/// Two clients for each request repeat it for a given time. Those that read do so as fast as they
+/// can.
 fn ask_all_the_time(server: &Server, reading: bool, time: Duration) {
     let end = Instant::now() + time;
     let over = AtomicBool::new(false);
@@ -44,7 +45,8 @@ fn ask_all_the_time(server: &Server, reading: bool, time: Duration) {
                 }
                 let (mut stream, mut scratch) = (&socket, vec![0; 1 << 20]);
                 while !over.load(Relaxed) && Instant::now() < end {
-                    // Once the server has stopped reading, a part of a request is as good as a whole one.
+                    // Once the server has stopped reading, a part of a request is as good as a
+                    // whole one.
                     let _ = stream.write_all(&question);
                     while reading
                         && Instant::now() < end

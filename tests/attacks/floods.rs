@@ -1,5 +1,5 @@
-//! Attacks with connections: more than the limit, more than there are descriptors or threads for, and
-//! connections that leave at once or send nothing.
+//! Attacks with connections: more than the limit, more than there are descriptors or threads for,
+//! and connections that leave at once or send nothing.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -49,7 +49,8 @@ pub(crate) const OUT_OF_DESCRIPTORS: Attack = Attack {
         let crowd: Vec<Socket> = (0..size).map(|_| server.tcp("glockd")).collect();
         eventually("nearly all are let in", || server.descriptors() >= limit - 1);
         for _ in 0..20 {
-            // It is told why, or must wait if another listener has taken the descriptor that is kept for that.
+            // It is told why, or must wait if another listener has taken the descriptor that is
+            // kept for that.
             let (mut socket, mut told) = (server.tcp("lockd"), [0; 100]);
             socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
             let length = socket.read(&mut told).unwrap_or(0);
@@ -72,7 +73,8 @@ pub(crate) const RESETS: Attack = Attack {
     newcomers: false,
     short: 1000,
     full: 40_000,
-    // They may come faster than the server notices that earlier ones have gone: up to the limit on connections.
+    // They may come faster than the server notices that earlier ones have gone: up to the limit on
+    // connections.
     growth_max_kib: |size| size.min(10_000) as u64 * 16,
     run: |server, size| {
         let protocols = ["lockd", "glockd", "message", "glockd"];

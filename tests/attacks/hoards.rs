@@ -1,4 +1,5 @@
-//! Attacks with many locks and many waits: one client takes as many as the limits allow, and vanishes.
+//! Attacks with many locks and many waits: one client takes as many as the limits allow, and
+//! vanishes.
 
 use crate::siege::{Attack, no_options};
 use crate::support::eventually;
@@ -40,7 +41,8 @@ pub(crate) fn wait_for_names(client: &mut FrameClient, names: impl Iterator<Item
         requests.extend(frame(request));
     }
     client.send_bytes(requests);
-    // This client's turn comes after these; and two clients that queue at the same time could do so in different orders.
+    // This client's turn comes after these; and two clients that queue at the same time could do so
+    // in different orders.
     assert!(client.is_served());
 }
 
@@ -78,7 +80,8 @@ pub(crate) const SETS: Attack = Attack {
     },
 };
 
-/// As many waiting clients as it takes for `waits` waits of `each` names each. `names` gives each its names.
+/// As many waiting clients as it takes for `waits` waits of `each` names each. `names` gives each
+/// its names.
 fn waiters(
     server: &Server,
     waits: usize,

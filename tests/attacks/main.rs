@@ -1,10 +1,11 @@
-//! Attacks on the server's resources, against the real binary: connections, memory, threads, and the time that
-//! other clients have to wait. Each runs in a short form here, and at its full size in tests that take minutes and
-//! in `benches/attacks`. An attacker may suffer, but well-behaved clients are answered, the attacker is told why
-//! it is refused, and when it has gone, the server gets back what it used.
+//! Attacks on the server's resources, against the real binary: connections, memory, threads, and
+//! the time that other clients have to wait. Each runs in a short form here, and at its full size
+//! in tests that take minutes and in `benches/attacks`. An attacker may suffer, but well-behaved
+//! clients are answered, the attacker is told why it is refused, and when it has gone, the server
+//! gets back what it used.
 //!
-//! An attack with names that all have the same hash is impossible: names are hashed with a random key that each
-//! process chooses and never reveals.
+//! An attack with names that all have the same hash is impossible: names are hashed with a random
+//! key that each process chooses and never reveals.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod calm;

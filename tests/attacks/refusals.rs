@@ -1,5 +1,5 @@
-//! What one client could make the server keep, or write at once, if there were no limit: each is refused with
-//! a reason, or is sent in parts.
+//! What one client could make the server keep, or write at once, if there were no limit: each is
+//! refused with a reason, or is sent in parts.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -105,11 +105,12 @@ fn full_statistics_are_not_made_whole_before_they_are_sent() {
     assert!(growth < 10 << 10, "{growth} KiB more for nine listings of {LOCKS} locks");
 }
 
-/// The user that a server started by root runs as, because the limit on threads does not apply to root.
+/// The user that a server started by root runs as, because the limit on threads does not apply to
+/// root.
 const NOBODY: &str = "nobody";
 
-/// Sets how many threads the server's user may have for the server to start one more. Runs as that user, who
-/// may not have the right to do so for others.
+/// Sets how many threads the server's user may have for the server to start one more. Runs as that
+/// user, who may not have the right to do so for others.
 fn limit_threads(server: &Server, limit: &str) {
     let mut command = Command::new("prlimit");
     command.args(["--pid", &server.pid().to_string(), &format!("--nproc={limit}:")]);

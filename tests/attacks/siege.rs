@@ -1,5 +1,5 @@
-//! Runs one attack: starts a server, keeps calm clients busy, and measures what the server uses before,
-//! during and after. Knows no particular attack.
+//! Runs one attack: starts a server, keeps calm clients busy, and measures what the server uses
+//! before, during and after. Knows no particular attack.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,14 +15,16 @@ pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// How the server is started, depending on the size of the attack.
     pub(crate) options: fn(usize) -> Vec<String>,
-    /// Whether calm clients also make new connections meanwhile; not if the attack uses up connections.
+    /// Whether calm clients also make new connections meanwhile; not if the attack uses up
+    /// connections.
     pub(crate) newcomers: bool,
     /// Its size in a short test, and its full size.
     pub(crate) short: usize,
     pub(crate) full: usize,
     /// How much memory the server may use for it, in KiB, by its size: what the limits allow.
     pub(crate) growth_max_kib: fn(usize) -> u64,
-    /// Runs the attack and checks the replies to the attacker. When this returns, the attacker has gone.
+    /// Runs the attack and checks the replies to the attacker. When this returns, the attacker has
+    /// gone.
     pub(crate) run: fn(&Server, usize),
 }
 
@@ -39,14 +41,15 @@ pub(crate) struct Endured {
     pub(crate) took: Duration,
     /// How many KiB more remained after each repetition, to look for leaks.
     pub(crate) left_again: Vec<u64>,
-    /// The latencies of calm clients (alone, in turns, and as new connections), before and during the attack.
+    /// The latencies of calm clients (alone, in turns, and as new connections), before and during
+    /// the attack.
     pub(crate) calm: [Vec<Duration>; 3],
     pub(crate) meanwhile: [Vec<Duration>; 3],
 }
 
-/// Runs an attack after a time of calm. Fails if a calm client is not answered, or if the server does not
-/// drop the attacker's connections. If more memory than a little remains, the attack is repeated, up to
-/// `repeats` times.
+/// Runs an attack after a time of calm. Fails if a calm client is not answered, or if the server
+/// does not drop the attacker's connections. If more memory than a little remains, the attack is
+/// repeated, up to `repeats` times.
 pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, repeats: usize) -> Endured {
     raise_descriptor_limit();
     let options = (attack.options)(size);
@@ -137,9 +140,9 @@ pub(crate) fn withstand(attack: &Attack, size: usize) {
         "{}: {growth} KiB more at its peak, and {most} at most was to be expected",
         attack.name
     );
-    // The allocator keeps freed memory between blocks that are in use, in one arena for each set of threads
-    // that competed, and uses it again. So sooner or later the same attack must fit into memory that is kept.
-    // A leak would add memory each time.
+    // The allocator keeps freed memory between blocks that are in use, in one arena for each set of
+    // threads that competed, and uses it again. So sooner or later the same attack must fit into
+    // memory that is kept. A leak would add memory each time.
     let most = SLACK_KIB + growth / 4;
     assert!(
         endured.left_again.iter().any(|&left| left <= most),

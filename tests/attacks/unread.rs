@@ -1,5 +1,5 @@
-//! Clients that ask for the longest possible answers and read nothing: whatever a listing would show, and
-//! however long its names are, what the server keeps for such a client is bounded.
+//! Clients that ask for the longest possible answers and read nothing: whatever a listing would
+//! show, and however long its names are, what the server keeps for such a client is bounded.
 
 use std::io::Write;
 use std::mem::MaybeUninit;
@@ -16,13 +16,14 @@ use socket2::Socket;
 
 /// How many clients send each request: with a dozen requests, nearly fifty clients in all.
 const ASKERS: usize = 4;
-/// How much memory all of them together may cost. With this many clients the bound distinguishes growth from
-/// what an allocator keeps for the threads of a busy machine.
+/// How much memory all of them together may cost. With this many clients the bound distinguishes
+/// growth from what an allocator keeps for the threads of a busy machine.
 const MOST_KIB: u64 = 50 << 10;
 /// A client stops asking when the server has taken nothing from it for this long.
 const STALLED: Duration = Duration::from_millis(500);
 
-/// Registers the longest allowed name for the client, in characters that take the most room in JSON.
+/// Registers the longest allowed name for the client, in characters that take the most room in
+/// JSON.
 fn name_itself(client: &mut FrameClient) {
     let is_taken = |length| {
         let name = "\u{1}".repeat(length);
@@ -48,8 +49,8 @@ fn hold_long_names(server: &Server, count: usize) -> LineClient {
     holder
 }
 
-/// Many clients that wait for each other in a chain. The last one waits for all of the asking clients, and all of
-/// them also wait for one name.
+/// Many clients that wait for each other in a chain. The last one waits for all of the asking
+/// clients, and all of them also wait for one name.
 fn chain(server: &Server, length: usize, askers: &mut [FrameClient]) -> Vec<FrameClient> {
     let mut chain: Vec<FrameClient> = (0..length).map(|_| server.message()).collect();
     for (number, client) in chain.iter_mut().chain(&mut *askers).enumerate() {
@@ -85,7 +86,8 @@ fn ask_without_reading(mut socket: &Socket, question: &[u8]) {
     while socket.write_all(&questions).is_ok() {}
 }
 
-/// The memory, in KiB, that it costs when `ASKERS` clients send each of these requests, all at the same time.
+/// The memory, in KiB, that it costs when `ASKERS` clients send each of these requests, all at the
+/// same time.
 fn cost_of(server: &Server, questions: Vec<(Vec<Socket>, Vec<u8>)>) -> u64 {
     forget_peak(server);
     let before = Vitals::of(server).resident_kib;

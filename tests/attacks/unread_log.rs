@@ -1,5 +1,5 @@
-//! The log is not read: the server's standard error is a full pipe, as if a log reader or a terminal had been
-//! stopped. Whatever is to be logged, no client may have to wait for it.
+//! The log is not read: the server's standard error is a full pipe, as if a log reader or a
+//! terminal had been stopped. Whatever is to be logged, no client may have to wait for it.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -15,8 +15,8 @@ use crate::support::socket::Endpoint;
 /// How many threads the clients share.
 const THREADS: usize = 8;
 
-/// `clients` clients work for the given time, while others die holding a lock and further ones are refused.
-/// Then the server is told to read its configuration again and to stop.
+/// `clients` clients work for the given time, while others die holding a lock and further ones are
+/// refused. Then the server is told to read its configuration again and to stop.
 fn serve_with_unread_log(level: &str, clients: usize, duration: Duration) {
     raise_descriptor_limit();
     let launch = Launch::everywhere().args(["--log-level", level, "--allow", "127.0.0.1"]);

@@ -1,5 +1,5 @@
-//! What a server uses of the machine: memory, descriptors and threads, as the kernel counts them. Only
-//! measures; knows nothing of attacks.
+//! What a server uses of the machine: memory, descriptors and threads, as the kernel counts them.
+//! Only measures; knows nothing of attacks.
 
 use crate::support::server::Server;
 

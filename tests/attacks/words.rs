@@ -1,5 +1,5 @@
-//! Attacks by content: endless lines, messages that are announced and never sent or arrive byte by byte, and
-//! JSON that is hard to parse.
+//! Attacks by content: endless lines, messages that are announced and never sent or arrive byte by
+//! byte, and JSON that is hard to parse.
 
 use std::io::Write;
 use std::time::Duration;
@@ -157,7 +157,8 @@ pub(crate) const BOMBS: Attack = Attack {
                 for at in 0..bombs.len() {
                     client.send_text(&bombs[(at + number) % bombs.len()]);
                 }
-                // When this one has been answered, all the others have been, too, or need no answer.
+                // When this one has been answered, all the others have been, too, or need no
+                // answer.
                 client.send_text(format!(r#"{{"command":"ping","parameters":{{}},"id":"end {round}"}}"#));
                 while !client.receive_text().contains(&format!("\"end {round}\"")) {}
             }

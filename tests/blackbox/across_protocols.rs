@@ -123,7 +123,7 @@ fn a_dump_of_many_locks_holds_nobody_up() {
     let mut listed = 0;
     while listed < 20_000 {
         let line = reader.line();
-        // What comes and goes meanwhile may be seen or not.
+        // Locks that come and go meanwhile may be listed or not.
         assert!(line.starts_with("a name of some length ") || line.starts_with("another: "), "{line}");
         listed += usize::from(line.starts_with("a name"));
     }

@@ -1,5 +1,5 @@
-//! What no client should send: it gets a clear answer, keeps its locks where the protocol allows
-//! it, and harms nobody else.
+//! Invalid input: the client gets a clear answer, keeps its locks where the protocol allows
+//! it, and harms no other client.
 
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::line_client::LineClient;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 const TOO_LONG: &str = "0 Line Too Long\r\n";
 
-/// Bytes without order, the same in every run.
+/// Pseudo-random bytes, the same in every run.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let mut next = || {
@@ -35,7 +35,7 @@ fn noise_on_a_text_connection_is_survived() {
     for mut client in text_holders(&server) {
         client.send("g foo\n");
         assert!(client.line().starts_with('1'));
-        // Of the replies that noise may happen to get, none ends like this.
+        // No reply that the random bytes may get ends like this.
         client.send([noise(200_000), b"\nr foo\ni the end of noise\n".to_vec()].concat());
         let (mut last, mut line) = (String::new(), String::new());
         while !(line.starts_with("0 Not Locked") || line == "0 Lock Not Locked: the end of noise\r\n") {
@@ -119,7 +119,7 @@ fn message_holder(server: &Server) -> FrameClient {
     holder
 }
 
-/// Shows that the connection lives on and has kept its lock.
+/// Asserts that the connection is still open and has kept its lock.
 fn still_holds_foo(server: &Server, holder: &mut FrameClient) {
     assert!(holder.is_served());
     assert_eq!(server.message().try_lock("foo")["status"], "timeout");
@@ -172,7 +172,7 @@ fn deep_nesting_does_no_harm() {
     }
 }
 
-/// As `still_holds_foo`, but without parsing what else is received: it may be as deep.
+/// Like `still_holds_foo`, but without parsing other replies, which may be nested as deeply.
 fn still_holds_foo_among_replies(server: &Server, holder: &mut FrameClient) {
     holder.send(&json!({"command": "ping", "parameters": {}, "id": "the last"}));
     loop {
@@ -214,7 +214,7 @@ fn announced_lengths_cost_no_memory() {
     assert!(clients.iter_mut().all(FrameClient::is_served));
     let before = server.resident_kib();
     for client in &mut clients {
-        // The reply to the ping shows that the announcement behind it has been read too.
+        // The reply to the ping shows that the length after it has been read too.
         let mut bytes = frame(r#"{"command":"ping","parameters":{},"id":0}"#);
         bytes.extend(67_108_864_u32.to_be_bytes());
         bytes.extend(b"{");

@@ -1,5 +1,5 @@
-//! `lockd bench`: that it measures, in every protocol, and that it says so when a server answers what it
-//! should not. How fast anything is, is not for a test.
+//! `lockd bench`: it measures in every protocol, and reports a server that answers what it
+//! should not. Tests do not check how fast anything is.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -51,7 +51,8 @@ fn a_lockd_of_its_own_is_measured_beside_an_echo() {
 
 #[test]
 fn a_server_whose_log_nobody_reads_is_measured_to_the_end() {
-    // Of its own lockd only the beginning of the log is read. This is more than a pipe holds.
+    // `lockd bench` reads only the beginning of its own server's log. This is more than a pipe
+    // holds.
     let arguments = ["--connections", "1500", "--", "--log-level", "trace"];
     assert!(positive(&figures(&arguments)[0].1, "requestsPerSecond"));
 }
@@ -87,7 +88,7 @@ fn a_running_server_is_measured_over_a_unix_socket_and_left_as_it_was() {
     server.await_no_locks();
 }
 
-/// A server that answers every line of every connection with what `reply` makes of it.
+/// A server that answers every line of every connection with the result of `reply`.
 fn fake_server(reply: fn(&str) -> String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("glockd://{}", listener.local_addr().unwrap());
@@ -96,7 +97,7 @@ fn fake_server(reply: fn(&str) -> String) -> String {
             std::thread::spawn(move || {
                 let mut writer = stream.try_clone().unwrap();
                 for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                    // The client may have gone.
+                    // The client may have disconnected.
                     let _ = writer.write_all(reply(&line).as_bytes());
                 }
             });
@@ -105,7 +106,7 @@ fn fake_server(reply: fn(&str) -> String) -> String {
     address
 }
 
-/// What glockd says to `g`, `gw` and `r` of the one name, if it says yes to all.
+/// The replies of a glockd that says yes to every `g`, `gw` and `r` of the one name.
 fn yes_to_all(line: &str) -> String {
     let what = if line.starts_with('r') { "Release" } else { "Get" };
     format!("1 Lock {what} Success: lock:0\r\n")
@@ -122,7 +123,7 @@ fn a_server_with_two_holders_of_one_name_is_found_out() {
             assert!(error.contains("two holders at once"), "{error}");
         }
     }
-    // For one connection alone that server is right.
+    // With a single connection that server's replies are correct.
     assert!(bench(&["--server", &address, "--connections", "1", "--contended"]).status.success());
 }
 

@@ -1,5 +1,5 @@
-//! Clients that come, wait, time out, give up, hang up and release in no order: never do two hold
-//! one lock, and in the end nothing is held and nobody waits.
+//! Clients connect, wait, time out, give up, disconnect and release in random order: never do two
+//! hold one lock, and in the end there are no holders and no waiters.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -9,24 +9,24 @@ use serde_json::json;
 
 const NAMES: [&str; 2] = ["a", "b"];
 
-/// How many hold each name, as far as they know.
+/// The number of holders of each name, by the clients' own knowledge.
 #[derive(Default)]
 struct Holders([AtomicUsize; NAMES.len()]);
 
 impl Holders {
-    /// Called by one that has been granted the name.
+    /// To be called by a client that has been granted the name.
     fn enter(&self, name: usize) {
         assert_eq!(self.0[name].fetch_add(1, SeqCst), 0, "two hold {}", NAMES[name]);
         std::thread::yield_now();
     }
 
-    /// Called by one that is about to let the name go.
+    /// To be called by a client that is about to release the name.
     fn leave(&self, name: usize) {
         self.0[name].fetch_sub(1, SeqCst);
     }
 }
 
-/// A text client that waits for a hundredth of a second at most, and every now and then hangs up.
+/// A text client that waits for a hundredth of a second at most, and sometimes disconnects.
 fn text_client(server: &Server, holders: &Holders, seed: usize) {
     let mut client = server.glockd();
     for round in 0..200 {
@@ -45,7 +45,7 @@ fn text_client(server: &Server, holders: &Holders, seed: usize) {
     }
 }
 
-/// A client that hangs up while it waits or just when it may have been granted.
+/// A client that disconnects while it waits or at the moment of the grant.
 fn vanishing_client(server: &Server, seed: usize) {
     for round in 0..200 {
         let mut client = server.glockd();
@@ -54,7 +54,7 @@ fn vanishing_client(server: &Server, seed: usize) {
     }
 }
 
-/// A client that takes both names at once, or gives up by an unlock while it may be granted.
+/// A client that takes both names at once, or gives up with an unlock at the moment of the grant.
 fn message_client(server: &Server, holders: &Holders, seed: usize) {
     let mut client = server.message();
     for round in 0..200 {

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::process::Signal;
 use serde_json::json;
 
-/// Writes a configuration for this launch; TOML of the caller's making.
+/// Writes a configuration file for this launch, from the caller's TOML.
 fn configured(launch: Launch, configuration: &str) -> (Launch, PathBuf) {
     let path = launch.path("lockd.toml");
     std::fs::write(&path, configuration).unwrap();
@@ -26,12 +26,12 @@ fn protocols(server: &Server) -> Vec<&str> {
 
 fn served_client(server: &Server) -> Option<LineClient> {
     let mut client = LineClient::new(server.tcp("glockd"));
-    // Who is refused may be so before it has written, or after.
+    // The server may refuse the client before or after it has written.
     let _ = client.socket().send(b"i foo\n");
     (client.read_line_or_end()? == "0 Lock Not Locked: foo\r\n").then_some(client)
 }
 
-/// How many connections are served at the same time.
+/// The number of connections that are served at the same time.
 fn connections_served(server: &Server) -> usize {
     let clients: Vec<LineClient> = std::iter::from_fn(|| served_client(server)).take(20).collect();
     clients.len()
@@ -190,7 +190,7 @@ fn names_that_are_disabled_on_sighup_are_forgotten() {
     assert_eq!(holder(&mut messages), "somebody");
     reread(&server, &path, "no-registry = true");
     eventually("the name is forgotten", || holder(&mut messages).is_null());
-    // Nor do those that were connected before get another one.
+    // Connections that were open before keep their policy.
     assert_eq!(text.ask("iam somebody"), "0 disabled\r\n");
     assert_eq!(messages.call("identify", json!({"name": "another"}))["status"], "refused");
     assert!(!text.ask("me").contains("somebody"));
@@ -281,7 +281,7 @@ fn a_sighup_never_makes_two_rules_of_one() {
     assert_eq!(seen, "1 Shared Lock Is Locked: pool\r\n", "one connection sees what another one holds");
 }
 
-/// The policies of sched(7), as the kernel numbers them.
+/// The scheduling policies of sched(7), by the kernel's numbers.
 const NORMAL: u32 = 0;
 const BATCH: u32 = 3;
 
@@ -292,7 +292,8 @@ fn assert_scheduled(server: &Server, connections: u32) {
     assert_eq!(server.policies("lockd-conn"), [connections]);
     for others in ["lockd", "lockd-listen", "lockd-maint", "lockd-signals"] {
         let mut policies = Vec::new();
-        // A thread has its name once it runs, which may be later than what the server does next.
+        // A thread sets its name when it first runs, which may be later than what the server does
+        // next.
         eventually(&format!("there is a thread {others}"), || {
             policies = server.policies(others);
             !policies.is_empty()
@@ -327,7 +328,7 @@ fn connections_that_come_after_a_sighup_are_scheduled_anew() {
     drop(first);
 }
 
-/// Shows that a start, and a check, are refused with exactly this said of the mistake.
+/// Asserts that a start and a check are both refused with exactly this message.
 #[track_caller]
 fn assert_mistake(launch: impl Fn() -> Launch, said: &str) {
     for check in [&[][..], &["--check"]] {
@@ -427,8 +428,8 @@ fn a_reload_that_waits_for_its_file_does_not_keep_the_server_from_stopping() {
     std::fs::remove_file(&path).unwrap();
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     server.signal(Signal::HUP);
-    // That the file can be opened for writing shows that the server has begun to read it. It is kept open: there is no
-    // end of the file.
+    // Opening the FIFO for writing succeeds once the server has begun to read it. It is kept open,
+    // so there is no end of the file.
     let mut writer = None;
     let mut options = OpenOptions::new();
     options.write(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed());

@@ -1,4 +1,4 @@
-//! Many at once: a burst of connects, a long queue, a stop with everybody connected.
+//! Many clients at once: a burst of connects, a long queue, a stop while all are connected.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,12 +12,12 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 const BURST: usize = 1000;
 
-/// Begins a connection without waiting for it to be established.
+/// Starts a connection without waiting for it to be established.
 fn begin_connect(endpoint: &Endpoint) -> Socket {
     let Endpoint::Tcp(address) = endpoint else { panic!("not a TCP endpoint: {endpoint:?}") };
     let socket = Socket::new(Domain::for_address(*address), Type::STREAM, None).unwrap();
     socket.set_nonblocking(true).unwrap();
-    // That it is in progress is reported as an error.
+    // "In progress" is reported as an error.
     let _ = socket.connect(&SockAddr::from(*address));
     socket.set_nonblocking(false).unwrap();
     socket.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -54,7 +54,7 @@ fn a_thousand_that_wait_are_granted_one_after_another() {
     for place in 1..=BURST {
         let mut waiter = server.glockd();
         waiter.send("gw - one\n");
-        // In the order of the queue, since the next comes when this one is in it.
+        // In the order of the queue, because the next one is sent when this one is queued.
         server.await_waiters("one", place);
         queue.push_back(waiter);
     }
@@ -114,7 +114,7 @@ fn a_stop_with_a_thousand_connections_is_clean() {
     let mut server = Server::start();
     let mut clients: Vec<LineClient> = (0..BURST).map(|_| server.glockd()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
-        // Some hold, some wait, some do nothing.
+        // Some hold a lock, some wait, some are idle.
         match n % 3 {
             0 => assert!(client.ask(&format!("g k{n}")).starts_with('1')),
             1 => client.send("gw - k0\n"),
@@ -151,8 +151,8 @@ fn a_thousand_idle_connections_take_little_memory() {
         let name = format!("message {n}");
         assert_eq!(client.call("lock", serde_json::json!({"lockName": name}))["status"], "ok");
     }
-    // Unoptimized, a thread touches three pages of its stack, the last of them for the standard library alone.
-    // Optimized it touches two, and 13 KiB would be too much.
+    // Unoptimized, a thread touches three pages of its stack, the last of them for the standard
+    // library alone. Optimized it touches two, and 13 KiB would be too much.
     let each_kib = (server.resident_kib() - before_kib) / BURST as u64;
     assert!(each_kib <= 17, "{each_kib} KiB for each");
 }
@@ -187,7 +187,7 @@ fn a_lack_of_descriptors_is_survived_without_spinning() {
     let crowd: Vec<LineClient> = (0..room + 20).map(|_| server.glockd()).collect();
     let before = server.processor_ticks();
     let mut waiter = observer;
-    // A second passes with connections that the server cannot take.
+    // For a second there are connections that the server cannot accept.
     let result = waiter.call("lock", serde_json::json!({"lockName": "foo", "timeLimit": 1}));
     assert_eq!(result["status"], "timeout");
     let used = server.processor_ticks() - before;
@@ -212,7 +212,7 @@ fn a_lack_of_descriptors_costs_nobody_a_lock() {
     assert!(observer.ask("g busy").starts_with('1'));
     server.limit_descriptors(u64::try_from(server.descriptors()).unwrap());
     for client in &mut clients {
-        // The line behind the one that waits needs to be thought of when the wait is over.
+        // The server must handle the line after the waiting one when the wait is over.
         client.send("gw - busy\nr busy\n");
     }
     crate::support::eventually("all wait", || {

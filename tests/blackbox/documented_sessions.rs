@@ -1,5 +1,6 @@
-//! The sessions in docs/protocol.md of the two text protocols, played line by line against the server: what the
-//! document says that a client receives, it receives. Addresses, tokens and process ids may differ.
+//! Plays the example sessions of the two text protocols in docs/protocol.md line by line against
+//! the server: a client receives what the document says. Addresses, tokens and process ids may
+//! differ.
 
 use crate::support::eventually;
 use crate::support::line_client::LineClient;
@@ -14,7 +15,8 @@ fn session(heading: &str) -> impl Iterator<Item = &'static str> {
     block.split("\n```").next().unwrap().lines()
 }
 
-/// The bytes that a line of the document stands for: up to the `\n` that is written out, without a remark after it.
+/// The bytes that a line of the document means: up to the `\n` that is written out, without a
+/// remark after it.
 fn bytes(text: &str) -> String {
     let end = text.find("\\n").expect(text) + 2;
     text[..end].replace("\\t", "\t").replace("\\r", "\r").replace("\\n", "\n")
@@ -37,7 +39,8 @@ fn comparable(text: &str) -> String {
     compared
 }
 
-/// Plays a session of the clients A and B, who connect by `connect`; `is_free` tells whether `report` is free.
+/// Plays a session of the clients A and B, which connect by `connect`; `is_free` tells whether
+/// `report` is free.
 fn play(heading: &str, connect: impl Fn() -> LineClient, is_free: impl Fn(&mut LineClient) -> bool) {
     let (mut a, mut b) = (Some(connect()), connect());
     let mut lines = session(heading).peekable();

@@ -1,4 +1,4 @@
-//! The `glockd` protocol as a client sees it: who holds what, who is who, and the counters.
+//! The `glockd` protocol as a client sees it: holders, registered names, and counters.
 
 use std::collections::BTreeMap;
 
@@ -95,7 +95,7 @@ fn sd_lists_a_line_for_each_holder_of_a_shared_lock() {
 #[test]
 fn holders_are_listed_in_the_order_in_which_they_acquired() {
     let server = Server::start();
-    // The order of connecting is another one.
+    // The order of connecting is different.
     let mut clients: Vec<_> = (0..5).map(|_| server.glockd()).collect();
     let order = [3, 0, 4, 1, 2];
     for number in order {
@@ -108,7 +108,7 @@ fn holders_are_listed_in_the_order_in_which_they_acquired() {
     assert_eq!(clients[0].ask_all("sd x"), lines(&addresses));
     assert_eq!(clients[0].ask_all("sd"), lines(&addresses));
     assert_eq!(clients[0].ask("dump shared"), format!("map[x:[{}]]\r\n", addresses.join(" ")));
-    // Who releases and acquires again comes last.
+    // A client that releases and acquires again comes last.
     assert_eq!(clients[3].ask("sr x"), "1 Shared Lock Release Success: x\r\n");
     assert_eq!(clients[3].ask("sg x"), "5 Shared Lock Get Success: x\r\n");
     addresses.rotate_left(1);
@@ -245,7 +245,7 @@ fn commands_are_counted_by_kind() {
     for key in ["g", "r", "sg", "sr", "si", "me", "iam", "who", "d", "sd", "dump", "q"] {
         assert_eq!(gain(&format!("command_{key}")), 1, "command_{key}");
     }
-    // One of them is sent after each request, to see where the reply ends.
+    // An `i` is sent after each request, to find the end of the reply.
     assert_eq!(gain("command_i"), 15);
     assert_eq!(gain("invalid_commands"), 1);
 }

@@ -1,4 +1,4 @@
-//! Every limit is a clear refusal for the one that reaches it, and nothing to anybody else.
+//! A client that reaches a limit gets a clear refusal, and no other client notices.
 
 use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
@@ -12,7 +12,7 @@ fn assert_refused(result: &Value) {
     assert_explained(result, "refused");
 }
 
-/// A name that is too long is not a lock that cannot be had now, but one that never can.
+/// A name that is too long can never be locked; that is not the same as a lock that is busy.
 #[track_caller]
 fn assert_invalid(result: &Value) {
     assert_explained(result, "invalid");
@@ -32,7 +32,7 @@ fn assert_refusal(line: &str) {
 /// Whether a new connection is served.
 fn one_more_is_served(server: &Server, protocol: &str) -> bool {
     let mut client = LineClient::new(server.tcp(protocol));
-    // Who is refused may be so before it has written, or after.
+    // The server may refuse the client before or after it has written.
     let _ = client.socket().send(b"i nobody's\n");
     client.read_line_or_end().is_some_and(|line| line.contains("Not Locked"))
 }
@@ -197,7 +197,7 @@ fn registered_names_have_up_to_256_bytes() {
 fn the_names_of_a_set_have_up_to_128_kib_together() {
     let server = Server::start();
     let mut client = server.message();
-    // However they are written: these take six bytes for each of theirs.
+    // However they are written in JSON: these take six bytes for each byte of the name.
     let mut names: Vec<String> = (0..1024).map(|n| format!("{}{n:04}", "\u{1}".repeat(124))).collect();
     assert_eq!(client.call("lock", json!({"lockNames": names, "timeLimit": 0}))["status"], "ok");
     assert_eq!(client.call("unlock", json!({"lockNames": names}))["status"], "ok");

@@ -182,7 +182,7 @@ fn requests_may_arrive_in_any_pieces() {
     for mut client in over_tcp_and_unix(&server) {
         for split in 1..requests.len() {
             client.send(&requests[..split]);
-            // The round trip of another gives the server time to see the first piece alone.
+            // Another client's round trip gives the server time to read the first piece alone.
             bystander.ask("i bar");
             client.send(&requests[split..]);
             for reply in replies {

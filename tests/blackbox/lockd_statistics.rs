@@ -84,7 +84,7 @@ fn commands_are_counted_by_kind() {
     };
     assert_eq!(gain("command_g"), 1);
     assert_eq!(gain("command_r"), 2);
-    // One of them is sent after each `q`, to see where the reply ends.
+    // An `i` is sent after each `q`, to find the end of the reply.
     assert_eq!(gain("command_i"), 4);
     assert_eq!(gain("command_sg"), 4);
     assert_eq!(gain("command_sr"), 5);
@@ -103,7 +103,7 @@ fn full_statistics_list_locks_and_shares() {
     let full = a.ask_all("q full");
     assert_eq!(full[..2], ["Array\n", "(\n"]);
     assert_eq!(full[brief.len() - 1], ")\n");
-    // The locks of both kinds stand side by side, in any order.
+    // Locks of both kinds are listed together, in any order.
     let (foo, bar) = (format!("            [foo] => {}\n", a.address()), "            [s:bar] => 1\n");
     let expected = |locks: String| {
         format!(
@@ -138,7 +138,7 @@ fn full_statistics_have_every_share_of_every_holder() {
     const SHARES: usize = 700;
     let server = Server::start();
     let (mut a, mut b) = (server.lockd(), server.lockd());
-    // The second one shares half of its own with the first.
+    // The second client shares half of its locks with the first.
     for (client, first) in [(&mut a, 0), (&mut b, SHARES / 2)] {
         client.send((first..first + SHARES).map(|n| format!("sg {n}\n")).collect::<String>());
         (0..SHARES).for_each(|_| assert!(client.line().ends_with(" Got Lock\r\n")));

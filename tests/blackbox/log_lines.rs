@@ -1,5 +1,5 @@
-//! What an operator reads in the log of clients that are refused, go with locks, or meet with limits; and of the
-//! log itself.
+//! What the log says of clients that are refused, leave while holding locks, or reach limits; and
+//! of the log itself.
 
 use serde_json::json;
 
@@ -41,7 +41,7 @@ fn who_gives_its_locks_back_is_not_told_of() {
     let mut tidy = server.glockd();
     assert!(tidy.ask("g foo").starts_with('1') && tidy.ask("r foo").starts_with('1'));
     drop(tidy);
-    // Whoever comes later is told of after it.
+    // Clients that come later are logged after it.
     let mut other = server.glockd();
     assert!(other.ask("g bar").starts_with('1'));
     drop(other);
@@ -112,7 +112,7 @@ fn the_lines_of_a_crowd_that_goes_with_locks_add_up() {
         let log = server.log();
         log.iter().filter_map(|line| line.split_once("now free: ")?.1.parse().ok()).collect()
     };
-    // Nobody comes later who would bring it up.
+    // No later client causes it to be logged.
     eventually("all are counted", || told().iter().sum::<u64>() == CROWD);
     assert!(told().len() < 50, "{:?}", told());
 }

@@ -1,5 +1,5 @@
-//! The server as its clients see it: the real binary, over real sockets, in all three protocols. One
-//! program, so that it is built once; its modules say what each is about.
+//! The server as its clients see it: the real binary, over real sockets, in all three protocols.
+//! One program, so that it is built once; its modules say what each is about.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod across_protocols;

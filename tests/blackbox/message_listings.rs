@@ -106,10 +106,10 @@ fn a_name_is_registered_for_every_protocol() {
     assert_eq!(text.ask_all("d foo"), ["foo: anna\n"]);
 }
 
-/// The most bytes that a page takes, and some for what is around the locks.
+/// The maximum size of a page in bytes, and some more for what surrounds the locks.
 const PAGE_BYTES: usize = (256 << 10) + 100;
 
-/// A page of locks, which must not be longer than one may be.
+/// A page of locks; asserts that it is not too long.
 fn page(client: &mut FrameClient, parameters: &Value) -> Value {
     client.send(&json!({"command": "list", "parameters": parameters, "id": "page"}));
     let text = client.receive_text();
@@ -160,7 +160,7 @@ fn a_lock_with_too_many_waiters_for_a_page_says_how_many_are_left_out() {
     assert!(shown > 100, "{shown}");
     assert_eq!(lock["moreWaiters"], WAITERS - shown);
     assert_eq!(lock["moreHolders"], Value::Null);
-    // Whatever is left of the page, the next lock is on it or on the next one, whole.
+    // However much room is left on the page, the next lock is wholly on this page or on the next.
     let rest = page(&mut observer, &json!({"after": "crowded"}));
     assert_eq!((names(&rest), &rest["more"]), (vec!["quiet"], &json!(false)));
     assert_eq!(first["more"], names(&first).len() == 1);

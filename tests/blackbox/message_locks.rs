@@ -86,7 +86,7 @@ fn who_says_bye_has_not_vanished() {
     leaving.lock("bar");
     let id = waiter.request_lock("foo");
     server.await_waiters("foo", 1);
-    // It keeps its end of the connection open: the locks are free all the same.
+    // The client keeps its end of the connection open; the locks are free nevertheless.
     assert_eq!(leaving.call("bye", json!({}))["status"], "ok");
     assert_eq!(waiter.result(id).get("orphaned"), None);
     assert_eq!(waiter.try_lock("bar").get("orphaned"), None);
@@ -100,9 +100,9 @@ fn a_bye_is_heard_behind_a_request_that_can_no_longer_be_answered() {
     let server = Server::start();
     let mut leaving = FrameClient::new(server.unix("message"));
     leaving.lock("foo");
-    // From now on whatever the server sends fails.
+    // From now on every send of the server fails.
     leaving.socket().shutdown(Shutdown::Read).unwrap();
-    // More than the server reads at once is between the request and the goodbye.
+    // There is more data between the request and the goodbye than the server reads at once.
     let much = json!({"command": "nothing", "parameters": "x".repeat(100_000)}).to_string();
     let ping = r#"{"command":"ping","parameters":{},"id":1}"#;
     let all = [ping, &much, r#"{"command":"bye"}"#].map(frame).concat();

@@ -1,4 +1,4 @@
-//! The `message` protocol as a client sees it: frames, ids, the original's requests word by word.
+//! The `message` protocol as a client sees it: frames, ids, the original's requests byte for byte.
 
 use std::collections::HashSet;
 
@@ -75,7 +75,7 @@ fn names_are_any_text() {
     }
 }
 
-/// A number is the name that is its text, as it was written: an id of a database, say.
+/// A number is a name: its text as it was written, for example a database id.
 #[test]
 fn a_number_is_a_name() {
     let server = Server::start();
@@ -101,7 +101,7 @@ fn a_number_is_a_name() {
         let convert = r#"{"command":"convert","parameters":{"mode":"shared","lockName":"#;
         client.send_text(format!(r#"{convert}{number}}},"id":"n"}}"#));
         assert_eq!(client.receive()["result"]["status"], "ok", "{number}");
-        // The reply has the name as the request had it.
+        // The reply has the name as it was written in the request.
         client.send_text(format!(r#"{{"command":"unlock","lockName": {number} }}"#));
         assert_eq!(
             client.receive_text(),
@@ -125,7 +125,7 @@ fn a_number_is_a_name() {
     }
 }
 
-/// As in the original, which looks for the name there and nowhere else.
+/// As in the original, which reads the name only there.
 #[test]
 fn an_unlock_with_its_name_at_the_top_level_releases_whatever_comes_with_it() {
     let server = Server::start();
@@ -155,7 +155,7 @@ fn an_unlock_with_its_name_at_the_top_level_releases_whatever_comes_with_it() {
         assert_eq!(other.unlock("foo")["result"], "ok");
         assert_eq!(other.try_lock("another")["status"], "timeout", "{more}");
     }
-    // One that waits leaves the queue so, too.
+    // A waiting request leaves the queue in the same way.
     assert_eq!(other.lock("bar")["status"], "ok");
     let id = client.request_lock("bar");
     client.send(&json!({"command": "unlock", "lockName": "bar", "parameters": {}, "id": 99}));
@@ -289,7 +289,7 @@ fn requests_may_arrive_in_any_pieces() {
     for mut client in over_tcp_and_unix(&server) {
         for split in 1..requests.len() {
             client.send_bytes(&requests[..split]);
-            // The round trip of another gives the server time to see the first piece alone.
+            // Another client's round trip gives the server time to read the first piece alone.
             assert!(bystander.is_served());
             client.send_bytes(&requests[split..]);
             check(&mut client, &format!("split at {split}"));

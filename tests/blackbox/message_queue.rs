@@ -205,7 +205,7 @@ fn a_wait_that_would_close_a_circle_is_a_deadlock() {
     for (name, address) in [("anna", a.address()), ("bert", b.address())] {
         assert!(text.contains(name) || text.contains(&address), "{name} ({address}) is not in {text}");
     }
-    // Nobody else is disturbed, and the one that was refused keeps what it has.
+    // No other session is affected, and the refused one keeps its locks.
     a.hears_nothing();
     assert_eq!(b.unlock("bar")["result"], "ok");
     assert_eq!(a.result(waits)["status"], "ok");
@@ -238,7 +238,8 @@ fn a_circle_of_three_is_found() {
     assert_eq!(refused["circle"].as_array().unwrap().len(), 3, "{refused}");
 }
 
-/// The refusal of a wait that would close a circle of so many, all of which have registered long names.
+/// The refusal of a wait that would close a cycle of `size` sessions, all with long registered
+/// names.
 fn refused_in_a_circle_of(server: &Server, size: usize) -> Value {
     let mut clients: Vec<FrameClient> = (0..size).map(|_| server.message()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
@@ -265,7 +266,7 @@ fn a_long_circle_is_shortened_and_counted() {
     let refused = refused_in_a_circle_of(&Server::start(), 40);
     let circle = refused["circle"].as_array().unwrap();
     assert_eq!((circle.len(), &refused["circleSize"]), (16, &json!(40)));
-    // The asker first, then those that it would wait for.
+    // The requesting session first, then those that it would wait for.
     let names: Vec<&str> = circle.iter().map(|name| name.as_str().unwrap()).collect();
     assert!(names[0].starts_with("39 ") && names[1].starts_with("0 ") && names[15].starts_with("14 "));
     let short = refused_in_a_circle_of(&Server::start(), 16);

@@ -1,4 +1,4 @@
-//! Real PHP clients, written as those of the three originals are, against the real server.
+//! Real PHP clients, written like those of the three originals, against the real server.
 
 use std::io::Read;
 use std::path::Path;
@@ -13,13 +13,13 @@ struct Script(Child);
 
 impl Drop for Script {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what they are for.
+        // Both fail only if the process has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// A PHP script of this directory, started with the address of `protocol` among its arguments.
+/// Starts a PHP script of this directory with the address of `protocol` as an argument.
 fn start(server: &Server, protocol: &str, script: &str, before: &[&str], after: &[&str]) -> Script {
     let Endpoint::Tcp(address) = server.tcp_endpoint(protocol) else { unreachable!() };
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/blackbox/php_clients").join(script);
@@ -33,7 +33,7 @@ fn start(server: &Server, protocol: &str, script: &str, before: &[&str], after: 
     }))
 }
 
-/// What the script has printed; it must have said nothing else, and ended well.
+/// The script's output. It must have written nothing to standard error, and ended with status 0.
 fn transcript(mut script: Script) -> String {
     let mut status = None;
     eventually("the script ends", || {
@@ -124,7 +124,7 @@ a has it after b has gone: true
     assert_eq!(run_scenario("message"), expected);
 }
 
-/// Processes of these protocols increment one number under one lock.
+/// Processes that speak these protocols increment one number under one lock.
 fn contend(protocols: &[&str], times: usize) {
     let server = Server::start();
     let file = server.directory().join("counter");

@@ -1,5 +1,5 @@
-//! A server that is started as root, in directories where another user may write: links that were planted there lead
-//! to nothing that it would empty or give away.
+//! A server started as root uses directories where another user may write: through links planted
+//! there it neither truncates a file nor changes its owner.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::server::Launch;
 
-/// A directory of nobody's, and a file of root's elsewhere.
+/// A directory owned by `nobody`, and a file owned by root elsewhere.
 struct Trap {
     planted: TempDir,
     elsewhere: TempDir,
@@ -19,7 +19,7 @@ struct Trap {
 }
 
 impl Trap {
-    /// `None` without the right to set one up.
+    /// `None` if this process may not change owners.
     #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn set() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
@@ -41,7 +41,7 @@ impl Trap {
         self.elsewhere.path().join("precious")
     }
 
-    /// Nobody's link, to something of root's.
+    /// A link owned by `nobody` to a file owned by root.
     fn plant(&self, name: &str, target: &Path) {
         symlink(target, self.path(name)).unwrap();
         lchown(self.path(name), Some(self.nobody), None).unwrap();
@@ -75,7 +75,7 @@ fn a_link_in_place_of_the_pidfile_is_not_followed() {
     let Some(trap) = Trap::set() else { return };
     trap.plant("pid", &trap.precious());
     assert_refused(launch("--pidfile", &trap.path("pid")), "symbolic link");
-    // Nor is a second name of another file taken for a pidfile.
+    // A second name (hard link) of another file is not accepted as a pidfile either.
     fs::hard_link(trap.precious(), trap.path("pid2")).unwrap();
     assert_refused(launch("--pidfile", &trap.path("pid2")), "pid2");
     trap.assert_is_whole();
@@ -89,7 +89,7 @@ fn the_state_directory_is_not_given_away_by_a_link_of_another_user() {
         assert_refused(launch("--state-dir", &path), "link of another user");
     }
     trap.assert_is_whole();
-    // One that root has made is meant.
+    // A link that root has made is intended.
     let own = tempfile::tempdir().unwrap();
     symlink(own.path(), trap.path("own")).unwrap();
     let mut server = launch("--state-dir", &trap.path("own")).start();
@@ -103,7 +103,7 @@ fn a_link_in_the_state_directory_is_not_written_through() {
     let Some(trap) = Trap::set() else { return };
     trap.plant("state.new", &trap.precious());
     let state = trap.planted.path().to_str().unwrap();
-    // As root throughout, which may write everywhere.
+    // Without `--user` the server stays root, which may write everywhere.
     let launch = || Launch::new().listen("glockd://127.0.0.1:0").option("--state-dir", state);
     let mut server = launch().start();
     server.signal(Signal::TERM);

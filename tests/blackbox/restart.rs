@@ -1,4 +1,4 @@
-//! One server after another over one state directory: what the next one grants, and when.
+//! One server after another with the same state directory: what the next one grants, and when.
 
 use std::io::Write;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::{Launch, Server};
 
-/// The shortest there is.
+/// The shortest allowed dead-peer timeout.
 const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(12);
 
 fn launch(state: &Path) -> Launch {
@@ -51,7 +51,7 @@ fn after_a_server_was_killed_nothing_is_granted_for_one_dead_peer_timeout() {
     let started = Instant::now();
     let server = launch(state.path()).start();
     let (mut one, mut two) = (server.message(), server.message());
-    // Who does not wait is told why; the text protocols can say no more than no.
+    // A request that does not wait is told why; the text protocols can only say no.
     let refused = one.try_lock("x");
     assert_eq!((&refused["status"], &refused["cause"]), (&json!("refused"), &json!("grace")));
     assert!(refused["reason"].as_str().unwrap().contains("did not stop cleanly"), "{refused}");
@@ -60,7 +60,7 @@ fn after_a_server_was_killed_nothing_is_granted_for_one_dead_peer_timeout() {
     assert_eq!(server.glockd().ask("sg y"), "0 Shared Lock Get Failure: y\r\n");
     assert_eq!(server.lockd().ask("g y"), "0 Cannot Get Lock\r\n");
     assert_eq!(server.glockd().ask("gw 0.01 y"), "0 Lock Get Failure: y\r\n");
-    // Who waits keeps the place, in the order of arrival, also of several at once.
+    // A waiter keeps its place, in the order of arrival, also for several names at once.
     let set = two.request("lock", json!({"lockNames": ["x", "z"]}));
     server.await_waiters("x", 1);
     let single = one.request("lock", json!({"lockName": "x"}));
@@ -85,7 +85,7 @@ fn after_a_clean_stop_the_next_server_grants_at_once_and_higher_tokens() {
     let mut last = 0;
     for _ in 0..3 {
         let server = launch(state.path()).start();
-        // Holders on both kinds of socket, who are told of the end.
+        // Holders on both kinds of socket, which learn of the end.
         let mut holders: Vec<FrameClient> =
             vec![server.message(), FrameClient::new(server.unix("message")), server.message()];
         for (name, holder) in ["a", "b", "c"].iter().zip(&mut holders) {
@@ -113,7 +113,7 @@ fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
     let mut holder = server.message();
     assert_eq!(holder.call("hello", json!({"client": "slow"}))["status"], "ok");
     token(&holder.try_lock("x"));
-    // Replies that it does not read stand before the end, which so never reaches it.
+    // Unread replies come before the end of the stream, so the end never reaches this client.
     let much = "m".repeat(200_000);
     let mut asked = 0;
     eventually("the connection is full", || {
@@ -129,8 +129,8 @@ fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
     drop(holder);
 }
 
-/// Clients that are at work when the server stops learn of it like others: what they send meanwhile must not
-/// have them reset by a kernel that takes no more of it.
+/// Clients that are busy when the server stops learn of it like others: what they send meanwhile
+/// must not make the server's kernel reset them.
 #[test]
 fn clients_that_are_at_work_are_told_of_the_end() {
     for _ in 0..5 {
@@ -157,7 +157,8 @@ fn clients_that_are_at_work_are_told_of_the_end() {
     }
 }
 
-/// One that was hung up on, and does not know yet when the server is told to stop.
+/// A client whose connection the server has ended, and that does not know it yet when the server is
+/// stopped.
 #[test]
 fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
     const NAMES: usize = 3000;
@@ -170,7 +171,7 @@ fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
     let (mut holder, mut greedy) = (server.message(), server.message());
     assert_eq!(greedy.call("hello", json!({"client": "greedy"}))["status"], "ok");
     token(&greedy.try_lock("x"));
-    // Grants that it does not read, until it is cut off; the end stands behind them.
+    // Grants that it does not read, until it is cut off; the end of the stream comes after them.
     let greedy = greedy.into_socket();
     for n in 0..NAMES {
         token(&holder.try_lock(&format!("k{n}")));
@@ -187,7 +188,7 @@ fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
         poll(&mut polled, Some(&Timespec::default())).unwrap();
         polled[0].revents().contains(PollFlags::ERR)
     });
-    // Waits that take a while to end, before anyone is told that the server stops.
+    // Waits that take a while to end, before any client learns that the server stops.
     let mut waiter = server.message();
     for n in 0..NAMES {
         token(&holder.try_lock(&format!("w{n}")));
@@ -243,7 +244,7 @@ fn a_state_directory_is_made_for_its_owner_alone() {
 fn a_stop_that_cannot_be_noted_has_a_status_of_its_own() {
     let state = directory();
     let mut server = launch(state.path()).start();
-    // What is written first cannot be made now, as on a full disk.
+    // The temporary file cannot be created now, as on a full disk.
     std::fs::create_dir(state.path().join("state.new")).unwrap();
     server.signal(Signal::TERM);
     assert_eq!(server.wait().code(), Some(3));

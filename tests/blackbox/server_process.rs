@@ -21,7 +21,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Shows that this server cannot be started: its exit status says so, and its message names `what`.
+/// Asserts that this server does not start: by its exit status, and a message that names `what`.
 #[track_caller]
 fn assert_refuses_to_start(launch: Launch, what: &str) {
     let (status, log) = launch.run();
@@ -32,7 +32,7 @@ fn assert_refuses_to_start(launch: Launch, what: &str) {
 
 fn is_served(endpoint: &Endpoint) -> bool {
     let mut client = LineClient::new(connect(endpoint));
-    // Who is refused may be so before it has written, or after.
+    // The server may refuse the client before or after it has written.
     let _ = client.socket().send(b"i foo\n");
     client.read_line_or_end() == Some("0 Lock Not Locked: foo\r\n".to_owned())
 }
@@ -182,7 +182,7 @@ fn another_user_that_it_becomes_has_the_socket_and_its_lock() {
     if !rustix::process::geteuid().is_root() {
         return;
     }
-    // Like /tmp: everybody may make files there, and remove their own.
+    // Like /tmp: every user may create files there and remove their own.
     let directory = tempfile::tempdir().unwrap();
     std::fs::set_permissions(directory.path(), Permissions::from_mode(0o1777)).unwrap();
     let path = directory.path().join("s.sock");
@@ -251,7 +251,7 @@ fn a_peer_is_the_same_over_a_dual_stack_listener() {
     let server = Launch::new().listen("glockd://[::]:0").option("--allow", "127.0.0.0/8").start();
     let Endpoint::Tcp(address) = server.tcp_endpoint("glockd") else { unreachable!() };
     let endpoint = Endpoint::Tcp(format!("127.0.0.1:{}", address.port()).parse().unwrap());
-    // Where IPv6 listeners take IPv6 alone, there is nothing to see.
+    // If IPv6 listeners accept only IPv6, there is nothing to test.
     if crate::support::socket::try_connect(&endpoint).is_ok() {
         eventually("the IPv4 client is recognised", || is_served(&endpoint));
     }
@@ -276,7 +276,7 @@ fn a_host_name_is_listened_on_at_each_of_its_addresses() {
 #[test]
 fn a_mistake_is_no_reason_to_wait_for_a_reader() {
     let (reader, writer) = std::io::pipe().unwrap();
-    // Nobody reads, and nothing more fits in.
+    // The pipe is full, and has no reader.
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while rustix::io::write(&writer, &[b'x'; 4096]).is_ok() {}
     while rustix::io::write(&writer, b"x").is_ok() {}

@@ -1,4 +1,4 @@
-//! Clients that send and never read: they stall or are cut off alone, and memory is bounded.
+//! Clients that send and never read: only they stall or are cut off, and memory is bounded.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
-/// Writes until the server takes no more for a while, or ends the connection, or all is written.
+/// Writes until the server takes no more for a while, ends the connection, or has taken everything.
 fn send_without_reading(socket: &Socket, request: &[u8], times: usize) {
     socket.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let mut writer = socket;
@@ -36,7 +36,8 @@ fn assert_others_are_served(server: &Server) {
 
 #[track_caller]
 fn assert_memory_is_bounded(server: &Server, before_kib: u64) {
-    // What is freed a sanitizer keeps for a while, and what is allocated it surrounds: that is not the server's.
+    // A sanitizer keeps freed memory for a while and pads allocations; that is not the server's
+    // memory use.
     if std::env::var_os("SANITIZED_PROGRAM").is_some() {
         return;
     }
@@ -110,7 +111,7 @@ fn one_that_never_reads_long_messages_stalls_alone() {
 fn one_that_reads_late_still_gets_short_replies_in_order() {
     let server = Server::start();
     let mut client = LineClient::new(server.unix("glockd"));
-    // A thousand replies are too many for nobody, whatever the socket's buffers.
+    // A thousand replies fit into any socket's buffers.
     client.send((0..1000).map(|n| format!("g k{n}\n")).collect::<String>());
     assert_others_are_served(&server);
     for n in 0..1000 {
@@ -126,7 +127,8 @@ fn grants_to_one_that_never_reads_hold_up_neither_the_releaser_nor_the_next() {
     for n in 0..NAMES {
         assert_eq!(holder.lock(&format!("k{n}"))["status"], "ok");
     }
-    // Its ids come back with the grants, and are far more than the socket and the outbox can take.
+    // The grants repeat these ids, which are far more bytes than the socket and the send queue can
+    // take.
     let greedy = server.unix("message");
     let mut writer = &greedy;
     for n in 0..NAMES {
@@ -141,7 +143,7 @@ fn grants_to_one_that_never_reads_hold_up_neither_the_releaser_nor_the_next() {
     }
     assert_others_are_served(&server);
     assert_memory_is_bounded(&server, before);
-    // Cut off it has ended already; else it ends now. Either way what it held is free.
+    // If it was cut off it has ended already, otherwise it ends now. Either way its locks are free.
     drop(greedy);
     for n in [0, NAMES / 2, NAMES - 1] {
         server.await_free(&format!("k{n}"));
@@ -159,12 +161,12 @@ fn one_that_is_cut_off_frees_what_it_held() {
     let ping = frame(json!({"command": "ping", "parameters": "x".repeat(30_000), "id": 1}).to_string());
     send_without_reading(greedy.socket(), &ping, 200);
     assert_eq!(holder.lock("bar")["status"], "ok");
-    // Stalled or cut off: in the end it is gone, and the next has its turn.
+    // Stalled or cut off: in the end it is gone, and the next waiter gets the lock.
     drop(greedy);
     assert_eq!(next.result(id)["status"], "ok");
 }
 
-/// One that goes by the server's figures: a FIN that stands behind what it does not read would tell it nothing.
+/// A client that has said `hello`: a FIN after data that it does not read would tell it nothing.
 #[test]
 fn one_that_is_cut_off_has_been_reset_before_another_gets_its_lock() {
     const NAMES: usize = 3000;
@@ -217,8 +219,8 @@ fn what_is_sent_behind_a_wait_is_not_piled_up() {
         assert_others_are_served(&server);
         assert_memory_is_bounded(&server, before);
         drop(socket);
-        // Over TCP its end may stand behind what the server does not read while it waits. Then it
-        // is noticed when its turn has come.
+        // Over TCP its end may come after data that the server does not read while the request
+        // waits. Then it is noticed when the request's turn has come.
         assert!(holder.ask("r foo").starts_with('1'));
         assert_eq!(holder.ask("gw 15 foo"), "1 Lock Get Success: foo\r\n");
     }
@@ -249,7 +251,7 @@ fn the_waits_of_one_that_never_reads_end_in_time() {
     send_without_reading(stalled.socket(), &ping, 300);
     assert_eq!(next.call("identify", json!({"name": "next"}))["status"], "ok");
     let id = next.request_lock("foo");
-    // Whoever stands behind it must not have to wait for it.
+    // The waiters after it must not have to wait for it.
     let mut observer = server.message();
     eventually("only the next one waits", || {
         let waiters = &observer.call("list", json!({"prefix": "foo"}))["locks"][0]["waiters"];
@@ -274,15 +276,15 @@ fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
     let server = Server::with(&["--outbox-max", "65536"]);
     let mut holder = server.message();
     assert_eq!(holder.lock("foo")["status"], "ok");
-    // A Unix socket, since it keeps less in its buffers.
+    // A Unix socket, because its buffers hold less.
     let mut client = FrameClient::new(server.unix("message"));
     assert_eq!(client.lock("mine")["status"], "ok");
     let waiting = client.request_lock("foo");
     server.await_waiters("foo", 1);
     let large = json!("x".repeat(1_000_000));
     let ping = client.request("ping", large.clone());
-    // A part of the reply is on its way, and much more of it is due than a client may leave unread of
-    // what others have for it.
+    // A part of the reply has been sent, and the rest is much larger than what a client may leave
+    // unread of messages from other connections.
     assert!(client.socket().peek(&mut [std::mem::MaybeUninit::uninit()]).is_ok_and(|peeked| peeked > 0));
     assert_eq!(holder.unlock("foo")["result"], "ok");
     assert_eq!(client.result(ping)["parameters"], large);
@@ -290,11 +292,11 @@ fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
     assert_eq!(server.message().try_lock("mine")["status"], "timeout");
 }
 
-/// What was taken from the server is not due any more: only what still is may cut a client off.
+/// Only data that the client has not yet taken counts towards cutting it off.
 #[test]
 fn one_that_reads_steadily_is_not_cut_off_however_much_is_granted_to_it() {
     const NAMES: usize = 400;
-    /// Far more than a Unix socket holds, and less than that and the outbox together.
+    /// Far more than a Unix socket holds, and less than the socket and the send queue together.
     const AHEAD: usize = 80;
     let server = Server::with(&["--outbox-max", "262144"]);
     let mut holder = server.message();
@@ -317,8 +319,8 @@ fn one_that_reads_steadily_is_not_cut_off_however_much_is_granted_to_it() {
     assert!(client.is_served());
 }
 
-/// A peer with little room that takes a little of a long reply, again and again, for longer than its kernel may leave
-/// anything unread.
+/// A peer with a small buffer that repeatedly reads a little of a long reply, for longer than a
+/// kernel may leave data unacknowledged.
 #[test]
 fn one_that_reads_little_at_a_time_is_not_taken_for_dead() {
     const LONGEST: Duration = Duration::from_secs(10);
@@ -331,7 +333,7 @@ fn one_that_reads_little_at_a_time_is_not_taken_for_dead() {
     socket.set_recv_buffer_size(16_384).unwrap();
     let Endpoint::Tcp(address) = server.tcp_endpoint("message") else { unreachable!("a TCP endpoint") };
     socket.connect(&address.into()).unwrap();
-    // From then on the server gives it up after four seconds.
+    // From then on the server's kernel gives it up after four seconds.
     let hello = json!({"command": "hello", "parameters": {}, "id": 0}).to_string();
     let list = json!({"command": "list", "parameters": {"limit": 1000}, "id": 1}).to_string();
     let mut stream = TcpStream::from(socket);

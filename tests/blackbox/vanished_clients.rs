@@ -1,5 +1,5 @@
-//! Clients that end in every way there is: what they held is granted on at once, where they
-//! waited they leave the queue, and one that is merely silent keeps what it has.
+//! Clients that end in every possible way: their locks go to the next waiter at once, their
+//! waits leave the queues, and a client that is only silent keeps its locks.
 
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
@@ -13,11 +13,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use socket2::Socket;
 
-/// A process that has a connection and does nothing with it, until this is dropped, which kills it.
+/// A process that has a connection and does nothing with it. Dropping this kills the process.
 struct Process(Child);
 
 impl Process {
-    /// Leaves this end of the connection to a process alone.
+    /// Gives this end of the connection to a process, and closes it here.
     fn take_over(socket: Socket) -> Self {
         Process(Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn().expect("sleep(1)"))
     }
@@ -133,8 +133,8 @@ fn holder_and_first_waiter_end_together() {
     }
 }
 
-/// It has ended by itself, also if a reply came too late for it and was answered by a reset. Only of one that
-/// is given up would it have to be feared that it knows nothing yet.
+/// It has ended by itself, even if a late reply was answered with a reset. Only a client that
+/// the server has given up might not know yet.
 #[test]
 fn the_lock_of_one_that_ends_without_its_last_reply_is_free_at_once() {
     let server = Server::with(&["--dead-peer-timeout", "3600"]);
@@ -159,7 +159,7 @@ fn a_stopped_process_keeps_its_lock() {
     assert!(holder.ask("g foo").starts_with('1'));
     let process = Process::take_over(holder.into_socket());
     kill_process(Pid::from_child(&process.0), Signal::STOP).unwrap();
-    // Longer than the time after which a dead peer is given up.
+    // Longer than the dead-peer timeout.
     assert_eq!(server.glockd().ask("gw 15 foo"), "0 Lock Get Failure: foo\r\n");
     drop(process);
     assert_eq!(server.glockd().ask("gw 10 foo"), "1 Lock Get Success: foo\r\n");
@@ -200,15 +200,16 @@ fn the_end_of_a_client_is_seen_behind_all_it_sent_after_a_line_that_waits() {
     let server = Server::start();
     let mut holder = server.glockd();
     assert!(holder.ask("g busy").starts_with('1'));
-    // More than the server's buffers take would hide the end from it, if it did not read on; what is
-    // more than it is ready to keep costs the client its connection, and so its locks at once.
+    // More data than the server's buffers take would hide the end from it if it did not read on.
+    // More than it is willing to keep costs the client its connection, and so frees its locks at
+    // once.
     for bytes in [100 << 10, 8 << 20] {
         let mut client = server.glockd();
         assert!(client.ask("g held").starts_with('1'));
         client.send("gw - busy\n");
         server.await_waiters("busy", 1);
         let lines = "i busy\n".repeat(bytes / 7);
-        // Not all of it is taken by a server that cuts the connection off.
+        // A server that cuts the connection off does not take all of it.
         let sent = client.socket().send(lines.as_bytes());
         assert!(sent.is_ok_and(|sent| sent > 0));
         drop(client);

@@ -1,5 +1,5 @@
-//! A client that asked for time to end its work keeps its locks, after the server has ended its connection, until it
-//! ends the connection too, or that time is over.
+//! A client that asked for time to end its work (`windDown`) keeps its locks after the server has
+//! ended its connection, until the client ends the connection too, or that time is over.
 
 use serde_json::json;
 
@@ -11,7 +11,8 @@ fn server() -> Server {
     Server::with(&["--allow-kick"])
 }
 
-/// A client that holds `a` and asked for so many seconds, over TCP or a Unix socket, and what the server calls it.
+/// A client that holds `a` and asked for `seconds`, over TCP or a Unix socket, and its address for
+/// the server.
 fn holder(mut client: FrameClient, seconds: f64) -> (FrameClient, String) {
     let hello = client.call("hello", json!({"windDown": seconds}));
     assert!(hello["features"].as_array().unwrap().contains(&json!("windDown")), "{hello}");
@@ -25,7 +26,7 @@ fn kick(server: &Server, address: &str) {
     assert_eq!(server.message().call("kick", json!({"address": address}))["status"], "ok");
 }
 
-/// Whether the lock stays with its holder, as far as a look now and then shows.
+/// Whether the lock stays with its holder, checked now and then.
 #[track_caller]
 fn assert_stays(server: &Server, waiters: u64) {
     let mut observer = server.message();
@@ -46,7 +47,7 @@ fn a_kicked_client_keeps_its_locks_until_it_leaves() {
         kick(&server, &address);
         assert_eq!(holder.read_to_end(), b"", "it is told at once");
         assert_stays(&server, 1);
-        // What it sends is taken, so that its end can be seen behind it, and does nothing.
+        // The server reads what the client sends, to notice its end, and does nothing with it.
         for _ in 0..100 {
             holder.request("unlock", json!({"lockName": "a"}));
         }

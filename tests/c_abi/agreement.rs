@@ -1,5 +1,5 @@
-//! Rust and C agree: on the signature of every function, on sizes, alignments and members of structs, on the
-//! numbers of enums, as the two compilers see them.
+//! Rust and C agree: on the signature of every function, on sizes, alignments and members of
+//! structs, on the numbers of enums, as the two compilers see them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

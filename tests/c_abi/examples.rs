@@ -1,5 +1,5 @@
-//! The examples do what they say: those in C, built with their own Makefile against an installed library,
-//! and those in Rust.
+//! The examples do what they say: those in C, built with their own Makefile against an installed
+//! library, and those in Rust.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -90,7 +90,8 @@ fn serve_and_stop(kind: Kind, signal: Signal) {
     let (tcp, unix) = (address(), address());
     let (over_tcp, over_unix) = (connect(&tcp), connect(&unix));
 
-    // Tokens of grants that follow upon one another differ by one: a gap is a grant to the daemon's threads.
+    // Tokens of grants that follow upon one another differ by one: a gap is a grant to the daemon's
+    // threads.
     let mut last = 0;
     eventually("the daemon takes turns with its client", || {
         let grant = over_tcp.acquire(b"spool", Mode::Shared, Some(DEADLINE)).unwrap();

@@ -1,5 +1,5 @@
-//! The shared library as it was linked: which symbols it exports, under which name it is found, and that
-//! every exported function is guarded against panics.
+//! The shared library as it was linked: which symbols it exports, under which name it is found, and
+//! that every exported function is guarded against panics.
 
 use std::process::Command;
 

@@ -1,5 +1,5 @@
-//! The committed headers are what the sources say now. `UPDATE_HEADERS=1` in the environment writes them
-//! anew instead.
+//! The committed headers are what the sources say now. `UPDATE_HEADERS=1` in the environment writes
+//! them anew instead.
 
 use std::path::{Path, PathBuf};
 
@@ -27,8 +27,8 @@ fn c_config() -> Config {
     Config::from_file(root().join("cbindgen.toml")).unwrap()
 }
 
-/// For PHP's FFI, which knows no preprocessor: it takes lines that begin with # for comments, except for two
-/// of its own if they are the very first.
+/// For PHP's FFI, which knows no preprocessor: it takes lines that begin with # for comments,
+/// except for two of its own if they are the very first.
 fn php_config() -> Config {
     let mut config = c_config();
     config.language = Language::C;

@@ -27,7 +27,8 @@ const EXPECTED: [&str; 13] = [
 
 fn run(server: Option<&str>) {
     let mut command = Command::new("php");
-    // Debian's PHP has FFI as an extension of its own, and without the system's configuration none is loaded.
+    // Debian's PHP has FFI as an extension of its own, and without the system's configuration none
+    // is loaded.
     command.args(["-n", "-d", "extension=ffi", "-d", "display_errors=stderr", "-d", "error_reporting=-1"]);
     command.arg(root().join("examples/php/ffi.php")).arg(library_directory().join("liblockd.so"));
     let ended = Running::start(command.args(server)).end();

@@ -1,5 +1,5 @@
-//! C programs of this directory: compiled against the header and the library under test, and run. A program
-//! passes if it ends with status 0 and has said nothing.
+//! C programs of this directory: compiled against the header and the library under test, and run. A
+//! program passes if it ends with status 0 and has said nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,8 +34,8 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where the libraries are: those cargo has built for this test, or `LIBLOCKD_DIR`, for a library that
-/// was built otherwise (with a sanitizer, say).
+/// Where the libraries are: those cargo has built for this test, or `LIBLOCKD_DIR`, for a library
+/// that was built otherwise (with a sanitizer, say).
 pub(crate) fn library_directory() -> PathBuf {
     std::env::var_os("LIBLOCKD_DIR")
         .map_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_owned(), PathBuf::from)
@@ -52,7 +52,8 @@ pub(crate) fn is_sanitized() -> bool {
     !flags("LIBLOCKD_CFLAGS").is_empty()
 }
 
-/// A directory of this process for what is built, empty at first but for the library, under its soname too.
+/// A directory of this process for what is built, empty at first but for the library, under its
+/// soname too.
 pub(crate) fn build_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
@@ -68,7 +69,8 @@ pub(crate) fn build_directory() -> &'static Path {
     })
 }
 
-/// Removes the directories of processes that have ended: nothing tells a process of tests that it is about to.
+/// Removes the directories of processes that have ended: nothing tells a process of tests that it
+/// is about to.
 fn remove_what_others_left(all: &Path) {
     for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
         if !Path::new("/proc").join(entry.file_name()).exists() {
@@ -141,8 +143,9 @@ impl Program {
         self.check(&mut command);
     }
 
-    /// Runs it under valgrind: no leak, no invalid access, in the program and its children. Not for a library
-    /// with a sanitizer, which does not get along with valgrind, and has looked after that itself.
+    /// Runs it under valgrind: no leak, no invalid access, in the program and its children. Not for
+    /// a library with a sanitizer, which does not get along with valgrind, and has looked after
+    /// that itself.
     pub(crate) fn run_under_valgrind(&self, arguments: &[&str]) {
         // Nor are blocks told of that are "possibly lost": hash tables are known by their middle.
         let no_leaks = [
@@ -153,7 +156,8 @@ impl Program {
         self.check_under_valgrind(&no_leaks, arguments);
     }
 
-    /// The same but for leaks: what was behind the handles that a child has inherited is left alone there.
+    /// The same but for leaks: what was behind the handles that a child has inherited is left alone
+    /// there.
     pub(crate) fn run_forking_under_valgrind(&self, arguments: &[&str]) {
         self.check_under_valgrind(&["--leak-check=no"], arguments);
     }
@@ -169,7 +173,8 @@ impl Program {
     }
 
     fn check(&self, command: &mut Command) {
-        // Cargo's way to the libraries it has built goes before the program's own, and may lead to others.
+        // Cargo's way to the libraries it has built goes before the program's own, and may lead to
+        // others.
         command.env_remove("LD_LIBRARY_PATH");
         let output =
             command.stdin(Stdio::null()).output().expect("make test-setup installs what is run here");

@@ -1,5 +1,5 @@
-//! What `src/ffi` declares, as the Rust compiler reads it: the other side of every comparison with the
-//! header and the built library.
+//! What `src/ffi` declares, as the Rust compiler reads it: the other side of every comparison with
+//! the header and the built library.
 
 use quote::ToTokens;
 use syn::{FnArg, ForeignItemFn, Item, ItemEnum, ItemFn, ItemStruct, ReturnType, Type};

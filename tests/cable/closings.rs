@@ -1,7 +1,8 @@
-//! The server ends connections, or gives them up, while nothing that it sends arrives and everything that is
-//! sent to it does: by a kick, by the stop of an embedding program, because a client leaves too much unread, or
-//! because no answer comes. Whatever the holder is doing meanwhile, its lock goes to the next session only once
-//! the holder knows that it has lost the lock.
+//! The server ends connections, or gives them up, while nothing that it sends arrives and
+//! everything that is sent to it does: by a kick, by the stop of an embedding program, because a
+//! client leaves too much unread, or because no answer comes. Whatever the holder is doing
+//! meanwhile, its lock goes to the next session only once the holder knows that it has lost the
+//! lock.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,7 +17,8 @@ use serde_json::json;
 use crate::network::{EVERYBODY, Network, Passing, SERVER, Scenario, in_networks};
 use crate::site::{Holder, SHORTEST, SOON, Site};
 
-/// How long after the dead-peer timeout a lock may be granted on a busy machine: less than another such timeout.
+/// How long after the dead-peer timeout a lock may be granted on a busy machine: less than another
+/// such timeout.
 const LATE: Duration = Duration::from_secs(8);
 const NOW: Option<Duration> = Some(Duration::ZERO);
 
@@ -25,7 +27,8 @@ const IDLE: &str = "idle";
 const BUSY: &str = "busy";
 const BUSY_LATER: &str = "idle at first, then busy";
 const WAITING: &str = "waiting";
-/// When the holder that is idle at first starts to send: after the server has waited for its acknowledgement.
+/// When the holder that is idle at first starts to send: after the server has waited for its
+/// acknowledgement.
 const LATER: Duration = Duration::from_millis(1300);
 /// How many threads of a busy holder send requests.
 const SENDERS: u64 = 40;
@@ -41,12 +44,13 @@ fn holders(connect: impl Fn() -> Session) -> Vec<Holder> {
     [IDLE, BUSY, BUSY_LATER, WAITING].map(hold).into()
 }
 
-/// Makes holders do what their names say until `over`, or until they know that they have lost their locks.
+/// Makes holders do what their names say until `over`, or until they know that they have lost their
+/// locks.
 fn keep_busy<'s, 'e: 's>(scope: &'s Scope<'s, 'e>, holders: &'e [Holder], over: &'e AtomicBool) {
     for (name, session) in holders {
         match name.as_str() {
-            // A new request every few milliseconds, also before the client's kernel notices that nothing is
-            // acknowledged any more: from then on it would only repeat old data.
+            // A new request every few milliseconds, also before the client's kernel notices that
+            // nothing is acknowledged any more: from then on it would only repeat old data.
             BUSY | BUSY_LATER => (0..SENDERS).for_each(|number| {
                 scope.spawn(move || {
                     sleep(if name == BUSY { Duration::ZERO } else { LATER });

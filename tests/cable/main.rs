@@ -1,6 +1,7 @@
-//! The pulled cable: a server and its clients in network namespaces of their own, with a switch between them
-//! that can silently drop every packet in either direction. Shows that a client knows that its lock is lost
-//! before the server gives it to another session, whatever is dropped and when.
+//! The pulled cable: a server and its clients in network namespaces of their own, with a switch
+//! between them that can silently drop every packet in either direction. Shows that a client knows
+//! that its lock is lost before the server gives it to another session, whatever is dropped and
+//! when.
 //!
 //! Where the kernel refuses namespaces or the switch, the tests are skipped, and say so on stderr.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]

@@ -1,6 +1,6 @@
-//! Three network namespaces: the server's, the clients', and between them a switch that forwards or drops
-//! packets in either direction. Knows nothing of lockd. The namespaces have no names: descriptors of this
-//! process hold them, so nothing remains of them however it ends.
+//! Three network namespaces: the server's, the clients', and between them a switch that forwards or
+//! drops packets in either direction. Knows nothing of lockd. The namespaces have no names:
+//! descriptors of this process hold them, so nothing remains of them however it ends.
 //!
 //! Packets are dropped at a bridge, which sends no ICMP; the links at both ends stay up.
 
@@ -49,8 +49,8 @@ impl Namespace {
         opened.map(Self).map_err(|error| if error.is_empty() { refusal() } else { error })
     }
 
-    /// Runs `work` in a thread inside this namespace. Sockets made and processes started there stay inside,
-    /// whichever thread uses them.
+    /// Runs `work` in a thread inside this namespace. Sockets made and processes started there stay
+    /// inside, whichever thread uses them.
     pub(crate) fn within<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
@@ -108,7 +108,8 @@ impl Network {
             let peer = format!("type veth peer name eth0 netns {}", end.path());
             switch.run(&format!("ip link add {port} {peer}"))?;
             switch.run(&format!("ip link set {port} master switch up"))?;
-            // A bridge that learns no addresses sends every packet to every port that allows flooding.
+            // A bridge that learns no addresses sends every packet to every port that allows
+            // flooding.
             switch.run(&format!("bridge link set dev {port} learning off"))?;
             end.run("ip link set lo up")?;
             end.run(&format!("ip addr add {address}/24 dev eth0"))?;
@@ -141,8 +142,9 @@ impl Network {
 /// A test that runs in a network of its own.
 pub(crate) type Scenario = Box<dyn FnOnce(Network) + Send>;
 
-/// Runs the scenarios of the test called `name` in parallel, each in a network of its own; in a user namespace
-/// if this process does not run as root. Skips them, and says why, if the system refuses.
+/// Runs the scenarios of the test called `name` in parallel, each in a network of its own; in a
+/// user namespace if this process does not run as root. Skips them, and says why, if the system
+/// refuses.
 pub(crate) fn in_networks(name: &str, scenarios: Vec<Scenario>) {
     if !rustix::process::geteuid().is_root() {
         return as_root_of_a_user_namespace(name);
@@ -157,7 +159,8 @@ pub(crate) fn in_networks(name: &str, scenarios: Vec<Scenario>) {
     });
 }
 
-/// Reports a skipped test past the capture of output, so that it does not look like one that passed.
+/// Reports a skipped test past the capture of output, so that it does not look like one that
+/// passed.
 fn say_skipped(what: &str, refused: &str) {
     std::io::stderr().write_all(format!("SKIPPED {what}: {refused}\n").as_bytes()).unwrap();
 }

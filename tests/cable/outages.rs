@@ -1,6 +1,6 @@
-//! Outages that come and go: in either direction or both, at random or at the worst times, with idle and busy
-//! sessions. Whatever the pattern, no session is granted a lock while its previous holder, asked at that moment,
-//! still believes that it holds the lock.
+//! Outages that come and go: in either direction or both, at random or at the worst times, with
+//! idle and busy sessions. Whatever the pattern, no session is granted a lock while its previous
+//! holder, asked at that moment, still believes that it holds the lock.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -129,9 +129,9 @@ fn ask_now_and_then(session: &Session, name: &str, longest: Duration, mut dice: 
     }
 }
 
-/// A kernel does not count its peer's probes as a sign of life, only answers to its own. So there are outages
-/// that swallow every answer to the server but leave enough to the client: it hears from the server until the
-/// end, while the server gives it up.
+/// A kernel does not count its peer's probes as a sign of life, only answers to its own. So there
+/// are outages that swallow every answer to the server but leave enough to the client: it hears
+/// from the server until the end, while the server gives it up.
 fn swallows_all_probes_of_the_server(network: Network) {
     let site = Site::new(network, SHORTEST);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];
@@ -158,7 +158,8 @@ fn swallows_all_probes_of_the_server(network: Network) {
     assert!(known.into_inner().unwrap().is_some_and(|known| known < granted.at));
 }
 
-/// If the sender's own host drops a probe, its kernel does not count the probe, and goes on for ever.
+/// If the sender's own host drops a probe, its kernel does not count the probe, and goes on for
+/// ever.
 fn drops_at_the_clients_own_host(network: Network) {
     let site = Site::new(network, SHORTEST);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];
@@ -171,8 +172,8 @@ fn drops_at_the_clients_own_host(network: Network) {
     assert!(!granted.expect("granted in the end").too_early, "granted while its holder took itself for that");
 }
 
-/// A kernel mistakes an outage for a slow round trip, and retransmits later because of it. After the next
-/// outage, a client that sends at the worst time must still know in time.
+/// A kernel mistakes an outage for a slow round trip, and retransmits later because of it. After
+/// the next outage, a client that sends at the worst time must still know in time.
 fn had_an_outage_before(network: Network) {
     let site = Site::new(network, DEFAULT);
     let holder = [("lock".to_owned(), site.holder(&["lock"]))];

@@ -1,5 +1,5 @@
-//! Events after which every lock must still be held: an outage shorter than all timeouts, and a client or a server
-//! that is stopped for longer than all timeouts while its host answers for it.
+//! Events after which every lock must still be held: an outage shorter than all timeouts, and a
+//! client or a server that is stopped for longer than all timeouts while its host answers for it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
@@ -129,8 +129,8 @@ fn stop(site: &Site) {
     waitpid(pid, WaitOptions::UNTRACED).unwrap();
 }
 
-/// While the server is stopped, every session keeps its locks, except one that goes on sending until the server's
-/// host takes no more: that session is lost, and is told so.
+/// While the server is stopped, every session keeps its locks, except one that goes on sending
+/// until the server's host takes no more: that session is lost, and is told so.
 fn stops_the_server(network: Network, pause: Duration) {
     let site = Site::new(network, SHORTEST);
     let (idle, asking, flooding) =

@@ -1,5 +1,6 @@
-//! The cable is pulled while sessions are doing everything that a session can do. Each of them knows that it is
-//! lost before the next waiter is granted its lock; and the lock is granted in time.
+//! The cable is pulled while sessions are doing everything that a session can do. Each of them
+//! knows that it is lost before the next waiter is granted its lock; and the lock is granted in
+//! time.
 
 use std::io::{ErrorKind, Read};
 use std::sync::OnceLock;
@@ -16,7 +17,8 @@ use crate::support::frame_client::frame;
 /// How late anything may be on a busy machine: less than another dead-peer timeout.
 const LATE: Duration = Duration::from_secs(8);
 
-/// Locks that sessions wait for while they hold another one: one is released when the cable is pulled.
+/// Locks that sessions wait for while they hold another one: one is released when the cable is
+/// pulled.
 const GRANTED: &str = "granted lock";
 const SECOND: &str = "second lock";
 
@@ -88,14 +90,16 @@ fn be_busy((name, session): &Holder, busy: &Busy, pulled: &OnceLock<Instant>, pa
         }
         Busy::Waits(second) => {
             let outcome = session.acquire(second.as_bytes(), Mode::Exclusive, None);
-            // If only the server receives nothing, the grant arrives, and is valid until the client gives the server up.
+            // If only the server receives nothing, the grant arrives, and is valid until the client
+            // gives the server up.
             let arrives = *second == GRANTED && passing == Passing::TO_CLIENTS && outcome.is_ok();
             assert!(arrives || matches!(outcome, Err(AcquireError::Lost(_))), "{second}: {outcome:?}");
         }
     }
 }
 
-/// Pulls the cable while sessions are busy, so that only `passing` gets through; returns when each was lost.
+/// Pulls the cable while sessions are busy, so that only `passing` gets through; returns when each
+/// was lost.
 fn pull(site: &Site, holders: &[Holder], passing: Passing, pull: Instant, end: Instant) -> Vec<Instant> {
     let mut keeper = site.near();
     for second in [GRANTED, SECOND] {
@@ -152,11 +156,12 @@ fn pull_and_report(network: Network, dead_peer_timeout: u64, passing: Passing) {
     {
         let freed = freed.unwrap_or_else(|| panic!("{name}: never freed"));
         let granted = heirs.await_grant(name, end).unwrap_or_else(|| panic!("{name}: never granted"));
-        // Its request may have arrived; then it released the lock itself, before it knew of the loss.
+        // Its request may have arrived; then it released the lock itself, before it knew of the
+        // loss.
         let gave_up = matches!(busy, Busy::Releases) && passing == Passing::TO_SERVER;
         assert!(gave_up || !granted.too_early, "{name}: granted while its holder took itself for that");
-        // The sessions are polled only now and then. But when the lock was granted, its previous holder was asked
-        // at that moment, and knew.
+        // The sessions are polled only now and then. But when the lock was granted, its previous
+        // holder was asked at that moment, and knew.
         let known = if gave_up { known } else { known.min(granted.at) };
         let freed = freed.min(granted.at);
         eprintln!("{:8.3} {:8.3} {:8.3}  {name}", since(known), since(freed), since(granted.at));

@@ -1,5 +1,5 @@
-//! A server in a network, sessions of the client library on the far side, and waiters ("heirs") for their locks
-//! on the near side. Records when each of them was told what.
+//! A server in a network, sessions of the client library on the far side, and waiters ("heirs") for
+//! their locks on the near side. Records when each of them was told what.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -101,8 +101,8 @@ impl Site {
         });
     }
 
-    /// Waits for all these locks on the server's side, and records when each was granted, and whether its previous
-    /// holder, asked at that moment, still believes that it holds the lock.
+    /// Waits for all these locks on the server's side, and records when each was granted, and
+    /// whether its previous holder, asked at that moment, still believes that it holds the lock.
     pub(crate) fn heirs(&self, holders: &[Holder]) -> Heirs {
         let names: Vec<String> = holders.iter().map(|(name, _)| name.clone()).collect();
         let holders: HashMap<String, Arc<Session>> = holders.iter().cloned().collect();

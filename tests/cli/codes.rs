@@ -128,7 +128,8 @@ fn a_server_that_turns_clients_away_is_not_there() {
     let mut client = full.server.message();
     assert!(client.is_served());
     let (code, _, errors) = full.said(&run(&["a"], &TELL));
-    // The reason is not always known: the server's reply may be lost with a connection that is reset.
+    // The reason is not always known: the server's reply may be lost with a connection that is
+    // reset.
     assert_eq!(code, 69, "{errors}");
 }
 

@@ -1,4 +1,5 @@
-//! `lockd kick`: an operator ends a connection, and its client knows before another session has its locks.
+//! `lockd kick`: an operator ends a connection, and its client knows before another session has its
+//! locks.
 
 use serde_json::json;
 

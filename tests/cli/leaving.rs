@@ -1,5 +1,6 @@
-//! Processes that a command has started and that have left it, into another session or to another parent. If the
-//! lock is lost, they are ended with the command; if the command ends by itself, they are left alone.
+//! Processes that a command has started and that have left it, into another session or to another
+//! parent. If the lock is lost, they are ended with the command; if the command ends by itself,
+//! they are left alone.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -11,13 +12,15 @@ use crate::support::eventually;
 use crate::support::server::program;
 use crate::tool::{Running, Site, argument, await_end, state, until, with_default_signals};
 
-/// A script that writes its process id to `file`, ignores SIGTERM, and runs until that file is removed.
+/// A script that writes its process id to `file`, ignores SIGTERM, and runs until that file is
+/// removed.
 fn stubborn(file: &str) -> String {
     format!("trap '' TERM; echo $$ > {file}; while [ -e {file} ]; do sleep 0.01; done")
 }
 
-/// A script in the site's directory, for a command to start with sh(1). (A file that was just written cannot
-/// always be executed: another test may be starting a process, which has it open for writing for a moment.)
+/// A script in the site's directory, for a command to start with sh(1). (A file that was just
+/// written cannot always be executed: another test may be starting a process, which has it open for
+/// writing for a moment.)
 fn script(site: &Site, name: &str, text: &str) {
     std::fs::write(site.path(name), text).unwrap();
 }
@@ -103,7 +106,8 @@ fn children_that_were_there_before_are_left_alone() {
     await_end(pid);
 }
 
-/// The command that makes the following shell process 1 of a namespace; `None` if the system does not allow that.
+/// The command that makes the following shell process 1 of a namespace; `None` if the system does
+/// not allow that.
 fn as_process_1() -> Option<Command> {
     let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {

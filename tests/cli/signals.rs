@@ -1,4 +1,5 @@
-//! Signals to `lockd run` without a terminal, while the command runs and while it waits for the lock.
+//! Signals to `lockd run` without a terminal, while the command runs and while it waits for the
+//! lock.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};

@@ -1,4 +1,5 @@
-//! The purpose of it all: jobs that are started repeatedly in several places never run twice at the same time.
+//! The purpose of it all: jobs that are started repeatedly in several places never run twice at the
+//! same time.
 
 use std::time::Instant;
 

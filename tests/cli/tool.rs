@@ -96,8 +96,9 @@ impl Site {
     }
 }
 
-/// `program` with the default action for every signal, however the tests were started: a shell that starts them in
-/// the background, for one, has SIGINT ignored. env(1) becomes the program, which keeps the process id.
+/// `program` with the default action for every signal, however the tests were started: a shell that
+/// starts them in the background, for one, has SIGINT ignored. env(1) becomes the program, which
+/// keeps the process id.
 pub(crate) fn with_default_signals(program: &str) -> Command {
     let mut command = Command::new("env");
     command.args(["--default-signal", program]);

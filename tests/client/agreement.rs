@@ -1,5 +1,5 @@
-//! Sessions in this process and sessions on a server make the same calls: each call must have the same result
-//! in both.
+//! Sessions in this process and sessions on a server make the same calls: each call must have the
+//! same result in both.
 
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ const SESSIONS: usize = 2;
 const NAMES: [&[u8]; 2] = [b"a", b"b"];
 const SHORT: Duration = Duration::from_millis(1);
 
-/// A broker and its sessions, in this process or on a server over a Unix socket. When a call has returned, every
-/// grant that it caused is in such a socket.
+/// A broker and its sessions, in this process or on a server over a Unix socket. When a call has
+/// returned, every grant that it caused is in such a socket.
 struct World {
     broker: Broker,
     server: Option<(Server, tempfile::TempDir)>,
@@ -65,8 +65,8 @@ impl World {
         self.sessions[at].inspect(NAMES[name]).unwrap()
     }
 
-    /// Waits until the session has received all that the server has decided so far, and the server has handled all
-    /// that the session has sent.
+    /// Waits until the session has received all that the server has decided so far, and the server
+    /// has handled all that the session has sent.
     fn settle(&self, at: usize) {
         self.seen(at, 0);
     }
@@ -190,8 +190,8 @@ fn agree(calls: &[Call]) {
     let (mut here, mut there) = (World::here(), World::there());
     for (at, call) in calls.iter().enumerate() {
         let done = || format!("{:?}", &calls[..=at]);
-        // On a server a place counts as waited for until its outcome has been collected, as the header says. So
-        // collect it before another call can show the difference.
+        // On a server a place counts as waited for until its outcome has been collected, as the
+        // header says. So collect it before another call can show the difference.
         if !matches!(call.what, What::Wait | What::Cancel | What::Close | What::Drop | What::Abandon) {
             for name in 0..NAMES.len() {
                 if there.seen(call.session, name).waiting {

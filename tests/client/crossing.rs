@@ -1,4 +1,5 @@
-//! Grants that cross a cancel or a time-out: each is delivered or given back, and there are never two holders.
+//! Grants that cross a cancel or a time-out: each is delivered or given back, and there are never
+//! two holders.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
@@ -82,7 +83,8 @@ impl Dice {
     }
 }
 
-/// Sessions compete for one lock while their waits end by grant, time-out and cancel at the same time.
+/// Sessions compete for one lock while their waits end by grant, time-out and cancel at the same
+/// time.
 #[test]
 fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     let (_server, url) = serve();
@@ -118,7 +120,8 @@ fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
     assert!(seen.is_ok(), "a lock was left behind: {seen:?}");
 }
 
-/// The same with conversions: giving up an upgrade must neither lose the shared lock nor keep others out.
+/// The same with conversions: giving up an upgrade must neither lose the shared lock nor keep
+/// others out.
 #[test]
 fn an_upgrade_that_is_given_up_keeps_what_was_held() {
     let (_server, url) = serve();

@@ -12,7 +12,8 @@ use crate::support::*;
 
 #[test]
 fn when_the_server_goes_every_call_says_so() {
-    // A server that stops cleanly would hand the locks of the first connection it closes to the others.
+    // A server that stops cleanly would hand the locks of the first connection it closes to the
+    // others.
     let server = Process::start();
     let (holder, session) = (connect(&server.1), connect(&server.1));
     holder.acquire_all(&exclusive(&["a", "b", "c"]), NOW).unwrap();
@@ -91,7 +92,8 @@ fn a_goodbye_is_heard_also_where_replies_can_no_longer_be_sent() {
             let session = connect(&address.to_string());
             session.acquire(b"a", Mode::Exclusive, NOW).unwrap();
             assert_eq!(session.enqueue(b"busy", Mode::Exclusive), Ok(Attempt::Queued));
-            // No call waits for the reply to this request, and the server may be sending it when the session ends.
+            // No call waits for the reply to this request, and the server may be sending it when
+            // the session ends.
             session.cancel();
             drop(session);
             next.acquire(b"a", Mode::Exclusive, Some(SOON)).unwrap();

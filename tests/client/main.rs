@@ -1,5 +1,5 @@
-//! Sessions on real servers: many of them compete, are cancelled, time out and lose their server. Servers run in
-//! this process on free ports; a server that is paused runs in a process of its own.
+//! Sessions on real servers: many of them compete, are cancelled, time out and lose their server.
+//! Servers run in this process on free ports; a server that is paused runs in a process of its own.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod agreement;

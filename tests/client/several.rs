@@ -1,5 +1,6 @@
-//! One session over several servers of which one is gone: at the start, later with nothing held there, with a
-//! lock held there, and with a wait there. Each name belongs to one server and is never tried on another.
+//! One session over several servers of which one is gone: at the start, later with nothing held
+//! there, with a lock held there, and with a wait there. Each name belongs to one server and is
+//! never tried on another.
 
 use std::net::TcpListener;
 use std::thread;
@@ -28,7 +29,8 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
-        // Killed at the end: a server that stops cleanly gives the locks of one connection to the others first.
+        // Killed at the end: a server that stops cleanly gives the locks of one connection to the
+        // others first.
         let servers: Vec<Process> = (0..2).map(|_| Process::start()).collect();
         let direct: Vec<client::RemoteSession> = servers.iter().map(|server| connect(&server.1)).collect();
         let both = SessionGroup::connect(&format!("{},{}", servers[0].1, servers[1].1), None, SOON).unwrap();

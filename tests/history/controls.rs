@@ -1,6 +1,6 @@
-//! Whether the checker can be believed: brokers with one defect each must be convicted, of the right thing; the
-//! same broker without a defect, and the real one, must be acquitted; and where everything can be tried, the
-//! checker must say what trying everything says.
+//! Whether the checker can be believed: brokers with one defect each must be convicted, of the
+//! right thing; the same broker without a defect, and the real one, must be acquitted; and where
+//! everything can be tried, the checker must say what trying everything says.
 
 use crate::checker::{Model, Rules, Verdict, check};
 use crate::dice::seed_or;
@@ -32,7 +32,8 @@ fn judge(setup: Setup, subject: &mut impl Subject) -> (History, Verdict) {
     (history, verdict)
 }
 
-/// Runs a broker with this defect under many seeds: each must be convicted under one of these models.
+/// Runs a broker with this defect under many seeds: each must be convicted under one of these
+/// models.
 fn must_convict(defect: Defect, mix: Mix, models: &[Model]) {
     must_convict_of(&format!("{defect:?}"), models, |seed| {
         judge(setup(seed, mix), &mut Broken::new(Some(defect), seed))

@@ -1,5 +1,5 @@
-//! Numbers that differ and can be had again: all choices of a run come from its seed, which is printed when
-//! the run fails. Knows nothing of what is chosen.
+//! Numbers that differ and can be had again: all choices of a run come from its seed, which is
+//! printed when the run fails. Knows nothing of what is chosen.
 
 /// A small generator (splitmix64), the same on every machine.
 #[derive(Clone, Debug)]
@@ -10,8 +10,8 @@ impl Dice {
         Self(seed)
     }
 
-    /// Dice of its own for the part `which` of a run: what one part throws does not depend on how often the
-    /// others do.
+    /// Dice of its own for the part `which` of a run: what one part throws does not depend on how
+    /// often the others do.
     pub(crate) fn of_part(seed: u64, which: u64) -> Self {
         let mut mixed = Self(seed ^ which.wrapping_mul(0xd134_2543_de82_ef95));
         Self(mixed.next())

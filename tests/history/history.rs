@@ -1,8 +1,9 @@
-//! What clients record of a run: every call with its start, its end and what it said, and of every session how
-//! long it certainly lived. Plain data and how to read it; judges nothing, does no I/O.
+//! What clients record of a run: every call with its start, its end and what it said, and of every
+//! session how long it certainly lived. Plain data and how to read it; judges nothing, does no I/O.
 //!
-//! All times are of one clock that every process of the machine shares (CLOCK_MONOTONIC), or of the simulator.
-//! A call's start is taken before anything of it can have reached the broker, its end after its answer was there.
+//! All times are of one clock that every process of the machine shares (CLOCK_MONOTONIC), or of the
+//! simulator. A call's start is taken before anything of it can have reached the broker, its end
+//! after its answer was there.
 
 use std::fmt;
 
@@ -55,7 +56,8 @@ pub(crate) enum Outcome {
     Released,
     /// An inspection saw so many holders.
     Seen(u32),
-    /// There was no answer before the session ended: the call took effect at some time after its start, or never.
+    /// There was no answer before the session ended: the call took effect at some time after its
+    /// start, or never.
     Unknown,
     /// The client went on waiting until [`Call::end`], and then the run was over.
     Unanswered,
@@ -105,8 +107,9 @@ pub(crate) struct Session {
     /// Who it is, for people.
     pub(crate) label: String,
     pub(crate) opened: Nanos,
-    /// Up to then its client certainly stood by it: before its process was killed, or it began to close, or its
-    /// kernel was told that the connection had ended, which every call says from then on.
+    /// Up to then its client certainly stood by it: before its process was killed, or it began to
+    /// close, or its kernel was told that the connection had ended, which every call says from then
+    /// on.
     pub(crate) stood_until: Nanos,
     /// From then on its server may have hung up on it, or did.
     pub(crate) hung_up_at: Option<Nanos>,
@@ -114,7 +117,8 @@ pub(crate) struct Session {
     pub(crate) gone_at: Option<Nanos>,
     /// Its client found out then that the connection had ended, without having ended it.
     pub(crate) lost_at: Option<Nanos>,
-    /// Whether it brought its end on itself in a way that its client cannot date (by not reading, say).
+    /// Whether it brought its end on itself in a way that its client cannot date (by not reading,
+    /// say).
     pub(crate) provoked: bool,
     /// Its process was stopped from the first to the second of each.
     pub(crate) pauses: Vec<(Nanos, Nanos)>,
@@ -157,14 +161,14 @@ impl History {
         last.map_or(0, |last| last + 1)
     }
 
-    /// Until when a session certainly stood at the broker: its client stood by it, and the server it
-    /// may have been connected to was not told to end.
+    /// Until when a session certainly stood at the broker: its client stood by it, and the server
+    /// it may have been connected to was not told to end.
     pub(crate) fn stood_until(&self, session: SessionIndex) -> Nanos {
         self.sessions[session].stood_until.min(self.server_stopped(session))
     }
 
-    /// Until when a request of the session certainly stayed in its queues: a server that hangs up on a client ends
-    /// its waits at once, before the client knows.
+    /// Until when a request of the session certainly stayed in its queues: a server that hangs up
+    /// on a client ends its waits at once, before the client knows.
     pub(crate) fn waited_until(&self, session: SessionIndex) -> Nanos {
         self.stood_until(session).min(self.sessions[session].hung_up_at.unwrap_or(NEVER))
     }
@@ -176,7 +180,8 @@ impl History {
         self.servers.iter().find(may_be).map_or(NEVER, |server| server.stopped)
     }
 
-    /// Until when what its client believes to hold counts as held, as far as its server is concerned.
+    /// Until when what its client believes to hold counts as held, as far as its server is
+    /// concerned.
     pub(crate) fn server_forgot(&self, session: SessionIndex) -> Nanos {
         let opened = self.sessions[session].opened;
         let server = self.servers.iter().find(|server| server.ended >= opened);

@@ -1,5 +1,6 @@
-//! Correct histories with something changed, and small ones judged twice: the checker's fast answer must be the one
-//! that trying all orders gives. What the checker's other parts cannot be asked here, `controls` asks.
+//! Correct histories with something changed, and small ones judged twice: the checker's fast answer
+//! must be the one that trying all orders gives. What the checker's other parts cannot be asked
+//! here, `controls` asks.
 
 use proptest::prelude::*;
 
@@ -13,7 +14,8 @@ use crate::sim::{Belief, PATIENCE, Setup, run};
 
 const RULES: Rules = Rules { patience: PATIENCE, notice: 0 };
 
-/// A short history of a broker without a defect, with slow clients on few names, so that much overlaps.
+/// A short history of a broker without a defect, with slow clients on few names, so that much
+/// overlaps.
 fn small(seed: u64, mix: Mix) -> History {
     let mix = Mix { names: 2, hold: (0, MILLISECOND / 4), idle: (0, MILLISECOND / 4), strays: 5, ..mix };
     let setup = Setup {
@@ -65,8 +67,8 @@ fn mutate(history: &mut History, dice: &mut Dice) {
     }
 }
 
-/// Moves a call, within what its session's other calls and its end leave room for: sessions make one call after the
-/// other.
+/// Moves a call, within what its session's other calls and its end leave room for: sessions make
+/// one call after the other.
 fn move_call(history: &mut History, at: usize, dice: &mut Dice) {
     let session = history.calls[at].session;
     let own = |index: &usize| history.calls[*index].session == session;

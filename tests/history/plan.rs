@@ -1,5 +1,5 @@
-//! What a client does next: the same choices for clients of every kind, simulated, threads or processes. Chooses;
-//! carries out nothing.
+//! What a client does next: the same choices for clients of every kind, simulated, threads or
+//! processes. Chooses; carries out nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,8 @@ use crate::history::{MILLISECOND, Mode, Name, Nanos};
 /// How often clients do what. Parts of a hundred where nothing else is said.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Mix {
-    /// How many names there are to lock; the first few are asked for much more often than the others.
+    /// How many names there are to lock; the first few are asked for much more often than the
+    /// others.
     pub(crate) names: u32,
     pub(crate) shared: u64,
     pub(crate) sets: u64,

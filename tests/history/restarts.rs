@@ -1,5 +1,5 @@
-//! Whether the checker can be believed about servers that end and come back: histories over two lives of a server,
-//! made of two runs or by hand, that must be convicted or acquitted.
+//! Whether the checker can be believed about servers that end and come back: histories over two
+//! lives of a server, made of two runs or by hand, that must be convicted or acquitted.
 
 use crate::checker::{Model, Rules, Verdict, check};
 use crate::history::{Ask, Call, History, Mode, NEVER, Nanos, Outcome, SECOND, ServerLife, Session};
@@ -84,7 +84,8 @@ fn call(session: usize, ask: Ask, (start, end): (Nanos, Nanos), outcome: Outcome
     Call { session, ask, wants, start, end, queued: None, gave_up: None, outcome }
 }
 
-/// One holds when its server ends, and finds that out late; another one is granted the same by the next server.
+/// One holds when its server ends, and finds that out late; another one is granted the same by the
+/// next server.
 fn two_holders_over_an_end() -> History {
     let ask = Ask::Acquire { limit: None };
     let session = |label: &str, opened, stood_until| Session {

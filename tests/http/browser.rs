@@ -1,4 +1,5 @@
-//! The page in a browser, Debian's `chromium` or the one named by `CHROMIUM`: it shows what is held.
+//! The page in a browser, Debian's `chromium` or the one named by `CHROMIUM`: it shows what is
+//! held.
 
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -36,11 +37,13 @@ fn chromium() -> Option<Command> {
     Some(command)
 }
 
-/// The content of the page at `/` after a number of milliseconds of its own time, or a picture of it in `into`.
+/// The content of the page at `/` after a number of milliseconds of its own time, or a picture of
+/// it in `into`.
 fn look(mut chromium: Command, server: &Server, what: &[&str], budget_ms: u32) -> String {
     let Endpoint::Tcp(address) = server.tcp_endpoint("http") else { panic!("a TCP address") };
     let directory = TempDir::new().unwrap();
-    // A time limit for a browser that hangs. The page's own time passes only while nothing is being loaded.
+    // A time limit for a browser that hangs. The page's own time passes only while nothing is being
+    // loaded.
     let mut timeout = Command::new("timeout");
     timeout.arg((3 * DEADLINE).as_secs().to_string()).arg(chromium.get_program()).args(chromium.get_args());
     chromium = timeout;
@@ -54,7 +57,8 @@ fn look(mut chromium: Command, server: &Server, what: &[&str], budget_ms: u32) -
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Reports a skipped test past the capture of output, so that it does not look like one that passed.
+/// Reports a skipped test past the capture of output, so that it does not look like one that
+/// passed.
 fn say_skipped(what: &str) {
     let text = format!("SKIPPED {what}: no chromium, and CHROMIUM names none\n");
     std::io::stderr().write_all(text.as_bytes()).unwrap();
@@ -141,7 +145,8 @@ fn client(server: &Server, name: &str) -> FrameClient {
     client
 }
 
-/// Produces a realistic load for a while: locks come and go, some have waiters, and now and then a client vanishes.
+/// Produces a realistic load for a while: locks come and go, some have waiters, and now and then a
+/// client vanishes.
 fn pass_time(server: &Server, time: Duration) {
     let (mut one, mut two) = (server.message(), server.message());
     let start = Instant::now();

@@ -98,7 +98,8 @@ fn figures_rise_with_what_happens() {
     let waits = two.request_lock("x");
     assert_eq!(two.call("lock", json!({"lockName": "x", "timeLimit": 0}))["status"], "refused");
     server.await_waiters("x", 1);
-    // The client that checked for a waiter counts as a connection until the server has noticed its end.
+    // The client that checked for a waiter counts as a connection until the server has noticed its
+    // end.
     eventually("these two are left", || {
         let now = figures(&server);
         (now["lockd_connections"], now["lockd_sessions"]) == (2.0, 2.0)

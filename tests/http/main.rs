@@ -1,5 +1,5 @@
-//! The pages of `--http` as browsers, Prometheus and other sites see them: the real binary, over real sockets, and
-//! a browser if one is installed.
+//! The pages of `--http` as browsers, Prometheus and other sites see them: the real binary, over
+//! real sockets, and a browser if one is installed.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod browser;

@@ -1,5 +1,5 @@
-//! Clients that are slow, silent, many, never read, or send no valid request: each gets an answer or is closed, and
-//! delays no other.
+//! Clients that are slow, silent, many, never read, or send no valid request: each gets an answer
+//! or is closed, and delays no other.
 
 use std::io::{Read, Write};
 

@@ -1,5 +1,5 @@
-//! Clients that are not answered: pages of other sites in the browser of an allowed user, by whatever name they reach
-//! the server, and clients that are not on the access list.
+//! Clients that are not answered: pages of other sites in the browser of an allowed user, by
+//! whatever name they reach the server, and clients that are not on the access list.
 
 use std::io::Read;
 

@@ -1,5 +1,5 @@
-//! What operators need: the service manager's protocols, manual pages and completions. Runs the real binary;
-//! the test plays the service manager.
+//! What operators need: the service manager's protocols, manual pages and completions. Runs the
+//! real binary; the test plays the service manager.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod activation;

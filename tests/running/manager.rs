@@ -67,7 +67,8 @@ impl Manager {
         Service { child: command.spawn().unwrap(), log: self.path("log") }
     }
 
-    /// Fills the notification socket, so that it takes nothing more, as if the manager had stopped reading.
+    /// Fills the notification socket, so that it takes nothing more, as if the manager had stopped
+    /// reading.
     pub(crate) fn stop_hearing(&self) {
         // Each sender also has a limit of its own: if a new sender cannot send, no sender can.
         loop {
@@ -138,8 +139,8 @@ impl Service {
         std::fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Waits until the server has logged that it listens at exactly these addresses, in this order. A thread of
-    /// its own writes the log, so a line may come later than what the server does next.
+    /// Waits until the server has logged that it listens at exactly these addresses, in this order.
+    /// A thread of its own writes the log, so a line may come later than what the server does next.
     pub(crate) fn await_listening(&self, addresses: &[String]) {
         eventually(&format!("it listens at {addresses:?}"), || {
             let log = self.log();

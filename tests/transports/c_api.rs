@@ -1,4 +1,5 @@
-//! The C API over TLS and with a secret: only what differs from other connections, such as its addresses.
+//! The C API over TLS and with a secret: only what differs from other connections, such as its
+//! addresses.
 #![expect(unsafe_code, reason = "it is called as from C")]
 
 use std::ffi::{CStr, CString, c_char};

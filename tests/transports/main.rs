@@ -1,5 +1,5 @@
-//! The layers between a client and the server's protocols: TLS, WebSocket, a secret. The real binary, over
-//! real sockets, with certificates made for each test.
+//! The layers between a client and the server's protocols: TLS, WebSocket, a secret. The real
+//! binary, over real sockets, with certificates made for each test.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod authority;

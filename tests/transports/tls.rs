@@ -171,7 +171,8 @@ fn one_that_never_reads_is_cut_off_at_the_limit_and_nobody_else_suffers() {
     for n in 0..NAMES {
         assert_eq!(holder.lock(&format!("k{n}"))["status"], "ok");
     }
-    // The grants repeat these ids, which are far more bytes than the socket and the send queue can take.
+    // The grants repeat these ids, which are far more bytes than the socket and the send queue can
+    // take.
     let mut greedy = tls_socket(&server, "message+tls", &authority.ca());
     for n in 0..NAMES {
         let id = format!("{n} {}", "i".repeat(4000));

@@ -42,8 +42,8 @@ fn each_message_is_answered_by_one() {
     assert!(counters.contains("\ninvalid_commands: 4\n"), "{counters}");
 }
 
-/// Otherwise a client that reads one message for each that it sends would take a line of a listing, which may
-/// begin with any number, for the reply to its next request.
+/// Otherwise a client that reads one message for each that it sends would take a line of a listing,
+/// which may begin with any number, for the reply to its next request.
 #[test]
 fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
     let server = serve(&[]);
@@ -102,7 +102,8 @@ fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
     }
 }
 
-/// The server keeps no more than this, however much there is to list; a client still sees one message.
+/// The server keeps no more than this, however much there is to list; a client still sees one
+/// message.
 #[test]
 fn a_long_reply_is_one_message_in_several_frames() {
     let server = serve(&[]);
@@ -282,7 +283,8 @@ fn a_flood_of_pings_is_not_gathered() {
     let (client, mut holder) = (WsLines::new(&server), server.glockd());
     assert_eq!(holder.ask("g x"), GOT);
     let mut socket = client.0.get_ref();
-    // A request that waits and one after it: then no incoming message depends on answers being read.
+    // A request that waits and one after it: then no incoming message depends on answers being
+    // read.
     let masked = |first: u8, payload: &[u8]| {
         let length = 0x80 | u8::try_from(payload.len()).unwrap();
         [&[first, length, 0, 0, 0, 0][..], payload].concat()

@@ -201,7 +201,8 @@ const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\0\xf8\x01\0\0\xf4\x03\x03\ng x\n";
 fn a_stranger_is_told_what_is_spoken_and_the_log_says_what_it_was() {
     let authority = Authority::new();
     for (words, listener, told, logged) in STRANGERS {
-        // In one piece, and with a first byte that comes alone, by which TLS already sees that it is not TLS.
+        // In one piece, and with a first byte that comes alone, by which TLS already sees that it
+        // is not TLS.
         let pieces = if listener.ends_with("tls") { 1..=1 } else { 1..=2 };
         for first in pieces.map(|pieces| if pieces == 1 { words.len() } else { 1 }) {
             let server = serve(&authority, listener);

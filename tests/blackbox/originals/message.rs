@@ -1,5 +1,5 @@
-//! Dialogues in the original's words of `message`: parts that are absent or of the wrong type, keys that stand
-//! twice, ids and names of any kind, waits and how clients give them up.
+//! Dialogues in the original's part of `message`: parts that are absent or of the wrong type, keys
+//! that occur twice, ids and names of any kind, waits and the ways to give them up.
 
 use serde_json::json;
 
@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::support::frame_client::{FrameClient, frame};
 use crate::support::server::Server;
 
-/// Names as they are written, and what they come to.
+/// Names as they are written, and the lock names that they mean.
 const NAMES: [(&str, &str); 8] = [
     ("42", "42"),
     ("\"42\"", "42"),
@@ -26,13 +26,13 @@ const NO_IDS: [&str; 5] = ["null", "true", "false", "[1]", "{\"a\":1}"];
 const NO_NAMES: [&str; 5] = ["null", "true", "false", "[\"a\"]", "{\"lockName\":\"a\"}"];
 const TURNS: usize = 400;
 
-/// A message and what it is to the model.
+/// A message and its meaning for the model.
 fn request(random: &mut Random, model: &Model, who: usize) -> (String, Request) {
     let (written, name) = random.one_of(&NAMES);
     let (id_text, id) = match random.below(8) {
         0 => (String::new(), None),
         1 => (format!(",\"id\":{}", random.one_of(&NO_IDS)), None),
-        // Of a key that stands twice the last one counts.
+        // If a key occurs twice, the last one counts.
         2 => (",\"id\":77,\"id\":0".to_owned(), Some("0")),
         _ => {
             let id = random.one_of(&IDS);
@@ -91,7 +91,8 @@ fn request(random: &mut Random, model: &Model, who: usize) -> (String, Request) 
             let text = format!(r#"{{"lockName": {written} {more},"command":"unlock"}}"#);
             (text, Request::Unlock { written, name })
         }
-        // What the original does with a second request for a name that the connection waits for is not known.
+        // It is not known what the original does with a second request for a name that the
+        // connection waits for.
         _ if id.is_some() && model.waits_for(who, name) => {
             (format!(r#"{{"command":"unlock","lockName":{written}}}"#), Request::Unlock { written, name })
         }
@@ -129,7 +130,7 @@ impl Dialogue {
         let by_unix = self.random.once_in(3);
         let socket = if by_unix { self.server.unix("message") } else { self.server.tcp("message") };
         let mut client = FrameClient::new(socket);
-        // From now on it is among those that are counted.
+        // From now on it is counted.
         assert!(client.is_served());
         self.clients.push((self.came, client));
     }
@@ -169,7 +170,8 @@ impl Dialogue {
             bytes.extend(frame(&text));
             asked.push(text);
         }
-        // The last one has a reply, so that all of them have been handled when the next client asks.
+        // The last one has a reply, so all of them have been handled when the next client sends its
+        // request.
         bytes.extend(frame(r#"{"command":"the end","parameters":{},"id":"the end"}"#));
         self.model.handle(*who, &Request::Unknown { id: Some("\"the end\"") });
         while !bytes.is_empty() {
@@ -188,7 +190,7 @@ impl Dialogue {
         }
     }
 
-    /// No client was sent more than was due.
+    /// Asserts that no client received more than it should have.
     fn end(mut self) {
         for (_, client) in &mut self.clients {
             client.send_text(r#"{"command":"the end","id":"the end","parameters":{}}"#);

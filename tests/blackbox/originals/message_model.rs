@@ -1,22 +1,24 @@
-//! What pkLockServer, the original, answers to a message; and what lockd answers where the original would say
-//! nothing at all: to a wait that no release can end, and to a command that is unknown.
+//! The replies of pkLockServer, the original, to a message; and those of lockd where the original
+//! would send nothing: to a wait that no release can end, and to an unknown command.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A message of a client.
 #[derive(Clone, Debug)]
 pub(crate) enum Request {
-    /// The parts of a `lock`, as they are written; `None` is absent. The name of the lock that they come to.
+    /// The parts of a `lock`, as they are written (`None` is absent), and the lock name that they
+    /// mean.
     Lock { id: Option<&'static str>, name: Result<&'static str, Malformed> },
-    /// An `unlock` with its name at the top level: the name as it is written, and what that comes to.
+    /// An `unlock` with its name at the top level: the name as it is written, and the lock name
+    /// that it means.
     Unlock { written: &'static str, name: &'static str },
-    /// One without a name, or with something that is none.
+    /// An `unlock` without a name, or with an invalid one.
     UnlockOfNothing,
     /// A command that the original does not know.
     Unknown { id: Option<&'static str> },
-    /// What is no request at all.
+    /// A message that is not a request.
     Nothing,
-    /// What is no message.
+    /// Input that is not a message.
     NoMessage,
 }
 
@@ -25,14 +27,14 @@ pub(crate) enum Request {
 pub(crate) enum Malformed {
     /// There are no parameters.
     NoParameters,
-    /// There is no name in them.
+    /// The parameters contain no name.
     NoName,
 }
 
 #[derive(Default)]
 struct Lock {
     holder: Option<usize>,
-    /// Who waits, and the id of the request.
+    /// The connection that waits, and the id of its request.
     queue: VecDeque<(usize, &'static str)>,
 }
 
@@ -40,7 +42,7 @@ struct Lock {
 #[derive(Default)]
 pub(crate) struct Model {
     locks: BTreeMap<&'static str, Lock>,
-    /// What each connection is to receive, in that order: how the message begins.
+    /// The beginnings of the messages that each connection must receive, in order.
     pub(crate) due: BTreeMap<usize, VecDeque<String>>,
 }
 
@@ -60,8 +62,8 @@ impl Model {
             Request::Unlock { written, name } => {
                 let result = if self.give_up(who, name) { "ok" } else { "notFound" };
                 let text = format!(r#"{{"attempted":"unlock","result":"{result}","lockName":{written}}}"#);
-                // The reply comes before the grant that it leads to only where both go to one connection, which
-                // cannot wait for what it holds.
+                // The reply would have to come before the grant that it causes only if both went to
+                // one connection, which cannot wait for a lock that it holds.
                 self.say(who, text);
             }
             Request::UnlockOfNothing => {

@@ -1,13 +1,13 @@
-//! Long random dialogues of several connections with the server, compared with a naive model of each of the
-//! programs whose protocols it speaks. A model knows what its original answered and nothing of how lockd works, so
-//! what differs here differs for a client of the original.
+//! Long random dialogues of several connections with the server, compared with a naive model of
+//! each of the programs whose protocols it speaks. A model knows its original's replies and nothing
+//! of how lockd works, so every difference is one that a client of the original would notice.
 
 mod message;
 mod message_model;
 mod text;
 mod text_model;
 
-/// A small generator, so that a failure can be repeated: the seed stands in its message.
+/// A small generator with a seed, which failure messages print, so that a failure can be repeated.
 pub(crate) struct Random(u64);
 
 impl Random {
@@ -22,7 +22,7 @@ impl Random {
         items[self.below(items.len())]
     }
 
-    /// True once in so many times.
+    /// True on average once in `times` calls.
     fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

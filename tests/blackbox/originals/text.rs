@@ -1,5 +1,5 @@
-//! Dialogues in the two text protocols: odd white space and line ends, any number of lines in one write or one
-//! line in several, and, for glockd, messages of WebSocket with any number of lines.
+//! Dialogues in the two text protocols: odd white space and line ends, any number of lines in one
+//! write or one line in several, and, for glockd, messages of WebSocket with any number of lines.
 
 use std::io::{Read, Write};
 
@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
 use crate::support::server::{Launch, Server};
 
-/// None is the beginning of another one and a colon, so that a listing can be read in one way only.
+/// No name followed by a colon is the beginning of another name, so that a listing is unambiguous.
 const NAMES: [&[u8]; 7] =
     [b"a", b"42", b"", b"a long name of several words", b"caf\xc3\xa9", b"x: y", b"[1]"];
 const UNUSUAL: [&str; 12] =
@@ -45,7 +45,7 @@ impl Client {
         }
     }
 
-    /// Asks all of it, and sees that the replies are those, in order.
+    /// Sends all of it, and asserts that these are the replies, in order.
     fn ask(&mut self, random: &mut Random, lines: &[Vec<u8>], expected: &[Reply], place: &str) {
         match self {
             Self::Lines(socket) => {
@@ -70,7 +70,7 @@ impl Client {
                 while !rest.is_empty() {
                     let count = if random.once_in(3) { 1 + random.below(rest.len()) } else { 1 };
                     let mut text = rest[..count].join(random.one_of(&[&b"\n"[..], b"\r\n", b" \n"]));
-                    // The end of a message ends its last line, too.
+                    // The end of a message also ends its last line.
                     let ends = if rest[count - 1].is_empty() { &["\n"][..] } else { &["\n", "\r\n", ""] };
                     text.extend_from_slice(random.one_of(ends).as_bytes());
                     socket.send(Message::text(String::from_utf8(text).unwrap())).unwrap();
@@ -164,7 +164,7 @@ impl Dialogue {
         let protocol = if self.original == Original::Lockd { "lockd" } else { "glockd" };
         let client = Client::new(&self.server, protocol, &mut self.random);
         self.came += 1;
-        // The next one comes after this one has been let in.
+        // The next one connects after this one has been accepted.
         let expected = self.clients.len() + 2;
         eventually("it is connected", || {
             self.observer.call("stats", json!({}))["sessions"] == json!(expected)
@@ -201,7 +201,8 @@ impl Dialogue {
         let (who, client) = &mut self.clients[at];
         let mut lines: Vec<_> =
             (0..=self.random.below(10)).map(|_| line(self.original, &mut self.random)).collect();
-        // The last one has a reply, so that all of them have been handled when the next client asks.
+        // The last one has a reply, so all of them have been handled when the next client sends its
+        // request.
         lines.push(b"i 42".to_vec());
         let expected: Vec<_> = lines.iter().map(|line| self.model.answer(*who, line)).collect();
         client.ask(&mut self.random, &lines, &expected, place);

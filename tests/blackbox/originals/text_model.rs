@@ -1,24 +1,24 @@
-//! What lockd and glockd, the originals, answer to a line.
+//! The replies of lockd and glockd, the originals, to a line.
 
 use std::collections::BTreeMap;
 
-/// Which of the two.
+/// Which of the two originals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Original {
     Lockd,
     Glockd,
 }
 
-/// What a reply has to be.
+/// What a reply must be.
 pub(crate) enum Reply {
-    /// These bytes.
+    /// Exactly these bytes.
     Exactly(Vec<u8>),
-    /// These parts in any order, with this between them and these at both ends.
+    /// These parts in any order, with a separator between them, a prefix and a suffix.
     InAnyOrder { start: &'static str, parts: Vec<Vec<u8>>, between: &'static str, end: &'static str },
 }
 
 impl Reply {
-    /// How long it is, in whatever order.
+    /// A reply of this length, in any order.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Exactly(bytes) => bytes.len(),
@@ -59,12 +59,12 @@ struct Connected {
     name: Option<Vec<u8>>,
 }
 
-/// One of the originals. Connections are numbers, in the order in which they came.
+/// One of the originals. Connections are numbered in the order in which they came.
 pub(crate) struct Model {
     original: Original,
     pid: u32,
     connections: BTreeMap<usize, Connected>,
-    /// Connections that are open and no client of the dialogue.
+    /// Open connections that do not belong to the dialogue.
     others: usize,
     exclusive: BTreeMap<Vec<u8>, usize>,
     /// The holders in the order in which they acquired.
@@ -230,7 +230,7 @@ impl Model {
         self.counts.get(key).copied().unwrap_or(0)
     }
 
-    /// How many names are held exclusively, and how many shared.
+    /// The number of names held exclusively, and of names held shared.
     fn held(&self) -> [usize; 2] {
         [self.exclusive.len(), self.shared.values().filter(|holders| !holders.is_empty()).count()]
     }

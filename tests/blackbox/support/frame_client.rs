@@ -11,11 +11,11 @@ use super::socket::read_to_end;
 pub(crate) struct FrameClient {
     reader: BufReader<Socket>,
     next_id: u64,
-    /// Replies that came before the one somebody asked for.
+    /// Replies that came before the one that was awaited.
     early: Vec<Value>,
 }
 
-/// `body` behind its length.
+/// `body` preceded by its length.
 pub(crate) fn frame(body: impl AsRef<[u8]>) -> Vec<u8> {
     let body = body.as_ref();
     let mut frame = u32::try_from(body.len()).unwrap().to_be_bytes().to_vec();
@@ -36,7 +36,7 @@ impl FrameClient {
         self.reader.into_inner()
     }
 
-    /// This end's address, which is what the server calls the connection.
+    /// This end's address, by which the server names the connection.
     pub(crate) fn address(&self) -> String {
         self.socket().local_addr().unwrap().as_socket().expect("a TCP connection").to_string()
     }
@@ -64,7 +64,7 @@ impl FrameClient {
         serde_json::from_str(&self.receive_text()).expect("JSON")
     }
 
-    /// The next message on the wire as a text, for those that are no fare for a JSON reader.
+    /// The next message on the wire as a text, for messages that a JSON parser may refuse.
     pub(crate) fn receive_text(&mut self) -> String {
         let mut header = [0; 4];
         self.reader.read_exact(&mut header).expect("the length of a message");
@@ -86,7 +86,7 @@ impl FrameClient {
         }
     }
 
-    /// Sends a request and gives its id, without waiting for the reply.
+    /// Sends a request and returns its id, without waiting for the reply.
     pub(crate) fn request(&mut self, command: &str, parameters: Value) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
@@ -106,7 +106,7 @@ impl FrameClient {
         self.result(id)
     }
 
-    /// Waits for an exclusive lock, in the original's words.
+    /// Waits for an exclusive lock, with the original's request.
     pub(crate) fn lock(&mut self, name: &str) -> Value {
         self.call("lock", json!({"lockName": name}))
     }
@@ -121,25 +121,25 @@ impl FrameClient {
         self.request("lock", json!({"lockName": name}))
     }
 
-    /// Unlocks in the original's words, without id, and gives the whole reply.
+    /// Unlocks with the original's request, without an id, and returns the whole reply.
     pub(crate) fn unlock(&mut self, name: &str) -> Value {
         self.send(&json!({"command": "unlock", "lockName": name}));
         self.receive_where(|message| message.get("attempted").is_some())
     }
 
-    /// Shows that nothing is due on this connection: the next message is the reply to this ping.
+    /// Asserts that no reply is outstanding: the next message is the reply to this ping.
     pub(crate) fn hears_nothing(&mut self) {
         let id = self.request("ping", json!({}));
         let reply = self.receive();
         assert_eq!(reply["id"], json!(id), "an unexpected message: {reply}");
     }
 
-    /// Shows that the connection is still served.
+    /// Asserts that the connection is still served.
     pub(crate) fn is_served(&mut self) -> bool {
         self.call("ping", json!({}))["status"] == "ok"
     }
 
-    /// What the server sends until it ends the connection.
+    /// Everything the server sends until it ends the connection.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         read_to_end(&mut self.reader)
     }

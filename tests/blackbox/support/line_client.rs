@@ -6,14 +6,14 @@ use socket2::Socket;
 
 use super::socket::read_to_end;
 
-/// Sends lines and reads lines. Replies are given with their line ending, since that is part of
+/// Sends lines and reads lines. Replies include their line ending, because that is part of
 /// the protocol.
 pub(crate) struct LineClient {
     reader: BufReader<Socket>,
 }
 
-/// A request that both text protocols answer with one known line, as long as nobody locks that
-/// name. What was received before that line is all there is to the requests before it.
+/// A request that both text protocols answer with one known line, while no client locks that
+/// name. Everything received before that line belongs to earlier requests.
 const END: &str = "i the end";
 const ENDS: [&str; 2] = ["0 Not Locked\r\n", "0 Lock Not Locked: the end\r\n"];
 
@@ -30,7 +30,7 @@ impl LineClient {
         self.reader.into_inner()
     }
 
-    /// This end's address, which is what the server calls the connection.
+    /// This end's address, by which the server names the connection.
     pub(crate) fn address(&self) -> String {
         self.socket().local_addr().unwrap().as_socket().expect("a TCP connection").to_string()
     }
@@ -72,7 +72,7 @@ impl LineClient {
         self.line()
     }
 
-    /// Sends one line and reads all the lines of its reply, none included.
+    /// Sends one line and reads all lines of its reply; there may be none.
     pub(crate) fn ask_all(&mut self, request: &str) -> Vec<String> {
         self.send(format!("{request}\n{END}\n"));
         let mut lines = Vec::new();
@@ -92,7 +92,7 @@ impl LineClient {
         lines
     }
 
-    /// What the server sends until it ends the connection.
+    /// Everything the server sends until it ends the connection.
     pub(crate) fn read_to_end(&mut self) -> Vec<u8> {
         read_to_end(&mut self.reader)
     }

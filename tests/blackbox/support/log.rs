@@ -1,5 +1,5 @@
-//! What a server writes to its standard error: a thread reads it all, unless a test has it stop, so that the
-//! pipe fills up and stays full.
+//! The server's standard error: a thread reads it all, unless a test makes the thread pause, so
+//! that the pipe fills up and stays full.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, ErrorKind, Write};
@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 
 use super::eventually;
 
-/// What the pipe is filled with, beside what the server has written.
+/// The byte that fills the pipe, in addition to what the server has written.
 const FILLER: [u8; 4096] = [b'\n'; 4096];
 
 pub(crate) struct Log {
@@ -23,11 +23,11 @@ pub(crate) struct Log {
     /// Open while the reader reads, which it does until the server has ended.
     pipe: RawFd,
     breaks: Sender<Break>,
-    /// The reader goes on when this is dropped.
+    /// The reader resumes when this is dropped.
     unread: Mutex<Option<Sender<()>>>,
 }
 
-/// Asks the reader to read nothing for a while.
+/// Asks the reader to pause.
 struct Break {
     begun: Sender<()>,
     over: Receiver<()>,
@@ -48,12 +48,12 @@ impl Log {
         self.lines.lock().unwrap().clone()
     }
 
-    /// Nothing is read any more, and the pipe is full when this returns.
+    /// Pauses the reader; the pipe is full when this returns.
     pub(crate) fn stop_reading(&self) {
         let (begun, has_begun) = channel();
         let (unread, over) = channel();
         self.breaks.send(Break { begun, over }).unwrap();
-        // A write end of this process's own, so that the server's goes on blocking.
+        // A separate open file description, so that the server's writes still block.
         let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
         let path = format!("/proc/self/fd/{}", self.pipe);
         let mut pipe = OpenOptions::new().write(true).custom_flags(nonblocking).open(path).unwrap();
@@ -62,7 +62,7 @@ impl Log {
             Err(error) if error.kind() == ErrorKind::WouldBlock => true,
             Err(error) => panic!("cannot fill the log: {error}"),
         };
-        // The reader sees that it is asked for a break when it has read something.
+        // The reader notices the request to pause when it has read something.
         eventually("nobody reads the log", || {
             fill(b"\n");
             has_begun.try_recv().is_ok()
@@ -73,12 +73,12 @@ impl Log {
         *self.unread.lock().unwrap() = Some(unread);
     }
 
-    /// Everything is read again.
+    /// Resumes the reader.
     pub(crate) fn go_on_reading(&self) {
         self.unread.lock().unwrap().take();
     }
 
-    /// Reads the rest of what a server wrote that has ended; returns all of it.
+    /// Reads the rest of the log of a server that has ended; returns all of it.
     pub(crate) fn read_to_end(self) -> Vec<String> {
         self.go_on_reading();
         self.reader.join().unwrap();
@@ -93,7 +93,7 @@ fn read(stderr: ChildStderr, into: &Mutex<Vec<String>>, breaks: &Receiver<Break>
             into.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
         }
         if let Ok(Break { begun, over }) = breaks.try_recv() {
-            // A test that has failed may not be there to hear it.
+            // A failed test may have dropped its end.
             let _ = begun.send(());
             let _ = over.recv();
         }

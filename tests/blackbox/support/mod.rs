@@ -11,11 +11,11 @@ pub(crate) mod socket;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// How long anything may take before a test fails. Generous, since a test that passes never waits
+/// How long anything may take before a test fails. Generous, because a test that passes never waits
 /// for it to elapse, and a machine may be busy with other work.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits until `condition` holds; `what` says what was hoped for when it never does.
+/// Waits until `condition` holds; otherwise the test fails with `what`.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + DEADLINE;
     while !condition() {

@@ -16,7 +16,7 @@ use super::log::Log;
 use super::socket::{Endpoint, connect};
 use super::{end_of, eventually};
 
-/// The program under test: this build's, or another build of it, with a sanitizer say.
+/// The program under test: this build's, or another build of it, for example with a sanitizer.
 pub(crate) fn program() -> OsString {
     std::env::var_os("LOCKD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_lockd").into())
 }
@@ -66,7 +66,7 @@ impl Launch {
         self
     }
 
-    /// Says that `count` more listeners will be reported, for those not given by [`Self::listen`].
+    /// Announces that `count` more listeners will be logged than were given by [`Self::listen`].
     pub(crate) fn expecting(mut self, count: usize) -> Self {
         self.listeners += count;
         self
@@ -91,7 +91,7 @@ impl Launch {
         server
     }
 
-    /// Starts a server that is expected to end by itself: its status and what it said.
+    /// Starts a server that is expected to end by itself, and returns its status and its log.
     pub(crate) fn run(self) -> (ExitStatus, String) {
         let mut server = self.spawn();
         let status = server.wait();
@@ -124,7 +124,7 @@ fn reported_endpoint(line: &str) -> Option<(String, Endpoint)> {
 /// A running server. It is killed and waited for when this is dropped.
 pub(crate) struct Server {
     child: Child,
-    /// Until it has ended.
+    /// Open until the server has ended.
     log: Option<Log>,
     /// All that it wrote, once it has ended.
     last_log: Vec<String>,
@@ -192,7 +192,7 @@ impl Server {
         });
     }
 
-    /// Waits until nobody holds `name`.
+    /// Waits until `name` has no holder.
     pub(crate) fn await_free(&self, name: &str) {
         let mut observer = self.message();
         eventually(&format!("{name:?} is free"), || {
@@ -200,7 +200,7 @@ impl Server {
         });
     }
 
-    /// Waits until nobody holds anything any more.
+    /// Waits until no lock is held.
     pub(crate) fn await_no_locks(&self) {
         let mut observer = self.glockd();
         eventually("all locks are free", || {
@@ -211,7 +211,7 @@ impl Server {
         });
     }
 
-    /// Sets how many descriptors the server may have from now on.
+    /// Limits how many descriptors the server may have from now on.
     pub(crate) fn limit_descriptors(&self, limit: u64) {
         let limit = Rlimit { current: Some(limit), maximum: getrlimit(Resource::Nofile).maximum };
         prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
@@ -229,10 +229,10 @@ impl Server {
         fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     }
 
-    /// By what policy each of the server's threads of this name is scheduled (sched(7)).
+    /// The scheduling policy (sched(7)) of each of the server's threads with this name.
     pub(crate) fn policies(&self, thread: &str) -> Vec<u32> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        // One that has just ended is none of them.
+        // A thread that has just ended is skipped.
         let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
         let of_name = |stat: String| {
             let (name, fields) = stat.split_once(") ").unwrap();
@@ -242,7 +242,7 @@ impl Server {
         stats.filter_map(of_name).collect()
     }
 
-    /// The server's own directory, which goes when it goes.
+    /// The server's own directory, which is removed with it.
     pub(crate) fn directory(&self) -> &Path {
         self.directory.path()
     }
@@ -269,12 +269,12 @@ impl Server {
         self.log.as_ref().map_or_else(|| self.last_log.clone(), Log::lines)
     }
 
-    /// From now on nobody reads what the server logs, and nothing more of it fits into the pipe.
+    /// From now on the server's log is not read, and nothing more of it fits into the pipe.
     pub(crate) fn leave_log_unread(&self) {
         self.log.as_ref().expect("a server that runs").stop_reading();
     }
 
-    /// Ends that.
+    /// Reads the log again.
     pub(crate) fn read_log_again(&self) {
         self.log.as_ref().expect("a server that runs").go_on_reading();
     }
@@ -290,7 +290,7 @@ impl Server {
 impl Drop for Server {
     #[expect(clippy::print_stderr, reason = "a failed test should show what the server said")]
     fn drop(&mut self) {
-        // Both fail only if the server has ended already, which is what they are for.
+        // Both fail only if the server has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {

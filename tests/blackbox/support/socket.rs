@@ -9,7 +9,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::DEADLINE;
 
-/// Where a listener of the server can be reached.
+/// The address of one of the server's listeners.
 #[derive(Clone, Debug)]
 pub(crate) enum Endpoint {
     Tcp(SocketAddr),
@@ -21,7 +21,7 @@ pub(crate) fn connect(endpoint: &Endpoint) -> Socket {
     try_connect(endpoint).unwrap_or_else(|error| panic!("cannot connect to {endpoint:?}: {error}"))
 }
 
-/// The same, for those who expect that it may fail.
+/// The same, for tests that expect that it may fail.
 pub(crate) fn try_connect(endpoint: &Endpoint) -> std::io::Result<Socket> {
     let (domain, address) = match endpoint {
         Endpoint::Tcp(address) => (Domain::for_address(*address), SockAddr::from(*address)),

@@ -1,11 +1,12 @@
-//! Programs that fork: children that misuse what they have inherited, and children that use the library for
-//! themselves, whatever their parent's threads were at when they were made.
+//! Programs that fork: children that misuse what they have inherited, and children that use the
+//! library for themselves, whatever their parent's threads were at when they were made.
 
 use tempfile::TempDir;
 
 use crate::program::{Linkage, Program, is_sanitized};
 
-/// Runs it, but not with a sanitizer: with a leak checker in it, a child would be blamed for what it inherits.
+/// Runs it, but not with a sanitizer: with a leak checker in it, a child would be blamed for what
+/// it inherits.
 fn run(linkage: Linkage, name: &str, more: &[&str]) {
     if !is_sanitized() {
         let directory = TempDir::new().unwrap();

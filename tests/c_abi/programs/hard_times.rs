@@ -1,5 +1,5 @@
-//! Programs to which bad things happen from outside the library: a server that does not answer, threads that are
-//! cancelled, descriptors that are closed under it.
+//! Programs to which bad things happen from outside the library: a server that does not answer,
+//! threads that are cancelled, descriptors that are closed under it.
 
 use tempfile::TempDir;
 

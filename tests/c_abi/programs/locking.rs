@@ -1,4 +1,5 @@
-//! Programs that take, wait for, convert and free locks, in process and on a server, from one source.
+//! Programs that take, wait for, convert and free locks, in process and on a server, from one
+//! source.
 
 use crate::program::{Linkage, Program, Served, is_sanitized};
 

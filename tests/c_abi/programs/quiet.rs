@@ -1,5 +1,5 @@
-//! A program that looks for traces of the library in its process: threads, signal handlers, signals,
-//! descriptors, output.
+//! A program that looks for traces of the library in its process: threads, signal handlers,
+//! signals, descriptors, output.
 
 use tempfile::TempDir;
 

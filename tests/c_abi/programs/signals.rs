@@ -1,4 +1,5 @@
-//! Programs whose waits are disturbed: by signal handlers, by lock_cancel, and by servers that go away.
+//! Programs whose waits are disturbed: by signal handlers, by lock_cancel, and by servers that go
+//! away.
 
 use tempfile::TempDir;
 

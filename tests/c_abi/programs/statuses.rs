@@ -1,11 +1,13 @@
-//! Every status that the header names for a function is reached, and nothing but a status comes of misuse.
-//! The programs, and which statuses they reach:
+//! Every status that the header names for a function is reached, and nothing but a status comes of
+//! misuse. The programs, and which statuses they reach:
 //!
-//! - `statuses`: OK, PENDING, TIMEOUT, NOT_HELD, ALREADY_HELD, DEADLOCK, of every verb in every situation;
+//! - `statuses`: OK, PENDING, TIMEOUT, NOT_HELD, ALREADY_HELD, DEADLOCK, of every verb in every
+//!   situation;
 //! - `queues` (see `verbs`): CANCELLED; `misuse`: INVALID; `limits`: REFUSED, by a limit;
-//! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue; DEADLOCK, of
-//!   lock_wait;
-//! - `lost`: LOST; `serving` and `serving_with`: those of servers, IO among them; `connecting`: how lock_connect fails;
+//! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue;
+//!   DEADLOCK, of lock_wait;
+//! - `lost`: LOST; `serving` and `serving_with`: those of servers, IO among them; `connecting`: how
+//!   lock_connect fails;
 //! - `errors`: what is said of them all.
 
 use std::sync::{Arc, Mutex};
@@ -19,7 +21,8 @@ use tempfile::TempDir;
 
 use crate::program::{Linkage, Program, Served};
 
-/// Runs a program for both kinds of session, in this process and on a server, there under valgrind too.
+/// Runs a program for both kinds of session, in this process and on a server, there under valgrind
+/// too.
 fn run_here_and_there(name: &str) {
     let server = Served::start();
     let program = Program::compile(name, Linkage::Shared);

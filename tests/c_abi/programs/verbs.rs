@@ -1,6 +1,7 @@
-//! What every verb does, in this process and on a server, through the shared library, the static one, and
-//! under valgrind. Each of the programs is for both kinds of session: about locks, about queues, about
-//! conversions in slices, about listing, and about closing what a thread has left open.
+//! What every verb does, in this process and on a server, through the shared library, the static
+//! one, and under valgrind. Each of the programs is for both kinds of session: about locks, about
+//! queues, about conversions in slices, about listing, and about closing what a thread has left
+//! open.
 
 use std::time::Duration;
 

@@ -1,12 +1,13 @@
 //! Mutex, read/write lock and several at once: whether the holds can have been as they were told.
 //!
-//! Proves: cores of holds that exclude each other do not overlap. Then the order of all that exclude each other
-//! is forced, name by name, since each has a core; and with that order `instants` decides exactly whether every
-//! call can have taken effect at one moment between its start and its end. First each name by itself; then all
-//! names together, with one instant for all names of a set, and with the grants in the order of their tokens.
+//! Proves: cores of holds that exclude each other do not overlap. Then the order of all that
+//! exclude each other is forced, name by name, since each has a core; and with that order
+//! `instants` decides exactly whether every call can have taken effect at one moment between its
+//! start and its end. First each name by itself; then all names together, with one instant for all
+//! names of a set, and with the grants in the order of their tokens.
 //!
-//! Cannot see: holds whose clients were never told of them. That such a hold was there would only make it
-//! harder to fit the others in, so leaving it out accuses nobody falsely.
+//! Cannot see: holds whose clients were never told of them. That such a hold was there would only
+//! make it harder to fit the others in, so leaving it out accuses nobody falsely.
 
 use super::holds::{Holds, Phase, Sets, model, replay};
 use super::instants::{Bounds, Conflict};

@@ -1,9 +1,9 @@
-//! Fenced mutex: tokens rise in the order of the grants, over all names and over restarts, and none is given
-//! twice.
+//! Fenced mutex: tokens rise in the order of the grants, over all names and over restarts, and none
+//! is given twice.
 //!
-//! Proves: no token is seen twice, and none is lower than that of a grant that had been told before the call
-//! for it began. (That the tokens also fit the order that the holds force is `exclusion`'s to decide.)
-//! Cannot see: grants of which nobody was told the token.
+//! Proves: no token is seen twice, and none is lower than that of a grant that had been told before
+//! the call for it began. (That the tokens also fit the order that the holds force is `exclusion`'s
+//! to decide.) Cannot see: grants of which nobody was told the token.
 
 use super::verdict::{Model, Verdict};
 use crate::history::{Ask, History, Mode};

@@ -1,15 +1,17 @@
-//! First come, first served: nobody overtakes a request that certainly stood in the queue before the other one
-//! was even asked, not by a try either.
+//! First come, first served: nobody overtakes a request that certainly stood in the queue before
+//! the other one was even asked, not by a try either.
 //!
-//! A request certainly stands in its queue, or holds what it was granted, from the moment its client learned
-//! that it was queued (a reply to what was sent behind it on the same connection) until it may first have let
-//! go. A grant of the same name that was asked for after that moment is an overtaking
-//! - if it was told before the first one may have let go, and the two exclude each other, or the first one was
-//!   never granted at all;
+//! A request certainly stands in its queue, or holds what it was granted, from the moment its
+//! client learned that it was queued (a reply to what was sent behind it on the same connection)
+//! until it may first have let go. A grant of the same name that was asked for after that moment is
+//! an overtaking
+//! - if it was told before the first one may have let go, and the two exclude each other, or the
+//!   first one was never granted at all;
 //! - if its token is the lower one.
 //!
-//! Cannot see: the order of requests of which none is known to have been queued before the other was sent.
-//! Conversions go ahead of all others by right: they can be overtaken, and are never accused of it.
+//! Cannot see: the order of requests of which none is known to have been queued before the other
+//! was sent. Conversions go ahead of all others by right: they can be overtaken, and are never
+//! accused of it.
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Verdict};
@@ -71,7 +73,8 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
     present
 }
 
-/// Of the presences so far, by what they exclude, the one that lasts longest; and the one of the highest token.
+/// Of the presences so far, by what they exclude, the one that lasts longest; and the one of the
+/// highest token.
 #[derive(Default)]
 struct SoFar<'a> {
     exclusive: Option<&'a Presence>,

@@ -1,10 +1,11 @@
-//! From calls to holds: replays each session by itself and says from when to when it held what. Also judges what
-//! a session can know of alone: that it is told nothing of a lock that contradicts what it was told before.
+//! From calls to holds: replays each session by itself and says from when to when it held what.
+//! Also judges what a session can know of alone: that it is told nothing of a lock that contradicts
+//! what it was told before.
 //!
-//! A hold is cut into phases of one mode. Of each phase the *core* is certain: from the end of the call that
-//! began it to the start of the call that ended it. Calls without an answer to acquire may have become holds or
-//! not; they are listed apart. What cannot be seen: a hold of which a client was told only after its server had
-//! ended is left out, since nothing of it is certain.
+//! A hold is cut into phases of one mode. Of each phase the *core* is certain: from the end of the
+//! call that began it to the start of the call that ended it. Calls without an answer to acquire
+//! may have become holds or not; they are listed apart. What cannot be seen: a hold of which a
+//! client was told only after its server had ended is left out, since nothing of it is certain.
 
 use super::instants::Order;
 use super::verdict::{Model, Verdict};
@@ -34,8 +35,8 @@ pub(crate) struct MaybeHeld {
     pub(crate) name: Name,
     pub(crate) session: SessionIndex,
     pub(crate) from: Nanos,
-    /// Until it had been taken back, or its session had ended; the broker may notice that later. [`NEVER`] if nothing
-    /// tells.
+    /// Until it had been taken back, or its session had ended; the broker may notice that later.
+    /// [`NEVER`] if nothing tells.
     pub(crate) until: Nanos,
     /// Whether its client was still waiting for the answer when the run was over.
     pub(crate) unanswered: bool,
@@ -124,7 +125,8 @@ impl Replay<'_> {
         }
     }
 
-    /// A request that was taken back has been by the time the `next` call of its session was answered.
+    /// A request that was taken back has been by the time the `next` call of its session was
+    /// answered.
     fn maybe(&mut self, call: &Call, next: Option<&usize>) {
         let gone = self.history.sessions[call.session].gone_at.unwrap_or(NEVER);
         let until = next.map_or(NEVER, |&next| self.history.calls[next].end).min(gone);
@@ -176,7 +178,8 @@ impl Replay<'_> {
                 self.verdict.convict(Model::ReadWrite, "a holder was told that it holds nothing", calls);
             }
             (Some((_, phase)), Outcome::Unknown) if mode == Mode::Shared && phase.mode == Mode::Exclusive => {
-                // From here on it is certainly held in one of the two modes, and so at least shared.
+                // From here on it is certainly held in one of the two modes, and so at least
+                // shared.
                 let turn = self.holds.order.instant(call.start, NEVER, index);
                 let shared = Open { mode, call: index, begin: turn, core_start: call.start, of_set: false };
                 let before = std::mem::replace(phase, shared);

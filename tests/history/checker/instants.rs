@@ -1,9 +1,9 @@
-//! Whether instants can be chosen within their bounds so that some come before others: the exact core of the
-//! checker. Knows nothing of locks or calls.
+//! Whether instants can be chosen within their bounds so that some come before others: the exact
+//! core of the checker. Knows nothing of locks or calls.
 //!
-//! Every instant is put as early as its own bound and those before it allow. If that is too late for one of
-//! them, there is no choice at all, since no other choice puts any instant earlier: so the answer is exact, and
-//! it takes one pass.
+//! Every instant is put as early as its own bound and those before it allow. If that is too late
+//! for one of them, there is no choice at all, since no other choice puts any instant earlier: so
+//! the answer is exact, and it takes one pass.
 
 use crate::history::Nanos;
 
@@ -30,7 +30,8 @@ pub(crate) struct Bounds {
     pub(crate) latest: Vec<Nanos>,
 }
 
-/// Instants that cannot be as they are: each before the next, and the last one too late, or all in a circle.
+/// Instants that cannot be as they are: each before the next, and the last one too late, or all in
+/// a circle.
 #[derive(Debug)]
 pub(crate) struct Conflict {
     pub(crate) instants: Vec<usize>,

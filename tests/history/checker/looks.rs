@@ -1,6 +1,6 @@
-//! What inspections saw: not fewer holders than there certainly were throughout, and not more than there can
-//! have been at any moment of the look. It is how one who holds part of a set while it waits for the rest is
-//! found out.
+//! What inspections saw: not fewer holders than there certainly were throughout, and not more than
+//! there can have been at any moment of the look. It is how one who holds part of a set while it
+//! waits for the rest is found out.
 //!
 //! Cannot see: a wrong number between the two bounds, which lie apart while calls are under way.
 
@@ -10,7 +10,8 @@ use super::exclusion::Fitted;
 use super::verdict::{Model, Rules, Verdict};
 use crate::history::{Ask, History, Mode, Name, Nanos, Outcome};
 
-/// For one name the moments from which on holds are certain or possible, and until which, each sorted.
+/// For one name the moments from which on holds are certain or possible, and until which, each
+/// sorted.
 #[derive(Default)]
 struct Spans {
     possible: (Vec<Nanos>, Vec<Nanos>),

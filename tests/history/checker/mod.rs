@@ -2,15 +2,17 @@
 //!
 //! - `instants`: the exact core: whether moments can be chosen within bounds and in an order.
 //! - `holds`: from the calls of each session to what it held, and from when to when for certain.
-//! - `exclusion`: mutex, read/write lock, several at once. `fencing`, `fifo`, `stuck`: what their names say.
+//! - `exclusion`: mutex, read/write lock, several at once. `fencing`, `fifo`, `stuck`: what their
+//!   names say.
 //! - `looks`: what inspections saw, against all that.
-//! - `search`: the same question as `exclusion`'s answered by trying everything, for small histories: how the
-//!   fast answer is known to be the right one.
+//! - `search`: the same question as `exclusion`'s answered by trying everything, for small
+//!   histories: how the fast answer is known to be the right one.
 //!
-//! Every file says what it proves and what it cannot see. Nothing here guesses: a call without an answer counts
-//! as what suits the broker best, and so does a session whose end nobody saw. So a conviction is a proof, as
-//! far as the clients tell the truth; an acquittal says that nothing they saw contradicts the promises.
-//! All of it takes a time of n log n in the number of calls, and some hundred bytes for each.
+//! Every file says what it proves and what it cannot see. Nothing here guesses: a call without an
+//! answer counts as what suits the broker best, and so does a session whose end nobody saw. So a
+//! conviction is a proof, as far as the clients tell the truth; an acquittal says that nothing they
+//! saw contradicts the promises. All of it takes a time of n log n in the number of calls, and some
+//! hundred bytes for each.
 
 mod exclusion;
 mod fencing;

@@ -1,8 +1,10 @@
-//! Whether a small history of acquires, conversions, releases and ends of sessions can be put in an order that
-//! the rules of locks allow, found by trying all orders (as Wing and Gong did), with a memory of what led nowhere
-//! (as Lowe did). It shares no idea with `exclusion`, and so tells whether that one is right.
+//! Whether a small history of acquires, conversions, releases and ends of sessions can be put in an
+//! order that the rules of locks allow, found by trying all orders (as Wing and Gong did), with a
+//! memory of what led nowhere (as Lowe did). It shares no idea with `exclusion`, and so tells
+//! whether that one is right.
 //!
-//! Decides exactly, in a time that explodes with the number of calls that overlap: for a few dozen calls.
+//! Decides exactly, in a time that explodes with the number of calls that overlap: for a few dozen
+//! calls.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 

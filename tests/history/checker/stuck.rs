@@ -1,10 +1,13 @@
-//! Nothing is stuck: who can be granted what it waits for is granted it, within the patience of the rules.
+//! Nothing is stuck: who can be granted what it waits for is granted it, within the patience of the
+//! rules.
 //!
-//! Proves: no call stayed open for longer than the patience while nobody can have held any of its names, its own
-//! client ran, and its server was there to answer. A request is excused by another one that may have stood before
-//! it and waited for something else besides, unless nobody held anything at all.
+//! Proves: no call stayed open for longer than the patience while nobody can have held any of its
+//! names, its own client ran, and its server was there to answer. A request is excused by another
+//! one that may have stood before it and waited for something else besides, unless nobody held
+//! anything at all.
 //!
-//! Cannot see: what is late by less than the patience; requests that always had a possible holder in their way.
+//! Cannot see: what is late by less than the patience; requests that always had a possible holder
+//! in their way.
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Rules, Verdict};

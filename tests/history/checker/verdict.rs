@@ -1,5 +1,5 @@
-//! What the checker says: which model a history does not fit, why, and the calls that show it. Values and their
-//! display; decides nothing.
+//! What the checker says: which model a history does not fit, why, and the calls that show it.
+//! Values and their display; decides nothing.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
-//! The processes that a fault run starts, all of them this test program again: those in which clients run, so
-//! that clients can be killed and stopped as only processes can; and the server's, which becomes the real binary.
-//! Each ends with the process that started it, however that one ends.
+//! The processes that a fault run starts, all of them this test program again: those in which
+//! clients run, so that clients can be killed and stopped as only processes can; and the server's,
+//! which becomes the real binary. Each ends with the process that started it, however that one
+//! ends.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -53,7 +54,8 @@ pub(crate) fn log_path(directory: &std::path::Path, process: u64, thread: u64) -
     directory.join(format!("{process}-{thread}.log"))
 }
 
-/// Starts a process with these orders; the same program, also if another one has been built in its place since. Its standard input is a pipe: closed, it tells clients to stop.
+/// Starts a process with these orders; the same program, also if another one has been built in its
+/// place since. Its standard input is a pipe: closed, it tells clients to stop.
 pub(crate) fn start(orders: &Orders, stderr: Stdio) -> Child {
     let parent = std::process::id();
     Command::new("/proc/self/exe")

@@ -1,5 +1,6 @@
-//! One client of a fault run: a thread that opens sessions one after the other, locks, counts, releases, and notes
-//! it all down. Now and then it misbehaves, and its session ends as sessions of broken programs do.
+//! One client of a fault run: a thread that opens sessions one after the other, locks, counts,
+//! releases, and notes it all down. Now and then it misbehaves, and its session ends as sessions of
+//! broken programs do.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -248,7 +249,8 @@ impl Thread<'_> {
     }
 }
 
-/// Says that nothing more will be sent, whereupon the server is to end the connection, and reads until it has.
+/// Says that nothing more will be sent, whereupon the server is to end the connection, and reads
+/// until it has.
 fn half_close(socket: &mut socket2::Socket) {
     let _ = socket.shutdown(Shutdown::Write);
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

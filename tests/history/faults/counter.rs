@@ -1,9 +1,10 @@
-//! What the locks guard: a counter for each name, in a file, that is read, and after a while written one higher.
-//! Two who do that at the same time lose one of the two increments, and the same value is written twice. Knows
-//! nothing of locks.
+//! What the locks guard: a counter for each name, in a file, that is read, and after a while
+//! written one higher. Two who do that at the same time lose one of the two increments, and the
+//! same value is written twice. Knows nothing of locks.
 //!
-//! A *fenced* counter refuses whoever comes with a lower token than somebody before. It stands for any resource
-//! that is handed tokens; each access to it is atomic, by flock(2), which the kernel gives back for the dead.
+//! A *fenced* counter refuses whoever comes with a lower token than somebody before. It stands for
+//! any resource that is handed tokens; each access to it is atomic, by flock(2), which the kernel
+//! gives back for the dead.
 
 use std::fs::File;
 use std::io;

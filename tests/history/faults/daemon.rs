@@ -1,5 +1,5 @@
-//! The real server as a process that is killed and started again at the same addresses, with the times of its
-//! lives. Ended when it is dropped, and with the process that started it.
+//! The real server as a process that is killed and started again at the same addresses, with the
+//! times of its lives. Ended when it is dropped, and with the process that started it.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -35,8 +35,8 @@ pub(crate) struct Daemon {
     pub(crate) lives: Vec<ServerLife>,
 }
 
-/// Ports outside of those that the kernel gives to whoever connects: a client that is given the port of a server
-/// that is away just now would keep it from coming back.
+/// Ports outside of those that the kernel gives to whoever connects: a client that is given the
+/// port of a server that is away just now would keep it from coming back.
 fn free_ports(count: usize, dice: &mut Dice) -> Vec<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
     let lowest: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
@@ -51,7 +51,8 @@ fn free_ports(count: usize, dice: &mut Dice) -> Vec<u16> {
 impl Daemon {
     /// Starts a server of all protocols over TCP and Unix sockets, in this directory.
     pub(crate) fn start(directory: &Path, options: &[&str], keeps_state: bool) -> Self {
-        // Not from the seed of the run: two runs of the same seed at the same time are to be possible.
+        // Not from the seed of the run: two runs of the same seed at the same time are to be
+        // possible.
         let mut dice = Dice::new(now() ^ u64::from(std::process::id()));
         let ports = free_ports(3, &mut dice);
         let protocols =
@@ -106,7 +107,8 @@ impl Daemon {
         self.lives.push(ServerLife { started, ready, stopped, ended, grace, quiet, is_remembered });
     }
 
-    /// Has the server hang up on one of the named sessions that hold something. Gives its name, and a time before.
+    /// Has the server hang up on one of the named sessions that hold something. Gives its name, and
+    /// a time before.
     pub(crate) fn kick_holder(&self, dice: &mut Dice) -> Option<(String, Nanos)> {
         let is_message = |endpoint: &&(Protocol, Address)| endpoint.0 == Protocol::Message;
         let (_, address) = self.endpoints.iter().find(is_message).expect("it speaks all protocols");
@@ -166,7 +168,8 @@ impl Daemon {
     }
 }
 
-/// What the server says, read by a thread of its own until it ends, so that it never waits for its reader.
+/// What the server says, read by a thread of its own until it ends, so that it never waits for its
+/// reader.
 fn lines_of(process: &mut Child) -> Receiver<String> {
     let stderr = process.stderr.take().expect("a pipe");
     let (send, receive) = channel();

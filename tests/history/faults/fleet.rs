@@ -1,4 +1,5 @@
-//! The processes in which clients run: started, killed, stopped and let go on, with the times of it all.
+//! The processes in which clients run: started, killed, stopped and let go on, with the times of it
+//! all.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -53,7 +54,8 @@ impl Fleet {
         self.slots.len()
     }
 
-    /// Kills the process of this slot, also one that is stopped, and starts another one in its place.
+    /// Kills the process of this slot, also one that is stopped, and starts another one in its
+    /// place.
     pub(crate) fn kill(&mut self, slot: usize) {
         let next = self.start_one();
         let mut running = std::mem::replace(&mut self.slots[slot], next);

@@ -1,4 +1,5 @@
-//! What all clients of a run have noted, made one history, and whether the counters that they changed are right.
+//! What all clients of a run have noted, made one history, and whether the counters that they
+//! changed are right.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,8 +35,8 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Everything that the threads of these processes noted in this directory. `still_waiting` is when those who did
-    /// not get an answer were still waiting for it.
+    /// Everything that the threads of these processes noted in this directory. `still_waiting` is
+    /// when those who did not get an answer were still waiting for it.
     pub(crate) fn of(lives: &[Life], directory: &Path, threads: u64, still_waiting: Nanos) -> Self {
         let mut gathered = Self::default();
         for life in lives {
@@ -81,15 +82,17 @@ impl Gathered {
         }
     }
 
-    /// The server hung up on this owner at `since` or later, and its client found out some time after that. What its
-    /// calls were answered later is not known to have been so, since the lock may have been another's by then.
+    /// The server hung up on this owner at `since` or later, and its client found out some time
+    /// after that. What its calls were answered later is not known to have been so, since the lock
+    /// may have been another's by then.
     pub(crate) fn was_kicked(&mut self, owner: &str, since: Nanos) {
         let sessions = &mut self.history.sessions;
         let Some(index) = sessions.iter().position(|session| session.label.ends_with(owner)) else { return };
         let session = &mut sessions[index];
         session.stood_until = session.stood_until.min(since);
         (session.hung_up_at, session.provoked) = (Some(since), true);
-        // What it asked for may have been granted; what it meant to end has ended at the latest with its session.
+        // What it asked for may have been granted; what it meant to end has ended at the latest
+        // with its session.
         let ends_something = |call: &Call| !matches!(call.ask, Ask::Acquire { .. });
         let is_own = |call: &Call| call.session == index;
         self.history.calls.retain(|call| !(is_own(call) && call.start >= since && ends_something(call)));

@@ -1,5 +1,5 @@
-//! The same clients as threads of this process, with sessions of a broker in it: many calls in little time, with
-//! nothing between them and the broker's own locks.
+//! The same clients as threads of this process, with sessions of a broker in it: many calls in
+//! little time, with nothing between them and the broker's own locks.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,10 @@
-//! What a client's thread writes down while it runs, a line for each thing it does, so that all of it is there
-//! when its process is killed: what has been written to a file stays. Writes and reads the lines; judges nothing.
+//! What a client's thread writes down while it runs, a line for each thing it does, so that all of
+//! it is there when its process is killed: what has been written to a file stays. Writes and reads
+//! the lines; judges nothing.
 //!
-//! A line that says what is about to be done is in the file before it is done. One that says what has come of it
-//! may wait for the next of those: lost with its process, it makes a call one without an answer, no more.
+//! A line that says what is about to be done is in the file before it is done. One that says what
+//! has come of it may wait for the next of those: lost with its process, it makes a call one
+//! without an answer, no more.
 
 use std::fs::File;
 use std::io::{self, Write};

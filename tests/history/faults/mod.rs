@@ -1,12 +1,14 @@
-//! Fault runs: the real server, over real sockets, in all protocols, with clients in processes of their own that are
-//! killed, stopped and misbehave, and a server that is killed and comes back. Afterwards the checker judges what
-//! the clients noted, and the counters that the locks guarded must have lost no increment.
+//! Fault runs: the real server, over real sockets, in all protocols, with clients in processes of
+//! their own that are killed, stopped and misbehave, and a server that is killed and comes back.
+//! Afterwards the checker judges what the clients noted, and the counters that the locks guarded
+//! must have lost no increment.
 //!
-//! The schedule of faults and the clients' choices follow from the printed seed; what the kernel makes of them
-//! does not.
+//! The schedule of faults and the clients' choices follow from the printed seed; what the kernel
+//! makes of them does not.
 //!
 //! - `run`: carries a run out. `fleet`, `child`: the processes of clients. `daemon`: the server.
-//! - `client`: what a client does. `wire`: how it speaks. `log`: what it notes. `counter`: what its locks guard.
+//! - `client`: what a client does. `wire`: how it speaks. `log`: what it notes. `counter`: what its
+//!   locks guard.
 //! - `gather`: all notes made one history. `local`: the same clients as threads of this process.
 
 mod child;

@@ -1,5 +1,5 @@
-//! Carries a fault run out: starts the server and the clients, does to them what the schedule says, gathers what the
-//! clients noted, has it judged, and gives an account of it.
+//! Carries a fault run out: starts the server and the clients, does to them what the schedule says,
+//! gathers what the clients noted, has it judged, and gives an account of it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,8 +19,8 @@ use crate::dice::{Dice, fresh_seed};
 use crate::history::{History, NEVER, Nanos, SECOND};
 use crate::plan::Mix;
 
-/// How long a broker may take to do what it can do before it counts as stuck: much, since the machine may be busy
-/// with other things.
+/// How long a broker may take to do what it can do before it counts as stuck: much, since the
+/// machine may be busy with other things.
 const PATIENCE: Nanos = 8 * SECOND;
 /// How long a server may take to notice that a connection has ended.
 const NOTICE: Nanos = 3 * SECOND;
@@ -28,7 +28,8 @@ const NOTICE: Nanos = 3 * SECOND;
 /// About how many bytes are noted for a call.
 const BYTES_PER_CALL: u64 = 56;
 
-/// One run at a time: they are to have the machine for themselves, but for one that is mostly silence.
+/// One run at a time: they are to have the machine for themselves, but for one that is mostly
+/// silence.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// Something that is done to processes.
@@ -205,7 +206,8 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let daemon = Daemon::start(directory.path(), &options, scenario.keeps_state);
     let mut endpoints = daemon.endpoints().to_vec();
     if scenario.kicks > 0 {
-        // Most clients are the library's: only they have the server wait until they know, and are kicked.
+        // Most clients are the library's: only they have the server wait until they know, and are
+        // kicked.
         let library: Vec<_> =
             endpoints.iter().filter(|(protocol, _)| *protocol == Protocol::Library).cloned().collect();
         (0..4).for_each(|_| endpoints.extend_from_slice(&library));
@@ -233,15 +235,16 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
         start.elapsed().as_secs_f64()
     });
     let rules = Rules { patience: PATIENCE, notice: NOTICE };
-    // A client that holds while its server ends, or hangs up on it, does not look up before it writes; only a server
-    // that remembers waits for that. Without that, tokens keep it out.
+    // A client that holds while its server ends, or hangs up on it, does not look up before it
+    // writes; only a server that remembers waits for that. Without that, tokens keep it out.
     let has_ends = scenario.server_kills > 0 && !scenario.keeps_state || scenario.server_stops > 0;
     let plain_too = !has_ends && scenario.kicks == 0;
     let verdict = judge(&head, &gathered, &rules, directory.path(), plain_too);
     (gathered.history, verdict)
 }
 
-/// The same clients as threads of this process; until so many calls have been made, or so long has passed.
+/// The same clients as threads of this process; until so many calls have been made, or so long has
+/// passed.
 pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u64) -> (History, Verdict) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = fresh_seed();

@@ -1,6 +1,7 @@
-//! Clients of a server for whom everything may fail at any time: one of each protocol by hand, so that they can
-//! misbehave as no library would, and the library's own. Each turns a step into requests and the replies into an
-//! outcome, and notes when it learns that it is queued. Chooses nothing, judges nothing.
+//! Clients of a server for whom everything may fail at any time: one of each protocol by hand, so
+//! that they can misbehave as no library would, and the library's own. Each turns a step into
+//! requests and the replies into an outcome, and notes when it learns that it is queued. Chooses
+//! nothing, judges nothing.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
@@ -38,8 +39,9 @@ impl From<io::Error> for Lost {
 
 type Answer = Result<Outcome, Lost>;
 
-/// How long anything may take that does not wait for a lock, and how long a wait may last that ends by itself,
-/// before the client takes its server for dead. Longer than the checker's patience, which is to find out first.
+/// How long anything may take that does not wait for a lock, and how long a wait may last that ends
+/// by itself, before the client takes its server for dead. Longer than the checker's patience,
+/// which is to find out first.
 const DEAD: Duration = Duration::from_secs(60);
 
 /// A connected client.
@@ -245,8 +247,8 @@ fn acquire_by_library(
     }
 }
 
-/// A library that finds its own limit over takes the request back, whatever has become of it: when it is paused
-/// for long, say.
+/// A library that finds its own limit over takes the request back, whatever has become of it: when
+/// it is paused for long, say.
 fn timed(
     grant: Result<lockd::broker::Grant, AcquireError>,
     start: Nanos,
@@ -372,8 +374,8 @@ impl FrameClient {
         Ok(result)
     }
 
-    /// A request that may have to wait. With `acked` a ping goes behind it, whose answer tells that the request
-    /// is queued, if its own has not come by then.
+    /// A request that may have to wait. With `acked` a ping goes behind it, whose answer tells that
+    /// the request is queued, if its own has not come by then.
     fn lock(
         &mut self,
         command: &str,

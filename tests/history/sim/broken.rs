@@ -1,5 +1,5 @@
-//! A small broker that can be given one defect: what the checker must convict. Without a defect it keeps all
-//! promises, in the plainest way there is, and must be acquitted.
+//! A small broker that can be given one defect: what the checker must convict. Without a defect it
+//! keeps all promises, in the plainest way there is, and must be acquitted.
 
 use std::collections::BTreeMap;
 
@@ -40,8 +40,8 @@ pub(crate) enum Defect {
     ReleasesForAnybody,
     /// Says yes to a release of what the asker does not hold, and does nothing.
     SaysYes,
-    /// Frees what a client holds that it has hung up on, when its own kernel resets the connection: the client
-    /// does not know yet.
+    /// Frees what a client holds that it has hung up on, when its own kernel resets the connection:
+    /// the client does not know yet.
     TakesOwnResetForWord,
 }
 

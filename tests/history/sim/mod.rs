@@ -1,11 +1,13 @@
-//! Many clients of a broker in this process, in simulated time: every run follows from its seed alone, thousands
-//! of them take seconds, and a wait of a minute takes nothing. The clients do what clients of a server do, with
-//! requests and replies that take time on their way; they are killed now and then; and they record what they see.
+//! Many clients of a broker in this process, in simulated time: every run follows from its seed
+//! alone, thousands of them take seconds, and a wait of a minute takes nothing. The clients do what
+//! clients of a server do, with requests and replies that take time on their way; they are killed
+//! now and then; and they record what they see.
 //!
-//! Now and then the server hangs up on a client. Four things happen then, each later than the one before: the server
-//! hangs up; its own kernel may give up telling the client, and reset; the client's kernel is told, from when on the
-//! client knows whenever it looks; and the server hears that it was told. A client looks at once, unless it dozes:
-//! then what comes lies in its socket until it looks, be it a grant or the end.
+//! Now and then the server hangs up on a client. Four things happen then, each later than the one
+//! before: the server hangs up; its own kernel may give up telling the client, and reset; the
+//! client's kernel is told, from when on the client knows whenever it looks; and the server hears
+//! that it was told. A client looks at once, unless it dozes: then what comes lies in its socket
+//! until it looks, be it a grant or the end.
 
 pub(crate) mod broken;
 pub(crate) mod real;
@@ -29,7 +31,8 @@ pub(crate) struct Setup {
     pub(crate) mix: Mix,
     /// A client is killed after every so many steps, about; 0: never.
     pub(crate) kills: u64,
-    /// The server hangs up on a client after every so many steps, about, and clients doze; 0: never.
+    /// The server hangs up on a client after every so many steps, about, and clients doze; 0:
+    /// never.
     pub(crate) hang_ups: u64,
     pub(crate) belief: Belief,
 }
@@ -52,13 +55,15 @@ pub(crate) const PATIENCE: Nanos = 2 * SECOND;
 /// How long requests and replies are under way.
 const WAY: (Nanos, Nanos) = (10_000, 200_000);
 
-/// How much longer it may take until a client is told that its server has hung up, or its server that it is gone.
+/// How much longer it may take until a client is told that its server has hung up, or its server
+/// that it is gone.
 const NOTICE_MAX: Nanos = 5 * MILLISECOND;
 
 /// How long the server's kernel tries to tell a client before it resets the connection.
 const TELLS_FOR: Nanos = MILLISECOND / 2;
 
-/// Of the clients on which the server may hang up one in so many does not look at its socket for so long.
+/// Of the clients on which the server may hang up one in so many does not look at its socket for so
+/// long.
 const DOZES: (u64, (Nanos, Nanos)) = (3, (MILLISECOND, 15 * MILLISECOND));
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -304,7 +309,8 @@ impl<S: Subject> Simulator<'_, S> {
         self.open(client);
     }
 
-    /// The client has asked for something: it may doze now, and the server may hang up on it before long.
+    /// The client has asked for something: it may doze now, and the server may hang up on it before
+    /// long.
     fn disturb(&mut self, client: usize) {
         let hang_ups = self.setup.hang_ups;
         if hang_ups == 0 {

@@ -1,5 +1,5 @@
-//! What a broker in this process looks like to the simulator: calls that never block, and the ends of waits,
-//! which it asks for.
+//! What a broker in this process looks like to the simulator: calls that never block, and the ends
+//! of waits, which it asks for.
 
 use crate::history::{Mode, Name, Nanos};
 
@@ -37,11 +37,11 @@ pub(crate) trait Subject {
     fn cancel(&mut self, session: usize, ticket: u64);
     /// The number of holders.
     fn holders(&mut self, session: usize, name: Name) -> u32;
-    /// The server hangs up on the session's client, which does not know yet: it can be told of no grant any more,
-    /// but takes itself for the holder of what it holds.
+    /// The server hangs up on the session's client, which does not know yet: it can be told of no
+    /// grant any more, but takes itself for the holder of what it holds.
     fn hang_up(&mut self, session: usize);
-    /// The server's own kernel has not got that across, and resets its side of the connection. That is no word of
-    /// the client's.
+    /// The server's own kernel has not got that across, and resets its side of the connection. That
+    /// is no word of the client's.
     fn own_reset(&mut self, session: usize);
     /// The session's client is gone, or has acknowledged that it knows.
     fn end(&mut self, session: usize);
