@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use lockd::broker::{LockName, Mode};
 use lockd::wire::text::lines::{Line, LineDecoder};
-use lockd::wire::text::lockd::{Request, parse};
+use lockd::wire::text::{TextDialect, TextRequest};
 
 use crate::LINE_MAX;
 use crate::client::Belief;
@@ -49,17 +49,14 @@ impl LockdReplies {
         self.unread.extend_from_slice(bytes);
         loop {
             let (taken, line) = self.decoder.decode(&self.unread);
-            let name = |name: &[u8]| LockName::new(name);
             let asked = match line {
                 Line::Incomplete => break drop(self.unread.drain(..taken)),
                 Line::TooLong => Some(Asked::TooLong),
-                Line::Complete(line) => match parse(line) {
-                    Request::Acquire(of) => Some(Asked::Acquire(name(&of), Mode::Exclusive)),
-                    Request::AcquireShared(of) => Some(Asked::Acquire(name(&of), Mode::Shared)),
-                    Request::Release(of) => Some(Asked::Release(name(&of), Mode::Exclusive)),
-                    Request::ReleaseShared(of) => Some(Asked::Release(name(&of), Mode::Shared)),
-                    Request::Inspect(_) | Request::InspectShared(_) => Some(Asked::Inspect),
-                    Request::Statistics { .. } | Request::Invalid => None,
+                Line::Complete(line) => match TextDialect::Lockd.parse(line) {
+                    TextRequest::Acquire { mode, name } => Some(Asked::Acquire(LockName::new(&name), mode)),
+                    TextRequest::Release { mode, name } => Some(Asked::Release(LockName::new(&name), mode)),
+                    TextRequest::Inspect { .. } => Some(Asked::Inspect),
+                    _ => None,
                 },
             };
             self.asked.extend(asked);

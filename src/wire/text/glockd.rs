@@ -1,129 +1,8 @@
-//! What a `glockd` client is sent. Appends bytes; which lock is held by whom is told by the caller,
-//! in pieces where there may be many, so that nothing is held up while a long list is written.
+//! What only the `glockd` dialect prints: lists of locks and connections, the statistics, the help.
+//! Only appends bytes. The caller gives long lists in pieces, so that nothing is held up while one is
+//! written.
 
-use crate::wire::{push_decimal, push_in_line};
-
-/// A reply of one line. It repeats the name as it was understood: trimmed and folded, otherwise byte
-/// for byte.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply<'a> {
-    /// To `g` and `gw`.
-    Acquire {
-        /// Whether the asker holds the lock now.
-        granted: bool,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `r`.
-    Release {
-        /// Whether there was a lock to release.
-        released: bool,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `i`.
-    Inspect {
-        /// Whether anybody holds it exclusively.
-        locked: bool,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `sg` and `sgw`.
-    AcquireShared {
-        /// False if a wait timed out, or if shared and exclusive locks exclude each other.
-        granted: bool,
-        /// How many hold it now; of no meaning when refused.
-        holders: usize,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `sr`.
-    ReleaseShared {
-        /// Whether there was a lock to release.
-        released: bool,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `si`.
-    InspectShared {
-        /// How many hold it.
-        holders: usize,
-        /// The lock.
-        name: &'a [u8],
-    },
-    /// To `t`: the fencing token, or `None` if the asker does not hold the lock.
-    Token(Option<u64>),
-    /// To `me`.
-    Me {
-        /// The peer's address.
-        address: &'a [u8],
-        /// The registered name, or the address again.
-        name: &'a [u8],
-    },
-    /// To `iam`.
-    Ok,
-    /// To `iam` with a name that is longer than one may be. The original has no such limit, so the wording is ours.
-    NameTooLong,
-    /// To a command that the server was told not to answer.
-    Disabled,
-    /// To `gw` and `sgw` without a readable time limit. The original has no such command, so the
-    /// wording is ours.
-    InvalidWait {
-        /// What stood behind the command.
-        rest: &'a [u8],
-    },
-    /// To a line longer than the limit.
-    LineTooLong,
-}
-
-impl Reply<'_> {
-    /// Appends the line, ended by `\r\n`.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        match *self {
-            Self::Acquire { granted: true, name } => line(out, &[b"1 Lock Get Success: ", name]),
-            Self::Acquire { granted: false, name } => line(out, &[b"0 Lock Get Failure: ", name]),
-            Self::Release { released: true, name } => line(out, &[b"1 Lock Release Success: ", name]),
-            Self::Release { released: false, name } => line(out, &[b"0 Lock Release Failure: ", name]),
-            Self::Inspect { locked: true, name } => line(out, &[b"1 Lock Is Locked: ", name]),
-            Self::Inspect { locked: false, name } => line(out, &[b"0 Lock Not Locked: ", name]),
-            Self::AcquireShared { granted: true, holders, name } => {
-                counted_line(out, holders, &[b" Shared Lock Get Success: ", name]);
-            }
-            Self::AcquireShared { granted: false, name, .. } => {
-                line(out, &[b"0 Shared Lock Get Failure: ", name]);
-            }
-            Self::ReleaseShared { released: true, name } => {
-                line(out, &[b"1 Shared Lock Release Success: ", name]);
-            }
-            Self::ReleaseShared { released: false, name } => {
-                line(out, &[b"0 Shared Lock Release Failure: ", name]);
-            }
-            Self::InspectShared { holders: 0, name } => line(out, &[b"0 Shared Lock Not Locked: ", name]),
-            Self::InspectShared { holders, name } => {
-                counted_line(out, holders, &[b" Shared Lock Is Locked: ", name]);
-            }
-            Self::Token(token) => counted_line(out, token.unwrap_or(0), &[]),
-            Self::Me { address, name } => line(out, &[b"1 ", address, b" ", name]),
-            Self::Ok => line(out, &[b"1 ok"]),
-            Self::NameTooLong => line(out, &[b"0 name too long"]),
-            Self::Disabled => line(out, &[b"0 disabled"]),
-            Self::InvalidWait { rest } => line(out, &[b"0 Invalid Wait: ", rest]),
-            Self::LineTooLong => line(out, &[b"0 Line Too Long"]),
-        }
-    }
-}
-
-fn line(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn counted_line(out: &mut Vec<u8>, count: impl itoa::Integer, parts: &[&[u8]]) {
-    push_decimal(out, count);
-    line(out, parts);
-}
+use crate::wire::push_in_line;
 
 /// Appends a line of `d` and `sd` (the lock and its holder) or of `who` (the address and the name).
 ///
@@ -195,7 +74,7 @@ impl DumpEncoder {
 
 /// What `q` tells. Counters run since the start of the server, unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub struct GlockdStatistics {
     /// How often `d` was asked.
     pub command_d: u64,
     /// How often `dump` was asked.
@@ -236,7 +115,7 @@ pub struct Statistics {
     pub shared_orphans: u64,
 }
 
-impl Statistics {
+impl GlockdStatistics {
     /// Appends a line for each figure, sorted by its key. A reader may stop at `shared_orphans`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let figures: [(&[u8], u64); 19] = [
@@ -291,7 +170,7 @@ help               this list
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::text::glockd::{Request, parse};
+    use crate::wire::text::request::{TextDialect, TextRequest};
 
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -304,39 +183,6 @@ mod tests {
         let mut out = Vec::new();
         encode_pair(&mut out, b"evil\nfoo: 1.2.3.4:5", b"x\r\ny");
         assert_eq!(out, b"evil foo: 1.2.3.4:5: x  y\n");
-    }
-
-    #[test]
-    fn every_reply_is_the_originals() {
-        let name = b"foo";
-        let cases = [
-            (Reply::Acquire { granted: true, name }, "1 Lock Get Success: foo\r\n"),
-            (Reply::Acquire { granted: false, name }, "0 Lock Get Failure: foo\r\n"),
-            (Reply::Acquire { granted: true, name: b"" }, "1 Lock Get Success: \r\n"),
-            (Reply::Release { released: true, name }, "1 Lock Release Success: foo\r\n"),
-            (Reply::Release { released: false, name }, "0 Lock Release Failure: foo\r\n"),
-            (Reply::Inspect { locked: true, name }, "1 Lock Is Locked: foo\r\n"),
-            (Reply::Inspect { locked: false, name }, "0 Lock Not Locked: foo\r\n"),
-            (
-                Reply::AcquireShared { granted: true, holders: 12, name },
-                "12 Shared Lock Get Success: foo\r\n",
-            ),
-            (Reply::AcquireShared { granted: false, holders: 3, name }, "0 Shared Lock Get Failure: foo\r\n"),
-            (Reply::ReleaseShared { released: true, name }, "1 Shared Lock Release Success: foo\r\n"),
-            (Reply::ReleaseShared { released: false, name }, "0 Shared Lock Release Failure: foo\r\n"),
-            (Reply::InspectShared { holders: 2, name }, "2 Shared Lock Is Locked: foo\r\n"),
-            (Reply::InspectShared { holders: 0, name }, "0 Shared Lock Not Locked: foo\r\n"),
-            (Reply::Token(Some(9_007_199_254_740_991)), "9007199254740991\r\n"),
-            (Reply::Token(None), "0\r\n"),
-            (Reply::Me { address: b"127.0.0.1:57871", name: b"bob" }, "1 127.0.0.1:57871 bob\r\n"),
-            (Reply::Ok, "1 ok\r\n"),
-            (Reply::Disabled, "0 disabled\r\n"),
-            (Reply::InvalidWait { rest: b"-1 foo" }, "0 Invalid Wait: -1 foo\r\n"),
-            (Reply::LineTooLong, "0 Line Too Long\r\n"),
-        ];
-        for (reply, line) in cases {
-            assert_eq!(encoded(|out| reply.encode(out)), line);
-        }
     }
 
     #[test]
@@ -370,7 +216,7 @@ mod tests {
 
     #[test]
     fn statistics_are_sorted_lines() {
-        let statistics = Statistics {
+        let statistics = GlockdStatistics {
             command_d: 1,
             command_dump: 2,
             command_g: 3,
@@ -406,7 +252,7 @@ mod tests {
         assert_eq!(commands.lines().count(), 17);
         for line in commands.lines() {
             let command = line.split(' ').next().unwrap();
-            assert_ne!(parse(command.as_bytes()), Request::Invalid, "{command}");
+            assert_ne!(TextDialect::Glockd.parse(command.as_bytes()), TextRequest::Invalid, "{command}");
         }
     }
 }
