@@ -4,10 +4,10 @@
 
 use crate::wire::push_in_line;
 
-/// Appends a line of `d` and `sd` (the lock and its holder) or of `who` (the address and the name).
+/// Appends a line of `d` and `sd` (a lock and its holder) or of `who` (an address and its name).
 ///
-/// It ends with `\n` alone, and nothing marks the last one, as in the original. A line break in a name
-/// is written as a space.
+/// As in the original, the line ends with `\n` alone, and nothing marks the last line. A line break in
+/// a name is written as a space.
 pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     push_in_line(out, key);
     out.extend_from_slice(b": ");
@@ -15,14 +15,14 @@ pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
-/// Writes the one line of `dump` or `dump shared`, entry by entry.
+/// The one line of `dump` or `dump shared`, written entry by entry.
 ///
-/// The shape is Go's for a printed map: `map[foo:HOLDER bar:HOLDER]`. Names may contain its
-/// punctuation, so it is for people.
+/// It has the form of a map that Go prints: `map[foo:HOLDER bar:HOLDER]`. Names may contain the same
+/// punctuation, so no program can parse it reliably.
 #[derive(Debug)]
 #[must_use = "the line lacks its end until `end` is called"]
 pub struct DumpEncoder {
-    /// The first entry follows the bracket, every other a space.
+    /// Whether the next entry is the first, which no space precedes.
     first: bool,
 }
 
@@ -39,13 +39,14 @@ impl DumpEncoder {
         out.extend_from_slice(holder);
     }
 
-    /// Begins a shared lock, whose holders follow.
+    /// Begins a shared lock. Its holders follow.
     pub fn begin_shared_entry(&mut self, out: &mut Vec<u8>, name: &[u8]) {
         self.key(out, name);
         out.push(b'[');
     }
 
-    /// Appends the address of a holder of the shared lock that was begun last; they are numbered from 0 up.
+    /// Appends the address of a holder of the shared lock that was begun last. `number` counts the
+    /// holders from 0 up.
     pub fn holder(&self, out: &mut Vec<u8>, number: usize, holder: &[u8]) {
         if number > 0 {
             out.push(b' ');
@@ -53,7 +54,7 @@ impl DumpEncoder {
         out.extend_from_slice(holder);
     }
 
-    /// Ends a shared lock.
+    /// Ends the shared lock that was begun last.
     pub fn end_shared_entry(&self, out: &mut Vec<u8>) {
         out.push(b']');
     }
@@ -72,53 +73,54 @@ impl DumpEncoder {
     }
 }
 
-/// What `q` tells. Counters run since the start of the server, unless said otherwise.
+/// The statistics that `q` prints. Counters run since the server's start, unless the field says "now".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GlockdStatistics {
-    /// How often `d` was asked.
+    /// The number of `d` commands.
     pub command_d: u64,
-    /// How often `dump` was asked.
+    /// The number of `dump` commands.
     pub command_dump: u64,
-    /// How often `g` was asked.
+    /// The number of `g` commands.
     pub command_g: u64,
-    /// How often `i` was asked.
+    /// The number of `i` commands.
     pub command_i: u64,
-    /// How often `iam` was asked.
+    /// The number of `iam` commands.
     pub command_iam: u64,
-    /// How often `me` was asked.
+    /// The number of `me` commands.
     pub command_me: u64,
-    /// How often `q` was asked.
+    /// The number of `q` commands.
     pub command_q: u64,
-    /// How often `r` was asked.
+    /// The number of `r` commands.
     pub command_r: u64,
-    /// How often `sd` was asked.
+    /// The number of `sd` commands.
     pub command_sd: u64,
-    /// How often `sg` was asked.
+    /// The number of `sg` commands.
     pub command_sg: u64,
-    /// How often `si` was asked.
+    /// The number of `si` commands.
     pub command_si: u64,
-    /// How often `sr` was asked.
+    /// The number of `sr` commands.
     pub command_sr: u64,
-    /// How often `who` was asked.
+    /// The number of `who` commands.
     pub command_who: u64,
     /// Connections open now.
     pub connections: u64,
-    /// Lines that were no command.
+    /// Lines without a valid command.
     pub invalid_commands: u64,
-    /// Names held exclusively now.
+    /// Names that are held exclusively now.
     pub locks: u64,
-    /// Exclusive locks freed by a lost connection.
+    /// Exclusive locks freed by lost connections.
     pub orphans: u64,
-    /// Names held shared now.
+    /// Names that are held shared now.
     pub shared_locks: u64,
-    /// Shared locks freed by a lost connection.
+    /// Shared locks freed by lost connections.
     pub shared_orphans: u64,
 }
 
 impl GlockdStatistics {
-    /// Appends a line for each figure, sorted by its key. A reader may stop at `shared_orphans`.
+    /// Appends a line for each count, sorted by key. `shared_orphans` is always the last, so that a
+    /// client can stop reading there.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let figures: [(&[u8], u64); 19] = [
+        let counts: [(&[u8], u64); 19] = [
             (b"command_d", self.command_d),
             (b"command_dump", self.command_dump),
             (b"command_g", self.command_g),
@@ -139,8 +141,8 @@ impl GlockdStatistics {
             (b"shared_locks", self.shared_locks),
             (b"shared_orphans", self.shared_orphans),
         ];
-        for (key, figure) in figures {
-            encode_pair(out, key, itoa::Buffer::new().format(figure).as_bytes());
+        for (key, count) in counts {
+            encode_pair(out, key, itoa::Buffer::new().format(count).as_bytes());
         }
     }
 }
@@ -179,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_in_a_name_forges_no_line() {
+    fn a_line_break_in_a_name_adds_no_line() {
         let mut out = Vec::new();
         encode_pair(&mut out, b"evil\nfoo: 1.2.3.4:5", b"x\r\ny");
         assert_eq!(out, b"evil foo: 1.2.3.4:5: x  y\n");
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dump_is_a_printed_map() {
+    fn a_dump_has_the_form_of_a_printed_map() {
         let dump = encoded(|out| {
             let mut dump = DumpEncoder::start(out);
             dump.entry(out, b"foo", b"127.0.0.1:60882");
@@ -215,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_sorted_lines() {
+    fn statistics_are_lines_sorted_by_key() {
         let statistics = GlockdStatistics {
             command_d: 1,
             command_dump: 2,
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn help_tells_every_command_and_ends_with_an_empty_line() {
+    fn help_lists_every_command_and_ends_with_an_empty_line() {
         let (commands, end) = HELP.split_at(HELP.len() - 2);
         assert_eq!(end, "\n\n");
         assert_eq!(commands.lines().count(), 17);

@@ -3,18 +3,18 @@
 
 use crate::wire::{push_decimal, push_in_line};
 
-/// What `q` tells.
+/// The statistics that `q` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockdStatistics {
-    /// The process id of the server.
+    /// The server's process id.
     pub pid: u32,
     /// Connections open now.
     pub conns: u64,
-    /// Names held now.
+    /// Names that are held now.
     pub locks: u64,
-    /// Locks freed by a lost connection since the start.
+    /// Locks freed by lost connections since the start.
     pub orphans: u64,
-    /// Commands since the start, the invalid ones included.
+    /// Commands since the start, including invalid ones.
     pub commands: u64,
     /// Of these `g`.
     pub command_g: u64,
@@ -33,9 +33,9 @@ pub struct LockdStatistics {
 }
 
 impl LockdStatistics {
-    /// Appends the figures as PHP's `print_r` prints an array, in the original's order.
+    /// Appends the statistics as PHP's `print_r` prints an array, in the order of the original.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let figures: [(&[u8], u64); 12] = [
+        let counts: [(&[u8], u64); 12] = [
             (b"pid", self.pid.into()),
             (b"conns", self.conns),
             (b"locks", self.locks),
@@ -50,21 +50,21 @@ impl LockdStatistics {
             (b"command_q", self.command_q),
         ];
         open_array(out, 0);
-        for (key, figure) in figures {
+        for (key, count) in counts {
             push_key(out, 0, key);
-            push_decimal(out, figure);
+            push_decimal(out, count);
             out.push(b'\n');
         }
         close_array(out, 0);
     }
 }
 
-/// The second array of `q full`, written piece by piece as PHP's `print_r` prints nested arrays: first each
-/// lock, then each holder of shared ones.
+/// The second array of `q full`, written in pieces as PHP's `print_r` prints nested arrays: first all
+/// locks, then the holders of shared locks.
 pub struct DetailsEncoder(());
 
 impl DetailsEncoder {
-    /// Begins the array, and the one of locks in it.
+    /// Begins the array, and in it the array of locks.
     #[must_use]
     pub fn start(out: &mut Vec<u8>) -> Self {
         open_array(out, 0);
@@ -73,19 +73,19 @@ impl DetailsEncoder {
         Self(())
     }
 
-    /// A lock and its holder.
+    /// Appends a lock and its holder.
     pub fn lock(&self, out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
         push_key(out, 1, name);
         out.extend_from_slice(holder);
         out.push(b'\n');
     }
 
-    /// A shared lock and its count.
+    /// Appends a shared lock and the number of its holders.
     pub fn shared_lock(&self, out: &mut Vec<u8>, name: &[u8], holders: usize) {
         self.lock(out, &[b"s:", name].concat(), holders.to_string().as_bytes());
     }
 
-    /// Ends the locks and begins the shares.
+    /// Ends the array of locks and begins the array of shares.
     pub fn begin_shares(&self, out: &mut Vec<u8>) {
         close_array(out, 1);
         out.push(b'\n');
@@ -99,7 +99,7 @@ impl DetailsEncoder {
         open_array(out, 2);
     }
 
-    /// A shared lock of that holder; they are numbered from 0 up.
+    /// Appends a shared lock of that holder. `number` counts them from 0 up.
     pub fn share(&self, out: &mut Vec<u8>, number: usize, name: &[u8]) {
         push_key(out, 2, number.to_string().as_bytes());
         push_in_line(out, name);
@@ -112,7 +112,7 @@ impl DetailsEncoder {
         out.push(b'\n');
     }
 
-    /// Ends the array.
+    /// Ends the whole array.
     pub fn end(self, out: &mut Vec<u8>) {
         close_array(out, 1);
         out.push(b'\n');
@@ -120,8 +120,9 @@ impl DetailsEncoder {
     }
 }
 
-/// Begins an array as PHP's `print_r` does, `depth` arrays deep: eight columns for each level, and an empty line
-/// behind a nested one (its own newline and that of the entry it stands in).
+/// Begins an array that is nested in `depth` others, as PHP's `print_r` does: each level is indented by
+/// eight columns. An empty line follows a nested array, because both the array and its entry end with a
+/// newline.
 fn open_array(out: &mut Vec<u8>, depth: usize) {
     out.extend_from_slice(b"Array\n");
     push_indented(out, 8 * depth, b"(\n");
