@@ -1,11 +1,9 @@
 //! The results of the lock commands, and the functions that write replies. Both sides use the types:
 //! the server writes them, a client reads them.
 
-use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::broker::LockName;
 use crate::os::Keepalive;
 use crate::wire::message::requests::{Malformed, OldUnlockRequest};
 use crate::wire::message::values::{KeepaliveSeconds, LOCK_NAME, to_text};
@@ -225,49 +223,50 @@ pub enum OldUnlockReply<'a> {
 impl OldUnlockReply<'_> {
     /// Appends the reply.
     pub fn encode(self, out: &mut Vec<u8>) {
-        push_json(out, &self);
-    }
-}
-
-impl Serialize for OldUnlockReply<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (result, request) = match self {
             Self::Ok(request) => (Status::Ok, Some(request)),
             Self::NotFound(request) => (Status::NotFound, Some(request)),
             Self::Invalid => (Status::Invalid, None),
             Self::Refused => (Status::Refused, None),
         };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("attempted", "unlock")?;
-        map.serialize_entry("result", &result)?;
-        match request.map(|request| (request.unlock.names.as_slice(), request.unlock.set, request.is_number))
-        {
-            Some(([name], false, true)) => serialize_number(&mut map, name)?,
-            Some(([name], false, false)) => serialize_name(&mut map, name)?,
-            Some((names, ..)) => {
-                let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
-                map.serialize_entry("lockNames", &texts)?;
-            }
-            None => {}
+        out.extend_from_slice(b"{\"attempted\":\"unlock\"");
+        push_entry(out, "result", &result);
+        if let Some(request) = request {
+            push_names(out, request);
         }
-        map.end()
+        out.push(b'}');
     }
 }
 
-/// Writes a name for people to read, and its bytes in hexadecimal if the text does not represent all of
-/// them.
-fn serialize_name<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
-    let (text, hex) = to_text(name);
-    map.serialize_entry(LOCK_NAME.text, &text)?;
-    hex.map_or(Ok(()), |hex| map.serialize_entry(LOCK_NAME.hex, &hex))
+/// Appends the names of an old `unlock` for people to read. A single name is followed by its bytes in
+/// hexadecimal if the text does not represent all of them.
+fn push_names(out: &mut Vec<u8>, OldUnlockRequest { unlock, is_number }: &OldUnlockRequest) {
+    match unlock.names.as_slice() {
+        [name] if !unlock.set => {
+            let (text, hex) = to_text(name);
+            let number = is_number.then(|| serde_json::from_str::<&RawValue>(&text));
+            match number {
+                Some(Ok(number)) => push_entry(out, LOCK_NAME.text, number),
+                _ => push_entry(out, LOCK_NAME.text, &text),
+            }
+
+            if let Some(hex) = hex {
+                push_entry(out, LOCK_NAME.hex, &hex);
+            }
+        }
+        names => {
+            let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
+            push_entry(out, "lockNames", &texts);
+        }
+    }
 }
 
-/// Writes a name that is the text of a number as that number.
-fn serialize_number<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
-    match str::from_utf8(name.as_bytes()).map(serde_json::from_str::<&RawValue>) {
-        Ok(Ok(number)) => map.serialize_entry(LOCK_NAME.text, number),
-        _ => serialize_name(map, name),
-    }
+/// Appends an entry of an object that has entries already.
+fn push_entry(out: &mut Vec<u8>, key: &str, value: &(impl Serialize + ?Sized)) {
+    out.push(b',');
+    push_json(out, key);
+    out.push(b':');
+    push_json(out, value);
 }
 
 #[cfg(test)]
