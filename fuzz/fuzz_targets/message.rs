@@ -249,13 +249,13 @@ fn check_reply(body: &[u8]) {
 }
 
 /// A result that can be read can be written and read again.
-
 fn check_result<R: DeserializeOwned + Serialize>(result: &RawValue, assert_same: impl Fn(&R, &R)) {
     let Ok(read) = serde_json::from_str::<R>(result.get()) else { return };
     let id = RawValue::from_string("1".to_owned()).expect("a number");
     let mut out = Vec::new();
     encode_result(&mut out, &id, &read);
     let reply = parse_reply(&out).expect("a reply is a message");
-    let again = serde_json::from_str::<R>(reply.result.expect("a result").get()).expect("it has been read before");
+    let again =
+        serde_json::from_str::<R>(reply.result.expect("a result").get()).expect("it has been read before");
     assert_same(&read, &again);
 }

@@ -175,7 +175,6 @@ fn entry(entry: &Value, default: Mode) -> Option<(LockName, Mode)> {
 }
 
 /// Whether two limits are equal except for the last digits, in which readers of numbers may differ.
-
 #[must_use]
 pub fn are_close(read: Option<Duration>, expected: Option<f64>) -> bool {
     let (Some(read), Some(expected)) = (read, expected) else { return read.is_none() && expected.is_none() };

@@ -55,7 +55,6 @@ impl Case {
             let (piece, after) = rest.split_at(size.min(rest.len()));
             pieces.push(piece);
             rest = after;
-
         }
         pieces
     }

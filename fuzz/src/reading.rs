@@ -79,8 +79,7 @@ pub fn frames(pieces: &[&[u8]], message_max: usize) -> Read {
                 }
                 Frame::Body(body) => {
                     assert_eq!(taken, 4 + body.len());
-                    assert!(body.len() <= message_max, "a message is longer than the limit"
-);
+                    assert!(body.len() <= message_max, "a message is longer than the limit");
                     Some(body.to_vec())
                 }
                 Frame::TooLong { announced } => {

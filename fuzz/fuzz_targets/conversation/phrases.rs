@@ -1,7 +1,7 @@
 //! Requests that make sense, so that inputs need not find them byte by byte.
 
-use lockd::wire::frame;
 use lockd::server::Protocol;
+use lockd::wire::frame;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "", "a b"];
 

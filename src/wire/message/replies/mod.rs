@@ -72,7 +72,6 @@ pub struct LockResult {
     pub cause: Option<Cause>,
     /// The cycle of a deadlock: each session waits for the next, and the last for the first. A long
     /// cycle is cut off. `None` if the server does not tell clients about each other.
-
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circle: Option<Vec<String>>,
     /// The number of sessions in the cycle, if `circle` does not list all of them.
@@ -140,7 +139,6 @@ pub struct HelloResult {
     pub features: Vec<String>,
     /// How the server detects that a client's host is gone. The client needs these times to notice a
     /// lost connection before the server gives its locks away.
-
     #[serde(with = "KeepaliveSeconds")]
     pub keepalive: Keepalive,
 }
