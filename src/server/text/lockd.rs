@@ -35,8 +35,8 @@ impl Lines for Lockd {
             |reply: TextReply<'_>| connection.reply_or_close(|out| reply.encode(TextDialect::Lockd, out));
         let Some(line) = line else { return reply_with(TextReply::LineTooLong) };
         let request = TextDialect::Lockd.parse(line);
-        let (command, reply) = match &request {
-            &TextRequest::Acquire { mode, ref name } => match mode {
+        let (command, reply) = match request {
+            TextRequest::Acquire { mode, ref name } => match mode {
                 Mode::Exclusive => {
                     let attempt = connection.session.try_acquire(Space::Main, name, mode);
                     let granted = matches!(connection.noting_limits(attempt), Ok(Attempt::Granted(_)));
@@ -47,12 +47,12 @@ impl Lines for Lockd {
                     (Command::Sg, TextReply::Acquire { mode, name, holders })
                 }
             },
-            &TextRequest::Release { mode, ref name } => {
+            TextRequest::Release { mode, ref name } => {
                 let command = if mode == Mode::Exclusive { Command::R } else { Command::Sr };
                 let released = connection.release_held(name, mode);
                 (command, TextReply::Release { mode, name, released })
             }
-            &TextRequest::Inspect { mode, ref name } => match mode {
+            TextRequest::Inspect { mode, ref name } => match mode {
                 Mode::Exclusive => {
                     let holders = usize::from(connection.is_locked(name));
                     (Command::I, TextReply::Inspect { mode, name, holders })
@@ -62,7 +62,7 @@ impl Lines for Lockd {
                     (Command::Si, TextReply::Inspect { mode, name, holders })
                 }
             },
-            &TextRequest::Statistics { full } => {
+            TextRequest::Statistics { full } => {
                 self.counted[Command::Q as usize] += 1;
                 return self.statistics(connection, full);
             }
