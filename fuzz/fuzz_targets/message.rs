@@ -56,8 +56,8 @@ fn framed(bodies: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     out
 }
 
-/// Reads a long stream, as messages and as one long array of names. If this takes more than linear time,
-/// it exceeds the time limit.
+/// Reads a long stream, as messages and as one long array of names. If this takes more than linear
+/// time, it exceeds the time limit.
 fn check_long(long: &[u8], message_max: usize) {
     for body in reading::frames(&[long], message_max).found.iter().flatten() {
         let _ = parse(body);

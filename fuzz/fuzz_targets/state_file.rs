@@ -1,4 +1,5 @@
-//! The text of the state file: any bytes are refused or read, and every state is read as it was written.
+//! The text of the state file: any bytes are refused or read, and every state is read as it was
+//! written.
 #![no_main]
 
 use std::time::Duration;
@@ -8,7 +9,8 @@ use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, State, read, write
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(state) = read(data) {
-        // Only the exact text that would be written is accepted: a guess could grant a lock that is held.
+        // Only the exact text that would be written is accepted: a guess could grant a lock that is
+        // held.
         assert_eq!(write(&state).as_bytes(), data);
     }
     let Some((number, rest)) = data.split_first_chunk::<8>() else { return };

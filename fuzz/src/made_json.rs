@@ -102,8 +102,8 @@ const VALUES: [&str; 48] = [
     "{\"idle\":5,\"interval\":0.5,\"probes\":3,\"userTimeout\":1,\"deadPeerTimeout\":25}",
 ];
 
-/// A message: a byte for the command, one for the id, then two for each key and its value. Most keys go
-/// into the parameters, which are also the result; some go into the message itself.
+/// A message: a byte for the command, one for the id, then two for each key and its value. Most
+/// keys go into the parameters, which are also the result; some go into the message itself.
 #[must_use]
 pub fn body(bytes: &[u8]) -> Vec<u8> {
     let (head, pairs) = bytes.split_at(bytes.len().min(2));

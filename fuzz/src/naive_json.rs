@@ -1,6 +1,6 @@
-//! A second, simple reader of the lock commands' parameters, written from `docs/protocol.md`. It reads
-//! whole JSON values. Some text is accepted by only one of the two readers (lone surrogates in parts
-//! that the real one skips, numbers that are too large, deep nesting); it is `None` here.
+//! A second, simple reader of the lock commands' parameters, written from `docs/protocol.md`. It
+//! reads whole JSON values. Some text is accepted by only one of the two readers (lone surrogates
+//! in parts that the real one skips, numbers that are too large, deep nesting); it is `None` here.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -59,8 +59,8 @@ pub fn lock(parameters: &Value) -> Option<Lock> {
     Some(Lock { names, set, limit })
 }
 
-/// Whether a name may be written as a number. A [`Value`] does not keep the text of a number, which is
-/// the name.
+/// Whether a name may be written as a number. A [`Value`] does not keep the text of a number, which
+/// is the name.
 #[must_use]
 pub fn has_number_for_a_name(value: &Value) -> bool {
     let is_in = |map: &Map<String, Value>| {
@@ -81,8 +81,8 @@ pub fn unlock(parameters: &Value) -> Option<(Vec<LockName>, bool)> {
     Some((names.into_iter().map(|(name, _)| name).collect(), set))
 }
 
-/// The parameters of `convert`: the name, the mode, and the time limit in seconds. `None` if they are
-/// malformed.
+/// The parameters of `convert`: the name, the mode, and the time limit in seconds. `None` if they
+/// are malformed.
 #[must_use]
 pub fn convert(parameters: &Value) -> Option<(LockName, Mode, Option<f64>)> {
     let map = object(parameters)?;

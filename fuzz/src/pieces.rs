@@ -1,5 +1,5 @@
-//! An input of the decoders' targets: two bytes that say how to read, then the stream. Decides where the
-//! stream is cut, and knows nothing about its content.
+//! An input of the decoders' targets: two bytes that say how to read, then the stream. Decides
+//! where the stream is cut, and knows nothing about its content.
 
 /// The length of a long stream in bytes.
 const LONG_BYTES: usize = 256 << 10;
@@ -30,9 +30,9 @@ impl Case {
         Some(Self { limit: how & 0x7f, flag: how & 0x80 != 0, stream: stream.to_vec(), seed: *seed, hash })
     }
 
-    /// For a few inputs, the stream repeated until it is long, so that reading in quadratic time exceeds
-    /// the time limit of an input. A hash of all bytes chooses these inputs. If a flag in the header did,
-    /// mutations would inherit it, and nearly all inputs would be slow.
+    /// For a few inputs, the stream repeated until it is long, so that reading in quadratic time
+    /// exceeds the time limit of an input. A hash of all bytes chooses these inputs. If a flag in
+    /// the header did, mutations would inherit it, and nearly all inputs would be slow.
     #[must_use]
     pub fn long(&self) -> Option<Vec<u8>> {
         let is_chosen = (self.hash >> 20).is_multiple_of(INPUTS_PER_LONG) && !self.stream.is_empty();

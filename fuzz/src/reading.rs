@@ -1,6 +1,6 @@
 //! Reads streams with the real decoders as a connection's thread does: pieces go into a buffer, and
-//! consumed bytes are removed from it. Checks that the decoders make progress, and that no more bytes
-//! are kept than one line or message may have.
+//! consumed bytes are removed from it. Checks that the decoders make progress, and that no more
+//! bytes are kept than one line or message may have.
 
 use lockd::wire::frame::{self, Frame};
 use lockd::wire::text::lines::{Line, LineDecoder};

@@ -1,5 +1,5 @@
-//! Guesses from its first bytes which protocol a peer speaks, so that a client at the wrong port gets
-//! a helpful message. No lock may ever depend on such a guess.
+//! Guesses from its first bytes which protocol a peer speaks, so that a client at the wrong port
+//! gets a helpful message. No lock may ever depend on such a guess.
 
 use std::fmt;
 
@@ -65,8 +65,8 @@ fn is_http(bytes: &[u8]) -> bool {
     let is_request = METHODS
         .iter()
         .any(|method| bytes.strip_prefix(method.as_bytes()).is_some_and(|rest| rest.first() == Some(&b' ')));
-    // Once the line is complete it must end with a version: a line of another protocol may begin with
-    // such a word.
+    // Once the line is complete it must end with a version: a line of another protocol may begin
+    // with such a word.
     is_request
         && memchr(b'\n', bytes).is_none_or(|end| {
             let line = bytes.get(..end).unwrap_or_default().trim_ascii_end();

@@ -22,8 +22,8 @@ pub enum Frame<'a> {
 /// Reads the frame that `input` begins with, and returns the number of bytes consumed.
 ///
 /// A body may have up to `message_max` bytes. A longer one is reported as soon as its header is
-/// complete. The caller keeps the bytes that were not consumed. Its buffer should grow with the bytes
-/// that arrive, never by the length that a header announces.
+/// complete. The caller keeps the bytes that were not consumed. Its buffer should grow with the
+/// bytes that arrive, never by the length that a header announces.
 #[must_use]
 pub fn decode(input: &[u8], message_max: usize) -> (usize, Frame<'_>) {
     let Some((header, rest)) = input.split_first_chunk::<HEADER>() else { return (0, Frame::Incomplete) };

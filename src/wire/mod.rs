@@ -1,9 +1,9 @@
 //! The codecs: pure functions between bytes and requests or replies, one module for each protocol.
 //!
-//! They know the broker's names and modes, and nothing about sockets, clocks, threads or sessions. A
-//! decoder is given the bytes that have arrived and says how many of them it has consumed. An encoder
-//! appends to a buffer. No input makes a codec panic, recurse as deep as the input is nested, or
-//! allocate memory for bytes that were only announced.
+//! They know the broker's names and modes, and nothing about sockets, clocks, threads or sessions.
+//! A decoder is given the bytes that have arrived and says how many of them it has consumed. An
+//! encoder appends to a buffer. No input makes a codec panic, recurse as deep as the input is
+//! nested, or allocate memory for bytes that were only announced.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod first_bytes;

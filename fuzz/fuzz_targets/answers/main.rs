@@ -1,5 +1,6 @@
-//! The real client, with a server that sends what the input says. Whatever the server sends, every call of the
-//! client must return, and the client must never believe in a lock that it was not granted.
+//! The real client, with a server that sends what the input says. Whatever the server sends, every
+//! call of the client must return, and the client must never believe in a lock that it was not
+//! granted.
 #![no_main]
 
 mod server;
@@ -65,7 +66,8 @@ fn carry_out(session: &RemoteSession, call: u8) {
     assert!(start.elapsed() < SOON, "the call {call} has taken {:?}", start.elapsed());
 }
 
-/// Asserts that the server has sent a grant that the client believes in, for a request of this kind and name.
+/// Asserts that the server has sent a grant that the client believes in, for a request of this kind
+/// and name.
 fn believe(command: &'static str, name: &[u8], granted: &Result<Grant, AcquireError>) {
     if let Ok(grant) = granted {
         let has = SERVER.has_sent_grant(command, name, grant.token)

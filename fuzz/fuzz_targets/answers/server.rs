@@ -1,5 +1,6 @@
-//! A server that follows a script: after each request it does what the next bytes of the script say, and notes
-//! the grants that it sends. It answers every request or closes the connection, so that no call waits in vain.
+//! A server that follows a script: after each request it does what the next bytes of the script
+//! say, and notes the grants that it sends. It answers every request or closes the connection, so
+//! that no call waits in vain.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -71,9 +72,9 @@ impl Server {
         self.finished.lock().expect("no panic").recv().expect("the server runs");
     }
 
-    /// Whether a grant of `name` with this token was sent for a request of this kind. A script may answer a
-    /// request before the server has read it, or even before the client has made it. Then only its id is
-    /// known, and any kind and name is accepted.
+    /// Whether a grant of `name` with this token was sent for a request of this kind. A script may
+    /// answer a request before the server has read it, or even before the client has made it. Then
+    /// only its id is known, and any kind and name is accepted.
     pub(crate) fn has_sent_grant(&self, command: &str, name: &[u8], token: u64) -> bool {
         let record = self.record.lock().expect("no panic");
         record.granted.iter().filter(|granted| granted.token == token).any(|granted| {
@@ -136,8 +137,8 @@ impl Play<'_> {
             }
             4 => self.say(&json!({"id": id, "error": "no"})),
             5 => self.say(&json!({"error": "what?"})) && self.say(&right),
-            // The correct reply with a part replaced by bytes of the script, then the end: the result may
-            // not be a reply.
+            // The correct reply with a part replaced by bytes of the script, then the end: the
+            // result may not be a reply.
             6 | 7 => {
                 let mut body = right.to_string().into_bytes();
                 let at = usize::from(self.byte()) % body.len();

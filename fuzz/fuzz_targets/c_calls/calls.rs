@@ -1,5 +1,5 @@
-//! The calls of a session. Each is made with arguments from the input, and must return what the model
-//! expects.
+//! The calls of a session. Each is made with arguments from the input, and must return what the
+//! model expects.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -52,8 +52,9 @@ impl Worlds {
         self.sessions[slot].as_mut().expect("the session is open")
     }
 
-    /// The world, the session's number and the name's number, if the arguments of a call are valid. Else
-    /// the status that the call must return because they are not, or because the session is lost.
+    /// The world, the session's number and the name's number, if the arguments of a call are valid.
+    /// Else the status that the call must return because they are not, or because the session is
+    /// lost.
     fn target_of(&self, slot: usize, name: GivenName) -> Result<(usize, u32, u8), lock_status> {
         let (Some(session), GivenName::Name(name)) = (self.session(slot), name) else {
             return Err(lock_status::LOCK_INVALID);
@@ -98,7 +99,8 @@ impl Worlds {
         expected::status(said)
     }
 
-    /// A call that succeeds replaces an earlier wait that was cancelled; a call that fails does not.
+    /// A call that succeeds replaces an earlier wait that was cancelled; a call that fails does
+    /// not.
     pub(crate) fn forget_cancelled(&mut self, slot: usize, names: &[u8], status: lock_status) {
         if status == lock_status::LOCK_OK {
             let replaced = |name: &u8, wait: &Enqueued| names.contains(name) && *wait == Enqueued::Cancelled;
@@ -331,8 +333,8 @@ impl Worlds {
         }
     }
 
-    /// Releases the lock, or ends the wait for it, in the model. Returns the status that the call must
-    /// return.
+    /// Releases the lock, or ends the wait for it, in the model. Returns the status that the call
+    /// must return.
     pub(crate) fn release_in_model(&mut self, slot: usize, name: u8) -> lock_status {
         let session = self.session_mut(slot);
         session.enqueued.remove(&name);
@@ -430,7 +432,8 @@ impl Worlds {
                 Enqueued::Granted(_) | Enqueued::Cancelled => {}
             }
         }
-        // The server answers in order, so the cancellation is done once it has answered these requests.
+        // The server answers in order, so the cancellation is done once it has answered these
+        // requests.
         self.inspect_all(slot);
     }
 
@@ -515,8 +518,8 @@ impl Worlds {
 }
 
 /// Makes a call that waits for up to `limit`, and repeats it while a signal handler interrupts it:
-/// libFuzzer's own handler checks the time. A repeated call has a longer limit, which leaves the server
-/// time to answer; the request itself keeps its first limit.
+/// libFuzzer's own handler checks the time. A repeated call has a longer limit, which leaves the
+/// server time to answer; the request itself keeps its first limit.
 pub(crate) fn retry_interrupted(
     is_remote: bool,
     limit: i64,

@@ -20,8 +20,8 @@ pub(crate) fn info(model: &Model, name: u8) -> lock_info {
     }
 }
 
-/// The info on a name for this session, without the token. For a session on a server, a grant that has not
-/// been collected counts as a wait.
+/// The info on a name for this session, without the token. For a session on a server, a grant that
+/// has not been collected counts as a wait.
 pub(crate) fn info_of(model: &Model, session: &Session, name: u8) -> lock_info {
     let uncollected = session.is_remote && matches!(session.enqueued.get(&name), Some(Enqueued::Granted(_)));
     let held = model.held.contains_key(&(name, session.number))
@@ -41,7 +41,8 @@ fn number(mode: Mode) -> u32 {
     }
 }
 
-/// The status of an acquire that is refused because the session already holds the name or waits for it.
+/// The status of an acquire that is refused because the session already holds the name or waits for
+/// it.
 pub(crate) fn existing_claim(model: &Model, session: &Session, name: u8) -> Option<lock_status> {
     let info = info_of(model, session, name);
     match (info.held, info.waiting) {

@@ -131,7 +131,8 @@ impl Worlds {
         }
     }
 
-    /// Ends a session, in order or as if it had vanished, without freeing it. It is lost afterwards.
+    /// Ends a session, in order or as if it had vanished, without freeing it. It is lost
+    /// afterwards.
     pub(crate) fn end_session(&mut self, input: &mut Input<'_>) {
         let slot = session(input);
         let vanished = input.byte() & 1 == 1;
@@ -158,8 +159,8 @@ impl Worlds {
         if self.broker.is_null() {
             return;
         }
-        // Waits end first. Otherwise a waiter could be granted the lock of a session that is closed before
-        // it, and the model does not know the order.
+        // Waits end first. Otherwise a waiter could be granted the lock of a session that is closed
+        // before it, and the model does not know the order.
         (0..SLOTS).for_each(|slot| self.cancel_slot(slot));
         let open: Vec<Session> = self.sessions.iter_mut().filter_map(Option::take).collect();
         // SAFETY: none of this thread's sessions is used any more.

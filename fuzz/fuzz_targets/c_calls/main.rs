@@ -1,5 +1,6 @@
-//! The C ABI: valid and invalid calls in any order, of several sessions in this process and on a server in
-//! it. Each result is compared with the broker's naive model and with the promises of the header.
+//! The C ABI: valid and invalid calls in any order, of several sessions in this process and on a
+//! server in it. Each result is compared with the broker's naive model and with the promises of the
+//! header.
 #![no_main]
 
 mod calls;

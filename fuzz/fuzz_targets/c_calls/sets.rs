@@ -39,8 +39,8 @@ impl Worlds {
         let n = if too_many { 1025 } else { count };
         let mut token = UNTOUCHED;
         let status = retry_interrupted(self.is_remote(slot), limit, |limit| {
-            // SAFETY: a session or NULL, `n` strings and `n` numbers or NULL, a place for the output. If `n`
-            // is more than is allowed, no name is read.
+            // SAFETY: a session or NULL, `n` strings and `n` numbers or NULL, a place for the
+            // output. If `n` is more than is allowed, no name is read.
             unsafe { lock_acquire_all(self.handle(slot), names_pointer, modes_pointer, n, limit, &mut token) }
         });
         let expected = match &target {

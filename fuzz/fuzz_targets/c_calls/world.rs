@@ -1,5 +1,5 @@
-//! The state of a run: two brokers (the program's own, which a server may serve, and the default one), a
-//! model of each, and the sessions with what they have been told.
+//! The state of a run: two brokers (the program's own, which a server may serve, and the default
+//! one), a model of each, and the sessions with what they have been told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_int};
@@ -171,7 +171,8 @@ impl Worlds {
         }
     }
 
-    /// Closes and frees everything. The default broker outlives this run, so nothing may be left in it.
+    /// Closes and frees everything. The default broker outlives this run, so nothing may be left in
+    /// it.
     pub(crate) fn end(&mut self) {
         for slot in 0..SLOTS {
             self.inspect_all(slot);

@@ -1,6 +1,6 @@
-//! Whole conversations: up to four connections with the server's real protocol handlers and a real broker,
-//! without threads. After every step, the locks that the clients believe to hold, judging by the replies
-//! alone, are compared with the locks that the broker lists.
+//! Whole conversations: up to four connections with the server's real protocol handlers and a real
+//! broker, without threads. After every step, the locks that the clients believe to hold, judging
+//! by the replies alone, are compared with the locks that the broker lists.
 #![no_main]
 
 mod client;
@@ -95,7 +95,8 @@ fn with_client(clients: &mut [Client], client: usize, action: impl FnOnce(&mut C
     clients.iter_mut().for_each(Client::receive);
 }
 
-/// Does what the connections' threads would do now: handles the requests after a wait that has ended.
+/// Does what the connections' threads would do now: handles the requests after a wait that has
+/// ended.
 fn settle(clients: &mut [Client]) {
     while let Some(client) = (0..clients.len()).find(|&client| clients[client].can_go_on()) {
         with_client(clients, client, Client::proceed);
@@ -105,8 +106,8 @@ fn settle(clients: &mut [Client]) {
 /// A holder of a lock: the space, the name, the address of the client, the mode.
 type Holder = (Space, LockName, String, Mode);
 
-/// Asserts that the clients believe to hold what the broker lists, and that no two holders exclude each
-/// other.
+/// Asserts that the clients believe to hold what the broker lists, and that no two holders exclude
+/// each other.
 fn check(broker: &Broker, clients: &[Client]) {
     let (mut listed, mut names) = (BTreeSet::new(), BTreeSet::new());
     let _ = broker.for_each_lock(|lock| {

@@ -1,5 +1,5 @@
-//! What a client of `message` learns from the replies. It matches them by their ids. If an id is used
-//! again before its reply has arrived, the client is no longer certain of anything.
+//! What a client of `message` learns from the replies. It matches them by their ids. If an id is
+//! used again before its reply has arrived, the client is no longer certain of anything.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -29,7 +29,8 @@ enum PendingRequest {
 pub(crate) struct MessageReplies {
     unread: Vec<u8>,
     pending: HashMap<String, PendingRequest>,
-    /// The names of each old `unlock` without a reply yet. Its replies have no id and arrive in order.
+    /// The names of each old `unlock` without a reply yet. Its replies have no id and arrive in
+    /// order.
     old_unlocks: VecDeque<Vec<LockName>>,
 }
 

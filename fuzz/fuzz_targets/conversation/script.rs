@@ -1,8 +1,10 @@
-//! An input of this target, read as the steps of several clients: a byte of options, a byte of protocols,
-//! then for each step a byte that chooses the client and the action, and the arguments of the action.
+//! An input of this target, read as the steps of several clients: a byte of options, a byte of
+//! protocols, then for each step a byte that chooses the client and the action, and the arguments
+//! of the action.
 //!
-//! Clients send few bytes at a time, and none while many bytes are still unhandled. The target has a single
-//! thread, which reads the replies only between two steps, so the server must never wait for a reader.
+//! Clients send few bytes at a time, and none while many bytes are still unhandled. The target has
+//! a single thread, which reads the replies only between two steps, so the server must never wait
+//! for a reader.
 
 use lockd::server::Protocol;
 
@@ -107,8 +109,8 @@ impl<'a> Script<'a> {
         Some(Step::Send { client, bytes })
     }
 
-    /// Keeps the bytes after the cut for the next step, and returns those before it. A cut at 0 cuts
-    /// nothing.
+    /// Keeps the bytes after the cut for the next step, and returns those before it. A cut at 0
+    /// cuts nothing.
     fn first_part(&mut self, client: usize, mut bytes: Vec<u8>, cut: usize) -> Vec<u8> {
         if (1..bytes.len()).contains(&cut) {
             self.later = Some((client, bytes.split_off(cut)));

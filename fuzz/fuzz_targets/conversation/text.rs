@@ -1,5 +1,5 @@
-//! What a client of the text protocols learns from the replies. Lines that end with `\n` alone belong to
-//! lists and statistics, and are ignored.
+//! What a client of the text protocols learns from the replies. Lines that end with `\n` alone
+//! belong to lists and statistics, and are ignored.
 
 use std::collections::VecDeque;
 
@@ -10,8 +10,8 @@ use lockd::wire::text::{TextDialect, TextRequest};
 use crate::LINE_MAX;
 use crate::client::Belief;
 
-/// Passes each complete line that is a reply, without its end, to `each`. Returns the number of bytes of all
-/// complete lines.
+/// Passes each complete line that is a reply, without its end, to `each`. Returns the number of
+/// bytes of all complete lines.
 fn for_each_reply(received: &[u8], mut each: impl FnMut(&[u8])) -> usize {
     let mut done = 0;
     while let Some(end) = received[done..].iter().position(|&byte| byte == b'\n') {

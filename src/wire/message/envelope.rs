@@ -1,5 +1,5 @@
-//! The envelope of a message: the command of a request, the id that a reply belongs to. Knows nothing
-//! about parameters and results; they pass through as raw JSON.
+//! The envelope of a message: the command of a request, the id that a reply belongs to. Knows
+//! nothing about parameters and results; they pass through as raw JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,8 +12,8 @@ use crate::wire::push_decimal;
 
 /// The envelope of a request, whose parameters are not read yet.
 ///
-/// A request that lacks any of the three parts gets no reply. The only such request with a meaning is
-/// the old form of `unlock`, whose name is in [`body`](Self::body) itself.
+/// A request that lacks any of the three parts gets no reply. The only such request with a meaning
+/// is the old form of `unlock`, whose name is in [`body`](Self::body) itself.
 #[derive(Clone, Debug)]
 pub struct Envelope<'a> {
     /// The command, if it is a string.
@@ -32,8 +32,8 @@ pub struct Envelope<'a> {
 ///
 /// # Errors
 ///
-/// If `body` is not one JSON object in UTF-8. The connection can go on, because the end of the frame is
-/// known; [`encode_error`](super::encode_error) tells the client.
+/// If `body` is not one JSON object in UTF-8. The connection can go on, because the end of the
+/// frame is known; [`encode_error`](super::encode_error) tells the client.
 pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
     let ([command, id, parameters], has_others) = values_and_others(body, ["command", "id", "parameters"])?;
@@ -47,8 +47,8 @@ pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
 ///
 /// # Errors
 ///
-/// If `parameters` cannot be written as JSON; then nothing is appended. This module's request types can
-/// always be written.
+/// If `parameters` cannot be written as JSON; then nothing is appended. This module's request types
+/// can always be written.
 pub fn encode_request(
     out: &mut Vec<u8>,
     id: u64,
@@ -101,8 +101,8 @@ pub fn parse_reply(body: &[u8]) -> Result<ReplyEnvelope<'_>, BadMessage> {
     Ok(ReplyEnvelope { id, result, error: error.and_then(string).transpose()? })
 }
 
-/// Why a body is not a message. Displayed, it is the text of the `{"error":…}` reply; it never quotes
-/// the message.
+/// Why a body is not a message. Displayed, it is the text of the `{"error":…}` reply; it never
+/// quotes the message.
 #[derive(Debug)]
 pub enum BadMessage {
     /// The bytes are not UTF-8.

@@ -1,6 +1,6 @@
-//! The results of `inspect` and `list`: the holders and waiters of locks, as server and client see them
-//! on the wire and as `Session::list` returns them. Knows the keys and the broker's listings; the
-//! broker collects the holders and waiters.
+//! The results of `inspect` and `list`: the holders and waiters of locks, as server and client see
+//! them on the wire and as `Session::list` returns them. Knows the keys and the broker's listings;
+//! the broker collects the holders and waiters.
 //!
 //! A missing part of a result counts as empty, so that a refusal can be read as the result too. Its
 //! status is not `Ok`, and [`LockResult`](super::LockResult) reads its reason.
@@ -30,8 +30,8 @@ pub struct InspectResult {
     /// The number of waiters.
     #[serde(default)]
     pub waiters: usize,
-    /// Whether the last exclusive holder vanished without releasing, and no later holder has been told
-    /// so yet.
+    /// Whether the last exclusive holder vanished without releasing, and no later holder has been
+    /// told so yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub orphaned: bool,
 }
@@ -87,9 +87,9 @@ impl PageSpace {
 }
 
 impl LockPage {
-    /// The most bytes of JSON that the locks of one page take. A page ends there even if there are more
-    /// names. A lock whose holders and waiters alone take more has a page of its own, which does not
-    /// show all of them.
+    /// The most bytes of JSON that the locks of one page take. A page ends there even if there are
+    /// more names. A lock whose holders and waiters alone take more has a page of its own, which
+    /// does not show all of them.
     pub const BYTES_MAX: usize = 256 << 10;
 
     /// The page as JSON, `{"locks":[…],"more":…}`. Contains no zero byte.
@@ -166,8 +166,8 @@ impl ListedLock {
         }
     }
 
-    /// The lock with as many of its holders and waiters as fit, and whether all of them fit. If there
-    /// are too many of both, each get half of the space.
+    /// The lock with as many of its holders and waiters as fit, and whether all of them fit. If
+    /// there are too many of both, each get half of the space.
     fn fitting(lock: &broker::LockInfo, space: &mut PageSpace) -> (Self, bool) {
         let (mode, orphaned) = (lock.mode, lock.orphaned);
         let mut shown = Self { mode, orphaned, ..Self::new(&lock.key.name) };

@@ -1,11 +1,11 @@
 //! The `message` protocol: requests and replies in JSON, matched by their `id`. Reads and writes
-//! bodies; [`frame`](super::frame) puts them into frames. Knows the parameters and results of the lock
-//! commands, and leaves those of other commands to their handlers.
+//! bodies; [`frame`](super::frame) puts them into frames. Knows the parameters and results of the
+//! lock commands, and leaves those of other commands to their handlers.
 //!
 //! A body is read in two steps, because a server must look up the command before it knows what
-//! parameters to expect: [`parse`] finds the parts of the envelope and leaves them as raw JSON, then a
-//! function like [`parse_lock`] reads `parameters`. Neither recurses as deep as the input is nested.
-//! If an object has a key twice, the last one counts, as in PHP.
+//! parameters to expect: [`parse`] finds the parts of the envelope and leaves them as raw JSON,
+//! then a function like [`parse_lock`] reads `parameters`. Neither recurses as deep as the input is
+//! nested. If an object has a key twice, the last one counts, as in PHP.
 
 mod envelope;
 mod listing;

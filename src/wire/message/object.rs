@@ -85,8 +85,8 @@ pub(super) fn string(value: &RawValue) -> Option<serde_json::Result<Cow<'_, str>
     Some(Ok(Cow::Borrowed(quoted)))
 }
 
-/// The value of a JSON number; infinite if it is too large for an `f64`. `None` if the value is not a
-/// number.
+/// The value of a JSON number; infinite if it is too large for an `f64`. `None` if the value is not
+/// a number.
 pub(super) fn number(value: &RawValue) -> Option<f64> {
     // Rust reads every JSON number as the same number, and no other JSON value as a number.
     value.get().parse().ok()

@@ -1,9 +1,9 @@
 //! How values are written for which JSON has no type: lock names, modes, durations. Knows the
 //! broker's types for them, and nothing about the requests and replies that contain them.
 //!
-//! A name is bytes and JSON is Unicode, so a name that is not UTF-8 is written in hexadecimal under a
-//! key of its own (`lockNameHex` instead of `lockName`). If both keys are given, the hexadecimal one
-//! counts, because it is exact.
+//! A name is bytes and JSON is Unicode, so a name that is not UTF-8 is written in hexadecimal under
+//! a key of its own (`lockNameHex` instead of `lockName`). If both keys are given, the hexadecimal
+//! one counts, because it is exact.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -37,7 +37,8 @@ pub(super) fn serialize_exact<M: SerializeMap>(
     }
 }
 
-/// A name for people to read, and its bytes in hexadecimal if the text does not represent all of them.
+/// A name for people to read, and its bytes in hexadecimal if the text does not represent all of
+/// them.
 pub(super) fn to_text(name: &LockName) -> (String, Option<String>) {
     let text = String::from_utf8_lossy(name.as_bytes());
     let hex = matches!(text, Cow::Owned(_)).then(|| to_hex(name.as_bytes()));
@@ -49,8 +50,8 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Reads hexadecimal digits of either case. `None` if there are other characters or an odd number of
-/// digits.
+/// Reads hexadecimal digits of either case. `None` if there are other characters or an odd number
+/// of digits.
 pub(super) fn from_hex(text: &str) -> Option<LockName> {
     let nibble = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
@@ -141,8 +142,8 @@ pub(super) mod seconds {
         from_f64(seconds).ok_or_else(|| D::Error::custom("a negative number of seconds"))
     }
 
-    /// The duration of a number of seconds: `None` if it is negative, [`Duration::MAX`] if it is too
-    /// large.
+    /// The duration of a number of seconds: `None` if it is negative, [`Duration::MAX`] if it is
+    /// too large.
     pub(in crate::wire::message) fn from_f64(seconds: f64) -> Option<Duration> {
         (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }

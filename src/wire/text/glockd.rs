@@ -1,13 +1,13 @@
 //! What only the `glockd` dialect prints: lists of locks and connections, the statistics, the help.
-//! Only appends bytes. The caller gives long lists in pieces, so that nothing is held up while one is
-//! written.
+//! Only appends bytes. The caller gives long lists in pieces, so that nothing is held up while one
+//! is written.
 
 use crate::wire::push_in_line;
 
 /// Appends a line of `d` and `sd` (a lock and its holder) or of `who` (an address and its name).
 ///
-/// As in the original, the line ends with `\n` alone, and nothing marks the last line. A line break in
-/// a name is written as a space.
+/// As in the original, the line ends with `\n` alone, and nothing marks the last line. A line break
+/// in a name is written as a space.
 pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     push_in_line(out, key);
     out.extend_from_slice(b": ");
@@ -17,8 +17,8 @@ pub fn encode_pair(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
 
 /// The one line of `dump` or `dump shared`, written entry by entry.
 ///
-/// It has the form of a map that Go prints: `map[foo:HOLDER bar:HOLDER]`. Names may contain the same
-/// punctuation, so no program can parse it reliably.
+/// It has the form of a map that Go prints: `map[foo:HOLDER bar:HOLDER]`. Names may contain the
+/// same punctuation, so no program can parse it reliably.
 #[derive(Debug)]
 #[must_use = "the line lacks its end until `end` is called"]
 pub struct DumpEncoder {
@@ -73,7 +73,8 @@ impl DumpEncoder {
     }
 }
 
-/// The statistics that `q` prints. Counters run since the server's start, unless the field says "now".
+/// The statistics that `q` prints. Counters run since the server's start, unless the field says
+/// "now".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GlockdStatistics {
     /// The number of `d` commands.

@@ -1,5 +1,5 @@
-//! The lines of both text protocols: finds where a line ends, and splits it into a command and a name.
-//! Knows bytes only; `request` knows what the commands mean.
+//! The lines of both text protocols: finds where a line ends, and splits it into a command and a
+//! name. Knows bytes only; `request` knows what the commands mean.
 
 use std::borrow::Cow;
 
@@ -29,8 +29,8 @@ pub enum Line<'a> {
 }
 
 impl LineDecoder {
-    /// A decoder at the start of a stream. A line may have up to `line_max` bytes before its `\n`; a
-    /// `\r` counts.
+    /// A decoder at the start of a stream. A line may have up to `line_max` bytes before its `\n`;
+    /// a `\r` counts.
     #[must_use]
     pub fn new(line_max: usize) -> Self {
         Self { line_max, skipping: false }
@@ -38,9 +38,9 @@ impl LineDecoder {
 
     /// Reads the line that `input` begins with, and returns the number of bytes consumed.
     ///
-    /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be too
-    /// long. Later calls consume the rest of it; only then are bytes consumed although the result is
-    /// [`Line::Incomplete`].
+    /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be
+    /// too long. Later calls consume the rest of it; only then are bytes consumed although the
+    /// result is [`Line::Incomplete`].
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Line<'a>) {
         let skipped = if self.skipping { self.skip(input) } else { 0 };
         let (consumed, line) = self.decode_line(input.get(skipped..).unwrap_or_default());
@@ -139,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    /// The lines that a connection reads from a stream that arrives in these pieces; `None` is a line
-    /// that is too long.
+    /// The lines that a connection reads from a stream that arrives in these pieces; `None` is a
+    /// line that is too long.
     fn lines_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, line_max: usize) -> Vec<Option<Vec<u8>>> {
         let mut decoder = LineDecoder::new(line_max);
         let (mut buffer, mut lines) = (Vec::new(), Vec::new());
@@ -229,7 +229,8 @@ mod tests {
             line_max in 0_usize..20,
         ) {
             let mut expected: Vec<_> = stream.split(|&byte| byte == b'\n').collect();
-            // The bytes after the last newline are not a line yet, but they may be too long already.
+            // The bytes after the last newline are not a line yet, but they may be too long
+            // already.
             if expected.last().is_some_and(|rest| rest.len() <= line_max) {
                 expected.pop();
             }

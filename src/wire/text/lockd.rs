@@ -59,8 +59,8 @@ impl LockdStatistics {
     }
 }
 
-/// The second array of `q full`, written in pieces as PHP's `print_r` prints nested arrays: first all
-/// locks, then the holders of shared locks.
+/// The second array of `q full`, written in pieces as PHP's `print_r` prints nested arrays: first
+/// all locks, then the holders of shared locks.
 pub struct DetailsEncoder(());
 
 impl DetailsEncoder {
@@ -120,9 +120,9 @@ impl DetailsEncoder {
     }
 }
 
-/// Begins an array that is nested in `depth` others, as PHP's `print_r` does: each level is indented by
-/// eight columns. An empty line follows a nested array, because both the array and its entry end with a
-/// newline.
+/// Begins an array that is nested in `depth` others, as PHP's `print_r` does: each level is
+/// indented by eight columns. An empty line follows a nested array, because both the array and its
+/// entry end with a newline.
 fn open_array(out: &mut Vec<u8>, depth: usize) {
     out.extend_from_slice(b"Array\n");
     push_indented(out, 8 * depth, b"(\n");

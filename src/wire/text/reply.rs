@@ -97,8 +97,8 @@ impl TextReply<'_> {
     }
 }
 
-/// Appends a line that says what became of a lock: a count, the words of the dialect (those of `lockd`
-/// first), and in `glockd` the mode and the name.
+/// Appends a line that says what became of a lock: a count, the words of the dialect (those of
+/// `lockd` first), and in `glockd` the mode and the name.
 fn push_outcome(
     out: &mut Vec<u8>,
     dialect: TextDialect,

@@ -1,4 +1,5 @@
-//! Stands in for WebSocket in a build without it: types without values, and a handshake that refuses.
+//! Stands in for WebSocket in a build without it: types without values, and a handshake that
+//! refuses.
 
 use crate::wire::websocket::{Upgrade, Violation};
 

@@ -1,9 +1,10 @@
 //! WebSocket frames: turns the client's messages into lines, and answers control frames.
 //!
-//! A message from the client contains one line or several. Its end also ends a line, with or without a
-//! newline; an empty message is an empty line. [`ReplyAssembler`](super::ReplyAssembler) makes the
-//! messages to the client. This module buffers only headers, control frames and the ends of messages,
-//! so a message may be of any length; the reader of the lines limits the length of each line.
+//! A message from the client contains one line or several. Its end also ends a line, with or
+//! without a newline; an empty message is an empty line. [`ReplyAssembler`](super::ReplyAssembler)
+//! makes the messages to the client. This module buffers only headers, control frames and the ends
+//! of messages, so a message may be of any length; the reader of the lines limits the length of
+//! each line.
 
 use std::io::Cursor;
 use std::str;
@@ -36,7 +37,8 @@ struct IncomingMessage {
     is_text: bool,
     /// The first bytes of a character whose other bytes have not arrived.
     character: Vec<u8>,
-    /// Whether the message is empty or does not end with a newline, so that its end must end a line.
+    /// Whether the message is empty or does not end with a newline, so that its end must end a
+    /// line.
     is_in_line: bool,
 }
 
@@ -49,8 +51,8 @@ pub(crate) struct WebSocket {
     message: Option<IncomingMessage>,
     /// The number of bytes of lines that have been decoded since the start of the connection.
     lines_bytes: u64,
-    /// The ends of the messages since the last call of [`message_ends`](Self::message_ends), as values
-    /// of `lines_bytes`.
+    /// The ends of the messages since the last call of [`message_ends`](Self::message_ends), as
+    /// values of `lines_bytes`.
     ends: Vec<u64>,
     /// The part of a control frame's payload that has arrived.
     control: Vec<u8>,
@@ -68,12 +70,13 @@ impl WebSocket {
         Some(Self::default())
     }
 
-    /// Reads bytes from the wire, and appends the lines in them. Returns true once the client has sent a
-    /// close frame; the bytes after it are ignored.
+    /// Reads bytes from the wire, and appends the lines in them. Returns true once the client has
+    /// sent a close frame; the bytes after it are ignored.
     ///
     /// # Errors
     ///
-    /// If the client violates the protocol. [`end`](Self::end) then writes a close frame that says how.
+    /// If the client violates the protocol. [`end`](Self::end) then writes a close frame that says
+    /// how.
     pub(crate) fn decode(&mut self, mut wire: &[u8], lines: &mut Vec<u8>) -> Result<bool, Violation> {
         loop {
             let step = self.decode_step(&mut wire, lines);
@@ -180,8 +183,8 @@ impl WebSocket {
         Ok(None)
     }
 
-    /// Takes the ends of the messages that were decoded since the last call. They count bytes of lines
-    /// since the start of the connection.
+    /// Takes the ends of the messages that were decoded since the last call. They count bytes of
+    /// lines since the start of the connection.
     pub(crate) fn message_ends(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.ends)
     }
@@ -211,8 +214,8 @@ impl WebSocket {
 const NOT_UTF8: Violation = Violation("a text that is not UTF-8");
 
 impl IncomingMessage {
-    /// Notes the next bytes of the message. The bytes of a text must be UTF-8, but a character may be
-    /// split between two calls.
+    /// Notes the next bytes of the message. The bytes of a text must be UTF-8, but a character may
+    /// be split between two calls.
     fn check(&mut self, mut added: &[u8]) -> Result<(), Violation> {
         let Some(last) = added.last() else { return Ok(()) };
         self.is_in_line = *last != b'\n';
@@ -295,8 +298,8 @@ mod tests {
         out
     }
 
-    /// Decodes these bytes in pieces of `size`. Returns the result, the lines, and the control frames
-    /// that were written.
+    /// Decodes these bytes in pieces of `size`. Returns the result, the lines, and the control
+    /// frames that were written.
     fn decode(bytes: &[u8], size: usize) -> (Result<bool, Violation>, Vec<u8>, Vec<u8>) {
         let (mut socket, mut lines, mut out) = (WebSocket::default(), Vec::new(), Vec::new());
         let mut closed = Ok(false);

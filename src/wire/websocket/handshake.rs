@@ -2,7 +2,8 @@
 //!
 //! A browser sends such a request for any page that asks for it, with the site of the page as the
 //! `Origin`. So the origin must be checked. The `Host` must be checked too: the owner of a name can
-//! point it to this machine (DNS rebinding), and a page from there has an origin that equals the host.
+//! point it to this machine (DNS rebinding), and a page from there has an origin that equals the
+//! host.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ use crate::wire::websocket::Upgrade;
 /// The longest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 
-/// Answers the bytes that have arrived from a client. Pages of `origins` may connect, in addition to
-/// pages of the host itself.
+/// Answers the bytes that have arrived from a client. Pages of `origins` may connect, in addition
+/// to pages of the host itself.
 pub(crate) fn upgrade(bytes: &[u8], origins: &[String]) -> Upgrade {
     match Request::try_parse(bytes) {
         Ok(None) if bytes.len() <= REQUEST_BYTES_MAX => Upgrade::Incomplete,
@@ -39,7 +40,7 @@ pub(crate) fn upgrade(bytes: &[u8], origins: &[String]) -> Upgrade {
 
 fn answer(request: &Request, origins: &[String]) -> Result<Vec<u8>, (&'static str, String)> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    // A request that is not for a WebSocket is told so first.
+    // Before anything else is checked, so that a client that wants no WebSocket learns why.
     let response = create_response(request)
         .map_err(|error| ("426 Upgrade Required", format!("that is no request for a WebSocket: {error}")))?;
     let host = host_of(header("host").unwrap_or_default());
@@ -60,8 +61,8 @@ fn answer(request: &Request, origins: &[String]) -> Result<Vec<u8>, (&'static st
     Ok(written)
 }
 
-/// Whether no stranger can have pointed this host's name to this machine: it is an address, `localhost`,
-/// or the host of an origin that may connect.
+/// Whether no stranger can have pointed this host's name to this machine: it is an address,
+/// `localhost`, or the host of an origin that may connect.
 fn is_trusted_host(host: &str, origins: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     address.parse::<IpAddr>().is_ok()

@@ -1,5 +1,5 @@
-//! The server's side of WebSocket (RFC 6455): the handshake, and messages that carry the lines of a text
-//! protocol. Knows bytes; the server decides when to send them.
+//! The server's side of WebSocket (RFC 6455): the handshake, and messages that carry the lines of a
+//! text protocol. Knows bytes; the server decides when to send them.
 
 #[cfg(feature = "websocket")]
 mod frames;

@@ -1,7 +1,7 @@
 //! Assembles reply lines into WebSocket messages. Each message of the client is answered by exactly
 //! one message, which has the reply lines of all its requests and is empty if there are none. So a
-//! client that reads one message for each that it has sent knows what a reply belongs to. Knows lines as
-//! bytes, and nothing about their meaning.
+//! client that reads one message for each that it has sent knows what a reply belongs to. Knows
+//! lines as bytes, and nothing about their meaning.
 
 use std::collections::VecDeque;
 
@@ -10,20 +10,20 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use crate::wire::websocket::Violation;
 use crate::wire::websocket::frames::push_frame;
 
-/// A longer answer is sent in several frames of one message, so that no more than this is buffered. The
-/// limit is high because some simple clients mistake each frame for a message.
+/// A longer answer is sent in several frames of one message, so that no more than this is buffered.
+/// The limit is high because some simple clients mistake each frame for a message.
 const PART_BYTES: usize = 256 << 10;
 /// The most messages that may follow a request that waits.
 const MESSAGES_MAX: usize = 32 << 10;
 /// The size of the buffer that is kept between two messages.
 const KEEP_BYTES: usize = 4096;
 
-/// The replies of one connection that are not sent yet. "Answer" is the message that answers one message
-/// of the client.
+/// The replies of one connection that are not sent yet. "Answer" is the message that answers one
+/// message of the client.
 #[derive(Default)]
 pub(crate) struct ReplyAssembler {
-    /// The ends of the client's messages that are not answered yet, the oldest first. Positions count
-    /// bytes of lines since the start of the connection.
+    /// The ends of the client's messages that are not answered yet, the oldest first. Positions
+    /// count bytes of lines since the start of the connection.
     ends: VecDeque<u64>,
     /// The number of bytes of lines that have been handled.
     handled: u64,
@@ -41,8 +41,8 @@ impl ReplyAssembler {
         Some(Self::default())
     }
 
-    /// Notes that messages of the client have ended at these positions, which count bytes of lines since
-    /// the start of the connection.
+    /// Notes that messages of the client have ended at these positions, which count bytes of lines
+    /// since the start of the connection.
     ///
     /// # Errors
     ///
@@ -60,8 +60,8 @@ impl ReplyAssembler {
         }
     }
 
-    /// Notes that `bytes` more bytes of lines have been handled. Their replies have been added, except
-    /// the reply to a request that waits.
+    /// Notes that `bytes` more bytes of lines have been handled. Their replies have been added,
+    /// except the reply to a request that waits.
     pub(crate) fn have_handled(&mut self, bytes: usize, wire: &mut Vec<u8>) {
         self.handled += bytes as u64;
         self.answer(wire);
@@ -90,9 +90,9 @@ impl ReplyAssembler {
         }
     }
 
-    /// Appends the buffered lines of the answer as a frame. An answer is text if it is UTF-8, as nearly
-    /// all are, else binary. If an answer has begun as text, later parts are made UTF-8, because a client
-    /// would end the connection otherwise.
+    /// Appends the buffered lines of the answer as a frame. An answer is text if it is UTF-8, as
+    /// nearly all are, else binary. If an answer has begun as text, later parts are made UTF-8,
+    /// because a client would end the connection otherwise.
     fn push_part(&mut self, is_last: bool, wire: &mut Vec<u8>) {
         let kind = if str::from_utf8(&self.lines).is_ok() { Data::Text } else { Data::Binary };
         match self.sent {
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn all_replies_to_a_message_are_in_one_message() {
         let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
-        // Three messages have come. The first has two requests, the second has one that gets no reply,
-        // the third has one whose reply is not UTF-8.
+        // Three messages have come. The first has two requests, the second has one that gets no
+        // reply, the third has one whose reply is not UTF-8.
         assembler.have_ended([8, 12, 16], &mut out).unwrap();
         reply(&mut assembler, &mut out, b"1 a\r\n");
         assembler.have_handled(4, &mut out);

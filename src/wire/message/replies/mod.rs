@@ -1,5 +1,5 @@
-//! The results of the lock commands, and the functions that write replies. Both sides use the types:
-//! the server writes them, a client reads them.
+//! The results of the lock commands, and the functions that write replies. Both sides use the
+//! types: the server writes them, a client reads them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,7 +19,8 @@ pub enum Status {
     Timeout,
     /// The parameters do not suit the command; `reason` says why.
     Invalid,
-    /// The wait would have closed a cycle of sessions that wait for each other; `circle` lists them.
+    /// The wait would have closed a cycle of sessions that wait for each other; `circle` lists
+    /// them.
     Deadlock,
     /// A limit was reached, or the server grants nothing now; `reason` says which.
     Refused,
@@ -31,8 +32,8 @@ pub enum Status {
     Cancelled,
 }
 
-/// The state of the server because of which a request was refused. A refusal because of a limit has no
-/// cause.
+/// The state of the server because of which a request was refused. A refusal because of a limit has
+/// no cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
@@ -137,17 +138,17 @@ pub struct HelloResult {
     pub version: String,
     /// What the server can do beyond the first version of the protocol.
     pub features: Vec<String>,
-    /// How the server detects that a client's host is gone. The client needs these times to notice a
-    /// lost connection before the server gives its locks away.
+    /// How the server detects that a client's host is gone. The client needs these times to notice
+    /// a lost connection before the server gives its locks away.
     #[serde(with = "KeepaliveSeconds")]
     pub keepalive: Keepalive,
 }
 
 /// Appends `{"id":…,"result":…}`.
 ///
-/// If the result cannot be written as JSON, `{"id":…,"error":…}` is written instead, so that its client
-/// does not wait forever. This module's types can always be written; a map with keys that are not
-/// strings cannot.
+/// If the result cannot be written as JSON, `{"id":…,"error":…}` is written instead, so that its
+/// client does not wait forever. This module's types can always be written; a map with keys that
+/// are not strings cannot.
 pub fn encode_result(out: &mut Vec<u8>, id: &RawValue, result: &(impl Serialize + ?Sized)) {
     let start = out.len();
     push_id(out, id);
@@ -203,9 +204,9 @@ pub(super) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _infallible = serde_json::to_writer(out, value);
 }
 
-/// The reply to the old form of `unlock`, which has no id. Its client looks at `result`. The keys are
-/// in the original's order, and a name that was written as a number is repeated as a number. A set is
-/// our extension, for people to read; its names that are not UTF-8 are written as text only.
+/// The reply to the old form of `unlock`, which has no id. Its client looks at `result`. The keys
+/// are in the original's order, and a name that was written as a number is repeated as a number. A
+/// set is our extension, for people to read; its names that are not UTF-8 are written as text only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldUnlockReply<'a> {
     /// The lock was released, or the wait for it was cancelled.
@@ -236,8 +237,8 @@ impl OldUnlockReply<'_> {
     }
 }
 
-/// Appends the names of an old `unlock` for people to read. A single name is followed by its bytes in
-/// hexadecimal if the text does not represent all of them.
+/// Appends the names of an old `unlock` for people to read. A single name is followed by its bytes
+/// in hexadecimal if the text does not represent all of them.
 fn push_names(out: &mut Vec<u8>, OldUnlockRequest { unlock, is_number }: &OldUnlockRequest) {
     match unlock.names.as_slice() {
         [name] if !unlock.set => {

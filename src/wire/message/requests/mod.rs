@@ -1,9 +1,9 @@
 //! The parameters of the lock commands: the server reads them from raw JSON, a client writes them.
-//! Knows which parameters are well-formed. Whether a name is too long or a lock is held is decided by
-//! the broker.
+//! Knows which parameters are well-formed. Whether a name is too long or a lock is held is decided
+//! by the broker.
 //!
-//! An empty array is accepted as an empty object, because PHP writes an empty array of parameters that
-//! way. So is `null`, which means that there are no parameters.
+//! An empty array is accepted as an empty object, because PHP writes an empty array of parameters
+//! that way. So is `null`, which means that there are no parameters.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -116,8 +116,9 @@ pub struct HelloRequest {
     #[serde(rename = "authToken", skip_serializing_if = "Option::is_none")]
     pub auth_token: Option<String>,
     /// The time that the client may need to end its work once it knows that its session is over, at
-    /// most [`WIND_DOWN_MAX`]. The server keeps the client's locks for that time, or until the client
-    /// ends the connection, which says that its work has ended. Zero if the client needs no time.
+    /// most [`WIND_DOWN_MAX`]. The server keeps the client's locks for that time, or until the
+    /// client ends the connection, which says that its work has ended. Zero if the client needs no
+    /// time.
     #[serde(rename = "windDown", with = "seconds", skip_serializing_if = "Duration::is_zero")]
     pub wind_down: Duration,
 }
@@ -134,7 +135,8 @@ impl fmt::Debug for HelloRequest {
     }
 }
 
-/// Why the parameters do not suit the command. Displayed, it is the `reason` of the `invalid` result.
+/// Why the parameters do not suit the command. Displayed, it is the `reason` of the `invalid`
+/// result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
     key: &'static str,
@@ -166,9 +168,9 @@ impl ListRequest {
 ///
 /// # Errors
 ///
-/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a number;
-/// if `lockNames` is empty or has a name twice; if `mode` is neither `"exclusive"` nor `"shared"`; if
-/// `timeLimit` is neither a number from 0 up nor `false` nor `null`.
+/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a
+/// number; if `lockNames` is empty or has a name twice; if `mode` is neither `"exclusive"` nor
+/// `"shared"`; if `timeLimit` is neither a number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
     let [text, hex, names, mode, limit] =
         object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
@@ -295,8 +297,8 @@ pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
 ///
 /// # Errors
 ///
-/// If `client`, `version` or `authToken` is not a string, or if `windDown` is not a number of seconds
-/// from 0 to [`WIND_DOWN_MAX`].
+/// If `client`, `version` or `authToken` is not a string, or if `windDown` is not a number of
+/// seconds from 0 to [`WIND_DOWN_MAX`].
 pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
     let keys = ["client", "version", "authToken", "windDown"];
     let [client, version, token, wind_down] = object(parameters.get(), keys)?;
@@ -335,8 +337,8 @@ fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<Strin
     }
 }
 
-/// Reads a name from either of its two keys. A number stands for the name that is its text, byte for
-/// byte.
+/// Reads a name from either of its two keys. A number stands for the name that is its text, byte
+/// for byte.
 fn read_name(
     keys: NameKeys,
     text: Option<&RawValue>,

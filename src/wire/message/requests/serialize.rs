@@ -11,8 +11,8 @@ use crate::wire::message::requests::{
 };
 use crate::wire::message::values::{AFTER, LOCK_NAME, PREFIX, mode, seconds, serialize_exact};
 
-/// A lock name with its mode, if there is one: an entry of `lockNames`, or the parameters of a command
-/// for one lock.
+/// A lock name with its mode, if there is one: an entry of `lockNames`, or the parameters of a
+/// command for one lock.
 struct NameAndMode<'a>(&'a LockName, Option<Mode>);
 
 impl NameAndMode<'_> {
@@ -39,8 +39,8 @@ fn serialize_limit<M: SerializeMap>(map: &mut M, limit: Option<Duration>) -> Res
     limit.map_or(Ok(()), |limit| map.serialize_entry("timeLimit", &Seconds(limit)))
 }
 
-/// A request whose number of names is not one is written as a set even if `set` is false, so that no
-/// name is lost.
+/// A request whose number of names is not one is written as a set even if `set` is false, so that
+/// no name is lost.
 impl Serialize for LockRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;

@@ -227,8 +227,8 @@ fn any_mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Exclusive), Just(Shared)]
 }
 
-/// Multiples of an eighth of a second, which an `f64` represents exactly. Other fractions may change by
-/// a nanosecond.
+/// Multiples of an eighth of a second, which an `f64` represents exactly. Other fractions may
+/// change by a nanosecond.
 fn any_limit() -> impl Strategy<Value = Option<Duration>> {
     let eighths = (0..1_u64 << 40).prop_map(|eighths| Duration::from_millis(eighths * 125));
     proptest::option::of(prop_oneof![eighths, Just(Duration::MAX)])
