@@ -113,6 +113,7 @@ impl From<broker::Page> for LockPage {
             }
             locks.push(shown);
         }
+        debug_assert!(!more || !locks.is_empty(), "the next page continues after the last name of this one");
         Self { locks, more }
     }
 }

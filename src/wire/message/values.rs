@@ -68,27 +68,22 @@ pub(super) mod mode {
 
     use crate::broker::Mode;
 
-    pub(in crate::wire::message) fn to_text(mode: Mode) -> &'static str {
+    pub(crate) fn to_text(mode: Mode) -> &'static str {
         match mode {
             Mode::Exclusive => "exclusive",
             Mode::Shared => "shared",
         }
     }
 
-    pub(in crate::wire::message) fn from_text(text: &str) -> Option<Mode> {
+    pub(crate) fn from_text(text: &str) -> Option<Mode> {
         [Mode::Exclusive, Mode::Shared].into_iter().find(|&mode| to_text(mode) == text)
     }
 
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        mode: &Mode,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(to_text(*mode))
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Mode, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode"))
     }
@@ -103,16 +98,11 @@ pub(super) mod mode_or_null {
     use super::mode;
     use crate::broker::Mode;
 
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        mode: &Option<Mode>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mode: &Option<Mode>, serializer: S) -> Result<S::Ok, S::Error> {
         mode.map(mode::to_text).serialize(serializer)
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Mode>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
         let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
         let mode = text.map(|text| mode::from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode")));
         mode.transpose()
@@ -125,26 +115,21 @@ pub(super) mod seconds {
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         match duration.subsec_nanos() {
             0 => serializer.serialize_u64(duration.as_secs()),
             _ => serializer.serialize_f64(duration.as_secs_f64()),
         }
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         from_f64(seconds).ok_or_else(|| D::Error::custom("a negative number of seconds"))
     }
 
     /// The duration of a number of seconds: `None` if it is negative, [`Duration::MAX`] if it is
     /// too large.
-    pub(in crate::wire::message) fn from_f64(seconds: f64) -> Option<Duration> {
+    pub(crate) fn from_f64(seconds: f64) -> Option<Duration> {
         (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
