@@ -1,11 +1,11 @@
 #!/bin/sh
-# Fuzzes every target for SECONDS each, one after the other, and says of each how far it came: inputs executed,
-# how many a second, edges of the code that were reached, inputs kept, crashes. Ends with a status other than 0
-# if there was a crash. Installs nothing.
+# Runs every fuzz target for SECONDS, one after the other, and prints for each: inputs executed, inputs per
+# second, edges of the code reached, inputs in the corpus, new crashes. Exits with status 1 if a target
+# crashed, 2 if it cannot run. Installs nothing.
 #
 #     fuzz/run.sh SECONDS [TARGET...]
 #
-# MEMORY_MB (2048) and INPUT_SECONDS (10) say how much memory the process and how long one input may take.
+# MEMORY_MB (2048) limits the memory of the process, INPUT_SECONDS (10) the time for one input.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,9 +19,9 @@ case $seconds in
 '' | *[!0-9]*) fail "usage: fuzz/run.sh SECONDS [TARGET...]" ;;
 esac
 shift
-command -v cargo >/dev/null || fail "there is no cargo"
-cargo +nightly --version >/dev/null 2>&1 || fail "there is no nightly tool-chain: rustup toolchain install nightly"
-cargo +nightly fuzz --version >/dev/null 2>&1 || fail "there is no cargo-fuzz: cargo install --locked cargo-fuzz"
+command -v cargo >/dev/null || fail "cargo is not installed"
+cargo +nightly --version >/dev/null 2>&1 || fail "there is no nightly toolchain: rustup toolchain install nightly"
+cargo +nightly fuzz --version >/dev/null 2>&1 || fail "cargo-fuzz is not installed: cargo install --locked cargo-fuzz"
 
 [ $# -gt 0 ] || set -- $(sed -n 's/^path = "fuzz_targets\/\([a-z_]*\).*/\1/p' fuzz/Cargo.toml)
 mkdir -p fuzz/logs
@@ -40,16 +40,16 @@ for target; do
         -max_total_time="$seconds" -rss_limit_mb="${MEMORY_MB:-2048}" -timeout="${INPUT_SECONDS:-10}" \
         -max_len=2048 -print_final_stats=1 -print_funcs=0 $dictionary >"$log" 2>&1 || status=$?
     after=$(ls "fuzz/artifacts/$target" | wc -l)
-    figure() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
+    final_stat() { sed -n "s/^stat::$1: *//p" "$log" | tail -n 1; }
     last=$(grep -a '^#[0-9]' "$log" | tail -n 1)
     edges=$(echo "$last" | sed -n 's/.* cov: \([0-9]*\).*/\1/p')
     corpus=$(echo "$last" | sed -n 's/.* corp: \([0-9]*\).*/\1/p')
-    printf '%-14s %9s %10s %8s %8s %8s %8s\n' "$target" "$seconds" "$(figure number_of_executed_units)" \
-        "$(figure average_exec_per_sec)" "$edges" "$corpus" "$((after - before))"
+    printf '%-14s %9s %10s %8s %8s %8s %8s\n' "$target" "$seconds" "$(final_stat number_of_executed_units)" \
+        "$(final_stat average_exec_per_sec)" "$edges" "$corpus" "$((after - before))"
     if [ "$status" != 0 ]; then
         crashed="$crashed $target"
         grep -a -A 3 -m 1 'panicked at\|ERROR: ' "$log" | sed 's/^/    /' || true
-        echo "    the whole of it: $log; the input: fuzz/artifacts/$target"
+        echo "    full log: $log; input: fuzz/artifacts/$target"
     fi
 done
 [ -z "$crashed" ] || {

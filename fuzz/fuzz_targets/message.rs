@@ -1,5 +1,5 @@
-//! The codec of the `message` protocol: frames cut anywhere, bodies of any kind read as requests and as
-//! replies, and what was understood written and read again.
+//! The codec of the `message` protocol: frames are cut anywhere, bodies are read as requests and as
+//! replies, and the results are written and read again.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Of the limit's bits: each line says of which parts its body is made.
+/// A bit of the limit: each line of the stream chooses the parts of which its body is made.
 const MADE: u8 = 0x40;
 
 const MESSAGE_MAX: [usize; 6] = [1 << 20, 0, 1, 30, 300, 16 << 20];
@@ -25,7 +25,7 @@ const MESSAGE_MAX: [usize; 6] = [1 << 20, 0, 1, 30, 300, 16 << 20];
 fuzz_target!(|data: &[u8]| {
     let Some(mut case) = Case::read(data) else { return };
     if !case.flag {
-        // One body a line, so that what changes a body need not find its length.
+        // Each line is a body, so that a mutation of a body need not update its length.
         let lines = case.stream.split(|&byte| byte == b'\n');
         case.stream = match case.limit & MADE != 0 {
             true => framed(lines.map(made_json::body)),
@@ -43,7 +43,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let bodies: Vec<&[u8]> = whole.found.iter().flatten().map(Vec::as_slice).collect();
     let again = framed(bodies.iter().copied());
-    assert!(case.stream.starts_with(&again), "encoded, the messages are not the stream");
+    assert!(case.stream.starts_with(&again), "the encoded messages differ from the stream");
     for body in bodies {
         check_request(body);
         check_reply(body);
@@ -56,8 +56,8 @@ fn framed(bodies: impl Iterator<Item = impl AsRef<[u8]>>) -> Vec<u8> {
     out
 }
 
-/// What is read must be read in time that grows no faster than it does: as many messages, and as one that is
-/// an array of names as long.
+/// Reads a long stream, as messages and as one long array of names. If this takes more than linear
+/// time, it exceeds the time limit.
 fn check_long(long: &[u8], message_max: usize) {
     for body in reading::frames(&[long], message_max).found.iter().flatten() {
         let _ = parse(body);
@@ -146,7 +146,7 @@ fn check_other_commands(parameters: &RawValue, value: Option<&Value>) {
     let (inspect, list) = (parse_inspect(parameters), parse_list(parameters));
     if let Some(value) = value {
         assert_eq!(inspect.clone().ok().map(|request| request.name), naive_json::inspect(value));
-        // A zero with a sign is a whole number to one reader, and none to the other.
+        // Only one of the readers accepts a zero with a sign as a whole number.
         if !parameters.get().contains("-0") {
             let read = list.clone().ok().map(|request| (request.prefix, request.limit, request.after));
             assert_eq!(read, naive_json::list(value));
@@ -167,12 +167,12 @@ fn check_other_commands(parameters: &RawValue, value: Option<&Value>) {
     }
     if let Ok(cancel) = parse_cancel(parameters) {
         let again = sent("cancel", &cancel);
-        let again = parse_cancel(&again).expect("it was read before");
+        let again = parse_cancel(&again).expect("it has been read before");
         assert_eq!(again.id.get(), cancel.id.get());
     }
 }
 
-/// What a server reads as the parameters of a request that a client has written.
+/// The parameters that a server reads from a request that a client has written.
 fn sent(command: &str, parameters: &impl Serialize) -> Box<RawValue> {
     let mut body = Vec::new();
     encode_request(&mut body, 7, command, parameters).expect("a request becomes JSON");
@@ -186,7 +186,7 @@ fn check_replies(id: &RawValue, envelope: &Envelope<'_>, parameters: &RawValue) 
         let mut out = Vec::new();
         write(&mut out);
         let reply = parse_reply(&out).expect("a reply is a message");
-        assert_eq!(reply.id.map(RawValue::get), Some(id.get()), "the id is not repeated as it was");
+        assert_eq!(reply.id.map(RawValue::get), Some(id.get()), "the id is not repeated byte for byte");
         assert!(reply.error.is_none());
         reply.result.expect("there is a result").to_owned()
     };
@@ -195,7 +195,7 @@ fn check_replies(id: &RawValue, envelope: &Envelope<'_>, parameters: &RawValue) 
         serde_json::from_str(result(&|out| encode_unknown(out, id, command)).get()).expect("plain JSON");
     assert_eq!(unknown.get("command").and_then(Value::as_str), Some(command));
     let pong = result(&|out| encode_pong(out, id, parameters));
-    assert!(pong.get().contains(parameters.get()), "a ping comes back otherwise");
+    assert!(pong.get().contains(parameters.get()), "a ping's parameters are not repeated byte for byte");
     let token = command.len() as u64;
     let granted: LockResult =
         serde_json::from_str(result(&|out| encode_granted(out, id, token)).get()).expect("a result");
@@ -218,7 +218,7 @@ fn check_old_unlock(request: Option<&OldUnlockRequest>) {
         reply.encode(&mut out);
         let read = parse_reply(&out).expect("a message");
         assert!(read.id.is_none() && read.result.is_some());
-        // The name comes back as it was, also where it is no text.
+        // The exact name is repeated even if it is not UTF-8.
         let back = parse_old_unlock(str::from_utf8(&out).expect("JSON is text"));
         if let Some(request) = request.filter(|request| !request.unlock.set) {
             assert_eq!(back.as_ref(), Ok(&Some(request.clone())));
@@ -226,7 +226,7 @@ fn check_old_unlock(request: Option<&OldUnlockRequest>) {
     }
 }
 
-/// The body as a client reads it.
+/// Reads the body as a client does.
 fn check_reply(body: &[u8]) {
     let Ok(reply) = parse_reply(body) else { return };
     let Some(result) = reply.result else { return };
@@ -248,13 +248,14 @@ fn check_reply(body: &[u8]) {
     });
 }
 
-/// What can be read as such a result can be written and read again.
+/// A result that can be read can be written and read again.
 fn check_result<R: DeserializeOwned + Serialize>(result: &RawValue, assert_same: impl Fn(&R, &R)) {
     let Ok(read) = serde_json::from_str::<R>(result.get()) else { return };
     let id = RawValue::from_string("1".to_owned()).expect("a number");
     let mut out = Vec::new();
     encode_result(&mut out, &id, &read);
     let reply = parse_reply(&out).expect("a reply is a message");
-    let again = serde_json::from_str::<R>(reply.result.expect("a result").get()).expect("read before");
+    let again =
+        serde_json::from_str::<R>(reply.result.expect("a result").get()).expect("it has been read before");
     assert_same(&read, &again);
 }

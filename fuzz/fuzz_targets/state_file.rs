@@ -1,4 +1,5 @@
-//! The text of the state file: any bytes are refused or read, and what is read is just what was written.
+//! The text of the state file: any bytes are refused or read, and every state is read as it was
+//! written.
 #![no_main]
 
 use std::time::Duration;
@@ -8,7 +9,8 @@ use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, State, read, write
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(state) = read(data) {
-        // Nothing is read that is not written so, to the byte: a guess might grant a lock that is held.
+        // Only the exact text that would be written is accepted: a guess could grant a lock that is
+        // held.
         assert_eq!(write(&state).as_bytes(), data);
     }
     let Some((number, rest)) = data.split_first_chunk::<8>() else { return };
@@ -21,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let text = write(&state).into_bytes();
     assert!(text.len() < RECORD_BYTES_MAX);
     assert_eq!(read(&text), Ok(state));
-    // Torn, changed, with something behind it, or with the input in the place of a part of it.
+    // Truncated, changed, extended, or with a part replaced by the input.
     let at = usize::from(*at) % text.len();
     assert!(read(&text[..at]).is_err());
     let mut changed = text.clone();

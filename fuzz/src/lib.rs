@@ -1,6 +1,6 @@
-//! What the fuzz targets share: how an input says how it is to be cut into pieces, and second, simpler
-//! readers of the protocols to hold the real ones against. Written from the description of the protocols,
-//! slow and plain. Nothing here is part of lockd.
+//! What the fuzz targets share: how an input says where a stream is cut, and second, simpler
+//! readers of the protocols to compare the real ones with. The simple readers are slow and plain,
+//! and written from `docs/protocol.md`. Nothing here is part of lockd.
 
 pub mod made_json;
 pub mod naive_json;

@@ -1,5 +1,5 @@
-//! Messages made of parts, two bytes for each key: so that inputs get at what keys and values mean to each
-//! other without having to find the syntax first. Only some of what is made makes sense.
+//! Messages made of parts, two bytes for each key. So inputs reach combinations of keys and values
+//! without having to find the syntax of JSON first. Only some of the messages make sense.
 
 const COMMANDS: [&str; 12] = [
     "lock", "lock", "unlock", "convert", "cancel", "inspect", "list", "identify", "hello", "ping", "stats",
@@ -102,8 +102,8 @@ const VALUES: [&str; 48] = [
     "{\"idle\":5,\"interval\":0.5,\"probes\":3,\"userTimeout\":1,\"deadPeerTimeout\":25}",
 ];
 
-/// A message: a byte for the command, one for the id, then two for each key and its value. Keys go into the
-/// parameters, which also are the result; or, for some bytes, into the message itself.
+/// A message: a byte for the command, one for the id, then two for each key and its value. Most
+/// keys go into the parameters, which are also the result; some go into the message itself.
 #[must_use]
 pub fn body(bytes: &[u8]) -> Vec<u8> {
     let (head, pairs) = bytes.split_at(bytes.len().min(2));

@@ -1,6 +1,6 @@
-//! The parameters of the lock commands read from a whole JSON value, from their description in
-//! `docs/protocol.md`. Says nothing about what only one of two readers of JSON takes (lone surrogates where
-//! nobody looks, numbers beyond all bounds, great depth): such text is `None`.
+//! A second, simple reader of the lock commands' parameters, written from `docs/protocol.md`. It
+//! reads whole JSON values. Some text is accepted by only one of the two readers (lone surrogates
+//! in parts that the real one skips, numbers that are too large, deep nesting); it is `None` here.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use lockd::broker::{LockName, Mode};
 use serde_json::{Map, Value};
 
-/// What a whole reader makes of a body.
+/// A body read as a whole.
 #[must_use]
 pub fn value(body: &[u8]) -> Option<Value> {
-    // A key by which serde_json tells itself something when it reads values.
+    // A key with a special meaning to serde_json when it reads values.
     let own = b"$serde_json::private";
     if body.windows(own.len()).any(|window| window == own) || body.contains(&b'\\') && escapes_a_dollar(body)
     {
@@ -24,18 +24,18 @@ fn escapes_a_dollar(body: &[u8]) -> bool {
     body.windows(6).any(|window| window.eq_ignore_ascii_case(b"\\u0024"))
 }
 
-/// A lock request: names, whether they are a set, and the limit in seconds.
+/// The parameters of `lock`.
 #[derive(Debug, PartialEq)]
 pub struct Lock {
     /// The names and modes.
     pub names: Vec<(LockName, Mode)>,
     /// Whether they came as `lockNames`.
     pub set: bool,
-    /// `None` is without limit.
+    /// The time limit in seconds; `None` is without limit.
     pub limit: Option<f64>,
 }
 
-/// The parameters as an object; `None` if they are none.
+/// The parameters as an object; `None` if they are not one.
 fn object(parameters: &Value) -> Option<Map<String, Value>> {
     match parameters {
         Value::Null => Some(Map::new()),
@@ -49,7 +49,7 @@ fn get<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).filter(|value| !value.is_null())
 }
 
-/// `lock`, as it should be read; `None` if it is malformed.
+/// The parameters of `lock`; `None` if they are malformed.
 #[must_use]
 pub fn lock(parameters: &Value) -> Option<Lock> {
     let map = object(parameters)?;
@@ -59,7 +59,8 @@ pub fn lock(parameters: &Value) -> Option<Lock> {
     Some(Lock { names, set, limit })
 }
 
-/// Whether a number may stand for a name there. Its text, which is the name, is lost in a [`Value`].
+/// Whether a name may be written as a number. A [`Value`] does not keep the text of a number, which
+/// is the name.
 #[must_use]
 pub fn has_number_for_a_name(value: &Value) -> bool {
     let is_in = |map: &Map<String, Value>| {
@@ -73,33 +74,34 @@ pub fn has_number_for_a_name(value: &Value) -> bool {
         })
 }
 
-/// `unlock`, as it should be read.
+/// The parameters of `unlock`: the names, and whether they are a set. `None` if they are malformed.
 #[must_use]
 pub fn unlock(parameters: &Value) -> Option<(Vec<LockName>, bool)> {
     let (names, set) = names(&object(parameters)?, Mode::Exclusive)?;
     Some((names.into_iter().map(|(name, _)| name).collect(), set))
 }
 
-/// `convert`, as it should be read.
+/// The parameters of `convert`: the name, the mode, and the time limit in seconds. `None` if they
+/// are malformed.
 #[must_use]
 pub fn convert(parameters: &Value) -> Option<(LockName, Mode, Option<f64>)> {
     let map = object(parameters)?;
     Some((name(&map, "lockName", "lockNameHex")??, mode(&map)??, limit(&map)?))
 }
 
-/// `inspect`, as it should be read.
+/// The parameter of `inspect`: the name. `None` if it is malformed.
 #[must_use]
 pub fn inspect(parameters: &Value) -> Option<LockName> {
     name(&object(parameters)?, "lockName", "lockNameHex")?
 }
 
-/// `list`, as it should be read: prefix, limit, after.
+/// The parameters of `list`: prefix, limit, after. `None` if they are malformed.
 #[must_use]
 pub fn list(parameters: &Value) -> Option<(LockName, usize, Option<LockName>)> {
     let map = object(parameters)?;
     let limit = match get(&map, "limit") {
         None => 100,
-        // Text tells a whole number from one with a fraction of zero.
+        // A number with a fraction of zero is not a whole number here.
         Some(number @ Value::Number(_)) => number.as_i64()?,
         Some(_) => return None,
     };
@@ -107,7 +109,7 @@ pub fn list(parameters: &Value) -> Option<(LockName, usize, Option<LockName>)> {
     Some((prefix, limit.clamp(1, 1000) as usize, name(&map, "after", "afterHex")?))
 }
 
-/// A text under `key`: the outer `None` if it is something else.
+/// The text at `key`. The outer `None` if the value is not a string.
 #[must_use]
 pub fn text(map: &Map<String, Value>, key: &str) -> Option<Option<String>> {
     match get(map, key) {
@@ -172,7 +174,7 @@ fn entry(entry: &Value, default: Mode) -> Option<(LockName, Mode)> {
     }
 }
 
-/// Whether two limits are the same but for the last digits, in which readers of numbers may differ.
+/// Whether two limits are equal except for the last digits, in which readers of numbers may differ.
 #[must_use]
 pub fn are_close(read: Option<Duration>, expected: Option<f64>) -> bool {
     let (Some(read), Some(expected)) = (read, expected) else { return read.is_none() && expected.is_none() };

@@ -1,18 +1,18 @@
-//! An input of the decoders' targets: two bytes that say how to read, then the stream. Decides where the
-//! stream is cut; knows nothing of what stands in it.
+//! An input of the decoders' targets: two bytes that say how to read, then the stream. Decides
+//! where the stream is cut, and knows nothing about its content.
 
-/// How long a stream is made that is to be long.
-const LONG: usize = 256 << 10;
+/// The length of a long stream in bytes.
+const LONG_BYTES: usize = 256 << 10;
 
-/// Of how many inputs one is also read as a long stream.
-const SELDOM: u64 = 32_768;
+/// One in this many inputs is also read as a long stream.
+const INPUTS_PER_LONG: u64 = 32_768;
 
 /// A stream and how it is to be read.
 #[derive(Debug)]
 pub struct Case {
-    /// Which of the limits to set.
+    /// Which limit the target sets.
     pub limit: u8,
-    /// Another choice, for the target to make something of.
+    /// Another choice, whose meaning the target decides.
     pub flag: bool,
     /// The bytes that arrive.
     pub stream: Vec<u8>,
@@ -21,7 +21,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Takes an input apart; `None` if it is too short to have a header.
+    /// Reads an input; `None` if it is too short for a header.
     #[must_use]
     pub fn read(data: &[u8]) -> Option<Self> {
         let [how, seed, stream @ ..] = data else { return None };
@@ -30,16 +30,16 @@ impl Case {
         Some(Self { limit: how & 0x7f, flag: how & 0x80 != 0, stream: stream.to_vec(), seed: *seed, hash })
     }
 
-    /// For a few inputs, the stream repeated until it is long, so that whatever takes quadratic time exceeds
-    /// the time that one input may take. Which inputs these are hangs on all of their bytes: were it a flag in
-    /// the header, mutations would inherit it, and nearly all would be slow.
+    /// For a few inputs, the stream repeated until it is long, so that reading in quadratic time
+    /// exceeds the time limit of an input. A hash of all bytes chooses these inputs. If a flag in
+    /// the header did, mutations would inherit it, and nearly all inputs would be slow.
     #[must_use]
     pub fn long(&self) -> Option<Vec<u8>> {
-        let is_chosen = (self.hash >> 20).is_multiple_of(SELDOM) && !self.stream.is_empty();
-        is_chosen.then(|| self.stream.repeat(LONG.div_ceil(self.stream.len())))
+        let is_chosen = (self.hash >> 20).is_multiple_of(INPUTS_PER_LONG) && !self.stream.is_empty();
+        is_chosen.then(|| self.stream.repeat(LONG_BYTES.div_ceil(self.stream.len())))
     }
 
-    /// The stream in pieces of random sizes, which the seed in the header decides.
+    /// The stream in pieces of random sizes, which depend on the seed in the header.
     #[must_use]
     pub fn pieces(&self) -> Vec<&[u8]> {
         let mut state = u64::from(self.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -52,9 +52,9 @@ impl Case {
             state ^= state << 17;
             let most = if state & 7 == 0 { 5000 } else { 9 };
             let size = usize::try_from(state >> 32).unwrap_or(0) % most;
-            let (piece, behind) = rest.split_at(size.min(rest.len()));
+            let (piece, after) = rest.split_at(size.min(rest.len()));
             pieces.push(piece);
-            rest = behind;
+            rest = after;
         }
         pieces
     }

@@ -1,18 +1,18 @@
-//! Streams read as a connection's thread reads them, with the real decoders: pieces go into a buffer, and
-//! what the decoder is done with is taken out. Checks on the way that decoders make progress and let no more
-//! be kept than one line or message may have.
+//! Reads streams with the real decoders as a connection's thread does: pieces go into a buffer, and
+//! consumed bytes are removed from it. Checks that the decoders make progress, and that no more
+//! bytes are kept than one line or message may have.
 
 use lockd::wire::frame::{self, Frame};
 use lockd::wire::text::lines::{Line, LineDecoder};
 
-/// What was read of a stream. Must be the same however it was cut.
+/// The result of reading a stream. Must not depend on how the stream was cut.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Read {
     /// Lines or messages; `None` stands for one that was too long.
     pub found: Vec<Option<Vec<u8>>>,
-    /// How many bytes the decoder was done with in all.
+    /// The number of bytes that the decoder has consumed.
     pub taken: usize,
-    /// What it was not done with.
+    /// The bytes that it has not consumed.
     pub left: Vec<u8>,
 }
 
@@ -26,9 +26,9 @@ impl Read {
         self.taken += bytes;
     }
 
-    /// What is left behind the first `done` bytes.
+    /// The bytes after the first `done`.
     fn rest(&self, done: usize) -> &[u8] {
-        self.left.get(done..).expect("more was taken than there was")
+        self.left.get(done..).expect("no more bytes are consumed than there are")
     }
 }
 
@@ -44,13 +44,13 @@ pub fn lines(pieces: &[&[u8]], line_max: usize) -> Read {
             let (taken, line) = decoder.decode(read.rest(done));
             let found = match line {
                 Line::Complete(line) => {
-                    assert!(line.len() <= line_max, "a line is longer than may be");
+                    assert!(line.len() <= line_max, "a line is longer than the limit");
                     Some(Some(line.to_vec()))
                 }
                 Line::TooLong => Some(None),
                 Line::Incomplete => None,
             };
-            assert!(taken > 0 || found.is_none(), "a line was found in no bytes");
+            assert!(taken > 0 || found.is_none(), "a line was found in zero bytes");
             done += taken;
             let Some(found) = found else { break };
             read.found.push(found);
@@ -68,18 +68,18 @@ pub fn frames(pieces: &[&[u8]], message_max: usize) -> Read {
     for piece in pieces {
         read.left.extend_from_slice(piece);
         let mut done = 0;
-        // Behind one that is too long the stream has ended: what comes then is not looked at.
+        // After a message that is too long, the stream cannot be read any further.
         while read.found.last() != Some(&None) {
             let (taken, found) = frame::decode(read.rest(done), message_max);
             let found = match found {
                 Frame::Incomplete => {
-                    assert_eq!(taken, 0, "bytes of an incomplete message were taken");
+                    assert_eq!(taken, 0, "bytes of an incomplete message were consumed");
                     assert!(read.rest(done).len() < 4 + message_max, "more is kept than a message may have");
                     break;
                 }
                 Frame::Body(body) => {
                     assert_eq!(taken, 4 + body.len());
-                    assert!(body.len() <= message_max, "a message is longer than may be");
+                    assert!(body.len() <= message_max, "a message is longer than the limit");
                     Some(body.to_vec())
                 }
                 Frame::TooLong { announced } => {

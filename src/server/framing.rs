@@ -4,7 +4,7 @@
 use std::io;
 
 use crate::os::tls::{Decoded, TlsSession};
-use crate::wire::websocket::{Heard, Violation, WebSocket};
+use crate::wire::websocket::{Violation, WebSocket};
 
 /// How much is kept of what is no TLS where it should be.
 const STRANGER_BYTES: usize = 64;
@@ -133,8 +133,6 @@ impl Framing {
 
 /// Whether the client has ended it.
 fn hear(websocket: &mut WebSocket, wire: &[u8], plain: &mut Vec<u8>) -> io::Result<bool> {
-    match websocket.decode(wire, plain) {
-        Ok(heard) => Ok(heard == Heard::Close),
-        Err(Violation(what)) => Err(io::Error::other(format!("not WebSocket as it should be: {what}"))),
-    }
+    let closed = websocket.decode(wire, plain);
+    closed.map_err(|Violation(what)| io::Error::other(format!("not WebSocket as it should be: {what}")))
 }

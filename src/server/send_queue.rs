@@ -15,7 +15,7 @@ use super::noted::Noted;
 use super::peer::Evidence;
 use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::os::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
-use crate::wire::websocket::{Exchange, Violation};
+use crate::wire::websocket::{ReplyAssembler, Violation};
 
 /// How much a connection's own thread lets gather before it sends.
 const GATHER_BYTES: usize = 64 << 10;
@@ -53,7 +53,7 @@ pub(super) struct State {
     /// What has been wrapped and not been sent, before all of `bytes`.
     pub(super) wire: Vec<u8>,
     /// Which replies go into which message, if the connection is in WebSocket. What it makes of them is in `bytes`.
-    exchange: Option<Exchange>,
+    exchange: Option<ReplyAssembler>,
     /// The wrapping has something to say by itself.
     has_control_frames: bool,
     /// How many bytes have been appended and are not in `bytes` any more: where those begin in the stream of all.
@@ -341,7 +341,7 @@ impl SendQueue {
     /// From now on the connection is in WebSocket, and so is `early`; what that says is appended to `into`.
     pub(super) fn begin_websocket(self: &Arc<Self>, early: &[u8], into: &mut Vec<u8>) -> io::Result<()> {
         let Some(mut framing) = self.framing() else { return Ok(()) };
-        self.state.lock().exchange = Exchange::new();
+        self.state.lock().exchange = ReplyAssembler::new();
         let taken = framing.begin_websocket(early, into);
         self.have_taken_in(framing, taken)
     }

@@ -1,5 +1,5 @@
-//! What somebody speaks, judging by the first bytes: for clients and servers that have met at the wrong port. Only
-//! guesses, and only from bytes; nobody is given a lock by it.
+//! Guesses from its first bytes which protocol a peer speaks, so that a client at the wrong port
+//! gets a helpful message. No lock may ever depend on such a guess.
 
 use std::fmt;
 
@@ -8,13 +8,13 @@ use memchr::memchr;
 /// What the first bytes of a stream look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DetectedProtocol {
-    /// The beginning of TLS, or an alert of it.
+    /// The first record of a TLS handshake, or a TLS alert.
     Tls,
-    /// A request or an answer of HTTP, with which a WebSocket begins, too.
+    /// An HTTP request or response. A WebSocket handshake is one too.
     Http,
     /// A frame of the `message` protocol with an object in it.
     Message,
-    /// Lines of text, as in the protocols `lockd` and `glockd`, and in many others.
+    /// Lines of text, as in the protocols `lockd` and `glockd` and many others.
     Text,
 }
 
@@ -29,10 +29,11 @@ impl fmt::Display for DetectedProtocol {
     }
 }
 
-/// What a request of HTTP begins with.
+/// The methods that an HTTP request begins with.
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"];
 
-/// What a stream that begins so is; `None` if it is nothing known, or if that cannot be told yet.
+/// The protocol of a stream that begins with these bytes. `None` if it is unknown, or if more bytes
+/// are needed to tell.
 #[must_use]
 pub fn detect_protocol(bytes: &[u8]) -> Option<DetectedProtocol> {
     match bytes {
@@ -46,14 +47,15 @@ pub fn detect_protocol(bytes: &[u8]) -> Option<DetectedProtocol> {
     }
 }
 
-/// The first line, if it is text: shortened, and without anything that could be more than text.
+/// The first line for people to read: shortened, and with control characters escaped, so that it is
+/// safe in a log and on a terminal.
 #[must_use]
 pub fn first_line(bytes: &[u8]) -> String {
     let line = bytes.split(|byte| matches!(byte, b'\r' | b'\n')).next().unwrap_or_default();
     String::from_utf8_lossy(line).chars().take(LINE_CHARACTERS_MAX).flat_map(char::escape_debug).collect()
 }
 
-/// How much of a line is shown.
+/// The number of characters of a line that are shown.
 const LINE_CHARACTERS_MAX: usize = 160;
 
 fn is_http(bytes: &[u8]) -> bool {
@@ -63,7 +65,8 @@ fn is_http(bytes: &[u8]) -> bool {
     let is_request = METHODS
         .iter()
         .any(|method| bytes.strip_prefix(method.as_bytes()).is_some_and(|rest| rest.first() == Some(&b' ')));
-    // Once the line is whole, it must say so: a line of another protocol may begin with such a word.
+    // Once the line is complete it must end with a version: a line of another protocol may begin
+    // with such a word.
     is_request
         && memchr(b'\n', bytes).is_none_or(|end| {
             let line = bytes.get(..end).unwrap_or_default().trim_ascii_end();
@@ -80,14 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_spoken_is_known_by_its_first_bytes() {
+    fn a_protocol_is_detected_by_its_first_bytes() {
         for (bytes, expected) in [
             (&b"\x16\x03\x01\x02\0\x01"[..], Some(DetectedProtocol::Tls)),
             (b"\x15\x03\x03\0\x02\x02\x46", Some(DetectedProtocol::Tls)),
             (b"GET / HTTP/1.1\r\nHost: a\r\n", Some(DetectedProtocol::Http)),
             (b"OPTIONS * HTTP/1.0\n", Some(DetectedProtocol::Http)),
             (b"HTTP/1.1 400 Bad Request\r\n", Some(DetectedProtocol::Http)),
-            (b"GET /as-far-as-it-has-come", Some(DetectedProtocol::Http)),
+            (b"GET /an-incomplete-line", Some(DetectedProtocol::Http)),
             (b"GET no more\n", Some(DetectedProtocol::Text)),
             (b"GETTING / HTTP/1.1\n", Some(DetectedProtocol::Text)),
             (b"g foo\n", Some(DetectedProtocol::Text)),
@@ -105,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_shown_has_no_more_than_text_in_it() {
+    fn a_shown_line_is_short_and_has_no_control_characters() {
         assert_eq!(first_line(b"0 Refused: no\r\nmore"), "0 Refused: no");
         assert_eq!(first_line(b"\x1b[2Ja"), "\\u{1b}[2Ja");
         assert_eq!(first_line(&[b'a'; 1000]).len(), LINE_CHARACTERS_MAX);

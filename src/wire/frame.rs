@@ -1,29 +1,29 @@
 //! The frames of the `message` protocol: a big-endian length of four bytes, then that many bytes.
-//! Knows where a message ends, and nothing of what stands in it.
+//! Knows where a message ends, and nothing about its content.
 
-/// The bytes of a frame before its body.
+/// The number of bytes of a frame before its body.
 const HEADER: usize = 4;
 
 /// What [`decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// A whole message.
+    /// The body of a complete message.
     Body(&'a [u8]),
     /// More bytes are needed.
     Incomplete,
-    /// The header announces more than is allowed. What follows cannot be trusted to be a body, so
-    /// the stream ends here.
+    /// The header announces more bytes than are allowed. The bytes after it may not be a body at
+    /// all, so the stream cannot be read any further.
     TooLong {
         /// The announced length.
         announced: u32,
     },
 }
 
-/// Says how many bytes of `input` are done with, and what was found.
+/// Reads the frame that `input` begins with, and returns the number of bytes consumed.
 ///
-/// A body of up to `message_max` bytes is taken. A longer one is reported as soon as its header is
-/// complete. The caller keeps what was not consumed, and should let its buffer grow with what
-/// arrives, never with what a header announces.
+/// A body may have up to `message_max` bytes. A longer one is reported as soon as its header is
+/// complete. The caller keeps the bytes that were not consumed. Its buffer should grow with the
+/// bytes that arrive, never by the length that a header announces.
 #[must_use]
 pub fn decode(input: &[u8], message_max: usize) -> (usize, Frame<'_>) {
     let Some((header, rest)) = input.split_first_chunk::<HEADER>() else { return (0, Frame::Incomplete) };
@@ -39,8 +39,8 @@ pub fn decode(input: &[u8], message_max: usize) -> (usize, Frame<'_>) {
 
 /// Appends a frame whose body is what `write` appends.
 ///
-/// `write` must only append. A body that no header can announce (4 GiB and more) is taken back
-/// whole, so that the stream stays readable.
+/// `write` must only append. If the body is too long for a header (4 GiB or more), nothing is
+/// appended, so that the stream stays readable.
 pub fn encode(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; HEADER]);
@@ -66,7 +66,7 @@ mod tests {
         out
     }
 
-    /// What a connection gets out of a stream that arrives in these pieces.
+    /// The bodies that a connection reads from a stream that arrives in these pieces.
     fn bodies_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
         let (mut buffer, mut bodies) = (Vec::new(), Vec::new());
         for piece in pieces {
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_on_the_body_and_known_from_the_header() {
+    fn the_limit_is_for_the_body_and_is_checked_once_the_header_is_complete() {
         assert_eq!(decode(b"\0\0\0\x03abc", 3), (7, Frame::Body(b"abc")));
         assert_eq!(decode(b"\0\0\0\x04", 3), (4, Frame::TooLong { announced: 4 }));
         assert_eq!(decode(b"GET / HTTP", 1 << 20), (4, Frame::TooLong { announced: 0x4745_5420 }));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encoder_that_takes_bytes_away_leaves_no_half_frame() {
+    fn a_writer_that_removes_bytes_leaves_no_partial_frame() {
         let mut out = framed(&[b"first"]);
         encode(&mut out, |out| out.truncate(10));
         assert_eq!(out, framed(&[b"first"]));
@@ -114,14 +114,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_makes_progress_or_asks_for_more(input: Vec<u8>, message_max in 0_usize..1 << 33) {
+        fn any_bytes_are_consumed_or_incomplete(input: Vec<u8>, message_max in 0_usize..1 << 33) {
             let (consumed, frame) = decode(&input, message_max);
             prop_assert!(consumed <= input.len());
             prop_assert_eq!(consumed == 0, frame == Frame::Incomplete);
         }
 
         #[test]
-        fn what_is_encoded_is_decoded(body: Vec<u8>) {
+        fn an_encoded_body_is_decoded_unchanged(body: Vec<u8>) {
             let stream = framed(&[&body, b"next"]);
             prop_assert_eq!(decode(&stream, body.len()), (4 + body.len(), Frame::Body(&body)));
         }

@@ -1,9 +1,9 @@
 //! The codecs: pure functions between bytes and requests or replies, one module for each protocol.
 //!
-//! They know the broker's names and modes, and nothing of sockets, clocks, threads or of who asks.
-//! A decoder is given what has arrived so far and says how much of it is done with; an encoder
-//! appends to a buffer. Nothing that arrives makes one panic, recurse with its depth, or allocate for
-//! what was only announced.
+//! They know the broker's names and modes, and nothing about sockets, clocks, threads or sessions.
+//! A decoder is given the bytes that have arrived and says how many of them it has consumed. An
+//! encoder appends to a buffer. No input makes a codec panic, recurse as deep as the input is
+//! nested, or allocate memory for bytes that were only announced.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
 pub mod first_bytes;
@@ -20,8 +20,8 @@ fn push_decimal(out: &mut Vec<u8>, number: impl itoa::Integer) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// Appends a name where a line break in it would pass for the end of a line: each becomes a space. Names
-/// from the text protocols have none, but others may.
+/// Appends a name with each line break replaced by a space, because the break would end the line.
+/// Names from the text protocols contain none, but names from other protocols may.
 fn push_in_line(out: &mut Vec<u8>, name: &[u8]) {
     out.extend(name.iter().map(|&byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
 }

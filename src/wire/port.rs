@@ -1,7 +1,7 @@
-//! The port in an address as people write it: one rule for servers and clients. Pure.
+//! The port in an address as people write it. Servers and clients read it by this one rule.
 
-/// Reads a port: decimal digits and nothing else, without leading zeros, which some programs read as octal.
-/// Port 0 is for listeners, which then take a free one.
+/// Reads a port: decimal digits only. Leading zeros are refused, because some programs read such a
+/// number as octal. Port 0 is for listeners; the system then chooses a free port.
 #[must_use]
 pub fn parse_port(text: &str) -> Option<u16> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));

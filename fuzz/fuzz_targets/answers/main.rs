@@ -1,5 +1,6 @@
-//! What a server may answer a client: the real client, and a server that says what the input has it say. Whatever
-//! that is, every call of the client returns, and it believes in no lock that it was not granted.
+//! The real client, with a server that sends what the input says. Whatever the server sends, every
+//! call of the client must return, and the client must never believe in a lock that it was not
+//! granted.
 #![no_main]
 
 mod server;
@@ -13,14 +14,14 @@ use lockd::client::RemoteSession;
 
 use server::{Granted, Server};
 
-/// No call may take longer: what the server does not answer it ends with the connection.
+/// No call may take longer: the server answers every request or closes the connection.
 const SOON: Duration = Duration::from_secs(8);
 const NAMES: [&[u8]; 3] = [b"a", b"b", b""];
 
 static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
 
 fuzz_target!(|data: &[u8]| {
-    // How many calls, what they are, and behind that what the server does.
+    // The number of calls, the calls, and then the server's script.
     let [count, rest @ ..] = data else { return };
     let (calls, script) = rest.split_at(rest.len().min(usize::from(count % 12)));
     SERVER.begin(script);
@@ -48,9 +49,9 @@ fn carry_out(session: &RemoteSession, call: u8) {
             Ok(Attempt::Granted(grant)) => believe("lock", name, &Ok(grant)),
             Ok(Attempt::Queued | Attempt::Busy) => {
                 let waited = session.wait(name, limit);
-                // It may be of an earlier call, which the server has granted late.
+                // The grant may belong to an earlier call, which the server has answered late.
                 if let Ok(grant) = waited {
-                    assert!(SERVER.has_granted("lock", name, grant.token), "{name:?}: {grant:?}");
+                    assert!(SERVER.has_sent_grant("lock", name, grant.token), "{name:?}: {grant:?}");
                 }
             }
             Err(_) => {}
@@ -65,18 +66,19 @@ fn carry_out(session: &RemoteSession, call: u8) {
     assert!(start.elapsed() < SOON, "the call {call} has taken {:?}", start.elapsed());
 }
 
-/// A grant is believed only if the server has sent it, in answer to just such a request.
+/// Asserts that the server has sent a grant that the client believes in, for a request of this kind
+/// and name.
 fn believe(command: &'static str, name: &[u8], granted: &Result<Grant, AcquireError>) {
     if let Ok(grant) = granted {
-        let has = SERVER.has_granted(command, name, grant.token)
-            // A conversion to the mode that is held, and one under way, answer for it.
-            || command == "convert" && SERVER.has_granted("lock", name, grant.token);
-        assert!(has, "{command} {name:?} was granted as {grant:?}, which nobody has sent");
+        let has = SERVER.has_sent_grant(command, name, grant.token)
+            // A conversion to the mode that is held returns the grant of the `lock`.
+            || command == "convert" && SERVER.has_sent_grant("lock", name, grant.token);
+        assert!(has, "{command} {name:?} was granted as {grant:?}, which the server has not sent");
     }
 }
 
-/// What a reply must have been to be a grant.
-fn is_grant(reply: &serde_json::Value) -> Option<Granted> {
+/// The grant in a reply; `None` if it is not a grant.
+fn grant_in(reply: &serde_json::Value) -> Option<Granted> {
     let id = reply.get("id")?.as_u64()?;
     let result = reply.get("result")?;
     let is_ok = result.get("status")?.as_str()? == "ok";

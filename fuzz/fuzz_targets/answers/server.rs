@@ -1,5 +1,6 @@
-//! The server of a script: after each request it does what the next bytes of the script say, and notes what a client
-//! may believe by that. Never leaves a request without an answer or an end, so that no call waits for nothing.
+//! A server that follows a script: after each request it does what the next bytes of the script
+//! say, and notes the grants that it sends. It answers every request or closes the connection, so
+//! that no call waits in vain.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -10,19 +11,19 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use crate::is_grant;
+use crate::grant_in;
 
-/// A grant on the wire: for the request of this id.
+/// A grant that was sent for the request with this id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Granted {
     pub(crate) id: u64,
     pub(crate) token: u64,
 }
 
-/// What was asked and said on the connection of one input.
+/// The requests and grants on the connection of one input.
 #[derive(Default)]
 struct Record {
-    /// By the id of the request: its command and its names.
+    /// The command and the names of each request, by its id.
     asked: BTreeMap<u64, (String, Vec<Vec<u8>>)>,
     granted: Vec<Granted>,
 }
@@ -66,15 +67,15 @@ impl Server {
         self.scripts.send(script.to_vec()).expect("the server runs");
     }
 
-    /// Waits until the connection has ended on the server's side, too.
+    /// Waits until the server's side of the connection has ended.
     pub(crate) fn finish(&self) {
         self.finished.lock().expect("no panic").recv().expect("the server runs");
     }
 
-    /// Whether a grant of `name` with this token was sent for a request of this kind. A script may have a request
-    /// answered before it has been read, and even before it was made: of what has not been read nothing is known but
-    /// its id.
-    pub(crate) fn has_granted(&self, command: &str, name: &[u8], token: u64) -> bool {
+    /// Whether a grant of `name` with this token was sent for a request of this kind. A script may
+    /// answer a request before the server has read it, or even before the client has made it. Then
+    /// only its id is known, and any kind and name is accepted.
+    pub(crate) fn has_sent_grant(&self, command: &str, name: &[u8], token: u64) -> bool {
         let record = self.record.lock().expect("no panic");
         record.granted.iter().filter(|granted| granted.token == token).any(|granted| {
             let asked = record.asked.get(&granted.id);
@@ -112,7 +113,7 @@ impl Play<'_> {
         *first
     }
 
-    /// False at the end of the connection.
+    /// Answers a request as the script says. False if the connection must be closed.
     fn answer(&mut self, id: u64, command: &str) -> bool {
         let token = u64::from(self.byte());
         let right = match command {
@@ -122,10 +123,10 @@ impl Play<'_> {
         };
         let other = json!({"id": u64::from(self.byte()), "result": {"status": "ok", "token": token + 1}});
         match self.byte() % 16 {
-            // What another request was answered, or will be, and then this one.
+            // A reply with another id, then the correct one.
             1 => self.say(&other) && self.say(&right),
             2 => self.say(&right) && self.say(&right),
-            // Refused in one of the ways there are.
+            // A refusal.
             3 => {
                 let statuses =
                     ["timeout", "deadlock", "refused", "cancelled", "invalid", "notfound", "queued", "?"];
@@ -136,7 +137,8 @@ impl Play<'_> {
             }
             4 => self.say(&json!({"id": id, "error": "no"})),
             5 => self.say(&json!({"error": "what?"})) && self.say(&right),
-            // With a part of it replaced by the script: whatever it is then, the end comes behind it.
+            // The correct reply with a part replaced by bytes of the script, then the end: the
+            // result may not be a reply.
             6 | 7 => {
                 let mut body = right.to_string().into_bytes();
                 let at = usize::from(self.byte()) % body.len();
@@ -147,24 +149,25 @@ impl Play<'_> {
                 let _ = self.send(&framed(&body));
                 false
             }
-            // The script itself.
+            // The rest of the script as a message.
             8 => {
                 let body = std::mem::take(&mut self.script);
                 let _ = self.send(&framed(body));
                 false
             }
+            // The rest of the script as it is.
             9 => {
                 let bytes = std::mem::take(&mut self.script);
                 let _ = self.send(bytes);
                 false
             }
-            // A grant, and the end at once.
+            // The correct reply, then the end.
             10 => {
                 let _ = self.say(&right);
                 false
             }
             11 => false,
-            // Without a token, or already.
+            // Granted without a token (12), or as a lock that was held before (13).
             12 => self.say(&json!({"id": id, "result": {"status": "ok"}})),
             13 => {
                 self.say(&json!({"id": id, "result": {"status": "ok", "token": token + 1, "already": true}}))
@@ -181,18 +184,18 @@ impl Play<'_> {
         self.send(&framed(body.to_string().as_bytes()))
     }
 
-    /// Notes first what may be believed by what is sent.
+    /// Sends bytes, after noting the grants in them.
     fn send(&mut self, bytes: &[u8]) -> bool {
         self.sent.extend_from_slice(bytes);
         while let Some(body) = take_frame(&mut self.sent) {
-            if let Some(granted) = serde_json::from_slice(&body).ok().as_ref().and_then(is_grant) {
+            if let Some(granted) = serde_json::from_slice(&body).ok().as_ref().and_then(grant_in) {
                 self.record.lock().expect("no panic").granted.push(granted);
             }
         }
         self.stream.write_all(bytes).is_ok()
     }
 
-    /// The next request; `None` if the client has hung up.
+    /// The next request; `None` if the client has disconnected.
     fn request(&mut self) -> Option<Value> {
         loop {
             if let Some(body) = take_frame(&mut self.received) {

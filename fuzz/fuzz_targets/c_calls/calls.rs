@@ -1,4 +1,5 @@
-//! The calls of a session: each is made with what the input says, and must return what is expected.
+//! The calls of a session. Each is made with arguments from the input, and must return what the
+//! model expects.
 
 use std::ffi::CStr;
 use std::ptr;
@@ -12,16 +13,16 @@ use lockd::ffi::{
 use crate::expected;
 use crate::input::Input;
 use crate::model::{Event, Said};
-use crate::names::Given;
-use crate::world::{Place, SLOTS, Session, Worlds, last_error, no_info};
+use crate::names::GivenName;
+use crate::world::{Enqueued, SLOTS, Session, Worlds, last_error, untouched_info};
 
-/// Tokens are exact in every reader of JSON.
+/// Tokens are lower, so that every reader of JSON represents them exactly.
 const TOKEN_END: u64 = 1 << 53;
 
-/// What tells that an output has not been written.
+/// The value of an output that has not been written.
 pub(crate) const UNTOUCHED: u64 = 7;
 
-/// A mode as C passes it; `None` for a number that is none.
+/// A mode as C passes it; `None` if the number is not a mode.
 pub(crate) fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
     match input.byte() % 16 {
         0..=7 => (0, Some(Mode::Exclusive)),
@@ -48,13 +49,14 @@ impl Worlds {
     }
 
     fn session_mut(&mut self, slot: usize) -> &mut Session {
-        self.sessions[slot].as_mut().expect("it was there")
+        self.sessions[slot].as_mut().expect("the session is open")
     }
 
-    /// The session of a call that makes sense, the name, and which world that is in; else the status of one
-    /// that does not, or of one that has lost its session.
-    fn who_and_what(&self, slot: usize, name: Given) -> Result<(usize, u32, u8), lock_status> {
-        let (Some(session), Given::Name(name)) = (self.session(slot), name) else {
+    /// The world, the session's number and the name's number, if the arguments of a call are valid.
+    /// Else the status that the call must return because they are not, or because the session is
+    /// lost.
+    fn target_of(&self, slot: usize, name: GivenName) -> Result<(usize, u32, u8), lock_status> {
+        let (Some(session), GivenName::Name(name)) = (self.session(slot), name) else {
             return Err(lock_status::LOCK_INVALID);
         };
         match session.is_lost {
@@ -63,7 +65,7 @@ impl Worlds {
         }
     }
 
-    /// A time limit: none at all only where nobody would have to wait for ever.
+    /// A time limit for a call. It is unlimited only if the call would not wait forever.
     pub(crate) fn limit(
         &self,
         input: &mut Input<'_>,
@@ -81,8 +83,8 @@ impl Worlds {
         }
     }
 
-    /// Acquires or converts in the model; who has to wait does so until the limit has come.
-    pub(crate) fn ask(
+    /// Acquires or converts in the model. If the session has to wait, the wait times out.
+    pub(crate) fn acquire_in_model(
         &mut self,
         world: usize,
         session: u32,
@@ -90,24 +92,25 @@ impl Worlds {
         event: impl Fn(Option<Option<u64>>) -> Event,
     ) -> lock_status {
         let wait = (limit != 0).then(|| u64::try_from(limit).ok());
-        let said = self.happen(world, &event(wait));
+        let said = self.apply(world, &event(wait));
         if said == Said::Queued {
-            self.happen(world, &Event::Expire { session, by: 1_000_000 });
+            self.apply(world, &Event::Expire { session, by: 1_000_000 });
         }
         expected::status(said)
     }
 
-    /// A call that has succeeded takes the place of one that was cancelled; one that has failed does not.
+    /// A call that succeeds replaces an earlier wait that was cancelled; a call that fails does
+    /// not.
     pub(crate) fn forget_cancelled(&mut self, slot: usize, names: &[u8], status: lock_status) {
         if status == lock_status::LOCK_OK {
-            let is_news = |name: &u8, place: &Place| !names.contains(name) || *place != Place::Cancelled;
-            self.session_mut(slot).places.retain(|name, place| is_news(name, place));
+            let replaced = |name: &u8, wait: &Enqueued| names.contains(name) && *wait == Enqueued::Cancelled;
+            self.session_mut(slot).enqueued.retain(|name, wait| !replaced(name, wait));
         }
     }
 
-    pub(crate) fn gained(&mut self, slot: usize, names: &[u8], token: u64) {
-        let world = self.session(slot).expect("it was there").world;
-        assert!(token > self.worlds[world].token, "a token is no higher than those before");
+    pub(crate) fn note_grant(&mut self, slot: usize, names: &[u8], token: u64) {
+        let world = self.session(slot).expect("the session is open").world;
+        assert!(token > self.worlds[world].token, "the token is not higher than all earlier ones");
         assert!(token < TOKEN_END);
         self.worlds[world].token = token;
         let session = self.session_mut(slot);
@@ -116,28 +119,29 @@ impl Worlds {
 
     pub(crate) fn acquire(&mut self, input: &mut Input<'_>) {
         let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
-        let who =
-            self.who_and_what(slot, name).and_then(|who| Ok((who, mode.ok_or(lock_status::LOCK_INVALID)?)));
-        let who = if mode.is_none() { Err(lock_status::LOCK_INVALID) } else { who };
+        let target = self
+            .target_of(slot, name)
+            .and_then(|target| Ok((target, mode.ok_or(lock_status::LOCK_INVALID)?)));
+        let target = if mode.is_none() { Err(lock_status::LOCK_INVALID) } else { target };
         let event = |wait| {
-            let Ok(((_, session, name), mode)) = who else { return Event::Cancel { session: 0 } };
+            let Ok(((_, session, name), mode)) = target else { return Event::Cancel { session: 0 } };
             Event::Acquire { session, wants: vec![(name, mode)], wait }
         };
-        let limit = self.limit(input, who.ok().map(|((world, ..), _)| world), |limit| event(Some(limit)));
+        let limit = self.limit(input, target.ok().map(|((world, ..), _)| world), |limit| event(Some(limit)));
         let mut token = UNTOUCHED;
         let pointer = if input.byte() & 1 == 0 { &raw mut token } else { ptr::null_mut() };
-        let status = persist(self.is_remote(slot), limit, |limit| {
-            // SAFETY: a session or NULL, a string or NULL, a place to write to or NULL.
+        let status = retry_interrupted(self.is_remote(slot), limit, |limit| {
+            // SAFETY: a session or NULL, a string or NULL, a place for the output or NULL.
             unsafe { lock_acquire(self.handle(slot), self.names.pointer(name), number, limit, pointer) }
         });
-        let expected = match who {
+        let expected = match target {
             Err(status) => status,
             Ok(((world, number, name), _)) => {
-                let session = self.session(slot).expect("it was there");
-                match expected::concern(&self.worlds[world].model, session, name) {
+                let session = self.session(slot).expect("the session is open");
+                match expected::existing_claim(&self.worlds[world].model, session, name) {
                     Some(status) => status,
                     None => {
-                        let status = self.ask(world, number, limit, event);
+                        let status = self.acquire_in_model(world, number, limit, event);
                         self.forget_cancelled(slot, &[name], status);
                         status
                     }
@@ -145,8 +149,8 @@ impl Worlds {
             }
         };
         expect(status, expected, "lock_acquire");
-        if let (Ok(((_, _, name), _)), lock_status::LOCK_OK, false) = (who, status, pointer.is_null()) {
-            self.gained(slot, &[name], token);
+        if let (Ok(((_, _, name), _)), lock_status::LOCK_OK, false) = (target, status, pointer.is_null()) {
+            self.note_grant(slot, &[name], token);
         } else {
             assert_eq!(token, UNTOUCHED);
         }
@@ -154,33 +158,33 @@ impl Worlds {
 
     pub(crate) fn convert(&mut self, input: &mut Input<'_>) {
         let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
-        let who = self.who_and_what(slot, name);
-        let event = |wait| match (who, mode) {
+        let target = self.target_of(slot, name);
+        let event = |wait| match (target, mode) {
             (Ok((_, session, name)), Some(mode)) => Event::Convert { session, name, mode, wait },
             _ => Event::Cancel { session: 0 },
         };
-        let world = who.ok().filter(|_| mode.is_some()).map(|who| who.0);
+        let world = target.ok().filter(|_| mode.is_some()).map(|target| target.0);
         let limit = self.limit(input, world, |limit| event(Some(limit)));
-        let status = persist(self.is_remote(slot), limit, |limit| {
+        let status = retry_interrupted(self.is_remote(slot), limit, |limit| {
             // SAFETY: a session or NULL, a string or NULL.
             unsafe { lock_convert(self.handle(slot), self.names.pointer(name), number, limit) }
         });
-        let expected = match (who, mode) {
+        let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(_)) => {
-                let session = self.session(slot).expect("it was there");
+                let session = self.session(slot).expect("the session is open");
                 if expected::info_of(&self.worlds[world].model, session, name).held {
                     if self.is_converting(slot, name) {
                         return expect(status, lock_status::LOCK_PENDING, "lock_convert");
                     }
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
-                    let status = self.ask(world, number, limit, event);
+                    let status = self.acquire_in_model(world, number, limit, event);
                     self.forget_cancelled(slot, &[name], status);
                     if self.worlds[world].model.held.get(&(name, number)).copied() != before
                         && mode == Some(Mode::Exclusive)
                     {
-                        // It has a new one, which nobody is told but by looking.
+                        // The lock has a new token, which only lock_inspect and lock_token return.
                         self.session_mut(slot).tokens.remove(&name);
                     }
                     status
@@ -196,20 +200,20 @@ impl Worlds {
         let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
         // SAFETY: a session or NULL, a string or NULL.
         let status = unsafe { lock_enqueue(self.handle(slot), self.names.pointer(name), number) };
-        let who = self.who_and_what(slot, name);
-        let expected = match (who, mode) {
+        let target = self.target_of(slot, name);
+        let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(mode)) => {
-                let session = self.session(slot).expect("it was there");
-                match expected::concern(&self.worlds[world].model, session, name) {
+                let session = self.session(slot).expect("the session is open");
+                match expected::existing_claim(&self.worlds[world].model, session, name) {
                     Some(status) => status,
                     None => {
                         let event =
                             Event::Acquire { session: number, wants: vec![(name, mode)], wait: Some(None) };
-                        let status = self.take_place(slot, name, mode, &event);
+                        let status = self.enqueue_in_model(slot, name, mode, &event);
                         if status == lock_status::LOCK_PENDING {
-                            self.session_mut(slot).upgrading.remove(&name);
+                            self.session_mut(slot).converting.remove(&name);
                         }
                         status
                     }
@@ -219,13 +223,13 @@ impl Worlds {
         expect(status, expected, "lock_enqueue");
     }
 
-    /// A place in the model, unless there is no need of one.
-    fn take_place(&mut self, slot: usize, name: u8, mode: Mode, event: &Event) -> lock_status {
-        let world = self.session(slot).expect("it was there").world;
-        match self.happen(world, event) {
+    /// Queues the request in the model, unless it is decided at once.
+    fn enqueue_in_model(&mut self, slot: usize, name: u8, mode: Mode, event: &Event) -> lock_status {
+        let world = self.session(slot).expect("the session is open").world;
+        match self.apply(world, event) {
             Said::Queued => {
                 let ticket = self.worlds[world].model.tickets;
-                self.session_mut(slot).places.insert(name, Place::Waiting(ticket, mode));
+                self.session_mut(slot).enqueued.insert(name, Enqueued::Waiting(ticket, mode));
                 lock_status::LOCK_PENDING
             }
             said => {
@@ -236,13 +240,13 @@ impl Worlds {
         }
     }
 
-    /// Whether the session has asked to convert the name, as far as it has been told.
+    /// Whether the session believes that it waits to convert the name.
     fn is_converting(&self, slot: usize, name: u8) -> bool {
-        let session = self.session(slot).expect("it was there");
-        session.upgrading.contains(&name)
-            && match session.places.get(&name) {
-                Some(Place::Waiting(..)) => true,
-                Some(Place::Granted(_)) => session.is_remote,
+        let session = self.session(slot).expect("the session is open");
+        session.converting.contains(&name)
+            && match session.enqueued.get(&name) {
+                Some(Enqueued::Waiting(..)) => true,
+                Some(Enqueued::Granted(_)) => session.is_remote,
                 _ => false,
             }
     }
@@ -251,12 +255,12 @@ impl Worlds {
         let (slot, name, (number, mode)) = (session(input), self.names.choose(input), mode(input));
         // SAFETY: a session or NULL, a string or NULL.
         let status = unsafe { lock_enqueue_convert(self.handle(slot), self.names.pointer(name), number) };
-        let who = self.who_and_what(slot, name);
-        let expected = match (who, mode) {
+        let target = self.target_of(slot, name);
+        let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(mode)) => {
-                let session = self.session(slot).expect("it was there");
+                let session = self.session(slot).expect("the session is open");
                 if !expected::info_of(&self.worlds[world].model, session, name).held {
                     lock_status::LOCK_NOT_HELD
                 } else if self.is_converting(slot, name) {
@@ -264,9 +268,9 @@ impl Worlds {
                 } else {
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let event = Event::Convert { session: number, name, mode, wait: Some(None) };
-                    let status = self.take_place(slot, name, mode, &event);
+                    let status = self.enqueue_in_model(slot, name, mode, &event);
                     if status == lock_status::LOCK_PENDING {
-                        self.session_mut(slot).upgrading.insert(name);
+                        self.session_mut(slot).converting.insert(name);
                     } else if self.worlds[world].model.held.get(&(name, number)).copied() != before
                         && mode == Mode::Exclusive
                     {
@@ -281,44 +285,45 @@ impl Worlds {
 
     pub(crate) fn wait(&mut self, input: &mut Input<'_>) {
         let (slot, name, how) = (session(input), self.names.choose(input), input.byte());
-        let who = self.who_and_what(slot, name);
-        let place = who.ok().and_then(|(.., name)| self.session(slot)?.places.get(&name).copied());
+        let target = self.target_of(slot, name);
+        let wait = target.ok().and_then(|(.., name)| self.session(slot)?.enqueued.get(&name).copied());
         let is_remote = self.is_remote(slot);
-        let limit = match (how % 8, place) {
-            (0..=4, _) | (6.., Some(Place::Waiting(..))) => 0,
+        let limit = match (how % 8, wait) {
+            (0..=4, _) | (6.., Some(Enqueued::Waiting(..))) => 0,
             (5, _) => 1,
             _ => -1,
         };
         let mut token = UNTOUCHED;
-        // It may say that the time is over as often as it likes: so each time with the same limit.
-        let status = persist(is_remote, -1, |_| {
-            // SAFETY: a session or NULL, a string or NULL, a place to write to.
+        // lock_wait may be called again after LOCK_TIMEOUT, so each call has the same limit.
+        let status = retry_interrupted(is_remote, -1, |_| {
+            // SAFETY: a session or NULL, a string or NULL, a place for the output.
             unsafe { lock_wait(self.handle(slot), self.names.pointer(name), limit, &mut token) }
         });
-        let expected = match (who, place) {
+        let expected = match (target, wait) {
             (Err(status), _) => status,
             (Ok(_), None) => lock_status::LOCK_NOT_HELD,
-            (Ok(_), Some(Place::Waiting(..))) => lock_status::LOCK_TIMEOUT,
-            // The word of it may still be on its way from another thread of the server's.
-            (Ok(_), Some(Place::Granted(_)))
+            (Ok(_), Some(Enqueued::Waiting(..))) => lock_status::LOCK_TIMEOUT,
+            // Another thread of the server may not have sent the grant yet.
+            (Ok(_), Some(Enqueued::Granted(_)))
                 if limit >= 0 && status == lock_status::LOCK_TIMEOUT && is_remote =>
             {
                 lock_status::LOCK_TIMEOUT
             }
-            (Ok((world, number, name)), Some(Place::Granted(mode))) => {
-                self.session_mut(slot).places.remove(&name);
-                // In this process it can have been made shared again before it was collected.
+            (Ok((world, number, name)), Some(Enqueued::Granted(mode))) => {
+                self.session_mut(slot).enqueued.remove(&name);
+                // In this process the lock may have been converted to shared before the grant was
+                // collected.
                 let held = self.worlds[world].model.held.get(&(name, number)).copied();
                 let is_as_asked = held == Some(Mode::Exclusive) || mode == Mode::Shared;
                 if is_as_asked { lock_status::LOCK_OK } else { lock_status::LOCK_NOT_HELD }
             }
-            (Ok((.., name)), Some(Place::Cancelled)) => {
-                self.session_mut(slot).places.remove(&name);
+            (Ok((.., name)), Some(Enqueued::Cancelled)) => {
+                self.session_mut(slot).enqueued.remove(&name);
                 lock_status::LOCK_CANCELLED
             }
         };
         expect(status, expected, "lock_wait");
-        match (status, who) {
+        match (status, target) {
             (lock_status::LOCK_OK, Ok((world, ..))) => {
                 assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
                 let known = &mut self.worlds[world].token;
@@ -328,13 +333,14 @@ impl Worlds {
         }
     }
 
-    /// Gives up the lock or the place in the model; what the call says.
-    pub(crate) fn give_up(&mut self, slot: usize, name: u8) -> lock_status {
+    /// Releases the lock, or ends the wait for it, in the model. Returns the status that the call
+    /// must return.
+    pub(crate) fn release_in_model(&mut self, slot: usize, name: u8) -> lock_status {
         let session = self.session_mut(slot);
-        session.places.remove(&name);
+        session.enqueued.remove(&name);
         session.tokens.remove(&name);
         let (world, number) = (session.world, session.number);
-        match self.happen(world, &Event::Release { session: number, name }) {
+        match self.apply(world, &Event::Release { session: number, name }) {
             Said::NotHeld => lock_status::LOCK_NOT_HELD,
             _ => lock_status::LOCK_OK,
         }
@@ -344,9 +350,9 @@ impl Worlds {
         let (slot, name) = (session(input), self.names.choose(input));
         // SAFETY: a session or NULL, a string or NULL.
         let status = unsafe { lock_release(self.handle(slot), self.names.pointer(name)) };
-        let expected = match self.who_and_what(slot, name) {
+        let expected = match self.target_of(slot, name) {
             Err(status) => status,
-            Ok((.., name)) => self.give_up(slot, name),
+            Ok((.., name)) => self.release_in_model(slot, name),
         };
         expect(status, expected, "lock_release");
     }
@@ -364,27 +370,27 @@ impl Worlds {
 
     pub(crate) fn inspect_all(&mut self, slot: usize) {
         for name in self.names.all() {
-            self.inspect_one(slot, Given::Name(name));
+            self.inspect_one(slot, GivenName::Name(name));
         }
     }
 
-    fn inspect_one(&mut self, slot: usize, name: Given) {
-        let mut seen = no_info();
-        // SAFETY: a session or NULL, a string or NULL, a place to write to.
+    fn inspect_one(&mut self, slot: usize, name: GivenName) {
+        let mut seen = untouched_info();
+        // SAFETY: a session or NULL, a string or NULL, a place for the output.
         let status = unsafe { lock_inspect(self.handle(slot), self.names.pointer(name), &mut seen) };
-        let who = self.who_and_what(slot, name);
-        expect(status, who.err().unwrap_or(lock_status::LOCK_OK), "lock_inspect");
-        let Ok((world, _, name)) = who else {
-            return assert_eq!(seen.token, no_info().token, "an output was written");
+        let target = self.target_of(slot, name);
+        expect(status, target.err().unwrap_or(lock_status::LOCK_OK), "lock_inspect");
+        let Ok((world, _, name)) = target else {
+            return assert_eq!(seen.token, untouched_info().token, "an output was written");
         };
-        let session = self.sessions[slot].as_mut().expect("it was there");
+        let session = self.sessions[slot].as_mut().expect("the session is open");
         let expected = expected::info_of(&self.worlds[world].model, session, name);
         assert_eq!(expected::as_tuple(&seen), expected::as_tuple(&expected), "{seen:?} {expected:?}");
         if !seen.held {
             return assert_eq!(seen.token, 0);
         }
         let token = *session.tokens.entry(name).or_insert(seen.token);
-        assert_eq!(seen.token, token, "another token than was told");
+        assert_eq!(seen.token, token, "the token differs from an earlier one for the same grant");
         assert!((1..TOKEN_END).contains(&token));
         let known = &mut self.worlds[world].token;
         *known = token.max(*known);
@@ -405,34 +411,36 @@ impl Worlds {
             return;
         }
         let (world, number, is_remote) = (session.world, session.number, session.is_remote);
-        let places: Vec<(u8, Place)> = session.places.iter().map(|(&name, &place)| (name, place)).collect();
-        for (name, place) in places {
-            match place {
-                // One of the session's waits: all of them end.
-                Place::Waiting(..) => {
-                    self.happen(world, &Event::Cancel { session: number });
+        let waits: Vec<(u8, Enqueued)> = session.enqueued.iter().map(|(&name, &wait)| (name, wait)).collect();
+        for (name, wait) in waits {
+            match wait {
+                // All of the session's waits end, one for each event.
+                Enqueued::Waiting(..) => {
+                    self.apply(world, &Event::Cancel { session: number });
                 }
-                // A grant that has not arrived yet is given back; one that has stands.
-                Place::Granted(_) if is_remote && !self.is_waiting(slot, name) => {
-                    let back = if self.session(slot).expect("it was there").upgrading.contains(&name) {
+                // A grant that has not arrived yet is undone; one that has arrived is kept.
+                Enqueued::Granted(_) if is_remote && !self.is_waiting(slot, name) => {
+                    let back = if self.session(slot).expect("the session is open").converting.contains(&name)
+                    {
                         Event::Convert { session: number, name, mode: Mode::Shared, wait: None }
                     } else {
                         Event::Release { session: number, name }
                     };
-                    self.happen(world, &back);
-                    self.session_mut(slot).places.insert(name, Place::Cancelled);
+                    self.apply(world, &back);
+                    self.session_mut(slot).enqueued.insert(name, Enqueued::Cancelled);
                 }
-                Place::Granted(_) | Place::Cancelled => {}
+                Enqueued::Granted(_) | Enqueued::Cancelled => {}
             }
         }
-        // The server has heard of it when it answers what was asked behind it.
+        // The server answers in order, so the cancellation is done once it has answered these
+        // requests.
         self.inspect_all(slot);
     }
 
     fn is_waiting(&self, slot: usize, name: u8) -> bool {
-        let mut seen = no_info();
-        let pointer = self.names.pointer(Given::Name(name));
-        // SAFETY: a session, a string, a place to write to.
+        let mut seen = untouched_info();
+        let pointer = self.names.pointer(GivenName::Name(name));
+        // SAFETY: a session, a string, a place for the output.
         let status = unsafe { lock_inspect(self.handle(slot), pointer, &mut seen) };
         expect(status, lock_status::LOCK_OK, "lock_inspect");
         seen.waiting
@@ -441,13 +449,13 @@ impl Worlds {
     pub(crate) fn token(&mut self, input: &mut Input<'_>) {
         let (slot, name) = (session(input), self.names.choose(input));
         let mut token = UNTOUCHED;
-        // SAFETY: a session or NULL, a string or NULL, a place to write to.
+        // SAFETY: a session or NULL, a string or NULL, a place for the output.
         let status = unsafe { lock_token(self.handle(slot), self.names.pointer(name), &mut token) };
-        let who = self.who_and_what(slot, name);
-        let expected = match who {
+        let target = self.target_of(slot, name);
+        let expected = match target {
             Err(status) => status,
             Ok((world, _, name)) => {
-                let session = self.session(slot).expect("it was there");
+                let session = self.session(slot).expect("the session is open");
                 match expected::info_of(&self.worlds[world].model, session, name).held {
                     true => lock_status::LOCK_OK,
                     false => lock_status::LOCK_NOT_HELD,
@@ -455,21 +463,21 @@ impl Worlds {
             }
         };
         expect(status, expected, "lock_token");
-        match (status, who) {
+        match (status, target) {
             (lock_status::LOCK_OK, Ok((.., name))) => {
                 let known = *self.session_mut(slot).tokens.entry(name).or_insert(token);
-                assert_eq!(token, known, "another token than was told");
+                assert_eq!(token, known, "the token differs from an earlier one for the same grant");
                 assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
             }
             _ => assert_eq!(token, UNTOUCHED),
         }
     }
 
-    /// As many locks as the model has, up to the limit, are on a page.
+    /// Checks that a page has as many locks as the model, up to the limit.
     pub(crate) fn list(&mut self, input: &mut Input<'_>) {
         let (slot, limit) = (session(input), usize::from(input.byte() % 10));
         let mut json = ptr::null_mut();
-        // SAFETY: a session or NULL, NULL twice, and a place to write to.
+        // SAFETY: a session or NULL, NULL twice, and a place for the output.
         let status =
             unsafe { lock_list(self.handle(slot), ptr::null(), ptr::null(), limit as u64, &mut json) };
         let expected = match self.session(slot) {
@@ -509,10 +517,14 @@ impl Worlds {
     }
 }
 
-/// Makes a call that waits for up to `limit`, again for as long as a signal handler has run meanwhile: libFuzzer's
-/// own, which looks at the time. The call that goes on has a limit that leaves the server the time to answer: the
-/// request keeps the one it was made with.
-pub(crate) fn persist(is_remote: bool, limit: i64, mut call: impl FnMut(i64) -> lock_status) -> lock_status {
+/// Makes a call that waits for up to `limit`, and repeats it while a signal handler interrupts it:
+/// libFuzzer's own handler checks the time. A repeated call has a longer limit, which leaves the
+/// server time to answer; the request itself keeps its first limit.
+pub(crate) fn retry_interrupted(
+    is_remote: bool,
+    limit: i64,
+    mut call: impl FnMut(i64) -> lock_status,
+) -> lock_status {
     let mut limit = limit;
     loop {
         match call(limit) {
@@ -525,10 +537,10 @@ pub(crate) fn persist(is_remote: bool, limit: i64, mut call: impl FnMut(i64) -> 
     }
 }
 
-/// The call has returned what it should, and says more about what went wrong.
+/// Asserts that the call has returned this status, and that a failure has set a message.
 #[track_caller]
 pub(crate) fn expect(status: lock_status, expected: lock_status, call: &str) {
-    let says = last_error();
-    assert_eq!(status, expected, "{call}: {says:?}");
-    assert!(status == lock_status::LOCK_OK || status == lock_status::LOCK_PENDING || !says.is_empty());
+    let message = last_error();
+    assert_eq!(status, expected, "{call}: {message:?}");
+    assert!(status == lock_status::LOCK_OK || status == lock_status::LOCK_PENDING || !message.is_empty());
 }

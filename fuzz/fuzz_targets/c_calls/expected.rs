@@ -1,12 +1,12 @@
-//! What calls must return, going by the header and the model.
+//! What calls must return according to the header and the model.
 
 use lockd::broker::Mode;
 use lockd::ffi::{lock_info, lock_status};
 
 use crate::model::{Model, Said};
-use crate::world::{Place, Session};
+use crate::world::{Enqueued, Session};
 
-/// What somebody who has nothing to do with the name sees of it.
+/// The info on a name for a session that neither holds it nor waits for it.
 pub(crate) fn info(model: &Model, name: u8) -> lock_info {
     let mode = model.held.iter().find(|((held, _), _)| *held == name).map(|(_, mode)| *mode);
     lock_info {
@@ -20,12 +20,12 @@ pub(crate) fn info(model: &Model, name: u8) -> lock_info {
     }
 }
 
-/// What the session sees of it, but for the token. On a server a grant that nobody has come to hear of counts as
-/// waited for.
+/// The info on a name for this session, without the token. For a session on a server, a grant that
+/// has not been collected counts as a wait.
 pub(crate) fn info_of(model: &Model, session: &Session, name: u8) -> lock_info {
-    let uncollected = session.is_remote && matches!(session.places.get(&name), Some(Place::Granted(_)));
+    let uncollected = session.is_remote && matches!(session.enqueued.get(&name), Some(Enqueued::Granted(_)));
     let held = model.held.contains_key(&(name, session.number))
-        && (!uncollected || session.upgrading.contains(&name));
+        && (!uncollected || session.converting.contains(&name));
     let waiting = model.queue(name).iter().any(|waiting| waiting.session == session.number) || uncollected;
     lock_info { held, waiting, ..info(model, name) }
 }
@@ -41,8 +41,9 @@ fn number(mode: Mode) -> u32 {
     }
 }
 
-/// What the session has to do with a name already, so that it cannot ask for it.
-pub(crate) fn concern(model: &Model, session: &Session, name: u8) -> Option<lock_status> {
+/// The status of an acquire that is refused because the session already holds the name or waits for
+/// it.
+pub(crate) fn existing_claim(model: &Model, session: &Session, name: u8) -> Option<lock_status> {
     let info = info_of(model, session, name);
     match (info.held, info.waiting) {
         (true, _) => Some(lock_status::LOCK_ALREADY_HELD),
@@ -51,8 +52,7 @@ pub(crate) fn concern(model: &Model, session: &Session, name: u8) -> Option<lock
     }
 }
 
-/// What a call that acquires or converts returns for what the model says, if whoever has to wait does so in
-/// vain.
+/// The status of a call that acquires or converts. A wait times out.
 pub(crate) fn status(said: Said) -> lock_status {
     match said {
         Said::Granted { .. } => lock_status::LOCK_OK,
@@ -61,6 +61,8 @@ pub(crate) fn status(said: Said) -> lock_status {
         Said::AlreadyWaiting => lock_status::LOCK_PENDING,
         Said::NotHeld => lock_status::LOCK_NOT_HELD,
         Said::Deadlock => lock_status::LOCK_DEADLOCK,
-        Said::ReleasedHold | Said::ReleasedPlace | Said::Nothing => panic!("{said:?} of an acquire"),
+        Said::ReleasedHold | Said::ReleasedPlace | Said::Nothing => {
+            panic!("an acquire cannot end in {said:?}")
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! An input of this target: a byte for each choice.
 
-/// What is left of it.
+/// The bytes of the input that have not been used.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {

@@ -1,12 +1,12 @@
-//! The C ABI: calls that make sense and calls that make none, in any order, of several sessions in this process
-//! and on a server in it. What each call returns is compared with what the broker's naive model says, and
-//! what the header promises.
+//! The C ABI: valid and invalid calls in any order, of several sessions in this process and on a
+//! server in it. Each result is compared with the broker's naive model and with the promises of the
+//! header.
 #![no_main]
 
 mod calls;
-mod chores;
 mod expected;
 mod input;
+mod lifecycle;
 #[path = "../../../src/broker/model.rs"]
 #[expect(dead_code, reason = "the tests of the broker need more of it")]
 mod model;
@@ -14,7 +14,7 @@ mod names;
 mod sets;
 mod world;
 
-/// Where the model looks for what it is about.
+/// The model imports the mode from here.
 mod outcome {
     pub(crate) use lockd::broker::Mode;
 }
@@ -23,7 +23,7 @@ use input::Input;
 use libfuzzer_sys::fuzz_target;
 use world::Worlds;
 
-/// How many calls there are at most.
+/// The most calls of one input.
 const CALLS: usize = 64;
 
 fuzz_target!(|data: &[u8]| {
@@ -37,16 +37,16 @@ fuzz_target!(|data: &[u8]| {
             238..=243 => worlds.list(&mut input),
             244..=249 => worlds.end_session(&mut input),
             250..=252 => worlds.close_all(),
-            253.. => worlds.serve_with_in_vain(&mut input),
+            253.. => worlds.serve_with_invalid_option(&mut input),
             _ => worlds.call(what, &mut input),
         }
-        worlds.audit();
+        worlds.compare_all();
     }
     worlds.end();
 });
 
 impl Worlds {
-    /// What seeds have meant by a number for long.
+    /// Makes the call of this number. The numbers must stay, because the seeds use them.
     fn call(&mut self, what: u8, input: &mut Input<'_>) {
         let worlds = self;
         match what % 20 {
@@ -64,7 +64,7 @@ impl Worlds {
             16 => worlds.inspect(input),
             17 => worlds.cancel(input),
             18 => worlds.check(input),
-            _ => worlds.chore(input),
+            _ => worlds.other_call(input),
         }
     }
 }

@@ -1,20 +1,20 @@
-//! The names that are locked, and those that are none.
+//! Valid and invalid names.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
 use crate::input::Input;
 
-/// Names by number. Two numbers may stand for equal names: then the lower one is meant.
+/// Names by number. If two numbers have equal names, the lower number is used.
 pub(crate) struct Names {
     names: Vec<CString>,
     too_long: CString,
 }
 
-/// What a call is given as a name.
+/// The name argument of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Given {
-    /// A name, by its number.
+pub(crate) enum GivenName {
+    /// A valid name, by its number.
     Name(u8),
     Null,
     TooLong,
@@ -30,27 +30,27 @@ impl Names {
         Self { names, too_long: CString::new(vec![b'n'; 1025]).expect("no zero byte") }
     }
 
-    pub(crate) fn choose(&self, input: &mut Input<'_>) -> Given {
+    pub(crate) fn choose(&self, input: &mut Input<'_>) -> GivenName {
         let number = usize::from(input.byte() % 16);
         match number {
             0..=7 => self.number(number),
             8..=10 => self.number(0),
             11..=13 => self.number(1),
-            14 => Given::Null,
-            _ => Given::TooLong,
+            14 => GivenName::Null,
+            _ => GivenName::TooLong,
         }
     }
 
-    fn number(&self, number: usize) -> Given {
+    fn number(&self, number: usize) -> GivenName {
         let same = self.names.iter().position(|name| *name == self.names[number]);
-        Given::Name(same.and_then(|number| u8::try_from(number).ok()).expect("there are eight"))
+        GivenName::Name(same.and_then(|number| u8::try_from(number).ok()).expect("there are eight"))
     }
 
-    /// All of them, each once.
+    /// The numbers of all different names.
     pub(crate) fn all(&self) -> Vec<u8> {
         let names = (0..self.names.len()).map(|number| self.number(number));
         let mut all: Vec<u8> = names
-            .filter_map(|name| if let Given::Name(number) = name { Some(number) } else { None })
+            .filter_map(|name| if let GivenName::Name(number) = name { Some(number) } else { None })
             .collect();
         all.dedup();
         all.sort_unstable();
@@ -58,11 +58,11 @@ impl Names {
         all
     }
 
-    pub(crate) fn pointer(&self, name: Given) -> *const c_char {
+    pub(crate) fn pointer(&self, name: GivenName) -> *const c_char {
         match name {
-            Given::Name(number) => self.names[usize::from(number)].as_ptr(),
-            Given::Null => ptr::null(),
-            Given::TooLong => self.too_long.as_ptr(),
+            GivenName::Name(number) => self.names[usize::from(number)].as_ptr(),
+            GivenName::Null => ptr::null(),
+            GivenName::TooLong => self.too_long.as_ptr(),
         }
     }
 

@@ -6,14 +6,14 @@ use std::ptr;
 use lockd::broker::Mode;
 use lockd::ffi::{lock_acquire_all, lock_release_all, lock_status};
 
-use crate::calls::{UNTOUCHED, expect, mode, persist, session};
+use crate::calls::{UNTOUCHED, expect, mode, retry_interrupted, session};
 use crate::expected;
 use crate::input::Input;
 use crate::model::Event;
-use crate::names::Given;
+use crate::names::GivenName;
 use crate::world::Worlds;
 
-/// Who asks for what.
+/// The world, the session's number, and the names with their modes.
 type Wants = (usize, u32, Vec<(u8, Mode)>);
 
 impl Worlds {
@@ -21,37 +21,38 @@ impl Worlds {
         let slot = session(input);
         let how = input.byte();
         let count = usize::from(how % 5);
-        let given: Vec<(Given, (u32, Option<Mode>))> =
+        let given: Vec<(GivenName, (u32, Option<Mode>))> =
             (0..count).map(|_| (self.names.choose(input), mode(input))).collect();
         let names: Vec<*const c_char> = given.iter().map(|(name, _)| self.names.pointer(*name)).collect();
         let modes: Vec<u32> = given.iter().map(|(_, (number, _))| *number).collect();
         let (no_names, no_modes, too_many) =
             (how & 0x40 != 0 && how & 0x20 != 0, how & 0x80 != 0, how == 0x1f);
-        let who = self.who_and_what_all(slot, &given, no_names, no_modes, too_many);
+        let target = self.targets_of(slot, &given, no_names, no_modes, too_many);
         let event = |wait| {
-            let Ok((_, session, wants)) = &who else { return Event::Cancel { session: 0 } };
+            let Ok((_, session, wants)) = &target else { return Event::Cancel { session: 0 } };
             Event::Acquire { session: *session, wants: wants.clone(), wait }
         };
-        let limit = self.limit(input, who.as_ref().ok().map(|who| who.0), |limit| event(Some(limit)));
+        let limit =
+            self.limit(input, target.as_ref().ok().map(|target| target.0), |limit| event(Some(limit)));
         let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
         let modes_pointer = if no_modes { ptr::null() } else { modes.as_ptr() };
         let n = if too_many { 1025 } else { count };
         let mut token = UNTOUCHED;
-        let status = persist(self.is_remote(slot), limit, |limit| {
-            // SAFETY: a session or NULL, as many strings and numbers as are said or NULL, a place to write to. More
-            // names than are allowed are not looked at.
+        let status = retry_interrupted(self.is_remote(slot), limit, |limit| {
+            // SAFETY: a session or NULL, `n` strings and `n` numbers or NULL, a place for the
+            // output. If `n` is more than is allowed, no name is read.
             unsafe { lock_acquire_all(self.handle(slot), names_pointer, modes_pointer, n, limit, &mut token) }
         });
-        let expected = match &who {
+        let expected = match &target {
             Err(status) => *status,
             Ok((world, number, wants)) => {
-                let session = self.session(slot).expect("it was there");
+                let session = self.session(slot).expect("the session is open");
                 let model = &self.worlds[*world].model;
                 let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
-                match names.iter().find_map(|&name| expected::concern(model, session, name)) {
+                match names.iter().find_map(|&name| expected::existing_claim(model, session, name)) {
                     Some(status) => status,
                     None => {
-                        let status = self.ask(*world, *number, limit, event);
+                        let status = self.acquire_in_model(*world, *number, limit, event);
                         self.forget_cancelled(slot, &names, status);
                         status
                     }
@@ -59,19 +60,19 @@ impl Worlds {
             }
         };
         expect(status, expected, "lock_acquire_all");
-        match who {
+        match target {
             Ok((.., wants)) if status == lock_status::LOCK_OK => {
                 let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
-                self.gained(slot, &names, token);
+                self.note_grant(slot, &names, token);
             }
             _ => assert_eq!(token, UNTOUCHED),
         }
     }
 
-    fn who_and_what_all(
+    fn targets_of(
         &self,
         slot: usize,
-        given: &[(Given, (u32, Option<Mode>))],
+        given: &[(GivenName, (u32, Option<Mode>))],
         no_names: bool,
         no_modes: bool,
         too_many: bool,
@@ -84,7 +85,7 @@ impl Worlds {
         let mut wants: Vec<(u8, Mode)> = Vec::new();
         for (name, (_, mode)) in given {
             let mode = if no_modes { Some(Mode::Exclusive) } else { *mode };
-            let (Given::Name(name), Some(mode)) = (*name, mode) else { return invalid };
+            let (GivenName::Name(name), Some(mode)) = (*name, mode) else { return invalid };
             if wants.iter().any(|(other, _)| *other == name) {
                 return invalid;
             }
@@ -95,23 +96,23 @@ impl Worlds {
 
     pub(crate) fn release_all(&mut self, input: &mut Input<'_>) {
         let (slot, how) = (session(input), input.byte());
-        let given: Vec<Given> = (0..how % 5).map(|_| self.names.choose(input)).collect();
+        let given: Vec<GivenName> = (0..how % 5).map(|_| self.names.choose(input)).collect();
         let names: Vec<*const c_char> = given.iter().map(|name| self.names.pointer(*name)).collect();
         let no_names = how & 0xc0 == 0xc0;
         let names_pointer = if no_names { ptr::null() } else { names.as_ptr() };
-        // SAFETY: a session or NULL, as many strings as are said or NULL.
+        // SAFETY: a session or NULL, and as many strings as the length says, or NULL.
         let status = unsafe { lock_release_all(self.handle(slot), names_pointer, names.len()) };
         let makes_sense =
-            (given.is_empty() || !no_names) && given.iter().all(|name| matches!(name, Given::Name(_)));
+            (given.is_empty() || !no_names) && given.iter().all(|name| matches!(name, GivenName::Name(_)));
         let expected = match self.session(slot) {
             None => lock_status::LOCK_INVALID,
             Some(_) if !makes_sense => lock_status::LOCK_INVALID,
-            // Nothing to ask the server about.
+            // Without names the server is not asked.
             Some(_) if given.is_empty() => lock_status::LOCK_OK,
             Some(session) if session.is_lost => lock_status::LOCK_LOST,
             Some(_) => given.iter().fold(lock_status::LOCK_OK, |so_far, name| {
-                let Given::Name(name) = *name else { unreachable!("it makes sense") };
-                let status = self.give_up(slot, name);
+                let GivenName::Name(name) = *name else { unreachable!("it makes sense") };
+                let status = self.release_in_model(slot, name);
                 if so_far == lock_status::LOCK_OK { status } else { so_far }
             }),
         };

@@ -1,4 +1,4 @@
-//! One client: says what it is told to, and believes the replies.
+//! One client: sends what the script says, and believes the replies.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};
@@ -12,17 +12,17 @@ use crate::Holder;
 use crate::message::MessageReplies;
 use crate::text::{GlockdReplies, LockdReplies};
 
-/// What a client believes to hold.
+/// The locks that a client believes to hold.
 #[derive(Debug, Default)]
 pub(crate) struct Belief {
     held: BTreeMap<(Space, LockName), Mode>,
-    /// Set once replies cannot be told apart, because two requests have the same id.
+    /// Set once two requests have had the same id, so that a reply may belong to either.
     pub(crate) is_uncertain: bool,
     shared_excludes: bool,
 }
 
 impl Belief {
-    /// Where the text protocols have their shared locks.
+    /// The space in which the text protocols have locks of this mode.
     pub(crate) fn space_of(&self, mode: Mode) -> Space {
         if mode == Mode::Exclusive || self.shared_excludes { Space::Main } else { Space::Counted }
     }
@@ -44,22 +44,22 @@ impl Belief {
     }
 }
 
-/// What a client makes of what it is told.
+/// How a client of one protocol reads replies.
 trait Replies {
-    /// The client has said this.
-    fn said(&mut self, bytes: &[u8], belief: &mut Belief);
-    /// How many bytes of `received` have been understood.
-    fn hear(&mut self, received: &[u8], belief: &mut Belief) -> usize;
+    /// Notes that the client has sent these bytes.
+    fn sent(&mut self, bytes: &[u8], belief: &mut Belief);
+    /// Reads the replies in `received`, and returns the number of bytes consumed.
+    fn received(&mut self, received: &[u8], belief: &mut Belief) -> usize;
 }
 
 macro_rules! delegate {
     ($($replies:ty),*) => {$(
         impl Replies for $replies {
-            fn said(&mut self, bytes: &[u8], belief: &mut Belief) {
-                self.said(bytes, belief);
+            fn sent(&mut self, bytes: &[u8], belief: &mut Belief) {
+                self.sent(bytes, belief);
             }
-            fn hear(&mut self, received: &[u8], belief: &mut Belief) -> usize {
-                self.hear(received, belief)
+            fn received(&mut self, received: &[u8], belief: &mut Belief) -> usize {
+                self.received(received, belief)
             }
         }
     )*};
@@ -85,7 +85,7 @@ impl Client {
         stream: UnixStream,
         shared_excludes: bool,
     ) -> Self {
-        stream.set_nonblocking(true).expect("a socket can be");
+        stream.set_nonblocking(true).expect("a socket can be non-blocking");
         let replies: Box<dyn Replies> = match protocol {
             Protocol::Lockd => Box::new(LockdReplies::new()),
             Protocol::Glockd => Box::new(GlockdReplies),
@@ -112,14 +112,14 @@ impl Client {
         held.map(|((space, name), mode)| (*space, name.clone(), self.address.clone(), *mode))
     }
 
-    /// How much of what it said waits to be handled.
+    /// The number of bytes that it has sent and the server has not handled.
     pub(crate) fn unhandled(&self) -> usize {
         self.server.as_ref().map_or(0, Conversation::unhandled)
     }
 
-    pub(crate) fn say(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         if let Some(server) = &mut self.server {
-            self.replies.said(bytes, &mut self.belief);
+            self.replies.sent(bytes, &mut self.belief);
             server.hear(bytes);
         }
     }
@@ -130,18 +130,18 @@ impl Client {
         }
     }
 
-    /// Whether a wait has ended behind which there is something to be handled.
+    /// Whether a wait has ended and requests after it are to be handled.
     pub(crate) fn can_go_on(&self) -> bool {
         self.server.as_ref().is_some_and(Conversation::can_go_on)
     }
 
-    /// Whether the server has hung up.
-    pub(crate) fn is_cut_off(&self) -> bool {
+    /// Whether the server has closed the connection.
+    pub(crate) fn is_disconnected(&self) -> bool {
         self.server.as_ref().is_some_and(|server| !server.is_open())
     }
 
-    /// The connection ends, and with it all there was.
-    pub(crate) fn hang_up(&mut self) {
+    /// Ends the connection, and with it all locks.
+    pub(crate) fn disconnect(&mut self) {
         if let Some(server) = self.server.take() {
             assert!(!server.has_failed(), "the broker has failed");
         }
@@ -149,8 +149,8 @@ impl Client {
         self.received.clear();
     }
 
-    /// Takes note of everything that has come.
-    pub(crate) fn listen(&mut self) {
+    /// Reads all replies that have arrived.
+    pub(crate) fn receive(&mut self) {
         if self.server.is_none() {
             return;
         }
@@ -160,10 +160,10 @@ impl Client {
                 Ok(0) => break,
                 Ok(read) => self.received.extend_from_slice(&chunk[..read]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => panic!("a client cannot read: {error}"),
+                Err(error) => panic!("reading from the server has failed: {error}"),
             }
         }
-        let done = self.replies.hear(&self.received, &mut self.belief);
+        let done = self.replies.received(&self.received, &mut self.belief);
         self.received.drain(..done);
     }
 }

@@ -1,6 +1,6 @@
-//! Whole conversations: up to four connections of different protocols against the server's speakers and a real
-//! broker, without threads. What clients believe to hold, going by the replies alone, is compared with what
-//! the broker says, after every step.
+//! Whole conversations: up to four connections with the server's real protocol handlers and a real
+//! broker, without threads. After every step, the locks that the clients believe to hold, judging
+//! by the replies alone, are compared with the locks that the broker lists.
 #![no_main]
 
 mod client;
@@ -23,7 +23,7 @@ use lockd::server::fuzz_driver::Room;
 use lockd::server::{Config, Protocol};
 use script::{Script, Step};
 
-/// The longest line and the longest message: so short that inputs reach them.
+/// The longest line and the longest message. They are short enough for inputs to exceed them.
 const LINE_MAX: usize = 200;
 const MESSAGE_MAX: usize = 700;
 
@@ -45,27 +45,27 @@ fuzz_target!(|data: &[u8]| {
         number += 1;
         let (listener, path) = clients_end();
         let address = format!("unix:{number}");
-        let server = room.enter(protocol, &address, path).expect("somebody listens");
-        let (stream, _) = listener.accept().expect("somebody connects");
+        let server = room.enter(protocol, &address, path).expect("the listener is open");
+        let (stream, _) = listener.accept().expect("the server's end has connected");
         Client::new(protocol, address, server, stream, shared_excludes)
     };
     let mut clients: Vec<Client> = script.protocols().into_iter().map(&mut enter).collect();
     while let Some(step) = script.next(&clients) {
         match step {
-            Step::Say { who, bytes } => act(&mut clients, who, |client| client.say(&bytes)),
-            Step::Expire { who } => act(&mut clients, who, Client::proceed),
-            Step::HangUp { who, then } => {
-                act(&mut clients, who, Client::hang_up);
+            Step::Send { client, bytes } => with_client(&mut clients, client, |sender| sender.send(&bytes)),
+            Step::Expire { client } => with_client(&mut clients, client, Client::proceed),
+            Step::Disconnect { client, next } => {
+                with_client(&mut clients, client, Client::disconnect);
                 settle(&mut clients);
                 check(&broker, &clients);
-                clients[who] = enter(then);
+                clients[client] = enter(next);
             }
         }
         settle(&mut clients);
         check(&broker, &clients);
     }
-    for who in 0..clients.len() {
-        act(&mut clients, who, Client::hang_up);
+    for client in 0..clients.len() {
+        with_client(&mut clients, client, Client::disconnect);
         settle(&mut clients);
         check(&broker, &clients);
     }
@@ -73,7 +73,7 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!((stats.locks, stats.shared_locks, stats.waiting, stats.sessions), (0, 0, 0, 0));
 });
 
-/// Where the clients' ends of all connections are accepted.
+/// The listener that accepts the clients' ends of all connections, and its path.
 fn clients_end() -> &'static (UnixListener, PathBuf) {
     static END: OnceLock<(UnixListener, PathBuf)> = OnceLock::new();
     END.get_or_init(|| {
@@ -84,37 +84,40 @@ fn clients_end() -> &'static (UnixListener, PathBuf) {
     })
 }
 
-/// Lets one client do something. What it hears comes first: it has released before others have got.
-fn act(clients: &mut [Client], who: usize, action: impl FnOnce(&mut Client)) {
-    action(&mut clients[who]);
-    clients[who].listen();
-    if clients[who].is_cut_off() {
-        clients[who].hang_up();
+/// Lets one client do something, and then all clients read their replies. This client reads first,
+/// because it may have released a lock that another one has been granted.
+fn with_client(clients: &mut [Client], client: usize, action: impl FnOnce(&mut Client)) {
+    action(&mut clients[client]);
+    clients[client].receive();
+    if clients[client].is_disconnected() {
+        clients[client].disconnect();
     }
-    clients.iter_mut().for_each(Client::listen);
+    clients.iter_mut().for_each(Client::receive);
 }
 
-/// Lets the threads of the connections do what they would do now: go on with what stood behind a wait.
+/// Does what the connections' threads would do now: handles the requests after a wait that has
+/// ended.
 fn settle(clients: &mut [Client]) {
-    while let Some(who) = (0..clients.len()).find(|&who| clients[who].can_go_on()) {
-        act(clients, who, Client::proceed);
+    while let Some(client) = (0..clients.len()).find(|&client| clients[client].can_go_on()) {
+        with_client(clients, client, Client::proceed);
     }
 }
 
-/// A holder of a lock: space, name, whose, mode.
+/// A holder of a lock: the space, the name, the address of the client, the mode.
 type Holder = (Space, LockName, String, Mode);
 
-/// What clients believe is what there is, and no two of them exclude each other.
+/// Asserts that the clients believe to hold what the broker lists, and that no two holders exclude
+/// each other.
 fn check(broker: &Broker, clients: &[Client]) {
-    let (mut there_is, mut names) = (BTreeSet::new(), BTreeSet::new());
+    let (mut listed, mut names) = (BTreeSet::new(), BTreeSet::new());
     let _ = broker.for_each_lock(|lock| {
-        assert!(!lock.holders.is_empty() || !lock.waiters.is_empty(), "{lock:?} is nobody's");
-        assert!(lock.mode.is_some() || lock.holders.is_empty(), "{lock:?} is held in no mode");
+        assert!(!lock.holders.is_empty() || !lock.waiters.is_empty(), "{lock:?} has no holders or waiters");
+        assert!(lock.mode.is_some() || lock.holders.is_empty(), "{lock:?} is held without a mode");
         assert!(lock.mode != Some(Mode::Exclusive) || lock.holders.len() == 1, "two holders: {lock:?}");
         for holder in &lock.holders {
-            let mode = lock.mode.expect("just looked at");
+            let mode = lock.mode.expect("a held lock has a mode");
             let address = holder.session.address().to_owned();
-            there_is.insert((lock.key.space, lock.key.name.clone(), address, mode));
+            listed.insert((lock.key.space, lock.key.name.clone(), address, mode));
         }
         if lock.key.space == Space::Main {
             names.insert(lock.key.name.clone());
@@ -123,15 +126,18 @@ fn check(broker: &Broker, clients: &[Client]) {
     });
     let query = PageQuery { space: Space::Main, prefix: LockName::new(b""), after: None, limit: 1000 };
     let page = broker.page(&query);
-    let listed: Vec<_> = page.locks.iter().map(|lock| lock.key.name.clone()).collect();
-    assert!(!page.more && listed == names.into_iter().collect::<Vec<_>>(), "{listed:?}");
+    let on_page: Vec<_> = page.locks.iter().map(|lock| lock.key.name.clone()).collect();
+    assert!(!page.more && on_page == names.into_iter().collect::<Vec<_>>(), "{on_page:?}");
     let mut believed: BTreeSet<Holder> = BTreeSet::new();
     for client in clients {
         if client.is_certain() {
             believed.extend(client.holds());
         } else {
-            there_is.retain(|(_, _, address, _)| address != client.address());
+            listed.retain(|(_, _, address, _)| address != client.address());
         }
     }
-    assert_eq!(believed, there_is, "what clients believe to hold, and what they hold");
+    assert_eq!(
+        believed, listed,
+        "the locks that the clients believe to hold, and those that the broker lists"
+    );
 }

@@ -1,7 +1,7 @@
-//! Requests that make sense, so that inputs need not find them byte by byte.
+//! Valid requests, so that inputs need not find them byte by byte.
 
-use lockd::wire::frame;
 use lockd::server::Protocol;
+use lockd::wire::frame;
 
 const NAMES: [&str; 5] = ["a", "b", "c", "", "a b"];
 
@@ -56,7 +56,7 @@ const MESSAGES: [&str; 22] = [
     r#"{"command":"dance","parameters":{"@":1},"id":#}"#,
 ];
 
-/// The request that these two bytes choose; `id` is one that was not used before.
+/// The request that these two bytes choose. `id` must be new.
 pub(crate) fn phrase(protocol: Protocol, which: u8, name: u8, id: u32) -> Vec<u8> {
     let phrases: &[&str] = match protocol {
         Protocol::Lockd => &LOCKD,
@@ -72,7 +72,7 @@ pub(crate) fn phrase(protocol: Protocol, which: u8, name: u8, id: u32) -> Vec<u8
     whole(protocol, text.as_bytes())
 }
 
-/// A line or a frame.
+/// A complete line or frame with this content.
 pub(crate) fn whole(protocol: Protocol, text: &[u8]) -> Vec<u8> {
     match protocol {
         Protocol::Lockd | Protocol::Glockd => [text, b"\n"].concat(),

@@ -1,48 +1,50 @@
-//! An input of this target, read as what clients do one after the other. A first byte of options, one of
-//! protocols, then steps: a byte that says who does what, and what that takes.
+//! An input of this target, read as the steps of several clients: a byte of options, a byte of
+//! protocols, then for each step a byte that chooses the client and the action, and the arguments
+//! of the action.
 //!
-//! Clients say little at a time, and no more while much of what they said is still to be handled: replies are
-//! read between two steps only, and the one thread there is must never wait for them to be.
+//! Clients send few bytes at a time, and none while many bytes are still unhandled. The target has
+//! a single thread, which reads the replies only between two steps, so the server must never wait
+//! for a reader.
 
 use lockd::server::Protocol;
 
 use crate::client::Client;
 use crate::phrases::{phrase, whole};
 
-/// How many bytes are said at once.
-const PIECE: u8 = 32;
-/// The longest message that is made of bytes of the input.
-const MESSAGE: u8 = 255;
-/// How much of an input is read: so that listings stay short enough for a socket to take.
-const INPUT: usize = 1500;
-/// How many steps there are at most.
-const STEPS: usize = 64;
+/// The most bytes of the input that are sent at once.
+const PIECE_BYTES_MAX: u8 = 32;
+/// The longest message that is made of bytes from the input.
+const MESSAGE_BYTES_MAX: u8 = 255;
+/// The part of an input that is read. It is short, so that lists fit into the buffer of a socket.
+const INPUT_BYTES_MAX: usize = 1500;
+/// The most steps of one input.
+const STEPS_MAX: usize = 64;
 
 /// What happens next.
 pub(crate) enum Step {
-    /// A client says something.
-    Say { who: usize, bytes: Vec<u8> },
-    /// The thread of a connection wakes up and looks at its time limits.
-    Expire { who: usize },
-    /// A client hangs up, and another one comes.
-    HangUp { who: usize, then: Protocol },
+    /// A client sends bytes.
+    Send { client: usize, bytes: Vec<u8> },
+    /// The thread of a connection wakes up and ends waits whose time is over.
+    Expire { client: usize },
+    /// A client disconnects, and another one with this protocol connects.
+    Disconnect { client: usize, next: Protocol },
 }
 
-/// What is left of an input.
+/// The part of an input that has not been used.
 pub(crate) struct Script<'a> {
     options: u8,
     protocols: u8,
     rest: &'a [u8],
     steps: usize,
     ids: u32,
-    /// What is left of a request that is said in two pieces, and by whom.
+    /// The second part of a request that is sent in two parts, and its client.
     later: Option<(usize, Vec<u8>)>,
 }
 
 impl<'a> Script<'a> {
     pub(crate) fn new(data: &'a [u8]) -> Option<Self> {
         let [options, protocols, rest @ ..] = data else { return None };
-        let rest = rest.get(..INPUT).unwrap_or(rest);
+        let rest = rest.get(..INPUT_BYTES_MAX).unwrap_or(rest);
         Some(Self { options: *options, protocols: *protocols, rest, steps: 0, ids: 0, later: None })
     }
 
@@ -70,44 +72,48 @@ impl<'a> Script<'a> {
     }
 
     pub(crate) fn next(&mut self, clients: &[Client]) -> Option<Step> {
-        if let Some((who, bytes)) = self.later.take() {
-            return Some(Step::Say { who, bytes });
+        if let Some((client, bytes)) = self.later.take() {
+            return Some(Step::Send { client, bytes });
         }
         self.steps += 1;
-        if self.steps > STEPS {
+        if self.steps > STEPS_MAX {
             return None;
         }
         let action = self.byte()?;
-        let who = usize::from(action & 3) % clients.len();
-        let speaks = clients[who].protocol();
+        let client = usize::from(action & 3) % clients.len();
+        let protocol_of_client = clients[client].protocol();
         let bytes = match action >> 2 & 7 {
-            0 => self.bytes(PIECE)?.to_vec(),
+            0 => self.bytes(PIECE_BYTES_MAX)?.to_vec(),
             1 => {
-                let most = if speaks == Protocol::Message { MESSAGE } else { PIECE };
+                let most =
+                    if protocol_of_client == Protocol::Message { MESSAGE_BYTES_MAX } else { PIECE_BYTES_MAX };
                 let (text, cut) = (self.bytes(most)?, usize::from(action >> 5));
-                let bytes = whole(speaks, text);
-                self.in_two(who, bytes, cut * 8)
+                let bytes = whole(protocol_of_client, text);
+                self.first_part(client, bytes, cut * 8)
             }
             2..=5 => {
                 let [which, name] = [self.byte()?, self.byte()?];
                 self.ids += 1;
-                let bytes = phrase(speaks, which, name, self.ids);
-                self.in_two(who, bytes, usize::from(action >> 5))
+                let bytes = phrase(protocol_of_client, which, name, self.ids);
+                self.first_part(client, bytes, usize::from(action >> 5))
             }
-            6 => return Some(Step::Expire { who }),
-            _ => return Some(Step::HangUp { who, then: protocol(action >> 5) }),
+            6 => return Some(Step::Expire { client }),
+            _ => return Some(Step::Disconnect { client, next: protocol(action >> 5) }),
         };
-        if clients[who].unhandled() > usize::from(PIECE) && speaks != Protocol::Message {
+        if clients[client].unhandled() > usize::from(PIECE_BYTES_MAX)
+            && protocol_of_client != Protocol::Message
+        {
             self.later = None;
-            return Some(Step::Expire { who });
+            return Some(Step::Expire { client });
         }
-        Some(Step::Say { who, bytes })
+        Some(Step::Send { client, bytes })
     }
 
-    /// Keeps what stands behind the cut for the next step; nothing if the cut is at 0.
-    fn in_two(&mut self, who: usize, mut bytes: Vec<u8>, cut: usize) -> Vec<u8> {
+    /// Keeps the bytes after the cut for the next step, and returns those before it. A cut at 0
+    /// cuts nothing.
+    fn first_part(&mut self, client: usize, mut bytes: Vec<u8>, cut: usize) -> Vec<u8> {
         if (1..bytes.len()).contains(&cut) {
-            self.later = Some((who, bytes.split_off(cut)));
+            self.later = Some((client, bytes.split_off(cut)));
         }
         bytes
     }

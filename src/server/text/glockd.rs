@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::super::connection::{Connection, Flow};
 use super::super::server_state::{COMMANDS, Registered, ServerState};
-use super::waiting::{LineWait, Pending, acquired};
+use super::waiting::{LineWait, Pending};
 use super::{Lines, listing};
 use crate::broker::{AcquireError, Attempt, Key, LockName, Mode, Space, Wait};
 use crate::os::sync::Arc;
-use crate::wire::text::glockd::{HELP, Reply, Request, Statistics, encode_pair, parse};
+use crate::wire::text::glockd::{GlockdStatistics, HELP, encode_pair};
+use crate::wire::text::{TextDialect, TextReply, TextRequest};
 
 /// The commands by the numbers they are counted under.
 #[derive(Clone, Copy)]
@@ -45,56 +46,45 @@ impl Glockd {
 
 impl Lines for Glockd {
     fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow {
-        let Some(line) = line else { return connection.reply_or_close(|out| Reply::LineTooLong.encode(out)) };
-        let request = parse(line);
+        let Some(line) = line else { return connection.reply_glockd(TextReply::LineTooLong) };
+        let request = TextDialect::Glockd.parse(line);
         self.counted[command_of(&request) as usize] += 1;
         match request {
-            Request::Acquire(name) => {
-                let holders = connection.acquire_exclusive(&name);
-                connection.reply_or_close(|out| acquired(false, holders, &name).encode(out))
+            TextRequest::Acquire { mode, name } => {
+                let holders = connection.acquire_now(&name, mode);
+                connection.reply_glockd(TextReply::Acquire { mode, name: &name, holders })
             }
-            Request::Release(name) => {
-                let released = connection.release_held(&name, Mode::Exclusive);
-                connection.reply_or_close(|out| Reply::Release { released, name: &name }.encode(out))
+            TextRequest::Release { mode, name } => {
+                let released = connection.release_held(&name, mode);
+                connection.reply_glockd(TextReply::Release { mode, name: &name, released })
             }
-            Request::Inspect(name) => {
-                let locked = connection.is_locked(&name);
-                connection.reply_or_close(|out| Reply::Inspect { locked, name: &name }.encode(out))
+            TextRequest::Inspect { mode, name } => {
+                let holders = match mode {
+                    Mode::Exclusive => usize::from(connection.is_locked(&name)),
+                    Mode::Shared => connection.shared_holders(&name),
+                };
+                connection.reply_glockd(TextReply::Inspect { mode, name: &name, holders })
             }
-            Request::AcquireShared(name) => {
-                let holders = connection.acquire_shared(&name);
-                connection.reply_or_close(|out| acquired(true, holders, &name).encode(out))
+            TextRequest::AcquireWaiting { mode, name, limit } => {
+                self.acquire_waiting(connection, &name, limit, mode)
             }
-            Request::ReleaseShared(name) => {
-                let released = connection.release_held(&name, Mode::Shared);
-                connection.reply_or_close(|out| Reply::ReleaseShared { released, name: &name }.encode(out))
-            }
-            Request::InspectShared(name) => {
-                let holders = connection.shared_holders(&name);
-                connection.reply_or_close(|out| Reply::InspectShared { holders, name: &name }.encode(out))
-            }
-            Request::AcquireWaiting { name, limit, shared } => {
-                self.acquire_waiting(connection, &name, limit, shared)
-            }
-            Request::InvalidWait(rest) => {
-                connection.reply_or_close(|out| Reply::InvalidWait { rest: &rest }.encode(out))
-            }
-            Request::Token(name) => {
+            TextRequest::InvalidWait(rest) => connection.reply_glockd(TextReply::InvalidWait(&rest)),
+            TextRequest::Token(name) => {
                 let held = connection.session.inspect(Space::Main, &name).held;
                 let token = held.filter(|held| held.mode == Mode::Exclusive).map(|held| held.token);
-                connection.reply_or_close(|out| Reply::Token(token).encode(out))
+                connection.reply_glockd(TextReply::Token(token))
             }
-            Request::Me => connection.reply_own_name(),
-            Request::Iam(name) => connection.register(name.as_deref()),
-            Request::Who(name) => connection.list_names(name.as_deref()),
-            Request::List { .. } | Request::Dump { .. } if !connection.config.dump => {
-                connection.reply_or_close(|out| Reply::Disabled.encode(out))
+            TextRequest::Me => connection.reply_own_name(),
+            TextRequest::Iam(name) => connection.register(name.as_deref()),
+            TextRequest::Who(name) => connection.list_names(name.as_deref()),
+            TextRequest::List { .. } | TextRequest::Dump { .. } if !connection.config.dump => {
+                connection.reply_glockd(TextReply::Disabled)
             }
-            Request::List { name, shared } => listing::list(connection, name.as_deref(), shared),
-            Request::Dump { shared } => listing::dump(connection, shared),
-            Request::Statistics => self.statistics(connection),
-            Request::Help => connection.reply_or_close(|out| out.extend_from_slice(HELP.as_bytes())),
-            Request::Invalid => Flow::Read,
+            TextRequest::List { mode, name } => listing::list(connection, name.as_deref(), mode),
+            TextRequest::Dump { mode } => listing::dump(connection, mode),
+            TextRequest::Statistics { .. } => self.statistics(connection),
+            TextRequest::Help => connection.reply_or_close(|out| out.extend_from_slice(HELP.as_bytes())),
+            TextRequest::Invalid => Flow::Read,
         }
     }
 
@@ -113,19 +103,17 @@ impl Glockd {
         connection: &mut Connection,
         name: &[u8],
         limit: Option<Duration>,
-        shared: bool,
+        mode: Mode,
     ) -> Flow {
         // First without waiting: nearly always that is all, and it needs nothing to be prepared.
-        let holders =
-            if shared { connection.acquire_shared(name) } else { connection.acquire_exclusive(name) };
+        let holders = connection.acquire_now(name, mode);
         if holders.is_some() || limit == Some(Duration::ZERO) {
-            return connection.reply_or_close(|out| acquired(shared, holders, name).encode(out));
+            return connection.reply_glockd(TextReply::Acquire { mode, name, holders });
         }
-        let mode = if shared { Mode::Shared } else { Mode::Exclusive };
         let wants = [(Key { space: connection.space_of(mode), name: LockName::new(name) }, mode)];
         let wait = Wait { ticket: connection.next_ticket(), limit };
         // Prepared before it is asked for: the outcome may come before the answer does.
-        self.wait.begin(Pending { name: name.to_vec(), shared });
+        self.wait.begin(Pending { name: name.to_vec(), mode });
         match connection.noting_limits(connection.session.acquire(&wants, Some(wait))) {
             Ok(Attempt::Queued) => {
                 connection.expect_expiry(limit);
@@ -133,9 +121,9 @@ impl Glockd {
             }
             answer => {
                 self.wait.abandon();
-                let granted =
+                let holders =
                     if let Ok(Attempt::Granted(grant)) = answer { Some(grant.holders) } else { None };
-                connection.reply_or_close(|out| acquired(shared, granted, name).encode(out))
+                connection.reply_glockd(TextReply::Acquire { mode, name, holders })
             }
         }
     }
@@ -145,7 +133,7 @@ impl Glockd {
         self.report_counts(server);
         let count = |command: Command| server.glockd_commands.get(command as usize);
         let stats = server.broker.stats();
-        let statistics = Statistics {
+        let statistics = GlockdStatistics {
             command_d: count(Command::D),
             command_dump: count(Command::Dump),
             command_g: count(Command::G),
@@ -171,6 +159,17 @@ impl Glockd {
 }
 
 impl Connection {
+    fn reply_glockd(&self, reply: TextReply<'_>) -> Flow {
+        self.reply_or_close(|out| reply.encode(TextDialect::Glockd, out))
+    }
+
+    fn acquire_now(&self, name: &[u8], mode: Mode) -> Option<usize> {
+        match mode {
+            Mode::Exclusive => self.acquire_exclusive(name),
+            Mode::Shared => self.acquire_shared(name),
+        }
+    }
+
     /// `g`: who holds the lock already gets it again. `Some` is a grant.
     fn acquire_exclusive(&self, name: &[u8]) -> Option<usize> {
         match self.noting_limits(self.session.try_acquire(Space::Main, name, Mode::Exclusive)) {
@@ -185,21 +184,21 @@ impl Connection {
         let address = info.address().as_bytes();
         let name = info.name();
         let name = name.as_deref().unwrap_or(address);
-        self.reply_or_close(|out| Reply::Me { address, name }.encode(out))
+        self.reply_glockd(TextReply::Me { address, name })
     }
 
     fn register(&self, name: Option<&[u8]>) -> Flow {
         let reply = match self.server.register(self.session.info(), name) {
-            Registered::Done => Reply::Ok,
-            Registered::TooLong => Reply::NameTooLong,
-            Registered::Disabled => Reply::Disabled,
+            Registered::Done => TextReply::Ok,
+            Registered::TooLong => TextReply::NameTooLong,
+            Registered::Disabled => TextReply::Disabled,
         };
-        self.reply_or_close(|out| reply.encode(out))
+        self.reply_glockd(reply)
     }
 
     fn list_names(&self, wanted: Option<&[u8]>) -> Flow {
         if !self.config.registry || !self.config.dump {
-            return self.reply_or_close(|out| Reply::Disabled.encode(out));
+            return self.reply_glockd(TextReply::Disabled);
         }
         for info in self.server.sessions() {
             let Some(name) = info.name() else { continue };
@@ -214,22 +213,25 @@ impl Connection {
     }
 }
 
-fn command_of(request: &Request<'_>) -> Command {
+fn command_of(request: &TextRequest<'_>) -> Command {
+    use Mode::{Exclusive, Shared};
     match request {
-        Request::Acquire(_) | Request::AcquireWaiting { shared: false, .. } => Command::G,
-        Request::AcquireShared(_) | Request::AcquireWaiting { shared: true, .. } => Command::Sg,
-        Request::Release(_) => Command::R,
-        Request::Inspect(_) => Command::I,
-        Request::ReleaseShared(_) => Command::Sr,
-        Request::InspectShared(_) => Command::Si,
-        Request::Me => Command::Me,
-        Request::Iam(_) => Command::Iam,
-        Request::Who(_) => Command::Who,
-        Request::List { shared: false, .. } => Command::D,
-        Request::List { shared: true, .. } => Command::Sd,
-        Request::Dump { .. } => Command::Dump,
-        Request::Statistics => Command::Q,
-        Request::Token(_) | Request::Help => Command::Extension,
-        Request::InvalidWait(_) | Request::Invalid => Command::Invalid,
+        TextRequest::Acquire { mode, .. } | TextRequest::AcquireWaiting { mode, .. } => match mode {
+            Exclusive => Command::G,
+            Shared => Command::Sg,
+        },
+        TextRequest::Release { mode: Exclusive, .. } => Command::R,
+        TextRequest::Release { mode: Shared, .. } => Command::Sr,
+        TextRequest::Inspect { mode: Exclusive, .. } => Command::I,
+        TextRequest::Inspect { mode: Shared, .. } => Command::Si,
+        TextRequest::Me => Command::Me,
+        TextRequest::Iam(_) => Command::Iam,
+        TextRequest::Who(_) => Command::Who,
+        TextRequest::List { mode: Exclusive, .. } => Command::D,
+        TextRequest::List { mode: Shared, .. } => Command::Sd,
+        TextRequest::Dump { .. } => Command::Dump,
+        TextRequest::Statistics { .. } => Command::Q,
+        TextRequest::Token(_) | TextRequest::Help => Command::Extension,
+        TextRequest::InvalidWait(_) | TextRequest::Invalid => Command::Invalid,
     }
 }

@@ -8,8 +8,8 @@ use crate::broker::{LockInfo, Mode, SessionInfo};
 use crate::wire::text::glockd::{DumpEncoder, encode_pair};
 
 /// `d` and `sd`: a line for each holder, by its registered name or else its address.
-pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -> Flow {
-    each_lock(connection, name, shared, |lock| {
+pub(super) fn list(connection: &Connection, name: Option<&[u8]>, mode: Mode) -> Flow {
+    each_lock(connection, name, mode, |lock| {
         for holder in &lock.holders {
             go_on(connection.reply_or_close(|out| {
                 encode_pair(out, lock.key.name.as_bytes(), &name_or_address(&holder.session));
@@ -20,14 +20,14 @@ pub(super) fn list(connection: &Connection, name: Option<&[u8]>, shared: bool) -
 }
 
 /// `dump`: one line with every lock and the addresses of its holders.
-pub(super) fn dump(connection: &Connection, shared: bool) -> Flow {
+pub(super) fn dump(connection: &Connection, mode: Mode) -> Flow {
     let mut start = Vec::new();
     let mut encoder = DumpEncoder::start(&mut start);
     connection.reply_or_close(|out| out.extend_from_slice(&start));
-    let next = each_lock(connection, None, shared, |lock| {
+    let next = each_lock(connection, None, mode, |lock| {
         let name = lock.key.name.as_bytes();
         let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
-        if !shared {
+        if mode == Mode::Exclusive {
             let holder = addresses.next().unwrap_or_default();
             return go_on(connection.reply_or_close(|out| encoder.entry(out, name, holder)));
         }
@@ -44,11 +44,10 @@ pub(super) fn dump(connection: &Connection, shared: bool) -> Flow {
 fn each_lock(
     connection: &Connection,
     name: Option<&[u8]>,
-    shared: bool,
+    mode: Mode,
     mut each: impl FnMut(LockInfo) -> ControlFlow<Flow>,
 ) -> Flow {
     let broker = &connection.server.broker;
-    let mode = if shared { Mode::Shared } else { Mode::Exclusive };
     let space = connection.space_of(mode);
     let mut wanted = |mut lock: LockInfo| {
         // Nobody needs them, and there may be many.

@@ -2,14 +2,14 @@
 //! lines wait behind it.
 
 use super::super::send_queue::SendQueue;
-use crate::broker::{Observer, Outcome, Ticket};
+use crate::broker::{Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
-use crate::wire::text::glockd::Reply;
+use crate::wire::text::{TextDialect, TextReply};
 
 /// What is to be said when the wait has ended.
 pub(super) struct Pending {
     pub(super) name: Vec<u8>,
-    pub(super) shared: bool,
+    pub(super) mode: Mode,
 }
 
 /// The wait of one connection, if it has one; says itself how it ended, in whichever thread that was.
@@ -53,22 +53,15 @@ impl Observer for LineWait {
         // Kept locked while the reply is noted: the connection's thread must not find the wait over
         // and reply to the next line first.
         let mut pending = self.pending.lock();
-        if let Some(Pending { name, shared }) = pending.take() {
+        if let Some(Pending { name, mode }) = pending.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
-            self.send_queue.note(|out| acquired(shared, holders, &name).encode(out));
+            let reply = TextReply::Acquire { mode, name: &name, holders };
+            self.send_queue.note(|out| reply.encode(TextDialect::Glockd, out));
             self.set_waiting(false);
         }
     }
 
     fn deliver(&self) {
         self.send_queue.deliver();
-    }
-}
-
-/// The reply to `g`, `sg` and those that wait; `holders` is `None` if it was refused.
-pub(super) fn acquired(shared: bool, holders: Option<usize>, name: &[u8]) -> Reply<'_> {
-    match shared {
-        true => Reply::AcquireShared { granted: holders.is_some(), holders: holders.unwrap_or(0), name },
-        false => Reply::Acquire { granted: holders.is_some(), name },
     }
 }

@@ -1,5 +1,5 @@
-//! The envelope every message comes in: which command it is, and whose reply. Knows no command's
-//! parameters or results; they pass through as raw JSON.
+//! The envelope of a message: the command of a request, the id that a reply belongs to. Knows
+//! nothing about parameters and results; they pass through as raw JSON.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,15 +10,15 @@ use serde_json::value::RawValue;
 use crate::wire::message::object::{string, values_and_others, values_of};
 use crate::wire::push_decimal;
 
-/// A request, taken apart but not yet understood.
+/// The envelope of a request, whose parameters are not read yet.
 ///
-/// A request that lacks any of the three parts gets no reply; the only one that means something is
-/// the old `unlock`, whose name stands in [`body`](Self::body) itself.
+/// A request that lacks any of the three parts gets no reply. The only such request with a meaning
+/// is the old form of `unlock`, whose name is in [`body`](Self::body) itself.
 #[derive(Clone, Debug)]
 pub struct Envelope<'a> {
     /// The command, if it is a string.
     pub command: Option<Cow<'a, str>>,
-    /// The id, if it is a number or a string. The reply repeats it as it was written.
+    /// The id, if it is a number or a string. The reply repeats it byte for byte.
     pub id: Option<&'a RawValue>,
     /// The parameters, unless they are `null`.
     pub parameters: Option<&'a RawValue>,
@@ -28,12 +28,12 @@ pub struct Envelope<'a> {
     pub body: &'a str,
 }
 
-/// Takes a request apart.
+/// Reads the envelope of a request.
 ///
 /// # Errors
 ///
-/// If `body` is not one JSON object in UTF-8. The connection can live on, since the end of the frame
-/// is known; [`encode_error`](super::encode_error) tells the client.
+/// If `body` is not one JSON object in UTF-8. The connection can go on, because the end of the
+/// frame is known; [`encode_error`](super::encode_error) tells the client.
 pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
     let ([command, id, parameters], has_others) = values_and_others(body, ["command", "id", "parameters"])?;
@@ -42,13 +42,13 @@ pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
     Ok(Envelope { command, id, parameters, has_others, body })
 }
 
-/// Appends a request: `{"command":…,"parameters":…,"id":…}`. For `parameters` give a request type of
-/// this module, or anything that becomes a JSON object.
+/// Appends a request: `{"command":…,"parameters":…,"id":…}`. `parameters` is one of this module's
+/// request types, or any value that becomes a JSON object.
 ///
 /// # Errors
 ///
-/// If `parameters` cannot be written as JSON; then nothing was appended. That cannot happen with the
-/// request types of this module.
+/// If `parameters` cannot be written as JSON; then nothing is appended. This module's request types
+/// can always be written.
 pub fn encode_request(
     out: &mut Vec<u8>,
     id: u64,
@@ -79,37 +79,37 @@ fn append_request(
     Ok(())
 }
 
-/// What a client is sent: the reply to a request, or word of a message that could not be read.
+/// The envelope of a reply: to a request, or to a message that the server could not read.
 #[derive(Clone, Debug)]
-pub struct Reply<'a> {
-    /// The id of the request. Without one the reply belongs to no request.
+pub struct ReplyEnvelope<'a> {
+    /// The id of the request. A reply without an id belongs to no request.
     pub id: Option<&'a RawValue>,
-    /// The result, to be read as the type that the command has.
+    /// The result, to be read as the result type of the command.
     pub result: Option<&'a RawValue>,
     /// Why there is no result.
     pub error: Option<Cow<'a, str>>,
 }
 
-/// Takes a reply apart.
+/// Reads the envelope of a reply.
 ///
 /// # Errors
 ///
 /// If `body` is not one JSON object in UTF-8.
-pub fn parse_reply(body: &[u8]) -> Result<Reply<'_>, BadMessage> {
+pub fn parse_reply(body: &[u8]) -> Result<ReplyEnvelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
     let [id, result, error] = values_of(body, ["id", "result", "error"])?;
-    Ok(Reply { id, result, error: error.and_then(string).transpose()? })
+    Ok(ReplyEnvelope { id, result, error: error.and_then(string).transpose()? })
 }
 
-/// Why a body is no message. Displayed, it is the text of the `{"error":…}` reply, and never holds
-/// anything of the message itself.
+/// Why a body is not a message. Displayed, it is the text of the `{"error":…}` reply; it never
+/// quotes the message.
 #[derive(Debug)]
 pub enum BadMessage {
     /// The bytes are not UTF-8.
     NotUtf8,
     /// The text is not JSON.
     NotJson(serde_json::Error),
-    /// It is JSON, but no object.
+    /// The text is JSON, but not an object.
     NotAnObject,
 }
 
@@ -127,7 +127,7 @@ impl std::error::Error for BadMessage {}
 
 impl From<serde_json::Error> for BadMessage {
     fn from(error: serde_json::Error) -> Self {
-        // The only thing asked of the data beyond its syntax is that it is an object.
+        // A data error, as opposed to a syntax error, can only mean that it is not an object.
         if error.is_data() { Self::NotAnObject } else { Self::NotJson(error) }
     }
 }
@@ -138,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    /// Command, id and parameters of a body.
+    /// The command, id and parameters of a body.
     fn parts(body: &str) -> [Option<String>; 3] {
         let envelope = parse(body.as_bytes()).unwrap();
         assert_eq!(envelope.body, body);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_taken_apart() {
+    fn the_parts_of_a_request_are_found() {
         let lock = r#"{"command":"lock","parameters":{"lockName":"foo"},"id":0}"#;
         assert_eq!(parts(lock), some(["lock", "0", r#"{"lockName":"foo"}"#]));
         let spaced = r#" { "id" : "a\"b" , "parameters" : [ ] , "x": [{}], "command" : "p\u0069ng" } "#;
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_are_noticed() {
+    fn keys_other_than_the_three_are_noticed() {
         let has_others = |body: &str| parse(body.as_bytes()).unwrap().has_others;
         assert!(!has_others(r#"{"command":"lock","parameters":{"lockName":"foo"},"id":0}"#));
         assert!(!has_others("{}"));
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_says_why() {
+    fn a_body_that_is_not_a_message_is_refused_with_a_reason() {
         let reason = |body: &[u8]| parse(body).unwrap_err().to_string();
         assert_eq!(reason(b"{\"id\":\"\xff\"}"), "the message is not UTF-8");
         for other in ["[1,2]", "\"secret\"", "null", "1"] {
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_reads_what_a_server_writes_and_the_other_way() {
+    fn requests_and_replies_are_read_as_they_were_written() {
         let mut request = Vec::new();
         encode_request(&mut request, 7, "say \"x\"", &["a"]).unwrap();
         assert_eq!(request, br#"{"command":"say \"x\"","parameters":["a"],"id":7}"#);
@@ -224,17 +224,17 @@ mod tests {
     }
 
     #[test]
-    fn parameters_that_are_no_json_leave_nothing_behind() {
+    fn parameters_that_cannot_become_json_leave_the_buffer_unchanged() {
         let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);
         let mut out = b"before".to_vec();
         assert!(encode_request(&mut out, 1, "c", &no_json).is_err());
         assert_eq!(out, b"before");
     }
 
-    /// The smallest stack a connection's thread may have. A recursive reader would overflow it, which
-    /// ends the whole process.
+    /// Runs with the smallest stack that a connection's thread may have. A recursive reader would
+    /// overflow it, and that would end the whole process.
     #[test]
-    fn depth_costs_no_stack() {
+    fn deep_nesting_needs_no_stack() {
         let deep = |open: &str, close: &str| open.repeat(500_000) + "1" + &close.repeat(500_000);
         let (array, object) = (deep("[", "]"), deep("{\"a\":", "}"));
         let bodies = [
@@ -250,20 +250,21 @@ mod tests {
 
     proptest! {
         #[test]
-        fn garbage_is_refused_or_read(body: Vec<u8>) {
+        fn any_bytes_are_refused_or_are_an_object(body: Vec<u8>) {
             if let Ok(envelope) = parse(&body) {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(envelope.body).unwrap().is_object());
             }
         }
 
-        /// Almost valid messages find more than garbage does.
+        /// Messages that are almost valid find more errors than random bytes do.
         #[test]
         fn a_damaged_message_is_refused_or_still_an_object(at in 0_usize..60, byte: u8) {
             let mut body = br#"{"command":"lock","parameters":{"lockName":"a\u00e4"},"id":12}"#.to_vec();
             body[at] = byte;
             let whole = serde_json::from_slice::<serde_json::Value>(&body);
             let is_object = whole.is_ok_and(|value| value.is_object());
-            // A reader of everything refuses a lone surrogate anywhere; ours only where it looks.
+            // A reader of the whole value refuses a lone surrogate anywhere, ours only in the parts
+            // that it reads.
             prop_assert!(!is_object || parse(&body).is_ok());
         }
     }

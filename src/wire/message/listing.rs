@@ -1,9 +1,9 @@
-//! The results of `inspect` and `list`: who holds what and who waits, as both sides see it on the
-//! wire, and as one process tells it to another part of itself. Knows the keys, and what the broker's
-//! listings have to go under them; collecting the holders is the broker's.
+//! The results of `inspect` and `list`: the holders and waiters of locks, as server and client see
+//! them on the wire and as `Session::list` returns them. Knows the keys and the broker's listings;
+//! the broker collects the holders and waiters.
 //!
-//! What is missing of a result counts as empty when it is read, so that a refusal can be read too: it
-//! has a status other than `Ok`, and [`LockResult`](super::LockResult) reads its reason.
+//! A missing part of a result counts as empty, so that a refusal can be read as the result too. Its
+//! status is not `Ok`, and [`LockResult`](super::LockResult) reads its reason.
 
 use std::iter::Peekable;
 
@@ -13,7 +13,7 @@ use crate::broker::{self, LockName, Mode, SessionInfo};
 use crate::wire::message::replies::{Status, is_false, push_json};
 use crate::wire::message::values::{from_hex, mode, mode_or_null, to_text};
 
-/// What [`ListedLock::more_holders`] and [`ListedLock::more_waiters`] take.
+/// The most bytes that [`ListedLock::more_holders`] and [`ListedLock::more_waiters`] take.
 const MORE_BYTES: usize = 64;
 
 /// The result of `inspect`.
@@ -21,21 +21,22 @@ const MORE_BYTES: usize = 64;
 pub struct InspectResult {
     /// `Ok`, unless the request was invalid.
     pub status: Status,
-    /// How it is held; `None` if it is free.
+    /// The mode in which it is held; `None` if it is free.
     #[serde(default, with = "mode_or_null")]
     pub mode: Option<Mode>,
-    /// How many hold it.
+    /// The number of holders.
     #[serde(default)]
     pub holders: usize,
-    /// How many wait for it.
+    /// The number of waiters.
     #[serde(default)]
     pub waiters: usize,
-    /// Whether the last exclusive holder vanished without releasing, and nobody was told yet.
+    /// Whether the last exclusive holder vanished without releasing, and no later holder has been
+    /// told so yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub orphaned: bool,
 }
 
-/// The result of `list`: one page.
+/// The result of `list`: one page of locks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListResult {
     /// `Ok`, unless the request was invalid.
@@ -48,68 +49,71 @@ pub struct ListResult {
     pub more: bool,
 }
 
-/// A page of locks, without whose answer it was in.
+/// A page of locks, without the status of the reply that it came in.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LockPage {
     /// The locks, in the order of their names' bytes.
     pub locks: Vec<ListedLock>,
-    /// Whether there are names after the last of these. Never of an empty page.
+    /// Whether there are names after the last of these. False for an empty page.
     pub more: bool,
 }
 
-/// How much JSON there is still room for on a page.
-struct Room {
-    bytes: usize,
+/// The space for JSON that is left on a page.
+struct PageSpace {
+    bytes_left: usize,
     scratch: Vec<u8>,
 }
 
-impl Room {
-    /// Takes room for a value and a comma, if there is as much and `leaving` beside it.
-    fn take(&mut self, value: &impl Serialize, leaving: usize) -> bool {
+impl PageSpace {
+    /// Reserves space for a value and a comma. Returns false and reserves nothing if fewer than
+    /// `keep_free` bytes would be left.
+    fn reserve(&mut self, value: &impl Serialize, keep_free: usize) -> bool {
         self.scratch.clear();
         push_json(&mut self.scratch, value);
-        let left = self.bytes.checked_sub(self.scratch.len() + 1).filter(|&left| left >= leaving);
-        self.bytes = left.unwrap_or(self.bytes);
+        let left = self.bytes_left.checked_sub(self.scratch.len() + 1).filter(|&left| left >= keep_free);
+        self.bytes_left = left.unwrap_or(self.bytes_left);
         left.is_some()
     }
 
-    /// Moves what there is room for.
+    /// Moves values to the page until `keep_free` bytes are left.
     fn fill<T: Serialize>(
         &mut self,
         shown: &mut Vec<T>,
         from: &mut Peekable<impl Iterator<Item = T>>,
-        leaving: usize,
+        keep_free: usize,
     ) {
-        shown.extend(std::iter::from_fn(|| from.next_if(|value| self.take(value, leaving))));
+        shown.extend(std::iter::from_fn(|| from.next_if(|value| self.reserve(value, keep_free))));
     }
 }
 
 impl LockPage {
-    /// How many bytes of JSON the locks of one page take at most: then it ends, though there may be more names. A
-    /// lock with more holders and waiters than that has a page of its own, and not all of them are shown.
+    /// The most bytes of JSON that the locks of one page take. A page ends there even if there are
+    /// more names. A lock whose holders and waiters alone take more has a page of its own, which
+    /// does not show all of them.
     pub const BYTES_MAX: usize = 256 << 10;
 
-    /// The page as JSON, `{"locks":[…],"more":…}`, without a zero byte in it.
+    /// The page as JSON, `{"locks":[…],"more":…}`. Contains no zero byte.
     #[must_use]
     pub fn to_json(&self) -> String {
-        // It cannot fail: strings and numbers under keys that are strings.
+        // Cannot fail: the values are strings and numbers, and the keys are strings.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
 impl From<broker::Page> for LockPage {
     fn from(page: broker::Page) -> Self {
-        let mut room = Room { bytes: Self::BYTES_MAX, scratch: Vec::new() };
+        let mut space = PageSpace { bytes_left: Self::BYTES_MAX, scratch: Vec::new() };
         let (mut locks, mut more) = (Vec::new(), page.more);
         for lock in &page.locks {
-            let (shown, is_whole) = ListedLock::within(&mut room, lock);
-            // The first lock is shown in any case, so that there is one to go on from.
-            if !is_whole && !locks.is_empty() {
+            let (shown, is_complete) = ListedLock::fitting(lock, &mut space);
+            // The first lock is always shown, because the next page continues after its name.
+            if !is_complete && !locks.is_empty() {
                 more = true;
                 break;
             }
             locks.push(shown);
         }
+        debug_assert!(!more || !locks.is_empty(), "the next page continues after the last name of this one");
         Self { locks, more }
     }
 }
@@ -118,36 +122,36 @@ impl From<broker::Page> for LockPage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListedLock {
-    /// The name for people to read; what is not UTF-8 in it is replaced.
+    /// The name for people to read; bytes that are not UTF-8 are replaced.
     pub lock_name: String,
     /// The name's bytes in hexadecimal, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_name_hex: Option<String>,
-    /// How it is held; `None` if there are only waiters.
+    /// The mode in which it is held; `None` if there are only waiters.
     #[serde(default, with = "mode_or_null")]
     pub mode: Option<Mode>,
     /// As in [`InspectResult`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub orphaned: bool,
-    /// Who holds it.
+    /// The holders, or as many as fit on a page.
     pub holders: Vec<ListedHolder>,
-    /// How many more hold it: more than there is room for on a page.
+    /// The number of holders that did not fit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_holders: usize,
-    /// Who waits for it, the next first.
+    /// The waiters in the order of the queue, or as many as fit on a page.
     pub waiters: Vec<ListedWaiter>,
-    /// How many more wait for it, after these.
+    /// The number of waiters after these, which did not fit.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub more_waiters: usize,
 }
 
-/// For `skip_serializing_if`, which hands a reference over.
+/// For `skip_serializing_if`, which passes a reference.
 fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
 impl ListedLock {
-    /// A lock of this name that nobody holds or waits for.
+    /// A lock of this name without holders and waiters.
     #[must_use]
     pub fn new(name: &LockName) -> Self {
         let (lock_name, lock_name_hex) = to_text(name);
@@ -163,24 +167,25 @@ impl ListedLock {
         }
     }
 
-    /// The lock with those of its holders and waiters that there is room for, and whether there was room for all. If
-    /// there are too many of both, each have half of it.
-    fn within(room: &mut Room, lock: &broker::LockInfo) -> (Self, bool) {
+    /// The lock with as many of its holders and waiters as fit, and whether all of them fit. If
+    /// there are too many of both, each get half of the space.
+    fn fitting(lock: &broker::LockInfo, space: &mut PageSpace) -> (Self, bool) {
         let (mode, orphaned) = (lock.mode, lock.orphaned);
         let mut shown = Self { mode, orphaned, ..Self::new(&lock.key.name) };
-        let has_room = room.take(&shown, MORE_BYTES);
+        let fits = space.reserve(&shown, MORE_BYTES);
         let mut holders = lock.holders.iter().map(ListedHolder::from).peekable();
         let mut waiters = lock.waiters.iter().map(ListedWaiter::from).peekable();
-        room.fill(&mut shown.waiters, &mut waiters, room.bytes / 2);
-        room.fill(&mut shown.holders, &mut holders, MORE_BYTES);
-        room.fill(&mut shown.waiters, &mut waiters, MORE_BYTES);
+        space.fill(&mut shown.waiters, &mut waiters, space.bytes_left / 2);
+        space.fill(&mut shown.holders, &mut holders, MORE_BYTES);
+        space.fill(&mut shown.waiters, &mut waiters, MORE_BYTES);
         shown.more_holders = lock.holders.len() - shown.holders.len();
         shown.more_waiters = lock.waiters.len() - shown.waiters.len();
-        let is_whole = has_room && shown.more_holders == 0 && shown.more_waiters == 0;
-        (shown, is_whole)
+        let is_complete = fits && shown.more_holders == 0 && shown.more_waiters == 0;
+        (shown, is_complete)
     }
 
-    /// The exact name, to go on from with `after`; `None` if the hexadecimal digits are none.
+    /// The exact name, with which the next page can be asked for as `after`. `None` if
+    /// `lock_name_hex` is not hexadecimal.
     #[must_use]
     pub fn name(&self) -> Option<LockName> {
         match &self.lock_name_hex {
@@ -190,7 +195,7 @@ impl ListedLock {
     }
 }
 
-/// What a session has registered, for people to read.
+/// The name that a session has registered, for people to read.
 fn name_of(session: &SessionInfo) -> Option<String> {
     session.name().map(|name| String::from_utf8_lossy(&name).into_owned())
 }
@@ -228,7 +233,7 @@ pub struct ListedHolder {
     pub name: Option<String>,
     /// The fencing token of its grant.
     pub token: u64,
-    /// For how many seconds it has held the lock.
+    /// The seconds since it acquired the lock.
     pub held_for: f64,
 }
 
@@ -241,10 +246,10 @@ pub struct ListedWaiter {
     /// The name it registered, if any.
     #[serde(default)]
     pub name: Option<String>,
-    /// The mode it wants.
+    /// The mode that it asks for.
     #[serde(with = "mode")]
     pub mode: Mode,
-    /// For how many seconds it has waited.
+    /// The seconds since it began to wait.
     pub waiting_for: f64,
 }
 
@@ -257,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inspection_says_null_for_a_free_name() {
+    fn the_mode_of_a_free_name_is_null() {
         let free = InspectResult { status: Status::Ok, mode: None, holders: 0, waiters: 0, orphaned: false };
         let held = InspectResult {
             mode: Some(Mode::Shared),
@@ -315,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_exact_name_comes_back() {
+    fn a_listed_lock_has_its_exact_name() {
         for name in [LockName::from("ä\u{fffd}\"\n"), LockName::new(b"\xff\x00"), LockName::new(b"")] {
             assert_eq!(ListedLock::new(&name).name(), Some(name));
         }
@@ -325,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_readable_as_the_result_it_stands_for() {
+    fn a_refusal_can_be_read_as_the_result_of_the_command() {
         let refusal = r#"{"status":"refused","reason":"stopping"}"#;
         assert_eq!(serde_json::from_str::<InspectResult>(refusal).unwrap().status, Status::Refused);
         assert_eq!(serde_json::from_str::<ListResult>(refusal).unwrap().status, Status::Refused);

@@ -1,11 +1,11 @@
-//! The `message` protocol: JSON with an `id`, requests and replies both ways. Reads and writes
-//! bodies, whose frames are [`frame`](super::frame)'s; knows the lock commands' parameters and
-//! results, and leaves any other command's to whoever handles it.
+//! The `message` protocol: requests and replies in JSON, matched by their `id`. Reads and writes
+//! bodies; [`frame`](super::frame) puts them into frames. Knows the parameters and results of the
+//! lock commands, and leaves those of other commands to their handlers.
 //!
-//! A body is read in two steps, since a server looks up the command before it knows what the
-//! parameters should be: [`parse`] finds the envelope's parts and leaves them as raw JSON, then
-//! [`parse_lock`] and its like read `parameters`. Neither recurses with the depth of the input.
-//! Of a key that stands twice in an object the last one counts, as in PHP.
+//! A body is read in two steps, because a server must look up the command before it knows what
+//! parameters to expect: [`parse`] finds the parts of the envelope and leaves them as raw JSON,
+//! then a function like [`parse_lock`] reads `parameters`. Neither recurses as deep as the input is
+//! nested. If an object has a key twice, the last one counts, as in PHP.
 
 mod envelope;
 mod listing;
@@ -15,7 +15,7 @@ mod requests;
 mod values;
 
 pub use crate::os::Keepalive;
-pub use envelope::{BadMessage, Envelope, Reply, encode_request, parse, parse_reply};
+pub use envelope::{BadMessage, Envelope, ReplyEnvelope, encode_request, parse, parse_reply};
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
     Cause, HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,

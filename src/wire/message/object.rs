@@ -1,6 +1,5 @@
-//! Objects read one level deep: the values of the keys that are asked for, as raw JSON. This is what
-//! keeps reading iterative: `serde_json` skips a raw or unknown value without recursing, however
-//! deeply it is nested.
+//! Reads objects one level deep: finds the values of certain keys and leaves them as raw JSON. This
+//! keeps reading iterative, because `serde_json` does not recurse to skip a raw or unknown value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,7 +9,7 @@ use serde_json::value::RawValue;
 
 /// Reads an object and returns the values of `keys`, in their order; `null` counts as absent.
 ///
-/// Other keys are ignored. Of a key that stands twice the last one counts, as in PHP.
+/// Other keys are ignored. If a key occurs twice, the last one counts, as in PHP.
 pub(super) fn values_of<'a, const N: usize>(
     json: &'a str,
     keys: [&str; N],
@@ -18,20 +17,20 @@ pub(super) fn values_of<'a, const N: usize>(
     values_and_others(json, keys).map(|(values, _)| values)
 }
 
-/// The same, and whether the object has other keys than these.
+/// Like [`values_of`]; also returns whether the object has keys other than `keys`.
 pub(super) fn values_and_others<'a, const N: usize>(
     json: &'a str,
     keys: [&str; N],
 ) -> serde_json::Result<([Option<&'a RawValue>; N], bool)> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let found = deserializer.deserialize_map(Values(keys))?;
+    let found = deserializer.deserialize_map(ObjectVisitor(keys))?;
     deserializer.end()?;
     Ok(found)
 }
 
-struct Values<'k, const N: usize>([&'k str; N]);
+struct ObjectVisitor<'k, const N: usize>([&'k str; N]);
 
-impl<'de, const N: usize> Visitor<'de> for Values<'_, N> {
+impl<'de, const N: usize> Visitor<'de> for ObjectVisitor<'_, N> {
     type Value = ([Option<&'de RawValue>; N], bool);
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -40,7 +39,7 @@ impl<'de, const N: usize> Visitor<'de> for Values<'_, N> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut values, mut has_others) = ([None; N], false);
-        while let Some(wanted) = map.next_key_seed(KeyIn(&self.0))? {
+        while let Some(wanted) = map.next_key_seed(KeyIndex(&self.0))? {
             match wanted.and_then(|index| values.get_mut(index)) {
                 Some(value) => *value = map.next_value()?,
                 None => {
@@ -53,10 +52,10 @@ impl<'de, const N: usize> Visitor<'de> for Values<'_, N> {
     }
 }
 
-/// Reads a key as its place among these keys, if it is one of them.
-struct KeyIn<'k>(&'k [&'k str]);
+/// Reads a key as its index in this list, if it is in the list.
+struct KeyIndex<'k>(&'k [&'k str]);
 
-impl<'de> DeserializeSeed<'de> for KeyIn<'_> {
+impl<'de> DeserializeSeed<'de> for KeyIndex<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -64,7 +63,7 @@ impl<'de> DeserializeSeed<'de> for KeyIn<'_> {
     }
 }
 
-impl Visitor<'_> for KeyIn<'_> {
+impl Visitor<'_> for KeyIndex<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +75,7 @@ impl Visitor<'_> for KeyIn<'_> {
     }
 }
 
-/// The text of a JSON string: `None` if the value is none, an error if it is a string that is not
+/// The text of a JSON string. `None` if the value is not a string; an error if the string is not
 /// Unicode (`"\ud800"`).
 pub(super) fn string(value: &RawValue) -> Option<serde_json::Result<Cow<'_, str>>> {
     let quoted = value.get().strip_prefix('"')?.strip_suffix('"')?;
@@ -86,9 +85,10 @@ pub(super) fn string(value: &RawValue) -> Option<serde_json::Result<Cow<'_, str>
     Some(Ok(Cow::Borrowed(quoted)))
 }
 
-/// The value of a JSON number; infinite if it is beyond what an `f64` holds.
+/// The value of a JSON number; infinite if it is too large for an `f64`. `None` if the value is not
+/// a number.
 pub(super) fn number(value: &RawValue) -> Option<f64> {
-    // What JSON has for a number Rust reads as the same number; no other JSON value is one to it.
+    // Rust reads every JSON number as the same number, and no other JSON value as a number.
     value.get().parse().ok()
 }
 
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn asked_values_come_raw_and_in_order() {
+    fn values_are_raw_and_in_the_order_of_the_keys() {
         let json = r#" {"b" : [1, {"a":2}] ,"x":{"a":3},"a": "\u0041"} "#;
         let expected = [Some(r#""\u0041""#.to_owned()), Some(r#"[1, {"a":2}]"#.to_owned()), None];
         assert_eq!(values(json, ["a", "b", "c"]), Some(expected));
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_and_numbers_are_told_from_the_rest() {
+    fn only_strings_are_texts_and_only_numbers_are_numbers() {
         let raw = |json: &str| RawValue::from_string(json.to_owned()).unwrap();
         let text = |json: &str| string(&raw(json)).map(|text| text.ok().map(Cow::into_owned));
         assert_eq!(text(r#""foo""#), Some(Some("foo".to_owned())));

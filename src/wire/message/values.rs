@@ -1,9 +1,9 @@
-//! The values that JSON has no type for, and how they are written in it: lock names, modes, durations.
-//! Knows the broker's types for them, and nothing of the requests and replies they stand in.
+//! How values are written for which JSON has no type: lock names, modes, durations. Knows the
+//! broker's types for them, and nothing about the requests and replies that contain them.
 //!
-//! A name is bytes and JSON is Unicode, so a name that is not UTF-8 is written in hexadecimal under a
-//! key of its own (`lockNameHex` beside `lockName`). Where both are given the hexadecimal one, which
-//! is exact, counts.
+//! A name is bytes and JSON is Unicode, so a name that is not UTF-8 is written in hexadecimal under
+//! a key of its own (`lockNameHex` instead of `lockName`). If both keys are given, the hexadecimal
+//! one counts, because it is exact.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::broker::LockName;
 use crate::os::Keepalive;
 
-/// A pair of keys that a name stands under: as text, and in hexadecimal.
+/// The two keys that a name can have: one for text, one for hexadecimal digits.
 #[derive(Clone, Copy)]
 pub(super) struct NameKeys {
     pub(super) text: &'static str,
@@ -25,7 +25,7 @@ pub(super) const LOCK_NAME: NameKeys = NameKeys { text: "lockName", hex: "lockNa
 pub(super) const PREFIX: NameKeys = NameKeys { text: "prefix", hex: "prefixHex" };
 pub(super) const AFTER: NameKeys = NameKeys { text: "after", hex: "afterHex" };
 
-/// Writes a name under the one key that holds it exactly.
+/// Writes a name under the key that represents it exactly.
 pub(super) fn serialize_exact<M: SerializeMap>(
     map: &mut M,
     keys: NameKeys,
@@ -37,7 +37,8 @@ pub(super) fn serialize_exact<M: SerializeMap>(
     }
 }
 
-/// A name for people to read, and its bytes in hexadecimal if that lost any.
+/// A name for people to read, and its bytes in hexadecimal if the text does not represent all of
+/// them.
 pub(super) fn to_text(name: &LockName) -> (String, Option<String>) {
     let text = String::from_utf8_lossy(name.as_bytes());
     let hex = matches!(text, Cow::Owned(_)).then(|| to_hex(name.as_bytes()));
@@ -49,7 +50,8 @@ fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
-/// Reads hexadecimal digits of either case; `None` if there are others or an odd number of them.
+/// Reads hexadecimal digits of either case. `None` if there are other characters or an odd number
+/// of digits.
 pub(super) fn from_hex(text: &str) -> Option<LockName> {
     let nibble = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
@@ -66,89 +68,76 @@ pub(super) mod mode {
 
     use crate::broker::Mode;
 
-    pub(in crate::wire::message) fn to_text(mode: Mode) -> &'static str {
+    pub(crate) fn to_text(mode: Mode) -> &'static str {
         match mode {
             Mode::Exclusive => "exclusive",
             Mode::Shared => "shared",
         }
     }
 
-    pub(in crate::wire::message) fn from_text(text: &str) -> Option<Mode> {
+    pub(crate) fn from_text(text: &str) -> Option<Mode> {
         [Mode::Exclusive, Mode::Shared].into_iter().find(|&mode| to_text(mode) == text)
     }
 
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        mode: &Mode,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(to_text(*mode))
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Mode, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
         let text = Cow::<'de, str>::deserialize(deserializer)?;
         from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode"))
     }
 }
 
-/// The mode of a name that may be free: `null` then. For `#[serde(with)]`.
+/// The mode of a name that may be free; `null` then. For `#[serde(with)]`.
 pub(super) mod mode_or_null {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::borrow::Cow;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
     use super::mode;
     use crate::broker::Mode;
 
-    #[derive(Deserialize)]
-    struct Wire(#[serde(with = "mode")] Mode);
-
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        mode: &Option<Mode>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mode: &Option<Mode>, serializer: S) -> Result<S::Ok, S::Error> {
         mode.map(mode::to_text).serialize(serializer)
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Mode>, D::Error> {
-        Ok(Option::<Wire>::deserialize(deserializer)?.map(|Wire(mode)| mode))
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
+        let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+        let mode = text.map(|text| mode::from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode")));
+        mode.transpose()
     }
 }
 
-/// Durations: numbers of seconds, whole ones without a fraction. For `#[serde(with)]`.
+/// Durations as numbers of seconds, without a fraction if it is zero. For `#[serde(with)]`.
 pub(super) mod seconds {
     use std::time::Duration;
 
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(in crate::wire::message) fn serialize<S: Serializer>(
-        duration: &Duration,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         match duration.subsec_nanos() {
             0 => serializer.serialize_u64(duration.as_secs()),
             _ => serializer.serialize_f64(duration.as_secs_f64()),
         }
     }
 
-    pub(in crate::wire::message) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         from_f64(seconds).ok_or_else(|| D::Error::custom("a negative number of seconds"))
     }
 
-    /// A number of seconds; `None` if it is negative. More than fits is [`Duration::MAX`].
-    pub(in crate::wire::message) fn from_f64(seconds: f64) -> Option<Duration> {
+    /// The duration of a number of seconds: `None` if it is negative, [`Duration::MAX`] if it is
+    /// too large.
+    pub(crate) fn from_f64(seconds: f64) -> Option<Duration> {
         (seconds >= 0.0).then(|| Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
     }
 }
 
-/// Keepalive figures, in seconds. For `#[serde(with)]`.
+/// Keepalive times in seconds. For `#[serde(with)]`.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Keepalive", rename_all = "camelCase")]
-pub(super) struct KeepaliveFigures {
+pub(super) struct KeepaliveSeconds {
     #[serde(with = "seconds")]
     idle: Duration,
     #[serde(with = "seconds")]
@@ -165,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_survive_hexadecimal() {
+    fn bytes_are_the_same_after_hexadecimal() {
         let all: Vec<u8> = (0..=255).collect();
         let hex = to_hex(&all);
         assert!(hex.starts_with("000102") && hex.ends_with("fdfeff"), "{hex}");
@@ -178,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_names_that_lose_bytes_are_written_in_hexadecimal() {
+    fn only_names_that_are_not_utf8_have_hexadecimal_digits() {
         assert_eq!(to_text(&LockName::from("ä")), ("ä".to_owned(), None));
         assert_eq!(to_text(&LockName::new(b"a\xff")), ("a\u{fffd}".to_owned(), Some("61ff".to_owned())));
     }

@@ -1,53 +1,53 @@
-//! Lines, as both text protocols have them: finding where one ends, and splitting it into a command
-//! and a name. Knows bytes only; what the commands mean is for the modules of the two protocols.
+//! The lines of both text protocols: finds where a line ends, and splits it into a command and a
+//! name. Knows bytes only; `request` knows what the commands mean.
 
 use std::borrow::Cow;
 
 use memchr::memchr;
 
-/// Finds lines in what has arrived of a stream, and skips those that are too long.
+/// Finds the lines of a stream, and skips lines that are too long.
 ///
-/// It keeps no bytes: the caller keeps what [`decode`](Self::decode) did not consume and offers it
-/// again with more behind it. What it does keep is whether the stream stands inside a line that was
-/// already reported as too long.
+/// It keeps no bytes: the caller keeps the bytes that [`decode`](Self::decode) did not consume and
+/// passes them again once more bytes have arrived after them. Its only state is whether the next
+/// bytes belong to a line that was already reported as too long.
 #[derive(Debug)]
 pub struct LineDecoder {
     line_max: usize,
-    /// Set from the report of a long line until its newline has been seen.
+    /// True from the report of a long line until its newline has been seen.
     skipping: bool,
 }
 
 /// What [`LineDecoder::decode`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// A line, without its `\n`; a `\r` before it is still there.
+    /// A line without its `\n`. A `\r` before the `\n` is not removed.
     Complete(&'a [u8]),
-    /// A line longer than the limit began; the rest of it will be skipped.
+    /// A line longer than the limit has begun. The rest of it will be skipped.
     TooLong,
     /// More bytes are needed.
     Incomplete,
 }
 
 impl LineDecoder {
-    /// A decoder at the start of a stream. `line_max` is the most bytes a line may have before its
-    /// `\n`, a `\r` included.
+    /// A decoder at the start of a stream. A line may have up to `line_max` bytes before its `\n`;
+    /// a `\r` counts.
     #[must_use]
     pub fn new(line_max: usize) -> Self {
         Self { line_max, skipping: false }
     }
 
-    /// Says how many bytes of `input` are done with, and what was found.
+    /// Reads the line that `input` begins with, and returns the number of bytes consumed.
     ///
-    /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be too
-    /// long; the rest of it is then consumed over any number of calls. Only such skipping consumes
-    /// bytes together with [`Line::Incomplete`].
+    /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be
+    /// too long. Later calls consume the rest of it; only then are bytes consumed although the
+    /// result is [`Line::Incomplete`].
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Line<'a>) {
         let skipped = if self.skipping { self.skip(input) } else { 0 };
         let (consumed, line) = self.decode_line(input.get(skipped..).unwrap_or_default());
         (skipped + consumed, line)
     }
 
-    /// Consumes the rest of a long line, or as much of it as is there.
+    /// Consumes the rest of a long line, or the part of it that has arrived.
     fn skip(&mut self, input: &[u8]) -> usize {
         let Some(end) = memchr(b'\n', input) else { return input.len() };
         self.skipping = false;
@@ -56,7 +56,7 @@ impl LineDecoder {
 
     fn decode_line<'a>(&mut self, input: &'a [u8]) -> (usize, Line<'a>) {
         let Some(end) = memchr(b'\n', input) else {
-            // While a long line is skipped all of it is consumed already, and what is left is empty.
+            // While a long line is skipped, `input` is empty here and so not reported again.
             if input.len() <= self.line_max {
                 return (0, Line::Incomplete);
             }
@@ -73,8 +73,8 @@ impl LineDecoder {
 /// Splits a line into the command, which goes up to the first space, and the name after it.
 ///
 /// White space (space, `\t`, `\n`, `\r`, `\x0b`, `\x0c`) is trimmed from both ends of the line and
-/// of the name, and runs of it inside the name become one space, as the originals do. A name that is
-/// folded already, which all but a few are, is borrowed.
+/// of the name, and runs of it inside the name become one space, as in the originals. A name that
+/// needs no folding is borrowed; nearly all names are.
 #[must_use]
 pub fn split_command(line: &[u8]) -> (&[u8], Cow<'_, [u8]>) {
     let line = trim_end(trim_start(line));
@@ -84,13 +84,13 @@ pub fn split_command(line: &[u8]) -> (&[u8], Cow<'_, [u8]>) {
     }
 }
 
-/// Splits at the first space, which belongs to neither side.
+/// Splits at the first space, which becomes part of neither side.
 pub(super) fn split_at_space(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let space = text.iter().position(|&byte| byte == b' ')?;
     Some((text.get(..space)?, text.get(space + 1..)?))
 }
 
-/// White space as C's `isspace` has it, and so PHP's `trim`; `u8::is_ascii_whitespace` lacks `\x0b`.
+/// White space as in C's `isspace`; `u8::is_ascii_whitespace` lacks `\x0b`.
 fn is_white(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
@@ -139,7 +139,8 @@ mod tests {
 
     use super::*;
 
-    /// What a connection gets out of a stream that arrives in these pieces; `None` is a long line.
+    /// The lines that a connection reads from a stream that arrives in these pieces; `None` is a
+    /// line that is too long.
     fn lines_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, line_max: usize) -> Vec<Option<Vec<u8>>> {
         let mut decoder = LineDecoder::new(line_max);
         let (mut buffer, mut lines) = (Vec::new(), Vec::new());
@@ -216,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_name_is_borrowed() {
+    fn a_name_that_needs_no_folding_is_borrowed() {
         assert!(matches!(split_command(b"g two words\r").1, Cow::Borrowed(b"two words")));
     }
 
@@ -228,7 +229,8 @@ mod tests {
             line_max in 0_usize..20,
         ) {
             let mut expected: Vec<_> = stream.split(|&byte| byte == b'\n').collect();
-            // What stands behind the last newline is no line yet, but may be known to be too long.
+            // The bytes after the last newline are not a line yet, but they may be too long
+            // already.
             if expected.last().is_some_and(|rest| rest.len() <= line_max) {
                 expected.pop();
             }

@@ -1,112 +1,20 @@
-//! The `lockd` protocol, as the PHP original speaks it: requests that never wait, and replies that
-//! name no lock. Knows lines and names; the counters and lists it prints are given to it.
+//! What only the `lockd` dialect prints: the statistics and the list of locks, in the form of PHP's
+//! `print_r`. Knows names and counts; the caller collects them.
 
-use std::borrow::Cow;
-
-use crate::wire::text::lines::split_command;
 use crate::wire::{push_decimal, push_in_line};
 
-/// A request: one line.
-///
-/// The names are trimmed and folded; the empty name is one too.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request<'a> {
-    /// `g NAME`: get the exclusive lock, or be refused at once.
-    Acquire(Cow<'a, [u8]>),
-    /// `r NAME`: release the exclusive lock.
-    Release(Cow<'a, [u8]>),
-    /// `i NAME`: is it locked exclusively?
-    Inspect(Cow<'a, [u8]>),
-    /// `sg NAME`: get the counted shared lock.
-    AcquireShared(Cow<'a, [u8]>),
-    /// `sr NAME`: release the counted shared lock.
-    ReleaseShared(Cow<'a, [u8]>),
-    /// `si NAME`: how many hold the shared lock?
-    InspectShared(Cow<'a, [u8]>),
-    /// `q` or `q full`. Anything but `full` after `q` is ignored.
-    Statistics {
-        /// Whether the locks and their holders are wanted too.
-        full: bool,
-    },
-    /// Anything else. It is counted and gets no reply.
-    Invalid,
-}
-
-/// Reads a line. It may still end in `\r`.
-#[must_use]
-pub fn parse(line: &[u8]) -> Request<'_> {
-    let (command, name) = split_command(line);
-    match command {
-        b"g" => Request::Acquire(name),
-        b"r" => Request::Release(name),
-        b"i" => Request::Inspect(name),
-        b"sg" => Request::AcquireShared(name),
-        b"sr" => Request::ReleaseShared(name),
-        b"si" => Request::InspectShared(name),
-        b"q" => Request::Statistics { full: *name == *b"full" },
-        _ => Request::Invalid,
-    }
-}
-
-/// A reply of one line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// To `g`: whether the lock was granted.
-    Acquire(bool),
-    /// To `r` and `sr`: whether there was a lock to release.
-    Release(bool),
-    /// To `i`: whether it is locked.
-    Inspect(bool),
-    /// To `sg`.
-    AcquireShared {
-        /// Refused only if shared and exclusive locks exclude each other.
-        granted: bool,
-        /// How many hold it now; of no meaning when refused.
-        holders: usize,
-    },
-    /// To `si`: how many hold it.
-    InspectShared(usize),
-    /// To a line longer than the limit.
-    LineTooLong,
-}
-
-impl Reply {
-    /// Appends the line, ended by `\r\n`.
-    pub fn encode(self, out: &mut Vec<u8>) {
-        let text: &[u8] = match self {
-            Self::Acquire(true) => b"1 Got Lock",
-            Self::Acquire(false) | Self::AcquireShared { granted: false, .. } => b"0 Cannot Get Lock",
-            Self::Release(true) => b"1 Released Lock",
-            Self::Release(false) => b"0 Cannot Release Lock",
-            Self::Inspect(true) => b"1 Locked",
-            Self::Inspect(false) | Self::InspectShared(0) => b"0 Not Locked",
-            Self::LineTooLong => b"0 Line Too Long",
-            Self::AcquireShared { granted: true, holders } => {
-                push_decimal(out, holders);
-                b" Got Lock"
-            }
-            Self::InspectShared(holders) => {
-                push_decimal(out, holders);
-                b" Locked"
-            }
-        };
-        out.extend_from_slice(text);
-        out.extend_from_slice(b"\r\n");
-    }
-}
-
-/// What `q` tells.
+/// The statistics that `q` prints.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
-    /// The process id of the server.
+pub struct LockdStatistics {
+    /// The server's process id.
     pub pid: u32,
     /// Connections open now.
     pub conns: u64,
-    /// Names held now.
+    /// Names that are held now.
     pub locks: u64,
-    /// Locks freed by a lost connection since the start.
+    /// Locks freed by lost connections since the start.
     pub orphans: u64,
-    /// Commands since the start, the invalid ones included.
+    /// Commands since the start, including invalid ones.
     pub commands: u64,
     /// Of these `g`.
     pub command_g: u64,
@@ -124,10 +32,10 @@ pub struct Statistics {
     pub command_q: u64,
 }
 
-impl Statistics {
-    /// Appends the figures as PHP's `print_r` prints an array, in the original's order.
+impl LockdStatistics {
+    /// Appends the statistics as PHP's `print_r` prints an array, in the order of the original.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let figures: [(&[u8], u64); 12] = [
+        let counts: [(&[u8], u64); 12] = [
             (b"pid", self.pid.into()),
             (b"conns", self.conns),
             (b"locks", self.locks),
@@ -142,21 +50,21 @@ impl Statistics {
             (b"command_q", self.command_q),
         ];
         open_array(out, 0);
-        for (key, figure) in figures {
+        for (key, count) in counts {
             push_key(out, 0, key);
-            push_decimal(out, figure);
+            push_decimal(out, count);
             out.push(b'\n');
         }
         close_array(out, 0);
     }
 }
 
-/// The second array of `q full`, written piece by piece as PHP's `print_r` prints nested arrays: first each
-/// lock, then each holder of shared ones.
+/// The second array of `q full`, written in pieces as PHP's `print_r` prints nested arrays: first
+/// all locks, then the holders of shared locks.
 pub struct DetailsEncoder(());
 
 impl DetailsEncoder {
-    /// Begins the array, and the one of locks in it.
+    /// Begins the array, and in it the array of locks.
     #[must_use]
     pub fn start(out: &mut Vec<u8>) -> Self {
         open_array(out, 0);
@@ -165,19 +73,19 @@ impl DetailsEncoder {
         Self(())
     }
 
-    /// A lock and its holder.
+    /// Appends a lock and its holder.
     pub fn lock(&self, out: &mut Vec<u8>, name: &[u8], holder: &[u8]) {
         push_key(out, 1, name);
         out.extend_from_slice(holder);
         out.push(b'\n');
     }
 
-    /// A shared lock and its count.
+    /// Appends a shared lock and the number of its holders.
     pub fn shared_lock(&self, out: &mut Vec<u8>, name: &[u8], holders: usize) {
         self.lock(out, &[b"s:", name].concat(), holders.to_string().as_bytes());
     }
 
-    /// Ends the locks and begins the shares.
+    /// Ends the array of locks and begins the array of shares.
     pub fn begin_shares(&self, out: &mut Vec<u8>) {
         close_array(out, 1);
         out.push(b'\n');
@@ -191,7 +99,7 @@ impl DetailsEncoder {
         open_array(out, 2);
     }
 
-    /// A shared lock of that holder; they are numbered from 0 up.
+    /// Appends a shared lock of that holder. `number` counts them from 0 up.
     pub fn share(&self, out: &mut Vec<u8>, number: usize, name: &[u8]) {
         push_key(out, 2, number.to_string().as_bytes());
         push_in_line(out, name);
@@ -204,7 +112,7 @@ impl DetailsEncoder {
         out.push(b'\n');
     }
 
-    /// Ends the array.
+    /// Ends the whole array.
     pub fn end(self, out: &mut Vec<u8>) {
         close_array(out, 1);
         out.push(b'\n');
@@ -212,8 +120,9 @@ impl DetailsEncoder {
     }
 }
 
-/// Begins an array as PHP's `print_r` does, `depth` arrays deep: eight columns for each level, and an empty line
-/// behind a nested one (its own newline and that of the entry it stands in).
+/// Begins an array that is nested in `depth` others, as PHP's `print_r` does: each level is
+/// indented by eight columns. An empty line follows a nested array, because both the array and its
+/// entry end with a newline.
 fn open_array(out: &mut Vec<u8>, depth: usize) {
     out.extend_from_slice(b"Array\n");
     push_indented(out, 8 * depth, b"(\n");
@@ -236,8 +145,6 @@ fn push_indented(out: &mut Vec<u8>, columns: usize, text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
@@ -247,52 +154,8 @@ mod tests {
     }
 
     #[test]
-    fn every_request_is_read() {
-        let name = || Cow::Borrowed(&b"two words"[..]);
-        let cases = [
-            ("g two words", Request::Acquire(name())),
-            ("r two words\r", Request::Release(name())),
-            (" i  two \t words ", Request::Inspect(name())),
-            ("sg two words", Request::AcquireShared(name())),
-            ("sr two words", Request::ReleaseShared(name())),
-            ("si two words", Request::InspectShared(name())),
-            ("g", Request::Acquire(Cow::Borrowed(b""))),
-            ("q", Request::Statistics { full: false }),
-            ("q full\r", Request::Statistics { full: true }),
-            ("q fuller", Request::Statistics { full: false }),
-            ("", Request::Invalid),
-            ("G foo", Request::Invalid),
-            ("gx foo", Request::Invalid),
-            ("g\tfoo", Request::Invalid),
-        ];
-        for (line, request) in cases {
-            assert_eq!(parse(line.as_bytes()), request, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn every_reply_is_the_originals() {
-        let cases = [
-            (Reply::Acquire(true), "1 Got Lock\r\n"),
-            (Reply::Acquire(false), "0 Cannot Get Lock\r\n"),
-            (Reply::Release(true), "1 Released Lock\r\n"),
-            (Reply::Release(false), "0 Cannot Release Lock\r\n"),
-            (Reply::Inspect(true), "1 Locked\r\n"),
-            (Reply::Inspect(false), "0 Not Locked\r\n"),
-            (Reply::AcquireShared { granted: true, holders: 12 }, "12 Got Lock\r\n"),
-            (Reply::AcquireShared { granted: false, holders: 3 }, "0 Cannot Get Lock\r\n"),
-            (Reply::InspectShared(3), "3 Locked\r\n"),
-            (Reply::InspectShared(0), "0 Not Locked\r\n"),
-            (Reply::LineTooLong, "0 Line Too Long\r\n"),
-        ];
-        for (reply, line) in cases {
-            assert_eq!(encoded(|out| reply.encode(out)), line);
-        }
-    }
-
-    #[test]
     fn statistics_are_what_print_r_prints() {
-        let statistics = Statistics {
+        let statistics = LockdStatistics {
             pid: 123,
             conns: 1,
             locks: 2,
@@ -369,14 +232,5 @@ Array
 )
 ";
         assert_eq!(encoded(details), expected);
-    }
-
-    proptest! {
-        #[test]
-        fn any_line_is_read(command in "g|r|i|sg|sr|si|q|[a-z]{0,3}", rest: Vec<u8>) {
-            let line = [command.as_bytes(), &rest].concat();
-            let known: [&[u8]; 7] = [b"g", b"r", b"i", b"sg", b"sr", b"si", b"q"];
-            prop_assert_eq!(parse(&line) == Request::Invalid, !known.contains(&split_command(&line).0));
-        }
     }
 }

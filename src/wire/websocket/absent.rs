@@ -1,16 +1,21 @@
-//! What stands for WebSocket in a build without it: nothing that anybody speaks.
+//! Stands in for WebSocket in a build without it: types without values, and a handshake that
+//! refuses.
 
-use crate::wire::websocket::{Heard, Upgrade, Violation};
+use crate::wire::websocket::{Upgrade, Violation};
 
+/// Has no values, because no connection speaks WebSocket in this build.
 #[derive(Debug)]
-pub(crate) enum WebSocket {}
+pub(crate) enum Absent {}
 
-impl WebSocket {
+pub(crate) use Absent as ReplyAssembler;
+pub(crate) use Absent as WebSocket;
+
+impl Absent {
     pub(crate) fn new() -> Option<Self> {
         None
     }
 
-    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<Heard, Violation> {
+    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, Violation> {
         match *self {}
     }
 
@@ -28,15 +33,6 @@ impl WebSocket {
 
     pub(crate) fn control_pending(&self) -> bool {
         match *self {}
-    }
-}
-
-#[derive(Debug)]
-pub(crate) enum Exchange {}
-
-impl Exchange {
-    pub(crate) fn new() -> Option<Self> {
-        None
     }
 
     pub(crate) fn have_ended(

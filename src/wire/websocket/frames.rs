@@ -1,9 +1,10 @@
-//! Frames: what comes in them becomes lines, and control frames are answered.
+//! WebSocket frames: turns the client's messages into lines, and answers control frames.
 //!
-//! A message from the client carries one line or several; where it ends, a line ends, with a newline or
-//! without; an empty message is an empty line. Which replies make a message to the client is for
-//! [`Exchange`](super::Exchange) to say. Nothing is kept but a frame's header, the little that control frames
-//! have, and where messages end: their length is the lines' concern.
+//! A message from the client contains one line or several. Its end also ends a line, with or
+//! without a newline; an empty message is an empty line. [`ReplyAssembler`](super::ReplyAssembler)
+//! makes the messages to the client. This module buffers only headers, control frames and the ends
+//! of messages, so a message may be of any length; the reader of the lines limits the length of
+//! each line.
 
 use std::io::Cursor;
 use std::str;
@@ -11,7 +12,7 @@ use std::str;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{CloseCode, Control, Data, OpCode};
 
-use crate::wire::websocket::{Heard, Violation};
+use crate::wire::websocket::Violation;
 
 /// The longest header of a frame.
 const HEADER_BYTES_MAX: usize = 14;
@@ -20,83 +21,89 @@ const CONTROL_BYTES_MAX: u64 = 125;
 /// The longest character of UTF-8.
 const CHARACTER_BYTES_MAX: usize = 4;
 
-/// A frame of which not everything has come.
-struct Frame {
+/// A frame whose payload has not arrived completely.
+struct IncomingFrame {
     opcode: OpCode,
     is_final: bool,
     mask: [u8; 4],
-    /// How much of its payload has come.
-    come: usize,
-    left: u64,
+    /// The index in the mask for the next byte of the payload.
+    mask_index: usize,
+    /// The number of bytes of the payload that have not arrived.
+    bytes_left: u64,
 }
 
-/// A message that has begun and not ended.
-struct Message {
+/// A message that has begun but not ended.
+struct IncomingMessage {
     is_text: bool,
-    /// The beginning of a character whose rest stands in what comes next.
+    /// The first bytes of a character whose other bytes have not arrived.
     character: Vec<u8>,
-    /// Whether something follows its last newline, or it is empty: then its end ends a line.
+    /// Whether the message is empty or does not end with a newline, so that its end must end a
+    /// line.
     is_in_line: bool,
 }
 
 /// The server's side of one WebSocket.
 #[derive(Default)]
 pub(crate) struct WebSocket {
-    /// The beginning of a header.
+    /// The first bytes of a header that has not arrived completely.
     header: Vec<u8>,
-    frame: Option<Frame>,
-    message: Option<Message>,
-    /// How many bytes of lines have come of it.
+    frame: Option<IncomingFrame>,
+    message: Option<IncomingMessage>,
+    /// The number of bytes of lines that have been decoded since the start of the connection.
     lines_bytes: u64,
-    /// Where messages have ended, in the same count, since [`message_ends`](Self::message_ends) was called last.
+    /// The ends of the messages since the last call of [`message_ends`](Self::message_ends), as
+    /// values of `lines_bytes`.
     ends: Vec<u64>,
-    /// The payload of a control frame as far as it has come.
+    /// The part of a control frame's payload that has arrived.
     control: Vec<u8>,
-    /// What the last ping asked to have back.
+    /// The payload of the last ping that has not been answered.
     pong: Option<Vec<u8>>,
-    /// How the end is to be put, if not as usual.
+    /// The code of our close frame, if it is not the normal one.
     close: Option<u16>,
+    /// Whether our close frame has been written.
     has_ended: bool,
 }
 
 impl WebSocket {
-    /// One that has just begun.
+    /// The state of a new connection; `None` only in a build without WebSocket.
     pub(crate) fn new() -> Option<Self> {
         Some(Self::default())
     }
 
-    /// Takes in bytes from the wire, and appends the lines in them.
-    pub(crate) fn decode(&mut self, mut wire: &[u8], lines: &mut Vec<u8>) -> Result<Heard, Violation> {
+    /// Reads bytes from the wire, and appends the lines in them. Returns true once the client has
+    /// sent a close frame; the bytes after it are ignored.
+    ///
+    /// # Errors
+    ///
+    /// If the client violates the protocol. [`end`](Self::end) then writes a close frame that says
+    /// how.
+    pub(crate) fn decode(&mut self, mut wire: &[u8], lines: &mut Vec<u8>) -> Result<bool, Violation> {
         loop {
-            let heard = self.take_some(&mut wire, lines);
-            if let Err(Violation(_)) = heard {
+            let step = self.decode_step(&mut wire, lines);
+            if step.is_err() {
                 self.close.get_or_insert(CloseCode::Protocol.into());
             }
-            if let Some(heard) = heard? {
-                return Ok(heard);
+            if let Some(is_closed) = step? {
+                return Ok(is_closed);
             }
         }
     }
 
-    /// Takes in a header, or some of a payload; `Some` if there is nothing more to be done.
-    fn take_some(&mut self, wire: &mut &[u8], lines: &mut Vec<u8>) -> Result<Option<Heard>, Violation> {
+    /// Reads a header or a part of a payload. `None` if there may be more to read; else whether the
+    /// client has sent a close frame.
+    fn decode_step(&mut self, wire: &mut &[u8], lines: &mut Vec<u8>) -> Result<Option<bool>, Violation> {
         let Some(frame) = &mut self.frame else {
-            let frame = self.take_header(wire)?;
-            if frame.is_none() {
-                return Ok(Some(Heard::More));
-            }
-            self.frame = frame;
-            return Ok(None);
+            self.frame = self.decode_header(wire)?;
+            return Ok(self.frame.is_none().then_some(false));
         };
-        let count = usize::try_from(frame.left).map_or(wire.len(), |left| left.min(wire.len()));
+        let count = usize::try_from(frame.bytes_left).map_or(wire.len(), |left| left.min(wire.len()));
         let (payload, rest) = wire.split_at(count);
         *wire = rest;
-        let (come, mask) = (frame.come, frame.mask);
-        let unmasked = payload.iter().enumerate().map(|(at, byte)| byte ^ mask[(come + at) % mask.len()]);
-        frame.left -= count as u64;
-        // Only where it stands within the mask counts.
-        frame.come = (come + count) % mask.len();
-        let is_whole = frame.left == 0;
+        let (start, mask) = (frame.mask_index, frame.mask);
+        let unmasked = payload.iter().enumerate().map(|(at, byte)| byte ^ mask[(start + at) % mask.len()]);
+        frame.bytes_left -= count as u64;
+        frame.mask_index = (start + count) % mask.len();
+        let is_complete = frame.bytes_left == 0;
         match (frame.opcode, &mut self.message) {
             (OpCode::Data(_), Some(message)) => {
                 let start = lines.len();
@@ -110,14 +117,11 @@ impl WebSocket {
             }
             _ => self.control.extend(unmasked),
         }
-        if !is_whole {
-            return Ok(Some(Heard::More));
-        }
-        self.end_frame(lines)
+        if is_complete { self.end_frame(lines) } else { Ok(Some(false)) }
     }
 
-    /// The next frame's header, once it is whole.
-    fn take_header(&mut self, wire: &mut &[u8]) -> Result<Option<Frame>, Violation> {
+    /// Reads the next frame's header; `None` if it is not complete.
+    fn decode_header(&mut self, wire: &mut &[u8]) -> Result<Option<IncomingFrame>, Violation> {
         let before = self.header.len();
         let more = wire.get(..wire.len().min(HEADER_BYTES_MAX - before)).unwrap_or_default();
         self.header.extend_from_slice(more);
@@ -139,18 +143,21 @@ impl WebSocket {
                 return Err(Violation("a control frame that is too long or in pieces"));
             }
             (OpCode::Control(_), _) | (OpCode::Data(Data::Continue), Some(_)) => {}
-            (OpCode::Data(Data::Continue), None) => return Err(Violation("the rest of no message")),
-            (OpCode::Data(_), Some(_)) => return Err(Violation("a message within another one")),
+            (OpCode::Data(Data::Continue), None) => {
+                return Err(Violation("a continuation without a message"));
+            }
+            (OpCode::Data(_), Some(_)) => return Err(Violation("a message inside another message")),
             (OpCode::Data(kind), None) => {
                 let is_text = kind == Data::Text;
-                self.message = Some(Message { is_text, character: Vec::new(), is_in_line: true });
+                self.message = Some(IncomingMessage { is_text, character: Vec::new(), is_in_line: true });
             }
         }
-        Ok(Some(Frame { opcode: header.opcode, is_final: header.is_final, mask, come: 0, left }))
+        let FrameHeader { opcode, is_final, .. } = header;
+        Ok(Some(IncomingFrame { opcode, is_final, mask, mask_index: 0, bytes_left: left }))
     }
 
-    /// All of a frame has come.
-    fn end_frame(&mut self, lines: &mut Vec<u8>) -> Result<Option<Heard>, Violation> {
+    /// Handles a frame whose payload is complete. The result is that of `decode_step`.
+    fn end_frame(&mut self, lines: &mut Vec<u8>) -> Result<Option<bool>, Violation> {
         let Some(frame) = self.frame.take() else { return Ok(None) };
         match frame.opcode {
             OpCode::Data(_) if frame.is_final => {
@@ -168,7 +175,7 @@ impl WebSocket {
             OpCode::Control(Control::Ping) => self.pong = Some(std::mem::take(&mut self.control)),
             OpCode::Control(Control::Close) => {
                 self.close = Some(close_code(&self.control)?);
-                return Ok(Some(Heard::Close));
+                return Ok(Some(true));
             }
             OpCode::Control(_) => self.control.clear(),
             OpCode::Data(_) => {}
@@ -176,18 +183,18 @@ impl WebSocket {
         Ok(None)
     }
 
-    /// Where messages have ended that have been taken in since this was asked last: counted in bytes of lines from
-    /// the first.
+    /// Takes the ends of the messages that were decoded since the last call. They count bytes of
+    /// lines since the start of the connection.
     pub(crate) fn message_ends(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.ends)
     }
 
-    /// Whether there is something to be put out that no reply is.
+    /// Whether a control frame is to be sent.
     pub(crate) fn control_pending(&self) -> bool {
         self.pong.is_some() && !self.has_ended
     }
 
-    /// Appends the pong that is due, if any, and then these frames to `wire`.
+    /// Appends the pong that is due, if any, and then these complete frames.
     pub(crate) fn encode(&mut self, frames: &[u8], wire: &mut Vec<u8>) {
         if let Some(pong) = self.pong.take() {
             push_frame(wire, OpCode::Control(Control::Pong), true, &pong);
@@ -195,7 +202,7 @@ impl WebSocket {
         wire.extend_from_slice(frames);
     }
 
-    /// Appends the word that this side sends no more.
+    /// Appends a close frame. Later calls do nothing.
     pub(crate) fn end(&mut self, wire: &mut Vec<u8>) {
         if !std::mem::replace(&mut self.has_ended, true) {
             let code = self.close.unwrap_or(CloseCode::Normal.into());
@@ -206,8 +213,9 @@ impl WebSocket {
 
 const NOT_UTF8: Violation = Violation("a text that is not UTF-8");
 
-impl Message {
-    /// Notes what has come of it; a text must be UTF-8, wherever it was cut.
+impl IncomingMessage {
+    /// Notes the next bytes of the message. The bytes of a text must be UTF-8, but a character may
+    /// be split between two calls.
     fn check(&mut self, mut added: &[u8]) -> Result<(), Violation> {
         let Some(last) = added.last() else { return Ok(()) };
         self.is_in_line = *last != b'\n';
@@ -235,7 +243,7 @@ impl Message {
     }
 }
 
-/// What a client that closed like this is answered.
+/// The code with which a close frame with this payload is answered.
 fn close_code(payload: &[u8]) -> Result<u16, Violation> {
     match payload {
         [] => Ok(CloseCode::Normal.into()),
@@ -243,16 +251,16 @@ fn close_code(payload: &[u8]) -> Result<u16, Violation> {
             let code = u16::from_be_bytes([*high, *low]);
             match CloseCode::from(code).is_allowed() && str::from_utf8(reason).is_ok() {
                 true => Ok(code),
-                false => Err(Violation("an end without sense")),
+                false => Err(Violation("an invalid close frame")),
             }
         }
-        [_] => Err(Violation("an end without sense")),
+        [_] => Err(Violation("an invalid close frame")),
     }
 }
 
 pub(super) fn push_frame(wire: &mut Vec<u8>, opcode: OpCode, is_final: bool, payload: &[u8]) {
     let header = FrameHeader { opcode, is_final, ..FrameHeader::default() };
-    // Into memory: it cannot fail.
+    // Writing to memory cannot fail.
     let _ = header.format(payload.len() as u64, wire);
     wire.extend_from_slice(payload);
 }
@@ -290,23 +298,24 @@ mod tests {
         out
     }
 
-    /// What comes of these bytes, taken in so many at a time: the lines, and what was put out of its own.
-    fn hear(bytes: &[u8], size: usize) -> (Result<Heard, Violation>, Vec<u8>, Vec<u8>) {
+    /// Decodes these bytes in pieces of `size`. Returns the result, the lines, and the control
+    /// frames that were written.
+    fn decode(bytes: &[u8], size: usize) -> (Result<bool, Violation>, Vec<u8>, Vec<u8>) {
         let (mut socket, mut lines, mut out) = (WebSocket::default(), Vec::new(), Vec::new());
-        let mut heard = Ok(Heard::More);
+        let mut closed = Ok(false);
         for piece in bytes.chunks(size) {
-            heard = socket.decode(piece, &mut lines);
-            if heard != Ok(Heard::More) {
+            closed = socket.decode(piece, &mut lines);
+            if closed != Ok(false) {
                 socket.end(&mut out);
                 break;
             }
         }
         socket.encode(&[], &mut out);
-        (heard, lines, out)
+        (closed, lines, out)
     }
 
     #[test]
-    fn lines_come_out_of_messages_however_they_are_cut() {
+    fn the_lines_do_not_depend_on_how_the_stream_is_cut() {
         let long = vec![b'x'; 70_000];
         let stream = [
             frame(TEXT, b"g a\nr a\n"),
@@ -329,14 +338,14 @@ mod tests {
             ["g a\nr a\ni a\n\n\n\ng \u{fc} b\ng ".as_bytes(), b"\xff\n", &[b'y'; 300], b"\n", &long, b"\n"]
                 .concat();
         for size in [1, 2, 3, 5, 7, 13, 100, 4096, stream.len()] {
-            let (heard, lines, out) = hear(&stream, size);
-            assert_eq!((heard, lines == expected), (Ok(Heard::More), true), "{size}");
+            let (closed, lines, out) = decode(&stream, size);
+            assert_eq!((closed, lines == expected), (Ok(false), true), "{size}");
             assert_eq!(out, [PONG, 1, b'?']);
         }
     }
 
     #[test]
-    fn what_breaks_the_rules_is_told_by_the_code_for_it() {
+    fn a_violation_is_answered_by_a_close_frame_with_its_code() {
         let unmasked = vec![TEXT, 1, b'x'];
         let huge = [&[TEXT, 0xff][..], &[0xff; 8], &[0; 4]].concat();
         for (bytes, code) in [
@@ -358,25 +367,25 @@ mod tests {
             (frame(CLOSE, b"\x03\xe8\xff"), 1002),
         ] {
             for size in [1, bytes.len()] {
-                let (heard, _, out) = hear(&bytes, size);
-                assert!(heard.is_err(), "{bytes:?}");
+                let (closed, _, out) = decode(&bytes, size);
+                assert!(closed.is_err(), "{bytes:?}");
                 assert_eq!(out, [&[CLOSE, 2][..], &u16::to_be_bytes(code)].concat(), "{bytes:?}");
             }
         }
     }
 
     #[test]
-    fn an_end_is_answered_in_kind_and_nothing_behind_it_is_heard() {
+    fn a_close_frame_is_answered_with_its_code_and_frames_after_it_are_ignored() {
         for (payload, code) in [(&b""[..], 1000_u16), (b"\x03\xe9bye", 1001), (b"\x0f\xa0", 4000)] {
             let stream = [frame(TEXT, b"g a"), frame(CLOSE, payload), frame(TEXT, b"g b")].concat();
-            let (heard, lines, out) = hear(&stream, stream.len());
-            assert_eq!((heard, lines.as_slice()), (Ok(Heard::Close), &b"g a\n"[..]));
+            let (closed, lines, out) = decode(&stream, stream.len());
+            assert_eq!((closed, lines.as_slice()), (Ok(true), &b"g a\n"[..]));
             assert_eq!(out, [&[CLOSE, 2][..], &code.to_be_bytes()].concat());
         }
     }
 
     #[test]
-    fn it_is_said_where_messages_end() {
+    fn the_ends_of_messages_are_reported() {
         let stream = [
             frame(TEXT, b"g a\nr a\n"),
             frame(TEXT, b""),
@@ -390,7 +399,7 @@ mod tests {
         for size in [1, 7, stream.len()] {
             let (mut socket, mut lines, mut ends) = (WebSocket::default(), Vec::new(), Vec::new());
             for piece in stream.chunks(size) {
-                assert_eq!(socket.decode(piece, &mut lines), Ok(Heard::More));
+                assert_eq!(socket.decode(piece, &mut lines), Ok(false));
                 ends.extend(socket.message_ends());
             }
             assert_eq!(lines, b"g a\nr a\n\ng b\ng \xff\n");

@@ -1,8 +1,9 @@
-//! How a WebSocket begins: a request of HTTP, and whether it may have what it asks for.
+//! The handshake of WebSocket: an HTTP request, which is accepted or refused.
 //!
-//! A browser sends such requests for whatever page it shows, with the name that the page was loaded from as
-//! their origin. So the origin decides; and the host, since whoever owns a name can let it point to this
-//! machine and then has an origin that is the same as the host.
+//! A browser sends such a request for any page that asks for it, with the site of the page as the
+//! `Origin`. So the origin must be checked. The `Host` must be checked too: the owner of a name can
+//! point it to this machine (DNS rebinding), and a page from there has an origin that equals the
+//! host.
 
 use std::net::IpAddr;
 
@@ -15,8 +16,8 @@ use crate::wire::websocket::Upgrade;
 /// The longest request, in bytes.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
 
-/// Answers what has come of a client so far. `origins` are those whose pages may connect, beside pages of
-/// the host itself.
+/// Answers the bytes that have arrived from a client. Pages of `origins` may connect, in addition
+/// to pages of the host itself.
 pub(crate) fn upgrade(bytes: &[u8], origins: &[String]) -> Upgrade {
     match Request::try_parse(bytes) {
         Ok(None) if bytes.len() <= REQUEST_BYTES_MAX => Upgrade::Incomplete,
@@ -39,11 +40,11 @@ pub(crate) fn upgrade(bytes: &[u8], origins: &[String]) -> Upgrade {
 
 fn answer(request: &Request, origins: &[String]) -> Result<Vec<u8>, (&'static str, String)> {
     let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap_or_default());
-    // What is no WebSocket is told so before anything else.
+    // Before anything else is checked, so that a client that wants no WebSocket learns why.
     let response = create_response(request)
         .map_err(|error| ("426 Upgrade Required", format!("that is no request for a WebSocket: {error}")))?;
     let host = host_of(header("host").unwrap_or_default());
-    if !is_known(host, origins) {
+    if !is_trusted_host(host, origins) {
         let reason = format!("the host {host:?} is not this one: --ws-origin lets it in");
         return Err(("403 Forbidden", reason));
     }
@@ -60,9 +61,9 @@ fn answer(request: &Request, origins: &[String]) -> Result<Vec<u8>, (&'static st
     Ok(written)
 }
 
-/// Whether nobody else can have let this host's name point here: it is an address, this machine's own name,
-/// or that of an origin that is let in.
-fn is_known(host: &str, origins: &[String]) -> bool {
+/// Whether no stranger can have pointed this host's name to this machine: it is an address,
+/// `localhost`, or the host of an origin that may connect.
+fn is_trusted_host(host: &str, origins: &[String]) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     address.parse::<IpAddr>().is_ok()
         || host.eq_ignore_ascii_case("localhost")
@@ -117,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_is_that_of_the_rfc_and_what_comes_behind_the_request_is_left() {
+    fn the_response_is_that_of_the_rfc_and_the_bytes_after_the_request_are_left() {
         let mut bytes = request("127.0.0.1:9998", "").into_bytes();
         let length = bytes.len();
         bytes.extend_from_slice(b"\x81\x80....");
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_in_pieces_is_waited_for_and_one_without_end_is_not() {
+    fn a_request_in_pieces_is_waited_for_but_an_endless_one_is_refused() {
         let whole = request("localhost", "");
         for length in 0..whole.len() {
             assert_eq!(upgrade(&whole.as_bytes()[..length], &[]), Upgrade::Incomplete, "{length}");
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_websocket_is_told_so() {
+    fn a_request_that_is_not_for_a_websocket_is_refused() {
         for text in ["g foo\r\n\r\n", "\u{16}\u{3}\u{1}\r\n\r\n", "GET\r\n\r\n"] {
             assert_eq!(status(text, &[]), "400", "{text:?}");
         }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_others_may_not_connect() {
+    fn pages_of_other_sites_may_not_connect() {
         let listed = ["https://locks.example", "http://other.example:8080"];
         for (host, origin, expected) in [
             ("127.0.0.1:9998", "", "101"),
@@ -166,7 +167,7 @@ mod tests {
             ("127.0.0.1:9998", "Origin: http://locks.example\r\n", "403"),
             ("locks.example:9998", "Origin: https://locks.example\r\n", "101"),
             ("other.example", "", "101"),
-            // Its name could have been let point here by its owner.
+            // The owner of this name may have pointed it to this machine.
             ("evil.example:9998", "Origin: http://evil.example:9998\r\n", "403"),
             ("evil.example:9998", "", "403"),
             ("", "", "403"),

@@ -1,55 +1,45 @@
-//! WebSocket (RFC 6455), the server's side: a text protocol's lines in messages, and how such a connection
-//! begins.
+//! The server's side of WebSocket (RFC 6455): the handshake, and messages that carry the lines of a
+//! text protocol. Knows bytes; the server decides when to send them.
 
-#[cfg(feature = "websocket")]
-mod exchange;
 #[cfg(feature = "websocket")]
 mod frames;
 #[cfg(feature = "websocket")]
 mod handshake;
 #[cfg(feature = "websocket")]
-pub(crate) use {exchange::Exchange, frames::WebSocket, handshake::upgrade};
+mod reply_assembler;
+#[cfg(feature = "websocket")]
+pub(crate) use {frames::WebSocket, handshake::upgrade, reply_assembler::ReplyAssembler};
 
 #[cfg(not(feature = "websocket"))]
 mod absent;
 #[cfg(not(feature = "websocket"))]
-pub(crate) use absent::{Exchange, WebSocket, upgrade};
+pub(crate) use absent::{ReplyAssembler, WebSocket, upgrade};
 
 /// Whether this build has WebSocket.
 pub(crate) const IS_PRESENT: bool = cfg!(feature = "websocket");
 
-/// What a client that wants to speak WebSocket is answered.
+/// The answer to a client's request to speak WebSocket.
 #[derive(Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "nobody speaks it then"))]
+#[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "nothing speaks it then"))]
 pub(crate) enum Upgrade {
-    /// Its request is not whole yet.
+    /// The request is not complete yet.
     Incomplete,
-    /// The answer after which it may; and how long the request was.
+    /// The client may speak WebSocket after this response.
     Accepted {
-        /// What it is answered.
+        /// The HTTP response.
         response: Vec<u8>,
-        /// The length of its request.
+        /// The length of the request in bytes.
         consumed: usize,
     },
-    /// It may not.
+    /// The client may not speak WebSocket.
     Refused {
-        /// What it is answered.
+        /// The HTTP response.
         response: Vec<u8>,
         /// Why, for the log.
         reason: String,
     },
 }
 
-/// What has come over the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "websocket"), expect(dead_code, reason = "nobody speaks it then"))]
-pub(crate) enum Heard {
-    /// There may be more.
-    More,
-    /// The client has said that it will send no more.
-    Close,
-}
-
-/// The client does not keep to WebSocket, or to UTF-8.
+/// The client violates the rules of WebSocket, or sends text that is not UTF-8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) &'static str);

@@ -1,14 +1,12 @@
-//! The results of the lock commands, and the functions that write replies. Both sides use the types:
-//! the server writes them, a client reads them back.
+//! The results of the lock commands, and the functions that write replies. Both sides use the
+//! types: the server writes them, a client reads them.
 
-use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::broker::LockName;
 use crate::os::Keepalive;
 use crate::wire::message::requests::{Malformed, OldUnlockRequest};
-use crate::wire::message::values::{KeepaliveFigures, LOCK_NAME, to_text};
+use crate::wire::message::values::{KeepaliveSeconds, LOCK_NAME, to_text};
 use crate::wire::push_decimal;
 
 /// What became of a request.
@@ -19,27 +17,30 @@ pub enum Status {
     Ok,
     /// The time limit ended the wait.
     Timeout,
-    /// The parameters are not what the command needs; `reason` says why.
+    /// The parameters do not suit the command; `reason` says why.
     Invalid,
-    /// The wait would have closed a circle of sessions that wait for each other; `circle` names them.
+    /// The wait would have closed a cycle of sessions that wait for each other; `circle` lists
+    /// them.
     Deadlock,
-    /// A limit, or the server is stopping; `reason` says which.
+    /// A limit was reached, or the server grants nothing now; `reason` says which.
     Refused,
     /// The connection neither holds the lock nor waits for it.
     NotFound,
     /// There is no such command.
     Unknown,
-    /// The wait was given up by a later request of the same connection.
+    /// A later request of the same connection cancelled the wait.
     Cancelled,
 }
 
-/// Why a request was refused, where that is the state of the server, and neither a mistake nor a limit.
+/// The state of the server because of which a request was refused. A refusal because of a limit has
+/// no cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Cause {
-    /// The server grants nothing yet, since holders of its last run may not have found out that it has ended.
+    /// The grace: the server grants nothing yet, because holders of its previous run may not have
+    /// noticed that it has ended.
     Grace,
-    /// The server is stopping, or has failed, and ends the connection.
+    /// The server is stopping or has failed, and ends the connection.
     Stopping,
     /// A cause that this version does not know.
     #[serde(other)]
@@ -61,26 +62,26 @@ pub struct LockResult {
     /// Whether the connection held the lock before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub already: bool,
-    /// How many hold a shared lock now.
+    /// The number of sessions that hold a shared lock now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holders: Option<usize>,
     /// Why the request was invalid or refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What state of the server the refusal comes from, if it does.
+    /// The state of the server because of which the request was refused, if that is why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<Cause>,
-    /// The sessions of a deadlock, each waiting for the next, the last for the first. The first ones of many; none
-    /// if the server does not let clients know of each other.
+    /// The cycle of a deadlock: each session waits for the next, and the last for the first. A long
+    /// cycle is cut off. `None` if the server does not tell clients about each other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub circle: Option<Vec<String>>,
-    /// How many sessions there are in the circle, where `circle` does not have all of them.
+    /// The number of sessions in the cycle, if `circle` does not list all of them.
     #[serde(default, rename = "circleSize", skip_serializing_if = "Option::is_none")]
     pub circle_size: Option<usize>,
 }
 
 impl LockResult {
-    /// A status and nothing else.
+    /// A result with a status only.
     #[must_use]
     pub fn new(status: Status) -> Self {
         Self {
@@ -102,13 +103,13 @@ impl LockResult {
         Self { token: Some(token), ..Self::new(Status::Ok) }
     }
 
-    /// A refusal, because of a limit or because the server is stopping.
+    /// A refusal without a cause.
     #[must_use]
     pub fn refused(reason: impl Into<String>) -> Self {
         Self { reason: Some(reason.into()), ..Self::new(Status::Refused) }
     }
 
-    /// A refusal of a server that is stopping.
+    /// The refusal of a server that is stopping.
     #[must_use]
     pub fn stopping() -> Self {
         Self { cause: Some(Cause::Stopping), ..Self::refused("the server is stopping") }
@@ -121,7 +122,7 @@ impl From<Malformed> for LockResult {
     }
 }
 
-/// For `skip_serializing_if`, which hands a reference over.
+/// For `skip_serializing_if`, which passes a reference.
 pub(super) fn is_false(flag: &bool) -> bool {
     !flag
 }
@@ -133,20 +134,21 @@ pub struct HelloResult {
     pub status: Status,
     /// `lockd`.
     pub server: String,
-    /// The version of the server.
+    /// The server's version.
     pub version: String,
     /// What the server can do beyond the first version of the protocol.
     pub features: Vec<String>,
-    /// How the server finds out that a client's host is gone, so that the client can find out first.
-    #[serde(with = "KeepaliveFigures")]
+    /// How the server detects that a client's host is gone. The client needs these times to notice
+    /// a lost connection before the server gives its locks away.
+    #[serde(with = "KeepaliveSeconds")]
     pub keepalive: Keepalive,
 }
 
 /// Appends `{"id":…,"result":…}`.
 ///
-/// A result that cannot be written as JSON (possible only for types other than this module's, say a
-/// map with keys that are no strings) becomes `{"id":…,"error":…}`, so that its client does not wait
-/// for ever.
+/// If the result cannot be written as JSON, `{"id":…,"error":…}` is written instead, so that its
+/// client does not wait forever. This module's types can always be written; a map with keys that
+/// are not strings cannot.
 pub fn encode_result(out: &mut Vec<u8>, id: &RawValue, result: &(impl Serialize + ?Sized)) {
     let start = out.len();
     push_id(out, id);
@@ -164,8 +166,8 @@ fn push_id(out: &mut Vec<u8>, id: &RawValue) {
     out.extend_from_slice(id.get().as_bytes());
 }
 
-/// Appends the reply to a `lock` that was granted and has nothing more to tell than its token: what
-/// [`encode_result`] makes of [`LockResult::granted`], only faster.
+/// Appends the reply to a granted `lock` that has only a token: the same bytes as [`encode_result`]
+/// writes for [`LockResult::granted`], but faster.
 pub fn encode_granted(out: &mut Vec<u8>, id: &RawValue, token: u64) {
     push_id(out, id);
     out.extend_from_slice(b",\"result\":{\"status\":\"ok\",\"token\":");
@@ -173,100 +175,97 @@ pub fn encode_granted(out: &mut Vec<u8>, id: &RawValue, token: u64) {
     out.extend_from_slice(b"}}");
 }
 
-/// Appends the reply to a command that there is no handler for.
+/// Appends the reply to a command without a handler.
 pub fn encode_unknown(out: &mut Vec<u8>, id: &RawValue, command: &str) {
-    #[derive(Serialize)]
-    struct Unknown<'a> {
-        status: Status,
-        command: &'a str,
-    }
-    encode_result(out, id, &Unknown { status: Status::Unknown, command });
+    push_id(out, id);
+    out.extend_from_slice(b",\"result\":{\"status\":\"unknown\",\"command\":");
+    push_json(out, command);
+    out.extend_from_slice(b"}}");
 }
 
 /// Appends the reply to `ping`: its parameters, byte for byte.
 pub fn encode_pong(out: &mut Vec<u8>, id: &RawValue, parameters: &RawValue) {
-    #[derive(Serialize)]
-    struct Pong<'a> {
-        status: Status,
-        parameters: &'a RawValue,
-    }
-    encode_result(out, id, &Pong { status: Status::Ok, parameters });
+    push_id(out, id);
+    out.extend_from_slice(b",\"result\":{\"status\":\"ok\",\"parameters\":");
+    out.extend_from_slice(parameters.get().as_bytes());
+    out.extend_from_slice(b"}}");
 }
 
-/// Appends `{"error":…}`: the answer to what cannot be read as a message.
+/// Appends `{"error":…}`: the reply to a body that is not a message.
 pub fn encode_error(out: &mut Vec<u8>, error: &str) {
-    #[derive(Serialize)]
-    struct Error<'a> {
-        error: &'a str,
-    }
-    push_json(out, &Error { error });
+    out.extend_from_slice(b"{\"error\":");
+    push_json(out, error);
+    out.push(b'}');
 }
 
-/// Appends strings, or structs and maps of them: nothing that could fail to become JSON.
-pub(super) fn push_json(out: &mut Vec<u8>, value: &impl Serialize) {
+/// Appends a value that can always be written as JSON: strings and numbers, or structs and maps of
+/// them.
+pub(super) fn push_json(out: &mut Vec<u8>, value: &(impl Serialize + ?Sized)) {
     let _infallible = serde_json::to_writer(out, value);
 }
 
-/// The reply to the old form of `unlock`, which has no id. Its client looks at `result`; the keys
-/// come in the original's order, and a name that came as a number goes back as one. In a set (ours, so for people only) names that are not UTF-8 are
-/// written as text alone.
+/// The reply to the old form of `unlock`, which has no id. Its client looks at `result`. The keys
+/// are in the original's order, and a name that was written as a number is repeated as a number. A
+/// set is our extension, for people to read; its names that are not UTF-8 are written as text only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OldUnlockReply<'a> {
-    /// Released, or taken out of the queue.
+    /// The lock was released, or the wait for it was cancelled.
     Ok(&'a OldUnlockRequest),
     /// The connection neither held a lock nor waited.
     NotFound(&'a OldUnlockRequest),
     /// There was no name.
     Invalid,
-    /// The server asks for a secret first.
+    /// The client must send the server's secret first.
     Refused,
 }
 
 impl OldUnlockReply<'_> {
     /// Appends the reply.
     pub fn encode(self, out: &mut Vec<u8>) {
-        push_json(out, &self);
-    }
-}
-
-impl Serialize for OldUnlockReply<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (result, request) = match self {
             Self::Ok(request) => (Status::Ok, Some(request)),
             Self::NotFound(request) => (Status::NotFound, Some(request)),
             Self::Invalid => (Status::Invalid, None),
             Self::Refused => (Status::Refused, None),
         };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("attempted", "unlock")?;
-        map.serialize_entry("result", &result)?;
-        match request.map(|request| (request.unlock.names.as_slice(), request.unlock.set, request.is_number))
-        {
-            Some(([name], false, true)) => serialize_number(&mut map, name)?,
-            Some(([name], false, false)) => serialize_name(&mut map, name)?,
-            Some((names, ..)) => {
-                let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
-                map.serialize_entry("lockNames", &texts)?;
-            }
-            None => {}
+        out.extend_from_slice(b"{\"attempted\":\"unlock\"");
+        push_entry(out, "result", &result);
+        if let Some(request) = request {
+            push_names(out, request);
         }
-        map.end()
+        out.push(b'}');
     }
 }
 
-/// Writes a name for people, with its exact bytes where that lost any.
-fn serialize_name<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
-    let (text, hex) = to_text(name);
-    map.serialize_entry(LOCK_NAME.text, &text)?;
-    hex.map_or(Ok(()), |hex| map.serialize_entry(LOCK_NAME.hex, &hex))
+/// Appends the names of an old `unlock` for people to read. A single name is followed by its bytes
+/// in hexadecimal if the text does not represent all of them.
+fn push_names(out: &mut Vec<u8>, OldUnlockRequest { unlock, is_number }: &OldUnlockRequest) {
+    match unlock.names.as_slice() {
+        [name] if !unlock.set => {
+            let (text, hex) = to_text(name);
+            let number = is_number.then(|| serde_json::from_str::<&RawValue>(&text));
+            match number {
+                Some(Ok(number)) => push_entry(out, LOCK_NAME.text, number),
+                _ => push_entry(out, LOCK_NAME.text, &text),
+            }
+
+            if let Some(hex) = hex {
+                push_entry(out, LOCK_NAME.hex, &hex);
+            }
+        }
+        names => {
+            let texts: Vec<_> = names.iter().map(|name| to_text(name).0).collect();
+            push_entry(out, "lockNames", &texts);
+        }
+    }
 }
 
-/// Writes a name that is the text of a number as that number.
-fn serialize_number<M: SerializeMap>(map: &mut M, name: &LockName) -> Result<(), M::Error> {
-    match str::from_utf8(name.as_bytes()).map(serde_json::from_str::<&RawValue>) {
-        Ok(Ok(number)) => map.serialize_entry(LOCK_NAME.text, number),
-        _ => serialize_name(map, name),
-    }
+/// Appends an entry of an object that has entries already.
+fn push_entry(out: &mut Vec<u8>, key: &str, value: &(impl Serialize + ?Sized)) {
+    out.push(b',');
+    push_json(out, key);
+    out.push(b':');
+    push_json(out, value);
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ fn result_of(result: &LockResult) -> String {
 }
 
 #[test]
-fn a_status_is_alone_unless_there_is_more_to_tell() {
+fn a_result_with_only_a_status_has_no_other_key() {
     let statuses = [
         (Status::Ok, "ok"),
         (Status::Timeout, "timeout"),
@@ -65,13 +65,13 @@ fn every_key_of_a_lock_result_has_its_name() {
 }
 
 #[test]
-fn a_client_reads_what_a_newer_server_says() {
+fn a_client_ignores_the_unknown_keys_of_a_newer_server() {
     let newer = r#"{"status":"ok","weather":[{"sun":1}],"token":1}"#;
     assert_eq!(serde_json::from_str::<LockResult>(newer).unwrap(), LockResult::granted(1));
 }
 
 #[test]
-fn the_fast_grant_is_the_slow_one() {
+fn the_fast_encoder_of_a_grant_writes_the_same_bytes() {
     for (id, token) in
         [("0", 0), ("\"a\\\"b\"", 1), ("-1.5e3", (1 << 53) - 1), ("18446744073709551616", u64::MAX)]
     {
@@ -82,7 +82,7 @@ fn the_fast_grant_is_the_slow_one() {
 }
 
 #[test]
-fn a_result_that_is_no_json_is_an_error_with_the_id() {
+fn a_result_that_cannot_become_json_is_an_error_with_the_id() {
     let no_json = std::collections::BTreeMap::from([(vec![1], 1)]);
     assert_eq!(
         encoded(|out| encode_result(out, &raw("7"), &no_json)),
@@ -119,7 +119,7 @@ fn old_unlock_replies_are_the_originals() {
 }
 
 #[test]
-fn replies_that_belong_to_no_lock() {
+fn unknown_commands_pings_and_errors_are_answered() {
     let id = raw("\"x\"");
     assert_eq!(
         encoded(|out| encode_unknown(out, &id, "do\"it")),
@@ -133,7 +133,7 @@ fn replies_that_belong_to_no_lock() {
 }
 
 #[test]
-fn hello_tells_the_keepalive_in_seconds() {
+fn hello_gives_the_keepalive_times_in_seconds() {
     let hello = HelloResult {
         status: Status::Ok,
         server: "lockd".to_owned(),

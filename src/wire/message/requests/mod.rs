@@ -1,8 +1,9 @@
-//! The parameters of the lock commands: read from raw JSON by the server, written by a client.
-//! Knows what is well-formed; whether a name is too long or a lock is held is the broker's to say.
+//! The parameters of the lock commands: the server reads them from raw JSON, a client writes them.
+//! Knows which parameters are well-formed. Whether a name is too long or a lock is held is decided
+//! by the broker.
 //!
-//! Where an object is expected an empty array will do: PHP writes an empty array of parameters so. And
-//! `null` will do, which stands for none at all.
+//! An empty array is accepted as an empty object, because PHP writes an empty array of parameters
+//! that way. So is `null`, which means that there are no parameters.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -20,12 +21,12 @@ mod serialize;
 /// `lock`: acquire one lock, or several at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRequest {
-    /// The locks, each once; never empty. How many is bounded by the length of the message alone.
+    /// The locks, each once; never empty. Only the length of the message limits their number.
     pub names: Vec<(LockName, Mode)>,
-    /// Whether they came as `lockNames`: a set, even if it is of one.
+    /// Whether they came as `lockNames`, which is a set even if it has one name.
     pub set: bool,
-    /// How long to wait at most; `None` is without limit. More seconds than a [`Duration`] can hold
-    /// are [`Duration::MAX`], which no clock can be moved ahead by.
+    /// The longest time to wait; `None` is without limit. A number of seconds that does not fit is
+    /// [`Duration::MAX`], which no clock can be moved ahead by.
     pub limit: Option<Duration>,
 }
 
@@ -38,85 +39,86 @@ pub struct UnlockRequest {
     pub set: bool,
 }
 
-/// `unlock` in its old form, whose name stands in the message itself.
+/// `unlock` in its old form, with the name in the message itself instead of `parameters`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OldUnlockRequest {
-    /// What is to be released.
+    /// The locks to release.
     pub unlock: UnlockRequest,
-    /// Whether the one name came as a number, which is its text. The reply repeats it as it came.
+    /// Whether the one name was written as a number. The reply repeats it as a number then.
     pub is_number: bool,
 }
 
-/// `convert`: change the mode of a held lock without letting it go.
+/// `convert`: change the mode of a held lock without releasing it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConvertRequest {
     /// The lock.
     pub name: LockName,
-    /// The mode it shall have. Unlike that of `lock` it has no default.
+    /// The new mode. It has no default, unlike the mode of `lock`.
     pub mode: Mode,
-    /// As in [`LockRequest`].
+    /// The longest time to wait, as in [`LockRequest`].
     pub limit: Option<Duration>,
 }
 
-/// `inspect`: how a name is held.
+/// `inspect`: how a name is held and how many sessions wait for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InspectRequest {
     /// The name.
     pub name: LockName,
 }
 
-/// `cancel`: take back a request that waits.
+/// `cancel`: end the wait of an earlier request.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct CancelRequest<'a> {
-    /// The id of that request, as it was written.
+    /// The id of that request, byte for byte.
     pub id: &'a RawValue,
 }
 
-/// `list`: a page of the names in use, in the order of their bytes.
+/// `list`: a page of the locks in use, in the order of their names' bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListRequest {
-    /// Only names that start so; empty for all.
+    /// Only names that start with this; empty for all names.
     pub prefix: LockName,
-    /// The most names to tell: 100 unless asked for, and 1 to 1000 whatever is asked for.
+    /// The most locks on the page: 1 to 1000, by default 100.
     pub limit: usize,
-    /// Only names after this one, the last of the page before.
+    /// Only names after this one, which is the last name of the previous page.
     pub after: Option<LockName>,
 }
 
 /// `identify`: register a name for the connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IdentifyRequest {
-    /// The name; `None` (absent, `null` or empty) forgets the one registered before, as `iam` does.
+    /// The name. `None` (absent, `null` or empty) removes the registered name, as `iam` does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// `kick`: end connections, as an operator does.
+/// `kick`: end connections; a command for operators. Has either an address or a name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct KickRequest {
-    /// The one at this address.
+    /// The address of the connection to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
-    /// All that have registered this name.
+    /// The registered name of the connections to end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
-/// `hello`: who the client is.
+/// `hello`: the client introduces itself.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct HelloRequest {
     /// The name of the client's program or library, for people to read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
-    /// Its version.
+    /// The version of that program or library.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// The server's secret, if it asks for one.
     #[serde(rename = "authToken", skip_serializing_if = "Option::is_none")]
     pub auth_token: Option<String>,
-    /// How long the client may need to end its work once it knows that its session is over, at most
-    /// [`WIND_DOWN_MAX`]. The server keeps the client's locks for that long, or until the client ends the
-    /// connection, which says that its work has ended. Zero: the client needs no time.
+    /// The time that the client may need to end its work once it knows that its session is over, at
+    /// most [`WIND_DOWN_MAX`]. The server keeps the client's locks for that time, or until the
+    /// client ends the connection, which says that its work has ended. Zero if the client needs no
+    /// time.
     #[serde(rename = "windDown", with = "seconds", skip_serializing_if = "Duration::is_zero")]
     pub wind_down: Duration,
 }
@@ -125,7 +127,7 @@ pub struct HelloRequest {
 pub const WIND_DOWN_MAX: Duration = Duration::from_secs(3600);
 
 impl fmt::Debug for HelloRequest {
-    /// Without the secret.
+    /// Leaves out the secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = f.debug_struct("HelloRequest");
         written.field("client", &self.client).field("version", &self.version);
@@ -133,7 +135,7 @@ impl fmt::Debug for HelloRequest {
     }
 }
 
-/// Why parameters are not what the command needs. Displayed, it is the `reason` of the `invalid`
+/// Why the parameters do not suit the command. Displayed, it is the `reason` of the `invalid`
 /// result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
@@ -156,9 +158,9 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl ListRequest {
-    /// The names a page has unless asked for more or fewer.
+    /// The default of [`limit`](Self::limit).
     pub const LIMIT: usize = 100;
-    /// The most names a page has.
+    /// The largest [`limit`](Self::limit).
     pub const LIMIT_MAX: usize = 1000;
 }
 
@@ -166,9 +168,9 @@ impl ListRequest {
 ///
 /// # Errors
 ///
-/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a number,
-/// none is given or one is given twice; if `mode` is neither `"exclusive"` nor `"shared"`; if `timeLimit` is neither a
-/// number from 0 up nor `false` nor `null`.
+/// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a
+/// number; if `lockNames` is empty or has a name twice; if `mode` is neither `"exclusive"` nor
+/// `"shared"`; if `timeLimit` is neither a number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
     let [text, hex, names, mode, limit] =
         object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
@@ -177,19 +179,19 @@ pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
     Ok(LockRequest { names, set, limit: read_limit(limit)? })
 }
 
-/// Reads the parameters of `unlock`. A `mode` beside a name is ignored, so that what was given to
-/// `lock` can be given to `unlock`.
+/// Reads the parameters of `unlock`. The `mode` of a name is ignored, so that a client can pass the
+/// same parameters to `lock` and `unlock`.
 ///
 /// # Errors
 ///
-/// As [`parse_lock`], as far as names go.
+/// The errors of [`parse_lock`] that concern names.
 pub fn parse_unlock(parameters: &RawValue) -> Result<UnlockRequest, Malformed> {
     let [text, hex, names] = object(parameters.get(), UNLOCK_KEYS)?;
     read_unlock(text, hex, names)
 }
 
-/// Reads the old form of `unlock`, whose names stand in the body itself
-/// ([`Envelope::body`](super::Envelope::body)); `None` if none stands there.
+/// Reads the old form of `unlock`, whose names are in the body itself
+/// ([`Envelope::body`](super::Envelope::body)). `None` if the body contains no names.
 ///
 /// # Errors
 ///
@@ -218,7 +220,7 @@ fn read_unlock(
 ///
 /// # Errors
 ///
-/// If `lockName` or `mode` is missing, or as [`parse_lock`].
+/// If `lockName` or `mode` is missing, and the errors of [`parse_lock`].
 pub fn parse_convert(parameters: &RawValue) -> Result<ConvertRequest, Malformed> {
     let [text, hex, mode, limit] =
         object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode", "timeLimit"])?;
@@ -251,13 +253,13 @@ pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed>
 ///
 /// # Errors
 ///
-/// If `prefix` or `after` is neither a string nor a number, or `limit` no whole number.
+/// If `prefix` or `after` is neither a string nor a number, or if `limit` is not a whole number.
 pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
     let [prefix, prefix_hex, limit, after, after_hex] =
         object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
     let limit = limit.map(|limit| limit.get().parse::<i64>()).transpose();
     let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
-    // What is negative counts as the least.
+    // A negative number counts as the smallest limit.
     let limit = limit.map_or(ListRequest::LIMIT, |limit| usize::try_from(limit).unwrap_or(1));
     Ok(ListRequest {
         prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
@@ -270,7 +272,7 @@ pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
 ///
 /// # Errors
 ///
-/// If `name` is no string.
+/// If `name` is not a string.
 pub fn parse_identify(parameters: &RawValue) -> Result<IdentifyRequest, Malformed> {
     let [name] = object(parameters.get(), ["name"])?;
     Ok(IdentifyRequest { name: read_text("name", name)?.filter(|name| !name.is_empty()) })
@@ -280,7 +282,7 @@ pub fn parse_identify(parameters: &RawValue) -> Result<IdentifyRequest, Malforme
 ///
 /// # Errors
 ///
-/// If there is neither `address` nor `name`, or both; if it is no string.
+/// If there is neither `address` nor `name`, or both; if the one given is not a string.
 pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
     let [address, name] = object(parameters.get(), ["address", "name"])?;
     let request = KickRequest { address: read_text("address", address)?, name: read_text("name", name)? };
@@ -295,7 +297,8 @@ pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
 ///
 /// # Errors
 ///
-/// If one of them is not what it must be.
+/// If `client`, `version` or `authToken` is not a string, or if `windDown` is not a number of
+/// seconds from 0 to [`WIND_DOWN_MAX`].
 pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
     let keys = ["client", "version", "authToken", "windDown"];
     let [client, version, token, wind_down] = object(parameters.get(), keys)?;
@@ -334,7 +337,8 @@ fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<Strin
     }
 }
 
-/// Reads a name that stands under either of two keys. A number is the name that is its text, as it was written.
+/// Reads a name from either of its two keys. A number stands for the name that is its text, byte
+/// for byte.
 fn read_name(
     keys: NameKeys,
     text: Option<&RawValue>,
@@ -351,7 +355,7 @@ fn read_name(
     }
 }
 
-/// Reads `lockName` or `lockNames`, and whether it was the latter.
+/// Reads `lockName` or `lockNames`; also returns whether it was `lockNames`.
 fn read_names(
     text: Option<&RawValue>,
     hex: Option<&RawValue>,
@@ -378,7 +382,7 @@ fn read_set(names: &RawValue, mode: Mode) -> Result<Vec<(LockName, Mode)>, Malfo
     if distinct.len() < names.len() { Err(problem("has a name twice")) } else { Ok(names) }
 }
 
-/// Reads an entry of `lockNames`: a name, or an object of a name and its mode.
+/// Reads an entry of `lockNames`: a name, or an object with a name and its mode.
 fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malformed> {
     if string(entry).is_some() || number(entry).is_some() {
         let name = read_name(LOCK_NAME, Some(entry), None)?.ok_or(NAME_MISSING)?;

@@ -1,5 +1,5 @@
-//! How a client writes the parameters of the lock commands. Knows their keys; what the values mean is
-//! said where the types are.
+//! How a client writes the parameters of the lock commands. Knows their keys; the request types say
+//! what the values mean.
 
 use std::time::Duration;
 
@@ -11,16 +11,21 @@ use crate::wire::message::requests::{
 };
 use crate::wire::message::values::{AFTER, LOCK_NAME, PREFIX, mode, seconds, serialize_exact};
 
-/// An entry of `lockNames`.
-struct Entry<'a>(&'a LockName, Option<Mode>);
+/// A lock name with its mode, if there is one: an entry of `lockNames`, or the parameters of a
+/// command for one lock.
+struct NameAndMode<'a>(&'a LockName, Option<Mode>);
 
-impl Serialize for Entry<'_> {
+impl NameAndMode<'_> {
+    fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        serialize_exact(map, LOCK_NAME, self.0)?;
+        self.1.map_or(Ok(()), |mode| map.serialize_entry("mode", mode::to_text(mode)))
+    }
+}
+
+impl Serialize for NameAndMode<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        serialize_exact(&mut map, LOCK_NAME, self.0)?;
-        if let Some(mode) = self.1 {
-            map.serialize_entry("mode", mode::to_text(mode))?;
-        }
+        self.serialize_into(&mut map)?;
         map.end()
     }
 }
@@ -34,17 +39,16 @@ fn serialize_limit<M: SerializeMap>(map: &mut M, limit: Option<Duration>) -> Res
     limit.map_or(Ok(()), |limit| map.serialize_entry("timeLimit", &Seconds(limit)))
 }
 
-/// What is no set but does not have one name is written as a set too, so that nothing is lost.
+/// A request whose number of names is not one is written as a set even if `set` is false, so that
+/// no name is lost.
 impl Serialize for LockRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self.names.as_slice() {
-            [(name, mode)] if !self.set => {
-                serialize_exact(&mut map, LOCK_NAME, name)?;
-                map.serialize_entry("mode", mode::to_text(*mode))?;
-            }
+            [(name, mode)] if !self.set => NameAndMode(name, Some(*mode)).serialize_into(&mut map)?,
             names => {
-                let entries: Vec<_> = names.iter().map(|(name, mode)| Entry(name, Some(*mode))).collect();
+                let entries: Vec<_> =
+                    names.iter().map(|(name, mode)| NameAndMode(name, Some(*mode))).collect();
                 map.serialize_entry("lockNames", &entries)?;
             }
         }
@@ -53,14 +57,14 @@ impl Serialize for LockRequest {
     }
 }
 
-/// As for [`LockRequest`].
+/// Written as a set under the same conditions as [`LockRequest`].
 impl Serialize for UnlockRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         match self.names.as_slice() {
             [name] if !self.set => serialize_exact(&mut map, LOCK_NAME, name)?,
             names => {
-                let entries: Vec<_> = names.iter().map(|name| Entry(name, None)).collect();
+                let entries: Vec<_> = names.iter().map(|name| NameAndMode(name, None)).collect();
                 map.serialize_entry("lockNames", &entries)?;
             }
         }
@@ -71,8 +75,7 @@ impl Serialize for UnlockRequest {
 impl Serialize for ConvertRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        serialize_exact(&mut map, LOCK_NAME, &self.name)?;
-        map.serialize_entry("mode", mode::to_text(self.mode))?;
+        NameAndMode(&self.name, Some(self.mode)).serialize_into(&mut map)?;
         serialize_limit(&mut map, self.limit)?;
         map.end()
     }
@@ -80,9 +83,7 @@ impl Serialize for ConvertRequest {
 
 impl Serialize for InspectRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        serialize_exact(&mut map, LOCK_NAME, &self.name)?;
-        map.end()
+        NameAndMode(&self.name, None).serialize(serializer)
     }
 }
 

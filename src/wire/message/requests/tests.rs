@@ -23,7 +23,7 @@ fn several(names: &[(&str, Mode)]) -> LockRequest {
 use Mode::{Exclusive, Shared};
 
 #[test]
-fn a_lock_of_one_name() {
+fn a_lock_request_can_have_one_name() {
     let cases = [
         (r#"{"lockName":"foo"}"#, one("foo", Exclusive, None)),
         (r#" {"lockName" : "" , "other":[[]]} "#, one("", Exclusive, None)),
@@ -44,7 +44,7 @@ fn a_lock_of_one_name() {
 }
 
 #[test]
-fn a_huge_time_limit_is_the_longest_there_is() {
+fn a_time_limit_that_does_not_fit_is_the_longest_duration() {
     for limit in ["1e20", "1e999", "99999999999999999999999999"] {
         let request = lock(&format!(r#"{{"lockName":"foo","timeLimit":{limit}}}"#)).unwrap();
         assert_eq!(request.limit, Some(Duration::MAX), "{limit}");
@@ -52,7 +52,7 @@ fn a_huge_time_limit_is_the_longest_there_is() {
 }
 
 #[test]
-fn a_lock_of_several_names() {
+fn a_lock_request_can_have_several_names() {
     let cases = [
         (r#"{"lockNames":["a","b"]}"#, several(&[("a", Exclusive), ("b", Exclusive)])),
         (r#"{"lockNames":["a"]}"#, several(&[("a", Exclusive)])),
@@ -68,7 +68,7 @@ fn a_lock_of_several_names() {
 }
 
 #[test]
-fn a_malformed_lock_says_why() {
+fn a_malformed_lock_request_is_refused_with_a_reason() {
     let cases = [
         ("{}", "lockName is missing"),
         ("[]", "lockName is missing"),
@@ -123,7 +123,7 @@ fn an_unlock_is_read_from_parameters_or_from_the_body() {
 }
 
 #[test]
-fn a_conversion_must_say_its_mode() {
+fn a_conversion_must_have_a_mode() {
     let request = ConvertRequest {
         name: LockName::from("foo"),
         mode: Shared,
@@ -167,7 +167,7 @@ fn a_list_has_defaults_and_bounds() {
 }
 
 #[test]
-fn names_of_connections_and_clients_are_texts() {
+fn the_texts_of_identify_and_hello_are_strings() {
     let identify = |json: &str| parse_identify(&raw(json)).map(|request| request.name);
     assert_eq!(identify(r#"{"name":"b\u00f6b"}"#), Ok(Some("böb".to_owned())));
     for nameless in ["{}", "[]", r#"{"name":null}"#, r#"{"name":""}"#] {
@@ -186,9 +186,9 @@ fn names_of_connections_and_clients_are_texts() {
     assert_eq!(parse_hello(&raw(r#"{"version":2}"#)).unwrap_err().to_string(), "version is not a string");
 }
 
-/// As for the envelope: a recursive reader would overflow the stack of a connection's thread.
+/// A recursive reader would overflow the stack of a connection's thread, as in the envelope's test.
 #[test]
-fn depth_costs_no_stack() {
+fn deep_nesting_needs_no_stack() {
     let deep = "[".repeat(500_000) + &"]".repeat(500_000);
     let json = ["lockName", "lockNames", "mode", "timeLimit", "x"]
         .map(|key| format!(r#"{{"lockName":"foo","{key}":{deep}}}"#));
@@ -205,7 +205,7 @@ fn written(request: &impl Serialize) -> Box<RawValue> {
 }
 
 #[test]
-fn what_a_client_writes_is_plain() {
+fn a_request_is_written_in_its_shortest_form() {
     let mut request = one("foo", Shared, Some(2.0));
     assert_eq!(written(&request).get(), r#"{"lockName":"foo","mode":"shared","timeLimit":2}"#);
     request.set = true;
@@ -227,7 +227,8 @@ fn any_mode() -> impl Strategy<Value = Mode> {
     prop_oneof![Just(Exclusive), Just(Shared)]
 }
 
-/// Eighths of a second pass through an `f64` exactly; other fractions may change by a nanosecond.
+/// Multiples of an eighth of a second, which an `f64` represents exactly. Other fractions may
+/// change by a nanosecond.
 fn any_limit() -> impl Strategy<Value = Option<Duration>> {
     let eighths = (0..1_u64 << 40).prop_map(|eighths| Duration::from_millis(eighths * 125));
     proptest::option::of(prop_oneof![eighths, Just(Duration::MAX)])
@@ -235,7 +236,7 @@ fn any_limit() -> impl Strategy<Value = Option<Duration>> {
 
 proptest! {
     #[test]
-    fn what_a_client_writes_the_server_reads(
+    fn a_request_that_a_client_writes_is_read_unchanged(
         names in proptest::collection::btree_map(any_name(), any_mode(), 1..5),
         set: bool,
         limit in any_limit(),
@@ -263,7 +264,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_or_read(
+    fn any_parameters_are_refused_or_valid(
         key in "lockName|lockNames|lockNameHex|mode|timeLimit|limit|prefixHex|name|client",
         value in "[\\[\\]{}\":,0-9a-f.\\-eE\\\\u]{0,20}|true|false|null|\"[a-f0-9]*\"|-?[0-9]{1,30}",
     ) {
@@ -281,7 +282,7 @@ proptest! {
 }
 
 #[test]
-fn kick_is_of_one_address_or_of_one_name() {
+fn a_kick_needs_either_an_address_or_a_name() {
     let kick = |address: Option<&str>, name: Option<&str>| KickRequest {
         address: address.map(str::to_owned),
         name: name.map(str::to_owned),

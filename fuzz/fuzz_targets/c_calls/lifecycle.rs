@@ -1,4 +1,5 @@
-//! Sessions that come and go, and calls that concern none: servers, addresses, texts, and freeing.
+//! Opens and closes sessions, and makes the calls that need no session: servers, addresses, texts,
+//! freeing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString, c_char};
@@ -15,8 +16,8 @@ use crate::input::Input;
 use crate::model::Event;
 use crate::world::{DEFAULT, OWN, SLOTS, Session, Worlds, last_error};
 
-/// What cannot be listened on. Nothing here may be a name to look up, or a file.
-const NO_ADDRESSES: [&CStr; 8] = [
+/// Addresses that cannot be listened on. None of them may need a DNS query or create a file.
+const INVALID_ADDRESSES: [&CStr; 8] = [
     c"",
     c",",
     c"message",
@@ -27,12 +28,12 @@ const NO_ADDRESSES: [&CStr; 8] = [
     c"message://\xff:1",
 ];
 
-/// What cannot be connected to, and is refused without asking anybody.
-const NO_SERVERS: [&CStr; 6] =
+/// URLs that are refused before anything is connected.
+const INVALID_SERVERS: [&CStr; 6] =
     [c"", c"unix:", c"tcp://", c"http://127.0.0.1:1", c"unix:relative", c"tcp://\xff:1"];
 
 /// Options that are refused before anything is bound.
-const NO_OPTIONS: [(Option<&CStr>, Option<&CStr>); 9] = [
+const INVALID_OPTIONS: [(Option<&CStr>, Option<&CStr>); 9] = [
     (None, Some(c"1")),
     (Some(c"line-max"), None),
     (Some(c"line-max"), Some(c"0")),
@@ -50,16 +51,25 @@ impl Worlds {
         self.session(slot).is_none().then_some(slot)
     }
 
-    fn seat(&mut self, slot: usize, handle: *mut lock_session, world: usize, is_remote: bool) {
+    fn add_session(&mut self, slot: usize, handle: *mut lock_session, world: usize, is_remote: bool) {
         assert!(!handle.is_null(), "no session: {:?}", last_error());
         // SAFETY: a session that was just made.
         let lost_fd = unsafe { lock_lost_fd(handle) };
         assert_eq!(lost_fd >= 0, is_remote);
         let number = self.worlds[world].next_number();
-        let (places, upgrading, tokens) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let (enqueued, converting, tokens) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
         let is_lost = false;
-        self.sessions[slot] =
-            Some(Session { handle, world, number, is_remote, is_lost, places, upgrading, tokens, lost_fd });
+        self.sessions[slot] = Some(Session {
+            handle,
+            world,
+            number,
+            is_remote,
+            is_lost,
+            enqueued,
+            converting,
+            tokens,
+            lost_fd,
+        });
     }
 
     pub(crate) fn open(&mut self, input: &mut Input<'_>, world: usize) {
@@ -71,7 +81,7 @@ impl Worlds {
         let owner = owner(input);
         // SAFETY: a broker or NULL, a string or NULL.
         let handle = unsafe { lock_open(broker, owner.as_ref().map_or(ptr::null(), |owner| owner.as_ptr())) };
-        self.seat(slot, handle, world, false);
+        self.add_session(slot, handle, world, false);
     }
 
     pub(crate) fn connect(&mut self, input: &mut Input<'_>) {
@@ -84,17 +94,17 @@ impl Worlds {
         let url = CString::new(format!("unix:{}", self.path.display())).expect("no zero byte");
         // SAFETY: strings, or NULL.
         let handle = unsafe { lock_connect(url.as_ptr(), owner, 5000) };
-        self.seat(slot, handle, OWN, true);
+        self.add_session(slot, handle, OWN, true);
     }
 
     fn listen(&self) -> CString {
         CString::new(format!("message+unix:{}", self.path.display())).expect("no zero byte")
     }
 
-    /// Serves the program's own broker, unless that is done already; false if there is none any more.
+    /// Serves the program's own broker, unless it is served already. False if it has been freed.
     fn serve(&mut self) -> bool {
         if self.server.is_null() && !self.broker.is_null() {
-            // SAFETY: a broker, a string, NULL, and a place to write to.
+            // SAFETY: a broker, a string, NULL, and a place for the output.
             let status =
                 unsafe { lock_serve(self.broker, self.listen().as_ptr(), ptr::null(), &mut self.server) };
             expect(status, lock_status::LOCK_OK, "lock_serve");
@@ -114,14 +124,15 @@ impl Worlds {
         if session.is_lost {
             return;
         }
-        self.happen(session.world, &Event::End { session: session.number, vanished: false });
+        self.apply(session.world, &Event::End { session: session.number, vanished: false });
         if session.is_remote {
-            // The thread of its connection has yet to notice.
+            // The connection's thread may not have noticed yet.
             self.await_model(session.world);
         }
     }
 
-    /// Ends a session, in order or as if it had vanished, without freeing it: it is lost from then on.
+    /// Ends a session, in order or as if it had vanished, without freeing it. It is lost
+    /// afterwards.
     pub(crate) fn end_session(&mut self, input: &mut Input<'_>) {
         let slot = session(input);
         let vanished = input.byte() & 1 == 1;
@@ -135,60 +146,61 @@ impl Worlds {
         if std::mem::replace(&mut session.is_lost, true) {
             return;
         }
-        session.places.clear();
+        session.enqueued.clear();
         let (world, number, is_remote) = (session.world, session.number, session.is_remote);
-        self.happen(world, &Event::End { session: number, vanished });
+        self.apply(world, &Event::End { session: number, vanished });
         if is_remote {
             self.await_model(world);
         }
     }
 
-    /// Closes all sessions, as if they had vanished; those that only look among them.
+    /// Closes all sessions as if they had vanished, including the observers.
     pub(crate) fn close_all(&mut self) {
         if self.broker.is_null() {
             return;
         }
-        // Whoever waited could get a lock of a session that is closed before it, in an order that no model knows.
+        // Waits end first. Otherwise a waiter could be granted the lock of a session that is closed
+        // before it, and the model does not know the order.
         (0..SLOTS).for_each(|slot| self.cancel_slot(slot));
         let open: Vec<Session> = self.sessions.iter_mut().filter_map(Option::take).collect();
         // SAFETY: none of this thread's sessions is used any more.
         let count = unsafe { lock_close_all() };
         assert_eq!(count, open.len() + self.worlds.len());
-        [OWN, DEFAULT].into_iter().for_each(|world| self.observe_anew(world));
+        [OWN, DEFAULT].into_iter().for_each(|world| self.reopen_observer(world));
         for session in open.into_iter().filter(|session| !session.is_lost) {
-            self.happen(session.world, &Event::End { session: session.number, vanished: true });
+            self.apply(session.world, &Event::End { session: session.number, vanished: true });
         }
         [OWN, DEFAULT].into_iter().for_each(|world| self.await_model(world));
     }
 
-    /// Options that are none, or make no sense.
-    pub(crate) fn serve_with_in_vain(&mut self, input: &mut Input<'_>) {
-        let (name, value) = NO_OPTIONS[usize::from(input.byte()) % NO_OPTIONS.len()];
+    /// Unknown options, and options with invalid values.
+    pub(crate) fn serve_with_invalid_option(&mut self, input: &mut Input<'_>) {
+        let (name, value) = INVALID_OPTIONS[usize::from(input.byte()) % INVALID_OPTIONS.len()];
         let listen = self.listen();
         let names = [c"listen".as_ptr(), name.map_or(ptr::null(), CStr::as_ptr)];
         let values = [listen.as_ptr(), value.map_or(ptr::null(), CStr::as_ptr)];
         let mut server = ptr::null_mut();
-        // SAFETY: a broker or NULL, two strings or NULL each, and a place to write to.
+        // SAFETY: a broker or NULL, two strings or NULL each, and a place for the output.
         let status = unsafe { lock_serve_with(self.broker, names.as_ptr(), values.as_ptr(), 2, &mut server) };
         expect(status, lock_status::LOCK_INVALID, "lock_serve_with");
         assert!(server.is_null(), "an output was written");
     }
 
-    pub(crate) fn chore(&mut self, input: &mut Input<'_>) {
+    pub(crate) fn other_call(&mut self, input: &mut Input<'_>) {
         let more = input.byte();
         match input.byte() % 10 {
             0 => self.stop_serving(),
-            1 => self.serve_in_vain(usize::from(more)),
-            2 => connect_in_vain(usize::from(more)),
-            3 => self.ask_for_address(usize::from(more)),
+            1 => self.serve_invalid(usize::from(more)),
+            2 => connect_invalid(usize::from(more)),
+            3 => self.read_address(usize::from(more)),
             4 => read_texts(i32::from(more) - 100),
-            5 => free_nothing(),
+            5 => free_null(),
             6 if more.is_multiple_of(4) => self.free_broker(),
             _ => {}
         }
     }
 
-    /// Sessions on it are lost then, and their locks are free.
+    /// Stops the server. Its sessions are lost and their locks free.
     fn stop_serving(&mut self) {
         // SAFETY: a server or NULL, which is not used any more.
         unsafe { lock_server_stop(std::mem::replace(&mut self.server, ptr::null_mut())) };
@@ -199,21 +211,21 @@ impl Worlds {
                 continue;
             }
             session.is_lost = true;
-            session.places.clear();
+            session.enqueued.clear();
             let (world, number) = (session.world, session.number);
-            self.happen(world, &Event::End { session: number, vanished: true });
+            self.apply(world, &Event::End { session: number, vanished: true });
         }
     }
 
-    fn serve_in_vain(&mut self, which: usize) {
+    fn serve_invalid(&mut self, which: usize) {
         let mut server = ptr::null_mut();
-        let listen = NO_ADDRESSES.get(which % (NO_ADDRESSES.len() + 2));
+        let listen = INVALID_ADDRESSES.get(which % (INVALID_ADDRESSES.len() + 2));
         if let Some(listen) = listen {
-            // SAFETY: a broker or NULL, a string, NULL, and a place to write to.
+            // SAFETY: a broker or NULL, a string, NULL, and a place for the output.
             let status = unsafe { lock_serve(self.broker, listen.as_ptr(), ptr::null(), &mut server) };
             return expect(status, lock_status::LOCK_INVALID, "lock_serve");
         }
-        // SAFETY: as above; no place to write to, and nothing to listen on.
+        // SAFETY: as above; no address, and a place for the output.
         let status = unsafe { lock_serve(self.broker, ptr::null(), ptr::null(), &mut server) };
         expect(status, lock_status::LOCK_INVALID, "lock_serve");
         // SAFETY: as above.
@@ -224,35 +236,35 @@ impl Worlds {
         let status = unsafe { lock_serve(self.broker, self.listen().as_ptr(), allow, &mut server) };
         expect(status, lock_status::LOCK_INVALID, "lock_serve");
         if !self.server.is_null() {
-            // SAFETY: as above. Somebody listens there.
+            // SAFETY: as above. The server listens at this address already.
             let status = unsafe { lock_serve(self.broker, self.listen().as_ptr(), ptr::null(), &mut server) };
             expect(status, lock_status::LOCK_IO, "lock_serve");
         }
         assert!(server.is_null(), "an output was written");
     }
 
-    fn ask_for_address(&self, more: usize) {
+    fn read_address(&self, more: usize) {
         let address = self.listen();
         let written = address.as_bytes_with_nul().len();
-        // Mostly just about as many bytes as it takes.
+        // Mostly within two bytes of the length that is needed.
         let len = if more < 100 { more } else { (written + more % 4).saturating_sub(2) };
         let mut buffer = vec![0x55_u8; len];
         let pointer = buffer.as_mut_ptr().cast::<c_char>();
         let index = usize::from(more % 5 == 4);
-        // SAFETY: a server or NULL, and a buffer of as many bytes as is said.
+        // SAFETY: a server or NULL, and a buffer of `len` bytes.
         let status = unsafe { lock_server_address(self.server, index, pointer, len) };
-        let is_told = !self.server.is_null() && index == 0 && written <= len;
-        let expected = if is_told { lock_status::LOCK_OK } else { lock_status::LOCK_INVALID };
+        let is_written = !self.server.is_null() && index == 0 && written <= len;
+        let expected = if is_written { lock_status::LOCK_OK } else { lock_status::LOCK_INVALID };
         expect(status, expected, "lock_server_address");
-        let (said, rest) = buffer.split_at(if is_told { written } else { 0 });
-        assert!(!is_told || said == address.as_bytes_with_nul());
-        assert!(rest.iter().all(|&byte| byte == 0x55), "more was written than should be");
+        let (output, rest) = buffer.split_at(if is_written { written } else { 0 });
+        assert!(!is_written || output == address.as_bytes_with_nul());
+        assert!(rest.iter().all(|&byte| byte == 0x55), "bytes after the output were written");
         // SAFETY: a server or NULL, and no buffer.
         let status = unsafe { lock_server_address(self.server, 0, ptr::null_mut(), len) };
         expect(status, lock_status::LOCK_INVALID, "lock_server_address");
     }
 
-    /// Its sessions and its server go on as before.
+    /// Frees the broker. Its sessions and its server are not affected.
     fn free_broker(&mut self) {
         // SAFETY: a broker or NULL, which is not used any more.
         unsafe { lock_broker_free(std::mem::replace(&mut self.broker, ptr::null_mut())) };
@@ -264,11 +276,12 @@ fn owner(input: &mut Input<'_>) -> Option<CString> {
     (!owner.is_empty()).then(|| CString::new(owner).expect("no zero byte"))
 }
 
-fn connect_in_vain(which: usize) {
-    let url = NO_SERVERS.get(which % (NO_SERVERS.len() + 1)).map_or(ptr::null(), |url| url.as_ptr());
+fn connect_invalid(which: usize) {
+    let url =
+        INVALID_SERVERS.get(which % (INVALID_SERVERS.len() + 1)).map_or(ptr::null(), |url| url.as_ptr());
     // SAFETY: a string or NULL, and NULL.
     let handle = unsafe { lock_connect(url, ptr::null(), 100) };
-    assert!(handle.is_null(), "connected to nobody");
+    assert!(handle.is_null(), "an invalid URL was connected");
     assert!(!last_error().is_empty());
 }
 
@@ -283,7 +296,7 @@ fn read_texts(status: i32) {
     assert_eq!(lock_abi_version(), 1);
 }
 
-fn free_nothing() {
+fn free_null() {
     // SAFETY: NULL may be freed.
     unsafe { lock_close(ptr::null_mut()) };
     // SAFETY: as above.
