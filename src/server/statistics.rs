@@ -1,6 +1,6 @@
-//! The statistics of a server: what is counted, and the one table that says what each number is. Everything
-//! that shows them is made from the table: the `stats` of the protocol `message`, `lockd stats` in all its
-//! formats, and the pages for browsers and Prometheus. Knows no protocol.
+//! The statistics of a server: what is counted, and the one table that says what each number is.
+//! Everything that shows them is made from the table: the `stats` of the protocol `message`, `lockd
+//! stats` in all its formats, and the pages for browsers and Prometheus. Knows no protocol.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use crate::os::sync::Arc;
 pub struct ServerStats {
     /// How long the server has run.
     pub uptime: Duration,
-    /// How long it is until the broker grants anything, as [`Broker::grace`](crate::broker::Broker::grace).
+    /// How long it is until the broker grants anything, as
+    /// [`Broker::grace`](crate::broker::Broker::grace).
     pub grace: Duration,
     /// Connections open now.
     pub connections: usize,
@@ -73,9 +74,11 @@ pub struct Statistic {
     pub key: &'static str,
     /// Whether it counts, or tells a state.
     pub kind: StatisticKind,
-    /// Its name for Prometheus. Two numbers that differ only in the mode of the locks have the same one.
+    /// Its name for Prometheus. Two numbers that differ only in the mode of the locks have the same
+    /// one.
     pub metric: &'static str,
-    /// If another number has the same [`metric`](Self::metric): the mode of this one, and what both are.
+    /// If another number has the same [`metric`](Self::metric): the mode of this one, and what both
+    /// are.
     pub mode: Option<(&'static str, &'static str)>,
     /// What it is, for people: a phrase that begins with a small letter and has no full stop.
     pub help: &'static str,
@@ -104,8 +107,8 @@ const fn counter(key: &'static str, metric: &'static str, help: &'static str, ge
     Statistic { key, kind: StatisticKind::Counter, metric, mode: None, help, get }
 }
 
-/// Every number, in the order in which they are shown. `uptime` is rounded down, and `grace` up, so that a time
-/// that is not over is never shown as zero.
+/// Every number, in the order in which they are shown. `uptime` is rounded down, and `grace` up, so
+/// that a time that is not over is never shown as zero.
 pub const STATISTICS: [Statistic; 16] = [
     gauge("uptime", "lockd_uptime_seconds", "seconds since the server was started", |s| s.uptime.as_secs()),
     gauge("grace", "lockd_grace_seconds", "seconds until the server grants anything", |s| {
@@ -144,8 +147,9 @@ mod tests {
     use super::*;
     use crate::broker::Histogram;
 
-    /// A field that is added to either struct does not compile here until it has a value, and then fails the
-    /// test until the table has it. Only the histograms are no single numbers, and not in the table.
+    /// A field that is added to either struct does not compile here until it has a value, and then
+    /// fails the test until the table has it. Only the histograms are no single numbers, and not in
+    /// the table.
     #[test]
     fn every_number_is_in_the_table_once() {
         let stats = ServerStats {

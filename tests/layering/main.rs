@@ -1,13 +1,13 @@
-//! The structure of `src`, as `ARCHITECTURE.md` describes it: which layer may use which, that no files use each other
-//! in a circle, and that no two types have the same name. What a layer may not use of the standard library (sockets,
-//! clocks, threads) is in `clippy.toml`.
+//! The structure of `src`, as `ARCHITECTURE.md` describes it: which layer may use which, that no
+//! files use each other in a cycle, and that no two types have the same name. `clippy.toml` lists
+//! what a layer may not use of the standard library (sockets, clocks, threads).
 //!
-//! `scan` reads the files, `tree` resolves paths, `made_up` tests both with small trees.
+//! `scan` reads the files, `tree` resolves paths, `tests` tests both with small trees.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
-mod made_up;
 mod scan;
+mod tests;
 mod tree;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use scan::Scope;
-use tree::{Edges, Target, Tree, circles};
+use tree::{Edges, Target, Tree, cycles};
 
 /// Each layer, and the layers it may use.
 const LAYERS: [(&str, &[&str]); 8] = [
@@ -26,14 +26,14 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("wire", &["broker", "os"]),
     ("server", &["broker", "os", "wire"]),
     ("client", &["broker", "os", "wire"]),
-    // Of the wire what a page of locks is, which the client has from there, too.
+    // Of the wire only the types of a page of locks, which the client uses, too.
     ("session", &["broker", "client", "wire"]),
     ("ffi", &["broker", "client", "os", "server", "session", "wire"]),
     ("cli", &["broker", "client", "server", "session", "wire"]),
 ];
 
-/// What the rules may use of the broker around them: modules, or single items of a module. No mutex, no clock, no
-/// shell.
+/// What the rules may use of the broker around them: modules, or single items of a module. No
+/// mutex, no clock, no shell.
 const RULES_MAY_USE: [(&str, Option<&str>); 8] = [
     ("clock", Some("Stamp")),
     ("histogram", None),
@@ -45,10 +45,10 @@ const RULES_MAY_USE: [(&str, Option<&str>); 8] = [
     ("tokens", None),
 ];
 
-/// What the rules may not use, wherever it comes from.
+/// Names that the rules may not use, whatever crate they come from.
 const NOT_IN_RULES: [&str; 5] = ["Mutex", "Instant", "SystemTime", "thread", "log"];
 
-/// The sources, by their paths from `src` on.
+/// The sources, by their paths below `src`.
 fn sources() -> BTreeMap<String, String> {
     fn gather(root: &Path, directory: &Path, files: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(directory).expect("readable") {
@@ -69,7 +69,7 @@ fn sources() -> BTreeMap<String, String> {
 
 static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::new(&sources()).expect("a whole tree"));
 
-/// The layer that something is in; "" for a crate as a whole.
+/// The layer that something belongs to; an empty name for a crate as a whole.
 fn layer_of(module: &[String], item: Option<&str>) -> String {
     module.get(1).map(String::as_str).or(item).unwrap_or_default().to_owned()
 }
@@ -119,11 +119,11 @@ fn the_rules_use_nothing_of_the_shell_around_them() {
     assert!(rules().next().is_some());
     for scope in rules() {
         for (path, Target { module, item }) in TREE.uses(scope) {
-            // A module as a whole is no use yet; what is used of it is.
+            // To import a module is not a use; what is used of it is checked by itself.
             let Some(item) = item else { continue };
             let module: Vec<&str> = module.iter().skip(1).map(String::as_str).collect();
             let is_allowed = match module.as_slice() {
-                // Whether a model checker runs, for which some limits are smaller.
+                // Says whether a model checker runs: then some limits are smaller.
                 ["os", "sync", ..] => item == "IS_EXPLORED",
                 ["broker", "rules", ..] => true,
                 ["broker", module, ..] => RULES_MAY_USE
@@ -140,14 +140,14 @@ fn the_rules_use_nothing_of_the_shell_around_them() {
     }
 }
 
-/// The circles, with the paths that make them.
+/// The cycles, with the paths that make them.
 fn described(edges: &Edges) -> String {
     let mut text = String::new();
-    for circle in circles(edges) {
-        let _ = writeln!(text, "{} files use each other in a circle:", circle.len());
-        for file in &circle {
+    for cycle in cycles(edges) {
+        let _ = writeln!(text, "{} files use each other in a cycle:", cycle.len());
+        for file in &cycle {
             for (used, path) in
-                edges.get(file).into_iter().flatten().filter(|(used, _)| circle.contains(*used))
+                edges.get(file).into_iter().flatten().filter(|(used, _)| cycle.contains(*used))
             {
                 let _ = writeln!(text, "  {file} uses {used}: {path}");
             }
@@ -157,13 +157,13 @@ fn described(edges: &Edges) -> String {
 }
 
 #[test]
-fn no_files_use_each_other_in_a_circle() {
-    let circles = described(&TREE.edges());
-    assert!(circles.is_empty(), "{circles}");
+fn no_files_use_each_other_in_a_cycle() {
+    let cycles = described(&TREE.edges());
+    assert!(cycles.is_empty(), "{cycles}");
 }
 
-/// Two types may have the same name if one module has both under it: then they are in different builds, with a
-/// feature and without it.
+/// Two types may have the same name if one module has both of them under it: then they are in
+/// different builds, with a feature and without it.
 #[test]
 fn no_two_types_have_the_same_name() {
     let mut found: BTreeMap<&str, Vec<&Scope>> = BTreeMap::new();

@@ -1,5 +1,6 @@
-//! Reads one source file as the compiler does, as tokens, so that comments and texts do not count. Finds what each
-//! module in the file declares and which paths it uses. Resolves nothing: that is `tree`.
+//! Reads one source file as tokens, as the compiler does, so that comments and strings do not count.
+//! Finds what each module in the file declares and which paths it uses. Resolves no path: that is the
+//! task of `tree`.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -19,8 +20,8 @@ pub(crate) struct Import {
     pub(crate) is_reexport: bool,
 }
 
-/// What one file says in one module. Code for tests only, which includes fuzzing and model checking, has a scope of
-/// its own, also where it is in the middle of a module.
+/// The code that one file has in one module. Code that is compiled for tests only (or fuzzing, or
+/// model checking) has a scope of its own, also in the middle of a module.
 #[derive(Debug, Default)]
 pub(crate) struct Scope {
     pub(crate) file: String,
@@ -29,26 +30,26 @@ pub(crate) struct Scope {
     pub(crate) imports: Vec<Import>,
     /// Paths of two segments or more that are used outside of `use`.
     pub(crate) paths: BTreeSet<Segments>,
-    /// Names that are used outside of `use` and not after a dot, first segments of paths included.
+    /// Names that are used outside of `use` and not after a dot, and the first segments of paths.
     pub(crate) words: BTreeSet<String>,
-    /// What the module itself declares, modules excepted.
+    /// What the module itself declares, except modules.
     pub(crate) items: BTreeSet<String>,
-    /// The types among these, and those that functions declare for themselves.
+    /// The types among the items, and types that are declared inside of functions.
     pub(crate) types: Vec<String>,
     pub(crate) macros: BTreeSet<String>,
     pub(crate) macros_used: BTreeSet<String>,
 }
 
-/// A `mod name;`, which is in another file.
+/// A `mod name;`, whose code is in another file.
 #[derive(Debug)]
 pub(crate) struct Declared {
     pub(crate) module: Segments,
     pub(crate) is_test: bool,
-    /// The modules within this file that it is in, for its directory.
+    /// The inline modules around it, which are a part of its directory.
     pub(crate) within: Vec<String>,
     /// From `#[path = …]`.
     pub(crate) path: Option<String>,
-    /// From `#[cfg_attr(…, path = …)]`, and whether that is for tests only.
+    /// From `#[cfg_attr(…, path = …)]`, and whether its condition holds for tests only.
     pub(crate) other_path: Option<(String, bool)>,
 }
 
@@ -58,14 +59,14 @@ pub(crate) struct Scanned {
     pub(crate) declared: Vec<Declared>,
 }
 
-/// Whether names that are declared here are the module's.
+/// Whether an item that is declared here belongs to the module, or is inside of another item.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     Module,
     Inside,
 }
 
-/// Tokens to go through. A clone looks ahead.
+/// A position in a list of tokens. A clone of it looks ahead.
 #[derive(Clone)]
 struct Tokens {
     all: Rc<[TokenTree]>,
@@ -111,7 +112,7 @@ struct Attributes {
     other_path: Option<(String, bool)>,
 }
 
-/// Scans the code of `file`, which is the module `module`.
+/// Scans the code of `file`, whose module is `module`.
 pub(crate) fn scan(file: &str, module: &[String], is_test: bool, code: &str) -> Scanned {
     let tokens: TokenStream = code.parse().unwrap_or_else(|error| panic!("{file}: {error}"));
     let mut scanned = Scanned::default();
@@ -121,7 +122,7 @@ pub(crate) fn scan(file: &str, module: &[String], is_test: bool, code: &str) -> 
 }
 
 impl Scanned {
-    /// The scope of this module, which may be there already.
+    /// The scope of this module, which is added if it does not exist yet.
     fn scope(&mut self, file: &str, module: &[String], is_test: bool) -> usize {
         let is_same = |scope: &Scope| scope.module == module && scope.is_test == is_test;
         self.scopes.iter().position(is_same).unwrap_or_else(|| {
@@ -165,13 +166,13 @@ impl Scanned {
                     if text == ":" && tokens.peek().is_some_and(|token| is_punct(token, ':')) =>
                 {
                     tokens.next();
-                    // What follows a type in angle brackets is not the beginning of a path.
+                    // After a type in angle brackets, this continues its path.
                     if last[1] == ">" {
                         tokens.next_if(|token| matches!(token, TokenTree::Ident(_)));
                     }
                 }
                 TokenTree::Punct(_) => ends_item = text == ";" || text == "," && level == Level::Inside,
-                // The path in `pub(in …)` says where the item is visible, and is no use.
+                // The path in `pub(in …)` says where the item is visible; it is not a use.
                 TokenTree::Group(group) if last[1] == "pub" && is_visibility(&group) => continue,
                 TokenTree::Group(group) => {
                     let is_brace = group.delimiter() == Delimiter::Brace;
@@ -195,8 +196,9 @@ impl Scanned {
                     ends_item = true;
                 }
                 TokenTree::Ident(_) => {
-                    let is_raw_name = last[1] == "." && last[0] != ".";
-                    self.word(text.clone(), &mut tokens, scope, level, is_raw_name);
+                    // After one dot; two dots are a range.
+                    let is_member = last[1] == "." && last[0] != ".";
+                    self.word(text.clone(), &mut tokens, scope, level, is_member);
                 }
                 TokenTree::Literal(_) => {}
             }
@@ -209,7 +211,8 @@ impl Scanned {
         }
     }
 
-    /// What an attribute says about its item. Functions that serde is told by their names are used here.
+    /// What an attribute says about its item. A string that names a function or a module for serde is
+    /// a use.
     fn attribute(&mut self, group: &Group, scope: usize) -> Attributes {
         let mut tokens = Tokens::of(group.stream());
         let name = tokens.next().map(|token| token.to_string()).unwrap_or_default();
@@ -234,7 +237,7 @@ impl Scanned {
                 for text in texts {
                     let path: Segments = text.split("::").map(str::to_owned).collect();
                     if path.iter().all(|segment| is_identifier(segment)) {
-                        // A name alone may be that of a module, which has the functions.
+                        // It may be a module, whose functions serde calls.
                         self.scopes[scope].paths.insert([path, vec!["*".to_owned()]].concat());
                     }
                 }
@@ -262,7 +265,7 @@ impl Scanned {
         }
     }
 
-    /// A name outside of `use`: a declaration, a path, or a word alone.
+    /// A word outside of `use`: it begins a declaration or a path, or is a name alone.
     fn word(&mut self, word: String, tokens: &mut Tokens, scope: usize, level: Level, is_member: bool) {
         const TYPES: [&str; 5] = ["struct", "enum", "trait", "union", "type"];
         const ITEMS: [&str; 3] = ["fn", "const", "static"];
@@ -280,7 +283,8 @@ impl Scanned {
             if level == Level::Module {
                 scope.items.insert(name.clone());
             }
-            // In functions there are types, too; a `type` inside of anything is that of a trait.
+            // Functions may declare types, too. But inside of an item, a `type` is associated with a
+            // trait, and `union` is a name like others.
             if is_type && (level == Level::Module || !["type", "union"].contains(&word.as_str())) {
                 scope.types.push(name);
             }
@@ -323,7 +327,7 @@ impl Scanned {
 fn branches_of(tokens: Vec<TokenTree>, base: &[String], is_reexport: bool) -> Vec<Import> {
     let mut found = Vec::new();
     for branch in tokens.split(|token| is_punct(token, ',')) {
-        let (mut path, mut alias, mut is_whole) = (base.to_vec(), None, false);
+        let (mut path, mut alias, mut is_group) = (base.to_vec(), None, false);
         let mut tokens = Tokens::of(branch.iter().cloned());
         while let Some(token) = tokens.next() {
             match token {
@@ -332,16 +336,16 @@ fn branches_of(tokens: Vec<TokenTree>, base: &[String], is_reexport: bool) -> Ve
                 TokenTree::Ident(word) => path.push(word.to_string()),
                 TokenTree::Punct(punct) if punct.as_char() == '*' => {
                     found.push(Import { path: path.clone(), name: None, is_reexport });
-                    is_whole = true;
+                    is_group = true;
                 }
                 TokenTree::Group(group) => {
                     found.extend(branches_of(group.stream().into_iter().collect(), &path, is_reexport));
-                    is_whole = true;
+                    is_group = true;
                 }
                 _ => {}
             }
         }
-        if let Some(last) = path.last().filter(|_| !is_whole) {
+        if let Some(last) = path.last().filter(|_| !is_group) {
             let name = Some(alias.unwrap_or_else(|| last.clone()));
             found.push(Import { path, name, is_reexport });
         }
@@ -349,14 +353,14 @@ fn branches_of(tokens: Vec<TokenTree>, base: &[String], is_reexport: bool) -> Ve
     found
 }
 
-/// Whether a condition holds in builds for tests, fuzzing or model checking alone.
+/// Whether a condition holds only in builds for tests, fuzzing or model checking.
 fn is_for_tests(condition: &TokenStream) -> bool {
     let words = words(condition);
     let is_special = ["test", "doctest", "fuzzing", "explore"].iter().any(|special| words.contains(*special));
     is_special && !words.contains("not")
 }
 
-/// Every word in these tokens; those in comments and texts do not count.
+/// Every word in these tokens.
 fn words(tokens: &TokenStream) -> BTreeSet<String> {
     let mut words = BTreeSet::new();
     for token in tokens.clone() {
@@ -378,7 +382,7 @@ fn gather_literals(tokens: TokenStream, into: &mut Vec<String>) {
     }
 }
 
-/// The text of a simple text literal.
+/// The content of a string.
 fn literal(token: &TokenTree) -> Option<String> {
     let TokenTree::Literal(literal) = token else { return None };
     literal.to_string().strip_prefix('"')?.strip_suffix('"').map(str::to_owned)
@@ -388,7 +392,7 @@ fn is_identifier(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c == '_' || c.is_ascii_alphanumeric())
 }
 
-/// Whether this comes after `pub` and says where an item is visible.
+/// Whether this group, which follows `pub`, says where an item is visible.
 fn is_visibility(group: &Group) -> bool {
     let first = group.stream().into_iter().next().map(|first| first.to_string());
     let words = ["in", "crate", "super", "self"];

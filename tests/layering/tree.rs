@@ -1,12 +1,12 @@
-//! The modules of a source tree, and what the paths in them lead to. Follows imports and re-exports to the file that
-//! defines an item, so that an import from a parent that only passes a name on is an import from where the name comes
-//! from.
+//! The modules of a source tree, and which items the paths in them mean. A path is followed through
+//! imports and re-exports to the file that defines the item. So an import from a parent that only
+//! re-exports the name is not a use of the parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scan::{Declared, Import, Scope, Segments, scan};
 
-/// A tree of modules, from `lib.rs` and `main.rs` on.
+/// A tree of modules. Its roots are `lib.rs` and `main.rs`.
 #[derive(Debug)]
 pub(crate) struct Tree {
     pub(crate) scopes: Vec<Scope>,
@@ -14,7 +14,7 @@ pub(crate) struct Tree {
     modules: BTreeMap<Segments, Vec<usize>>,
 }
 
-/// The crate whose root each of these files is.
+/// The root files, each with the name of its crate.
 const ROOTS: [(&str, &str); 2] = [("lib.rs", LIBRARY), ("main.rs", "main")];
 const LIBRARY: &str = "lockd";
 
@@ -26,14 +26,14 @@ pub(crate) struct Target {
     pub(crate) item: Option<String>,
 }
 
-/// For each file, the files that it uses, each with one of the paths by which it does.
+/// For each file the files that it uses, each with one of the paths that use it.
 pub(crate) type Edges = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Tree {
-    /// Reads a tree from its files, by their paths from its root on.
+    /// Reads a tree from its files, which are given by their paths from its root.
     ///
     /// # Errors
-    /// If a file is the code of no module, or a module has no file.
+    /// If a file belongs to no module, or a module has no file.
     pub(crate) fn new(files: &BTreeMap<String, String>) -> Result<Self, String> {
         let mut tree = Self { scopes: Vec::new(), modules: BTreeMap::new() };
         let mut seen = BTreeSet::new();
@@ -75,7 +75,7 @@ impl Tree {
         self.modules.get(module).into_iter().flatten().map(|&index| &self.scopes[index])
     }
 
-    /// What a path in this module leads to; nothing if it leads out of these crates.
+    /// What a path in this module means; nothing if it is outside of these crates.
     pub(crate) fn targets(&self, module: &[String], path: &[String]) -> BTreeSet<Target> {
         let Some(absolute) = absolute(module, path) else { return BTreeSet::new() };
         let found = self.resolve(&absolute, &mut BTreeSet::new());
@@ -84,7 +84,7 @@ impl Tree {
         if !found.is_empty() || !is_anchored {
             return found;
         }
-        // It is declared by a macro, so that its name is nowhere: then it is where the path ends.
+        // A macro declares the item, so its name is unknown. It belongs to the path's last module.
         let depth = (1..absolute.len()).rev().find(|&depth| self.modules.contains_key(&absolute[..depth]));
         let target =
             |depth: usize| Target { module: absolute[..depth].to_vec(), item: absolute.get(depth).cloned() };
@@ -96,7 +96,7 @@ impl Tree {
         if !seen.insert(path.to_vec()) {
             return found;
         }
-        // A path may go through a module only as far as it is one.
+        // The longest beginning of the path that is a module.
         let Some(depth) =
             (1..=path.len()).take_while(|&depth| self.modules.contains_key(&path[..depth])).last()
         else {
@@ -108,7 +108,7 @@ impl Tree {
         if path[depth..] == ["*"] {
             return found;
         }
-        // A module may have the name of an item, too, which is meant then as well.
+        // An item may have the same name as the module. Then the path means both.
         let shallowest = if depth == path.len() { depth - 1 } else { depth };
         for depth in shallowest.max(1)..=depth {
             let Some(name) = path.get(depth) else { continue };
@@ -117,7 +117,7 @@ impl Tree {
         found
     }
 
-    /// What this name is in this module: declared there, or brought there by an import.
+    /// What this name means in this module: an item that it declares, or what an import has there.
     fn item(
         &self,
         module: &[String],
@@ -142,8 +142,8 @@ impl Tree {
         found
     }
 
-    /// Resolves the import's own path first. With the rest at its end, the path of an import that leads out of these
-    /// crates could become longer without end.
+    /// Resolves the import's own path before it adds the rest. Otherwise the path of an import from
+    /// another crate, such as `use log::log`, could grow without end.
     fn resolve_import(
         &self,
         module: &[String],
@@ -163,8 +163,8 @@ impl Tree {
         found
     }
 
-    /// Everything that a scope uses, each with the path that says so. An import counts also where nothing
-    /// uses it; a re-export counts only if its name is used here.
+    /// Everything that a scope uses, each with the path that uses it. An import counts by itself; a
+    /// re-export counts only if its name is used here.
     pub(crate) fn uses(&self, scope: &Scope) -> Vec<(String, Target)> {
         let mut uses = Vec::new();
         let mut add = |path: &[String]| {
@@ -175,7 +175,7 @@ impl Tree {
             match &import.name {
                 Some(name) if import.is_reexport && !scope.words.contains(name) => {}
                 Some(_) => add(&import.path),
-                // What it brings here is told by the names that are used.
+                // Which names of a `*` are used here can only be seen from the words.
                 None => scope.words.iter().for_each(|word| add(std::slice::from_ref(word))),
             }
         }
@@ -188,12 +188,13 @@ impl Tree {
         uses
     }
 
-    /// Which file uses which, tests aside. That a module declares another one, or imports it as a whole, is no use.
+    /// Which file uses which, except in tests. To declare or to import a module as a whole is not a
+    /// use.
     pub(crate) fn edges(&self) -> Edges {
         let mut edges = Edges::new();
         for scope in self.scopes.iter().filter(|scope| !scope.is_test) {
             for (path, target) in self.uses(scope) {
-                // Only an attribute uses a module as a whole.
+                // Only an attribute can use a module as a whole.
                 if target.item.is_none() && !path.ends_with("::*") {
                     continue;
                 }
@@ -209,7 +210,7 @@ impl Tree {
     }
 }
 
-/// The path from the crate's root on.
+/// The path with the name of its crate as the first segment.
 fn absolute(module: &[String], path: &[String]) -> Option<Segments> {
     let (first, rest) = path.split_first()?;
     let mut base = match first.as_str() {
@@ -229,7 +230,8 @@ fn absolute(module: &[String], path: &[String]) -> Option<Segments> {
     (!base.is_empty()).then_some(base)
 }
 
-/// The files that are a declared module in one build or another, and whether that build is for tests alone.
+/// The files that have a declared module's code in one build or another, and whether that build is
+/// only for tests.
 fn files_of(files: &BTreeMap<String, String>, parent: &str, declared: &Declared) -> Vec<(String, bool)> {
     let (directory, name) = parent.rsplit_once('/').unwrap_or(("", parent));
     let stem = name.trim_end_matches(".rs");
@@ -246,7 +248,8 @@ fn files_of(files: &BTreeMap<String, String>, parent: &str, declared: &Declared)
     };
     let own = if ["mod", "lib", "main"].contains(&stem) { "" } else { stem };
     let within = declared.within.join("/");
-    // A path is taken from the file's directory; within a module in that file, from where its children would be.
+    // `#[path]` is relative to the file's directory; in an inline module, to the directory of that
+    // module's children.
     let of_path = |path: &str| match declared.within.as_slice() {
         [] => join(&[directory, path]),
         _ => join(&[directory, own, &within, path]),
@@ -267,8 +270,8 @@ fn files_of(files: &BTreeMap<String, String>, parent: &str, declared: &Declared)
     found
 }
 
-/// The circles of files that use each other: sets of files each of which leads to all others.
-pub(crate) fn circles(edges: &Edges) -> Vec<BTreeSet<String>> {
+/// The cycles: sets of files each of which uses all others, directly or through other files.
+pub(crate) fn cycles(edges: &Edges) -> Vec<BTreeSet<String>> {
     let reachable = |from: &str| {
         let (mut reached, mut next) = (BTreeSet::new(), vec![from.to_owned()]);
         while let Some(file) = next.pop() {
@@ -282,13 +285,13 @@ pub(crate) fn circles(edges: &Edges) -> Vec<BTreeSet<String>> {
     };
     let all: BTreeMap<&str, BTreeSet<String>> =
         edges.keys().map(|file| (file.as_str(), reachable(file))).collect();
-    let mut circles = BTreeSet::new();
+    let mut cycles = BTreeSet::new();
     for (file, reached) in &all {
         let leads_back = |other: &&String| all.get(other.as_str()).is_some_and(|back| back.contains(*file));
-        let circle: BTreeSet<String> = reached.iter().filter(leads_back).cloned().collect();
-        if circle.len() > 1 {
-            circles.insert(circle);
+        let cycle: BTreeSet<String> = reached.iter().filter(leads_back).cloned().collect();
+        if cycle.len() > 1 {
+            cycles.insert(cycle);
         }
     }
-    circles.into_iter().collect()
+    cycles.into_iter().collect()
 }

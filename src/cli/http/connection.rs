@@ -1,5 +1,6 @@
-//! The thread of one connection: reads requests, one after the other, and sends the responses. Both a request and
-//! a response have a time limit as a whole, so that a client that sends or reads slowly does not keep its place.
+//! The thread of one connection: reads requests, one after the other, and sends the responses. Both
+//! a request and a response have a time limit as a whole, so that a client that sends or reads
+//! slowly does not keep its place.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,8 +12,8 @@ use crate::cli::http::response::{HttpResponse, HttpStatus};
 use crate::cli::http::routes;
 use crate::cli::http::state::HttpState;
 
-/// From the end of one response, or from the start of the connection, until the next request has arrived. A page
-/// that is open asks more often.
+/// From the end of one response, or from the start of the connection, until the next request has
+/// arrived. A page that is open asks more often.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// Until the client has taken a response.
 const RESPONSE_LIMIT: Duration = Duration::from_secs(5);
@@ -51,7 +52,8 @@ pub(super) fn serve(connection: &HttpConnection, state: &HttpState) -> io::Resul
     }
 }
 
-/// Waits for a request; `Incomplete` if the client has ended the connection, or has sent nothing in time.
+/// Waits for a request; `Incomplete` if the client has ended the connection, or has sent nothing in
+/// time.
 fn next_request(stream: &TcpStream, input: &mut Vec<u8>) -> io::Result<Parsed> {
     let deadline = Instant::now() + REQUEST_LIMIT;
     loop {
@@ -99,9 +101,9 @@ fn send(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Ends the connection such that the client gets the last response. If bytes of the client were left unread at the
-/// close, the kernel would send a reset, and a reset makes the client lose what it has not read yet. So this reads,
-/// within limits, until the client has closed its end.
+/// Ends the connection such that the client gets the last response. If bytes of the client were
+/// left unread at the close, the kernel would send a reset, and a reset makes the client lose what
+/// it has not read yet. So this reads, within limits, until the client has closed its end.
 fn end(stream: &TcpStream) -> io::Result<()> {
     stream.shutdown(Shutdown::Write)?;
     let deadline = Instant::now() + LINGER_LIMIT;
@@ -122,7 +124,8 @@ fn time_left(deadline: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// Whether a time limit has ended a wait: [`time_left`], or the socket's own, which is `WouldBlock` on Linux.
+/// Whether a time limit has ended a wait: [`time_left`], or the socket's own, which is `WouldBlock`
+/// on Linux.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock)
 }

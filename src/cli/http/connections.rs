@@ -1,6 +1,7 @@
-//! The connections that are open. Their number is limited, and a new one gets in nevertheless: in place of the one
-//! that has waited longest for its client, either for a request or for a response to be read. So clients that send
-//! nothing, or read nothing, keep nobody out, and above all not a probe that asks whether the server is healthy.
+//! The connections that are open. Their number is limited, and a new one gets in nevertheless: in
+//! place of the one that has waited longest for its client, either for a request or for a response
+//! to be read. So clients that send nothing, or read nothing, keep nobody out, and above all not a
+//! probe that asks whether the server is healthy.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +16,8 @@ pub(super) struct HttpConnections {
 #[derive(Default)]
 struct OpenConnections {
     by_id: HashMap<u64, OpenConnection>,
-    /// The highest number given so far: for connections, and for the moments at which they begin to wait.
+    /// The highest number given so far: for connections, and for the moments at which they begin to
+    /// wait.
     last: u64,
     displaced: u64,
 }
@@ -37,7 +39,8 @@ impl OpenConnections {
         let waiting = self.by_id.iter().filter_map(|(&id, open)| Some((open.waits_since?, id)));
         let Some(displaced) = waiting.min().and_then(|(_, id)| self.by_id.remove(&id)) else { return false };
         self.displaced += 1;
-        // Its thread notices that, and ends. An error says that the client has closed the connection already.
+        // Its thread notices that, and ends. An error says that the client has closed the
+        // connection already.
         let _ = displaced.stream.shutdown(Shutdown::Both);
         true
     }
@@ -58,8 +61,8 @@ impl HttpConnections {
         self.lock().displaced
     }
 
-    /// Admits a connection, which then waits for its client's first request. Gives the stream back if the limit
-    /// is reached and every connection has a request being answered.
+    /// Admits a connection, which then waits for its client's first request. Gives the stream back
+    /// if the limit is reached and every connection has a request being answered.
     pub(super) fn admit(self: &Arc<Self>, stream: TcpStream) -> Result<HttpConnection, TcpStream> {
         let mut open = self.lock();
         if open.by_id.len() >= self.connections_max && !open.displace() {

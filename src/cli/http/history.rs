@@ -1,4 +1,5 @@
-//! Samples of the last minutes, one a second, so that the page shows the past as soon as it is opened.
+//! Samples of the last minutes, one a second, so that the page shows the past as soon as it is
+//! opened.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sample {
-    /// One more than that of the second before. Numbers begin with the time in seconds since 1970, so that they
-    /// also rise from one run of the server to the next.
+    /// One more than that of the second before. Numbers begin with the time in seconds since 1970,
+    /// so that they also rise from one run of the server to the next.
     number: u64,
     connections: usize,
     locks: usize,

@@ -21,7 +21,8 @@ pub(super) fn run(listener: &TcpListener, state: &Arc<HttpState>) {
             Ok(false) => {
                 state.refused.fetch_add(1, Relaxed);
             }
-            // The client has closed the connection already; or descriptors or threads have run out, which lasts.
+            // The client has closed the connection already; or descriptors or threads have run out,
+            // which lasts.
             Err(error) => {
                 log::debug!("http: {error}");
                 std::thread::sleep(RETRY_AFTER);

@@ -19,7 +19,8 @@ impl Metrics {
     pub(super) fn into_text(self) -> String {
         let mut out = Exposition::default();
         out.build_info(env!("CARGO_PKG_VERSION"));
-        // Prometheus wants the start as a point in time instead of the uptime, and fractions of seconds.
+        // Prometheus wants the start as a point in time instead of the uptime, and fractions of
+        // seconds.
         let started = self.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         out.gauge(
             "process_start_time_seconds",

@@ -1,15 +1,17 @@
-//! The pages for browsers and for Prometheus: a small HTTP/1.1 server of its own, which shows a running server
-//! and changes nothing. Behind the feature `cli`, as all of the binary.
+//! The pages for browsers and for Prometheus: a small HTTP/1.1 server of its own, which shows a
+//! running server and changes nothing. Behind the feature `cli`, as all of the binary.
 //!
-//! - `listener` accepts connections and starts a thread for each; `connections` limits their number, and decides
-//!   which one makes room for a new one; `connection` is the thread of one connection, with its time limits;
-//! - `request` and `query` parse what is asked, `trust` decides whether the page that asks may; these are pure.
-//!   `response` makes the bytes of a response;
+//! - `listener` accepts connections and starts a thread for each; `connections` limits their
+//!   number, and decides which one makes room for a new one; `connection` is the thread of one
+//!   connection, with its time limits;
+//! - `request` and `query` parse what is asked, `trust` decides whether the page that asks may;
+//!   these are pure. `response` makes the bytes of a response;
 //! - `routes` answers each path with what `locks`, `metrics` and `history` make;
 //! - `state` is what all connections share, `semaphore` limits how many do the same thing at once.
 //!
-//! Knows the broker by what it lists and counts, and the server by its statistics and its access list. A client
-//! of these pages, whatever it does, delays nothing but these pages. Their threads end with the process.
+//! Knows the broker by what it lists and counts, and the server by its statistics and its access
+//! list. A client of these pages, whatever it does, delays nothing but these pages. Their threads
+//! end with the process.
 
 mod connection;
 mod connections;

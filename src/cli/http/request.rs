@@ -91,7 +91,8 @@ fn interpret(head: &httparse::Request<'_, '_>) -> Result<HttpRequest, &'static s
         host: header(head, "host")?.ok_or("the header Host is missing")?.to_owned(),
         origin: header(head, "origin")?.map(str::to_owned),
         fetch_site: header(head, "sec-fetch-site")?.map(str::to_owned),
-        // Another method may have a body of unknown length, so that the next request could not be found.
+        // Another method may have a body of unknown length, so that the next request could not be
+        // found.
         keep_alive: keep_alive && method != Method::Other,
     })
 }

@@ -62,8 +62,8 @@ impl HttpResponse {
         Self::new(HttpStatus::Ok, "text/plain; version=0.0.4; charset=utf-8", body)
     }
 
-    /// A page. A browser runs only the styles and scripts in it that have this nonce, and lets it send requests only
-    /// to this server.
+    /// A page. A browser runs only the styles and scripts in it that have this nonce, and lets it
+    /// send requests only to this server.
     pub(super) fn page(body: String, nonce: &str) -> Self {
         let policy = format!(
             "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; \
@@ -91,7 +91,8 @@ impl HttpResponse {
         if head_only {
             return head.into_bytes();
         }
-        // A page of locks is long and its client may be slow, so the body is not copied a second time.
+        // A page of locks is long and its client may be slow, so the body is not copied a second
+        // time.
         body.reserve_exact(head.len());
         body.insert_str(0, &head);
         body.into_bytes()

@@ -91,8 +91,8 @@ fn metrics(state: &HttpState) -> HttpResponse {
     HttpResponse::metrics(metrics.into_text())
 }
 
-/// Whether the server works. A server in its grace does: if a service manager restarted it because of that, the
-/// grace would only begin again.
+/// Whether the server works. A server in its grace does: if a service manager restarted it because
+/// of that, the grace would only begin again.
 fn health(has_failed: bool, is_shut: bool, grace: Duration) -> HttpResponse {
     match (has_failed, is_shut) {
         (true, _) => HttpResponse::text(HttpStatus::Unavailable, "failed"),

@@ -11,10 +11,11 @@ use crate::cli::http::connections::HttpConnections;
 use crate::cli::http::history::History;
 use crate::cli::http::semaphore::Semaphore;
 
-/// Connections at once. Each has a thread and a descriptor, and the server's own connections need those, too.
+/// Connections at once. Each has a thread and a descriptor, and the server's own connections need
+/// those, too.
 pub(super) const CONNECTIONS_MAX: usize = 64;
-/// How many requests may list locks or wait for that. It is well below [`CONNECTIONS_MAX`], so that there are
-/// connections left for other requests.
+/// How many requests may list locks or wait for that. It is well below [`CONNECTIONS_MAX`], so that
+/// there are connections left for other requests.
 pub(super) const LISTINGS_MAX: usize = 16;
 
 /// The part of the configuration that these pages use.
@@ -42,8 +43,8 @@ pub(super) struct HttpState {
     pub(super) connections: Arc<HttpConnections>,
     /// Connections turned away since the start.
     pub(super) refused: AtomicU64,
-    /// Held while locks are listed, which costs a look at every name: so many clients that ask at once cost the
-    /// broker no more than one that asks all the time.
+    /// Held while locks are listed, which costs a look at every name: so many clients that ask at
+    /// once cost the broker no more than one that asks all the time.
     pub(super) listing: Mutex<()>,
     /// A permit for each request that holds `listing` or waits for it.
     pub(super) listings: Semaphore,

@@ -1,9 +1,10 @@
 //! Decides whether a request comes from a page of this server, or from no page at all. Pure.
 //!
-//! Somebody who may read these pages may also open a page of another site in the same browser. That page must not
-//! be able to read what is served here. Two checks prevent it. The other site can have its own host name resolve to
-//! this server's address (DNS rebinding), so a request is refused unless its `Host` is known to be this server's.
-//! And a request is refused if the browser says that a page of another site has made it.
+//! Somebody who may read these pages may also open a page of another site in the same browser. That
+//! page must not be able to read what is served here. Two checks prevent it. The other site can
+//! have its own host name resolve to this server's address (DNS rebinding), so a request is refused
+//! unless its `Host` is known to be this server's. And a request is refused if the browser says
+//! that a page of another site has made it.
 
 use std::net::IpAddr;
 
@@ -34,12 +35,13 @@ fn is_own_host(host: &str, here: IpAddr, names: &[String]) -> bool {
     if host.eq_ignore_ascii_case("localhost") || names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return true;
     }
-    // An address, unlike a name, cannot be made to lead elsewhere. A browser that uses a tunnel sends the address of
-    // the tunnel's beginning, which is a loopback address.
+    // An address, unlike a name, cannot be made to lead elsewhere. A browser that uses a tunnel
+    // sends the address of the tunnel's beginning, which is a loopback address.
     host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address == here.to_canonical())
 }
 
-/// The host without its port, and without the brackets of an IPv6 address; `None` if it is not a host.
+/// The host without its port, and without the brackets of an IPv6 address; `None` if it is not a
+/// host.
 fn without_port(host: &str) -> Option<&str> {
     let (host, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']')? {
@@ -52,7 +54,8 @@ fn without_port(host: &str) -> Option<&str> {
     (!host.is_empty() && port.is_none_or(is_port)).then_some(host)
 }
 
-/// Whether an origin is this host. Its scheme is `https` where a proxy in front of this server adds TLS.
+/// Whether an origin is this host. Its scheme is `https` where a proxy in front of this server adds
+/// TLS.
 fn is_of_host(origin: &str, host: &str) -> bool {
     let host_of_origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     host_of_origin.is_some_and(|other| other.eq_ignore_ascii_case(host))

@@ -123,8 +123,8 @@ fn waits_for(lock: &ListedLock, place: usize) -> String {
         Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
     };
     let in_front = &lock.waiters[..place];
-    // Waiters for a shared lock can hold it together, so a waiter in front is in the way only if one of the two is
-    // exclusive.
+    // Waiters for a shared lock can hold it together, so a waiter in front is in the way only if
+    // one of the two is exclusive.
     let in_the_way =
         in_front.iter().rposition(|other| waiter.mode == Mode::Exclusive || other.mode == Mode::Exclusive);
     match in_the_way {

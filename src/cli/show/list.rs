@@ -139,8 +139,8 @@ impl Writer {
     }
 }
 
-/// A row for each holder, and one for all holders that did not fit on the server's page. A lock without holders has
-/// one row.
+/// A row for each holder, and one for all holders that did not fit on the server's page. A lock
+/// without holders has one row.
 pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let mode = match lock.mode {
         Some(Mode::Exclusive) => "exclusive",

@@ -1,10 +1,11 @@
-//! The commands that show a running server, and `kick`: `list`, `inspect`, `watch`, `stats`, `kick`.
+//! The commands that show a running server, and `kick`: `list`, `inspect`, `watch`, `stats`,
+//! `kick`.
 //!
-//! They get everything from the server as any client could, by the protocol. Names and owners are shown as
-//! [`text`](super::text) makes them safe for a terminal.
+//! They get everything from the server as any client could, by the protocol. Names and owners are
+//! shown as [`text`](super::text) makes them safe for a terminal.
 //!
-//! If some of several servers cannot be reached, the commands show what the others have, name those servers at the
-//! end, and exit with 1.
+//! If some of several servers cannot be reached, the commands show what the others have, name those
+//! servers at the end, and exit with 1.
 
 mod inspect;
 mod kick;
@@ -115,7 +116,8 @@ fn connect(at: &At) -> Result<Reached, ShowError> {
     if let [only] = servers.as_slice() {
         alive.push(only.as_str());
     } else {
-        // A session on several servers can list nothing if one of them is unreachable, so each is tried first.
+        // A session on several servers can list nothing if one of them is unreachable, so each is
+        // tried first.
         for server in &servers {
             match Session::connect(server.as_str(), None, LIMIT) {
                 Ok(_) => alive.push(server.as_str()),
@@ -129,7 +131,8 @@ fn connect(at: &At) -> Result<Reached, ShowError> {
     Ok(Reached { session: Session::connect(&alive.join(","), None, LIMIT)?, unreachable })
 }
 
-/// Sends each server a command that sessions do not have. Gives each server's result, or why it has none.
+/// Sends each server a command that sessions do not have. Gives each server's result, or why it has
+/// none.
 fn ask_each(
     at: &At,
     command: &str,

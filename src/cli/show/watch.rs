@@ -114,8 +114,9 @@ fn size() -> (usize, usize) {
     (height, size.and_then(|size| given(size.ws_col)).unwrap_or(usize::MAX))
 }
 
-/// The output that replaces the terminal's content with these lines. Each line is written over the old one, which
-/// does not flicker as clearing the screen would, and is cut to the width, so that it takes one line.
+/// The output that replaces the terminal's content with these lines. Each line is written over the
+/// old one, which does not flicker as clearing the screen would, and is cut to the width, so that
+/// it takes one line.
 fn screen(lines: &[String], height: usize, width: usize) -> String {
     let mut screen = "\x1b[H".to_owned();
     for (number, line) in lines.iter().take(height).enumerate() {

@@ -65,7 +65,8 @@ pub(super) fn prometheus(reply: &StatsReply) -> String {
     out.into_text()
 }
 
-/// Whether this server can be watched, as munin-node-configure asks it: `yes`, or `no` with the reason.
+/// Whether this server can be watched, as munin-node-configure asks it: `yes`, or `no` with the
+/// reason.
 pub(super) fn munin_autoconf(reply: Result<StatsReply, ShowError>) -> String {
     match reply {
         Ok(_) => "yes\n".to_owned(),
@@ -85,7 +86,8 @@ pub(super) fn munin_config() -> String {
         );
         for statistic in STATISTICS.iter().filter(|statistic| keys.contains(&statistic.key)) {
             let _ = writeln!(text, "{}.label {}", statistic.key, statistic.help);
-            // With DERIVE and a minimum, a counter that a restart has set to zero makes no negative rate.
+            // With DERIVE and a minimum, a counter that a restart has set to zero makes no negative
+            // rate.
             if kind == StatisticKind::Counter {
                 let _ = write!(text, "{0}.type DERIVE\n{0}.min 0\n", statistic.key);
             }

@@ -1,7 +1,8 @@
 //! `lockd stats`: a server's statistics, for people and for monitoring programs.
 //!
-//! - `reply` is what a server sends; `formats` writes it; `nagios` compares it with limits. What each number means
-//!   comes from the server's own table, [`STATISTICS`](lockd::server::STATISTICS).
+//! - `reply` is what a server sends; `formats` writes it; `nagios` compares it with limits. What
+//!   each number means comes from the server's own table,
+//!   [`STATISTICS`](lockd::server::STATISTICS).
 
 mod formats;
 mod nagios;
@@ -70,8 +71,8 @@ pub(in crate::cli) struct StatsOptions {
     #[arg(short, long, value_enum, default_value = "text")]
     format: StatsFormat,
 
-    /// With --format nagios: the range in which a statistic causes no warning. Its name is the one in --format json. May
-    /// be given several times, once for each statistic
+    /// With --format nagios: the range in which a statistic causes no warning. Its name is the one
+    /// in --format json. May be given several times, once for each statistic
     #[arg(short, long, value_name = "STATISTIC=RANGE")]
     warning: Vec<Threshold>,
 
@@ -83,7 +84,8 @@ pub(in crate::cli) struct StatsOptions {
     #[arg(short, long, value_name = "SECONDS", value_parser = time_limit, allow_negative_numbers = true)]
     timeout: Option<Duration>,
 
-    /// With --format munin: `config` describes the graphs, `autoconf` says whether there is a server
+    /// With --format munin: `config` describes the graphs, `autoconf` says whether there is a
+    /// server
     #[arg(value_name = "ARGUMENT", value_enum)]
     argument: Option<MuninArgument>,
 
@@ -113,12 +115,13 @@ pub(in crate::cli) fn stats(options: &StatsOptions) -> ExitCode {
 
 const ONE_SERVER: &str = "this format is for one server: give one with --server";
 
-/// Arguments that contradict each other. This is checked before a server is asked, so that Nagios never takes a mistake
-/// in the arguments for the state of a server.
+/// Arguments that contradict each other. This is checked before a server is asked, so that Nagios
+/// never takes a mistake in the arguments for the state of a server.
 fn mistake(options: &StatsOptions) -> Option<String> {
     let has_limits = !options.warning.is_empty() || !options.critical.is_empty() || options.timeout.is_some();
     match (options.format, options.argument) {
-        // Munin wants autoconf to exit with 0 also with several servers; then it prints no, and why.
+        // Munin wants autoconf to exit with 0 also with several servers; then it prints no, and
+        // why.
         (StatsFormat::Munin, Some(MuninArgument::Autoconf)) if !has_limits => return None,
         (StatsFormat::Munin, _) | (_, None) => {}
         (_, Some(_)) => return Some("config and autoconf are for --format munin".to_owned()),
@@ -136,8 +139,8 @@ fn mistake(options: &StatsOptions) -> Option<String> {
     (is_for_one && several).then(|| ONE_SERVER.to_owned())
 }
 
-/// Whether these arguments of the program ask for the format of Nagios, even if they are wrong otherwise: then a
-/// mistake has the exit status that Nagios expects.
+/// Whether these arguments of the program ask for the format of Nagios, even if they are wrong
+/// otherwise: then a mistake has the exit status that Nagios expects.
 pub(in crate::cli) fn is_for_nagios(arguments: &[OsString]) -> bool {
     let is_format = |text: &str| ["--format=nagios", "-fnagios", "-f=nagios"].contains(&text);
     let is_given = |pair: &[OsString]| matches!(pair, [key, value] if (key == "-f" || key == "--format") && value == "nagios");
@@ -151,8 +154,8 @@ pub(in crate::cli) fn unknown(why: &str) -> (u8, String) {
     nagios::unknown(why)
 }
 
-/// The statistics of the one server, or why there are none. Resolving a name has no time limit, so this is done in
-/// a thread that is abandoned if it takes too long.
+/// The statistics of the one server, or why there are none. Resolving a name has no time limit, so
+/// this is done in a thread that is abandoned if it takes too long.
 fn reply_in_time(options: &StatsOptions) -> Result<StatsReply, String> {
     let (tell, told) = channel();
     let asked = options.clone();

@@ -52,7 +52,8 @@ impl AlertRange {
     }
 }
 
-/// Digits, with an optional sign and fraction; not `inf` and the other texts that Rust takes for numbers.
+/// Digits, with an optional sign and fraction; not `inf` and the other texts that Rust takes for
+/// numbers.
 fn number(text: &str) -> Option<f64> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte));
     text.parse().ok().filter(|_| is_plain)
@@ -86,8 +87,9 @@ fn in_one_line(text: &str) -> String {
     harmless(&text.replace(['|', '\n'], " "))
 }
 
-/// Checks what a server has replied; a server that has not replied is CRITICAL. Gives the exit status and the line.
-/// After a bar, the line has the numbers for programs that draw them ("performance data").
+/// Checks what a server has replied; a server that has not replied is CRITICAL. Gives the exit
+/// status and the line. After a bar, the line has the numbers for programs that draw them
+/// ("performance data").
 pub(super) fn check(
     reply: &Result<StatsReply, String>,
     warning: &[Threshold],

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-/// The statistics as a server has sent them. It may be of another version, and so have more numbers than this
-/// program knows, or fewer.
+/// The statistics as a server has sent them. It may be of another version, and so have more numbers
+/// than this program knows, or fewer.
 #[derive(Clone, Debug)]
 pub(super) struct StatsReply(pub(super) Map<String, Value>);
 

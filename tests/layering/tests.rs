@@ -1,9 +1,9 @@
-//! Tests of `scan` and `tree` with small trees.
+//! Tests `scan` and `tree` with small trees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::scan::scan;
-use crate::tree::{Tree, circles};
+use crate::tree::{Tree, cycles};
 
 fn files(files: &[(&str, &str)]) -> BTreeMap<String, String> {
     files.iter().map(|(file, code)| ((*file).to_owned(), (*code).to_owned())).collect()
@@ -19,7 +19,7 @@ fn edges(sources: &[(&str, &str)]) -> Vec<String> {
     edges.iter().flat_map(of_file).collect()
 }
 
-/// The imports and paths that are found in the code of the module `broker::table`, but for single words.
+/// The imports and paths that are found in this code of the module `broker::table`.
 fn found(code: &str) -> Vec<String> {
     let module = ["lockd", "broker", "table"].map(str::to_owned);
     let mut found = BTreeSet::new();
@@ -92,7 +92,7 @@ fn every_form_of_a_path_is_found() {
 }
 
 #[test]
-fn an_item_is_used_where_it_is_defined_however_it_is_imported() {
+fn an_import_leads_to_the_file_that_defines_the_item() {
     for code in [
         "use crate::a::b::X;",
         "use crate::a::X;",
@@ -123,7 +123,7 @@ fn an_item_is_used_where_it_is_defined_however_it_is_imported() {
 }
 
 #[test]
-fn what_is_no_use_makes_no_edge() {
+fn declarations_re_exports_and_tests_are_not_uses() {
     for code in [
         "mod b; pub use b::X;",
         "mod b; pub(crate) use self::b::{X as Y};",
@@ -150,13 +150,13 @@ fn what_is_no_use_makes_no_edge() {
 }
 
 #[test]
-fn circles_are_found_also_through_re_exports() {
-    let circles_in = |sources: &[(&str, &str)]| {
+fn cycles_are_found_also_through_re_exports() {
+    let cycles_in = |sources: &[(&str, &str)]| {
         let tree = Tree::new(&files(sources)).expect("a whole tree");
-        let circles = circles(&tree.edges()).into_iter();
-        circles.map(|circle| circle.into_iter().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+        let cycles = cycles(&tree.edges()).into_iter();
+        cycles.map(|cycle| cycle.into_iter().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
     };
-    // The parent only passes on what a child needs of another one.
+    // The parent only re-exports what one child needs of another.
     let parent = ("lib.rs", "mod a; mod b; mod c; pub use a::A; use b::B; pub(crate) use c::C;");
     let straight = [
         parent,
@@ -164,13 +164,13 @@ fn circles_are_found_also_through_re_exports() {
         ("b.rs", "pub struct B;"),
         ("c.rs", "use super::A; pub struct C(A);"),
     ];
-    assert_eq!(circles_in(&straight), [""; 0]);
+    assert_eq!(cycles_in(&straight), [""; 0]);
     let round =
         [parent, ("a.rs", "pub struct A(crate::B);"), ("b.rs", "pub struct B(super::C);"), straight[3]];
-    assert_eq!(circles_in(&round), ["a.rs b.rs c.rs"]);
+    assert_eq!(cycles_in(&round), ["a.rs b.rs c.rs"]);
     let with_parent =
         [("lib.rs", "mod a; fn f() { a::g() } pub const N: u8 = 1;"), ("a.rs", "fn g() -> u8 { crate::N }")];
-    assert_eq!(circles_in(&with_parent), ["a.rs lib.rs"]);
+    assert_eq!(cycles_in(&with_parent), ["a.rs lib.rs"]);
     let two = [
         ("lib.rs", "mod a; mod b; mod c; mod d;"),
         ("a.rs", "use crate::b::B; struct A; fn f() { crate::c::g() }"),
@@ -178,7 +178,7 @@ fn circles_are_found_also_through_re_exports() {
         ("c.rs", "fn g() { crate::d::h() }"),
         ("d.rs", "use super::*; fn h() { c::g() }"),
     ];
-    assert_eq!(circles_in(&two), ["a.rs b.rs", "c.rs d.rs"]);
+    assert_eq!(cycles_in(&two), ["a.rs b.rs", "c.rs d.rs"]);
 }
 
 #[test]
