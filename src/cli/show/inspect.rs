@@ -13,7 +13,7 @@ use lockd::wire::message::ListedLock;
 use crate::cli::at::At;
 use crate::cli::show::list::owner;
 use crate::cli::show::table::TextTable;
-use crate::cli::show::{LIMIT, Reached, ShowError, connect, finish};
+use crate::cli::show::{LIMIT, ShowError, connect, finish};
 use crate::cli::text::{age, harmless, name_of, printable};
 
 /// Which lock to inspect.
@@ -36,7 +36,7 @@ pub(in crate::cli) fn inspect(options: &InspectOptions) -> ExitCode {
 }
 
 fn show(options: &InspectOptions) -> Result<(), ShowError> {
-    let Reached { session, unreachable } = connect(&options.at)?;
+    let (session, unreachable) = connect(&options.at)?;
     let name = LockName::new(options.name.as_bytes());
     if !unreachable.0.is_empty() {
         // Fails if the name belongs to an unreachable server: the others know nothing about it.
@@ -74,7 +74,7 @@ fn describe(lock: &ListedLock) -> Vec<String> {
     };
     let mut lines = vec![format!("{}: {state}", name_of(lock))];
     if lock.orphaned {
-        lines.push("orphaned: the last exclusive holder before vanished without releasing".to_owned());
+        lines.push("orphaned: the previous exclusive holder vanished without releasing it".to_owned());
     }
     if !lock.holders.is_empty() {
         let mut table = TextTable::with_heads(&["HOLDER", "OWNER", "HELD", "TOKEN"]);
@@ -191,7 +191,7 @@ mod tests {
         let lines = describe(&ListedLock { orphaned: true, ..lock(Some(X), 1, &[("w", S)]) });
         let expected = [
             "a: held exclusively",
-            "orphaned: the last exclusive holder before vanished without releasing",
+            "orphaned: the previous exclusive holder vanished without releasing it",
             "",
             "HOLDER  OWNER  HELD  TOKEN",
             "h0      -      1.0s  5",

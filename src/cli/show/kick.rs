@@ -7,7 +7,7 @@ use clap::{ArgGroup, Args};
 use lockd::wire::message::{KickRequest, LockResult, Status};
 
 use crate::cli::at::At;
-use crate::cli::show::{ShowError, Unreachable, ask_each, finish};
+use crate::cli::show::{ShowError, Unreachable, ask, finish, servers};
 
 /// Which connections to end.
 #[derive(Args, Debug)]
@@ -35,8 +35,8 @@ pub(in crate::cli) fn kick(options: &KickOptions) -> ExitCode {
 fn ask_for(options: &KickOptions) -> Result<(), ShowError> {
     let request = KickRequest { address: options.address.clone(), name: options.owner.clone() };
     let (mut kicked, mut failed) = (false, Unreachable::default());
-    for (server, reply) in ask_each(&options.at, "kick", &request)? {
-        let result = reply.and_then(|reply| {
+    for server in servers(&options.at)? {
+        let result = ask(&server, "kick", &request).and_then(|reply| {
             serde_json::from_str::<LockResult>(reply.get())
                 .map_err(|error| format!("the server's answer makes no sense: {error}"))
         });

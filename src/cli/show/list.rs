@@ -11,7 +11,7 @@ use lockd::wire::message::ListedLock;
 
 use crate::cli::at::At;
 use crate::cli::show::table::TextTable;
-use crate::cli::show::{Reached, ShowError, connect, finish, pages};
+use crate::cli::show::{ShowError, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
@@ -67,7 +67,7 @@ pub(in crate::cli) fn list(options: &ListOptions) -> ExitCode {
 }
 
 fn show(options: &ListOptions) -> Result<(), ShowError> {
-    let Reached { session, unreachable } = connect(&options.at)?;
+    let (session, unreachable) = connect(&options.at)?;
     let mut left = options.limit.unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut writer = if options.json { Writer::json() } else { Writer::table() };
@@ -92,7 +92,7 @@ fn show(options: &ListOptions) -> Result<(), ShowError> {
 /// Writes locks page by page.
 enum Writer {
     Json { separator: &'static str },
-    TextTable(TextTable),
+    Table(TextTable),
 }
 
 impl Writer {
@@ -101,13 +101,13 @@ impl Writer {
     }
 
     fn table() -> Self {
-        Self::TextTable(TextTable::with_heads(&HEADS))
+        Self::Table(TextTable::with_heads(&HEADS))
     }
 
     fn begin(&self, out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Json { .. } => write!(out, "{{\"locks\":["),
-            Self::TextTable(_) => Ok(()),
+            Self::Table(_) => Ok(()),
         }
     }
 
@@ -119,7 +119,7 @@ impl Writer {
                     *separator = ",\n";
                 }
             }
-            Self::TextTable(table) => {
+            Self::Table(table) => {
                 locks.iter().flat_map(rows).for_each(|row| table.add(row));
                 for line in table.take_lines() {
                     writeln!(out, "{line}")?;
@@ -134,7 +134,7 @@ impl Writer {
         self.write(out, &[])?;
         match self {
             Self::Json { .. } => writeln!(out, "],\"more\":{more}}}"),
-            Self::TextTable(_) => Ok(()),
+            Self::Table(_) => Ok(()),
         }
     }
 }

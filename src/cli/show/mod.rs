@@ -80,12 +80,6 @@ fn finish(result: Result<(), ShowError>) -> ExitCode {
     }
 }
 
-/// One session on all servers that answer, and the servers that do not.
-struct Reached {
-    session: Session,
-    unreachable: Unreachable,
-}
-
 /// Messages about servers that do not answer, or refuse.
 #[derive(Debug, Default)]
 struct Unreachable(Vec<String>);
@@ -106,11 +100,11 @@ fn servers(at: &At) -> Result<Vec<ServerUrl>, ShowError> {
     ServerUrl::parse_list(&at.urls).map_err(|error| ShowError::Failed(error.to_string()))
 }
 
-/// A session on all servers that answer.
+/// One session on all servers that answer, and the servers that do not.
 ///
 /// # Errors
 /// If none answers.
-fn connect(at: &At) -> Result<Reached, ShowError> {
+fn connect(at: &At) -> Result<(Session, Unreachable), ShowError> {
     let servers = servers(at)?;
     let (mut alive, mut unreachable) = (Vec::new(), Unreachable::default());
     if let [only] = servers.as_slice() {
@@ -128,21 +122,13 @@ fn connect(at: &At) -> Result<Reached, ShowError> {
     if alive.is_empty() {
         return unreachable.into_result().and(Err(ShowError::Failed("there is no server".to_owned())));
     }
-    Ok(Reached { session: Session::connect(&alive.join(","), None, LIMIT)?, unreachable })
+    Ok((Session::connect(&alive.join(","), None, LIMIT)?, unreachable))
 }
 
-/// Sends each server a command that sessions do not have. Gives each server's result, or why it has
-/// none.
-fn ask_each(
-    at: &At,
-    command: &str,
-    parameters: &impl Serialize,
-) -> Result<Vec<(ServerUrl, Result<Box<RawValue>, String>)>, ShowError> {
-    let ask = |url: &ServerUrl| {
-        let client = MessageClient::connect(url.as_str(), LIMIT).map_err(|error| error.to_string())?;
-        client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{url}: {error}"))
-    };
-    Ok(servers(at)?.into_iter().map(|url| (url.clone(), ask(&url))).collect())
+/// Sends a server a command that sessions do not have. Gives its result, or why it has none.
+fn ask(server: &ServerUrl, command: &str, parameters: &impl Serialize) -> Result<Box<RawValue>, String> {
+    let client = MessageClient::connect(server.as_str(), LIMIT).map_err(|error| error.to_string())?;
+    client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{server}: {error}"))
 }
 
 /// Gives `each` all locks whose names begin with `prefix`, page by page, until it returns false.

@@ -12,13 +12,13 @@ use rustix::termios::tcgetwinsize;
 use crate::cli::at::At;
 use crate::cli::show::list::{HEADS, Selection, rows};
 use crate::cli::show::table::TextTable;
-use crate::cli::show::{Reached, ShowError, connect, finish, pages};
+use crate::cli::show::{ShowError, Unreachable, connect, finish, pages};
 use crate::cli::text::{printable, seconds};
 
 /// Used if the terminal does not say how many lines it has.
 const LINES: usize = 24;
 
-/// What to watch.
+/// How to watch.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Ends with Ctrl-C. If the server goes away, watch waits for it to come back. If the output is not a terminal, the table \
@@ -35,7 +35,7 @@ pub(in crate::cli) struct WatchOptions {
     at: At,
 }
 
-/// An interval that is not so short that it only makes load.
+/// An interval of 0.1 s or more: a shorter one would only load the server.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = seconds(text)?;
     if interval < Duration::from_millis(100) { Err("less than 0.1 s".to_owned()) } else { Ok(interval) }
@@ -46,7 +46,7 @@ pub(in crate::cli) fn watch(options: &WatchOptions) -> ExitCode {
 }
 
 fn once(options: &WatchOptions) -> Result<(), ShowError> {
-    let Reached { session, unreachable } = connect(&options.at)?;
+    let (session, unreachable) = connect(&options.at)?;
     let lines = lines(&session, options, usize::MAX)?;
     let mut out = io::stdout().lock();
     lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
@@ -72,12 +72,13 @@ fn follow(options: &WatchOptions) -> Result<(), ShowError> {
     }
 }
 
+/// Connects if need be, and gets the lines to show.
 fn look(
-    reached: &mut Option<Reached>,
+    reached: &mut Option<(Session, Unreachable)>,
     options: &WatchOptions,
     height: usize,
 ) -> Result<Vec<String>, ShowError> {
-    let Reached { session, unreachable } = match reached {
+    let (session, unreachable) = match reached {
         Some(reached) => reached,
         None => reached.insert(connect(&options.at)?),
     };

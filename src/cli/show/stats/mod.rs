@@ -17,11 +17,10 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lockd::client::ServerUrl;
-use serde_json::value::RawValue;
 
 use crate::cli::at::At;
 use crate::cli::complaint::{MISTAKE, complain};
-use crate::cli::show::{ShowError, Unreachable, ask_each, finish};
+use crate::cli::show::{ShowError, Unreachable, ask, finish, servers};
 use crate::cli::text::seconds;
 use nagios::Threshold;
 use reply::StatsReply;
@@ -174,18 +173,14 @@ fn reply_in_time(options: &StatsOptions) -> Result<StatsReply, String> {
 
 /// The statistics of the one server.
 fn reply_of_one(options: &StatsOptions) -> Result<StatsReply, ShowError> {
-    let mut all = replies(options)?;
-    match (all.pop(), all.pop()) {
-        (Some((_, reply)), None) => reply.map_err(ShowError::Failed),
+    match servers(&options.at)?.as_slice() {
+        [only] => reply_of(only).map_err(ShowError::Failed),
         _ => Err(ShowError::Failed(ONE_SERVER.to_owned())),
     }
 }
 
-/// The address of each server, and its statistics, or why there are none.
-fn replies(options: &StatsOptions) -> Result<Vec<(String, Result<StatsReply, String>)>, ShowError> {
-    let replies = ask_each(&options.at, "stats", &serde_json::json!({}))?.into_iter();
-    let read = |reply: Box<RawValue>| StatsReply::read(reply.get());
-    Ok(replies.map(|(server, reply)| (server.to_string(), reply.and_then(read))).collect())
+fn reply_of(server: &ServerUrl) -> Result<StatsReply, String> {
+    ask(server, "stats", &serde_json::json!({})).and_then(|reply| StatsReply::read(reply.get()))
 }
 
 fn show(options: &StatsOptions) -> Result<(), ShowError> {
@@ -203,14 +198,14 @@ fn show(options: &StatsOptions) -> Result<(), ShowError> {
 
 /// The statistics of all servers that answer, as text or JSON.
 fn several(options: &StatsOptions, unreachable: &mut Unreachable) -> Result<String, ShowError> {
-    let all = replies(options)?;
-    let is_one = all.len() == 1;
+    let servers = servers(&options.at)?;
+    let is_one = servers.len() == 1;
     let mut shown = Vec::new();
-    for (server, reply) in all {
-        match reply {
-            Ok(reply) => shown.push((server, reply)),
+    for server in &servers {
+        match reply_of(server) {
+            Ok(reply) => shown.push((server.to_string(), reply)),
             Err(why) if is_one => return Err(ShowError::Failed(why)),
-            Err(why) => unreachable.add(&server, &why),
+            Err(why) => unreachable.add(server.as_str(), &why),
         }
     }
     Ok(match (options.format, shown.as_slice()) {
