@@ -34,7 +34,8 @@ const LAYERS: [(&str, &[&str]); 8] = [
 
 /// What the rules may use of the broker around them: modules, or single items of a module. No
 /// mutex, no clock, no shell.
-const RULES_MAY_USE: [(&str, Option<&str>); 8] = [
+const RULES_MAY_USE: [(&str, Option<&str>); 9] = [
+    ("blocks", None),
     ("clock", Some("Stamp")),
     ("histogram", None),
     ("limits", Some("Limits")),

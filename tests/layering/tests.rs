@@ -103,8 +103,6 @@ fn an_import_leads_to_the_file_that_defines_the_item() {
         "use crate::a::*; type T = X;",
         "pub use crate::a::X; type T = X;",
         "use crate::a::X::V;",
-        "type T = lockd::a::X;",
-        "use lockd::*; type T = a::X;",
         "fn f() { use super::a::b::X as Z; }",
         "mod inner { pub mod more { use super::super::super::a::X; } }",
         "struct S { #[serde(with = \"crate::a::b\")] x: u8 }",
@@ -120,6 +118,29 @@ fn an_import_leads_to_the_file_that_defines_the_item() {
         ];
         assert_eq!(edges(&sources), ["user>a/b"], "{code}");
     }
+}
+
+#[test]
+fn the_name_of_the_library_is_that_of_a_crate_only_in_the_program() {
+    for (code, expected) in [
+        ("type T = lockd::a::X;", &["main>a"][..]),
+        ("use lockd::*; type T = a::X;", &["main>a"]),
+        ("fn f() { ::lockd::a::unknown() }", &["main>a"]),
+        ("mod b; fn f() { b::lockd::g() }", &["main>b/lockd"]),
+    ] {
+        let mut sources = vec![("lib.rs", "pub mod a;"), ("a.rs", "pub struct X;"), ("main.rs", code)];
+        if code.contains("mod b") {
+            sources.extend([("b.rs", "pub mod lockd;"), ("b/lockd.rs", "pub fn g() {}")]);
+        }
+        assert_eq!(edges(&sources), expected, "{code}");
+    }
+    let text = [
+        ("lib.rs", "mod text; mod user;"),
+        ("text/mod.rs", "pub mod lockd;"),
+        ("text/lockd.rs", "pub struct Reply;"),
+        ("user.rs", "use crate::text::lockd; type T = lockd::Reply;"),
+    ];
+    assert_eq!(edges(&text), ["user>text/lockd"]);
 }
 
 #[test]

@@ -79,9 +79,9 @@ impl Tree {
     pub(crate) fn targets(&self, module: &[String], path: &[String]) -> BTreeSet<Target> {
         let Some(absolute) = absolute(module, path) else { return BTreeSet::new() };
         let found = self.resolve(&absolute, &mut BTreeSet::new());
-        let is_anchored =
-            ["crate", "self", "super", LIBRARY].contains(&path.first().map_or("", String::as_str));
-        if !found.is_empty() || !is_anchored {
+        let first = path.first().map_or("", String::as_str);
+        let is_of_library = first == LIBRARY && module[0] != LIBRARY;
+        if !found.is_empty() || !is_of_library && !["crate", "self", "super"].contains(&first) {
             return found;
         }
         // A macro declares the item, so its name is unknown. It belongs to the path's last module.
@@ -215,7 +215,8 @@ fn absolute(module: &[String], path: &[String]) -> Option<Segments> {
     let (first, rest) = path.split_first()?;
     let mut base = match first.as_str() {
         "crate" => module[..1].to_vec(),
-        LIBRARY => vec![LIBRARY.to_owned()],
+        // In the library itself, this is the name of a module like others.
+        LIBRARY if module[0] != LIBRARY => vec![LIBRARY.to_owned()],
         "self" => module.to_vec(),
         "super" => module.split_last()?.1.to_vec(),
         _ => [module, std::slice::from_ref(first)].concat(),

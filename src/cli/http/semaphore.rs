@@ -1,4 +1,4 @@
-//! A counting semaphore that nobody waits for.
+//! A counting semaphore whose permits are taken at once or not at all.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;

@@ -43,8 +43,8 @@ pub(super) struct HttpState {
     pub(super) connections: Arc<HttpConnections>,
     /// Connections turned away since the start.
     pub(super) refused: AtomicU64,
-    /// Held while locks are listed, which costs a look at every name: so many clients that ask at
-    /// once cost the broker no more than one that asks all the time.
+    /// Held while locks are listed, which costs a look at every name. So the load on the broker is
+    /// that of one client, however many ask at the same time.
     pub(super) listing: Mutex<()>,
     /// A permit for each request that holds `listing` or waits for it.
     pub(super) listings: Semaphore,

@@ -41,8 +41,8 @@ impl Selection {
 /// What to list.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-One line for each holder. A name that nobody holds but somebody waits for has - in place of a holder: the first in its \
-queue waits for another name, too. Characters of a name that cannot be shown are written as escapes.
+One line for each holder. A name that has waiters but no holder has - in place of the holder: the first in its queue \
+waits for another name, too. Characters of a name that cannot be shown are written as escapes.
 
 With --json one object: {\"locks\":[...],\"more\":...}, the locks as the protocol's list has them; more is true if \
 --limit has left some out.")]
