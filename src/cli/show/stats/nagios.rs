@@ -14,27 +14,22 @@ const UNKNOWN: u8 = 3;
 /// The statistics that are in every line.
 const ALWAYS_SHOWN: [&str; 4] = ["connections", "locks", "sharedLocks", "waiting"];
 
-/// A statistic and the range in which it causes no alert.
+/// A statistic and the range in which it causes no alert. The range is one of the Monitoring Plugins
+/// Guidelines: `[@][START:][END]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Threshold {
     key: String,
-    range: AlertRange,
-}
-
-/// A range of the Monitoring Plugins Guidelines: `[@][START:][END]`.
-#[derive(Clone, Debug, PartialEq)]
-struct AlertRange {
-    /// As it was given.
-    text: String,
+    /// The range as it was given.
+    range: String,
     start: f64,
     end: f64,
     /// Alerts for values in the range instead of values outside of it.
     is_inverted: bool,
 }
 
-impl AlertRange {
-    fn read(text: &str) -> Option<Self> {
-        let (rest, is_inverted) = text.strip_prefix('@').map_or((text, false), |rest| (rest, true));
+impl Threshold {
+    fn read(key: &str, range: &str) -> Option<Self> {
+        let (rest, is_inverted) = range.strip_prefix('@').map_or((range, false), |rest| (rest, true));
         let (start, end) = match rest.split_once(':') {
             Some(("~", end)) => (f64::NEG_INFINITY, end),
             Some((start, end)) => (number(start)?, end),
@@ -42,7 +37,8 @@ impl AlertRange {
         };
         let is_open = end.is_empty() && rest.contains(':');
         let end = if is_open { f64::INFINITY } else { number(end)? };
-        (start <= end).then(|| Self { text: text.to_owned(), start, end, is_inverted })
+        let is_valid = !key.is_empty() && start <= end;
+        is_valid.then(|| Self { key: key.to_owned(), range: range.to_owned(), start, end, is_inverted })
     }
 
     fn is_ok(&self, value: u64) -> bool {
@@ -63,9 +59,8 @@ impl FromStr for Threshold {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let read =
-            |(key, range): (&str, &str)| Some(Self { key: key.to_owned(), range: AlertRange::read(range)? });
-        text.split_once('=').filter(|(key, _)| !key.is_empty()).and_then(read).ok_or_else(|| {
+        let read = text.split_once('=').and_then(|(key, range)| Self::read(key, range));
+        read.ok_or_else(|| {
             "not a statistic and a range like waiting=10, waiting=10: or waiting=@1:5".to_owned()
         })
     }
@@ -101,14 +96,15 @@ pub(super) fn check(
     };
     let (mut code, mut parts) = (OK, Vec::new());
     for (level, thresholds) in [(WARNING, warning), (CRITICAL, critical)] {
-        for Threshold { key, range } in thresholds {
+        for threshold in thresholds {
+            let Threshold { key, range, is_inverted, .. } = threshold;
             let Some(value) = reply.number(key) else {
                 return unknown(&format!("the server has no statistic {key:?}"));
             };
-            if !range.is_ok(value) {
+            if !threshold.is_ok(value) {
                 code = code.max(level);
-                let place = if range.is_inverted { "within" } else { "outside of" };
-                parts.push(format!("{key} is {value}, {place} {}", range.text.trim_start_matches('@')));
+                let place = if *is_inverted { "within" } else { "outside of" };
+                parts.push(format!("{key} is {value}, {place} {}", range.trim_start_matches('@')));
             }
         }
     }
@@ -126,7 +122,7 @@ fn line(code: u8, text: &str, performance: &str) -> String {
 fn performance(reply: &StatsReply, warning: &[Threshold], critical: &[Threshold]) -> String {
     let limit = |thresholds: &[Threshold], key: &str| {
         let found = thresholds.iter().find(|threshold| threshold.key == key);
-        found.map_or_else(String::new, |threshold| threshold.range.text.clone())
+        found.map_or_else(String::new, |threshold| threshold.range.clone())
     };
     let one = |key: &&str| {
         let number = reply.number(key)?;
@@ -167,8 +163,8 @@ mod tests {
     #[test]
     fn ranges_are_those_of_the_guidelines() {
         let alerts = |text: &str| {
-            let range = AlertRange::read(text).unwrap();
-            (0..=30).filter(|value| !range.is_ok(*value)).collect::<Vec<u64>>()
+            let threshold = Threshold::read("x", text).unwrap();
+            (0..=30).filter(|value| !threshold.is_ok(*value)).collect::<Vec<u64>>()
         };
         let all = |range: std::ops::RangeInclusive<u64>| range.collect::<Vec<u64>>();
         assert_eq!(alerts("10"), all(11..=30));
@@ -182,7 +178,7 @@ mod tests {
         assert_eq!(alerts("@5:"), all(5..=30));
         assert_eq!(alerts("-5:2.5"), all(3..=30));
         for text in ["", "x", "@", ":", "20:10", "-1", "1:2:3", "inf", "nan:", "1e3", "~", "+5", "10:~"] {
-            assert_eq!(AlertRange::read(text), None, "{text}");
+            assert_eq!(Threshold::read("x", text), None, "{text}");
         }
         for text in ["waiting", "waiting=", "waiting=x", "=1"] {
             assert!(text.parse::<Threshold>().is_err(), "{text}");
