@@ -90,7 +90,7 @@ pub struct PageQuery {
 
 /// Picks the names of a page, which are shown to it in no order.
 #[derive(Debug)]
-pub struct PageNames<'a> {
+struct PageNames<'a> {
     query: &'a PageQuery,
     first: BinaryHeap<LockName>,
     /// How many bytes these have together.
@@ -101,13 +101,12 @@ pub struct PageNames<'a> {
 
 impl<'a> PageNames<'a> {
     /// The first names that this query asks for.
-    #[must_use]
-    pub fn of(query: &'a PageQuery) -> Self {
+    fn of(query: &'a PageQuery) -> Self {
         Self { query, first: BinaryHeap::new(), bytes: 0, beyond: None }
     }
 
     /// Takes a name, if it is asked for and as long as there is none before it that fills the page.
-    pub fn add(&mut self, space: Space, name: &LockName) {
+    fn add(&mut self, space: Space, name: &LockName) {
         let Self { query, first, bytes, beyond } = self;
         let is_asked_for = space == query.space
             && name.as_bytes().starts_with(query.prefix.as_bytes())
@@ -125,8 +124,7 @@ impl<'a> PageNames<'a> {
     }
 
     /// The names in their order, and whether there are more.
-    #[must_use]
-    pub fn finish(self) -> (Vec<LockName>, bool) {
+    fn finish(self) -> (Vec<LockName>, bool) {
         let mut first = self.first.into_sorted_vec();
         // One that was released and acquired meanwhile can have been met twice.
         first.dedup();
@@ -135,12 +133,12 @@ impl<'a> PageNames<'a> {
 }
 
 impl Inner {
-    /// A page of locks in the order of their names. Looks at every name there is, since names are
-    /// not kept in order.
-    pub(super) fn page(&self, query: &PageQuery) -> Page {
+    /// A page of locks in the order of their names, or of those alone that have waiters. Looks at every name
+    /// there is, since names are not kept in order.
+    pub(super) fn page(&self, query: &PageQuery, with_waiters: bool) -> Page {
         let mut query = query.clone();
         loop {
-            let (names, mut more) = self.first_names(&query);
+            let (names, mut more) = self.first_names(&query, with_waiters);
             query.after = names.last().cloned();
             let (mut locks, mut shown) = (Vec::new(), 0);
             for name in names {
@@ -150,6 +148,7 @@ impl Inner {
                 }
                 let hash = self.key(query.space, name.as_bytes()).hash;
                 let lock = self.lock_info(&HashedKey { key: Key { space: query.space, name }, hash });
+                let lock = lock.filter(|lock| !with_waiters || !lock.waiters.is_empty());
                 shown += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
                 locks.extend(lock);
             }
@@ -161,9 +160,18 @@ impl Inner {
     }
 
     /// The first names a query asks for, and whether there are more.
-    fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
+    fn first_names(&self, query: &PageQuery, with_waiters: bool) -> (Vec<LockName>, bool) {
         let mut first = PageNames::of(query);
-        self.scan_names(|space, name| first.add(space, name));
+        if with_waiters {
+            self.for_each_lock(|lock| {
+                if !lock.waiters.is_empty() {
+                    first.add(lock.key.space, &lock.key.name);
+                }
+                ControlFlow::<()>::Continue(())
+            });
+        } else {
+            self.scan_names(|space, name| first.add(space, name));
+        }
         first.finish()
     }
 

@@ -303,7 +303,7 @@ impl LocalSession {
     /// A page of the locks of its broker; as [`Broker::page`](super::Broker::page).
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Page {
-        self.session.broker.page(query)
+        self.session.broker.page(query, false)
     }
 
     /// Whether the session stands: it has not been closed, and the broker has not failed.

@@ -35,7 +35,7 @@ use crate::os::sync::Arc;
 pub use histogram::Histogram;
 use limits::LimitGauges;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
-pub use listing::{HolderInfo, LockInfo, Page, PageNames, PageQuery, WaiterInfo};
+pub use listing::{HolderInfo, LockInfo, Page, PageQuery, WaiterInfo};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};
 pub use outcome::{
@@ -130,7 +130,13 @@ impl Broker {
     /// there is, but holds nobody up for long.
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Page {
-        self.inner.page(query)
+        self.inner.page(query, false)
+    }
+
+    /// The same, of those locks alone that have waiters.
+    #[must_use]
+    pub fn page_with_waiters(&self, query: &PageQuery) -> Page {
+        self.inner.page(query, true)
     }
 
     /// Shows every lock that is held or waited for to `each`, in no order, until it breaks off.

@@ -10,6 +10,7 @@ mod logging;
 mod options;
 mod pidfile;
 mod privileges;
+mod prometheus;
 mod reload;
 mod run;
 mod serve;

@@ -103,7 +103,7 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     for address in server.addresses() {
         log::info!("listening on {address}");
     }
-    let http = Http::serve(http, &broker, server.traffic(), rules)?;
+    let http = Http::serve(http, &broker, server.stats_reader(), rules)?;
     for address in http.addresses() {
         log::info!("listening on http://{address}");
     }

@@ -28,8 +28,8 @@ mod send_queue;
 mod serve;
 mod server_state;
 pub mod state_dir;
+mod statistics;
 mod text;
-mod traffic;
 mod wrong_protocol;
 
 use std::ffi::CStr;
@@ -47,7 +47,7 @@ pub use message::{Call, Handler, Responder, Service};
 pub use options::{OptionError, Options};
 use send_queue::SendQueue;
 use server_state::ServerState;
-pub use traffic::Traffic;
+pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
 
 use crate::broker::Broker;
 use crate::os::sync::{Arc, AtomicU64};
@@ -170,10 +170,10 @@ impl Server {
         self.state.connections()
     }
 
-    /// The numbers of what comes and goes here.
+    /// Reads this server's statistics, also after it has stopped.
     #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        Traffic::of(&self.state)
+    pub fn stats_reader(&self) -> StatsReader {
+        StatsReader::of(&self.state)
     }
 
     /// Whether [`reconfigure`](Self::reconfigure) can be: what is bound stays, and must go with what is wanted.

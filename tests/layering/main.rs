@@ -1,15 +1,23 @@
-//! Who may use whom among the top modules, as `ARCHITECTURE.md` says. What a layer may not touch
-//! of the standard library (sockets, clocks, threads) is in `clippy.toml`.
+//! The structure of `src`, as `ARCHITECTURE.md` describes it: which layer may use which, that no
+//! files use each other in a cycle, and that no two types have the same name. `clippy.toml` lists
+//! what a layer may not use of the standard library (sockets, clocks, threads).
+//!
+//! `scan` reads the files, `tree` resolves paths, `tests` tests both with small trees.
 
-#![expect(clippy::expect_used, reason = "a panic is how a test fails")]
+#![expect(clippy::expect_used, clippy::panic, reason = "a panic is how a test fails")]
 
-mod imports;
+mod scan;
+mod tests;
+mod tree;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::LazyLock;
 
-use imports::{Found, Source, words};
+use scan::Scope;
+use tree::{Edges, Target, Tree, cycles};
 
 /// Each layer, and the layers it may use.
 const LAYERS: [(&str, &[&str]); 8] = [
@@ -18,105 +26,70 @@ const LAYERS: [(&str, &[&str]); 8] = [
     ("wire", &["broker", "os"]),
     ("server", &["broker", "os", "wire"]),
     ("client", &["broker", "os", "wire"]),
-    // Of the wire what a page of locks is, which the client has from there too.
+    // Of the wire only the types of a page of locks, which the client uses, too.
     ("session", &["broker", "client", "wire"]),
     ("ffi", &["broker", "client", "os", "server", "session", "wire"]),
     ("cli", &["broker", "client", "server", "session", "wire"]),
 ];
 
-/// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.
-const TABLE: [&[&str]; 9] = [
-    &["Limits"],
-    &["NAMES_AT_ONCE_MAX"],
-    &["clock", "Stamp"],
-    &["histogram"],
-    &["model"],
-    &["name"],
-    &["outcome"],
-    &["rules"],
-    &["tokens"],
+/// What the rules may use of the broker around them: modules, or single items of a module. No
+/// mutex, no clock, no shell.
+const RULES_MAY_USE: [(&str, Option<&str>); 9] = [
+    ("blocks", None),
+    ("clock", Some("Stamp")),
+    ("histogram", None),
+    ("limits", Some("Limits")),
+    ("limits", Some("NAMES_AT_ONCE_MAX")),
+    ("model", None),
+    ("name", None),
+    ("outcome", None),
+    ("tokens", None),
 ];
 
-/// And what they may not use of anything.
-const NOT_IN_TABLE: [&str; 5] = ["Mutex", "Instant", "SystemTime", "thread", "log"];
+/// Names that the rules may not use, whatever crate they come from.
+const NOT_IN_RULES: [&str; 5] = ["Mutex", "Instant", "SystemTime", "thread", "log"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-/// The files under `of`, by their path from `src` on.
-fn sources(of: &Path) -> Vec<PathBuf> {
-    if root().join(of).is_file() {
-        return vec![of.to_owned()];
+/// The sources, by their paths below `src`.
+fn sources() -> BTreeMap<String, String> {
+    fn gather(root: &Path, directory: &Path, files: &mut BTreeMap<String, String>) {
+        for entry in fs::read_dir(directory).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                gather(root, &path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).expect("below the root").to_str().expect("UTF-8");
+                files.insert(name.to_owned(), fs::read_to_string(&path).expect("readable"));
+            }
+        }
     }
-    let entries = fs::read_dir(root().join(of)).into_iter().flatten();
-    let files = entries.flat_map(|entry| sources(&of.join(entry.expect("readable").file_name())));
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect()
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = BTreeMap::new();
+    gather(&root, &root, &mut files);
+    files
 }
 
-fn sources_of(layer: &str) -> Vec<PathBuf> {
-    [sources(Path::new(layer)), sources(Path::new(&format!("{layer}.rs")))].concat()
-}
+static TREE: LazyLock<Tree> = LazyLock::new(|| Tree::new(&sources()).expect("a whole tree"));
 
-/// The module that a file is.
-fn module_of(file: &Path) -> Vec<String> {
-    let module = file.with_extension("");
-    let module = if module.ends_with("mod") { module.parent().expect("a directory") } else { &module };
-    module.iter().map(|part| part.to_str().expect("a name").to_owned()).collect()
-}
-
-fn paths_in(file: &Path) -> BTreeSet<Found> {
-    let code = fs::read_to_string(root().join(file)).expect("readable");
-    Source { module: module_of(file), code: &code }.paths()
-}
-
-/// The top module that a name at the root of the crate is of: itself, or where it is re-exported from.
-fn layer_of(name: &str, reexported: &BTreeSet<Found>) -> String {
-    let from = reexported.iter().find(|path| path.last().is_some_and(|last| last == name));
-    from.and_then(|path| path.first()).map_or(name, String::as_str).to_owned()
-}
-
-/// What `lib.rs` gives out from its modules, such as `session::Session`.
-fn reexported() -> BTreeSet<Found> {
-    // There, a path may begin with a module's own name.
-    let code = fs::read_to_string(root().join("lib.rs")).expect("readable");
-    let code = code.replace("pub use ", "pub use crate::");
-    Source { module: Vec::new(), code: &code }.paths()
+/// The layer that something belongs to; an empty name for a crate as a whole.
+fn layer_of(module: &[String], item: Option<&str>) -> String {
+    module.get(1).map(String::as_str).or(item).unwrap_or_default().to_owned()
 }
 
 #[test]
 fn layers_use_only_what_is_below_them() {
-    let reexported = reexported();
-    assert!(reexported.iter().any(|path| path == &["session", "Session"]), "{reexported:?}");
-    let layers = || LAYERS.iter().map(|(layer, _)| *layer);
-    for (layer, allowed) in LAYERS {
-        let files = sources_of(layer);
-        assert!(!files.is_empty(), "there is no layer {layer}");
-        for file in files {
-            for path in paths_in(&file) {
-                let used = layer_of(&path[0], &reexported);
-                // A name that is no layer's is the crate's own or, outside the library, this program's.
-                let is_layer = used == "*" || layers().any(|layer| layer == used);
-                assert!(
-                    !is_layer || used == layer || allowed.contains(&used.as_str()),
-                    "{} uses {}",
-                    file.display(),
-                    path.join("::")
-                );
-            }
+    let mut found = BTreeSet::new();
+    for scope in &TREE.scopes {
+        let layer = layer_of(&scope.module, None);
+        found.insert(layer.clone());
+        let Some((_, allowed)) = LAYERS.iter().find(|(known, _)| *known == layer) else { continue };
+        for (path, Target { module, item }) in TREE.uses(scope) {
+            let used = layer_of(&module, item.as_deref());
+            assert!(used == layer || allowed.contains(&used.as_str()), "{} uses {path}", scope.file);
         }
     }
-}
-
-#[test]
-fn every_top_module_is_a_layer() {
-    for entry in fs::read_dir(root()).expect("readable") {
-        let name = entry.expect("readable").file_name();
-        let module = Path::new(&name).with_extension("");
-        let is_root = module.ends_with("lib") || module.ends_with("main");
-        let is_layer = LAYERS.iter().any(|(layer, _)| module.ends_with(layer));
-        assert!(is_root || is_layer, "src/{} is no layer here", name.display());
-    }
+    // The roots of both crates are in no layer.
+    let layers = LAYERS.iter().map(|(layer, _)| *layer).chain([""]).map(str::to_owned).collect();
+    assert_eq!(found, layers);
 }
 
 #[test]
@@ -141,22 +114,76 @@ fn the_layers_are_those_that_are_documented() {
 }
 
 #[test]
-fn the_rules_know_nothing_of_the_shell_around_them() {
-    for file in sources_of("broker/rules") {
-        for path in paths_in(&file) {
-            // Whether a model checker is at work, for which some figures are smaller.
-            if path == ["os", "sync", "IS_EXPLORED"] {
-                continue;
-            }
-            let [top, within @ ..] = path.as_slice() else { continue };
-            let is_allowed = TABLE.iter().any(|allowed| {
-                within.iter().zip(*allowed).all(|(word, allowed)| word == allowed)
-                    && within.len() >= allowed.len()
-            });
-            assert!(top == "broker" && (within.is_empty() || is_allowed), "{}: {path:?}", file.display());
+fn the_rules_use_nothing_of_the_shell_around_them() {
+    let is_rules = |module: &[String]| module.starts_with(&["lockd", "broker", "rules"].map(str::to_owned));
+    let rules = || TREE.scopes.iter().filter(|scope| is_rules(&scope.module));
+    assert!(rules().next().is_some());
+    for scope in rules() {
+        for (path, Target { module, item }) in TREE.uses(scope) {
+            // To import a module is not a use; what is used of it is checked by itself.
+            let Some(item) = item else { continue };
+            let module: Vec<&str> = module.iter().skip(1).map(String::as_str).collect();
+            let is_allowed = match module.as_slice() {
+                // Says whether a model checker runs: then some limits are smaller.
+                ["os", "sync", ..] => item == "IS_EXPLORED",
+                ["broker", "rules", ..] => true,
+                ["broker", module, ..] => RULES_MAY_USE
+                    .iter()
+                    .any(|(allowed, only)| allowed == module && only.is_none_or(|only| only == item)),
+                _ => false,
+            };
+            assert!(is_allowed, "{} uses {path}", scope.file);
         }
-        let code = fs::read_to_string(root().join(&file)).expect("readable");
-        let forbidden = words(&code).into_iter().find(|word| NOT_IN_TABLE.contains(&word.as_str()));
-        assert!(file.ends_with("tests.rs") || forbidden.is_none(), "{} has {forbidden:?}", file.display());
+        let imported = scope.imports.iter().map(|import| &import.path);
+        let mut words = scope.paths.iter().chain(imported).flatten().chain(&scope.words);
+        let forbidden = words.find(|word| NOT_IN_RULES.contains(&word.as_str()));
+        assert!(scope.is_test || forbidden.is_none(), "{} has {forbidden:?}", scope.file);
     }
+}
+
+/// The cycles, with the paths that make them.
+fn described(edges: &Edges) -> String {
+    let mut text = String::new();
+    for cycle in cycles(edges) {
+        let _ = writeln!(text, "{} files use each other in a cycle:", cycle.len());
+        for file in &cycle {
+            for (used, path) in
+                edges.get(file).into_iter().flatten().filter(|(used, _)| cycle.contains(*used))
+            {
+                let _ = writeln!(text, "  {file} uses {used}: {path}");
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn no_files_use_each_other_in_a_cycle() {
+    let cycles = described(&TREE.edges());
+    assert!(cycles.is_empty(), "{cycles}");
+}
+
+/// Two types may have the same name if one module has both of them under it: then they are in
+/// different builds, with a feature and without it.
+#[test]
+fn no_two_types_have_the_same_name() {
+    let mut found: BTreeMap<&str, Vec<&Scope>> = BTreeMap::new();
+    for scope in TREE.scopes.iter().filter(|scope| !scope.is_test) {
+        scope.types.iter().for_each(|name| found.entry(name).or_default().push(scope));
+    }
+    let is_in_different_builds = |name: &str, declaring: &[&Scope]| {
+        TREE.scopes.iter().any(|scope| {
+            let targets = TREE.targets(&scope.module, &[name.to_owned()]);
+            let is_one = |declaring: &&Scope| targets.iter().any(|target| target.module == declaring.module);
+            targets.len() == declaring.len() && declaring.iter().all(is_one)
+        })
+    };
+    let mut several = String::new();
+    for (name, declaring) in found {
+        if declaring.len() > 1 && !is_in_different_builds(name, &declaring) {
+            let files: Vec<&str> = declaring.iter().map(|scope| scope.file.as_str()).collect();
+            let _ = writeln!(several, "{name}: {}", files.join(", "));
+        }
+    }
+    assert!(several.is_empty(), "{several}");
 }

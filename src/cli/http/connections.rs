@@ -1,109 +1,112 @@
-//! The connections that are open. There is a limit, and a newcomer gets in nevertheless: in place of the one that has
-//! waited for its client longest, be it for a request or for a response to be read. So clients that say nothing, or
-//! read nothing, keep nobody out, and above all not the one who asks whether the server is well.
+//! The connections that are open. Their number is limited, and a new one gets in nevertheless: in
+//! place of the one that has waited longest for its client, either for a request or for a response
+//! to be read. So clients that send nothing, or read nothing, do not keep others out, above all not a
+//! probe that asks whether the server is healthy.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// All of them.
-pub(super) struct Connections {
-    open: Mutex<Open>,
-    most: usize,
+/// All connections to these pages.
+pub(super) struct HttpConnections {
+    open: Mutex<OpenConnections>,
+    connections_max: usize,
 }
 
 #[derive(Default)]
-struct Open {
-    entries: HashMap<u64, Entry>,
-    /// The highest number given so far: for connections, and for the moments at which they begin to wait.
+struct OpenConnections {
+    by_id: HashMap<u64, OpenConnection>,
+    /// The highest number given so far: for connections, and for the moments at which they begin to
+    /// wait.
     last: u64,
     displaced: u64,
 }
 
-struct Entry {
+struct OpenConnection {
     stream: Arc<TcpStream>,
-    /// When it began to wait for its client, if it does: the lower the longer ago.
+    /// When it began to wait for its client, if it waits: a lower number is longer ago.
     waits_since: Option<u64>,
 }
 
-impl Open {
+impl OpenConnections {
     fn next(&mut self) -> u64 {
         self.last += 1;
         self.last
     }
 
-    /// Ends the connection that has waited for its client longest. False if none waits.
+    /// Closes the connection that has waited longest for its client. False if none waits.
     fn displace(&mut self) -> bool {
-        let waiting = self.entries.iter().filter_map(|(&id, entry)| Some((entry.waits_since?, id)));
-        let Some(entry) = waiting.min().and_then(|(_, id)| self.entries.remove(&id)) else { return false };
+        let waiting = self.by_id.iter().filter_map(|(&id, open)| Some((open.waits_since?, id)));
+        let Some(displaced) = waiting.min().and_then(|(_, id)| self.by_id.remove(&id)) else { return false };
         self.displaced += 1;
-        // Its thread finds out, and ends. It fails if the client has ended the connection already.
-        let _ = entry.stream.shutdown(Shutdown::Both);
+        // Its thread notices that, and ends. An error says that the client has closed the
+        // connection already.
+        let _ = displaced.stream.shutdown(Shutdown::Both);
         true
     }
 }
 
-impl Connections {
-    pub(super) fn for_at_most(most: usize) -> Arc<Self> {
-        Arc::new(Self { open: Mutex::default(), most })
+impl HttpConnections {
+    pub(super) fn with_limit(connections_max: usize) -> Arc<Self> {
+        Arc::new(Self { open: Mutex::default(), connections_max })
     }
 
     /// How many are open.
     pub(super) fn open(&self) -> usize {
-        self.lock().entries.len()
+        self.lock().by_id.len()
     }
 
-    /// How many have been ended to make room for others.
+    /// How many have been closed to make room for others.
     pub(super) fn displaced(&self) -> u64 {
         self.lock().displaced
     }
 
-    /// Lets a connection in, which waits for its client's first request; gives it back if every other one is being
-    /// worked for.
-    pub(super) fn let_in(self: &Arc<Self>, stream: TcpStream) -> Result<Connection, TcpStream> {
+    /// Admits a connection, which then waits for its client's first request. Gives the stream back
+    /// if the limit is reached and every connection has a request being answered.
+    pub(super) fn admit(self: &Arc<Self>, stream: TcpStream) -> Result<HttpConnection, TcpStream> {
         let mut open = self.lock();
-        if open.entries.len() >= self.most && !open.displace() {
+        if open.by_id.len() >= self.connections_max && !open.displace() {
             return Err(stream);
         }
         let stream = Arc::new(stream);
         let id = open.next();
-        open.entries.insert(id, Entry { stream: stream.clone(), waits_since: Some(id) });
-        Ok(Connection { all: self.clone(), id, stream })
+        open.by_id.insert(id, OpenConnection { stream: stream.clone(), waits_since: Some(id) });
+        Ok(HttpConnection { all: self.clone(), id, stream })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection that has been let in, until this is dropped.
-pub(super) struct Connection {
-    all: Arc<Connections>,
+/// A connection that has been admitted, until this is dropped.
+pub(super) struct HttpConnection {
+    all: Arc<HttpConnections>,
     id: u64,
     pub(super) stream: Arc<TcpStream>,
 }
 
-impl Connection {
-    /// From now on it waits for its client.
+impl HttpConnection {
+    /// From now on it waits for its client, and may be displaced.
     pub(super) fn begin_wait(&self) {
         let mut open = self.all.lock();
         let now = open.next();
-        if let Some(entry) = open.entries.get_mut(&self.id) {
-            entry.waits_since = Some(now);
+        if let Some(connection) = open.by_id.get_mut(&self.id) {
+            connection.waits_since = Some(now);
         }
     }
 
-    /// From now on its client waits, so it makes room for nobody.
+    /// From now on its client waits for an answer, so it is not displaced.
     pub(super) fn end_wait(&self) {
-        if let Some(entry) = self.all.lock().entries.get_mut(&self.id) {
-            entry.waits_since = None;
+        if let Some(connection) = self.all.lock().by_id.get_mut(&self.id) {
+            connection.waits_since = None;
         }
     }
 }
 
-impl Drop for Connection {
+impl Drop for HttpConnection {
     fn drop(&mut self) {
-        self.all.lock().entries.remove(&self.id);
+        self.all.lock().by_id.remove(&self.id);
     }
 }
 
@@ -114,21 +117,21 @@ mod tests {
 
     use super::*;
 
-    /// Both ends of a connection.
+    /// Both ends of a connection, the server's first.
     fn pair(listener: &TcpListener) -> (TcpStream, TcpStream) {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         (listener.accept().unwrap().0, client)
     }
 
     #[test]
-    fn the_one_that_has_waited_longest_makes_room() {
+    fn the_connection_that_has_waited_longest_makes_room() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let connections = Connections::for_at_most(3);
-        let (mut inside, mut clients) = (Vec::new(), Vec::new());
+        let connections = HttpConnections::with_limit(3);
+        let (mut admitted, mut clients) = (Vec::new(), Vec::new());
         let mut come = |clients: &mut Vec<TcpStream>| {
             let (stream, client) = pair(&listener);
             clients.push(client);
-            connections.let_in(stream).map(|connection| inside.push(connection)).is_ok()
+            connections.admit(stream).map(|connection| admitted.push(connection)).is_ok()
         };
         (0..3).for_each(|_| assert!(come(&mut clients)));
         assert!(come(&mut clients) && come(&mut clients));
@@ -137,19 +140,19 @@ mod tests {
             client.set_nonblocking(true).unwrap();
             assert_eq!(client.read(&mut [0]).is_ok_and(|read| read == 0), number < 2, "{number}");
         }
-        inside.drain(..2);
-        assert_eq!(connections.open(), 3, "those that made room have left already");
-        inside[0].begin_wait();
-        inside[1].end_wait();
+        admitted.drain(..2);
+        assert_eq!(connections.open(), 3, "those that were displaced are not counted any more");
+        admitted[0].begin_wait();
+        admitted[1].end_wait();
         let (stream, _client) = pair(&listener);
-        let newcomer = connections.let_in(stream).ok().unwrap();
+        let newcomer = connections.admit(stream).ok().unwrap();
         newcomer.end_wait();
-        let is_open = |connection: &Connection| connections.lock().entries.contains_key(&connection.id);
-        assert_eq!([0, 1, 2].map(|number| is_open(&inside[number])), [true, true, false]);
-        inside[0].end_wait();
+        let is_open = |connection: &HttpConnection| connections.lock().by_id.contains_key(&connection.id);
+        assert_eq!([0, 1, 2].map(|number| is_open(&admitted[number])), [true, true, false]);
+        admitted[0].end_wait();
         let (stream, _client) = pair(&listener);
-        assert!(connections.let_in(stream).is_err(), "all are worked for");
-        drop((inside, newcomer));
+        assert!(connections.admit(stream).is_err(), "every connection has a request being answered");
+        drop((admitted, newcomer));
         assert_eq!(connections.open(), 0);
     }
 }

@@ -1,14 +1,14 @@
-//! What has been going on in the last minutes, second by second, so that whoever opens the page sees the past.
+//! Samples of the last minutes, one a second, so that the page shows the past as soon as it is
+//! opened.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use lockd::broker::{Broker, Stats};
-use lockd::server::Traffic;
+use lockd::server::{ServerStats, StatsReader};
 use serde::Serialize;
 
-/// How many are kept: five minutes of them.
+/// How many samples are kept: those of five minutes.
 const SAMPLES: usize = 300;
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -16,8 +16,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Sample {
-    /// One more than that of the second before. They begin with the time in seconds since 1970, so that they
-    /// rise also from one run of the server to the next.
+    /// One more than that of the second before. Numbers begin with the time in seconds since 1970,
+    /// so that they also rise from one run of the server to the next.
     number: u64,
     connections: usize,
     locks: usize,
@@ -28,9 +28,9 @@ struct Sample {
 }
 
 impl Sample {
-    /// What there is `now`, and what has been done since `before`.
-    fn new(number: u64, connections: usize, before: &Stats, now: &Stats, span: Duration) -> Self {
-        let orphans = |stats: &Stats| stats.orphans + stats.shared_orphans;
+    /// The state `now`, and what has been done in the `span` since `before`.
+    fn new(number: u64, before: &ServerStats, now: &ServerStats, span: Duration) -> Self {
+        let (before, connections, now) = (&before.broker, now.connections, &now.broker);
         Self {
             number,
             connections,
@@ -38,19 +38,23 @@ impl Sample {
             waiting: now.waiting,
             grants_per_second: rate(before.grants, now.grants, span),
             waits_per_second: rate(before.waits, now.waits, span),
-            orphans_per_second: rate(orphans(before), orphans(now), span),
+            orphans_per_second: rate(
+                before.orphans + before.shared_orphans,
+                now.orphans + now.shared_orphans,
+                span,
+            ),
         }
     }
 }
 
-/// How much more it has become in a second, in tenths.
-#[expect(clippy::cast_precision_loss, reason = "a rate to be looked at")]
+/// By how much a counter has risen in a second, to a tenth.
+#[expect(clippy::cast_precision_loss, reason = "a rate is shown with one decimal")]
 fn rate(before: u64, now: u64, span: Duration) -> f64 {
     let more = now.saturating_sub(before) as f64;
     (more / span.as_secs_f64().max(f64::EPSILON) * 10.0).round() / 10.0
 }
 
-/// The last minutes, the newest second last.
+/// The samples of the last minutes, the newest last.
 #[derive(Default)]
 pub(super) struct History {
     samples: Mutex<VecDeque<Sample>>,
@@ -58,13 +62,13 @@ pub(super) struct History {
 
 impl History {
     /// Takes samples for ever.
-    pub(super) fn keep(&self, broker: &Broker, traffic: &Traffic) {
-        let (mut before, mut at) = (broker.stats(), Instant::now());
+    pub(super) fn keep(&self, stats: &StatsReader) {
+        let (mut before, mut at) = (stats.read(), Instant::now());
         let first = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         for number in first.. {
             std::thread::sleep((at + INTERVAL).saturating_duration_since(Instant::now()));
-            let (now, is_at) = (broker.stats(), Instant::now());
-            self.add(Sample::new(number, traffic.connections(), &before, &now, is_at - at));
+            let (now, is_at) = (stats.read(), Instant::now());
+            self.add(Sample::new(number, &before, &now, is_at - at));
             (before, at) = (now, is_at);
         }
     }
@@ -77,16 +81,13 @@ impl History {
         samples.push_back(sample);
     }
 
-    /// The samples behind that number, or all.
+    /// The samples with higher numbers than `after`, or all.
     pub(super) fn to_json(&self, after: Option<u64>) -> String {
-        #[derive(Serialize)]
-        struct All {
-            samples: Vec<Sample>,
-        }
         let is_asked_for = |sample: &&Sample| after.is_none_or(|after| sample.number > after);
-        let samples = self.samples().iter().filter(is_asked_for).cloned().collect();
+        let samples: Vec<Sample> = self.samples().iter().filter(is_asked_for).cloned().collect();
         // It cannot fail: numbers under keys that are strings.
-        serde_json::to_string(&All { samples }).unwrap_or_default()
+        let samples = serde_json::to_string(&samples).unwrap_or_default();
+        format!("{{\"samples\":{samples}}}")
     }
 
     fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
@@ -96,17 +97,21 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use lockd::broker::Stats;
+
     use super::*;
 
     fn sample(number: u64) -> Sample {
         let before = Stats { grants: 10, waits: 3, orphans: 1, ..Stats::default() };
         let now =
             Stats { grants: 25, waits: 4, orphans: 2, shared_orphans: 1, locks: 2, waiting: 1, ..before };
-        Sample::new(number, 7, &before, &now, Duration::from_millis(1500))
+        let [before, now] =
+            [before, now].map(|broker| ServerStats { connections: 7, broker, ..ServerStats::default() });
+        Sample::new(number, &before, &now, Duration::from_millis(1500))
     }
 
     #[test]
-    fn rates_are_per_second_however_long_a_sample_took() {
+    fn rates_are_per_second_whatever_time_a_sample_took() {
         let history = History::default();
         history.add(sample(1));
         let expected = concat!(
@@ -117,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_are_kept_and_can_be_had_alone() {
+    fn the_newest_samples_are_kept_and_can_be_asked_for_alone() {
         let history = History::default();
         (1..=500).for_each(|number| history.add(sample(number)));
         let numbers = |after| {

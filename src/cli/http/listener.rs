@@ -1,4 +1,4 @@
-//! Accepting connections of those who may come in.
+//! Accepts connections from clients on the access list, and starts a thread for each.
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
@@ -6,39 +6,39 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::cli::http::response::{Response, Status};
-use crate::cli::http::{Shared, connection, spawn};
+use crate::cli::http::connection;
+use crate::cli::http::response::{HttpResponse, HttpStatus};
+use crate::cli::http::state::{CONNECTIONS_MAX, HttpState};
 
-/// Connections at once. Each has a thread and a descriptor, which the server's own must not lack.
-pub(super) const CONNECTIONS_MAX: usize = 64;
-/// How long to let go when nothing can be accepted.
-const EXHAUSTED: Duration = Duration::from_millis(50);
+/// How long to wait after nothing could be accepted.
+const RETRY_AFTER: Duration = Duration::from_millis(50);
 
 /// Accepts for ever.
-pub(super) fn run(listener: &TcpListener, shared: &Arc<Shared>) {
+pub(super) fn run(listener: &TcpListener, state: &Arc<HttpState>) {
     loop {
-        match receive(listener, shared) {
+        match accept(listener, state) {
             Ok(true) => {}
             Ok(false) => {
-                shared.refused.fetch_add(1, Relaxed);
+                state.refused.fetch_add(1, Relaxed);
             }
-            // The client has gone again; or there are no descriptors or threads, which takes a while.
+            // The client has closed the connection already; or descriptors or threads have run out,
+            // which lasts.
             Err(error) => {
                 log::debug!("http: {error}");
-                std::thread::sleep(EXHAUSTED);
+                std::thread::sleep(RETRY_AFTER);
             }
         }
     }
 }
 
-/// Takes the next connection, and says whether it was let in.
-fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
+/// Accepts the next connection. False if it was turned away.
+fn accept(listener: &TcpListener, state: &Arc<HttpState>) -> io::Result<bool> {
     let (stream, peer) = listener.accept()?;
-    if !shared.rules().config.allows(peer.ip()) {
+    if !state.rules().config.allows(peer.ip()) {
         log::debug!("http: {peer} is not on the access list");
         return Ok(false);
     }
-    let connection = match shared.connections.let_in(stream) {
+    let connection = match state.connections.admit(stream) {
         Ok(connection) => connection,
         Err(stream) => {
             turn_away(stream);
@@ -46,10 +46,10 @@ fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
             return Ok(false);
         }
     };
-    let shared = shared.clone();
+    let state = state.clone();
     spawn("lockd-http-conn", move || {
-        let served = connection::serve(&connection, &shared);
-        // There is room for others before anything is said about it.
+        let served = connection::serve(&connection, &state);
+        // Makes room for another connection before anything is logged.
         drop(connection);
         if let Err(error) = served {
             log::debug!("http: {peer}: {error}");
@@ -58,10 +58,16 @@ fn receive(listener: &TcpListener, shared: &Arc<Shared>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Says why, as far as the socket takes it at once.
+/// Sends the reason, as far as the socket takes it at once.
 fn turn_away(mut stream: TcpStream) {
-    let why = Response::text(Status::Unavailable, "too many connections");
-    // Nobody is owed more than the attempt.
+    let why = HttpResponse::text(HttpStatus::Unavailable, "too many connections");
+    // If it cannot be sent at once, the client sees only that the connection ends.
     let _ =
         stream.set_nonblocking(true).and_then(|()| io::Write::write(&mut stream, &why.encode(true, false)));
+}
+
+/// Starts a thread. Its stack is small: calls here are neither deep nor recursive.
+pub(super) fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    const STACK_BYTES: usize = 512 << 10;
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(work).map(drop)
 }

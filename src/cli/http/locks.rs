@@ -1,25 +1,19 @@
 //! `/locks`: a page of locks, as the message protocol's `list` has it.
 
-use std::ops::ControlFlow;
-
-use lockd::broker::{Broker, LockName, Page, PageNames, PageQuery, Space};
+use lockd::broker::{Broker, LockName, PageQuery, Space};
 use lockd::wire::message::{ListRequest, LockPage};
 
-/// After how many holders and waiters a page of what is waited for ends, though there may be more names: every
-/// lock can have as many as there are sessions.
-const PARTIES_MAX: usize = 8192;
-
-/// What is asked for.
+/// The page of locks that is asked for.
 #[derive(Debug)]
 pub(super) struct Listing {
     query: PageQuery,
-    /// Only locks that somebody waits for.
+    /// Only locks that have waiters.
     waiting: bool,
 }
 
 impl Listing {
     /// # Errors
-    /// If a parameter is none, or makes no sense; says which.
+    /// If a parameter is unknown or has a wrong value; the message says which.
     pub(super) fn read(parameters: &[(String, Vec<u8>)]) -> Result<Self, String> {
         let query = PageQuery {
             space: Space::Main,
@@ -47,11 +41,7 @@ impl Listing {
                     "counted" => listing.query.space = Space::Counted,
                     _ => return Err("space is neither main nor counted".to_owned()),
                 },
-                _ => {
-                    return Err(
-                        "the parameters there are: prefix, after, limit, waiting and space".to_owned()
-                    );
-                }
+                _ => return Err("the parameters are prefix, after, limit, waiting and space".to_owned()),
             }
         }
         Ok(listing)
@@ -59,43 +49,9 @@ impl Listing {
 
     pub(super) fn page(&self, broker: &Broker) -> LockPage {
         let page =
-            if self.waiting { waited_for(broker, self.query.clone()) } else { broker.page(&self.query) };
+            if self.waiting { broker.page_with_waiters(&self.query) } else { broker.page(&self.query) };
         page.into()
     }
-}
-
-/// Like [`Broker::page`], of the locks alone that somebody waits for.
-fn waited_for(broker: &Broker, mut query: PageQuery) -> Page {
-    loop {
-        let (names, mut more) = first_names(broker, &query);
-        query.after = names.last().cloned();
-        let (mut locks, mut parties) = (Vec::new(), 0);
-        for name in names {
-            if parties >= PARTIES_MAX {
-                more = true;
-                break;
-            }
-            let lock = broker.lock_info(query.space, name.as_bytes()).filter(|lock| !lock.waiters.is_empty());
-            parties += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
-            locks.extend(lock);
-        }
-        // Nobody may wait for any of these any more: then there would be none to ask on from.
-        if !locks.is_empty() || !more {
-            return Page { locks, more };
-        }
-    }
-}
-
-/// The first names of those asked for that are waited for, and whether there are more.
-fn first_names(broker: &Broker, query: &PageQuery) -> (Vec<LockName>, bool) {
-    let mut first = PageNames::of(query);
-    broker.for_each_lock(|lock| {
-        if !lock.waiters.is_empty() {
-            first.add(lock.key.space, &lock.key.name);
-        }
-        ControlFlow::<()>::Continue(())
-    });
-    first.finish()
 }
 
 #[cfg(test)]
@@ -107,15 +63,15 @@ mod tests {
     use super::*;
     use crate::cli::http::query::parameters;
 
-    struct Nobody;
+    struct IgnoringObserver;
 
-    impl Observer for Nobody {
+    impl Observer for IgnoringObserver {
         fn decided(&self, _: Ticket, _: Outcome) {}
         fn deliver(&self) {}
     }
 
     fn session(broker: &Broker) -> ObservedSession {
-        broker.attach("somewhere", Arc::new(Nobody))
+        broker.attach("somewhere", Arc::new(IgnoringObserver))
     }
 
     fn listing(query: &str) -> Result<Listing, String> {
@@ -128,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_refused() {
+    fn unknown_parameters_and_wrong_values_are_refused() {
         for query in
             ["limit=0", "limit=1001", "limit=x", "waiting=yes", "waiting", "space=x", "prefx=a", "limit=%ff"]
         {
@@ -141,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_what_is_waited_for() {
+    fn locks_that_have_waiters_are_shown_in_pages() {
         let broker = Broker::default();
         let (holder, waiter) = (session(&broker), session(&broker));
         for name in ["a", "b1", "b2", "b3", "b4", "c"] {

@@ -1,9 +1,9 @@
-//! The parameters behind the question mark. Pure. Their values are bytes, as names of locks are.
+//! Parses the query of a request. Pure. Values are bytes, as names of locks are.
 
-/// The parameters of `query`, in the order in which they stand there.
+/// The parameters of `query`, in their order.
 ///
 /// # Errors
-/// If it is not encoded as it should be; says what is wrong.
+/// If it is not encoded correctly; the message says why.
 pub(super) fn parameters(query: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs
@@ -15,7 +15,7 @@ pub(super) fn parameters(query: &str) -> Result<Vec<(String, Vec<u8>)>, String> 
         .collect()
 }
 
-/// What is percent-encoded, as bytes; a plus is a space.
+/// Decodes percent-encoded text to bytes; a plus is a space.
 fn decode(text: &str) -> Result<Vec<u8>, String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_any_bytes() {
+    fn values_may_have_any_bytes() {
         let read = parameters("&prefix=a%2Fb+c%00%fF&&waiting&x=1=2&%61=").unwrap();
         let expected: [(&str, &[u8]); 4] =
             [("prefix", b"a/b c\0\xff"), ("waiting", b""), ("x", b"1=2"), ("a", b"")];
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_an_escape_is_none() {
+    fn incomplete_escapes_are_refused() {
         for query in ["a=%", "a=%1", "a=%1g", "a=%%31", "a=%+1", "%ff=1"] {
             assert!(parameters(query).is_err(), "{query}");
         }

@@ -1,12 +1,12 @@
-//! What a client asks, from the bytes that it sent. Pure: no socket, no clock, nothing of what is served.
+//! Parses the head of a request. Pure: knows no socket, no clock, and not what is served.
 
-use crate::cli::http::response::{Response, Status};
+use crate::cli::http::response::{HttpResponse, HttpStatus};
 
 /// The longest head of a request.
 pub(super) const HEAD_MAX: usize = 8 << 10;
 const HEADERS_MAX: usize = 64;
 
-/// What can be asked for.
+/// The methods, as far as they are told apart here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     Get,
@@ -14,64 +14,64 @@ pub(super) enum Method {
     Other,
 }
 
-/// A request, as far as anything here depends on it.
+/// What these pages use of a request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request {
+pub(super) struct HttpRequest {
     pub(super) method: Method,
     pub(super) path: String,
-    /// What stands behind the question mark, as it came.
+    /// What follows the question mark, still percent-encoded.
     pub(super) query: String,
     pub(super) host: String,
     pub(super) origin: Option<String>,
-    /// From where the browser says that the request comes (`Sec-Fetch-Site`).
+    /// `Sec-Fetch-Site`: where the request comes from, as the browser says.
     pub(super) fetch_site: Option<String>,
     pub(super) keep_alive: bool,
 }
 
-impl Request {
+impl HttpRequest {
     pub(super) fn is_head(&self) -> bool {
         self.method == Method::Head
     }
 }
 
-/// What the bytes so far come to.
+/// The result of parsing the bytes received so far.
 #[derive(Debug)]
 pub(super) enum Parsed {
     Incomplete,
     /// A request, and how many bytes it has.
-    Request(Request, usize),
-    /// Nothing that follows could be understood.
-    Refused(Response),
+    Request(HttpRequest, usize),
+    /// It is refused with this response, and nothing after it can be parsed.
+    Refused(HttpResponse),
 }
 
-/// Reads the head of a request. One with a body is refused: nothing here takes any.
+/// Parses the head of a request. A request with a body is refused, since nothing here takes one.
 pub(super) fn parse(input: &[u8]) -> Parsed {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
-    let too_large = || refused(Status::TooLarge, "the request is too large");
+    let too_large = || refused(HttpStatus::TooLarge, "the request is too large");
     match head.parse(&input[..input.len().min(HEAD_MAX)]) {
-        Ok(httparse::Status::Complete(length)) => match understand(&head) {
+        Ok(httparse::Status::Complete(length)) => match interpret(&head) {
             Ok(request) => Parsed::Request(request, length),
-            Err(why) => refused(Status::BadRequest, why),
+            Err(why) => refused(HttpStatus::BadRequest, why),
         },
         Ok(httparse::Status::Partial) if input.len() < HEAD_MAX => Parsed::Incomplete,
         Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => too_large(),
-        Err(error) => refused(Status::BadRequest, &format!("not a request of HTTP/1.1: {error}")),
+        Err(error) => refused(HttpStatus::BadRequest, &format!("not a request of HTTP/1.1: {error}")),
     }
 }
 
-fn refused(status: Status, why: &str) -> Parsed {
-    Parsed::Refused(Response::text(status, why))
+fn refused(status: HttpStatus, why: &str) -> Parsed {
+    Parsed::Refused(HttpResponse::text(status, why))
 }
 
-fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, &'static str> {
+fn interpret(head: &httparse::Request<'_, '_>) -> Result<HttpRequest, &'static str> {
     let method = match head.method {
         Some("GET") => Method::Get,
         Some("HEAD") => Method::Head,
         _ => Method::Other,
     };
     let target = head.path.unwrap_or_default();
-    // With another method the target may be anything, and does not matter.
+    // With another method, which is refused later, the target may be anything, such as `*`.
     if method != Method::Other && !target.starts_with('/') {
         return Err("the request's target does not begin with a slash");
     }
@@ -81,22 +81,23 @@ fn understand(head: &httparse::Request<'_, '_>) -> Result<Request, &'static str>
         return Err("a request with a body");
     }
     let connection = header(head, "connection")?.unwrap_or_default().to_ascii_lowercase();
-    let says = |option: &str| connection.split(',').any(|said| said.trim() == option);
-    let lives_on = if head.version == Some(1) { !says("close") } else { says("keep-alive") };
+    let has_option = |option: &str| connection.split(',').any(|given| given.trim() == option);
+    let keep_alive = if head.version == Some(1) { !has_option("close") } else { has_option("keep-alive") };
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    Ok(Request {
+    Ok(HttpRequest {
         method,
         path: path.to_owned(),
         query: query.to_owned(),
         host: header(head, "host")?.ok_or("the header Host is missing")?.to_owned(),
         origin: header(head, "origin")?.map(str::to_owned),
         fetch_site: header(head, "sec-fetch-site")?.map(str::to_owned),
-        // A body of which nothing is known cannot be passed over.
-        keep_alive: lives_on && method != Method::Other,
+        // Another method may have a body of unknown length, so that the next request could not be
+        // found.
+        keep_alive: keep_alive && method != Method::Other,
     })
 }
 
-/// The value of a header that may stand there once.
+/// The value of a header that may be given once.
 fn header<'h>(head: &httparse::Request<'_, 'h>, name: &str) -> Result<Option<&'h str>, &'static str> {
     let mut found = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
     match (found.next(), found.next()) {
@@ -104,7 +105,7 @@ fn header<'h>(head: &httparse::Request<'_, 'h>, name: &str) -> Result<Option<&'h
         (Some(header), None) => std::str::from_utf8(header.value)
             .map(|value| Some(value.trim()))
             .map_err(|_| "a header is not UTF-8"),
-        (Some(_), Some(_)) => Err("a header is there twice"),
+        (Some(_), Some(_)) => Err("a header is given twice"),
     }
 }
 
@@ -112,14 +113,14 @@ fn header<'h>(head: &httparse::Request<'_, 'h>, name: &str) -> Result<Option<&'h
 mod tests {
     use super::*;
 
-    fn request(text: &str) -> Request {
+    fn request(text: &str) -> HttpRequest {
         match parse(text.as_bytes()) {
             Parsed::Request(request, length) if length == text.len() => request,
             other => panic!("{text:?}: {other:?}"),
         }
     }
 
-    fn refusal(text: &[u8]) -> Status {
+    fn refusal(text: &[u8]) -> HttpStatus {
         match parse(text) {
             Parsed::Refused(response) => response.status,
             other => panic!("{:?}: {other:?}", text.escape_ascii().to_string()),
@@ -127,9 +128,9 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_understood_once_it_is_whole() {
+    fn a_request_is_parsed_once_it_is_complete() {
         let text = "GET /locks?prefix=a%20b HTTP/1.1\r\nhOST: localhost:1 \r\nOrigin: http://localhost:1\r\nSec-Fetch-Site: same-origin\r\n\r\n";
-        let expected = Request {
+        let expected = HttpRequest {
             method: Method::Get,
             path: "/locks".to_owned(),
             query: "prefix=a%20b".to_owned(),
@@ -147,8 +148,8 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_lives_on_if_both_sides_say_so() {
-        for (start, lives_on) in [
+    fn a_connection_is_kept_alive_if_the_client_allows_it() {
+        for (start, keep_alive) in [
             ("GET / HTTP/1.1\r\n", true),
             ("GET / HTTP/1.1\r\nConnection: foo, CLOSE\r\n", false),
             ("GET / HTTP/1.0\r\n", false),
@@ -157,12 +158,12 @@ mod tests {
             ("POST / HTTP/1.1\r\nContent-Length: 10\r\n", false),
             ("OPTIONS * HTTP/1.1\r\n", false),
         ] {
-            assert_eq!(request(&format!("{start}Host: a\r\n\r\n")).keep_alive, lives_on, "{start}");
+            assert_eq!(request(&format!("{start}Host: a\r\n\r\n")).keep_alive, keep_alive, "{start}");
         }
     }
 
     #[test]
-    fn what_is_no_request_is_refused() {
+    fn malformed_requests_are_refused() {
         for text in [
             &b"\0\x01\x02"[..],
             b"GET /\r\n\r\n",
@@ -176,17 +177,17 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
         ] {
-            assert_eq!(refusal(text), Status::BadRequest, "{}", text.escape_ascii());
+            assert_eq!(refusal(text), HttpStatus::BadRequest, "{}", text.escape_ascii());
         }
     }
 
     #[test]
-    fn a_head_has_bounds() {
+    fn the_size_of_a_head_is_limited() {
         let with = |filler: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{filler}\r\n\r\n");
         let long = with(&format!("X: {}", "x".repeat(HEAD_MAX)));
-        assert_eq!(refusal(long.as_bytes()), Status::TooLarge);
-        assert_eq!(refusal(&long.as_bytes()[..HEAD_MAX]), Status::TooLarge);
-        assert_eq!(refusal(with("X: x\r\n".repeat(HEADERS_MAX).trim()).as_bytes()), Status::TooLarge);
+        assert_eq!(refusal(long.as_bytes()), HttpStatus::TooLarge);
+        assert_eq!(refusal(&long.as_bytes()[..HEAD_MAX]), HttpStatus::TooLarge);
+        assert_eq!(refusal(with("X: x\r\n".repeat(HEADERS_MAX).trim()).as_bytes()), HttpStatus::TooLarge);
         let fits = with(&format!("X: {}", "x".repeat(HEAD_MAX - with("X: ").len())));
         assert_eq!(fits.len(), HEAD_MAX);
         assert!(matches!(parse(fits.as_bytes()), Parsed::Request(..)));

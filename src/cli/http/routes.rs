@@ -1,4 +1,4 @@
-//! What is where. Everything here looks, and changes nothing.
+//! Answers a request by its path. All of it reads, and changes nothing.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -7,101 +7,100 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::cli::http::locks::Listing;
-use crate::cli::http::metrics::Figures;
-use crate::cli::http::request::{Method, Request};
-use crate::cli::http::response::{Response, Status};
-use crate::cli::http::room::Place;
-use crate::cli::http::{Shared, metrics, query, trust};
+use crate::cli::http::metrics::Metrics;
+use crate::cli::http::request::{HttpRequest, Method};
+use crate::cli::http::response::{HttpResponse, HttpStatus};
+use crate::cli::http::state::HttpState;
+use crate::cli::http::{query, trust};
 
-/// The page, with `NONCE` where each response has a random number of its own.
+/// The page. Each response has a random number of its own in place of `NONCE`.
 const PAGE: &str = include_str!("page.html");
 
-/// How many may have locks listed or wait for that: few enough that there are connections left for others.
-pub(super) const LISTERS_MAX: usize = 16;
-
-/// Answers a request that came in at the address `here`.
-pub(super) fn respond(shared: &Shared, here: IpAddr, request: &Request) -> Response {
-    if let Err(why) = trust::check(request, here, &shared.rules().hosts) {
-        return Response::text(Status::Forbidden, why);
+/// Answers a request that arrived at the address `here`.
+pub(super) fn respond(state: &HttpState, here: IpAddr, request: &HttpRequest) -> HttpResponse {
+    if let Err(why) = trust::check(request, here, &state.rules().hosts) {
+        return HttpResponse::text(HttpStatus::Forbidden, why);
     }
     if request.method == Method::Other {
-        return Response::text(Status::NotAllowed, "there is nothing to be changed here: GET and HEAD only");
+        return HttpResponse::text(HttpStatus::NotAllowed, "nothing can be changed here: GET and HEAD only");
     }
     match request.path.as_str() {
         "/" => page(),
-        "/locks" => locks(shared, &request.query),
-        "/history" => history(shared, &request.query),
-        "/metrics" => figures(shared),
-        "/healthz" => health(shared.broker.has_failed(), shared.broker.is_shut(), shared.broker.grace()),
-        _ => Response::text(Status::NotFound, "there are /, /locks, /history, /metrics and /healthz"),
+        "/locks" => locks(state, &request.query),
+        "/history" => history(state, &request.query),
+        "/metrics" => metrics(state),
+        "/healthz" => health(state.broker.has_failed(), state.broker.is_shut(), state.broker.grace()),
+        _ => HttpResponse::text(
+            HttpStatus::NotFound,
+            "the paths are /, /locks, /history, /metrics and /healthz",
+        ),
     }
 }
 
-fn page() -> Response {
-    // Two keyed hashes, each with keys of its own that nobody knows.
+fn page() -> HttpResponse {
+    // Each `RandomState` has random keys of its own, so the two hashes cannot be predicted.
     let [one, other] = [0, 1].map(|part: u8| RandomState::new().hash_one(part));
     let nonce = format!("{one:016x}{other:016x}");
-    Response::page(PAGE.replace("NONCE", &nonce), &nonce)
+    HttpResponse::page(PAGE.replace("NONCE", &nonce), &nonce)
 }
 
-fn locks(shared: &Shared, parameters: &str) -> Response {
-    if !shared.rules().config.dump {
-        return Response::text(Status::Forbidden, "listing is disabled on this server (no-dump)");
+fn locks(state: &HttpState, parameters: &str) -> HttpResponse {
+    if !state.rules().config.dump {
+        return HttpResponse::text(HttpStatus::Forbidden, "listing is disabled on this server (no-dump)");
     }
     match query::parameters(parameters).and_then(|parameters| Listing::read(&parameters)) {
         Ok(listing) => {
-            let Some(_lister) = Place::take(&shared.listers) else {
-                return Response::text(Status::Unavailable, "too many ask for locks at once");
+            let Some(_permit) = state.listings.try_acquire() else {
+                return HttpResponse::text(
+                    HttpStatus::Unavailable,
+                    "too many requests list locks at the same time",
+                );
             };
-            let _one_at_a_time = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
-            let mut page = listing.page(&shared.broker).to_json();
+            let _one_at_a_time = state.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut page = listing.page(&state.broker).to_json();
             page.shrink_to_fit();
-            Response::json(page)
+            HttpResponse::json(page)
         }
-        Err(why) => Response::text(Status::BadRequest, &why),
+        Err(why) => HttpResponse::text(HttpStatus::BadRequest, &why),
     }
 }
 
-fn history(shared: &Shared, parameters: &str) -> Response {
+fn history(state: &HttpState, parameters: &str) -> HttpResponse {
     let after = |parameters: Vec<(String, Vec<u8>)>| match &parameters[..] {
         [] => Ok(None),
         [(name, value)] if name == "after" => {
             let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
             number.map(Some).ok_or_else(|| "after is not a number".to_owned())
         }
-        _ => Err("the one parameter there is is after".to_owned()),
+        _ => Err("the only parameter is after".to_owned()),
     };
     match query::parameters(parameters).and_then(after) {
-        Ok(after) => Response::json(shared.history.to_json(after)),
-        Err(why) => Response::text(Status::BadRequest, &why),
+        Ok(after) => HttpResponse::json(state.history.to_json(after)),
+        Err(why) => HttpResponse::text(HttpStatus::BadRequest, &why),
     }
 }
 
-fn figures(shared: &Shared) -> Response {
-    let figures = Figures {
-        stats: shared.broker.stats(),
-        grace: shared.broker.grace(),
-        connections: shared.traffic.connections(),
-        connections_refused: shared.traffic.connections_refused(),
-        messages: shared.traffic.messages(),
-        http_connections: shared.connections.open(),
-        http_connections_displaced: shared.connections.displaced(),
-        http_connections_refused: shared.refused.load(Relaxed),
-        started: shared.started,
+fn metrics(state: &HttpState) -> HttpResponse {
+    let metrics = Metrics {
+        server: state.stats.read(),
+        http_connections: state.connections.open(),
+        http_connections_displaced: state.connections.displaced(),
+        http_connections_refused: state.refused.load(Relaxed),
+        started: state.started,
     };
-    Response::figures(metrics::text(&figures))
+    HttpResponse::metrics(metrics.into_text())
 }
 
-/// Whether this server does what it is for. One that waits for the holders of a run before does: to start
-/// it anew would make the wait longer.
-fn health(failed: bool, is_shut: bool, grace: Duration) -> Response {
-    match (failed, is_shut) {
-        (true, _) => Response::text(Status::Unavailable, "failed"),
-        (false, true) => Response::text(Status::Unavailable, "stopping"),
-        (false, false) if grace.is_zero() => Response::text(Status::Ok, "ok"),
+/// Whether the server works. A server in its grace does: if a service manager restarted it because
+/// of that, the grace would only begin again.
+fn health(has_failed: bool, is_shut: bool, grace: Duration) -> HttpResponse {
+    match (has_failed, is_shut) {
+        (true, _) => HttpResponse::text(HttpStatus::Unavailable, "failed"),
+        (false, true) => HttpResponse::text(HttpStatus::Unavailable, "stopping"),
+        (false, false) if grace.is_zero() => HttpResponse::text(HttpStatus::Ok, "ok"),
         (false, false) => {
             let seconds = grace.as_secs_f64().ceil();
-            Response::text(Status::Ok, &format!("ok, but nothing is granted for another {seconds} s"))
+            HttpResponse::text(HttpStatus::Ok, &format!("ok, but nothing is granted for another {seconds} s"))
         }
     }
 }
@@ -109,29 +108,19 @@ fn health(failed: bool, is_shut: bool, grace: Duration) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::http::room::Room;
 
     #[test]
-    fn a_server_in_its_grace_is_well() {
+    fn a_server_in_its_grace_is_healthy() {
         let second = Duration::from_secs(1);
-        for (failed, is_shut, grace, status, body) in [
-            (false, false, Duration::ZERO, Status::Ok, "ok\n"),
-            (false, false, second / 2, Status::Ok, "ok, but nothing is granted for another 1 s\n"),
-            (false, true, second, Status::Unavailable, "stopping\n"),
-            (true, true, Duration::ZERO, Status::Unavailable, "failed\n"),
+        for (has_failed, is_shut, grace, status, body) in [
+            (false, false, Duration::ZERO, HttpStatus::Ok, "ok\n"),
+            (false, false, second / 2, HttpStatus::Ok, "ok, but nothing is granted for another 1 s\n"),
+            (false, true, second, HttpStatus::Unavailable, "stopping\n"),
+            (true, true, Duration::ZERO, HttpStatus::Unavailable, "failed\n"),
         ] {
-            let response = health(failed, is_shut, grace);
+            let response = health(has_failed, is_shut, grace);
             assert_eq!((response.status, response.body.as_str()), (status, body));
         }
-    }
-
-    #[test]
-    fn so_many_can_have_locks_listed_and_others_when_they_are_done() {
-        let listers = Room::for_at_most(LISTERS_MAX);
-        let all: Vec<_> = std::iter::from_fn(|| Place::take(&listers)).collect();
-        assert_eq!(all.len(), LISTERS_MAX);
-        drop(all);
-        assert!(Place::take(&listers).is_some());
     }
 
     #[test]
@@ -143,8 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn the_page_needs_nothing_from_elsewhere_and_makes_no_markup_of_texts() {
-        for other in [
+    fn the_page_loads_nothing_from_elsewhere_and_inserts_no_markup() {
+        for forbidden in [
             "http://",
             "https://",
             "src=",
@@ -158,9 +147,9 @@ mod tests {
             " style=",
             " onclick=",
         ] {
-            // The one address there is names what SVG is, and is not asked for anything.
+            // The only address in it is the name space of SVG, which is not loaded.
             let page = PAGE.replace("http://www.w3.org/2000/svg", "");
-            assert!(!page.contains(other), "{other}");
+            assert!(!page.contains(forbidden), "{forbidden}");
         }
     }
 }

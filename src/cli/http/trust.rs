@@ -1,41 +1,47 @@
-//! Whether a request comes from a page of this server, or from no page at all: what keeps pages of others from
-//! reading what is served here, in the browser of someone who may. Pure.
+//! Decides whether a request comes from a page of this server, or from no page at all. Pure.
 //!
-//! Such a page can have its own host's name lead to this server. So requests for names that are not known as
-//! this server's are refused; and others, if the browser says that another page has made them.
+//! Somebody who may read these pages may also open a page of another site in the same browser. That
+//! page must not be able to read what is served here. Two checks prevent it. The other site can
+//! have its own host name resolve to this server's address (DNS rebinding), so a request is refused
+//! unless its `Host` is known to be this server's. And a request is refused if the browser says
+//! that a page of another site has made it.
 
 use std::net::IpAddr;
 
-use crate::cli::http::request::Request;
+use crate::cli::http::request::HttpRequest;
 
-/// Lets the request pass, or says why not. `here` is the address at which it came in, `names` are those of this
-/// server.
-pub(super) fn check(request: &Request, here: IpAddr, names: &[String]) -> Result<(), &'static str> {
+/// Checks a request that arrived at the address `here`; `names` are the host names of this server.
+///
+/// # Errors
+/// Why it is not to be answered.
+pub(super) fn check(request: &HttpRequest, here: IpAddr, names: &[String]) -> Result<(), &'static str> {
     if !is_own_host(&request.host, here, names) {
         return Err(
-            "this host is not served here: use the address itself, localhost, or a name of --http-host",
+            "this host is not served here: use the address itself, localhost, or a name given with --http-host",
         );
     }
     if request.origin.as_deref().is_some_and(|origin| !is_of_host(origin, &request.host)) {
-        return Err("pages of other sites are not answered");
+        return Err("requests from pages of other sites are not answered");
     }
     match request.fetch_site.as_deref() {
         None | Some("same-origin" | "none") => Ok(()),
-        Some(_) => Err("other sites may not lead here: enter the address by hand"),
+        Some(_) => Err("links from other sites are not followed here: enter the address by hand"),
     }
 }
 
-/// Whether a `Host` is this server. Its port may be that of a tunnel, so any will do.
+/// Whether a `Host` names this server. The port may be that of a tunnel, so any port will do.
 fn is_own_host(host: &str, here: IpAddr, names: &[String]) -> bool {
     let Some(host) = without_port(host) else { return false };
     if host.eq_ignore_ascii_case("localhost") || names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
         return true;
     }
-    // Nobody can have an address lead elsewhere; and through a tunnel one comes by that of its beginning.
+    // An address, unlike a name, cannot be made to lead elsewhere. A browser that uses a tunnel
+    // sends the address of the tunnel's beginning, which is a loopback address.
     host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address == here.to_canonical())
 }
 
-/// The host without its port, and without the brackets of an IPv6 address; `None` if it is no host.
+/// The host without its port, and without the brackets of an IPv6 address; `None` if it is not a
+/// host.
 fn without_port(host: &str) -> Option<&str> {
     let (host, port) = match host.strip_prefix('[') {
         Some(rest) => match rest.split_once(']')? {
@@ -48,10 +54,11 @@ fn without_port(host: &str) -> Option<&str> {
     (!host.is_empty() && port.is_none_or(is_port)).then_some(host)
 }
 
-/// Whether an origin is a page of this host; with TLS if something before this server adds that.
+/// Whether an origin is this host. Its scheme is `https` where a proxy in front of this server adds
+/// TLS.
 fn is_of_host(origin: &str, host: &str) -> bool {
-    let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    of.is_some_and(|of| of.eq_ignore_ascii_case(host))
+    let host_of_origin = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    host_of_origin.is_some_and(|other| other.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
@@ -60,7 +67,7 @@ mod tests {
     use crate::cli::http::request::Method;
 
     fn is_trusted(host: &str, origin: Option<&str>, fetch_site: Option<&str>) -> bool {
-        let request = Request {
+        let request = HttpRequest {
             method: Method::Get,
             path: "/".to_owned(),
             query: String::new(),
@@ -73,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_of_this_server_are_served() {
+    fn only_this_servers_hosts_are_served() {
         for host in [
             "localhost",
             "LocalHost:9",
@@ -117,13 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_is_known_at_an_ipv6_socket() {
+    fn an_ipv4_host_is_recognized_at_an_ipv6_socket() {
         assert!(is_own_host("10.0.0.5", "::ffff:10.0.0.5".parse().unwrap(), &[]));
         assert!(!is_own_host("10.0.0.5", "fe80::1".parse().unwrap(), &[]));
     }
 
     #[test]
-    fn only_pages_of_the_same_host_are_answered() {
+    fn only_requests_of_the_same_origin_are_answered() {
         for origin in ["http://localhost:1", "https://LOCALHOST:1"] {
             assert!(is_trusted("localhost:1", Some(origin), Some("same-origin")), "{origin}");
         }
@@ -143,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_site_leads_to_is_not_answered() {
+    fn requests_that_another_site_causes_are_not_answered() {
         assert!(is_trusted("localhost", None, Some("none")));
         for site in ["cross-site", "same-site", "", "Same-Origin"] {
             assert!(!is_trusted("localhost", None, Some(site)), "{site}");

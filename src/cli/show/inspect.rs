@@ -1,4 +1,4 @@
-//! `lockd inspect`: one lock in full, with its queue in order, and why each in it waits.
+//! `lockd inspect`: one lock with all holders, its queue in order, and why each waiter waits.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -12,11 +12,11 @@ use lockd::wire::message::ListedLock;
 
 use crate::cli::at::At;
 use crate::cli::show::list::owner;
-use crate::cli::show::table::Table;
-use crate::cli::show::{LIMIT, Reached, Trouble, connect, finish};
+use crate::cli::show::table::TextTable;
+use crate::cli::show::{LIMIT, ShowError, connect, finish};
 use crate::cli::text::{age, harmless, name_of, printable};
 
-/// What to inspect.
+/// Which lock to inspect.
 #[derive(Args, Debug)]
 pub(in crate::cli) struct InspectOptions {
     /// The lock
@@ -35,19 +35,19 @@ pub(in crate::cli) fn inspect(options: &InspectOptions) -> ExitCode {
     finish(show(options))
 }
 
-fn show(options: &InspectOptions) -> Result<(), Trouble> {
-    let Reached { session, gone } = connect(&options.at)?;
+fn show(options: &InspectOptions) -> Result<(), ShowError> {
+    let (session, unreachable) = connect(&options.at)?;
     let name = LockName::new(options.name.as_bytes());
-    if !gone.0.is_empty() {
-        // If the name belongs to a server that is gone, this fails: the others know nothing of it.
+    if !unreachable.0.is_empty() {
+        // Fails if the name belongs to an unreachable server: the others know nothing about it.
         Session::connect(&options.at.urls, None, LIMIT)?.inspect(name.as_bytes())?;
     }
-    // Of the names that begin with a name the first is that name itself.
+    // Among all names that begin with a name, the name itself is the first.
     let page = session.list(name.as_bytes(), None, 1)?;
     let listed = page.locks.into_iter().find(|lock| lock.name().as_ref() == Some(&name));
     let lock = match listed {
         Some(lock) => lock,
-        // What nobody holds or waits for is in no list.
+        // A lock that nobody holds or waits for is not listed.
         None => {
             let orphaned = session.inspect(name.as_bytes())?.orphaned;
             ListedLock { orphaned, ..ListedLock::new(&name) }
@@ -62,7 +62,7 @@ fn show(options: &InspectOptions) -> Result<(), Trouble> {
             writeln!(out, "{line}")?;
         }
     }
-    gone.tell()
+    unreachable.into_result()
 }
 
 fn describe(lock: &ListedLock) -> Vec<String> {
@@ -74,10 +74,10 @@ fn describe(lock: &ListedLock) -> Vec<String> {
     };
     let mut lines = vec![format!("{}: {state}", name_of(lock))];
     if lock.orphaned {
-        lines.push("orphaned: the last exclusive holder before vanished without releasing".to_owned());
+        lines.push("orphaned: the previous exclusive holder vanished without releasing it".to_owned());
     }
     if !lock.holders.is_empty() {
-        let mut table = Table::with_heads(&["HOLDER", "OWNER", "HELD", "TOKEN"]);
+        let mut table = TextTable::with_heads(&["HOLDER", "OWNER", "HELD", "TOKEN"]);
         for holder in &lock.holders {
             let address = printable(holder.address.as_bytes());
             let (since, token) = (age(holder.held_for), holder.token.to_string());
@@ -88,7 +88,7 @@ fn describe(lock: &ListedLock) -> Vec<String> {
         lines.extend(unlisted(lock.more_holders));
     }
     if !lock.waiters.is_empty() {
-        let mut table = Table::with_heads(&["QUEUE", "WAITER", "OWNER", "WAITED", "WANTS", "WAITS FOR"]);
+        let mut table = TextTable::with_heads(&["QUEUE", "WAITER", "OWNER", "WAITED", "WANTS", "WAITS FOR"]);
         for (place, waiter) in lock.waiters.iter().enumerate() {
             let wants = if waiter.mode == Mode::Exclusive { "exclusive" } else { "shared" };
             table.add(vec![
@@ -97,7 +97,7 @@ fn describe(lock: &ListedLock) -> Vec<String> {
                 owner(waiter.name.as_deref()),
                 age(waiter.waiting_for),
                 wants.to_owned(),
-                why(lock, place),
+                waits_for(lock, place),
             ]);
         }
         lines.push(String::new());
@@ -107,26 +107,29 @@ fn describe(lock: &ListedLock) -> Vec<String> {
     lines
 }
 
-/// Says how many the server had no room to show, if any.
+/// A line for holders or waiters that did not fit on the server's page, if there are any.
 fn unlisted(more: usize) -> Option<String> {
     (more > 0).then(|| format!("and {more} more"))
 }
 
-/// Why the waiter at this place of the queue waits.
-fn why(lock: &ListedLock, place: usize) -> String {
+/// What the waiter at this place in the queue waits for.
+fn waits_for(lock: &ListedLock, place: usize) -> String {
     let Some(waiter) = lock.waiters.get(place) else { return String::new() };
     if lock.holders.iter().any(|holder| holder.address == waiter.address) {
         return "the other holders, to be the only one".to_owned();
     }
-    let is_shared = |mode: Option<Mode>| mode == Some(Mode::Shared);
-    let goes_with = is_shared(Some(waiter.mode)) && is_shared(lock.mode) || lock.mode.is_none();
+    let is_compatible = match lock.mode {
+        None => true,
+        Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
+    };
     let in_front = &lock.waiters[..place];
-    // Who asks for a shared lock goes with those in front that ask for one, too.
+    // Waiters for a shared lock can hold it together, so a waiter in front is in the way only if
+    // one of the two is exclusive.
     let in_the_way =
         in_front.iter().rposition(|other| waiter.mode == Mode::Exclusive || other.mode == Mode::Exclusive);
     match in_the_way {
         Some(other) => format!("number {} in the queue", other + 1),
-        None if goes_with => "another name, which it wants at the same time".to_owned(),
+        None if is_compatible => "another name, which it wants at the same time".to_owned(),
         None if lock.holders.len() + lock.more_holders == 1 => "the holder".to_owned(),
         None => "the holders".to_owned(),
     }
@@ -141,7 +144,7 @@ mod tests {
     const X: Mode = Mode::Exclusive;
     const S: Mode = Mode::Shared;
 
-    /// Held by holders `h0`, `h1` and so on; waited for by these.
+    /// A lock held by the addresses `h0`, `h1` and so on, with these waiters.
     fn lock(mode: Option<Mode>, holders: usize, waiters: &[(&str, Mode)]) -> ListedLock {
         let holder = |number: usize| ListedHolder {
             address: format!("h{number}"),
@@ -164,11 +167,11 @@ mod tests {
     }
 
     fn reasons(lock: &ListedLock) -> Vec<String> {
-        (0..lock.waiters.len()).map(|place| why(lock, place)).collect()
+        (0..lock.waiters.len()).map(|place| waits_for(lock, place)).collect()
     }
 
     #[test]
-    fn each_is_told_what_is_in_its_way() {
+    fn each_waiter_is_shown_what_it_waits_for() {
         let held = lock(Some(X), 1, &[("a", X), ("b", S), ("c", S), ("d", X)]);
         let expected =
             ["the holder", "number 1 in the queue", "number 1 in the queue", "number 3 in the queue"];
@@ -188,7 +191,7 @@ mod tests {
         let lines = describe(&ListedLock { orphaned: true, ..lock(Some(X), 1, &[("w", S)]) });
         let expected = [
             "a: held exclusively",
-            "orphaned: the last exclusive holder before vanished without releasing",
+            "orphaned: the previous exclusive holder vanished without releasing it",
             "",
             "HOLDER  OWNER  HELD  TOKEN",
             "h0      -      1.0s  5",

@@ -1,4 +1,4 @@
-//! `lockd list`: who holds what, and how many wait for it.
+//! `lockd list`: the locks, their holders, and how many requests wait for each.
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, Write};
@@ -10,8 +10,8 @@ use lockd::broker::Mode;
 use lockd::wire::message::ListedLock;
 
 use crate::cli::at::At;
-use crate::cli::show::table::Table;
-use crate::cli::show::{Reached, Trouble, connect, finish, pages};
+use crate::cli::show::table::TextTable;
+use crate::cli::show::{ShowError, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
@@ -19,11 +19,11 @@ pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", 
 /// Which locks to show.
 #[derive(Args, Clone, Debug)]
 pub(super) struct Selection {
-    /// Only names that begin so
+    /// Only names that begin with this
     #[arg(long, value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: OsString,
 
-    /// Only locks that somebody waits for
+    /// Only locks that have waiters
     #[arg(long)]
     waiting: bool,
 }
@@ -41,8 +41,8 @@ impl Selection {
 /// What to list.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-One line for each holder. A name that is not held but waited for has - in place of a holder: the first in its queue \
-waits for another name, too. What cannot be shown of a name is written as an escape.
+One line for each holder. A name that has waiters but no holder has - in place of the holder: the first in its queue \
+waits for another name, too. Characters of a name that cannot be shown are written as escapes.
 
 With --json one object: {\"locks\":[...],\"more\":...}, the locks as the protocol's list has them; more is true if \
 --limit has left some out.")]
@@ -50,7 +50,7 @@ pub(in crate::cli) struct ListOptions {
     #[command(flatten)]
     selection: Selection,
 
-    /// No more locks than this
+    /// List at most this many locks
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 
@@ -66,8 +66,8 @@ pub(in crate::cli) fn list(options: &ListOptions) -> ExitCode {
     finish(show(options))
 }
 
-fn show(options: &ListOptions) -> Result<(), Trouble> {
-    let Reached { session, gone } = connect(&options.at)?;
+fn show(options: &ListOptions) -> Result<(), ShowError> {
+    let (session, unreachable) = connect(&options.at)?;
     let mut left = options.limit.unwrap_or(usize::MAX);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut writer = if options.json { Writer::json() } else { Writer::table() };
@@ -79,20 +79,20 @@ fn show(options: &ListOptions) -> Result<(), Trouble> {
         locks.truncate(left);
         left -= locks.len();
         writer.write(&mut out, &locks)?;
-        // Shown as it comes: there may be millions.
+        // Each page is shown at once: there may be millions of locks.
         out.flush()?;
-        // With none left it must be known whether there would be another.
+        // Once the limit is reached, this goes on to see whether another lock is left out.
         Ok(!left_out)
     })?;
     writer.end(&mut out, left_out)?;
     out.flush()?;
-    gone.tell()
+    unreachable.into_result()
 }
 
-/// Writes locks as they come.
+/// Writes locks page by page.
 enum Writer {
     Json { separator: &'static str },
-    Table(Table),
+    Table(TextTable),
 }
 
 impl Writer {
@@ -101,7 +101,7 @@ impl Writer {
     }
 
     fn table() -> Self {
-        Self::Table(Table::with_heads(&HEADS))
+        Self::Table(TextTable::with_heads(&HEADS))
     }
 
     fn begin(&self, out: &mut impl Write) -> io::Result<()> {
@@ -130,7 +130,7 @@ impl Writer {
     }
 
     fn end(mut self, out: &mut impl Write, more: bool) -> io::Result<()> {
-        // Its heads are there, too, if nothing else is.
+        // Writes the heads of a table that has no rows.
         self.write(out, &[])?;
         match self {
             Self::Json { .. } => writeln!(out, "],\"more\":{more}}}"),
@@ -139,7 +139,8 @@ impl Writer {
     }
 }
 
-/// A row for each holder, and for all of those that the server had no room to show; one if there is none.
+/// A row for each holder, and one for all holders that did not fit on the server's page. A lock
+/// without holders has one row.
 pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let mode = match lock.mode {
         Some(Mode::Exclusive) => "exclusive",
@@ -151,8 +152,8 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
         vec![name_of(lock), mode.to_owned(), address, owner, held, waiters.to_string()]
     };
     if lock.holders.is_empty() {
-        let none = || "-".to_owned();
-        return vec![row(none(), none(), none())];
+        let dash = || "-".to_owned();
+        return vec![row(dash(), dash(), dash())];
     }
     let of_holder = lock.holders.iter().map(|holder| {
         row(printable(holder.address.as_bytes()), owner(holder.name.as_deref()), age(holder.held_for))
@@ -162,7 +163,7 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     of_holder.chain(unlisted).collect()
 }
 
-/// What somebody is called; `-` without a name.
+/// The name that a session has registered; `-` without one.
 pub(super) fn owner(name: Option<&str>) -> String {
     name.map_or_else(|| "-".to_owned(), |name| printable(name.as_bytes()))
 }
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_are_left_out_of_a_page_are_counted() {
+    fn holders_and_waiters_that_did_not_fit_on_the_page_are_counted() {
         let crowded = ListedLock { more_holders: 30, more_waiters: 400, ..lock(b"a", &[Some("bob")]) };
         let rows = rows(&crowded);
         assert_eq!(rows[0], ["a", "shared", "[::1]:7", "bob", "2.0s", "400"]);

@@ -1,10 +1,11 @@
-//! Looking inside a server, and at who is connected to it: `list`, `inspect`, `watch`, `stats`, `kick`.
+//! The commands that show a running server, and `kick`: `list`, `inspect`, `watch`, `stats`,
+//! `kick`.
 //!
-//! What they show comes from the server as any client may have it; nothing here knows more than the protocol
-//! tells. Names and owners are shown as [`text`](super::text) makes them safe for a terminal.
+//! They get everything from the server as any client could, by the protocol. Names and owners are
+//! shown as [`text`](super::text) makes them safe for a terminal.
 //!
-//! Of several servers those that are gone keep nobody from seeing what the others have; they are named at the end,
-//! and the exit status is 1.
+//! If some of several servers cannot be reached, the commands show what the others have, name those
+//! servers at the end, and exit with 1.
 
 mod inspect;
 mod kick;
@@ -33,128 +34,116 @@ pub(super) use watch::{WatchOptions, watch};
 use crate::cli::at::At;
 use crate::cli::text::harmless;
 
-/// How long connecting may take, and an answer to a single question.
+/// How long connecting may take, and the answer to a single request.
 const LIMIT: Duration = Duration::from_secs(10);
 /// How many locks to ask for at once.
 const PAGE: usize = 1000;
 
-/// Why there is nothing to show.
+/// Why a command could not show everything.
 #[derive(Debug)]
-enum Trouble {
-    /// Nobody reads any more: no reason to complain.
+enum ShowError {
+    /// The reader of the output has closed it: no reason for a message.
     NoReader,
-    Words(String),
+    Failed(String),
 }
 
-impl From<io::Error> for Trouble {
+impl From<io::Error> for ShowError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::NoReader,
-            _ => Self::Words(error.to_string()),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
 
-impl From<ConnectError> for Trouble {
+impl From<ConnectError> for ShowError {
     fn from(error: ConnectError) -> Self {
-        Self::Words(error.to_string())
+        Self::Failed(error.to_string())
     }
 }
 
-impl From<InspectError> for Trouble {
+impl From<InspectError> for ShowError {
     fn from(error: InspectError) -> Self {
-        Self::Words(error.to_string())
+        Self::Failed(error.to_string())
     }
 }
 
-/// The exit status: 1 if there is trouble, which is told.
-fn finish(result: Result<(), Trouble>) -> ExitCode {
+/// The exit status; 1 after an error, which is written to the standard error.
+fn finish(result: Result<(), ShowError>) -> ExitCode {
     match result {
-        Ok(()) | Err(Trouble::NoReader) => ExitCode::SUCCESS,
-        Err(Trouble::Words(words)) => {
-            // There is nobody to tell but the one who reads this.
-            let _ = writeln!(io::stderr(), "lockd: {}", harmless(&words));
+        Ok(()) | Err(ShowError::NoReader) => ExitCode::SUCCESS,
+        Err(ShowError::Failed(why)) => {
+            // If this cannot be written, the exit status still tells.
+            let _ = writeln!(io::stderr(), "lockd: {}", harmless(&why));
             ExitCode::FAILURE
         }
     }
 }
 
-/// The servers that answer, as one session, and what there is to say of those that do not.
-struct Reached {
-    session: Session,
-    gone: Gone,
-}
-
-/// Servers that do not answer, in words.
+/// Messages about servers that do not answer, or refuse.
 #[derive(Debug, Default)]
-struct Gone(Vec<String>);
+struct Unreachable(Vec<String>);
 
-impl Gone {
+impl Unreachable {
     fn add(&mut self, server: &str, why: &impl ToString) {
         let why = why.to_string();
         self.0.push(if why.contains(server) { why } else { format!("{server}: {why}") });
     }
 
-    /// The end of a command that has shown what the other servers have.
-    fn tell(self) -> Result<(), Trouble> {
-        if self.0.is_empty() { Ok(()) } else { Err(Trouble::Words(self.0.join("\nlockd: "))) }
+    /// The result of a command that has shown what the other servers have.
+    fn into_result(self) -> Result<(), ShowError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ShowError::Failed(self.0.join("\nlockd: "))) }
     }
 }
 
-fn servers(at: &At) -> Result<Vec<ServerUrl>, Trouble> {
-    ServerUrl::parse_list(&at.urls).map_err(|error| Trouble::Words(error.to_string()))
+fn servers(at: &At) -> Result<Vec<ServerUrl>, ShowError> {
+    ServerUrl::parse_list(&at.urls).map_err(|error| ShowError::Failed(error.to_string()))
 }
 
-/// A session on those of the servers that answer; at least on one.
-fn connect(at: &At) -> Result<Reached, Trouble> {
+/// One session on all servers that answer, and the servers that do not.
+///
+/// # Errors
+/// If none answers.
+fn connect(at: &At) -> Result<(Session, Unreachable), ShowError> {
     let servers = servers(at)?;
-    let (mut alive, mut gone) = (Vec::new(), Gone::default());
+    let (mut alive, mut unreachable) = (Vec::new(), Unreachable::default());
     if let [only] = servers.as_slice() {
         alive.push(only.as_str());
     } else {
-        // A session on all of them would list nothing without this one.
+        // A session on several servers can list nothing if one of them is unreachable, so each is
+        // tried first.
         for server in &servers {
             match Session::connect(server.as_str(), None, LIMIT) {
                 Ok(_) => alive.push(server.as_str()),
-                Err(error) => gone.add(server.as_str(), &error),
+                Err(error) => unreachable.add(server.as_str(), &error),
             }
         }
     }
     if alive.is_empty() {
-        return gone.tell().and(Err(Trouble::Words("there is no server".to_owned())));
+        return unreachable.into_result().and(Err(ShowError::Failed("there is no server".to_owned())));
     }
-    Ok(Reached { session: Session::connect(&alive.join(","), None, LIMIT)?, gone })
+    Ok((Session::connect(&alive.join(","), None, LIMIT)?, unreachable))
 }
 
-/// What a server says, or why it says nothing, with its name.
-type Answer = Result<Box<RawValue>, String>;
-
-/// Asks each server a question that sessions do not ask.
-fn ask_each(
-    at: &At,
-    command: &str,
-    parameters: &impl Serialize,
-) -> Result<Vec<(ServerUrl, Answer)>, Trouble> {
-    let ask = |url: &ServerUrl| -> Answer {
-        let client = MessageClient::connect(url.as_str(), LIMIT).map_err(|error| error.to_string())?;
-        client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{url}: {error}"))
-    };
-    Ok(servers(at)?.into_iter().map(|url| (url.clone(), ask(&url))).collect())
+/// Sends a server a command that sessions do not have. Gives its result, or why it has none.
+fn ask(server: &ServerUrl, command: &str, parameters: &impl Serialize) -> Result<Box<RawValue>, String> {
+    let client = MessageClient::connect(server.as_str(), LIMIT).map_err(|error| error.to_string())?;
+    client.rpc(command, parameters, Some(LIMIT)).map_err(|error| format!("{server}: {error}"))
 }
 
-/// Shows all locks whose names begin so to `each`, page by page, until it has enough.
+/// Gives `each` all locks whose names begin with `prefix`, page by page, until it returns false.
 fn pages(
     session: &Session,
     prefix: &[u8],
-    mut each: impl FnMut(Vec<ListedLock>) -> Result<bool, Trouble>,
-) -> Result<(), Trouble> {
+    mut each: impl FnMut(Vec<ListedLock>) -> Result<bool, ShowError>,
+) -> Result<(), ShowError> {
     let mut after: Option<LockName> = None;
     loop {
         let page = session.list(prefix, after.as_ref().map(LockName::as_bytes), PAGE)?;
-        // Of an empty page there are no more.
+        // After an empty page there are no more locks.
         let Some(last) = page.locks.last() else { return Ok(()) };
-        let senseless = || Trouble::Words("the server has listed a name that makes no sense".to_owned());
-        after = Some(last.name().ok_or_else(senseless)?);
+        let invalid = || ShowError::Failed("the server has listed a name that makes no sense".to_owned());
+        after = Some(last.name().ok_or_else(invalid)?);
         if !each(page.locks)? || !page.more {
             return Ok(());
         }

@@ -1,15 +1,15 @@
-//! Tables for people. Pure: cells in, lines out.
+//! Tables of text. Pure: cells in, lines out.
 
-/// Lines of cells, each column as wide as its widest cell so far.
-#[derive(Debug)]
-pub(super) struct Table {
+/// Rows of cells. Each column is as wide as its widest cell so far.
+#[derive(Debug, Default)]
+pub(super) struct TextTable {
     rows: Vec<Vec<String>>,
     widths: Vec<usize>,
 }
 
-impl Table {
+impl TextTable {
     pub(super) fn with_heads(heads: &[&str]) -> Self {
-        let mut table = Self { rows: Vec::new(), widths: Vec::new() };
+        let mut table = Self::default();
         table.add(heads.iter().map(|&head| head.to_owned()).collect());
         table
     }
@@ -22,7 +22,7 @@ impl Table {
         self.rows.push(row);
     }
 
-    /// Takes the lines of what has been added since the last time, none with blanks at its end.
+    /// Takes the lines of the rows added since the last time, without spaces at their ends.
     pub(super) fn take_lines(&mut self) -> Vec<String> {
         let line = |row: Vec<String>| {
             let cells = row.iter().zip(&self.widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -41,8 +41,8 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_as_wide_as_they_must_be_and_stay_so() {
-        let mut table = Table::with_heads(&["A", "LONG", "B"]);
+    fn columns_fit_their_widest_cell_and_never_become_narrower() {
+        let mut table = TextTable::with_heads(&["A", "LONG", "B"]);
         table.add(row(["größe", "x", "y"]));
         table.add(row(["", "", ""]));
         assert_eq!(table.take_lines(), ["A      LONG  B", "größe  x     y", ""]);

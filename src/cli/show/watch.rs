@@ -1,4 +1,4 @@
-//! `lockd watch`: the locks as they are now, again and again, in a terminal; anywhere else once.
+//! `lockd watch`: the locks, again and again in a terminal; once if the output is not a terminal.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
@@ -11,17 +11,18 @@ use rustix::termios::tcgetwinsize;
 
 use crate::cli::at::At;
 use crate::cli::show::list::{HEADS, Selection, rows};
-use crate::cli::show::table::Table;
-use crate::cli::show::{Reached, Trouble, connect, finish};
+use crate::cli::show::table::TextTable;
+use crate::cli::show::{ShowError, Unreachable, connect, finish, pages};
 use crate::cli::text::{printable, seconds};
 
-/// The lines of a terminal that does not say how many it has.
+/// Used if the terminal does not say how many lines it has.
 const LINES: usize = 24;
 
-/// What to watch.
+/// How to watch.
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Ends with Ctrl-C. A server that goes away is waited for. Where the output is no terminal, the table is written once.")]
+Ends with Ctrl-C. If the server goes away, watch waits for it to come back. If the output is not a terminal, the table \
+is written once.")]
 pub(in crate::cli) struct WatchOptions {
     /// How often to look
     #[arg(short = 'i', long, value_name = "SECONDS", default_value = "2", value_parser = interval, allow_negative_numbers = true)]
@@ -34,7 +35,7 @@ pub(in crate::cli) struct WatchOptions {
     at: At,
 }
 
-/// Oftener would be load for no eye.
+/// An interval of 0.1 s or more: a shorter one would only load the server.
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = seconds(text)?;
     if interval < Duration::from_millis(100) { Err("less than 0.1 s".to_owned()) } else { Ok(interval) }
@@ -44,25 +45,25 @@ pub(in crate::cli) fn watch(options: &WatchOptions) -> ExitCode {
     finish(if io::stdout().is_terminal() { follow(options) } else { once(options) })
 }
 
-fn once(options: &WatchOptions) -> Result<(), Trouble> {
-    let Reached { session, gone } = connect(&options.at)?;
+fn once(options: &WatchOptions) -> Result<(), ShowError> {
+    let (session, unreachable) = connect(&options.at)?;
     let lines = lines(&session, options, usize::MAX)?;
     let mut out = io::stdout().lock();
     lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
-    gone.tell()
+    unreachable.into_result()
 }
 
-fn follow(options: &WatchOptions) -> Result<(), Trouble> {
+fn follow(options: &WatchOptions) -> Result<(), ShowError> {
     let mut session = None;
     let mut out = io::stdout();
     loop {
         let (height, width) = size();
         let lines = match look(&mut session, options, height) {
             Ok(lines) => lines,
-            Err(Trouble::NoReader) => return Ok(()),
-            Err(Trouble::Words(words)) => {
+            Err(ShowError::NoReader) => return Ok(()),
+            Err(ShowError::Failed(why)) => {
                 session = None;
-                vec![printable(words.as_bytes())]
+                vec![printable(why.as_bytes())]
             }
         };
         out.write_all(screen(&lines, height, width).as_bytes())?;
@@ -71,36 +72,37 @@ fn follow(options: &WatchOptions) -> Result<(), Trouble> {
     }
 }
 
+/// Connects if need be, and gets the lines to show.
 fn look(
-    reached: &mut Option<Reached>,
+    reached: &mut Option<(Session, Unreachable)>,
     options: &WatchOptions,
     height: usize,
-) -> Result<Vec<String>, Trouble> {
-    let Reached { session, gone } = match reached {
+) -> Result<Vec<String>, ShowError> {
+    let (session, unreachable) = match reached {
         Some(reached) => reached,
         None => reached.insert(connect(&options.at)?),
     };
-    let mut shown: Vec<String> = gone.0.iter().map(|words| printable(words.as_bytes())).collect();
-    let is_whole = shown.is_empty();
+    let mut shown: Vec<String> = unreachable.0.iter().map(|why| printable(why.as_bytes())).collect();
+    let are_all_reached = shown.is_empty();
     shown.extend(lines(session, options, height.saturating_sub(shown.len()))?);
-    if !is_whole {
-        // Next time all are tried again.
+    if !are_all_reached {
+        // Tries all servers again next time.
         *reached = None;
     }
     Ok(shown)
 }
 
-/// The table, as far as there is room for it.
-fn lines(session: &Session, options: &WatchOptions, height: usize) -> Result<Vec<String>, Trouble> {
-    let mut table = Table::with_heads(&HEADS);
-    let mut room = height.saturating_sub(1);
-    crate::cli::show::pages(session, options.selection.prefix(), |locks| {
+/// The lines of the table, `height` at most.
+fn lines(session: &Session, options: &WatchOptions, height: usize) -> Result<Vec<String>, ShowError> {
+    let mut table = TextTable::with_heads(&HEADS);
+    let mut lines_left = height.saturating_sub(1);
+    pages(session, options.selection.prefix(), |locks| {
         let chosen = locks.iter().filter(|lock| options.selection.has(lock));
-        for row in chosen.flat_map(rows).take(room) {
+        for row in chosen.flat_map(rows).take(lines_left) {
             table.add(row);
-            room -= 1;
+            lines_left -= 1;
         }
-        Ok(room > 0)
+        Ok(lines_left > 0)
     })?;
     Ok(table.take_lines())
 }
@@ -113,8 +115,9 @@ fn size() -> (usize, usize) {
     (height, size.and_then(|size| given(size.ws_col)).unwrap_or(usize::MAX))
 }
 
-/// What puts these lines in place of what is on the screen. Each line over the old one, so that nothing
-/// flickers; none so long that it takes two.
+/// The output that replaces the terminal's content with these lines. Each line is written over the
+/// old one, which does not flicker as clearing the screen would, and is cut to the width, so that
+/// it takes one line.
 fn screen(lines: &[String], height: usize, width: usize) -> String {
     let mut screen = "\x1b[H".to_owned();
     for (number, line) in lines.iter().take(height).enumerate() {
@@ -141,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_not_too_short() {
+    fn an_interval_is_a_tenth_of_a_second_at_least() {
         assert!(interval("0.05").is_err() && interval("x").is_err());
         assert_eq!(interval("0.1"), Ok(Duration::from_millis(100)));
     }

@@ -1,14 +1,12 @@
 //! The commands that tell and look, and those that begin and end a conversation: `inspect`, `list`, `stats`,
 //! `identify`, `hello`, `bye`, `ping`.
 
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
-
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
 use super::super::connection::Flow;
 use super::super::server_state::Registered;
+use super::super::statistics::{STATISTICS, ServerStats};
 use super::service::{Call, Service};
 use crate::broker::{OWNER_BYTES_MAX, PageQuery, Space};
 use crate::wire::message::{
@@ -84,60 +82,25 @@ fn list(call: &mut Call<'_, '_>) {
     });
 }
 
-/// The result of `stats`: gauges and counters, flat.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StatsResult {
-    status: Status,
-    version: &'static str,
-    pid: u32,
-    uptime: u64,
-    grace: u64,
-    connections: usize,
-    connections_refused: u64,
-    messages: u64,
-    sessions: usize,
-    locks: usize,
-    shared_locks: usize,
-    waiting: usize,
-    grants: u64,
-    waits: u64,
-    timeouts: u64,
-    cancels: u64,
-    deadlocks: u64,
-    orphans: u64,
-    shared_orphans: u64,
+/// The result of `stats`: one flat object with every number of the table.
+struct StatsResult(ServerStats);
+
+impl Serialize for StatsResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("status", &Status::Ok)?;
+        map.serialize_entry("version", env!("CARGO_PKG_VERSION"))?;
+        map.serialize_entry("pid", &std::process::id())?;
+        for statistic in &STATISTICS {
+            map.serialize_entry(statistic.key, &statistic.value(&self.0))?;
+        }
+        map.end()
+    }
 }
 
 fn stats(call: &mut Call<'_, '_>) {
-    let server = call.connection.base.server.clone();
-    let stats = server.broker.stats();
-    call.reply(&StatsResult {
-        status: Status::Ok,
-        version: env!("CARGO_PKG_VERSION"),
-        pid: std::process::id(),
-        uptime: server.started.elapsed().as_secs(),
-        grace: whole_seconds(server.broker.grace()),
-        connections: server.connections(),
-        connections_refused: server.refused.load(Relaxed),
-        messages: server.messages.load(Relaxed),
-        sessions: stats.sessions,
-        locks: stats.locks,
-        shared_locks: stats.shared_locks,
-        waiting: stats.waiting,
-        grants: stats.grants,
-        waits: stats.waits,
-        timeouts: stats.timeouts,
-        cancels: stats.cancels,
-        deadlocks: stats.deadlocks,
-        orphans: stats.orphans,
-        shared_orphans: stats.shared_orphans,
-    });
-}
-
-/// Rounded up, so that a time that is not over is not told as zero.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs() + u64::from(time.subsec_nanos() > 0)
+    let stats = call.connection.base.server.stats();
+    call.reply(&StatsResult(stats));
 }
 
 fn identify(call: &mut Call<'_, '_>) {

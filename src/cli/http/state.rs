@@ -1,0 +1,75 @@
+//! What all connections share: the server that is shown, the configuration, and the limits.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use lockd::broker::Broker;
+use lockd::server::{Config, StatsReader};
+
+use crate::cli::http::connections::HttpConnections;
+use crate::cli::http::history::History;
+use crate::cli::http::semaphore::Semaphore;
+
+/// Connections at once. Each has a thread and a descriptor, and the server's own connections need
+/// those, too.
+pub(super) const CONNECTIONS_MAX: usize = 64;
+/// How many requests may list locks or wait for that. It is well below [`CONNECTIONS_MAX`], so that
+/// there are connections left for other requests.
+pub(super) const LISTINGS_MAX: usize = 16;
+
+/// The part of the configuration that these pages use.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// The access list, and whether locks may be listed.
+    pub(super) config: Config,
+    /// The host names that are this server's, in addition to its addresses and localhost.
+    pub(super) hosts: Vec<String>,
+}
+
+impl Rules {
+    pub(crate) fn new(config: &Config, hosts: &[String]) -> Self {
+        Self { config: config.clone(), hosts: hosts.to_vec() }
+    }
+}
+
+/// What all connections share.
+pub(super) struct HttpState {
+    pub(super) broker: Broker,
+    pub(super) stats: StatsReader,
+    rules: RwLock<Arc<Rules>>,
+    pub(super) history: History,
+    pub(super) started: SystemTime,
+    pub(super) connections: Arc<HttpConnections>,
+    /// Connections turned away since the start.
+    pub(super) refused: AtomicU64,
+    /// Held while locks are listed, which costs a look at every name. So the load on the broker is
+    /// that of one client, however many ask at the same time.
+    pub(super) listing: Mutex<()>,
+    /// A permit for each request that holds `listing` or waits for it.
+    pub(super) listings: Semaphore,
+}
+
+impl HttpState {
+    pub(super) fn new(broker: &Broker, stats: StatsReader, rules: Rules) -> Self {
+        Self {
+            broker: broker.clone(),
+            stats,
+            rules: RwLock::new(Arc::new(rules)),
+            history: History::default(),
+            started: SystemTime::now(),
+            connections: HttpConnections::with_limit(CONNECTIONS_MAX),
+            refused: AtomicU64::new(0),
+            listing: Mutex::new(()),
+            listings: Semaphore::new(LISTINGS_MAX),
+        }
+    }
+
+    pub(super) fn rules(&self) -> Arc<Rules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_rules(&self, rules: Rules) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+}
