@@ -90,7 +90,7 @@ pub(crate) fn main() -> ExitCode {
         }
         Some(Command::BenchEcho) => {
             bench::end_with_parent();
-            bench::echo::serve()
+            bench::serve_echo()
         }
         None => serve::serve(&cli.serve),
     }
