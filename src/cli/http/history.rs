@@ -1,11 +1,11 @@
 //! What has been going on in the last minutes, second by second, so that whoever opens the page sees the past.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use lockd::broker::{Broker, Stats};
 use lockd::server::Traffic;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 /// How many are kept: five minutes of them.
@@ -90,7 +90,7 @@ impl History {
     }
 
     fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+        self.samples.lock()
     }
 }
 

@@ -24,12 +24,13 @@ mod trust;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use lockd::broker::Broker;
 use lockd::server::{Config, Traffic, bind_every};
+use parking_lot::{Mutex, RwLock};
 
 use connections::Connections;
 use history::History;
@@ -68,7 +69,7 @@ struct Shared {
 
 impl Shared {
     fn rules(&self) -> Arc<Rules> {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rules.read().clone()
     }
 }
 
@@ -140,7 +141,7 @@ impl Http {
 
     /// Other rules, for requests from now on.
     pub(crate) fn set_rules(&self, rules: Rules) {
-        *self.shared.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        *self.shared.rules.write() = Arc::new(rules);
     }
 }
 

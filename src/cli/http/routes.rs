@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ fn locks(shared: &Shared, parameters: &str) -> Response {
             let Some(_lister) = Place::take(&shared.listers) else {
                 return Response::text(Status::Unavailable, "too many ask for locks at once");
             };
-            let _one_at_a_time = shared.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one_at_a_time = shared.listing.lock();
             let mut page = listing.page(&shared.broker).to_json();
             page.shrink_to_fit();
             Response::json(page)

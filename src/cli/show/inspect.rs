@@ -10,7 +10,7 @@ use lockd::Session;
 use lockd::broker::{LockName, Mode};
 use lockd::wire::message::ListedLock;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::list::owner;
 use crate::cli::show::table::Table;
 use crate::cli::show::{LIMIT, Reached, Trouble, connect, finish};

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use lockd::wire::message::{KickRequest, LockResult, Status};
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::{Gone, Trouble, ask_each, finish};
 
 /// Whom to kick.

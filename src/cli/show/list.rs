@@ -9,7 +9,7 @@ use clap::Args;
 use lockd::broker::Mode;
 use lockd::wire::message::ListedLock;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::table::Table;
 use crate::cli::show::{Reached, Trouble, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};

@@ -30,7 +30,7 @@ pub(super) use list::{ListOptions, list};
 pub(super) use stats::{StatsOptions, is_for_nagios, stats, unknown};
 pub(super) use watch::{WatchOptions, watch};
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::text::harmless;
 
 /// How long connecting may take, and an answer to a single question.

@@ -9,7 +9,7 @@ use clap::Args;
 use lockd::Session;
 use rustix::termios::tcgetwinsize;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::list::{HEADS, Selection, rows};
 use crate::cli::show::table::Table;
 use crate::cli::show::{Reached, Trouble, connect, finish};

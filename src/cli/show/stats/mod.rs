@@ -18,8 +18,8 @@ use clap::{Args, ValueEnum};
 use lockd::client::ServerUrl;
 use serde_json::value::RawValue;
 
-use crate::cli::at::At;
-use crate::cli::complaint::{MISTAKE, complain};
+use crate::cli::final_message::{EXIT_USAGE, exit_with_message};
+use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::{Gone, Trouble, ask_each, finish};
 use crate::cli::text::seconds;
 use figures::Figures;
@@ -108,7 +108,7 @@ pub(in crate::cli) fn stats(options: &StatsOptions) -> ExitCode {
         let _ = writeln!(io::stdout(), "{line}");
         return ExitCode::from(code);
     }
-    mistake.map_or_else(|| finish(show(options)), |words| complain(&words, MISTAKE))
+    mistake.map_or_else(|| finish(show(options)), |words| exit_with_message(&words, EXIT_USAGE))
 }
 
 const ONE_SERVER: &str = "in this format one server is asked at a time: give one with --server";

@@ -1,80 +1,62 @@
-//! What is made of the definitions of the arguments: manual pages and shell completions. So they have every
-//! command and option by themselves. Knows no command in particular, but for what only a server's page has to
-//! say.
+//! Manual pages and shell completions, generated from the definitions of the arguments, so that no command or option
+//! can be missing in them. Only the server's page has further text, which is here.
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Command, CommandFactory};
-use clap_complete::Shell;
+use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 
-use super::Cli;
+use super::arguments::{Cli, CompletionsOptions, ManOptions};
 
-#[derive(Args)]
-pub(super) struct CompletionsOptions {
-    /// The shell; its completions are written to the standard output
-    shell: Shell,
-}
-
-#[derive(Args)]
-pub(super) struct ManOptions {
-    /// Where to put the pages: lockd.1, lockd-serve.1 and so on
-    directory: PathBuf,
-    /// What they are dated, as 2026-01-31
-    #[arg(long, value_name = "DATE", default_value = "undated")]
-    date: String,
-}
-
-/// What the pages of the server say beyond its options.
-const OF_A_SERVER: &str = r#".SH FILES
+/// What the server's pages say in addition to its options.
+const SERVER_SECTIONS: &str = r#".SH FILES
 .TP
 \fI/etc/lockd/lockd.toml\fR
-The configuration that the systemd unit reads, by \fB\-\-config\fR. Options of the command line go before those of the environment, and these before those of the file. A variable that is set but empty is a mistake.
+The configuration that the systemd unit reads with \fB\-\-config\fR. Options on the command line override those in the environment, and these override those in the file. A variable that is set but empty is a mistake.
 .TP
 \fI/var/lib/lockd\fR
 The state directory of the systemd unit.
 .SH SIGNALS
 .TP
 \fBSIGTERM\fR, \fBSIGINT\fR
-Stop: nothing is granted any more, clients that hold locks are told. The second one ends the process at once.
+Stop: grant nothing any more, tell clients that they have lost their locks, and end. A second signal ends the process at once.
 .TP
 \fBSIGHUP\fR
-Read the configuration again, with the certificates and the secret. The limits on locks, waits and names and the log level hold at once for everybody, all else for connections that come from then on; \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR stay as they were until a restart. The log says what has changed, and what takes a restart. \fBlockd serve \-\-check\fR says beforehand whether there is a mistake.
+Read the configuration again, with the certificates and the secret. New limits on locks, waits and names and a new log level take effect at once; other options take effect for new connections. \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR take effect only at a restart. The log says what has changed, and what needs a restart. \fBlockd serve \-\-check\fR finds mistakes beforehand.
 .SH "EXIT STATUS"
-0 after a clean stop, 1 if the server cannot be started or has failed, 2 for arguments or a configuration that make no sense, 3 after a clean stop that could not be noted in the state directory (the disk is full): the next run waits as after a crash.
+0 after a clean stop, 1 if the server cannot be started or has failed, 2 for wrong arguments or a wrong configuration, 3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example): the next run waits as it does after a crash.
 "#;
 
-/// Writes the completions for a shell.
+/// Prints the completions for a shell.
 pub(super) fn completions(options: &CompletionsOptions) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(options.shell, &mut for_people(), "lockd", &mut script);
-    told(io::stdout().write_all(&script))
+    clap_complete::generate(options.shell, &mut public_command(), "lockd", &mut script);
+    exit_status(io::stdout().write_all(&script))
 }
 
 /// Writes a manual page for each command.
 pub(super) fn man(options: &ManOptions) -> ExitCode {
-    told(fs::create_dir_all(&options.directory).and_then(|()| write_pages(options)))
+    exit_status(fs::create_dir_all(&options.directory).and_then(|()| write_pages(options)))
 }
 
-/// The program's arguments without the commands that it has for itself.
-fn for_people() -> Command {
+/// The program's arguments, without its hidden commands.
+fn public_command() -> Command {
     let all = Cli::command();
     let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let mut people = Command::new("lockd").version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
+    let mut public = Command::new("lockd").version(env!("CARGO_PKG_VERSION")).disable_help_subcommand(true);
     if let Some(about) = all.get_about() {
-        people = people.about(about.clone());
+        public = public.about(about.clone());
     }
-    people.args(all.get_arguments().cloned()).subcommands(shown)
+    public.args(all.get_arguments().cloned()).subcommands(shown)
 }
 
-fn told(result: io::Result<()>) -> ExitCode {
+fn exit_status(result: io::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // There is nobody to tell but the one who reads this.
+            // If standard error cannot be written to, the exit status must be enough.
             let _ = writeln!(io::stderr(), "lockd: {error}");
             ExitCode::FAILURE
         }
@@ -82,10 +64,10 @@ fn told(result: io::Result<()>) -> ExitCode {
 }
 
 fn write_pages(options: &ManOptions) -> io::Result<()> {
-    let mut first = for_people();
-    first.build();
-    write_page(options, &first)?;
-    first.get_subcommands().try_for_each(|command| write_page(options, command))
+    let mut program = public_command();
+    program.build();
+    write_page(options, &program)?;
+    program.get_subcommands().try_for_each(|command| write_page(options, command))
 }
 
 fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
@@ -95,11 +77,11 @@ fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
         .manual("lockd");
     let mut page = Vec::new();
     man.render(&mut page)?;
-    // Paragraphs within an option's text come with empty lines and breaks, of which formatters complain.
+    // clap_mangen separates the paragraphs of an option's text by empty lines, about which formatters warn.
     let mut page = String::from_utf8_lossy(&page).replace("\n.br\n\n.br\n", "\n.sp\n");
     let others: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     if !others.is_empty() || command.get_name() == "serve" {
-        page += OF_A_SERVER;
+        page += SERVER_SECTIONS;
     }
     page += ".SH \"SEE ALSO\"\n";
     if others.is_empty() {
@@ -115,15 +97,15 @@ fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
 mod tests {
     use std::collections::BTreeSet;
 
-    use clap::Parser;
+    use clap::{Args, Parser};
 
-    use super::super::sources::settings;
     use super::*;
+    use crate::cli::configuration::settings;
     use crate::cli::options::ServeOptions;
 
     const EXAMPLE: &str = include_str!("../../packaging/lockd.toml");
-    /// Of these it shows examples that differ from the default, or name files or users that are not there.
-    const WITHOUT_DEFAULT: [&str; 6] =
+    /// The options for which it shows an example, and not the default.
+    const SHOWN_AS_EXAMPLE: [&str; 6] =
         ["tls-cert", "tls-key", "tls-client-ca", "auth-token-file", "user", "ws-origin"];
 
     fn options_in_the_example() -> BTreeSet<&'static str> {
@@ -157,7 +139,7 @@ mod tests {
             .lines()
             .map(|line| {
                 let option = line.strip_prefix('#').and_then(|line| Some((line, line.split_once(" = ")?.0)));
-                option.filter(|(_, name)| !WITHOUT_DEFAULT.contains(name)).map_or(line, |(line, _)| line)
+                option.filter(|(_, name)| !SHOWN_AS_EXAMPLE.contains(name)).map_or(line, |(line, _)| line)
             })
             .fold(String::new(), |text, line| text + line + "\n");
         let (shown, default) = (settings_in(&uncommented), settings_in(""));
@@ -165,14 +147,14 @@ mod tests {
         assert_eq!(format!("{:?}", shown.limits), format!("{:?}", default.limits));
         assert_eq!(shown.log_level, default.log_level);
         assert!(!shown.listens_by_default && default.listens_by_default);
-        // As it stands, everything is left to the defaults.
+        // With all lines commented out, everything has its default.
         assert!(settings_in(EXAMPLE).listens_by_default);
     }
 
     #[test]
-    fn commands_that_the_program_has_for_itself_are_shown_to_nobody() {
+    fn hidden_commands_are_neither_in_the_manual_nor_in_the_completions() {
         let commands: Vec<String> =
-            for_people().get_subcommands().map(|command| command.get_name().to_owned()).collect();
+            public_command().get_subcommands().map(|command| command.get_name().to_owned()).collect();
         assert!(commands.contains(&"serve".to_owned()) && commands.contains(&"completions".to_owned()));
         assert!(!commands.iter().any(|name| name == "man" || name.starts_with("bench-")), "{commands:?}");
     }
