@@ -1,4 +1,5 @@
-//! The commands of the program and their arguments. Definitions only: each command has its options in its own module.
+//! The commands of the program and their arguments. Definitions only: each command has its options
+//! in its own module.
 
 use std::path::PathBuf;
 

@@ -1,8 +1,9 @@
-//! Reads the server's options from the command line, the environment and a file, in this order of precedence. Knows the
-//! syntax of each place, and names the place of a mistake; what the options mean is in `options`.
+//! Reads the server's options from the command line, the environment and a file, in this order of
+//! precedence. Knows the syntax of each place, and names the place of a mistake; what the options
+//! mean is in `options`.
 //!
-//! The environment is read here, and not by clap, since only the server's own commands may fail because of it: with a
-//! wrong value in a variable, `lockd run` still runs its command.
+//! The environment is read here, and not by clap, since only the server's own commands may fail
+//! because of it: with a wrong value in a variable, `lockd run` still runs its command.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -68,7 +69,8 @@ pub(super) fn command_line() -> Cli {
     })
 }
 
-/// The message for clap's error about a variable: the error names an option that is not on the command line.
+/// The message for clap's error about a variable: the error names an option that is not on the
+/// command line.
 fn mistake_in_variable(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
     let option = option.split_whitespace().next()?.strip_prefix("--")?;
@@ -91,11 +93,13 @@ fn without_environment(command: Command) -> Command {
     command.mut_args(|argument| argument.env(Resettable::<ClapStr>::Reset))
 }
 
-/// The settings that result from the options of all places, where `command_line` are those of the command line. Each
-/// place is also checked by itself: a mistake is reported even if another place overrides it with a correct value.
+/// The settings that result from the options of all places, where `command_line` are those of the
+/// command line. Each place is also checked by itself: a mistake is reported even if another place
+/// overrides it with a correct value.
 ///
 /// # Errors
-/// The first mistake, with its place: the option on the command line, the variable, or the file and the line.
+/// The first mistake, with its place: the option on the command line, the variable, or the file and
+/// the line.
 pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> {
     let in_command_line = |mistake: OptionError| format!("--{mistake}");
     Settings::new(&command_line.values(), false).map_err(in_command_line)?;
@@ -128,11 +132,13 @@ fn variable(option: &str) -> String {
     format!("LOCKD_{}", option.to_uppercase().replace('-', "_"))
 }
 
-/// The options in the environment: the value of each variable is read as if it were on the command line.
+/// The options in the environment: the value of each variable is read as if it were on the command
+/// line.
 ///
 /// # Errors
-/// The first mistake, with the name of its variable. A variable that is set but empty is a mistake, since it may mean
-/// that the default is wanted, or that the value was forgotten, such as the file of a secret.
+/// The first mistake, with the name of its variable. A variable that is set but empty is a mistake,
+/// since it may mean that the default is wanted, or that the value was forgotten, such as the file
+/// of a secret.
 fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptions, String> {
     let command = ServeOptions::augment_args(Command::new("lockd"));
     let mut all = vec![OsString::from("lockd")];

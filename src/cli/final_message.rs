@@ -1,5 +1,6 @@
-//! The message with which the program ends. It never waits for a reader for long: the process must end, and a service
-//! manager must learn that a start has failed, even if standard error is a full pipe that is never read.
+//! The message with which the program ends. It never waits for a reader for long: the process must
+//! end, and a service manager must learn that a start has failed, even if standard error is a full
+//! pipe that is never read.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ pub(super) fn write_within_limit(write: impl FnOnce() + Send + 'static) {
         write();
         drop(done);
     };
-    // The thread ends with the process. If it cannot be started, there is no message, but still the exit status.
+    // The thread ends with the process. If it cannot be started, there is no message, but still the
+    // exit status.
     if Builder::new().name("lockd-say".to_owned()).spawn(work).is_ok() {
         // An error means that `write` is done, or that the time is over.
         let _ = written.recv_timeout(WRITE_LIMIT);

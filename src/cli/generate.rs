@@ -1,5 +1,6 @@
-//! Manual pages and shell completions, generated from the definitions of the arguments, so that no command or option
-//! can be missing in them. Only the server's page has further text, which is here.
+//! Manual pages and shell completions, generated from the definitions of the arguments, so that no
+//! command or option can be missing in them. Only the server's page has further text, which is
+//! here.
 
 use std::fs;
 use std::io::{self, Write};
@@ -77,7 +78,8 @@ fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
         .manual("lockd");
     let mut page = Vec::new();
     man.render(&mut page)?;
-    // clap_mangen separates the paragraphs of an option's text by empty lines, about which formatters warn.
+    // clap_mangen separates the paragraphs of an option's text by empty lines, about which
+    // formatters warn.
     let mut page = String::from_utf8_lossy(&page).replace("\n.br\n\n.br\n", "\n.sp\n");
     let others: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     if !others.is_empty() || command.get_name() == "serve" {

@@ -1,5 +1,5 @@
-//! The error message of `lockd run` for a missing `--` between the names and the command. It shows the corrected line.
-//! Pure, except that it knows the definition of the program's arguments.
+//! The error message of `lockd run` for a missing `--` between the names and the command. It shows
+//! the corrected line. Pure, except that it knows the definition of the program's arguments.
 
 use std::ffi::OsString;
 
@@ -9,8 +9,8 @@ use clap::{Command, CommandFactory};
 use super::arguments::Cli;
 use super::text::printable_argument;
 
-/// Replaces clap's `error` if `arguments`, with the program first, are those of `run` without `--`. Otherwise clap would
-/// take all words for names, and the command's options for options of `run`.
+/// Replaces clap's `error` if `arguments`, with the program first, are those of `run` without `--`.
+/// Otherwise clap would take all words for names, and the command's options for options of `run`.
 pub(super) fn explain_missing(error: Error, arguments: &[OsString]) -> Error {
     let is_question = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let mut all = Cli::command();
@@ -41,9 +41,9 @@ pub(super) fn explain_missing(error: Error, arguments: &[OsString]) -> Error {
     run.error(ErrorKind::MissingRequiredArgument, words)
 }
 
-/// The index of the second argument that is neither an option nor an option's value: if the first one is a name, the
-/// command begins there. The number of arguments if there is only one such argument; `None` if there is none, or if an
-/// unknown option comes before the second one.
+/// The index of the second argument that is neither an option nor an option's value: if the first
+/// one is a name, the command begins there. The number of arguments if there is only one such
+/// argument; `None` if there is none, or if an unknown option comes before the second one.
 fn second_word(run: &Command, arguments: &[OsString]) -> Option<usize> {
     let takes_value = |is_it: &dyn Fn(&clap::Arg) -> bool| {
         let option = run.get_arguments().find(|argument| is_it(argument))?;

@@ -1,14 +1,18 @@
-//! The program `lockd`: its commands, its configuration, signals, and output for people. Everything about locks is in
-//! the library; this module uses only what any other program could use.
+//! The program `lockd`: its commands, its configuration, signals, and output for people. Everything
+//! about locks is in the library; this module uses only what any other program could use.
 //!
-//! - `arguments`: the commands. `serve`: the server as a process. `run`: a command under a lock. `show`: commands that
-//!   look into a server. `bench`: a load for measurements. `generate`: manual pages and completions.
-//! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a reload changes.
-//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon needs.
+//! - `arguments`: the commands. `serve`: the server as a process. `run`: a command under a lock.
+//!   `show`: commands that look into a server. `bench`: a load for measurements. `generate`: manual
+//!   pages and completions.
+//! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
+//!   reload changes.
+//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
+//!   needs.
 //!
-//! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use parking_lot: a child
-//! forked by a program that uses the library might inherit its global table of waiting threads in a locked state. The
-//! program is safe: all that its forked children do is exec, and they take no lock before that.
+//! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use
+//! parking_lot: a child forked by a program that uses the library might inherit its global table of
+//! waiting threads in a locked state. The program is safe: all that its forked children do is exec,
+//! and they take no lock before that.
 
 mod arguments;
 mod bench;
@@ -33,8 +37,8 @@ use std::process::ExitCode;
 
 use arguments::CliCommand;
 
-/// Runs the program. The exit status is 0 after success, 1 after a failure, and 2 for wrong arguments or a wrong
-/// configuration; `serve`, `run` and `stats` have further ones.
+/// Runs the program. The exit status is 0 after success, 1 after a failure, and 2 for wrong
+/// arguments or a wrong configuration; `serve`, `run` and `stats` have further ones.
 pub(crate) fn main() -> ExitCode {
     let cli = configuration::command_line();
     match cli.command.unwrap_or(CliCommand::Serve(cli.serve)) {

@@ -1,7 +1,7 @@
-//! The server's options, with their types and help, and the settings that result from them. An option has the same
-//! name everywhere: `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`. Where they are read from is in `configuration`.
-//! What the values of most options mean is in the library's table of options; only options that the program alone has
-//! are interpreted here.
+//! The server's options, with their types and help, and the settings that result from them. An
+//! option has the same name everywhere: `--locks-max`, `LOCKD_LOCKS_MAX`, `locks-max = …`. Where
+//! they are read from is in `configuration`. What the values of most options mean is in the
+//! library's table of options; only options that the program alone has are interpreted here.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,14 +20,14 @@ use serde_json::Value;
 
 use super::privileges::UserAccount;
 
-/// The options as they are given in one place: on the command line, in the environment, or in a file. Their variables
-/// are named here for the help, and read by `configuration`.
+/// The options as they are given in one place: on the command line, in the environment, or in a
+/// file. Their variables are named here for the help, and read by `configuration`.
 #[derive(Args, Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub(super) struct ServeOptions {
-    /// Check the configuration and exit, without starting a server. Reads all options, files, certificates, keys and
-    /// the secret, and changes nothing. Prints warnings and `ok` and exits with 0, or prints the mistake with its place
-    /// and exits with 2
+    /// Check the configuration and exit, without starting a server. Reads all options, files,
+    /// certificates, keys and the secret, and changes nothing. Prints warnings and `ok` and exits
+    /// with 0, or prints the mistake with its place and exits with 2
     #[arg(long)]
     #[serde(skip)]
     pub(super) check: bool,
@@ -37,24 +37,25 @@ pub(super) struct ServeOptions {
     #[serde(skip)]
     pub(super) config: Option<PathBuf>,
 
-    /// Listen on this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where PROTOCOL is lockd, glockd or message;
-    /// with TLS PROTOCOL+tls://HOST:PORT, with WebSocket glockd+ws://HOST:PORT or glockd+ws+tls://HOST:PORT; may be
-    /// given several times [default: lockd://127.0.0.1:2626, glockd://127.0.0.1:9999, message://127.0.0.1:20934]
+    /// Listen on this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where PROTOCOL is lockd,
+    /// glockd or message; with TLS PROTOCOL+tls://HOST:PORT, with WebSocket glockd+ws://HOST:PORT
+    /// or glockd+ws+tls://HOST:PORT; may be given several times [default: lockd://127.0.0.1:2626,
+    /// glockd://127.0.0.1:9999, message://127.0.0.1:20934]
     #[arg(long, value_name = "ADDRESS", env = "LOCKD_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
 
-    /// Serve a page of the locks, and statistics for Prometheus, over HTTP on this address: HOST:PORT, like
-    /// 127.0.0.1:2627; may be given several times [default: none]
+    /// Serve a page of the locks, and statistics for Prometheus, over HTTP on this address:
+    /// HOST:PORT, like 127.0.0.1:2627; may be given several times [default: none]
     #[arg(long, value_name = "ADDRESS", env = "LOCKD_HTTP", value_delimiter = ',')]
     http: Vec<String>,
 
-    /// Answer HTTP requests for this host name, in addition to the address itself and localhost; may be given several
-    /// times
+    /// Answer HTTP requests for this host name, in addition to the address itself and localhost;
+    /// may be given several times
     #[arg(long, value_name = "NAME", env = "LOCKD_HTTP_HOST", value_delimiter = ',')]
     http_host: Vec<String>,
 
-    /// Let clients with this address, or in a network like 10.0.0.0/8, connect over TCP; may be given several times
-    /// [default: 127.0.0.0/8, ::1]
+    /// Let clients with this address, or in a network like 10.0.0.0/8, connect over TCP; may be
+    /// given several times [default: 127.0.0.0/8, ::1]
     #[arg(long, value_name = "IP|CIDR", env = "LOCKD_ALLOW", value_delimiter = ',')]
     allow: Vec<String>,
 
@@ -62,7 +63,8 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "MODE", env = "LOCKD_UNIX_MODE")]
     unix_mode: Option<String>,
 
-    /// Seconds without a sign of life after which a client's host counts as dead, 12 to 32767 [default: 25]
+    /// Seconds without a sign of life after which a client's host counts as dead, 12 to 32767
+    /// [default: 25]
     #[arg(long, value_name = "SECONDS", env = "LOCKD_DEAD_PEER_TIMEOUT")]
     dead_peer_timeout: Option<u64>,
 
@@ -94,7 +96,8 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "BYTES", env = "LOCKD_MESSAGE_MAX")]
     message_max: Option<usize>,
 
-    /// Most output kept for a client that does not read it; a client with more is disconnected [default: 1048576]
+    /// Most output kept for a client that does not read it; a client with more is disconnected
+    /// [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "LOCKD_OUTBOX_MAX")]
     outbox_max: Option<usize>,
 
@@ -114,13 +117,15 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "LOCKD_SHARED_EXCLUDES", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     shared_excludes: Option<bool>,
 
-    /// Scheduling policy of the connections' threads: normal or batch. With batch, many busy connections use less CPU
-    /// time and get more done, but some replies are milliseconds late while all processors are busy [default: normal]
+    /// Scheduling policy of the connections' threads: normal or batch. With batch, many busy
+    /// connections use less CPU time and get more done, but some replies are milliseconds late
+    /// while all processors are busy [default: normal]
     #[arg(long, value_name = "POLICY", env = "LOCKD_SCHEDULING")]
     scheduling: Option<String>,
 
-    /// Keep state for the next run in this directory. Fencing tokens then rise from one run to the next even if the
-    /// clock goes back, and after an unclean stop nothing is granted until the dead-peer timeout has passed
+    /// Keep state for the next run in this directory. Fencing tokens then rise from one run to the
+    /// next even if the clock goes back, and after an unclean stop nothing is granted until the
+    /// dead-peer timeout has passed
     #[arg(long, value_name = "DIRECTORY", env = "LOCKD_STATE_DIR")]
     #[serde(serialize_with = "serialize_path")]
     state_dir: Option<PathBuf>,
@@ -134,8 +139,8 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "NAME", env = "LOCKD_USER")]
     user: Option<String>,
 
-    /// The server's certificate for TLS, followed by the intermediate certificates, in PEM. It is read again at
-    /// SIGHUP, for new connections
+    /// The server's certificate for TLS, followed by the intermediate certificates, in PEM. It is
+    /// read again at SIGHUP, for new connections
     #[arg(long, value_name = "FILE", env = "LOCKD_TLS_CERT")]
     #[serde(serialize_with = "serialize_path")]
     tls_cert: Option<PathBuf>,
@@ -150,14 +155,16 @@ pub(super) struct ServeOptions {
     #[serde(serialize_with = "serialize_path")]
     tls_client_ca: Option<PathBuf>,
 
-    /// Ask clients that speak message over TCP for the secret in this file, of 16 bytes or more. Text protocols cannot
-    /// send a secret: with one, their listeners must be out of reach of other machines, or ask for client certificates
+    /// Ask clients that speak message over TCP for the secret in this file, of 16 bytes or more.
+    /// Text protocols cannot send a secret: with one, their listeners must be out of reach of other
+    /// machines, or ask for client certificates
     #[arg(long, value_name = "FILE", env = "LOCKD_AUTH_TOKEN_FILE")]
     #[serde(serialize_with = "serialize_path")]
     auth_token_file: Option<PathBuf>,
 
-    /// Let pages of this origin, like https://example.org, connect to WebSockets, in addition to those of this host;
-    /// may be given several times. The hosts of these origins also count as names of this server
+    /// Let pages of this origin, like https://example.org, connect to WebSockets, in addition to
+    /// those of this host; may be given several times. The hosts of these origins also count as
+    /// names of this server
     #[arg(long, value_name = "ORIGIN", env = "LOCKD_WS_ORIGIN", value_delimiter = ',')]
     ws_origin: Vec<String>,
 
@@ -211,8 +218,9 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The settings that result from `values`. With `check_together` these must be the options of all places. Without
-    /// it each value is only checked by itself, and neither the user nor certificates are looked up.
+    /// The settings that result from `values`. With `check_together` these must be the options of
+    /// all places. Without it each value is only checked by itself, and neither the user nor
+    /// certificates are looked up.
     ///
     /// # Errors
     /// The first mistake that is found.
@@ -386,7 +394,8 @@ mod tests {
             let options = ServeOptions::from_arg_matches(&matches.unwrap()).unwrap();
             let values = options.values();
             assert!(values.len() == 1 && values.contains_key(name), "{name}: {values:?}");
-            // The library reads some of the files at once: then its error shows that it was given the option.
+            // The library reads some of the files at once: then its error shows that it was given
+            // the option.
             match Settings::new(&values, false) {
                 Ok(settings) => assert_eq!(settings.given.len(), 1),
                 Err(mistake) => assert!(takes_files && mistake.option == name, "{mistake}"),

@@ -1,6 +1,6 @@
-//! The pidfile: it contains the process id, and the process holds a lock on it for its whole life, so that no second one
-//! can start. The file is emptied and removed, so it must be the right one: links are not followed, since another user
-//! may have put one into the directory.
+//! The pidfile: it contains the process id, and the process holds a lock on it for its whole life,
+//! so that no second one can start. The file is emptied and removed, so it must be the right one:
+//! links are not followed, since another user may have put one into the directory.
 
 use std::fs::File;
 use std::io::{self, Write};

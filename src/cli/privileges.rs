@@ -1,4 +1,5 @@
-//! What a daemon asks of the system at its start: to become another user, and to have enough descriptors.
+//! What a daemon asks of the system at its start: to become another user, and to have enough
+//! descriptors.
 
 use std::ffi::CString;
 use std::io;
@@ -25,8 +26,8 @@ impl UserAccount {
         found.map(Self).map_err(|error| in_context(name, &error))
     }
 
-    /// Becomes this user for good. Before that, gives it the files of the Unix sockets, with their lock files, and the
-    /// state directory.
+    /// Becomes this user for good. Before that, gives it the files of the Unix sockets, with their
+    /// lock files, and the state directory.
     ///
     /// # Errors
     /// If this process may not do that; the message names the user.
@@ -53,8 +54,8 @@ fn in_context(user: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("user {user}: {error}"))
 }
 
-/// Raises the limit on open descriptors to what `connections` connections need, or as far as the system allows. Warns
-/// if that is not enough.
+/// Raises the limit on open descriptors to what `connections` connections need, or as far as the
+/// system allows. Warns if that is not enough.
 pub(super) fn raise_descriptor_limit(connections: usize) {
     let connections = u64::try_from(connections).unwrap_or(u64::MAX);
     // One for the connection itself, and one for the waker that some connections need.

@@ -15,7 +15,8 @@ pub(super) struct OptionChange {
     pub(super) needs_restart: bool,
 }
 
-/// The values of the options in effect, as JSON, by the names of the options. Other options have their defaults.
+/// The values of the options in effect, as JSON, by the names of the options. Other options have
+/// their defaults.
 pub(super) struct ActiveOptions(BTreeMap<String, String>);
 
 impl ActiveOptions {
@@ -24,8 +25,8 @@ impl ActiveOptions {
         Self(given)
     }
 
-    /// Replaces the options by those that are given now, and returns what has changed. A change that needs a restart is
-    /// returned by every reload until then.
+    /// Replaces the options by those that are given now, and returns what has changed. A change
+    /// that needs a restart is returned by every reload until then.
     pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<OptionChange> {
         let mut names: Vec<String> = self.0.keys().chain(given.keys()).cloned().collect();
         names.sort();

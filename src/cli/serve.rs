@@ -1,5 +1,5 @@
-//! `lockd serve`: the server as a process, with its pidfile, its user and its signals. The main thread waits for events
-//! of all kinds on one channel, and acts on them one after the other.
+//! `lockd serve`: the server as a process, with its pidfile, its user and its signals. The main
+//! thread waits for events of all kinds on one channel, and acts on them one after the other.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
@@ -147,8 +147,8 @@ struct RunningServer<'a> {
 enum ReloadState {
     Idle,
     Reading,
-    /// Another reload was requested in the meantime. The file may have changed after it was read, so it must be read
-    /// once more.
+    /// Another reload was requested in the meantime. The file may have changed after it was read,
+    /// so it must be read once more.
     ReadAgain,
 }
 
@@ -179,8 +179,9 @@ impl RunningServer<'_> {
         }
     }
 
-    /// Reads the configuration again, in a thread of its own: a file may be on a file server that hangs, and until it is
-    /// read the server must still stop when told to, and send signs of life to its service manager.
+    /// Reads the configuration again, in a thread of its own: a file may be on a file server that
+    /// hangs, and until it is read the server must still stop when told to, and send signs of life
+    /// to its service manager.
     fn read_again(&self) {
         self.manager.notify_reloading();
         self.reload.set(ReloadState::Reading);
@@ -198,7 +199,8 @@ impl RunningServer<'_> {
     /// Puts new settings into effect.
     ///
     /// # Errors
-    /// If they cannot take effect; then nothing has changed, except perhaps the state directory's time limit.
+    /// If they cannot take effect; then nothing has changed, except perhaps the state directory's
+    /// time limit.
     fn apply(&self, settings: Settings) -> Result<(), String> {
         // The checks come first, so that settings with a mistake change nothing.
         self.server
@@ -212,7 +214,8 @@ impl RunningServer<'_> {
         self.broker.set_limits(settings.limits);
         self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
         self.server.reconfigure(settings.config)?;
-        // Last, so that the log does not report changes that have failed. The new log level applies to these lines too.
+        // Last, so that the log does not report changes that have failed. The new log level applies
+        // to these lines too.
         for change in self.active.borrow_mut().reload(settings.given) {
             if change.needs_restart { log::warn!("{}", change.text) } else { log::info!("{}", change.text) }
         }
@@ -221,8 +224,8 @@ impl RunningServer<'_> {
 
     /// Stops the server. Returns whether everything that the next run must know is recorded.
     fn stop(self) -> bool {
-        // The broker is shut first. Otherwise a lock of a connection that is closed now could be granted to one that is
-        // closed a moment later.
+        // The broker is shut first. Otherwise a lock of a connection that is closed now could be
+        // granted to one that is closed a moment later.
         self.broker.shut();
         let Some(keeper) = self.keeper else {
             self.server.stop();
@@ -246,8 +249,9 @@ impl RunningServer<'_> {
 
 /// Starts the thread that turns signals into events.
 fn watch_signals(events: Sender<ServeEvent>) -> io::Result<()> {
-    // The second of these signals ends the process at once. Handlers run in the order of their registration: at the
-    // first signal the conditional shutdown finds the flag unset, and the flag is set only after that.
+    // The second of these signals ends the process at once. Handlers run in the order of their
+    // registration: at the first signal the conditional shutdown finds the flag unset, and the flag
+    // is set only after that.
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, 1, stopping.clone())?;

@@ -1,6 +1,7 @@
-//! The server and its service manager: listening sockets that the manager has bound, and notifications to it: that the
-//! server is ready, reloads its configuration, stops, and is alive. Without a service manager, or with one that wants no
-//! notifications, none of this does anything. See sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
+//! The server and its service manager: listening sockets that the manager has bound, and
+//! notifications to it: that the server is ready, reloads its configuration, stops, and is alive.
+//! Without a service manager, or with one that wants no notifications, none of this does anything.
+//! See sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 #![expect(unsafe_code, reason = "sockets are inherited as bare numbers")]
 
 use std::cell::RefCell;
@@ -22,16 +23,17 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// How many unsent notifications are kept.
 const UNSENT_MAX: usize = 16;
 
-/// The listening sockets that this process was started with. Must be called once, before anything else is opened: the
-/// descriptor numbers in the environment are those of the start.
+/// The listening sockets that this process was started with. Must be called once, before anything
+/// else is opened: the descriptor numbers in the environment are those of the start.
 ///
 /// # Errors
 /// If the variables are wrong, or a socket's name (`FileDescriptorName=`) is not a protocol.
 pub(super) fn inherited_sockets() -> io::Result<Vec<Inherited>> {
     let sockets = sd_notify::listen_fds_with_names().map_err(in_context)?;
     let take = |(number, name): (i32, String)| {
-        // SAFETY: the environment says that the service manager has passed this descriptor to this process. It is open,
-        // since it has just been set to be closed on exec, and nothing else has been opened that could own it.
+        // SAFETY: the environment says that the service manager has passed this descriptor to this
+        // process. It is open, since it has just been set to be closed on exec, and nothing else
+        // has been opened that could own it.
         let socket = unsafe { OwnedFd::from_raw_fd(number) };
         let unknown = |error| in_context(io::Error::new(io::ErrorKind::InvalidInput, error));
         Ok(Inherited { protocol: name.parse().map_err(unknown)?, socket })
@@ -49,8 +51,8 @@ pub(super) fn logs_to_journal() -> bool {
     std::env::var("JOURNAL_STREAM").is_ok_and(|stream| stream == format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// Sends notifications to the service manager, if it wants any. Never waits for it: notifications for which its socket
-/// has no room are kept and sent later.
+/// Sends notifications to the service manager, if it wants any. Never waits for it: notifications
+/// for which its socket has no room are kept and sent later.
 #[derive(Default)]
 pub(super) struct ServiceManager {
     /// How often to send a sign of life: twice as often as the manager requires.
@@ -98,7 +100,8 @@ impl ServiceManager {
         self.send_unsent();
     }
 
-    /// Sends as many unsent notifications as the manager's socket takes. Returns whether that is all of them.
+    /// Sends as many unsent notifications as the manager's socket takes. Returns whether that is
+    /// all of them.
     fn send_unsent(&self) -> bool {
         let mut unsent = self.unsent.borrow_mut();
         while let Some(text) = unsent.front() {
@@ -123,9 +126,9 @@ impl ServiceManager {
         }
     }
 
-    /// Sends a sign of life once the broker has answered. The broker's answer takes every mutex that clients' requests
-    /// take: if one of them is locked for good, this does not return, and the service manager restarts the server after
-    /// its time limit.
+    /// Sends a sign of life once the broker has answered. The broker's answer takes every mutex
+    /// that clients' requests take: if one of them is locked for good, this does not return, and
+    /// the service manager restarts the server after its time limit.
     pub(super) fn beat(&self, broker: &Broker, server: &Server) {
         let has_sent_all = self.send_unsent();
         if self.interval.is_none() {
@@ -146,7 +149,8 @@ impl ServiceManager {
     }
 }
 
-/// Sends `text` to the socket that the environment names, if there is one, without waiting for room in it.
+/// Sends `text` to the socket that the environment names, if there is one, without waiting for room
+/// in it.
 fn send_now(text: &str) -> io::Result<()> {
     let Some(address) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     // An abstract name begins with `@`, see sd_notify(3).

@@ -1,7 +1,8 @@
-//! Text for people: names, owners and times in a form that is safe to show in a terminal. Pure; prints nothing.
+//! Text for people: names, owners and times in a form that is safe to show in a terminal. Pure;
+//! prints nothing.
 //!
-//! Names are arbitrary bytes, and clients choose what their owners are called. None of it may control the terminal, or
-//! look like anything but a name.
+//! Names are arbitrary bytes, and clients choose what their owners are called. None of it may
+//! control the terminal, or look like anything but a name.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -20,8 +21,8 @@ pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     seconds.ok_or_else(|| "not a number of seconds from 0 up".to_owned())
 }
 
-/// The bytes as visible text. Bytes and characters that are not visible are written as escapes, and so is the backslash
-/// with which escapes begin.
+/// The bytes as visible text. Bytes and characters that are not visible are written as escapes, and
+/// so is the backslash with which escapes begin.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -36,8 +37,8 @@ pub(super) fn printable(bytes: &[u8]) -> String {
     if text.is_empty() { "\"\"".to_owned() } else { text }
 }
 
-/// Text in which all control characters but newlines are written as escapes: for JSON and messages from others. JSON
-/// keeps its meaning.
+/// Text in which all control characters but newlines are written as escapes: for JSON and messages
+/// from others. JSON keeps its meaning.
 pub(super) fn harmless(text: &str) -> String {
     let mut harmless = String::new();
     for c in text.chars() {

@@ -1,5 +1,5 @@
-//! The background of a load: idle connections that hold one lock each, and connections that hold many locks.
-//! `lockd bench` measures what they cost the busy connections.
+//! The background of a load: idle connections that hold one lock each, and connections that hold
+//! many locks. `lockd bench` measures what they cost the busy connections.
 
 use std::io;
 
@@ -7,8 +7,9 @@ use super::connection::LoadConnection;
 use super::dialect::{LockSpec, ReplyKind};
 use super::target::Target;
 
-/// The first number for the names of these locks: above the numbers of the busy connections, and different in each
-/// process, since some servers do not free the locks of connections that have ended. Names stay within 22 bytes.
+/// The first number for the names of these locks: above the numbers of the busy connections, and
+/// different in each process, since some servers do not free the locks of connections that have
+/// ended. Names stay within 22 bytes.
 fn first_number() -> u64 {
     u64::from(1 + std::process::id() % 0xffff) << 40
 }

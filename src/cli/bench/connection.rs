@@ -1,5 +1,6 @@
-//! One connection of the load: its lock loops, the requests that are unanswered, in order, and the bytes that are
-//! still to be sent or read. Does not block after [`LoadConnection::stop_blocking`]; knows no clock.
+//! One connection of the load: its lock loops, the requests that are unanswered, in order, and the
+//! bytes that are still to be sent or read. Does not block after [`LoadConnection::stop_blocking`];
+//! knows no clock.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
@@ -140,7 +141,8 @@ impl LoadConnection {
         Ok(self.output.is_empty())
     }
 
-    /// Reads what has arrived, by way of `scratch`. Returns it with what [`keep`](Self::keep) has kept before it.
+    /// Reads what has arrived, by way of `scratch`. Returns it with what [`keep`](Self::keep) has
+    /// kept before it.
     pub(super) fn read(&mut self, scratch: &mut [u8]) -> io::Result<Vec<u8>> {
         let mut input = std::mem::take(&mut self.input);
         match self.socket.read(scratch) {
@@ -152,7 +154,8 @@ impl LoadConnection {
         Ok(input)
     }
 
-    /// Keeps what follows the first `done` bytes, an incomplete reply, for the next [`read`](Self::read).
+    /// Keeps what follows the first `done` bytes, an incomplete reply, for the next
+    /// [`read`](Self::read).
     pub(super) fn keep(&mut self, mut input: Vec<u8>, done: usize) {
         input.drain(..done);
         self.input = input;
@@ -171,8 +174,8 @@ pub(super) fn unexpected(protocol: BenchProtocol, reply: &[u8]) -> io::Error {
     io::Error::other(explain_reply(protocol, reply).unwrap_or_else(shown))
 }
 
-/// The error for a connection that has ended. The beginning of the server's reply says more than `error`, if it is
-/// recognized.
+/// The error for a connection that has ended. The beginning of the server's reply says more than
+/// `error`, if it is recognized.
 fn ended(protocol: BenchProtocol, reply: &[u8], error: io::Error) -> io::Error {
     let is_end = error.kind() == ErrorKind::UnexpectedEof;
     let plain =

@@ -1,6 +1,7 @@
-//! The echo server that `lockd bench` compares with: built like lockd's server, but it only sends each line back.
-//! It has one thread with a small stack for each connection, and one write for all that was read at once. What lockd
-//! costs beyond it is lockd's own work; what the echo server costs is the kernel's.
+//! The echo server that `lockd bench` compares with: built like lockd's server, but it only sends
+//! each line back. It has one thread with a small stack for each connection, and one write for all
+//! that was read at once. What lockd costs beyond it is lockd's own work; what the echo server
+//! costs is the kernel's.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

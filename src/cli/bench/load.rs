@@ -1,6 +1,6 @@
-//! The load: a closed loop, in which each lock loop makes its next request when the last one has been answered. A
-//! single thread serves all connections, so that the load takes little CPU time from a server on the same machine.
-//! Every reply is verified; the first wrong one ends the load.
+//! The load: a closed loop, in which each lock loop makes its next request when the last one has
+//! been answered. A single thread serves all connections, so that the load takes little CPU time
+//! from a server on the same machine. Every reply is verified; the first wrong one ends the load.
 
 use std::collections::VecDeque;
 use std::io;
@@ -140,8 +140,8 @@ impl<'a> Load<'a> {
         Ok(measurement)
     }
 
-    /// Waits until every lock loop has released its lock and ended: not every server frees the locks of connections
-    /// that have ended.
+    /// Waits until every lock loop has released its lock and ended: not every server frees the
+    /// locks of connections that have ended.
     fn wind_down(&mut self) -> io::Result<()> {
         self.is_ending = true;
         while self.running_loops > 0 {
@@ -220,8 +220,8 @@ impl<'a> Load<'a> {
                 if self.plan.hold.is_zero() && !self.plan.one_name {
                     self.release(at, loop_at, now);
                 } else {
-                    // With one name for all, it is released only after all input has been read: a grant to a
-                    // second holder would be found there.
+                    // With one name for all, it is released only after all input has been read: a
+                    // grant to a second holder would be found there.
                     let due = now.saturating_add(nanos(self.plan.hold));
                     self.holds.push_back((due, at, loop_at));
                 }
@@ -236,8 +236,9 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    /// With one name for all, no connection may be granted the lock before its holder has sent the release. This thread
-    /// alone sends and reads, so it sees these events in the order in which they happened.
+    /// With one name for all, no connection may be granted the lock before its holder has sent the
+    /// release. This thread alone sends and reads, so it sees these events in the order in which
+    /// they happened.
     fn granted(&mut self, now: u64) -> io::Result<()> {
         if !self.plan.one_name {
             return Ok(());

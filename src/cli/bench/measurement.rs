@@ -18,7 +18,8 @@ pub(super) struct Measurement {
     pub(super) refused: u64,
     /// From a request to its reply.
     pub(super) latency: Histogram<u64>,
-    /// From sending a holder's release to reading the next holder's grant, where all wait for one name.
+    /// From sending a holder's release to reading the next holder's grant, where all wait for one
+    /// name.
     pub(super) hand_over: Histogram<u64>,
     /// The CPU time that the server used in the round, and its resident memory in bytes at the end.
     pub(super) server: Option<(Duration, u64)>,
@@ -70,7 +71,8 @@ fn micros(histogram: &Histogram<u64>, quantile: f64) -> f64 {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoundFigures {
     pub(super) requests_per_second: f64,
-    /// The share of requests that were refused because another connection held the lock, from 0 to 1.
+    /// The share of requests that were refused because another connection held the lock, from 0 to
+    /// 1.
     pub(super) refused_share: f64,
     /// From a request to its reply, in microseconds.
     pub(super) latency: Percentiles,
@@ -81,8 +83,8 @@ pub(super) struct RoundFigures {
     pub(super) server_cpu: Option<f64>,
     /// Resident memory of the server at the end, in MiB.
     pub(super) resident: Option<f64>,
-    /// CPU time of the load itself for each request, in microseconds. If it is close to the time between two
-    /// requests, the load is the bottleneck, and not the server.
+    /// CPU time of the load itself for each request, in microseconds. If it is close to the time
+    /// between two requests, the load is the bottleneck, and not the server.
     pub(super) own_cpu: f64,
 }
 

@@ -1,10 +1,12 @@
-//! `lockd bench`: puts a server under load, and reports how fast it answers and what that costs it. It knows the
-//! protocols by their bytes alone, so that it can measure any server. Without `--server` it starts a lockd and an
-//! echo server and measures the two in turn: other work on the machine slows both, so their ratio stays meaningful.
+//! `lockd bench`: puts a server under load, and reports how fast it answers and what that costs it.
+//! It knows the protocols by their bytes alone, so that it can measure any server. Without
+//! `--server` it starts a lockd and an echo server and measures the two in turn: other work on the
+//! machine slows both, so their ratio stays meaningful.
 //!
-//! - `target`: the server to be measured. `dialect`: the requests and replies of its protocol; `wrong_port`: the
-//!   message if it speaks another one. `echo`: the echo server.
-//! - `load`: the load, on a number of connections (`connection`); `background`: idle connections and held locks.
+//! - `target`: the server to be measured. `dialect`: the requests and replies of its protocol;
+//!   `wrong_port`: the message if it speaks another one. `echo`: the echo server.
+//! - `load`: the load, on a number of connections (`connection`); `background`: idle connections
+//!   and held locks.
 //! - `measurement`, `usage`: what is measured. `report`: how it is shown.
 
 mod background;
@@ -44,8 +46,8 @@ answered. Every reply is checked. The first wrong reply ends the measurement wit
 To measure a server that already runs, use --server: glockd://127.0.0.1:9999, message+unix:/run/lockd.sock. \
 For comparison, redis://, memcached://, postgres:// and echo:// also work.")]
 pub(super) struct BenchOptions {
-    /// Measure the server at this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH [default: start a lockd and
-    /// an echo server, and measure both]
+    /// Measure the server at this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH [default:
+    /// start a lockd and an echo server, and measure both]
     #[arg(short, long, value_name = "ADDRESS")]
     server: Option<Address>,
 
@@ -69,8 +71,9 @@ pub(super) struct BenchOptions {
     #[arg(long, conflicts_with_all = ["depth", "contended"])]
     one_name: bool,
 
-    /// Let all connections wait in the queue of the same lock, and measure the time from one holder's release to the
-    /// next one's grant; the echo server's figures are then round trips on one connection
+    /// Let all connections wait in the queue of the same lock, and measure the time from one
+    /// holder's release to the next one's grant; the echo server's figures are then round trips on
+    /// one connection
     #[arg(long, conflicts_with = "depth")]
     contended: bool,
 
@@ -170,8 +173,8 @@ impl BenchOptions {
         if !plan.wait {
             return Ok(load::run(target, &uncontended)?.figures());
         }
-        // A hand-over is one message to the server and one back, as is a round trip on one connection: the two can
-        // be compared.
+        // A hand-over is one message to the server and one back, as is a round trip on one
+        // connection: the two can be compared.
         let figures = load::run(target, &LoadPlan { connections: 1, ..uncontended })?.figures();
         Ok(RoundFigures {
             hand_overs_per_second: figures.requests_per_second,

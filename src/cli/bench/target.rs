@@ -1,4 +1,5 @@
-//! The server to be measured: one that already runs, or a child process that is started for the measurement.
+//! The server to be measured: one that already runs, or a child process that is started for the
+//! measurement.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::ToSocketAddrs;
@@ -11,8 +12,8 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::dialect::BenchProtocol;
 
-/// The variable by which a server learns the process id of the `lockd bench` that started it, and with which it is to
-/// end.
+/// The variable by which a server learns the process id of the `lockd bench` that started it, and
+/// with which it is to end.
 const PARENT: &str = "LOCKD_BENCH_PARENT";
 
 /// Makes the kernel end this process when the process that started it ends, in whatever way.
@@ -56,8 +57,8 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// A new, blocking connection without Nagle's algorithm. It is reset when it is closed: connections in TIME_WAIT
-    /// would use up the ports.
+    /// A new, blocking connection without Nagle's algorithm. It is reset when it is closed:
+    /// connections in TIME_WAIT would use up the ports.
     pub(super) fn connect(&self) -> io::Result<Socket> {
         let socket = Socket::new(self.domain, Type::STREAM, None)?;
         socket.connect(&self.address)?;

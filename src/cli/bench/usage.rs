@@ -1,4 +1,5 @@
-//! What a server costs, as the kernel counts it: the CPU time and resident memory of a process and its children.
+//! What a server costs, as the kernel counts it: the CPU time and resident memory of a process and
+//! its children.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,8 @@ pub(super) struct ProcessUsage {
 }
 
 impl ProcessUsage {
-    /// The usage of `pid` and of the children it has now: some servers run one process for each connection.
+    /// The usage of `pid` and of the children it has now: some servers run one process for each
+    /// connection.
     ///
     /// # Errors
     /// If there is no such process.
@@ -65,8 +67,8 @@ fn read(pid: u32) -> io::Result<ProcessStat> {
     let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or_else(wrong);
     let ticks = field(11)? + field(12)?;
     let mut cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
-    // For a process with a single thread the kernel gives the exact time. Hundredths of a second would lose
-    // most of the time of hundreds of processes that are each rarely busy.
+    // For a process with a single thread the kernel gives the exact time. Hundredths of a second
+    // would lose most of the time of hundreds of processes that are each rarely busy.
     if field(17)? == 1 {
         let exact = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
         let nanos = exact.split_whitespace().next().and_then(|nanos| nanos.parse().ok());

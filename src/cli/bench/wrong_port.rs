@@ -1,12 +1,13 @@
-//! The message for a server that speaks another protocol than the one to be measured: which protocol it is, as the
-//! first bytes of its reply show, and what to write instead. Text only; knows no sockets.
+//! The message for a server that speaks another protocol than the one to be measured: which
+//! protocol it is, as the first bytes of its reply show, and what to write instead. Text only;
+//! knows no sockets.
 
 use lockd::wire::first_bytes::{DetectedProtocol, detect_protocol, first_line};
 
 use super::dialect::BenchProtocol;
 
-/// What is wrong with a server whose reply begins with these bytes, and what to write instead; `None` if the reply
-/// does not show it. A complete message is given without its length.
+/// What is wrong with a server whose reply begins with these bytes, and what to write instead;
+/// `None` if the reply does not show it. A complete message is given without its length.
 pub(super) fn explain_reply(protocol: BenchProtocol, reply: &[u8]) -> Option<String> {
     let line = first_line(reply);
     if protocol == BenchProtocol::Message && reply.starts_with(b"{") {

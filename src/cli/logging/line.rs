@@ -5,8 +5,8 @@ use std::fmt::{self, Write};
 use jiff::Timestamp;
 use log::Level;
 
-/// The longest line in bytes, without the ellipsis that shows that it was cut, and without its newline. Records contain
-/// text from clients, which can have any length.
+/// The longest line in bytes, without the ellipsis that shows that it was cut, and without its
+/// newline. Records contain text from clients, which can have any length.
 const BYTES_MAX: usize = 16 << 10;
 /// The indentation of the second and further lines of a record.
 const INDENT: &str = "    ";
@@ -16,7 +16,8 @@ const INDENT: &str = "    ";
 pub(crate) enum LogStyle {
     /// With the time and the level.
     Plain,
-    /// For the journal, which adds the time itself, and reads the level from the beginning of the line (sd-daemon(3)).
+    /// For the journal, which adds the time itself, and reads the level from the beginning of the
+    /// line (sd-daemon(3)).
     Journal,
 }
 

@@ -1,9 +1,9 @@
-//! The log of the server's process. A thread that logs puts a line into a bounded queue; the log's own thread writes the
-//! lines to standard error. Only that thread ever waits for the reader: no lock may depend on a terminal that has been
-//! stopped, or on a pipe that is full.
+//! The log of the server's process. A thread that logs puts a line into a bounded queue; the log's
+//! own thread writes the lines to standard error. Only that thread ever waits for the reader: no
+//! lock may depend on a terminal that has been stopped, or on a pipe that is full.
 //!
-//! - `line`: the text of a record, pure. `queue`: the lines to be written, and the number of lost ones. `output`: standard
-//!   error.
+//! - `line`: the text of a record, pure. `queue`: the lines to be written, and the number of lost
+//!   ones. `output`: standard error.
 
 mod line;
 mod output;
@@ -49,12 +49,14 @@ impl Log for Logger {
         self.queue.push(format_record(self.style, Timestamp::now(), record.level(), *record.args()));
     }
 
-    /// Waits until everything logged before is written; [`UNREAD_LIMIT`] at most if the log is not read.
+    /// Waits until everything logged before is written; [`UNREAD_LIMIT`] at most if the log is not
+    /// read.
     fn flush(&self) {
         let Some(written) = self.queue.when_written(UNREAD_LIMIT) else { return };
         let end = Instant::now() + FINISH_LIMIT;
         while written.recv_timeout(UNREAD_LIMIT).is_err() {
-            // On a busy machine the log's thread may be slow, and not the reader. Then there is still room to write.
+            // On a busy machine the log's thread may be slow, and not the reader. Then there is
+            // still room to write.
             if !self.output.takes_more() || Instant::now() >= end {
                 return;
             }
@@ -62,7 +64,8 @@ impl Log for Logger {
     }
 }
 
-/// Starts to write records up to `level`, and the messages of panics, to standard error. Must be called once.
+/// Starts to write records up to `level`, and the messages of panics, to standard error. Must be
+/// called once.
 ///
 /// # Errors
 /// If no descriptor or no thread can be had.
@@ -85,14 +88,14 @@ pub(super) fn start(level: LevelFilter, style: LogStyle) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until everything logged is written, at the end of the process: less than a second, and only a fraction of it if
-/// the log is not read.
+/// Waits until everything logged is written, at the end of the process: less than a second, and
+/// only a fraction of it if the log is not read.
 pub(super) fn finish() {
     log::logger().flush();
 }
 
-/// Logs what the default panic hook would print. Returns when it is written, or not read: the process may be about to
-/// abort.
+/// Logs what the default panic hook would print. Returns when it is written, or not read: the
+/// process may be about to abort.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("<unnamed>");

@@ -1,5 +1,5 @@
-//! The standard error of the server's process, to which the log's thread alone writes. Other code that writes there, for
-//! example the Rust runtime before it aborts, must not hang either.
+//! The standard error of the server's process, to which the log's thread alone writes. Other code
+//! that writes there, for example the Rust runtime before it aborts, must not hang either.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -55,9 +55,9 @@ impl LogOutput {
     }
 }
 
-/// Replaces descriptor 2 by a non-blocking one, for code that writes there without using the log. Pipes and terminals are
-/// opened a second time for that: the flag belongs to the open file, which other processes share. A socket cannot be
-/// opened again and stays as it is. Files never block.
+/// Replaces descriptor 2 by a non-blocking one, for code that writes there without using the log.
+/// Pipes and terminals are opened a second time for that: the flag belongs to the open file, which
+/// other processes share. A socket cannot be opened again and stays as it is. Files never block.
 fn make_stderr_nonblocking(stderr: &OwnedFd) {
     let is_pipe =
         rustix::fs::fstat(stderr).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);

@@ -1,6 +1,6 @@
-//! The queue of lines to be written: bounded in the number of lines and in their bytes. A line for which there is no
-//! room is lost and counted. Threads that push lines never wait. Knows neither the text of lines nor where they are
-//! written.
+//! The queue of lines to be written: bounded in the number of lines and in their bytes. A line for
+//! which there is no room is lost and counted. Threads that push lines never wait. Knows neither
+//! the text of lines nor where they are written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -68,8 +68,8 @@ impl LogQueue {
         }
     }
 
-    /// Requests to be told, through the returned channel, when everything pushed before is written. Waits up to `limit`
-    /// for room in the queue; `None` if there was none.
+    /// Requests to be told, through the returned channel, when everything pushed before is written.
+    /// Waits up to `limit` for room in the queue; `None` if there was none.
     pub(super) fn when_written(&self, limit: Duration) -> Option<Receiver<()>> {
         let (tell_written, written) = crossbeam_channel::bounded(1);
         self.entries.send_timeout(QueueEntry::Flush(tell_written), limit).ok().map(|()| written)
@@ -77,8 +77,9 @@ impl LogQueue {
 }
 
 impl QueuedLines {
-    /// Passes every line to `write`, in order, until the [`LogQueue`] is dropped. `write` returns whether it has written
-    /// the line; if not, the line is lost. Where lines were lost, `notice` makes a line of their number.
+    /// Passes every line to `write`, in order, until the [`LogQueue`] is dropped. `write` returns
+    /// whether it has written the line; if not, the line is lost. Where lines were lost, `notice`
+    /// makes a line of their number.
     pub(super) fn write_all(&self, mut write: impl FnMut(&str) -> bool, notice: impl Fn(u64) -> String) {
         let write_notice = |write: &mut dyn FnMut(&str) -> bool, lost: u64| {
             if lost > 0 && !write(&notice(lost)) {
@@ -87,7 +88,8 @@ impl QueuedLines {
         };
         loop {
             let next = self.entries.try_recv().or_else(|_| {
-                // The queue is empty, and the next line, which would bring their number, may not come for long.
+                // The queue is empty, and the next line, which would bring their number, may not
+                // come for long.
                 write_notice(&mut write, self.counts.lost.swap(0, Relaxed));
                 self.entries.recv()
             });

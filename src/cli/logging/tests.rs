@@ -1,4 +1,5 @@
-//! The log of a process whose standard error is not read. Each test runs this program again, as that process.
+//! The log of a process whose standard error is not read. Each test runs this program again, as
+//! that process.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -26,7 +27,8 @@ impl Drop for ChildProcess {
     }
 }
 
-/// Runs a test of this file in a child process whose standard error is a full pipe. Returns how the child ended.
+/// Runs a test of this file in a child process whose standard error is a full pipe. Returns how the
+/// child ended.
 fn run_unread(test: &str) -> ExitStatus {
     let (reader, writer) = std::io::pipe().unwrap();
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();

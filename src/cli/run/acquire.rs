@@ -1,5 +1,5 @@
-//! Acquires the lock and releases it. A signal ends each wait at once: other threads talk to the server, while this one
-//! watches for signals.
+//! Acquires the lock and releases it. A signal ends each wait at once: other threads talk to the
+//! server, while this one watches for signals.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -19,15 +19,17 @@ use crate::cli::text::printable_argument;
 
 /// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-/// How long a release waits for the server's confirmation. A connection that is cut is known to be cut by then.
+/// How long a release waits for the server's confirmation. A connection that is cut is known to be
+/// cut by then.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
-/// How long the server may take to confirm, after a signal, that the lock is given up. After that the session is closed,
-/// which has the same effect.
+/// How long the server may take to confirm, after a signal, that the lock is given up. After that
+/// the session is closed, which has the same effect.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
 /// How long it may take to find out why the session was lost.
 const REASON_LIMIT: Duration = Duration::from_millis(500);
 
-/// How much longer than its time limit a wait may take, so that the server's own answer comes first.
+/// How much longer than its time limit a wait may take, so that the server's own answer comes
+/// first.
 const SERVER_MARGIN: Duration = Duration::from_millis(500);
 
 /// The locks to acquire, and how.
@@ -170,14 +172,15 @@ fn acquire_names(
 }
 
 fn give_up_waiting(waiting: &OnceLock<WaitingSession>, request: &AcquireRequest) {
-    // Without a session no lock has been requested yet. None will be, since the thread ends with the process.
+    // Without a session no lock has been requested yet. None will be, since the thread ends with
+    // the process.
     if let Some(WaitingSession { session, .. }) = waiting.get() {
         give_up(session, &request.names);
     }
 }
 
-/// Leaves the queue, or releases what has just been granted, and ends the session. If the server answers, it frees the
-/// lock without marking it as orphaned for the next holder.
+/// Leaves the queue, or releases what has just been granted, and ends the session. If the server
+/// answers, it frees the lock without marking it as orphaned for the next holder.
 fn give_up(session: &Arc<Session>, names: &[OsString]) {
     let (thread_session, names) = (session.clone(), names.to_vec());
     let work = move || release_all(&thread_session, &names);
@@ -233,8 +236,9 @@ fn refused(
             RunOutcome::TimedOut(format!("{}: {reason}", request.timeout_text()))
         }
         (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => {
-            // With several servers, the session may have been made although the server of these names could not be
-            // reached, perhaps because of a mistake. Then that error is the reason.
+            // With several servers, the session may have been made although the server of these
+            // names could not be reached, perhaps because of a mistake. Then that error is the
+            // reason.
             let connect_error =
                 request.names.iter().find_map(|name| waiting.session.connect_error(name.as_bytes()));
             connect_error.map_or(RunOutcome::NoServer(reason), |error| no_session(error, request))
@@ -264,9 +268,10 @@ impl HeldLocks {
         Err(RunOutcome::interrupted(signal, &self.names))
     }
 
-    /// Releases the locks, if they have been held until now. The session knows: it learns of a loss before the server
-    /// grants the locks to others. The result of the release does not change that. A signal ends the wait for the
-    /// server's confirmation; if one has already arrived (`is_in_a_hurry`), the wait is short.
+    /// Releases the locks, if they have been held until now. The session knows: it learns of a loss
+    /// before the server grants the locks to others. The result of the release does not change
+    /// that. A signal ends the wait for the server's confirmation; if one has already arrived
+    /// (`is_in_a_hurry`), the wait is short.
     ///
     /// # Errors
     /// If the locks were lost before the release.

@@ -1,8 +1,10 @@
-//! The locks of the outer `lockd run`s that this one runs under, as the environment lists them. None of these locks is
-//! released before this process ends, so a wait for one of them would last for ever.
+//! The locks of the outer `lockd run`s that this one runs under, as the environment lists them.
+//! None of these locks is released before this process ends, so a wait for one of them would last
+//! for ever.
 //!
-//! The variable alone proves nothing: a daemon keeps its environment after the `lockd run` that started it has ended. So
-//! a name counts as held only if the server shows that it is held with the fencing token in the variable.
+//! The variable alone proves nothing: a daemon keeps its environment after the `lockd run` that
+//! started it has ended. So a name counts as held only if the server shows that it is held with the
+//! fencing token in the variable.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -10,12 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use lockd::Session;
 
-/// The variable. It has one `TOKEN:NAME,NAME…` for each outer `lockd run`, the innermost last, separated by spaces. In a
-/// name, every byte that is not a letter, a digit or one of `-._/` is written as `%` and two hexadecimal digits.
+/// The variable. It has one `TOKEN:NAME,NAME…` for each outer `lockd run`, the innermost last,
+/// separated by spaces. In a name, every byte that is not a letter, a digit or one of `-._/` is
+/// written as `%` and two hexadecimal digits.
 pub(super) const VARIABLE: &str = "LOCKD_HELD";
 
-/// The longest value of the variable, in bytes. A command that starts itself over and over would otherwise end up with an
-/// environment that is too long to start any process.
+/// The longest value of the variable, in bytes. A command that starts itself over and over would
+/// otherwise end up with an environment that is too long to start any process.
 const LENGTH_MAX: usize = 16 << 10;
 
 /// The locks of the outer `lockd run`s, the innermost last.
@@ -34,14 +37,15 @@ impl Ancestors {
         std::env::var_os(VARIABLE).map_or_else(Self::default, |text| Self::parse(&text))
     }
 
-    /// Parts that cannot be parsed are left out. Then a wait may last for ever, as it would without the variable.
+    /// Parts that cannot be parsed are left out. Then a wait may last for ever, as it would without
+    /// the variable.
     fn parse(text: &OsStr) -> Self {
         let levels = text.to_str().unwrap_or_default().split_ascii_whitespace();
         Self(levels.filter_map(AncestorLocks::parse).collect())
     }
 
-    /// The first of `names` that an outer `lockd run` holds, according to the server. `None` also if the server does not
-    /// let clients list locks.
+    /// The first of `names` that an outer `lockd run` holds, according to the server. `None` also
+    /// if the server does not let clients list locks.
     pub(super) fn held_name(&self, session: &Session, names: &[OsString]) -> Option<OsString> {
         let is_held = |name: &&OsString| {
             let tokens = self.tokens(name.as_bytes());
@@ -63,8 +67,8 @@ impl Ancestors {
         levels.map(|level| level.token).collect()
     }
 
-    /// The variable for a command that runs under these locks and under `names`. If it would be too long, the outermost
-    /// locks are left out.
+    /// The variable for a command that runs under these locks and under `names`. If it would be too
+    /// long, the outermost locks are left out.
     pub(super) fn with(&self, token: u64, names: &[OsString]) -> String {
         let own = AncestorLocks { token, names: names.iter().map(|name| name.as_bytes().to_vec()).collect() };
         let mut text = String::new();

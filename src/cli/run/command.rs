@@ -1,6 +1,6 @@
-//! The command as a process: its environment, its process group, what ends it if this process is killed, the signals
-//! passed on to it, and its exit status and those of all other children. Knows only those facts about the locks that are
-//! in the command's environment.
+//! The command as a process: its environment, its process group, what ends it if this process is
+//! killed, the signals passed on to it, and its exit status and those of all other children. Knows
+//! only those facts about the locks that are in the command's environment.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -43,8 +43,8 @@ pub(super) fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Starts the command. Must be called by a thread that lives as long as the process: the kernel kills the command when
-/// the thread that has started it ends.
+/// Starts the command. Must be called by a thread that lives as long as the process: the kernel
+/// kills the command when the thread that has started it ends.
 ///
 /// # Errors
 /// The outcome of `lockd run` if the command cannot be started.
@@ -66,8 +66,8 @@ pub(super) fn start(
     let parent = getpid();
     let prepare = move || prepare(parent, mask);
     #[expect(unsafe_code, reason = "only the child can ask the kernel to kill it with its parent")]
-    // SAFETY: the child of a process with threads may call only what is safe in a signal handler. `prepare` makes system
-    // calls, and neither allocates nor locks.
+    // SAFETY: the child of a process with threads may call only what is safe in a signal handler.
+    // `prepare` makes system calls, and neither allocates nor locks.
     unsafe {
         command.pre_exec(prepare)
     };
@@ -84,8 +84,9 @@ pub(super) fn start(
 }
 
 impl RunningCommand {
-    /// Reaps all children that have ended, without blocking: the command, its orphans, and children that a shell left to
-    /// this process, which no other process can reap. Returns the command's status once it has ended.
+    /// Reaps all children that have ended, without blocking: the command, its orphans, and children
+    /// that a shell left to this process, which no other process can reap. Returns the command's
+    /// status once it has ended.
     ///
     /// # Errors
     /// If the system refuses.
@@ -109,14 +110,16 @@ impl RunningCommand {
         }
     }
 
-    /// Passes a signal on to the command and its descendants, unless the terminal has sent it to them too.
+    /// Passes a signal on to the command and its descendants, unless the terminal has sent it to
+    /// them too.
     pub(super) fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
         let has_it_already = has_terminal && received.is_from_kernel;
         if received.signal == SignalNumber::SIGCHLD || has_it_already {
             return;
         }
         if let Some(signal) = Signal::from_named_raw(received.signal as i32) {
-            // Processes that this process may not signal would not get the signal from its sender either.
+            // Processes that this process may not signal would not get the signal from its sender
+            // either.
             let _ = self.descendants.signal(signal);
         }
         if received.signal == SignalNumber::SIGTSTP {
@@ -128,7 +131,8 @@ impl RunningCommand {
     /// Whether the command and all its descendants have ended.
     pub(super) fn all_have_ended(&mut self) -> bool {
         let has_ended = matches!(self.status(), Ok(Some(_)));
-        // Without children there are no descendants. If there are children, they may not be the command's.
+        // Without children there are no descendants. If there are children, they may not be the
+        // command's.
         has_ended
             && (!self.has_children || self.descendants.has_others() && self.descendants.find().is_empty())
     }

@@ -1,13 +1,14 @@
-//! Finds and signals all processes that the command has started, in whatever sessions and process groups they are now.
-//! Knows nothing about locks.
+//! Finds and signals all processes that the command has started, in whatever sessions and process
+//! groups they are now. Knows nothing about locks.
 //!
-//! This process is a *subreaper*: a descendant whose parent ends, even a daemon, becomes its child. So all descendants can
-//! be found by walking down from this process, without keeping a list; and once this process has no children left, it has
-//! no descendants either.
+//! This process is a *subreaper*: a descendant whose parent ends, even a daemon, becomes its child.
+//! So all descendants can be found by walking down from this process, without keeping a list; and
+//! once this process has no children left, it has no descendants either.
 //!
-//! A shell that executes `lockd run` leaves its own children to it. These, and the processes that they start, are found
-//! before the command is started, and are left alone. One gap remains: if such a child starts a process and ends within
-//! about a second, that process is taken for one of the command's.
+//! A shell that executes `lockd run` leaves its own children to it. These, and the processes that
+//! they start, are found before the command is started, and are left alone. One gap remains: if
+//! such a child starts a process and ends within about a second, that process is taken for one of
+//! the command's.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -21,11 +22,12 @@ use rustix::process::{
 
 use super::processes::{Process, all};
 
-/// How often to look for processes that the other children have started, so that they are not taken for the command's.
+/// How often to look for processes that the other children have started, so that they are not taken
+/// for the command's.
 pub(super) const FIND_OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many times to look for processes that were started while others were being signalled. More than a few rounds are
-/// needed only if processes start others faster than these can be found.
+/// How many times to look for processes that were started while others were being signalled. More
+/// than a few rounds are needed only if processes start others faster than these can be found.
 const ROUNDS_MAX: usize = 10;
 
 /// A process that could not be signalled.
@@ -34,12 +36,13 @@ pub(super) struct SignalFailure {
     pub(super) error: io::Error,
 }
 
-/// The descendants of this process, except those that it had before it became a [subreaper](Self::adopt).
+/// The descendants of this process, except those that it had before it became a
+/// [subreaper](Self::adopt).
 pub(super) struct Descendants {
     own: i32,
     own_group: i32,
-    /// Children from before that, and the processes that they have started: the start time and the group of each, by its
-    /// id.
+    /// Children from before that, and the processes that they have started: the start time and the
+    /// group of each, by its id.
     others: HashMap<i32, (u64, i32)>,
 }
 
@@ -47,8 +50,8 @@ impl Descendants {
     /// Makes this process a subreaper: from now on, its descendants stay its descendants.
     ///
     /// # Errors
-    /// If the system cannot do that, or if /proc shows another namespace of processes: then unrelated processes would be
-    /// taken for the command's.
+    /// If the system cannot do that, or if /proc shows another namespace of processes: then
+    /// unrelated processes would be taken for the command's.
     pub(super) fn adopt() -> io::Result<Self> {
         let own = getpid();
         let shown = std::fs::read_link("/proc/self")?;
@@ -79,7 +82,8 @@ impl Descendants {
         let (mut found, mut others) = (Vec::new(), HashMap::new());
         let mut parents = vec![(self.own, false)];
         while let Some((parent, is_other)) = parents.pop() {
-            // Removed from the map, so that no process is visited twice, even if the list is inconsistent.
+            // Removed from the map, so that no process is visited twice, even if the list is
+            // inconsistent.
             for process in children.remove(&parent).unwrap_or_default() {
                 let was_before =
                     self.others.get(&process.pid).is_some_and(|&(start, _)| start == process.start);
@@ -96,16 +100,17 @@ impl Descendants {
         found
     }
 
-    /// Sends a signal to all of them, including those that are started in the meantime. Returns those that could not be
-    /// signalled.
+    /// Sends a signal to all of them, including those that are started in the meantime. Returns
+    /// those that could not be signalled.
     pub(super) fn signal(&mut self, signal: Signal) -> Vec<SignalFailure> {
         let (mut signalled, mut refused) = (HashSet::new(), Vec::new());
         for _ in 0..ROUNDS_MAX {
             let found = self.find();
             let new: Vec<Process> =
                 found.into_iter().filter(|process| signalled.insert((process.pid, process.start))).collect();
-            // A process that has received a fatal signal can start no further one: fork(2) fails in it. So when a search
-            // that began after the last signal finds nothing new, no process was missed.
+            // A process that has received a fatal signal can start no further one: fork(2) fails in
+            // it. So when a search that began after the last signal finds nothing new, no process
+            // was missed.
             if new.is_empty() {
                 break;
             }
@@ -118,7 +123,8 @@ impl Descendants {
         refused
     }
 
-    /// Sends a signal again to processes that could not be signalled. Returns those that still cannot.
+    /// Sends a signal again to processes that could not be signalled. Returns those that still
+    /// cannot.
     pub(super) fn signal_again(refused: Vec<SignalFailure>, signal: Signal) -> Vec<SignalFailure> {
         let again = |SignalFailure { process, .. }: SignalFailure| {
             let error = send(&process, signal).err()?;
@@ -130,10 +136,12 @@ impl Descendants {
     /// Kills all of them. Returns those that could not be killed.
     pub(super) fn kill(&mut self) -> Vec<SignalFailure> {
         let found = self.find();
-        // Whole groups first, in one step: processes that start one another and end could be faster than the search.
+        // Whole groups first, in one step: processes that start one another and end could be faster
+        // than the search.
         let is_theirs =
             |group: i32| group != self.own_group && !self.others.values().any(|&(_, other)| other == group);
-        // Only groups of this process's children: until these are reaped, the id of the group cannot be used again.
+        // Only groups of this process's children: until these are reaped, the id of the group
+        // cannot be used again.
         let children = found.iter().filter(|process| process.parent == self.own);
         let groups: HashSet<i32> =
             children.map(|child| child.group).filter(|&group| is_theirs(group)).collect();
@@ -149,8 +157,8 @@ impl Descendants {
 fn send(process: &Process, signal: Signal) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
     let fd = pidfd_open(pid, PidfdFlags::empty());
-    // Read again: by now another process may have this id. The descriptor refers to the process for which it was opened,
-    // even after that.
+    // Read again: by now another process may have this id. The descriptor refers to the process for
+    // which it was opened, even after that.
     if Process::read(process.pid).is_none_or(|now| now.start != process.start) {
         return Ok(());
     }

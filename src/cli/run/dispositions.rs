@@ -1,8 +1,9 @@
-//! Which signals this process was started to ignore, so that the command ignores them too. Knows nothing about locks and
-//! commands.
+//! Which signals this process was started to ignore, so that the command ignores them too. Knows
+//! nothing about locks and commands.
 //!
-//! Rust's runtime ignores SIGPIPE before `main`, and its `Command` resets it to the default, so in `main` the caller's
-//! choice is already lost. Hence it is read earlier, by a function that the C library calls before the runtime starts.
+//! Rust's runtime ignores SIGPIPE before `main`, and its `Command` resets it to the default, so in
+//! `main` the caller's choice is already lost. Hence it is read earlier, by a function that the C
+//! library calls before the runtime starts.
 
 use std::ffi::c_int;
 use std::io;
@@ -17,8 +18,9 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
 #[expect(unsafe_code, reason = "no safe code can run before `main`")]
-// SAFETY: the section contains pointers to functions of this type, each of which is called once, in the first thread. This
-// one makes system calls and writes an atomic; it needs nothing that is initialized later.
+// SAFETY: the section contains pointers to functions of this type, each of which is called once, in
+// the first thread. This one makes system calls and writes an atomic; it needs nothing that is
+// initialized later.
 #[unsafe(link_section = ".init_array")]
 #[used]
 static BEFORE_MAIN: extern "C" fn() = read_ignored;
@@ -52,9 +54,9 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal as c_int - 1)
 }
 
-/// Runs in a child that is about to become the command. Ignores the signals again that were ignored at the start, but which
-/// this process has handled since, or `Command` has reset to the default. Other signals are inherited unchanged. Neither
-/// allocates nor locks.
+/// Runs in a child that is about to become the command. Ignores the signals again that were ignored
+/// at the start, but which this process has handled since, or `Command` has reset to the default.
+/// Other signals are inherited unchanged. Neither allocates nor locks.
 ///
 /// # Errors
 /// If the system refuses.
@@ -67,8 +69,8 @@ pub(super) fn restore() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends this process by SIGINT, so that its parent can see the cause. Returns if that is not possible: process 1 of a
-/// namespace cannot be ended by a signal that it sends itself.
+/// Ends this process by SIGINT, so that its parent can see the cause. Returns if that is not
+/// possible: process 1 of a namespace cannot be ended by a signal that it sends itself.
 pub(super) fn die_of_sigint() {
     if set(Signal::SIGINT, SigHandler::SigDfl).is_ok()
         && SigSet::from(Signal::SIGINT).thread_unblock().is_ok()
@@ -80,8 +82,8 @@ pub(super) fn die_of_sigint() {
 
 fn set(number: Signal, handler: SigHandler) -> io::Result<()> {
     #[expect(unsafe_code, reason = "a signal handler can be unsound")]
-    // SAFETY: no caller sets a handler function; neither ignoring a signal nor its default action runs code of this
-    // program.
+    // SAFETY: no caller sets a handler function; neither ignoring a signal nor its default action
+    // runs code of this program.
     unsafe { signal(number, handler) }?;
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Ends a command that has lost its lock, with all its descendants: SIGTERM at once, SIGKILL after the grace. Sends the
-//! signals before it writes messages, takes a bounded time, and reports what it could not end.
+//! Ends a command that has lost its lock, with all its descendants: SIGTERM at once, SIGKILL after
+//! the grace. Sends the signals before it writes messages, takes a bounded time, and reports what
+//! it could not end.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +12,18 @@ use super::messages::MessageWriter;
 use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
 
-/// How often to check whether all have ended, and to signal those again that could not be signalled before: they may have
-/// changed their user. The end of a child is noticed at once.
+/// How often to check whether all have ended, and to signal those again that could not be signalled
+/// before: they may have changed their user. The end of a child is noticed at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long to wait before remaining processes are killed again: at first, and at most.
 const KILL_AGAIN_MIN: Duration = Duration::from_millis(5);
 const KILL_AGAIN_MAX: Duration = Duration::from_millis(200);
-/// How long to wait for processes to end after SIGKILL. Some cannot be ended: those of other users, and those that wait in
-/// the kernel for a device or a file server.
+/// How long to wait for processes to end after SIGKILL. Some cannot be ended: those of other users,
+/// and those that wait in the kernel for a device or a file server.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Ends the command and all its descendants. `reason` is called for the message after SIGTERM has been sent.
+/// Ends the command and all its descendants. `reason` is called for the message after SIGTERM has
+/// been sent.
 ///
 /// # Errors
 /// The processes that could not be ended.
@@ -89,7 +91,8 @@ fn await_end(
     }
 }
 
-/// Kills all of them, also those that are started in the meantime, until all have ended. Returns false if some are left.
+/// Kills all of them, also those that are started in the meantime, until all have ended. Returns
+/// false if some are left.
 fn kill(command: &mut RunningCommand, signals: &SignalQueue) -> bool {
     let deadline = Instant::now() + KILL_LIMIT;
     let mut pause = KILL_AGAIN_MIN;

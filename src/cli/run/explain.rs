@@ -1,5 +1,5 @@
-//! The message for a lock that was not granted: its holders, their addresses, how long they have held it, and the number
-//! of waiters. Turns a listing into one line of text; decides nothing.
+//! The message for a lock that was not granted: its holders, their addresses, how long they have
+//! held it, and the number of waiters. Turns a listing into one line of text; decides nothing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -29,7 +29,8 @@ pub(super) struct DeniedRequest<'a> {
     pub(super) not_yet: Option<String>,
 }
 
-/// Asks the server which sessions hold the locks, and explains that. The holder may have released the lock by now.
+/// Asks the server which sessions hold the locks, and explains that. The holder may have released
+/// the lock by now.
 ///
 /// # Errors
 /// If a signal arrives that ends a process.

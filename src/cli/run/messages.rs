@@ -1,10 +1,11 @@
-//! Messages of `lockd run` on standard error, written without ever waiting for the reader. Knows nothing about locks and
-//! commands.
+//! Messages of `lockd run` on standard error, written without ever waiting for the reader. Knows
+//! nothing about locks and commands.
 //!
-//! The reader may have stopped: a pager, a log collector that hangs, Ctrl-S in a terminal. The command and `lockd run`
-//! must end all the same. Non-blocking mode is not possible, since it belongs to the open file, which the command and the
-//! shell share. poll(2) before the write is not enough: a terminal or another writer can fill the buffer between the
-//! two. So a thread of its own writes, and the process can end without waiting for it.
+//! The reader may have stopped: a pager, a log collector that hangs, Ctrl-S in a terminal. The
+//! command and `lockd run` must end all the same. Non-blocking mode is not possible, since it
+//! belongs to the open file, which the command and the shell share. poll(2) before the write is not
+//! enough: a terminal or another writer can fill the buffer between the two. So a thread of its own
+//! writes, and the process can end without waiting for it.
 
 use std::io::{self, Write};
 use std::thread::Builder;
@@ -43,9 +44,10 @@ impl MessageWriter {
                 let _ = io::stderr().write_all(line.as_bytes());
             }
         };
-        // All signals are blocked while the thread is started, so that it inherits the mask. Otherwise a signal that is
-        // blocked in all other threads would be delivered to this one, and kill the process. With SIGTTOU blocked, a
-        // background process may write to a terminal that would stop it for that.
+        // All signals are blocked while the thread is started, so that it inherits the mask.
+        // Otherwise a signal that is blocked in all other threads would be delivered to this one,
+        // and kill the process. With SIGTTOU blocked, a background process may write to a terminal
+        // that would stop it for that.
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
         let spawned = Builder::new().name(NAME.to_owned()).stack_size(STACK).spawn(work);
         before.thread_set_mask()?;

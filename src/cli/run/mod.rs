@@ -1,22 +1,27 @@
 //! `lockd run`: runs a command while a lock is held, like flock(1), but for many hosts.
 //!
-//! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted. `ancestors`: the locks of the
-//!   outer `lockd run`s that this one runs under.
-//! - `command`: starts the command. `descendants`: everything that it has started, found among the `processes`.
-//! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can end.
-//! - `dispositions`: which signals are ignored. `signals`, `wait`, `messages`: signals, waiting and messages, none of
-//!   which can delay the others.
+//! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
+//!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
+//! - `command`: starts the command. `descendants`: everything that it has started, found among the
+//!   `processes`.
+//! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
+//!   end.
+//! - `dispositions`: which signals are ignored. `signals`, `wait`, `messages`: signals, waiting and
+//!   messages, none of which can delay the others.
 //!
-//! The command must not run without the lock. So it is ended with all its descendants when the lock is lost, and the
-//! session is closed only after that, since the server may keep the lock until then. If this process is killed, the lock
-//! is free at once, and the kernel kills the command. The kernel does not kill what the command has started, nor a command
-//! that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
+//! The command must not run without the lock. So it is ended with all its descendants when the lock
+//! is lost, and the session is closed only after that, since the server may keep the lock until
+//! then. If this process is killed, the lock is free at once, and the kernel kills the command. The
+//! kernel does not kill what the command has started, nor a command that changes its user
+//! (prctl(2), `PR_SET_PDEATHSIG`).
 //!
-//! Without a terminal, the command has a process group of its own. With a terminal, it stays in this process's group, so
-//! that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all others, and pipes to a pager keep working. A
-//! signal sent to this process alone is passed on to the command and all its descendants. A signal from the terminal is
-//! not passed on, since the command has already received it. A signal that a program sends to the whole group looks like
-//! one sent to this process alone, so in a terminal the command receives it twice. That is better than never.
+//! Without a terminal, the command has a process group of its own. With a terminal, it stays in
+//! this process's group, so that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all
+//! others, and pipes to a pager keep working. A signal sent to this process alone is passed on to
+//! the command and all its descendants. A signal from the terminal is not passed on, since the
+//! command has already received it. A signal that a program sends to the whole group looks like one
+//! sent to this process alone, so in a terminal the command receives it twice. That is better than
+//! never.
 
 mod acquire;
 mod ancestors;
@@ -104,8 +109,8 @@ pub(super) struct RunOptions {
     #[arg(short, long, conflicts_with = "wait")]
     nonblock: bool,
 
-    /// Wait this long at most, connecting included; may have a fraction, and 0 is the same as --nonblock [default: no
-    /// limit, but 10 seconds for connecting]
+    /// Wait this long at most, connecting included; may have a fraction, and 0 is the same as
+    /// --nonblock [default: no limit, but 10 seconds for connecting]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
 
@@ -134,7 +139,8 @@ pub(super) struct RunOptions {
 }
 
 pub(super) fn run(options: &RunOptions) -> ExitCode {
-    // Started before any signal is blocked, so that a signal can still end this process while the thread is started.
+    // Started before any signal is blocked, so that a signal can still end this process while the
+    // thread is started.
     let messages = match MessageWriter::start() {
         Ok(messages) => messages,
         Err(error) => {
@@ -158,7 +164,8 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
 
 /// Acquires the lock and runs the command.
 fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
-    // Before signals are blocked: to look up a user's name can take long, and a signal must be able to end that.
+    // Before signals are blocked: to look up a user's name can take long, and a signal must be able
+    // to end that.
     let request = options.acquire_request();
     let has_terminal = has_terminal();
     let signals = match SignalQueue::take(has_terminal) {
@@ -176,7 +183,8 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
             return RunOutcome::Failed(format!("the command cannot be watched: {error}"));
         }
     };
-    // The last step before the command is started: a signal that arrives later is passed on to the command.
+    // The last step before the command is started: a signal that arrives later is passed on to the
+    // command.
     let locks = match locks.unless_interrupted(&signals) {
         Ok(locks) => locks,
         Err(outcome) => return outcome,
@@ -187,7 +195,8 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     match command::start(&options.command, &environment, signals.mask_before(), has_terminal, descendants) {
         Ok(command) => supervise::supervise(locks, command, &signals, messages, options.grace, has_terminal),
         Err(outcome) => {
-            // Nothing was done under the lock, so it does not matter whether the lock was lost in the meantime.
+            // Nothing was done under the lock, so it does not matter whether the lock was lost in
+            // the meantime.
             let _ = locks.release(&signals, false);
             outcome
         }
@@ -209,7 +218,8 @@ impl RunOptions {
     }
 }
 
-/// The owner that others see as the holder of the lock. Without the command's arguments: they may be secrets.
+/// The owner that others see as the holder of the lock. Without the command's arguments: they may
+/// be secrets.
 fn owner(program: Option<&OsString>) -> String {
     let program = program.and_then(|program| Path::new(program).file_name()).unwrap_or_default();
     let uid = nix::unistd::Uid::effective();
@@ -220,8 +230,8 @@ fn owner(program: Option<&OsString>) -> String {
     format!("run: {program} ({user}@{host}, pid {pid})")
 }
 
-/// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`], so the grace must be
-/// less than the longest time that a server can be asked for.
+/// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
+/// so the grace must be less than the longest time that a server can be asked for.
 fn grace(text: &str) -> Result<Duration, String> {
     let grace = seconds(text)?;
     let fits = grace <= GRACE_MAX;

@@ -1,4 +1,5 @@
-//! The possible outcomes of `lockd run`, and the exit status of each. Pure: knows neither locks nor processes.
+//! The possible outcomes of `lockd run`, and the exit status of each. Pure: knows neither locks nor
+//! processes.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -8,10 +9,12 @@ use nix::sys::signal::Signal;
 
 use crate::cli::text::printable_argument;
 
-/// The server cannot be reached, does not answer, turns clients away, or was stopped or lost before the lock was
-/// granted: `EX_UNAVAILABLE`. Trying again may help; where it cannot, the status is [`FAILED`].
+/// The server cannot be reached, does not answer, turns clients away, or was stopped or lost before
+/// the lock was granted: `EX_UNAVAILABLE`. Trying again may help; where it cannot, the status is
+/// [`FAILED`].
 const NO_SERVER: u8 = 69;
-/// Another session holds the lock, or the server grants nothing yet, and `lockd run` was not to wait: `EX_TEMPFAIL`.
+/// Another session holds the lock, or the server grants nothing yet, and `lockd run` was not to
+/// wait: `EX_TEMPFAIL`.
 const BUSY: u8 = 75;
 /// The lock was lost while the command ran.
 const LOST: u8 = 76;
@@ -70,9 +73,10 @@ impl RunOutcome {
         )
     }
 
-    /// Whether SIGINT has ended the command or the wait. A shell leaves its loop only if this process then dies of SIGINT
-    /// too; it goes on after any exit status. (For other signals the status is enough; and if this process died of
-    /// SIGQUIT, its core dump might replace the command's.)
+    /// Whether SIGINT has ended the command or the wait. A shell leaves its loop only if this
+    /// process then dies of SIGINT too; it goes on after any exit status. (For other signals the
+    /// status is enough; and if this process died of SIGQUIT, its core dump might replace the
+    /// command's.)
     pub(super) fn is_by_sigint(&self) -> bool {
         match self {
             Self::Command(status) => status.signal() == Some(Signal::SIGINT as i32),

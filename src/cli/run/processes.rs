@@ -1,4 +1,5 @@
-//! The processes of the system, as /proc shows them. Only reads; knows nothing about signals, commands or locks.
+//! The processes of the system, as /proc shows them. Only reads; knows nothing about signals,
+//! commands or locks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +14,8 @@ pub(super) struct Process {
     pub(super) parent: i32,
     /// Its process group.
     pub(super) group: i32,
-    /// Its start time, in the kernel's ticks. A process id is used again for later processes; the id and the start time
-    /// together identify one process for ever.
+    /// Its start time, in the kernel's ticks. A process id is used again for later processes; the
+    /// id and the start time together identify one process for ever.
     pub(super) start: u64,
     /// Whether it has ended and is not reaped yet; or whether only its first thread has ended.
     pub(super) is_zombie: bool,
@@ -54,14 +55,15 @@ impl fmt::Display for Process {
     }
 }
 
-/// All processes, by their ids. They are read one after the other, so a process that is started in the meantime can be
-/// missing. A process that exists from beginning to end is found, with its parent.
+/// All processes, by their ids. They are read one after the other, so a process that is started in
+/// the meantime can be missing. A process that exists from beginning to end is found, with its
+/// parent.
 pub(super) fn all() -> BTreeMap<i32, Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut all: BTreeMap<i32, Process> = pids.filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
-    // A parent is missing if it ended after its child was read and before it was read itself. By now the child has a new
-    // parent.
+    // A parent is missing if it ended after its child was read and before it was read itself. By
+    // now the child has a new parent.
     let orphans: Vec<i32> = all
         .values()
         .filter(|process| !all.contains_key(&process.parent))

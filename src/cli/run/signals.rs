@@ -1,5 +1,5 @@
-//! The signals sent to `lockd run`, one after the other, on a descriptor that can be polled. Knows which signals this
-//! process may take; others decide what is done about them.
+//! The signals sent to `lockd run`, one after the other, on a descriptor that can be polled. Knows
+//! which signals this process may take; others decide what is done about them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,15 +23,16 @@ const ENDING: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// The signals that stop and continue processes. A terminal sends these to the command itself, and they have their
-/// default effect on this process, as on every other one in its group.
+/// The signals that stop and continue processes. A terminal sends these to the command itself, and
+/// they have their default effect on this process, as on every other one in its group.
 const STOPPING: [Signal; 2] = [Signal::SIGTSTP, Signal::SIGCONT];
 
 /// A signal that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
-    /// Whether the kernel has sent it, as it does for a terminal. Then every process in the group has received it.
+    /// Whether the kernel has sent it, as it does for a terminal. Then every process in the group
+    /// has received it.
     pub(super) is_from_kernel: bool,
 }
 
@@ -42,8 +43,8 @@ impl ReceivedSignal {
     }
 }
 
-/// The signals that have arrived. They are blocked in the thread that creates this, and in all threads that it starts
-/// later.
+/// The signals that have arrived. They are blocked in the thread that creates this, and in all
+/// threads that it starts later.
 pub(super) struct SignalQueue {
     fd: SignalFd,
     /// The mask before that, which the command gets.
@@ -51,16 +52,19 @@ pub(super) struct SignalQueue {
 }
 
 impl SignalQueue {
-    /// Blocks the signals and begins to queue them. Without a terminal these include the signals that stop and continue.
+    /// Blocks the signals and begins to queue them. Without a terminal these include the signals
+    /// that stop and continue.
     ///
     /// # Errors
     /// If the system refuses.
     pub(super) fn take(has_terminal: bool) -> io::Result<Self> {
-        // This process may have been started with SIGCHLD ignored. Then the command's status could not be read.
+        // This process may have been started with SIGCHLD ignored. Then the command's status could
+        // not be read.
         signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::default())?;
         let mut taken = SigSet::empty();
         let stopping: &[Signal] = if has_terminal { &[] } else { &STOPPING };
-        // Signals that are ignored, for example because of nohup(1), are not taken: the command ignores them too.
+        // Signals that are ignored, for example because of nohup(1), are not taken: the command
+        // ignores them too.
         for &signal in ENDING.iter().chain(stopping).filter(|&&signal| !was_ignored(signal)) {
             taken.add(signal);
         }
@@ -79,8 +83,9 @@ impl SignalQueue {
         Some(ReceivedSignal { signal, is_from_kernel: info.ssi_code > 0 })
     }
 
-    /// The next signal that [ends a process](ReceivedSignal::is_ending), if one has arrived. A signal that stops processes
-    /// stops this one. Must not be called while a command runs, since it reaps all children that have ended.
+    /// The next signal that [ends a process](ReceivedSignal::is_ending), if one has arrived. A
+    /// signal that stops processes stops this one. Must not be called while a command runs, since
+    /// it reaps all children that have ended.
     pub(super) fn next_ending(&self) -> Option<Signal> {
         reap_orphans();
         while let Some(received) = self.next() {
@@ -105,8 +110,8 @@ impl AsFd for SignalQueue {
     }
 }
 
-/// Reaps all children that have ended, without blocking. Process 1 of a container becomes the parent of orphaned
-/// processes, even before there is a command.
+/// Reaps all children that have ended, without blocking. Process 1 of a container becomes the
+/// parent of orphaned processes, even before there is a command.
 fn reap_orphans() {
     while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
 }

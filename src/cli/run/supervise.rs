@@ -1,5 +1,6 @@
-//! Supervises the running command: passes signals on to it, waits for its end, and watches the lock. A command that has
-//! lost its lock must not go on with what the lock protects, so it is ended.
+//! Supervises the running command: passes signals on to it, waits for its end, and watches the
+//! lock. A command that has lost its lock must not go on with what the lock protects, so it is
+//! ended.
 
 use std::io;
 use std::process::ExitStatus;
@@ -14,8 +15,8 @@ use super::outcome::RunOutcome;
 use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
 
-/// How often to check whether the lock is held: if only the silence of this host shows the loss, no descriptor becomes
-/// readable.
+/// How often to check whether the lock is held: if only the silence of this host shows the loss, no
+/// descriptor becomes readable.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waits for the end of the command, and releases the lock.
@@ -53,7 +54,8 @@ pub(super) fn supervise(
 }
 
 enum CommandEnd {
-    /// The command has exited. `is_in_a_hurry` says whether a signal arrived that was too late for the command.
+    /// The command has exited. `is_in_a_hurry` says whether a signal arrived that was too late for
+    /// the command.
     Exited {
         status: ExitStatus,
         is_in_a_hurry: bool,
@@ -67,7 +69,8 @@ fn wait(
     signals: &SignalQueue,
     has_terminal: bool,
 ) -> io::Result<CommandEnd> {
-    // A signal that arrived while the command was being started may not have reached it. Twice is better than never.
+    // A signal that arrived while the command was being started may not have reached it. Twice is
+    // better than never.
     while let Some(received) = signals.next() {
         command.pass_on(received, false);
     }

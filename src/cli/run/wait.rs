@@ -1,9 +1,11 @@
-//! Waiting for descriptors and for threads, so that a signal ends each wait at once. Knows nothing about locks.
+//! Waiting for descriptors and for threads, so that a signal ends each wait at once. Knows nothing
+//! about locks.
 //!
-//! Signals arrive on a signalfd, the loss of the lock on an eventfd of the session, and the end of a command as SIGCHLD:
-//! everything that `lockd run` waits for is a descriptor or a point in time, and one poll(2) in the thread that must act
-//! waits for all of it. A `select!` over channels would need a further thread for each descriptor, which would still have
-//! to be polled there. So there are no channels here, and the end of a thread is a pipe that closes.
+//! Signals arrive on a signalfd, the loss of the lock on an eventfd of the session, and the end of
+//! a command as SIGCHLD: everything that `lockd run` waits for is a descriptor or a point in time,
+//! and one poll(2) in the thread that must act waits for all of it. A `select!` over channels would
+//! need a further thread for each descriptor, which would still have to be polled there. So there
+//! are no channels here, and the end of a thread is a pipe that closes.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -25,8 +27,9 @@ pub(super) enum WaitOutcome<T> {
     Signal(Signal),
 }
 
-/// Runs `work` in a thread, and waits until it is done, until `limit` has passed, or until a signal arrives that ends a
-/// process. A signal that stops processes stops this one, and the wait goes on when it is continued.
+/// Runs `work` in a thread, and waits until it is done, until `limit` has passed, or until a signal
+/// arrives that ends a process. A signal that stops processes stops this one, and the wait goes on
+/// when it is continued.
 ///
 /// # Errors
 /// If no thread can be started, or if it panics.
@@ -62,7 +65,8 @@ pub(super) fn run_within<T: Send + 'static>(
     }
 }
 
-/// Waits until one of the descriptors is ready, or until the deadline. May return early, so the caller must check again.
+/// Waits until one of the descriptors is ready, or until the deadline. May return early, so the
+/// caller must check again.
 ///
 /// # Errors
 /// If the system cannot wait.

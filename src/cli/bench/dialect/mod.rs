@@ -1,5 +1,6 @@
-//! The protocols of the servers that can be measured: lockd's own, and those of programs that might be used as a
-//! lock server instead. Bytes only: what to send, and what the reply must be. Knows no sockets and no time.
+//! The protocols of the servers that can be measured: lockd's own, and those of programs that might
+//! be used as a lock server instead. Bytes only: what to send, and what the reply must be. Knows no
+//! sockets and no time.
 
 mod message;
 mod postgres;
@@ -35,7 +36,8 @@ impl BenchProtocol {
         (Self::Postgres, "postgres"),
     ];
 
-    /// The request that comes before all others on a connection and has one reply; empty if there is none.
+    /// The request that comes before all others on a connection and has one reply; empty if there
+    /// is none.
     pub(super) fn hello(self) -> Vec<u8> {
         match self {
             Self::Redis => redis::hello(),
@@ -94,7 +96,8 @@ mod tests {
 
     const SPEC: LockSpec = LockSpec { number: 7, owner: 3, wait: false };
 
-    /// Checks that the reply `input` is found as soon as it is complete, and no sooner; says what kind it is.
+    /// Checks that the reply `input` is found as soon as it is complete, and no sooner; says what
+    /// kind it is.
     fn kind(protocol: BenchProtocol, request: &CheckedRequest, input: &[u8]) -> ReplyKind {
         let with_rest = [input, b"\0rest"].concat();
         for len in 0..input.len() {

@@ -1,5 +1,5 @@
-//! Redis, with locks as its documentation describes them: `SET … NX PX …`, and a script that deletes the key if it
-//! still belongs to the client.
+//! Redis, with locks as its documentation describes them: `SET … NX PX …`, and a script that
+//! deletes the key if it still belongs to the client.
 
 use super::request::{CheckedRequest, LockRequests, LockSpec, ParsedReply};
 

@@ -1,4 +1,5 @@
-//! A lock to be acquired and released, the requests for that in any protocol, and what their replies must be.
+//! A lock to be acquired and released, the requests for that in any protocol, and what their
+//! replies must be.
 
 /// A lock to be acquired and released.
 #[derive(Clone, Copy, Debug)]
