@@ -18,7 +18,7 @@ use lockd::server::{OptionError, Options};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::arguments::Cli;
+use super::arguments::{Cli, SERVER_EXIT_STATUS};
 use super::final_message::write_within_limit;
 use super::missing_separator::explain_missing;
 use super::options::{OptionValues, ServeOptions, Settings};
@@ -27,14 +27,6 @@ use super::text::harmless;
 
 /// The commands that take the server's options.
 const SERVING: [&str; 2] = ["serve", "bench-serve"];
-
-/// The exit status, for the help of the server; the manual has a section for it.
-const EXIT_STATUS: &str = "\
-Exit status of the server: 0 after a clean stop; 1 if it cannot be started or has failed; 2 for wrong arguments or a \
-wrong configuration; 3 after a clean stop that could not be recorded in the state directory, so that the next run \
-waits as it does after a crash.
-
-A variable that is set but empty is a mistake.";
 
 /// The parsed command line. Ends the process if there is a mistake in it, or if it asks for help.
 pub(super) fn command_line() -> Cli {
@@ -45,7 +37,10 @@ pub(super) fn command_line() -> Cli {
         let error = explain_missing(error, &std::env::args_os().collect::<Vec<_>>());
         if error.kind() == ErrorKind::DisplayHelp {
             // The help also shows the variables.
-            let with_status = |command: Command| command.after_help(EXIT_STATUS);
+            let status = format!(
+                "Exit status of the server: {SERVER_EXIT_STATUS}\n\nA variable that is set but empty is a mistake."
+            );
+            let with_status = |command: Command| command.after_help(status.clone());
             with_status(Cli::command()).mut_subcommand(SERVING[0], with_status).get_matches();
         }
         let arguments: Vec<OsString> = std::env::args_os().collect();

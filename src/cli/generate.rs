@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Command, CommandFactory};
+use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::arguments::{Cli, CompletionsOptions, ManOptions};
+use super::arguments::{Cli, SERVER_EXIT_STATUS};
 
 /// What the server's pages say in addition to its options.
 const SERVER_SECTIONS: &str = r#".SH FILES
@@ -26,20 +28,18 @@ Stop: grant nothing any more, tell clients that they have lost their locks, and 
 .TP
 \fBSIGHUP\fR
 Read the configuration again, with the certificates and the secret. New limits on locks, waits and names and a new log level take effect at once; other options take effect for new connections. \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR take effect only at a restart. The log says what has changed, and what needs a restart. \fBlockd serve \-\-check\fR finds mistakes beforehand.
-.SH "EXIT STATUS"
-0 after a clean stop, 1 if the server cannot be started or has failed, 2 for wrong arguments or a wrong configuration, 3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example): the next run waits as it does after a crash.
 "#;
 
 /// Prints the completions for a shell.
-pub(super) fn completions(options: &CompletionsOptions) -> ExitCode {
+pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
-    clap_complete::generate(options.shell, &mut public_command(), "lockd", &mut script);
+    clap_complete::generate(shell, &mut public_command(), "lockd", &mut script);
     exit_status(io::stdout().write_all(&script))
 }
 
-/// Writes a manual page for each command.
-pub(super) fn man(options: &ManOptions) -> ExitCode {
-    exit_status(fs::create_dir_all(&options.directory).and_then(|()| write_pages(options)))
+/// Writes a manual page for each command into `directory`.
+pub(super) fn man(directory: &Path, date: &str) -> ExitCode {
+    exit_status(fs::create_dir_all(directory).and_then(|()| write_pages(directory, date)))
 }
 
 /// The program's arguments, without its hidden commands.
@@ -64,16 +64,16 @@ fn exit_status(result: io::Result<()>) -> ExitCode {
     }
 }
 
-fn write_pages(options: &ManOptions) -> io::Result<()> {
+fn write_pages(directory: &Path, date: &str) -> io::Result<()> {
     let mut program = public_command();
     program.build();
-    write_page(options, &program)?;
-    program.get_subcommands().try_for_each(|command| write_page(options, command))
+    write_page(directory, date, &program)?;
+    program.get_subcommands().try_for_each(|command| write_page(directory, date, command))
 }
 
-fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
+fn write_page(directory: &Path, date: &str, command: &Command) -> io::Result<()> {
     let man = Man::new(command.clone())
-        .date(options.date.clone())
+        .date(date)
         .source(concat!("lockd ", env!("CARGO_PKG_VERSION")))
         .manual("lockd");
     let mut page = Vec::new();
@@ -83,7 +83,7 @@ fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
     let mut page = String::from_utf8_lossy(&page).replace("\n.br\n\n.br\n", "\n.sp\n");
     let others: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     if !others.is_empty() || command.get_name() == "serve" {
-        page += SERVER_SECTIONS;
+        page += &format!("{SERVER_SECTIONS}.SH \"EXIT STATUS\"\n{SERVER_EXIT_STATUS}\n");
     }
     page += ".SH \"SEE ALSO\"\n";
     if others.is_empty() {
@@ -92,7 +92,7 @@ fn write_page(options: &ManOptions, command: &Command) -> io::Result<()> {
         let others: Vec<String> = others.iter().map(|name| format!(".BR lockd\\-{name} (1)")).collect();
         page += &format!("{}\n", others.join(" ,\n"));
     }
-    fs::write(options.directory.join(man.get_filename()), page)
+    fs::write(directory.join(man.get_filename()), page)
 }
 
 #[cfg(test)]

@@ -50,8 +50,8 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Stats(options) => show::stats(&options),
         CliCommand::Kick(options) => show::kick(&options),
         CliCommand::Bench(options) => bench::bench(&options),
-        CliCommand::Completions(options) => generate::completions(&options),
-        CliCommand::Man(options) => generate::man(&options),
+        CliCommand::Completions { shell } => generate::completions(shell),
+        CliCommand::Man { directory, date } => generate::man(&directory, &date),
         CliCommand::BenchServe(options) => {
             bench::end_with_parent();
             serve::serve(&options)

@@ -2,18 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use log::Level;
+
 /// The options that keep their values until a restart.
 const NEED_RESTART: [&str; 7] =
     ["http", "listen", "pidfile", "shared-excludes", "state-dir", "unix-mode", "user"];
-
-/// An option with a new value.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct OptionChange {
-    /// The message for the log.
-    pub(super) text: String,
-    /// Whether the new value takes effect only at a restart.
-    pub(super) needs_restart: bool,
-}
 
 /// The values of the options in effect, as JSON, by the names of the options. Other options have
 /// their defaults.
@@ -25,9 +18,9 @@ impl ActiveOptions {
         Self(given)
     }
 
-    /// Replaces the options by those that are given now, and returns what has changed. A change
-    /// that needs a restart is returned by every reload until then.
-    pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<OptionChange> {
+    /// Replaces the options by those that are given now. Returns what has changed, as lines for the
+    /// log. A change that needs a restart is a warning, and is returned by every reload until then.
+    pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<(Level, String)> {
         let mut names: Vec<String> = self.0.keys().chain(given.keys()).cloned().collect();
         names.sort();
         names.dedup();
@@ -40,12 +33,12 @@ impl ActiveOptions {
             let shown = |value: Option<&String>| value.map_or_else(|| "the default".to_owned(), Clone::clone);
             let needs_restart = NEED_RESTART.contains(&&*name);
             let (old_text, new_text) = (shown(old), shown(new));
-            let text = if needs_restart {
-                format!("{name}: stays {old_text} until a restart; the configuration now has {new_text}")
+            changes.push(if needs_restart {
+                let given = format!("the configuration now has {new_text}");
+                (Level::Warn, format!("{name}: stays {old_text} until a restart; {given}"))
             } else {
-                format!("{name}: from {old_text} to {new_text}")
-            };
-            changes.push(OptionChange { text, needs_restart });
+                (Level::Info, format!("{name}: from {old_text} to {new_text}"))
+            });
             if needs_restart {
                 match old.cloned() {
                     Some(old) => given.insert(name, old),
@@ -69,24 +62,18 @@ mod tests {
     #[test]
     fn a_change_that_needs_a_restart_is_reported_by_every_reload() {
         let mut active = ActiveOptions::new(options(&[("user", "\"a\""), ("locks-max", "1")]));
-        let text = |active: &mut ActiveOptions, given: &[(&str, &str)]| {
-            let changes = active.reload(options(given));
-            changes.into_iter().map(|change| (change.text, change.needs_restart)).collect::<Vec<_>>()
-        };
         let changed = [("locks-max", "2"), ("name-max", "9"), ("http", "[\"h:1\"]")];
-        assert_eq!(
-            text(&mut active, &changed),
-            [
-                (
-                    "http: stays the default until a restart; the configuration now has [\"h:1\"]".to_owned(),
-                    true
-                ),
-                ("locks-max: from 1 to 2".to_owned(), false),
-                ("name-max: from the default to 9".to_owned(), false),
-                ("user: stays \"a\" until a restart; the configuration now has the default".to_owned(), true),
-            ]
-        );
-        assert_eq!(text(&mut active, &changed).len(), 2, "only the changes that need a restart");
-        assert_eq!(text(&mut active, &[("user", "\"a\""), ("locks-max", "2"), ("name-max", "9")]), []);
+        let http = "http: stays the default until a restart; the configuration now has [\"h:1\"]";
+        let user = "user: stays \"a\" until a restart; the configuration now has the default";
+        let expected = [
+            (Level::Warn, http),
+            (Level::Info, "locks-max: from 1 to 2"),
+            (Level::Info, "name-max: from the default to 9"),
+            (Level::Warn, user),
+        ];
+        let expected = expected.map(|(level, text)| (level, text.to_owned()));
+        assert_eq!(active.reload(options(&changed)), expected);
+        assert_eq!(active.reload(options(&changed)).len(), 2, "only the changes that need a restart");
+        assert_eq!(active.reload(options(&[("user", "\"a\""), ("locks-max", "2"), ("name-max", "9")])), []);
     }
 }

@@ -1,7 +1,6 @@
 //! `lockd serve`: the server as a process, with its pidfile, its user and its signals. The main
 //! thread waits for events of all kinds on one channel, and acts on them one after the other.
 
-use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -118,9 +117,10 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     }
     let manager = ServiceManager::new();
     manager.notify_ready(&server);
-    let active = RefCell::new(ActiveOptions::new(settings.given));
-    let reload = Cell::new(ReloadState::Idle);
-    let running = RunningServer { options, active, broker, server, http, keeper, manager, events, reload };
+    let active = ActiveOptions::new(settings.given);
+    let reload = ReloadState::Idle;
+    let mut running =
+        RunningServer { options, active, broker, server, http, keeper, manager, events, reload };
     let code = running.wait(&received_events);
     log::info!("stopping");
     running.manager.notify_stopping();
@@ -132,18 +132,17 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
 
 struct RunningServer<'a> {
     options: &'a ServeOptions,
-    active: RefCell<ActiveOptions>,
+    active: ActiveOptions,
     broker: Broker,
     server: Server,
     http: Http,
     keeper: Option<Keeper>,
     manager: ServiceManager,
     events: Sender<ServeEvent>,
-    reload: Cell<ReloadState>,
+    reload: ReloadState,
 }
 
 /// Whether the configuration is being read again.
-#[derive(Clone, Copy)]
 enum ReloadState {
     Idle,
     Reading,
@@ -154,13 +153,13 @@ enum ReloadState {
 
 impl RunningServer<'_> {
     /// Handles events until the server is to stop; the exit status of an orderly stop.
-    fn wait(&self, events: &Receiver<ServeEvent>) -> ExitCode {
+    fn wait(&mut self, events: &Receiver<ServeEvent>) -> ExitCode {
         loop {
             self.manager.beat(&self.broker, &self.server);
             match self.manager.next(events) {
-                Ok(ServeEvent::Reload) => match self.reload.get() {
+                Ok(ServeEvent::Reload) => match self.reload {
                     ReloadState::Idle => self.read_again(),
-                    ReloadState::Reading | ReloadState::ReadAgain => self.reload.set(ReloadState::ReadAgain),
+                    ReloadState::Reading | ReloadState::ReadAgain => self.reload = ReloadState::ReadAgain,
                 },
                 Ok(ServeEvent::ReloadRead(settings)) => {
                     match settings.and_then(|settings| self.apply(*settings)) {
@@ -168,7 +167,7 @@ impl RunningServer<'_> {
                         Err(error) => log::error!("the configuration stays as it was: {error}"),
                     }
                     self.manager.notify_ready(&self.server);
-                    if let ReloadState::ReadAgain = self.reload.replace(ReloadState::Idle) {
+                    if let ReloadState::ReadAgain = std::mem::replace(&mut self.reload, ReloadState::Idle) {
                         self.read_again();
                     }
                 }
@@ -182,9 +181,9 @@ impl RunningServer<'_> {
     /// Reads the configuration again, in a thread of its own: a file may be on a file server that
     /// hangs, and until it is read the server must still stop when told to, and send signs of life
     /// to its service manager.
-    fn read_again(&self) {
+    fn read_again(&mut self) {
         self.manager.notify_reloading();
-        self.reload.set(ReloadState::Reading);
+        self.reload = ReloadState::Reading;
         let (options, events) = (self.options.clone(), self.events.clone());
         let work = move || {
             // If the main thread does not receive events any more, it is stopping.
@@ -199,9 +198,8 @@ impl RunningServer<'_> {
     /// Puts new settings into effect.
     ///
     /// # Errors
-    /// If they cannot take effect; then nothing has changed, except perhaps the state directory's
-    /// time limit.
-    fn apply(&self, settings: Settings) -> Result<(), String> {
+    /// If they cannot take effect: then nothing has changed.
+    fn apply(&mut self, settings: Settings) -> Result<(), String> {
         // The checks come first, so that settings with a mistake change nothing.
         self.server
             .check(&settings.config)
@@ -216,8 +214,8 @@ impl RunningServer<'_> {
         self.server.reconfigure(settings.config)?;
         // Last, so that the log does not report changes that have failed. The new log level applies
         // to these lines too.
-        for change in self.active.borrow_mut().reload(settings.given) {
-            if change.needs_restart { log::warn!("{}", change.text) } else { log::info!("{}", change.text) }
+        for (level, text) in self.active.reload(settings.given) {
+            log::log!(level, "{text}");
         }
         Ok(())
     }
@@ -235,7 +233,7 @@ impl RunningServer<'_> {
         let unaware = self.server.stop_and_tell(TELL_LIMIT);
         if failed || unaware > 0 {
             log::warn!(
-                "{unaware} clients may not know yet that they have lost their locks: the next run waits until they must have noticed"
+                "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"
             );
         } else if let Err(error) = keeper.stopped() {
             log::error!(

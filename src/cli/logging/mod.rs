@@ -68,7 +68,7 @@ impl Log for Logger {
 /// called once.
 ///
 /// # Errors
-/// If no descriptor or no thread can be had.
+/// If no descriptor or no thread is left.
 pub(super) fn start(level: LevelFilter, style: LogStyle) -> io::Result<()> {
     let output = Arc::new(LogOutput::take_stderr()?);
     let (queue, lines) = queue::bounded(LINES_MAX, BYTES_MAX);

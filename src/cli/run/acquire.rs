@@ -56,12 +56,9 @@ pub(super) struct HeldLocks {
     names: Vec<OsString>,
 }
 
-/// The session that a thread has connected and waits with.
-struct WaitingSession {
-    session: Arc<Session>,
-    /// When it joined the queue, or a little earlier.
-    since: Instant,
-}
+/// The session that a thread has connected and waits with, and when it joined the queue, or a
+/// little earlier.
+type WaitingSession = (Arc<Session>, Instant);
 
 /// Why the locks are not granted.
 enum AcquireFailure {
@@ -89,7 +86,7 @@ pub(super) fn acquire(request: &AcquireRequest, signals: &SignalQueue) -> Result
     let lost = || RunOutcome::NoServer("there is no session".to_owned());
     match outcome {
         WaitOutcome::Done(Ok(grant)) => {
-            let session = waiting.get().ok_or_else(lost)?.session.clone();
+            let session = waiting.get().ok_or_else(lost)?.0.clone();
             Ok(HeldLocks { session, grant, names: request.names.clone() })
         }
         WaitOutcome::Done(Err(AcquireFailure::NoSession(error))) => Err(no_session(&error, request)),
@@ -133,9 +130,7 @@ fn connect_and_acquire(
         ..ConnectOptions::default()
     };
     let connected = Session::connect_with(&request.urls, &options).map_err(AcquireFailure::NoSession)?;
-    let since = Instant::now();
-    let WaitingSession { session, .. } =
-        waiting.get_or_init(|| WaitingSession { session: Arc::new(connected), since });
+    let (session, _) = waiting.get_or_init(|| (Arc::new(connected), Instant::now()));
     // First without waiting: only then is it known that there will be a wait, and why.
     let refused =
         |error, not_yet, held_by_ancestor| Err(AcquireFailure::Refused { error, not_yet, held_by_ancestor });
@@ -174,7 +169,7 @@ fn acquire_names(
 fn give_up_waiting(waiting: &OnceLock<WaitingSession>, request: &AcquireRequest) {
     // Without a session no lock has been requested yet. None will be, since the thread ends with
     // the process.
-    if let Some(WaitingSession { session, .. }) = waiting.get() {
+    if let Some((session, _)) = waiting.get() {
         give_up(session, &request.names);
     }
 }
@@ -208,7 +203,7 @@ fn refused(
     not_yet: Option<String>,
     held_by_ancestor: Option<OsString>,
     request: &AcquireRequest,
-    waiting: &WaitingSession,
+    (session, since): &WaitingSession,
     signals: &SignalQueue,
 ) -> RunOutcome {
     let is_try = request.limit == Some(Duration::ZERO);
@@ -220,9 +215,9 @@ fn refused(
             ))
         }
         (AcquireError::TimedOut, held_by_ancestor) => {
-            let waited = request.limit.filter(|_| !is_try).map(|limit| (waiting.since, limit));
+            let waited = request.limit.filter(|_| !is_try).map(|limit| (*since, limit));
             let denied = DeniedRequest { names: &request.names, waited, not_yet };
-            match (explain(&denied, &waiting.session, signals), held_by_ancestor) {
+            match (explain(&denied, session, signals), held_by_ancestor) {
                 (Err(signal), _) => RunOutcome::interrupted(signal, &request.names),
                 (Ok(text), Some(_)) => {
                     RunOutcome::Busy(format!("{text}; this one runs under that lockd run"))
@@ -239,8 +234,7 @@ fn refused(
             // With several servers, the session may have been made although the server of these
             // names could not be reached, perhaps because of a mistake. Then that error is the
             // reason.
-            let connect_error =
-                request.names.iter().find_map(|name| waiting.session.connect_error(name.as_bytes()));
+            let connect_error = request.names.iter().find_map(|name| session.connect_error(name.as_bytes()));
             connect_error.map_or(RunOutcome::NoServer(reason), |error| no_session(error, request))
         }
         (error, _) => RunOutcome::Failed(error.to_string()),

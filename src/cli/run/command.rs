@@ -72,12 +72,12 @@ pub(super) fn start(
         command.pre_exec(prepare)
     };
     let child = command.spawn().map_err(|error| {
-        let words = format!("{}: {error}", printable_argument(program));
+        let text = format!("{}: {error}", printable_argument(program));
         match error.kind() {
-            io::ErrorKind::NotFound => RunOutcome::NotFound(words),
+            io::ErrorKind::NotFound => RunOutcome::NotFound(text),
             // No process could be created: that is not the program's fault.
-            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => RunOutcome::Failed(words),
-            _ => RunOutcome::NotExecutable(words),
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => RunOutcome::Failed(text),
+            _ => RunOutcome::NotExecutable(text),
         }
     })?;
     Ok(RunningCommand { pid: Pid::from_child(&child), status: None, has_children: true, descendants })

@@ -86,7 +86,7 @@ impl FromStr for BenchProtocol {
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.iter().find(|(_, name)| *name == text);
         let names = || Self::ALL.map(|(_, name)| name).join(", ");
-        known.map(|(protocol, _)| *protocol).ok_or_else(|| format!("{text:?} is none of {}", names()))
+        known.map(|(protocol, _)| *protocol).ok_or_else(|| format!("{text:?} is not one of {}", names()))
     }
 }
 
