@@ -68,36 +68,36 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "SECONDS", env = "LOCKD_DEAD_PEER_TIMEOUT")]
     dead_peer_timeout: Option<u64>,
 
-    /// Most connections at a time [default: 10000]
+    /// Maximum number of connections [default: 10000]
     #[arg(long, value_name = "N", env = "LOCKD_CONNECTIONS_MAX")]
     connections_max: Option<usize>,
 
-    /// Most locks held at a time [default: 10000000]
+    /// Maximum number of locks held [default: 10000000]
     #[arg(long, value_name = "N", env = "LOCKD_LOCKS_MAX")]
     locks_max: Option<usize>,
 
-    /// Most locks held by one connection [default: 1000000]
+    /// Maximum number of locks held by one connection [default: 1000000]
     #[arg(long, value_name = "N", env = "LOCKD_LOCKS_PER_CONNECTION_MAX")]
     locks_per_connection_max: Option<usize>,
 
-    /// Most names that one connection waits for at a time [default: 10000]
+    /// Maximum number of names that one connection waits for at the same time [default: 10000]
     #[arg(long, value_name = "N", env = "LOCKD_WAITS_PER_CONNECTION_MAX")]
     waits_per_connection_max: Option<usize>,
 
-    /// Longest name of a lock [default: 1024]
+    /// Maximum length of a lock's name [default: 1024]
     #[arg(long, value_name = "BYTES", env = "LOCKD_NAME_MAX")]
     name_max: Option<usize>,
 
-    /// Longest line of the text protocols [default: 4096]
+    /// Maximum length of a line in the text protocols [default: 4096]
     #[arg(long, value_name = "BYTES", env = "LOCKD_LINE_MAX")]
     line_max: Option<usize>,
 
-    /// Longest message [default: 1048576]
+    /// Maximum length of a message [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "LOCKD_MESSAGE_MAX")]
     message_max: Option<usize>,
 
-    /// Most output kept for a client that does not read it; a client with more is disconnected
-    /// [default: 1048576]
+    /// Maximum output kept for a client that does not read it; a client with more is
+    /// disconnected [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "LOCKD_OUTBOX_MAX")]
     outbox_max: Option<usize>,
 

@@ -70,7 +70,7 @@ holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in C
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
 
 A lockd run in COMMAND that wants the same NAME would wait for ever. It fails at once if the server shows that the lock \
-is still held with the token in LOCKD_HELD. The server does not show that with --no-dump, and there is no LOCKD_HELD if \
+is still held with the token in LOCKD_HELD. A server with --no-dump does not show that, and there is no LOCKD_HELD if \
 COMMAND clears its environment, as sudo does. Sharing a lock that is held shared is allowed, unless another session waits \
 for it exclusively.
 
@@ -101,7 +101,7 @@ With several servers, each NAME belongs to one of them, and the lock is lost onl
 #[derive(Args, Debug)]
 #[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
 pub(super) struct RunOptions {
-    /// Acquire the lock shared: others may hold it shared at the same time
+    /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
     shared: bool,
 
