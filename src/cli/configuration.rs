@@ -19,7 +19,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::arguments::{Cli, SERVER_EXIT_STATUS};
-use super::final_message::write_within_limit;
+use super::messages::write_within_limit;
 use super::missing_separator::explain_missing;
 use super::options::{OptionValues, ServeOptions, Settings};
 use super::show::{is_for_nagios, unknown};

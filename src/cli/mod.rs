@@ -6,8 +6,8 @@
 //!   pages and completions.
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
 //!   reload changes.
-//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
-//!   needs.
+//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon needs.
+//! - `messages`, `text`: output for people. `processes`: the processes of the system.
 //!
 //! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use
 //! parking_lot: a child forked by a program that uses the library might inherit its global table of
@@ -17,14 +17,15 @@
 mod arguments;
 mod bench;
 mod configuration;
-mod final_message;
 mod generate;
 mod http;
 mod logging;
+mod messages;
 mod missing_separator;
 mod options;
 mod pidfile;
 mod privileges;
+mod processes;
 mod reload;
 mod run;
 mod serve;

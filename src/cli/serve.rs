@@ -16,9 +16,9 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use super::configuration;
-use super::final_message::{EXIT_USAGE, exit_with_message};
 use super::http::{self, Http, Rules};
 use super::logging::{self, LogStyle};
+use super::messages::{EXIT_USAGE, exit_with_message};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;

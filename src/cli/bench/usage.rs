@@ -6,11 +6,13 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use crate::cli::processes::{Process, all};
+
 /// The CPU time and memory that a process and its children have used so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ProcessUsage {
     /// CPU time of each process since its start, to a hundredth of a second or better.
-    cpu: BTreeMap<u32, Duration>,
+    cpu: BTreeMap<i32, Duration>,
     /// Resident memory in bytes. Memory that processes share is counted once for each of them.
     pub(super) resident: u64,
 }
@@ -22,63 +24,37 @@ impl ProcessUsage {
     /// # Errors
     /// If there is no such process.
     pub(super) fn of(pid: u32) -> io::Result<Self> {
+        let is_it = |process: &Process| u32::try_from(process.pid) == Ok(pid);
+        let is_child = |process: &Process| u32::try_from(process.parent) == Ok(pid);
         let mut usage = Self::default();
-        usage.add(pid, &read(pid)?);
-        for entry in fs::read_dir("/proc")? {
-            let Some(other) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
-                continue;
-            };
-            // A process that has ended since the directory was read is left out.
-            if let Ok(stat) = read(other)
-                && stat.parent == pid
-            {
-                usage.add(other, &stat);
-            }
+        let mut exists = false;
+        for process in all().into_values().filter(|process| is_it(process) || is_child(process)) {
+            exists |= is_it(&process);
+            usage.cpu.insert(process.pid, cpu_time(&process));
+            usage.resident += process.resident_pages * rustix::param::page_size() as u64;
         }
-        Ok(usage)
-    }
-
-    fn add(&mut self, pid: u32, stat: &ProcessStat) {
-        self.cpu.insert(pid, stat.cpu);
-        self.resident += stat.resident;
+        exists.then_some(usage).ok_or_else(|| io::Error::other(format!("there is no process {pid}")))
     }
 
     /// The CPU time used since `before` by the processes that are still alive.
     pub(super) fn cpu_since(&self, before: &Self) -> Duration {
-        let used = |(pid, now): (&u32, &Duration)| {
+        let used = |(pid, now): (&i32, &Duration)| {
             now.saturating_sub(before.cpu.get(pid).copied().unwrap_or_default())
         };
         self.cpu.iter().map(used).sum()
     }
 }
 
-/// The fields of `/proc/PID/stat` that are needed here.
-struct ProcessStat {
-    parent: u32,
-    cpu: Duration,
-    resident: u64,
-}
-
-fn read(pid: u32) -> io::Result<ProcessStat> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let wrong = || io::Error::other(format!("/proc/{pid}/stat cannot be understood"));
-    // The fields after the name, which may contain any characters. Numbered as in proc(5), less 3.
-    let fields: Vec<&str> = stat.rsplit_once(')').ok_or_else(wrong)?.1.split_whitespace().collect();
-    let field = |at: usize| fields.get(at).and_then(|text| text.parse::<u64>().ok()).ok_or_else(wrong);
-    let ticks = field(11)? + field(12)?;
-    let mut cpu = Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second());
-    // For a process with a single thread the kernel gives the exact time. Hundredths of a second
-    // would lose most of the time of hundreds of processes that are each rarely busy.
-    if field(17)? == 1 {
-        let exact = fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
-        let nanos = exact.split_whitespace().next().and_then(|nanos| nanos.parse().ok());
-        cpu = nanos.map_or(cpu, Duration::from_nanos);
+fn cpu_time(process: &Process) -> Duration {
+    // For a process with a single thread the kernel gives the exact time. Clock ticks would lose
+    // most of the time of hundreds of processes that are each rarely busy.
+    if process.threads == 1 {
+        let exact = fs::read_to_string(format!("/proc/{}/schedstat", process.pid)).unwrap_or_default();
+        if let Some(nanos) = exact.split_whitespace().next().and_then(|nanos| nanos.parse().ok()) {
+            return Duration::from_nanos(nanos);
+        }
     }
-    Ok(ProcessStat {
-        parent: u32::try_from(field(1)?).map_err(|_| wrong())?,
-        cpu,
-        resident: field(21)? * rustix::param::page_size() as u64,
-    })
+    Duration::from_millis(process.cpu_ticks * 1000 / rustix::param::clock_ticks_per_second())
 }
 
 #[cfg(test)]

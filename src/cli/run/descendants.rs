@@ -20,7 +20,7 @@ use rustix::process::{
     set_child_subreaper,
 };
 
-use super::processes::{Process, all};
+use crate::cli::processes::{Process, all};
 
 /// How often to look for processes that the other children have started, so that they are not taken
 /// for the command's.

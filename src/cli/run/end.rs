@@ -8,9 +8,9 @@ use rustix::process::Signal;
 
 use super::command::RunningCommand;
 use super::descendants::{Descendants, SignalFailure};
-use super::messages::MessageWriter;
 use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
+use crate::cli::messages::MessageWriter;
 
 /// How often to check whether all have ended, and to signal those again that could not be signalled
 /// before: they may have changed their user. The end of a child is noticed at once.

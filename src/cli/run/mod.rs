@@ -2,12 +2,12 @@
 //!
 //! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
-//! - `command`: starts the command. `descendants`: everything that it has started, found among the
-//!   `processes`.
+//! - `command`: starts the command. `descendants`: everything that it has started, found among all
+//!   processes.
 //! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
 //!   end.
-//! - `dispositions`: which signals are ignored. `signals`, `wait`, `messages`: signals, waiting and
-//!   messages, none of which can delay the others.
+//! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this process,
+//!   and waiting, which a signal ends at once.
 //!
 //! The command must not run without the lock. So it is ended with all its descendants when the lock
 //! is lost, and the session is closed only after that, since the server may keep the lock until
@@ -30,9 +30,7 @@ mod descendants;
 mod dispositions;
 mod end;
 mod explain;
-mod messages;
 mod outcome;
-mod processes;
 mod signals;
 mod supervise;
 mod wait;
@@ -46,13 +44,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lockd::broker::{Grant, Mode};
 
+use super::messages::MessageWriter;
 use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
 use ancestors::Ancestors;
 use command::{CommandEnv, has_terminal};
 use descendants::Descendants;
-use messages::MessageWriter;
 use outcome::RunOutcome;
 use signals::SignalQueue;
 

@@ -10,10 +10,10 @@ use super::acquire::HeldLocks;
 use super::command::RunningCommand;
 use super::descendants::FIND_OTHERS_INTERVAL;
 use super::end::end;
-use super::messages::MessageWriter;
 use super::outcome::RunOutcome;
 use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
+use crate::cli::messages::MessageWriter;
 
 /// How often to check whether the lock is held: if only the silence of this host shows the loss, no
 /// descriptor becomes readable.

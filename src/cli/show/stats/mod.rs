@@ -18,7 +18,7 @@ use clap::{Args, ValueEnum};
 use lockd::client::ServerUrl;
 use serde_json::value::RawValue;
 
-use crate::cli::final_message::{EXIT_USAGE, exit_with_message};
+use crate::cli::messages::{EXIT_USAGE, exit_with_message};
 use crate::cli::server_option::ServerOption as At;
 use crate::cli::show::{Gone, Trouble, ask_each, finish};
 use crate::cli::text::seconds;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
-use crate::cli::text::printable;
+use super::text::printable;
 
 /// A process, as it was when /proc was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub(super) struct Process {
     pub(super) start: u64,
     /// Whether it has ended and is not reaped yet; or whether only its first thread has ended.
     pub(super) is_zombie: bool,
+    /// The CPU time used so far, in clock ticks.
+    pub(super) cpu_ticks: u64,
+    pub(super) threads: u64,
+    pub(super) resident_pages: u64,
     name: Vec<u8>,
 }
 
@@ -42,6 +46,9 @@ impl Process {
             parent: field(4)?.parse().ok()?,
             group: field(5)?.parse().ok()?,
             start: field(22)?.parse().ok()?,
+            cpu_ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
+            threads: field(20)?.parse().ok()?,
+            resident_pages: field(24)?.parse().ok()?,
             is_zombie: matches!(field(3)?, "Z" | "X"),
             name,
         })
