@@ -122,7 +122,6 @@ pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> 
     })
 }
 
-/// The variable of an option.
 fn variable(option: &str) -> String {
     format!("LOCKD_{}", option.to_uppercase().replace('-', "_"))
 }

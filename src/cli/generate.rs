@@ -30,7 +30,6 @@ Stop: grant nothing any more, tell clients that they have lost their locks, and 
 Read the configuration again, with the certificates and the secret. New limits on locks, waits and names and a new log level take effect at once; other options take effect for new connections. \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR take effect only at a restart. The log says what has changed, and what needs a restart. \fBlockd serve \-\-check\fR finds mistakes beforehand.
 "#;
 
-/// Prints the completions for a shell.
 pub(super) fn completions(shell: Shell) -> ExitCode {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut public_command(), "lockd", &mut script);

@@ -6,7 +6,8 @@
 //!   pages and completions.
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
 //!   reload changes.
-//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon needs.
+//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
+//!   needs.
 //! - `messages`, `text`: output for people. `processes`: the processes of the system.
 //!
 //! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use

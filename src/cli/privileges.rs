@@ -13,7 +13,6 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// Descriptors for other things than connections: listeners, the log, files.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// A user that this process can become.
 #[derive(Debug)]
 pub(super) struct UserAccount(User);
 

@@ -115,7 +115,7 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
             grace.as_secs_f64().ceil()
         );
     }
-    let manager = ServiceManager::new();
+    let mut manager = ServiceManager::new();
     manager.notify_ready(&server);
     let active = ActiveOptions::new(settings.given);
     let reload = ReloadState::Idle;

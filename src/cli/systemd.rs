@@ -4,7 +4,6 @@
 //! See sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
 #![expect(unsafe_code, reason = "sockets are inherited as bare numbers")]
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io;
@@ -58,7 +57,7 @@ pub(super) struct ServiceManager {
     /// How often to send a sign of life: twice as often as the manager requires.
     interval: Option<Duration>,
     /// Notifications that could not be sent yet, in order.
-    unsent: RefCell<VecDeque<String>>,
+    unsent: VecDeque<String>,
 }
 
 impl ServiceManager {
@@ -68,14 +67,14 @@ impl ServiceManager {
     }
 
     /// Notifies the manager that all listeners are bound and served.
-    pub(super) fn notify_ready(&self, server: &Server) {
+    pub(super) fn notify_ready(&mut self, server: &Server) {
         let status = format!("listening; addresses: {}", server.addresses().len());
         self.notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
     }
 
     /// Notifies the manager that the configuration is about to be read again, until
     /// [`notify_ready`](Self::notify_ready).
-    pub(super) fn notify_reloading(&self) {
+    pub(super) fn notify_reloading(&mut self) {
         // Newer managers ignore this notification if it does not contain the time.
         match NotifyState::monotonic_usec_now() {
             Ok(now) => self.notify(&[NotifyState::Reloading, now]),
@@ -84,33 +83,30 @@ impl ServiceManager {
     }
 
     /// Notifies the manager that the server is about to stop.
-    pub(super) fn notify_stopping(&self) {
+    pub(super) fn notify_stopping(&mut self) {
         self.notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
-    fn notify(&self, state: &[NotifyState<'_>]) {
+    fn notify(&mut self, state: &[NotifyState<'_>]) {
         let text = state.iter().map(|line| format!("{line}\n")).collect();
-        let mut unsent = self.unsent.borrow_mut();
         // The newest notifications say what is true now, so the oldest one is dropped.
-        if unsent.len() == UNSENT_MAX {
-            unsent.pop_front();
+        if self.unsent.len() == UNSENT_MAX {
+            self.unsent.pop_front();
         }
-        unsent.push_back(text);
-        drop(unsent);
+        self.unsent.push_back(text);
         self.send_unsent();
     }
 
     /// Sends as many unsent notifications as the manager's socket takes. Returns whether that is
     /// all of them.
-    fn send_unsent(&self) -> bool {
-        let mut unsent = self.unsent.borrow_mut();
-        while let Some(text) = unsent.front() {
+    fn send_unsent(&mut self) -> bool {
+        while let Some(text) = self.unsent.front() {
             match send_now(text) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) => log::warn!("the service manager cannot be notified: {error}"),
                 Ok(()) => {}
             }
-            unsent.pop_front();
+            self.unsent.pop_front();
         }
         true
     }
@@ -118,7 +114,7 @@ impl ServiceManager {
     /// Waits for the next event, or until it is time for [`beat`](Self::beat): then the error is
     /// [`RecvTimeoutError::Timeout`].
     pub(super) fn next<E>(&self, events: &Receiver<E>) -> Result<E, RecvTimeoutError> {
-        let has_unsent = !self.unsent.borrow().is_empty();
+        let has_unsent = !self.unsent.is_empty();
         let retry = has_unsent.then_some(RETRY_INTERVAL);
         match retry.into_iter().chain(self.interval).min() {
             Some(limit) => events.recv_timeout(limit),
@@ -129,7 +125,7 @@ impl ServiceManager {
     /// Sends a sign of life once the broker has answered. The broker's answer takes every mutex
     /// that clients' requests take: if one of them is locked for good, this does not return, and
     /// the service manager restarts the server after its time limit.
-    pub(super) fn beat(&self, broker: &Broker, server: &Server) {
+    pub(super) fn beat(&mut self, broker: &Broker, server: &Server) {
         let has_sent_all = self.send_unsent();
         if self.interval.is_none() {
             return;

@@ -57,7 +57,6 @@ pub(super) fn printable_argument(argument: &OsStr) -> String {
     printable(argument.as_bytes())
 }
 
-/// The name of a listed lock.
 pub(super) fn name_of(lock: &ListedLock) -> String {
     // A name that cannot be decoded is shown in the form that the server has sent for people.
     lock.name().map_or_else(|| printable(lock.lock_name.as_bytes()), |name| printable(name.as_bytes()))

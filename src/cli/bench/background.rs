@@ -15,9 +15,7 @@ fn first_number() -> u64 {
 }
 /// The offset of the numbers for [`hold_many`] from those for [`hold_idle`].
 const HELD_OFFSET: u64 = 1 << 39;
-/// How many locks one connection holds.
 const HELD_PER_CONNECTION: u64 = 1_000_000;
-/// How many of them are requested in one batch.
 const HELD_BATCH: u64 = 512;
 
 /// Opens `count` connections, each of which acquires one lock and then stays idle.

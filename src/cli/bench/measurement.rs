@@ -12,7 +12,6 @@ const LATENCY_MAX: u64 = 60_000_000_000;
 /// The raw results of one round.
 pub(super) struct Measurement {
     pub(super) elapsed: Duration,
-    /// Requests that were answered.
     pub(super) requests: u64,
     /// How many of these were refused.
     pub(super) refused: u64,
@@ -23,7 +22,6 @@ pub(super) struct Measurement {
     pub(super) hand_over: Histogram<u64>,
     /// The CPU time that the server used in the round, and its resident memory in bytes at the end.
     pub(super) server: Option<(Duration, u64)>,
-    /// CPU time of the load itself.
     pub(super) own_cpu: Duration,
 }
 

@@ -37,7 +37,6 @@ use target::{Address, Target};
 
 use super::privileges::raise_descriptor_limit;
 
-/// The arguments of `lockd bench`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Each connection acquires a lock and releases it, over and over; it makes its next request as soon as the last one is \
@@ -162,7 +161,6 @@ impl BenchOptions {
         }
     }
 
-    /// Measures one round.
     fn figures(&self, target: &Target) -> Result<RoundFigures, String> {
         let plan = self.plan();
         if target.address.protocol != BenchProtocol::Echo {

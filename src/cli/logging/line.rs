@@ -11,7 +11,6 @@ const BYTES_MAX: usize = 16 << 10;
 /// The indentation of the second and further lines of a record.
 const INDENT: &str = "    ";
 
-/// The format of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogStyle {
     /// With the time and the level.

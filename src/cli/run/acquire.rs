@@ -17,7 +17,6 @@ use super::signals::SignalQueue;
 use super::wait::{WaitOutcome, run_within};
 use crate::cli::text::printable_argument;
 
-/// How long connecting may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a release waits for the server's confirmation. A connection that is cut is known to be
 /// cut by then.
@@ -60,7 +59,6 @@ pub(super) struct HeldLocks {
 /// little earlier.
 type WaitingSession = (Arc<Session>, Instant);
 
-/// Why the locks are not granted.
 enum AcquireFailure {
     NoSession(ConnectError),
     Refused {
@@ -118,7 +116,6 @@ impl AcquireRequest {
     }
 }
 
-/// Connects, and waits for the locks.
 fn connect_and_acquire(
     request: &AcquireRequest,
     waiting: &OnceLock<WaitingSession>,

@@ -32,7 +32,6 @@ struct AncestorLocks {
 }
 
 impl Ancestors {
-    /// Reads the variable.
     pub(super) fn of_environment() -> Self {
         std::env::var_os(VARIABLE).map_or_else(Self::default, |text| Self::parse(&text))
     }

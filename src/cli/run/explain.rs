@@ -20,7 +20,6 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// How many holders are named; a shared lock can have very many.
 const NAMED: usize = 3;
 
-/// A request that was not granted.
 pub(super) struct DeniedRequest<'a> {
     pub(super) names: &'a [OsString],
     /// When the wait began and how long it was; `None` if there was no wait.

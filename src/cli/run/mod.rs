@@ -6,8 +6,8 @@
 //!   processes.
 //! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
 //!   end.
-//! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this process,
-//!   and waiting, which a signal ends at once.
+//! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
+//!   process, and waiting, which a signal ends at once.
 //!
 //! The command must not run without the lock. So it is ended with all its descendants when the lock
 //! is lost, and the session is closed only after that, since the server may keep the lock until
@@ -60,7 +60,6 @@ const GRACE_MAX: Duration = Duration::from_secs(3590);
 /// How much longer than the grace it may take until all processes that are killed then have ended.
 const KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// The end of the long help.
 const ABOUT: &str = "\
 COMMAND is run without a shell, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
 token), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
@@ -95,7 +94,6 @@ for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and the lock is lost only if that one is lost.";
 
-/// The arguments of `lockd run`.
 #[derive(Args, Debug)]
 #[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
 pub(super) struct RunOptions {
@@ -160,7 +158,6 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
     ExitCode::from(outcome.code(options.conflict_exit_code))
 }
 
-/// Acquires the lock and runs the command.
 fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     // Before signals are blocked: to look up a user's name can take long, and a signal must be able
     // to end that.

@@ -27,7 +27,6 @@ const ENDING: [Signal; 7] = [
 /// they have their default effect on this process, as on every other one in its group.
 const STOPPING: [Signal; 2] = [Signal::SIGTSTP, Signal::SIGCONT];
 
-/// A signal that has arrived.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,

@@ -17,7 +17,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::signals::SignalQueue;
 
-/// How a wait ended.
 pub(super) enum WaitOutcome<T> {
     /// The work is done, with this result.
     Done(T),
