@@ -10,7 +10,6 @@ mod nagios;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::mpsc::channel;
 use std::thread::Builder;
 use std::time::Duration;
 
@@ -154,7 +153,7 @@ pub(in crate::cli) fn unknown(words: &str) -> (u8, String) {
 /// The figures of the one server, or why there are none. A resolver takes its time whatever limit there is, so this is
 /// done in a thread that may be left behind.
 fn figures_in_time(options: &StatsOptions) -> Result<Figures, String> {
-    let (tell, told) = channel();
+    let (tell, told) = crossbeam_channel::bounded(1);
     let asked = options.clone();
     let ask = move || {
         // Nobody listens any more if it comes too late.
