@@ -5,7 +5,7 @@ use std::io;
 
 use super::connection::LoadConnection;
 use super::dialect::{LockSpec, ReplyKind};
-use super::target::Target;
+use super::target::BenchTarget;
 
 /// The first number for the names of these locks: above the numbers of the busy connections, and
 /// different in each process, since some servers do not free the locks of connections that have
@@ -19,7 +19,7 @@ const HELD_PER_CONNECTION: u64 = 1_000_000;
 const HELD_BATCH: u64 = 512;
 
 /// Opens `count` connections, each of which acquires one lock and then stays idle.
-pub(super) fn hold_idle(target: &Target, count: u64) -> io::Result<Vec<LoadConnection>> {
+pub(super) fn hold_idle(target: &BenchTarget, count: u64) -> io::Result<Vec<LoadConnection>> {
     let protocol = target.address.protocol;
     let connect = |number| {
         let mut connection = LoadConnection::connect(&target.address)?;
@@ -32,7 +32,7 @@ pub(super) fn hold_idle(target: &Target, count: u64) -> io::Result<Vec<LoadConne
 }
 
 /// Acquires `count` locks, on as few connections as [`HELD_PER_CONNECTION`] allows.
-pub(super) fn hold_many(target: &Target, count: u64) -> io::Result<Vec<LoadConnection>> {
+pub(super) fn hold_many(target: &BenchTarget, count: u64) -> io::Result<Vec<LoadConnection>> {
     let protocol = target.address.protocol;
     let mut connections = Vec::new();
     for first in (0..count).step_by(usize::try_from(HELD_PER_CONNECTION).unwrap_or(usize::MAX)) {

@@ -14,7 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::connection::{LoadConnection, LockLoop, LoopStep, REPLY_LIMIT, unexpected};
 use super::dialect::{BenchProtocol, LockSpec, ReplyKind};
 use super::measurement::Measurement;
-use super::target::Target;
+use super::target::BenchTarget;
 use super::usage::ProcessUsage;
 
 /// The shape of the load.
@@ -37,7 +37,7 @@ pub(super) struct LoadPlan {
 ///
 /// # Errors
 /// If the server cannot be reached, or gives a wrong reply.
-pub(super) fn run(target: &Target, plan: &LoadPlan) -> Result<Measurement, String> {
+pub(super) fn run(target: &BenchTarget, plan: &LoadPlan) -> Result<Measurement, String> {
     let text = |error| target.error_text(&error);
     let mut load = Load::new(target, plan).map_err(text)?;
     load.begin().map_err(text)?;
@@ -72,7 +72,7 @@ struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    fn new(target: &Target, plan: &'a LoadPlan) -> io::Result<Self> {
+    fn new(target: &BenchTarget, plan: &'a LoadPlan) -> io::Result<Self> {
         let protocol = target.address.protocol;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut connections = Vec::new();

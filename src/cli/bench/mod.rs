@@ -33,7 +33,7 @@ use load::LoadPlan;
 use measurement::RoundFigures;
 use report::BenchReport;
 pub(super) use target::end_with_parent;
-use target::{Address, Target};
+use target::{Address, BenchTarget};
 
 use super::privileges::raise_descriptor_limit;
 
@@ -161,7 +161,7 @@ impl BenchOptions {
         }
     }
 
-    fn figures(&self, target: &Target) -> Result<RoundFigures, String> {
+    fn figures(&self, target: &BenchTarget) -> Result<RoundFigures, String> {
         let plan = self.plan();
         if target.address.protocol != BenchProtocol::Echo {
             return Ok(load::run(target, &plan)?.figures());
@@ -181,26 +181,27 @@ impl BenchOptions {
         })
     }
 
-    fn targets(&self) -> Result<Vec<Target>, String> {
+    fn targets(&self) -> Result<Vec<BenchTarget>, String> {
         if let Some(address) = &self.server {
-            return Ok(vec![Target::at(address.clone(), self.pid)]);
+            return Ok(vec![BenchTarget::at(address.clone(), self.pid)]);
         }
         if !matches!(self.protocol, BenchProtocol::Lockd | BenchProtocol::Glockd | BenchProtocol::Message) {
             return Err(format!("lockd does not speak {}: give --server", self.protocol));
         }
-        let lockd = Target::start_lockd(self.protocol, &self.options).map_err(|error| error.to_string())?;
-        let echo = Target::start_echo().map_err(|error| error.to_string())?;
+        let lockd =
+            BenchTarget::start_lockd(self.protocol, &self.options).map_err(|error| error.to_string())?;
+        let echo = BenchTarget::start_echo().map_err(|error| error.to_string())?;
         Ok(vec![lockd, echo])
     }
 
-    fn background(&self, target: &Target) -> Result<Vec<LoadConnection>, String> {
+    fn background(&self, target: &BenchTarget) -> Result<Vec<LoadConnection>, String> {
         let text = |error| target.error_text(&error);
         let mut connections = background::hold_idle(target, self.idle).map_err(text)?;
         connections.extend(background::hold_many(target, self.held).map_err(text)?);
         Ok(connections)
     }
 
-    fn title(&self, targets: &[Target]) -> String {
+    fn title(&self, targets: &[BenchTarget]) -> String {
         let protocol = targets.first().map_or(self.protocol, |target| target.address.protocol);
         let names = match (self.contended, self.one_name) {
             (true, _) => "waiting for one name",

@@ -71,7 +71,7 @@ impl Address {
 }
 
 /// A server to be measured.
-pub(super) struct Target {
+pub(super) struct BenchTarget {
     pub(super) name: String,
     pub(super) address: Address,
     /// Its process id, if it is known.
@@ -95,7 +95,7 @@ impl Drop for ChildServer {
     }
 }
 
-impl Target {
+impl BenchTarget {
     /// The message for an error in measuring this server.
     pub(super) fn error_text(&self, error: &io::Error) -> String {
         format!("{}: {error}", self.address.text)
