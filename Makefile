@@ -1,10 +1,10 @@
-# What there is to do with lockd. `make test` is what continuous integration runs.
+# Builds, installs, tests and measures lockd. Continuous integration runs `make test`.
 
 CARGO ?= cargo
-# For installing what the tests need, where that takes another user.
+# For the commands that install the tools of the tests as root.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-# Where `make install` puts things, below DESTDIR if that is given.
+# The directories of `make install`, below DESTDIR if it is given.
 PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
@@ -15,15 +15,16 @@ SYSTEMDDIR ?= $(PREFIX)/lib/systemd/system
 BASH_COMPLETIONS ?= $(PREFIX)/share/bash-completion/completions
 ZSH_COMPLETIONS ?= $(PREFIX)/share/zsh/site-functions
 FISH_COMPLETIONS ?= $(PREFIX)/share/fish/vendor_completions.d
-# Where cargo has built the libraries and the program; a packager or a test may have them elsewhere.
+# The directory with the built libraries and the program; a packager or a test may have them
+# elsewhere.
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 BUILT ?= $(RELEASE)
 PROGRAM ?= $(BUILT)/lockd
-# What the benchmark of the broker has said, for the one that makes tables of it.
+# The output of the benchmark `broker`, which the benchmark `compare` turns into tables.
 BROKER_FIGURES := $(RELEASE)/broker-figures.txt
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
-# What manual pages are dated.
+# The date on the manual pages.
 DATE ?= $(shell date -u -d "@$${SOURCE_DATE_EPOCH:-$$(date +%s)}" +%F)
 UNITS := lockd.service lockd-lockd.socket lockd-glockd.socket lockd-message.socket
 CONFIGURATION = "$(DESTDIR)$(SYSCONFDIR)/lockd/lockd.toml"
@@ -35,7 +36,8 @@ SHARED := $(SONAME).$(VERSION)
 all:
 	$(CARGO) build --release --locked
 
-# Only what is older than its sources: so after `make`, `sudo make install` needs no cargo.
+# Only files that are older than the sources are built. So after `make`, `sudo make install` needs
+# no cargo.
 $(RELEASE)/liblockd.so $(RELEASE)/liblockd.a $(RELEASE)/lockd &: \
 		Cargo.toml Cargo.lock build.rs $(shell find src -name '*.rs')
 	$(CARGO) build --release --locked
@@ -54,7 +56,8 @@ install-library: $(BUILT)/liblockd.so $(BUILT)/liblockd.a
 		-e 's|@INCLUDEDIR@|$(patsubst $(PREFIX)/%,$${prefix}/%,$(INCLUDEDIR))|' \
 		lockd.pc.in > "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
 
-# With what it says of itself; a configuration that is there stays.
+# With the manual pages and completions that the program generates. An existing configuration is
+# kept.
 install-program: $(PROGRAM)
 	install -d "$(DESTDIR)$(BINDIR)" "$(DESTDIR)$(MANDIR)/man1" "$(DESTDIR)$(SYSTEMDDIR)" \
 		"$(DESTDIR)$(SYSCONFDIR)/lockd" "$(DESTDIR)$(BASH_COMPLETIONS)" "$(DESTDIR)$(ZSH_COMPLETIONS)" \
@@ -71,7 +74,7 @@ install-program: $(PROGRAM)
 		sed -e 's|/usr/bin/lockd|$(BINDIR)/lockd|' -e 's|/etc/lockd|$(SYSCONFDIR)/lockd|' "packaging/$$unit" \
 			> "$(DESTDIR)$(SYSTEMDDIR)/$$unit" || exit 1; done
 
-# A configuration that has been changed stays.
+# A changed configuration is kept.
 uninstall:
 	if cmp -s packaging/lockd.toml $(CONFIGURATION); then rm -f $(CONFIGURATION); fi
 	rm -f "$(DESTDIR)$(MANDIR)"/man1/lockd.1 "$(DESTDIR)$(MANDIR)"/man1/lockd-*.1 \
@@ -81,33 +84,33 @@ uninstall:
 		"$(DESTDIR)$(LIBDIR)/liblockd.so" "$(DESTDIR)$(LIBDIR)/$(SONAME)" \
 		"$(DESTDIR)$(LIBDIR)/$(SHARED)" "$(DESTDIR)$(LIBDIR)/pkgconfig/lockd.pc"
 
-# Debian packages of what is built, in target/debian: lockd, liblockd1, liblockd-dev.
+# Debian packages of the built files, in target/debian: lockd, liblockd1, liblockd-dev.
 deb: $(BUILT)/liblockd.so $(BUILT)/liblockd.a $(PROGRAM)
 	packaging/deb/build.sh "$(VERSION)" "$(or $(CARGO_TARGET_DIR),target)/debian"
 
-# Many tests wait for something most of the time: more of them at once than there are processors.
+# Many tests mostly wait, so more of them run at a time than there are processors.
 export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
-# Everything: the tools the tests need, the checks, the tests.
+# Everything: the tools that the tests need, the checks, and the tests.
 test: test-setup check check-php
 	$(CARGO) test --locked
 	$(MAKE) --no-print-directory test-php
 	tests/c_abi/sanitize.sh
 
-# The PHP package, against the server and the library as cargo has built them for its own tests; and every way in
-# which a request of php-fpm can end, as a table.
+# The tests of the PHP package, with the server and the library that cargo has built for its own
+# tests; and a table of all ways in which a request of php-fpm can end.
 test-php:
 	$(CARGO) test --locked --no-run --quiet --test blackbox
 	cd bindings/php && phpunit
 	php bindings/php/tests/endings.php
 
-# C programs with AddressSanitizer and ThreadSanitizer, where there is a nightly tool-chain.
+# C programs with AddressSanitizer and ThreadSanitizer, if there is a nightly tool chain.
 sanitize:
 	tests/c_abi/sanitize.sh
 
-# What shows the promises of docs/guarantees.md and takes too long for every change: most of an hour. Parts that
-# need what is not there (a nightly tool-chain, Miri, the right to make network namespaces) are skipped, and
-# said to be.
+# The tests of the promises in docs/guarantees.md that take too long for every change: most of an
+# hour. Parts whose requirements are missing (a nightly tool chain, Miri, the right to create
+# network namespaces) are skipped, with a message.
 check-deep: check-deep-setup
 	tests/deep.sh
 
@@ -121,14 +124,14 @@ check:
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-# The style of what is written in PHP; and its types, where mago is installed.
+# The style of the PHP sources, and their types if mago is installed.
 check-php:
 	phpcs -q --standard=bindings/php/phpcs.xml bindings/php examples/php
 	@if command -v mago >/dev/null; then cd bindings/php && mago analyze; \
 		else echo 'check-php: no mago (cargo install mago): the types are not checked'; fi
 
-# Compilers, valgrind and pkg-config for programs in C, Debian's PHP for clients in PHP with what its package is
-# tested by and works with, Chromium for the server's page, nc, and ip for networks that fail.
+# Compilers, valgrind and pkg-config for programs in C; PHP, its test tools and the frameworks that
+# the PHP package works with; Chromium for the server's page; nc; and ip for networks that fail.
 test-setup:
 	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
@@ -143,8 +146,8 @@ test-tools:
 		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-illuminate-contracts \
 		chromium fonts-dejavu-core
 
-# Writes the figures of docs/performance.md anew, on a machine that should have nothing else to do. Beside
-# lockd it measures what is installed of Redis, memcached and PostgreSQL.
+# Measures the figures of docs/performance.md again. The machine should be idle otherwise. Redis,
+# memcached and PostgreSQL are also measured if they are installed.
 bench:
 	@mkdir -p "$(RELEASE)"
 	$(CARGO) bench --locked --bench broker > "$(BROKER_FIGURES)"

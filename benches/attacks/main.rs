@@ -1,12 +1,14 @@
-//! What calm clients feel while a server is attacked: each attack of `tests/attacks` at its full size, beside
-//! the same clients when all is calm and when the machine is merely busy. Prints a table.
+//! What other clients notice while a server is attacked: each attack of `tests/attacks` at its full
+//! size, compared with the same clients without an attack, and with a machine that is merely busy.
+//! Prints a table.
 //!
-//! `cargo bench --bench attacks -- WORD…` makes those only whose names have one of these words.
+//! `cargo bench --bench attacks -- WORD…` runs only the attacks whose names contain one of these
+//! words.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stdout,
-    reason = "a measurement that goes wrong is of no use, and is started by hand"
+    reason = "a measurement is started by hand, and a panic is how it fails"
 )]
 
 #[path = "../../tests/attacks/calm.rs"]
@@ -20,10 +22,10 @@ mod floods;
 #[path = "../../tests/attacks/hoards.rs"]
 mod hoards;
 #[path = "../../tests/attacks/siege.rs"]
-#[expect(dead_code, reason = "made for tests, too")]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod siege;
 #[path = "../../tests/blackbox/support/mod.rs"]
-#[expect(dead_code, reason = "made for tests, too")]
+#[expect(dead_code, reason = "the tests use the rest")]
 mod support;
 #[path = "../../tests/attacks/vitals.rs"]
 mod vitals;
@@ -36,7 +38,7 @@ use siege::{Attack, endure, no_options};
 
 const CALM: Duration = Duration::from_secs(1);
 
-/// The machine itself: as many threads as the size says do nothing but keep a processor busy.
+/// No attack: `full` threads keep the processors busy.
 const BUSY: Attack = Attack {
     name: "no attack: threads that do nothing keep the processors busy",
     options: no_options,
@@ -113,7 +115,7 @@ fn main() {
     }
 }
 
-/// The median, what 99 of 100 stay below, and the longest, in milliseconds.
+/// The median, the 99th percentile, and the maximum, in milliseconds.
 fn quantiles(mut took: Vec<Duration>) -> String {
     if took.is_empty() {
         return "–".to_owned();

@@ -1,11 +1,12 @@
-//! A program in C that acquires and releases, compiled against the shared library of the same build.
+//! A C program that acquires and releases locks, compiled against the shared library of the same
+//! build.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-pub(crate) struct Program(PathBuf);
+pub(crate) struct PairsProgram(PathBuf);
 
-impl Program {
+impl PairsProgram {
     pub(crate) fn compile() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
@@ -13,7 +14,7 @@ impl Program {
         let library = std::env::current_exe().unwrap().with_file_name("liblockd.so");
         for name in ["liblockd.so", "liblockd.so.1"] {
             let link = directory.join(name);
-            // There is none the first time.
+            // The first time there is none to remove.
             let _ = std::fs::remove_file(&link);
             std::os::unix::fs::symlink(&library, link).unwrap();
         }
@@ -27,9 +28,10 @@ impl Program {
         Self(executable)
     }
 
-    /// The nanoseconds that a pair takes there.
+    /// The nanoseconds that an acquire and a release take in the program.
     pub(crate) fn pairs(&self) -> f64 {
-        // Cargo's way to the libraries it has built goes before the program's own, and may lead to others.
+        // Cargo sets this path to libraries that it has built. It would override the program's own
+        // path.
         let output = checked(Command::new(&self.0).env_remove("LD_LIBRARY_PATH").output().unwrap());
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }

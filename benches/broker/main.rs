@@ -1,10 +1,10 @@
-//! How fast locks in one process are, beside what a program might take in their stead. Run with
-//! `cargo bench --bench broker`; with names of series behind `--`, only those.
+//! How fast locks within one process are, compared with what a program might use instead. Run with
+//! `cargo bench --bench broker`; `-- SERIES…` runs only these series.
 //!
-//! Prints `SERIES/SUBJECT/PARAMETER VALUE UNIT` lines, and nothing else on its standard output. Values are
-//! medians over rounds in which every subject has its turn: on a machine with other work only what was
-//! measured in the same minute can be compared. Frameworks for benchmarks measure one subject after the
-//! other, and would fill a table of ten million names for each of them anew: hence a loop of its own.
+//! Prints `SERIES/SUBJECT/PARAMETER VALUE UNIT` lines, and nothing else on standard output. Values
+//! are medians over rounds, and in each round every subject is measured: on a machine with other
+//! work, only values of the same minute can be compared. Benchmark frameworks measure one subject
+//! after the other, and would fill a table of ten million names for each of them; hence this loop.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a benchmark fails")]
 
@@ -28,14 +28,16 @@ use subjects::{LookUp, Subject};
 
 const HELD: [usize; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
-/// How many names the series with free names take in turn.
+/// How many free names are used in turn.
 const FREE: usize = 64;
 
-/// How many pairs are timed at once: short enough to come between two turns of other programs.
+/// How many pairs of acquire and release are timed together: few enough to fit between two time
+/// slices of other programs.
 const PAIRS: usize = 1_024;
 
-/// How many pairs each of several threads does: enough to make nothing of the moment in which they start.
-const SHARE: usize = 400 * PAIRS;
+/// How many pairs each of several threads does: so many that the time in which the threads start
+/// does not count.
+const PAIRS_PER_THREAD: usize = 400 * PAIRS;
 
 fn main() {
     let wanted: Vec<String> =
@@ -55,7 +57,7 @@ fn main() {
     }
 }
 
-/// `one`: the same name again and again, nothing else held.
+/// `one`: the same name over and over, with no other name held.
 fn one_name() {
     let subjects = subjects::all();
     let name = names::free(0..1).repeat(PAIRS);
@@ -68,8 +70,9 @@ fn one_name() {
     rounds.report("one", "1", "ns");
 }
 
-/// `free`: names that are free, while so many others are held; `held`: those that are held, released and
-/// acquired again at random; and what it costs to merely find a name in a table of that size.
+/// `free`: acquires and releases free names while many others are held. `held`: releases and
+/// acquires held names at random. Both also measure what it costs merely to find a name in a table
+/// of that size.
 fn names_held() {
     let subjects = subjects::all();
     let mut look_up = LookUp::default();
@@ -95,15 +98,15 @@ fn names_held() {
     }
 }
 
-/// `threads`: what two threads do in the time of one, each with a session and names of its own.
+/// `threads`: how much two threads do compared with one, each with a session and names of its own.
 fn threads() {
     for (series, names) in [("threads", FREE), ("threads-one-name", 1)] {
         let mut rounds = Rounds::default();
         let subjects = subjects::all();
         for _ in 0..9 {
             for subject in &subjects {
-                let one = together(&**subject, names, 1);
-                let two = together(&**subject, names, 2);
+                let one = pairs_per_second(&**subject, names, 1);
+                let two = pairs_per_second(&**subject, names, 2);
                 rounds.add(subject.label(), two / one);
             }
         }
@@ -111,9 +114,10 @@ fn threads() {
     }
 }
 
-/// Pairs per second of so many threads, from when all of them start until the last has done its share: a
-/// thread that runs while the others do not must not count as if it ran beside them.
-fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
+/// Pairs per second of all threads, from when the first one starts until the last one has finished.
+/// If the time of each thread were taken separately, a thread that runs alone would count as if it
+/// had run with the others.
+fn pairs_per_second(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
     let start = Barrier::new(threads);
     let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
@@ -121,11 +125,11 @@ fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
                 let start = &start;
                 let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
                 scope.spawn(move || {
-                    let other = subject.another();
+                    let other = subject.for_thread();
                     let subject = other.as_deref().unwrap_or(subject);
                     start.wait();
                     let began = Instant::now();
-                    (0..SHARE / PAIRS).for_each(|_| _ = subject.pairs(&names));
+                    (0..PAIRS_PER_THREAD / PAIRS).for_each(|_| _ = subject.pairs(&names));
                     (began, Instant::now())
                 })
             })
@@ -134,12 +138,12 @@ fn together(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
     });
     let first = spans.iter().map(|span| span.0).min().unwrap();
     let last = spans.iter().map(|span| span.1).max().unwrap();
-    (threads * SHARE) as f64 / (last - first).as_secs_f64()
+    (threads * PAIRS_PER_THREAD) as f64 / (last - first).as_secs_f64()
 }
 
-/// `c`: the same pair called by a program in C, and by one in Rust.
+/// `c`: the same pairs, called by a program in C and by one in Rust.
 fn from_c() {
-    let program = from_c::Program::compile();
+    let program = from_c::PairsProgram::compile();
     let broker = Broker::default();
     let rust = subjects::Lockd::new(&broker);
     let names = names::free(0..FREE).repeat(PAIRS / FREE);
@@ -151,8 +155,8 @@ fn from_c() {
     rounds.report("c", "1", "ns");
 }
 
-/// `end`: the longest that another session's acquire takes while a session with a million locks ends, and
-/// for comparison in some time after.
+/// `end`: the longest pair of another session while a session with a million locks ends, and for
+/// comparison after that.
 fn end_of_a_session() {
     let mut rounds = Rounds::default();
     for _ in 0..5 {

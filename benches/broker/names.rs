@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, Range};
 
-/// A name in place, so that reading it costs what reading an argument does.
+/// A name stored inline, so that reading it costs as much as reading an argument.
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
     bytes: [u8; 22],
@@ -17,12 +17,12 @@ impl Deref for Name {
     }
 }
 
-/// The name of this number among those that are held.
+/// The name for this number, among the names that are held.
 pub(crate) fn held(number: usize) -> Name {
     numbered(b'h', number)
 }
 
-/// The names of these numbers among those that are not.
+/// The names for these numbers, among the names that are not held.
 pub(crate) fn free(numbers: Range<usize>) -> Vec<Name> {
     numbers.map(|number| numbered(b'f', number)).collect()
 }
@@ -38,7 +38,7 @@ fn numbered(kind: u8, mut number: usize) -> Name {
     Name { bytes, len }
 }
 
-/// Numbers without a pattern that a cache could follow.
+/// Random numbers, so that a cache cannot predict the order of names.
 pub(crate) struct Random(usize);
 
 impl Default for Random {

@@ -1,5 +1,5 @@
-/* Acquires and releases 64 names in turn, and prints how many nanoseconds a pair takes: the least of 20
- * times 1,024 pairs, as the caller in Rust does it. */
+/* Acquires and releases 64 names in turn, and prints the nanoseconds for a pair: the minimum over 20 runs of 1,024
+ * pairs, as in the Rust program. */
 #include <lockd.h>
 
 #include <stdio.h>

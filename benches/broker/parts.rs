@@ -1,5 +1,5 @@
-//! What an acquire and a release cannot do without, by itself: the locks of a lane, a token, two hashes, the
-//! time. What lockd needs beyond their sum is its own.
+//! The parts that every acquire and release need, measured separately: the mutex of a lane, a
+//! token, two hashes, the time. What lockd costs beyond their sum is its own work.
 
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
@@ -32,7 +32,7 @@ pub(crate) fn parts() {
     rounds.report("parts", "1", "ns");
 }
 
-/// How many nanoseconds it takes.
+/// The nanoseconds that `work` takes on average.
 fn time(mut work: impl FnMut()) -> f64 {
     let start = Instant::now();
     (0..PAIRS).for_each(|_| work());

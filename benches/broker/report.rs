@@ -1,6 +1,6 @@
-//! Values gathered in rounds, and the lines made of them.
+//! Collects the values of all rounds, and prints their medians.
 
-/// What each subject came to in each round.
+/// The values of each subject, one for each round.
 #[derive(Default)]
 pub(crate) struct Rounds {
     values: Vec<(&'static str, Vec<f64>)>,

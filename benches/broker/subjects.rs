@@ -1,4 +1,4 @@
-//! What is measured: lockd, and what a program might take in its stead to lock by name.
+//! What is measured: lockd, and what a program might use instead to lock by name.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -22,12 +22,12 @@ pub(crate) trait Subject: Sync {
 
     fn release(&self, name: &[u8]);
 
-    /// Takes these names, for good.
+    /// Acquires these names and keeps them.
     fn hold(&self, numbers: Range<usize>) {
         numbers.map(names::held).for_each(|name| self.acquire(&name));
     }
 
-    /// The nanoseconds it takes, on average, to lock and unlock a name that is free.
+    /// The nanoseconds to acquire and release a free name, on average.
     fn pairs(&self, names: &[Name]) -> f64 {
         time(names, |name| {
             self.acquire(name);
@@ -35,7 +35,7 @@ pub(crate) trait Subject: Sync {
         })
     }
 
-    /// The same for unlocking and locking one that is held.
+    /// The nanoseconds to release and acquire a held name, on average.
     fn pairs_of_held(&self, names: &[Name]) -> f64 {
         time(names, |name| {
             self.release(name);
@@ -43,15 +43,16 @@ pub(crate) trait Subject: Sync {
         })
     }
 
-    /// One for another thread, with the same locks; `None` if one for all will do.
-    fn another(&self) -> Option<Box<dyn Subject>> {
+    /// A subject for another thread that shares these locks; `None` if all threads can use this
+    /// one.
+    fn for_thread(&self) -> Option<Box<dyn Subject>> {
         None
     }
 }
 
 pub(crate) fn all() -> Vec<Box<dyn Subject>> {
     let broker = Broker::default();
-    vec![Box::new(Lockd::new(&broker)), Box::new(Keyed::new()), Box::new(Plain::default())]
+    vec![Box::new(Lockd::new(&broker)), Box::new(KeyedLocks::new()), Box::new(MutexMap::default())]
 }
 
 /// The nanoseconds that `work` takes for each name.
@@ -85,26 +86,28 @@ impl Subject for Lockd {
         black_box(self.session.release(name).unwrap());
     }
 
-    fn another(&self) -> Option<Box<dyn Subject>> {
+    fn for_thread(&self) -> Option<Box<dyn Subject>> {
         Some(Box::new(Self::new(&self.broker)))
     }
 }
 
-/// The crate `lockmap`: keyed locks for one process, without owners, limits or a queue one can look at.
-struct Keyed(LockMap<Box<[u8]>, ()>);
+/// The crate `lockmap`: keyed locks for one process, without owners, limits or a queue that can be
+/// inspected.
+struct KeyedLocks(LockMap<Box<[u8]>, ()>);
 
-impl Keyed {
+impl KeyedLocks {
     fn new() -> Self {
         Self(LockMap::new())
     }
 }
 
-impl Subject for Keyed {
+impl Subject for KeyedLocks {
     fn label(&self) -> &'static str {
         "lockmap"
     }
 
-    /// Its locks are guards; a name that has a value is in its table as one that is held would be.
+    /// A lock of this crate is a guard. A name with a value is in the table just as a held name
+    /// would be.
     fn acquire(&self, name: &[u8]) {
         black_box(self.0.insert_by_ref(name, ()));
     }
@@ -118,11 +121,12 @@ impl Subject for Keyed {
     }
 }
 
-/// One mutex around a map from names to owners: what one would write in ten lines. Nobody can wait.
+/// One mutex around a map from names to owners, as it can be written in ten lines. A caller cannot
+/// wait for a name.
 #[derive(Default)]
-struct Plain(Mutex<HashMap<Box<[u8]>, u32>>);
+struct MutexMap(Mutex<HashMap<Box<[u8]>, u32>>);
 
-impl Subject for Plain {
+impl Subject for MutexMap {
     fn label(&self) -> &'static str {
         "mutex-hashmap"
     }
@@ -136,7 +140,7 @@ impl Subject for Plain {
     }
 }
 
-/// A hash table with names, and nothing around it: what is left of the cost when it grows is the memory's.
+/// A hash table with names and nothing else: when it grows, its cost is the cost of memory.
 #[derive(Default)]
 pub(crate) struct LookUp {
     hasher: RandomState,

@@ -1,4 +1,4 @@
-//! Locks that all want at once: how long it takes from the release by one holder to the grant to the next.
+//! Contended locks: the time from one holder's release to the next one's grant.
 
 use crate::figures::{Subject, by_turns, grouped, table};
 use crate::flock;
@@ -6,17 +6,17 @@ use crate::servers::Server;
 
 const ROUNDS: usize = 5;
 
-/// Hand-overs on one name, beside a round trip of the echo on one connection, which is the least that a
-/// hand-over over a socket can take.
+/// Hand-overs of one name, compared with round trips to the echo server on one connection: a
+/// hand-over over a socket cannot be faster than that.
 pub(crate) fn measure() -> String {
     let (echo, lockd, postgres) = (Server::echo(), Server::lockd(&[]), Server::postgres());
     let (many, most) = (["--contended", "--connections=16"], ["--contended", "--connections=1000"]);
     let mut subjects = vec![
         Subject::at(&echo.address, &echo, "echo, a round trip on one connection").with(&many),
-        Subject::at(lockd.speaks("glockd"), &lockd, "lockd, `glockd`, 16 connections").with(&many),
-        Subject::at(lockd.speaks("glockd"), &lockd, "lockd, `glockd`, 1,000 connections").with(&most),
-        Subject::at(lockd.speaks("message"), &lockd, "lockd, `message`, 16 connections").with(&many),
-        Subject::at(lockd.speaks("message"), &lockd, "lockd, `message`, 1,000 connections").with(&most),
+        Subject::at(lockd.address_for("glockd"), &lockd, "lockd, `glockd`, 16 connections").with(&many),
+        Subject::at(lockd.address_for("glockd"), &lockd, "lockd, `glockd`, 1,000 connections").with(&most),
+        Subject::at(lockd.address_for("message"), &lockd, "lockd, `message`, 16 connections").with(&many),
+        Subject::at(lockd.address_for("message"), &lockd, "lockd, `message`, 1,000 connections").with(&most),
     ];
     if let Some(postgres) = &postgres {
         subjects.push(Subject::at(&postgres.address, postgres, "PostgreSQL, 16 connections").with(&many));

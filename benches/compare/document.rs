@@ -1,5 +1,5 @@
-//! `docs/performance.md` and its plots: what is measured is put between marks, the prose around it is by
-//! hand.
+//! `docs/performance.md` and its plots. Measurements are written between marks; the text around
+//! them is written by hand.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ impl Document {
         Self { directory: PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs") }
     }
 
-    /// Puts `text` where the section's marks are.
+    /// Replaces the text between the section's marks.
     pub(crate) fn replace(&self, section: &str, text: &str) {
         let path = self.directory.join("performance.md");
         let document = fs::read_to_string(&path).unwrap();
@@ -24,7 +24,7 @@ impl Document {
         fs::write(&path, format!("{before}{begin}\n{}\n{end}{after}", text.trim_end())).unwrap();
     }
 
-    /// Where a plot of that name belongs.
+    /// The path for the plot of this name.
     pub(crate) fn plot(&self, name: &str) -> PathBuf {
         let directory = self.directory.join("performance");
         fs::create_dir_all(&directory).unwrap();

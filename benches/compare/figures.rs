@@ -1,4 +1,4 @@
-//! Rounds of `lockd bench`, each server by turns, and what they come to.
+//! Runs `lockd bench` in rounds, for each server in turn, and computes the medians.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,22 +7,22 @@ use serde_json::Value;
 
 use crate::servers::{LOCKD, Server};
 
-/// One server in one protocol, to be measured by turns with others.
+/// One server with one protocol, to be measured in turn with others.
 pub(crate) struct Subject<'a> {
     pub(crate) name: String,
     pub(crate) address: &'a str,
     pub(crate) pid: u32,
-    /// For `lockd bench`, beside what all are given.
+    /// Options for `lockd bench`, in addition to those for all subjects.
     pub(crate) options: Vec<String>,
 }
 
 impl<'a> Subject<'a> {
-    /// A server by its own name, at its first address.
+    /// A server with its own name, at its first address.
     pub(crate) fn of(server: &'a Server) -> Self {
         Self::at(&server.address, server, &server.name)
     }
 
-    /// The same at another one of its addresses, or by another name.
+    /// A server with this name, at this one of its addresses.
     pub(crate) fn at(address: &'a str, server: &Server, name: &str) -> Self {
         Self { name: name.to_owned(), address, pid: server.pid(), options: Vec::new() }
     }
@@ -32,14 +32,14 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What was measured of one subject: a report for each round.
+/// The measurements of one subject: a report for each round.
 #[derive(Default)]
 pub(crate) struct Measured {
     rounds: Vec<Value>,
 }
 
 impl Measured {
-    /// The median over the rounds of a figure, by its path in the report.
+    /// The median of a figure over all rounds. `path` is its place in the report.
     pub(crate) fn median(&self, path: &str) -> f64 {
         let mut values: Vec<f64> =
             self.rounds.iter().filter_map(|round| round.pointer(path)?.as_f64()).collect();
@@ -60,34 +60,36 @@ impl Measured {
     }
 }
 
-/// Measures all subjects by turns, so often. `None` for one that cannot do what is asked.
+/// Measures all subjects in turn, for this number of rounds. `None` for a subject that cannot do
+/// what the options ask.
 pub(crate) fn by_turns(subjects: &[Subject<'_>], rounds: usize, options: &[&str]) -> Vec<Option<Measured>> {
     let mut measured: Vec<Option<Measured>> = subjects.iter().map(|_| Some(Measured::default())).collect();
     for round in 0..rounds {
         for turn in 0..subjects.len() {
-            // Another one begins each time: nobody always comes behind the same one.
+            // Each round begins with another subject, so that none always follows the same other
+            // one.
             let at = (round + turn) % subjects.len();
-            measured[at] = measured[at].take().and_then(|mut so_far| {
-                so_far.rounds.push(one_round(&subjects[at], options)?);
-                Some(so_far)
+            measured[at] = measured[at].take().and_then(|mut sum| {
+                sum.rounds.push(one_round(&subjects[at], options)?);
+                Some(sum)
             });
-            calm_down(subjects);
+            wait_until_idle(subjects);
         }
     }
     measured
 }
 
-/// Waits until no server has anything to do any more: what one has to clean up behind a round must not fall
-/// into the next one's.
-fn calm_down(subjects: &[Subject<'_>]) {
-    const LOOK: Duration = Duration::from_millis(100);
-    const LONGEST: u32 = 300;
+/// Waits until all servers are idle: cleaning up after a round must not slow the next round of
+/// another server.
+fn wait_until_idle(subjects: &[Subject<'_>]) {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const INTERVALS_MAX: u32 = 300;
     let ticks = || -> u64 { subjects.iter().map(|subject| processor_ticks(subject.pid)).sum() };
     let mut before = ticks();
-    for _ in 0..LONGEST {
-        std::thread::sleep(LOOK);
+    for _ in 0..INTERVALS_MAX {
+        std::thread::sleep(INTERVAL);
         let now = ticks();
-        // Some have chores that they look after now and then.
+        // Some servers do periodic work even when they are idle.
         if now <= before + 1 {
             return;
         }
@@ -128,7 +130,7 @@ pub(crate) fn table(head: &[String], rows: &[Vec<String>]) -> String {
     line(head) + &line(&rule) + &rows.iter().map(|row| line(row)).collect::<String>()
 }
 
-/// A number as people read it: 1,234,567.
+/// A number with its digits grouped: 1,234,567.
 pub(crate) fn grouped(number: f64) -> String {
     if !number.is_finite() {
         return "–".to_owned();

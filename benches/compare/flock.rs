@@ -1,4 +1,5 @@
-//! flock(2), which processes of one machine would take: no server, and the kernel to clean up.
+//! flock(2), which the processes of one machine can use instead: it needs no server, and the kernel
+//! releases the locks of processes that end.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -6,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The argument by which this program is told to be a worker.
+/// The argument that makes this program a worker.
 pub(crate) const WORKER: &str = "flock";
 
 const SECONDS: f64 = 1.0;
 
-/// Locks and unlocks for so many seconds, and prints how often.
+/// Locks and unlocks the file for `seconds` seconds, and prints how many times.
 #[expect(clippy::print_stdout, reason = "the figure for the process that started this one")]
 pub(crate) fn work(path: &str, seconds: f64) {
     println!("{}", count(path, seconds));
@@ -29,13 +30,13 @@ fn count(path: &str, seconds: f64) -> u64 {
     locked
 }
 
-/// How many nanoseconds a process needs to lock and unlock a file that nobody else wants.
+/// The nanoseconds that a process needs to lock and unlock a file that no other process locks.
 pub(crate) fn uncontended() -> f64 {
     let file = tempfile::NamedTempFile::new().unwrap();
     SECONDS * 1e9 / count(file.path().to_str().unwrap(), SECONDS) as f64
 }
 
-/// How often a second so many processes get one lock among them.
+/// How many times per second all `processes` together get the same lock.
 pub(crate) fn contended(processes: usize) -> f64 {
     let file = tempfile::NamedTempFile::new().unwrap();
     let start = || {

@@ -1,11 +1,12 @@
-//! How cost grows with the number of connections and of names held: tables, and the same as plots.
+//! How the cost grows with the number of connections, and with the number of names held: tables and
+//! plots.
 
 use plotters::prelude::SeriesLabelPosition;
 
 use crate::document::Document;
 use crate::figures::{Measured, Subject, by_turns, grouped, table};
 use crate::in_process::BrokerFigures;
-use crate::plot::{Line, plot};
+use crate::plot::{PlotLine, plot};
 use crate::servers::Server;
 
 const CONNECTIONS: [u32; 5] = [1, 10, 100, 1_000, 10_000];
@@ -27,10 +28,10 @@ fn connections(document: &Document) -> String {
     let rate = |by_count: &[Option<Measured>], at: usize| {
         by_count[at].as_ref().map_or(f64::NAN, Measured::requests_per_second)
     };
-    let lines: Vec<Line> = subjects
+    let lines: Vec<PlotLine> = subjects
         .iter()
         .enumerate()
-        .map(|(at, subject)| Line {
+        .map(|(at, subject)| PlotLine {
             name: subject.name.clone(),
             points: CONNECTIONS.iter().zip(&measured).map(|(&x, by)| (f64::from(x), rate(by, at))).collect(),
         })
@@ -72,7 +73,7 @@ fn names(document: &Document) -> String {
     let echo = Server::echo();
     let mut rows = Vec::new();
     for count in NAMES {
-        // A new one each time: nothing of the last number is left.
+        // A new server each time, so that nothing is left of the last one.
         let lockd = Server::lockd(&[]);
         let subjects = [Subject::of(&lockd).with(&[&format!("--held={count}")]), Subject::of(&echo)];
         let measured = by_turns(&subjects, ROUNDS, &["--seconds=1", "--connections=16", "--depth=32"]);
@@ -94,8 +95,10 @@ fn names(document: &Document) -> String {
         ["server, 16 connections 32 deep: requests a second", "of the echo's", "MiB resident"]
             .map(str::to_owned),
     );
-    let lines: Vec<Line> =
-        in_process.into_iter().map(|(name, points)| Line { name: name.replace('`', ""), points }).collect();
+    let lines: Vec<PlotLine> = in_process
+        .into_iter()
+        .map(|(name, points)| PlotLine { name: name.replace('`', ""), points })
+        .collect();
     plot(
         &document.plot("names"),
         "names held",

@@ -1,4 +1,5 @@
-//! What ten thousand connections cost that hold a lock and say nothing: in memory, and to those who are busy.
+//! What ten thousand idle connections cost, each of which holds a lock: in memory, and in the speed
+//! of busy connections.
 
 use crate::figures::{Subject, by_turns, grouped, table};
 use crate::servers::Server;
@@ -6,7 +7,7 @@ use crate::servers::Server;
 const IDLE: f64 = 10_000.0;
 const ROUNDS: usize = 5;
 
-/// Each server twice, so that one of the two never has any idle connections.
+/// Measures each server twice: one process with idle connections, and one that never has any.
 pub(crate) fn measure() -> String {
     let pairs: Vec<[Server; 2]> = [
         Some([Server::echo(), Server::echo()]),

@@ -1,5 +1,5 @@
-//! Locks within one process: the figures of the benchmark `broker`, which is run before this one, as a
-//! table.
+//! Locks within one process: tables of the figures of the benchmark `broker`, which is run before
+//! this one.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +8,11 @@ use crate::document::Document;
 use crate::figures::table;
 use crate::flock;
 
-/// What `cargo bench --bench broker` has printed: a value for each series, subject and parameter.
+/// The output of `cargo bench --bench broker`: a value for each series, subject and parameter.
 pub(crate) struct BrokerFigures(BTreeMap<[String; 3], f64>);
 
 impl BrokerFigures {
-    /// Reads the file that the environment names.
+    /// Reads the file named by the variable `BROKER_FIGURES`.
     pub(crate) fn read() -> Option<Self> {
         let path = std::env::var_os("BROKER_FIGURES")?;
         let text = fs::read_to_string(path).ok()?;
@@ -34,7 +34,7 @@ impl BrokerFigures {
     }
 }
 
-/// What is shown: how it is called, and which figure it is.
+/// The rows of the first table: the label and the figure.
 const PAIRS: [(&str, [&str; 3]); 5] = [
     ("lockd", ["one", "lockd", "1"]),
     ("`lockmap`, a map of locks that knows no sessions, no queue and no tokens", ["one", "lockmap", "1"]),
@@ -43,7 +43,7 @@ const PAIRS: [(&str, [&str; 3]); 5] = [
     ("lockd, 64 names by turns, called from C", ["c", "c", "1"]),
 ];
 
-/// What no acquire and release do without.
+/// The parts that every acquire and release need.
 const PARTS: [(&str, &str); 4] = [
     ("locking and unlocking a mutex, twice", "locks"),
     ("hashing the name, twice", "hashes"),

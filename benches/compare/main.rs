@@ -1,13 +1,14 @@
-//! Measures lockd beside a server that does nothing and beside what others would take in its stead, by turns
-//! in the same minutes, and writes what came of it into `docs/performance.md`, between the marks that are
-//! there for it. Says nothing about the figures: that is the document's.
+//! Measures lockd, an echo server, and servers that might be used instead of lockd, in turn within
+//! the same minutes. Writes the results into `docs/performance.md`, between the marks for them. The
+//! document interprets the figures; this program does not.
 //!
-//! `cargo bench --bench compare -- SECTION…` measures some sections only; `make bench` all of them.
+//! `cargo bench --bench compare -- SECTION…` measures only these sections; `make bench` measures
+//! all of them.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::print_stderr,
-    reason = "a measurement that goes wrong is of no use, and is started by hand"
+    reason = "a measurement is started by hand, and a panic is how it fails"
 )]
 
 mod contended;
@@ -25,7 +26,7 @@ mod uncontended;
 
 use document::Document;
 
-/// A part of the document: the mark it stands under, and what measures it.
+/// A section of the document: the name in its marks, and the function that measures it.
 type Section = (&'static str, fn(&Document) -> String);
 
 const SECTIONS: [Section; 8] = [

@@ -1,11 +1,11 @@
-//! Lines over a logarithmic axis, as SVG.
+//! Line plots with a logarithmic x axis, as SVG.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 
 /// One line of a plot.
-pub(crate) struct Line {
+pub(crate) struct PlotLine {
     pub(crate) name: String,
     pub(crate) points: Vec<(f64, f64)>,
 }
@@ -15,8 +15,8 @@ const COLORS: [RGBColor; 4] =
 
 const FONT: (&str, u32) = ("sans-serif", 15);
 
-/// Draws the lines; both axes are named. The lines' names stand where there is room for them.
-pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[Line], room: SeriesLabelPosition) {
+/// Draws the lines, with names for both axes. `room` is where the legend fits.
+pub(crate) fn plot(path: &Path, x_name: &str, y_name: &str, lines: &[PlotLine], room: SeriesLabelPosition) {
     let points = || lines.iter().flat_map(|line| &line.points).filter(|(_, y)| y.is_finite());
     let x_max = points().map(|(x, _)| *x).fold(1.0, f64::max);
     let y_max = points().map(|(_, y)| *y).fold(1.0, f64::max);

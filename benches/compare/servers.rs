@@ -1,6 +1,6 @@
-//! The servers that are measured, each a process of ours on a free port of this machine: lockd, the echo
-//! server that comes with it, and Redis, memcached and PostgreSQL where they are installed. They end when
-//! they are dropped.
+//! The servers that are measured, each as a child process on a free port of this machine: lockd,
+//! its echo server, and Redis, memcached and PostgreSQL where they are installed. A server is
+//! stopped when it is dropped.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -13,15 +13,15 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 
 /// How long a server may take until it listens.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running server.
 pub(crate) struct Server {
-    /// What it is called in tables.
+    /// Its name in tables.
     pub(crate) name: String,
-    /// As `lockd bench --server` wants it.
+    /// Its address for `lockd bench --server`.
     pub(crate) address: String,
-    /// Other addresses of the same process, by their protocols.
+    /// Further addresses of the same process, with other protocols.
     others: Vec<String>,
     child: Child,
     _log: Option<BufReader<ChildStderr>>,
@@ -31,7 +31,7 @@ pub(crate) struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(pid) = Pid::from_raw(self.pid().cast_signed()) {
-            // All of them end by it properly; the interactive one is ignored by what runs in the background.
+            // SIGTERM stops all of them cleanly. Processes in the background may ignore SIGINT.
             let _ = kill_process(pid, Signal::TERM);
         }
         let _ = self.child.wait();
@@ -52,7 +52,7 @@ impl Server {
         Self::start_own("lockd", command, 2)
     }
 
-    /// The server that repeats lines.
+    /// The echo server.
     pub(crate) fn echo() -> Self {
         let mut command = Command::new(LOCKD);
         clear_environment(&mut command);
@@ -60,7 +60,7 @@ impl Server {
         Self::start_own("echo", command, 1)
     }
 
-    /// Starts a program that logs where it listens.
+    /// Starts a program that logs its addresses.
     fn start_own(name: &str, mut command: Command, listeners: usize) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -95,7 +95,7 @@ impl Server {
     pub(crate) fn postgres() -> Option<Self> {
         let programs = newest_postgres()?;
         let directory = tempfile::tempdir().unwrap();
-        // As root it does not run: then it does as the user that comes with it.
+        // PostgreSQL refuses to run as root. Then it runs as the user that its package has created.
         let as_user = |program: &str| {
             let program = programs.join(program);
             if !geteuid().is_root() {
@@ -119,7 +119,7 @@ impl Server {
         Self::start_other("PostgreSQL", "postgres", port, command, Some(directory))
     }
 
-    /// Starts a program that listens on `port` in the end.
+    /// Starts a program, and waits until it listens on `port`.
     fn start_other(
         name: &str,
         protocol: &str,
@@ -132,7 +132,7 @@ impl Server {
             eprintln!("{name} is not installed: it is left out");
             return None;
         };
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + START_LIMIT;
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < end, "{name} does not listen");
             std::thread::sleep(Duration::from_millis(10));
@@ -151,20 +151,20 @@ impl Server {
         self.child.id()
     }
 
-    /// The host and port for one of its protocols.
-    pub(crate) fn speaks(&self, protocol: &str) -> &str {
+    /// The address for one of its protocols.
+    pub(crate) fn address_for(&self, protocol: &str) -> &str {
         let mut addresses = self.others.iter().chain([&self.address]);
-        addresses.find(|address| address.starts_with(protocol)).expect("it speaks that")
+        addresses.find(|address| address.starts_with(protocol)).expect("the server speaks this protocol")
     }
 }
 
-/// Nothing that lockd is told by its surroundings may decide what is measured; and it is to end with this
+/// Clears the environment, so that no variable configures lockd, and lets lockd end with this
 /// process.
 fn clear_environment(command: &mut Command) {
     command.env_clear().env("LOCKD_BENCH_PARENT", std::process::id().to_string());
 }
 
-/// Where the newest PostgreSQL has its programs, as Debian installs it.
+/// The directory of the newest PostgreSQL's programs, as Debian installs it.
 fn newest_postgres() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok);
     let programs =
@@ -172,7 +172,7 @@ fn newest_postgres() -> Option<PathBuf> {
     programs.max()
 }
 
-/// A port that nobody listens on now.
+/// A port that no process listens on now.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

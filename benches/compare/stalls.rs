@@ -1,6 +1,6 @@
-//! Whether one client's large request keeps the others waiting: the latencies of a bystander who acquires
-//! and releases a lock of its own, while a million locks are freed, while they are listed, and while ten
-//! thousand wait for one name.
+//! Whether one client's large request delays other clients: the latencies of a bystander that
+//! acquires and releases a lock of its own while a million locks are freed, while they are listed,
+//! and while ten thousand connections wait for one name.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -18,7 +18,7 @@ const WAITERS: usize = 10_000;
 const REPEATS: usize = 5;
 const CALM: Duration = Duration::from_millis(500);
 
-/// A connection that speaks `glockd` and blocks.
+/// A blocking connection that speaks `glockd`.
 struct Client {
     reader: BufReader<TcpStream>,
     line: String,
@@ -26,7 +26,7 @@ struct Client {
 
 impl Client {
     fn connect(server: &Server) -> Self {
-        let address = server.speaks("glockd").trim_start_matches("glockd://");
+        let address = server.address_for("glockd").trim_start_matches("glockd://");
         let stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         Self { reader: BufReader::with_capacity(1 << 20, stream), line: String::new() }
@@ -38,11 +38,11 @@ impl Client {
 
     fn read_line(&mut self) -> &str {
         self.line.clear();
-        assert!(self.reader.read_line(&mut self.line).unwrap() > 0, "the server has hung up");
+        assert!(self.reader.read_line(&mut self.line).unwrap() > 0, "the server has closed the connection");
         &self.line
     }
 
-    /// Acquires so many locks.
+    /// Acquires this number of locks.
     fn hold(&mut self, locks: usize) {
         for first in (0..locks).step_by(1000) {
             self.send(&(first..first + 1000).map(|number| format!("g stall:{number}\n")).collect::<String>());
@@ -56,7 +56,7 @@ impl Client {
     fn counter(&mut self, name: &str) -> usize {
         self.send("q\n");
         let mut found = 0;
-        // The last of them.
+        // This is the last counter.
         while !self.read_line().starts_with("shared_orphans") {
             if let Some(value) = self.line.strip_prefix(name).and_then(|rest| rest.strip_prefix(": ")) {
                 found = value.trim().parse().unwrap();
@@ -66,10 +66,10 @@ impl Client {
     }
 }
 
-/// When a request was made and how long it took.
+/// When a request was made, and how long it took.
 type Sample = (Instant, Duration);
 
-/// Makes requests and notes how long each takes, until told to stop.
+/// Makes requests and records how long each takes, until `stop` is set.
 fn bystand(server: &Server, samples: &Mutex<Vec<Sample>>, stop: &AtomicBool) {
     let mut client = Client::connect(server);
     let mut batch = Vec::new();
@@ -87,8 +87,8 @@ fn bystand(server: &Server, samples: &Mutex<Vec<Sample>>, stop: &AtomicBool) {
     samples.lock().unwrap().append(&mut batch);
 }
 
-/// Within how many microseconds 99 of 100 requests were answered, and the longest one, among those under way
-/// in these spans.
+/// The 99th percentile and the maximum, in microseconds, of the requests that were unanswered at
+/// some point in these spans.
 fn p99_and_longest(samples: &[Sample], spans: &[(Instant, Instant)]) -> (f64, f64) {
     let is_in =
         |&&(start, took): &&Sample| spans.iter().any(|&(from, to)| start <= to && start + took >= from);
@@ -98,8 +98,8 @@ fn p99_and_longest(samples: &[Sample], spans: &[(Instant, Instant)]) -> (f64, f6
     (micros(latencies.get(latencies.len() * 99 / 100)), micros(latencies.last()))
 }
 
-/// Lets `disturb` say when the disturbances began and ended, and compares what a bystander had to wait then
-/// with what it had to when all was calm.
+/// Runs `disturb`, which returns when its disturbances began and ended, and compares the
+/// bystander's latencies in these spans with those before them.
 fn row(what: &str, server: &Server, disturb: impl FnOnce() -> Vec<(Instant, Instant)>) -> Vec<String> {
     let (samples, stop) = (Mutex::default(), AtomicBool::new(false));
     let (calm, disturbed) = std::thread::scope(|scope| {
@@ -152,7 +152,7 @@ fn end_of_a_million(server: &Server) -> (Instant, Instant) {
     holder.hold(LOCKS);
     let start = Instant::now();
     drop(holder);
-    // The bystander's may be among them.
+    // The bystander may hold one lock.
     while observer.counter("locks") > 1 {
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -166,11 +166,11 @@ fn list_a_million(server: &Server) -> Vec<(Instant, Instant)> {
         let mut reader = Client::connect(server);
         let start = Instant::now();
         reader.send("d\n");
-        // Without looking at them: it is the server that is measured, not this reader.
+        // The lines are only counted: the server is measured, and not this reader.
         let (mut lines, mut scratch) = (0, vec![0; 1 << 20]);
         while lines < LOCKS {
             let read = reader.reader.get_mut().read(&mut scratch).unwrap();
-            assert!(read > 0, "the server has hung up");
+            assert!(read > 0, "the server has closed the connection");
             lines += memchr::memchr_iter(b'\n', &scratch[..read]).count();
         }
         (start, Instant::now())
@@ -181,7 +181,7 @@ fn many_waiters(server: &Server) -> Vec<(Instant, Instant)> {
     let mut observer = Client::connect(server);
     let mut load = Command::new(LOCKD)
         .args(["bench", "--contended", "--rounds=1", "--seconds=3", "--json"])
-        .args([&format!("--connections={WAITERS}"), "--server", server.speaks("glockd")])
+        .args([&format!("--connections={WAITERS}"), "--server", server.address_for("glockd")])
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
@@ -189,7 +189,7 @@ fn many_waiters(server: &Server) -> Vec<(Instant, Instant)> {
         assert!(load.try_wait().unwrap().is_none(), "the load has ended");
         std::thread::sleep(Duration::from_millis(10));
     }
-    // Until all of them have asked.
+    // Until all of them have made their requests.
     std::thread::sleep(CALM);
     let start = Instant::now();
     std::thread::sleep(Duration::from_secs(1));

@@ -1,23 +1,24 @@
-//! Locks that nobody else wants, which is what locks nearly always are: how many requests a second, what
-//! each costs the server, how long it takes.
+//! Uncontended locks, the usual case: how many requests per second, what each costs the server, and
+//! how long it takes.
 
 use crate::figures::{Measured, Subject, by_turns, grouped, table};
 use crate::servers::Server;
 
 const CONNECTIONS: [u32; 4] = [1, 16, 64, 256];
-/// Many short ones: which processor the kernel puts whom on makes more of a difference than time makes good.
+/// Many short rounds: on which processors the kernel runs client and server varies between rounds,
+/// and within a round its effect does not average out.
 const ROUNDS: usize = 11;
 const SECONDS: &str = "--seconds=0.5";
 
-/// All servers there are, the echo first: the others are compared with it.
-struct Field {
+/// All servers that are installed. The others are compared with the echo server.
+struct AllServers {
     echo: Server,
     lockd: Server,
     batch: Server,
     others: Vec<Server>,
 }
 
-impl Field {
+impl AllServers {
     fn start() -> Self {
         let others = [Server::redis(), Server::memcached(), Server::postgres()];
         Self {
@@ -28,23 +29,24 @@ impl Field {
         }
     }
 
+    /// The subjects; the first is the echo server.
     fn subjects(&self) -> Vec<Subject<'_>> {
         let (lockd, batch) = (&self.lockd, &self.batch);
         let mut subjects = vec![
             Subject::of(&self.echo),
-            Subject::at(lockd.speaks("glockd"), lockd, "lockd, `glockd`"),
-            Subject::at(lockd.speaks("message"), lockd, "lockd, `message`"),
-            Subject::at(batch.speaks("glockd"), batch, "lockd, `glockd`, `--scheduling batch`"),
+            Subject::at(lockd.address_for("glockd"), lockd, "lockd, `glockd`"),
+            Subject::at(lockd.address_for("message"), lockd, "lockd, `message`"),
+            Subject::at(batch.address_for("glockd"), batch, "lockd, `glockd`, `--scheduling batch`"),
         ];
         subjects.extend(self.others.iter().map(Subject::of));
         subjects
     }
 }
 
-/// One request at a time on each of some connections.
+/// One request at a time on each connection, for several numbers of connections.
 pub(crate) fn one_at_a_time() -> String {
-    let field = Field::start();
-    let subjects = field.subjects();
+    let servers = AllServers::start();
+    let subjects = servers.subjects();
     let measured: Vec<Vec<Option<Measured>>> = CONNECTIONS
         .iter()
         .map(|count| by_turns(&subjects, ROUNDS, &[SECONDS, &format!("--connections={count}")]))
@@ -85,8 +87,8 @@ pub(crate) fn one_at_a_time() -> String {
 
 /// 32 requests at a time on each of 16 connections.
 pub(crate) fn many_at_a_time() -> String {
-    let field = Field::start();
-    let subjects = field.subjects();
+    let servers = AllServers::start();
+    let subjects = servers.subjects();
     let measured = by_turns(&subjects, ROUNDS, &[SECONDS, "--connections=16", "--depth=32"]);
     let head = [
         "16 connections, 32 deep",

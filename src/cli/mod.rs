@@ -1,98 +1,67 @@
-//! The command line: arguments, configuration, signals, and output for people. Everything else is the
-//! library's.
+//! The program `lockd`: its commands, its configuration, signals, and output for people. Everything
+//! about locks is in the library; this module uses only what any other program could use.
+//!
+//! - `arguments`: the commands. `serve`: the server as a process. `run`: a command under a lock.
+//!   `show`: commands that look into a server. `bench`: a load for measurements. `generate`: manual
+//!   pages and completions.
+//! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
+//!   reload changes.
+//! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
+//!   needs.
+//! - `messages`, `text`: output for people. `processes`: the processes of the system.
+//!
+//! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use
+//! parking_lot: a child forked by a program that uses the library might inherit its global table of
+//! waiting threads in a locked state. The program is safe: all that its forked children do is exec,
+//! and they take no lock before that.
 
-mod at;
+mod arguments;
 mod bench;
-mod complaint;
-mod documents;
+mod configuration;
+mod generate;
 mod http;
 mod logging;
+mod messages;
+mod missing_separator;
 mod options;
 mod pidfile;
 mod privileges;
+mod processes;
 mod prometheus;
 mod reload;
 mod run;
 mod serve;
+mod server_option;
 mod show;
-mod sources;
 mod systemd;
 mod text;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use arguments::CliCommand;
 
-use bench::BenchOptions;
-use documents::{CompletionsOptions, ManOptions};
-use options::ServeOptions;
-use run::RunOptions;
-use show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
-
-/// A lock broker: named locks, held only by processes that are still there.
-#[derive(Parser)]
-#[command(name = "lockd", version, args_conflicts_with_subcommands = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Option<Command>,
-    #[command(flatten)]
-    serve: ServeOptions,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Serve locks to the network (what lockd does without a command, too)
-    Serve(ServeOptions),
-    /// Run a command while holding a lock
-    Run(RunOptions),
-    /// List locks, who holds them, and how many wait
-    List(ListOptions),
-    /// Show a lock, who holds it, who waits for it, and why
-    Inspect(InspectOptions),
-    /// Show locks in the terminal as they come and go
-    Watch(WatchOptions),
-    /// Show the server's figures, for people or for monitoring
-    Stats(StatsOptions),
-    /// End a client's connection
-    Kick(KickOptions),
-    /// Measure a server under load: requests a second, latencies, CPU time, memory
-    Bench(BenchOptions),
-    /// Write the completions for a shell, to be sourced or installed
-    Completions(CompletionsOptions),
-    /// Write the manual pages
-    #[command(hide = true)]
-    Man(ManOptions),
-    /// The same as `serve` for as long as `bench`, which starts it, is there
-    #[command(hide = true)]
-    BenchServe(ServeOptions),
-    /// The server that `bench` compares with: repeats lines, and does nothing else
-    #[command(hide = true)]
-    BenchEcho,
-}
-
-/// Runs the program. Exit status 0 after a clean stop, 1 if it cannot be started or has failed (`serve`, `run` and
-/// `stats` have more), 2 for arguments or a configuration that make no sense.
+/// Runs the program. The exit status is 0 after success, 1 after a failure, and 2 for wrong
+/// arguments or a wrong configuration; `serve`, `run` and `stats` have further ones.
 pub(crate) fn main() -> ExitCode {
-    let cli = sources::command_line();
-    match cli.command {
-        Some(Command::Serve(options)) => serve::serve(&options),
-        Some(Command::Run(options)) => run::run(&options),
-        Some(Command::List(options)) => show::list(&options),
-        Some(Command::Inspect(options)) => show::inspect(&options),
-        Some(Command::Watch(options)) => show::watch(&options),
-        Some(Command::Stats(options)) => show::stats(&options),
-        Some(Command::Kick(options)) => show::kick(&options),
-        Some(Command::Bench(options)) => bench::bench(&options),
-        Some(Command::Completions(options)) => documents::completions(&options),
-        Some(Command::Man(options)) => documents::man(&options),
-        Some(Command::BenchServe(options)) => {
+    let cli = configuration::command_line();
+    match cli.command.unwrap_or(CliCommand::Serve(cli.serve)) {
+        CliCommand::Serve(options) => serve::serve(&options),
+        CliCommand::Run(options) => run::run(&options),
+        CliCommand::List(options) => show::list(&options),
+        CliCommand::Inspect(options) => show::inspect(&options),
+        CliCommand::Watch(options) => show::watch(&options),
+        CliCommand::Stats(options) => show::stats(&options),
+        CliCommand::Kick(options) => show::kick(&options),
+        CliCommand::Bench(options) => bench::bench(&options),
+        CliCommand::Completions { shell } => generate::completions(shell),
+        CliCommand::Man { directory, date } => generate::man(&directory, &date),
+        CliCommand::BenchServe(options) => {
             bench::end_with_parent();
             serve::serve(&options)
         }
-        Some(Command::BenchEcho) => {
+        CliCommand::BenchEcho => {
             bench::end_with_parent();
-            bench::echo::serve()
+            bench::serve_echo()
         }
-        None => serve::serve(&cli.serve),
     }
 }

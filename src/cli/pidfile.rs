@@ -1,6 +1,6 @@
-//! The pidfile: it names the process, and its lock, held for the life of the process, keeps a second
-//! one from starting. It is emptied and removed, so it must be the file that is meant: no link is followed, which
-//! another user may have put into its directory.
+//! The pidfile: it contains the process id, and the process holds a lock on it for its whole life,
+//! so that no second one can start. The file is emptied and removed, so it must be the right one:
+//! links are not followed, since another user may have put one into the directory.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-/// Nothing is waited for, whatever is there.
+/// Opening never blocks, whatever kind of file there is.
 const FLAGS: OFlags = OFlags::RDWR
     .union(OFlags::CREATE)
     .union(OFlags::NOFOLLOW)
@@ -18,17 +18,17 @@ const FLAGS: OFlags = OFlags::RDWR
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// A pidfile that is held. Removed when dropped.
+/// A pidfile that is locked by this process. It is removed when this is dropped.
 pub(super) struct Pidfile {
     file: File,
     path: PathBuf,
 }
 
 impl Pidfile {
-    /// Takes the pidfile.
+    /// Opens and locks the pidfile, and writes the process id to it.
     ///
     /// # Errors
-    /// If another process holds it, or it cannot be written; the message names the file.
+    /// If another process has locked it, or it cannot be written; the message names the file.
     pub(super) fn hold(path: &Path) -> io::Result<Self> {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("pidfile {}: {error}", path.display()));
@@ -43,11 +43,11 @@ impl Pidfile {
                 let text = format!("another lockd runs, with process id {}", pid.trim());
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, text));
             }
-            // The one who held it may have removed it since it was opened here.
+            // Another process may have unlocked and removed it since it was opened here.
             if !is_at(&file, path) {
                 continue;
             }
-            // Only now is it ours to empty.
+            // Only the process that has locked the file at the path may empty it.
             file.set_len(0)?;
             writeln!(file, "{}", std::process::id())?;
             return Ok(Self { file, path: path.to_owned() });
@@ -55,7 +55,7 @@ impl Pidfile {
     }
 }
 
-/// The file, which is made if it is not there.
+/// Opens the file, and creates it if it does not exist.
 fn open(path: &Path) -> io::Result<File> {
     let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::ROTH;
     let file = match rustix::fs::open(path, FLAGS, mode) {
@@ -64,14 +64,14 @@ fn open(path: &Path) -> io::Result<File> {
         Err(error) => return Err(error.into()),
     };
     let found = file.metadata()?;
-    // It may be gone again by now, and have no name at all.
+    // A file that has been removed since it was opened has no link at all, and is accepted here.
     if !found.is_file() || found.nlink() > 1 {
-        return Err(io::Error::other("it is no file of its own, which could be emptied"));
+        return Err(io::Error::other("it is not a regular file with a single name"));
     }
     Ok(file)
 }
 
-/// Whether the file is still the one that stands at the path.
+/// Whether `path` still leads to this file.
 fn is_at(file: &File, path: &Path) -> bool {
     let inode =
         |metadata: io::Result<std::fs::Metadata>| metadata.map(|found| (found.dev(), found.ino())).ok();
@@ -80,7 +80,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Emptied first, since after giving up privileges it may not be ours to remove.
+        // Emptied first: without its former privileges this process may be unable to remove it.
         let _ = self.file.set_len(0);
         if is_at(&self.file, &self.path) {
             let _ = std::fs::remove_file(&self.path);

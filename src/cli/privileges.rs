@@ -1,4 +1,5 @@
-//! Becoming somebody else, and having descriptors enough: what a daemon asks of the system at its start.
+//! What a daemon asks of the system at its start: to become another user, and to have enough
+//! descriptors.
 
 use std::ffi::CString;
 use std::io;
@@ -9,14 +10,13 @@ use lockd::server::state_dir;
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Descriptors that are not a connection's: listeners, logs, files.
+/// Descriptors for other things than connections: listeners, the log, files.
 const OTHER_DESCRIPTORS: u64 = 100;
 
-/// A user that this process can become.
 #[derive(Debug)]
-pub(super) struct Account(User);
+pub(super) struct UserAccount(User);
 
-impl Account {
+impl UserAccount {
     /// # Errors
     /// If there is no such user; the message names it.
     pub(super) fn find(name: &str) -> io::Result<Self> {
@@ -25,10 +25,11 @@ impl Account {
         found.map(Self).map_err(|error| in_context(name, &error))
     }
 
-    /// Becomes this user for good, and gives it the sockets' files, with their locks, and the state directory.
+    /// Becomes this user for good. Before that, gives it the files of the Unix sockets, with their
+    /// lock files, and the state directory.
     ///
     /// # Errors
-    /// If this process may not become it, or give it these; the message names the user.
+    /// If this process may not do that; the message names the user.
     pub(super) fn take_over(&self, bound: &Bound, state_dir: Option<&Path>) -> io::Result<()> {
         self.become_it(bound, state_dir).map_err(|error| in_context(&self.0.name, &error))
     }
@@ -40,7 +41,7 @@ impl Account {
             state_dir::prepare_for(directory, uid.as_raw(), gid.as_raw())?;
         }
         let name = CString::new(&*self.0.name)?;
-        // The groups first: afterwards there is no right to change them.
+        // The groups first: after the change of the user they can no longer be changed.
         initgroups(&name, gid)?;
         setgid(gid)?;
         setuid(uid)?;
@@ -52,10 +53,11 @@ fn in_context(user: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("user {user}: {error}"))
 }
 
-/// Raises the limit on open descriptors as far as `connections` need it and the system lets it.
+/// Raises the limit on open descriptors to what `connections` connections need, or as far as the
+/// system allows. Warns if that is not enough.
 pub(super) fn raise_descriptor_limit(connections: usize) {
     let connections = u64::try_from(connections).unwrap_or(u64::MAX);
-    // One for the connection, and one for the waker that some of them need.
+    // One for the connection itself, and one for the waker that some connections need.
     let wanted = connections.saturating_mul(2).saturating_add(OTHER_DESCRIPTORS);
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let may = maximum.unwrap_or(u64::MAX).min(wanted);

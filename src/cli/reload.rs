@@ -1,30 +1,26 @@
-//! What a reload of the configuration changes, and what only a restart does. Pure.
+//! What a reload of the configuration changes, and what only a restart can change. Pure.
 
 use std::collections::BTreeMap;
 
-/// The options that a running server keeps as they were at its start.
-const FIXED: [&str; 7] = ["http", "listen", "pidfile", "shared-excludes", "state-dir", "unix-mode", "user"];
+use log::Level;
 
-/// An option that has now another value.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    /// What the log says of it.
-    pub(super) text: String,
-    /// Whether it takes a restart.
-    pub(super) takes_restart: bool,
-}
+/// The options that keep their values until a restart.
+const NEED_RESTART: [&str; 7] =
+    ["http", "listen", "pidfile", "shared-excludes", "state-dir", "unix-mode", "user"];
 
-/// The options in effect, as JSON by their names; what is not there has its default.
-pub(super) struct InEffect(BTreeMap<String, String>);
+/// The values of the options in effect, as JSON, by the names of the options. Other options have
+/// their defaults.
+pub(super) struct ActiveOptions(BTreeMap<String, String>);
 
-impl InEffect {
-    /// At the start, that is all that is given.
+impl ActiveOptions {
+    /// At a start, every option that is given takes effect.
     pub(super) fn new(given: BTreeMap<String, String>) -> Self {
         Self(given)
     }
 
-    /// Now these are given; tells what is different. What takes a restart is told each time until there is one.
-    pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<Change> {
+    /// Replaces the options by those that are given now. Returns what has changed, as lines for the
+    /// log. A change that needs a restart is a warning, and is returned by every reload until then.
+    pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<(Level, String)> {
         let mut names: Vec<String> = self.0.keys().chain(given.keys()).cloned().collect();
         names.sort();
         names.dedup();
@@ -35,15 +31,15 @@ impl InEffect {
                 continue;
             }
             let shown = |value: Option<&String>| value.map_or_else(|| "the default".to_owned(), Clone::clone);
-            let takes_restart = FIXED.contains(&&*name);
+            let needs_restart = NEED_RESTART.contains(&&*name);
             let (old_text, new_text) = (shown(old), shown(new));
-            let text = if takes_restart {
-                format!("{name}: stays {old_text} until a restart; the configuration now has {new_text}")
+            changes.push(if needs_restart {
+                let given = format!("the configuration now has {new_text}");
+                (Level::Warn, format!("{name}: stays {old_text} until a restart; {given}"))
             } else {
-                format!("{name}: from {old_text} to {new_text}")
-            };
-            changes.push(Change { text, takes_restart });
-            if takes_restart {
+                (Level::Info, format!("{name}: from {old_text} to {new_text}"))
+            });
+            if needs_restart {
                 match old.cloned() {
                     Some(old) => given.insert(name, old),
                     None => given.remove(&name),
@@ -64,26 +60,20 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_a_restart_is_told_until_there_is_one() {
-        let mut in_effect = InEffect::new(options(&[("user", "\"a\""), ("locks-max", "1")]));
-        let text = |in_effect: &mut InEffect, given: &[(&str, &str)]| {
-            let changes = in_effect.reload(options(given));
-            changes.into_iter().map(|change| (change.text, change.takes_restart)).collect::<Vec<_>>()
-        };
+    fn a_change_that_needs_a_restart_is_reported_by_every_reload() {
+        let mut active = ActiveOptions::new(options(&[("user", "\"a\""), ("locks-max", "1")]));
         let changed = [("locks-max", "2"), ("name-max", "9"), ("http", "[\"h:1\"]")];
-        assert_eq!(
-            text(&mut in_effect, &changed),
-            [
-                (
-                    "http: stays the default until a restart; the configuration now has [\"h:1\"]".to_owned(),
-                    true
-                ),
-                ("locks-max: from 1 to 2".to_owned(), false),
-                ("name-max: from the default to 9".to_owned(), false),
-                ("user: stays \"a\" until a restart; the configuration now has the default".to_owned(), true),
-            ]
-        );
-        assert_eq!(text(&mut in_effect, &changed).len(), 2, "only what takes a restart");
-        assert_eq!(text(&mut in_effect, &[("user", "\"a\""), ("locks-max", "2"), ("name-max", "9")]), []);
+        let http = "http: stays the default until a restart; the configuration now has [\"h:1\"]";
+        let user = "user: stays \"a\" until a restart; the configuration now has the default";
+        let expected = [
+            (Level::Warn, http),
+            (Level::Info, "locks-max: from 1 to 2"),
+            (Level::Info, "name-max: from the default to 9"),
+            (Level::Warn, user),
+        ];
+        let expected = expected.map(|(level, text)| (level, text.to_owned()));
+        assert_eq!(active.reload(options(&changed)), expected);
+        assert_eq!(active.reload(options(&changed)).len(), 2, "only the changes that need a restart");
+        assert_eq!(active.reload(options(&[("user", "\"a\""), ("locks-max", "2"), ("name-max", "9")])), []);
     }
 }

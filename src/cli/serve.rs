@@ -1,13 +1,13 @@
-//! `lockd serve`: the server as a process, with its pidfile, its user and its signals.
+//! `lockd serve`: the server as a process, with its pidfile, its user and its signals. The main
+//! thread waits for events of all kinds on one channel, and acts on them one after the other.
 
-use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use lockd::broker::Broker;
 use lockd::server::state_dir::{self, Keeper};
 use lockd::server::{Bound, Inherited, Server, Service};
@@ -15,43 +15,44 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use crate::cli::http::{self, Http, Rules};
-
-use super::complaint::{MISTAKE, complain};
-use super::logging::{self, Style};
+use super::configuration;
+use super::http::{self, Http, Rules};
+use super::logging::{self, LogStyle};
+use super::messages::{EXIT_USAGE, exit_with_message};
 use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
-use super::reload::InEffect;
-use super::sources;
-use super::systemd::{self, Manager};
+use super::reload::ActiveOptions;
+use super::systemd::{self, ServiceManager};
 use super::text::harmless;
 
-/// How long clients are given to acknowledge the end, at a stop.
+/// How long a stop waits for clients to acknowledge that they have lost their locks.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
-/// The exit status after a clean stop that could not be noted in the state directory.
-const NOT_NOTED: u8 = 3;
+/// The exit status after a clean stop that could not be recorded in the state directory.
+const EXIT_NOT_RECORDED: u8 = 3;
 
 /// What the main thread waits for.
-enum Event {
+enum ServeEvent {
+    /// The configuration is to be read again.
     Reload,
-    /// What has been read for a reload.
-    Read(Result<Box<Settings>, String>),
+    /// The configuration has been read again.
+    ReloadRead(Result<Box<Settings>, String>),
     Stop,
+    /// The broker has failed.
     Failed,
 }
 
 pub(super) fn serve(options: &ServeOptions) -> ExitCode {
-    let settings = match sources::settings(options) {
+    let settings = match configuration::settings(options) {
         Ok(settings) if options.check => return check(&settings),
         Ok(settings) => settings,
-        Err(mistake) => return complain(&mistake, MISTAKE),
+        Err(mistake) => return exit_with_message(&mistake, EXIT_USAGE),
     };
-    // First of all: see there.
+    // Before anything is opened, as that function requires.
     let inherited = systemd::inherited_sockets();
-    let style = if systemd::logs_to_journal() { Style::Journal } else { Style::Plain };
+    let style = if systemd::logs_to_journal() { LogStyle::Journal } else { LogStyle::Plain };
     if let Err(error) = logging::start(settings.log_level, style) {
-        return complain(&format!("the log cannot be written: {error}"), 1);
+        return exit_with_message(&format!("the log cannot be written: {error}"), 1);
     }
     let code = inherited.and_then(|inherited| run(options, settings, inherited)).unwrap_or_else(|error| {
         log::error!("{error}");
@@ -61,9 +62,9 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
     code
 }
 
-/// Says whether a server could be started with these settings, as far as that can be known without doing anything.
+/// `--check`: prints the warnings that a start would log, and `ok`.
 fn check(settings: &Settings) -> ExitCode {
-    // Nobody to tell is no reason for another status.
+    // If the output cannot be written, the exit status must be enough.
     for warning in settings.config.warnings() {
         let _ = writeln!(io::stderr(), "lockd: warning: {}", harmless(&warning));
     }
@@ -75,8 +76,8 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     if !inherited.is_empty() && settings.listens_by_default {
         settings.config.listen.clear();
     }
-    let (events, happened) = channel();
-    // Before anything is made that an orderly end removes.
+    let (events, received_events) = unbounded();
+    // Before anything is created that only an orderly end removes.
     watch_signals(events.clone())?;
     let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
     privileges::raise_descriptor_limit(settings.config.connections_max);
@@ -97,8 +98,8 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
     let server = bound.serve(&broker, Service::locks())?;
     let failed = events.clone();
     server.on_failure(move || {
-        // The main thread is there to hear it, or is stopping anyway.
-        let _ = failed.send(Event::Failed);
+        // If the main thread does not receive events any more, it is stopping.
+        let _ = failed.send(ServeEvent::Failed);
     });
     for address in server.addresses() {
         log::info!("listening on {address}");
@@ -114,86 +115,92 @@ fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>
             grace.as_secs_f64().ceil()
         );
     }
-    let manager = Manager::new();
-    manager.tell_ready(&server);
-    let in_effect = RefCell::new(InEffect::new(settings.given));
-    let reading = Cell::new(Reading::Nothing);
-    let running = Running { options, in_effect, broker, server, http, keeper, manager, events, reading };
-    let code = running.wait(&happened);
+    let mut manager = ServiceManager::new();
+    manager.notify_ready(&server);
+    let active = ActiveOptions::new(settings.given);
+    let reload = ReloadState::Idle;
+    let mut running =
+        RunningServer { options, active, broker, server, http, keeper, manager, events, reload };
+    let code = running.wait(&received_events);
     log::info!("stopping");
-    running.manager.tell_stopping();
-    let noted = running.stop();
+    running.manager.notify_stopping();
+    let is_recorded = running.stop();
     drop(pidfile);
     log::info!("stopped");
-    Ok(if noted { code } else { ExitCode::from(NOT_NOTED) })
+    Ok(if is_recorded { code } else { ExitCode::from(EXIT_NOT_RECORDED) })
 }
 
-struct Running<'a> {
+struct RunningServer<'a> {
     options: &'a ServeOptions,
-    in_effect: RefCell<InEffect>,
+    active: ActiveOptions,
     broker: Broker,
     server: Server,
     http: Http,
     keeper: Option<Keeper>,
-    manager: Manager,
-    events: Sender<Event>,
-    reading: Cell<Reading>,
+    manager: ServiceManager,
+    events: Sender<ServeEvent>,
+    reload: ReloadState,
 }
 
 /// Whether the configuration is being read again.
-#[derive(Clone, Copy)]
-enum Reading {
-    Nothing,
-    Once,
-    /// It was asked for once more meanwhile, and may have changed after it was read.
-    OnceMore,
+enum ReloadState {
+    Idle,
+    Reading,
+    /// Another reload was requested in the meantime. The file may have changed after it was read,
+    /// so it must be read once more.
+    ReadAgain,
 }
 
-impl Running<'_> {
-    fn wait(&self, happened: &Receiver<Event>) -> ExitCode {
+impl RunningServer<'_> {
+    /// Handles events until the server is to stop; the exit status of an orderly stop.
+    fn wait(&mut self, events: &Receiver<ServeEvent>) -> ExitCode {
         loop {
             self.manager.beat(&self.broker, &self.server);
-            match self.manager.next(happened) {
-                Ok(Event::Reload) => match self.reading.get() {
-                    Reading::Nothing => self.read(),
-                    Reading::Once | Reading::OnceMore => self.reading.set(Reading::OnceMore),
+            match self.manager.next(events) {
+                Ok(ServeEvent::Reload) => match self.reload {
+                    ReloadState::Idle => self.read_again(),
+                    ReloadState::Reading | ReloadState::ReadAgain => self.reload = ReloadState::ReadAgain,
                 },
-                Ok(Event::Read(settings)) => {
-                    match settings.and_then(|settings| self.reload(*settings)) {
+                Ok(ServeEvent::ReloadRead(settings)) => {
+                    match settings.and_then(|settings| self.apply(*settings)) {
                         Ok(()) => log::info!("the configuration has been read again"),
                         Err(error) => log::error!("the configuration stays as it was: {error}"),
                     }
-                    self.manager.tell_ready(&self.server);
-                    if let Reading::OnceMore = self.reading.replace(Reading::Nothing) {
-                        self.read();
+                    self.manager.notify_ready(&self.server);
+                    if let ReloadState::ReadAgain = std::mem::replace(&mut self.reload, ReloadState::Idle) {
+                        self.read_again();
                     }
                 }
-                Ok(Event::Stop) => return ExitCode::SUCCESS,
+                Ok(ServeEvent::Stop) => return ExitCode::SUCCESS,
                 Err(RecvTimeoutError::Timeout) => {}
-                Ok(Event::Failed) | Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
             }
         }
     }
 
-    /// Has the configuration read again, by a thread: a file may be on a file server that hangs, and meanwhile the
-    /// server must stop when it is told to, and give its service manager signs of life.
-    fn read(&self) {
-        self.manager.tell_reloading();
-        self.reading.set(Reading::Once);
+    /// Reads the configuration again, in a thread of its own: a file may be on a file server that
+    /// hangs, and until it is read the server must still stop when told to, and send signs of life
+    /// to its service manager.
+    fn read_again(&mut self) {
+        self.manager.notify_reloading();
+        self.reload = ReloadState::Reading;
         let (options, events) = (self.options.clone(), self.events.clone());
         let work = move || {
-            // If nobody is there to hear it any more, the server has stopped.
-            let _ = events.send(Event::Read(sources::settings(&options).map(Box::new)));
+            // If the main thread does not receive events any more, it is stopping.
+            let _ = events.send(ServeEvent::ReloadRead(configuration::settings(&options).map(Box::new)));
         };
         if let Err(error) = std::thread::Builder::new().name("lockd-reload".to_owned()).spawn(work) {
-            // The main thread is this one: it hears it.
-            let _ = self.events.send(Event::Read(Err(error.to_string())));
+            // It cannot fail: the receiver lives in the caller of this function.
+            let _ = self.events.send(ServeEvent::ReloadRead(Err(error.to_string())));
         }
     }
 
-    /// Puts into effect what has been read. What is wrong with it changes nothing.
-    fn reload(&self, settings: Settings) -> Result<(), String> {
-        // Before anything changes.
+    /// Puts new settings into effect.
+    ///
+    /// # Errors
+    /// If they cannot take effect: then nothing has changed.
+    fn apply(&mut self, settings: Settings) -> Result<(), String> {
+        // The checks come first, so that settings with a mistake change nothing.
         self.server
             .check(&settings.config)
             .map_err(|error| format!("{error}; what is bound stays until a restart"))?;
@@ -205,27 +212,28 @@ impl Running<'_> {
         self.broker.set_limits(settings.limits);
         self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
         self.server.reconfigure(settings.config)?;
-        // Last, so that what is told has happened; and where the level was lowered, it is not seen, as was asked for.
-        for change in self.in_effect.borrow_mut().reload(settings.given) {
-            if change.takes_restart { log::warn!("{}", change.text) } else { log::info!("{}", change.text) }
+        // Last, so that the log does not report changes that have failed. The new log level applies
+        // to these lines too.
+        for (level, text) in self.active.reload(settings.given) {
+            log::log!(level, "{text}");
         }
         Ok(())
     }
 
-    /// Says whether all is noted that the next run must know.
+    /// Stops the server. Returns whether everything that the next run must know is recorded.
     fn stop(self) -> bool {
-        // First of all nothing is granted any more: no lock of a connection that is closed goes to another
-        // one that is about to be.
+        // The broker is shut first. Otherwise a lock of a connection that is closed now could be
+        // granted to one that is closed a moment later.
         self.broker.shut();
         let Some(keeper) = self.keeper else {
             self.server.stop();
             return true;
         };
         let failed = self.broker.has_failed();
-        let untold = self.server.stop_and_tell(TELL_LIMIT);
-        if failed || untold > 0 {
+        let unaware = self.server.stop_and_tell(TELL_LIMIT);
+        if failed || unaware > 0 {
             log::warn!(
-                "{untold} clients that held locks may not know that they do not: the next run waits for them to find out"
+                "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"
             );
         } else if let Err(error) = keeper.stopped() {
             log::error!(
@@ -237,23 +245,25 @@ impl Running<'_> {
     }
 }
 
-fn watch_signals(events: Sender<Event>) -> io::Result<()> {
-    // The second of these ends the process at once: the flag is down when the first one comes, and up
-    // from then on. The order of registration is what makes it so.
+/// Starts the thread that turns signals into events.
+fn watch_signals(events: Sender<ServeEvent>) -> io::Result<()> {
+    // The second of these signals ends the process at once. Handlers run in the order of their
+    // registration: at the first signal the conditional shutdown finds the flag unset, and the flag
+    // is set only after that.
     let stopping = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         flag::register_conditional_shutdown(signal, 1, stopping.clone())?;
         flag::register(signal, stopping.clone())?;
     }
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let pass_on = move || {
+    let send_events = move || {
         for signal in signals.forever() {
-            let event = if signal == SIGHUP { Event::Reload } else { Event::Stop };
+            let event = if signal == SIGHUP { ServeEvent::Reload } else { ServeEvent::Stop };
             if events.send(event).is_err() {
                 return;
             }
         }
     };
-    std::thread::Builder::new().name("lockd-signals".to_owned()).spawn(pass_on)?;
+    std::thread::Builder::new().name("lockd-signals".to_owned()).spawn(send_events)?;
     Ok(())
 }

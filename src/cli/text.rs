@@ -1,7 +1,8 @@
-//! Words for people: names, owners and times as they may be shown in a terminal. Pure; prints nothing.
+//! Text for people: names, owners and times in a form that is safe to show in a terminal. Pure;
+//! prints nothing.
 //!
-//! Names are any bytes, and owners call themselves what they like: nothing of it may drive the terminal, or
-//! pass for something else than a name.
+//! Names are arbitrary bytes, and clients choose what their owners are called. None of it may
+//! control the terminal, or look like anything but a name.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -10,18 +11,18 @@ use std::time::Duration;
 
 use lockd::wire::message::ListedLock;
 
-/// Seconds given on the command line, fractions allowed.
+/// Parses a number of seconds from the command line, which may have a fraction.
 ///
 /// # Errors
-/// If it is no number from 0 up.
+/// If it is not a number from 0 up.
 pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse::<f64>().ok();
     let seconds = number.and_then(|number| Duration::try_from_secs_f64(number).ok());
     seconds.ok_or_else(|| "not a number of seconds from 0 up".to_owned())
 }
 
-/// The bytes as text in which every character can be seen: what cannot is written as an escape, and so is
-/// the backslash that escapes begin with.
+/// The bytes as visible text. Bytes and characters that are not visible are written as escapes, and
+/// so is the backslash with which escapes begin.
 pub(super) fn printable(bytes: &[u8]) -> String {
     let mut text = String::new();
     for chunk in bytes.utf8_chunks() {
@@ -29,20 +30,20 @@ pub(super) fn printable(bytes: &[u8]) -> String {
             if matches!(c, '\'' | '"') { text.push(c) } else { text.extend(c.escape_debug()) }
         }
         for byte in chunk.invalid() {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "\\x{byte:02x}");
         }
     }
     if text.is_empty() { "\"\"".to_owned() } else { text }
 }
 
-/// Text without control characters but its ends of lines: what others have written as JSON, or in a reason. JSON
-/// stays the same JSON.
+/// Text in which all control characters but newlines are written as escapes: for JSON and messages
+/// from others. JSON keeps its meaning.
 pub(super) fn harmless(text: &str) -> String {
     let mut harmless = String::new();
     for c in text.chars() {
         if c.is_control() && c != '\n' {
-            // Writing to a string does not fail. None has more digits.
+            // Writing to a string cannot fail. No control character has more than four digits.
             let _ = write!(harmless, "\\u{:04x}", u32::from(c));
         } else {
             harmless.push(c);
@@ -51,18 +52,17 @@ pub(super) fn harmless(text: &str) -> String {
     harmless
 }
 
-/// An argument, as [`printable`].
+/// An argument as [`printable`] text.
 pub(super) fn printable_argument(argument: &OsStr) -> String {
     printable(argument.as_bytes())
 }
 
-/// The name of a listed lock.
 pub(super) fn name_of(lock: &ListedLock) -> String {
-    // One that makes no sense is shown as the server has put it for people.
+    // A name that cannot be decoded is shown in the form that the server has sent for people.
     lock.name().map_or_else(|| printable(lock.lock_name.as_bytes()), |name| printable(name.as_bytes()))
 }
 
-/// A number of seconds, as exactly as anybody wants to know.
+/// A length of time in seconds, rounded for people: the longer, the coarser.
 pub(super) fn age(seconds: f64) -> String {
     if seconds < 10.0 {
         return format!("{:.1}s", seconds.max(0.0));
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_in_a_name_drives_the_terminal() {
+    fn nothing_in_a_name_controls_the_terminal() {
         for (name, shown) in [
             (&b"invoice/47 11"[..], "invoice/47 11"),
             (b"a'b\"c", "a'b\"c"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn json_stays_what_it_says() {
+    fn json_keeps_its_meaning() {
         let value = serde_json::json!({"a\u{9b}": "\u{7f}\n\\ü"});
         let shown = harmless(&value.to_string());
         assert!(!shown.contains(char::is_control), "{shown}");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn ages_are_as_exact_as_they_are_young() {
+    fn long_times_are_shown_more_coarsely() {
         for (seconds, shown) in [
             (-1.0, "0.0s"),
             (0.26, "0.3s"),

@@ -111,7 +111,7 @@ fn the_time_limit_covers_connecting() {
         let (is, out, errors) = site.said(&run(arguments, &TELL));
         assert_eq!((is, &*out), (code, ""), "{errors}");
         assert!(
-            errors.starts_with("lockd: a: not had within 0.2 s: ") && errors.contains(&site.url()),
+            errors.starts_with("lockd: a: not acquired within 0.2 s: ") && errors.contains(&site.url()),
             "{errors}"
         );
         assert_eq!(errors.lines().count(), 1, "{errors}");
@@ -302,7 +302,7 @@ fn a_refusal_says_who_holds_the_lock_and_who_waits() {
     );
     assert_eq!(errors.lines().count(), 1, "{errors}");
     let (_, _, errors) = site.said(&run(&["-w", "0.2", "a"], &TELL));
-    assert!(errors.contains("a: not had within 0.2 s") && errors.contains(&held), "{errors}");
+    assert!(errors.contains("a: not acquired within 0.2 s") && errors.contains(&held), "{errors}");
     assert!(errors.contains("was number 2 of 2 in the queue"), "{errors}");
     assert_eq!(errors.lines().count(), 1, "{errors}");
     for arguments in [["-q", "-n", "a"].as_slice(), &["-q", "-w", "0.1", "a"]] {

@@ -1,6 +1,7 @@
-//! The yardstick: a server of the same shape as lockd's that does nothing but repeat lines. A thread for
-//! each connection, small stacks, one write for all that was read. What lockd does beyond it is lockd's
-//! cost; what it costs itself is the kernel's.
+//! The echo server that `lockd bench` compares with: built like lockd's server, but it only sends
+//! each line back. It has one thread with a small stack for each connection, and one write for all
+//! that was read at once. What lockd costs beyond it is lockd's own work; what the echo server
+//! costs is the kernel's.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -9,13 +10,15 @@ use std::process::ExitCode;
 use memchr::memchr;
 use socket2::{Domain, Socket, Type};
 
+use crate::cli::privileges::raise_descriptor_limit;
+
 const STACK_BYTES: usize = 128 << 10;
-/// Like lockd's, it grows for those who send much at once.
+/// The size of the input buffer. Like lockd's, it grows once a client sends more than that at once.
 const INPUT_BYTES: usize = 4096;
-const INPUT_BYTES_MUCH: usize = 64 << 10;
+const LARGE_INPUT_BYTES: usize = 64 << 10;
 
 /// Serves on a free port of this machine until the process is ended.
-pub(in super::super) fn serve() -> ExitCode {
+pub(crate) fn serve() -> ExitCode {
     let failed = |error: io::Error| {
         let _ = writeln!(io::stderr(), "lockd: {error}");
         ExitCode::FAILURE
@@ -28,16 +31,16 @@ fn accept() -> io::Result<()> {
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     socket.listen(4096)?;
     let listener = TcpListener::from(socket);
-    super::super::privileges::raise_descriptor_limit(100_000);
+    raise_descriptor_limit(100_000);
     writeln!(io::stderr(), "listening on echo://{}", listener.local_addr()?)?;
     loop {
         let (stream, _) = listener.accept()?;
-        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| repeat(stream))?;
+        std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| echo_lines(stream))?;
     }
 }
 
-/// Repeats what a peer says until it says no more.
-fn repeat(mut stream: TcpStream) -> io::Result<()> {
+/// Sends every complete line back, until the client closes the connection.
+fn echo_lines(mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut input = vec![0; INPUT_BYTES];
     let mut output = Vec::new();
@@ -59,7 +62,7 @@ fn repeat(mut stream: TcpStream) -> io::Result<()> {
         input.copy_within(start..end, 0);
         end -= start;
         if was_full {
-            input.resize(INPUT_BYTES_MUCH.max(2 * end), 0);
+            input.resize(LARGE_INPUT_BYTES.max(2 * end), 0);
         }
     }
 }

@@ -1,14 +1,14 @@
-//! The figures of all servers side by side, for people and for programs.
+//! The figures of all servers side by side, as a table for people or as JSON.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::tally::Figures;
+use super::measurement::RoundFigures;
 
 /// What has been measured.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     title: String,
     servers: Vec<Measured>,
 }
@@ -17,14 +17,14 @@ pub(super) struct Report {
 #[derive(Serialize)]
 struct Measured {
     name: String,
-    median: Figures,
-    rounds: Vec<Figures>,
+    median: RoundFigures,
+    rounds: Vec<RoundFigures>,
 }
 
-impl Report {
-    pub(super) fn new(title: String, servers: impl IntoIterator<Item = (String, Vec<Figures>)>) -> Self {
-        let measured = |(name, rounds): (String, Vec<Figures>)| {
-            Some(Measured { name, median: Figures::median(&rounds)?, rounds })
+impl BenchReport {
+    pub(super) fn new(title: String, servers: impl IntoIterator<Item = (String, Vec<RoundFigures>)>) -> Self {
+        let measured = |(name, rounds): (String, Vec<RoundFigures>)| {
+            Some(Measured { name, median: RoundFigures::median(&rounds)?, rounds })
         };
         Self { title, servers: servers.into_iter().filter_map(measured).collect() }
     }
@@ -63,9 +63,9 @@ impl Report {
     }
 }
 
-type Row = (&'static str, usize, fn(&Figures) -> Option<f64>);
+type Row = (&'static str, usize, fn(&RoundFigures) -> Option<f64>);
 
-/// What is shown of the figures: with which label, to how many digits.
+/// The rows of the table: the label, the number of decimals, and the figure.
 const ROWS: [Row; 12] = [
     ("requests/s", 0, |figures| Some(figures.requests_per_second)),
     ("p50 µs", 1, |figures| Some(figures.latency.p50)),
@@ -83,19 +83,21 @@ const ROWS: [Row; 12] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::tally::Tally;
     use super::*;
+    use crate::cli::bench::measurement::Measurement;
 
     #[test]
-    fn two_servers_are_set_in_relation() {
+    fn the_table_shows_the_ratio_of_two_servers() {
         let figures = |requests| {
-            let mut tally = Tally::new().unwrap();
-            tally.elapsed = std::time::Duration::from_secs(1);
-            tally.requests = requests;
-            vec![tally.figures()]
+            let mut measurement = Measurement::new().unwrap();
+            measurement.elapsed = std::time::Duration::from_secs(1);
+            measurement.requests = requests;
+            vec![measurement.figures()]
         };
-        let report =
-            Report::new("title".to_owned(), [("a".to_owned(), figures(150)), ("b".to_owned(), figures(100))]);
+        let report = BenchReport::new(
+            "title".to_owned(),
+            [("a".to_owned(), figures(150)), ("b".to_owned(), figures(100))],
+        );
         let mut text = Vec::new();
         report.write_text(&mut text).unwrap();
         let text = String::from_utf8(text).unwrap();

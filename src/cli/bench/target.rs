@@ -1,73 +1,36 @@
-//! What is measured: a server that is there already, or one of our own, started for the occasion.
+//! The server to be measured: one that already runs, or a child process that is started for the
+//! measurement.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader};
 use std::net::ToSocketAddrs;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::dialect::{Dialect, Echo, Glockd, Lockd, Memcached, Message, Postgres, Redis};
+use super::dialect::BenchProtocol;
 
-/// A protocol that can be measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Lockd,
-    Glockd,
-    Message,
-    Echo,
-    Redis,
-    Memcached,
-    Postgres,
-}
+/// The variable by which a server learns the process id of the `lockd bench` that started it, and
+/// with which it is to end.
+const PARENT: &str = "LOCKD_BENCH_PARENT";
 
-impl Protocol {
-    const ALL: [(Self, &'static str); 7] = [
-        (Self::Lockd, "lockd"),
-        (Self::Glockd, "glockd"),
-        (Self::Message, "message"),
-        (Self::Echo, "echo"),
-        (Self::Redis, "redis"),
-        (Self::Memcached, "memcached"),
-        (Self::Postgres, "postgres"),
-    ];
-
-    pub(super) fn dialect(self) -> &'static dyn Dialect {
-        match self {
-            Self::Lockd => &Lockd,
-            Self::Glockd => &Glockd,
-            Self::Message => &Message,
-            Self::Echo => &Echo,
-            Self::Redis => &Redis,
-            Self::Memcached => &Memcached,
-            Self::Postgres => &Postgres,
-        }
+/// Makes the kernel end this process when the process that started it ends, in whatever way.
+pub(crate) fn end_with_parent() {
+    // If the kernel refuses, a server may go on running after a crash: no reason not to measure.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    // The parent may have ended before that.
+    let parent = getppid().map(|pid| pid.as_raw_nonzero().to_string());
+    if std::env::var(PARENT).ok().is_some_and(|expected| Some(expected) != parent) {
+        std::process::exit(1);
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = Self::ALL.iter().find(|(protocol, _)| protocol == self);
-        f.write_str(named.map_or("", |(_, name)| name))
-    }
-}
-
-impl FromStr for Protocol {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.iter().find(|(_, name)| *name == text);
-        let names = || Self::ALL.map(|(_, name)| name).join(", ");
-        known.map(|(protocol, _)| *protocol).ok_or_else(|| format!("{text:?} is none of {}", names()))
-    }
-}
-
-/// Where a server is and what it speaks: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`.
+/// A server's address and protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
-    pub(super) protocol: Protocol,
+    pub(super) protocol: BenchProtocol,
     /// As it was given.
     text: String,
     domain: Domain,
@@ -94,8 +57,8 @@ impl FromStr for Address {
 }
 
 impl Address {
-    /// A new connection. It blocks, sends at once, and leaves no trace in the kernel when it is closed, so
-    /// that ports do not run out.
+    /// A new, blocking connection without Nagle's algorithm. It is reset when it is closed:
+    /// connections in TIME_WAIT would use up the ports.
     pub(super) fn connect(&self) -> io::Result<Socket> {
         let socket = Socket::new(self.domain, Type::STREAM, None)?;
         socket.connect(&self.address)?;
@@ -108,80 +71,80 @@ impl Address {
 }
 
 /// A server to be measured.
-pub(super) struct Target {
+pub(super) struct BenchTarget {
     pub(super) name: String,
     pub(super) address: Address,
-    /// Its process, if that is known.
+    /// Its process id, if it is known.
     pub(super) pid: Option<u32>,
-    /// Ends the process, if it is ours.
-    _own: Option<OwnServer>,
+    /// Ends the process when it is dropped, if we started it.
+    _child: Option<ChildServer>,
 }
 
-/// A process of ours.
-struct OwnServer {
+/// A server that this process has started.
+struct ChildServer {
     child: Child,
-    /// Kept open: the server says more there when it ends.
+    /// Kept open, since the server writes to it again when it ends.
     _log: BufReader<ChildStderr>,
 }
 
-impl Drop for OwnServer {
+impl Drop for ChildServer {
     fn drop(&mut self) {
-        // If it has ended already, all the better.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-impl Target {
-    /// That it cannot be measured, for those who run the measurement.
-    pub(super) fn failed(&self, error: &io::Error) -> String {
+impl BenchTarget {
+    /// The message for an error in measuring this server.
+    pub(super) fn error_text(&self, error: &io::Error) -> String {
         format!("{}: {error}", self.address.text)
     }
 
-    /// A server that is there already.
+    /// A server that already runs.
     pub(super) fn at(address: Address, pid: Option<u32>) -> Self {
-        Self { name: address.protocol.to_string(), address, pid, _own: None }
+        Self { name: address.protocol.to_string(), address, pid, _child: None }
     }
 
-    /// A lockd of our own that speaks `protocol` on a free port of this machine.
-    pub(super) fn own_lockd(protocol: Protocol, options: &[String]) -> io::Result<Self> {
+    /// Starts a lockd that speaks `protocol` on a free port of this machine.
+    pub(super) fn start_lockd(protocol: BenchProtocol, options: &[String]) -> io::Result<Self> {
         let listen = format!("{protocol}://127.0.0.1:0");
-        // What is measured must not be a limit.
+        // The measurement must not run into a limit.
         let mut arguments = vec!["bench-serve", "--listen", &listen, "--connections-max=1000000"];
         arguments.extend(["--locks-max=1000000000", "--locks-per-connection-max=1000000000"]);
         arguments.extend(options.iter().map(String::as_str));
         Self::start("lockd", &arguments)
     }
 
-    /// A server of the same shape that does nothing but repeat lines: see [`super::echo`].
-    pub(super) fn own_echo() -> io::Result<Self> {
+    /// Starts the echo server, see [`super::echo`].
+    pub(super) fn start_echo() -> io::Result<Self> {
         Self::start("echo", &["bench-echo"])
     }
 
-    /// Starts this program with these arguments, and waits until it says where it listens.
+    /// Starts this program with `arguments`, and waits until it logs its address.
     fn start(name: &str, arguments: &[&str]) -> io::Result<Self> {
-        // Nothing that lockd is told by its surroundings may decide what is measured.
+        // No variable may change how the server is configured.
         let mut child = Command::new(std::env::current_exe()?)
             .env_clear()
-            .env(super::PARENT, std::process::id().to_string())
+            .env(PARENT, std::process::id().to_string())
             .args(arguments)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or(io::ErrorKind::BrokenPipe)?);
         let pid = Some(child.id());
-        let mut said = String::new();
+        let mut output = String::new();
         let mut line = String::new();
         while log.read_line(&mut line)? > 0 {
             if let Some((_, address)) = line.trim_end().split_once("listening on ") {
                 let address = address.parse().map_err(io::Error::other)?;
-                let own = Some(OwnServer { child, _log: log });
-                return Ok(Self { name: name.to_owned(), address, pid, _own: own });
+                let child = Some(ChildServer { child, _log: log });
+                return Ok(Self { name: name.to_owned(), address, pid, _child: child });
             }
-            said.push_str(&std::mem::take(&mut line));
+            output.push_str(&std::mem::take(&mut line));
         }
         child.wait()?;
-        Err(io::Error::other(format!("{name} did not start: {}", said.trim_end())))
+        Err(io::Error::other(format!("{name} did not start: {}", output.trim_end())))
     }
 }
 
@@ -190,11 +153,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read() {
+    fn addresses_are_parsed() {
         let address: Address = "glockd://127.0.0.1:9999".parse().unwrap();
-        assert_eq!((address.protocol, address.domain), (Protocol::Glockd, Domain::IPV4));
+        assert_eq!((address.protocol, address.domain), (BenchProtocol::Glockd, Domain::IPV4));
         let address: Address = "message+unix:/run/lockd.sock".parse().unwrap();
-        assert_eq!((address.protocol, address.domain), (Protocol::Message, Domain::UNIX));
+        assert_eq!((address.protocol, address.domain), (BenchProtocol::Message, Domain::UNIX));
         for text in ["", "127.0.0.1:1", "glockd:127.0.0.1:1", "http://127.0.0.1:80", "glockd://127.0.0.1"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

@@ -2,10 +2,10 @@
 //! opened.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use lockd::server::{ServerStats, StatsReader};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
 /// How many samples are kept: those of five minutes.
@@ -91,7 +91,7 @@ impl History {
     }
 
     fn samples(&self) -> MutexGuard<'_, VecDeque<Sample>> {
-        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+        self.samples.lock()
     }
 }
 

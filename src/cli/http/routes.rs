@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -56,7 +55,7 @@ fn locks(state: &HttpState, parameters: &str) -> HttpResponse {
                     "too many requests list locks at the same time",
                 );
             };
-            let _one_at_a_time = state.listing.lock().unwrap_or_else(PoisonError::into_inner);
+            let _one_at_a_time = state.listing.lock();
             let mut page = listing.page(&state.broker).to_json();
             page.shrink_to_fit();
             HttpResponse::json(page)

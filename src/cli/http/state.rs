@@ -1,11 +1,12 @@
 //! What all connections share: the server that is shown, the configuration, and the limits.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use lockd::broker::Broker;
 use lockd::server::{Config, StatsReader};
+use parking_lot::{Mutex, RwLock};
 
 use crate::cli::http::connections::HttpConnections;
 use crate::cli::http::history::History;
@@ -66,10 +67,10 @@ impl HttpState {
     }
 
     pub(super) fn rules(&self) -> Arc<Rules> {
-        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.rules.read().clone()
     }
 
     pub(super) fn set_rules(&self, rules: Rules) {
-        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        *self.rules.write() = Arc::new(rules);
     }
 }

@@ -1,9 +1,9 @@
-//! The log of the server's process: whoever logs leaves a line in a bounded queue, and a thread of its own
-//! writes it to the standard error. Nobody but that thread ever waits for whoever reads it: no lock may depend
-//! on a terminal that somebody has stopped, or on a pipe that is full.
+//! The log of the server's process. A thread that logs puts a line into a bounded queue; the log's
+//! own thread writes the lines to standard error. Only that thread ever waits for the reader: no
+//! lock may depend on a terminal that has been stopped, or on a pipe that is full.
 //!
-//! - `line`: what a record looks like, pure; `queue`: what is to be written, and what was lost;
-//! - `output`: the standard error.
+//! - `line`: the text of a record, pure. `queue`: the lines to be written, and the number of lost
+//!   ones. `output`: standard error.
 
 mod line;
 mod output;
@@ -18,42 +18,45 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
-pub(super) use line::Style;
-use output::Output;
-use queue::Queue;
+pub(super) use line::LogStyle;
+use line::format_record;
+use output::LogOutput;
+use queue::LogQueue;
 
-/// How much is kept for a reader that is slow.
+/// How many lines, and how many bytes in all, are kept for a slow reader.
 const LINES_MAX: usize = 8192;
 const BYTES_MAX: usize = 1 << 20;
-/// How long [`finish`] waits for a reader that takes nothing.
+/// How long [`finish`] waits for a reader that reads nothing.
 const UNREAD_LIMIT: Duration = Duration::from_millis(200);
 /// How long it waits in all.
 const FINISH_LIMIT: Duration = Duration::from_millis(600);
 
 struct Logger {
-    queue: Queue,
-    output: Arc<Output>,
-    style: Style,
+    queue: LogQueue,
+    output: Arc<LogOutput>,
+    style: LogStyle,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 impl Log for Logger {
-    /// Everything is let through: the level is kept by `log`, where a reload can change it.
+    /// Always true: the crate `log` compares the level, where a reload can change it.
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
     }
 
     fn log(&self, record: &Record<'_>) {
-        self.queue.push(line::of(self.style, Timestamp::now(), record.level(), *record.args()));
+        self.queue.push(format_record(self.style, Timestamp::now(), record.level(), *record.args()));
     }
 
-    /// Waits until all is written that has been logged before; not for long if nobody reads it.
+    /// Waits until everything logged before is written; [`UNREAD_LIMIT`] at most if the log is not
+    /// read.
     fn flush(&self) {
         let Some(written) = self.queue.when_written(UNREAD_LIMIT) else { return };
         let end = Instant::now() + FINISH_LIMIT;
-        while !written.within(UNREAD_LIMIT) {
-            // On a busy machine it may be the writer that is slow, and not the reader.
+        while written.recv_timeout(UNREAD_LIMIT).is_err() {
+            // On a busy machine the log's thread may be slow, and not the reader. Then there is
+            // still room to write.
             if !self.output.takes_more() || Instant::now() >= end {
                 return;
             }
@@ -61,19 +64,19 @@ impl Log for Logger {
     }
 }
 
-/// From now on what is logged up to `level` goes to the standard error, and so does what a panic says. To be
+/// Starts to write records up to `level`, and the messages of panics, to standard error. Must be
 /// called once.
 ///
 /// # Errors
 /// If no descriptor or no thread is left.
-pub(super) fn start(level: LevelFilter, style: Style) -> io::Result<()> {
-    let output = Arc::new(Output::take_stderr()?);
+pub(super) fn start(level: LevelFilter, style: LogStyle) -> io::Result<()> {
+    let output = Arc::new(LogOutput::take_stderr()?);
     let (queue, lines) = queue::bounded(LINES_MAX, BYTES_MAX);
     let to = output.clone();
     let write = move || {
         let notice = |lost: u64| {
             let text = format_args!("{lost} lines of the log were lost: nobody read them");
-            line::of(style, Timestamp::now(), Level::Warn, text)
+            format_record(style, Timestamp::now(), Level::Warn, text)
         };
         lines.write_all(|line| to.write(line.as_bytes()).is_ok(), notice);
     };
@@ -85,14 +88,14 @@ pub(super) fn start(level: LevelFilter, style: Style) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until what has been logged is written: before the process ends. For less than a second, and a fraction of
-/// it if nobody reads.
+/// Waits until everything logged is written, at the end of the process: less than a second, and
+/// only a fraction of it if the log is not read.
 pub(super) fn finish() {
     log::logger().flush();
 }
 
-/// Says what the default hook does. It is written before this returns, unless nobody reads: the process may be
-/// about to abort.
+/// Logs what the default panic hook would print. Returns when it is written, or not read: the
+/// process may be about to abort.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("<unnamed>");

@@ -1,5 +1,6 @@
-//! The lines that are to be written: so many, of so many bytes, and no more. What does not fit is lost and
-//! counted. Knows neither what lines look like nor where they are written; the one who leaves a line never waits.
+//! The queue of lines to be written: bounded in the number of lines and in their bytes. A line for
+//! which there is no room is lost and counted. Threads that push lines never wait. Knows neither
+//! the text of lines nor where they are written.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,107 +9,102 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 
-/// Where lines are left.
-pub(super) struct Queue {
-    entries: Sender<Entry>,
-    tally: Arc<Tally>,
+/// The sending side of the queue.
+pub(super) struct LogQueue {
+    entries: Sender<QueueEntry>,
+    counts: Arc<QueueCounts>,
     bytes_max: usize,
 }
 
-/// Where they are taken.
-pub(super) struct Lines {
-    entries: Receiver<Entry>,
-    tally: Arc<Tally>,
+/// The receiving side of the queue.
+pub(super) struct QueuedLines {
+    entries: Receiver<QueueEntry>,
+    counts: Arc<QueueCounts>,
 }
 
-enum Entry {
+enum QueueEntry {
     Line {
         text: Box<str>,
-        /// How many were lost since the last one that was not.
+        /// How many lines were lost between the line before and this one.
         lost_before: u64,
     },
-    /// Tells the one who asked that everything before it has been written.
-    Mark(Sender<()>),
+    /// A request to be told when everything before it has been written.
+    Flush(Sender<()>),
 }
 
 #[derive(Default)]
-struct Tally {
-    /// Of all lines in the queue, and of the one that is being written.
+struct QueueCounts {
+    /// The bytes of all lines in the queue, and of the line that is being written.
     bytes: AtomicUsize,
-    /// Lines that were lost since the last one that was not.
+    /// How many lines were lost after the last line in the queue.
     lost: AtomicU64,
 }
 
-/// Somebody waits for lines to be written.
-pub(super) struct Written(Receiver<()>);
-
-/// A queue for at most so many lines of at most so many bytes in all.
-pub(super) fn bounded(lines_max: usize, bytes_max: usize) -> (Queue, Lines) {
+/// Creates a queue for `lines_max` lines with `bytes_max` bytes in all.
+pub(super) fn bounded(lines_max: usize, bytes_max: usize) -> (LogQueue, QueuedLines) {
     let (sender, receiver) = crossbeam_channel::bounded(lines_max);
-    let tally = Arc::new(Tally::default());
-    (Queue { entries: sender, tally: tally.clone(), bytes_max }, Lines { entries: receiver, tally })
+    let counts = Arc::new(QueueCounts::default());
+    (
+        LogQueue { entries: sender, counts: counts.clone(), bytes_max },
+        QueuedLines { entries: receiver, counts },
+    )
 }
 
-impl Queue {
-    /// Leaves a line. If there is no room for it, it is lost.
+impl LogQueue {
+    /// Appends a line. It is lost if there is no room for it.
     pub(super) fn push(&self, text: String) {
-        // Without what the string has room for and does not use.
+        // A boxed string has no unused capacity, which `bytes` would not count.
         let text = text.into_boxed_str();
         let bytes = text.len();
         let with_it = |before: usize| before.checked_add(bytes).filter(|sum| *sum <= self.bytes_max);
-        if self.tally.bytes.fetch_update(Relaxed, Relaxed, with_it).is_err() {
-            self.tally.lost.fetch_add(1, Relaxed);
+        if self.counts.bytes.fetch_update(Relaxed, Relaxed, with_it).is_err() {
+            self.counts.lost.fetch_add(1, Relaxed);
             return;
         }
-        let lost_before = self.tally.lost.swap(0, Relaxed);
-        if self.entries.try_send(Entry::Line { text, lost_before }).is_err() {
-            self.tally.bytes.fetch_sub(bytes, Relaxed);
-            self.tally.lost.fetch_add(lost_before + 1, Relaxed);
+        let lost_before = self.counts.lost.swap(0, Relaxed);
+        if self.entries.try_send(QueueEntry::Line { text, lost_before }).is_err() {
+            self.counts.bytes.fetch_sub(bytes, Relaxed);
+            self.counts.lost.fetch_add(lost_before + 1, Relaxed);
         }
     }
 
-    /// Asks to be told when everything that has been left before is written; waits no longer than `limit` for
-    /// room to ask, and returns `None` if there was none.
-    pub(super) fn when_written(&self, limit: Duration) -> Option<Written> {
-        let (mark, written) = crossbeam_channel::bounded(1);
-        self.entries.send_timeout(Entry::Mark(mark), limit).ok().map(|()| Written(written))
+    /// Requests to be told, through the returned channel, when everything pushed before is written.
+    /// Waits up to `limit` for room in the queue; `None` if there was none.
+    pub(super) fn when_written(&self, limit: Duration) -> Option<Receiver<()>> {
+        let (tell_written, written) = crossbeam_channel::bounded(1);
+        self.entries.send_timeout(QueueEntry::Flush(tell_written), limit).ok().map(|()| written)
     }
 }
 
-impl Written {
-    /// Waits until it is so, but no longer than `limit`; says whether it is.
-    pub(super) fn within(&self, limit: Duration) -> bool {
-        self.0.recv_timeout(limit).is_ok()
-    }
-}
-
-impl Lines {
-    /// Has `write` write every line, in order, until the queue is gone; it says whether it could. Where lines were
-    /// lost, what `notice` makes of their number is written instead.
+impl QueuedLines {
+    /// Passes every line to `write`, in order, until the [`LogQueue`] is dropped. `write` returns
+    /// whether it has written the line; if not, the line is lost. Where lines were lost, `notice`
+    /// makes a line of their number.
     pub(super) fn write_all(&self, mut write: impl FnMut(&str) -> bool, notice: impl Fn(u64) -> String) {
-        let tell_lost = |write: &mut dyn FnMut(&str) -> bool, lost: u64| {
+        let write_notice = |write: &mut dyn FnMut(&str) -> bool, lost: u64| {
             if lost > 0 && !write(&notice(lost)) {
-                self.tally.lost.fetch_add(lost, Relaxed);
+                self.counts.lost.fetch_add(lost, Relaxed);
             }
         };
         loop {
             let next = self.entries.try_recv().or_else(|_| {
-                // There may be no line for long that could tell of them.
-                tell_lost(&mut write, self.tally.lost.swap(0, Relaxed));
+                // The queue is empty, and the next line, which would bring their number, may not
+                // come for long.
+                write_notice(&mut write, self.counts.lost.swap(0, Relaxed));
                 self.entries.recv()
             });
             match next {
-                Ok(Entry::Line { text, lost_before }) => {
-                    tell_lost(&mut write, lost_before);
+                Ok(QueueEntry::Line { text, lost_before }) => {
+                    write_notice(&mut write, lost_before);
                     if !write(&text) {
-                        self.tally.lost.fetch_add(1, Relaxed);
+                        self.counts.lost.fetch_add(1, Relaxed);
                     }
-                    self.tally.bytes.fetch_sub(text.len(), Relaxed);
+                    self.counts.bytes.fetch_sub(text.len(), Relaxed);
                 }
-                Ok(Entry::Mark(written)) => {
-                    tell_lost(&mut write, self.tally.lost.swap(0, Relaxed));
-                    // It may have given up.
-                    let _ = written.send(());
+                Ok(QueueEntry::Flush(tell_written)) => {
+                    write_notice(&mut write, self.counts.lost.swap(0, Relaxed));
+                    // The thread that asked may not wait any more.
+                    let _ = tell_written.send(());
                 }
                 Err(_) => return,
             }
@@ -118,15 +114,15 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
 
     const SOON: Duration = Duration::from_millis(1);
     const LATE: Duration = Duration::from_secs(20);
 
-    /// All that is written of a queue that nothing is left in any more.
-    fn rest(queue: Queue, lines: &Lines) -> Vec<String> {
+    /// Closes the queue, and returns everything that is written of it.
+    fn rest(queue: LogQueue, lines: &QueuedLines) -> Vec<String> {
         drop(queue);
         let mut written = Vec::new();
         let write = |line: &str| {
@@ -137,7 +133,7 @@ mod tests {
         written
     }
 
-    fn push_all(queue: &Queue, lines: &[&str]) {
+    fn push_all(queue: &LogQueue, lines: &[&str]) {
         lines.iter().for_each(|line| queue.push((*line).to_owned()));
     }
 
@@ -149,44 +145,44 @@ mod tests {
     }
 
     #[test]
-    fn more_lines_than_fit_are_lost_and_counted() {
+    fn lines_beyond_the_limit_are_lost_and_counted() {
         let (queue, lines) = bounded(2, 100);
         push_all(&queue, &["a", "b", "c", "d", "e"]);
         assert_eq!(rest(queue, &lines), ["a", "b", "3 lost"]);
     }
 
     #[test]
-    fn more_bytes_than_fit_are_lost_and_shorter_ones_are_not() {
+    fn a_line_too_long_for_the_rest_is_lost_and_a_shorter_one_is_not() {
         let (queue, lines) = bounded(100, 10);
         push_all(&queue, &["12345", "123456", "1234", "1", "12"]);
         assert_eq!(rest(queue, &lines), ["12345", "1 lost", "1234", "1", "1 lost"]);
     }
 
     #[test]
-    fn there_is_room_for_as_much_again_once_it_is_written() {
+    fn written_lines_make_room_for_new_ones() {
         let (queue, lines) = bounded(2, 10);
         let written = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 let write = |line: &str| {
-                    written.lock().unwrap().push(line.to_owned());
+                    written.lock().push(line.to_owned());
                     true
                 };
                 lines.write_all(write, |lost| format!("{lost} lost"));
             });
             for _ in 0..100 {
                 push_all(&queue, &["12345", "67890"]);
-                assert!(queue.when_written(LATE).unwrap().within(LATE));
+                assert!(queue.when_written(LATE).unwrap().recv_timeout(LATE).is_ok());
             }
             drop(queue);
-            // A thread sanitizer does not see how a scope waits.
+            // Joined here, since ThreadSanitizer does not see that the scope waits for the thread.
             writer.join().unwrap();
         });
-        assert_eq!(*written.lock().unwrap(), ["12345", "67890"].repeat(100));
+        assert_eq!(*written.lock(), ["12345", "67890"].repeat(100));
     }
 
     #[test]
-    fn nobody_waits_for_a_writer_that_hangs() {
+    fn push_does_not_wait_for_a_writer_that_hangs() {
         let (queue, lines) = bounded(2, 100);
         let (go_on, may_go_on) = crossbeam_channel::bounded::<()>(0);
         let (begun, has_begun) = crossbeam_channel::bounded(1);
@@ -196,7 +192,7 @@ mod tests {
                 let write = |line: &str| {
                     let _ = begun.try_send(());
                     let _ = may_go_on.recv();
-                    written.lock().unwrap().push(line.to_owned());
+                    written.lock().push(line.to_owned());
                     true
                 };
                 lines.write_all(write, |lost| format!("{lost} lost"));
@@ -204,21 +200,21 @@ mod tests {
             queue.push("a".to_owned());
             has_begun.recv_timeout(LATE).unwrap();
             push_all(&queue, &["b", "c", "d", "e"]);
-            assert!(queue.when_written(SOON).is_none(), "no room to ask");
+            assert!(queue.when_written(SOON).is_none(), "no room for the request");
             drop(go_on);
             let end = std::time::Instant::now() + LATE;
-            while !queue.when_written(SOON).is_some_and(|written| written.within(SOON)) {
+            while queue.when_written(SOON).is_none_or(|written| written.recv_timeout(SOON).is_err()) {
                 assert!(std::time::Instant::now() < end);
             }
             drop(queue);
-            // A thread sanitizer does not see how a scope waits.
+            // Joined here, since ThreadSanitizer does not see that the scope waits for the thread.
             writer.join().unwrap();
         });
-        assert_eq!(*written.lock().unwrap(), ["a", "b", "c", "2 lost"]);
+        assert_eq!(*written.lock(), ["a", "b", "c", "2 lost"]);
     }
 
     #[test]
-    fn what_cannot_be_written_is_counted_when_it_can_be_again() {
+    fn lines_that_could_not_be_written_are_counted_as_lost() {
         let (queue, lines) = bounded(10, 100);
         push_all(&queue, &["a", "b", "c"]);
         drop(queue);

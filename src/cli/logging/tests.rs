@@ -1,4 +1,5 @@
-//! The log of a process whose standard error nobody reads. That takes a process: this program, once more.
+//! The log of a process whose standard error is not read. Each test runs this program again, as
+//! that process.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -12,21 +13,22 @@ use rustix::fs::OFlags;
 
 use super::*;
 
-/// Says to this program that it is the child, and with which task.
+/// The variable that tells this program that it is the child, and which test it is to run.
 const TASK: &str = "LOCKD_TEST_LOGGING";
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Killed and waited for, also if the test fails.
-struct Process(Child);
+/// A child that is killed and waited for when this is dropped, also if the test fails.
+struct ChildProcess(Child);
 
-impl Drop for Process {
+impl Drop for ChildProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Runs a test of this file again, in a process of its own whose standard error is a full pipe; how that ends.
+/// Runs a test of this file in a child process whose standard error is a full pipe. Returns how the
+/// child ended.
 fn run_unread(test: &str) -> ExitStatus {
     let (reader, writer) = std::io::pipe().unwrap();
     let nonblocking = i32::try_from(OFlags::NONBLOCK.bits()).unwrap();
@@ -37,7 +39,7 @@ fn run_unread(test: &str) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([&format!("cli::logging::tests::{test}"), "--exact", "--nocapture"]).env(TASK, test);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(writer);
-    let mut child = Process(command.spawn().unwrap());
+    let mut child = ChildProcess(command.spawn().unwrap());
     let deadline = Instant::now() + DEADLINE;
     let ended = loop {
         if let Some(ended) = child.0.try_wait().unwrap() {
@@ -66,7 +68,7 @@ impl Drop for PanicsWhenDropped {
 fn a_panic_during_a_panic_aborts() {
     const THIS: &str = "a_panic_during_a_panic_aborts";
     if is_task(THIS) {
-        start(LevelFilter::Info, Style::Plain).unwrap();
+        start(LevelFilter::Info, LogStyle::Plain).unwrap();
         let _again = PanicsWhenDropped;
         panic!("once");
     }
@@ -77,7 +79,7 @@ fn a_panic_during_a_panic_aborts() {
 fn a_thread_that_panics_ends_and_so_does_the_process() {
     const THIS: &str = "a_thread_that_panics_ends_and_so_does_the_process";
     if is_task(THIS) {
-        start(LevelFilter::Trace, Style::Plain).unwrap();
+        start(LevelFilter::Trace, LogStyle::Plain).unwrap();
         let panics = std::thread::spawn(|| panic!("once"));
         assert!(panics.join().is_err());
         for number in 0..2 * LINES_MAX {
@@ -90,11 +92,11 @@ fn a_thread_that_panics_ends_and_so_does_the_process() {
 }
 
 #[test]
-fn what_the_runtime_says_by_itself_is_not_waited_for() {
-    const THIS: &str = "what_the_runtime_says_by_itself_is_not_waited_for";
+fn a_write_to_stderr_without_the_log_does_not_block() {
+    const THIS: &str = "a_write_to_stderr_without_the_log_does_not_block";
     if is_task(THIS) {
-        start(LevelFilter::Info, Style::Plain).unwrap();
-        // As the runtime does before it aborts.
+        start(LevelFilter::Info, LogStyle::Plain).unwrap();
+        // The runtime writes like this before it aborts.
         let written = rustix::io::write(rustix::stdio::stderr(), b"out of memory\n");
         std::process::exit(if written == Err(rustix::io::Errno::AGAIN) { 7 } else { 1 });
     }

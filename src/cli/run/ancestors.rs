@@ -1,8 +1,10 @@
-//! The locks of every `lockd run` that this one runs under, as the environment tells. None of them can be had until
-//! this one has ended, so to wait for one would be to wait for ever.
+//! The locks of the outer `lockd run`s that this one runs under, as the environment lists them.
+//! None of these locks is released before this process ends, so a wait for one of them would last
+//! for ever.
 //!
-//! A variable is not proof: a daemon keeps its environment after the `lockd run` that started it has ended. So a
-//! name counts as held only while the server shows it held with the fencing token that the variable has.
+//! The variable alone proves nothing: a daemon keeps its environment after the `lockd run` that
+//! started it has ended. So a name counts as held only if the server shows that it is held with the
+//! fencing token in the variable.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -10,20 +12,21 @@ use std::os::unix::ffi::OsStrExt;
 
 use lockd::Session;
 
-/// The variable. Each level is `TOKEN:NAME,NAME…`, the innermost last, with spaces between them. In a name, whatever
-/// is not a letter, a digit or one of `-._/` is written `%` and two hexadecimal digits for each byte.
+/// The variable. It has one `TOKEN:NAME,NAME…` for each outer `lockd run`, the innermost last,
+/// separated by spaces. In a name, every byte that is not a letter, a digit or one of `-._/` is
+/// written as `%` and two hexadecimal digits.
 pub(super) const VARIABLE: &str = "LOCKD_HELD";
 
-/// How long the variable may be, in bytes: a command that is started again and again by itself must not find an
-/// environment some day that is too long to start anything.
+/// The longest value of the variable, in bytes. A command that starts itself over and over would
+/// otherwise end up with an environment that is too long to start any process.
 const LENGTH_MAX: usize = 16 << 10;
 
-/// What the `lockd run`s have acquired that this one runs under.
+/// The locks of the outer `lockd run`s, the innermost last.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ancestors(Vec<Level>);
+pub(super) struct Ancestors(Vec<AncestorLocks>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Level {
+struct AncestorLocks {
     token: u64,
     names: Vec<Vec<u8>>,
 }
@@ -33,21 +36,22 @@ impl Ancestors {
         std::env::var_os(VARIABLE).map_or_else(Self::default, |text| Self::parse(&text))
     }
 
-    /// What makes no sense is left out: then a wait may last for ever, as it would without the variable.
+    /// Parts that cannot be parsed are left out. Then a wait may last for ever, as it would without
+    /// the variable.
     fn parse(text: &OsStr) -> Self {
         let levels = text.to_str().unwrap_or_default().split_ascii_whitespace();
-        Self(levels.filter_map(Level::parse).collect())
+        Self(levels.filter_map(AncestorLocks::parse).collect())
     }
 
-    /// The first of the names that one of them holds, as the server shows it. `None` also if it does not show
-    /// anything.
+    /// The first of `names` that an outer `lockd run` holds, according to the server. `None` also
+    /// if the server does not let clients list locks.
     pub(super) fn held_name(&self, session: &Session, names: &[OsString]) -> Option<OsString> {
         let is_held = |name: &&OsString| {
             let tokens = self.tokens(name.as_bytes());
             if tokens.is_empty() {
                 return false;
             }
-            // Of the names that begin with a name the first is that name itself.
+            // The first of all names that begin with a name is that name itself.
             let Ok(page) = session.list(name.as_bytes(), None, 1) else { return false };
             let lock = page.locks.first();
             lock.filter(|lock| lock.name().is_some_and(|listed| listed.as_bytes() == name.as_bytes()))
@@ -56,15 +60,16 @@ impl Ancestors {
         names.iter().find(is_held).cloned()
     }
 
+    /// The tokens with which outer `lockd run`s may hold `name`.
     fn tokens(&self, name: &[u8]) -> Vec<u64> {
         let levels = self.0.iter().filter(|level| level.names.iter().any(|own| own == name));
         levels.map(|level| level.token).collect()
     }
 
-    /// What the variable is to be for a command under these locks too. If that would be too long the outermost
-    /// levels are missing.
+    /// The variable for a command that runs under these locks and under `names`. If it would be too
+    /// long, the outermost locks are left out.
     pub(super) fn with(&self, token: u64, names: &[OsString]) -> String {
-        let own = Level { token, names: names.iter().map(|name| name.as_bytes().to_vec()).collect() };
+        let own = AncestorLocks { token, names: names.iter().map(|name| name.as_bytes().to_vec()).collect() };
         let mut text = String::new();
         for level in std::iter::once(&own).chain(self.0.iter().rev()) {
             let level = level.to_text();
@@ -77,7 +82,7 @@ impl Ancestors {
     }
 }
 
-impl Level {
+impl AncestorLocks {
     fn parse(text: &str) -> Option<Self> {
         let (token, names) = text.split_once(':')?;
         Some(Self { token: token.parse().ok()?, names: names.split(',').map(decode).collect::<Option<_>>()? })
@@ -95,7 +100,7 @@ fn encode(name: &[u8]) -> String {
         if byte.is_ascii_alphanumeric() || b"-._/".contains(&byte) {
             text.push(char::from(byte));
         } else {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(text, "%{byte:02x}");
         }
     }
@@ -119,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_passed_on_is_what_is_found() {
+    fn names_and_tokens_survive_the_environment() {
         let all: Vec<OsString> = [&b"a b"[..], b"", b"x,y:z%41\n", b"\xff\0", "größe".as_bytes()]
             .map(|name| OsString::from_vec(name.to_vec()))
             .to_vec();
@@ -135,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_left_out() {
+    fn parts_that_cannot_be_parsed_are_left_out() {
         let found = Ancestors::parse(OsStr::new(" x 5 :a 6:%4 7:%zz 8:a  9:%61,b"));
         assert_eq!(found.tokens(b"a"), [8, 9]);
         assert_eq!(Ancestors::parse(OsStr::from_bytes(b"5:\xff")), Ancestors::default());

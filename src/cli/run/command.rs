@@ -1,6 +1,6 @@
-//! Starting the command: what it is told, which process group it is in, and what ends it should this process
-//! be killed; and its exit status, and those of all other children. Knows nothing of locks but what the command
-//! is told of them.
+//! The command as a process: its environment, its process group, what ends it if this process is
+//! killed, the signals passed on to it, and its exit status and those of all other children. Knows
+//! only those facts about the locks that are in the command's environment.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -9,30 +9,31 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, ExitStatus};
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal as SignalNumber};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, set_parent_process_death_signal, wait};
 
 use super::ancestors;
 use super::descendants::Descendants;
 use super::dispositions;
-use super::ending::Ending;
+use super::outcome::RunOutcome;
+use super::signals::{ReceivedSignal, stop_this_process};
 use crate::cli::text::printable_argument;
 
-/// What a command is told in its environment.
-pub(super) struct Told<'a> {
+/// What the command finds in its environment.
+pub(super) struct CommandEnv<'a> {
     pub(super) names: &'a [OsString],
     pub(super) token: u64,
     pub(super) orphaned: bool,
-    /// For every `lockd run` that it starts, see [`ancestors`](super::ancestors).
+    /// For a `lockd run` that the command starts, see [`ancestors`](super::ancestors).
     pub(super) held: String,
 }
 
-/// A command that runs, or has ended.
-pub(super) struct Started {
+/// A command that has been started, and may have ended.
+pub(super) struct RunningCommand {
     pid: Pid,
     status: Option<ExitStatus>,
-    /// Whether any child is left that has not been waited for.
+    /// Whether this process has children that have not been waited for.
     has_children: bool,
     pub(super) descendants: Descendants,
 }
@@ -42,52 +43,53 @@ pub(super) fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
 }
 
-/// Starts the command. Must be called by the thread that waits for it: the kernel ends the command with the
-/// thread, not with the process.
+/// Starts the command. Must be called by a thread that lives as long as the process: the kernel
+/// kills the command when the thread that has started it ends.
 ///
 /// # Errors
-/// How `lockd run` ends if it cannot be started.
+/// The outcome of `lockd run` if the command cannot be started.
 pub(super) fn start(
     command: &[OsString],
-    told: &Told<'_>,
+    environment: &CommandEnv<'_>,
     mask: SigSet,
     has_terminal: bool,
     descendants: Descendants,
-) -> Result<Started, Ending> {
+) -> Result<RunningCommand, RunOutcome> {
     let (program, arguments) =
-        command.split_first().ok_or_else(|| Ending::Failed("no command is given".to_owned()))?;
+        command.split_first().ok_or_else(|| RunOutcome::Failed("no command is given".to_owned()))?;
     let mut command = Command::new(program);
     command.args(arguments);
-    tell(&mut command, told);
+    set_environment(&mut command, environment);
     if !has_terminal {
         command.process_group(0);
     }
     let parent = getpid();
     let prepare = move || prepare(parent, mask);
-    #[expect(unsafe_code, reason = "what the kernel is to do with a child can be said by the child only")]
-    // SAFETY: in the child of a process with threads only what is safe in a signal handler may be called.
+    #[expect(unsafe_code, reason = "only the child can ask the kernel to kill it with its parent")]
+    // SAFETY: the child of a process with threads may call only what is safe in a signal handler.
     // `prepare` makes system calls, and neither allocates nor locks.
     unsafe {
         command.pre_exec(prepare)
     };
     let child = command.spawn().map_err(|error| {
-        let words = format!("{}: {error}", printable_argument(program));
+        let text = format!("{}: {error}", printable_argument(program));
         match error.kind() {
-            io::ErrorKind::NotFound => Ending::NotFound(words),
-            // No process could be made, whatever it was to become.
-            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Ending::Failed(words),
-            _ => Ending::NotExecutable(words),
+            io::ErrorKind::NotFound => RunOutcome::NotFound(text),
+            // No process could be created: that is not the program's fault.
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => RunOutcome::Failed(text),
+            _ => RunOutcome::NotExecutable(text),
         }
     })?;
-    Ok(Started { pid: Pid::from_child(&child), status: None, has_children: true, descendants })
+    Ok(RunningCommand { pid: Pid::from_child(&child), status: None, has_children: true, descendants })
 }
 
-impl Started {
-    /// Waits for all children that have ended, without blocking: the command, its orphans, and what a shell left
-    /// to this process, for which no one else can wait. `Some` once the command has ended.
+impl RunningCommand {
+    /// Reaps all children that have ended, without blocking: the command, its orphans, and children
+    /// that a shell left to this process, which no other process can reap. Returns the command's
+    /// status once it has ended.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system refuses.
     pub(super) fn status(&mut self) -> io::Result<Option<ExitStatus>> {
         loop {
             match wait(WaitOptions::NOHANG) {
@@ -108,23 +110,42 @@ impl Started {
         }
     }
 
-    /// Whether the command and all that it has started have ended.
+    /// Passes a signal on to the command and its descendants, unless the terminal has sent it to
+    /// them too.
+    pub(super) fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
+        let has_it_already = has_terminal && received.is_from_kernel;
+        if received.signal == SignalNumber::SIGCHLD || has_it_already {
+            return;
+        }
+        if let Some(signal) = Signal::from_named_raw(received.signal as i32) {
+            // Processes that this process may not signal would not get the signal from its sender
+            // either.
+            let _ = self.descendants.signal(signal);
+        }
+        if received.signal == SignalNumber::SIGTSTP {
+            // All of it is to stop, including this process. The lock stays held.
+            stop_this_process();
+        }
+    }
+
+    /// Whether the command and all its descendants have ended.
     pub(super) fn all_have_ended(&mut self) -> bool {
         let has_ended = matches!(self.status(), Ok(Some(_)));
-        // Without children there are no descendants. If there are children they may be others'.
+        // Without children there are no descendants. If there are children, they may not be the
+        // command's.
         has_ended
             && (!self.has_children || self.descendants.has_others() && self.descendants.find().is_empty())
     }
 }
 
-fn tell(command: &mut Command, told: &Told<'_>) {
-    let first = told.names.first().cloned().unwrap_or_default();
-    command.env("LOCKD_NAME", first).env("LOCKD_NAMES", lines(told.names));
-    command.env("LOCKD_TOKEN", told.token.to_string()).env(ancestors::VARIABLE, &told.held);
-    if told.orphaned {
+fn set_environment(command: &mut Command, environment: &CommandEnv<'_>) {
+    let first = environment.names.first().cloned().unwrap_or_default();
+    command.env("LOCKD_NAME", first).env("LOCKD_NAMES", lines(environment.names));
+    command.env("LOCKD_TOKEN", environment.token.to_string()).env(ancestors::VARIABLE, &environment.held);
+    if environment.orphaned {
         command.env("LOCKD_ORPHANED", "1");
     } else {
-        // One `lockd run` may have been started by another.
+        // This `lockd run` may have inherited the variable from an outer one.
         command.env_remove("LOCKD_ORPHANED");
     }
 }
@@ -141,10 +162,10 @@ fn lines(names: &[OsString]) -> OsString {
     OsString::from_vec(lines)
 }
 
-/// In the child, before it becomes the command.
+/// Runs in the child, before it becomes the command.
 fn prepare(parent: Pid, mask: SigSet) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It may have been killed before that.
+    // The parent may have been killed before that.
     if getppid() != Some(parent) {
         return Err(io::Error::from_raw_os_error(nix::libc::ESRCH));
     }
@@ -158,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_stand_on_lines_as_they_are() {
+    fn each_name_is_on_a_line_with_its_bytes_unchanged() {
         assert_eq!(lines(&["a b".into(), OsString::from_vec(vec![0xff])]), {
             OsString::from_vec(b"a b\n\xff".to_vec())
         });

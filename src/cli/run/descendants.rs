@@ -1,13 +1,14 @@
-//! All that the command has started, whatever sessions and process groups it is in by now, and signals to it.
-//! Knows processes, and nothing about locks.
+//! Finds and signals all processes that the command has started, in whatever sessions and process
+//! groups they are now. Knows nothing about locks.
 //!
-//! This process is a *subreaper*: a descendant whose parent ends becomes its child, also a daemon. So whatever
-//! the command has started can be found by going down from this process, without remembering anything; and once
-//! this process has no children left, no descendants are left either.
+//! This process is a *subreaper*: a descendant whose parent ends, even a daemon, becomes its child.
+//! So all descendants can be found by walking down from this process, without keeping a list; and
+//! once this process has no children left, it has no descendants either.
 //!
-//! A shell that executes `lockd run` leaves its own children to it. They, and what they start, are found before
-//! the command is started, and left alone. One gap remains: if such a child starts a process and ends within
-//! about a second, that process is taken for one of the command's.
+//! A shell that executes `lockd run` leaves its own children to it. These, and the processes that
+//! they start, are found before the command is started, and are left alone. One gap remains: if
+//! such a child starts a process and ends within about a second, that process is taken for one of
+//! the command's.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -19,35 +20,38 @@ use rustix::process::{
     set_child_subreaper,
 };
 
-use super::processes::{Process, all};
+use crate::cli::processes::{Process, all};
 
-/// How often what others have started is looked for, so that it is not taken for the command's.
-pub(super) const LOOK_FOR_OTHERS: Duration = Duration::from_secs(1);
+/// How often to look for processes that the other children have started, so that they are not taken
+/// for the command's.
+pub(super) const FIND_OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often processes are looked for that were started while others got their signal. More than a few rounds
-/// are needed only for processes that start others faster than they can be found.
+/// How many times to look for processes that were started while others were being signalled. More
+/// than a few rounds are needed only if processes start others faster than these can be found.
 const ROUNDS_MAX: usize = 10;
 
-/// A process that did not get a signal.
-pub(super) struct Refusal {
+/// A process that could not be signalled.
+pub(super) struct SignalFailure {
     pub(super) process: Process,
     pub(super) error: io::Error,
 }
 
-/// The descendants of this process, except those that it had before it became a [subreaper](Self::adopt).
+/// The descendants of this process, except those that it had before it became a
+/// [subreaper](Self::adopt).
 pub(super) struct Descendants {
     own: i32,
     own_group: i32,
-    /// What was there before, and what that has started: the start and the group of each by its id.
+    /// Children from before that, and the processes that they have started: the start time and the
+    /// group of each, by its id.
     others: HashMap<i32, (u64, i32)>,
 }
 
 impl Descendants {
-    /// From now on, all that this process's children start stays below it.
+    /// Makes this process a subreaper: from now on, its descendants stay its descendants.
     ///
     /// # Errors
-    /// If the system does not offer that, or if /proc does not show the processes of this process's namespace: then
-    /// other processes would be taken for the command's.
+    /// If the system cannot do that, or if /proc shows another namespace of processes: then
+    /// unrelated processes would be taken for the command's.
     pub(super) fn adopt() -> io::Result<Self> {
         let own = getpid();
         let shown = std::fs::read_link("/proc/self")?;
@@ -56,7 +60,7 @@ impl Descendants {
         }
         set_child_subreaper(Some(own))?;
         let own = own.as_raw_nonzero().get();
-        // Not by getpgrp(2), whose wrapper takes a group of another namespace for impossible.
+        // Not by getpgrp(2): its wrapper does not expect a group of another namespace.
         let own_group = Process::read(own).map_or(0, |process| process.group);
         let mut descendants = Self { own, own_group, others: HashMap::new() };
         let before = descendants.find();
@@ -64,12 +68,12 @@ impl Descendants {
         Ok(descendants)
     }
 
-    /// Whether this process has descendants that are not the command's, as far as is known.
+    /// Whether this process is known to have descendants that are not the command's.
     pub(super) fn has_others(&self) -> bool {
         !self.others.is_empty()
     }
 
-    /// The command's descendants and the command itself, also those that have ended and were not waited for.
+    /// The command and its descendants, including those that have ended and are not reaped yet.
     pub(super) fn find(&mut self) -> Vec<Process> {
         let mut children: HashMap<i32, Vec<Process>> = HashMap::new();
         for process in all().into_values() {
@@ -78,7 +82,8 @@ impl Descendants {
         let (mut found, mut others) = (Vec::new(), HashMap::new());
         let mut parents = vec![(self.own, false)];
         while let Some((parent, is_other)) = parents.pop() {
-            // Taken out of the map: even if the list were inconsistent, no process is visited twice.
+            // Removed from the map, so that no process is visited twice, even if the list is
+            // inconsistent.
             for process in children.remove(&parent).unwrap_or_default() {
                 let was_before =
                     self.others.get(&process.pid).is_some_and(|&(start, _)| start == process.start);
@@ -95,66 +100,71 @@ impl Descendants {
         found
     }
 
-    /// Sends a signal to all of them, and to those that are started meanwhile. Returns those that did not get it.
-    pub(super) fn signal(&mut self, signal: Signal) -> Vec<Refusal> {
-        let (mut told, mut refused) = (HashSet::new(), Vec::new());
+    /// Sends a signal to all of them, including those that are started in the meantime. Returns
+    /// those that could not be signalled.
+    pub(super) fn signal(&mut self, signal: Signal) -> Vec<SignalFailure> {
+        let (mut signalled, mut refused) = (HashSet::new(), Vec::new());
         for _ in 0..ROUNDS_MAX {
             let found = self.find();
-            let untold: Vec<Process> =
-                found.into_iter().filter(|process| told.insert((process.pid, process.start))).collect();
-            // A process with a signal that will end it can start no other one: the kernel sees to that. So once
-            // a search that began after the last signal finds nothing new, none was missed.
-            if untold.is_empty() {
+            let new: Vec<Process> =
+                found.into_iter().filter(|process| signalled.insert((process.pid, process.start))).collect();
+            // A process that has received a fatal signal can start no further one: fork(2) fails in
+            // it. So when a search that began after the last signal finds nothing new, no process
+            // was missed.
+            if new.is_empty() {
                 break;
             }
-            for process in untold {
+            for process in new {
                 if let Err(error) = send(&process, signal) {
-                    refused.push(Refusal { process, error });
+                    refused.push(SignalFailure { process, error });
                 }
             }
         }
         refused
     }
 
-    /// Sends a signal once more to those that did not get it. Returns those that did not get it now either.
-    pub(super) fn signal_again(refused: Vec<Refusal>, signal: Signal) -> Vec<Refusal> {
-        let again = |Refusal { process, .. }: Refusal| {
+    /// Sends a signal again to processes that could not be signalled. Returns those that still
+    /// cannot.
+    pub(super) fn signal_again(refused: Vec<SignalFailure>, signal: Signal) -> Vec<SignalFailure> {
+        let again = |SignalFailure { process, .. }: SignalFailure| {
             let error = send(&process, signal).err()?;
-            Some(Refusal { process, error })
+            Some(SignalFailure { process, error })
         };
         refused.into_iter().filter_map(again).collect()
     }
 
-    /// Kills all of them. Returns those that may not be killed.
-    pub(super) fn kill(&mut self) -> Vec<Refusal> {
+    /// Kills all of them. Returns those that could not be killed.
+    pub(super) fn kill(&mut self) -> Vec<SignalFailure> {
         let found = self.find();
-        // Whole groups first, in one step: processes that start one another and end could outrun the search.
+        // Whole groups first, in one step: processes that start one another and end could be faster
+        // than the search.
         let is_theirs =
             |group: i32| group != self.own_group && !self.others.values().any(|&(_, other)| other == group);
-        // Of children only: until this process has waited for them their group cannot become another one.
+        // Only groups of this process's children: until these are reaped, the id of the group
+        // cannot be used again.
         let children = found.iter().filter(|process| process.parent == self.own);
         let groups: HashSet<i32> =
             children.map(|child| child.group).filter(|&group| is_theirs(group)).collect();
         for group in groups.into_iter().filter_map(Pid::from_raw) {
-            // What it does not reach is told by the following.
+            // Processes that this does not reach are returned below.
             let _ = kill_process_group(group, Signal::KILL);
         }
         self.signal(Signal::KILL)
     }
 }
 
-/// Sends a signal to exactly this process; if it has ended that is no error.
+/// Sends a signal to exactly this process. It is no error if the process has ended.
 fn send(process: &Process, signal: Signal) -> io::Result<()> {
     let Some(pid) = Pid::from_raw(process.pid) else { return Ok(()) };
     let fd = pidfd_open(pid, PidfdFlags::empty());
-    // Looked at again: by now the id may be another process's. The descriptor stays with the process for which
-    // it was opened.
+    // Read again: by now another process may have this id. The descriptor refers to the process for
+    // which it was opened, even after that.
     if Process::read(process.pid).is_none_or(|now| now.start != process.start) {
         return Ok(());
     }
     let sent = match fd {
         Ok(fd) => pidfd_send_signal(fd, signal),
-        // Some containers forbid it.
+        // Some containers forbid pidfd_open(2).
         Err(_) => kill_process(pid, signal),
     };
     match sent {

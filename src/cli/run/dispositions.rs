@@ -1,8 +1,9 @@
-//! Which signals this process was started to ignore, and giving that to the command. Knows nothing about locks and
-//! commands.
+//! Which signals this process was started to ignore, so that the command ignores them too. Knows
+//! nothing about locks and commands.
 //!
-//! Rust's runtime ignores SIGPIPE before `main`, and its `Command` sets it back to the default, so after that nobody
-//! knows what the caller had wanted. So this is looked up before: by a function that the C library calls first.
+//! Rust's runtime ignores SIGPIPE before `main`, and its `Command` resets it to the default, so in
+//! `main` the caller's choice is already lost. Hence it is read earlier, by a function that the C
+//! library calls before the runtime starts.
 
 use std::ffi::c_int;
 use std::io;
@@ -13,17 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use nix::libc;
 use nix::sys::signal::{SigHandler, SigSet, Signal, raise, signal};
 
-/// A bit for each signal, the lowest for number 1.
+/// One bit for each signal; the lowest bit is for number 1.
 static IGNORED: AtomicU64 = AtomicU64::new(0);
 
-#[expect(unsafe_code, reason = "there is no other place before `main`")]
-// SAFETY: the section holds pointers to functions of this kind, which are called once, in the first thread. This one
-// makes system calls and writes an atomic; it needs nothing that is set up later.
+#[expect(unsafe_code, reason = "no safe code can run before `main`")]
+// SAFETY: the section contains pointers to functions of this type, each of which is called once, in
+// the first thread. This one makes system calls and writes an atomic; it needs nothing that is
+// initialized later.
 #[unsafe(link_section = ".init_array")]
 #[used]
-static BEFORE_MAIN: extern "C" fn() = look;
+static BEFORE_MAIN: extern "C" fn() = read_ignored;
 
-extern "C" fn look() {
+extern "C" fn read_ignored() {
     for signal in Signal::iterator().filter(|&signal| is_ignored_now(signal as c_int)) {
         IGNORED.fetch_or(bit(signal), Relaxed);
     }
@@ -31,14 +33,14 @@ extern "C" fn look() {
 
 fn is_ignored_now(number: c_int) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
-    #[expect(unsafe_code, reason = "the crates only ask while they set a new action")]
-    // SAFETY: without a new action the call only writes to `action`, which has the room.
+    #[expect(unsafe_code, reason = "the crates can read an action only while they set a new one")]
+    // SAFETY: without a new action the call only writes to `action`, which has room for it.
     let asked = unsafe { libc::sigaction(number, ptr::null(), action.as_mut_ptr()) };
     if asked != 0 {
         return false;
     }
     #[expect(unsafe_code, reason = "see above")]
-    // SAFETY: the call has succeeded, so it has written all of it.
+    // SAFETY: the call has succeeded, so it has written all of `action`.
     let action = unsafe { action.assume_init() };
     action.sa_sigaction == libc::SIG_IGN
 }
@@ -52,8 +54,9 @@ fn bit(signal: Signal) -> u64 {
     1 << (signal as c_int - 1)
 }
 
-/// In a child that is about to become the command: ignores again what this process has handled since, or `Command`
-/// has set to the default. All else is inherited as it was. Neither allocates nor locks.
+/// Runs in a child that is about to become the command. Ignores the signals again that were ignored
+/// at the start, but which this process has handled since, or `Command` has reset to the default.
+/// Other signals are inherited unchanged. Neither allocates nor locks.
 ///
 /// # Errors
 /// If the system refuses.
@@ -66,8 +69,8 @@ pub(super) fn restore() -> io::Result<()> {
     Ok(())
 }
 
-/// Ends this process by SIGINT, so that the caller sees how it has ended. Returns if that cannot be: nothing that
-/// it sends itself ends process 1 of a namespace.
+/// Ends this process by SIGINT, so that its parent can see the cause. Returns if that is not
+/// possible: process 1 of a namespace cannot be ended by a signal that it sends itself.
 pub(super) fn die_of_sigint() {
     if set(Signal::SIGINT, SigHandler::SigDfl).is_ok()
         && SigSet::from(Signal::SIGINT).thread_unblock().is_ok()
@@ -78,9 +81,9 @@ pub(super) fn die_of_sigint() {
 }
 
 fn set(number: Signal, handler: SigHandler) -> io::Result<()> {
-    #[expect(unsafe_code, reason = "a handler could do anything")]
-    // SAFETY: none of the callers sets a handler of this program's own; to ignore a signal, and what the system does
-    // by default, run no code here.
+    #[expect(unsafe_code, reason = "a signal handler can be unsound")]
+    // SAFETY: no caller sets a handler function; neither ignoring a signal nor its default action
+    // runs code of this program.
     unsafe { signal(number, handler) }?;
     Ok(())
 }

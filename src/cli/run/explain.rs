@@ -1,5 +1,5 @@
-//! Why the lock was not to be had: who holds it, from where, for how long, and who waits. Puts into words what a
-//! listing says, on one line; never decides anything.
+//! The message for a lock that was not granted: its holders, their addresses, how long they have
+//! held it, and the number of waiters. Turns a listing into one line of text; decides nothing.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -11,75 +11,77 @@ use lockd::broker::Mode;
 use lockd::wire::message::{ListedHolder, ListedLock};
 use nix::sys::signal::Signal;
 
-use super::signals::Signals;
-use super::wait::{Waited, within};
+use super::signals::SignalQueue;
+use super::wait::{WaitOutcome, run_within};
 use crate::cli::text::{age, name_of, printable, printable_argument};
 
-/// How long the server may take to say it.
+/// How long the server may take to list the locks.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How many holders are named; of a shared lock there can be very many.
+/// How many holders are named; a shared lock can have very many.
 const NAMED: usize = 3;
 
-/// What was not to be had.
-pub(super) struct Refused<'a> {
+pub(super) struct DeniedRequest<'a> {
     pub(super) names: &'a [OsString],
-    /// From when on it was waited for and for how long; `None` if it was not.
+    /// When the wait began and how long it was; `None` if there was no wait.
     pub(super) waited: Option<(Instant, Duration)>,
-    /// Why the server granted nothing at first, if it did not.
+    /// The server's reason for granting nothing at all at first, if it had one.
     pub(super) not_yet: Option<String>,
 }
 
-/// What became of asking.
-pub(super) enum Explained {
-    Words(String),
-    /// A signal has come that ends a process.
-    Signal(Signal),
-}
-
-/// Asks the server who is in the way. It may have gone by now. `Signal` if a signal came first.
-pub(super) fn explain(refused: &Refused<'_>, session: &Arc<Session>, signals: &Signals) -> Explained {
-    let (asked, names) = (session.clone(), refused.names.to_vec());
+/// Asks the server which sessions hold the locks, and explains that. The holder may have released
+/// the lock by now.
+///
+/// # Errors
+/// If a signal arrives that ends a process.
+pub(super) fn explain(
+    denied: &DeniedRequest<'_>,
+    session: &Arc<Session>,
+    signals: &SignalQueue,
+) -> Result<String, Signal> {
+    let (thread_session, names) = (session.clone(), denied.names.to_vec());
     let list = move || {
-        // Of the names that begin with a name the first is that name itself.
-        let page = |name: &OsString| asked.list(name.as_bytes(), None, 1).map_err(|error| error.to_string());
+        // The first of all names that begin with a name is that name itself.
+        let page = |name: &OsString| {
+            thread_session.list(name.as_bytes(), None, 1).map_err(|error| error.to_string())
+        };
         names.iter().map(page).collect::<Result<Vec<_>, String>>()
     };
-    let listed = within(Some(LIMIT), Some(signals), "lockd-explain", list);
-    let since = refused.waited.map(|(start, _)| start.elapsed().as_secs_f64());
-    let words = match listed {
-        Ok(Waited::Signal(signal)) => return Explained::Signal(signal),
-        Ok(Waited::Done(Ok(pages))) => {
-            let locks = pages.iter().zip(refused.names).filter_map(|(page, name)| {
+    let listed = run_within(Some(LIMIT), Some(signals), "lockd-explain", list);
+    let since = denied.waited.map(|(start, _)| start.elapsed().as_secs_f64());
+    let text = match listed {
+        Ok(WaitOutcome::Signal(signal)) => return Err(signal),
+        Ok(WaitOutcome::Done(Ok(pages))) => {
+            let locks = pages.iter().zip(denied.names).filter_map(|(page, name)| {
                 let lock = page.locks.first()?;
                 (lock.name()?.as_bytes() == name.as_bytes()).then_some(lock)
             });
-            of_locks(&locks.collect::<Vec<_>>(), refused, since)
+            describe_all(&locks.collect::<Vec<_>>(), denied, since)
         }
-        Ok(Waited::Done(Err(reason))) => format!("who holds it is not told: {reason}"),
-        Ok(Waited::Late) => "who holds it is not told: the server does not answer".to_owned(),
-        Err(error) => format!("who holds it is not told: {error}"),
+        Ok(WaitOutcome::Done(Err(reason))) => format!("its holder is unknown: {reason}"),
+        Ok(WaitOutcome::Late) => "its holder is unknown: the server does not answer".to_owned(),
+        Err(error) => format!("its holder is unknown: {error}"),
     };
-    Explained::Words(format!("{}: {words}", headline(refused)))
+    Ok(format!("{}: {text}", headline(denied)))
 }
 
-/// What was asked for, and that it was not to be had.
-pub(super) fn headline(refused: &Refused<'_>) -> String {
-    let names: Vec<String> = refused.names.iter().map(|name| printable_argument(name)).collect();
+/// The names, and that they were busy or not acquired in time.
+pub(super) fn headline(denied: &DeniedRequest<'_>) -> String {
+    let names: Vec<String> = denied.names.iter().map(|name| printable_argument(name)).collect();
     let names = names.join(", ");
-    match refused.waited {
+    match denied.waited {
         None => format!("{names}: busy"),
-        Some((_, limit)) => format!("{names}: not had within {} s", limit.as_secs_f64()),
+        Some((_, limit)) => format!("{names}: not acquired within {} s", limit.as_secs_f64()),
     }
 }
 
-/// Those of the locks that somebody holds or waits for, on one line.
-fn of_locks(locks: &[&ListedLock], refused: &Refused<'_>, waited: Option<f64>) -> String {
+/// Describes the locks, all of which have holders or waiters, on one line.
+fn describe_all(locks: &[&ListedLock], denied: &DeniedRequest<'_>, waited: Option<f64>) -> String {
     let is_held = locks.iter().any(|lock| lock.mode.is_some());
-    match (&refused.not_yet, locks) {
-        // While nobody holds it, that is the reason.
+    match (&denied.not_yet, locks) {
+        // If no session holds the lock, that is why it was not granted.
         (Some(reason), _) if !is_held => reason.clone(),
         (_, []) => "nobody holds it any more".to_owned(),
-        (_, [lock]) if refused.names.len() == 1 => describe(lock, waited),
+        (_, [lock]) if denied.names.len() == 1 => describe(lock, waited),
         (_, locks) => {
             let each = locks.iter().map(|lock| format!("{} is {}", name_of(lock), describe(lock, waited)));
             each.collect::<Vec<_>>().join("; ")
@@ -87,34 +89,34 @@ fn of_locks(locks: &[&ListedLock], refused: &Refused<'_>, waited: Option<f64>) -
     }
 }
 
-/// One lock, to somebody who has waited for it for so many seconds, or has not.
+/// Describes one lock. `waited` is how many seconds this process has waited for it, if it has.
 fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
-    let mut words = String::new();
+    let mut text = String::new();
     match lock.mode {
-        Some(Mode::Exclusive) => words.push_str("held by "),
-        Some(Mode::Shared) => words.push_str("held shared by "),
-        None => words.push_str("held by nobody"),
+        Some(Mode::Exclusive) => text.push_str("held by "),
+        Some(Mode::Shared) => text.push_str("held shared by "),
+        None => text.push_str("held by nobody"),
     }
     let holders: Vec<String> = lock.holders.iter().take(NAMED).map(holder).collect();
-    words.push_str(&holders.join(" and "));
+    text.push_str(&holders.join(" and "));
     let unnamed = lock.holders.len() - holders.len() + lock.more_holders;
     if unnamed > 0 {
-        words.push_str(&format!(" and {unnamed} more"));
+        text.push_str(&format!(" and {unnamed} more"));
     }
     let waiters = lock.waiters.len() + lock.more_waiters;
     match waited {
-        None if waiters > 0 => words.push_str(&format!("; {waiters} waiting")),
+        None if waiters > 0 => text.push_str(&format!("; {waiters} waiting")),
         None => {}
         Some(waited) => {
-            // First come, first served: who has waited longer stood in front.
+            // Waiters that have waited longer were ahead in the queue.
             let ahead = lock.waiters.iter().filter(|waiter| waiter.waiting_for > waited).count();
-            // Of those that the page has no room for, nobody knows.
+            // How long the waiters have waited that are not on the page is unknown.
             let may_be_more = ahead == lock.waiters.len() && lock.more_waiters > 0;
             let least = if may_be_more { " at least" } else { "" };
-            words.push_str(&format!("; was{least} number {} of {} in the queue", ahead + 1, waiters + 1));
+            text.push_str(&format!("; was{least} number {} of {} in the queue", ahead + 1, waiters + 1));
         }
     }
-    words
+    text
 }
 
 fn holder(holder: &ListedHolder) -> String {
@@ -155,31 +157,31 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_holder_and_those_who_wait() {
+    fn the_text_names_the_holder_and_counts_the_waiters() {
         let bob = "held by \"bob\\u{1b}\" at 10.0.0.1:0 for 1m01s";
         assert_eq!(describe(&lock(1, &[]), None), bob);
         assert_eq!(describe(&lock(1, &[1.0, 2.0]), None), format!("{bob}; 2 waiting"));
     }
 
     #[test]
-    fn who_has_waited_is_told_the_place_in_the_queue() {
+    fn after_a_wait_the_text_says_the_place_in_the_queue() {
         let place = |waiting: &[f64]| {
-            let words = describe(&lock(1, waiting), Some(5.0));
-            words.rsplit_once("; ").unwrap().1.to_owned()
+            let text = describe(&lock(1, waiting), Some(5.0));
+            text.rsplit_once("; ").unwrap().1.to_owned()
         };
         assert_eq!(place(&[]), "was number 1 of 1 in the queue");
         assert_eq!(place(&[9.0, 6.0, 1.0]), "was number 3 of 4 in the queue");
     }
 
     #[test]
-    fn of_many_holders_some_are_named() {
-        let words = describe(&lock(5, &[]), None);
-        assert!(words.ends_with("and 10.0.0.1:2 for 1m01s and 2 more"), "{words}");
+    fn only_a_few_of_many_holders_are_named() {
+        let text = describe(&lock(5, &[]), None);
+        assert!(text.ends_with("and 10.0.0.1:2 for 1m01s and 2 more"), "{text}");
         let many = ListedLock { more_holders: 10, more_waiters: 20, ..lock(5, &[9.0, 7.0]) };
-        let words = describe(&many, Some(8.0));
-        assert!(words.ends_with(" and 12 more; was number 2 of 23 in the queue"), "{words}");
-        let words = describe(&many, Some(5.0));
-        assert!(words.ends_with("; was at least number 3 of 23 in the queue"), "{words}");
+        let text = describe(&many, Some(8.0));
+        assert!(text.ends_with(" and 12 more; was number 2 of 23 in the queue"), "{text}");
+        let text = describe(&many, Some(5.0));
+        assert!(text.ends_with("; was at least number 3 of 23 in the queue"), "{text}");
         let free = ListedLock { mode: None, ..lock(0, &[1.0]) };
         assert_eq!(describe(&free, None), "held by nobody; 1 waiting");
     }

@@ -1,22 +1,27 @@
-//! `lockd run`: a command that runs while a lock is held, as flock(1) does it, for many hosts.
+//! `lockd run`: runs a command while a lock is held, like flock(1), but for many hosts.
 //!
-//! - `acquire`: getting the lock and giving it back; `explain`: why it could not be had; `ancestors`: what the `lockd run`s
-//!   hold that this one runs under. `separator`: what is said if `--` is missing.
-//! - `command`: starting the command; `descendants`: all that it has started, found among the `processes`.
-//! - `supervise`: while the command runs; `end`: ending it. `ending`: how `lockd run` itself ends.
-//! - `dispositions`: which signals are ignored. `signals`, `wait`, `speaker`: signals, waiting and messages, none of which can hold up the others.
+//! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
+//!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
+//! - `command`: starts the command. `descendants`: everything that it has started, found among all
+//!   processes.
+//! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
+//!   end.
+//! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
+//!   process, and waiting, which a signal ends at once.
 //!
-//! The command must not run without the lock. So it is ended when the lock is lost, with all that it has started;
-//! the session, which the server may keep the lock for, is closed after that. Should this process be killed, the
-//! lock is free at once, and the kernel kills the command. That reaches the command alone, not what it has started,
-//! and not a command that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
+//! The command must not run without the lock. So it is ended with all its descendants when the lock
+//! is lost, and the session is closed only after that, since the server may keep the lock until
+//! then. If this process is killed, the lock is free at once, and the kernel kills the command. The
+//! kernel does not kill what the command has started, nor a command that changes its user
+//! (prctl(2), `PR_SET_PDEATHSIG`).
 //!
-//! Without a terminal the command is in a process group of its own. With one it stays in this process's group,
-//! so that what the terminal sends, a Ctrl-C or a Ctrl-Z, reaches it as it reaches all others, and pipes to a
-//! pager go on working. What is sent to this process alone is sent on to the command and all its descendants.
-//! What the terminal sends is not, since the command has it already. What a program sends to the whole group
-//! cannot be told from what it sends to this process alone, so in a terminal that reaches the command twice:
-//! better than never.
+//! Without a terminal, the command has a process group of its own. With a terminal, it stays in
+//! this process's group, so that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all
+//! others, and pipes to a pager keep working. A signal sent to this process alone is passed on to
+//! the command and all its descendants. A signal from the terminal is not passed on, since the
+//! command has already received it. A signal that a program sends to the whole group looks like one
+//! sent to this process alone, so in a terminal the command receives it twice. That is better than
+//! never.
 
 mod acquire;
 mod ancestors;
@@ -24,12 +29,9 @@ mod command;
 mod descendants;
 mod dispositions;
 mod end;
-mod ending;
 mod explain;
-mod processes;
-mod separator;
+mod outcome;
 mod signals;
-mod speaker;
 mod supervise;
 mod wait;
 
@@ -42,90 +44,88 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use lockd::broker::{Grant, Mode};
 
-use super::at::At;
+use super::messages::MessageWriter;
+use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
-use acquire::Demand;
+use acquire::AcquireRequest;
 use ancestors::Ancestors;
-use command::{Told, has_terminal};
+use command::{CommandEnv, has_terminal};
 use descendants::Descendants;
-use ending::Ending;
-pub(super) use separator::explain_missing;
-use signals::Signals;
-use speaker::Speaker;
+use outcome::RunOutcome;
+use signals::SignalQueue;
 
-/// The longest grace that may be given.
+/// The longest `--grace`.
 const GRACE_MAX: Duration = Duration::from_secs(3590);
 
-/// How much longer than the grace it may take until all have ended that are killed then.
-const TO_KILL: Duration = Duration::from_secs(1);
+/// How much longer than the grace it may take until all processes that are killed then have ended.
+const KILL_MARGIN: Duration = Duration::from_secs(1);
 
-/// What the rest of the help says.
 const ABOUT: &str = "\
-COMMAND is run as it is given, without a shell, and its exit status is passed on. It finds in its environment \
-LOCKD_TOKEN (the fencing token), LOCKD_NAME (the first name), LOCKD_NAMES (all of them, each on a line), \
-LOCKD_ORPHANED=1 if the last exclusive holder vanished without releasing, and LOCKD_HELD, for a lockd run in COMMAND. \
-It does not inherit the connection. It ignores the signals that lockd run was started to ignore, SIGPIPE too.
+COMMAND is run without a shell, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
+token), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
+holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
+connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
 
-A lockd run in COMMAND that wants the same NAME would wait for ever. It fails at once, if the server shows that the lock \
-is still held with the token in LOCKD_HELD: not with --no-dump, nor where COMMAND clears its environment, as sudo does. \
-To share a lock that is held shared is no mistake, unless another one waits to have it exclusively.
+A lockd run in COMMAND that wants the same NAME would wait for ever. It fails at once if the server shows that the lock \
+is still held with the token in LOCKD_HELD. A server with --no-dump does not show that, and there is no LOCKD_HELD if \
+COMMAND clears its environment, as sudo does. Sharing a lock that is held shared is allowed, unless another session waits \
+for it exclusively.
 
 The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
 
-Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are sent \
-on to COMMAND and to all that it has started. Before COMMAND is started, and after it has ended, they end lockd run. \
-In a terminal COMMAND is in the process group of lockd run. So what the terminal sends (Ctrl-C) reaches it once, but what a \
-program sends to that group (kill %1) twice.
+Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are passed on \
+to COMMAND and to all processes that it has started. Before COMMAND is started, and after it has ended, they end lockd \
+run. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
+but a signal that a program sends to that group (kill %1) twice.
 
-If the lock is lost, COMMAND and all that it has started, daemons and processes in sessions of their own too, get \
-SIGTERM at once, and SIGKILL after the grace. What cannot be ended is named: a program of another user, say, or one \
-that waits for a dead file server. What COMMAND has asked another service to run (at, systemd-run, docker) is not \
-known to lockd run. If lockd run is itself killed with SIGKILL, the lock is free at once, and COMMAND is killed a moment later; \
-but not what it has started, nor a COMMAND that changes its user.
+If the lock is lost, COMMAND and all processes that it has started, including daemons and processes in sessions of \
+their own, get SIGTERM at once, and SIGKILL after the grace. Processes that cannot be ended are named: for example those \
+of another user, or those that wait for a dead file server. lockd run does not know what COMMAND has asked another \
+service to run (at, systemd-run, docker). If lockd run itself is killed with SIGKILL, the lock is free at once, and \
+COMMAND is killed a moment later; but the processes that it has started are not, nor is a COMMAND that changes its user.
 
-After lockd kick, the lock goes to the next one when COMMAND has ended, or when the grace and a second are over; \
-a second lockd kick does not wait for that. \
-After a failure of the network it does so when the server's dead-peer timeout (25 s by default) and then the grace \
-and a second are over. After a clean restart of the server, also of one with a state directory, the next \
-command may start while this one is still being ended. After a crash of the server it may do so too, unless the \
+After lockd kick, the next session is granted the lock when COMMAND has ended, or when the grace and a second have \
+passed; a second lockd kick does not wait for that. \
+After a failure of the network, it is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
+grace and a second have passed. After a clean restart of the server, with or without a state directory, the next \
+command may start while this one is still being ended. After a crash of the server this may happen too, unless the \
 server has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is enough \
 for a grace of up to 7 s.
 
-With several servers, each NAME belongs to one of them, and only to lose that one is to lose the lock.";
+With several servers, each NAME belongs to one of them, and the lock is lost only if that one is lost.";
 
-/// What to run, and under which lock.
 #[derive(Args, Debug)]
-#[command(after_help = ending::HELP, after_long_help = format!("{ABOUT}\n\n{}", ending::HELP))]
+#[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
 pub(super) struct RunOptions {
-    /// Share the lock with others that share it
+    /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
     shared: bool,
 
-    /// Do not wait for the lock. Connecting may still take 10 seconds
+    /// Do not wait for the lock; connecting may still take 10 seconds
     #[arg(short, long, conflicts_with = "wait")]
     nonblock: bool,
 
-    /// Wait for no longer than this, connecting included; fractions allowed, and 0 is the same as --nonblock
-    /// [default: without limit, of which 10 seconds for connecting]
+    /// Wait this long at most, connecting included; may have a fraction, and 0 is the same as
+    /// --nonblock [default: no limit, but 10 seconds for connecting]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
 
-    /// Exit status if the lock is busy or not had in time [default: 75 and 124]
+    /// Exit status if the lock is busy or not granted in time [default: 75 and 124]
     #[arg(short = 'E', long, value_name = "CODE")]
     conflict_exit_code: Option<u8>,
 
-    /// If the lock is lost, how long after SIGTERM to send SIGKILL; 3590 at most
+    /// Time between SIGTERM and SIGKILL if the lock is lost; 3590 at most
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace, allow_negative_numbers = true)]
     grace: Duration,
 
-    /// Do not say why if the lock is busy or not had in time, or a signal comes before that
+    /// Print no message if the lock is busy or not granted in time, or if a signal ends the wait
     #[arg(short, long)]
     quiet: bool,
 
     #[command(flatten)]
-    at: At,
+    server: ServerOption,
 
-    /// The lock; with several names all are acquired at once, or none
+    /// Name of the lock; of several names, all are acquired together, or none
     #[arg(value_name = "NAME", required = true)]
     names: Vec<OsString>,
 
@@ -135,72 +135,76 @@ pub(super) struct RunOptions {
 }
 
 pub(super) fn run(options: &RunOptions) -> ExitCode {
-    // Before any signal is blocked, so that its thread can never keep this process from being ended.
-    let speaker = match Speaker::start() {
-        Ok(speaker) => speaker,
+    // Started before any signal is blocked, so that a signal can still end this process while the
+    // thread is started.
+    let messages = match MessageWriter::start() {
+        Ok(messages) => messages,
         Err(error) => {
-            // If this cannot be written, the exit status has to say it.
+            // If standard error cannot be written to, the exit status must be enough.
             let _ = writeln!(io::stderr(), "lockd: {error}");
-            return ExitCode::from(Ending::Failed(String::new()).code(None));
+            return ExitCode::from(RunOutcome::Failed(String::new()).code(None));
         }
     };
-    let ending = hold_and_run(options, &speaker);
-    if let Some((words, is_wanted_unless_quiet)) = ending.words()
-        && !(options.quiet && is_wanted_unless_quiet)
+    let outcome = hold_and_run(options, &messages);
+    if let Some((text, can_be_suppressed)) = outcome.message()
+        && !(options.quiet && can_be_suppressed)
     {
-        speaker.say(words);
+        messages.write(text);
     }
-    speaker.finish();
-    if ending.is_by_sigint() {
+    messages.finish();
+    if outcome.is_by_sigint() {
         dispositions::die_of_sigint();
     }
-    ExitCode::from(ending.code(options.conflict_exit_code))
+    ExitCode::from(outcome.code(options.conflict_exit_code))
 }
 
-fn hold_and_run(options: &RunOptions, speaker: &Speaker) -> Ending {
-    // Looking up a user's name can take long; as long as no signal is blocked, all of them end that.
-    let demand = options.demand();
+fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
+    // Before signals are blocked: to look up a user's name can take long, and a signal must be able
+    // to end that.
+    let request = options.acquire_request();
     let has_terminal = has_terminal();
-    let signals = match Signals::take(has_terminal) {
+    let signals = match SignalQueue::take(has_terminal) {
         Ok(signals) => signals,
-        Err(error) => return Ending::Failed(format!("signals: {error}")),
+        Err(error) => return RunOutcome::Failed(format!("signals: {error}")),
     };
-    let hold = match acquire::acquire(&demand, &signals) {
-        Ok(hold) => hold,
-        Err(ending) => return ending,
+    let locks = match acquire::acquire(&request, &signals) {
+        Ok(locks) => locks,
+        Err(outcome) => return outcome,
     };
     let descendants = match Descendants::adopt() {
         Ok(descendants) => descendants,
         Err(error) => {
-            let _ = hold.release(&signals, false);
-            return Ending::Failed(format!("the command cannot be watched: {error}"));
+            let _ = locks.release(&signals, false);
+            return RunOutcome::Failed(format!("the command cannot be watched: {error}"));
         }
     };
-    // The last thing before the command is started: a signal that comes later is the command's.
-    let hold = match hold.unless_interrupted(&signals) {
-        Ok(hold) => hold,
-        Err(ending) => return ending,
+    // The last step before the command is started: a signal that arrives later is passed on to the
+    // command.
+    let locks = match locks.unless_interrupted(&signals) {
+        Ok(locks) => locks,
+        Err(outcome) => return outcome,
     };
-    let held = demand.ancestors.with(hold.grant.token, &options.names);
-    let Grant { token, orphaned, .. } = hold.grant;
-    let told = Told { names: &options.names, token, orphaned, held };
-    match command::start(&options.command, &told, signals.mask_before(), has_terminal, descendants) {
-        Ok(started) => supervise::supervise(hold, started, &signals, speaker, options.grace, has_terminal),
-        Err(ending) => {
-            // Nothing was done under the lock: whether it was lost meanwhile is no matter.
-            let _ = hold.release(&signals, false);
-            ending
+    let held = request.ancestors.with(locks.grant.token, &options.names);
+    let Grant { token, orphaned, .. } = locks.grant;
+    let environment = CommandEnv { names: &options.names, token, orphaned, held };
+    match command::start(&options.command, &environment, signals.mask_before(), has_terminal, descendants) {
+        Ok(command) => supervise::supervise(locks, command, &signals, messages, options.grace, has_terminal),
+        Err(outcome) => {
+            // Nothing was done under the lock, so it does not matter whether the lock was lost in
+            // the meantime.
+            let _ = locks.release(&signals, false);
+            outcome
         }
     }
 }
 
 impl RunOptions {
-    fn demand(&self) -> Demand {
-        Demand {
+    fn acquire_request(&self) -> AcquireRequest {
+        AcquireRequest {
             start: Instant::now(),
-            urls: self.at.urls.clone(),
+            urls: self.server.urls.clone(),
             owner: owner(self.command.first()),
-            wind_down: self.grace + TO_KILL,
+            wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
@@ -209,7 +213,8 @@ impl RunOptions {
     }
 }
 
-/// What others see of the holder. Not the arguments: these may be secrets.
+/// The owner that others see as the holder of the lock. Without the command's arguments: they may
+/// be secrets.
 fn owner(program: Option<&OsString>) -> String {
     let program = program.and_then(|program| Path::new(program).file_name()).unwrap_or_default();
     let uid = nix::unistd::Uid::effective();
@@ -220,8 +225,8 @@ fn owner(program: Option<&OsString>) -> String {
     format!("run: {program} ({user}@{host}, pid {pid})")
 }
 
-/// How long a command may be given, in seconds. As the server has to keep the lock for a little longer, it must
-/// be less than the most that a server can be asked for.
+/// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
+/// so the grace must be less than the longest time that a server can be asked for.
 fn grace(text: &str) -> Result<Duration, String> {
     let grace = seconds(text)?;
     let fits = grace <= GRACE_MAX;
@@ -235,9 +240,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_can_be_asked_for_every_grace_that_may_be_given() {
+    fn a_server_can_be_asked_for_the_longest_grace() {
         assert_eq!(grace("3590"), Ok(GRACE_MAX));
         assert!(grace("3590.1").is_err() && grace("-1").is_err());
-        assert!(GRACE_MAX + TO_KILL < WIND_DOWN_MAX);
+        assert!(GRACE_MAX + KILL_MARGIN < WIND_DOWN_MAX);
     }
 }

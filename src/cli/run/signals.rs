@@ -1,5 +1,5 @@
-//! The signals that come to `lockd run`, one after the other, as something to poll. Knows which of them it
-//! may take; what is done about them is decided by others.
+//! The signals sent to `lockd run`, one after the other, on a descriptor that can be polled. Knows
+//! which signals this process may take; others decide what is done about them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +12,7 @@ use rustix::process::{WaitOptions, getpid, kill_process, wait};
 
 use super::dispositions::was_ignored;
 
-/// What is passed on to the command, and ends a wait.
+/// The signals that are passed on to the command, and that end a wait.
 const ENDING: [Signal; 7] = [
     Signal::SIGHUP,
     Signal::SIGINT,
@@ -23,42 +23,47 @@ const ENDING: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// What stops and continues. Where there is a terminal, it sends these to the command itself, and they do to
-/// this process what they do to every other in its group.
+/// The signals that stop and continue processes. A terminal sends these to the command itself, and
+/// they have their default effect on this process, as on every other one in its group.
 const STOPPING: [Signal; 2] = [Signal::SIGTSTP, Signal::SIGCONT];
 
-/// A signal that has come.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Received {
+pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
-    /// Whether the kernel has sent it, as it does for a terminal: then every process in the group has it.
+    /// Whether the kernel has sent it, as it does for a terminal. Then every process in the group
+    /// has received it.
     pub(super) is_from_kernel: bool,
 }
 
-impl Received {
-    /// Whether it ends a process that does nothing about it.
+impl ReceivedSignal {
+    /// Whether the signal ends a process that does not handle it.
     pub(super) fn is_ending(self) -> bool {
         ENDING.contains(&self.signal)
     }
 }
 
-/// From when it is made, the signals are blocked in the thread, and in all that it starts later.
-pub(super) struct Signals {
+/// The signals that have arrived. They are blocked in the thread that creates this, and in all
+/// threads that it starts later.
+pub(super) struct SignalQueue {
     fd: SignalFd,
-    /// What was blocked before, and is to be so for the command.
+    /// The mask before that, which the command gets.
     before: SigSet,
 }
 
-impl Signals {
+impl SignalQueue {
+    /// Blocks the signals and begins to queue them. Without a terminal these include the signals
+    /// that stop and continue.
+    ///
     /// # Errors
-    /// If the system does not let them be taken.
+    /// If the system refuses.
     pub(super) fn take(has_terminal: bool) -> io::Result<Self> {
-        // Whoever started this process may have it ignored; then there would be no status to be had of the
-        // command.
+        // This process may have been started with SIGCHLD ignored. Then the command's status could
+        // not be read.
         signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::default())?;
         let mut taken = SigSet::empty();
         let stopping: &[Signal] = if has_terminal { &[] } else { &STOPPING };
-        // What is ignored, as by nohup(1), the command ignores, too.
+        // Signals that are ignored, for example because of nohup(1), are not taken: the command
+        // ignores them too.
         for &signal in ENDING.iter().chain(stopping).filter(|&&signal| !was_ignored(signal)) {
             taken.add(signal);
         }
@@ -69,18 +74,19 @@ impl Signals {
         Ok(Self { fd, before })
     }
 
-    /// The next signal that has come, if there is one.
-    pub(super) fn next(&self) -> Option<Received> {
+    /// The next signal that has arrived, if there is one.
+    pub(super) fn next(&self) -> Option<ReceivedSignal> {
         let info = self.fd.read_signal().ok().flatten()?;
         let number = i32::try_from(info.ssi_signo).ok()?;
         let signal = Signal::try_from(number).ok()?;
-        Some(Received { signal, is_from_kernel: info.ssi_code > 0 })
+        Some(ReceivedSignal { signal, is_from_kernel: info.ssi_code > 0 })
     }
 
-    /// The next one that ends a process that does nothing about it, if one has come. One that stops a process
-    /// stops this one. Not while a command runs: it waits for all children that have ended.
+    /// The next signal that [ends a process](ReceivedSignal::is_ending), if one has arrived. A
+    /// signal that stops processes stops this one. Must not be called while a command runs, since
+    /// it reaps all children that have ended.
     pub(super) fn next_ending(&self) -> Option<Signal> {
-        wait_for_orphans();
+        reap_orphans();
         while let Some(received) = self.next() {
             if received.is_ending() {
                 return Some(received.signal);
@@ -97,19 +103,19 @@ impl Signals {
     }
 }
 
-impl AsFd for Signals {
+impl AsFd for SignalQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 }
 
-/// Waits for all children that have ended, without blocking. Process 1 of a container gets those whose parents have
-/// gone, also before there is a command.
-fn wait_for_orphans() {
+/// Reaps all children that have ended, without blocking. Process 1 of a container becomes the
+/// parent of orphaned processes, even before there is a command.
+fn reap_orphans() {
     while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
 }
 
-/// Stops this process as a signal does that nobody handles, until it is continued.
+/// Stops this process until it is continued, as an unhandled SIGTSTP would.
 pub(super) fn stop_this_process() {
     // It cannot fail: a process may always stop itself.
     let _ = kill_process(getpid(), rustix::process::Signal::STOP);

@@ -1,107 +1,101 @@
-//! While the command runs: signals are passed on to it, its end is waited for, and the lock is looked after. A
-//! command that has lost its lock must not go on with what the lock protects, so then it is ended.
+//! Supervises the running command: passes signals on to it, waits for its end, and watches the
+//! lock. A command that has lost its lock must not go on with what the lock protects, so it is
+//! ended.
 
 use std::io;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal as Number;
-use rustix::process::Signal;
-
-use super::acquire::Hold;
-use super::command::Started;
-use super::descendants::LOOK_FOR_OTHERS;
+use super::acquire::HeldLocks;
+use super::command::RunningCommand;
+use super::descendants::FIND_OTHERS_INTERVAL;
 use super::end::end;
-use super::ending::Ending;
-use super::signals::{Received, Signals, stop_this_process};
-use super::speaker::Speaker;
+use super::outcome::RunOutcome;
+use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
+use crate::cli::messages::MessageWriter;
 
-/// How often to look whether the lock is held: no descriptor tells of a loss that is only noticed by the
-/// silence of this host itself.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often to check whether the lock is held: if only the silence of this host shows the loss, no
+/// descriptor becomes readable.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits for the end of the command, and gives the lock back.
+/// Waits for the end of the command, and releases the lock.
 pub(super) fn supervise(
-    hold: Hold,
-    mut started: Started,
-    signals: &Signals,
-    speaker: &Speaker,
+    locks: HeldLocks,
+    mut command: RunningCommand,
+    signals: &SignalQueue,
+    messages: &MessageWriter,
     grace: Duration,
     has_terminal: bool,
-) -> Ending {
-    let ended = match wait(&hold, &mut started, signals, has_terminal) {
-        Ok(Ended::Command(status, is_in_a_hurry)) => {
-            return match hold.release(signals, is_in_a_hurry) {
-                Ok(()) => Ending::Command(status),
-                Err(reason) => Ending::Lost(format!("the lock was lost while the command ran: {reason}")),
+) -> RunOutcome {
+    let was_ended = || "the command has been ended".to_owned();
+    let ended = match wait(&locks, &mut command, signals, has_terminal) {
+        Ok(CommandEnd::Exited { status, is_in_a_hurry }) => {
+            return match locks.release(signals, is_in_a_hurry) {
+                Ok(()) => RunOutcome::Command(status),
+                Err(reason) => RunOutcome::Lost(format!("the lock was lost while the command ran: {reason}")),
             };
         }
-        Ok(Ended::Lost) => {
-            let reason = || format!("the lock is lost, the command is being ended: {}", hold.loss());
-            end(&mut started, signals, grace, speaker, reason)
+        Ok(CommandEnd::LockLost) => {
+            let reason = || format!("the lock is lost, the command is being ended: {}", locks.loss_reason());
+            end(&mut command, signals, grace, messages, reason)
         }
         Err(error) => {
-            // Nothing looks after the lock any more.
+            // The lock can no longer be watched either.
             let reason = || format!("the command cannot be watched and is being ended: {error}");
-            let ended = end(&mut started, signals, grace, speaker, reason);
-            hold.close();
-            return Ending::Failed(ended.err().unwrap_or_else(|| "the command has been ended".to_owned()));
+            let ended = end(&mut command, signals, grace, messages, reason);
+            locks.close();
+            return RunOutcome::Failed(ended.err().unwrap_or_else(was_ended));
         }
     };
-    // Only now: a server that has ended the session may keep the lock until then.
-    hold.close();
-    Ending::Lost(ended.err().unwrap_or_else(|| "the command has been ended".to_owned()))
+    // Closed only now: a server that has ended the session may keep the lock until then.
+    locks.close();
+    RunOutcome::Lost(ended.err().unwrap_or_else(was_ended))
 }
 
-enum Ended {
-    /// And whether a signal has come that was too late for it.
-    Command(std::process::ExitStatus, bool),
-    Lost,
+enum CommandEnd {
+    /// The command has exited. `is_in_a_hurry` says whether a signal arrived that was too late for
+    /// the command.
+    Exited {
+        status: ExitStatus,
+        is_in_a_hurry: bool,
+    },
+    LockLost,
 }
 
-fn wait(hold: &Hold, started: &mut Started, signals: &Signals, has_terminal: bool) -> io::Result<Ended> {
-    // What arrived while the command was being started may not have reached it: rather twice than not at all.
+fn wait(
+    locks: &HeldLocks,
+    command: &mut RunningCommand,
+    signals: &SignalQueue,
+    has_terminal: bool,
+) -> io::Result<CommandEnd> {
+    // A signal that arrived while the command was being started may not have reached it. Twice is
+    // better than never.
     while let Some(received) = signals.next() {
-        pass_on(received, started, false);
+        command.pass_on(received, false);
     }
-    let mut next_search = Instant::now() + LOOK_FOR_OTHERS;
+    let mut next_search = Instant::now() + FIND_OTHERS_INTERVAL;
     loop {
-        if let Some(status) = started.status()? {
-            return Ok(Ended::Command(status, false));
+        if let Some(status) = command.status()? {
+            return Ok(CommandEnd::Exited { status, is_in_a_hurry: false });
         }
-        if !hold.session.is_alive() {
-            return Ok(Ended::Lost);
+        if !locks.session.is_alive() {
+            return Ok(CommandEnd::LockLost);
         }
-        if started.descendants.has_others() && Instant::now() >= next_search {
-            started.descendants.find();
-            next_search = Instant::now() + LOOK_FOR_OTHERS;
+        if command.descendants.has_others() && Instant::now() >= next_search {
+            command.descendants.find();
+            next_search = Instant::now() + FIND_OTHERS_INTERVAL;
         }
-        let lost = hold.session.lost_fd();
+        let lost = locks.session.lost_fd();
         let mut fds = vec![readable(signals)];
         fds.extend(lost.as_ref().map(readable));
-        wait_for(&mut fds, Some(Instant::now() + LOOK))?;
+        wait_for(&mut fds, Some(Instant::now() + CHECK_INTERVAL))?;
         while let Some(received) = signals.next() {
-            // Of a command that has ended nobody would hear of it.
-            if let Some(status) = started.status()? {
-                return Ok(Ended::Command(status, received.is_ending()));
+            // A command that has ended cannot receive it any more.
+            if let Some(status) = command.status()? {
+                return Ok(CommandEnd::Exited { status, is_in_a_hurry: received.is_ending() });
             }
-            pass_on(received, started, has_terminal);
+            command.pass_on(received, has_terminal);
         }
-    }
-}
-
-/// Passes a signal on, unless the command has it already.
-pub(super) fn pass_on(received: Received, started: &mut Started, has_terminal: bool) {
-    let is_known = has_terminal && received.is_from_kernel;
-    if received.signal == Number::SIGCHLD || is_known {
-        return;
-    }
-    if let Some(signal) = Signal::from_named_raw(received.signal as i32) {
-        // Those that may not be signalled would not get it from anybody else in this process's place.
-        let _ = started.descendants.signal(signal);
-    }
-    if received.signal == Number::SIGTSTP {
-        // All of it is to be stopped. The lock stays held.
-        stop_this_process();
     }
 }

@@ -1,5 +1,11 @@
-//! Waiting for whichever comes first: descriptors, a thread that asks the server, a signal, a time limit. No
-//! answer of a server can hold up a signal. Knows nothing about locks.
+//! Waiting for descriptors and for threads, so that a signal ends each wait at once. Knows nothing
+//! about locks.
+//!
+//! Signals arrive on a signalfd, the loss of the lock on an eventfd of the session, and the end of
+//! a command as SIGCHLD: everything that `lockd run` waits for is a descriptor or a point in time,
+//! and one poll(2) in the thread that must act waits for all of it. A `select!` over channels would
+//! need a further thread for each descriptor, which would still have to be polled there. So there
+//! are no channels here, and the end of a thread is a pipe that closes.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,30 +15,30 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::signals::Signals;
+use super::signals::SignalQueue;
 
-/// What ended a wait.
-pub(super) enum Waited<T> {
-    /// The thread has come back with this.
+pub(super) enum WaitOutcome<T> {
+    /// The work is done, with this result.
     Done(T),
-    /// The time is over.
+    /// The time limit has passed.
     Late,
-    /// A signal has come that ends a process. The thread goes on; it ends with the process.
+    /// A signal has arrived that ends a process. The thread goes on, and ends with the process.
     Signal(Signal),
 }
 
-/// Runs `work` in a thread, and waits for it, for `limit`, or for one of the `signals` that end a process. A
-/// signal that stops a process stops this one, and the wait goes on afterwards.
+/// Runs `work` in a thread, and waits until it is done, until `limit` has passed, or until a signal
+/// arrives that ends a process. A signal that stops processes stops this one, and the wait goes on
+/// when it is continued.
 ///
 /// # Errors
 /// If no thread can be started, or if it panics.
-pub(super) fn within<T: Send + 'static>(
+pub(super) fn run_within<T: Send + 'static>(
     limit: Option<Duration>,
-    signals: Option<&Signals>,
+    signals: Option<&SignalQueue>,
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
-) -> io::Result<Waited<T>> {
-    // Closed by the end of the thread, however it ends.
+) -> io::Result<WaitOutcome<T>> {
+    // The thread closes its end of the pipe when it ends, also if it panics.
     let (ended, running) = io::pipe()?;
     let work = move || {
         let _running = running;
@@ -45,20 +51,21 @@ pub(super) fn within<T: Send + 'static>(
         fds.extend(signals.map(readable));
         wait_for(&mut fds, deadline)?;
         let has_ended = !fds[0].revents().is_empty();
-        if let Some(signal) = signals.and_then(Signals::next_ending) {
-            return Ok(Waited::Signal(signal));
+        if let Some(signal) = signals.and_then(SignalQueue::next_ending) {
+            return Ok(WaitOutcome::Signal(signal));
         }
         if has_ended {
             let panicked = |_| io::Error::other(format!("the thread {name} has failed"));
-            return thread.join().map(Waited::Done).map_err(panicked);
+            return thread.join().map(WaitOutcome::Done).map_err(panicked);
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            return Ok(Waited::Late);
+            return Ok(WaitOutcome::Late);
         }
     }
 }
 
-/// Waits until one of these is ready, or until the deadline. May return early; the caller looks again.
+/// Waits until one of the descriptors is ready, or until the deadline. May return early, so the
+/// caller must check again.
 ///
 /// # Errors
 /// If the system cannot wait.
@@ -82,29 +89,29 @@ pub(super) fn readable<Fd: AsFd>(fd: &Fd) -> PollFd<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
+    use crossbeam_channel::bounded;
     use nix::sys::signal::raise;
 
     use super::*;
 
     #[test]
     fn a_wait_ends_with_its_work_its_limit_or_a_signal() {
-        // In a thread of its own, since the signals stay blocked in it.
+        // In a thread of its own, since the signals stay blocked in the thread.
         let test = || {
-            let signals = Signals::take(true).unwrap();
-            let (tell, told) = channel::<()>();
-            let done = within(None, Some(&signals), "done", || 5).unwrap();
-            assert!(matches!(done, Waited::Done(5)));
-            let late = within(Some(Duration::ZERO), Some(&signals), "late", move || told.recv()).unwrap();
-            assert!(matches!(late, Waited::Late));
-            drop(tell);
-            // To this thread alone, as a signal that has come before the wait.
+            let signals = SignalQueue::take(true).unwrap();
+            let (sender, receiver) = bounded::<()>(0);
+            let done = run_within(None, Some(&signals), "done", || 5).unwrap();
+            assert!(matches!(done, WaitOutcome::Done(5)));
+            let late =
+                run_within(Some(Duration::ZERO), Some(&signals), "late", move || receiver.recv()).unwrap();
+            assert!(matches!(late, WaitOutcome::Late));
+            drop(sender);
+            // Sent to this thread alone, and before the wait.
             raise(Signal::SIGUSR1).unwrap();
-            let (_tell, told) = channel::<()>();
-            let ended = within(None, Some(&signals), "signal", move || told.recv()).unwrap();
-            assert!(matches!(ended, Waited::Signal(Signal::SIGUSR1)));
-            assert!(within(None, Some(&signals), "panic", || panic!("on purpose")).is_err());
+            let (_sender, receiver) = bounded::<()>(0);
+            let ended = run_within(None, Some(&signals), "signal", move || receiver.recv()).unwrap();
+            assert!(matches!(ended, WaitOutcome::Signal(Signal::SIGUSR1)));
+            assert!(run_within(None, Some(&signals), "panic", || panic!("on purpose")).is_err());
         };
         std::thread::spawn(test).join().unwrap();
     }

@@ -10,7 +10,7 @@ use lockd::Session;
 use lockd::broker::{LockName, Mode};
 use lockd::wire::message::ListedLock;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption;
 use crate::cli::show::list::owner;
 use crate::cli::show::table::TextTable;
 use crate::cli::show::{LIMIT, ShowError, connect, finish};
@@ -18,7 +18,7 @@ use crate::cli::text::{age, harmless, name_of, printable};
 
 /// Which lock to inspect.
 #[derive(Args, Debug)]
-pub(in crate::cli) struct InspectOptions {
+pub(crate) struct InspectOptions {
     /// The lock
     #[arg(value_name = "NAME")]
     name: OsString,
@@ -28,10 +28,10 @@ pub(in crate::cli) struct InspectOptions {
     json: bool,
 
     #[command(flatten)]
-    at: At,
+    at: ServerOption,
 }
 
-pub(in crate::cli) fn inspect(options: &InspectOptions) -> ExitCode {
+pub(crate) fn inspect(options: &InspectOptions) -> ExitCode {
     finish(show(options))
 }
 

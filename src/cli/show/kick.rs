@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use lockd::wire::message::{KickRequest, LockResult, Status};
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption;
 use crate::cli::show::{ShowError, Unreachable, ask, finish, servers};
 
 /// Which connections to end.
@@ -15,7 +15,7 @@ use crate::cli::show::{ShowError, Unreachable, ask, finish, servers};
 The client learns that its connection has ended, and then its locks are released. lockd run first ends its command, \
 within the time that its --grace gives; kick it a second time to give it no more time for that. The server must have \
 been started with --allow-kick; then every client that may connect may kick. Several servers are all asked.")]
-pub(in crate::cli) struct KickOptions {
+pub(crate) struct KickOptions {
     /// The connection's address, as list and inspect show it
     #[arg(value_name = "ADDRESS", group = "whom")]
     address: Option<String>,
@@ -25,10 +25,10 @@ pub(in crate::cli) struct KickOptions {
     owner: Option<String>,
 
     #[command(flatten)]
-    at: At,
+    at: ServerOption,
 }
 
-pub(in crate::cli) fn kick(options: &KickOptions) -> ExitCode {
+pub(crate) fn kick(options: &KickOptions) -> ExitCode {
     finish(ask_for(options))
 }
 

@@ -9,7 +9,7 @@ use clap::Args;
 use lockd::broker::Mode;
 use lockd::wire::message::ListedLock;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption;
 use crate::cli::show::table::TextTable;
 use crate::cli::show::{ShowError, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};
@@ -46,7 +46,7 @@ waits for another name, too. Characters of a name that cannot be shown are writt
 
 With --json one object: {\"locks\":[...],\"more\":...}, the locks as the protocol's list has them; more is true if \
 --limit has left some out.")]
-pub(in crate::cli) struct ListOptions {
+pub(crate) struct ListOptions {
     #[command(flatten)]
     selection: Selection,
 
@@ -59,10 +59,10 @@ pub(in crate::cli) struct ListOptions {
     json: bool,
 
     #[command(flatten)]
-    at: At,
+    at: ServerOption,
 }
 
-pub(in crate::cli) fn list(options: &ListOptions) -> ExitCode {
+pub(crate) fn list(options: &ListOptions) -> ExitCode {
     finish(show(options))
 }
 

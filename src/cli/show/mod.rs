@@ -31,7 +31,7 @@ pub(super) use list::{ListOptions, list};
 pub(super) use stats::{StatsOptions, is_for_nagios, stats, unknown};
 pub(super) use watch::{WatchOptions, watch};
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption;
 use crate::cli::text::harmless;
 
 /// How long connecting may take, and the answer to a single request.
@@ -96,7 +96,7 @@ impl Unreachable {
     }
 }
 
-fn servers(at: &At) -> Result<Vec<ServerUrl>, ShowError> {
+fn servers(at: &ServerOption) -> Result<Vec<ServerUrl>, ShowError> {
     ServerUrl::parse_list(&at.urls).map_err(|error| ShowError::Failed(error.to_string()))
 }
 
@@ -104,7 +104,7 @@ fn servers(at: &At) -> Result<Vec<ServerUrl>, ShowError> {
 ///
 /// # Errors
 /// If none answers.
-fn connect(at: &At) -> Result<(Session, Unreachable), ShowError> {
+fn connect(at: &ServerOption) -> Result<(Session, Unreachable), ShowError> {
     let servers = servers(at)?;
     let (mut alive, mut unreachable) = (Vec::new(), Unreachable::default());
     if let [only] = servers.as_slice() {

@@ -9,7 +9,7 @@ use clap::Args;
 use lockd::Session;
 use rustix::termios::tcgetwinsize;
 
-use crate::cli::at::At;
+use crate::cli::server_option::ServerOption;
 use crate::cli::show::list::{HEADS, Selection, rows};
 use crate::cli::show::table::TextTable;
 use crate::cli::show::{ShowError, Unreachable, connect, finish, pages};
@@ -23,7 +23,7 @@ const LINES: usize = 24;
 #[command(after_help = "\
 Ends with Ctrl-C. If the server goes away, watch waits for it to come back. If the output is not a terminal, the table \
 is written once.")]
-pub(in crate::cli) struct WatchOptions {
+pub(crate) struct WatchOptions {
     /// How often to look
     #[arg(short = 'i', long, value_name = "SECONDS", default_value = "2", value_parser = interval, allow_negative_numbers = true)]
     interval: Duration,
@@ -32,7 +32,7 @@ pub(in crate::cli) struct WatchOptions {
     selection: Selection,
 
     #[command(flatten)]
-    at: At,
+    at: ServerOption,
 }
 
 /// An interval of 0.1 s or more: a shorter one would only load the server.
@@ -41,7 +41,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     if interval < Duration::from_millis(100) { Err("less than 0.1 s".to_owned()) } else { Ok(interval) }
 }
 
-pub(in crate::cli) fn watch(options: &WatchOptions) -> ExitCode {
+pub(crate) fn watch(options: &WatchOptions) -> ExitCode {
     finish(if io::stdout().is_terminal() { follow(options) } else { once(options) })
 }
 

@@ -1,32 +1,24 @@
 //! The `message` protocol: a length, and JSON.
 
-use super::{Dialect, Exchange, Reply, Request, Want};
+use super::request::{CheckedRequest, LockRequests, LockSpec, ParsedReply};
 
-/// The `message` protocol.
-pub(in super::super) struct Message;
-
-impl Dialect for Message {
-    fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        let (id, name) = (want.number, want.name());
-        let limit = if want.wait { "" } else { r#","timeLimit":0"# };
-        let acquire =
-            format!(r#"{{"command":"lock","parameters":{{"lockName":"{name}"{limit}}},"id":{id}}}"#);
-        let release = format!(r#"{{"command":"unlock","parameters":{{"lockName":"{name}"}},"id":{id}}}"#);
-        Ok(Exchange {
-            acquire: Request::new(
-                frame(&acquire),
-                format!(r#"{{"id":{id},"result":{{"status":"ok","token":"#),
-            )
+pub(super) fn requests(spec: &LockSpec) -> LockRequests {
+    let (id, name) = (spec.number, spec.name());
+    let limit = if spec.wait { "" } else { r#","timeLimit":0"# };
+    let acquire = format!(r#"{{"command":"lock","parameters":{{"lockName":"{name}"{limit}}},"id":{id}}}"#);
+    let release = format!(r#"{{"command":"unlock","parameters":{{"lockName":"{name}"}},"id":{id}}}"#);
+    let granted = format!(r#"{{"id":{id},"result":{{"status":"ok","token":"#);
+    LockRequests {
+        acquire: CheckedRequest::new(frame(&acquire), granted)
             .or_refused(format!(r#"{{"id":{id},"result":{{"status":"timeout"}}}}"#)),
-            release: Request::new(frame(&release), format!(r#"{{"id":{id},"result":{{"status":"ok"}}}}"#)),
-        })
+        release: CheckedRequest::new(frame(&release), format!(r#"{{"id":{id},"result":{{"status":"ok"}}}}"#)),
     }
+}
 
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<Reply<'a>> {
-        let (head, body) = input.split_first_chunk()?;
-        let len = usize::try_from(u32::from_be_bytes(*head)).ok()?;
-        Some(Reply { len: head.len() + len, verdict: body.get(..len)? })
-    }
+pub(super) fn reply(input: &[u8]) -> Option<ParsedReply<'_>> {
+    let (head, body) = input.split_first_chunk()?;
+    let len = usize::try_from(u32::from_be_bytes(*head)).ok()?;
+    Some(ParsedReply { len: head.len() + len, outcome: body.get(..len)? })
 }
 
 fn frame(text: &str) -> Vec<u8> {

@@ -1,104 +1,92 @@
-//! What a lock is called in the protocols of the servers that can be measured: ours, and those of programs
-//! that others would take in its stead. Bytes only: what to send, and what the answer must be. Knows no
+//! The protocols of the servers that can be measured: lockd's own, and those of programs that might
+//! be used as a lock server instead. Bytes only: what to send, and what the reply must be. Knows no
 //! sockets and no time.
 
 mod message;
 mod postgres;
 mod redis;
+mod request;
 mod text;
 
-pub(super) use message::Message;
-pub(super) use postgres::Postgres;
-pub(super) use redis::Redis;
-pub(super) use text::{Echo, Glockd, Lockd, Memcached};
+use std::fmt;
+use std::str::FromStr;
 
-/// One protocol.
-pub(super) trait Dialect {
-    /// A request that comes before all others on a connection, and has one reply; empty if there is none.
-    fn greeting(&self) -> Vec<u8> {
-        Vec::new()
+pub(super) use request::{CheckedRequest, LockRequests, LockSpec, ParsedReply, ReplyKind};
+
+/// A protocol that can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BenchProtocol {
+    Lockd,
+    Glockd,
+    Message,
+    Echo,
+    Redis,
+    Memcached,
+    Postgres,
+}
+
+impl BenchProtocol {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Lockd, "lockd"),
+        (Self::Glockd, "glockd"),
+        (Self::Message, "message"),
+        (Self::Echo, "echo"),
+        (Self::Redis, "redis"),
+        (Self::Memcached, "memcached"),
+        (Self::Postgres, "postgres"),
+    ];
+
+    /// The request that comes before all others on a connection and has one reply; empty if there
+    /// is none.
+    pub(super) fn hello(self) -> Vec<u8> {
+        match self {
+            Self::Redis => redis::hello(),
+            Self::Postgres => postgres::hello(),
+            Self::Lockd | Self::Glockd | Self::Message | Self::Echo | Self::Memcached => Vec::new(),
+        }
     }
 
-    /// How `want` is acquired and released.
+    /// The requests that acquire and release `spec`.
     ///
     /// # Errors
     /// If the protocol cannot do that.
-    fn exchange(&self, want: &Want) -> Result<Exchange, &'static str>;
-
-    /// The first reply in `input`, once all of it is there.
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<Reply<'a>>;
-}
-
-/// The first reply in what has been read.
-pub(super) struct Reply<'a> {
-    /// How many bytes it takes.
-    pub(super) len: usize,
-    /// The part of it that says what has become of the request.
-    pub(super) verdict: &'a [u8],
-}
-
-/// A lock to be acquired and released.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Want {
-    /// Its name is made of this.
-    pub(super) number: u64,
-    /// Tells connections apart where the protocol does not.
-    pub(super) owner: u64,
-    /// Whether to wait in its queue, rather than be refused.
-    pub(super) wait: bool,
-}
-
-impl Want {
-    fn name(&self) -> String {
-        format!("lock:{}", self.number)
-    }
-
-    /// Its name, where the protocol has no queue to wait in.
-    fn name_without_waiting(&self) -> Result<String, &'static str> {
-        if self.wait { Err("with this protocol one cannot wait for a lock") } else { Ok(self.name()) }
-    }
-}
-
-/// Two requests and their answers.
-pub(super) struct Exchange {
-    pub(super) acquire: Request,
-    pub(super) release: Request,
-}
-
-/// A request, and how the verdict of its reply begins.
-pub(super) struct Request {
-    pub(super) bytes: Box<[u8]>,
-    granted: Box<[u8]>,
-    refused: Option<Box<[u8]>>,
-}
-
-/// What a server has answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Granted,
-    Refused,
-    /// Nothing that could be an answer to that request.
-    Wrong,
-}
-
-impl Request {
-    fn new(bytes: impl Into<Vec<u8>>, granted: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into().into(), granted: granted.into().into(), refused: None }
-    }
-
-    fn or_refused(mut self, refused: impl Into<Vec<u8>>) -> Self {
-        self.refused = Some(refused.into().into());
-        self
-    }
-
-    pub(super) fn judge(&self, verdict: &[u8]) -> Verdict {
-        if verdict.starts_with(&self.granted) {
-            Verdict::Granted
-        } else if self.refused.as_ref().is_some_and(|refused| verdict.starts_with(refused)) {
-            Verdict::Refused
-        } else {
-            Verdict::Wrong
+    pub(super) fn requests(self, spec: &LockSpec) -> Result<LockRequests, &'static str> {
+        match self {
+            Self::Lockd => text::lockd(spec),
+            Self::Glockd => Ok(text::glockd(spec)),
+            Self::Message => Ok(message::requests(spec)),
+            Self::Echo => text::echo(spec),
+            Self::Redis => redis::requests(spec),
+            Self::Memcached => text::memcached(spec),
+            Self::Postgres => Ok(postgres::requests(spec)),
         }
+    }
+
+    /// The first reply in `input`, once it is complete.
+    pub(super) fn reply(self, input: &[u8]) -> Option<ParsedReply<'_>> {
+        match self {
+            Self::Lockd | Self::Glockd | Self::Echo | Self::Memcached => text::reply(input),
+            Self::Message => message::reply(input),
+            Self::Redis => redis::reply(input),
+            Self::Postgres => postgres::reply(input),
+        }
+    }
+}
+
+impl fmt::Display for BenchProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = Self::ALL.iter().find(|(protocol, _)| protocol == self);
+        f.write_str(named.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for BenchProtocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(_, name)| *name == text);
+        let names = || Self::ALL.map(|(_, name)| name).join(", ");
+        known.map(|(protocol, _)| *protocol).ok_or_else(|| format!("{text:?} is not one of {}", names()))
     }
 }
 
@@ -106,21 +94,23 @@ impl Request {
 mod tests {
     use super::*;
 
-    const WANT: Want = Want { number: 7, owner: 3, wait: false };
+    const SPEC: LockSpec = LockSpec { number: 7, owner: 3, wait: false };
 
-    /// Reads `input` byte by byte and checks that the reply is found when it is whole, and not before.
-    fn judge(dialect: &dyn Dialect, request: &Request, input: &[u8]) -> Verdict {
-        let behind = [input, b"\0rest"].concat();
+    /// Checks that the reply `input` is found as soon as it is complete, and no sooner; says what
+    /// kind it is.
+    fn kind(protocol: BenchProtocol, request: &CheckedRequest, input: &[u8]) -> ReplyKind {
+        let with_rest = [input, b"\0rest"].concat();
         for len in 0..input.len() {
-            assert!(dialect.reply(&behind[..len]).is_none(), "{:?}", input[..len].escape_ascii().to_string());
+            let begin = input[..len].escape_ascii().to_string();
+            assert!(protocol.reply(&with_rest[..len]).is_none(), "{begin:?}");
         }
-        let reply = dialect.reply(&behind).unwrap();
+        let reply = protocol.reply(&with_rest).unwrap();
         assert_eq!(reply.len, input.len());
-        request.judge(reply.verdict)
+        request.check(reply.outcome)
     }
 
     #[test]
-    fn replies_are_told_apart() {
+    fn grants_refusals_and_wrong_replies_are_told_apart() {
         let pg = |value: &[u8]| {
             let row = [&[0, 1][..], &u32::try_from(value.len()).unwrap().to_be_bytes(), value].concat();
             let part = |kind: u8, body: &[u8]| {
@@ -131,10 +121,10 @@ mod tests {
         let frame =
             |text: &str| [&u32::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
         let lines = |lines: [&str; 3]| lines.map(|line| line.as_bytes().to_vec());
-        let cases: [(&dyn Dialect, [Vec<u8>; 3]); 6] = [
-            (&Lockd, lines(["1 Got Lock\r\n", "0 Cannot Get Lock\r\n", "1 Released Lock\r\n"])),
+        let cases: [(BenchProtocol, [Vec<u8>; 3]); 6] = [
+            (BenchProtocol::Lockd, lines(["1 Got Lock\r\n", "0 Cannot Get Lock\r\n", "1 Released Lock\r\n"])),
             (
-                &Glockd,
+                BenchProtocol::Glockd,
                 lines([
                     "1 Lock Get Success: lock:7\r\n",
                     "0 Lock Get Failure: lock:7\r\n",
@@ -142,46 +132,46 @@ mod tests {
                 ]),
             ),
             (
-                &Message,
+                BenchProtocol::Message,
                 [
                     frame(r#"{"id":7,"result":{"status":"ok","token":5}}"#),
                     frame(r#"{"id":7,"result":{"status":"timeout"}}"#),
                     frame(r#"{"id":7,"result":{"status":"ok"}}"#),
                 ],
             ),
-            (&Redis, lines(["+OK\r\n", "$-1\r\n", ":1\r\n"])),
-            (&Memcached, lines(["STORED\r\n", "NOT_STORED\r\n", "DELETED\r\n"])),
-            (&Postgres, [pg(b"t"), pg(b"f"), pg(b"t")]),
+            (BenchProtocol::Redis, lines(["+OK\r\n", "$-1\r\n", ":1\r\n"])),
+            (BenchProtocol::Memcached, lines(["STORED\r\n", "NOT_STORED\r\n", "DELETED\r\n"])),
+            (BenchProtocol::Postgres, [pg(b"t"), pg(b"f"), pg(b"t")]),
         ];
-        for (dialect, [granted, refused, released]) in cases {
-            let Exchange { acquire, release } = dialect.exchange(&WANT).unwrap();
-            assert_eq!(judge(dialect, &acquire, &granted), Verdict::Granted);
-            assert_eq!(judge(dialect, &acquire, &refused), Verdict::Refused);
-            assert_eq!(judge(dialect, &release, &released), Verdict::Granted);
-            assert_eq!(judge(dialect, &release, &refused), Verdict::Wrong);
+        for (protocol, [granted, refused, released]) in cases {
+            let LockRequests { acquire, release } = protocol.requests(&SPEC).unwrap();
+            assert_eq!(kind(protocol, &acquire, &granted), ReplyKind::Granted);
+            assert_eq!(kind(protocol, &acquire, &refused), ReplyKind::Refused);
+            assert_eq!(kind(protocol, &release, &released), ReplyKind::Granted);
+            assert_eq!(kind(protocol, &release, &refused), ReplyKind::Wrong);
         }
     }
 
     #[test]
-    fn an_echo_repeats_the_request() {
-        let Exchange { acquire, release } = Echo.exchange(&WANT).unwrap();
-        assert_eq!(judge(&Echo, &acquire, &acquire.bytes), Verdict::Granted);
-        assert_eq!(judge(&Echo, &acquire, &release.bytes), Verdict::Wrong);
+    fn the_reply_of_an_echo_is_the_request() {
+        let LockRequests { acquire, release } = BenchProtocol::Echo.requests(&SPEC).unwrap();
+        assert_eq!(kind(BenchProtocol::Echo, &acquire, &acquire.bytes), ReplyKind::Granted);
+        assert_eq!(kind(BenchProtocol::Echo, &acquire, &release.bytes), ReplyKind::Wrong);
     }
 
     #[test]
-    fn only_where_there_is_a_queue_can_one_wait() {
-        let want = Want { wait: true, ..WANT };
-        let dialects: [(&dyn Dialect, bool); 6] = [
-            (&Lockd, false),
-            (&Glockd, true),
-            (&Message, true),
-            (&Redis, false),
-            (&Memcached, false),
-            (&Postgres, true),
+    fn only_protocols_with_queues_can_wait_for_a_lock() {
+        let spec = LockSpec { wait: true, ..SPEC };
+        let protocols: [(BenchProtocol, bool); 6] = [
+            (BenchProtocol::Lockd, false),
+            (BenchProtocol::Glockd, true),
+            (BenchProtocol::Message, true),
+            (BenchProtocol::Redis, false),
+            (BenchProtocol::Memcached, false),
+            (BenchProtocol::Postgres, true),
         ];
-        for (dialect, waits) in dialects {
-            assert_eq!(dialect.exchange(&want).is_ok(), waits);
+        for (protocol, waits) in protocols {
+            assert_eq!(protocol.requests(&spec).is_ok(), waits);
         }
     }
 }

@@ -1,54 +1,44 @@
-//! PostgreSQL's advisory locks, by simple queries. Its user is `postgres`, let in without a password.
+//! PostgreSQL's advisory locks, by simple queries, as the user `postgres` without a password.
 
-use super::{Dialect, Exchange, Reply, Request, Want};
-
-/// PostgreSQL's protocol.
-pub(in super::super) struct Postgres;
+use super::request::{CheckedRequest, LockRequests, LockSpec, ParsedReply};
 
 /// Version 3.0 of the protocol.
 const VERSION: u32 = 3 << 16;
 const TRUE: &[u8] = b"D\0\0\0\x0b\0\x01\0\0\0\x01t";
 const FALSE: &[u8] = b"D\0\0\0\x0b\0\x01\0\0\0\x01f";
-/// What a function without a result returns.
+/// The row of a function that returns nothing.
 const VOID: &[u8] = b"D\0\0\0\x0a\0\x01\0\0\0\0";
 
-impl Dialect for Postgres {
-    fn greeting(&self) -> Vec<u8> {
-        with_length(&[&VERSION.to_be_bytes()[..], b"user\0postgres\0\0"].concat())
-    }
+pub(super) fn hello() -> Vec<u8> {
+    with_length(&[&VERSION.to_be_bytes()[..], b"user\0postgres\0\0"].concat())
+}
 
-    fn exchange(&self, want: &Want) -> Result<Exchange, &'static str> {
-        let query =
-            |text: String| [b"Q", with_length(&[text.as_bytes(), b"\0"].concat()).as_slice()].concat();
-        let number = want.number;
-        let acquire = match want.wait {
-            true => Request::new(query(format!("SELECT pg_advisory_lock({number})")), VOID),
-            false => {
-                Request::new(query(format!("SELECT pg_try_advisory_lock({number})")), TRUE).or_refused(FALSE)
-            }
-        };
-        Ok(Exchange {
-            acquire,
-            release: Request::new(query(format!("SELECT pg_advisory_unlock({number})")), TRUE),
-        })
-    }
+pub(super) fn requests(spec: &LockSpec) -> LockRequests {
+    let query = |text: String| [b"Q", with_length(&[text.as_bytes(), b"\0"].concat()).as_slice()].concat();
+    let number = spec.number;
+    let acquire = if spec.wait {
+        CheckedRequest::new(query(format!("SELECT pg_advisory_lock({number})")), VOID)
+    } else {
+        CheckedRequest::new(query(format!("SELECT pg_try_advisory_lock({number})")), TRUE).or_refused(FALSE)
+    };
+    let release = CheckedRequest::new(query(format!("SELECT pg_advisory_unlock({number})")), TRUE);
+    LockRequests { acquire, release }
+}
 
-    /// All messages up to the one that says it is ready for the next query; the verdict begins with the
-    /// first row there is.
-    fn reply<'a>(&self, input: &'a [u8]) -> Option<Reply<'a>> {
-        let (mut len, mut row) = (0, None);
-        loop {
-            let (&kind, rest) = input.get(len..)?.split_first()?;
-            let message_len = usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()?;
-            let end = len + 1 + message_len;
-            let message = input.get(len..end)?;
-            if matches!(kind, b'D' | b'E') {
-                row = row.or(Some(message));
-            }
-            len = end;
-            if kind == b'Z' {
-                return Some(Reply { len, verdict: row.unwrap_or_default() });
-            }
+/// All messages up to `ReadyForQuery`. The outcome begins with the first row or error.
+pub(super) fn reply(input: &[u8]) -> Option<ParsedReply<'_>> {
+    let (mut len, mut row) = (0, None);
+    loop {
+        let (&kind, rest) = input.get(len..)?.split_first()?;
+        let message_len = usize::try_from(u32::from_be_bytes(*rest.first_chunk()?)).ok()?;
+        let end = len + 1 + message_len;
+        let message = input.get(len..end)?;
+        if matches!(kind, b'D' | b'E') {
+            row = row.or(Some(message));
+        }
+        len = end;
+        if kind == b'Z' {
+            return Some(ParsedReply { len, outcome: row.unwrap_or_default() });
         }
     }
 }

@@ -11,15 +11,14 @@ mod reply;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::sync::mpsc::channel;
 use std::thread::Builder;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lockd::client::ServerUrl;
 
-use crate::cli::at::At;
-use crate::cli::complaint::{MISTAKE, complain};
+use crate::cli::messages::{EXIT_USAGE, exit_with_message};
+use crate::cli::server_option::ServerOption;
 use crate::cli::show::{ShowError, Unreachable, ask, finish, servers};
 use crate::cli::text::seconds;
 use nagios::Threshold;
@@ -65,7 +64,7 @@ not answer in time, is CRITICAL; a mistake in the arguments, or a statistic that
 
 As text, several servers are shown one after the other, and as JSON by their addresses. The other formats are for one \
 server.")]
-pub(in crate::cli) struct StatsOptions {
+pub(crate) struct StatsOptions {
     /// How to write them
     #[arg(short, long, value_enum, default_value = "text")]
     format: StatsFormat,
@@ -89,7 +88,7 @@ pub(in crate::cli) struct StatsOptions {
     argument: Option<MuninArgument>,
 
     #[command(flatten)]
-    at: At,
+    at: ServerOption,
 }
 
 /// A time limit other than zero.
@@ -98,7 +97,7 @@ fn time_limit(text: &str) -> Result<Duration, String> {
     if limit.is_zero() { Err("must be longer than 0 s".to_owned()) } else { Ok(limit) }
 }
 
-pub(in crate::cli) fn stats(options: &StatsOptions) -> ExitCode {
+pub(crate) fn stats(options: &StatsOptions) -> ExitCode {
     let mistake = mistake(options);
     if options.format == StatsFormat::Nagios {
         let (code, line) = match mistake {
@@ -109,7 +108,7 @@ pub(in crate::cli) fn stats(options: &StatsOptions) -> ExitCode {
         let _ = writeln!(io::stdout(), "{line}");
         return ExitCode::from(code);
     }
-    mistake.map_or_else(|| finish(show(options)), |why| complain(&why, MISTAKE))
+    mistake.map_or_else(|| finish(show(options)), |why| exit_with_message(&why, EXIT_USAGE))
 }
 
 const ONE_SERVER: &str = "this format is for one server: give one with --server";
@@ -140,7 +139,7 @@ fn mistake(options: &StatsOptions) -> Option<String> {
 
 /// Whether these arguments of the program ask for the format of Nagios, even if they are wrong
 /// otherwise: then a mistake has the exit status that Nagios expects.
-pub(in crate::cli) fn is_for_nagios(arguments: &[OsString]) -> bool {
+pub(crate) fn is_for_nagios(arguments: &[OsString]) -> bool {
     let is_format = |text: &str| ["--format=nagios", "-fnagios", "-f=nagios"].contains(&text);
     let is_given = |pair: &[OsString]| matches!(pair, [key, value] if (key == "-f" || key == "--format") && value == "nagios");
     arguments.get(1).is_some_and(|command| command == "stats")
@@ -149,14 +148,14 @@ pub(in crate::cli) fn is_for_nagios(arguments: &[OsString]) -> bool {
 }
 
 /// The exit status and the line for Nagios if a mistake keeps the check from being made.
-pub(in crate::cli) fn unknown(why: &str) -> (u8, String) {
+pub(crate) fn unknown(why: &str) -> (u8, String) {
     nagios::unknown(why)
 }
 
 /// The statistics of the one server, or why there are none. Resolving a name has no time limit, so
 /// this is done in a thread that is abandoned if it takes too long.
 fn reply_in_time(options: &StatsOptions) -> Result<StatsReply, String> {
-    let (tell, told) = channel();
+    let (tell, told) = crossbeam_channel::bounded(1);
     let asked = options.clone();
     let ask = move || {
         // It fails if the reply comes too late.

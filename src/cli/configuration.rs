@@ -1,8 +1,9 @@
-//! Where the server's options come from: the command line, the environment, and a file, in this order of precedence.
-//! Knows how each source writes them and says in which place a mistake is; what the options mean is in `options`.
+//! Reads the server's options from the command line, the environment and a file, in this order of
+//! precedence. Knows the syntax of each place, and names the place of a mistake; what the options
+//! mean is in `options`.
 //!
-//! The environment is read here, and not by clap, because only the server's own commands may be disturbed by it: with a
-//! variable that makes no sense, `lockd run` still runs its command.
+//! The environment is read here, and not by clap, since only the server's own commands may fail
+//! because of it: with a wrong value in a variable, `lockd run` still runs its command.
 
 use std::error::Error;
 use std::ffi::{OsStr, OsString};
@@ -17,25 +18,17 @@ use lockd::server::{OptionError, Options};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::Cli;
-use super::complaint::without_waiting_long;
-use super::options::{ServeOptions, Settings};
-use super::run::explain_missing;
+use super::arguments::{Cli, SERVER_EXIT_STATUS};
+use super::messages::write_within_limit;
+use super::missing_separator::explain_missing;
+use super::options::{OptionValues, ServeOptions, Settings};
 use super::show::{is_for_nagios, unknown};
 use super::text::harmless;
 
 /// The commands that take the server's options.
 const SERVING: [&str; 2] = ["serve", "bench-serve"];
 
-/// What the help of the server says of its end; the manual has a section for it.
-const EXIT_STATUS: &str = "\
-Exit status of the server: 0 after a clean stop; 1 if it cannot be started or has failed; 2 for arguments or a \
-configuration that make no sense; 3 after a clean stop that could not be noted in the state directory, so that the \
-next run waits as after a crash.
-
-A variable that is set but empty is a mistake.";
-
-/// What the command line says. Ends the process if that makes no sense, or asks for help.
+/// The parsed command line. Ends the process if there is a mistake in it, or if it asks for help.
 pub(super) fn command_line() -> Cli {
     let strict = without_environment(Cli::command());
     let strict = SERVING.iter().fold(strict, |all, name| all.mut_subcommand(name, without_environment));
@@ -43,8 +36,11 @@ pub(super) fn command_line() -> Cli {
     parsed.unwrap_or_else(|error| {
         let error = explain_missing(error, &std::env::args_os().collect::<Vec<_>>());
         if error.kind() == ErrorKind::DisplayHelp {
-            // The help shows the variables, too.
-            let with_status = |command: Command| command.after_help(EXIT_STATUS);
+            // The help also shows the variables.
+            let status = format!(
+                "Exit status of the server: {SERVER_EXIT_STATUS}\n\nA variable that is set but empty is a mistake."
+            );
+            let with_status = |command: Command| command.after_help(status.clone());
             with_status(Cli::command()).mut_subcommand(SERVING[0], with_status).get_matches();
         }
         let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -52,13 +48,13 @@ pub(super) fn command_line() -> Cli {
         if error.use_stderr() && is_for_nagios(&arguments) {
             let words = in_variable.unwrap_or_else(|| first_line(&error.to_string()));
             let (code, line) = unknown(&words);
-            // Nobody to tell is no reason for another status.
+            // If standard output cannot be written to, the exit status must be enough.
             let _ = writeln!(io::stdout(), "{line}");
             std::process::exit(code.into());
         }
         let code = error.exit_code();
-        without_waiting_long(move || {
-            // A failure to write can be told to no one.
+        write_within_limit(move || {
+            // If standard error cannot be written to, the exit status must be enough.
             let _ = match in_variable {
                 Some(words) => writeln!(io::stderr(), "lockd: {}", harmless(&words)),
                 None => error.print(),
@@ -68,7 +64,8 @@ pub(super) fn command_line() -> Cli {
     })
 }
 
-/// What clap says of the value of an option that is not on the command line: it comes from the option's variable.
+/// The message for clap's error about a variable: the error names an option that is not on the
+/// command line.
 fn mistake_in_variable(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(option)) = error.get(ContextKind::InvalidArg) else { return None };
     let option = option.split_whitespace().next()?.strip_prefix("--")?;
@@ -81,57 +78,61 @@ fn mistake_in_variable(error: &clap::Error, arguments: &[OsString]) -> Option<St
     (!is_given && std::env::var_os(&variable).is_some()).then(|| format!("{variable}: {}", reason(error)))
 }
 
-/// Why a value makes no sense.
+/// What is wrong with a value.
 fn reason(error: &clap::Error) -> String {
     error.source().map_or_else(|| first_line(&error.to_string()), <dyn Error>::to_string)
 }
 
-/// The command, as if it had no variables.
+/// The command without the variables of its options.
 fn without_environment(command: Command) -> Command {
     command.mut_args(|argument| argument.env(Resettable::<ClapStr>::Reset))
 }
 
-/// What the options amount to that are given in all places; `command_line` is what the command line says. Each place is
-/// checked by itself, too: a mistake is told also where another place has the option right.
+/// The settings that result from the options of all places, where `command_line` are those of the
+/// command line. Each place is also checked by itself: a mistake is reported even if another place
+/// overrides it with a correct value.
 ///
 /// # Errors
-/// The first mistake, with its place: the option on the command line, the variable, or the file and the line.
+/// The first mistake, with its place: the option on the command line, the variable, or the file and
+/// the line.
 pub(super) fn settings(command_line: &ServeOptions) -> Result<Settings, String> {
     let in_command_line = |mistake: OptionError| format!("--{mistake}");
-    command_line.clone().settings(false).map_err(in_command_line)?;
+    Settings::new(&command_line.values(), false).map_err(in_command_line)?;
     let environment = environment(|name| std::env::var_os(name))?;
-    let given = command_line.clone().over(environment.clone());
-    let (file, text) = match &given.config {
+    let path = command_line.config.as_ref().or(environment.config.as_ref());
+    let (file, text) = match path {
         Some(path) => {
             let place = if command_line.config.is_some() { "--config" } else { "LOCKD_CONFIG" };
             let in_context = |error| format!("{place}: {}: {error}", path.display());
             let text = std::fs::read_to_string(path).map_err(in_context)?;
-            (file_options(path, &text)?, text)
+            (file_options(path, &text)?.values(), text)
         }
-        None => (ServeOptions::default(), String::new()),
+        None => (OptionValues::new(), String::new()),
     };
-    let in_its_place = |mistake: OptionError| {
-        let has_it = |options: &ServeOptions| options.given().contains_key(&mistake.option);
-        match &given.config {
-            _ if has_it(command_line) => in_command_line(mistake),
-            _ if has_it(&environment) => format!("{}: {}", variable(&mistake.option), mistake.problem),
-            Some(path) if has_it(&file) => in_file(path, &text, &mistake),
-            _ => mistake.to_string(),
+    let mut all = file.clone();
+    all.extend(environment.values());
+    all.extend(command_line.values());
+    Settings::new(&all, true).map_err(|mistake| match path {
+        _ if command_line.values().contains_key(&mistake.option) => in_command_line(mistake),
+        _ if environment.values().contains_key(&mistake.option) => {
+            format!("{}: {}", variable(&mistake.option), mistake.problem)
         }
-    };
-    given.clone().over(file.clone()).settings(true).map_err(in_its_place)
+        Some(path) if file.contains_key(&mistake.option) => in_file(path, &text, &mistake),
+        _ => mistake.to_string(),
+    })
 }
 
-/// The variable of an option.
 fn variable(option: &str) -> String {
     format!("LOCKD_{}", option.to_uppercase().replace('-', "_"))
 }
 
-/// What the variables say: each is read as if its value stood on the command line.
+/// The options in the environment: the value of each variable is read as if it were on the command
+/// line.
 ///
 /// # Errors
-/// The first mistake, with the name of its variable. A variable that is set but empty is one: it cannot be told whether
-/// the option is to be what it is by default, or the value was forgotten, as of a secret's file.
+/// The first mistake, with the name of its variable. A variable that is set but empty is a mistake,
+/// since it may mean that the default is wanted, or that the value was forgotten, such as the file
+/// of a secret.
 fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptions, String> {
     let command = ServeOptions::augment_args(Command::new("lockd"));
     let mut all = vec![OsString::from("lockd")];
@@ -146,13 +147,14 @@ fn environment(value_of: impl Fn(&str) -> Option<OsString>) -> Result<ServeOptio
         argument.push(&value);
         let alone = parse([OsStr::new("lockd"), &argument])
             .map_err(|error| format!("{variable}: {:?}: {}", value.display().to_string(), reason(&error)))?;
-        alone.settings(false).map_err(|mistake| format!("{variable}: {}", mistake.problem))?;
+        Settings::new(&alone.values(), false)
+            .map_err(|mistake| format!("{variable}: {}", mistake.problem))?;
         all.push(argument);
     }
     parse(all).map_err(|error| first_line(&error.to_string()))
 }
 
-/// The options in these arguments, the first of which is the program.
+/// The server's options in these arguments, the first of which is the program.
 fn parse(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<ServeOptions, clap::Error> {
@@ -164,13 +166,13 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned()
 }
 
-/// The options in the text of this file.
+/// The options in `text`, the text of the file `path`.
 fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
     let options: ServeOptions = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
         let message = in_plain_words(error.message());
         let place = format!("{}:{}", path.display(), line_of(text, span.start));
-        // In what is not TOML there are no options.
+        // If the text is not TOML, no option can be found for the place; then its line is shown.
         let begin = text.get(span.start..).map_or_else(String::new, first_line);
         if message.starts_with("unexpected leading zero") {
             return format!(
@@ -183,16 +185,17 @@ fn file_options(path: &Path, text: &str) -> Result<ServeOptions, String> {
             None => format!("{place}: {message}: {begin}"),
         }
     })?;
-    options.clone().settings(false).map_err(|mistake| in_file(path, text, &mistake))?;
+    Settings::new(&options.values(), false).map_err(|mistake| in_file(path, text, &mistake))?;
     Ok(options)
 }
 
-/// What the reader of TOML says, for somebody who does not know the types of this program.
+/// The TOML parser's message, without the names of types in this program.
 fn in_plain_words(message: &str) -> String {
-    // What could stand there instead is more than a line.
+    // The list of all valid options is longer than a line.
     let message = message.split(", expected one of").next().unwrap_or_default();
     if let Some(name) = message.strip_prefix("unknown field `").and_then(|rest| rest.strip_suffix('`')) {
-        let hint = meant_by(name).map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+        let hint =
+            similar_option(name).map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
         return format!("there is no option {name:?}{hint}");
     }
     let number = "expected a whole number from 0 up";
@@ -200,8 +203,8 @@ fn in_plain_words(message: &str) -> String {
     message.replace("expected a sequence", "expected a list in [ ]").replace('`', "\"")
 }
 
-/// The option that was probably meant by a name that none has.
-fn meant_by(name: &str) -> Option<String> {
+/// The option that was probably meant by an unknown name.
+fn similar_option(name: &str) -> Option<String> {
     let plain = name.to_lowercase().replace('_', "-");
     if Options::names().any(|known| known == plain) {
         return Some(plain);
@@ -211,11 +214,12 @@ fn meant_by(name: &str) -> Option<String> {
         ContextValue::String(similar) => similar,
         _ => return None,
     };
-    // Clap is generous: what begins with another letter is hardly what was meant.
+    // Clap also suggests options that begin with another letter; these are hardly what was meant.
     let similar = similar.strip_prefix("--").filter(|known| known.get(..1) == plain.get(..1));
     similar.map(str::to_owned)
 }
 
+/// The message for a mistake in the file, with the line of the option if it is found.
 fn in_file(path: &Path, text: &str, mistake: &OptionError) -> String {
     let table = DeTable::parse(text).ok();
     let key = table.as_ref().and_then(|table| table.get_ref().get_key_value(mistake.option.as_str()));
@@ -223,14 +227,14 @@ fn in_file(path: &Path, text: &str, mistake: &OptionError) -> String {
     format!("{}{line}: {mistake}", path.display())
 }
 
-/// The option whose value is at this place.
+/// The option whose value includes the beginning of this place.
 fn option_at(text: &str, place: &Range<usize>) -> Option<String> {
     let table = DeTable::parse(text).ok()?;
     let has_it = |value: &Spanned<_>| value.span().contains(&place.start);
     table.get_ref().iter().find(|(_, value)| has_it(value)).map(|(key, _)| key.get_ref().to_string())
 }
 
-/// Counted from 1.
+/// The number of the line with this byte, counted from 1.
 fn line_of(text: &str, byte: usize) -> usize {
     1 + text.bytes().take(byte).filter(|byte| *byte == b'\n').count()
 }

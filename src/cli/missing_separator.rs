@@ -1,17 +1,17 @@
-//! What is said to a user who has left out the `--` between the names and the command: the line as it should be.
-//! Pure, but for the program's own definition of its arguments.
+//! The error message of `lockd run` for a missing `--` between the names and the command. It shows
+//! the corrected line. Pure, except that it knows the definition of the program's arguments.
 
 use std::ffi::OsString;
 
 use clap::error::{Error, ErrorKind};
 use clap::{Command, CommandFactory};
 
-use crate::cli::Cli;
-use crate::cli::text::printable_argument;
+use super::arguments::Cli;
+use super::text::printable_argument;
 
-/// The error to show in place of clap's, if `arguments`, with the program first, are those of `run` without `--`.
-/// Without it all words would be names, and options of the command would be taken for those of `run`.
-pub(in crate::cli) fn explain_missing(error: Error, arguments: &[OsString]) -> Error {
+/// Replaces clap's `error` if `arguments`, with the program first, are those of `run` without `--`.
+/// Otherwise clap would take all words for names, and the command's options for options of `run`.
+pub(super) fn explain_missing(error: Error, arguments: &[OsString]) -> Error {
     let is_question = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let mut all = Cli::command();
     all.build();
@@ -32,7 +32,7 @@ pub(in crate::cli) fn explain_missing(error: Error, arguments: &[OsString]) -> E
             let (names, command) = rest.split_at(at);
             format!("between NAME and COMMAND there must be `--`, as in:\n\n    {}", line(names, command))
         }
-        // Only where nothing else is wrong.
+        // Only if nothing else is wrong.
         Some(_) if error.kind() == ErrorKind::MissingRequiredArgument => {
             format!("no COMMAND is given; it follows `--`, as in:\n\n    {}", line(rest, &[]))
         }
@@ -41,8 +41,9 @@ pub(in crate::cli) fn explain_missing(error: Error, arguments: &[OsString]) -> E
     run.error(ErrorKind::MissingRequiredArgument, words)
 }
 
-/// Where the second word stands that is no option: if the first is a name, the command begins there. Behind the end
-/// if there is only one; `None` if there is none, or an unknown option before it.
+/// The index of the second argument that is neither an option nor an option's value: if the first
+/// one is a name, the command begins there. The number of arguments if there is only one such
+/// argument; `None` if there is none, or if an unknown option comes before the second one.
 fn second_word(run: &Command, arguments: &[OsString]) -> Option<usize> {
     let takes_value = |is_it: &dyn Fn(&clap::Arg) -> bool| {
         let option = run.get_arguments().find(|argument| is_it(argument))?;
@@ -74,7 +75,7 @@ fn second_word(run: &Command, arguments: &[OsString]) -> Option<usize> {
     (words == 1).then_some(arguments.len())
 }
 
-/// As a shell takes it.
+/// The argument as it can be typed into a shell.
 fn quoted(argument: &OsString) -> String {
     let text = printable_argument(argument);
     let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,+@%".contains(c);

@@ -1,67 +1,76 @@
-//! The processes of the system, as /proc shows them. Reads and nothing else: knows nothing about signals,
+//! The processes of the system, as /proc shows them. Only reads; knows nothing about signals,
 //! commands or locks.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 
-use crate::cli::text::printable;
+use super::text::printable;
 
-/// A process at the moment at which it was read.
+/// A process, as it was when /proc was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
     pub(super) pid: i32,
     pub(super) parent: i32,
     /// Its process group.
     pub(super) group: i32,
-    /// When it was started, in the kernel's ticks. A process id is given again to later processes; the two
-    /// together name one process for ever.
+    /// Its start time, in the kernel's ticks. A process id is used again for later processes; the
+    /// id and the start time together identify one process for ever.
     pub(super) start: u64,
-    /// It has ended, and its parent has not yet asked for its exit status. Or only its first thread has ended.
+    /// Whether it has ended and is not reaped yet; or whether only its first thread has ended.
     pub(super) is_zombie: bool,
+    /// The CPU time used so far, in clock ticks.
+    pub(super) cpu_ticks: u64,
+    pub(super) threads: u64,
+    pub(super) resident_pages: u64,
     name: Vec<u8>,
 }
 
 impl Process {
-    /// The process that has this id now.
+    /// Reads the process that has this id now.
     pub(super) fn read(pid: i32) -> Option<Self> {
         Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
     fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
-        // The name is in parentheses, and may have parentheses in it.
+        // The name is in parentheses, and may itself contain parentheses.
         let start = stat.iter().position(|&byte| byte == b'(')?;
         let end = stat.iter().rposition(|&byte| byte == b')')?;
         let name = stat.get(start + 1..end)?.to_vec();
         let fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        // Numbered as in proc(5), where the first one here is the third.
+        // Numbered as in proc(5), where the first field after the name is the third.
         let field = |number: usize| fields.get(number - 3).copied();
         Some(Self {
             pid,
             parent: field(4)?.parse().ok()?,
             group: field(5)?.parse().ok()?,
             start: field(22)?.parse().ok()?,
+            cpu_ticks: field(14)?.parse::<u64>().ok()? + field(15)?.parse::<u64>().ok()?,
+            threads: field(20)?.parse().ok()?,
+            resident_pages: field(24)?.parse().ok()?,
             is_zombie: matches!(field(3)?, "Z" | "X"),
             name,
         })
     }
 }
 
-/// As in a message: with its id and its name.
+/// The process in a message: its id and its name.
 impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, printable(&self.name))
     }
 }
 
-/// Every process, by its id. They are read one after the other, so a process that is started meanwhile can be
-/// missing; a process that is there from beginning to end is found, with its parent.
+/// All processes, by their ids. They are read one after the other, so a process that is started in
+/// the meantime can be missing. A process that exists from beginning to end is found, with its
+/// parent.
 pub(super) fn all() -> BTreeMap<i32, Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut all: BTreeMap<i32, Process> = pids.filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
-    // A parent that ended between its child's turn and its own is missing. By now the child has another one.
+    // A parent is missing if it ended after its child was read and before it was read itself. By
+    // now the child has a new parent.
     let orphans: Vec<i32> = all
         .values()
         .filter(|process| !all.contains_key(&process.parent))
@@ -83,7 +92,7 @@ mod tests {
     const STAT: &[u8] = b"17 (a) b (\xff) Z 1 2 3 0 -1 4194560 0 0 0 0 0 0 0 0 20 0 1 0 4711 0 0";
 
     #[test]
-    fn a_name_may_look_like_the_fields_behind_it() {
+    fn a_name_may_look_like_the_fields_after_it() {
         let process = Process::parse(17, STAT).unwrap();
         assert_eq!((process.parent, process.group, process.start), (1, 2, 4711));
         assert!(process.is_zombie);

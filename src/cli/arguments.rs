@@ -1,0 +1,68 @@
+//! The commands of the program and their arguments. Definitions only: each command has its options
+//! in its own module.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::bench::BenchOptions;
+use super::options::ServeOptions;
+use super::run::RunOptions;
+use super::show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
+
+/// The exit status of the server, for its help and its manual page.
+pub(super) const SERVER_EXIT_STATUS: &str = "\
+0 after a clean stop; 1 if the server cannot be started or has failed; 2 for wrong arguments or a wrong configuration; \
+3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example), so that the \
+next run waits as it does after a crash.";
+
+/// A lock broker: named locks, held only by processes that are still there.
+#[derive(Parser)]
+#[command(name = "lockd", version, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<CliCommand>,
+    #[command(flatten)]
+    pub(super) serve: ServeOptions,
+}
+
+#[derive(Subcommand)]
+pub(super) enum CliCommand {
+    /// Serve locks to the network (also the default without a command)
+    Serve(ServeOptions),
+    /// Run a command while holding a lock
+    Run(RunOptions),
+    /// List locks, their holders, and the number of waiters
+    List(ListOptions),
+    /// Show one lock with its holders, its waiters, and the reason why they wait
+    Inspect(InspectOptions),
+    /// Show locks in the terminal, updated continuously
+    Watch(WatchOptions),
+    /// Show the server's statistics, for people or for monitoring
+    Stats(StatsOptions),
+    /// End a client's connection
+    Kick(KickOptions),
+    /// Measure a server under load: requests per second, latencies, CPU time, memory
+    Bench(BenchOptions),
+    /// Print a shell's completions, to be sourced or installed
+    Completions {
+        /// The shell; its completions are printed on standard output
+        shell: Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Man {
+        /// Directory for the pages: lockd.1, lockd-serve.1 and so on
+        directory: PathBuf,
+        /// Date shown on the pages, like 2026-01-31
+        #[arg(long, value_name = "DATE", default_value = "undated")]
+        date: String,
+    },
+    /// The same as `serve`, but ends with the `bench` that has started it
+    #[command(hide = true)]
+    BenchServe(ServeOptions),
+    /// The echo server that `bench` compares with
+    #[command(hide = true)]
+    BenchEcho,
+}
