@@ -25,9 +25,10 @@ const LAYERS: [(&str, &[&str]); 8] = [
 ];
 
 /// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.
-const TABLE: [&[&str]; 9] = [
+const TABLE: [&[&str]; 10] = [
     &["Limits"],
     &["NAMES_AT_ONCE_MAX"],
+    &["blocks"],
     &["clock", "Stamp"],
     &["histogram"],
     &["model"],

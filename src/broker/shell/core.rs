@@ -15,7 +15,7 @@ use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{
     AcquireError, Attempt, Cycle, Inspection, Mode, Outcome, ReleaseError, Released,
 };
-use crate::broker::rules::{Answer, HashedKey, Step, Table, Ticket, WaitSpec};
+use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
 use crate::broker::session::{Observer, SessionInfo, Wait};
 use crate::broker::shell::admission::check_set;
 use crate::broker::shell::fifo::FifoMutex;
@@ -199,7 +199,7 @@ impl Inner {
         let answer = self.with_table(keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
-            if let Answer::Granted(_) = answer {
+            if let Ok(Attempt::Granted(_)) = answer {
                 info.held.add(Part::Table, count(wants.len()));
             }
             answer
@@ -317,24 +317,26 @@ impl Inner {
         self.gate.is_broken()
     }
 
-    fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {
-        match answer {
-            Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Answer::Busy => Ok(Attempt::Busy),
-            Answer::Queued => Ok(Attempt::Queued),
-            Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
-            Answer::NotHeld => Err(AcquireError::NotHeld),
-            Answer::TooManyWaits => {
+    fn explain(&self, answer: Result<Attempt, NotGranted>) -> Result<Attempt, AcquireError> {
+        let not_granted = match answer {
+            Ok(attempt) => return Ok(attempt),
+            Err(not_granted) => not_granted,
+        };
+        match not_granted {
+            NotGranted::Busy => Ok(Attempt::Busy),
+            NotGranted::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            NotGranted::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
+            NotGranted::NotHeld => Err(AcquireError::NotHeld),
+            NotGranted::TooManyWaits => {
                 Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
             }
             // Any other request has found room in a bulk turn.
-            Answer::TooLarge => {
+            NotGranted::TooLarge => {
                 let text =
                     "too many sessions wait for each other to rule out that this wait would be a deadlock";
                 Err(AcquireError::Refused(text.to_owned()))
             }
-            Answer::Deadlock(circle) => {
+            NotGranted::Deadlock(circle) => {
                 let shown = circle.iter().take(Cycle::SHOWN_MAX);
                 let infos: Vec<_> = shown.filter_map(|&slot| self.sessions.info(slot)).collect();
                 Err(AcquireError::Deadlock(Box::new(Cycle {

@@ -134,7 +134,7 @@ impl Inner {
             tokens: &self.tokens,
             limits: &limits,
             granting: self.gate.is_open(),
-            room,
+            budget: room,
             is_exhausted: false,
             decided,
             idle,
@@ -142,7 +142,7 @@ impl Inner {
         let before = table.unsettled();
         let result = work(table, &mut step);
         let is_exhausted = step.is_exhausted;
-        step.room = room;
+        step.budget = room;
         table.settle(&mut step, if settle == Settle::All { 0 } else { before });
         let unsettled = (before, table.unsettled());
         // Before the names are anybody's in their lanes: who gets one there has been told first.
