@@ -1,6 +1,6 @@
-//! Where the table and the lanes keep their values: in blocks that never move. Growing copies nothing while
-//! other threads wait for the mutex, and a block is given back when all values in it have gone. Knows
-//! nothing of what it keeps.
+//! Where the table and the lanes keep their values: in blocks that never move. Growing copies
+//! nothing while other threads wait for the mutex, and a block is given back when all values in it
+//! have gone. Knows nothing of what it keeps.
 
 use std::ops::{Index, IndexMut};
 
@@ -16,8 +16,8 @@ pub(super) type BlockIndex = u32;
 #[derive(Clone)]
 pub(super) struct Blocks<T> {
     blocks: Vec<Slab<T>>,
-    /// The blocks that are not full, each once. The last one is filled first, and kept when it is empty, so
-    /// that a single value that comes and goes does not allocate a block each time.
+    /// The blocks that are not full, each once. The last one is filled first, and kept when it is
+    /// empty, so that a single value that comes and goes does not allocate a block each time.
     not_full: Vec<usize>,
     len: usize,
 }

@@ -1,6 +1,6 @@
-//! One lane: granting, freeing, deferring and taking back names, and the marks of orphaned ones. It has
-//! three rules of its own: grant what is free, free what the asking session holds, and leave everything
-//! else to the table.
+//! One lane: granting, freeing, deferring and taking back names, and the marks of orphaned ones. It
+//! has three rules of its own: grant what is free, free what the asking session holds, and leave
+//! everything else to the table.
 
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
@@ -77,8 +77,8 @@ pub(in crate::broker) struct LaneCounts {
     pub(in crate::broker) hold_times: Histogram,
 }
 
-/// What the index stores for a name: as much of its hash as the index itself needs, so that it can grow
-/// without reading the nodes.
+/// What the index stores for a name: as much of its hash as the index itself needs, so that it can
+/// grow without reading the nodes.
 struct IndexEntry {
     hash: u32,
     node: NodeIndex,
@@ -156,7 +156,8 @@ impl Lane {
         let index = found.get().node;
         let node = &self.nodes[index];
         match node.state {
-            // The name goes without a mark, as most names do: then one look-up is enough for all of it.
+            // The name goes without a mark, as most names do: then one look-up is enough for all of
+            // it.
             NodeState::Held { slot: holder, mode, hold }
                 if holder == slot && (mode == Mode::Exclusive || !node.orphaned) =>
             {
@@ -179,8 +180,9 @@ impl Lane {
         }
     }
 
-    /// Hands the name over to the table, and returns its holder, if it has one, and whether it is orphaned.
-    /// The table must adopt that before any other thread can look. `None` if the table has the name already.
+    /// Hands the name over to the table, and returns its holder, if it has one, and whether it is
+    /// orphaned. The table must adopt that before any other thread can look. `None` if the table
+    /// has the name already.
     pub(in crate::broker) fn defer(&mut self, key: KeyRef<'_>) -> Option<(Option<Holder>, bool)> {
         let (index, is_new) = self.find_or_insert(key, NodeState::Deferred);
         if is_new {
@@ -217,8 +219,8 @@ impl Lane {
         }
     }
 
-    /// Frees up to `at_most` names of a session that has ended, and returns how many it has freed. The names
-    /// that a session held exclusively when it `vanished` are orphaned.
+    /// Frees up to `at_most` names of a session that has ended, and returns how many it has freed.
+    /// The names that a session held exclusively when it `vanished` are orphaned.
     pub(in crate::broker) fn end_session(
         &mut self,
         slot: Slot,
@@ -318,7 +320,8 @@ impl Lane {
         self.mark_or_forget(index);
     }
 
-    /// Keeps a node that nobody holds and that is in no list if it is orphaned, and removes it otherwise.
+    /// Keeps a node that nobody holds and that is in no list if it is orphaned, and removes it
+    /// otherwise.
     fn mark_or_forget(&mut self, index: NodeIndex) {
         if self.nodes[index].orphaned {
             self.nodes[index].state = NodeState::Marked;
@@ -350,8 +353,8 @@ impl Lane {
         self.shrink_index_if_sparse();
     }
 
-    /// Gives the index's memory back when most of it belongs to names that have gone. That reads the names
-    /// that are left, and seven times as many have gone before.
+    /// Gives the index's memory back when most of it belongs to names that have gone. That reads
+    /// the names that are left, and seven times as many have gone before.
     fn shrink_index_if_sparse(&mut self) {
         if self.index.capacity() > INDEX_MIN && self.index.len() < self.index.capacity() / 8 {
             self.index.shrink_to(2 * self.index.len(), |entry| spread(entry.hash));

@@ -1,7 +1,7 @@
-//! The fast lane: names that one session holds and nobody waits for, which is nearly every name nearly
-//! always. A lane grants and frees such a name by one look-up, and decides nothing else. As soon as a second
-//! session wants the name, the lane *defers* it to the [table](super::rules), which has all rules, and takes
-//! it back when nobody holds it or waits for it any more.
+//! The fast lane: names that one session holds and nobody waits for, which is nearly every name
+//! nearly always. A lane grants and frees such a name by one look-up, and decides nothing else. As
+//! soon as a second session wants the name, the lane *defers* it to the [table](super::rules),
+//! which has all rules, and takes it back when nobody holds it or waits for it any more.
 //!
 //! A lane also remembers which free names are orphaned, a bounded number of them.
 //!

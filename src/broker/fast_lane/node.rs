@@ -1,5 +1,5 @@
-//! What a lane knows of one name, and the lists that such nodes are in. Knows what a node looks like, not
-//! what may become of it.
+//! What a lane knows of one name, and the lists that such nodes are in. Knows what a node looks
+//! like, not what may become of it.
 
 use crate::broker::blocks::{BlockIndex, Blocks};
 use crate::broker::name::{LockName, Space};
@@ -17,13 +17,14 @@ pub(super) const NONE: NodeIndex = u32::MAX;
 
 /// Where a name is decided about, and what the lane knows of it.
 ///
-/// | state      | holders         | waiters         | the node is in the list of | `orphaned`                |
-/// |------------|-----------------|-----------------|----------------------------|---------------------------|
-/// | `Held`     | this session    | none            | its holder                 | of the holder before      |
-/// | `Deferred` | the table knows | the table knows | nobody                     | false: the table knows    |
-/// | `Marked`   | none            | none            | `Lane::marks`              | true                      |
+/// | state      | holders         | waiters         | node is in the list of | `orphaned`       |
+/// |------------|-----------------|-----------------|------------------------|------------------|
+/// | `Held`     | this session    | none            | its holder             | see [`Node`]     |
+/// | `Deferred` | the table knows | the table knows | nothing                | false            |
+/// | `Marked`   | none            | none            | `Lane::marks`          | true             |
 ///
-/// A name that fits no row (nobody holds it, nobody waits for it, and it is not orphaned) has no node.
+/// A name that fits no row (nobody holds it, nobody waits for it, and it is not orphaned) has no
+/// node.
 #[derive(Clone, Copy)]
 pub(super) enum NodeState {
     Held { slot: Slot, mode: Mode, hold: Hold },
@@ -31,7 +32,8 @@ pub(super) enum NodeState {
     Marked,
 }
 
-/// One name. Exactly one cache line, since a name that is acquired again after a while is read from memory.
+/// One name. Exactly one cache line, since a name that is acquired again after a while is read from
+/// memory.
 #[repr(align(64))]
 pub(super) struct Node {
     pub(super) name: LockName,
@@ -41,8 +43,8 @@ pub(super) struct Node {
     pub(super) previous: NodeIndex,
     pub(super) next: NodeIndex,
     pub(super) space: Space,
-    /// Whether the last exclusive holder vanished without releasing. If the name is held exclusively: whether
-    /// the holder before this one did.
+    /// Whether the last exclusive holder vanished without releasing. If the name is held
+    /// exclusively: whether the holder before this one did.
     pub(super) orphaned: bool,
 }
 

@@ -1,4 +1,5 @@
-//! Looking into a lane without changing it: one name, all names in pieces, or what one session holds.
+//! Looking into a lane without changing it: one name, all names in pieces, or what one session
+//! holds.
 
 use crate::broker::fast_lane::lane::{KeyRef, Lane};
 use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeState};
@@ -39,7 +40,8 @@ impl LaneView {
     }
 }
 
-/// Where a listing of what a session holds goes on: after this node, if it is still held with this token.
+/// Where a listing of what a session holds goes on: after this node, if it is still held with this
+/// token.
 #[derive(Clone, Copy)]
 pub(in crate::broker) struct HeldCursor {
     index: NodeIndex,
@@ -52,9 +54,10 @@ impl Lane {
         self.find(key).map_or(LaneView::Nobody { orphaned: false }, |index| LaneView::of(&self.nodes[index]))
     }
 
-    /// Shows the names that are held or deferred to `each`: looks at up to `steps` places from `from` on, and
-    /// returns where to go on, or `None` after the last one. The order means nothing but is fixed, so that
-    /// a name that is here from the first call to the last is shown exactly once.
+    /// Shows the names that are held or deferred to `each`: looks at up to `steps` places from
+    /// `from` on, and returns where to go on, or `None` after the last one. The order means nothing
+    /// but is fixed, so that a name that is here from the first call to the last is shown exactly
+    /// once.
     pub(in crate::broker) fn scan(
         &self,
         from: NodeIndex,
@@ -70,8 +73,9 @@ impl Lane {
         (end < self.nodes.end()).then_some(end)
     }
 
-    /// Shows up to `at_most` names that the session holds here to `each`, in the order in which it acquired
-    /// them, beginning after `after`. Returns where to go on, or `None` after the last one.
+    /// Shows up to `at_most` names that the session holds here to `each`, in the order in which it
+    /// acquired them, beginning after `after`. Returns where to go on, or `None` after the last
+    /// one.
     pub(in crate::broker) fn held_after(
         &self,
         slot: Slot,

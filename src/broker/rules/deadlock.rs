@@ -1,16 +1,18 @@
-//! Deadlock: whether sessions wait for each other in a cycle. Checked once, when a request is queued or the
-//! only holder of a name becomes exclusive. Nothing else lets a session wait for one that it did not wait for
-//! before.
+//! Deadlock: whether sessions wait for each other in a cycle. Checked once, when a request is
+//! queued or the only holder of a name becomes exclusive. Nothing else lets a session wait for one
+//! that it did not wait for before.
 //!
-//! A session waits for the holders, in a conflicting mode, of a name it has a queued request for; and for the
-//! session right before it in that queue, since nobody overtakes. (It reaches those further ahead through that
-//! one.) Sessions wait, not requests: a session with two requests waits for what both of them wait for.
+//! A session waits for the holders, in a conflicting mode, of a name it has a queued request for;
+//! and for the session right before it in that queue, since nobody overtakes. (It reaches those
+//! further ahead through that one.) Sessions wait, not requests: a session with two requests waits
+//! for what both of them wait for.
 //!
-//! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there are such
-//! ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If one does not, a cycle
-//! can only lead through sessions whose ranks are between the two that are in the wrong order: only those are
-//! visited. If there is no cycle, they get new ranks among themselves. This is the algorithm of Pearce and
-//! Kelly (*A dynamic topological sort algorithm for directed acyclic graphs*, 2006).
+//! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there
+//! are such ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If
+//! one does not, a cycle can only lead through sessions whose ranks are between the two that are in
+//! the wrong order: only those are visited. If there is no cycle, they get new ranks among
+//! themselves. This is the algorithm of Pearce and Kelly (*A dynamic topological sort algorithm for
+//! directed acyclic graphs*, 2006).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -36,8 +38,8 @@ struct NewEdges {
 }
 
 impl Table {
-    /// Ranks the session above all sessions that its new request makes it wait for, and below those that now
-    /// wait for it. The request must be in its queues.
+    /// Ranks the session above all sessions that its new request makes it wait for, and below those
+    /// that now wait for it. The request must be in its queues.
     pub(super) fn rank_waiter(
         &mut self,
         budget: usize,
@@ -46,8 +48,9 @@ impl Table {
         wants: &[(EntryId, Mode)],
     ) -> Result<(), WaitRejected> {
         if !self.is_waited_for(slot) {
-            // Nobody's rank must be above that of a session that nobody waits for, so it can get the highest.
-            // Most waiters are like this, and it is what keeps ten thousand waiters on one name cheap.
+            // Nobody's rank must be above that of a session that nobody waits for, so it can get
+            // the highest. Most waiters are like this, and it is what keeps ten thousand waiters on
+            // one name cheap.
             self.sessions[slot as usize].rank = self.next_rank();
             return Ok(());
         }
@@ -113,7 +116,8 @@ impl Table {
         session.is_some_and(|session| !session.contended.is_empty() || session.followed > 0)
     }
 
-    /// The sessions that this one waits for, some perhaps twice. Looks at every holder of the names.
+    /// The sessions that this one waits for, some perhaps twice. Looks at every holder of the
+    /// names.
     pub(super) fn waits_for(&self, slot: Slot) -> Vec<Slot> {
         Search::new(self, usize::MAX).waits_for(slot).unwrap_or_default()
     }
@@ -137,8 +141,9 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The sessions that `start` waits for, directly or through others, with a rank of at least `lowest`;
-    /// `first` are those that it waits for directly. If `start` is among them, the shortest cycle.
+    /// The sessions that `start` waits for, directly or through others, with a rank of at least
+    /// `lowest`; `first` are those that it waits for directly. If `start` is among them, the
+    /// shortest cycle.
     fn reached_from(
         &mut self,
         start: Slot,
@@ -164,7 +169,8 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// The sessions that wait for `start`, directly or through others, with a rank of at most `highest`.
+    /// The sessions that wait for `start`, directly or through others, with a rank of at most
+    /// `highest`.
     fn reaching(&mut self, start: Slot, highest: u64) -> Result<Vec<Slot>, WaitRejected> {
         let mut found = HashSet::new();
         let mut to_visit = vec![start];
@@ -207,8 +213,8 @@ impl<'a> Search<'a> {
             found.push(table.requests[ahead].slot);
         }
         let conflicts = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
-        // A converting session is a holder and leaves itself out. So the next session must visit the holders
-        // of this name again, to find that one.
+        // A converting session is a holder and leaves itself out. So the next session must visit
+        // the holders of this name again, to find that one.
         let converts = entry.holders.contains_key(&slot);
         if conflicts && (converts || self.holders_visited.insert(id)) {
             self.spend(entry.holders.len())?;
@@ -240,8 +246,8 @@ impl<'a> Search<'a> {
         Some(self.table.requests[next].slot)
     }
 
-    /// The first session in the queue of a name that waits for this holder of it. Those after it wait for it,
-    /// and so for the holder.
+    /// The first session in the queue of a name that waits for this holder of it. Those after it
+    /// wait for it, and so for the holder.
     fn first_obstructed(&mut self, holder: Slot, id: EntryId) -> Result<Option<Slot>, WaitRejected> {
         let table = self.table;
         let entry = &table.entries[id];

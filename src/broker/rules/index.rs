@@ -1,5 +1,5 @@
-//! Which entry of the table has a name, by the name's hash. In many parts, so that no part takes long to
-//! grow; a part shrinks when it has become nearly empty. Never sees a name.
+//! Which entry of the table has a name, by the name's hash. In many parts, so that no part takes
+//! long to grow; a part shrinks when it has become nearly empty. Never sees a name.
 
 use hashbrown::HashTable;
 
@@ -55,7 +55,8 @@ impl NameIndex {
     }
 }
 
-/// The hash table of a part uses the highest bits and the lowest, and the lanes those from the 32nd on.
+/// The hash table of a part uses the highest bits and the lowest, and the lanes those from the 32nd
+/// on.
 fn part_of(hash: u64) -> usize {
     (hash >> 40) as usize % PARTS
 }

@@ -1,10 +1,11 @@
-//! What must hold in the table after every event, as code. The full check looks at everything; it runs after
-//! every step of the rules' own tests, and in builds with debug assertions while a table is small. In addition,
-//! each function of the rules asserts what it can at little cost.
+//! What must hold in the table after every event, as code. The full check looks at everything; it
+//! runs after every step of the rules' own tests, and in builds with debug assertions while a table
+//! is small. In addition, each function of the rules asserts what it can at little cost.
 //!
 //! - An exclusive lock has exactly one holder.
-//! - A request waits only while it cannot be granted: at one of its names it is not the head of the queue, or
-//!   a holder is in its way. The exceptions: nothing is granted at present, or one of its names is unsettled.
+//! - A request waits only while it cannot be granted: at one of its names it is not the head of the
+//!   queue, or a holder is in its way. The exceptions: nothing is granted at present, or one of its
+//!   names is unsettled.
 //! - No sessions wait for each other in a cycle: each has a rank above those that it waits for.
 //! - A name that nobody holds and nobody waits for is not in the table, unless it is unsettled.
 //! - What entries, requests and sessions say of each other agrees, and so do all counts.
@@ -106,8 +107,8 @@ impl Table {
         }
     }
 
-    /// Checks that no request waits without need. Holds only while the broker grants: after the grace, requests
-    /// may wait until all names have been settled again.
+    /// Checks that no request waits without need. Holds only while the broker grants: after the
+    /// grace, requests may wait until all names have been settled again.
     ///
     /// # Panics
     /// If a request could be granted, and none of its names is unsettled.

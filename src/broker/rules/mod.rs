@@ -1,19 +1,23 @@
-//! The rules of a lock, whole, as a state machine: events go in, decisions come out. The rules never block,
-//! start a thread, read a clock or call anybody: the time and the source of fencing tokens are arguments. The
-//! shell around them ([`super::Broker`]) lets one thread in at a time.
+//! The rules of a lock, whole, as a state machine: events go in, decisions come out. The rules
+//! never block, start a thread, read a clock or call anybody: the time and the source of fencing
+//! tokens are arguments. The shell around them ([`super::Broker`]) lets one thread in at a time.
 //!
 //! The life of a lock:
-//! 1. A lock exists only while a session holds its name or waits for it. There is nothing to create or delete.
-//! 2. A *session* acquires a name, exclusive or shared, or several names at once, all or nothing. If nobody
-//!    else waits for them and the holders allow it, it is a *holder* at once. A grant has a *token*, higher than
-//!    the token of every earlier grant.
-//! 3. Otherwise its request takes one *place* in the *queue* of each name and becomes a *waiter*; but not if
-//!    that would close a *cycle* of sessions that wait for each other: then it is refused.
-//! 4. A holder *converts* between shared and exclusive without letting go. If it must wait for the other
-//!    holders, it waits ahead of everybody who does not hold the name.
-//! 5. A wait ends exactly once: *granted*, *cancelled*, or at its *deadline*; or its session or the broker ends.
-//! 6. A holder *releases* the name, or its session ends. In the same step the head of the queue becomes the
-//!    holder if it can be; if it is shared, the shared requests right after it do, too. Nobody overtakes.
+//! 1. A lock exists only while a session holds its name or waits for it. There is nothing to create
+//!    or delete.
+//! 2. A *session* acquires a name, exclusive or shared, or several names at once, all or nothing.
+//!    If nobody else waits for them and the holders allow it, it is a *holder* at once. A grant has
+//!    a *token*, higher than the token of every earlier grant.
+//! 3. Otherwise its request takes one *place* in the *queue* of each name and becomes a *waiter*;
+//!    but not if that would close a *cycle* of sessions that wait for each other: then it is
+//!    refused.
+//! 4. A holder *converts* between shared and exclusive without letting go. If it must wait for the
+//!    other holders, it waits ahead of everybody who does not hold the name.
+//! 5. A wait ends exactly once: *granted*, *cancelled*, or at its *deadline*; or its session or the
+//!    broker ends.
+//! 6. A holder *releases* the name, or its session ends. In the same step the head of the queue
+//!    becomes the holder if it can be; if it is shared, the shared requests right after it do, too.
+//!    Nobody overtakes.
 //! 7. If the session vanished, a name it held exclusively is *orphaned*: the next grant says so.
 //! 8. A name that nobody holds and nobody waits for leaves the table, and its lane has it again.
 //!

@@ -1,5 +1,5 @@
-//! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part of the
-//! table; knows nothing of how sessions are told.
+//! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part
+//! of the table; knows nothing of how sessions are told.
 
 use crate::broker::outcome::{Attempt, Mode, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
@@ -38,8 +38,9 @@ impl Table {
         let other = session.requests.insert(ticket, request);
         debug_assert_eq!(other, None, "a ticket is unique among the waits of its session");
         session.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
-        // The request is in its queues before the ranks are checked, since a conversion also makes those wait
-        // that it has overtaken. A rejected request leaves again, as if it had never come.
+        // The request is in its queues before the ranks are checked, since a conversion also makes
+        // those wait that it has overtaken. A rejected request leaves again, as if it had never
+        // come.
         if let Err(rejected) = self.rank_waiter(step.budget, slot, place, &wants) {
             self.unqueue(request);
             return Err(self.reject(step, rejected));
@@ -71,16 +72,16 @@ impl Table {
         self.unsettled.extend(gone.wants.iter().map(|&(id, _)| id));
     }
 
-    /// What it costs to take a request out of its queues. At most half of [`BULK`], so that a bulk turn always
-    /// gets at least one request done.
+    /// What it costs to take a request out of its queues. At most half of [`BULK`], so that a bulk
+    /// turn always gets at least one request done.
     pub(super) fn cost(&self, request: RequestId) -> usize {
         let wants = &self.requests[request].wants;
         let cost = wants.iter().map(|&(id, _)| NAME + self.holders_to_mark(id, false)).sum::<usize>();
         cost.min(BULK / 2)
     }
 
-    /// For how many holders the name becomes contended, or stops being so, when a request enters its queue
-    /// or leaves it: all of them if the queue is, or becomes, empty.
+    /// For how many holders the name becomes contended, or stops being so, when a request enters
+    /// its queue or leaves it: all of them if the queue is, or becomes, empty.
     fn holders_to_mark(&self, id: EntryId, enters: bool) -> usize {
         let entry = &self.entries[id];
         let is_first_or_last = entry.queue.len() == usize::from(!enters);
@@ -105,10 +106,11 @@ impl Table {
         gone
     }
 
-    /// Puts a request of that session into a queue, or takes it out, and keeps `followed` and `contended` of
-    /// the sessions right. With one more request in the queue, one more request has another right after it:
-    /// the one that was the last, or the new one if it is not the last itself. If the queue has no other
-    /// request, the name becomes contended, or stops being so, for its holders.
+    /// Puts a request of that session into a queue, or takes it out, and keeps `followed` and
+    /// `contended` of the sessions right. With one more request in the queue, one more request has
+    /// another right after it: the one that was the last, or the new one if it is not the last
+    /// itself. If the queue has no other request, the name becomes contended, or stops being so,
+    /// for its holders.
     fn change_queue(&mut self, id: EntryId, slot: Slot, place: QueuePlace, request: Option<RequestId>) {
         let entry = &mut self.entries[id];
         let was_there = entry.queue.remove(&place).is_some();
@@ -133,13 +135,14 @@ impl Table {
         }
     }
 
-    /// Settles names: grants the head of the queue, and the next one, until a head cannot be granted. A grant
-    /// of several names changes the heads of their other queues, so these are then settled too. Names that
-    /// nobody holds and nobody waits for leave the table.
+    /// Settles names: grants the head of the queue, and the next one, until a head cannot be
+    /// granted. A grant of several names changes the heads of their other queues, so these are then
+    /// settled too. Names that nobody holds and nobody waits for leave the table.
     ///
-    /// Call it after every event with `down_to` as the number of unsettled names before the event: an event
-    /// adds the names that it has changed. What the budget does not allow is left unsettled. Until that is
-    /// settled, some requests wait that could be granted, and requests that come later queue after them.
+    /// Call it after every event with `down_to` as the number of unsettled names before the event:
+    /// an event adds the names that it has changed. What the budget does not allow is left
+    /// unsettled. Until that is settled, some requests wait that could be granted, and requests
+    /// that come later queue after them.
     pub(in crate::broker) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
         while self.unsettled.len() > down_to
             && let Some(id) = self.unsettled.pop()
@@ -180,8 +183,8 @@ impl Table {
         self.unsettled.len()
     }
 
-    /// Makes names unsettled, from the entry `first` on, as many as the budget allows: after a time in which
-    /// nothing was granted. Returns where to go on; `None` if that was all.
+    /// Makes names unsettled, from the entry `first` on, as many as the budget allows: after a time
+    /// in which nothing was granted. Returns where to go on; `None` if that was all.
     pub(in crate::broker) fn unsettle_from(
         &mut self,
         step: &mut Step<'_>,
@@ -211,8 +214,8 @@ impl Table {
         obstacle.is_none()
     }
 
-    /// Which of the names that the request wants cannot be granted to it; the search begins with the one that
-    /// could not be granted the last time.
+    /// Which of the names that the request wants cannot be granted to it; the search begins with
+    /// the one that could not be granted the last time.
     pub(super) fn obstacle_of(&self, request: RequestId) -> Option<usize> {
         let request = &self.requests[request];
         let count = request.wants.len();

@@ -7,8 +7,8 @@ use crate::broker::outcome::{Held, Outcome};
 use crate::broker::tokens::Tokens;
 use crate::os::sync::IS_EXPLORED;
 
-/// A session, as the table and the lanes know it: a small number, which another session gets only when
-/// nothing of this one is left.
+/// A session, as the table and the lanes know it: a small number, which another session gets only
+/// when nothing of this one is left.
 pub(in crate::broker) type Slot = u32;
 
 /// What a session calls one of its waits by. Unique among the waits of that session.
@@ -21,16 +21,17 @@ pub(in crate::broker) struct HashedKey {
     pub(in crate::broker) hash: u64,
 }
 
-/// What it costs to find, queue, grant or free one name. The unit is one step of the search for cycles: a
-/// look at one place or one holder.
+/// What it costs to find, queue, grant or free one name. The unit is one step of the search for
+/// cycles: a look at one place or one holder.
 pub(in crate::broker) const NAME: usize = 8;
 
-/// The budget of an ordinary turn, while other threads wait for the table: about a tenth of a millisecond.
+/// The budget of an ordinary turn, while other threads wait for the table: about a tenth of a
+/// millisecond.
 pub(in crate::broker) const TURN: usize = if IS_EXPLORED { NAME } else { 1_000 };
 
-/// The budget of a bulk turn, of which there is one at a time: a few milliseconds. Enough for the largest
-/// request that there can be, see [`Table::cost`](super::Table::cost). If a search for cycles needs more, the
-/// wait is refused.
+/// The budget of a bulk turn, of which there is one at a time: a few milliseconds. Enough for the
+/// largest request that there can be, see [`Table::cost`](super::Table::cost). If a search for
+/// cycles needs more, the wait is refused.
 pub(in crate::broker) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 25_000 };
 
 const _: () = assert!(IS_EXPLORED || crate::broker::NAMES_AT_ONCE_MAX * NAME <= BULK / 2);
@@ -44,8 +45,8 @@ pub(in crate::broker) struct Step<'a> {
     pub(in crate::broker) granting: bool,
     /// How much more may be done, in units of which a name costs [`NAME`].
     pub(in crate::broker) budget: usize,
-    /// The budget was too small. Then the event has either changed nothing, or done a part and goes on when
-    /// it is repeated. What it returned means nothing; repeat it with a larger budget.
+    /// The budget was too small. Then the event has either changed nothing, or done a part and goes
+    /// on when it is repeated. What it returned means nothing; repeat it with a larger budget.
     pub(in crate::broker) is_exhausted: bool,
     /// Waits that ended through this event, in the order in which they did.
     pub(in crate::broker) decided: &'a mut Vec<Decision>,
@@ -54,7 +55,8 @@ pub(in crate::broker) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Takes `cost` from the budget. If not enough is left, takes nothing, notes that, and returns false.
+    /// Takes `cost` from the budget. If not enough is left, takes nothing, notes that, and returns
+    /// false.
     pub(super) fn spend(&mut self, cost: usize) -> bool {
         let rest = self.budget.checked_sub(cost);
         self.budget = rest.unwrap_or(self.budget);
@@ -69,7 +71,8 @@ pub(in crate::broker) struct Decision {
     pub(in crate::broker) slot: Slot,
     pub(in crate::broker) ticket: Ticket,
     pub(in crate::broker) outcome: Outcome,
-    /// How many more names the session holds because of it. None for a conversion: it held the name already.
+    /// How many more names the session holds because of it. None for a conversion: it held the name
+    /// already.
     pub(in crate::broker) acquired: usize,
 }
 

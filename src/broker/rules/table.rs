@@ -1,29 +1,33 @@
-//! The table: its data, and how names are held, converted and freed. Waiting is in `queue.rs`, the search for
-//! cycles in `deadlock.rs`, looking without a change in `view.rs`.
+//! The table: its data, and how names are held, converted and freed. Waiting is in `queue.rs`, the
+//! search for cycles in `deadlock.rs`, looking without a change in `view.rs`.
 //!
-//! The data of one lock. A lock that one session holds and nobody waits for is in its lane only; the table has
-//! it from the moment a second session wants it.
+//! The data of one lock. A lock that one session holds and nobody waits for is in its lane only;
+//! the table has it from the moment a second session wants it.
 //!
 //! ```text
-//!  name ──hash──► one of 64 lanes:  Held by one session │ Marked (orphaned) │ Deferred ──┐
-//!                                                                                        │ the table
-//!                                   NameIndex: hash, name ► EntryId ◄────────────────────┘ has it
-//!                                                              │
-//!  entries   ┌─────────────────────────────────────────────────▼─────────────────────────┐
-//!            │ LockEntry   key · mode · orphaned                                         │
-//!            │   holders:  slot ► Hold (token, since)          one exclusive, or shared  │
-//!            │   queue:    place ► RequestId                   conversions, then arrivals│
-//!            └───────┬───────────────────────────┬───────────────────────────────────────┘
-//!                    │                           │    ▲ one LockEntry for each name it wants
-//!  requests          │           ┌───────────────▼────┴──────────────────────────────────┐
-//!                    │           │ QueuedRequest   slot · ticket · place · since         │
-//!                    │           │   wants: (EntryId, mode) …     deadline · obstacle    │
-//!                    │           └───────────────┬───────────────────────────────────────┘
-//!                    │                           │    ▲ its requests, by ticket and by name
-//!  sessions  ┌───────▼───────────────────────────▼────┴──────────────────────────────────┐
-//!  (by slot) │ SessionState   holds · contended: EntryIds      requests · waits          │
-//!            │                deadlines · followed             rank                      │
-//!            └───────────────────────────────────────────────────────────────────────────┘
+//!   name ──hash──► lane, one of 64
+//!                    Held by one session · Marked (orphaned) · Deferred
+//!                                                                  │ the table has it
+//!                                                                  ▼
+//!                                        NameIndex    hash, name ► EntryId
+//!                                                                  │
+//!   ┌─ LockEntry ──────────────────────────────────────────────────▼──┐
+//!   │ key · mode · orphaned                                           │
+//!   │ holders   slot 3         ► Hold (token, since)                  │  one exclusive holder,
+//!   │           slot 8         ► Hold (token, since)                  │  or any number of shared
+//!   │ queue     Conversion(41) ► RequestId                            │  the head is served next
+//!   │           Arrival(37)    ► RequestId ────────────────────────┐  │
+//!   └──────────────────────────────────────────────────────────────┼──┘
+//!   ┌─ QueuedRequest ──────────────────────────────────────────────▼──┐
+//!   │ slot 5 · ticket · place · since · deadline                      │
+//!   │ wants     EntryId, Mode                                         │  one for each name
+//!   │           EntryId, Mode                                         │
+//!   └──────┬──────────────────────────────────────────────────────────┘
+//!   ┌──────▼ SessionState, by slot ───────────────────────────────────┐
+//!   │ holds, contended                         ► EntryIds             │
+//!   │ requests (by ticket), waits (by EntryId) ► RequestIds           │
+//!   │ deadlines · followed · rank                                     │
+//!   └─────────────────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Entries and requests are kept in [`Blocks`] that never move, so that growing holds nobody up.
@@ -40,9 +44,10 @@ use crate::broker::rules::step::{HashedKey, Hold, Idle, NAME, NotGranted, Slot, 
 /// Where the table keeps a request.
 pub(super) type RequestId = BlockIndex;
 
-/// A request's place in a queue: the number of its arrival, after all conversions. A request has the same
-/// place in all its queues, so two requests are in the same order wherever they meet. Conversions come first
-/// because everybody else in the queue waits for the converting session anyway: it is a holder.
+/// A request's place in a queue: the number of its arrival, after all conversions. A request has
+/// the same place in all its queues, so two requests are in the same order wherever they meet.
+/// Conversions come first because everybody else in the queue waits for the converting session
+/// anyway: it is a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::broker) enum QueuePlace {
     Conversion(u64),
@@ -57,8 +62,8 @@ pub(super) struct LockEntry {
     pub(super) mode: Mode,
     pub(super) holders: BTreeMap<Slot, Hold>,
     pub(super) queue: BTreeMap<QueuePlace, RequestId>,
-    /// Whether the last exclusive holder vanished without releasing. If the name is held exclusively: whether
-    /// the holder before this one did.
+    /// Whether the last exclusive holder vanished without releasing. If the name is held
+    /// exclusively: whether the holder before this one did.
     pub(super) orphaned: bool,
 }
 
@@ -71,8 +76,9 @@ pub(super) struct QueuedRequest {
     pub(super) wants: Vec<(EntryId, Mode)>,
     pub(super) since: Stamp,
     pub(super) deadline: Option<Stamp>,
-    /// Which of `wants` could not be granted at the last attempt. The next attempt begins there, so that a
-    /// request for a thousand names is not checked from the start again and again while one of them is held.
+    /// Which of `wants` could not be granted at the last attempt. The next attempt begins there, so
+    /// that a request for a thousand names is not checked from the start again and again while one
+    /// of them is held.
     pub(super) obstacle: usize,
 }
 
@@ -89,8 +95,8 @@ pub(super) struct SessionState {
     pub(super) waits: HashMap<EntryId, RequestId>,
     /// Its requests that have a deadline, in the order of their deadlines.
     pub(super) deadlines: BTreeSet<(Stamp, Ticket)>,
-    /// Higher than the rank of every session that this one waits for. No two sessions have the same rank; a
-    /// session that has never held or waited for anything here has 0.
+    /// Higher than the rank of every session that this one waits for. No two sessions have the same
+    /// rank; a session that has never held or waited for anything here has 0.
     pub(super) rank: u64,
 }
 
@@ -119,8 +125,8 @@ pub(in crate::broker) struct Table {
     arrivals: u64,
     /// The highest rank given so far.
     pub(super) highest_rank: u64,
-    /// Names whose queues must still be settled, the next one last. A name may be here twice, or have left the
-    /// table.
+    /// Names whose queues must still be settled, the next one last. A name may be here twice, or
+    /// have left the table.
     pub(super) unsettled: Vec<EntryId>,
     /// How many locks are held, each holder of a name counted.
     pub(super) holds: usize,
@@ -130,7 +136,8 @@ pub(in crate::broker) struct Table {
 }
 
 impl Table {
-    /// Adds a name as its lane had it: free, or held by one session. Does nothing if the table has it already.
+    /// Adds a name as its lane had it: free, or held by one session. Does nothing if the table has
+    /// it already.
     pub(in crate::broker) fn adopt(
         &mut self,
         key: &HashedKey,
@@ -155,7 +162,8 @@ impl Table {
         debug_assert_eq!(self.entries[id].holders.len(), usize::from(holder.is_some()));
     }
 
-    /// Acquires all of `wants` or nothing. Every name must have been adopted, and be in `wants` once.
+    /// Acquires all of `wants` or nothing. Every name must have been adopted, and be in `wants`
+    /// once.
     pub(in crate::broker) fn acquire(
         &mut self,
         step: &mut Step<'_>,
@@ -173,7 +181,8 @@ impl Table {
         } else {
             Err(NotGranted::TooLarge)
         };
-        // Nothing that others wait for has changed. Only names that were adopted and not granted must leave.
+        // Nothing that others wait for has changed. Only names that were adopted and not granted
+        // must leave.
         wants.iter().for_each(|&(id, _)| self.retire(step, id));
         result
     }
@@ -205,9 +214,9 @@ impl Table {
         self.enqueue(step, slot, place, wants.to_vec(), wait)
     }
 
-    /// Changes the mode of a lock that the session holds, without letting it go. Making it shared never waits,
-    /// and lets shared waiters in. Making it exclusive waits for the other holders to go, ahead of all who do
-    /// not hold it, and gets a new token.
+    /// Changes the mode of a lock that the session holds, without letting it go. Making it shared
+    /// never waits, and lets shared waiters in. Making it exclusive waits for the other holders to
+    /// go, ahead of all who do not hold it, and gets a new token.
     pub(in crate::broker) fn convert(
         &mut self,
         step: &mut Step<'_>,
@@ -226,7 +235,8 @@ impl Table {
         }
         if held.mode == mode || mode == Mode::Shared {
             self.change(id, |entry| {
-                // A session that has held it exclusively has had the time to check what was left half done.
+                // A session that has held it exclusively has had the time to check what was left
+                // half done.
                 entry.orphaned &= entry.mode == mode;
                 entry.mode = mode;
             });
@@ -244,9 +254,9 @@ impl Table {
         self.enqueue(step, slot, place, vec![(id, mode)], wait)
     }
 
-    /// Makes the only holder exclusive. A shared request at the head of the queue, which is there because it
-    /// wants other names too, has not waited for this session so far and does now. This is the one way to
-    /// close a cycle without waiting.
+    /// Makes the only holder exclusive. A shared request at the head of the queue, which is there
+    /// because it wants other names too, has not waited for this session so far and does now. This
+    /// is the one way to close a cycle without waiting.
     fn upgrade_alone(&mut self, step: &mut Step<'_>, slot: Slot, id: EntryId) -> Result<Attempt, NotGranted> {
         debug_assert_eq!(self.entries[id].holders.len(), 1, "only one holder can be exclusive");
         self.change(id, |entry| entry.mode = Mode::Exclusive);
@@ -257,7 +267,8 @@ impl Table {
         Ok(Attempt::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)])))
     }
 
-    /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the lock.
+    /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the
+    /// lock.
     pub(in crate::broker) fn release(
         &mut self,
         step: &mut Step<'_>,
@@ -283,7 +294,8 @@ impl Table {
         }
     }
 
-    /// Takes a waiting request back. False if none has this ticket: then the wait has ended already.
+    /// Takes a waiting request back. False if none has this ticket: then the wait has ended
+    /// already.
     pub(in crate::broker) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
         let Some(&request) = self.session(slot).requests.get(&ticket) else { return false };
         debug_assert_eq!((self.requests[request].slot, self.requests[request].ticket), (slot, ticket));
@@ -296,8 +308,8 @@ impl Table {
         true
     }
 
-    /// Ends those waits of the session whose deadline has come, as many as the budget allows. Returns the
-    /// earliest deadline of those that are left.
+    /// Ends those waits of the session whose deadline has come, as many as the budget allows.
+    /// Returns the earliest deadline of those that are left.
     pub(in crate::broker) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
         loop {
             let &(deadline, ticket) = self.session(slot).deadlines.first()?;
@@ -312,8 +324,8 @@ impl Table {
         }
     }
 
-    /// Ends the waits of the session, as many as the budget allows: with `Lost` because the session ends, or
-    /// with `Stopping` because the broker does.
+    /// Ends the waits of the session, as many as the budget allows: with `Lost` because the session
+    /// ends, or with `Stopping` because the broker does.
     pub(in crate::broker) fn end_waits(&mut self, step: &mut Step<'_>, slot: Slot, why: Outcome) {
         debug_assert!(matches!(why, Outcome::Lost | Outcome::Stopping));
         while let Some((_, &request)) = self.session(slot).requests.first_key_value() {
@@ -325,8 +337,9 @@ impl Table {
         debug_assert!(self.session(slot).waits.is_empty() && self.session(slot).deadlines.is_empty());
     }
 
-    /// Frees the locks of a session that has ended, as many as the budget allows, and forgets the session if
-    /// that was all. If it `vanished`, what it held exclusively is orphaned. Its waits must have ended.
+    /// Frees the locks of a session that has ended, as many as the budget allows, and forgets the
+    /// session if that was all. If it `vanished`, what it held exclusively is orphaned. Its waits
+    /// must have ended.
     pub(in crate::broker) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
         debug_assert!(self.session(slot).requests.is_empty(), "the waits of a session end first");
         while let Some(&id) = self.session(slot).holds.first() {

@@ -1,5 +1,6 @@
-//! The rules against the naive model: every event in every state that three sessions can bring two names
-//! into, long random sequences, and some rules by example. After each step the invariants are checked.
+//! The rules against the naive model: every event in every state that three sessions can bring two
+//! names into, long random sequences, and some rules by example. After each step the invariants are
+//! checked.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -46,13 +47,15 @@ impl Driver {
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
         let granting = !self.model.grace || matches!(event, Event::Open);
-        // First with so small a budget that every event that can be interrupted is; then with enough.
+        // First with so small a budget that every event that can be interrupted is; then with
+        // enough.
         let mut step = Step { granting, ..decisions.step(now, tokens, &limits, NAME) };
         let before = self.model.clone();
         let (mut said, mut cycle) = run(&mut self.table, &mut step, event, &self.model);
         while step.is_exhausted {
             (step.budget, step.is_exhausted) = (BULK, false);
-            // Names that were adopted and not granted have gone back to their lanes, and are adopted again.
+            // Names that were adopted and not granted have gone back to their lanes, and are
+            // adopted again.
             step.idle.clear();
             (said, cycle) = run(&mut self.table, &mut step, event, &self.model);
         }
@@ -122,7 +125,8 @@ fn end(outcome: Outcome) -> End {
     }
 }
 
-/// Applies one event to the table; `model` is the state before it. Also returns the cycle of a deadlock.
+/// Applies one event to the table; `model` is the state before it. Also returns the cycle of a
+/// deadlock.
 fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> (Said, Option<Vec<Slot>>) {
     let spec = |wait: Option<Option<u64>>| {
         let deadline = |limit: u64| Stamp::from_nanos(model.now + limit);
@@ -192,7 +196,8 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
     }
 }
 
-/// Each session of the cycle must wait for the next one, the asking session first and by its new request.
+/// Each session of the cycle must wait for the next one, the asking session first and by its new
+/// request.
 fn check_cycle(before: &Model, event: &Event, cycle: &[Slot]) {
     let mut with_request = before.clone();
     let (session, wants, conversion) = match event {
@@ -239,7 +244,8 @@ fn events(sessions: u32, names: u8) -> Vec<Event> {
     events
 }
 
-/// Applies every event in every state that can be reached from the start. Returns how many states there are.
+/// Applies every event in every state that can be reached from the start. Returns how many states
+/// there are.
 fn explore(sessions: u32, names: u8, grace: bool) -> usize {
     let mut events = events(sessions, names);
     events.extend(grace.then_some(Event::Open));
@@ -309,7 +315,8 @@ impl Dice {
     }
 }
 
-/// With more sessions than can be brought into every state, so that the ranks really are put in order.
+/// With more sessions than can be brought into every state, so that the ranks really are put in
+/// order.
 #[test]
 fn random_sequences_of_many_sessions_and_names_agree_with_the_model() {
     let given = std::env::var("LOCKD_SEED").ok().map(|seed| seed.parse().unwrap());

@@ -1,5 +1,6 @@
-//! Looking into the table without changing it: the holders and waiters of a name, and what a session holds, in
-//! pages, so that other threads need not wait while ten thousand of them are copied.
+//! Looking into the table without changing it: the holders and waiters of a name, and what a
+//! session holds, in pages, so that other threads need not wait while ten thousand of them are
+//! copied.
 
 use std::ops::Bound;
 
