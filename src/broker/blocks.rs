@@ -110,7 +110,7 @@ impl<T> Blocks<T> {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "`add_block` has checked the number")]
-fn index_of(number: usize, place: usize) -> BlockIndex {
+const fn index_of(number: usize, place: usize) -> BlockIndex {
     (number * BLOCK_LEN + place) as BlockIndex
 }
 
@@ -140,7 +140,7 @@ impl<T> IndexMut<BlockIndex> for Blocks<T> {
 mod tests {
     use super::*;
 
-    const LEN: u32 = BLOCK_LEN as u32;
+    const LEN: u32 = index_of(1, 0);
 
     impl<T> Blocks<T> {
         /// How many values the allocated memory has space for.
@@ -160,7 +160,7 @@ mod tests {
         let count = 5 * LEN;
         let (mut blocks, places) = filled(count);
         // One block stays full, the others keep a few values each.
-        let stays = |place: BlockIndex| place % 7 == 0 || place / LEN == 3;
+        let stays = |place: BlockIndex| place.is_multiple_of(7) || place / LEN == 3;
         for (value, &place) in (0..).zip(&places).filter(|(_, place)| !stays(**place)) {
             assert_eq!(blocks.remove(place), value);
         }

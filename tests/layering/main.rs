@@ -26,11 +26,11 @@ const LAYERS: [(&str, &[&str]); 8] = [
 
 /// What the rules of the table may use of the broker around them: no mutex, no clock, no shell.
 const TABLE: [&[&str]; 10] = [
-    &["Limits"],
-    &["NAMES_AT_ONCE_MAX"],
     &["blocks"],
     &["clock", "Stamp"],
     &["histogram"],
+    &["limits", "Limits"],
+    &["limits", "NAMES_AT_ONCE_MAX"],
     &["model"],
     &["name"],
     &["outcome"],

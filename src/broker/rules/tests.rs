@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use crate::broker::Limits;
 use crate::broker::clock::Stamp;
+use crate::broker::limits::Limits;
 use crate::broker::model::{End, Event, Model, Said};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Mode, Outcome, Released};
