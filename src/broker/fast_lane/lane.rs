@@ -17,14 +17,14 @@ const INDEX_MIN: usize = 1024;
 
 /// A name to look up, and its hash.
 #[derive(Clone, Copy)]
-pub(in super::super) struct KeyRef<'a> {
-    pub(in super::super) space: Space,
-    pub(in super::super) name: &'a [u8],
-    pub(in super::super) hash: u64,
+pub(crate) struct KeyRef<'a> {
+    pub(crate) space: Space,
+    pub(crate) name: &'a [u8],
+    pub(crate) hash: u64,
 }
 
 impl KeyRef<'_> {
-    pub(in super::super) fn to_owned(self) -> HashedKey {
+    pub(crate) fn to_owned(self) -> HashedKey {
         HashedKey { key: Key { space: self.space, name: LockName::new(self.name) }, hash: self.hash }
     }
 
@@ -40,13 +40,13 @@ impl KeyRef<'_> {
 }
 
 impl HashedKey {
-    pub(in super::super) fn as_ref(&self) -> KeyRef<'_> {
+    pub(crate) fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { space: self.key.space, name: self.key.name.as_bytes(), hash: self.hash }
     }
 }
 
 /// What an acquire comes to in a lane.
-pub(in super::super) enum Fast {
+pub(crate) enum Fast {
     Granted(Grant),
     AlreadyHeld(Held),
     /// Another session holds the name in a mode that conflicts. True only while the lane is locked.
@@ -56,7 +56,7 @@ pub(in super::super) enum Fast {
 }
 
 /// What a release comes to in a lane.
-pub(in super::super) enum FastRelease {
+pub(crate) enum FastRelease {
     Released,
     NotHeld,
     /// The table must decide.
@@ -68,13 +68,13 @@ type Holder = (Slot, Mode, Hold);
 
 /// Gauges and counters of one lane.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct LaneCounts {
-    pub(in super::super) held_exclusive: usize,
-    pub(in super::super) held_shared: usize,
-    pub(in super::super) grants: u64,
-    pub(in super::super) orphans_exclusive: u64,
-    pub(in super::super) orphans_shared: u64,
-    pub(in super::super) hold_times: Histogram,
+pub(crate) struct LaneCounts {
+    pub(crate) held_exclusive: usize,
+    pub(crate) held_shared: usize,
+    pub(crate) grants: u64,
+    pub(crate) orphans_exclusive: u64,
+    pub(crate) orphans_shared: u64,
+    pub(crate) hold_times: Histogram,
 }
 
 /// What the index stores for a name: as much of its hash as the index itself needs, so that it can
@@ -85,7 +85,7 @@ struct IndexEntry {
 }
 
 /// The names of one part of all hashes.
-pub(in super::super) struct Lane {
+pub(crate) struct Lane {
     index: HashTable<IndexEntry>,
     pub(super) nodes: Nodes,
     /// The names that each session holds here, by slot, in the order in which it acquired them.
@@ -98,7 +98,7 @@ pub(in super::super) struct Lane {
 }
 
 impl Lane {
-    pub(in super::super) fn new(marks_max: usize) -> Self {
+    pub(crate) fn new(marks_max: usize) -> Self {
         Self {
             index: HashTable::new(),
             nodes: Nodes::default(),
@@ -111,7 +111,7 @@ impl Lane {
     }
 
     /// Grants the name if it is free. `token` is called only then.
-    pub(in super::super) fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         key: KeyRef<'_>,
         slot: Slot,
@@ -143,12 +143,7 @@ impl Lane {
     }
 
     /// Frees a name that this session holds. With `now`, counts for how long it was held.
-    pub(in super::super) fn release(
-        &mut self,
-        key: KeyRef<'_>,
-        slot: Slot,
-        now: Option<Stamp>,
-    ) -> FastRelease {
+    pub(crate) fn release(&mut self, key: KeyRef<'_>, slot: Slot, now: Option<Stamp>) -> FastRelease {
         let hash = key.short_hash();
         let nodes = &self.nodes;
         let is_it = |entry: &IndexEntry| entry.hash == hash && key.is_name_of(&nodes[entry.node]);
@@ -183,7 +178,7 @@ impl Lane {
     /// Hands the name over to the table, and returns its holder, if it has one, and whether it is
     /// orphaned. The table must adopt that before any other thread can look. `None` if the table
     /// has the name already.
-    pub(in super::super) fn defer(&mut self, key: KeyRef<'_>) -> Option<(Option<Holder>, bool)> {
+    pub(crate) fn defer(&mut self, key: KeyRef<'_>) -> Option<(Option<Holder>, bool)> {
         let (index, is_new) = self.find_or_insert(key, NodeState::Deferred);
         if is_new {
             return Some((None, false));
@@ -207,7 +202,7 @@ impl Lane {
     }
 
     /// Takes a name back from the table, where nobody holds it or waits for it any more.
-    pub(in super::super) fn take_back(&mut self, key: KeyRef<'_>, orphaned: bool) {
+    pub(crate) fn take_back(&mut self, key: KeyRef<'_>, orphaned: bool) {
         let found = self.find(key);
         debug_assert!(
             found.is_some_and(|index| matches!(self.nodes[index].state, NodeState::Deferred)),
@@ -221,7 +216,7 @@ impl Lane {
 
     /// Frees up to `at_most` names of a session that has ended, and returns how many it has freed.
     /// The names that a session held exclusively when it `vanished` are orphaned.
-    pub(in super::super) fn end_session(
+    pub(crate) fn end_session(
         &mut self,
         slot: Slot,
         at_most: usize,
@@ -245,12 +240,12 @@ impl Lane {
         at_most
     }
 
-    pub(in super::super) fn counts(&self) -> LaneCounts {
+    pub(crate) fn counts(&self) -> LaneCounts {
         self.counts
     }
 
     /// How many locks are held here, in either mode.
-    pub(in super::super) fn held_in_all(&self) -> usize {
+    pub(crate) fn held_in_all(&self) -> usize {
         self.counts.held_exclusive + self.counts.held_shared
     }
 

@@ -8,7 +8,7 @@ use crate::broker::outcome::{Held, Inspection, Mode};
 use crate::broker::rules::{Hold, Slot};
 
 /// A name as its lane sees it.
-pub(in super::super) enum LaneView {
+pub(crate) enum LaneView {
     Nobody { orphaned: bool },
     One { slot: Slot, mode: Mode, hold: Hold, orphaned: bool },
     Deferred,
@@ -16,7 +16,7 @@ pub(in super::super) enum LaneView {
 
 impl LaneView {
     /// The name as `asker` sees it; `None` if the table must be asked.
-    pub(in super::super) fn inspect(&self, asker: Slot) -> Option<Inspection> {
+    pub(crate) fn inspect(&self, asker: Slot) -> Option<Inspection> {
         match *self {
             Self::Nobody { orphaned } => Some(Inspection { orphaned, ..Inspection::default() }),
             Self::One { slot, mode, hold, orphaned } => Some(Inspection {
@@ -43,14 +43,14 @@ impl LaneView {
 /// Where a listing of what a session holds goes on: after this node, if it is still held with this
 /// token.
 #[derive(Clone, Copy)]
-pub(in super::super) struct HeldCursor {
+pub(crate) struct HeldCursor {
     index: NodeIndex,
     token: u64,
 }
 
 impl Lane {
     /// How the name is held.
-    pub(in super::super) fn view(&self, key: KeyRef<'_>) -> LaneView {
+    pub(crate) fn view(&self, key: KeyRef<'_>) -> LaneView {
         self.find(key).map_or(LaneView::Nobody { orphaned: false }, |index| LaneView::of(&self.nodes[index]))
     }
 
@@ -58,7 +58,7 @@ impl Lane {
     /// `from` on, and returns where to go on, or `None` after the last one. The order means nothing
     /// but is fixed, so that a name that is here from the first call to the last is shown exactly
     /// once.
-    pub(in super::super) fn scan(
+    pub(crate) fn scan(
         &self,
         from: NodeIndex,
         steps: usize,
@@ -76,7 +76,7 @@ impl Lane {
     /// Shows up to `at_most` names that the session holds here to `each`, in the order in which it
     /// acquired them, beginning after `after`. Returns where to go on, or `None` after the last
     /// one.
-    pub(in super::super) fn held_after(
+    pub(crate) fn held_after(
         &self,
         slot: Slot,
         after: Option<HeldCursor>,

@@ -143,7 +143,7 @@ impl Table {
     /// an event adds the names that it has changed. What the budget does not allow is left
     /// unsettled. Until that is settled, some requests wait that could be granted, and requests
     /// that come later queue after them.
-    pub(in super::super) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
+    pub(crate) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
         while self.unsettled.len() > down_to
             && let Some(id) = self.unsettled.pop()
         {
@@ -179,13 +179,13 @@ impl Table {
     }
 
     /// How many names are still to be settled.
-    pub(in super::super) fn unsettled(&self) -> usize {
+    pub(crate) fn unsettled(&self) -> usize {
         self.unsettled.len()
     }
 
     /// Makes names unsettled, from the entry `first` on, as many as the budget allows: after a time
     /// in which nothing was granted. Returns where to go on; `None` if that was all.
-    pub(in super::super) fn unsettle_from(&mut self, step: &mut Step<'_>, first: EntryId) -> Option<EntryId> {
+    pub(crate) fn unsettle_from(&mut self, step: &mut Step<'_>, first: EntryId) -> Option<EntryId> {
         // An entry that is added between two calls needs no settling, wherever it is put.
         for id in first..self.entries.end() {
             if self.entries.get(id).is_some() {

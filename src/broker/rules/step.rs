@@ -9,49 +9,49 @@ use crate::os::sync::IS_EXPLORED;
 
 /// A session, as the table and the lanes know it: a small number, which another session gets only
 /// when nothing of this one is left.
-pub(in super::super) type Slot = u32;
+pub(crate) type Slot = u32;
 
 /// What a session calls one of its waits by. Unique among the waits of that session.
 pub type Ticket = u64;
 
 /// A name and its hash. The table never computes a hash: the shell has done so already.
 #[derive(Clone, Debug)]
-pub(in super::super) struct HashedKey {
-    pub(in super::super) key: Key,
-    pub(in super::super) hash: u64,
+pub(crate) struct HashedKey {
+    pub(crate) key: Key,
+    pub(crate) hash: u64,
 }
 
 /// What it costs to find, queue, grant or free one name. The unit is one step of the search for
 /// cycles: a look at one place or one holder.
-pub(in super::super) const NAME: usize = 8;
+pub(crate) const NAME: usize = 8;
 
 /// The budget of an ordinary turn, while other threads wait for the table: about a tenth of a
 /// millisecond.
-pub(in super::super) const TURN: usize = if IS_EXPLORED { NAME } else { 1_000 };
+pub(crate) const TURN: usize = if IS_EXPLORED { NAME } else { 1_000 };
 
 /// The budget of a bulk turn, of which there is one at a time: a few milliseconds. Enough for the
 /// largest request that there can be, see [`Table::cost`](super::Table::cost). If a search for
 /// cycles needs more, the wait is refused.
-pub(in super::super) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 25_000 };
+pub(crate) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 25_000 };
 
 const _: () = assert!(IS_EXPLORED || NAMES_AT_ONCE_MAX * NAME <= BULK / 2);
 
 /// What every event is given, and where its decisions go.
-pub(in super::super) struct Step<'a> {
-    pub(in super::super) now: Stamp,
-    pub(in super::super) tokens: &'a Tokens,
-    pub(in super::super) limits: &'a Limits,
+pub(crate) struct Step<'a> {
+    pub(crate) now: Stamp,
+    pub(crate) tokens: &'a Tokens,
+    pub(crate) limits: &'a Limits,
     /// Whether anything may be granted: false during the grace, and once the broker has been shut.
-    pub(in super::super) granting: bool,
+    pub(crate) granting: bool,
     /// How much more may be done, in units of which a name costs [`NAME`].
-    pub(in super::super) budget: usize,
+    pub(crate) budget: usize,
     /// The budget was too small. Then the event has either changed nothing, or done a part and goes
     /// on when it is repeated. What it returned means nothing; repeat it with a larger budget.
-    pub(in super::super) is_exhausted: bool,
+    pub(crate) is_exhausted: bool,
     /// Waits that ended through this event, in the order in which they did.
-    pub(in super::super) decided: &'a mut Vec<Decision>,
+    pub(crate) decided: &'a mut Vec<Decision>,
     /// Names that left the table through this event.
-    pub(in super::super) idle: &'a mut Vec<Idle>,
+    pub(crate) idle: &'a mut Vec<Idle>,
 }
 
 impl Step<'_> {
@@ -67,34 +67,34 @@ impl Step<'_> {
 
 /// The end of one wait.
 #[derive(Debug, PartialEq, Eq)]
-pub(in super::super) struct Decision {
-    pub(in super::super) slot: Slot,
-    pub(in super::super) ticket: Ticket,
-    pub(in super::super) outcome: Outcome,
+pub(crate) struct Decision {
+    pub(crate) slot: Slot,
+    pub(crate) ticket: Ticket,
+    pub(crate) outcome: Outcome,
     /// How many more names the session holds because of it. None for a conversion: it held the name
     /// already.
-    pub(in super::super) acquired: usize,
+    pub(crate) acquired: usize,
 }
 
 /// A name that nobody holds and nobody waits for any more.
 #[derive(Debug)]
-pub(in super::super) struct Idle {
-    pub(in super::super) key: HashedKey,
+pub(crate) struct Idle {
+    pub(crate) key: HashedKey,
     /// Whether its last exclusive holder vanished without releasing.
-    pub(in super::super) orphaned: bool,
+    pub(crate) orphaned: bool,
 }
 
 /// For how long a request may wait, and under which ticket.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct WaitSpec {
-    pub(in super::super) ticket: Ticket,
+pub(crate) struct WaitSpec {
+    pub(crate) ticket: Ticket,
     /// When the wait ends; `None`: never.
-    pub(in super::super) deadline: Option<Stamp>,
+    pub(crate) deadline: Option<Stamp>,
 }
 
 /// Why a request was neither granted nor queued. Nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in super::super) enum NotGranted {
+pub(crate) enum NotGranted {
     /// The request would have to wait, and was not given a [`WaitSpec`].
     Busy,
     AlreadyHeld(Held),
@@ -111,7 +111,7 @@ pub(in super::super) enum NotGranted {
 
 /// One session's share of one name.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Hold {
-    pub(in super::super) token: u64,
-    pub(in super::super) since: Stamp,
+pub(crate) struct Hold {
+    pub(crate) token: u64,
+    pub(crate) since: Stamp,
 }

@@ -49,7 +49,7 @@ pub(super) type RequestId = BlockIndex;
 /// Conversions come first because everybody else in the queue waits for the converting session
 /// anyway: it is a holder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) enum QueuePlace {
+pub(crate) enum QueuePlace {
     Conversion(u64),
     Arrival(u64),
 }
@@ -102,21 +102,21 @@ pub(super) struct SessionState {
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in super::super) struct TableCounts {
-    pub(in super::super) grants: u64,
-    pub(in super::super) waits: u64,
-    pub(in super::super) timeouts: u64,
-    pub(in super::super) cancels: u64,
-    pub(in super::super) deadlocks: u64,
-    pub(in super::super) orphans_exclusive: u64,
-    pub(in super::super) orphans_shared: u64,
-    pub(in super::super) wait_times: Histogram,
-    pub(in super::super) hold_times: Histogram,
+pub(crate) struct TableCounts {
+    pub(crate) grants: u64,
+    pub(crate) waits: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) cancels: u64,
+    pub(crate) deadlocks: u64,
+    pub(crate) orphans_exclusive: u64,
+    pub(crate) orphans_shared: u64,
+    pub(crate) wait_times: Histogram,
+    pub(crate) hold_times: Histogram,
 }
 
 /// All names that several sessions are concerned with, and what sessions hold of them and wait for.
 #[derive(Clone, Default)]
-pub(in super::super) struct Table {
+pub(crate) struct Table {
     pub(super) index: NameIndex,
     pub(super) entries: Blocks<LockEntry>,
     pub(super) requests: Blocks<QueuedRequest>,
@@ -138,12 +138,7 @@ pub(in super::super) struct Table {
 impl Table {
     /// Adds a name as its lane had it: free, or held by one session. Does nothing if the table has
     /// it already.
-    pub(in super::super) fn adopt(
-        &mut self,
-        key: &HashedKey,
-        holder: Option<(Slot, Mode, Hold)>,
-        orphaned: bool,
-    ) {
+    pub(crate) fn adopt(&mut self, key: &HashedKey, holder: Option<(Slot, Mode, Hold)>, orphaned: bool) {
         if self.find(key).is_some() {
             return;
         }
@@ -164,7 +159,7 @@ impl Table {
 
     /// Acquires all of `wants` or nothing. Every name must have been adopted, and be in `wants`
     /// once.
-    pub(in super::super) fn acquire(
+    pub(crate) fn acquire(
         &mut self,
         step: &mut Step<'_>,
         slot: Slot,
@@ -217,7 +212,7 @@ impl Table {
     /// Changes the mode of a lock that the session holds, without letting it go. Making it shared
     /// never waits, and lets shared waiters in. Making it exclusive waits for the other holders to
     /// go, ahead of all who do not hold it, and gets a new token.
-    pub(in super::super) fn convert(
+    pub(crate) fn convert(
         &mut self,
         step: &mut Step<'_>,
         slot: Slot,
@@ -269,12 +264,7 @@ impl Table {
 
     /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the
     /// lock.
-    pub(in super::super) fn release(
-        &mut self,
-        step: &mut Step<'_>,
-        slot: Slot,
-        key: &HashedKey,
-    ) -> Option<Released> {
+    pub(crate) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
         let id = self.find(key)?;
         let waiting = self.session(slot).waits.get(&id).copied();
         if !step.spend(waiting.map_or(NAME, |request| self.cost(request))) {
@@ -296,7 +286,7 @@ impl Table {
 
     /// Takes a waiting request back. False if none has this ticket: then the wait has ended
     /// already.
-    pub(in super::super) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
+    pub(crate) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
         let Some(&request) = self.session(slot).requests.get(&ticket) else { return false };
         debug_assert_eq!((self.requests[request].slot, self.requests[request].ticket), (slot, ticket));
         if !step.spend(self.cost(request)) {
@@ -310,7 +300,7 @@ impl Table {
 
     /// Ends those waits of the session whose deadline has come, as many as the budget allows.
     /// Returns the earliest deadline of those that are left.
-    pub(in super::super) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
+    pub(crate) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
         loop {
             let &(deadline, ticket) = self.session(slot).deadlines.first()?;
             // A deadline exists for as long as its request does.
@@ -326,7 +316,7 @@ impl Table {
 
     /// Ends the waits of the session, as many as the budget allows: with `Lost` because the session
     /// ends, or with `Stopping` because the broker does.
-    pub(in super::super) fn end_waits(&mut self, step: &mut Step<'_>, slot: Slot, why: Outcome) {
+    pub(crate) fn end_waits(&mut self, step: &mut Step<'_>, slot: Slot, why: Outcome) {
         debug_assert!(matches!(why, Outcome::Lost | Outcome::Stopping));
         while let Some((_, &request)) = self.session(slot).requests.first_key_value() {
             if !step.spend(self.cost(request)) {
@@ -340,7 +330,7 @@ impl Table {
     /// Frees the locks of a session that has ended, as many as the budget allows, and forgets the
     /// session if that was all. If it `vanished`, what it held exclusively is orphaned. Its waits
     /// must have ended.
-    pub(in super::super) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
+    pub(crate) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
         debug_assert!(self.session(slot).requests.is_empty(), "the waits of a session end first");
         while let Some(&id) = self.session(slot).holds.first() {
             if !step.spend(NAME) {

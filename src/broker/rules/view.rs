@@ -13,23 +13,23 @@ use crate::broker::rules::table::{QueuePlace, RequestId, Table, TableCounts};
 
 /// One holder of a name.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct HolderView {
-    pub(in super::super) slot: Slot,
-    pub(in super::super) hold: Hold,
+pub(crate) struct HolderView {
+    pub(crate) slot: Slot,
+    pub(crate) hold: Hold,
 }
 
 /// One waiter for a name.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct WaiterView {
-    pub(in super::super) slot: Slot,
-    pub(in super::super) place: QueuePlace,
-    pub(in super::super) mode: Mode,
-    pub(in super::super) since: Stamp,
+pub(crate) struct WaiterView {
+    pub(crate) slot: Slot,
+    pub(crate) place: QueuePlace,
+    pub(crate) mode: Mode,
+    pub(crate) since: Stamp,
 }
 
 impl Table {
     /// The name as this session sees it; `None` if the table does not have it.
-    pub(in super::super) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
+    pub(crate) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
         let id = self.find(key)?;
         let entry = &self.entries[id];
         Some(Inspection {
@@ -43,7 +43,7 @@ impl Table {
     }
 
     /// Up to `at_most` holders whose slots are above `after`, lowest first.
-    pub(in super::super) fn holders_after(
+    pub(crate) fn holders_after(
         &self,
         key: &HashedKey,
         after: Option<Slot>,
@@ -55,7 +55,7 @@ impl Table {
     }
 
     /// Up to `at_most` waiters after the place `after`, in the order in which they will be served.
-    pub(in super::super) fn waiters_after(
+    pub(crate) fn waiters_after(
         &self,
         key: &HashedKey,
         after: Option<QueuePlace>,
@@ -73,7 +73,7 @@ impl Table {
     }
 
     /// Up to `at_most` names that the session holds, with their modes, beginning after `after`.
-    pub(in super::super) fn held_after(
+    pub(crate) fn held_after(
         &self,
         slot: Slot,
         after: Option<EntryId>,
@@ -85,21 +85,21 @@ impl Table {
     }
 
     /// How many names are held exclusively, and how many shared.
-    pub(in super::super) fn names_held(&self) -> (usize, usize) {
+    pub(crate) fn names_held(&self) -> (usize, usize) {
         self.names_held
     }
 
     /// How many locks are held, each holder of a name counted.
-    pub(in super::super) fn holds(&self) -> usize {
+    pub(crate) fn holds(&self) -> usize {
         self.holds
     }
 
     /// How many requests wait.
-    pub(in super::super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.requests.len()
     }
 
-    pub(in super::super) fn counts(&self) -> TableCounts {
+    pub(crate) fn counts(&self) -> TableCounts {
         self.counts
     }
 }
