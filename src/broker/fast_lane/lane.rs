@@ -46,7 +46,7 @@ impl HashedKey {
 }
 
 /// What an acquire comes to in a lane.
-pub(crate) enum Fast {
+pub(crate) enum LaneAcquire {
     Granted(Grant),
     AlreadyHeld(Held),
     /// Another session holds the name in a mode that conflicts. True only while the lane is locked.
@@ -56,7 +56,7 @@ pub(crate) enum Fast {
 }
 
 /// What a release comes to in a lane.
-pub(crate) enum FastRelease {
+pub(crate) enum LaneRelease {
     Released,
     NotHeld,
     /// The table must decide.
@@ -118,16 +118,18 @@ impl Lane {
         mode: Mode,
         now: Stamp,
         token: impl FnOnce() -> u64,
-    ) -> Fast {
+    ) -> LaneAcquire {
         let (index, is_new) = self.find_or_insert(key, NodeState::Marked);
         if !is_new {
             match self.nodes[index].state {
                 NodeState::Held { slot: holder, mode, hold } if holder == slot => {
-                    return Fast::AlreadyHeld(Held { mode, token: hold.token });
+                    return LaneAcquire::AlreadyHeld(Held { mode, token: hold.token });
                 }
-                NodeState::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => return Fast::Defer,
-                NodeState::Held { .. } => return Fast::Busy,
-                NodeState::Deferred => return Fast::Defer,
+                NodeState::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => {
+                    return LaneAcquire::Defer;
+                }
+                NodeState::Held { .. } => return LaneAcquire::Busy,
+                NodeState::Deferred => return LaneAcquire::Defer,
                 NodeState::Marked => self.unmark(index),
             }
         }
@@ -139,15 +141,15 @@ impl Lane {
         *self.held(mode) += 1;
         self.counts.grants += 1;
         self.debug_check();
-        Fast::Granted(Grant { token: hold.token, orphaned, holders: 1 })
+        LaneAcquire::Granted(Grant { token: hold.token, orphaned, holders: 1 })
     }
 
     /// Frees a name that this session holds. With `now`, counts for how long it was held.
-    pub(crate) fn release(&mut self, key: KeyRef<'_>, slot: Slot, now: Option<Stamp>) -> FastRelease {
+    pub(crate) fn release(&mut self, key: KeyRef<'_>, slot: Slot, now: Option<Stamp>) -> LaneRelease {
         let hash = key.short_hash();
         let nodes = &self.nodes;
         let is_it = |entry: &IndexEntry| entry.hash == hash && key.is_name_of(&nodes[entry.node]);
-        let Ok(found) = self.index.find_entry(spread(hash), is_it) else { return FastRelease::NotHeld };
+        let Ok(found) = self.index.find_entry(spread(hash), is_it) else { return LaneRelease::NotHeld };
         let index = found.get().node;
         let node = &self.nodes[index];
         match node.state {
@@ -163,15 +165,15 @@ impl Lane {
                 self.count_hold_time(hold, now);
                 self.shrink_index_if_sparse();
                 self.debug_check();
-                FastRelease::Released
+                LaneRelease::Released
             }
             NodeState::Held { slot: holder, mode, hold } if holder == slot => {
                 self.count_hold_time(hold, now);
                 self.unhold(index, slot, mode, false);
-                FastRelease::Released
+                LaneRelease::Released
             }
-            NodeState::Deferred => FastRelease::Defer,
-            NodeState::Held { .. } | NodeState::Marked => FastRelease::NotHeld,
+            NodeState::Deferred => LaneRelease::Defer,
+            NodeState::Held { .. } | NodeState::Marked => LaneRelease::NotHeld,
         }
     }
 

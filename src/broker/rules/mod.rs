@@ -34,5 +34,7 @@ mod tests;
 mod view;
 
 pub use step::Ticket;
-pub(super) use step::{BULK, Decision, HashedKey, Hold, Idle, NAME, NotGranted, Slot, Step, TURN, WaitSpec};
+pub(super) use step::{
+    BULK_BUDGET, Decision, HashedKey, Hold, Idle, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, WaitSpec,
+};
 pub(super) use table::Table;

@@ -4,7 +4,7 @@
 use crate::broker::outcome::{Attempt, Mode, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
 use crate::broker::rules::index::EntryId;
-use crate::broker::rules::step::{BULK, Decision, NAME, NotGranted, Slot, Step, WaitSpec};
+use crate::broker::rules::step::{BULK_BUDGET, Decision, NAME_COST, NotGranted, Slot, Step, WaitSpec};
 use crate::broker::rules::table::{QueuePlace, QueuedRequest, RequestId, Table};
 
 impl Table {
@@ -72,12 +72,12 @@ impl Table {
         self.unsettled.extend(gone.wants.iter().map(|&(id, _)| id));
     }
 
-    /// What it costs to take a request out of its queues. At most half of [`BULK`], so that a bulk
-    /// turn always gets at least one request done.
+    /// What it costs to take a request out of its queues. At most half of [`BULK_BUDGET`], so that
+    /// a bulk turn always gets at least one request done.
     pub(super) fn cost(&self, request: RequestId) -> usize {
         let wants = &self.requests[request].wants;
-        let cost = wants.iter().map(|&(id, _)| NAME + self.holders_to_mark(id, false)).sum::<usize>();
-        cost.min(BULK / 2)
+        let cost = wants.iter().map(|&(id, _)| NAME_COST + self.holders_to_mark(id, false)).sum::<usize>();
+        cost.min(BULK_BUDGET / 2)
     }
 
     /// For how many holders the name becomes contended, or stops being so, when a request enters
@@ -147,7 +147,7 @@ impl Table {
         while self.unsettled.len() > down_to
             && let Some(id) = self.unsettled.pop()
         {
-            if !step.spend(NAME) {
+            if !step.spend(NAME_COST) {
                 self.unsettled.push(id);
                 break;
             }
@@ -189,7 +189,7 @@ impl Table {
         // An entry that is added between two calls needs no settling, wherever it is put.
         for id in first..self.entries.end() {
             if self.entries.get(id).is_some() {
-                if !step.spend(NAME) {
+                if !step.spend(NAME_COST) {
                     return Some(id);
                 }
                 self.unsettled.push(id);

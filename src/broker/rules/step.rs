@@ -23,18 +23,18 @@ pub(crate) struct HashedKey {
 
 /// What it costs to find, queue, grant or free one name. The unit is one step of the search for
 /// cycles: a look at one place or one holder.
-pub(crate) const NAME: usize = 8;
+pub(crate) const NAME_COST: usize = 8;
 
 /// The budget of an ordinary turn, while other threads wait for the table: about a tenth of a
 /// millisecond.
-pub(crate) const TURN: usize = if IS_EXPLORED { NAME } else { 1_000 };
+pub(crate) const TURN_BUDGET: usize = if IS_EXPLORED { NAME_COST } else { 1_000 };
 
 /// The budget of a bulk turn, of which there is one at a time: a few milliseconds. Enough for the
 /// largest request that there can be, see [`Table::cost`](super::Table::cost). If a search for
 /// cycles needs more, the wait is refused.
-pub(crate) const BULK: usize = if IS_EXPLORED { 8 * NAME } else { 25_000 };
+pub(crate) const BULK_BUDGET: usize = if IS_EXPLORED { 8 * NAME_COST } else { 25_000 };
 
-const _: () = assert!(IS_EXPLORED || NAMES_AT_ONCE_MAX * NAME <= BULK / 2);
+const _: () = assert!(IS_EXPLORED || NAMES_AT_ONCE_MAX * NAME_COST <= BULK_BUDGET / 2);
 
 /// What every event is given, and where its decisions go.
 pub(crate) struct Step<'a> {
@@ -43,7 +43,7 @@ pub(crate) struct Step<'a> {
     pub(crate) limits: &'a Limits,
     /// Whether anything may be granted: false during the grace, and once the broker has been shut.
     pub(crate) granting: bool,
-    /// How much more may be done, in units of which a name costs [`NAME`].
+    /// How much more may be done, in units of which a name costs [`NAME_COST`].
     pub(crate) budget: usize,
     /// The budget was too small. Then the event has either changed nothing, or done a part and goes
     /// on when it is repeated. What it returned means nothing; repeat it with a larger budget.

@@ -39,7 +39,9 @@ use crate::broker::clock::Stamp;
 use crate::broker::histogram::Histogram;
 use crate::broker::outcome::{Attempt, Grant, Held, Mode, Outcome, Released};
 use crate::broker::rules::index::{EntryId, NameIndex};
-use crate::broker::rules::step::{HashedKey, Hold, Idle, NAME, NotGranted, Slot, Step, Ticket, WaitSpec};
+use crate::broker::rules::step::{
+    HashedKey, Hold, Idle, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
+};
 
 /// Where the table keeps a request.
 pub(super) type RequestId = BlockIndex;
@@ -171,7 +173,7 @@ impl Table {
         debug_assert!(found.is_some(), "every name was adopted in this turn");
         // A name that the table does not know may be held in its lane: then nothing may be granted.
         let Some(wants) = found else { return Err(NotGranted::Busy) };
-        let result = if step.spend(wants.len() * NAME) {
+        let result = if step.spend(wants.len() * NAME_COST) {
             self.grant_or_enqueue(step, slot, &wants, wait)
         } else {
             Err(NotGranted::TooLarge)
@@ -267,7 +269,7 @@ impl Table {
     pub(crate) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
         let id = self.find(key)?;
         let waiting = self.session(slot).waits.get(&id).copied();
-        if !step.spend(waiting.map_or(NAME, |request| self.cost(request))) {
+        if !step.spend(waiting.map_or(NAME_COST, |request| self.cost(request))) {
             return None;
         }
         if let Some(request) = waiting {
@@ -333,7 +335,7 @@ impl Table {
     pub(crate) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
         debug_assert!(self.session(slot).requests.is_empty(), "the waits of a session end first");
         while let Some(&id) = self.session(slot).holds.first() {
-            if !step.spend(NAME) {
+            if !step.spend(NAME_COST) {
                 return;
             }
             match self.entries[id].mode {

@@ -10,7 +10,7 @@ use crate::broker::model::{End, Event, Model, Said};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Mode, Outcome, Released};
 use crate::broker::rules::{
-    BULK, Decision, HashedKey, Idle, NAME, NotGranted, Slot, Step, TURN, Table, WaitSpec,
+    BULK_BUDGET, Decision, HashedKey, Idle, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, Table, WaitSpec,
 };
 use crate::broker::tokens::Tokens;
 
@@ -49,18 +49,18 @@ impl Driver {
         let granting = !self.model.grace || matches!(event, Event::Open);
         // First with so small a budget that every event that can be interrupted is; then with
         // enough.
-        let mut step = Step { granting, ..decisions.step(now, tokens, &limits, NAME) };
+        let mut step = Step { granting, ..decisions.step(now, tokens, &limits, NAME_COST) };
         let before = self.model.clone();
         let (mut said, mut cycle) = run(&mut self.table, &mut step, event, &self.model);
         while step.is_exhausted {
-            (step.budget, step.is_exhausted) = (BULK, false);
+            (step.budget, step.is_exhausted) = (BULK_BUDGET, false);
             // Names that were adopted and not granted have gone back to their lanes, and are
             // adopted again.
             step.idle.clear();
             (said, cycle) = run(&mut self.table, &mut step, event, &self.model);
         }
         while self.table.unsettled() > 0 {
-            step.budget = BULK;
+            step.budget = BULK_BUDGET;
             self.table.settle(&mut step, self.table.unsettled() - 1);
         }
         let (expected, ends) = self.model.apply(event);
@@ -174,7 +174,7 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
         Event::Open => {
             let mut next = Some(0);
             while let Some(first) = next {
-                step.budget = NAME;
+                step.budget = NAME_COST;
                 next = table.unsettle_from(step, first);
             }
             step.is_exhausted = false;
@@ -338,7 +338,7 @@ fn random_sequences_of_many_sessions_and_names_agree_with_the_model() {
 
 /// Lets the session acquire one name, without a time limit.
 fn acquire(table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Result<Attempt, NotGranted> {
-    acquire_within(BULK, table, tokens, slot, name)
+    acquire_within(BULK_BUDGET, table, tokens, slot, name)
 }
 
 fn acquire_within(
@@ -372,7 +372,7 @@ fn the_search_for_a_cycle_ends_at_the_budget_and_is_not_needed_where_ranks_agree
         }
     }
     assert_eq!(acquire(&mut table, &tokens, behind, OWN), Ok(Attempt::Queued));
-    for budget in [TURN, BULK] {
+    for budget in [TURN_BUDGET, BULK_BUDGET] {
         assert_eq!(acquire_within(budget, &mut table, &tokens, early, 0), Err(NotGranted::TooLarge));
     }
     // The refused request has left no trace.

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::broker::clock;
-use crate::broker::fast_lane::{Fast, FastRelease, KeyRef, Lane};
+use crate::broker::fast_lane::{KeyRef, Lane, LaneAcquire, LaneRelease};
 use crate::broker::hasher::NameHasher;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{
@@ -152,16 +152,16 @@ impl Inner {
         let asker = Intent::Acquiring(info);
         let acquire = |content: &mut Lane| {
             let fast = content.acquire(key, info.slot, mode, now, token);
-            if let Fast::Granted(_) = fast {
+            if let LaneAcquire::Granted(_) = fast {
                 info.held.add(Part::Lane(lane), 1);
             }
             fast
         };
         match self.in_cell(&self.lanes[lane], asker, acquire)? {
-            Fast::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Fast::Busy => Ok(Attempt::Busy),
-            Fast::Defer => self.acquire_contended(info, &[(key.to_owned(), mode)], None),
+            LaneAcquire::Granted(grant) => Ok(Attempt::Granted(grant)),
+            LaneAcquire::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            LaneAcquire::Busy => Ok(Attempt::Busy),
+            LaneAcquire::Defer => self.acquire_contended(info, &[(key.to_owned(), mode)], None),
         }
     }
 
@@ -237,16 +237,16 @@ impl Inner {
         let now = self.end_of_hold();
         let release = |content: &mut Lane| {
             let fast = content.release(key, info.slot, now);
-            if let FastRelease::Released = fast {
+            if let LaneRelease::Released = fast {
                 info.held.subtract(Part::Lane(lane), 1);
             }
             fast
         };
         match self.in_cell(&self.lanes[lane], asker, release)? {
-            FastRelease::Released => Ok(Released::Hold),
-            FastRelease::NotHeld => Err(ReleaseError::NotHeld),
+            LaneRelease::Released => Ok(Released::Hold),
+            LaneRelease::NotHeld => Err(ReleaseError::NotHeld),
             // Should the name have left the table by now, then this session did not hold it.
-            FastRelease::Defer => self.release_contended(info, &key.to_owned())?.ok_or(ReleaseError::NotHeld),
+            LaneRelease::Defer => self.release_contended(info, &key.to_owned())?.ok_or(ReleaseError::NotHeld),
         }
     }
 
