@@ -1,4 +1,4 @@
-//! Where the table and the lanes keep their values: in blocks that never move. Growing copies
+//! Where the table keeps its values: in blocks that never move. Growing copies
 //! nothing while other threads wait for the mutex, and a block is given back when all values in it
 //! have gone. Knows nothing of what it keeps.
 
@@ -6,7 +6,7 @@ use std::ops::{Index, IndexMut};
 
 use slab::Slab;
 
-/// How many values a block holds: 16 KiB of a lane's nodes.
+/// How many values a block holds.
 const BLOCK_LEN: usize = 256;
 
 /// Where a value is. Used again for another value once this one has been removed; never `u32::MAX`.

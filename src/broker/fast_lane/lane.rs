@@ -12,6 +12,9 @@ use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{Grant, Held, Mode};
 use crate::broker::rules::{HashedKey, Hold, Slot};
 
+/// If this is ever untrue, nothing in this lane can be believed: the panic breaks the broker.
+const VACANT: &str = "the index has found a vacant node";
+
 /// An index with no more capacity than this never shrinks.
 const INDEX_MIN: usize = 1024;
 
@@ -130,6 +133,7 @@ impl Lane {
                 }
                 NodeState::Held { .. } => return LaneAcquire::Busy,
                 NodeState::Deferred => return LaneAcquire::Defer,
+                NodeState::Vacant => unreachable!("{VACANT}"),
                 NodeState::Marked => self.unmark(index),
             }
         }
@@ -174,6 +178,7 @@ impl Lane {
             }
             NodeState::Deferred => LaneRelease::Defer,
             NodeState::Held { .. } | NodeState::Marked => LaneRelease::NotHeld,
+            NodeState::Vacant => unreachable!("{VACANT}"),
         }
     }
 
@@ -189,6 +194,7 @@ impl Lane {
         let orphaned = std::mem::take(&mut node.orphaned);
         let holder = match std::mem::replace(&mut node.state, NodeState::Deferred) {
             NodeState::Deferred => return None,
+            NodeState::Vacant => unreachable!("{VACANT}"),
             NodeState::Held { slot, mode, hold } => {
                 self.sessions[slot as usize].unlink(&mut self.nodes, index);
                 *self.held(mode) -= 1;
@@ -367,7 +373,7 @@ impl Lane {
             self.held_in_all() + self.marks_len <= self.nodes.len(),
             "every node is held, marked or deferred, and only one of these"
         );
-        if cfg!(debug_assertions) && self.nodes.len() <= 8 && self.sessions.len() <= 8 {
+        if cfg!(debug_assertions) && self.index.len() <= 8 && self.sessions.len() <= 8 {
             self.check_invariants();
         }
     }
@@ -398,7 +404,7 @@ impl Lane {
             assert!(matches!(node.state, NodeState::Marked) && node.orphaned, "a mark is an orphaned name");
             (marked, index) = (marked + 1, node.next);
         }
-        for (index, node) in self.nodes.iter() {
+        for (index, node) in (0..self.nodes.end()).filter_map(|index| Some((index, self.nodes.get(index)?))) {
             let is_it = |entry: &IndexEntry| entry.node == index;
             assert!(self.index.find(spread(node.hash), is_it).is_some(), "a node is not in the index");
             if matches!(node.state, NodeState::Deferred) {

@@ -35,7 +35,7 @@ impl LaneView {
         match node.state {
             NodeState::Held { slot, mode, hold } => Self::One { slot, mode, hold, orphaned: node.orphaned },
             NodeState::Deferred => Self::Deferred,
-            NodeState::Marked => Self::Nobody { orphaned: node.orphaned },
+            NodeState::Marked | NodeState::Vacant => Self::Nobody { orphaned: node.orphaned },
         }
     }
 }
@@ -116,7 +116,7 @@ impl Lane {
         let node = (index != NONE).then(|| &self.nodes[index])?;
         match node.state {
             NodeState::Held { mode, hold, .. } => Some((mode, hold, node.next)),
-            NodeState::Deferred | NodeState::Marked => None,
+            NodeState::Deferred | NodeState::Marked | NodeState::Vacant => None,
         }
     }
 }
