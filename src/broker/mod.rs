@@ -7,6 +7,7 @@
 //! - [`LocalSession`]: the same with calls that block, for threads of this process.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+mod blocks;
 mod clock;
 mod fast_lane;
 mod hasher;

@@ -1,11 +1,13 @@
-//! A naive model of the rules, to hold the real ones against: everything in lists, every question
-//! answered by looking at all of it. Written from the description of a lock, not from the table.
+//! A naive model of the rules, which the tests compare with the real ones: everything is in lists,
+//! and every question is answered by looking at all of them. It was written from the description of
+//! a lock and shares no code and no data structure with the table.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::outcome::Mode;
 
-/// What can happen. Sessions, names and requests are small numbers; a request's number is its ticket.
+/// What can happen. Sessions and names are small numbers. `wait` is `None` for a request that does
+/// not wait, and otherwise its time limit, if it has one.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
     Acquire {
@@ -23,16 +25,16 @@ pub(super) enum Event {
         session: u32,
         name: u8,
     },
-    /// Cancels the session's oldest wait.
+    /// Cancels the oldest wait of the session.
     Cancel {
         session: u32,
     },
-    /// Time passes, and the session looks at its deadlines.
+    /// Time passes, and the session ends its waits whose deadlines have come.
     Expire {
         session: u32,
         by: u64,
     },
-    /// The session vanishes, or leaves in an orderly way.
+    /// The session vanishes, or closes in an orderly way.
     End {
         session: u32,
         vanished: bool,
@@ -41,6 +43,7 @@ pub(super) enum Event {
     Open,
 }
 
+/// What the asking session is told at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Said {
     Granted { orphaned: bool, holders: usize },
@@ -55,7 +58,7 @@ pub(super) enum Said {
     Nothing,
 }
 
-/// How a wait ended, with the session and the ticket before it.
+/// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum End {
     Granted { orphaned: bool },
@@ -64,6 +67,7 @@ pub(super) enum End {
     Lost,
 }
 
+/// A request that waits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Waiting {
     pub(super) session: u32,
@@ -73,11 +77,12 @@ pub(super) struct Waiting {
     pub(super) deadline: Option<u64>,
 }
 
+/// The whole state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     pub(super) now: u64,
     pub(super) tickets: u64,
-    /// (name, session) → mode
+    /// By name and session.
     pub(super) held: BTreeMap<(u8, u32), Mode>,
     /// In the order of arrival.
     pub(super) waiting: Vec<Waiting>,
@@ -87,7 +92,8 @@ pub(super) struct Model {
 }
 
 impl Model {
-    /// What the asker is told, and which waits ended, in no order.
+    /// Applies the event. Returns what the session is told, and which waits ended: session, ticket
+    /// and end, sorted.
     pub(super) fn apply(&mut self, event: &Event) -> (Said, Vec<(u32, u64, End)>) {
         let mut ends = Vec::new();
         let said = match event {
@@ -189,6 +195,7 @@ impl Model {
         self.request(session, &[(name, mode)], true, wait)
     }
 
+    /// Grants the request, refuses it or lets it wait.
     fn request(
         &mut self,
         session: u32,
@@ -223,6 +230,7 @@ impl Model {
         Said::Queued
     }
 
+    /// Makes the session a holder of all names. Returns whether one of them is orphaned.
     fn take(&mut self, session: u32, wants: &[(u8, Mode)]) -> bool {
         let mut orphaned = false;
         for &(name, mode) in wants {
@@ -236,12 +244,13 @@ impl Model {
         self.held.keys().filter(|at| at.0 == name).count()
     }
 
-    /// Those who wait for the name, in the order in which they will be served.
+    /// The requests that wait for the name, in the order in which they will be served.
     pub(super) fn queue(&self, name: u8) -> Vec<&Waiting> {
         let all = || self.waiting.iter().filter(|w| w.wants_name(name));
         all().filter(|w| w.conversion).chain(all().filter(|w| !w.conversion)).collect()
     }
 
+    /// The other holders of the name that keep the session from holding it in `mode`.
     fn conflicting(&self, session: u32, name: u8, mode: Mode) -> impl Iterator<Item = u32> {
         self.held
             .iter()
@@ -251,6 +260,7 @@ impl Model {
             .map(|(at, _)| at.1)
     }
 
+    /// Whether the request can be granted.
     fn is_due(&self, at: usize) -> bool {
         let request = &self.waiting[at];
         !self.grace
@@ -260,26 +270,28 @@ impl Model {
             })
     }
 
-    /// Whom a session waits for: all who stand before it and all holders in its way.
+    /// The sessions that this one waits for: all that are ahead of it in a queue, and all holders
+    /// in its way.
     pub(super) fn waits_for(&self, session: u32) -> BTreeSet<u32> {
-        let mut whom = BTreeSet::new();
+        let mut found = BTreeSet::new();
         for request in self.waiting.iter().filter(|w| w.session == session) {
             for &(name, mode) in &request.wants {
-                whom.extend(self.conflicting(session, name, mode));
+                found.extend(self.conflicting(session, name, mode));
                 let queue = self.queue(name);
-                whom.extend(queue.iter().take_while(|w| w.ticket != request.ticket).map(|w| w.session));
+                found.extend(queue.iter().take_while(|w| w.ticket != request.ticket).map(|w| w.session));
             }
         }
-        whom
+        found
     }
 
+    /// Whether `from` waits for `to`, directly or through other sessions that are not in `seen`.
     fn reaches(&self, from: u32, to: u32, seen: &mut BTreeSet<u32>) -> bool {
         self.waits_for(from)
             .into_iter()
             .any(|next| next == to || (seen.insert(next) && self.reaches(next, to, seen)))
     }
 
-    /// The state without what only counts up, so that states can be told apart.
+    /// The state without what only counts up: two states with the same fingerprint behave the same.
     pub(super) fn fingerprint(&self) -> impl Ord + Clone + use<> {
         let waiting: Vec<_> = self
             .waiting
@@ -297,10 +309,10 @@ impl Model {
             }
         }
         for at in 0..self.waiting.len() {
-            assert!(!self.is_due(at), "somebody waits for what it could have after {}", context());
+            assert!(!self.is_due(at), "a request waits for what it could have after {}", context());
             let session = self.waiting[at].session;
-            let circle = self.reaches(session, session, &mut BTreeSet::new());
-            assert!(!circle, "a circle of waiting sessions after {}: {self:?}", context());
+            let is_cycle = self.reaches(session, session, &mut BTreeSet::new());
+            assert!(!is_cycle, "a cycle of waiting sessions after {}: {self:?}", context());
         }
     }
 }

@@ -1,31 +1,36 @@
-//! Deadlock: whether sessions wait for each other in a circle. Looked for once, when a request is
-//! queued or the only holder of a name becomes exclusive, since nothing else lets a session wait for
-//! one it did not wait for before.
+//! Deadlock: whether sessions wait for each other in a cycle. Checked once, when a request is
+//! queued or the only holder of a name becomes exclusive. Nothing else lets a session wait for one
+//! that it did not wait for before.
 //!
-//! A session waits for those who hold, in a conflicting mode, a name it has a place for; and for the
-//! one just ahead of it in that queue, since nobody overtakes. (Those further ahead are reached
-//! through that one.) Sessions, not requests: a session with two waits waits for both.
+//! A session waits for the holders, in a conflicting mode, of a name it has a queued request for;
+//! and for the session right before it in that queue, since nobody overtakes. (It reaches those
+//! further ahead through that one.) Sessions wait, not requests: a session with two requests waits
+//! for what both of them wait for.
 //!
-//! Every session has a rank of its own, above those of all whom it waits for: that is how it is known that
-//! there is no circle. Nearly every new wait agrees with the ranks as they are. If one does not, a circle can
-//! only lead through sessions that are ranked between the two it sets at odds: so those alone are looked at,
-//! and if there is no circle, ranked anew among themselves. (The algorithm is Pearce and Kelly's.)
+//! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there
+//! are such ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If
+//! one does not, a cycle can only lead through sessions whose ranks are between the two that are in
+//! the wrong order: only those are visited. If there is no cycle, they get new ranks among
+//! themselves. This is the algorithm of Pearce and Kelly (*A dynamic topological sort algorithm for
+//! directed acyclic graphs*, 2006).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::broker::outcome::Mode;
-use crate::broker::rules::{EntryId, Place, Slot, Table};
+use crate::broker::rules::index::EntryId;
+use crate::broker::rules::step::Slot;
+use crate::broker::rules::table::{QueuePlace, Table};
 
 /// Why a session may not wait.
 #[derive(Debug)]
 pub(super) enum WaitRejected {
-    /// These would wait for each other, the asker first.
-    Circle(Vec<Slot>),
-    /// More places and holders would have to be looked at than there is room for.
+    /// These sessions would wait for each other, the asking one first.
+    Cycle(Vec<Slot>),
+    /// The search would have to visit more places and holders than the budget allows.
     TooLarge,
 }
 
-/// What a session has just begun to wait for, and to be waited for by.
+/// What has just begun: sessions that this one waits for, and sessions that wait for this one.
 #[derive(Default)]
 struct NewEdges {
     ahead: Vec<Slot>,
@@ -33,136 +38,158 @@ struct NewEdges {
 }
 
 impl Table {
-    /// Ranks the session above all whom its new request makes it wait for. Only when the request is in its
-    /// queues, since a conversion also steps in front of those who wait.
+    /// Ranks the session above all sessions that its new request makes it wait for, and below those
+    /// that now wait for it. The request must be in its queues.
     pub(super) fn rank_waiter(
         &mut self,
-        room: usize,
+        budget: usize,
         slot: Slot,
-        place: Place,
+        place: QueuePlace,
         wants: &[(EntryId, Mode)],
     ) -> Result<(), WaitRejected> {
         if !self.is_waited_for(slot) {
-            // What keeps ten thousand waiters on one name cheap, and is what most waiters are: nobody's
-            // rank is above one that nobody waits for.
-            self.members[slot as usize].rank = self.next_rank();
+            // Nobody's rank must be above that of a session that nobody waits for, so it can get
+            // the highest. Most waiters are like this, and it is what keeps ten thousand waiters on
+            // one name cheap.
+            self.sessions[slot as usize].rank = self.next_rank();
             return Ok(());
         }
-        let mut search = Search::of(self, room);
-        let mut news = NewEdges::default();
+        let mut search = Search::new(self, budget);
+        let mut edges = NewEdges::default();
         for &want in wants {
-            search.add_those_ahead(slot, place, want, &mut news.ahead)?;
-            news.behind.extend(search.just_behind(want.0, place));
+            search.add_those_ahead(slot, place, want, &mut edges.ahead)?;
+            edges.behind.extend(search.right_after(want.0, place));
         }
-        let room = search.room;
-        self.rank_between(room, slot, &news)
+        let budget = search.budget;
+        self.rank_between(budget, slot, &edges)
     }
 
-    /// Ranks the session, which holds the name exclusively now, below those who wait for the name.
-    pub(super) fn rank_holder(&mut self, room: usize, slot: Slot, id: EntryId) -> Result<(), WaitRejected> {
-        let mut search = Search::of(self, room);
+    /// Ranks the session, which holds the name exclusively now, below those that wait for the name.
+    pub(super) fn rank_holder(&mut self, budget: usize, slot: Slot, id: EntryId) -> Result<(), WaitRejected> {
+        debug_assert!(self.entries[id].holders.contains_key(&slot) && self.entries[id].holders.len() == 1);
+        let mut search = Search::new(self, budget);
         let behind = search.first_obstructed(slot, id)?.into_iter().collect();
-        let room = search.room;
-        self.rank_between(room, slot, &NewEdges { ahead: Vec::new(), behind })
+        let budget = search.budget;
+        self.rank_between(budget, slot, &NewEdges { ahead: Vec::new(), behind })
     }
 
-    fn rank_between(&mut self, room: usize, slot: Slot, news: &NewEdges) -> Result<(), WaitRejected> {
+    fn rank_between(&mut self, budget: usize, slot: Slot, edges: &NewEdges) -> Result<(), WaitRejected> {
         let own = self.rank(slot);
-        let lowest = news.behind.iter().map(|&one| self.rank(one)).fold(own, u64::min);
-        let highest = news.ahead.iter().map(|&one| self.rank(one)).fold(own, u64::max);
+        let lowest = edges.behind.iter().map(|&one| self.rank(one)).fold(own, u64::min);
+        let highest = edges.ahead.iter().map(|&one| self.rank(one)).fold(own, u64::max);
+        debug_assert!(lowest > 0, "a session that holds or waits has a rank");
         if lowest == own && highest == own {
             return Ok(());
         }
-        let mut search = Search::of(self, room);
-        // What it has waited for all along is ranked below it already.
-        let first = if lowest == own { news.ahead.clone() } else { search.waits_for(slot)? };
-        let mut below = search.reached(slot, first, lowest)?;
+        let mut search = Search::new(self, budget);
+        // Sessions that it has waited for before are ranked below it already.
+        let first = if lowest == own { edges.ahead.clone() } else { search.waits_for(slot)? };
+        let mut below = search.reached_from(slot, first, lowest)?;
         let mut above = search.reaching(slot, highest)?;
         below.sort_unstable_by_key(|&one| self.rank(one));
         above.sort_unstable_by_key(|&one| self.rank(one));
+        // The same ranks as before, in the new order.
         let in_order: Vec<Slot> = below.into_iter().chain([slot]).chain(above).collect();
         let mut ranks: Vec<u64> = in_order.iter().map(|&one| self.rank(one)).collect();
         ranks.sort_unstable();
+        debug_assert!(ranks.windows(2).all(|pair| pair[0] < pair[1]), "no two sessions have the same rank");
         for (one, rank) in in_order.into_iter().zip(ranks) {
-            self.members[one as usize].rank = rank;
+            self.sessions[one as usize].rank = rank;
         }
+        debug_assert!(edges.ahead.iter().all(|&one| self.rank(one) < self.rank(slot)));
+        debug_assert!(edges.behind.iter().all(|&one| self.rank(one) > self.rank(slot)));
         Ok(())
     }
 
     /// A rank above all others.
     pub(super) fn next_rank(&mut self) -> u64 {
-        self.ranks += 1;
-        self.ranks
+        self.highest_rank += 1;
+        self.highest_rank
     }
 
-    fn rank(&self, slot: Slot) -> u64 {
-        self.members.get(slot as usize).map_or(0, |member| member.rank)
+    pub(super) fn rank(&self, slot: Slot) -> u64 {
+        self.sessions.get(slot as usize).map_or(0, |session| session.rank)
     }
 
     fn is_waited_for(&self, slot: Slot) -> bool {
-        let member = self.members.get(slot as usize);
-        member.is_some_and(|member| !member.contended.is_empty() || member.followed > 0)
+        let session = self.sessions.get(slot as usize);
+        session.is_some_and(|session| !session.contended.is_empty() || session.followed > 0)
+    }
+
+    /// The sessions that this one waits for, some perhaps twice. Looks at every holder of the
+    /// names.
+    pub(super) fn waits_for(&self, slot: Slot) -> Vec<Slot> {
+        Search::new(self, usize::MAX).waits_for(slot).unwrap_or_default()
     }
 }
 
-/// Searches along "waits for", each session and each name's holders visited once.
+/// A search along "waits for" that visits each session, and the holders of each name, once.
 struct Search<'a> {
     table: &'a Table,
     /// How many more places and holders may be looked at.
-    room: usize,
-    holders_done: HashSet<EntryId>,
+    budget: usize,
+    holders_visited: HashSet<EntryId>,
 }
 
 impl<'a> Search<'a> {
-    fn of(table: &'a Table, room: usize) -> Self {
-        Self { table, room, holders_done: HashSet::new() }
+    fn new(table: &'a Table, budget: usize) -> Self {
+        Self { table, budget, holders_visited: HashSet::new() }
     }
 
-    fn look(&mut self, times: usize) -> Result<(), WaitRejected> {
-        self.room = self.room.checked_sub(times).ok_or(WaitRejected::TooLarge)?;
+    fn spend(&mut self, cost: usize) -> Result<(), WaitRejected> {
+        self.budget = self.budget.checked_sub(cost).ok_or(WaitRejected::TooLarge)?;
         Ok(())
     }
 
-    /// Whom `start` waits for, in the end, of those with this rank or a higher one; or the shortest circle.
-    fn reached(&mut self, start: Slot, first: Vec<Slot>, lowest: u64) -> Result<Vec<Slot>, WaitRejected> {
+    /// The sessions that `start` waits for, directly or through others, with a rank of at least
+    /// `lowest`; `first` are those that it waits for directly. If `start` is among them, the
+    /// shortest cycle.
+    fn reached_from(
+        &mut self,
+        start: Slot,
+        first: Vec<Slot>,
+        lowest: u64,
+    ) -> Result<Vec<Slot>, WaitRejected> {
         let mut came_from: HashMap<Slot, Slot> = HashMap::new();
-        let mut open = VecDeque::new();
+        let mut to_visit = VecDeque::new();
         let (mut slot, mut all_next) = (start, first);
         loop {
             for next in all_next {
                 if next == start {
-                    return Err(WaitRejected::Circle(path(&came_from, start, slot)));
+                    return Err(WaitRejected::Cycle(path(&came_from, start, slot)));
                 }
                 if self.table.rank(next) >= lowest && !came_from.contains_key(&next) {
                     came_from.insert(next, slot);
-                    open.push_back(next);
+                    to_visit.push_back(next);
                 }
             }
-            let Some(next) = open.pop_front() else { return Ok(came_from.into_keys().collect()) };
+            let Some(next) = to_visit.pop_front() else { return Ok(came_from.into_keys().collect()) };
             slot = next;
             all_next = self.waits_for(slot)?;
         }
     }
 
-    /// Who waits for `start`, in the end, of those with this rank or a lower one.
+    /// The sessions that wait for `start`, directly or through others, with a rank of at most
+    /// `highest`.
     fn reaching(&mut self, start: Slot, highest: u64) -> Result<Vec<Slot>, WaitRejected> {
         let mut found = HashSet::new();
-        let mut open = vec![start];
-        while let Some(slot) = open.pop() {
+        let mut to_visit = vec![start];
+        while let Some(slot) = to_visit.pop() {
             for next in self.waited_for_by(slot)? {
                 if self.table.rank(next) <= highest && found.insert(next) {
-                    open.push(next);
+                    to_visit.push(next);
                 }
             }
         }
         Ok(found.into_iter().collect())
     }
 
+    /// The sessions that `slot` waits for directly.
     fn waits_for(&mut self, slot: Slot) -> Result<Vec<Slot>, WaitRejected> {
         let table = self.table;
         let mut found = Vec::new();
-        let Some(member) = table.members.get(slot as usize) else { return Ok(found) };
-        for &request in member.requests.values() {
+        let Some(session) = table.sessions.get(slot as usize) else { return Ok(found) };
+        for &request in session.requests.values() {
             let request = &table.requests[request];
             for &want in &request.wants {
                 self.add_those_ahead(slot, request.place, want, &mut found)?;
@@ -171,62 +198,65 @@ impl<'a> Search<'a> {
         Ok(found)
     }
 
-    /// Adds whom a place in one queue makes its session wait for.
+    /// Adds the sessions that a place in one queue makes its session wait for.
     fn add_those_ahead(
         &mut self,
         slot: Slot,
-        place: Place,
+        place: QueuePlace,
         (id, mode): (EntryId, Mode),
         found: &mut Vec<Slot>,
     ) -> Result<(), WaitRejected> {
         let table = self.table;
         let entry = &table.entries[id];
-        self.look(1)?;
+        self.spend(1)?;
         if let Some((_, &ahead)) = entry.queue.range(..place).next_back() {
             found.push(table.requests[ahead].slot);
         }
-        let conflict = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
-        // A converting session is a holder and leaves itself out, so the next one must look again.
+        let conflicts = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
+        // A converting session is a holder and leaves itself out. So the next session must visit
+        // the holders of this name again, to find that one.
         let converts = entry.holders.contains_key(&slot);
-        if conflict && (converts || self.holders_done.insert(id)) {
-            self.look(entry.holders.len())?;
+        if conflicts && (converts || self.holders_visited.insert(id)) {
+            self.spend(entry.holders.len())?;
             found.extend(entry.holders.keys().copied().filter(|&holder| holder != slot));
         }
         Ok(())
     }
 
+    /// The sessions that wait for `slot` directly.
     fn waited_for_by(&mut self, slot: Slot) -> Result<Vec<Slot>, WaitRejected> {
         let table = self.table;
         let mut found = Vec::new();
-        let Some(member) = table.members.get(slot as usize) else { return Ok(found) };
-        for &id in &member.contended {
+        let Some(session) = table.sessions.get(slot as usize) else { return Ok(found) };
+        for &id in &session.contended {
             found.extend(self.first_obstructed(slot, id)?);
         }
-        for &request in member.requests.values() {
+        for &request in session.requests.values() {
             let request = &table.requests[request];
-            self.look(request.wants.len())?;
-            found.extend(request.wants.iter().filter_map(|want| self.just_behind(want.0, request.place)));
+            self.spend(request.wants.len())?;
+            found.extend(request.wants.iter().filter_map(|want| self.right_after(want.0, request.place)));
         }
         Ok(found)
     }
 
-    fn just_behind(&self, id: EntryId, place: Place) -> Option<Slot> {
+    /// The session whose request is right after that place.
+    fn right_after(&self, id: EntryId, place: QueuePlace) -> Option<Slot> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let (_, &behind) = self.table.entries[id].queue.range((Excluded(place), Unbounded)).next()?;
-        Some(self.table.requests[behind].slot)
+        let (_, &next) = self.table.entries[id].queue.range((Excluded(place), Unbounded)).next()?;
+        Some(self.table.requests[next].slot)
     }
 
-    /// The first in the queue of a name that waits for this holder of it. Those behind that one wait for it,
-    /// and so for the holder.
+    /// The first session in the queue of a name that waits for this holder of it. Those after it
+    /// wait for it, and so for the holder.
     fn first_obstructed(&mut self, holder: Slot, id: EntryId) -> Result<Option<Slot>, WaitRejected> {
         let table = self.table;
         let entry = &table.entries[id];
         for &request in entry.queue.values() {
             let request = &table.requests[request];
             let wants_exclusive = |want: &(EntryId, Mode)| want.0 == id && want.1 == Mode::Exclusive;
-            self.look(if entry.mode == Mode::Exclusive { 1 } else { request.wants.len() })?;
-            let conflict = entry.mode == Mode::Exclusive || request.wants.iter().any(wants_exclusive);
-            if conflict && request.slot != holder {
+            self.spend(if entry.mode == Mode::Exclusive { 1 } else { request.wants.len() })?;
+            let conflicts = entry.mode == Mode::Exclusive || request.wants.iter().any(wants_exclusive);
+            if conflicts && request.slot != holder {
                 return Ok(Some(request.slot));
             }
         }
@@ -234,7 +264,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How `last` was reached, from `start`.
+/// The sessions from `start` to `last`, in the order in which the search came to them.
 fn path(came_from: &HashMap<Slot, Slot>, start: Slot, last: Slot) -> Vec<Slot> {
     let mut path = vec![last];
     let mut at = last;

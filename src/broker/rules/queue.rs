@@ -1,116 +1,104 @@
-//! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part of
-//! the table; knows nothing of who is told.
+//! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part
+//! of the table; knows nothing of how sessions are told.
 
-use crate::broker::outcome::{Mode, Outcome};
+use crate::broker::outcome::{Attempt, Mode, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
-use crate::broker::rules::{
-    Answer, BULK, Decision, EntryId, Idle, NAME, Request, RequestId, Slot, Step, Table, WaitSpec,
-};
-
-/// A request's place, the same in all its queues, so that two requests stand in the same order
-/// wherever they meet. Conversions come before all others: those who wait for the name wait for
-/// the converting session anyway, since it is a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in super::super) struct Place {
-    rank: Rank,
-    arrival: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Conversion,
-    Arrival,
-}
-
-impl Place {
-    pub(super) fn arrival(arrival: u64) -> Self {
-        Self { rank: Rank::Arrival, arrival }
-    }
-
-    pub(super) fn conversion(arrival: u64) -> Self {
-        Self { rank: Rank::Conversion, arrival }
-    }
-}
+use crate::broker::rules::index::EntryId;
+use crate::broker::rules::step::{BULK_BUDGET, Decision, NAME_COST, NotGranted, Slot, Step, WaitSpec};
+use crate::broker::rules::table::{QueuePlace, QueuedRequest, RequestId, Table};
 
 impl Table {
-    /// Puts a request that cannot be granted now into its queues, unless that closed a circle.
+    /// Puts a request that cannot be granted now into its queues, unless that would close a cycle.
     pub(super) fn enqueue(
         &mut self,
         step: &mut Step<'_>,
         slot: Slot,
-        place: Place,
+        place: QueuePlace,
         wants: Vec<(EntryId, Mode)>,
-        patience: WaitSpec,
-    ) -> Answer {
-        // A request for several names stands in as many queues.
-        if self.member(slot).waits.len() + wants.len() > step.limits.waits_per_session_max {
-            return Answer::TooManyWaits;
+        wait: WaitSpec,
+    ) -> Result<Attempt, NotGranted> {
+        // A request for several names counts once for each: it is in as many queues.
+        if self.session(slot).waits.len() + wants.len() > step.limits.waits_per_session_max {
+            return Err(NotGranted::TooManyWaits);
         }
-        if !step.spend(wants.iter().map(|&(id, _)| self.newly_contended(id, true)).sum()) {
-            return Answer::TooLarge;
+        if !step.spend(wants.iter().map(|&(id, _)| self.holders_to_mark(id, true)).sum()) {
+            return Err(NotGranted::TooLarge);
         }
-        let WaitSpec { ticket, deadline } = patience;
+        let WaitSpec { ticket, deadline } = wait;
         let since = step.now;
-        let request = Request { slot, ticket, place, wants: wants.clone(), since, deadline, obstacle: 0 };
+        let request =
+            QueuedRequest { slot, ticket, place, wants: wants.clone(), since, deadline, obstacle: 0 };
         let request = self.requests.insert(request);
         for &(id, _) in &wants {
             self.change_queue(id, slot, place, Some(request));
-            self.member(slot).waits.insert(id, request);
+            let other = self.session(slot).waits.insert(id, request);
+            debug_assert_eq!(other, None, "a session waits for a name once");
         }
-        self.member(slot).requests.insert(ticket, request);
-        self.member(slot).deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
-        if let Err(tangle) = self.rank_waiter(step.room, slot, place, &wants) {
+        let session = self.session(slot);
+        let other = session.requests.insert(ticket, request);
+        debug_assert_eq!(other, None, "a ticket is unique among the waits of its session");
+        session.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
+        // The request is in its queues before the ranks are checked, since a conversion also makes
+        // those wait that it has overtaken. A rejected request leaves again, as if it had never
+        // come.
+        if let Err(rejected) = self.rank_waiter(step.budget, slot, place, &wants) {
             self.unqueue(request);
-            return self.refuse(step, tangle);
+            return Err(self.reject(step, rejected));
         }
         self.counts.waits += 1;
-        Answer::Queued
+        Ok(Attempt::Queued)
     }
 
-    pub(super) fn refuse(&mut self, step: &mut Step<'_>, tangle: WaitRejected) -> Answer {
-        match tangle {
-            WaitRejected::Circle(circle) => {
+    /// Counts a rejected wait, and says why it was rejected.
+    pub(super) fn reject(&mut self, step: &mut Step<'_>, rejected: WaitRejected) -> NotGranted {
+        match rejected {
+            WaitRejected::Cycle(cycle) => {
+                debug_assert!(!cycle.is_empty(), "a cycle has the asking session in it");
                 self.counts.deadlocks += 1;
-                Answer::Deadlock(circle)
+                NotGranted::Deadlock(cycle)
             }
             WaitRejected::TooLarge => {
                 step.is_exhausted = true;
-                Answer::TooLarge
+                NotGranted::TooLarge
             }
         }
     }
 
-    /// Takes the request out of its queues and says so to its session.
+    /// Takes a request out of its queues without granting it, and notes that for its session.
     pub(super) fn withdraw(&mut self, step: &mut Step<'_>, request: RequestId, why: Outcome) {
+        debug_assert!(!matches!(why, Outcome::Granted(_)));
         let gone = self.unqueue(request);
         step.decided.push(Decision { slot: gone.slot, ticket: gone.ticket, outcome: why, acquired: 0 });
         self.unsettled.extend(gone.wants.iter().map(|&(id, _)| id));
     }
 
-    /// What it takes to let a request out of its queues. At most half of [`BULK`], so that there is always a
-    /// step with room for it.
+    /// What it costs to take a request out of its queues. At most half of [`BULK_BUDGET`], so that
+    /// a bulk turn always gets at least one request done.
     pub(super) fn cost(&self, request: RequestId) -> usize {
         let wants = &self.requests[request].wants;
-        let cost = wants.iter().map(|&(id, _)| NAME + self.newly_contended(id, false)).sum::<usize>();
-        cost.min(BULK / 2)
+        let cost = wants.iter().map(|&(id, _)| NAME_COST + self.holders_to_mark(id, false)).sum::<usize>();
+        cost.min(BULK_BUDGET / 2)
     }
 
-    /// How many holders have a contended lock more, or one less, when a place is taken or left there.
-    fn newly_contended(&self, id: EntryId, is_taken: bool) -> usize {
+    /// For how many holders the name becomes contended, or stops being so, when a request enters
+    /// its queue or leaves it: all of them if the queue is, or becomes, empty.
+    fn holders_to_mark(&self, id: EntryId, enters: bool) -> usize {
         let entry = &self.entries[id];
-        let is_first_or_last = entry.queue.len() == usize::from(!is_taken);
+        let is_first_or_last = entry.queue.len() == usize::from(!enters);
         if is_first_or_last { entry.holders.len() } else { 0 }
     }
 
-    fn unqueue(&mut self, request: RequestId) -> Request {
+    fn unqueue(&mut self, request: RequestId) -> QueuedRequest {
         let gone = self.requests.remove(request);
-        let member = self.member(gone.slot);
-        member.requests.remove(&gone.ticket);
+        let session = self.session(gone.slot);
+        let by_ticket = session.requests.remove(&gone.ticket);
+        debug_assert_eq!(by_ticket, Some(request), "a session knows its requests by their tickets");
         if let Some(deadline) = gone.deadline {
-            member.deadlines.remove(&(deadline, gone.ticket));
+            session.deadlines.remove(&(deadline, gone.ticket));
         }
         for (id, _) in &gone.wants {
-            member.waits.remove(id);
+            let by_name = session.waits.remove(id);
+            debug_assert_eq!(by_name, Some(request), "a session knows its requests by their names");
         }
         for &(id, _) in &gone.wants {
             self.change_queue(id, gone.slot, gone.place, None);
@@ -118,26 +106,27 @@ impl Table {
         gone
     }
 
-    /// Puts a request of that session into a queue, or takes it out, and keeps count of who is waited for:
-    /// one place more is one more behind the last of the others, or with another one behind itself; and
-    /// if there are no others, the holders have a contended lock more.
-    fn change_queue(&mut self, id: EntryId, slot: Slot, place: Place, request: Option<RequestId>) {
+    /// Puts a request of that session into a queue, or takes it out, and keeps `followed` and
+    /// `contended` of the sessions right. With one more request in the queue, one more request has
+    /// another right after it: the one that was the last, or the new one if it is not the last
+    /// itself. If the queue has no other request, the name becomes contended, or stops being so,
+    /// for its holders.
+    fn change_queue(&mut self, id: EntryId, slot: Slot, place: QueuePlace, request: Option<RequestId>) {
         let entry = &mut self.entries[id];
-        entry.queue.remove(&place);
+        let was_there = entry.queue.remove(&place).is_some();
+        debug_assert_eq!(was_there, request.is_none(), "a request is in each of its queues once");
         match entry.queue.last_key_value() {
             Some((&last, &other)) => {
                 let ahead = if last < place { self.requests[other].slot } else { slot };
-                let followed = &mut self.members[ahead as usize].followed;
+                let followed = &mut self.sessions[ahead as usize].followed;
                 if request.is_some() { *followed += 1 } else { *followed -= 1 }
             }
             None => {
                 for &holder in entry.holders.keys() {
-                    let contended = &mut self.members[holder as usize].contended;
-                    if request.is_some() {
-                        contended.insert(id)
-                    } else {
-                        contended.remove(&id)
-                    };
+                    let contended = &mut self.sessions[holder as usize].contended;
+                    let has_changed =
+                        if request.is_some() { contended.insert(id) } else { contended.remove(&id) };
+                    debug_assert!(has_changed, "a held name is contended while it has a queue");
                 }
             }
         }
@@ -146,54 +135,61 @@ impl Table {
         }
     }
 
-    /// Grants, at each name that is still to be settled, the head of the queue for as long as it can be granted; a
-    /// grant moves the heads of the request's other queues, which are then settled too. Names that nobody is
-    /// concerned with any more leave the table.
+    /// Settles names: grants the head of the queue, and the next one, until a head cannot be
+    /// granted. A grant of several names changes the heads of their other queues, so these are then
+    /// settled too. Names that nobody holds and nobody waits for leave the table.
     ///
-    /// To be called after every event, which adds its names, until only so many are left as there were before it.
-    /// What there is no room for is left for later: until then, some wait who need not any more, and whoever
-    /// comes meanwhile stands behind them.
-    pub(in super::super) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
+    /// Call it after every event with `down_to` as the number of unsettled names before the event:
+    /// an event adds the names that it has changed. What the budget does not allow is left
+    /// unsettled. Until that is settled, some requests wait that could be granted, and requests
+    /// that come later queue after them.
+    pub(crate) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
         while self.unsettled.len() > down_to
             && let Some(id) = self.unsettled.pop()
         {
-            if !step.spend(NAME) {
-                return self.unsettled.push(id);
+            if !step.spend(NAME_COST) {
+                self.unsettled.push(id);
+                break;
             }
-            // A name may stand in the list twice and have left the table the first time.
-            while let Some(head) = self.entries.get(id).and_then(|e| e.queue.first_key_value()).map(|h| *h.1)
+            // A name may be in the list twice, and have left the table the first time.
+            while let Some(head) = self.head(id)
+                && step.granting
+                && self.is_grantable(head)
             {
-                if !step.granting || !self.is_due(head) {
-                    break;
-                }
                 if !step.spend(self.cost(head)) {
                     return self.unsettled.push(id);
                 }
-                let due = self.unqueue(head);
-                self.counts.wait_times.add(step.now.since(due.since));
-                let acquired =
-                    due.wants.iter().filter(|&&(id, _)| self.held_at(id, due.slot).is_none()).count();
-                let grant = self.grant(step, due.slot, &due.wants);
-                let outcome = Outcome::Granted(grant);
-                step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
-                self.unsettled.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
+                self.grant_head(step, id, head);
             }
             self.retire(step, id);
         }
+        debug_assert!(self.unsettled.len() <= down_to || step.is_exhausted);
+        self.check_invariants_if_small();
+    }
+
+    /// Grants a request that is the head of all its queues, `id` among them.
+    fn grant_head(&mut self, step: &mut Step<'_>, id: EntryId, head: RequestId) {
+        let due = self.unqueue(head);
+        self.counts.wait_times.add(step.now.since(due.since));
+        let acquired = due.wants.iter().filter(|&&(id, _)| self.held_by(id, due.slot).is_none()).count();
+        debug_assert!(acquired == due.wants.len() || matches!(due.place, QueuePlace::Conversion(_)));
+        let outcome = Outcome::Granted(self.grant(step, due.slot, &due.wants));
+        step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
+        self.unsettled.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));
     }
 
     /// How many names are still to be settled.
-    pub(in super::super) fn unsettled(&self) -> usize {
+    pub(crate) fn unsettled(&self) -> usize {
         self.unsettled.len()
     }
 
-    /// Has names settled again, from that number of theirs on, as far as there is room: after a time in which
-    /// nothing was granted. Returns where to go on; `None` if that was all of them.
-    pub(in super::super) fn unsettle_from(&mut self, step: &mut Step<'_>, first: usize) -> Option<usize> {
-        // What is added meanwhile needs no settling, wherever it comes to stand.
-        for id in first..self.entries.numbers_end() {
+    /// Makes names unsettled, from the entry `first` on, as many as the budget allows: after a time
+    /// in which nothing was granted. Returns where to go on; `None` if that was all.
+    pub(crate) fn unsettle_from(&mut self, step: &mut Step<'_>, first: EntryId) -> Option<EntryId> {
+        // An entry that is added between two calls needs no settling, wherever it is put.
+        for id in first..self.entries.end() {
             if self.entries.get(id).is_some() {
-                if !step.spend(NAME) {
+                if !step.spend(NAME_COST) {
                     return Some(id);
                 }
                 self.unsettled.push(id);
@@ -202,27 +198,29 @@ impl Table {
         None
     }
 
-    /// Whether the request is the head of all its queues and every name admits it.
-    fn is_due(&mut self, request: RequestId) -> bool {
-        let request = &mut self.requests[request];
-        let count = request.wants.len();
-        let can_be_had = |at: &usize| {
-            let (id, mode) = request.wants[at % count];
-            let entry = &self.entries[id];
-            entry.queue.first_key_value().is_some_and(|(&place, _)| place == request.place)
-                && entry.admits(request.slot, mode)
-        };
-        let obstacle = (request.obstacle..request.obstacle + count).find(|at| !can_be_had(at));
-        request.obstacle = obstacle.unwrap_or(0) % count;
+    /// The request that is served next at this name.
+    pub(super) fn head(&self, id: EntryId) -> Option<RequestId> {
+        self.entries.get(id)?.queue.first_key_value().map(|(_, &head)| head)
+    }
+
+    /// Whether the request is the head of all its queues, and every name admits it.
+    fn is_grantable(&mut self, request: RequestId) -> bool {
+        let obstacle = self.obstacle_of(request);
+        self.requests[request].obstacle = obstacle.unwrap_or(0);
         obstacle.is_none()
     }
 
-    /// Lets go of a name that nobody is concerned with.
-    pub(super) fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
-        if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
-            let entry = self.entries.remove(id);
-            self.index.remove(entry.key.hash, id);
-            step.idle.push(Idle { key: entry.key, orphaned: entry.orphaned });
-        }
+    /// Which of the names that the request wants cannot be granted to it; the search begins with
+    /// the one that could not be granted the last time.
+    pub(super) fn obstacle_of(&self, request: RequestId) -> Option<usize> {
+        let request = &self.requests[request];
+        let count = request.wants.len();
+        debug_assert!(request.obstacle < count, "a request wants at least one name");
+        (request.obstacle..request.obstacle + count).map(|at| at % count).find(|&at| {
+            let (id, mode) = request.wants[at];
+            let entry = &self.entries[id];
+            let is_head = entry.queue.first_key_value().is_some_and(|(&place, _)| place == request.place);
+            !(is_head && entry.admits(request.slot, mode))
+        })
     }
 }

@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::broker::clock;
-use crate::broker::fast_lane::{Fast, FastRelease, KeyRef, Lane};
+use crate::broker::fast_lane::{KeyRef, Lane, LaneAcquire, LaneRelease};
 use crate::broker::hasher::NameHasher;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{
     AcquireError, Attempt, Cycle, Inspection, Mode, Outcome, ReleaseError, Released,
 };
-use crate::broker::rules::{Answer, HashedKey, Step, Table, Ticket, WaitSpec};
+use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
 use crate::broker::session::{Observer, SessionInfo, Wait};
 use crate::broker::shell::admission::check_set;
 use crate::broker::shell::fifo::FifoMutex;
@@ -152,16 +152,16 @@ impl Inner {
         let asker = Intent::Acquiring(info);
         let acquire = |content: &mut Lane| {
             let fast = content.acquire(key, info.slot, mode, now, token);
-            if let Fast::Granted(_) = fast {
+            if let LaneAcquire::Granted(_) = fast {
                 info.held.add(Part::Lane(lane), 1);
             }
             fast
         };
         match self.in_cell(&self.lanes[lane], asker, acquire)? {
-            Fast::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Fast::Busy => Ok(Attempt::Busy),
-            Fast::Defer => self.acquire_contended(info, &[(key.to_owned(), mode)], None),
+            LaneAcquire::Granted(grant) => Ok(Attempt::Granted(grant)),
+            LaneAcquire::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            LaneAcquire::Busy => Ok(Attempt::Busy),
+            LaneAcquire::Defer => self.acquire_contended(info, &[(key.to_owned(), mode)], None),
         }
     }
 
@@ -199,7 +199,7 @@ impl Inner {
         let answer = self.with_table(keys, asker, |table, step| {
             let patience = wait.map(|wait| patience(step, wait));
             let answer = table.acquire(step, info.slot, wants, patience);
-            if let Answer::Granted(_) = answer {
+            if let Ok(Attempt::Granted(_)) = answer {
                 info.held.add(Part::Table, count(wants.len()));
             }
             answer
@@ -237,16 +237,16 @@ impl Inner {
         let now = self.end_of_hold();
         let release = |content: &mut Lane| {
             let fast = content.release(key, info.slot, now);
-            if let FastRelease::Released = fast {
+            if let LaneRelease::Released = fast {
                 info.held.subtract(Part::Lane(lane), 1);
             }
             fast
         };
         match self.in_cell(&self.lanes[lane], asker, release)? {
-            FastRelease::Released => Ok(Released::Hold),
-            FastRelease::NotHeld => Err(ReleaseError::NotHeld),
+            LaneRelease::Released => Ok(Released::Hold),
+            LaneRelease::NotHeld => Err(ReleaseError::NotHeld),
             // Should the name have left the table by now, then this session did not hold it.
-            FastRelease::Defer => self.release_contended(info, &key.to_owned())?.ok_or(ReleaseError::NotHeld),
+            LaneRelease::Defer => self.release_contended(info, &key.to_owned())?.ok_or(ReleaseError::NotHeld),
         }
     }
 
@@ -317,24 +317,26 @@ impl Inner {
         self.gate.is_broken()
     }
 
-    fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {
-        match answer {
-            Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Answer::Busy => Ok(Attempt::Busy),
-            Answer::Queued => Ok(Attempt::Queued),
-            Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
-            Answer::NotHeld => Err(AcquireError::NotHeld),
-            Answer::TooManyWaits => {
+    fn explain(&self, answer: Result<Attempt, NotGranted>) -> Result<Attempt, AcquireError> {
+        let not_granted = match answer {
+            Ok(attempt) => return Ok(attempt),
+            Err(not_granted) => not_granted,
+        };
+        match not_granted {
+            NotGranted::Busy => Ok(Attempt::Busy),
+            NotGranted::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            NotGranted::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
+            NotGranted::NotHeld => Err(AcquireError::NotHeld),
+            NotGranted::TooManyWaits => {
                 Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
             }
             // Any other request has found room in a bulk turn.
-            Answer::TooLarge => {
+            NotGranted::TooLarge => {
                 let text =
                     "too many sessions wait for each other to rule out that this wait would be a deadlock";
                 Err(AcquireError::Refused(text.to_owned()))
             }
-            Answer::Deadlock(circle) => {
+            NotGranted::Deadlock(circle) => {
                 let shown = circle.iter().take(Cycle::SHOWN_MAX);
                 let infos: Vec<_> = shown.filter_map(|&slot| self.sessions.info(slot)).collect();
                 Err(AcquireError::Deadlock(Box::new(Cycle {

@@ -1,14 +1,14 @@
 //! Turns at the table: threads get it in the order in which they came, and each does a bounded amount of work
 //! before it lets others in. Knows the mutexes and who must be told; what the table decides it does not know.
 //!
-//! - An ordinary turn has room for [`TURN`]. What turns out to need more is *bulk*: it is done, or gone on with, in
-//!   a turn with room for [`BULK`], and those come one at a time. So whatever N sessions ask for, others wait for
+//! - An ordinary turn has room for [`TURN_BUDGET`]. What turns out to need more is *bulk*: it is done, or gone on with, in
+//!   a turn with room for [`BULK_BUDGET`], and those come one at a time. So whatever N sessions ask for, others wait for
 //!   one bulk turn of theirs and N small ones, and the sessions that ask for much wait for each other.
 //! - A turn may leave names unsettled, whose waiters could be granted. The first thread that does so settles them,
 //!   and what others leave meanwhile, in further turns: one thread at a time, and nobody else has to.
 
 use crate::broker::clock;
-use crate::broker::rules::{BULK, Decision, HashedKey, Idle, NAME, Step, TURN, Table};
+use crate::broker::rules::{BULK_BUDGET, Decision, HashedKey, Idle, NAME_COST, Step, TURN_BUDGET, Table};
 use crate::broker::shell::core::Inner;
 use crate::broker::shell::held::Part;
 use crate::broker::shell::lifecycle::{Closed, Intent};
@@ -55,14 +55,14 @@ impl Inner {
     where
         K: IntoIterator<Item = &'k HashedKey, IntoIter: ExactSizeIterator> + Clone,
     {
-        if keys.clone().into_iter().len() <= TURN / NAME {
-            let turn = self.turn(TURN, None, keys.clone(), asker, &mut work)?;
+        if keys.clone().into_iter().len() <= TURN_BUDGET / NAME_COST {
+            let turn = self.turn(TURN_BUDGET, None, keys.clone(), asker, &mut work)?;
             if !turn.is_exhausted {
                 return Ok(turn.result);
             }
         }
         let bulk = self.bulk.lock();
-        Ok(self.turn(BULK, Some(bulk), keys, asker, &mut work)?.result)
+        Ok(self.turn(BULK_BUDGET, Some(bulk), keys, asker, &mut work)?.result)
     }
 
     /// Runs `work` again and again until it has not been short of room.
@@ -103,8 +103,14 @@ impl Inner {
         self.tell(&mut concerned);
         let (before, mut left) = turn.unsettled;
         while before == 0 && left > 0 {
-            let rest =
-                self.turn_locked(BULK, Settle::All, &[], Intent::Broker, &mut |_, _| (), &mut concerned)?;
+            let rest = self.turn_locked(
+                BULK_BUDGET,
+                Settle::All,
+                &[],
+                Intent::Broker,
+                &mut |_, _| (),
+                &mut concerned,
+            )?;
             self.tell(&mut concerned);
             left = rest.unsettled.1;
         }
@@ -134,7 +140,7 @@ impl Inner {
             tokens: &self.tokens,
             limits: &limits,
             granting: self.gate.is_open(),
-            room,
+            budget: room,
             is_exhausted: false,
             decided,
             idle,
@@ -142,7 +148,7 @@ impl Inner {
         let before = table.unsettled();
         let result = work(table, &mut step);
         let is_exhausted = step.is_exhausted;
-        step.room = room;
+        step.budget = room;
         table.settle(&mut step, if settle == Settle::All { 0 } else { before });
         let unsettled = (before, table.unsettled());
         // Before the names are anybody's in their lanes: who gets one there has been told first.

@@ -1,0 +1,477 @@
+//! The table: its data, and how names are held, converted and freed. Waiting is in `queue.rs`, the
+//! search for cycles in `deadlock.rs`, looking without a change in `view.rs`.
+//!
+//! The data of one lock. A lock that one session holds and nobody waits for is in its lane only;
+//! the table has it from the moment a second session wants it.
+//!
+//! ```text
+//!   name ──hash──► lane, one of 64
+//!                    Held by one session · Marked (orphaned) · Deferred
+//!                                                                  │ the table has it
+//!                                                                  ▼
+//!                                        NameIndex    hash, name ► EntryId
+//!                                                                  │
+//!   ┌─ LockEntry ──────────────────────────────────────────────────▼──┐
+//!   │ key · mode · orphaned                                           │
+//!   │ holders   slot 3         ► Hold (token, since)                  │  one exclusive holder,
+//!   │           slot 8         ► Hold (token, since)                  │  or any number of shared
+//!   │ queue     Conversion(41) ► RequestId                            │  the head is served next
+//!   │           Arrival(37)    ► RequestId ────────────────────────┐  │
+//!   └──────────────────────────────────────────────────────────────┼──┘
+//!   ┌─ QueuedRequest ──────────────────────────────────────────────▼──┐
+//!   │ slot 5 · ticket · place · since · deadline                      │
+//!   │ wants     EntryId, Mode                                         │  one for each name
+//!   │           EntryId, Mode                                         │
+//!   └──────┬──────────────────────────────────────────────────────────┘
+//!   ┌──────▼ SessionState, by slot ───────────────────────────────────┐
+//!   │ holds, contended                         ► EntryIds             │
+//!   │ requests (by ticket), waits (by EntryId) ► RequestIds           │
+//!   │ deadlines · followed · rank                                     │
+//!   └─────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Entries and requests are kept in [`Blocks`] that never move, so that growing holds nobody up.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::broker::blocks::{BlockIndex, Blocks};
+use crate::broker::clock::Stamp;
+use crate::broker::histogram::Histogram;
+use crate::broker::outcome::{Attempt, Grant, Held, Mode, Outcome, Released};
+use crate::broker::rules::index::{EntryId, NameIndex};
+use crate::broker::rules::step::{
+    HashedKey, Hold, Idle, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
+};
+
+/// Where the table keeps a request.
+pub(super) type RequestId = BlockIndex;
+
+/// A request's place in a queue: the number of its arrival, after all conversions. A request has
+/// the same place in all its queues, so two requests are in the same order wherever they meet.
+/// Conversions come first because everybody else in the queue waits for the converting session
+/// anyway: it is a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum QueuePlace {
+    Conversion(u64),
+    Arrival(u64),
+}
+
+/// One name: who holds it, and which requests wait for it.
+#[derive(Clone)]
+pub(super) struct LockEntry {
+    pub(super) key: HashedKey,
+    /// How it is held; means nothing while `holders` is empty.
+    pub(super) mode: Mode,
+    pub(super) holders: BTreeMap<Slot, Hold>,
+    pub(super) queue: BTreeMap<QueuePlace, RequestId>,
+    /// Whether the last exclusive holder vanished without releasing. If the name is held
+    /// exclusively: whether the holder before this one did.
+    pub(super) orphaned: bool,
+}
+
+/// A request that waits: for one name, for several at once, or to convert one.
+#[derive(Clone)]
+pub(super) struct QueuedRequest {
+    pub(super) slot: Slot,
+    pub(super) ticket: Ticket,
+    pub(super) place: QueuePlace,
+    pub(super) wants: Vec<(EntryId, Mode)>,
+    pub(super) since: Stamp,
+    pub(super) deadline: Option<Stamp>,
+    /// Which of `wants` could not be granted at the last attempt. The next attempt begins there, so
+    /// that a request for a thousand names is not checked from the start again and again while one
+    /// of them is held.
+    pub(super) obstacle: usize,
+}
+
+/// What one session has in the table.
+#[derive(Clone, Default)]
+pub(super) struct SessionState {
+    pub(super) holds: BTreeSet<EntryId>,
+    /// Those of `holds` whose queue is not empty.
+    pub(super) contended: BTreeSet<EntryId>,
+    /// In how many queues one of its requests has another request right after it.
+    pub(super) followed: usize,
+    /// Its waiting requests by ticket, and by each name that they wait for.
+    pub(super) requests: BTreeMap<Ticket, RequestId>,
+    pub(super) waits: HashMap<EntryId, RequestId>,
+    /// Its requests that have a deadline, in the order of their deadlines.
+    pub(super) deadlines: BTreeSet<(Stamp, Ticket)>,
+    /// Higher than the rank of every session that this one waits for. No two sessions have the same
+    /// rank; a session that has never held or waited for anything here has 0.
+    pub(super) rank: u64,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TableCounts {
+    pub(crate) grants: u64,
+    pub(crate) waits: u64,
+    pub(crate) timeouts: u64,
+    pub(crate) cancels: u64,
+    pub(crate) deadlocks: u64,
+    pub(crate) orphans_exclusive: u64,
+    pub(crate) orphans_shared: u64,
+    pub(crate) wait_times: Histogram,
+    pub(crate) hold_times: Histogram,
+}
+
+/// All names that several sessions are concerned with, and what sessions hold of them and wait for.
+#[derive(Clone, Default)]
+pub(crate) struct Table {
+    pub(super) index: NameIndex,
+    pub(super) entries: Blocks<LockEntry>,
+    pub(super) requests: Blocks<QueuedRequest>,
+    pub(super) sessions: Vec<SessionState>,
+    /// How many requests have come so far: numbers the places in all queues.
+    arrivals: u64,
+    /// The highest rank given so far.
+    pub(super) highest_rank: u64,
+    /// Names whose queues must still be settled, the next one last. A name may be here twice, or
+    /// have left the table.
+    pub(super) unsettled: Vec<EntryId>,
+    /// How many locks are held, each holder of a name counted.
+    pub(super) holds: usize,
+    /// How many names are held exclusively, and how many shared.
+    pub(super) names_held: (usize, usize),
+    pub(super) counts: TableCounts,
+}
+
+impl Table {
+    /// Adds a name as its lane had it: free, or held by one session. Does nothing if the table has
+    /// it already.
+    pub(crate) fn adopt(&mut self, key: &HashedKey, holder: Option<(Slot, Mode, Hold)>, orphaned: bool) {
+        if self.find(key).is_some() {
+            return;
+        }
+        let id = self.entries.insert(LockEntry {
+            key: key.clone(),
+            mode: Mode::Shared,
+            holders: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            orphaned,
+        });
+        self.index.insert(key.hash, id);
+        if let Some((slot, mode, hold)) = holder {
+            self.hold(id, slot, mode, hold);
+        }
+        debug_assert_eq!(self.find(key), Some(id), "a name that was adopted is found");
+        debug_assert_eq!(self.entries[id].holders.len(), usize::from(holder.is_some()));
+    }
+
+    /// Acquires all of `wants` or nothing. Every name must have been adopted, and be in `wants`
+    /// once.
+    pub(crate) fn acquire(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        wants: &[(HashedKey, Mode)],
+        wait: Option<WaitSpec>,
+    ) -> Result<Attempt, NotGranted> {
+        let found: Option<Vec<(EntryId, Mode)>> =
+            wants.iter().map(|(key, mode)| Some((self.find(key)?, *mode))).collect();
+        debug_assert!(found.is_some(), "every name was adopted in this turn");
+        // A name that the table does not know may be held in its lane: then nothing may be granted.
+        let Some(wants) = found else { return Err(NotGranted::Busy) };
+        let result = if step.spend(wants.len() * NAME_COST) {
+            self.grant_or_enqueue(step, slot, &wants, wait)
+        } else {
+            Err(NotGranted::TooLarge)
+        };
+        // Nothing that others wait for has changed. Only names that were adopted and not granted
+        // must leave.
+        wants.iter().for_each(|&(id, _)| self.retire(step, id));
+        result
+    }
+
+    fn grant_or_enqueue(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        wants: &[(EntryId, Mode)],
+        wait: Option<WaitSpec>,
+    ) -> Result<Attempt, NotGranted> {
+        for &(id, _) in wants {
+            if let Some(held) = self.held_by(id, slot) {
+                return Err(NotGranted::AlreadyHeld(held));
+            }
+            if self.session(slot).waits.contains_key(&id) {
+                return Err(NotGranted::AlreadyWaiting);
+            }
+        }
+        let is_free = |&(id, mode): &(EntryId, Mode)| {
+            let entry = &self.entries[id];
+            entry.queue.is_empty() && entry.admits(slot, mode)
+        };
+        if step.granting && wants.iter().all(is_free) {
+            return Ok(Attempt::Granted(self.grant(step, slot, wants)));
+        }
+        let wait = wait.ok_or(NotGranted::Busy)?;
+        let place = QueuePlace::Arrival(self.next_arrival());
+        self.enqueue(step, slot, place, wants.to_vec(), wait)
+    }
+
+    /// Changes the mode of a lock that the session holds, without letting it go. Making it shared
+    /// never waits, and lets shared waiters in. Making it exclusive waits for the other holders to
+    /// go, ahead of all who do not hold it, and gets a new token.
+    pub(crate) fn convert(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        key: &HashedKey,
+        mode: Mode,
+        wait: Option<WaitSpec>,
+    ) -> Result<Attempt, NotGranted> {
+        let id = self.find(key).ok_or(NotGranted::NotHeld)?;
+        let Some(held) = self.held_by(id, slot) else {
+            self.retire(step, id);
+            return Err(NotGranted::NotHeld);
+        };
+        if self.session(slot).waits.contains_key(&id) {
+            return Err(NotGranted::AlreadyWaiting);
+        }
+        if held.mode == mode || mode == Mode::Shared {
+            self.change(id, |entry| {
+                // A session that has held it exclusively has had the time to check what was left
+                // half done.
+                entry.orphaned &= entry.mode == mode;
+                entry.mode = mode;
+            });
+            debug_assert!(held.mode == mode || self.entries[id].holders.len() == 1);
+            let holders = self.entries[id].holders.len();
+            self.unsettled.push(id);
+            return Ok(Attempt::Granted(Grant { token: held.token, orphaned: false, holders }));
+        }
+        debug_assert_eq!((held.mode, mode), (Mode::Shared, Mode::Exclusive));
+        if self.entries[id].admits(slot, mode) {
+            return self.upgrade_alone(step, slot, id);
+        }
+        let wait = wait.ok_or(NotGranted::Busy)?;
+        let place = QueuePlace::Conversion(self.next_arrival());
+        self.enqueue(step, slot, place, vec![(id, mode)], wait)
+    }
+
+    /// Makes the only holder exclusive. A shared request at the head of the queue, which is there
+    /// because it wants other names too, has not waited for this session so far and does now. This
+    /// is the one way to close a cycle without waiting.
+    fn upgrade_alone(&mut self, step: &mut Step<'_>, slot: Slot, id: EntryId) -> Result<Attempt, NotGranted> {
+        debug_assert_eq!(self.entries[id].holders.len(), 1, "only one holder can be exclusive");
+        self.change(id, |entry| entry.mode = Mode::Exclusive);
+        if let Err(rejected) = self.rank_holder(step.budget, slot, id) {
+            self.change(id, |entry| entry.mode = Mode::Shared);
+            return Err(self.reject(step, rejected));
+        }
+        Ok(Attempt::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)])))
+    }
+
+    /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the
+    /// lock.
+    pub(crate) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
+        let id = self.find(key)?;
+        let waiting = self.session(slot).waits.get(&id).copied();
+        if !step.spend(waiting.map_or(NAME_COST, |request| self.cost(request))) {
+            return None;
+        }
+        if let Some(request) = waiting {
+            self.withdraw(step, request, Outcome::Cancelled);
+            self.counts.cancels += 1;
+        }
+        let held = self.unhold(step.now, id, slot, false);
+        self.unsettled.push(id);
+        debug_assert!(self.held_by(id, slot).is_none() && !self.session(slot).waits.contains_key(&id));
+        match (held, waiting) {
+            (true, _) => Some(Released::Hold),
+            (false, Some(_)) => Some(Released::Place),
+            (false, None) => None,
+        }
+    }
+
+    /// Takes a waiting request back. False if none has this ticket: then the wait has ended
+    /// already.
+    pub(crate) fn cancel(&mut self, step: &mut Step<'_>, slot: Slot, ticket: Ticket) -> bool {
+        let Some(&request) = self.session(slot).requests.get(&ticket) else { return false };
+        debug_assert_eq!((self.requests[request].slot, self.requests[request].ticket), (slot, ticket));
+        if !step.spend(self.cost(request)) {
+            return false;
+        }
+        self.counts.cancels += 1;
+        self.withdraw(step, request, Outcome::Cancelled);
+        debug_assert!(!self.session(slot).requests.contains_key(&ticket));
+        true
+    }
+
+    /// Ends those waits of the session whose deadline has come, as many as the budget allows.
+    /// Returns the earliest deadline of those that are left.
+    pub(crate) fn expire(&mut self, step: &mut Step<'_>, slot: Slot) -> Option<Stamp> {
+        loop {
+            let &(deadline, ticket) = self.session(slot).deadlines.first()?;
+            // A deadline exists for as long as its request does.
+            let request = self.session(slot).requests[&ticket];
+            debug_assert_eq!(self.requests[request].deadline, Some(deadline));
+            if deadline > step.now || !step.spend(self.cost(request)) {
+                return Some(deadline);
+            }
+            self.counts.timeouts += 1;
+            self.withdraw(step, request, Outcome::TimedOut);
+        }
+    }
+
+    /// Ends the waits of the session, as many as the budget allows: with `Lost` because the session
+    /// ends, or with `Stopping` because the broker does.
+    pub(crate) fn end_waits(&mut self, step: &mut Step<'_>, slot: Slot, why: Outcome) {
+        debug_assert!(matches!(why, Outcome::Lost | Outcome::Stopping));
+        while let Some((_, &request)) = self.session(slot).requests.first_key_value() {
+            if !step.spend(self.cost(request)) {
+                return;
+            }
+            self.withdraw(step, request, why);
+        }
+        debug_assert!(self.session(slot).waits.is_empty() && self.session(slot).deadlines.is_empty());
+    }
+
+    /// Frees the locks of a session that has ended, as many as the budget allows, and forgets the
+    /// session if that was all. If it `vanished`, what it held exclusively is orphaned. Its waits
+    /// must have ended.
+    pub(crate) fn end_holds(&mut self, step: &mut Step<'_>, slot: Slot, vanished: bool) {
+        debug_assert!(self.session(slot).requests.is_empty(), "the waits of a session end first");
+        while let Some(&id) = self.session(slot).holds.first() {
+            if !step.spend(NAME_COST) {
+                return;
+            }
+            match self.entries[id].mode {
+                _ if !vanished => {}
+                Mode::Exclusive => self.counts.orphans_exclusive += 1,
+                Mode::Shared => self.counts.orphans_shared += 1,
+            }
+            self.unhold(step.now, id, slot, vanished);
+            self.unsettled.push(id);
+        }
+        debug_assert!(self.session(slot).contended.is_empty() && self.session(slot).followed == 0);
+        *self.session(slot) = SessionState::default();
+    }
+
+    pub(super) fn find(&self, key: &HashedKey) -> Option<EntryId> {
+        self.index.find(key.hash, |id| self.entries[id].key.key == key.key)
+    }
+
+    pub(super) fn session(&mut self, slot: Slot) -> &mut SessionState {
+        let slot = slot as usize;
+        if slot >= self.sessions.len() {
+            self.sessions.resize_with(slot + 1, SessionState::default);
+        }
+        &mut self.sessions[slot]
+    }
+
+    fn next_arrival(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals
+    }
+
+    pub(super) fn held_by(&self, id: EntryId, slot: Slot) -> Option<Held> {
+        let entry = &self.entries[id];
+        entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token })
+    }
+
+    /// Changes how an entry is held, and keeps `names_held` right.
+    fn change<R>(&mut self, id: EntryId, change: impl FnOnce(&mut LockEntry) -> R) -> R {
+        let entry = &mut self.entries[id];
+        let before = entry.held_as();
+        let result = change(entry);
+        let after = entry.held_as();
+        let mut count = |mode, by: fn(&mut usize)| match mode {
+            Some(Mode::Exclusive) => by(&mut self.names_held.0),
+            Some(Mode::Shared) => by(&mut self.names_held.1),
+            None => {}
+        };
+        count(before, |count| *count -= 1);
+        count(after, |count| *count += 1);
+        debug_assert!(
+            after != Some(Mode::Exclusive) || self.entries[id].holders.len() == 1,
+            "an exclusive lock has exactly one holder"
+        );
+        debug_assert!(self.names_held.0 + self.names_held.1 <= self.entries.len());
+        result
+    }
+
+    fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
+        let (before, is_contended) = self.change(id, |entry| {
+            entry.mode = mode;
+            (entry.holders.insert(slot, hold), !entry.queue.is_empty())
+        });
+        if let Some(before) = before {
+            debug_assert!(before.token < hold.token, "a new grant has a higher token");
+            self.counts.hold_times.add(hold.since.since(before.since));
+            return;
+        }
+        self.holds += 1;
+        let rank = if self.session(slot).rank == 0 { self.next_rank() } else { self.session(slot).rank };
+        let session = self.session(slot);
+        session.rank = rank;
+        let is_new = session.holds.insert(id);
+        debug_assert!(is_new, "a session holds what the entry says that it holds");
+        if is_contended {
+            session.contended.insert(id);
+        }
+    }
+
+    /// Ends one session's hold on the name. Returns whether it had one.
+    fn unhold(&mut self, now: Stamp, id: EntryId, slot: Slot, vanished: bool) -> bool {
+        let (held, is_contended) = self.change(id, |entry| {
+            let held = entry.holders.remove(&slot);
+            // A shared holder leaves the mark as it is, for the next exclusive one.
+            if held.is_some() && entry.mode == Mode::Exclusive {
+                entry.orphaned = vanished;
+            }
+            (held, !entry.queue.is_empty())
+        });
+        let Some(hold) = held else { return false };
+        self.holds -= 1;
+        self.counts.hold_times.add(now.since(hold.since));
+        let session = self.session(slot);
+        let was_held = session.holds.remove(&id);
+        debug_assert!(was_held, "a session holds what the entry says that it holds");
+        let was_contended = session.contended.remove(&id);
+        debug_assert_eq!(was_contended, is_contended, "a held name with a queue is contended");
+        true
+    }
+
+    /// Makes the session a holder of each name. The caller has checked that every name admits it.
+    pub(super) fn grant(&mut self, step: &Step<'_>, slot: Slot, wants: &[(EntryId, Mode)]) -> Grant {
+        debug_assert!(!wants.is_empty());
+        let token = step.tokens.next();
+        let mut grant = Grant { token, orphaned: false, holders: 1 };
+        for &(id, mode) in wants {
+            let entry = &self.entries[id];
+            debug_assert!(entry.admits(slot, mode), "never two holders of an exclusive lock");
+            grant.orphaned |= entry.orphaned;
+            self.hold(id, slot, mode, Hold { token, since: step.now });
+            grant.holders = if wants.len() == 1 { self.entries[id].holders.len() } else { 1 };
+        }
+        self.counts.grants += 1;
+        grant
+    }
+
+    /// Removes a name that nobody holds and nobody waits for. Does nothing for any other.
+    pub(super) fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
+        if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
+            let entry = self.entries.remove(id);
+            self.index.remove(entry.key.hash, id);
+            step.idle.push(Idle { key: entry.key, orphaned: entry.orphaned });
+        }
+    }
+}
+
+impl LockEntry {
+    /// How it is held; `None` if nobody holds it.
+    pub(super) fn held_as(&self) -> Option<Mode> {
+        (!self.holders.is_empty()).then_some(self.mode)
+    }
+
+    /// Whether `slot` can be a holder in `mode` together with all other holders.
+    pub(super) fn admits(&self, slot: Slot, mode: Mode) -> bool {
+        match (mode, self.mode) {
+            (Mode::Shared, Mode::Shared) => true,
+            _ => self.holders.is_empty() || (self.holders.len() == 1 && self.holders.contains_key(&slot)),
+        }
+    }
+}
