@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs, upgrades, removes and purges the packages on this machine, as root, and looks at what is there after
-# each step. Leaves the machine as it found it. For a machine on which lockd is not installed; where no service is
-# started (a container), that part is left out, and said to be.
+# Installs, upgrades, removes and purges the packages on this machine, as root, and checks the result of
+# each step. Leaves the machine as it was. For machines on which lockd is not installed. Where no systemd
+# runs (in a container), the steps with the service are skipped, with a message.
 #
 #   packaging/test-deb.sh DIRECTORY-WITH-PACKAGES DIRECTORY-WITH-HIGHER-PACKAGES
 set -eu
@@ -12,9 +12,9 @@ fail() {
 	echo "test-deb: $*" >&2
 	exit 1
 }
-[ "$(id -u)" = 0 ] || fail "it takes root"
-if dpkg -s lockd liblockd1 2> /dev/null | grep -q '^Status:'; then fail "there is a lockd package here already"; fi
-if [ -e /etc/lockd ] || [ -e /usr/bin/lockd ]; then fail "there is a lockd here already"; fi
+[ "$(id -u)" = 0 ] || fail "it must run as root"
+if dpkg -s lockd liblockd1 2> /dev/null | grep -q '^Status:'; then fail "a package of lockd is already installed"; fi
+if [ -e /etc/lockd ] || [ -e /usr/bin/lockd ]; then fail "a lockd is already installed"; fi
 directory=$(mktemp -d)
 server=
 clean_up() {
@@ -29,17 +29,17 @@ if [ -d /run/systemd/system ]; then has_systemd=yes; else has_systemd=no; fi
 step "install"
 dpkg -i "$older"/*.deb > /dev/null
 for package in lockd liblockd1 liblockd-dev; do
-	[ -z "$(dpkg --verify $package)" ] || fail "$package is not what it was built as"
+	[ -z "$(dpkg --verify $package)" ] || fail "the files of $package differ from the package"
 done
 [ "$(lockd --version)" = "$(/usr/bin/lockd --version)" ] || fail "lockd is not in the path"
 getent passwd lockd > /dev/null || fail "there is no user lockd"
 ldconfig -p | grep -q 'liblockd\.so\.1 ' || fail "the loader does not know liblockd"
 man -w lockd > /dev/null || fail "there is no manual page"
 systemd-analyze verify lockd.service lockd-lockd.socket lockd-glockd.socket lockd-message.socket ||
-	fail "systemd does not take the units"
+	fail "systemd does not accept the units"
 systemctl --quiet is-enabled lockd.service || fail "the server is not enabled"
 
-step "run, with the configuration and the user that are installed"
+step "run with the installed configuration and user"
 cat > "$directory/program.c" <<'C'
 #include <lockd.h>
 #include <stdio.h>
@@ -62,7 +62,7 @@ until grep -q 'listening on' "$directory/log"; do
 	[ "$tries" -gt 0 ] || fail "the server does not start: $(cat "$directory/log")"
 	sleep 0.1
 done
-[ "$(stat -c %U "/proc/$server")" = lockd ] || fail "the server is not the user's"
+[ "$(stat -c %U "/proc/$server")" = lockd ] || fail "the server does not run as lockd"
 kill "$server"
 wait "$server" || fail "the server did not stop cleanly"
 server=
@@ -74,10 +74,10 @@ if [ $has_systemd = yes ]; then
 	systemctl is-active --quiet lockd.service || fail "the service does not reload"
 	before=$(systemctl show -p MainPID lockd.service)
 else
-	step "(no systemd runs here: the service is not tried)"
+	step "(no systemd runs here: the steps with the service are skipped)"
 fi
 
-step "upgrade, with a configuration that has been changed"
+step "upgrade with a changed configuration"
 echo 'locks-max = 1000' >> /etc/lockd/lockd.toml
 dpkg -i "$newer"/*.deb > /dev/null
 tail -n 1 /etc/lockd/lockd.toml | grep -q 'locks-max = 1000' || fail "the upgrade has changed the configuration"
@@ -90,7 +90,7 @@ fi
 step "remove"
 dpkg -r liblockd-dev liblockd1 lockd > /dev/null
 [ ! -e /usr/bin/lockd ] || fail "the program is still there"
-[ -e /etc/lockd/lockd.toml ] || fail "the configuration went before the purge"
+[ -e /etc/lockd/lockd.toml ] || fail "the removal has deleted the configuration"
 if [ $has_systemd = yes ] && systemctl is-active --quiet lockd.service; then fail "the service still runs"; fi
 
 step "install again, purge"
@@ -101,6 +101,6 @@ left=$(find / -xdev \( -path /proc -o -path /tmp -o -path /var/lib/dpkg/info -o 
 	\( -name 'lockd.service' -o -name 'lockd-*.socket' -o -path /etc/lockd -o -path '*/lockd.service.dsh*' \
 	-o -path /var/lib/lockd -o -path /var/lib/private/lockd -o -path /usr/bin/lockd \) -print)
 left=$(echo "$left" | grep -v "/packaging/" || true)
-[ -z "$left" ] || fail "this is left: $left"
-if getent passwd lockd > /dev/null; then fail "the user lockd is left"; fi
-step "all is well"
+[ -z "$left" ] || fail "the purge has left: $left"
+if getent passwd lockd > /dev/null; then fail "the purge has left the user lockd"; fi
+step "all checks passed"

@@ -1,10 +1,11 @@
 #!/bin/sh
-# Makes Debian packages of what `make` has built, with dpkg-deb alone: lockd (the server), liblockd1 (the library),
-# liblockd-dev (what programs are built with). Called by `make deb`.
+# Makes Debian packages of what `make` has built, with dpkg-deb alone: lockd (the server), liblockd1
+# (the library), liblockd-dev (the files for building programs). Called by `make deb`.
 #
 #   build.sh VERSION DIRECTORY
 #
-# DEB_REVISION (1) is the last part of the version. SOURCE_DATE_EPOCH makes the packages the same each time.
+# DEB_REVISION (default 1) is the last part of the version. With SOURCE_DATE_EPOCH set, the packages are
+# reproducible.
 set -eu
 umask 022
 
@@ -24,7 +25,7 @@ export SOURCE_DATE_EPOCH
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
 
-# The oldest C library that has all the symbols a program or library wants.
+# Prints the dependency on the oldest C library that has all the symbols which a file needs.
 needs_libc() {
 	symbols=$(objdump -T "$1" | sed -n 's/.*(\{0,1\}GLIBC_\([0-9][0-9.]*\))\{0,1\}.*/\1/p' | sort -uV | tail -n 1)
 	echo "libc6 (>= $symbols), libgcc-s1 (>= 4.2)"
@@ -43,7 +44,7 @@ control() {
 	} > "$stage/$1/DEBIAN/control"
 }
 
-# What every package has, and the package itself.
+# Adds the files that every package has, and builds the package.
 finish() {
 	tree=$stage/$1
 	doc=$tree/usr/share/doc/$1
@@ -75,9 +76,10 @@ cp "$root"/docs/*.md "$stage/lockd/usr/share/doc/lockd"
 
 control lockd net "$(needs_libc "$stage/lockd/usr/bin/lockd"), adduser, init-system-helpers (>= 1.52)" \
 	"Suggests: systemd" "lock broker for programs on one or many machines" <<'TEXT'
-Named locks that are held by processes and freed when these are gone: by the
-kernel's word, not by a timer. Speaks the protocols of PHP lockd, glockd and
-pkLockServer, whose clients need no change.
+Named locks for processes. When a process ends, its locks are freed at once,
+because the kernel ends its connection; no timer has to expire. The server
+speaks the protocols of PHP lockd, glockd and pkLockServer, so that their
+clients need no change.
 TEXT
 echo /etc/lockd/lockd.toml > "$stage/lockd/DEBIAN/conffiles"
 for script in postinst prerm postrm; do
@@ -87,8 +89,8 @@ finish lockd
 
 control liblockd1 libs "$(needs_libc "$stage/liblockd1$library_directory/liblockd.so.1")" \
 	"Multi-Arch: same" "lock broker in a library" <<'TEXT'
-Sessions with a lockd server, or with a broker in the program itself, by the
-same calls.
+Sessions on a lockd server, or on a broker in the program itself, with the
+same functions.
 TEXT
 echo "liblockd 1 liblockd1 (>= ${version%-*})" > "$stage/liblockd1/DEBIAN/shlibs"
 echo "activate-noawait ldconfig" > "$stage/liblockd1/DEBIAN/triggers"
