@@ -313,7 +313,7 @@ class lockc
             $line = addcslashes(trim(substr($reply, 0, 80)), "\0..\37\177");
             return match (true) {
                 preg_match('/^[\x15\x16]\x03/', $reply) === 1 =>
-                    "the server speaks TLS there, and this class does not: $wanted, without TLS",
+                    "the server speaks TLS there, which this class does not: $wanted, without TLS",
                 str_starts_with($reply, 'HTTP/1') => "the server speaks HTTP there (\"$line\"): $wanted",
                 preg_match('/^\0...\{/s', $reply) === 1 => "the server speaks the message protocol there: $wanted",
                 str_starts_with($reply, '0 Refused: this port speaks ') =>

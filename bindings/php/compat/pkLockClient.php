@@ -494,7 +494,7 @@ class pkLockClient
         $line = addcslashes(substr(strtok($this->received, "\r\n") ?: '', 0, 80), "\0..\37\"\\\177..\377");
         return match (true) {
             preg_match('/^[\x15\x16]\x03/', $this->received) === 1 =>
-                "the server speaks TLS there, and this class does not: $wanted, without TLS",
+                "the server speaks TLS there, which this class does not: $wanted, without TLS",
             str_starts_with($this->received, 'HTTP/1') => "the server speaks HTTP there (\"$line\"): $wanted",
             preg_match('/^[\x20-\x7e\t\r\n]{4}/', $this->received) === 1 =>
                 "the server speaks a text protocol there (\"$line\"): $wanted",

@@ -369,7 +369,7 @@ final class Connection implements Endable
             if ($header[1] > self::FRAME_MAX) {
                 $begins = $this->hasMessage ? '' : substr($this->received, $at);
                 throw $this->lose(self::protocolOf($begins)
-                    ?? "what the server sends is not a `message` frame: its length would be $header[1]");
+                    ?? "what the server sends is no message: its length would be $header[1]");
             }
             if (strlen($this->received) - $at - 4 < $header[1]) {
                 break;
@@ -403,7 +403,7 @@ final class Connection implements Endable
     {
         $decoded = json_decode($body, true);
         if (!is_array($decoded)) {
-            throw $this->lose('what the server sends is not a message in JSON');
+            throw $this->lose('what the server sends is no message in JSON');
         }
         $message = new Result($decoded);
         $id = $message->integer('id');

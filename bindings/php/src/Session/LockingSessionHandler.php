@@ -164,7 +164,7 @@ final class LockingSessionHandler implements
 
     private function mayWrite(string $id): bool
     {
-        return $this->holds($id) || self::warn('the session is not written, because its lock was lost meanwhile');
+        return $this->holds($id) || self::warn('the session is not written, since its lock was lost meanwhile');
     }
 
     /** Whether the lock of this session is held now: asks the server. */
