@@ -109,10 +109,10 @@ final class StreamTransport implements Transport
      */
     private static function hello(Connection $connection, ?string $owner, float $within): bool
     {
-        $who = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
+        $identity = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
         try {
             $secret = $connection->address->secret();
-            $hello = $connection->send('hello', $secret === null ? $who : $who + ['authToken' => $secret]);
+            $hello = $connection->send('hello', $secret === null ? $identity : $identity + ['authToken' => $secret]);
             if ($owner !== null) {
                 // The answer does not matter: the server may be configured not to keep names.
                 $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
