@@ -1,7 +1,8 @@
 <?php
 
 /**
- * Loads the classes of this package where there is no Composer: `require '…/bindings/php/autoload.php';`
+ * Loads the classes of this package where there is no Composer:
+ * `require '…/bindings/php/autoload.php';`
  */
 
 declare(strict_types=1);

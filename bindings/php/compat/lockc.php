@@ -1,85 +1,103 @@
 <?php
 
 /**
- * A drop-in `lockc`, the class by which PHP code talks to the lock servers with the text protocols: to lockd (port
- * 2626) and glockd (port 9999), or to what listens for their clients. `require` this file alone; it needs nothing
- * else of the package, and must not.
+ * A drop-in replacement for `lockc`, the class through which PHP code uses the lock servers with
+ * text protocols: lockd (port 2626) and glockd (port 9999), or a server for their clients.
+ * `require` this file alone. It must not need any other file of the package.
  */
 
 declare(strict_types=1);
 
 /**
- * A connection to a lock server, and with it the owner of the locks got through it. They are freed when the object
- * goes.
+ * A connection to a lock server. It owns the locks acquired through it, which are freed when the
+ * object is destroyed.
  *
- * It answers as the original class does: with integers, 1 for yes and 0 for no, or the number of holders of a shared
- * lock. Without a connection lock() and unlock() answer 0, and is_locked() answers true.
+ * It answers like the original class, with integers: 1 for yes and 0 for no, or the number of
+ * holders of a shared lock. Without a connection lock() and unlock() answer 0, and is_locked()
+ * answers true.
  *
- * Old code does not catch exceptions, so there are none. Whatever goes wrong, the answer is the one without a
- * connection, an E_USER_WARNING says once what it was, and error() says it again.
+ * Old code does not catch exceptions, so there are none. Every failure is answered as if there were
+ * no connection. An E_USER_WARNING gives the reason once, and error() returns it again.
  *
- * A lost connection has lost its locks. If locks were held, no call connects again from then on but connect(), so that
- * the code which believes to hold them finds out. If no lock was held, the next call connects again, so that a worker
- * outlives a restart of its server.
+ * When a connection is lost, its locks are lost. If locks were held, no call but connect() connects
+ * again, so that code which believes that it holds them is told. If no lock was held, the next call
+ * connects again, so that a worker survives a restart of its server.
  *
- * After a fork the connection belongs to the parent alone: a call in the child is answered as without a connection.
- * The child needs an object of its own, or calls connect() once more. It should let go of its copy of this object:
- * while the copy exists, the death of the parent does not end the connection.
+ * After a fork the connection belongs to the parent alone: a call in the child is answered as if
+ * there were no connection. The child needs an object of its own, or calls connect() once more. It
+ * should destroy its copy of this object: while the copy exists, the death of the parent does not
+ * end the connection.
  *
- * The text protocols fold white space in names, and the `message` protocol does not. So a name with white space at an
- * end, a tab, or two spaces in a row is one lock here and another one for clients of `message`, pkLockClient among
- * them. An E_USER_WARNING says so for the first such name of an object.
+ * The text protocols fold white space in names, and the `message` protocol does not. So if a name
+ * has white space at an end, a tab, or two spaces in a row, clients of `message`, such as
+ * pkLockClient, get another lock by that name. An E_USER_WARNING says so for the first such name of
+ * an object.
  *
- * The server frees the locks of a client whose machine does not answer any more, and the text protocols have no way
- * for that client to know in time. A client on another machine than the server's is better off with `message`.
+ * The server frees the locks of a client whose machine does not answer any more. With the text
+ * protocols such a client cannot know that in time. A client on another machine than the server's
+ * should use `message`.
  *
- * Signal handlers wait until a call is done. One that throws then takes the place of its answer.
+ * Signal handlers are deferred until a call has finished. If one throws then, the caller gets the
+ * exception and not the answer.
  */
 class lockc
 {
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
     private const WHITE = " \t\n\r\x0b\x0c";
 
-    /** A name, an address, or `unix:/PATH`. It counts when the object connects next, and so does the port. */
+    /**
+     * A host name, an address, or `unix:/PATH`. Host and port take effect when the object connects
+     * next.
+     */
     public $host;
     public $port;
     /** How long to wait for a connection, in seconds. */
     public $timeout;
-    /** @var resource|false never a persistent one: that would keep the locks beyond the request */
+    /**
+     * @var resource|false never a persistent stream, which would keep the locks after the request
+     */
     public $fp = false;
-    /** @var int what the last attempt to connect failed with; 0: it did not fail */
+    /** @var int the error of the last attempt to connect; 0: it did not fail */
     public $errno = 0;
-    /** @var string the same as text */
+    /** @var string the same error as text */
     public $errst = '';
 
-    /** The process whose connection it is. */
+    /** The id of the process that opened the connection. */
     private int $owner = 0;
-    /** @var array<string, true> the locks held through this connection, shared ones with an `s` in front */
+    /**
+     * @var array<string, true> the locks held through this connection: `x` or, if shared, `s`, then
+     *     the name
+     */
     private array $held = [];
-    /** Whether no call but connect() may connect, since locks were lost, or the connection is the parent's. */
+    /**
+     * Whether only connect() may connect, because locks were lost or the connection is the
+     * parent's.
+     */
     private bool $lost = false;
     /** Whether the reply to a request is outstanding. */
-    private bool $asking = false;
+    private bool $isReplyOutstanding = false;
     /** Whether the server has answered anything on this connection. */
-    private bool $heard = false;
+    private bool $hasAnswered = false;
     /**
-     * How long a request that was answered proves that the server has not freed what is held, in seconds: less than the
-     * shortest time, 12 s, after which a server frees the locks of a client that does not answer.
+     * For how long, in seconds, after an answered request was sent the server certainly has not
+     * freed this client's locks: less than 12 s, the shortest time after which a server frees the
+     * locks of a client that does not answer.
      */
     private float $proofLasts = 10.0;
     /** Whether the program has been warned of a name with white space that is folded. */
     private bool $hasWarnedOfFolding = false;
     private string $error = '';
-    /** @var WeakMap<self, true>|null all that have been connected */
+    /** @var WeakMap<self, true>|null all objects that have been connected */
     private static ?WeakMap $objects = null;
 
     /**
-     * Connects with the first call and not here: what is set after this counts, too.
+     * Does not connect: the first call does, so that properties which are set before it take
+     * effect.
      *
-     * @param string $host a name, an address, or `unix:/PATH`
+     * @param string $host a host name, an address, or `unix:/PATH`
      * @param int $port
-     * @param float $timeout how long to wait for a connection, in seconds. For a reply the limit is PHP's own,
-     *     default_socket_timeout: the server answers at once
+     * @param float $timeout how long to wait for a connection, in seconds. The limit for replies is
+     *     PHP's default_socket_timeout: the server answers at once
      */
     public function __construct($host = '127.0.0.1', $port = 2626, $timeout = 10)
     {
@@ -89,14 +107,15 @@ class lockc
     }
 
     /**
-     * Connects, unless there is a connection. All other methods do so by themselves; but when locks were lost, or after
-     * a fork, only this one does, from the second call on: the first one says that there is no connection.
+     * Connects, unless there is a connection. All other methods connect by themselves, except when
+     * locks were lost or after a fork. Then only this method connects, from its second call on: the
+     * first call says that there is no connection.
      *
      * @return bool whether there is a connection
      */
     public function connect()
     {
-        return $this->undisturbed(function (): bool {
+        return $this->withSignalsDeferred(function (): bool {
             if ($this->lost) {
                 $this->lost = false;
                 $this->held = [];
@@ -106,9 +125,10 @@ class lockc
     }
 
     /**
-     * Gets the lock if it is to be had at once.
+     * Acquires the lock if it is free.
      *
-     * @return int 1: this object holds it; for a shared lock the number of its holders. 0: it does not
+     * @return int 1: this object holds it; for a shared lock the number of its holders. 0: this
+     *     object does not hold it
      */
     public function lock(mixed $name, mixed $shared = false)
     {
@@ -134,10 +154,10 @@ class lockc
     }
 
     /**
-     * Whether anybody holds the lock, this connection included.
+     * Whether the lock is held, by this connection or another.
      *
-     * @return int|true 1 or 0; for a shared lock the number of its holders. True: there is no connection, so that
-     *     nobody can say that it is free
+     * @return int|true 1 or 0; for a shared lock the number of its holders. True: there is no
+     *     connection, and the lock may be held
      */
     public function is_locked(mixed $name, mixed $shared = false)
     {
@@ -157,7 +177,7 @@ class lockc
     }
 
     /**
-     * Why a call was answered without the server's word; empty if that has not happened.
+     * Why a call was answered without an answer from the server; empty if that has not happened.
      *
      * @return string
      */
@@ -175,32 +195,39 @@ class lockc
     {
     }
 
-    /** The number in the server's reply; null: there is none. */
+    /** The number in the server's reply; null: there is no reply. */
     private function request(string $command, mixed $name, bool $shared): ?int
     {
         if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
             $this->warn('a name must be a string');
             return null;
         }
-        // The server would do the same; here it has to be known which names are one and the same lock.
+        // The server folds names too. It is done here to know which names mean the same lock.
         $folded = preg_replace('/[ \t\r\x0b\x0c]+/', ' ', trim((string) $name, self::WHITE));
         if (strpbrk($folded, "\n\0") !== false) {
-            // What comes after a newline would be a command of its own, and its reply be taken for another's.
+            // Text after a newline would be a command of its own, and its reply would be taken for
+            // that of the next request.
             $this->warn('a name must not contain a newline or a NUL');
             return null;
         }
         if ($folded !== (string) $name && !$this->hasWarnedOfFolding) {
             $this->hasWarnedOfFolding = true;
-            // Before anything is asked: the program may turn warnings into exceptions.
+            // Warn before the request is sent, because the program may turn warnings into
+            // exceptions.
             $start = substr($folded, 0, 80);
-            trigger_error("lockc: the text protocols fold white space: this is the lock \"$start\", and another one "
-                . 'than a client of the message protocol gets by the same name', E_USER_WARNING);
+            trigger_error("lockc: the text protocols fold white space: this name means the lock \"$start\", "
+                . 'and another lock for clients of the message protocol', E_USER_WARNING);
         }
-        return $this->undisturbed(fn (): ?int => $this->isConnected() ? $this->ask($command, $folded, $shared) : null);
+        return $this->withSignalsDeferred(
+            fn (): ?int => $this->isConnected() ? $this->ask($command, $folded, $shared) : null
+        );
     }
 
-    /** Calls it with no signal handler in between: one that throws would leave a reply to the next request. */
-    private function undisturbed(callable $call): mixed
+    /**
+     * Defers signal handlers during the call: if one threw, the reply would be read as that of the
+     * next request.
+     */
+    private function withSignalsDeferred(callable $call): mixed
     {
         $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
         try {
@@ -231,37 +258,41 @@ class lockc
         return $shared ? $number : min($number, 1);
     }
 
-    /** Sends a line, and reads the one of the reply. Its first number decides, whichever of the two protocols it is. */
+    /**
+     * Sends a line and reads the reply's line. In both protocols the reply begins with the number.
+     */
     private function exchange(string $line): ?int
     {
-        $this->asking = true;
+        $this->isReplyOutstanding = true;
         if (@fwrite($this->fp, "$line\n") !== strlen($line) + 1) {
             $this->lose('the request could not be sent');
             return null;
         }
-        // A reply repeats the name at most.
+        // Apart from the name, a reply is short.
         $reply = (string) @fgets($this->fp, strlen($line) + 256);
         if (!preg_match('/^([0-9]{1,9}) (?!Refused:).*\n$/sD', $reply, $parts)) {
-            // What comes later would be taken for the reply to the next request: the stream is of no use any more.
+            // A reply that comes later would be read as that of the next request, so the stream
+            // cannot be used any more.
             $this->lose($this->reason($reply));
             return null;
         }
-        $this->asking = false;
-        $this->heard = true;
+        $this->isReplyOutstanding = false;
+        $this->hasAnswered = true;
         return (int) $parts[1];
     }
 
     /**
-     * Whether the connection is alive after a reply has been read. The process may have been stopped before it read:
-     * then the connection may have ended, and the lock may be another client's. An end comes behind the reply. If the
-     * network was cut there is no end, so what was asked must have been asked a short time ago; else this asks again.
+     * Whether the connection is alive after a reply has been read. The process may have been
+     * stopped before it read. Then the connection may have ended, and another client may hold the
+     * lock. The end of a connection arrives after the reply. If the network was cut, no end
+     * arrives: so the request must have been sent only a short time ago, or this asks again.
      */
     private function isAlive(int $asked, string $question): bool
     {
         while (true) {
-            $trouble = $this->trouble();
-            if ($trouble !== '') {
-                $this->lose($trouble);
+            $problem = $this->problem();
+            if ($problem !== '') {
+                $this->lose($problem);
                 return false;
             }
             if ((hrtime(true) - $asked) / 1e9 < $this->proofLasts) {
@@ -274,7 +305,7 @@ class lockc
         }
     }
 
-    /** What is wrong with this for a reply. */
+    /** Says why this reply is not valid. */
     private function reason(string $reply): string
     {
         $wanted = 'this class needs a port with the text protocol of lockd (2626) or of glockd (9999)';
@@ -294,17 +325,18 @@ class lockc
             return 'the server has ended the connection';
         }
         $waited = 'no reply within ' . ini_get('default_socket_timeout') . ' seconds';
-        return $this->heard ? $waited : "$waited: the server hangs, or speaks another protocol there: $wanted";
+        return $this->hasAnswered ? $waited : "$waited: the server hangs, or speaks another protocol there: $wanted";
     }
 
-    /** Whether there is a connection to ask on, if need be a new one. */
+    /** Whether there is a connection for a request. Connects if that is allowed. */
     private function isConnected(): bool
     {
         if (!is_resource($this->fp)) {
-            // Perhaps the program has closed it, and knows what it has let go of so.
+            // Either never connected, or the program has closed the stream itself and knows that
+            // its locks are gone.
             $this->fp = false;
             $this->held = $this->lost ? $this->held : [];
-            $this->asking = false;
+            $this->isReplyOutstanding = false;
             return !$this->lost && $this->open();
         }
         if ($this->owner !== getmypid()) {
@@ -312,23 +344,28 @@ class lockc
             $this->lost = true;
             return $this->warn('the connection is that of the parent process, which alone may use it');
         }
-        $trouble = $this->trouble();
-        if ($trouble === '') {
+        $problem = $this->problem();
+        if ($problem === '') {
             return true;
         }
         if ($this->held !== []) {
-            $this->lose($trouble);
+            $this->lose($problem);
             return false;
         }
         $this->end();
         return $this->open();
     }
 
-    /** Looks, without waiting, for what must not be there before a request: an end, or a reply, come or to come. */
-    private function trouble(): string
+    /**
+     * Checks, without waiting, for what must not be there before a request: the end of the
+     * connection, or a reply that has arrived or is still to come. Returns the reason; empty: there
+     * is no problem.
+     */
+    private function problem(): string
     {
-        if ($this->asking) {
-            // Time was up, or an error handler has thrown: the next request would take that reply for its own.
+        if ($this->isReplyOutstanding) {
+            // The last reply came too late, or an error handler has thrown: that reply would be
+            // read as the next one.
             return 'a request was broken off';
         }
         stream_set_blocking($this->fp, false);
@@ -337,7 +374,9 @@ class lockc
         return $stray === '' && !stream_get_meta_data($this->fp)['eof'] ? '' : $this->reason($stray);
     }
 
-    /** Connects: tries every address of the host, each for its share of the time that is left. */
+    /**
+     * Connects: tries every address of the host, each for an equal share of the time that is left.
+     */
     private function open(): bool
     {
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
@@ -360,7 +399,7 @@ class lockc
             $server = count($addresses) > 1 ? "$this->host, port $this->port" : $addresses[0];
             return $this->warn("cannot connect to $server: $this->errst");
         }
-        $this->heard = false;
+        $this->hasAnswered = false;
         $this->owner = getmypid();
         if (self::$objects === null) {
             self::$objects = new WeakMap();
@@ -370,7 +409,7 @@ class lockc
         return true;
     }
 
-    /** @return non-empty-list<string> where to connect, as PHP's streams want it */
+    /** @return non-empty-list<string> the addresses to try, in the form that PHP's streams take */
     private function addresses(): array
     {
         $host = preg_replace('#^tcp://#', '', trim((string) $this->host));
@@ -381,11 +420,15 @@ class lockc
         return array_map(fn (string $host): string => "tcp://$host:" . (int) $this->port, $hosts);
     }
 
-    /** @return non-empty-list<string> the addresses of a host, those of IPv6 in brackets; or the host, if unknown */
+    /**
+     * @return non-empty-list<string> the addresses of a host, IPv6 in brackets; or the host itself,
+     *     if unknown
+     */
     protected function resolve(string $host): array
     {
         if (!function_exists('socket_addrinfo_lookup')) {
-            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            // gethostbynamel knows only IPv4. The name itself comes last, for PHP to find other
+            // addresses.
             return [...(gethostbynamel($host) ?: []), $host];
         }
         $addresses = [];
@@ -396,7 +439,7 @@ class lockc
         return $addresses ?: [$host];
     }
 
-    /** Gives the connection up, and with it whatever was held. */
+    /** Ends the connection. All locks held on it are lost. */
     private function lose(string $reason): void
     {
         $this->end();
@@ -404,7 +447,10 @@ class lockc
         $this->warn($this->lost ? "$reason; all its locks are lost" : $reason);
     }
 
-    /** Comes last, when all is in order: the program may turn warnings into exceptions. Always false. */
+    /**
+     * Warns; always returns false. Called when the object's state is complete, because the program
+     * may turn warnings into exceptions.
+     */
     private function warn(string $reason): bool
     {
         $this->error = "lockc: $reason";
@@ -416,21 +462,21 @@ class lockc
     {
         $connection = $this->fp;
         $this->fp = false;
-        $this->asking = false;
+        $this->isReplyOutstanding = false;
         if (!is_resource($connection)) {
             return;
         }
         if ($this->owner === getmypid()) {
-            // Sockets of PHP are not close-on-exec: a program started in the background has this one too, and would
-            // keep the locks. Closing it is not enough.
+            // PHP's sockets are not close-on-exec: a program started in the background has
+            // inherited this one and would keep the locks. So closing it is not enough.
             @stream_socket_shutdown($connection, STREAM_SHUT_RDWR);
         }
         fclose($connection);
     }
 
     /**
-     * Not for use. PHP runs no destructors when memory or time was up, so the connections are ended here then, behind
-     * everything else that is done at the end.
+     * Internal. PHP runs no destructors after a memory or time limit was exceeded, so the
+     * connections are ended here, after all other shutdown functions.
      *
      * @internal
      */

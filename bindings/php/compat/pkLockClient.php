@@ -1,44 +1,53 @@
 <?php
 
 /**
- * A drop-in `pkLockClient`, the class by which PHP code talks to pkLockServer, or to what listens for its clients.
- * `require` this file alone; it needs nothing else of the package, and must not. It speaks the `message` protocol as
- * far as the original server knows it, too: that one keeps no time limit and knows neither `hello` nor `cancel`.
+ * A drop-in replacement for `pkLockClient`, the class through which PHP code uses pkLockServer, or
+ * a server for its clients. `require` this file alone. It must not need any other file of the
+ * package. It uses the `message` protocol only in ways that also work with the original server,
+ * which keeps no time limits and knows neither `hello` nor `cancel`.
  */
 
 declare(strict_types=1);
 
 /**
- * A connection to a lock server, and with it the owner of the locks got through it. They are freed when the object
- * goes. A second lock() of a name that this object holds says yes, and one unlock() frees it.
+ * A connection to a lock server. It owns the locks acquired through it, which are freed when the
+ * object is destroyed. A second lock() of a name that this object holds returns true, and one
+ * unlock() frees the lock.
  *
- * Only the constructor throws. Whatever else goes wrong, the answer is false, an E_USER_WARNING says once what it
- * was, and error() says it again.
+ * Only the constructor throws. After any other failure the answer is false, an E_USER_WARNING gives
+ * the reason once, and error() returns it again.
  *
- * A lost connection has lost its locks. If locks were held, every call from then on is false, and only a new object
- * connects again: whoever believes to hold them must find out. If none was held, the next lock() or rpc() connects
- * again, so that a worker outlives a restart of its server.
+ * When a connection is lost, its locks are lost. If locks were held, every later call returns
+ * false, and only a new object connects again, so that code which believes that it holds them is
+ * told. If no lock was held, the next lock() or rpc() connects again, so that a worker survives a
+ * restart of its server.
  *
- * After a fork the connection is the parent's alone: each call in the child is false. The child needs an object of
- * its own, and should let go of its copy of this one: while the copy is there, the death of the parent does not end
- * the connection.
+ * After a fork the connection belongs to the parent alone: each call in the child returns false.
+ * The child needs an object of its own, and should destroy its copy of this one: while the copy
+ * exists, the death of the parent does not end the connection.
  *
- * Names are taken as they are, byte by byte. The drop-in `lockc` folds white space, as its protocol does: the two get
- * different locks by a name with white space at an end, a tab, or two spaces in a row.
+ * Names are used as they are, byte by byte. The drop-in `lockc` folds white space, as its protocol
+ * does. So if a name has white space at an end, a tab, or two spaces in a row, the two classes get
+ * different locks by it.
  *
- * A lock that was waited for counts only if the connection is alive after the server's yes has been read. From the
- * original server that is known by the end of the connection alone; a lockd is asked again after a long wait.
+ * After a wait, a lock counts as granted only if the connection is alive after the grant has been
+ * read. With the original server only the end of the connection can show that it is not. A lockd is
+ * asked again after a long wait.
  *
- * Signal handlers run while a call waits. They may throw or exit, but not use the object that waits.
+ * Signal handlers run while a call waits. They may throw or exit, but must not use the waiting
+ * object.
  */
 class pkLockClient
 {
     private const CONNECT_SECONDS = 10.0;
-    /** How long the server may take to answer what it need not wait for. */
+    /** How long the server may take for an answer that need not wait. */
     private const ANSWER_SECONDS = 10.0;
-    /** How long after the time limit the server may say that it is over, before the client finds so itself. */
+    /**
+     * How long after the time limit the client waits for the server to say that the limit has
+     * passed.
+     */
     private const GRACE_SECONDS = 0.5;
-    /** The commands by whose results a program may believe that it holds a lock. */
+    /** The commands whose results may tell a program that it holds a lock. */
     private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
     private const MESSAGE_MAX = 1 << 26;
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
@@ -47,37 +56,52 @@ class pkLockClient
     private int $port;
     /** @var resource|null */
     private $connection = null;
-    /** The process whose connection it is. */
+    /** The id of the process that opened the connection. */
     private int $owner = 0;
     private string $received = '';
     private int $nextId = 0;
-    /** When the last of all requests was sent that the server has answered, in seconds. */
+    /** When the latest request that the server has answered was sent, in seconds. */
     private float $proven = 0.0;
-    /** How long that request proves, in seconds, that the server keeps what is held. */
+    /** For how long after that the server certainly keeps this client's locks, in seconds. */
     private float $proofLasts = INF;
-    /** @var array<int, array|null> the replies to the requests that wait for one, by id */
+    /**
+     * @var array<int, array|null> the replies to the requests that await one, by id; null: not
+     *     there yet
+     */
     private array $replies = [];
-    /** @var array<int, string> the names of the unlocks that are not answered yet, which happens in their order */
+    /**
+     * @var array<int, string> the names of the unlocks that are not answered yet; the server
+     *     answers in their order
+     */
     private array $unlocks = [];
     private int $nextUnlock = 0;
-    /** What the last answer to an unlock said. */
+    /** The result in the last answer to an unlock. */
     private string $unlocked = '';
-    /** @var array<string, true> the names that lock() has got */
+    /** @var array<string, true> the names that lock() has acquired */
     private array $held = [];
-    /** Whether locks were changed by rpc(), so that others may be held than those. */
+    /**
+     * Whether rpc() has sent commands that change locks, so that other locks than these may be
+     * held.
+     */
     private bool $changed = false;
-    /** Whether there must be no other connection, since locks were lost with this one, or it is the parent's. */
+    /**
+     * Whether this object must not connect again, because locks were lost with its connection,
+     * or because the connection is the parent's.
+     */
     private bool $lost = false;
     private bool $busy = false;
     private string $error = '';
-    /** The one to tell own exceptions from those of signal handlers. */
+    /**
+     * The exception that this object has just made, to distinguish it from those of signal
+     * handlers.
+     */
     private ?RuntimeException $failure = null;
-    /** @var WeakMap<self, true>|null all that have been connected */
+    /** @var WeakMap<self, true>|null all objects that have been connected */
     private static ?WeakMap $objects = null;
 
     /**
-     * @param array $options `host` (a name, an address, or `unix:/PATH`) and `port`
-     * @throws Exception if there is no connection to be had
+     * @param array $options `host` (a host name, an address, or `unix:/PATH`) and `port`
+     * @throws Exception if it cannot connect
      */
     public function __construct($options = [])
     {
@@ -90,23 +114,25 @@ class pkLockClient
     /**
      * Waits for the lock, first come, first served.
      *
-     * @param array $options `timeLimit`: how many seconds to wait, 30 unless told; false for no limit
+     * @param array $options `timeLimit`: how many seconds to wait, by default 30; false for no
+     *     limit
      * @return bool whether this object holds the lock now
      */
     public function lock(mixed $name, $options = [])
     {
-        return $this->alone(function () use ($name, $options): bool {
+        return $this->carryOut(function () use ($name, $options): bool {
             $limit = $this->timeLimit($options);
-            $parameters = $this->named($name) + ['timeLimit' => is_finite($limit) ? $limit : false];
-            // What is held is answered at once, unless the server hangs.
+            $parameters = $this->nameParameter($name) + ['timeLimit' => is_finite($limit) ? $limit : false];
+            // For a lock that is already held the server answers at once, unless it hangs.
             $free = !$this->changed && !isset($this->held[(string) $name]);
             $limit += $free ? self::GRACE_SECONDS : self::ANSWER_SECONDS;
             $reply = $unlock = null;
             try {
                 $reply = $this->askOfLock('lock', $parameters, $limit);
             } finally {
-                // The time is over, or a signal handler has thrown. An unlock takes the request back in the one way
-                // that the original server knows, too. If the lock is granted just now, it frees it again.
+                // The time limit has passed, or a signal handler has thrown. An unlock withdraws
+                // the request in the only way that the original server knows. If the lock is
+                // granted at this moment, it frees it again.
                 if ($reply === null && $this->connection !== null) {
                     $unlock = $free ? $this->sendUnlock($name) : $this->lose('the server does not answer');
                 }
@@ -129,24 +155,26 @@ class pkLockClient
         });
     }
 
-    /** @return bool whether there was something to unlock */
+    /** @return bool whether the lock was held */
     public function unlock(mixed $name)
     {
-        return $this->alone(fn (): bool => $this->answer($this->sendUnlock($name)) === 'ok');
+        return $this->carryOut(fn (): bool => $this->answer($this->sendUnlock($name)) === 'ok');
     }
 
     /**
-     * Any command of the server. One that changes locks and is not answered in time costs the connection, so that
-     * nothing is granted unnoticed; lock() and unlock() are better at that.
+     * Sends any command to the server. If a command that changes locks is not answered in time, the
+     * connection is ended, so that nothing is granted unnoticed. lock() and unlock() do not need
+     * that.
      *
      * @param string $command
      * @param array $parameters
-     * @param array $options `timeLimit`: how many seconds to wait for the result, 30 unless told; false for no limit
-     * @return mixed the result, an array; false if there was none in time
+     * @param array $options `timeLimit`: how many seconds to wait for the result, by default 30;
+     *     false for no limit
+     * @return mixed the result, an array; false if there was no result in time
      */
     public function rpc($command, $parameters = [], $options = [])
     {
-        return $this->alone(function () use ($command, $parameters, $options) {
+        return $this->carryOut(function () use ($command, $parameters, $options) {
             $limit = $this->timeLimit($options);
             $parameters = (array) $parameters;
             $changes = in_array($command, ['lock', 'unlock', 'convert'], true);
@@ -171,7 +199,8 @@ class pkLockClient
     }
 
     /**
-     * Why a call was false although the lock was not simply held by another; empty if that has not happened.
+     * Why a call returned false, if the reason was not just that another holds the lock; empty if
+     * that has not happened.
      *
      * @return string
      */
@@ -189,17 +218,21 @@ class pkLockClient
     {
     }
 
-    /** Carries a call out, with no signal handler in between but where it waits, and without exceptions of its own. */
-    private function alone(callable $call)
+    /**
+     * Carries out a call. Signal handlers run only where it waits, and this object's own exceptions
+     * become warnings.
+     */
+    private function carryOut(callable $call)
     {
         $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
         $nested = $this->busy;
         try {
-            // One whose signal has just come runs here, and may throw: then handlers are to run at once again.
+            // The handler of a signal that has just arrived may run here and throw: `finally` must
+            // then undo this.
             $async && pcntl_async_signals(false);
             $this->busy = true;
             if ($nested) {
-                throw $this->fail('a signal handler has used it while it waits');
+                throw $this->fail('a signal handler has used the object while it waits');
             }
             if ($this->connection !== null && $this->owner !== getmypid()) {
                 $this->end();
@@ -209,17 +242,18 @@ class pkLockClient
             if ($this->lost) {
                 return false;
             }
-            $this->ready();
+            $this->ensureConnected();
             return $call();
         } catch (Throwable $exception) {
             if ($exception !== $this->failure) {
-                // A signal handler's. It may have cost the connection.
+                // An exception of a signal handler, which may have cost the connection.
                 $this->lost && trigger_error($this->error, E_USER_WARNING);
                 throw $exception;
             }
         } finally {
             $this->busy = $nested;
-            // Its trace may refer to this object, which would then not go when it is let go of.
+            // The exception's trace may refer to this object, which would then not be destroyed
+            // when it is released.
             $this->failure = null;
             if ($async) {
                 pcntl_async_signals(true);
@@ -230,8 +264,11 @@ class pkLockClient
         return false;
     }
 
-    /** Looks at what has come meanwhile, and connects again if the connection has ended without locks. */
-    private function ready(): void
+    /**
+     * Reads what has arrived meanwhile, and connects again if the connection has ended while no
+     * lock was held.
+     */
+    private function ensureConnected(): void
     {
         try {
             if ($this->connection !== null) {
@@ -260,12 +297,15 @@ class pkLockClient
             register_shutdown_function([self::class, 'atShutdown']);
         }
         self::$objects[$this] = true;
-        // The original server does not answer this, so it is not waited for.
+        // Do not wait for the answer: the original server does not give one.
         $hello = ['client' => 'pkLockClient', 'version' => PHP_VERSION];
         $this->send(['command' => 'hello', 'parameters' => $hello, 'id' => 'hello']);
     }
 
-    /** @return resource connected to the first address of the host that can be, each tried for its share of the time */
+    /**
+     * @return resource a stream to the first address of the host that answers; each is tried for an
+     *     equal share of the time
+     */
     private function open()
     {
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
@@ -288,7 +328,7 @@ class pkLockClient
         throw $this->fail("cannot connect to $server: $error");
     }
 
-    /** @return non-empty-list<string> where to connect, as PHP's streams want it */
+    /** @return non-empty-list<string> the addresses to try, in the form that PHP's streams take */
     private function addresses(): array
     {
         if (preg_match('#^unix:(?://)?(/.*)$#s', $this->host, $path)) {
@@ -299,11 +339,15 @@ class pkLockClient
         return array_map(fn (string $host): string => "tcp://$host:$this->port", $hosts);
     }
 
-    /** @return non-empty-list<string> the addresses of a host, those of IPv6 in brackets; or the host, if unknown */
+    /**
+     * @return non-empty-list<string> the addresses of a host, IPv6 in brackets; or the host itself,
+     *     if unknown
+     */
     protected function resolve(string $host): array
     {
         if (!function_exists('socket_addrinfo_lookup')) {
-            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            // gethostbynamel knows only IPv4. The name itself comes last, for PHP to find other
+            // addresses.
             return [...(gethostbynamel($host) ?: []), $host];
         }
         $addresses = [];
@@ -320,10 +364,11 @@ class pkLockClient
     }
 
     /**
-     * The same as ask(), for what says that a lock is held. A yes counts if the connection is alive after it has been
-     * read: the process may have been stopped before, and the connection may have ended meanwhile, and the lock may be
-     * another client's. An end comes behind the yes. If the network was cut there is no end, so the server must have
-     * answered a request that was sent a short time ago.
+     * Like ask(), for commands whose results say that a lock is held. A result counts only if the
+     * connection is alive after it has been read: the process may have been stopped before, the
+     * connection may have ended meanwhile, and another client may hold the lock. The end of a
+     * connection arrives after the result. If the network was cut, no end arrives: so the server
+     * must have answered a request that was sent only a short time ago.
      */
     private function askOfLock(string $command, array $parameters, float $seconds): ?array
     {
@@ -341,7 +386,10 @@ class pkLockClient
         return $reply;
     }
 
-    /** Sends a request and waits for its reply; null if there is none in time. One that comes later is dropped. */
+    /**
+     * Sends a request and waits for its reply; null: no reply in time. A reply that comes later is
+     * dropped.
+     */
     private function ask(string $command, array $parameters, float $seconds): ?array
     {
         $id = $this->nextId++;
@@ -360,7 +408,7 @@ class pkLockClient
 
     private function sendUnlock(mixed $name): int
     {
-        $this->send(['command' => 'unlock'] + $this->named($name));
+        $this->send(['command' => 'unlock'] + $this->nameParameter($name));
         $this->unlocks[$this->nextUnlock] = (string) $name;
         return $this->nextUnlock++;
     }
@@ -374,7 +422,10 @@ class pkLockClient
         return $this->unlocked;
     }
 
-    /** Handles what comes until it is done, or for so many seconds, and at least once what is there. */
+    /**
+     * Handles messages until `$done` returns true or `$seconds` have passed, but at least those
+     * that have arrived.
+     */
     private function read(float $seconds, callable $done): bool
     {
         $end = self::now() + $seconds;
@@ -389,28 +440,29 @@ class pkLockClient
             $readable = [$this->connection];
             $none = null;
             if (@stream_select($readable, $none, $none, 0, (int) (max(0.0, min($left, 0.1)) * 1e6)) === false) {
-                // A signal, or more streams than it can look at.
+                // A signal, or a descriptor that is too high for select(): sleep, so that this loop
+                // is not a busy one.
                 usleep(1000);
             }
-            $this->take();
+            $this->readSome();
             if (function_exists('pcntl_signal_dispatch')) {
                 pcntl_signal_dispatch();
             }
         }
     }
 
-    /** Handles all that has come, without waiting. */
+    /** Handles all that has arrived, without waiting. */
     private function readAll(): void
     {
         do {
             while (($message = $this->receive()) !== null) {
                 $this->handle($message);
             }
-        } while ($this->take());
+        } while ($this->readSome());
     }
 
-    /** Takes in some of what has come, without waiting; false: nothing has. */
-    private function take(): bool
+    /** Reads some of what has arrived, without waiting; false: nothing has arrived. */
+    private function readSome(): bool
     {
         $bytes = (string) @fread($this->connection, 65536);
         if ($bytes === '' && stream_get_meta_data($this->connection)['eof']) {
@@ -420,23 +472,23 @@ class pkLockClient
         return $bytes !== '';
     }
 
-    /** The next message, if all of it is there. */
+    /** The next message, if all of it has arrived. */
     private function receive(): ?array
     {
         $length = strlen($this->received) < 4 ? 0 : unpack('N', $this->received)[1];
         if ($length > self::MESSAGE_MAX) {
-            throw $this->lose($this->spoken() ?? 'the server does not speak the message protocol');
+            throw $this->lose($this->otherProtocol() ?? 'the server does not speak the message protocol');
         }
         if (strlen($this->received) < 4 + $length) {
             return null;
         }
         $message = json_decode(substr($this->received, 4, $length), true);
         $this->received = substr($this->received, 4 + $length);
-        return is_array($message) ? $message : throw $this->lose('the server sent what is no message');
+        return is_array($message) ? $message : throw $this->lose('the server sent something that is not a message');
     }
 
-    /** What a server speaks that is none of the message protocol; null: that is not known. */
-    private function spoken(): ?string
+    /** Which other protocol the server speaks; null: unknown. */
+    private function otherProtocol(): ?string
     {
         $wanted = 'this class needs a port with the message protocol (20934, unless the server says otherwise)';
         $line = addcslashes(substr(strtok($this->received, "\r\n") ?: '', 0, 80), "\0..\37\"\\\177..\377");
@@ -466,8 +518,9 @@ class pkLockClient
     }
 
     /**
-     * Lets the kernel find out that the server's machine is gone before the server, after its timeout, gives the
-     * locks to others. The figures are from the description of the protocol.
+     * Makes the kernel notice when the server's machine is gone, before the server gives this
+     * client's locks to others after its dead-peer timeout. The figures are from docs/protocol.md,
+     * section 1.
      */
     private function keepAlive(mixed $timeout): void
     {
@@ -484,7 +537,8 @@ class pkLockClient
         $idle = $limit - intdiv(intdiv(4 * $limit + 6, 7), $interval) * $interval;
         $socket = socket_import_stream($this->connection);
         socket_set_option($socket, SOL_SOCKET, SO_KEEPALIVE, 1);
-        // TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, and TCP_RTO_MAX_MS, which only new kernels have
+        // TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT, and TCP_RTO_MAX_MS (from
+        // Linux 6.15 on)
         $probes = intdiv($limit - $idle, $interval);
         foreach ([4 => $idle, 5 => $interval, 6 => $probes, 18 => $limit * 1000, 44 => 1000] as $option => $value) {
             @socket_set_option($socket, SOL_TCP, $option, $value);
@@ -500,16 +554,17 @@ class pkLockClient
         $frame = pack('N', strlen($json)) . $json;
         stream_set_blocking($this->connection, true);
         if (@fwrite($this->connection, $frame) !== strlen($frame)) {
-            // A server that has hung up may have said before what it speaks.
+            // A server that has ended the connection may have sent bytes before that show its
+            // protocol.
             stream_set_blocking($this->connection, false);
             $this->received .= (string) @fread($this->connection, 65536);
-            throw $this->lose($this->spoken() ?? 'the request could not be sent');
+            throw $this->lose($this->otherProtocol() ?? 'the request could not be sent');
         }
         stream_set_blocking($this->connection, false);
     }
 
-    /** @return array<string, string> the name as parameters */
-    private function named(mixed $name): array
+    /** @return array<string, string> the parameter for the name */
+    private function nameParameter(mixed $name): array
     {
         if (is_array($name) || is_object($name) && !method_exists($name, '__toString')) {
             throw $this->fail('a name must be a string');
@@ -533,7 +588,7 @@ class pkLockClient
         return $this->failure = new RuntimeException($this->error);
     }
 
-    /** Gives the connection up, and with it whatever was held. */
+    /** Ends the connection. All locks held on it are lost. */
     private function lose(string $reason): RuntimeException
     {
         $this->end();
@@ -551,16 +606,16 @@ class pkLockClient
         $connection = $this->connection;
         $this->connection = null;
         if ($this->owner === getmypid()) {
-            // Sockets of PHP are not close-on-exec: a program started in the background has this one too, and would
-            // keep the locks. Closing it is not enough.
+            // PHP's sockets are not close-on-exec: a program started in the background has
+            // inherited this one and would keep the locks. So closing it is not enough.
             @stream_socket_shutdown($connection, STREAM_SHUT_RDWR);
         }
         fclose($connection);
     }
 
     /**
-     * Not for use. PHP runs no destructors when memory or time was up, so the connections are ended here then, behind
-     * everything else that is done at the end.
+     * Internal. PHP runs no destructors after a memory or time limit was exceeded, so the
+     * connections are ended here, after all other shutdown functions.
      *
      * @internal
      */

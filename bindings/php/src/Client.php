@@ -23,15 +23,17 @@ use Lockd\Transport\StreamTransport;
 use Lockd\Transport\Transport;
 
 /**
- * One owner of locks: a connection to a lockd. Parts of a program that must exclude each other have a client each.
+ * One owner of locks: a connection to a lockd. Parts of a program that must exclude each other need
+ * a client each.
  *
- * That a lock is busy is a return value. That the server is gone is an exception, and with the connection all locks
- * are gone; nothing reconnects by itself, since only the caller can know what that means. Times are in seconds.
+ * If a lock is busy, the return value says so. If the server is gone, an exception says so, and all
+ * locks of the connection are lost. Nothing reconnects by itself, because only the caller can know
+ * what the loss means for its work. Times are in seconds.
  *
  *     $client = Client::connect('tcp://127.0.0.1:20934');
  *     $lock = $client->acquire('nightly-report', 10.0);
  *     if ($lock !== null) {
- *         // Nobody else is at it.
+ *         // No other process holds the lock.
  *         $lock->release();
  *     }
  */
@@ -47,19 +49,21 @@ final class Client
     }
 
     /**
-     * Connects with PHP's own streams, which end with their script however that ends.
+     * Connects with PHP's own streams, which PHP closes when the script ends, however it ends.
      *
-     * A server that asks for a secret is shown the one in the file that stands behind the address, as in
-     * `tcp://HOST:PORT?auth-token-file=/etc/lockd/secret`, or else in the file that LOCKD_AUTH_TOKEN_FILE in the
-     * environment names.
+     * If the server requires a secret, it is read from the file named after the address, as in
+     * `tcp://HOST:PORT?auth-token-file=/etc/lockd/secret`, or else from the file that the
+     * environment variable LOCKD_AUTH_TOKEN_FILE names.
      *
-     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; several, separated by commas, spread the names over those
-     *     servers, alike in every client that is given the same addresses. One that answers is enough: whatever is
-     *     asked of a name of another one is a {@see ConnectionLostException}
+     * @param string $url `tcp://HOST:PORT` or `unix:/PATH`; several, separated by commas, spread
+     *     the names over those servers, in the same way in every client that is given the same
+     *     addresses. One server that answers is enough: calls with names of the others throw a
+     *     {@see ConnectionLostException}
      * @param ?string $owner what this client is called in listings
-     * @param float $timeout for connecting, and from then on for every answer that the server gives at once
+     * @param float $timeout for connecting, and from then on for every answer that the server gives
+     *     at once
      * @throws ConnectException
-     * @throws InvalidArgumentException for an address that makes no sense
+     * @throws InvalidArgumentException for an address that is not valid
      */
     public static function connect(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
@@ -67,13 +71,14 @@ final class Client
     }
 
     /**
-     * Connects by way of liblockd. Needs PHP's FFI, which web servers have only where it was set up for.
+     * Connects through liblockd. Needs PHP's FFI, which a web server has only for preloaded files
+     * (`preload.php`).
      *
-     * @param string $url as for {@see connect()}, and `tls://HOST:PORT` with `?ca=FILE&cert=FILE&key=FILE`, as
-     *     lock_connect of the C API has them
+     * @param string $url as for {@see connect()}, and also `tls://HOST:PORT`, with
+     *     `?ca=FILE&cert=FILE&key=FILE` as for lock_connect of the C API
      * @param float $timeout for connecting
      * @throws ConnectException
-     * @throws InvalidArgumentException for an address that makes no sense
+     * @throws InvalidArgumentException for an address that is not valid
      * @throws LibraryException
      */
     public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
@@ -84,8 +89,8 @@ final class Client
     /**
      * Opens a session in this process, without any server.
      *
-     * **It excludes the sessions of this process alone**: not other processes, and so not the workers of a web server
-     * from each other, of which each has locks of its own.
+     * **It excludes only the sessions of this process from each other.** Other processes, such as
+     * the other workers of a web server, have brokers of their own.
      *
      * @throws LibraryException
      */
@@ -100,10 +105,11 @@ final class Client
      * @param string $name up to 1024 bytes, none of them zero
      * @param ?float $timeout how long to wait; null: without limit; 0.0: not at all
      * @param bool $shared held together with others that share it
-     * @return ?Lock null: it was not to be had within the time limit. Keep it: when it goes, the lock is released
-     * @throws AlreadyHeldException this client holds it already, or waits for it
-     * @throws DeadlockException to wait would be one
-     * @throws RefusedException by a limit of the server, or since it is stopping
+     * @return ?Lock null: not granted within the time limit. Keep the object: the lock is released
+     *     when it is destroyed
+     * @throws AlreadyHeldException this client already holds the lock or waits for it
+     * @throws DeadlockException waiting would close a cycle of clients that wait for each other
+     * @throws RefusedException a limit of the server, or it is stopping, or it grants nothing yet
      * @throws ConnectionLostException
      * @throws ForkedException this client is the parent process'
      * @throws InvalidArgumentException
@@ -116,41 +122,45 @@ final class Client
     /**
      * Calls `$body` while holding a lock, and returns what that returns.
      *
-     * What runs later runs without the lock. So a generator function is not called at all, and a result that is known
-     * to be lazy (a generator, a fiber that has not ended, a promise that is not settled) is an exception, after the
-     * lock has been released. A closure, an iterator or a collection as a result may be lazy, too, but is mostly just
-     * a value, and is returned.
+     * Code that runs after `$body` has returned runs without the lock. So a generator function is
+     * not called at all, and a result that is known to be lazy (a generator, a fiber that has not
+     * ended, a promise that is not settled) is an exception, thrown after the lock has been
+     * released. A closure, an iterator or a collection may be lazy too, but is mostly just a value,
+     * and is returned.
      *
      * @template T
      * @param callable(Lock): T $body
      * @return T
-     * @throws InvalidArgumentException the body does not run, or not to its end, while it is called
-     * @throws TimeoutException the lock was not to be had, and the body has not been called
-     * @throws ConnectionLostException also if the lock was lost while the body was at work
+     * @throws InvalidArgumentException `$body` is a generator function, or its result is not
+     *     finished when it returns
+     * @throws TimeoutException the lock was not granted in time; `$body` was not called
+     * @throws ConnectionLostException also if the lock was lost while `$body` ran
      * @throws LockdException as for {@see acquire()}
      */
     public function synchronized(string $name, callable $body, ?float $timeout = null, bool $shared = false): mixed
     {
         Body::mustRunWhenCalled($body);
         $lock = null;
-        // Kept before a signal's handler can run and throw: PHP may lose what a function returns just then.
+        // Stored before a signal handler can run and throw: PHP may then lose the function's return
+        // value.
         Signals::deferred(function () use (&$lock, $name, $timeout, $shared): void {
             $lock = $this->acquire($name, $timeout, $shared);
         });
         if ($lock === null) {
-            throw new TimeoutException("\"$name\" was not to be had within $timeout s");
+            throw new TimeoutException("\"$name\" was not granted within $timeout s");
         }
-        if (!$this->owner->remembers($name, $lock->token())) {
-            throw new ConnectionLostException("this client was closed when it had just acquired \"$name\"");
+        if (!$this->owner->hasGrant($name, $lock->token())) {
+            throw new ConnectionLostException("this client was closed just after it had acquired \"$name\"");
         }
         try {
             $result = $body($lock);
         } catch (\Throwable $e) {
-            // Not left to the lock's destructor: the exception may have a copy of the lock among its arguments.
+            // Do not leave this to the lock's destructor: the exception's trace may refer to the
+            // lock.
             try {
                 $lock->release();
             } catch (LockdException) {
-                // What the caller has to hear of is why the body has failed.
+                // The caller must see the exception of the body, not this one.
             }
             throw $e;
         }
@@ -160,39 +170,40 @@ final class Client
     }
 
     /**
-     * A lock as it stands now.
+     * The present state of a lock: its mode, and how many sessions hold it and wait for it.
      *
      * @throws LockdException
      */
     public function inspect(string $name): Inspection
     {
-        return $this->owner->at($name, fn (Transport $transport): Inspection => $transport->inspect($name));
+        return $this->owner->withTransport($name, fn (Transport $transport): Inspection => $transport->inspect($name));
     }
 
     /**
-     * The locks whose names begin with `$prefix`, that are held or waited for, in the order of their names. It is
-     * fetched as it is read, and is no snapshot.
+     * The locks whose names begin with `$prefix` and that are held or waited for, in the order of
+     * their names. The list is fetched while it is iterated, so it is not a snapshot.
      *
      * @return iterable<ListedLock>
      * @throws LockdException
      */
     public function list(string $prefix = ''): iterable
     {
-        return $this->owner->at($prefix, fn (Transport $transport): iterable => $transport->list($prefix));
+        return $this->owner->withTransport($prefix, fn (Transport $transport): iterable => $transport->list($prefix));
     }
 
     /**
-     * Whether the session stands, as far as can be known without asking the server. With several servers: whether every
-     * one is there that a lock of this client belongs to, or one that it waits for, and at least one is.
+     * Whether the session is alive, as far as this can be known without asking the server. With
+     * several servers: whether at least one is connected, and so is each one that has a lock which
+     * this client holds or waits for.
      */
     public function stands(): bool
     {
-        return $this->owner->stands();
+        return $this->owner->isAlive();
     }
 
     /**
-     * Whether another client may take its place: nothing of it stands any more, or not all of it, and it holds
-     * nothing.
+     * Whether a new client may replace this one: no connection of it is alive, or it holds nothing
+     * and the connection to one of its servers is lost.
      *
      * @internal
      */
@@ -208,8 +219,9 @@ final class Client
     }
 
     /**
-     * For a forked child that lives on: closes its copies of its parent's connections, which would keep the parent's
-     * locks alive for as long as the child lives. The parent keeps them. Opening a client of its own does it, too.
+     * For a forked child that outlives its parent: closes the child's copies of the parent's
+     * connections, which would keep the parent's locks alive after the parent's death. The parent's
+     * own connections are not affected. Opening a client in the child does this too.
      */
     public static function closeInherited(): void
     {
@@ -225,7 +237,7 @@ final class Client
     /** @param array<mixed> $data */
     public function __unserialize(array $data): void
     {
-        throw new InvalidArgumentException('a client cannot be made of text');
+        throw new InvalidArgumentException('a client cannot be unserialized');
     }
 
     private function __clone()

@@ -4,17 +4,20 @@ declare(strict_types=1);
 
 namespace Lockd;
 
-/** A lock as it stood when it was looked at. */
+/** The state of a lock at the moment when it was inspected. */
 final class Inspection
 {
     public function __construct(
-        /** How it is held: 'exclusive' or 'shared'; null: nobody holds it. */
+        /** 'exclusive' or 'shared'; null: the lock has no holder. */
         public readonly ?string $mode,
-        /** How many hold it. */
+        /** The number of holders. */
         public readonly int $holders,
-        /** How many wait for it. */
+        /** The number of waiters. */
         public readonly int $waiters,
-        /** Whether the last exclusive holder vanished without releasing it, so that its work may be half done. */
+        /**
+         * Whether the last exclusive holder vanished without releasing it, so that its work may be
+         * half done.
+         */
         public readonly bool $orphaned,
     ) {
     }

@@ -6,15 +6,15 @@ namespace Lockd;
 
 use Lockd\Message\Result;
 
-/** A lock in a listing, with everyone concerned. */
+/** A lock in a listing, with its holders and waiters. */
 final class ListedLock
 {
     /**
-     * @param ?string $mode 'exclusive' or 'shared'; null: nobody holds it yet, but somebody waits for it
+     * @param ?string $mode 'exclusive' or 'shared'; null: it has waiters but no holder yet
      * @param list<Party> $holders
      * @param list<Party> $waiters in the order of the queue
-     * @param int $moreHolders how many more hold it, if there are too many to be listed
-     * @param int $moreWaiters how many more wait for it, after these
+     * @param int $moreHolders how many holders are not listed because there are too many
+     * @param int $moreWaiters how many waiters after these are not listed
      */
     public function __construct(
         public readonly string $name,

@@ -16,8 +16,8 @@ use Lockd\Internal\Owner;
 use Lockd\Transport\Grant;
 
 /**
- * A lock that was granted. It is held until it is released, which also happens when this object goes, or until its
- * connection ends. Made by {@see Client::acquire()}.
+ * A lock that was granted. It is held until it is released, until this object is destroyed (which
+ * releases it), or until its connection ends. Made by {@see Client::acquire()}.
  */
 final class Lock
 {
@@ -46,26 +46,30 @@ final class Lock
     }
 
     /**
-     * The fencing token: higher than that of every earlier grant of any name, below 2^53. A resource that is handed
-     * it can refuse a holder that is late. It changes when the lock is made exclusive.
+     * The fencing token: higher than that of every earlier grant of any name, below 2^53. A
+     * resource that is given the token can refuse a holder that comes too late. The token changes
+     * when the lock is made exclusive.
      */
     public function token(): int
     {
         return $this->token;
     }
 
-    /** Whether the last exclusive holder vanished without releasing the lock: what it was at may be half done. */
+    /**
+     * Whether the last exclusive holder vanished without releasing the lock: its work may be half
+     * done.
+     */
     public function orphaned(): bool
     {
-        return $this->orphaned ??= $this->owner->at(
+        return $this->orphaned ??= $this->owner->withTransport(
             $this->name,
             fn (Transport\Transport $transport): bool => $transport->inspect($this->name)->orphaned,
         );
     }
 
     /**
-     * Whether the lock is held now: asks the server, and says no if that does not answer within the connection's
-     * time limit. In a forked child: no.
+     * Whether the lock is held now: asks the server. The answer is no if the server does not reply
+     * within the connection's time limit, and in a forked child.
      */
     public function isHeld(): bool
     {
@@ -73,12 +77,12 @@ final class Lock
     }
 
     /**
-     * Frees the lock, which goes to the next in its queue in the same moment.
+     * Releases the lock. The server grants it to the next waiter at once.
      *
      * @return bool false: it was released before
-     * @throws ConnectionLostException it was lost, perhaps long ago: others may have had it meanwhile
-     * @throws NotHeldException the same, but the connection stands
-     * @throws ForkedException it is the parent process' lock
+     * @throws ConnectionLostException it was lost, perhaps long ago: others may have held it since
+     * @throws NotHeldException it was lost although the connection is alive
+     * @throws ForkedException the lock belongs to the parent process
      */
     public function release(): bool
     {
@@ -86,15 +90,18 @@ final class Lock
     }
 
     /**
-     * Makes a shared lock exclusive or an exclusive one shared, without letting it go. To exclusive it waits, ahead
-     * of everybody else, for the other holders to go; to shared it waits for nobody.
+     * Makes a shared lock exclusive or an exclusive one shared, without releasing it in between. To
+     * become exclusive it waits, ahead of the queue, until the other holders have released it. To
+     * become shared it does not wait.
+     *
+     * If a signal handler throws, the lock may have been converted all the same: {@see isShared()}
+     * tells.
      *
      * @param ?float $timeout in seconds; null: without limit; 0.0: not at all
-     * A signal's handler that throws may do so when it has been converted: {@see isShared()} tells.
-     *
-     * @return bool false: not within the time limit, and it is held as before
-     * @throws AlreadyHeldException it is just being converted
-     * @throws DeadlockException two holders are making the same lock exclusive; it is held as before
+     * @return bool false: not converted within the time limit; it is held as before
+     * @throws AlreadyHeldException it is being converted already
+     * @throws DeadlockException two holders wait to make the same lock exclusive; it is held as
+     *     before
      * @throws NotHeldException
      * @throws RefusedException it is held as before
      * @throws ConnectionLostException
@@ -114,7 +121,7 @@ final class Lock
             try {
                 $this->release();
             } catch (LockdException) {
-                // Nobody is there to be told, and there is nothing left to free.
+                // A destructor has no caller to tell, and a lost lock need not be freed.
             }
         }
     }
@@ -128,7 +135,7 @@ final class Lock
     /** @param array<mixed> $data */
     public function __unserialize(array $data): void
     {
-        throw new InvalidArgumentException('a lock cannot be made of text');
+        throw new InvalidArgumentException('a lock cannot be unserialized');
     }
 
     private function __clone()

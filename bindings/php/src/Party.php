@@ -6,15 +6,16 @@ namespace Lockd;
 
 use Lockd\Message\Result;
 
-/** Someone who holds a lock or waits for it. */
+/** A holder or a waiter of a lock. */
 final class Party
 {
     /**
-     * @param string $address of its connection, as the server sees it
-     * @param ?string $owner what it calls itself
-     * @param ?int $token its fencing token; null: it waits
-     * @param ?string $mode what it waits for, 'exclusive' or 'shared'; null: it holds the lock
-     * @param float $seconds for how long it has held the lock, or waited for it
+     * @param string $address address of the client's connection, as the server sees it
+     * @param ?string $owner the name that the client has given itself
+     * @param ?int $token the holder's fencing token; null: this is a waiter
+     * @param ?string $mode the mode that a waiter waits for, 'exclusive' or 'shared'; null: this is
+     *     a holder
+     * @param float $seconds how long it has held the lock or waited for it
      */
     public function __construct(
         public readonly string $address,

@@ -1,8 +1,8 @@
 <?php
 
 /**
- * What every test needs: the classes of the package and of its tests, and those of the frameworks, from Composer
- * or from where Debian's packages put them.
+ * Loads the classes of the package and of its tests, and those of the frameworks, from Composer or
+ * from where Debian's packages install them.
  */
 
 declare(strict_types=1);
@@ -22,7 +22,7 @@ if (is_file($composer)) {
     });
 }
 
-// The library that cargo has built for the tests, unless told which.
+// The library that cargo has built for the tests, unless LOCKD_LIBRARY names another.
 if (getenv('LOCKD_LIBRARY') === false) {
     $target = getenv('CARGO_TARGET_DIR') ?: dirname(__DIR__, 3) . '/target';
     putenv("LOCKD_LIBRARY=$target/debug/deps/liblockd.so");

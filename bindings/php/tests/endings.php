@@ -1,9 +1,9 @@
 <?php
 
 /**
- * How requests to php-fpm end, and when the locks are free that they held: a table of all ways, with PHP's streams
- * and with liblockd; and whether it is said what is wrong where liblockd cannot be used. Ends with 0 only if each is
- * as it must be.
+ * Runs requests to php-fpm that end in every possible way, and prints a table of when their locks
+ * are free, with PHP's streams and with liblockd. Then checks that the messages name each mistake
+ * in the configuration for liblockd. Exits with 0 only if every result is as expected.
  *
  *     php bindings/php/tests/endings.php
  */
@@ -20,7 +20,7 @@ use Lockd\Tests\Fpm\Program;
 use Lockd\Tests\Fpm\Trial;
 use Lockd\Tests\Support\Server;
 
-// An exit, unlike a signal, lets everything that was started go with its object.
+// Unlike a signal, exit runs the destructors that end the servers.
 pcntl_async_signals(true);
 foreach ([SIGINT => 130, SIGTERM => 143, SIGHUP => 129] as $signal => $status) {
     pcntl_signal($signal, fn () => exit($status));
@@ -53,7 +53,7 @@ exit((function (): int {
             } catch (Throwable $e) {
                 $results[] = 'WRONG';
                 $wrong[] = "$name, $transport: {$e->getMessage()}";
-                // Whatever hangs in it now, the next row is to begin with none of it.
+                // Something may still hang in it, so the next row begins with a new one.
                 $columns[$transport] = $start[$transport]();
             }
         }

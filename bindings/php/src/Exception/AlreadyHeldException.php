@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** One client is one owner: it holds this lock already, or is just waiting for it. */
+/**
+ * This client already holds the lock, waits for it, or is converting it. One client is one owner.
+ */
 final class AlreadyHeldException extends \LogicException implements LockdException
 {
 }

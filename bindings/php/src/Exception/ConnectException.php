@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** There is no session: the server cannot be reached, refuses this client, or is no lockd. */
+/**
+ * No session could be opened: the server cannot be reached, refuses this client, or is not lockd.
+ */
 final class ConnectException extends \RuntimeException implements LockdException
 {
 }

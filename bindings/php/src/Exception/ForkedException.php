@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** This process is a child of the one whose client this is: it must not act as its parent. */
+/** The client was opened by the parent process: a forked child must not use it. */
 final class ForkedException extends \LogicException implements LockdException
 {
 }

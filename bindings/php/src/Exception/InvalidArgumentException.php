@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** A name, an address or a time limit that makes no sense, or that the server does not take. */
+/** A name, an address or a time limit is not valid, or the server does not accept it. */
 final class InvalidArgumentException extends \InvalidArgumentException implements LockdException
 {
 }

@@ -6,7 +6,9 @@ namespace Lockd\Exception;
 
 use Throwable;
 
-/** Everything that this package throws by itself; what a caller's own code throws is passed on as it is. */
+/**
+ * All exceptions that this package throws by itself. Exceptions of a caller's code pass unchanged.
+ */
 interface LockdException extends Throwable
 {
 }

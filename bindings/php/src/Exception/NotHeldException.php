@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** The client does not hold this lock, perhaps not any more. */
+/** The client does not hold this lock, or does not hold it any more. */
 final class NotHeldException extends \LogicException implements LockdException
 {
 }

@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** The server does not do that, and says why: a limit, it is stopping, or it grants nothing yet. */
+/**
+ * The server refuses the request and says why: a limit, it is stopping, or it grants nothing yet.
+ */
 final class RefusedException extends \RuntimeException implements LockdException
 {
 }

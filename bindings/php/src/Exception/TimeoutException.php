@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Exception;
 
-/** What was waited for has not come within its time limit. */
+/** The lock was not granted, or the answer has not come, within the time limit. */
 final class TimeoutException extends \RuntimeException implements LockdException
 {
 }

@@ -8,17 +8,17 @@ use FFI;
 use Lockd\Exception\LibraryException;
 
 /**
- * liblockd as PHP sees it: found, of the right version, and swept of what the last script of this process has left
+ * Finds liblockd, checks its version, and closes what the last script of this process has left open
  * in it.
  *
- * Where FFI is for preloaded files alone (`ffi.enable=preload`, the default of web servers), the binding comes from
- * `ffi.preload`, and this file is preloaded by `preload.php`.
+ * Where FFI is allowed only in preloaded files (`ffi.enable=preload`, the default of web servers),
+ * the binding comes from `ffi.preload`, and this file is preloaded by `preload.php`.
  *
  * @internal
  */
 final class Library
 {
-    /** Of the header that this was written for. */
+    /** The version of the interface that this class is written for. */
     private const ABI_VERSION = 1;
 
     private const HEADER = __DIR__ . '/../../lockd.h';
@@ -34,7 +34,7 @@ final class Library
     private static function load(): FFI
     {
         if (!extension_loaded('ffi')) {
-            throw new LibraryException('PHP\'s extension FFI is not there, or is turned off');
+            throw new LibraryException('PHP\'s extension FFI is not installed, or is turned off');
         }
         $library = self::preloaded() ?? self::define();
         $version = $library->lock_abi_version();
@@ -43,7 +43,7 @@ final class Library
                 . self::ABI_VERSION);
         }
         if (PHP_SAPI !== 'cli') {
-            // The last script of this thread may have ended so that nobody could close its sessions.
+            // The last script of this thread may have ended in a way that left its sessions open.
             $library->lock_close_all();
         }
         return $library;
@@ -60,15 +60,16 @@ final class Library
 
     private static function define(): FFI
     {
-        // Not what a web server passes on of a request, and not a relative path, which would be another file
-        // elsewhere.
+        // `true`: only the process's own environment, not variables that a web server passes on
+        // from a request. The default is a name for the system's loader: a relative path would
+        // depend on the working directory.
         $path = getenv('LOCKD_LIBRARY', true) ?: get_cfg_var('lockd.library') ?: 'liblockd.so.1';
         try {
             return FFI::cdef((string) file_get_contents(self::HEADER), $path);
         } catch (FFI\Exception $e) {
             throw new LibraryException("cannot use \"$path\": {$e->getMessage()}. liblockd is looked for where "
                 . 'LOCKD_LIBRARY in the environment or lockd.library in php.ini says, or else where the system keeps '
-                . 'its libraries; a web server has to preload what uses FFI, as preload.php says', 0, $e);
+                . 'its libraries; a web server must preload the classes that use FFI, as preload.php says', 0, $e);
         }
     }
 }

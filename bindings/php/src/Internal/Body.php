@@ -11,52 +11,56 @@ use Lockd\Exception\InvalidArgumentException;
 use ReflectionFunction;
 
 /**
- * What is called while a lock is held. It must be done when it returns, since the lock is released then: what runs
- * later runs without the lock. Knows nothing of locks itself.
+ * Checks for code that is called while a lock is held. It must be finished when it returns, because
+ * the lock is released then. This class knows nothing of locks.
  *
- * Recognised are generators, fibers that have not ended, and promises: objects with a method `then` (those of Guzzle,
- * HTTPlug and React, and builders that start something when they are told to) and futures of Amp. A promise that can
- * say that it is settled is let through. Not recognised is what is often a value and not work: closures, iterators
- * and collections that are not generators themselves, a lazy collection among them, and promises in an array.
+ * Refused are generators, fibers that have not ended, futures of Amp and promises: objects with a
+ * method `then` (those of Guzzle, HTTPlug and React, and builders that start something when they
+ * are told to). A promise that can say that it is settled is accepted. Closures, iterators and
+ * collections that are not generators, lazy collections among them, are accepted, because they are
+ * often values and not unfinished work. Promises inside an array are not noticed.
  *
  * @internal
  */
 final class Body
 {
-    /** The last one that was refused. PHP 8.2 may crash where one is destroyed while an exception is on its way. */
+    /**
+     * The last fiber that was refused, kept because PHP 8.2 may crash if a fiber is destroyed while
+     * an exception is being thrown.
+     */
     private static ?Fiber $unfinished = null;
 
     /**
-     * To be asked before the lock is acquired.
+     * Call this before the lock is acquired.
      *
-     * @throws InvalidArgumentException it is a generator function, of which a call runs nothing
+     * @throws InvalidArgumentException it is a generator function: calling it runs none of its code
      */
     public static function mustRunWhenCalled(callable $body): void
     {
-        // PHP 8.2 may crash where a signal's handler throws while a new object is being made.
+        // PHP 8.2 may crash if a signal handler throws while an object is being created.
         $isGenerator = Signals::deferred(
             static fn (): bool => (new ReflectionFunction(Closure::fromCallable($body)))->isGenerator()
         );
         if ($isGenerator) {
             throw new InvalidArgumentException(
-                'a function with yield in it does not run when it is called, but when its generator is read, and then '
-                . 'the lock would be released: read the generator within the function that is called under the lock'
+                'a function with yield in it does not run when it is called, but when its generator is read. By then '
+                . 'the lock would be released: read the generator inside the function that is called under the lock'
             );
         }
     }
 
     /**
-     * To be asked when the lock has been released.
+     * Call this after the lock has been released.
      *
-     * @throws InvalidArgumentException its result says that some of it has not run, or goes on
+     * @throws InvalidArgumentException some of the work that the result stands for has not run yet
      */
     public static function mustBeDone(mixed $result): void
     {
         if (is_object($result) && !self::isDone($result)) {
             self::$unfinished = $result instanceof Fiber ? $result : null;
             throw new InvalidArgumentException(
-                'what was called under the lock has returned a ' . get_debug_type($result) . ' that is not done: it '
-                . 'goes on without the lock. Await or read it within the function that is called under the lock'
+                'the function that was called under the lock has returned a ' . get_debug_type($result)
+                . ' that is not done: it goes on without the lock. Await or read it inside that function'
             );
         }
     }
@@ -64,7 +68,7 @@ final class Body
     private static function isDone(object $result): bool
     {
         return match (true) {
-            // One that has been read to its end would be done; but to ask it that may run it.
+            // A generator may have been read to its end, but asking it for that may run it.
             $result instanceof Generator => false,
             $result instanceof Fiber => $result->isTerminated(),
             is_a($result, 'Amp\Future') => self::ask($result, 'isComplete') === true,
@@ -73,7 +77,7 @@ final class Body
         };
     }
 
-    /** What a method of it says; null: it has none of that name. */
+    /** What this method of the object returns; null: it has no such method. */
     private static function ask(object $result, string $method): mixed
     {
         $question = [$result, $method];

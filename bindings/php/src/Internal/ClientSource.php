@@ -11,9 +11,9 @@ use Lockd\Message\Address;
 use Lockd\Message\Connection;
 
 /**
- * The client of an adapter to a framework: one that it was given, or one that connects when it is first needed. Of the
- * latter there is a new one when the old one's connection is gone, or is the parent process': locks of the old one
- * stay what they are, its own, and lost with it.
+ * The client of a framework adapter: either a client that the adapter was given, or one that is
+ * connected when it is first needed. The latter is replaced when its connection is lost or belongs
+ * to the parent process. Locks of the old client stay with the old client and are lost with it.
  *
  * @internal
  */
@@ -24,7 +24,7 @@ final class ClientSource
 
     /**
      * @param Client|string $client a client, or the address for {@see Client::connect()}
-     * @throws InvalidArgumentException for an address that makes no sense
+     * @throws InvalidArgumentException for an address that is not valid
      */
     public function __construct(
         Client|string $client,
@@ -44,7 +44,8 @@ final class ClientSource
     /** @throws ConnectException */
     public function client(): Client
     {
-        // One that still holds something on one of several servers has to go on: who has that would wait for himself.
+        // A client that lost one of several servers but still holds a lock on another must be kept:
+        // with a new client this process would wait for its own lock.
         if ($this->url !== null && ($this->client === null || $this->client->isSpent())) {
             $this->client = Client::connect($this->url, $this->owner, $this->timeout);
         }

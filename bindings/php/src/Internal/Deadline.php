@@ -7,7 +7,7 @@ namespace Lockd\Internal;
 use Lockd\Exception\InvalidArgumentException;
 
 /**
- * The end of a wait, by the clock that nobody sets.
+ * The end of a wait, by the monotonic clock, which is never set back.
  *
  * @internal
  */
@@ -18,8 +18,8 @@ final class Deadline
     }
 
     /**
-     * @param ?float $seconds from now on; null: never
-     * @throws InvalidArgumentException for a number below zero, or none
+     * @param ?float $seconds from now on; null: no deadline
+     * @throws InvalidArgumentException for a number below zero, or NAN
      */
     public static function in(?float $seconds): self
     {
@@ -29,13 +29,13 @@ final class Deadline
         return new self($seconds === null ? null : self::now() + $seconds);
     }
 
-    /** Seconds, from 0 up; INF if there is no end. */
+    /** Seconds, from 0 up; INF if there is no deadline. */
     public function remaining(): float
     {
         return $this->at === null ? INF : max(0.0, $this->at - self::now());
     }
 
-    /** For how long it has been over, in seconds; 0 if it is not. */
+    /** How many seconds ago the deadline passed; 0 if it has not passed. */
     public function overdue(): float
     {
         return $this->at === null ? 0.0 : max(0.0, self::now() - $this->at);

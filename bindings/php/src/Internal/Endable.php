@@ -5,15 +5,17 @@ declare(strict_types=1);
 namespace Lockd\Internal;
 
 /**
- * What ends with its process: a connection, or a session of liblockd.
+ * A connection, or a session of liblockd, which must be closed before its process ends.
  *
  * @internal
  */
 interface Endable
 {
-    /** Ends it for everyone: its locks are freed. Only in the process that has opened it. */
+    /**
+     * Ends the session: its locks are freed. To be called only in the process that has opened it.
+     */
     public function end(): void;
 
-    /** Lets go of a forked child's copy, and changes nothing for the parent. */
+    /** Closes a forked child's copy. The parent's session is not affected. */
     public function abandon(): void;
 }

@@ -15,20 +15,21 @@ use Lockd\Transport\Grant;
 use Lockd\Transport\Transport;
 
 /**
- * One owner of locks and what it holds, shared by a client and its locks: it lives for as long as one of them does.
- * Sees to what is the same on every transport: names, that nobody gets a lock twice, forks, signals.
+ * One owner of locks and what it holds. It is shared by a client and its locks, and lives as long
+ * as any of them. It does what is the same for every transport: it checks names, refuses a second
+ * lock of a name that is held, refuses use in a forked child, and defers signal handlers.
  *
  * @internal
  */
 final class Owner
 {
     private readonly int $pid;
-    /** @var array<array-key, int> token by name; 0: waited for */
+    /** @var array<array-key, int> fencing token by name; 0: this owner waits for it */
     private array $held = [];
-    /** @var array<array-key, true> by name */
+    /** @var array<array-key, true> names that are being converted */
     private array $converting = [];
-    /** Whether a call has said that something is lost. */
-    private bool $hasToldOfLoss = false;
+    /** Whether a call has thrown a ConnectionLostException. */
+    private bool $hasReportedLoss = false;
 
     public function __construct(private readonly Transport $transport)
     {
@@ -36,14 +37,14 @@ final class Owner
     }
 
     /**
-     * The name of an owner, if it can be one.
+     * Checks the name of an owner, and returns it.
      *
      * @throws InvalidArgumentException
      */
     public static function label(?string $owner): ?string
     {
         if ($owner !== null && (str_contains($owner, "\0") || preg_match('//u', $owner) !== 1)) {
-            throw new InvalidArgumentException('the name of an owner is text in UTF-8, without zero bytes');
+            throw new InvalidArgumentException('the name of an owner must be UTF-8 text without zero bytes');
         }
         return $owner;
     }
@@ -51,12 +52,13 @@ final class Owner
     public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
     {
         $deadline = Deadline::in($timeout);
-        return $this->at($name, function () use ($name, $shared, $deadline): ?Lock {
+        return $this->withTransport($name, function () use ($name, $shared, $deadline): ?Lock {
             if (isset($this->held[$name])) {
-                // It may be that the connection is lost and with it what was held: then this says so.
+                // If the connection is lost, the lock is lost too: then this throws
+                // ConnectionLostException.
                 $this->transport->inspect($name);
                 $what = $this->held[$name] === 0 ? 'waits for' : 'holds';
-                throw new AlreadyHeldException("this client $what \"$name\" already, and is one owner");
+                throw new AlreadyHeldException("this client already $what \"$name\": a client is one owner");
             }
             $this->held[$name] = 0;
             try {
@@ -73,14 +75,15 @@ final class Owner
     }
 
     /**
-     * @param callable(Grant): void $converted is told of the grant before anything else can happen
-     * @return bool false: not within the time limit
+     * @param callable(Grant): void $converted is called with the grant before a signal handler can
+     *     run
+     * @return bool false: not granted within the time limit
      */
     public function convert(string $name, int $token, bool $shared, ?float $timeout, callable $converted): bool
     {
         $deadline = Deadline::in($timeout);
-        return $this->at($name, function () use ($name, $token, $shared, $deadline, $converted): bool {
-            if (!$this->remembers($name, $token)) {
+        return $this->withTransport($name, function () use ($name, $token, $shared, $deadline, $converted): bool {
+            if (!$this->hasGrant($name, $token)) {
                 throw new NotHeldException("\"$name\" has been released");
             }
             $this->refuseWhileConverting($name);
@@ -98,33 +101,34 @@ final class Owner
         });
     }
 
-    /** False: it was released before. */
+    /** @return bool false: it was released before */
     public function release(string $name, int $token): bool
     {
-        return $this->at($name, function () use ($name, $token): bool {
-            if (!$this->remembers($name, $token)) {
+        return $this->withTransport($name, function () use ($name, $token): bool {
+            if (!$this->hasGrant($name, $token)) {
                 return false;
             }
             $this->refuseWhileConverting($name);
-            // Whatever comes of it, nobody is to believe in it any more.
+            // Whether or not the request succeeds, this owner must not count the lock as held any
+            // more.
             unset($this->held[$name]);
             return $this->transport->release($name)
-                ?: throw new NotHeldException("\"$name\" was not held any more when it was to be released");
+                ?: throw new NotHeldException("\"$name\" was already lost when it was to be released");
         });
     }
 
-    /** A signal's handler may want to change a lock in the middle of that. */
+    /** A signal handler that runs during a conversion may try to change the same lock. */
     private function refuseWhileConverting(string $name): void
     {
         if (isset($this->converting[$name])) {
-            throw new AlreadyHeldException("this client is just converting \"$name\"");
+            throw new AlreadyHeldException("this client is converting \"$name\"");
         }
     }
 
     public function holds(string $name, int $token): bool
     {
-        return $this->isOurs() && $this->at($name, fn (): bool =>
-            $this->remembers($name, $token) && $this->transport->holds($name));
+        return $this->isOurs() && $this->withTransport($name, fn (): bool =>
+            $this->hasGrant($name, $token) && $this->transport->holds($name));
     }
 
     /**
@@ -132,18 +136,18 @@ final class Owner
      * @param callable(Transport): T $body
      * @return T
      */
-    public function at(string $name, callable $body): mixed
+    public function withTransport(string $name, callable $body): mixed
     {
         if (!$this->isOurs()) {
-            throw new ForkedException('this client is the parent process\': a child has to connect by itself');
+            throw new ForkedException('this client is the parent process\'s: a forked child must connect by itself');
         }
         if (str_contains($name, "\0")) {
-            throw new InvalidArgumentException('a name with a zero byte in it, which C would cut short');
+            throw new InvalidArgumentException('a name must not contain a zero byte: in C it would end the name');
         }
         try {
             return Signals::deferred(fn (): mixed => $body($this->transport));
         } catch (ConnectionLostException $e) {
-            $this->hasToldOfLoss = true;
+            $this->hasReportedLoss = true;
             throw $e;
         }
     }
@@ -156,7 +160,7 @@ final class Owner
                 try {
                     $this->transport->release((string) $name);
                 } catch (LockdException) {
-                    // What is lost need not be released; of several servers others may be there.
+                    // A lost lock need not be released. Locks on other servers still must be.
                 }
             }
             $this->held = [];
@@ -165,14 +169,15 @@ final class Owner
     }
 
     /**
-     * Whether another one may take its place: nothing of it stands any more, or it holds nothing and some of its
-     * servers are gone. One that was not there at the start counts when it was needed: to connect anew before every
-     * call would cost each of them the time that such a server takes.
+     * Whether a new client may replace this one: no connection of it is alive, or it holds nothing
+     * and the connection to one of its servers is lost. A server that was missing from the start
+     * counts only after a call has needed it. Otherwise every call would connect anew, and wait
+     * each time for as long as the missing server takes.
      */
     public function isSpent(): bool
     {
         return !$this->isOurs() || Signals::deferred(fn (): bool => $this->transport->hasEnded()
-            || ($this->held === [] && ($this->hasToldOfLoss || $this->transport->hasLostAServer())));
+            || ($this->held === [] && ($this->hasReportedLoss || $this->transport->hasLostAServer())));
     }
 
     public function isOurs(): bool
@@ -180,14 +185,17 @@ final class Owner
         return $this->pid === Process::id();
     }
 
-    public function stands(): bool
+    public function isAlive(): bool
     {
         return $this->isOurs() && Signals::deferred(fn (): bool =>
-            $this->transport->stands(array_map('strval', array_keys($this->held))));
+            $this->transport->isAlive(array_map('strval', array_keys($this->held))));
     }
 
-    /** Whether it was granted and not released, whatever has become of the connection. */
-    public function remembers(string $name, int $token): bool
+    /**
+     * Whether the lock was granted and not released since, even if the connection is lost
+     * meanwhile.
+     */
+    public function hasGrant(string $name, int $token): bool
     {
         return ($this->held[$name] ?? 0) === $token;
     }

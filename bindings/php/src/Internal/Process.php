@@ -7,26 +7,36 @@ namespace Lockd\Internal;
 use WeakReference;
 
 /**
- * The connections and sessions that this process has opened and not closed. PHP says nothing of a fork, and does
- * not run every destructor when a script ends badly: this is who looks after both.
+ * The connections and sessions that this process has opened and not closed. PHP does not report a
+ * fork, and does not run every destructor when a script ends in a fatal error. This class closes
+ * sessions in both cases.
  *
  * @internal
  */
 final class Process
 {
-    /** Let go before anything is done about a fatal error, which may be that there is no memory left. */
+    /**
+     * Bytes that are kept and freed first after a fatal error, because the error may be that memory
+     * has run out.
+     */
     private const RESERVE = 65536;
 
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_RECOVERABLE_ERROR | E_USER_ERROR | E_PARSE;
 
     private static ?int $pid = null;
     private static ?string $reserve = null;
-    /** @var resource|false|null what tells of the script's end; null: there was nothing to be told of yet */
+    /**
+     * @var resource|false|null the stream that PHP closes at the script's end; null: no session has
+     *     been opened yet
+     */
     private static $end = null;
     /** @var array<int, WeakReference<Endable>> */
     private static array $open = [];
 
-    /** Of this process, and not of the one it was forked from. Where PHP may not say it, it may not fork, either. */
+    /**
+     * The id of this process, which differs after a fork. 0 where getmypid is disabled: a system
+     * that forbids it is taken to forbid pcntl_fork too.
+     */
     public static function id(): int
     {
         return function_exists('getmypid') ? (int) getmypid() : 0;
@@ -38,8 +48,8 @@ final class Process
         if (self::$end === null) {
             self::$reserve = str_repeat('.', self::RESERVE);
             self::$end = ScriptEnd::watch();
-            // Called twice: the second time after the functions that the script has registered by its end, which
-            // may still need their locks.
+            // Registered in two steps, so that it runs after all shutdown functions of the script,
+            // which may still need their locks.
             register_shutdown_function(static function (): void {
                 register_shutdown_function(self::endAfterFatalError(...));
             });
@@ -52,7 +62,10 @@ final class Process
         unset(self::$open[spl_object_id($session)]);
     }
 
-    /** Closes this process' copies of what its parent has opened, so that they live no longer than the parent. */
+    /**
+     * Closes this process's copies of its parent's sessions, so that these end when the parent
+     * does.
+     */
     public static function closeInherited(): void
     {
         $pid = self::id();
@@ -62,7 +75,7 @@ final class Process
         self::$pid = $pid;
     }
 
-    /** Locks end with their script: their holder is gone, and the next one is told so. */
+    /** Frees the locks of a script that ended in a fatal error, and marks them as orphaned. */
     private static function endAfterFatalError(): void
     {
         self::$reserve = null;
@@ -72,7 +85,7 @@ final class Process
         }
     }
 
-    /** Of this process, when its script is over. */
+    /** Ends all sessions of this process at the end of its script. */
     public static function endAll(): void
     {
         if (self::$pid === self::id()) {

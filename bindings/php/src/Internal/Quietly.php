@@ -5,19 +5,19 @@ declare(strict_types=1);
 namespace Lockd\Internal;
 
 /**
- * Calls of PHP's own functions that fail with a warning, where the failure is seen by the result. Not by `@`: a
- * program's error handler is called all the same then, and some throw whatever they are called for.
+ * Calls PHP's own functions without their warnings, where the result shows the failure. `@` is
+ * not enough: PHP calls a program's error handler despite it, and some handlers always throw.
  *
  * @internal
  */
 final class Quietly
 {
-    /** What was last not said. */
+    /** The warning of the last call; empty: it had none. */
     public static string $warning = '';
 
     /**
      * @template T
-     * @param callable(): T $call of functions of PHP's alone
+     * @param callable(): T $call calls only functions of PHP itself
      * @return T
      */
     public static function call(callable $call): mixed

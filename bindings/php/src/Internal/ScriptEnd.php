@@ -5,9 +5,10 @@ declare(strict_types=1);
 namespace Lockd\Internal;
 
 /**
- * The end of a script, after everything of it that runs: a stream, which PHP closes with all others that are still
- * open. It does so also where a destructor has thrown or has called exit, after which no other one is called. After
- * some fatal errors it leaves even this out.
+ * Notices the end of a script after the last of its code has run: a stream, which PHP closes
+ * together with all others that are still open. PHP does so even if a destructor has thrown or has
+ * called exit, after which it calls no more destructors. After some fatal errors it does not close
+ * streams.
  *
  * @internal
  */
@@ -15,10 +16,10 @@ final class ScriptEnd
 {
     private const SCHEME = 'lockd-script-end';
 
-    /** @var ?resource PHP's own */
+    /** @var ?resource set by PHP */
     public $context = null;
 
-    /** @return resource|false {@see Process::endAll()} is called when it is closed */
+    /** @return resource|false a stream; when PHP closes it, {@see Process::endAll()} is called */
     public static function watch()
     {
         stream_wrapper_register(self::SCHEME, self::class);
@@ -32,7 +33,7 @@ final class ScriptEnd
         return true;
     }
 
-    /** Asked for by whoever looks at every stream that there is. */
+    /** PHP calls this if a program examines all open streams. */
     public function stream_eof(): bool
     {
         return true;

@@ -5,15 +5,15 @@ declare(strict_types=1);
 namespace Lockd\Internal;
 
 /**
- * When signal handlers run. A handler may throw, or use the same client: so while a client is at work they wait,
- * and run where that does no harm, which is while it waits for something.
+ * Decides when signal handlers run. A handler may throw, or use the same client. So handlers are
+ * deferred while a client works, and run at points where they do no harm: while it waits.
  *
  * @internal
  */
 final class Signals
 {
     /**
-     * Keeps handlers waiting while `$body` runs, but where that calls {@see dispatch()}.
+     * Defers signal handlers while `$body` runs, except where it calls {@see dispatch()}.
      *
      * @template T
      * @param callable(): T $body
@@ -26,18 +26,19 @@ final class Signals
             return $body();
         }
         try {
-            // A signal that came just before may have its handler run here, and throw.
+            // The handler of a signal that has just arrived may run here, and throw.
             pcntl_async_signals(false);
             return $body();
         } finally {
             pcntl_async_signals(true);
-            // Those that came meanwhile. If one throws, what the body has returned is lost, and PHP may even forget to
-            // destroy it: what matters is to be kept before the body returns.
+            // Runs the handlers of signals that arrived meanwhile. If one throws, the return value
+            // of the body is lost, and PHP may not even destroy it. So the body must store what
+            // matters before it returns.
             pcntl_signal_dispatch();
         }
     }
 
-    /** Runs the handlers of the signals that have come. May throw whatever they throw. */
+    /** Runs the handlers of the signals that have arrived, and passes on what they throw. */
     public static function dispatch(): void
     {
         if (function_exists('pcntl_signal_dispatch')) {

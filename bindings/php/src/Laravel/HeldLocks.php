@@ -12,8 +12,9 @@ use Lockd\Internal\Signals;
 use Lockd\Lock;
 
 /**
- * What a provider's locks hold, and for whom. Kept here and not in the lock objects: with Laravel a lock object is
- * often gone as soon as it has been acquired, and the lock has to be held on.
+ * The locks that a provider holds, and for which owner. They are stored here and not in the lock
+ * objects: in Laravel a lock object is often destroyed right after it has acquired the lock, and
+ * the lock must stay held.
  *
  * @internal
  */
@@ -27,12 +28,13 @@ final class HeldLocks
     }
 
     /**
-     * @throws AlreadyHeldException this provider holds it, for whatever owner
+     * @throws AlreadyHeldException this provider holds the lock already, for this owner or another
      * @throws LockdException
      */
     public function acquire(string $name, string $owner, float $timeout): bool
     {
-        // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+        // If a signal handler threw after the grant but before the lock is stored, the lock would
+        // stay held for ever.
         return Signals::deferred(function () use ($name, $owner, $timeout): bool {
             $lock = $this->source->client()->acquire($name, $timeout);
             if ($lock !== null) {
@@ -43,8 +45,8 @@ final class HeldLocks
     }
 
     /**
-     * @return bool false: it is not held for this owner
-     * @throws LockdException it was lost, perhaps long ago
+     * @return bool false: this owner does not hold it
+     * @throws LockdException the lock was lost, perhaps long ago
      */
     public function release(string $name, string $owner): bool
     {
@@ -56,18 +58,18 @@ final class HeldLocks
         return $lock->release();
     }
 
-    /** @throws NotHeldException somebody else holds it */
+    /** @throws NotHeldException another process holds it */
     public function forceRelease(string $name): void
     {
         $owner = $this->held[$name][0] ?? null;
         if ($owner !== null && $this->holds($name, $owner)) {
             $this->release($name, $owner);
         } elseif ($this->source->client()->inspect($name)->holders > 0) {
-            throw new NotHeldException("another process holds \"$name\", and only that can release it");
+            throw new NotHeldException("another process holds \"$name\", and only that process can release it");
         }
     }
 
-    /** Whether it is held for this owner now: asks the server. */
+    /** Whether this owner holds the lock now: asks the server. */
     public function holds(string $name, string $owner): bool
     {
         [$holder, $lock] = $this->held[$name] ?? [null, null];

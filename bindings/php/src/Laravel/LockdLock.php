@@ -15,9 +15,11 @@ use Lockd\Internal\Body;
 use Throwable;
 
 /**
- * A lock as Laravel's code wants it. Made by {@see LockdLockProvider}, which says what is different.
+ * A lock with Laravel's interface. Made by {@see LockdLockProvider}, which describes the
+ * differences from Laravel's own locks.
  *
- * That the lock is busy is a return value, as Laravel has it; that the server is gone is a {@see LockdException}.
+ * If the lock is busy, the return value says so, as in Laravel. If the server is gone, a
+ * {@see LockdException} is thrown.
  */
 final class LockdLock implements Lock
 {
@@ -30,11 +32,15 @@ final class LockdLock implements Lock
     }
 
     /**
-     * Acquires the lock if it is free. With a callback: calls it while holding the lock, and releases that.
+     * Acquires the lock if it is free. With a callback: calls it while holding the lock, then
+     * releases the lock.
      *
-     * @param ?callable $callback must be done when it returns, as for {@see \Lockd\Client::synchronized()}
-     * @return mixed what the callback returns, or true; false: the lock is held already, by whomever
-     * @throws InvalidArgumentException the callback does not run, or not to its end, while it is called
+     * @param ?callable $callback must be finished when it returns, as for
+     *     {@see \Lockd\Client::synchronized()}
+     * @return mixed what the callback returns, or true; false: the lock is held, by this process or
+     *     another
+     * @throws InvalidArgumentException the callback is a generator function, or its result is not
+     *     finished when it returns
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
      * @throws LockdException
      */
@@ -48,13 +54,15 @@ final class LockdLock implements Lock
     }
 
     /**
-     * Waits its turn in the server's queue.
+     * Acquires the lock, waiting its turn in the server's queue.
      *
-     * @param int|float $seconds how long
+     * @param int|float $seconds how long to wait
      * @param ?callable $callback as for {@see get()}
      * @return mixed what the callback returns, or true
-     * @throws LockTimeoutException not within that time, or this process holds it, which would wait for itself
-     * @throws InvalidArgumentException the callback does not run, or not to its end, while it is called
+     * @throws LockTimeoutException the lock was not granted in that time, or this process holds it
+     *     already and would wait for itself
+     * @throws InvalidArgumentException the callback is a generator function, or its result is not
+     *     finished when it returns
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
      * @throws LockdException
      */
@@ -64,15 +72,15 @@ final class LockdLock implements Lock
         try {
             $acquired = $this->held->acquire($this->name, $this->owner, (float) $seconds);
         } catch (AlreadyHeldException $e) {
-            throw new LockTimeoutException("this process holds \"$this->name\" itself", 0, $e);
+            throw new LockTimeoutException("this process already holds \"$this->name\"", 0, $e);
         }
         if (!$acquired) {
-            throw new LockTimeoutException("\"$this->name\" was not to be had within $seconds s");
+            throw new LockTimeoutException("\"$this->name\" was not granted within $seconds s");
         }
         return is_callable($callback) ? $this->run($callback) : true;
     }
 
-    /** Acquires the lock if it is free; false: it is held already, by whomever. */
+    /** Acquires the lock if it is free; false: it is held, by this process or another. */
     public function acquire(): bool
     {
         try {
@@ -82,7 +90,7 @@ final class LockdLock implements Lock
         }
     }
 
-    /** @return bool false: this owner does not hold it, perhaps not any more */
+    /** @return bool false: this owner does not hold it, or does not hold it any more */
     public function release(): bool
     {
         try {
@@ -93,9 +101,9 @@ final class LockdLock implements Lock
     }
 
     /**
-     * Releases the lock for whichever owner this process holds it.
+     * Releases the lock, for whichever owner this process holds it.
      *
-     * @throws NotHeldException another process holds it, and only that can release it
+     * @throws NotHeldException another process holds it, and only that process can release it
      */
     public function forceRelease(): void
     {
@@ -113,7 +121,7 @@ final class LockdLock implements Lock
         return $this->held->holds($this->name, $this->owner);
     }
 
-    /** The same, by its other name in Laravel. */
+    /** The same under Laravel's other name. */
     public function isOwner(): bool
     {
         return $this->isOwnedByCurrentProcess();

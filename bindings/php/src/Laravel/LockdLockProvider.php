@@ -11,29 +11,31 @@ use Lockd\Exception\NotHeldException;
 use Lockd\Internal\ClientSource;
 
 /**
- * Locks of a lockd by Laravel's contract.
+ * Locks on a lockd, with the interface that Laravel defines for lock providers.
  *
  *     $locks = new LockdLockProvider('tcp://127.0.0.1:20934');
  *     $locks->lock('nightly-report')->block(10, function () {
- *         // Nobody else is at it.
+ *         // No other process holds the lock.
  *     });
  *
- * What is different from the locks of Laravel's caches: **a lock does not expire, and belongs to the process that has
- * acquired it.** It is held until it is released, or until that process, its connection or this provider ends; not
- * even until its lock object goes. So the seconds it is to live are ignored, and it cannot be handed over to another
- * process, such as a queued job: that could neither restore it nor release it. Locks that one process acquires and
- * another one releases (as for `ShouldBeUnique`) have to stay in a cache.
+ * The difference from the locks of Laravel's caches: **a lock does not expire, and belongs to the
+ * process that has acquired it.** It is held until it is released, or until that process, its
+ * connection or this provider ends. It stays held when its lock object is destroyed. A time to live
+ * is ignored. A lock cannot be handed over to another process such as a queued job, which could
+ * neither restore nor release it. Locks that one process acquires and another releases (as for
+ * `ShouldBeUnique`) must stay in a cache.
  */
 final class LockdLockProvider implements LockProvider
 {
     private readonly HeldLocks $held;
 
     /**
-     * @param Client|string $client a client; or an address for {@see Client::connect()}, which connects when it is
-     *     first needed, and again when that connection is gone
-     * @param ?string $name what the client is called in listings
-     * @param float $timeout for connecting, and for every answer that the server gives at once; in seconds
-     * @throws InvalidArgumentException for an address that makes no sense
+     * @param Client|string $client a client; or an address for {@see Client::connect()}, to which
+     *     the provider connects when it is first needed, and again when that connection is lost
+     * @param ?string $name the client's name in listings
+     * @param float $timeout in seconds, for connecting and for every answer that the server gives
+     *     at once
+     * @throws InvalidArgumentException for an address that is not valid
      */
     public function __construct(Client|string $client, ?string $name = null, float $timeout = 5.0)
     {
@@ -41,11 +43,11 @@ final class LockdLockProvider implements LockProvider
     }
 
     /**
-     * A lock that can be acquired.
+     * A lock object; the lock is not acquired yet.
      *
      * @param string $name
-     * @param int $seconds ignored: it does not expire
-     * @param ?string $owner who holds it within this process; null: a name of its own
+     * @param int $seconds ignored: the lock does not expire
+     * @param ?string $owner the owner within this process; null: a random name
      */
     public function lock($name, $seconds = 0, $owner = null): LockdLock
     {
@@ -53,19 +55,20 @@ final class LockdLockProvider implements LockProvider
     }
 
     /**
-     * A lock that this process holds by that owner, to release it.
+     * The lock that this process holds for that owner, so that it can be released.
      *
      * @param string $name
      * @param string $owner
-     * @throws NotHeldException it does not: locks cannot be taken over from another process
+     * @throws NotHeldException this process does not hold it for that owner; locks cannot be taken
+     *     over from another process
      */
     public function restoreLock($name, $owner): LockdLock
     {
         $lock = $this->lock($name, 0, $owner);
         if (!$lock->isOwnedByCurrentProcess()) {
             throw new NotHeldException(
-                "\"$name\" cannot be restored: this process does not hold it by that owner, and another one's lock "
-                . 'cannot be taken over'
+                "\"$name\" cannot be restored: this process does not hold it for that owner, and the lock of another "
+                . 'process cannot be taken over'
             );
         }
         return $lock;

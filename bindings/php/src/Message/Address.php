@@ -8,24 +8,28 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 
 /**
- * Where a server is: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or as a server logs what it listens on.
- * Behind a host can stand a `?` and, separated by `&`, `auth-token-file=FILE`, and for TLS `ca=FILE`, `cert=FILE` and
- * `key=FILE`.
+ * The address of a server: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or in the form
+ * in which a server logs what it listens on. After a host may follow a `?` and, separated by `&`,
+ * `auth-token-file=FILE`, and for TLS `ca=FILE`, `cert=FILE` and `key=FILE`.
  */
 final class Address
 {
     /** The port of the `message` protocol. */
     private const PORT = 20934;
 
-    /** What can stand behind the `?`. */
+    /** What may follow the `?`. */
     private const FILES = '#^(?:auth-token-file|ca|cert|key)=[^&]+(?:&(?:auth-token-file|ca|cert|key)=[^&]+)*$#D';
 
-    /** The variable that names the file with the secret of servers whose address names none. */
+    /**
+     * The environment variable that names the file with the secret, for addresses that do not name
+     * one.
+     */
     private const SECRET_FILE = 'LOCKD_AUTH_TOKEN_FILE';
 
     /**
-     * @param string $text as it was given, without what is behind a `?`: names are spread over several servers by it
-     * @param string $remote as PHP's streams want it
+     * @param string $text the address as given, without the `?` and what follows: the key by which
+     *     names are spread over several servers
+     * @param string $remote in the form that PHP's streams take
      * @param ?string $secretFile the file with the server's secret
      */
     private function __construct(
@@ -38,8 +42,8 @@ final class Address
     }
 
     /**
-     * The secret to show to the server, if there is one: from the file that the address names, or else from the one
-     * that LOCKD_AUTH_TOKEN_FILE in the environment names.
+     * The secret for the server, if there is one: from the file that the address names, or else
+     * from the file that the environment variable LOCKD_AUTH_TOKEN_FILE names.
      *
      * @throws ConnectException if the file cannot be read
      */
@@ -70,7 +74,8 @@ final class Address
             if ($port >= 1 && $port <= 65535) {
                 $isTls = str_ends_with($parts[1], 'tls');
                 if (!$isTls && preg_match('#(?:^|&)(?:ca|cert|key)=#', $address[1] ?? '')) {
-                    // Else the connection would be in the clear, although somebody has asked for TLS.
+                    // Otherwise the connection would not be encrypted, although the options ask for
+                    // TLS.
                     throw new InvalidArgumentException("not the address of a server: \"$text\": "
                         . 'ca=, cert= and key= are for tls://');
                 }
@@ -82,10 +87,10 @@ final class Address
         $said = $meant === null ? self::meantBy($text) : "it has no scheme; did you mean $meant?";
         throw new InvalidArgumentException("not the address of a server: \"$text\": " . ($said
             ?? 'it must be tcp://HOST, tcp://HOST:PORT (a port from 1 to 65535, without leading zeros), tls://… or '
-            . 'unix:/PATH, behind a host with ?auth-token-file=FILE if need be'));
+            . 'unix:/PATH, with ?auth-token-file=FILE after the host if the server requires a secret'));
     }
 
-    /** What was probably meant by a text that has no scheme. */
+    /** The address that was probably meant by a text without a scheme; null: unknown. */
     private static function withScheme(string $text): ?string
     {
         if ($text === '' || str_contains($text, '://') || str_starts_with($text, 'unix:')) {
@@ -100,7 +105,7 @@ final class Address
         }
     }
 
-    /** What an address was probably meant to be that begins with another protocol. */
+    /** Advice for an address with a scheme of another protocol; null: none. */
     private static function meantBy(string $text): ?string
     {
         $port = 'with the port of a `message` listener (20934 unless the server is told another)';
@@ -119,7 +124,7 @@ final class Address
     }
 
     /**
-     * @return array<string, self> the addresses in a list with commas, by their text
+     * @return array<string, self> the addresses in a comma-separated list, by their text
      * @throws InvalidArgumentException
      */
     public static function parseList(string $urls): array
@@ -129,7 +134,7 @@ final class Address
             $address = self::parse($url);
             foreach ($addresses as $other) {
                 if ($other->remote === $address->remote) {
-                    throw new InvalidArgumentException("\"$address->text\" stands in the list twice");
+                    throw new InvalidArgumentException("\"$address->text\" is in the list twice");
                 }
             }
             $addresses[$address->text] = $address;

@@ -14,38 +14,42 @@ use Lockd\Internal\Process;
 use Lockd\Internal\Quietly;
 
 /**
- * Frames of the `message` protocol over a plain stream, which the engine closes however a script ends. Sends requests
- * and keeps replies until they are asked for; knows nothing of locks. After anything that puts the stream in doubt
- * the connection is ended, and every later call says so.
+ * Frames of the `message` protocol over a plain stream, which PHP closes however a script ends.
+ * Sends requests and keeps replies until the caller fetches them. Knows nothing of locks. After
+ * anything that puts the state of the stream in doubt, the connection is ended, and every later
+ * call throws.
  *
  * @internal
  */
 final class Connection implements Endable
 {
-    /** Bytes. Replies may be long, but a length beyond this is no length. */
+    /**
+     * In bytes. Replies may be long, but a greater length means that the peer does not speak
+     * `message`.
+     */
     private const FRAME_MAX = 1 << 28;
 
-    /** What a server may be that has not answered anything yet. */
+    /** What may be wrong with a server that has not answered anything yet. */
     private const UNANSWERED = 'it hangs, or speaks another protocol there than `message`, which clients need '
         . '(port 20934 unless the server says otherwise; not that of lockd, 2626, or of glockd, 9999)';
 
     private const JSON = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
 
-    /** @var ?resource null: ended */
+    /** @var ?resource null: the connection has ended */
     private $stream;
     private readonly int $pid;
     private string $received = '';
     private bool $hasMessage = false;
     private int $lastId = 0;
-    /** @var array<int, ?Result> what was asked, and the message that answers it once that is there */
+    /** @var array<int, ?Result> the reply to each request, by id; null: not there yet */
     private array $asked = [];
-    /** @var array<int, float> when each of those requests was sent */
+    /** @var array<int, float> when each of those requests was sent, in seconds */
     private array $sent = [];
     private string $end = 'the connection was closed';
     private float $heard;
-    /** When the last one of all requests was sent that the server has answered. */
+    /** When the latest request that the server has answered was sent, in seconds. */
     private float $proven;
-    /** How long that request proves that the server keeps this client's locks, in seconds. */
+    /** For how long after that the server certainly keeps this client's locks, in seconds. */
     private float $proofLasts = INF;
 
     /** @param resource $stream */
@@ -60,20 +64,22 @@ final class Connection implements Endable
 
     /**
      * @param float $within for connecting, in seconds
-     * @param float $timeout for every answer that the server gives at once, in seconds
+     * @param float $timeout for each answer that the server gives at once, in seconds
      * @throws ConnectException
      */
     public static function open(Address $address, float $within, float $timeout): self
     {
         self::mustBeLimited($timeout);
         if ($address->isTls) {
-            throw new InvalidArgumentException("$address->text: TLS is spoken by liblockd alone, not by PHP's streams");
+            throw new InvalidArgumentException(
+                "$address->text: only liblockd (connectByFfi) speaks TLS, not PHP's streams"
+            );
         }
         $stream = (new Dialer())->connect($address, $within);
         return new self($stream, $address, $timeout);
     }
 
-    /** @throws InvalidArgumentException for a time limit that is none */
+    /** @throws InvalidArgumentException for a time limit that is not finite, or not above 0 */
     public static function mustBeLimited(float $timeout): void
     {
         if (!($timeout > 0.0) || is_infinite($timeout)) {
@@ -81,11 +87,11 @@ final class Connection implements Endable
         }
     }
 
-    /** Has the kernel find out that the server's machine is gone; false if it cannot. */
+    /** Makes the kernel notice when the server's machine is gone; false if it cannot. */
     public function keepAlive(int $deadPeerTimeout): bool
     {
         if (!$this->address->isTcp) {
-            // The other end of a Unix socket cannot go unnoticed.
+            // Both ends of a Unix socket are on this machine: the kernel always reports its end.
             return true;
         }
         $this->proofLasts = Keepalive::silenceMax($deadPeerTimeout);
@@ -93,7 +99,7 @@ final class Connection implements Endable
     }
 
     /**
-     * Sends a request, whose answer is to be asked for with {@see answer()}.
+     * Sends a request. Its answer is fetched with {@see answer()}.
      *
      * @param array<string, mixed> $parameters
      * @return int the request's id
@@ -107,7 +113,7 @@ final class Connection implements Endable
             $problem = json_last_error_msg();
             throw new InvalidArgumentException("the parameters of \"$command\" cannot be written as JSON: $problem");
         }
-        // Before it is sent: whoever reads next may read the answer.
+        // Before it is sent, because a read may take in the answer at once.
         $this->asked[$id] = null;
         $this->sent[$id] = Deadline::now();
         $this->write(pack('N', strlen($body)) . $body);
@@ -115,7 +121,7 @@ final class Connection implements Endable
     }
 
     /**
-     * With its numbers as they are, whatever PHP is told to make of them.
+     * Encodes with numbers at full precision, whatever PHP's `serialize_precision` says.
      *
      * @param array<string, mixed> $request
      */
@@ -144,9 +150,9 @@ final class Connection implements Endable
     }
 
     /**
-     * The message that answers a request, which is due.
+     * Waits for the message that answers a request which the server answers at once.
      *
-     * @param ?float $within in seconds; null: what holds for every answer
+     * @param ?float $within in seconds; null: the connection's time limit
      */
     public function await(int $id, ?float $within = null): Result
     {
@@ -165,10 +171,14 @@ final class Connection implements Endable
         }
     }
 
-    /** The message that answers a request, once, if it is there; null: not yet. Of a connection that stands. */
+    /**
+     * The message that answers a request, returned once; null: it is not there yet. Throws if the
+     * connection has ended.
+     */
     public function answer(int $id): ?Result
     {
-        // An answer that came before the end is none any more: a signal's handler may have ended the connection.
+        // Throws if a signal handler has ended the connection: an answer that came before no longer
+        // counts.
         $this->stream();
         $answer = $this->asked[$id] ?? null;
         if ($answer !== null) {
@@ -177,20 +187,21 @@ final class Connection implements Endable
         return $answer;
     }
 
-    /** An answer that comes is of no interest any more. */
+    /** Drops the answer to this request when it comes. */
     public function forget(int $id): void
     {
         unset($this->asked[$id], $this->sent[$id]);
     }
 
     /**
-     * That the connection is alive now, so that what the server has granted on it is still granted. To be called
-     * after the grant has been read, since a process may be stopped for any time before it reads: by then the
-     * connection may have ended, and the lock may be another client's.
+     * Checks that the connection is alive now, so that what the server has granted on it is still
+     * granted. Call it after the grant has been read: a process may be stopped for any time before
+     * it reads. By then the connection may have ended, and another client may hold the lock.
      *
-     * The end of the connection comes behind the grant, so all that has come is read. A network that is cut brings no
-     * end, and PHP cannot ask the kernel for how long the server has been silent: so a request must have been answered
-     * that was sent a short time ago, and if there is none, this sends one and awaits its answer.
+     * The end of a connection arrives after the grant, so this reads all that has arrived. If the
+     * network is cut, no end arrives, and PHP cannot ask the kernel for how long the server has
+     * been silent. So the server must have answered a request that was sent only a short time ago.
+     * If there is no such request, this sends one and waits for the answer.
      *
      * @throws ConnectionLostException
      */
@@ -203,20 +214,20 @@ final class Connection implements Endable
         }
     }
 
-    /** How long nothing has been heard, in seconds. */
+    /** How long the server has sent nothing, in seconds. */
     public function silence(): float
     {
         return Deadline::now() - $this->heard;
     }
 
-    /** Waits for something to come, for up to `$seconds` or until a signal comes, and takes it in. */
+    /** Waits until bytes or a signal arrive, for at most `$seconds`, and reads what has arrived. */
     public function listen(float $seconds): void
     {
         $this->awaitStream(true, $seconds);
         $this->read();
     }
 
-    /** Takes in all that has come, without waiting. */
+    /** Reads all that has arrived, without waiting. */
     private function readAll(): void
     {
         while ($this->read()) {
@@ -224,7 +235,7 @@ final class Connection implements Endable
         }
     }
 
-    /** Takes in some of what has come, without waiting; false: nothing has. */
+    /** Reads some of what has arrived, without waiting; false: nothing has arrived. */
     private function read(): bool
     {
         $stream = $this->stream();
@@ -237,12 +248,12 @@ final class Connection implements Endable
         }
         $this->heard = Deadline::now();
         $this->received .= $bytes;
-        $this->takeFrames();
+        $this->decodeFrames();
         return true;
     }
 
-    /** Whether the connection stands, as far as can be known without asking. */
-    public function stands(): bool
+    /** Whether the connection is alive, as far as this can be known without asking the server. */
+    public function isAlive(): bool
     {
         if ($this->stream === null || $this->pid !== Process::id()) {
             return false;
@@ -262,7 +273,8 @@ final class Connection implements Endable
             return;
         }
         if (is_resource($this->stream)) {
-            // Its end, and not only this descriptor's: processes that were started meanwhile have inherited it.
+            // Shut the connection down, not only close this descriptor: programs started meanwhile
+            // have inherited copies.
             $stream = $this->stream;
             Quietly::call(static fn () =>
                 function_exists('stream_socket_shutdown') && stream_socket_shutdown($stream, STREAM_SHUT_RDWR));
@@ -272,7 +284,7 @@ final class Connection implements Endable
 
     public function abandon(): void
     {
-        // When a script ends, PHP may have closed it before.
+        // At the end of a script PHP may have closed the stream already.
         if (is_resource($this->stream)) {
             $stream = $this->stream;
             Quietly::call(static fn () => fclose($stream));
@@ -290,10 +302,10 @@ final class Connection implements Endable
     /** @param array<mixed> $data */
     public function __unserialize(array $data): void
     {
-        throw new InvalidArgumentException('a connection cannot be made of text');
+        throw new InvalidArgumentException('a connection cannot be unserialized');
     }
 
-    /** Ends it, since it cannot be relied on any more. */
+    /** Ends a connection that can no longer be relied on, and returns the exception to throw. */
     public function lose(string $reason): ConnectionLostException
     {
         $this->end = $reason;
@@ -305,7 +317,7 @@ final class Connection implements Endable
     private function stream()
     {
         if ($this->pid !== Process::id()) {
-            throw new ForkedException('a connection of the parent process: a child has to open one of its own');
+            throw new ForkedException('this connection is the parent process\'s: a forked child must open its own');
         }
         if ($this->stream === null) {
             throw new ConnectionLostException($this->address->text . ": $this->end");
@@ -342,12 +354,13 @@ final class Connection implements Endable
             return stream_select($read, $write, $none, intdiv($microseconds, 1_000_000), $microseconds % 1_000_000);
         });
         if ($ready === false) {
-            // A signal, or a descriptor that is too high for select: then this becomes a slow loop, not a hot one.
+            // A signal, or a descriptor that is too high for select(): sleep, so that the caller's
+            // loop is not a busy one.
             usleep(1000);
         }
     }
 
-    private function takeFrames(): void
+    private function decodeFrames(): void
     {
         $at = 0;
         while (strlen($this->received) - $at >= 4) {
@@ -355,27 +368,30 @@ final class Connection implements Endable
             $header = unpack('N', $this->received, $at);
             if ($header[1] > self::FRAME_MAX) {
                 $begins = $this->hasMessage ? '' : substr($this->received, $at);
-                throw $this->lose(self::spokenBy($begins)
-                    ?? "what the server sends is no message: a length of $header[1]");
+                throw $this->lose(self::protocolOf($begins)
+                    ?? "what the server sends is no message: its length would be $header[1]");
             }
             if (strlen($this->received) - $at - 4 < $header[1]) {
                 break;
             }
             $this->hasMessage = true;
-            $this->take(substr($this->received, $at + 4, $header[1]));
+            $this->handle(substr($this->received, $at + 4, $header[1]));
             $at += 4 + $header[1];
         }
         $this->received = substr($this->received, $at);
     }
 
-    /** What a server speaks that has begun with this, and what to do then; null if that is nothing known. */
-    private static function spokenBy(string $begins): ?string
+    /**
+     * Which other protocol a server speaks whose first bytes are these, and what to do; null:
+     * unknown.
+     */
+    private static function protocolOf(string $begins): ?string
     {
-        $wanted = 'clients need a port where lockd speaks `message`, 20934 unless it is told another';
+        $wanted = 'clients need a port where lockd speaks `message` (20934 unless the server is told another)';
         $line = addcslashes(substr(strtok($begins, "\r\n") ?: '', 0, 160), "\0..\37\"\\\177..\377");
         return match (true) {
             preg_match('#^[\x15\x16]\x03#', $begins) === 1 =>
-                'it speaks TLS there, which is for liblockd alone: connect to tls:// by it, or to a listener without',
+                'it speaks TLS there, which only liblockd does: use connectByFfi with tls://, or a port without TLS',
             str_starts_with($begins, 'HTTP/1') => "it speaks HTTP there (\"$line\"): $wanted",
             preg_match('#^[\x20-\x7e\t\r\n]{4}#', $begins) === 1 =>
                 "it speaks a text protocol there (\"$line\"): $wanted",
@@ -383,16 +399,17 @@ final class Connection implements Endable
         };
     }
 
-    private function take(string $body): void
+    private function handle(string $body): void
     {
         $decoded = json_decode($body, true);
         if (!is_array($decoded)) {
-            throw $this->lose('what the server sends is no message');
+            throw $this->lose('what the server sends is no message in JSON');
         }
         $message = new Result($decoded);
         $id = $message->integer('id');
         if (isset($decoded['error']) && !isset($decoded['id'])) {
-            // It belongs to no request: the server turns this client away, or could not read what it was sent.
+            // It belongs to no request: the server refuses this client, or could not decode what it
+            // was sent.
             throw $this->lose($message->text('error') ?? 'the server reports an error');
         }
         if ($id !== null && array_key_exists($id, $this->asked)) {

@@ -10,22 +10,26 @@ use Lockd\Internal\Deadline;
 use Lockd\Internal\Quietly;
 
 /**
- * Connects to a server by any of its host's addresses. PHP would give the first one all the time there is, also if it
- * swallows packets. Knows nothing of what is then said on the connection.
+ * Connects to a server by any of its host's addresses. PHP alone would spend the whole time limit
+ * on the first address, even if its packets are lost. Knows nothing of what is sent on the
+ * connection.
  *
  * @internal
  */
 final class Dialer
 {
-    /** @param ?Closure(string): list<string> $resolve the addresses of a host; null: as the system resolves it */
+    /**
+     * @param ?Closure(string): list<string> $resolve returns the addresses of a host; null: the
+     *     system's resolver
+     */
     public function __construct(private readonly ?Closure $resolve = null)
     {
     }
 
     /**
-     * Tries the addresses in their order, each for its share of the time that is left.
+     * Tries the addresses in order, each for an equal share of the time that is left.
      *
-     * @param float $within in seconds, without the time that the resolver takes, which nothing limits
+     * @param float $within in seconds, not counting the resolver, whose time nothing limits
      * @return resource
      * @throws ConnectException
      */
@@ -52,7 +56,7 @@ final class Dialer
         throw new ConnectException("cannot connect to $address->text: $error");
     }
 
-    /** @return non-empty-list<string> as PHP's streams want them */
+    /** @return non-empty-list<string> in the form that PHP's streams take */
     private function remotes(Address $address): array
     {
         if (!preg_match('#^tcp://([^:\[\]]+):(\d+)$#D', $address->remote, $parts)) {
@@ -62,15 +66,16 @@ final class Dialer
         [, $host, $port] = $parts;
         $addresses = $this->resolve === null ? self::addressesOf($host) : ($this->resolve)($host);
         $remotes = array_map(static fn (string $address): string => "tcp://$address:$port", $addresses);
-        // One that is not known has PHP say so.
+        // For an unknown host, PHP's own attempt gives the error message.
         return $remotes === [] ? [$address->remote] : $remotes;
     }
 
-    /** @return list<string> those of IPv6 in brackets */
+    /** @return list<string> IPv6 addresses in brackets */
     private static function addressesOf(string $host): array
     {
         if (!function_exists('socket_addrinfo_lookup') || !function_exists('socket_addrinfo_explain')) {
-            // This one knows IPv4 alone. What else there is PHP finds by the name.
+            // gethostbynamel knows only IPv4. The name itself comes last, for PHP to find other
+            // addresses.
             return [...(gethostbynamel($host) ?: []), $host];
         }
         $found = Quietly::call(static fn () => socket_addrinfo_lookup($host, null, ['ai_socktype' => SOCK_STREAM]));

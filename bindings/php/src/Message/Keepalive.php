@@ -7,23 +7,25 @@ namespace Lockd\Message;
 use Lockd\Internal\Quietly;
 
 /**
- * How the kernel finds out that a server's machine is gone, before the server gives this client's locks to another.
- * The figures follow from the server's dead-peer timeout, as docs/protocol.md has them in section 1.
+ * TCP options by which the kernel notices that the server's machine is gone, before the server
+ * gives this client's locks to another. They follow from the server's dead-peer timeout
+ * (docs/protocol.md, section 1).
  *
  * @internal
  */
 final class Keepalive
 {
-    // Of Linux; PHP has no names for these two.
+    // Linux's numbers; PHP has no names for these two.
     private const TCP_USER_TIMEOUT = 18;
     private const TCP_RTO_MAX_MS = 44;
 
-    /** The longest time, in seconds, that the kernel takes to send again what was not acknowledged. */
+    /** The longest time, in seconds, before the kernel resends what was not acknowledged. */
     private const RETRANSMITTING = 2.5;
 
     /**
      * @param resource $stream
-     * @return bool whether the kernel looks after the connection now; false where PHP has no ext-sockets
+     * @return bool whether the kernel now watches the connection; false where PHP has no
+     *     ext-sockets
      */
     public static function set($stream, int $deadPeerTimeout): bool
     {
@@ -40,21 +42,23 @@ final class Keepalive
         foreach (self::options($deadPeerTimeout) as $option => $value) {
             $set = Quietly::call(static fn () => socket_set_option($socket, SOL_TCP, $option, $value)) && $set;
         }
-        // Only kernels from 6.15 on have it.
+        // Only kernels from 6.15 on have this option.
         Quietly::call(static fn () => socket_set_option($socket, SOL_TCP, self::TCP_RTO_MAX_MS, 1000));
         return $set;
     }
 
     /**
-     * After what time without a sign of life, in seconds, a client must take its locks for lost. The server gives
-     * them to others only later.
+     * How long the server may be silent, in seconds, before a client must take its locks for lost.
+     * The server gives them to others only after that.
      */
     public static function silenceMax(int $deadPeerTimeout): float
     {
         return 2 * self::budget($deadPeerTimeout) + self::RETRANSMITTING;
     }
 
-    /** How long a client's kernel takes to give up a server that does not answer, in seconds. */
+    /**
+     * The time, in seconds, after which a client's kernel gives up a server that does not answer.
+     */
     private static function budget(int $deadPeerTimeout): int
     {
         return intdiv(7 * $deadPeerTimeout, 25);

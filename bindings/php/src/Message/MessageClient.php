@@ -12,20 +12,23 @@ use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
 
 /**
- * Calls commands of a message server by name: those of a program's own, that it serves beside the lock commands or
- * instead of them. For locks there is {@see \Lockd\Client}.
+ * Calls commands of a `message` server by name. It is for a program's own commands, served in
+ * addition to the lock commands or instead of them. For locks there is {@see \Lockd\Client}.
  */
 final class MessageClient
 {
-    /** The longest time, in seconds, that a signal which came at the wrong moment has to wait for its handler. */
+    /**
+     * The longest time, in seconds, for which a signal handler is deferred if its signal comes just
+     * before a wait.
+     */
     private const SLICE = 0.25;
 
-    /** Of a server that has not been asked for its own, in seconds. */
+    /** The dead-peer timeout assumed for the server, which is not asked for its own, in seconds. */
     private const DEAD_PEER_TIMEOUT = 25;
 
     /**
-     * The commands of lockd by whose results a program may believe that it holds a lock: they count only if the
-     * connection is alive after they have been read.
+     * The commands of lockd whose results may tell a program that it holds a lock. Such a result
+     * counts only if the connection is alive after it has been read.
      */
     private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
 
@@ -46,13 +49,14 @@ final class MessageClient
     }
 
     /**
-     * Has the server carry out a command, and waits for its result.
+     * Sends a command to the server and waits for its result.
      *
      * @param array<string, mixed> $parameters
-     * @param ?float $timeLimit in seconds; null: none
-     * @return mixed the result, as the command's handler has made it: for the commands of lockd an array
-     * @throws RefusedException the server says that there is no result
-     * @throws TimeoutException the result has not come by then; the command may still be carried out
+     * @param ?float $timeLimit in seconds; null: no limit
+     * @return mixed the result of the command's handler; for the commands of lockd an array
+     * @throws RefusedException the server answers with an error
+     * @throws TimeoutException the result has not arrived in time; the server may still carry out
+     *     the command
      * @throws ConnectionLostException
      */
     public function rpc(string $command, array $parameters = [], ?float $timeLimit = 30.0): mixed
@@ -83,10 +87,10 @@ final class MessageClient
         });
     }
 
-    /** Whether the connection stands, as far as can be known without asking the server. */
+    /** Whether the connection is alive, as far as this can be known without asking the server. */
     public function stands(): bool
     {
-        return $this->connection->stands();
+        return $this->connection->isAlive();
     }
 
     public function close(): void

@@ -5,7 +5,8 @@ declare(strict_types=1);
 namespace Lockd\Message;
 
 /**
- * The result of a request, or an object in it, read with its types: what has another type than it should is not there.
+ * The result of a request, or an object in it, with typed access: a field of another type counts as
+ * missing.
  *
  * @internal
  */
@@ -34,7 +35,7 @@ final class Result
         return is_int($value) || is_float($value) ? (float) $value : null;
     }
 
-    /** Whether it is there and true. */
+    /** Whether the field exists and is true. */
     public function flag(string $key): bool
     {
         return ($this->fields[$key] ?? null) === true;

@@ -17,22 +17,24 @@ use SessionUpdateTimestampHandlerInterface;
 use Throwable;
 
 /**
- * Locks sessions for a handler that does not do so itself, wherever it keeps them: requests with the same session,
- * on whichever web servers, come one after the other, and none of them overwrites what another one has stored.
+ * Locks sessions for a handler that does not lock them itself, wherever it keeps them. Requests
+ * with the same session run one after the other, on any number of web servers, and none overwrites
+ * what another has stored.
  *
  *     session_set_save_handler(new LockingSessionHandler($handler, 'tcp://127.0.0.1:20934'));
  *     session_start();
  *
- * A session is locked from when it is read, in session_start(), until it is closed: at the end of the script, in
- * session_write_close(), or at once with the option `read_and_close`. Others wait in the server's queue.
+ * A session is locked from session_start(), which reads it, until it is closed: at the end of the
+ * script, in session_write_close(), or at once with the option `read_and_close`. Other requests
+ * wait in the server's queue.
  *
- * A session is never read or written without its lock. If it is not to be had within the time limit, or there is no
- * server, session_start() fails with a warning that says so. If the lock was lost meanwhile, what is to be written is
- * refused with a warning, for it might overwrite what a later request has stored. To destroy a session, and to clear
- * old ones away, no lock is needed.
+ * A session is never read or written without its lock. If the lock is not granted within the time
+ * limit, or there is no server, session_start() fails with a warning that says so. If the lock was
+ * lost meanwhile, the session is not written, with a warning, because the write might overwrite
+ * what a later request has stored. Destroying a session and removing old sessions need no lock.
  *
- * A request whose session_start() has failed should say so to its client and not call it again: PHP has forgotten the
- * session's id by then, and would begin a new one.
+ * If session_start() has failed, a request should answer with an error and not call it again: PHP
+ * has forgotten the session's id by then, and would begin a new session.
  */
 final class LockingSessionHandler implements
     SessionHandlerInterface,
@@ -43,13 +45,14 @@ final class LockingSessionHandler implements
     private ?Lock $lock = null;
 
     /**
-     * @param SessionHandlerInterface $handler where sessions are kept
-     * @param Client|string $client a client; or an address for {@see Client::connect()}, which connects when the
-     *     first session is read
-     * @param float $timeout how long a session may be waited for, in seconds
-     * @param string $prefix of the names of locks; what follows is the SHA-256 of the session's id, in hexadecimal:
-     *     names of locks can be listed by everybody who uses the server, and who knows an id has the session
-     * @throws InvalidArgumentException for an address or a time limit that makes no sense
+     * @param SessionHandlerInterface $handler the handler that keeps the sessions
+     * @param Client|string $client a client; or an address for {@see Client::connect()}, to which
+     *     this connects when the first session is read
+     * @param float $timeout how long to wait for a session's lock, in seconds
+     * @param string $prefix prefix of the lock names. The SHA-256 of the session's id follows, in
+     *     hexadecimal: every user of the server can list lock names, and a session's id gives
+     *     access to the session
+     * @throws InvalidArgumentException for an address or a time limit that is not valid
      */
     public function __construct(
         private readonly SessionHandlerInterface $handler,
@@ -112,8 +115,8 @@ final class LockingSessionHandler implements
     }
 
     /**
-     * Asked with `session.use_strict_mode`, where an id that is not known is replaced. A handler that cannot tell is
-     * taken to know a session if it has data for it.
+     * PHP calls this with `session.use_strict_mode`, to replace an unknown id. If the handler
+     * cannot tell, a session counts as known if there is data for it.
      */
     public function validateId(string $id): bool
     {
@@ -125,12 +128,13 @@ final class LockingSessionHandler implements
     private function acquire(string $id): bool
     {
         if ($this->holds($id)) {
-            // session_reset() reads once more what it has open.
+            // session_reset() reads the open session again.
             return true;
         }
         $this->release();
         try {
-            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            // If a signal handler threw after the grant but before the lock is stored, the lock
+            // would stay held for ever.
             Signals::deferred(function () use ($id): void {
                 $this->lock = $this->source->client()->acquire($this->nameOf($id), $this->timeout);
             });
@@ -142,7 +146,7 @@ final class LockingSessionHandler implements
     }
 
     /**
-     * PHP does not close a session when something is thrown here.
+     * Releases the lock if the body throws, because PHP does not close the session then.
      *
      * @template T
      * @param callable(): T $body
@@ -163,7 +167,7 @@ final class LockingSessionHandler implements
         return $this->holds($id) || self::warn('the session is not written, since its lock was lost meanwhile');
     }
 
-    /** Whether this session is locked now: asks the server. */
+    /** Whether the lock of this session is held now: asks the server. */
     private function holds(string $id): bool
     {
         return $this->lock !== null && $this->lock->name() === $this->nameOf($id) && $this->lock->isHeld();
@@ -171,7 +175,8 @@ final class LockingSessionHandler implements
 
     private function release(): void
     {
-        // When it goes, it is released. If it was lost, that was said when the session was to be written.
+        // Destroying the object releases the lock. If it was lost, the warning came when the
+        // session was written.
         $this->lock = null;
     }
 

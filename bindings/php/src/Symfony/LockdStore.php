@@ -25,31 +25,39 @@ use Symfony\Component\Lock\Key;
 use WeakMap;
 
 /**
- * Locks of a lockd for Symfony's Lock component, 5.4 and later.
+ * Locks on a lockd, as a store for Symfony's Lock component, 5.4 and later.
  *
  *     $factory = new LockFactory(new LockdStore('lockd://127.0.0.1'));
  *
- * A lock has no time to live: it is held until it is released, or until its process or its connection ends. Then
- * `exists()` says no, and so does `Lock::isAcquired()`, which asks the server. So a time to live that a lock is given
- * is none: refreshing it fails if the lock is not held any more, and does nothing otherwise.
+ * A lock has no time to live: it is held until it is released, or until its process or its
+ * connection ends. After that `exists()` returns false, and so does `Lock::isAcquired()`, which
+ * asks the server. A time to live that is given to a lock is ignored: refreshing the lock fails if
+ * it is not held any more, and otherwise does nothing.
  *
- * All keys of a store are one owner to the server. Keys of one resource share it if they are saved for reading, and
- * otherwise exclude each other at once: where the second one asks to wait, it would wait for its own process, and is
- * told of a conflict instead.
+ * To the server, all keys of a store are one owner. Keys of one resource share the lock if they are
+ * saved for reading. Otherwise they conflict at once, even if the second key asks to wait: it would
+ * wait for its own process.
  */
 final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStoreInterface
 {
     private readonly ClientSource $source;
-    /** Where a key keeps this store, which so lives as long, and no other one is taken for it. */
+    /**
+     * The name under which a key keeps a reference to this store: the store lives as long as its
+     * keys, and no other store is taken for it.
+     */
     private readonly string $state;
-    /** @var WeakMap<Key, Lock> what each key holds, or has held: keys that share a lock have the same one here */
+    /**
+     * @var WeakMap<Key, Lock> the lock that each key holds or has held; keys that share a lock
+     *     refer to the same object
+     */
     private WeakMap $locks;
 
     /**
-     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or `lockd+unix:///PATH`, which
-     *     connects when it is first needed, and again when that connection is gone. Options: `?owner=NAME&timeout=S`,
-     *     as for {@see Client::connect()}, to which `lockd://a,b:1` is `tcp://a,tcp://b:1`. The protocol is
-     *     `message` (port 20934), not the server's text protocol `lockd`.
+     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or
+     *     `lockd+unix:///PATH`, to which the store connects when it is first needed, and again when
+     *     that connection is lost. Options: `?owner=NAME&timeout=S`, as for
+     *     {@see Client::connect()}, for which `lockd://a,b:1` becomes `tcp://a,tcp://b:1`. The
+     *     protocol is `message` (port 20934), not the server's text protocol `lockd`.
      * @throws InvalidArgumentException
      */
     public function __construct(Client|string $client)
@@ -95,7 +103,10 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
         $this->hold($key, true, 0.0);
     }
 
-    /** Waits in the server's queue, without limit. A key that is saved for reading stays so while it waits. */
+    /**
+     * Waits in the server's queue, without limit. A key that is saved for reading keeps its shared
+     * lock while it waits.
+     */
     public function waitAndSave(Key $key): void
     {
         $this->hold($key, false, null);
@@ -122,7 +133,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
             $lock->release();
         } catch (LockdException $e) {
             throw new LockReleasingException(
-                "\"$key\" was not held any more when it was to be released: {$e->getMessage()}",
+                "\"$key\" was already lost when it was to be released: {$e->getMessage()}",
                 0,
                 $e
             );
@@ -149,7 +160,8 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
                 $this->convert($this->locks[$key], $shared, $timeout);
                 return;
             }
-            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            // If a signal handler threw after the grant but before the lock is stored, the lock
+            // would stay held for ever.
             Signals::deferred(function () use ($key, $shared, $timeout): void {
                 $this->locks[$key] = $this->acquire((string) $key, $shared, $timeout);
                 $key->setState($this->state, $this);
@@ -194,7 +206,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
         }
     }
 
-    /** How many keys hold this lock. */
+    /** The number of keys that hold this lock. */
     private function keysOf(Lock $lock): int
     {
         $keys = 0;
@@ -206,7 +218,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
 
     private static function failure(Key $key, LockdException $e): ExceptionInterface
     {
-        $text = "\"$key\" was not to be had: {$e->getMessage()}";
+        $text = "\"$key\" could not be acquired: {$e->getMessage()}";
         return match (true) {
             $e instanceof DeadlockException, $e instanceof RefusedException => new LockAcquiringException($text, 0, $e),
             $e instanceof InvalidArgument => new InvalidArgumentException($text, 0, $e),

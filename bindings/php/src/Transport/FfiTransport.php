@@ -29,21 +29,24 @@ use Lockd\Message\Result;
 use Throwable;
 
 /**
- * Locks by way of liblockd, on a server or in this process.
+ * Locks through liblockd, on a server or in this process.
  *
- * PHP cannot interrupt a call of C's, and knows nothing of what it opens: so waits come in slices, and
+ * PHP can neither interrupt a C function nor close what it opens. So waits are made in slices, and
  * {@see Process} and {@see Library} close what a script leaves open.
  *
  * @internal
  */
 final class FfiTransport implements Transport, Endable
 {
-    /** The longest time, in milliseconds, that PHP's own time limit and its signal handlers have to wait. */
+    /**
+     * The longest time, in milliseconds, for which PHP's own time limit and its signal handlers are
+     * delayed.
+     */
     private const SLICE = 100;
 
     private const PAGE = 500;
 
-    /** NULL once it is closed. */
+    /** Null after the session is closed. */
     private ?CData $session;
 
     private function __construct(private readonly FFI $c, CData $session)
@@ -76,14 +79,15 @@ final class FfiTransport implements Transport, Endable
     {
         $mode = $this->mode($shared);
         $token = $this->c->new('uint64_t');
-        // The token comes with it if it can be had at once, as nearly always.
+        // Nearly always the lock is free: then one call returns the grant and its token.
         do {
             $status = $this->c->lock_acquire($this->session, $name, $mode, 0, FFI::addr($token));
         } while ($status === $this->c->LOCK_INTERRUPTED);
         if ($status === $this->c->LOCK_TIMEOUT && $deadline->isOver()) {
             return null;
         }
-        // Who does not wait may be refused what one who waits gets in his turn.
+        // An attempt that does not wait may be refused where a request in the queue is granted in
+        // its turn.
         if (in_array($status, [$this->c->LOCK_TIMEOUT, $this->c->LOCK_REFUSED], true) && !$deadline->isOver()) {
             $status = $this->c->lock_enqueue($this->session, $name, $mode);
             $giveUp = fn () => $this->c->lock_release($this->session, $name);
@@ -102,7 +106,7 @@ final class FfiTransport implements Transport, Endable
         $giveUp = function () use ($name, $shared): void {
             $this->c->lock_cancel($this->session);
             if ($this->c->lock_wait($this->session, $name, 0, null) === $this->c->LOCK_OK) {
-                // It had come first.
+                // The grant came before the cancel: convert back.
                 $this->c->lock_convert($this->session, $name, $this->mode(!$shared), 0);
             }
         };
@@ -115,14 +119,15 @@ final class FfiTransport implements Transport, Endable
     }
 
     /**
-     * Waits at the place in a queue that this session has.
+     * Waits for the grant of a request that is in the queue.
      *
-     * @param callable(): mixed $giveUp the place, or what has become of it meanwhile
+     * @param callable(): mixed $giveUp withdraws the request, or undoes a grant that came
+     *     meanwhile
      */
     private function await(int $status, string $name, Deadline $deadline, callable $giveUp, CData $token): int
     {
         if ($status === $this->c->LOCK_TIMEOUT) {
-            // The server hangs, and there is no place to wait at.
+            // The server hangs, so that the request is in no queue.
             throw $this->failure($status, $name);
         }
         $goOn = [$this->c->LOCK_PENDING, $this->c->LOCK_TIMEOUT, $this->c->LOCK_INTERRUPTED];
@@ -137,7 +142,7 @@ final class FfiTransport implements Transport, Endable
                 $status = $this->c->lock_wait($this->session, $name, $slice, FFI::addr($token));
             }
         } catch (Throwable $e) {
-            // A signal's handler has thrown: nobody will ever hear of this place.
+            // A signal handler has thrown: the caller will never learn of a grant.
             $giveUp();
             throw $e;
         }
@@ -200,33 +205,33 @@ final class FfiTransport implements Transport, Endable
         });
     }
 
-    public function stands(array $names): bool
+    public function isAlive(array $names): bool
     {
-        // The library knows the names itself.
+        // The library itself knows which servers the names belong to.
         return $this->session !== null && $this->c->lock_check($this->session) === $this->c->LOCK_OK;
     }
 
     public function hasEnded(): bool
     {
-        return !$this->stands([]);
+        return !$this->isAlive([]);
     }
 
     public function hasLostAServer(): bool
     {
-        return !$this->stands([]);
+        return !$this->isAlive([]);
     }
 
     public function close(): void
     {
         if ($this->session !== null) {
-            // In a forked child this frees the handle, and the parent's locks stay.
+            // In a forked child this frees only the handle; the parent keeps its locks.
             $this->c->lock_close($this->session);
             $this->session = null;
             Process::closed($this);
         }
     }
 
-    /** The script has ended without having closed it: its locks are orphaned. */
+    /** Called if the script has ended without closing the session: its locks become orphaned. */
     public function end(): void
     {
         if ($this->session !== null) {
@@ -245,7 +250,7 @@ final class FfiTransport implements Transport, Endable
         $this->close();
     }
 
-    /** Of a lock that a call has said is held, without asking the server. */
+    /** The token of a lock that this session holds; does not ask the server. */
     private function token(string $name): int
     {
         $token = $this->c->new('uint64_t');
@@ -253,7 +258,7 @@ final class FfiTransport implements Transport, Endable
         return $status === $this->c->LOCK_OK ? $token->cdata : throw $this->failure($status, $name);
     }
 
-    /** What lock_inspect says. */
+    /** The result of lock_inspect. */
     private function look(string $name): CData
     {
         $info = $this->c->new('lock_info');
@@ -266,7 +271,7 @@ final class FfiTransport implements Transport, Endable
         return $shared ? $this->c->LOCK_SHARED : $this->c->LOCK_EXCLUSIVE;
     }
 
-    /** Rounded up, so that a limit which is not over does not become none. */
+    /** Rounded up, so that time which is left does not become 0. */
     private static function milliseconds(float $seconds): int
     {
         return (int) ceil(min($seconds * 1000, 1e15));
@@ -274,7 +279,7 @@ final class FfiTransport implements Transport, Endable
 
     private function failure(int $status, string $name): Throwable
     {
-        // Only now: the next call of the library's forgets it.
+        // Read the text first: the next call of the library replaces it.
         $detail = (string) $this->c->lock_last_error();
         if ($this->session === null) {
             return new ConnectionLostException('the connection was closed');
@@ -282,12 +287,12 @@ final class FfiTransport implements Transport, Endable
         return match ($status) {
             $this->c->LOCK_LOST, $this->c->LOCK_IO => new ConnectionLostException($detail),
             $this->c->LOCK_FORKED => new ForkedException($detail),
-            $this->c->LOCK_DEADLOCK => new DeadlockException("to wait for \"$name\" would be a deadlock: $detail"),
+            $this->c->LOCK_DEADLOCK => new DeadlockException("waiting for \"$name\" would be a deadlock: $detail"),
             $this->c->LOCK_ALREADY_HELD, $this->c->LOCK_PENDING => new AlreadyHeldException($detail),
             $this->c->LOCK_NOT_HELD => new NotHeldException("this client does not hold \"$name\""),
             $this->c->LOCK_INVALID => new InvalidArgumentException($detail),
             $this->c->LOCK_TIMEOUT => new TimeoutException($detail),
-            // LOCK_REFUSED, and what is not known is no yes.
+            // LOCK_REFUSED; and an unknown status must not count as success.
             default => new RefusedException($detail),
         };
     }

@@ -5,7 +5,7 @@ declare(strict_types=1);
 namespace Lockd\Transport;
 
 /**
- * What comes with a lock that was granted.
+ * What the server says about a lock that it has granted.
  *
  * @internal
  */
@@ -14,7 +14,10 @@ final class Grant
     public function __construct(
         /** The fencing token. */
         public readonly int $token,
-        /** Whether the last exclusive holder vanished; null: it has to be asked for. */
+        /**
+         * Whether the last exclusive holder vanished without releasing the lock; null: to be asked
+         * with inspect().
+         */
         public readonly ?bool $orphaned,
     ) {
     }

@@ -23,25 +23,29 @@ use Lockd\Message\Result;
 use Throwable;
 
 /**
- * Locks on a server, or on several over which the names are spread, by the `message` protocol and with nothing but
- * PHP's own streams. The server keeps the time limits.
+ * Locks on a server, or on several servers over which the names are spread, in the `message`
+ * protocol, with PHP's own streams alone. The server keeps the time limits.
  *
  * @internal
  */
 final class StreamTransport implements Transport
 {
-    /** The longest time, in seconds, that a signal which came at the wrong moment has to wait for its handler. */
+    /**
+     * The longest time, in seconds, for which a signal handler is deferred if its signal comes just
+     * before a wait.
+     */
     private const SLICE = 0.25;
 
     private const PAGE = 500;
 
-    /** The longest name of an owner that a server takes. */
+    /** The longest name of an owner that a server accepts. */
     private const OWNER_BYTES_MAX = 256;
 
     /**
      * @param array<string, Connection> $connections by address
-     * @param array<string, string> $missing by address: why there is no connection
-     * @param array<string, true> $unwatched those that the kernel does not look after
+     * @param array<string, string> $missing by address, the reason why there is no connection
+     * @param array<string, true> $unwatched by address, the connections that the kernel does not
+     *     watch
      */
     private function __construct(
         private readonly array $connections,
@@ -51,10 +55,12 @@ final class StreamTransport implements Transport
     }
 
     /**
-     * Tries one server after another, each for an equal share of the time that is left, so that one that does not
-     * answer leaves time for the others. Never less than its share of the whole: what a resolver takes counts for none.
+     * Connects to one server after another, each within an equal share of the time that is left, so
+     * that one that does not answer leaves time for the others. A share is never less than an equal
+     * part of the whole limit, so that the time a resolver takes is not at the expense of other
+     * servers.
      *
-     * @throws ConnectException if none of the servers answers
+     * @throws ConnectException no server answers
      */
     public static function connect(string $urls, ?string $owner, float $timeout): self
     {
@@ -68,7 +74,7 @@ final class StreamTransport implements Transport
             $connection = null;
             try {
                 $connection = Connection::open($address, $share->remaining(), $timeout);
-                if (!self::greet($connection, $owner, max(0.001, $share->remaining()))) {
+                if (!self::hello($connection, $owner, max(0.001, $share->remaining()))) {
                     $unwatched[$text] = true;
                 }
                 $connections[$text] = $connection;
@@ -84,26 +90,31 @@ final class StreamTransport implements Transport
         return new self($connections, $missing, $unwatched);
     }
 
-    /** What a server takes as a name: the whole characters in its first 256 bytes. */
+    /** The owner's name as a server accepts it: the complete characters in the first 256 bytes. */
     private static function shortened(string $owner): string
     {
         $name = substr($owner, 0, self::OWNER_BYTES_MAX);
-        // A character that was cut has three bytes left at most.
+        // At most three bytes of a character that was cut are left.
         for ($cut = 0; $cut < 3 && preg_match('//u', $name) !== 1; $cut++) {
             $name = substr($name, 0, -1);
         }
         return $name;
     }
 
-    /** Whether the kernel will find out that the server's machine is gone. */
-    private static function greet(Connection $connection, ?string $owner, float $within): bool
+    /**
+     * Exchanges the hello, and sets the client's name.
+     *
+     * @return bool whether the kernel watches the connection
+     * @throws ConnectException
+     */
+    private static function hello(Connection $connection, ?string $owner, float $within): bool
     {
-        $who = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
+        $identity = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
         try {
             $secret = $connection->address->secret();
-            $hello = $connection->send('hello', $secret === null ? $who : $who + ['authToken' => $secret]);
+            $hello = $connection->send('hello', $secret === null ? $identity : $identity + ['authToken' => $secret]);
             if ($owner !== null) {
-                // The server may be set up not to keep names: then it has none.
+                // The answer does not matter: the server may be configured not to keep names.
                 $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
             }
             $answer = $connection->await($hello, $within)->object('result');
@@ -114,15 +125,15 @@ final class StreamTransport implements Transport
             $connection->end();
             $reason = $answer->text('reason') ?? 'without a reason';
             $hint = $secret === null
-                ? ' (name the file with it: ?auth-token-file=FILE behind the address, or LOCKD_AUTH_TOKEN_FILE)'
-                : ' (it is that in the file of auth-token-file= or LOCKD_AUTH_TOKEN_FILE)';
+                ? ' (name the file with the secret: ?auth-token-file=FILE after the address, or LOCKD_AUTH_TOKEN_FILE)'
+                : ' (the secret is from the file that auth-token-file= or LOCKD_AUTH_TOKEN_FILE names)';
             throw new ConnectException("{$connection->address->text} refuses this client: $reason$hint");
         }
         $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
         if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
             $connection->end();
             $where = $connection->address->text;
-            throw new ConnectException("what listens at $where speaks `message`, but is no lockd");
+            throw new ConnectException("the server at $where speaks `message`, but is not lockd");
         }
         return $connection->keepAlive($deadPeerTimeout);
     }
@@ -132,7 +143,7 @@ final class StreamTransport implements Transport
         $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
         $result = $this->await('lock', $name, $shared, $deadline, $withdraw);
         if ($result?->flag('already')) {
-            throw new AlreadyHeldException("this client holds \"$name\" already");
+            throw new AlreadyHeldException("this client already holds \"$name\"");
         }
         return $result === null ? null : $this->grant($name, $result);
     }
@@ -141,9 +152,9 @@ final class StreamTransport implements Transport
     {
         $toShared = ['mode' => self::mode(true)] + self::named($name);
         if ($shared) {
-            // That waits for nobody.
-            $connection = $this->of($name);
-            return $this->grant($name, self::yes($connection, $connection->ask('convert', $toShared), $name));
+            // A change to shared never waits.
+            $connection = $this->connectionFor($name);
+            return $this->grant($name, self::confirmed($connection, $connection->ask('convert', $toShared), $name));
         }
         $withdraw = fn (Connection $connection) => $connection->ask('convert', $toShared);
         $result = $this->await('convert', $name, false, $deadline, $withdraw);
@@ -151,10 +162,10 @@ final class StreamTransport implements Transport
     }
 
     /**
-     * Sends a request that may wait, and waits with it.
+     * Sends a request that may have to wait, and waits for its answer.
      *
-     * @param callable(Connection): mixed $withdraw what undoes it
-     * @return ?Result null: the time limit was over
+     * @param callable(Connection): mixed $withdraw undoes the request if it was granted
+     * @return ?Result null: the time limit has passed
      */
     private function await(
         string $command,
@@ -163,7 +174,7 @@ final class StreamTransport implements Transport
         Deadline $deadline,
         callable $withdraw,
     ): ?Result {
-        $connection = $this->of($name);
+        $connection = $this->connectionFor($name);
         $parameters = ['mode' => self::mode($shared)] + self::named($name);
         if (is_finite($deadline->remaining())) {
             $parameters['timeLimit'] = $deadline->remaining();
@@ -176,12 +187,13 @@ final class StreamTransport implements Transport
                 $answer = $connection->answer($id) ?? $this->listen($connection, $id, $deadline);
             } while ($answer === null);
         } catch (Throwable $e) {
-            // The connection is lost, or a signal's handler has thrown: nobody will ever hear of this request.
-            $this->takeBack($connection, $id, $withdraw);
+            // The connection is lost, or a signal handler has thrown: the caller will never learn
+            // of a grant.
+            $this->cancel($connection, $id, $withdraw);
             throw $e;
         }
         $result = $answer->object('result');
-        return $result->text('status') === 'timeout' ? null : self::yes($connection, $result, $name);
+        return $result->text('status') === 'timeout' ? null : self::confirmed($connection, $result, $name);
     }
 
     /** Waits for the answer for one slice. */
@@ -192,23 +204,24 @@ final class StreamTransport implements Transport
             throw $connection->lose("the server has not answered within $connection->timeout s");
         }
         if (isset($this->unwatched[$connection->address->text]) && $connection->silence() > $connection->timeout) {
-            // The kernel does not ask whether the server is there, so somebody else has to.
+            // The kernel does not watch this connection, so check with a ping that the server is
+            // alive.
             $connection->ask('ping', []);
         }
         return $connection->answer($id);
     }
 
     /** @param callable(Connection): mixed $withdraw */
-    private function takeBack(Connection $connection, int $id, callable $withdraw): void
+    private function cancel(Connection $connection, int $id, callable $withdraw): void
     {
         try {
             $connection->ask('cancel', ['id' => $id]);
-            // However it has ended, its answer came first.
+            // The answer to the request comes before the answer to the cancel.
             if ($connection->answer($id)?->object('result')->text('status') === 'ok') {
                 $withdraw($connection);
             }
         } catch (Throwable) {
-            // What cannot be taken back ends with its connection.
+            // A request that cannot be cancelled ends with its connection.
             $connection->end();
         }
         $connection->forget($id);
@@ -216,7 +229,7 @@ final class StreamTransport implements Transport
 
     public function release(string $name): bool
     {
-        $result = $this->of($name)->ask('unlock', self::named($name));
+        $result = $this->connectionFor($name)->ask('unlock', self::named($name));
         return match ($result->text('status')) {
             'ok' => true,
             'notFound' => false,
@@ -226,8 +239,8 @@ final class StreamTransport implements Transport
 
     public function holds(string $name): bool
     {
-        // A lock is held for as long as its connection stands, and not a moment longer.
-        $connection = $this->of($name);
+        // The lock is held exactly as long as its connection is alive.
+        $connection = $this->connectionFor($name);
         try {
             $isAnswered = $connection->ask('ping', [])->text('status') === 'ok';
             $connection->mustBeAlive();
@@ -239,8 +252,8 @@ final class StreamTransport implements Transport
 
     public function inspect(string $name): Inspection
     {
-        $connection = $this->of($name);
-        $result = self::yes($connection, $connection->ask('inspect', self::named($name)), $name);
+        $connection = $this->connectionFor($name);
+        $result = self::confirmed($connection, $connection->ask('inspect', self::named($name)), $name);
         return new Inspection(
             $result->text('mode'),
             $result->integer('holders') ?? 0,
@@ -252,7 +265,8 @@ final class StreamTransport implements Transport
     public function list(string $prefix): Generator
     {
         foreach ($this->missing as $reason) {
-            // What is locked there, nobody knows: the others' would look like all.
+            // The locks on the missing server are unknown. The other servers' locks alone would
+            // look like the whole list.
             throw new ConnectionLostException($reason);
         }
         $lists = [];
@@ -262,7 +276,7 @@ final class StreamTransport implements Transport
         while (true) {
             [$first, $its] = [null, null];
             foreach ($lists as $list) {
-                // Null: this list has ended.
+                // Null: this list is at its end.
                 $lock = $list->current();
                 if ($lock !== null && ($first === null || strcmp($lock->name, $first->name) < 0)) {
                     [$first, $its] = [$lock, $list];
@@ -283,7 +297,7 @@ final class StreamTransport implements Transport
         $after = [];
         do {
             $page = Signals::deferred(static function () use ($connection, $prefix, $parameters, $after): Result {
-                return self::yes($connection, $connection->ask('list', $parameters + $after), $prefix);
+                return self::confirmed($connection, $connection->ask('list', $parameters + $after), $prefix);
             });
             $entries = $page->objects('locks');
             foreach ($entries as $entry) {
@@ -294,14 +308,14 @@ final class StreamTransport implements Transport
         } while ($page->flag('more') && $entries !== []);
     }
 
-    public function stands(array $names): bool
+    public function isAlive(array $names): bool
     {
         if ($this->hasEnded()) {
             return false;
         }
         foreach ($names as $name) {
             $connection = $this->connections[$this->serverOf($name)] ?? null;
-            if ($connection?->stands() !== true) {
+            if ($connection?->isAlive() !== true) {
                 return false;
             }
         }
@@ -311,7 +325,7 @@ final class StreamTransport implements Transport
     public function hasLostAServer(): bool
     {
         foreach ($this->connections as $connection) {
-            if (!$connection->stands()) {
+            if (!$connection->isAlive()) {
                 return true;
             }
         }
@@ -321,7 +335,7 @@ final class StreamTransport implements Transport
     public function hasEnded(): bool
     {
         foreach ($this->connections as $connection) {
-            if ($connection->stands()) {
+            if ($connection->isAlive()) {
                 return false;
             }
         }
@@ -338,21 +352,25 @@ final class StreamTransport implements Transport
     /**
      * The connection to the server that a name belongs to.
      *
-     * @throws ConnectionLostException if there was none from the start: on another server somebody else could get what
-     *     is held on that one
+     * @throws ConnectionLostException there was no connection from the start. Another server cannot
+     *     take over: a lock held on the missing server could be granted there a second time
      */
-    private function of(string $name): Connection
+    private function connectionFor(string $name): Connection
     {
         $server = $this->serverOf($name);
         return $this->connections[$server] ?? throw new ConnectionLostException($this->missing[$server]);
     }
 
-    /** The server that a name belongs to, there or not: the one with the highest score, as docs/protocol.md has it. */
+    /**
+     * The server that a name belongs to, connected or not: the one with the highest score, as
+     * docs/protocol.md describes.
+     */
     private function serverOf(string $name): string
     {
         $best = null;
         foreach ([...array_keys($this->connections), ...array_keys($this->missing)] as $server) {
-            // Of the same length and in lower case, so they compare as the numbers they write.
+            // Hexadecimal of equal length and in lower case, so that comparing the texts compares
+            // the numbers.
             $score = hash('fnv1a64', hash('fnv1a64', $server . "\0" . $name, true));
             $wins = $best === null || strcmp($score, $best[0]) > 0
                 || ($score === $best[0] && strcmp($server, $best[1]) < 0);
@@ -373,7 +391,7 @@ final class StreamTransport implements Transport
     /** @return array<string, string> */
     private static function key(string $key, string $value): array
     {
-        // JSON has no bytes.
+        // JSON text must be UTF-8, so other bytes are sent in hexadecimal.
         return preg_match('//u', $value) === 1 ? [$key => $value] : [$key . 'Hex' => bin2hex($value)];
     }
 
@@ -386,18 +404,19 @@ final class StreamTransport implements Transport
     {
         $token = $result->integer('token') ?? 0;
         if ($token <= 0) {
-            // The server may believe that it has granted something.
-            throw $this->of($name)->lose('a grant without a fencing token');
+            // The server may count the lock as held by this connection, so the connection must end.
+            throw $this->connectionFor($name)->lose('the server sent a grant without a fencing token');
         }
         return new Grant($token, $result->flag('orphaned'));
     }
 
     /**
-     * A result that the server says yes with. It counts if its connection is alive after it has been read.
+     * Checks that the server has confirmed the request. A confirmation counts only if the
+     * connection is alive after it has been read.
      *
      * @throws LockdException
      */
-    private static function yes(Connection $connection, Result $result, string $name): Result
+    private static function confirmed(Connection $connection, Result $result, string $name): Result
     {
         if ($result->text('status') !== 'ok') {
             throw self::failure($result, $name);
@@ -410,19 +429,20 @@ final class StreamTransport implements Transport
     {
         $reason = $result->text('reason') ?? '';
         $circle = $result->texts('circle');
-        // Of a long circle, and where the server tells nobody of others, not all are named.
+        // The server does not name all sessions of a long cycle, and may be configured to name
+        // none.
         $size = $result->integer('circleSize');
         $named = implode(' > ', $circle) . ($size === null ? '' : ($circle === [] ? '' : ' > … ') . "($size owners)");
         return match ($result->text('status')) {
             'deadlock' => new DeadlockException(
-                "to wait for \"$name\" would be a deadlock: $named",
+                "waiting for \"$name\" would be a deadlock: $named",
                 $circle,
             ),
             'invalid' => new InvalidArgumentException($reason),
             'notFound' => new NotHeldException("this client does not hold \"$name\""),
             'refused' => new RefusedException($reason),
-            // What is not known is no yes.
-            default => new RefusedException('an answer that is not known: ' . (json_encode($result->fields) ?: '')),
+            // An unknown status must not count as success.
+            default => new RefusedException('the server\'s answer is unknown: ' . (json_encode($result->fields) ?: '')),
         };
     }
 }

@@ -10,24 +10,28 @@ use Lockd\Internal\Deadline;
 use Lockd\ListedLock;
 
 /**
- * One owner of locks, somewhere: what {@see \Lockd\Client} needs done there. Names have been checked, and signal
- * handlers wait while one of these methods runs, but where it calls {@see \Lockd\Internal\Signals::dispatch()}.
- * Every method throws a {@see LockdException} for what is not among its results.
+ * One owner of locks, on a server or in this process: the operations that {@see \Lockd\Client}
+ * needs. Names have been checked before. Signal handlers are deferred while one of these methods
+ * runs, except where it calls {@see \Lockd\Internal\Signals::dispatch()}. Every method throws a
+ * {@see LockdException} for an outcome that is not among its results.
  *
  * @internal
  */
 interface Transport
 {
-    /** Waits its turn; null: not within the time limit. */
+    /** Acquires a lock, waiting its turn; null: not granted within the time limit. */
     public function acquire(string $name, bool $shared, Deadline $deadline): ?Grant;
 
-    /** Waits, ahead of others, for the other holders to go; null: not within the time limit, held as before. */
+    /**
+     * Changes the mode of a lock, waiting ahead of the queue for the other holders to release it;
+     * null: not converted within the time limit, the lock is held as before.
+     */
     public function convert(string $name, bool $shared, Deadline $deadline): ?Grant;
 
-    /** False: it is not held. */
+    /** Releases a lock; false: it is not held. */
     public function release(string $name): bool;
 
-    /** Whether this owner holds it: not from memory, but by asking whoever grants it. */
+    /** Whether this owner holds the lock: asks the broker, and does not rely on memory. */
     public function holds(string $name): bool;
 
     public function inspect(string $name): Inspection;
@@ -36,19 +40,19 @@ interface Transport
     public function list(string $prefix): iterable;
 
     /**
-     * Whether the session stands, as far as can be known without asking: with several servers, on all that one of
-     * these names belongs to, and on one at least.
+     * Whether the session is alive, as far as this can be known without asking. With several
+     * servers: whether at least one is connected, and each one that one of these names belongs to.
      *
-     * @param list<string> $names what it holds and waits for
+     * @param list<string> $names the names that it holds and waits for
      */
-    public function stands(array $names): bool;
+    public function isAlive(array $names): bool;
 
-    /** Whether nothing of it stands any more: with several servers, on none of them. */
+    /** Whether the session has ended. With several servers: on all of them. */
     public function hasEnded(): bool;
 
-    /** Whether a server is gone that was there at the start. */
+    /** Whether the connection to a server that answered at the start is lost. */
     public function hasLostAServer(): bool;
 
-    /** Ends the session; in a forked child it only lets go of it. */
+    /** Ends the session. In a forked child it only closes the child's copy. */
     public function close(): void;
 }

@@ -18,26 +18,29 @@ use Lockd\Lock;
 use Throwable;
 
 /**
- * Locks for a WordPress site, over all of its web servers.
+ * Locks for a WordPress site, across all of its web servers.
  *
  *     Locks::ofSite()->once('import', function () {
- *         // No other request of this site is at it.
+ *         // No other request of this site runs this now.
  *     });
  *
- * **Without a server nothing is held**: what asks for a lock does not get it, what was to run under it does not run,
- * PHP's error log says why, and so does the action `lockd_unavailable`, which is given the exception and the lock's
- * name. A server that cannot be reached is not tried again for ten times as long as it may take to answer, so that
- * requests do not wait for it again and again. Constants that make no sense are like a server that is not there.
+ * **Without a server, no lock is granted**: acquire() returns null, and what was to run under a
+ * lock does not run. PHP's error log says why, and so does the action `lockd_unavailable`, which is
+ * given the exception and the lock's name. A server that cannot be reached is not tried again for
+ * ten times `LOCKD_TIMEOUT`, so that requests do not wait for it again and again. Constants with
+ * invalid values have the same effect as a missing server.
  *
- * Set up by constants in wp-config.php, each of which may be missing:
+ * Configured by constants in wp-config.php, each of which is optional:
  *
- * - `LOCKD_URL`: where the server is, as for {@see Client::connect()}; `tcp://127.0.0.1:20934`;
- * - `LOCKD_TIMEOUT`: how long to wait for a connection or an answer, in seconds; 2;
- * - `LOCKD_PREFIX`: what tells this site's locks from those of other sites that use the same lockd. It has to be the
- *   same on all of the site's web servers. The name of the database, `DB_NAME`; two sites whose databases are of the
- *   same name but on different servers have to be told apart here.
+ * - `LOCKD_URL`: the server's address, as for {@see Client::connect()}; by default
+ *   `tcp://127.0.0.1:20934`;
+ * - `LOCKD_TIMEOUT`: how long to wait for a connection or an answer, in seconds; by default 2;
+ * - `LOCKD_PREFIX`: distinguishes this site's locks from those of other sites that use the same
+ *   lockd. It must be the same on all of the site's web servers. By default it is the name of the
+ *   database, `DB_NAME`; two sites whose databases have the same name on different servers need
+ *   different prefixes.
  *
- * After that prefix stands that of the tables, which also tells the blogs of a network from each other.
+ * The prefix of the site's tables follows, which also distinguishes the blogs of a network.
  */
 final class Locks
 {
@@ -45,13 +48,14 @@ final class Locks
 
     private ?ClientSource $source = null;
     private ?ConnectException $unreachable = null;
-    /** Until when it is not tried again. */
+    /** The time before which the server is not tried again. */
     private float $unreachableUntil = 0.0;
     private ?Lock $cron = null;
 
     /**
-     * @param Client|string $client a client; or an address, which connects when it is first needed
-     * @param Closure(): string $prefix of the names of locks, as it is at the moment
+     * @param Client|string $client a client; or an address, to which this connects when a lock is
+     *     first needed
+     * @param Closure(): string $prefix the present prefix of lock names
      * @param float $timeout how long to wait for a connection or an answer, in seconds
      */
     public function __construct(
@@ -61,7 +65,9 @@ final class Locks
     ) {
     }
 
-    /** Those that the constants set up: one connection for each request that needs one. */
+    /**
+     * The locks that the constants configure: each request that needs them makes one connection.
+     */
     public static function ofSite(): self
     {
         $timeout = self::constant('LOCKD_TIMEOUT') ?? '2';
@@ -73,7 +79,10 @@ final class Locks
         );
     }
 
-    /** Null: there is none. One that is no text is an empty one, which is not to be taken for none. */
+    /**
+     * The value of a constant; null: it is not defined. A value that is not scalar becomes '',
+     * which is then an error and does not count as undefined.
+     */
     private static function constant(string $name): ?string
     {
         if (!defined($name)) {
@@ -87,9 +96,9 @@ final class Locks
      * Acquires a lock of this site, waiting its turn.
      *
      * @param float $timeout how long to wait, in seconds; 0.0: not at all
-     * @return ?Lock null: it is busy, also if this request holds it already, or the server does not grant it. Keep
-     *     it: when it goes, the lock is released
-     * @throws InvalidArgumentException for a name or a time limit that makes no sense
+     * @return ?Lock null: it is busy (perhaps held by this request), or the server does not grant
+     *     it. Keep the object: the lock is released when it is destroyed
+     * @throws InvalidArgumentException for a name or a time limit that is not valid
      */
     public function acquire(string $name, float $timeout = 0.0): ?Lock
     {
@@ -107,20 +116,22 @@ final class Locks
     }
 
     /**
-     * Calls `$body` unless somebody is at it already.
+     * Calls `$body` while holding the lock, unless another holds it.
      *
-     * @param callable(): mixed $body must be done when it returns, as for {@see Client::synchronized()}
-     * @param float $timeout how long to wait until nobody is, in seconds; 0.0: not at all
+     * @param callable(): mixed $body must be finished when it returns, as for
+     *     {@see Client::synchronized()}
+     * @param float $timeout how long to wait for the lock, in seconds; 0.0: not at all
      * @return bool whether it was called
-     * @throws InvalidArgumentException for a name or a time limit that makes no sense; or the body does not run, or not
-     *     to its end, while it is called
+     * @throws InvalidArgumentException for a name or a time limit that is not valid; or `$body` is
+     *     a generator function, or its result is not finished when it returns
      */
     public function once(string $name, callable $body, float $timeout = 0.0): bool
     {
         Body::mustRunWhenCalled($body);
         [$lock, $result] = [null, null];
         try {
-            // A handler that threw when the lock is got, but not kept yet, would leave it held for ever.
+            // If a signal handler threw after the grant but before the lock is stored, the lock
+            // would stay held for ever.
             Signals::deferred(function () use (&$lock, $name, $timeout): void {
                 $lock = $this->acquire($name, $timeout);
             });
@@ -132,7 +143,7 @@ final class Locks
             try {
                 $lock?->release();
             } catch (LockdException $e) {
-                // It was called, but perhaps was not alone at the end.
+                // The body has run, but may have lost the lock before its end.
                 self::report($e, $lock?->name() ?? $name);
             }
         }
@@ -141,12 +152,16 @@ final class Locks
     }
 
     /**
-     * Like add_action() for the hook of a recurring event: the callback is left out while it is at the same event
-     * elsewhere, and if there is no lockd. An event that does not recur would be lost so.
+     * Like add_action() for the hook of a recurring event. The callback is skipped if it is running
+     * for the same event elsewhere, or if there is no lockd. Not for events that do not recur: a
+     * skipped event would be lost.
      *
-     * @param callable $callback must be done when it returns, as for {@see Client::synchronized()}
-     * @param float $timeout how long to wait until nobody is at the event, in seconds; 0.0: not at all
-     * @throws InvalidArgumentException the callback is a generator function, which does not run when it is called
+     * @param callable $callback must be finished when it returns, as for
+     *     {@see Client::synchronized()}
+     * @param float $timeout how long to wait until the event runs nowhere else, in seconds; 0.0:
+     *     not at all
+     * @throws InvalidArgumentException the callback is a generator function: calling it runs none
+     *     of its code
      */
     public function cronOnce(
         string $hook,
@@ -157,7 +172,7 @@ final class Locks
     ): void {
         Body::mustRunWhenCalled($callback);
         $body = function (mixed ...$arguments) use ($hook, $callback, $timeout): void {
-            // WordPress tells the events of a hook from each other by their arguments.
+            // WordPress distinguishes the events of a hook by their arguments.
             $event = md5(serialize($arguments));
             $this->once("cron/$hook/$event", static fn (): mixed => $callback(...$arguments), $timeout);
         };
@@ -165,11 +180,11 @@ final class Locks
     }
 
     /**
-     * Keeps wp-cron.php from running twice at the same time, on whichever servers: the second one finds nothing to
-     * do, and so does the first one if there is no lockd. It holds the lock until its request ends. A filter for
-     * `pre_get_ready_cron_jobs`, which there is from WordPress 5.1 on.
+     * Keeps wp-cron.php from running on two servers at the same time: the second run finds no due
+     * jobs. If there is no lockd, no run finds any. The lock is held until its request ends. This
+     * is a filter for `pre_get_ready_cron_jobs`, which WordPress has from 5.1 on.
      *
-     * @param mixed $jobs null: WordPress is to look for what is due
+     * @param mixed $jobs null: WordPress looks for due jobs itself
      */
     public function readyCronJobs(mixed $jobs): mixed
     {
@@ -178,7 +193,8 @@ final class Locks
         }
         Signals::deferred(function (): void {
             $this->cron = $this->acquire('wp-cron');
-            // The process may live on, and serve other requests.
+            // The process may outlive the request and serve others, so release the lock when the
+            // request ends.
             register_shutdown_function(function (): void {
                 $this->cron = null;
             });

@@ -15,7 +15,7 @@ final class EmbeddedTest extends LocksContract
         return Client::embedded($owner);
     }
 
-    public function testAChildHasLocksOfItsOwn(): void
+    public function testAForkedChildHasItsOwnBroker(): void
     {
         $client = self::client();
         $lock = $client->acquire('parted');

@@ -10,13 +10,16 @@ use Lockd\Exception\TimeoutException;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
-/** Calls over liblockd to a server that hangs, while its kernel answers for it: each ends by itself. */
+/**
+ * Calls through liblockd to a server that hangs while its kernel still answers: each must end by
+ * itself.
+ */
 final class HungServerTest extends TestCase
 {
-    /** The shortest there is, since that is for how long a call waits. */
+    /** The shortest allowed, because this is how long a call waits. */
     private const DEAD_PEER_TIMEOUT = '12';
 
-    public function testEveryCallEndsByItself(): void
+    public function testEveryCallToAHungServerEnds(): void
     {
         $server = new Server(['--dead-peer-timeout', self::DEAD_PEER_TIMEOUT]);
         $client = Client::connectByFfi($server->tcp());
@@ -25,19 +28,19 @@ final class HungServerTest extends TestCase
         $server->pause();
         try {
             $client->acquire('free', 3600.0);
-            self::fail('nobody can have granted it');
+            self::fail('a hung server cannot have granted the lock');
         } catch (TimeoutException) {
-            self::assertTrue($client->stands(), 'the client is as it was');
+            self::assertTrue($client->stands(), 'the session is still alive');
         }
         try {
             $lock->release();
-            self::fail('nobody can have confirmed it');
+            self::fail('a hung server cannot have confirmed the release');
         } catch (ConnectionLostException) {
             self::assertFalse($lock->isHeld());
         }
         unset($lock);
         $client->close();
         $server->resume();
-        self::assertNotNull(Client::connect($server->tcp())->acquire('held', 30.0), 'it was left behind');
+        self::assertNotNull(Client::connect($server->tcp())->acquire('held', 30.0), 'the lock was not freed');
     }
 }

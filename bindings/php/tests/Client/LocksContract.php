@@ -19,13 +19,15 @@ use LogicException;
 use PHPUnit\Framework\TestCase;
 use RuntimeException;
 
-/** What a client does wherever its locks are. The classes beside this one say where. */
+/**
+ * The behaviour of a client that is the same for every transport. Subclasses supply the transport.
+ */
 abstract class LocksContract extends TestCase
 {
-    /** A new owner of locks, in the same place as those before. */
+    /** A new client, on the same broker as the earlier ones. */
     abstract protected static function client(?string $owner = null): Client;
 
-    public function testOneOwnerAtATime(): void
+    public function testAnExclusiveLockHasOneHolderAtATime(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $lock = $a->acquire('one', 0.0);
@@ -48,11 +50,11 @@ abstract class LocksContract extends TestCase
         self::assertTrue($next->isHeld());
     }
 
-    public function testALockIsReleasedWhenItGoes(): void
+    public function testALockIsReleasedWhenItsObjectIsDestroyed(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $lock = $a->acquire('going');
-        // It keeps its connection, too.
+        // The lock also keeps its connection alive.
         unset($a);
         self::assertNull($b->acquire('going', 0.0));
         unset($lock);
@@ -76,7 +78,7 @@ abstract class LocksContract extends TestCase
         $a->close();
     }
 
-    public function testWaitingForOnesTurn(): void
+    public function testAcquireWaitsItsTurn(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('turn');
@@ -91,7 +93,7 @@ abstract class LocksContract extends TestCase
         self::assertGreaterThan($held?->token(), $lock->token());
     }
 
-    public function testWaitingWithoutLimit(): void
+    public function testAcquireWaitsWithoutLimit(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('unlimited');
@@ -99,7 +101,7 @@ abstract class LocksContract extends TestCase
         self::assertTrue($b->acquire('unlimited')?->isHeld());
     }
 
-    public function testHandlersRunWhileAClientWaitsThoughPhpDoesNotRunThemAtOnce(): void
+    public function testSignalHandlersRunDuringAWaitWithoutAsyncSignals(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('dispatched');
@@ -107,7 +109,7 @@ abstract class LocksContract extends TestCase
         self::assertTrue($b->acquire('dispatched', 30.0)?->isHeld());
     }
 
-    public function testAHandlerMayUseTheClientThatWaits(): void
+    public function testASignalHandlerMayUseTheWaitingClient(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('used');
@@ -123,7 +125,8 @@ abstract class LocksContract extends TestCase
             $held?->release();
         });
         self::assertTrue($b->acquire('used', 30.0)?->isHeld());
-        // Where the machine was so slow that the wait had not begun, there is less to be seen.
+        // On a slow machine the signal may come before the wait has begun: then there is no waiter
+        // yet.
         self::assertContains($seen, [[true, 1, 'waits already'], [true, 0]]);
     }
 
@@ -144,7 +147,7 @@ abstract class LocksContract extends TestCase
         self::assertTrue($b->acquire('thrown', 0.0)?->isHeld());
     }
 
-    public function testAHandlerThatThrowsWhileALockIsMadeExclusiveLeavesItShared(): void
+    public function testAHandlerThatThrowsDuringAConversionLeavesTheLockShared(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $mine = $b->acquire('unconverted', null, true);
@@ -163,7 +166,9 @@ abstract class LocksContract extends TestCase
         self::assertTrue($mine->convert(false, 0.0));
     }
 
-    /** @param callable(): void $do in a handler, at the first moment of a wait at which one may run */
+    /**
+     * @param callable(): void $do in a signal handler, as soon as handlers may run during a wait
+     */
     private static function firstThing(callable $do): void
     {
         pcntl_signal(SIGUSR2, static function () use ($do): void {
@@ -173,7 +178,7 @@ abstract class LocksContract extends TestCase
         posix_kill(getmypid(), SIGUSR2);
     }
 
-    public function testAHandlerDoesNotChangeALockThatIsConverted(): void
+    public function testAHandlerCannotChangeALockThatIsBeingConverted(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $lock = $a->acquire('converting', 0.0, true);
@@ -197,32 +202,32 @@ abstract class LocksContract extends TestCase
         self::assertTrue($lock->release());
     }
 
-    public function testAHandlerThatClosesTheClientLeavesNoLock(): void
+    public function testAHandlerThatClosesTheClientLeavesNoLockHeld(): void
     {
         foreach ([0.0, 30.0] as $timeout) {
             [$a, $b] = [static::client(), static::client()];
             $held = $timeout > 0.0 ? $b->acquire('closed/of', 0.0) : null;
             self::firstThing(function () use ($a, $held): void {
-                // What was asked for before it was closed has been answered by now.
+                // By now the request that was sent before has been answered.
                 usleep(20_000);
                 $a->close();
                 $held?->release();
             });
             pcntl_async_signals(true);
             try {
-                $a->synchronized('closed/of', fn () => self::fail('it ran'), $timeout);
+                $a->synchronized('closed/of', fn () => self::fail('the body ran'), $timeout);
             } catch (LockdException $e) {
                 self::assertNotSame('', $e->getMessage());
             } finally {
                 pcntl_async_signals(false);
             }
             $held?->release();
-            // The server may be yet to notice that a connection has ended.
+            // The server may not have noticed yet that a connection has ended.
             self::assertTrue($b->acquire('closed/of', 30.0)?->isHeld());
         }
     }
 
-    public function testSignalsAtEveryMomentLeaveNothingHalfDone(): void
+    public function testSignalHandlersThatThrowAtAnyMomentLeaveNoLockInDoubt(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $lock = $a->acquire('stormy', 0.0, true);
@@ -245,7 +250,7 @@ abstract class LocksContract extends TestCase
         self::assertTrue($lock->release());
     }
 
-    public function testClosingReleasesEverythingOrNothingThoughAHandlerThrows(): void
+    public function testClosingReleasesAllLocksOrNoneIfAHandlerThrows(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $locks = array_map(fn (int $number) => $a->acquire("all/$number"), range(1, 20));
@@ -256,11 +261,11 @@ abstract class LocksContract extends TestCase
             $storm->end();
         }
         self::assertCount(20, $locks);
-        // It was struck before it began, or not before it was done.
+        // The signal came either before close() began or after it was done.
         self::assertSame($a->stands() ? 20 : 0, count([...$b->list('all/')]));
     }
 
-    public function testSharing(): void
+    public function testASharedLockHasSeveralHolders(): void
     {
         [$a, $b, $c] = [static::client(), static::client(), static::client()];
         $one = $a->acquire('shared', 0.0, true);
@@ -276,7 +281,7 @@ abstract class LocksContract extends TestCase
         self::assertNull($a->acquire('shared', 0.0, true));
     }
 
-    public function testConverting(): void
+    public function testALockIsConvertedInBothDirections(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $one = $a->acquire('converted', null, true);
@@ -301,7 +306,7 @@ abstract class LocksContract extends TestCase
         $one->convert(false);
     }
 
-    public function testTwoWhoConvertAreADeadlock(): void
+    public function testTwoHoldersThatBothConvertAreADeadlock(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $one = $a->acquire('both', null, true);
@@ -319,7 +324,7 @@ abstract class LocksContract extends TestCase
         self::assertInstanceOf(DeadlockException::class, $caught);
     }
 
-    public function testAWaitThatWouldNeverEndIsRefused(): void
+    public function testAWaitThatWouldCloseACycleIsRefused(): void
     {
         [$a, $b] = [static::client('a'), static::client('b')];
         $mine = $a->acquire('circle/a');
@@ -338,14 +343,14 @@ abstract class LocksContract extends TestCase
         self::assertTrue($mine?->isHeld());
     }
 
-    public function testOneClientIsOneOwner(): void
+    public function testAClientCannotAcquireALockTwice(): void
     {
         $a = static::client();
         $lock = $a->acquire('mine');
         foreach ([false, true] as $shared) {
             try {
                 $a->acquire('mine', 0.0, $shared);
-                self::fail('it was granted twice');
+                self::fail('the lock was granted twice');
             } catch (AlreadyHeldException) {
                 self::assertTrue($lock?->isHeld());
             }
@@ -366,7 +371,7 @@ abstract class LocksContract extends TestCase
     }
 
     /** @dataProvider names */
-    public function testNames(string $name): void
+    public function testNamesMayContainAnyBytesButZero(string $name): void
     {
         [$a, $b] = [static::client(), static::client()];
         $lock = $a->acquire($name, 0.0);
@@ -379,7 +384,7 @@ abstract class LocksContract extends TestCase
         self::assertTrue($lock->release());
     }
 
-    public function testWhatIsNoNameOrTimeLimitIsRefused(): void
+    public function testInvalidNamesAndTimeLimitsAreRefused(): void
     {
         $a = static::client();
         $calls = [
@@ -391,7 +396,7 @@ abstract class LocksContract extends TestCase
         foreach ($calls as $call) {
             try {
                 $call();
-                self::fail('a bad name was taken');
+                self::fail('an invalid name was accepted');
             } catch (InvalidArgumentException $e) {
                 self::assertNotSame('', $e->getMessage());
             }
@@ -399,7 +404,7 @@ abstract class LocksContract extends TestCase
         foreach ([-0.001, NAN, -INF] as $timeout) {
             try {
                 $a->acquire('limit', $timeout);
-                self::fail('a bad time limit was taken');
+                self::fail('an invalid time limit was accepted');
             } catch (InvalidArgumentException) {
                 self::assertFalse($a->inspect('limit')->isHeld());
             }
@@ -407,13 +412,13 @@ abstract class LocksContract extends TestCase
         self::assertTrue($a->acquire('limit', INF)?->isHeld());
     }
 
-    public function testSynchronized(): void
+    public function testSynchronizedHoldsTheLockWhileTheBodyRuns(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $result = $a->synchronized('body', function (Lock $lock) use ($b): string {
             self::assertTrue($lock->isHeld());
             try {
-                $b->synchronized('body', fn () => self::fail('two at once'), 0.0);
+                $b->synchronized('body', fn () => self::fail('two holders at once'), 0.0);
             } catch (TimeoutException) {
                 return 'alone';
             }
@@ -430,7 +435,7 @@ abstract class LocksContract extends TestCase
         self::assertNull($a->synchronized('body', fn (Lock $lock) => $lock->release() ? null : 'no'));
     }
 
-    public function testListing(): void
+    public function testListReturnsTheLocksWithThePrefixInOrder(): void
     {
         [$a, $b] = [static::client('painter'), static::client('printer')];
         $locks = [];
@@ -451,7 +456,7 @@ abstract class LocksContract extends TestCase
         self::assertSame([], [...$b->list('nothing is called so')]);
     }
 
-    public function testAWaiterIsListed(): void
+    public function testListShowsWaiters(): void
     {
         [$a, $b] = [static::client(), static::client('waiter')];
         $held = $a->acquire('awaited');
@@ -468,7 +473,7 @@ abstract class LocksContract extends TestCase
         }
     }
 
-    public function testNothingIsCopied(): void
+    public function testClientsAndLocksCannotBeCopiedOrSerialized(): void
     {
         $client = static::client();
         $lock = $client->acquire('copied');
@@ -484,7 +489,7 @@ abstract class LocksContract extends TestCase
         foreach ($copies as $copy) {
             try {
                 $copy();
-                self::fail('a copy was made');
+                self::fail('a copy was possible');
             } catch (LogicException | \Error $e) {
                 self::assertNotSame('', $e->getMessage());
             }

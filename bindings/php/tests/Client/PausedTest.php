@@ -29,8 +29,9 @@ require_once __DIR__ . '/../../compat/pkLockClient.php';
 require_once __DIR__ . '/../WordPress/stubs.php';
 
 /**
- * A process is stopped before it has read the server's yes. While it is stopped, its connection ends and another
- * client gets the lock. When the process goes on, that yes is the first thing that it reads, and must not count.
+ * A process is stopped before it has read the server's grant. While it is stopped, its connection
+ * ends and another client gets the lock. When the process continues, that grant is the first thing
+ * that it reads, and it must not count.
  */
 final class PausedTest extends TestCase
 {
@@ -46,7 +47,10 @@ final class PausedTest extends TestCase
         unset($this->server);
     }
 
-    /** @return array<string, callable(Server, string): void> how a connection ends whose address is given */
+    /**
+     * @return array<string, callable(Server, string): void> ways to end the connection with the
+     *     given address
+     */
     private static function endings(): array
     {
         return [
@@ -60,11 +64,11 @@ final class PausedTest extends TestCase
     }
 
     /**
-     * Clients of every kind that wait for `x`. Each function connects, and returns another one that waits and says
-     * whether it has got the lock.
+     * Clients of every kind that wait for `x`. Each function connects and returns another function,
+     * which waits and returns whether it got the lock.
      *
-     * @return array<string, array{0: Closure(Server): (Closure(): bool), 1: string, 2?: string}> with the answer that
-     *     is right, and the lock that it waits for if that is not `x`
+     * @return array<string, array{0: Closure(Server): (Closure(): bool), 1: string, 2?: string}>
+     *     with the expected answer, and the name of the lock if it is not `x`
      */
     private static function waiters(): array
     {
@@ -117,7 +121,9 @@ final class PausedTest extends TestCase
         ];
     }
 
-    /** @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable, string}> */
+    /**
+     * @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable, string}>
+     */
     public static function waitersAndEndings(): iterable
     {
         foreach (self::waiters() as $client => $waiter) {
@@ -132,7 +138,7 @@ final class PausedTest extends TestCase
      * @param Closure(Server): (Closure(): bool) $connect
      * @param callable(Server, string): void $end
      */
-    public function testAGrantIsNoneBehindWhichTheConnectionHasEnded(
+    public function testAGrantDoesNotCountIfTheConnectionHasEndedSince(
         Closure $connect,
         string $right,
         callable $end,
@@ -147,11 +153,11 @@ final class PausedTest extends TestCase
         Deadline::until('the child waits', static fn (): bool => $holder->inspect($name)->waiters === 1);
         $child->pause();
         $lock?->release();
-        $this->assertNotBelieved($right, $child, $end, $this->server->port(), $name);
+        $this->assertAnswer($right, $child, $end, $this->server->port(), $name);
     }
 
     /**
-     * The same for a lock that is held together with another client, and is to become exclusive.
+     * The same for a shared lock with another holder, which is to become exclusive.
      *
      * @return iterable<string, array{string, callable(Server, string): void}>
      */
@@ -168,7 +174,7 @@ final class PausedTest extends TestCase
      * @dataProvider convertersAndEndings
      * @param callable(Server, string): void $end
      */
-    public function testAConversionIsNoneBehindWhichTheConnectionHasEnded(string $connect, callable $end): void
+    public function testAConversionDoesNotCountIfTheConnectionHasEndedSince(string $connect, callable $end): void
     {
         $holder = Client::connect($this->server->tcp());
         $lock = $holder->acquire('x', 0.0, true);
@@ -179,15 +185,16 @@ final class PausedTest extends TestCase
         Deadline::until('the child waits', static fn (): bool => $holder->inspect('x')->waiters === 1);
         $child->pause();
         $lock?->release();
-        $this->assertNotBelieved(ConnectionLostException::class, $child, $end, $this->server->port());
+        $this->assertAnswer(ConnectionLostException::class, $child, $end, $this->server->port());
     }
 
     /**
-     * Questions that the server answers at once, by clients of every kind. Each function connects, and returns
-     * another one that asks and says whether the client believes that it holds `x`.
+     * Requests that the server answers at once, from clients of every kind. Each function connects
+     * and returns another function, which sends the request and returns whether the client believes
+     * that it holds `x`.
      *
-     * @return array<string, array{0: Closure(Server): (Closure(): bool), 1: string, 2?: string}> with the answer that
-     *     is right, and the protocol if it is not `message`
+     * @return array<string, array{0: Closure(Server): (Closure(): bool), 1: string, 2?: string}>
+     *     with the expected answer, and the protocol if it is not `message`
      */
     private static function askers(): array
     {
@@ -226,7 +233,9 @@ final class PausedTest extends TestCase
         return $asks;
     }
 
-    /** @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable, string}> */
+    /**
+     * @return iterable<string, array{Closure(Server): (Closure(): bool), string, callable, string}>
+     */
     public static function askersAndEndings(): iterable
     {
         foreach (self::askers() as $client => $asker) {
@@ -241,7 +250,7 @@ final class PausedTest extends TestCase
      * @param Closure(Server): (Closure(): bool) $connect
      * @param callable(Server, string): void $end
      */
-    public function testAnAnswerIsNoneBehindWhichTheConnectionHasEnded(
+    public function testAnAnswerDoesNotCountIfTheConnectionHasEndedSince(
         Closure $connect,
         string $right,
         callable $end,
@@ -260,11 +269,11 @@ final class PausedTest extends TestCase
         Unread::byServer($port);
         $child->pause();
         $this->server->resume();
-        $this->assertNotBelieved($right, $child, $end, $port);
+        $this->assertAnswer($right, $child, $end, $port);
     }
 
     /** @param callable(Server, string): void $end */
-    private function assertNotBelieved(
+    private function assertAnswer(
         string $right,
         Child $child,
         callable $end,

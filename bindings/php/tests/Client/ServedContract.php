@@ -13,14 +13,14 @@ use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 
-/** What a client of a server does beyond that: other processes, and the ways in which a connection ends. */
+/** The behaviour of a client of a server: with other processes, and when a connection ends. */
 abstract class ServedContract extends LocksContract
 {
     private static ?Server $server = null;
 
     abstract protected static function connect(string $url, ?string $owner, float $timeout): Client;
 
-    /** Where the clients of this class find this server. */
+    /** The address of this server for the clients of this class. */
     abstract protected static function url(Server $server): string;
 
     protected static function client(?string $owner = null): Client
@@ -40,11 +40,11 @@ abstract class ServedContract extends LocksContract
 
     protected function tearDown(): void
     {
-        // A failed assertion must not keep a lock for the next test.
+        // If an assertion failed, its locks must not remain held in the next test.
         gc_collect_cycles();
     }
 
-    public function testAPlaceInTheQueueIsKept(): void
+    public function testAWaiterKeepsItsPlaceInTheQueue(): void
     {
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('queue');
@@ -58,7 +58,7 @@ abstract class ServedContract extends LocksContract
             $say('second has it: ' . ($lock?->isHeld() ? 'yes' : 'no'));
         });
         Deadline::until('the second waits', fn (): bool => $b->inspect('queue')->waiters === 2);
-        // Many slices of the waits pass, and the order stays.
+        // Many slices of the waits pass, and the order remains.
         for ($look = 0; $look < 10; $look++) {
             usleep(50_000);
             [$listed] = [...$b->list('queue')];
@@ -69,7 +69,7 @@ abstract class ServedContract extends LocksContract
         self::assertSame('second has it: yes', $second->hear());
     }
 
-    public function testAKilledHolderLeavesWordOfIt(): void
+    public function testALockOfAKilledHolderIsOrphaned(): void
     {
         $child = Child::start(function (callable $say, callable $pause): void {
             $lock = static::client()->acquire('orphan');
@@ -86,7 +86,7 @@ abstract class ServedContract extends LocksContract
         self::assertFalse($a->acquire('orphan', 0.0)?->orphaned());
     }
 
-    public function testNoIncrementIsLost(): void
+    public function testIncrementsUnderTheLockAreNotLost(): void
     {
         $file = self::server()->directory() . '/counter';
         file_put_contents($file, '0');
@@ -146,7 +146,7 @@ abstract class ServedContract extends LocksContract
         self::assertTrue($lock->release());
     }
 
-    public function testAChildThatLivesOnDoesNotKeepItsParentsLocks(): void
+    public function testAChildThatOutlivesItsParentDoesNotKeepTheParentsLocks(): void
     {
         $parent = Child::start(function (callable $say, callable $pause): void {
             $client = static::client();
@@ -163,19 +163,19 @@ abstract class ServedContract extends LocksContract
         self::assertSame('closed', $parent->hear());
         $grandchild = (int) $parent->hear();
         $parent->kill();
-        // It ends by itself, as its channel has ended.
+        // The grandchild ends by itself, because its channel has ended.
         self::assertTrue(static::client()->acquire('outlived', 30.0)?->isHeld());
         self::assertGreaterThan(0, $grandchild);
     }
 
-    public function testALostServerIsNeverAYes(): void
+    public function testNoCallReportsSuccessAfterTheServerIsGone(): void
     {
         $server = self::server();
         [$a, $b] = [static::client(), static::client()];
         $locks = [$a->acquire('lost'), $a->acquire('lost/shared', null, true)];
         $server->restart();
         $calls = [
-            fn () => $a->synchronized('lost/2', fn () => self::fail('it ran')),
+            fn () => $a->synchronized('lost/2', fn () => self::fail('the body ran')),
             fn () => $a->acquire('lost/2', 0.0),
             fn () => $a->acquire('lost', 0.0),
             fn () => $a->inspect('lost'),
@@ -186,7 +186,7 @@ abstract class ServedContract extends LocksContract
         foreach ($calls as $call) {
             try {
                 $call();
-                self::fail('a lost connection was no failure');
+                self::fail('a call on a lost connection succeeded');
             } catch (ConnectionLostException $e) {
                 self::assertNotSame('', $e->getMessage());
             }
@@ -196,11 +196,11 @@ abstract class ServedContract extends LocksContract
         }
         self::assertFalse($a->stands());
         self::assertFalse($b->stands());
-        // A new client is a new owner.
+        // A new client is a new owner of locks.
         self::assertTrue(static::client()->acquire('lost', 0.0)?->isHeld());
     }
 
-    public function testALockThatIsLostUnderABodyIsNoSuccess(): void
+    public function testSynchronizedThrowsIfTheLockIsLostWhileTheBodyRuns(): void
     {
         $client = static::client();
         $this->expectException(ConnectionLostException::class);
@@ -210,7 +210,7 @@ abstract class ServedContract extends LocksContract
         });
     }
 
-    public function testAServerThatEndsEndsAWait(): void
+    public function testAWaitEndsWhenTheServerEnds(): void
     {
         $held = static::client()->acquire('ending');
         $child = Child::start(function (callable $say): void {
@@ -227,7 +227,7 @@ abstract class ServedContract extends LocksContract
         self::assertFalse($held?->isHeld());
     }
 
-    public function testNoServerIsNoSession(): void
+    public function testConnectingWithoutALockdServerThrows(): void
     {
         $server = new Server(['--connections-max', '1']);
         $only = static::connect(static::url($server), null, 5.0);
@@ -235,12 +235,12 @@ abstract class ServedContract extends LocksContract
         foreach ($urls as $url) {
             try {
                 static::connect($url, null, 2.0);
-                self::fail("$url is no server");
+                self::fail("connected to $url");
             } catch (ConnectException $e) {
                 self::assertNotSame('', $e->getMessage());
             }
         }
-        // What speaks another protocol is found out, too.
+        // A server of another protocol is recognised, too.
         $only->close();
         $this->expectException(ConnectException::class);
         static::connect('tcp://' . $server->host() . ':' . $server->port('glockd'), null, 2.0);

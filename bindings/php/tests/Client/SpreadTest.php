@@ -12,10 +12,10 @@ use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
-/** Names spread over several servers: every client must look for a name in the same place. */
+/** Names spread over several servers: every client must send a name to the same server. */
 final class SpreadTest extends TestCase
 {
-    public function testAllClientsAgreeWhereANameBelongs(): void
+    public function testAllClientsSendANameToTheSameServer(): void
     {
         $servers = [new Server(), new Server(), new Server()];
         $urls = array_map(fn (Server $server): string => $server->tcp(), $servers);
@@ -39,7 +39,7 @@ final class SpreadTest extends TestCase
             $names = array_map(fn (ListedLock $lock): string => $lock->name, [...$client->list('spread/')]);
             self::assertSame($expected, $names);
         }
-        // None of them has everything.
+        // No server has all locks.
         foreach ($urls as $url) {
             self::assertLessThan(60, count([...Client::connect($url)->list()]));
         }
@@ -56,7 +56,7 @@ final class SpreadTest extends TestCase
      * @dataProvider transports
      * @param callable(string): Client $connect
      */
-    public function testAServerThatIsGoneTakesItsNamesWithIt(callable $connect): void
+    public function testLocksOnAServerThatIsGoneAreLost(callable $connect): void
     {
         $servers = [new Server(), new Server()];
         $client = $connect($servers[0]->tcp() . ',' . $servers[1]->tcp());
@@ -78,14 +78,14 @@ final class SpreadTest extends TestCase
             }
         }
         self::assertSame(20 - count($held), $lost);
-        self::assertTrue($client->stands(), 'all that was lost has been given up');
+        self::assertTrue($client->stands(), 'every lost lock has been released');
     }
 
     /**
      * @dataProvider transports
      * @param callable(string): Client $connect
      */
-    public function testAServerThatIsGoneIsNoLossWhereNothingIsHeldOrWaitedFor(callable $connect): void
+    public function testASessionSurvivesTheLossOfAServerWhereItHoldsNothing(callable $connect): void
     {
         $servers = [new Server(), new Server()];
         $client = $connect($servers[0]->tcp() . ',' . $servers[1]->tcp());
@@ -99,7 +99,7 @@ final class SpreadTest extends TestCase
         $this->assertLost(fn () => $client->inspect($lost[0]));
         $this->assertLost(fn () => [...$client->list()]);
         $servers[1]->kill();
-        Deadline::until('it is noticed', fn (): bool => !$client->stands());
+        Deadline::until('the loss is noticed', fn (): bool => !$client->stands());
     }
 
     /**
@@ -117,7 +117,7 @@ final class SpreadTest extends TestCase
         $this->assertLost(fn () => [...$client->list()]);
         self::assertTrue($client->stands());
         $direct = Client::connect($server->tcp());
-        self::assertNotNull($direct->acquire($lost[0], 0.0), 'it is tried on no other server');
+        self::assertNotNull($direct->acquire($lost[0], 0.0), 'the client has not tried another server');
     }
 
     /**
@@ -128,7 +128,7 @@ final class SpreadTest extends TestCase
     {
         try {
             $connect('unix:/nonexistent/one.sock,unix:/nonexistent/two.sock');
-            self::fail('it has connected');
+            self::fail('connected without a server');
         } catch (ConnectException $e) {
             self::assertStringContainsString('one.sock', $e->getMessage());
             self::assertStringContainsString('two.sock', $e->getMessage());
@@ -146,9 +146,9 @@ final class SpreadTest extends TestCase
      * @dataProvider timedTransports
      * @param callable(string, ?string, float): Client $connect
      */
-    public function testAServerThatSaysNothingLeavesTimeForTheOthers(callable $connect): void
+    public function testASilentServerLeavesTimeToConnectToTheOthers(callable $connect): void
     {
-        // The kernel takes the connections; nobody ever answers on them.
+        // The kernel accepts the connections, but nothing answers on them.
         $silent = stream_socket_server('tcp://127.0.0.1:0');
         assert($silent !== false);
         $server = new Server();
@@ -157,7 +157,7 @@ final class SpreadTest extends TestCase
     }
 
     /**
-     * Asks for many names, and gives back what it gets.
+     * Acquires and releases many names, and returns which were lost and which were granted.
      *
      * @return array{lost: list<string>, had: list<string>}
      */
@@ -185,6 +185,6 @@ final class SpreadTest extends TestCase
         } catch (ConnectionLostException $e) {
             return $e->getMessage();
         }
-        self::fail('it is not lost');
+        self::fail('the connection is not lost');
     }
 }

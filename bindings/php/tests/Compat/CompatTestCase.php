@@ -8,17 +8,17 @@ use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
-/** What the tests of both drop-in classes do: count the warnings, and have other processes do something. */
+/** Shared by the tests of both drop-in classes: collects warnings and runs other processes. */
 abstract class CompatTestCase extends TestCase
 {
     protected const COMPAT = __DIR__ . '/../../compat/';
     private const SCRIPTS = __DIR__ . '/scripts/';
 
-    /** @var list<string> the warnings since they were asked for last */
+    /** @var list<string> the warnings since the last check */
     private array $warnings = [];
     /** @var list<resource> */
     private array $processes = [];
-    /** @var list<string> what is to be deleted in the end */
+    /** @var list<string> files to delete at the end */
     private array $files = [];
 
     protected function setUp(): void
@@ -31,7 +31,7 @@ abstract class CompatTestCase extends TestCase
 
     protected function assertPostConditions(): void
     {
-        self::assertSame([], $this->warnings, 'there are warnings that no test has asked for');
+        self::assertSame([], $this->warnings, 'there were unexpected warnings');
     }
 
     protected function tearDown(): void
@@ -44,7 +44,10 @@ abstract class CompatTestCase extends TestCase
         array_map('unlink', $this->files);
     }
 
-    /** That there has been one warning since it was asked last, which says this. */
+    /**
+     * Asserts that there was exactly one warning since the last check, and that it contains this
+     * text.
+     */
     protected function assertWarned(string $what): void
     {
         self::assertCount(1, $this->warnings, implode("\n", $this->warnings));
@@ -58,7 +61,8 @@ abstract class CompatTestCase extends TestCase
     }
 
     /**
-     * Starts a program that has this process's sockets, as `exec('… &')` would, and lives until the test is over.
+     * Starts a program that inherits this process's sockets, like `exec('… &')`, and lives until
+     * the test ends.
      */
     protected function startInBackground(): void
     {
@@ -77,10 +81,10 @@ abstract class CompatTestCase extends TestCase
     }
 
     /**
-     * Has a child process do something, without what PHP does at the end of a process.
+     * Runs a function in a forked child that skips PHP's work at the end of a process.
      *
      * @param callable(): mixed $do
-     * @return mixed what it has come to
+     * @return mixed the function's result
      */
     protected function inChild(callable $do)
     {
@@ -100,7 +104,7 @@ abstract class CompatTestCase extends TestCase
     }
 
     /**
-     * Runs PHP code, or a file of it, with the file of the class and what is given as its arguments.
+     * Runs PHP code or a PHP file. Its arguments are the file of the class and then those given.
      *
      * @param list<string> $arguments
      * @return resource its output
@@ -118,7 +122,10 @@ abstract class CompatTestCase extends TestCase
         return $pipes[1];
     }
 
-    /** That an old script does the same with the class that it was written for and with the drop-in class. */
+    /**
+     * Asserts that an old script does the same with the class it was written for and with the
+     * drop-in class.
+     */
     protected function assertSameTranscript(string $script, string $class, int $port): void
     {
         $transcripts = [];
@@ -130,7 +137,10 @@ abstract class CompatTestCase extends TestCase
         self::assertSame($transcripts[0], $transcripts[1]);
     }
 
-    /** That nothing is lost when two processes, one with each of the classes, increment a number under the lock. */
+    /**
+     * Asserts that no increment is lost when two processes, one with each class, increment a number
+     * under the lock.
+     */
     protected function assertNothingLost(string $script, string $class, Server $server, int $port): void
     {
         $counter = $server->directory() . '/counter';

@@ -4,13 +4,15 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Compat;
 
-/** A server that does with each connection, one after the other, what a test tells it: in a process of its own. */
+/**
+ * A server in a process of its own. It handles connections one after the other, as the test says.
+ */
 final class FakeServer
 {
     public readonly int $port;
     private int $pid;
 
-    /** @param callable(resource): void $serve what is done with a connection */
+    /** @param callable(resource): void $serve handles one connection */
     public function __construct(callable $serve)
     {
         $listener = stream_socket_server('tcp://127.0.0.1:0');
@@ -30,7 +32,7 @@ final class FakeServer
     }
 
     /**
-     * Answers the lines of a client with these, whatever they ask, one by one.
+     * Answers a client's lines with these replies, one by one, whatever the lines contain.
      *
      * @param list<string> $replies
      */
@@ -41,13 +43,13 @@ final class FakeServer
                 fgets($connection);
                 fwrite($connection, $reply);
             }
-            // Nothing more, until the client goes.
+            // Send nothing more until the client disconnects.
             fgets($connection);
         });
     }
 
     /**
-     * The next message of a client; null when it has gone.
+     * The next message of a client; null: it has disconnected.
      *
      * @param resource $connection
      */

@@ -36,7 +36,10 @@ final class LockcTest extends CompatTestCase
         return new lockc('127.0.0.1', $this->server->port($protocol), $timeout);
     }
 
-    /** That somebody else gets this lock, at the latest when the server has noticed that its holder has gone. */
+    /**
+     * Asserts that another client gets this lock, at the latest when the server has noticed the
+     * loss of its holder.
+     */
     private function assertBecomesFree(string $name): void
     {
         $other = $this->client();
@@ -51,7 +54,7 @@ final class LockcTest extends CompatTestCase
     }
 
     /** @dataProvider protocols */
-    public function testOldScriptsNoticeNoDifference(string $protocol): void
+    public function testOldScriptsRunUnchanged(string $protocol): void
     {
         $this->assertSameTranscript('lockc_script.php', 'lockc.php', $this->server->port($protocol));
     }
@@ -64,15 +67,15 @@ final class LockcTest extends CompatTestCase
     }
 
     /**
-     * What the class of 2009 answers, to the type. On `lockd` a lock is refused to the connection that holds it; on
-     * `glockd` it is granted again.
+     * The answers of the class of 2009, with their types. On `lockd` a lock is refused to the
+     * connection that holds it; on `glockd` it is granted again.
      *
      * @return iterable<string, array{string, bool, list<int|true>}>
      */
     public function answers(): iterable
     {
-        // The method, whether the lock is shared; and what it answers if the lock is held by nobody; by another; by
-        // itself, on lockd and on glockd; and without a server.
+        // The method, whether the lock is shared, and the answers if the lock is free; held by
+        // another; held by itself, on lockd and on glockd; and without a server.
         $table = [
             ['lock', false, [1, 0, 0, 1, 0]],
             ['unlock', false, [0, 0, 1, 1, 0]],
@@ -97,7 +100,7 @@ final class LockcTest extends CompatTestCase
      * @dataProvider answers
      * @param list<int|true> $answers
      */
-    public function testAnswersAsTheOriginalDoesToTheType(string $method, bool $shared, array $answers): void
+    public function testAnswersHaveTheOriginalsValuesAndTypes(string $method, bool $shared, array $answers): void
     {
         $answered = [];
         foreach (['lockd', 'glockd'] as $protocol) {
@@ -116,7 +119,7 @@ final class LockcTest extends CompatTestCase
         self::assertSame($answers, array_values($answered));
     }
 
-    public function testItsPropertiesAreThoseOfTheOriginal(): void
+    public function testHasTheOriginalsPublicProperties(): void
     {
         $client = new lockc('localhost', 1);
         $names = array_keys(get_object_vars($client));
@@ -126,7 +129,7 @@ final class LockcTest extends CompatTestCase
         $this->assertWarned('cannot connect to');
         self::assertFalse($client->fp);
         self::assertSame([SOCKET_ECONNREFUSED, 'Connection refused'], [$client->errno, $client->errst]);
-        // They count when it connects next.
+        // They take effect when it connects next.
         [$client->host, $client->port] = ['127.0.0.1', (string) $this->server->port('lockd')];
         self::assertTrue($client->connect());
         self::assertIsResource($client->fp);
@@ -134,10 +137,10 @@ final class LockcTest extends CompatTestCase
         self::assertSame(1, $client->lock('a'));
         $client->port = 1;
         self::assertTrue($client->connect());
-        self::assertSame(1, $client->is_locked('a'), 'it has a connection');
+        self::assertSame(1, $client->is_locked('a'), 'it is still connected');
     }
 
-    public function testOnlyTheConnectionHasItsTimeLimit(): void
+    public function testTheTimeoutAppliesOnlyToConnecting(): void
     {
         $client = $this->client(0.1);
         self::assertTrue($client->connect());
@@ -152,12 +155,12 @@ final class LockcTest extends CompatTestCase
         self::assertSame('done', $child->hear());
     }
 
-    public function testConnectsAgainAfterALossIfItIsTold(): void
+    public function testConnectReconnectsAfterALossHasBeenReported(): void
     {
         $client = $this->client();
         self::assertSame(1, $client->lock('held'));
         $this->server->restart();
-        self::assertFalse($client->connect(), 'the loss has to be told first');
+        self::assertFalse($client->connect(), 'the first call must report the loss');
         $this->assertWarned('all its locks are lost');
         self::assertSame(0, $client->lock('other'));
         self::assertTrue($client->connect());
@@ -189,11 +192,11 @@ final class LockcTest extends CompatTestCase
         self::assertSame(0, $this->client()->lock('a'));
     }
 
-    public function testAcceptsTheWaysToNameAServer(): void
+    public function testAcceptsEveryFormOfAServersAddress(): void
     {
         $socket = $this->server->directory() . '/text.sock';
         $server = new Server(['--listen', "lockd+unix:$socket", '--listen', 'glockd://[::1]:0']);
-        // The server tells its addresses one by one, and these last.
+        // The server logs its addresses one by one, these last.
         Deadline::until('it listens everywhere', fn (): bool => str_contains($server->log(), 'glockd://[::1]'));
         foreach (["unix:$socket", "unix://$socket"] as $host) {
             self::assertSame(1, (new lockc($host))->lock($host), $host);
@@ -206,7 +209,7 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testRefusesNamesThatWouldBeCommands(): void
+    public function testRefusesNamesWithNewlinesOrNuls(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
         self::assertSame(1, $client->lock('a'));
@@ -229,19 +232,19 @@ final class LockcTest extends CompatTestCase
     }
 
     /** @dataProvider foldedNames */
-    public function testWarnsOnceOfNamesThatAreFolded(string $name): void
+    public function testWarnsOnceOfNamesWithFoldedWhiteSpace(string $name): void
     {
         [$client, $other] = [$this->client(), $this->client()];
         self::assertSame(1, $client->lock($name));
         $this->assertWarned('fold white space');
         self::assertSame(1, $client->is_locked($name));
         self::assertSame(1, $client->unlock('  and  another  ') + $client->unlock($name));
-        self::assertSame('', $client->error(), 'nothing has gone wrong');
+        self::assertSame('', $client->error(), 'a warning about a name is not an error');
         self::assertSame(0, $other->is_locked('one blank'));
         $this->assertNotWarned();
     }
 
-    public function testAWarningThatBecomesAnExceptionAsksForNothing(): void
+    public function testAWarningThatBecomesAnExceptionSendsNoRequest(): void
     {
         $client = $this->client();
         set_error_handler(static function (int $level, string $message): bool {
@@ -258,7 +261,7 @@ final class LockcTest extends CompatTestCase
         self::assertSame(0, $client->is_locked('two blanks'));
     }
 
-    public function testTakesNamesAsTheServerDoes(): void
+    public function testFoldsNamesAsTheServerDoes(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
         self::assertSame(1, $client->lock("\t a \t\x0b b\r\n"));
@@ -267,12 +270,12 @@ final class LockcTest extends CompatTestCase
         self::assertSame(1, $client->unlock('a b'));
         self::assertSame(1, $client->lock(5));
         self::assertSame(0, $other->lock('5'));
-        self::assertSame(0, $client->lock(str_repeat('x', 5000)), 'longer than a line may be');
+        self::assertSame(0, $client->lock(str_repeat('x', 5000)), 'longer than the server allows a line to be');
         self::assertSame(0, $client->lock(str_repeat('x', 3000000)), 'longer than all buffers');
         self::assertSame(1, $client->is_locked('5'));
     }
 
-    public function testIsNeverAYesOnceTheServerIsGone(): void
+    public function testNoCallSucceedsAfterTheServerIsGone(): void
     {
         $client = $this->client();
         self::assertSame(1, $client->lock('held'));
@@ -289,7 +292,7 @@ final class LockcTest extends CompatTestCase
         self::assertSame(1, $this->client()->lock('held'));
     }
 
-    public function testIsLostWithTheReplyToo(): void
+    public function testAnInvalidReplyLosesTheLocks(): void
     {
         $lies = ['1 Got Lock', "Got Lock\r\n", "\r\n", '1', "one Got Lock\r\n", "-1 Got Lock\r\n", "1Got Lock\r\n"];
         $lies[] = "0 Refused: too many connections\r\n";
@@ -305,7 +308,7 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testConnectsAgainWhenItHeldNothing(): void
+    public function testReconnectsIfNoLockWasHeld(): void
     {
         $client = $this->client();
         self::assertSame(1, $client->lock('a'));
@@ -317,7 +320,7 @@ final class LockcTest extends CompatTestCase
         self::assertSame(0, $this->client()->lock('a'));
     }
 
-    public function testSaysThatThereIsNoServer(): void
+    public function testWarnsIfItCannotConnect(): void
     {
         $client = $this->client();
         self::assertSame(0, $client->is_locked('a'));
@@ -328,15 +331,15 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testSaysWhyItIsTurnedAway(): void
+    public function testWarnsWithTheServersReasonForRefusingIt(): void
     {
         $this->server = new Server(['--connections-max', '1']);
         [$first, $second] = [$this->client(), $this->client()];
         self::assertSame(1, $first->lock('a'));
-        self::assertTrue($second->is_locked('b'), 'nobody can say that it is free');
+        self::assertTrue($second->is_locked('b'), 'without an answer the lock may be held');
         $this->assertWarned('lockc: ');
         unset($first);
-        Deadline::until('there is room', function () use ($second): bool {
+        Deadline::until('the server accepts another connection', function () use ($second): bool {
             if ($second->lock('a') === 1) {
                 return true;
             }
@@ -345,7 +348,7 @@ final class LockcTest extends CompatTestCase
         });
     }
 
-    public function testSaysWhatAWrongPortSpeaks(): void
+    public function testNamesTheProtocolOfAWrongPort(): void
     {
         $client = new lockc('127.0.0.1', $this->server->port(), 20);
         self::assertSame(0, $client->lock('a'));
@@ -368,7 +371,7 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testSaysWhatAServerMaySpeakThatAnswersNothing(): void
+    public function testSuggestsAWrongPortIfTheServerAnswersNothing(): void
     {
         $silent = new FakeServer(static function ($connection): void {
             stream_get_contents($connection);
@@ -379,7 +382,7 @@ final class LockcTest extends CompatTestCase
         $this->assertWarned('no reply within 1 seconds: the server hangs, or speaks another protocol there: ');
     }
 
-    public function testATimeOutIsALoss(): void
+    public function testAReplyThatIsTooLateLosesTheLocks(): void
     {
         $this->iniSet('default_socket_timeout', '1');
         [$client, $idle] = [$this->client(), $this->client()];
@@ -396,7 +399,7 @@ final class LockcTest extends CompatTestCase
         $this->assertBecomesFree('late');
     }
 
-    public function testAReplyToNothingIsALoss(): void
+    public function testAnUnexpectedReplyLosesTheLocks(): void
     {
         $fake = FakeServer::ofLines(["1 Got Lock\r\n1 Got Lock\r\n"]);
         $client = new lockc('127.0.0.1', $fake->port, 5);
@@ -404,7 +407,7 @@ final class LockcTest extends CompatTestCase
         $this->assertWarned('unexpected: 1 Got Lock');
     }
 
-    public function testAReplyThatWasLongInComingIsConfirmed(): void
+    public function testALateReplyIsConfirmedWithAnotherRequest(): void
     {
         $log = $this->server->directory() . '/requests';
         $fake = new FakeServer(static function ($connection) use ($log): void {
@@ -422,7 +425,7 @@ final class LockcTest extends CompatTestCase
         self::assertStringStartsWith("g slow\ni slow\n", (string) file_get_contents($log));
     }
 
-    public function testReadsRepliesInPieces(): void
+    public function testReadsRepliesThatArriveInPieces(): void
     {
         $fake = new FakeServer(static function ($connection): void {
             while (fgets($connection) !== false) {
@@ -456,13 +459,13 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testAnExceptionOfASignalHandlerLeavesNoReplyToTheNextRequest(): void
+    public function testAHandlersExceptionLeavesNoReplyForTheNextRequest(): void
     {
         $test = getmypid();
         $fake = new FakeServer(static function ($connection) use ($test): void {
             while (($line = fgets($connection)) !== false) {
                 if ($line === "g free\n") {
-                    // Now and then it arrives between the request and the wait for the reply.
+                    // Sometimes the signal arrives between the request and the wait for the reply.
                     posix_kill($test, SIGUSR1);
                     usleep(1000);
                 }
@@ -479,7 +482,7 @@ final class LockcTest extends CompatTestCase
                     self::fail('the handler has not run');
                 } catch (ErrorException) {
                     self::assertTrue(pcntl_async_signals());
-                    self::assertSame(0, $client->lock('busy'), "the reply to the request before, in round $time");
+                    self::assertSame(0, $client->lock('busy'), "got the previous request's reply, in round $time");
                 }
             }
         } finally {
@@ -488,7 +491,7 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testARequestThatTimeWasUpForCostsTheConnection(): void
+    public function testAScriptTimeoutDuringARequestEndsTheConnection(): void
     {
         $fake = new FakeServer(static function ($connection): void {
             while (($line = fgets($connection)) !== false) {
@@ -514,7 +517,7 @@ final class LockcTest extends CompatTestCase
         }
     }
 
-    public function testAChildHasNoPartInIt(): void
+    public function testAForkedChildCannotUseTheConnection(): void
     {
         $client = $this->client();
         self::assertSame(1, $client->lock('held'));
@@ -544,7 +547,7 @@ final class LockcTest extends CompatTestCase
         $this->assertBecomesFree('held');
     }
 
-    public function testNorAfterAScriptThatRanOutOfMemory(): void
+    public function testAProgramInTheBackgroundDoesNotKeepTheLockAfterOutOfMemory(): void
     {
         $script = <<<'PHP'
             <?php
@@ -565,7 +568,7 @@ final class LockcTest extends CompatTestCase
         self::assertSame(1, preg_match('/^locked (\d+) .*still locked, $/s', $said, $parts), $said);
         try {
             $this->assertBecomesFree('held');
-            self::assertFileExists("/proc/$parts[1]/fd", 'the program has not lived as long');
+            self::assertFileExists("/proc/$parts[1]/fd", 'the program has already ended');
         } finally {
             posix_kill((int) $parts[1], SIGKILL);
         }

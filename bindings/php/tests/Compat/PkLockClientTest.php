@@ -19,7 +19,7 @@ final class PkLockClientTest extends CompatTestCase
     private const AT_ONCE = ['timeLimit' => 0];
 
     private Server $server;
-    /** The process that sends a signal, if there is one. */
+    /** The process that sends a signal; null: there is none. */
     private int $signaller = 0;
 
     protected function setUp(): void
@@ -50,7 +50,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue($this->client()->lock($name), "$name does not become free");
     }
 
-    /** Sends a signal to this process once it waits for the lock. */
+    /** Sends a signal to this process as soon as it waits for the lock. */
     private function signalWhenWaitedFor(string $name): void
     {
         [$port, $test] = [$this->server->port(), getmypid()];
@@ -58,7 +58,7 @@ final class PkLockClientTest extends CompatTestCase
         if ($this->signaller === 0) {
             try {
                 $observer = $this->client($port);
-                Deadline::until("$name is waited for", static function () use ($observer, $name): bool {
+                Deadline::until("$name has a waiter", static function () use ($observer, $name): bool {
                     return $observer->rpc('inspect', ['lockName' => $name])['waiters'] > 0;
                 });
                 posix_kill($test, SIGUSR1);
@@ -68,7 +68,7 @@ final class PkLockClientTest extends CompatTestCase
         }
     }
 
-    public function testOldScriptsNoticeNoDifference(): void
+    public function testOldScriptsRunUnchanged(): void
     {
         $this->assertSameTranscript('pklockclient_script.php', 'pkLockClient.php', $this->server->port());
     }
@@ -79,11 +79,11 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertNothingLost('pklockclient_script.php', 'pkLockClient.php', $this->server, $port);
     }
 
-    public function testWaitsForAsLongAsItIsTold(): void
+    public function testLockWaitsUntilTheTimeLimit(): void
     {
         [$one, $two] = [$this->client(), $this->client()];
         self::assertTrue($one->lock('a'));
-        self::assertTrue($one->lock('a'), 'what it holds it gets again');
+        self::assertTrue($one->lock('a'), 'its own lock is granted again');
         self::assertFalse($two->lock('a', self::AT_ONCE));
         self::assertFalse($two->lock('a', ['timeLimit' => '0.1']));
         self::assertSame('', $two->error());
@@ -94,13 +94,13 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue($two->lock('a', ['timeLimit' => false]));
     }
 
-    public function testRefusesATimeLimitThatIsNone(): void
+    public function testRefusesAnInvalidTimeLimit(): void
     {
         self::assertFalse($this->client()->lock('a', ['timeLimit' => 'soon']));
         $this->assertWarned('time limit');
     }
 
-    public function testTakesNamesAsTheyAre(): void
+    public function testSendsNamesUnchanged(): void
     {
         [$one, $two] = [$this->client(), $this->client()];
         foreach ([7, '', ' a  b ', "a\n\0b", "\xff\xfe", "\u{1F512}"] as $name) {
@@ -115,14 +115,14 @@ final class PkLockClientTest extends CompatTestCase
         self::assertStringContainsString('longer than 1024 bytes', $one->error());
     }
 
-    public function testAcceptsTheWaysToNameAServer(): void
+    public function testAcceptsEveryFormOfAServersAddress(): void
     {
         self::assertTrue((new pkLockClient(['host' => $this->server->unix()]))->lock('a'));
         $options = ['port' => (string) $this->server->port(), 'other' => 'thing'];
         self::assertTrue((new pkLockClient($options))->lock('a'));
     }
 
-    public function testThrowsWhenThereIsNoServer(): void
+    public function testTheConstructorThrowsIfItCannotConnect(): void
     {
         $this->server->kill();
         $this->expectException(Exception::class);
@@ -130,7 +130,7 @@ final class PkLockClientTest extends CompatTestCase
         $this->client();
     }
 
-    public function testGivesAnyCommandToTheServer(): void
+    public function testRpcSendsAnyCommand(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
         self::assertSame(['status' => 'ok', 'parameters' => ['n' => [1]]], $client->rpc('ping', ['n' => [1]]));
@@ -141,13 +141,13 @@ final class PkLockClientTest extends CompatTestCase
         self::assertSame('timeout', $other->rpc('lock', ['lockName' => 'b'], ['timeLimit' => 0.1])['status']);
         self::assertSame('ok', $client->rpc('unlock', ['lockName' => 'b'])['status']);
         self::assertTrue($other->lock('b'));
-        // What it got by rpc() it must not lose silently either.
+        // The loss of a lock acquired by rpc() must be reported, too.
         $this->server->restart();
         self::assertFalse($client->lock('b'));
         $this->assertWarned('all its locks are lost');
     }
 
-    public function testIsNeverAYesOnceTheServerIsGone(): void
+    public function testNoCallSucceedsAfterTheServerIsGone(): void
     {
         $client = $this->client();
         self::assertTrue($client->lock('held'));
@@ -161,7 +161,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue($this->client()->lock('held'));
     }
 
-    public function testIsNoYesWhenTheServerGoesDuringTheWait(): void
+    public function testLockFailsIfTheServerIsLostDuringTheWait(): void
     {
         [$holder, $client] = [$this->client(), $this->client()];
         self::assertTrue($holder->lock('a'));
@@ -173,7 +173,7 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertWarned('cannot connect');
     }
 
-    public function testConnectsAgainWhenItHeldNothing(): void
+    public function testReconnectsIfNoLockWasHeld(): void
     {
         $client = $this->client();
         self::assertTrue($client->lock('a'));
@@ -183,7 +183,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertFalse($this->client()->lock('a', self::AT_ONCE));
     }
 
-    public function testSaysWhyItIsTurnedAway(): void
+    public function testWarnsWithTheServersReasonForRefusingIt(): void
     {
         $this->server = new Server(['--connections-max', '1']);
         $first = $this->client();
@@ -193,7 +193,7 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertWarned('pkLockClient: ');
     }
 
-    public function testSaysWhatAWrongPortSpeaks(): void
+    public function testNamesTheProtocolOfAWrongPort(): void
     {
         foreach (['lockd', 'glockd'] as $protocol) {
             self::assertFalse($this->client($this->server->port($protocol))->lock('a'));
@@ -209,7 +209,7 @@ final class PkLockClientTest extends CompatTestCase
             $fake = new FakeServer(static function ($connection) use ($bytes): void {
                 FakeServer::receive($connection);
                 fwrite($connection, $bytes);
-                // Nothing more, until the client goes.
+                // Send nothing more until the client disconnects.
                 stream_get_contents($connection);
             });
             self::assertFalse($this->client($fake->port)->lock('a'));
@@ -217,7 +217,7 @@ final class PkLockClientTest extends CompatTestCase
         }
     }
 
-    public function testAServerThatHangsGivesNoYes(): void
+    public function testLockFailsIfTheServerHangs(): void
     {
         [$client, $other] = [$this->client(), $this->client()];
         self::assertTrue($client->lock('held'));
@@ -225,19 +225,19 @@ final class PkLockClientTest extends CompatTestCase
         self::assertFalse($client->lock('late', ['timeLimit' => 0.1]));
         $this->assertWarned('does not answer an unlock');
         $this->server->resume();
-        self::assertTrue($other->lock('late'), 'the request has been taken back');
-        self::assertFalse($other->lock('held', self::AT_ONCE), 'what was held is held on');
+        self::assertTrue($other->lock('late'), 'the request was not withdrawn');
+        self::assertFalse($other->lock('held', self::AT_ONCE), 'the held lock was released');
         self::assertTrue($client->unlock('held'));
     }
 
     /**
-     * A server like the original: it greets nobody, keeps no time limit, and grants the lock at the moment when the
-     * client gives up, or even later.
+     * A server like the original: it does not answer `hello`, keeps no time limits, and grants the
+     * lock at the moment when the client gives up, or even later.
      *
      * @dataProvider lateGrants
-     * @param list<array> $unlocked what it says to the unlock
+     * @param list<array> $unlocked its answers to the unlock
      */
-    public function testIsNotFooledByALateGrant(array $unlocked): void
+    public function testAGrantAfterTheTimeLimitIsWithdrawn(array $unlocked): void
     {
         $log = $this->server->directory() . '/requests';
         $fake = new FakeServer(static function ($connection) use ($unlocked, $log): void {
@@ -257,10 +257,10 @@ final class PkLockClientTest extends CompatTestCase
         self::assertFalse($client->lock('late', ['timeLimit' => 0.1]));
         self::assertFalse($client->lock('never', ['timeLimit' => 0.1]));
         self::assertTrue($client->lock('free', ['timeLimit' => 0.1]));
-        self::assertFalse($client->rpc('ping', [], ['timeLimit' => 0.1]), 'the original knows no ping');
+        self::assertFalse($client->rpc('ping', [], ['timeLimit' => 0.1]), 'the original server does not know `ping`');
         unset($client);
         $requests = "hello\nlock\nunlock\nlock\nunlock\nlock\nping\n";
-        Deadline::until('all has come', static fn (): bool => file_get_contents($log) === $requests);
+        Deadline::until('every request has arrived', static fn (): bool => file_get_contents($log) === $requests);
     }
 
     /** @return iterable<string, array{list<array>}> */
@@ -278,7 +278,7 @@ final class PkLockClientTest extends CompatTestCase
     /**
      * @dataProvider lies
      */
-    public function testTakesNothingElseForAYes(string $lie): void
+    public function testAnInvalidAnswerDoesNotCountAsAGrant(string $lie): void
     {
         $fake = new FakeServer(static function ($connection) use ($lie): void {
             FakeServer::receive($connection);
@@ -316,7 +316,7 @@ final class PkLockClientTest extends CompatTestCase
         yield 'a complaint' => [FakeServer::frame(['error' => 'no more'])];
     }
 
-    public function testReadsMessagesHoweverTheyAreCut(): void
+    public function testReadsMessagesThatArriveInPieces(): void
     {
         $fake = new FakeServer(static function ($connection): void {
             FakeServer::receive($connection);
@@ -372,7 +372,7 @@ final class PkLockClientTest extends CompatTestCase
             self::assertSame('enough', $exception->getMessage());
         }
         self::assertTrue($holder->unlock('a'));
-        self::assertTrue($other->lock('a'), 'the request is still there');
+        self::assertTrue($other->lock('a'), 'the request is still in the queue');
         self::assertFalse($other->lock('held', self::AT_ONCE));
         self::assertFalse($client->lock('a', self::AT_ONCE));
         self::assertTrue($client->unlock('held'));
@@ -396,7 +396,7 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertBecomesFree('a');
     }
 
-    public function testTakingARequestBackDoesNotFreeWhatIsHeld(): void
+    public function testWithdrawingARequestDoesNotReleaseAHeldLock(): void
     {
         $client = $this->client();
         self::assertTrue($client->lock('held'));
@@ -418,7 +418,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertFalse($client->lock('held'));
     }
 
-    public function testAHandlerMustNotUseWhatWaits(): void
+    public function testAHandlerCannotUseTheWaitingObject(): void
     {
         [$holder, $client] = [$this->client(), $this->client()];
         self::assertTrue($holder->lock('a'));
@@ -440,7 +440,7 @@ final class PkLockClientTest extends CompatTestCase
         $client = new class (['host' => 'several', 'port' => $this->server->port()]) extends pkLockClient {
             protected function resolve(string $host): array
             {
-                // The more there are, the shorter the first one is waited for.
+                // With more addresses, the first one's share of the time is shorter.
                 return $host === 'several' ? ['127.0.0.2', '127.0.0.1', ...array_fill(0, 8, '127.0.0.3')] : [];
             }
         };
@@ -455,11 +455,11 @@ final class PkLockClientTest extends CompatTestCase
     }
 
     /**
-     * The network may have been cut while a lock was waited for, and there is no end of the connection then.
+     * The network may be cut during a wait. Then the end of the connection does not arrive.
      *
      * @dataProvider pingAnsweredOrNot
      */
-    public function testAGrantThatWasLongInComingIsConfirmed(bool $isAnswered): void
+    public function testALateGrantIsConfirmedWithAPing(bool $isAnswered): void
     {
         $fake = new FakeServer(static function ($connection) use ($isAnswered): void {
             $answer = static fn (array $result) => fwrite($connection, FakeServer::frame($result));
@@ -470,7 +470,7 @@ final class PkLockClientTest extends CompatTestCase
             while ($isAnswered && ($ping = FakeServer::receive($connection)) !== null) {
                 $answer(['id' => $ping['id'], 'result' => ['status' => $ping['command']]]);
             }
-            // Else it hangs up when it is asked.
+            // Otherwise it ends the connection when it is asked.
             FakeServer::receive($connection);
         });
         $client = $this->client($fake->port);
@@ -481,7 +481,7 @@ final class PkLockClientTest extends CompatTestCase
         $isAnswered || $this->assertWarned('has ended the connection');
     }
 
-    public function testKeepsAliveByTheServersFigures(): void
+    public function testSetsKeepaliveOptionsFromTheServersTimeout(): void
     {
         foreach ([25 => [1, 3, 1, 4, 7000], 60 => [1, 6, 2, 5, 16000]] as $timeout => $figures) {
             $this->server = new Server(['--dead-peer-timeout', (string) $timeout]);
@@ -501,10 +501,10 @@ final class PkLockClientTest extends CompatTestCase
         }
     }
 
-    public function testFreesItsLocksAsSoonAsItIsLetGoOf(): void
+    public function testFreesItsLocksWhenTheObjectIsDestroyed(): void
     {
         $client = $this->client();
-        // So that a trace kept anywhere would keep the object, too.
+        // With arguments in traces, a trace that is kept anywhere would keep the object alive.
         $this->iniSet('zend.exception_ignore_args', '0');
         self::assertTrue($client->lock('a'));
         self::assertFalse($client->lock([]));
@@ -513,7 +513,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue($this->client()->lock('a'));
     }
 
-    public function testAChildHasNoPartInIt(): void
+    public function testAForkedChildCannotUseTheConnection(): void
     {
         $client = $this->client();
         self::assertTrue($client->lock('held'));
@@ -543,7 +543,7 @@ final class PkLockClientTest extends CompatTestCase
         $this->assertBecomesFree('held');
     }
 
-    public function testNorAfterAScriptThatRanOutOfMemory(): void
+    public function testAProgramInTheBackgroundDoesNotKeepTheLockAfterOutOfMemory(): void
     {
         $script = <<<'PHP'
             <?php
@@ -564,7 +564,7 @@ final class PkLockClientTest extends CompatTestCase
         self::assertSame(1, preg_match('/^locked (\d+) .*still locked, $/s', $said, $parts), $said);
         try {
             $this->assertBecomesFree('held');
-            self::assertFileExists("/proc/$parts[1]/fd", 'the program has not lived as long');
+            self::assertFileExists("/proc/$parts[1]/fd", 'the program has already ended');
         } finally {
             posix_kill((int) $parts[1], SIGKILL);
         }

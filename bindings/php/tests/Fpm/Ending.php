@@ -7,26 +7,32 @@ namespace Lockd\Tests\Fpm;
 use Closure;
 use Lockd\Lock;
 
-/** One way for a request to end: what its script does for that, what others do, and what must come of it. */
+/**
+ * One way in which a request can end: what its script and others do, and when its lock must be
+ * free.
+ */
 final class Ending
 {
     public Freed $streams = Freed::AtOnce;
     public Freed $ffi = Freed::AtOnce;
-    /** Its pool of php-fpm; those of {@see Endings::POOLS}. */
+    /** Its pool of php-fpm, one of {@see Endings::POOLS}. */
     public string $pool = 'worker';
-    /** Whether it ends while it waits for the lock, and not while it holds it. */
+    /** Whether it ends while it waits for the lock; otherwise it ends while it holds it. */
     public bool $waits = false;
-    /** Whether its client goes away. */
+    /** Whether its HTTP client disconnects. */
     public bool $hangsUp = false;
-    /** Whether its worker ends, too. */
+    /** Whether its worker process ends, too. */
     public bool $dies = false;
-    /** Whether it leaves a process behind, which has a copy of every descriptor that is not kept from it. */
+    /**
+     * Whether it leaves a background process, which inherits every descriptor that is not
+     * close-on-exec.
+     */
     public bool $background = false;
-    /** What its worker gets while it waits. */
+    /** The signal that its worker gets while it waits. */
     public ?int $signal = null;
     /** @var ?Closure(Script): mixed what the script does before it connects */
     public ?Closure $before = null;
-    /** @var ?Closure(Script, ?Lock): mixed what it does once it holds the lock */
+    /** @var ?Closure(Script, ?Lock): mixed what the script does when it holds the lock */
     public ?Closure $then = null;
 
     public function __construct(public readonly string $name)

@@ -7,17 +7,17 @@ namespace Lockd\Tests\Fpm;
 use Exception;
 use Lockd\Lock;
 
-/** The table of the ways in which a request can end. Read by the command and by the scripts in the workers. */
+/** The ways in which a request can end. Used by endings.php and by the scripts in the workers. */
 final class Endings
 {
-    /** What the configuration of each pool says beside the usual. */
+    /** The configuration of each pool in addition to the common one. */
     public const POOLS = [
         'worker' => '',
         'recycled' => 'pm.max_requests = 1',
         'terminated' => 'request_terminate_timeout = 1s',
     ];
 
-    // Of Linux: pcntl, which has names for them, is not there in the workers.
+    // Linux's numbers: the workers do not have pcntl, which has names for them.
     private const SIGKILL = 9;
     private const SIGTERM = 15;
     private const SIGPROF = 27;
@@ -67,7 +67,7 @@ final class Endings
     }
 
     /**
-     * Those that begin when the script has ended.
+     * Endings that begin after the script has ended.
      *
      * @return list<Ending>
      */
@@ -90,7 +90,7 @@ final class Endings
     }
 
     /**
-     * Those that come from outside of the script, and what outlives it.
+     * Endings that come from outside the script, and background processes that outlive it.
      *
      * @return list<Ending>
      */
@@ -113,7 +113,7 @@ final class Endings
     private static function waiting(): array
     {
         return [
-            // As the kernel sends it when the time of the processor that a script may use is over.
+            // The kernel sends this signal when a script has used up its processor time.
             (new Ending('waiting: time limit'))->waits()->signal(self::SIGPROF),
             (new Ending('waiting: SIGKILL'))->waits()->dies()->signal(self::SIGKILL),
             (new Ending('waiting: SIGTERM'))->waits()->dies()->signal(self::SIGTERM),

@@ -8,12 +8,13 @@ use Lockd\Tests\Support\Deadline;
 use RuntimeException;
 
 /**
- * A php-fpm of a test's own, in a directory of its own and gone with the object: with the system's php.ini, and one
- * worker in each pool, so that it is known who serves the next request. Knows nothing of locks.
+ * A php-fpm for one test, in a directory of its own, which ends when the object is destroyed. It
+ * uses the system's php.ini and has one worker in each pool, so that the test knows which worker
+ * serves the next request. Knows nothing of locks.
  */
 final class Fpm
 {
-    /** Seconds, that it gets to stop by itself. */
+    /** How long it may take to stop by itself, in seconds. */
     private const STOPPING = 5.0;
 
     /** @var resource */
@@ -22,13 +23,14 @@ final class Fpm
     private string $directory;
 
     /**
-     * @param array<string, string> $ini settings, as if they stood in php.ini
-     * @param array<string, string> $pools their further configuration, by name
+     * @param array<string, string> $ini settings, as in php.ini
+     * @param array<string, string> $pools additional configuration of each pool, by name
      * @param array<string, string> $environment
      */
     public static function start(array $ini = [], array $pools = ['worker' => ''], array $environment = []): self
     {
-        // Two steps, so that it goes also if it does not come to listen: an object that is not made has no end.
+        // In two steps, so that the destructor also runs if php-fpm fails to listen. It would not
+        // if the constructor threw.
         $fpm = new self($ini, $pools, $environment);
         $fpm->awaitListening();
         return $fpm;
@@ -84,7 +86,7 @@ final class Fpm
         return $configuration;
     }
 
-    /** Whom the workers run as, where it can be chosen. */
+    /** The user that the workers run as, if it can be chosen. */
     public static function user(): string
     {
         return posix_getpwnam('www-data') === false ? 'nobody' : 'www-data';
@@ -101,7 +103,7 @@ final class Fpm
         return $this->path("$pool.sock");
     }
 
-    /** What it has said. */
+    /** The text of its log. */
     public function log(): string
     {
         return @file_get_contents($this->path('out')) . @file_get_contents($this->path('log'));

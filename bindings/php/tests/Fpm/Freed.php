@@ -4,15 +4,15 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Fpm;
 
-/** When a lock is free, or a place in its queue gone, after a request's end. */
+/** When, after a request's end, its lock is free or it has left the queue. */
 enum Freed
 {
     /** Within a second. */
     case AtOnce;
-    /** When the same worker uses lockd again. */
+    /** When the same worker next uses lockd. */
     case ByTheNextRequest;
-    /** When the process has ended that the request has started in the background. */
+    /** When the background process that the request started has ended. */
     case WithTheBackground;
-    /** The request has not noticed that it should end, and goes on with its lock. */
+    /** The request does not notice that it should end, and continues when it gets its lock. */
     case WhenGranted;
 }

@@ -6,7 +6,10 @@ namespace Lockd\Tests\Fpm;
 
 use RuntimeException;
 
-/** What can be wrong in how php-fpm is set up for liblockd, and whether that is said so that one knows what to do. */
+/**
+ * Mistakes in the configuration of php-fpm for liblockd. Checks that each message says what to
+ * correct.
+ */
 final class Mistakes
 {
     private const SCRIPT = __DIR__ . '/embedded.php';
@@ -60,7 +63,7 @@ final class Mistakes
     {
         foreach ($parts as $part) {
             if (!str_contains($text, $part)) {
-                throw new RuntimeException("nothing of $part: " . Request::short($text));
+                throw new RuntimeException("the message does not mention $part: " . Request::short($text));
             }
         }
         return 'said: ' . implode(', ', $parts);

@@ -6,7 +6,9 @@ namespace Lockd\Tests\Fpm;
 
 use RuntimeException;
 
-/** php-fpm set up for liblockd as preload.php says, with the library as if it were installed. */
+/**
+ * A php-fpm configured for liblockd as preload.php says, with the library as if it were installed.
+ */
 final class Preloading
 {
     private string $directory;
@@ -25,7 +27,7 @@ final class Preloading
     /**
      * @param array<string, string> $ini further settings
      * @param array<string, string> $pools
-     * @param list<string> $without settings that are left out
+     * @param list<string> $without settings to leave out
      */
     public function fpm(array $ini = [], array $pools = ['worker' => ''], array $without = []): Fpm
     {
@@ -43,7 +45,7 @@ final class Preloading
         ];
     }
 
-    /** A header as ours, but of a library that no system has. */
+    /** A copy of our header that names a library which no system has. */
     public function headerOfNothing(): string
     {
         $header = str_replace('liblockd.so.1', 'liblockd-nowhere.so.1', (string) file_get_contents(self::header()));

@@ -6,10 +6,10 @@ namespace Lockd\Tests\Fpm;
 
 use RuntimeException;
 
-/** Programs of the system's, also of those that only an administrator's PATH has. */
+/** Finds programs of the system, including those that only an administrator's PATH contains. */
 final class Program
 {
-    /** The path of the first of these names that is there. */
+    /** The path of the first of these programs that exists. */
     public static function find(string ...$names): string
     {
         $path = getenv('PATH') . ':/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin';

@@ -6,10 +6,13 @@ namespace Lockd\Tests\Fpm;
 
 use RuntimeException;
 
-/** A request to a pool of php-fpm, made by cgi-fcgi as a web server would, and its answer as it comes. */
+/**
+ * A request to a pool of php-fpm, sent by cgi-fcgi like a web server's, and its answer as it
+ * arrives.
+ */
 final class Request
 {
-    /** Seconds. */
+    /** How long to wait for the answer, in seconds. */
     private const PATIENCE = 20.0;
 
     /** @var resource */
@@ -41,20 +44,20 @@ final class Request
         stream_set_blocking($this->answer, false);
     }
 
-    /** What follows `$word` and a space in the next line that begins so. */
+    /** Waits for the next line that begins with `$word` and a space, and returns the rest of it. */
     public function expect(string $word): string
     {
         $end = microtime(true) + self::PATIENCE;
         while (!preg_match("/^$word (.*)\n/m", $this->received, $line, PREG_OFFSET_CAPTURE, $this->read)) {
             if (!$this->receive($end)) {
-                throw new RuntimeException("it has not said \"$word\", but: " . self::short($this->received));
+                throw new RuntimeException("expected \"$word\", but got: " . self::short($this->received));
             }
         }
         $this->read = $line[0][1] + strlen($line[0][0]);
         return $line[1][0];
     }
 
-    /** All of the answer, once it has ended. */
+    /** The whole answer, when it is complete. */
     public function answer(): string
     {
         $end = microtime(true) + self::PATIENCE;
@@ -62,12 +65,12 @@ final class Request
             continue;
         }
         if (!feof($this->answer)) {
-            throw new RuntimeException('the request does not end; it has said: ' . self::short($this->received));
+            throw new RuntimeException('the request does not end; its answer so far: ' . self::short($this->received));
         }
         return $this->received;
     }
 
-    /** False: there was nothing until `$end`, or nothing will come any more. */
+    /** Reads more of the answer; false: nothing arrived until `$end`, or the answer is complete. */
     private function receive(float $end): bool
     {
         $read = [$this->answer];
@@ -87,7 +90,7 @@ final class Request
         return strlen($text) > 300 ? substr($text, 0, 150) . ' ... ' . substr($text, -150) : $text;
     }
 
-    /** Goes away without waiting for the answer, as a browser whose user has lost patience. */
+    /** Disconnects without waiting for the answer, like an impatient user's browser. */
     public function hangUp(): void
     {
         proc_terminate($this->process, SIGKILL);

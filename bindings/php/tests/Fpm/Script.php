@@ -8,10 +8,13 @@ use Closure;
 use Lockd\Client;
 use Lockd\Lock;
 
-/** The script of a request, in a worker of php-fpm: says what it has come to, takes the lock, and ends as told. */
+/**
+ * The script of a request in a worker of php-fpm: reports its progress, acquires the lock, and ends
+ * as told.
+ */
 final class Script
 {
-    /** Seconds; nothing that a test waits for. */
+    /** In seconds, longer than any test waits. */
     private const LONG = 30;
 
     /** @var ?resource */
@@ -35,7 +38,7 @@ final class Script
         };
     }
 
-    /** Takes the lock, and returns when somebody waits for it, if it is said that somebody will. */
+    /** Acquires the lock. If the query has `waited`, returns only when the lock has a waiter. */
     public function acquire(Client $client): ?Lock
     {
         if (isset($this->query['limit'])) {
@@ -65,16 +68,17 @@ final class Script
         flush();
     }
 
-    /** The lock must not be free before. */
+    /** Notes the present time in a file: the lock must not be free before it. */
     public function isAlive(): void
     {
-        // In place, and of one length, so that nobody finds half of it, wherever this process ends.
+        // Overwrite it in place with the same length, so that a reader never finds half of it,
+        // whenever this process ends.
         $this->alive ??= fopen($this->query['alive'], 'r+');
         rewind($this->alive);
         fwrite($this->alive, sprintf('%020d', hrtime(true)));
     }
 
-    /** Until PHP finds that nobody listens. */
+    /** Sends lines until PHP notices that the client has disconnected. */
     public function talk(): void
     {
         for ($end = time() + self::LONG; time() < $end;) {
@@ -91,10 +95,10 @@ final class Script
         }
     }
 
-    /** Has something done in the first of the destructors that run when the script is over. */
+    /** Runs a function in the first destructor that PHP calls at the end of the script. */
     public function destroy(Closure $do): void
     {
-        // The last global variable is the first to go.
+        // PHP destroys the last global variable first.
         $GLOBALS['last'] = new class ($do) {
             public function __construct(private readonly Closure $do)
             {

@@ -11,28 +11,28 @@ use Lockd\Tests\Support\Server;
 use RuntimeException;
 
 /**
- * Has requests end over one transport, and finds out when what they held is free: for a client that waits for it,
- * and for the next request to the same worker.
+ * Lets requests end over one transport, and measures when their locks are free: for a waiting
+ * client, and for the next request to the same worker.
  */
 final class Trial
 {
     private const SCRIPT = __DIR__ . '/request.php';
 
-    /** Seconds, as loaded machines have it. */
+    /** The limit for "at once", in seconds, for loaded machines. */
     private const AT_ONCE = 5.0;
 
-    /** Seconds, in which what is not at once would have come. */
+    /** How long to check that something does not happen at once, in seconds. */
     private const A_WHILE = 0.7;
 
-    /** Seconds, for a request to come to its end. */
+    /** How long a request may take to end, in seconds. */
     private const PATIENCE = 20.0;
 
     private readonly Client $client;
-    /** Where a script leaves the time when it was last alive. */
+    /** The file in which a script notes the time when it was last alive. */
     private readonly string $alive;
     private int $names = 0;
     private string $name = '';
-    /** The process that a request has left behind. */
+    /** The background process that a request has left. */
     private ?int $background = null;
 
     public function __construct(
@@ -46,7 +46,7 @@ final class Trial
         chmod($this->alive, 0666);
     }
 
-    /** What has come of it, which is what must. */
+    /** Runs one ending and returns the result. Throws if the result is not the expected one. */
     public function run(Ending $ending): string
     {
         $this->name = $this->transport . '/' . ++$this->names;
@@ -95,14 +95,14 @@ final class Trial
         if ($freed === Freed::WhenGranted) {
             usleep((int) (self::A_WHILE * 1e6));
             if ($this->waiters() === 0) {
-                throw new RuntimeException('it waits no more, better than expected');
+                throw new RuntimeException('it has stopped waiting, which is better than expected');
             }
             $lock->release();
             $result = $this->freed($this->client->acquire($this->name, self::PATIENCE)) . ' after its turn';
         } else {
             $request->answer();
             $end = hrtime(true);
-            Deadline::until('its place is gone', fn (): bool => $this->waiters() === 0);
+            Deadline::until('the request has left the queue', fn (): bool => $this->waiters() === 0);
             $result = self::milliseconds($end, hrtime(true));
             $lock->release();
         }
@@ -110,7 +110,7 @@ final class Trial
         return $result;
     }
 
-    /** A script may wait for longer than its time limit, which is one of the processor's time. */
+    /** A script may wait for longer than its time limit, which counts processor time only. */
     public function outwaits(): string
     {
         $this->name = $this->transport . '/' . ++$this->names;
@@ -127,12 +127,12 @@ final class Trial
         return $this->client->inspect($this->name)->waiters;
     }
 
-    /** How long after its holder was last alive this lock has come. */
+    /** The time from the holder's last sign of life to this grant. */
     private function freed(?Lock $lock): string
     {
         $now = hrtime(true);
         if ($lock === null) {
-            throw new RuntimeException('held for ' . self::PATIENCE . ' s, and still is');
+            throw new RuntimeException('held for ' . self::PATIENCE . ' s, and is still held');
         }
         return self::milliseconds((int) file_get_contents($this->alive), $now);
     }
@@ -152,7 +152,7 @@ final class Trial
     private function staysHeld(): void
     {
         if ($this->client->acquire($this->name, self::A_WHILE) !== null) {
-            throw new RuntimeException('free at once, better than expected');
+            throw new RuntimeException('free at once, which is better than expected');
         }
     }
 
@@ -162,12 +162,14 @@ final class Trial
         $this->endBackground();
         $end = hrtime(true);
         if ($this->client->acquire($this->name, self::PATIENCE) === null) {
-            throw new RuntimeException('the end of the background process does not free it');
+            throw new RuntimeException('the end of the background process does not free the lock');
         }
         return self::milliseconds($end, hrtime(true)) . ' after that ends';
     }
 
-    /** The next request can take the lock; its worker is the same, if that has not ended. */
+    /**
+     * Checks that the next request can acquire the lock, in the same worker unless that was to end.
+     */
     private function servesOn(Ending $ending, string $worker): void
     {
         $next = $this->request(Endings::all()[0], ['timeout' => (string) self::AT_ONCE], $ending->pool);
@@ -177,7 +179,7 @@ final class Trial
             throw new RuntimeException($same ? 'its worker has not ended' : 'its worker has ended');
         }
         if ($this->client->acquire($this->name, self::AT_ONCE) === null) {
-            throw new RuntimeException('the next request has not let it go');
+            throw new RuntimeException('the next request has not released the lock');
         }
     }
 

@@ -1,7 +1,7 @@
 <?php
 
 /**
- * What php-fpm runs to find out whether liblockd can be used.
+ * The script that php-fpm runs to check whether liblockd can be used.
  */
 
 declare(strict_types=1);

@@ -1,7 +1,8 @@
 <?php
 
 /**
- * What php-fpm runs for every request of the tests. The lock stands in a global variable, as in many a script.
+ * The script that php-fpm runs for every request of the tests. The lock is in a global variable, as
+ * in many scripts.
  */
 
 declare(strict_types=1);

@@ -18,10 +18,13 @@ use PHPUnit\Framework\TestCase;
 
 require_once __DIR__ . '/../WordPress/stubs.php';
 
-/** What is called under a lock runs under it to its end, or the caller hears that it does not. */
+/**
+ * Code that is called under a lock must run to its end under it; otherwise an exception says that
+ * it does not.
+ */
 final class BodyTest extends TestCase
 {
-    /** How often something has run. */
+    /** How often a body has run. */
     private static int $ran = 0;
 
     private static ?Server $server = null;
@@ -59,7 +62,7 @@ final class BodyTest extends TestCase
         return self::generatorMethod();
     }
 
-    /** A promise, as those of React: it does not say whether it is settled. */
+    /** A promise like React's, which cannot say whether it is settled. */
     private static function promise(): object
     {
         return new class {
@@ -70,7 +73,7 @@ final class BodyTest extends TestCase
         };
     }
 
-    /** A promise, as those of Guzzle and HTTPlug. */
+    /** A promise like those of Guzzle and HTTPlug. */
     private static function promiseThatIs(string $state): object
     {
         return new class ($state) {
@@ -102,7 +105,7 @@ final class BodyTest extends TestCase
                 return $this->isComplete;
             }
         };
-        // Amp is not among what the tests need.
+        // The tests do not require Amp.
         class_exists(Future::class) || class_alias($future::class, Future::class);
         return $future;
     }
@@ -122,7 +125,7 @@ final class BodyTest extends TestCase
     }
 
     /**
-     * Every way to have something called under the lock `x`.
+     * Every way to call a function under the lock `x`.
      *
      * @return array<string, Closure(Server): (Closure(callable): mixed)>
      */
@@ -177,11 +180,11 @@ final class BodyTest extends TestCase
      * @dataProvider lazyBodies
      * @param Closure(Server): (Closure(callable): mixed) $make
      */
-    public function testWhatWouldRunLaterIsNoSuccess(Closure $make, callable $body): void
+    public function testABodyThatWouldRunLaterIsRefused(Closure $make, callable $body): void
     {
         try {
             $make(self::server())($body);
-            self::fail('it was taken for done');
+            self::fail('the unfinished body was accepted');
         } catch (InvalidArgumentException $e) {
             self::assertMatchesRegularExpression('/with yield in it|is not done/', $e->getMessage());
         }
@@ -220,7 +223,7 @@ final class BodyTest extends TestCase
      * @dataProvider honestBodies
      * @param Closure(Server): (Closure(callable): mixed) $make
      */
-    public function testWhatIsDoneIsASuccess(Closure $make, callable $body): void
+    public function testABodyThatIsFinishedIsAccepted(Closure $make, callable $body): void
     {
         $make(self::server())($body);
         self::assertSame(1, self::$ran);

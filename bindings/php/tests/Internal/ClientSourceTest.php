@@ -13,7 +13,7 @@ use PHPUnit\Framework\TestCase;
 
 final class ClientSourceTest extends TestCase
 {
-    public function testANewClientTakesThePlaceOfALostOne(): void
+    public function testALostClientIsReplaced(): void
     {
         $server = new Server();
         $source = new ClientSource($server->tcp());
@@ -23,7 +23,7 @@ final class ClientSourceTest extends TestCase
         self::assertFalse($lock?->isHeld());
     }
 
-    public function testAClientThatHoldsSomethingOnOneOfItsServersGoesOn(): void
+    public function testAClientThatStillHoldsALockIsKept(): void
     {
         $servers = [new Server(), new Server()];
         $source = new ClientSource($servers[0]->tcp() . ',' . $servers[1]->tcp());
@@ -42,7 +42,7 @@ final class ClientSourceTest extends TestCase
         self::assertTrue($source->client()->stands());
     }
 
-    public function testAClientThatHoldsNothingIsReplacedWhenAServerHasGone(): void
+    public function testAClientThatHoldsNothingIsReplacedAfterTheLossOfAServer(): void
     {
         $servers = [new Server(), new Server()];
         $source = new ClientSource($servers[0]->tcp() . ',' . $servers[1]->tcp());
@@ -54,7 +54,7 @@ final class ClientSourceTest extends TestCase
         }
     }
 
-    public function testAServerThatWasNotReachedIsTriedAgainWhenItIsNeeded(): void
+    public function testAMissingServerIsTriedAgainWhenItIsNeeded(): void
     {
         $servers = [new Server(), new Server()];
         $source = new ClientSource($servers[0]->unix() . ',' . $servers[1]->unix());
@@ -71,12 +71,12 @@ final class ClientSourceTest extends TestCase
         self::assertNotSame($client, $source->client());
     }
 
-    public function testWhatMakesNoSenseIsSaidAtOnce(): void
+    public function testInvalidArgumentsAreRefusedWithoutConnecting(): void
     {
         foreach ([['nowhere', null, 5.0], ['tcp://a', "\xff", 5.0], ['tcp://a', null, 0.0]] as $arguments) {
             try {
                 new ClientSource(...$arguments);
-                self::fail('it was taken');
+                self::fail('the invalid argument was accepted');
             } catch (InvalidArgumentException $e) {
                 self::assertNotSame('', $e->getMessage());
             }

@@ -9,8 +9,9 @@ use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
 /**
- * A script with several connections, whose destructors PHP does not call any more: whatever PHP itself has closed of
- * them by then, they end without a word. When their locks are free is what endings.php shows.
+ * A script with several connections whose destructors PHP does not call. Whatever PHP itself has
+ * closed of them by then, they must end without any output. endings.php shows when their locks are
+ * free.
  */
 final class ScriptEndTest extends TestCase
 {
@@ -47,7 +48,7 @@ final class ScriptEndTest extends TestCase
     }
 
     /** @dataProvider ways */
-    public function testAScriptEndsWithoutAWord(string $connect, string $how): void
+    public function testAScriptEndsWithoutOutput(string $connect, string $how): void
     {
         $server = new Server();
         $command = [PHP_BINARY, '-d', 'display_errors=1', '-d', 'error_reporting=-1', '-r', self::SCRIPT, '--'];
@@ -59,7 +60,7 @@ final class ScriptEndTest extends TestCase
 
         $client = Client::connect($server->tcp());
         foreach (['script-end/0', 'script-end/1'] as $name) {
-            // It has not released them: what it was at may be half done.
+            // The script has not released its locks, so its work may be half done.
             self::assertTrue($client->acquire($name, 5.0)?->orphaned());
         }
     }

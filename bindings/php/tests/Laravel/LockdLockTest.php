@@ -19,7 +19,9 @@ use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 use RuntimeException;
 
-/** The locks by the real contracts, and against a real server. Two providers are two processes to it. */
+/**
+ * The locks with Laravel's real contracts and a real server. Two providers stand for two processes.
+ */
 final class LockdLockTest extends TestCase
 {
     private Server $server;
@@ -37,13 +39,13 @@ final class LockdLockTest extends TestCase
         $this->theirs = new LockdLockProvider($this->server->unix(), 'theirs');
     }
 
-    public function testIsWhatTheContractsWant(): void
+    public function testImplementsLaravelsContracts(): void
     {
         self::assertInstanceOf(LockProvider::class, $this->ours);
         self::assertInstanceOf(Lock::class, $this->ours->lock('report', 10));
     }
 
-    public function testExcludesOthersUntilItIsReleased(): void
+    public function testExcludesOtherProcessesUntilReleased(): void
     {
         $lock = $this->ours->lock('report');
         self::assertTrue($lock->get());
@@ -65,14 +67,14 @@ final class LockdLockTest extends TestCase
         self::assertFalse($this->theirs->lock('report')->get());
     }
 
-    public function testIsHeldOnWhenItsObjectHasGone(): void
+    public function testStaysHeldWhenItsObjectIsDestroyed(): void
     {
         self::assertTrue($this->ours->lock('report', 1)->get());
         gc_collect_cycles();
         self::assertFalse($this->theirs->lock('report')->get());
     }
 
-    public function testGoesWithItsProvider(): void
+    public function testIsReleasedWhenItsProviderIsDestroyed(): void
     {
         $this->ours->lock('report')->get();
         unset($this->ours);
@@ -95,10 +97,10 @@ final class LockdLockTest extends TestCase
         self::assertNotContains('', $names);
     }
 
-    public function testCallsBackWhileItHolds(): void
+    public function testCallsTheCallbackWhileHolding(): void
     {
         $result = $this->ours->lock('report')->get(function (): string {
-            self::assertFalse($this->theirs->lock('report')->get(fn () => self::fail('two at once')));
+            self::assertFalse($this->theirs->lock('report')->get(fn () => self::fail('two holders at once')));
             return 'done';
         });
         self::assertSame('done', $result);
@@ -106,12 +108,12 @@ final class LockdLockTest extends TestCase
         self::assertTrue($this->ours->lock('report')->get());
     }
 
-    public function testReleasesWhenItsCallbackThrows(): void
+    public function testReleasesWhenTheCallbackThrows(): void
     {
         foreach (['get' => [], 'block' => [1]] as $method => $arguments) {
             try {
                 $this->ours->lock('report')->$method(...[...$arguments, fn () => throw new RuntimeException('oops')]);
-                self::fail('what was thrown has gone');
+                self::fail('the exception was lost');
             } catch (RuntimeException $e) {
                 self::assertSame('oops', $e->getMessage());
             }
@@ -119,19 +121,19 @@ final class LockdLockTest extends TestCase
         }
     }
 
-    public function testACallbackMayReleaseItself(): void
+    public function testTheCallbackMayReleaseTheLock(): void
     {
         $lock = $this->ours->lock('report');
         self::assertTrue($lock->get($lock->release(...)));
     }
 
-    public function testDoesNotWaitLongerThanItIsTold(): void
+    public function testBlockThrowsAfterItsTimeLimit(): void
     {
         $this->theirs->lock('report')->get();
         foreach ([0, 0.01] as $seconds) {
             try {
                 $this->ours->lock('report')->block($seconds, fn () => self::fail('two at once'));
-                self::fail('no time-out');
+                self::fail('the wait did not time out');
             } catch (LockTimeoutException $e) {
                 self::assertStringContainsString('report', $e->getMessage());
             }
@@ -153,13 +155,13 @@ final class LockdLockTest extends TestCase
             self::assertSame(7, $this->theirs->lock('report')->block(30, fn (): int => 7));
         });
         $client = Client::connect($this->server->tcp());
-        Deadline::until('it waits', fn (): bool => $client->inspect('report')->waiters === 1);
+        Deadline::until('the child waits', fn (): bool => $client->inspect('report')->waiters === 1);
         $lock->release();
         self::assertSame('done', $child->hear());
         self::assertFalse($client->inspect('report')->orphaned);
     }
 
-    public function testIsRestoredInItsOwnProcessAlone(): void
+    public function testIsRestoredOnlyInItsOwnProcess(): void
     {
         $this->ours->lock('report', 60, 'me')->get();
         $lock = $this->ours->restoreLock('report', 'me');
@@ -167,7 +169,7 @@ final class LockdLockTest extends TestCase
         foreach ([[$this->ours, 'you'], [$this->theirs, 'me']] as [$provider, $owner]) {
             try {
                 $provider->restoreLock('report', $owner);
-                self::fail('it was restored');
+                self::fail('the lock was restored');
             } catch (NotHeldException) {
                 self::assertTrue($lock->isOwner());
             }
@@ -176,13 +178,13 @@ final class LockdLockTest extends TestCase
         self::assertTrue($this->theirs->lock('report')->get());
     }
 
-    public function testIsForcedFreeInItsOwnProcessAlone(): void
+    public function testForceReleaseWorksOnlyInItsOwnProcess(): void
     {
         $this->ours->lock('report')->forceRelease();
         $this->ours->lock('report')->get();
         try {
             $this->theirs->lock('report')->forceRelease();
-            self::fail('it was released');
+            self::fail('the lock was released');
         } catch (NotHeldException) {
             self::assertFalse($this->theirs->lock('report')->get());
         }
@@ -201,7 +203,7 @@ final class LockdLockTest extends TestCase
         $lock->get();
     }
 
-    public function testTellsOfALockThatWasLostMeanwhile(): void
+    public function testReportsALockThatWasLostWhileTheCallbackRan(): void
     {
         $this->expectException(ConnectionLostException::class);
         $this->ours->lock('report')->get(function (): void {
@@ -209,7 +211,7 @@ final class LockdLockTest extends TestCase
         });
     }
 
-    public function testConnectsAgainForNewLocksAlone(): void
+    public function testReconnectsOnlyForNewLocks(): void
     {
         $lock = $this->ours->lock('report');
         $another = $this->ours->lock('another');
@@ -224,7 +226,7 @@ final class LockdLockTest extends TestCase
         $another->forceRelease();
     }
 
-    public function testAForkedChildHoldsNothingOfItsParents(): void
+    public function testAForkedChildDoesNotHoldItsParentsLocks(): void
     {
         $lock = $this->ours->lock('report');
         $lock->get();
@@ -237,7 +239,7 @@ final class LockdLockTest extends TestCase
         self::assertFalse($this->theirs->lock('report')->get());
     }
 
-    public function testTakesAClient(): void
+    public function testAcceptsAClientInsteadOfAnAddress(): void
     {
         $client = Client::connect($this->server->tcp());
         $lock = (new LockdLockProvider($client))->lock('report');
@@ -248,7 +250,7 @@ final class LockdLockTest extends TestCase
         $lock->get();
     }
 
-    public function testAnAddressThatMakesNoSense(): void
+    public function testRefusesAnInvalidAddress(): void
     {
         $this->expectException(InvalidArgumentException::class);
         new LockdLockProvider('redis://localhost');

@@ -8,7 +8,7 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Message\Address;
 use PHPUnit\Framework\TestCase;
 
-/** Addresses are read as the Rust client reads them. */
+/** Addresses are parsed as in the Rust client. */
 final class AddressTest extends TestCase
 {
     /**
@@ -18,7 +18,7 @@ final class AddressTest extends TestCase
      *           ["tcp://[::1]:7", "tcp://[::1]:7"]
      *           ["unix:/run/lockd.sock", "unix:///run/lockd.sock"]
      */
-    public function testAnAddressIsRead(string $text, string $remote): void
+    public function testAddressesAreParsed(string $text, string $remote): void
     {
         self::assertSame($remote, Address::parse($text)->remote);
     }
@@ -45,7 +45,7 @@ final class AddressTest extends TestCase
      * @testWith ["tcp://a?ca=/ca.pem"]
      *           ["message://a:1?auth-token-file=/s&cert=/c&key=/k"]
      */
-    public function testFilesOfTlsAreForTls(string $text): void
+    public function testTlsFilesAreRefusedWithoutTls(string $text): void
     {
         $this->expectException(InvalidArgumentException::class);
         $this->expectExceptionMessage('ca=, cert= and key= are for tls://');
@@ -58,7 +58,7 @@ final class AddressTest extends TestCase
      *           ["[::1]:7", "tcp://[::1]:7"]
      *           ["/run/lockd.sock", "unix:/run/lockd.sock"]
      */
-    public function testAnAddressWithoutASchemeIsRefusedWithWhatWasMeant(string $text, string $meant): void
+    public function testAnAddressWithoutASchemeIsRefusedWithASuggestion(string $text, string $meant): void
     {
         $this->expectException(InvalidArgumentException::class);
         $this->expectExceptionMessage("did you mean $meant?");

@@ -29,7 +29,7 @@ final class DialerTest extends TestCase
         self::assertSame(['several'], $hosts);
     }
 
-    public function testSaysWhatTheLastOneFailedWith(): void
+    public function testReportsTheErrorOfTheLastAddress(): void
     {
         $dialer = new Dialer(static fn (): array => ['127.0.0.2', '127.0.0.3']);
         $this->expectException(ConnectException::class);
@@ -37,18 +37,18 @@ final class DialerTest extends TestCase
         $dialer->connect(Address::parse('tcp://several:1'), 4.0);
     }
 
-    public function testAddressesAreTakenAsTheyAre(): void
+    public function testNumericAddressesAreNotResolved(): void
     {
         $server = new Server(['--listen', 'message://[::1]:0']);
-        $dialer = new Dialer(static fn (): array => self::fail('there is nothing to resolve'));
+        $dialer = new Dialer(static fn (): array => self::fail('a numeric address was resolved'));
         self::assertIsResource($dialer->connect(Address::parse($server->unix()), 4.0));
-        Deadline::until('it listens everywhere', static fn (): bool =>
+        Deadline::until('the server listens on every address', static fn (): bool =>
             preg_match('#message://(\[::1\]:\d+)#', $server->log()) === 1);
         preg_match('#message://(\[::1\]:\d+)#', $server->log(), $parts);
         self::assertIsResource($dialer->connect(Address::parse("tcp://$parts[1]"), 4.0));
     }
 
-    public function testNamesAreResolvedAsTheSystemDoes(): void
+    public function testHostNamesAreResolvedByTheSystem(): void
     {
         $server = new Server();
         self::assertTrue(Client::connect("tcp://localhost:{$server->port()}")->stands());

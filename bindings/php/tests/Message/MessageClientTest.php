@@ -15,7 +15,7 @@ use PHPUnit\Framework\TestCase;
 
 final class MessageClientTest extends TestCase
 {
-    public function testCommandsByName(): void
+    public function testCallsCommandsByName(): void
     {
         $server = new Server();
         foreach ([$server->tcp(), $server->unix()] as $url) {
@@ -32,12 +32,12 @@ final class MessageClientTest extends TestCase
         }
     }
 
-    public function testACommandOfOnesOwn(): void
+    public function testCallsCommandsOfAProgramsOwnServer(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             $first = $receive();
             $second = $receive();
-            // In its own time, and not in order.
+            // A server may answer late and out of order.
             $send(FakeServer::frame(['id' => $second['id'], 'result' => $second['parameters']]));
             $send(FakeServer::frame(['id' => $first['id'], 'result' => ['late']]));
             $third = $receive();
@@ -46,7 +46,7 @@ final class MessageClientTest extends TestCase
         $client = MessageClient::connect($server->url);
         try {
             $client->rpc('slow', [], 0.05);
-            self::fail('there was no answer');
+            self::fail('the late answer was awaited');
         } catch (TimeoutException) {
             self::assertTrue($client->stands());
         }
@@ -54,7 +54,7 @@ final class MessageClientTest extends TestCase
         self::assertSame(['sum' => 6], $client->rpc('add', ['x' => 1, 'y' => 2, 'z' => 3]));
     }
 
-    public function testAResultIsWhatTheHandlerMakesOfIt(): void
+    public function testAResultMayBeAnyJson(): void
     {
         $results = [42, 'text', true, null, [], ['a' => 1]];
         $server = FakeServer::start(static function (callable $receive, callable $send) use ($results): void {
@@ -72,20 +72,20 @@ final class MessageClientTest extends TestCase
         $client->rpc('anything');
     }
 
-    public function testWhatCannotBeSentIsRefusedAndChangesNothing(): void
+    public function testParametersThatAreNotJsonAreRefusedWithoutSending(): void
     {
         $server = new Server();
         $client = MessageClient::connect($server->tcp());
         try {
             $client->rpc('ping', ['bytes' => "\xff"]);
-            self::fail('that is no JSON');
+            self::fail('invalid JSON was sent');
         } catch (InvalidArgumentException $e) {
             self::assertStringContainsString('JSON', $e->getMessage());
         }
         self::assertSame('ok', $client->rpc('ping')['status']);
     }
 
-    public function testALostConnection(): void
+    public function testALostConnectionThrows(): void
     {
         $server = new Server();
         $client = MessageClient::connect($server->tcp());

@@ -29,10 +29,10 @@ final class WrongPortTest extends TestCase
         } catch (ConnectException $e) {
             return $e->getMessage();
         }
-        self::fail("there is a client on $url");
+        self::fail("connected to $url");
     }
 
-    public function testAPortOfATextProtocolIsTold(): void
+    public function testNamesATextProtocolOnAWrongPort(): void
     {
         $server = new Server();
         foreach (['lockd', 'glockd'] as $protocol) {
@@ -41,7 +41,7 @@ final class WrongPortTest extends TestCase
         }
     }
 
-    public function testOtherProtocolsAreToldByTheirFirstBytes(): void
+    public function testOtherProtocolsAreRecognisedByTheirFirstBytes(): void
     {
         foreach (
             [
@@ -59,18 +59,18 @@ final class WrongPortTest extends TestCase
         }
     }
 
-    public function testAServerThatAnswersNothingMaySpeakSomethingElse(): void
+    public function testSuggestsAWrongProtocolIfTheServerAnswersNothing(): void
     {
         $server = FakeServer::start(static fn () => null);
         try {
             Client::connect($server->url, timeout: 0.2);
-            self::fail('there is a client');
+            self::fail('connected to a silent server');
         } catch (ConnectException $e) {
             self::assertHas(['has not answered', 'another protocol', '`message`', '20934', '2626'], $e->getMessage());
         }
     }
 
-    public function testAnAddressOfAnotherProtocolSaysWhatToWrite(): void
+    public function testAnAddressOfAnotherProtocolIsRefusedWithASuggestion(): void
     {
         foreach (
             [
@@ -85,7 +85,7 @@ final class WrongPortTest extends TestCase
         ) {
             try {
                 Address::parse($url);
-                self::fail("$url is an address");
+                self::fail("$url was accepted");
             } catch (InvalidArgumentException $e) {
                 self::assertHas([$part, $url], $e->getMessage());
             }

@@ -7,7 +7,9 @@ namespace Lockd\Tests\Session;
 use SessionIdInterface;
 use SessionUpdateTimestampHandlerInterface;
 
-/** The same, with everything that a handler may be able to do: its ids begin with "our", and it knows its sessions. */
+/**
+ * A FileHandler with all optional interfaces: its ids begin with "our", and it knows its sessions.
+ */
 class CapableFileHandler extends FileHandler implements SessionIdInterface, SessionUpdateTimestampHandlerInterface
 {
     // phpcs:ignore PSR1.Methods.CamelCapsMethodName -- the name is PHP's.

@@ -13,7 +13,9 @@ use PHPUnit\Framework\TestCase;
 use RuntimeException;
 use SessionHandler;
 
-/** PHP's own sessions, in requests that are processes of their own, with a handler that does not lock by itself. */
+/**
+ * PHP's own sessions, with each request in a process of its own and a handler that does not lock.
+ */
 final class LockingSessionHandlerTest extends TestCase
 {
     private const ID = 'b5e0a1';
@@ -50,7 +52,7 @@ final class LockingSessionHandlerTest extends TestCase
 
     private function untilWaiting(int $waiters): void
     {
-        Deadline::until('they wait', fn (): bool =>
+        Deadline::until('the requests wait', fn (): bool =>
             $this->client->inspect(self::nameOf(self::ID))->waiters === $waiters);
     }
 
@@ -66,14 +68,14 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertSame(5, $second->hear()['n']);
         self::assertTrue($this->isLocked());
         $second->quietly('add 2');
-        // PHP writes and closes a session that is open when its script ends.
+        // PHP writes and closes an open session at the end of its script.
         $second->end();
         self::assertFalse($this->isLocked());
         $third = $this->request();
         self::assertSame(7, $third->do('start')['n']);
     }
 
-    public function testNoRequestOverwritesWhatAnotherOneHasStored(): void
+    public function testNoRequestOverwritesWhatAnotherHasStored(): void
     {
         $requests = [$this->request(), $this->request(), $this->request(), $this->request()];
         foreach ($requests as $request) {
@@ -138,7 +140,7 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertSame(5, $late->do('start')['n']);
     }
 
-    public function testASessionThatIsUnchangedIsNotTouchedWithoutItsLock(): void
+    public function testAnUnchangedSessionIsNotTouchedWithoutItsLock(): void
     {
         $request = $this->request(class: CapableFileHandler::class);
         $request->quietly('start');
@@ -149,7 +151,7 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertFileDoesNotExist($this->server->directory() . '/touched');
     }
 
-    public function testASessionThatIsUnchangedIsTouched(): void
+    public function testAnUnchangedSessionIsTouched(): void
     {
         $request = $this->request(class: CapableFileHandler::class);
         $request->quietly('start');
@@ -162,7 +164,7 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertFalse($this->isLocked());
     }
 
-    public function testAHandlerThatCannotTouchWrites(): void
+    public function testAHandlerWithoutUpdateTimestampWrites(): void
     {
         $request = $this->request();
         $request->quietly('start');
@@ -186,7 +188,7 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertTrue($second->hear()['result']);
     }
 
-    public function testWhatIsClosedIsNotLocked(): void
+    public function testAClosedSessionIsNotLocked(): void
     {
         $request = $this->request();
         self::assertTrue($request->quietly('read-and-close'));
@@ -261,7 +263,7 @@ final class LockingSessionHandlerTest extends TestCase
         return [[FileHandler::class], [CapableFileHandler::class], [SessionHandler::class]];
     }
 
-    public function testMakesIdsAndClearsUp(): void
+    public function testCreatesIdsAndRemovesOldSessions(): void
     {
         $request = $this->request(null);
         $answer = $request->do('start');
@@ -285,9 +287,9 @@ final class LockingSessionHandlerTest extends TestCase
     }
 
     /** @dataProvider failures */
-    public function testASessionIsNotLockedOnWhenItsHandlerThrows(string $method, string ...$arguments): void
+    public function testTheLockIsReleasedWhenTheHandlerThrows(string $method, string ...$arguments): void
     {
-        // PHP does not close it then, and the process may live on.
+        // PHP does not close the session then, and the process may live on.
         $inner = $this->createStub(CapableFileHandler::class);
         $inner->method($method)->willReturnCallback(function (): never {
             self::assertTrue($this->isLocked());
@@ -297,7 +299,7 @@ final class LockingSessionHandlerTest extends TestCase
         try {
             $handler->read(self::ID);
             $handler->$method(self::ID, ...$arguments);
-            self::fail('what was thrown has gone');
+            self::fail('the exception was lost');
         } catch (RuntimeException $e) {
             self::assertSame('the store is down', $e->getMessage());
         }
@@ -310,12 +312,12 @@ final class LockingSessionHandlerTest extends TestCase
         return [['read'], ['write', 'data'], ['updateTimestamp', 'data'], ['destroy']];
     }
 
-    public function testASetUpThatMakesNoSense(): void
+    public function testInvalidSettingsAreRefused(): void
     {
         foreach ([['localhost', 30.0], ['tcp://localhost', -1.0]] as [$url, $timeout]) {
             try {
                 new LockingSessionHandler(new FileHandler('/nowhere'), $url, $timeout);
-                self::fail('it makes no sense');
+                self::fail('the invalid setting was accepted');
             } catch (InvalidArgumentException $e) {
                 self::assertNotSame('', $e->getMessage());
             }

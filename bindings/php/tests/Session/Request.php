@@ -7,7 +7,7 @@ namespace Lockd\Tests\Session;
 use Lockd\Tests\Support\Deadline;
 use PHPUnit\Framework\Assert;
 
-/** A request, as a process of its own that does what it is told. */
+/** A request in a process of its own, which carries out commands. */
 final class Request
 {
     /** @var resource */
@@ -33,7 +33,7 @@ final class Request
         $this->pipes = $pipes;
     }
 
-    /** Has it do something, and does not wait for that. */
+    /** Sends a command and does not wait for the answer. */
     public function tell(string $command): void
     {
         fwrite($this->pipes[0], "$command\n");
@@ -55,7 +55,7 @@ final class Request
         return $this->hear();
     }
 
-    /** Has it do something that goes without saying anything. */
+    /** Carries out a command that must cause no warnings. */
     public function quietly(string $command): mixed
     {
         $answer = $this->do($command);

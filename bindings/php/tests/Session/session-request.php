@@ -1,7 +1,7 @@
 <?php
 
 /**
- * A request with a session, that does what it is told: reads commands, one a line, and answers each in JSON.
+ * A request with a session: reads commands, one a line, and answers each in JSON.
  *
  *     php session-request.php URL TIMEOUT CLASS DIRECTORY [ID]
  */

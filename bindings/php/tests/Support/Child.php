@@ -7,8 +7,8 @@ namespace Lockd\Tests\Support;
 use RuntimeException;
 
 /**
- * A forked child that does something beside the test, line by line: it says what has come of it, and goes on when it
- * is told to. It ends by SIGKILL, as nothing of the test's may be cleaned up twice.
+ * A forked child that runs alongside the test: it reports results line by line, and continues when
+ * it is told to. It ends by SIGKILL, so that nothing of the test is cleaned up twice.
  */
 final class Child
 {
@@ -19,7 +19,10 @@ final class Child
     {
     }
 
-    /** @param callable(callable(string): void $say, callable(): void $pause): void $body in the child */
+    /**
+     * @param callable(callable(string): void $say, callable(): void $pause): void $body in the
+     *     child
+     */
     public static function start(callable $body): self
     {
         $channels = stream_socket_pair(STREAM_PF_UNIX, STREAM_SOCK_STREAM, 0);
@@ -49,7 +52,7 @@ final class Child
         return new self($pid, $channels[0]);
     }
 
-    /** What it says next. */
+    /** The next line that it reports. */
     public function hear(): string
     {
         $line = fgets($this->channel);

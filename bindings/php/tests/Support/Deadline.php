@@ -6,7 +6,7 @@ namespace Lockd\Tests\Support;
 
 use RuntimeException;
 
-/** Waiting for what must come, for as long as a busy machine may need. */
+/** Waits for a condition that must come true, for as long as a busy machine may need. */
 final class Deadline
 {
     private const SECONDS = 30.0;

@@ -4,14 +4,20 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Support;
 
-/** What a server of the `message` protocol might send, for one connection, by a forked child. */
+/**
+ * A server of the `message` protocol for one connection, in a forked child, which sends what the
+ * test says.
+ */
 final class FakeServer
 {
     private function __construct(private readonly Child $child, public readonly string $url)
     {
     }
 
-    /** @param callable(callable(): array<mixed> $receive, callable(string): void $send): void $serve send raw bytes */
+    /**
+     * @param callable(callable(): array<mixed> $receive, callable(string): void $send): void $serve
+     *     `$send` sends raw bytes
+     */
     public static function start(callable $serve): self
     {
         $listener = stream_socket_server('tcp://127.0.0.1:0');
@@ -23,7 +29,7 @@ final class FakeServer
             $receive = static function () use ($connection): array {
                 $header = stream_get_contents($connection, 4);
                 if ($header === false || strlen($header) < 4) {
-                    // The client has gone.
+                    // The client has disconnected.
                     posix_kill(getmypid(), SIGKILL);
                 }
                 return json_decode((string) stream_get_contents($connection, unpack('N', $header)[1]), true);

@@ -5,8 +5,9 @@ declare(strict_types=1);
 namespace Lockd\Tests\Support;
 
 /**
- * Something that happens while the test waits for a lock, in a signal's handler. Handlers run while a client waits,
- * so this works for locks in one process, too. With PHP's handlers in their two ways: at once, or when dispatched.
+ * Runs a function in a signal handler while the test waits for a lock. This also works for locks
+ * within one process, because handlers run while a client waits. PHP runs handlers in two ways, at
+ * once or when they are dispatched, and tests can choose.
  */
 final class Meanwhile
 {
@@ -20,7 +21,7 @@ final class Meanwhile
         pcntl_signal(SIGUSR1, static function () use ($do): void {
             $do();
         });
-        // Should it come before the wait has begun, it does no harm: then there is less to wait for.
+        // If the signal comes before the wait has begun, the wait is just shorter.
         $script = 'sleep 0.2; kill -USR1 ' . getmypid();
         $streams = [['file', '/dev/null', 'r'], ['file', '/dev/null', 'w'], ['file', '/dev/null', 'w']];
         $this->sender = proc_open(['sh', '-c', $script], $streams, $pipes);

@@ -7,8 +7,9 @@ namespace Lockd\Tests\Support;
 use RuntimeException;
 
 /**
- * A lockd of a test's own: on free ports of the loopback interface and on a socket in a directory of its own, and
- * gone with the object. The program is the one that LOCKD_BIN names, or the one that cargo has built.
+ * A lockd for one test, on free ports of the loopback interface and on a socket in a directory of
+ * its own. It ends when the object is destroyed. LOCKD_BIN may name the program; by default it is
+ * the one that cargo has built.
  */
 final class Server
 {
@@ -17,7 +18,7 @@ final class Server
     private int $owner;
     private string $directory;
     private string $log;
-    /** @var array<string, string> what it listens on, by protocol */
+    /** @var array<string, string> the addresses that it listens on, by protocol */
     private array $addresses = [];
     private bool $paused = false;
 
@@ -91,7 +92,7 @@ final class Server
         return (int) substr(strrchr($this->addresses[$protocol], ':'), 1);
     }
 
-    /** A directory that goes with the server. */
+    /** A directory that is deleted with the server. */
     public function directory(): string
     {
         return $this->directory;
@@ -102,7 +103,7 @@ final class Server
         return (string) file_get_contents($this->log);
     }
 
-    /** From now on the kernel answers for the server, and nobody else does. */
+    /** Stops the process: from now on only the kernel answers for the server. */
     public function pause(): void
     {
         $this->paused = true;
@@ -115,7 +116,7 @@ final class Server
         $this->paused = false;
     }
 
-    /** Ends it as a power cut would. */
+    /** Kills the server without a clean stop. */
     public function kill(): void
     {
         $this->signal(SIGKILL);
@@ -123,14 +124,14 @@ final class Server
         proc_close($this->process);
     }
 
-    /** Kills it, and starts one that listens on the same addresses. */
+    /** Kills the server and starts another on the same addresses. */
     public function restart(): void
     {
         $this->kill();
         $this->startAgain();
     }
 
-    /** The same, but stops it cleanly. */
+    /** Stops the server cleanly and starts another on the same addresses. */
     public function restartCleanly(): void
     {
         $this->signal(SIGTERM);

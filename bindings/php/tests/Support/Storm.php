@@ -6,7 +6,10 @@ namespace Lockd\Tests\Support;
 
 use RuntimeException;
 
-/** Signals that come all the time, from a process of their own, and whose handler throws: so at every moment. */
+/**
+ * Signals from another process that come all the time, with a handler that throws, so that
+ * exceptions occur at every possible moment.
+ */
 final class Storm
 {
     private readonly Child $sender;
@@ -17,7 +20,8 @@ final class Storm
     {
         pcntl_signal(SIGUSR1, function (): void {
             if ($this->throws) {
-                // One for each call: what a caller does about it is not disturbed.
+                // At most one exception for each call, so that the caller's clean-up is not
+                // interrupted.
                 $this->throws = false;
                 throw new RuntimeException('struck');
             }
@@ -32,7 +36,7 @@ final class Storm
         });
     }
 
-    /** Whether `$call` was struck. */
+    /** Whether the handler threw during `$call`. */
     public function strikes(callable $call): bool
     {
         try {

@@ -6,10 +6,12 @@ namespace Lockd\Tests\Support;
 
 use RuntimeException;
 
-/** An address whose packets are swallowed: who connects to it gets no answer, not even that nobody is there. */
+/**
+ * An address whose packets are dropped: a connection attempt gets no answer, not even a refusal.
+ */
 final class Swallower
 {
-    /** @var list<resource> what keeps the queue of the listener full, and its listener */
+    /** @var list<resource> the listener, and the connections that keep its queue full */
     private array $sockets = [];
 
     /** @param string $host an address of the loopback interface */
@@ -22,7 +24,7 @@ final class Swallower
             throw new RuntimeException("cannot listen on $host: $error");
         }
         $this->sockets[] = $listener;
-        // Linux keeps one connection more than the backlog says, and drops what asks for another one.
+        // Linux queues one connection more than the backlog, and drops further attempts.
         for ($connections = 0; $connections < 4; $connections++) {
             $flags = STREAM_CLIENT_CONNECT | STREAM_CLIENT_ASYNC_CONNECT;
             $this->sockets[] = stream_socket_client("tcp://$host:$port", $no, $error, 1.0, $flags)

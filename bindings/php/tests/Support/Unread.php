@@ -4,7 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Support;
 
-/** What lies in the kernel for a process that has not read it yet, on TCP connections over 127.0.0.1. */
+/** Bytes in the kernel that a process has not read yet, on TCP connections over 127.0.0.1. */
 final class Unread
 {
     /** Waits until the server at this port has not read something that a client has sent. */
@@ -14,7 +14,8 @@ final class Unread
     }
 
     /**
-     * Waits until a client of the server at this port has not read something that the server has sent.
+     * Waits until a client of the server at this port has not read something that the server has
+     * sent.
      *
      * @return string the client's address, as the server sees it
      */
@@ -24,10 +25,12 @@ final class Unread
         return '127.0.0.1:' . hexdec(self::await($what, sprintf('0100007F:([0-9A-F]+) 0100007F:%04X', $port)));
     }
 
-    /** Returns the part of the addresses that is in brackets, of the first connection that is found. */
+    /**
+     * Returns the part of the pattern that is in brackets, from the first connection that matches.
+     */
     private static function await(string $what, string $addresses): string
     {
-        // It is established, and there are bytes in the queue of what was received.
+        // The connection is established, and its receive queue has bytes.
         $pattern = "/^ *\\d+: $addresses 01 [0-9A-F]{8}:(?!0{8})/m";
         $found = [];
         Deadline::until($what, static function () use ($pattern, &$found): bool {

@@ -23,7 +23,7 @@ use Symfony\Component\Lock\LockFactory;
 use Symfony\Component\Lock\Store\CombinedStore;
 use Symfony\Component\Lock\Strategy\UnanimousStrategy;
 
-/** The store by the real component, and against a real server. */
+/** The store with Symfony's real component and a real server. */
 final class LockdStoreTest extends TestCase
 {
     private Server $server;
@@ -75,7 +75,7 @@ final class LockdStoreTest extends TestCase
         $this->assertHolds(false, false);
     }
 
-    public function testKeysOfDifferentResourcesHaveNothingToDoWithEachOther(): void
+    public function testKeysOfDifferentResourcesDoNotConflict(): void
     {
         $this->other = new Key('another');
         $this->store->save($this->key);
@@ -120,7 +120,7 @@ final class LockdStoreTest extends TestCase
         self::assertSame([], iterator_to_array($this->client()->list()));
     }
 
-    public function testAKeyThatHoldsIsNotSerialized(): void
+    public function testAHeldKeyCannotBeSerialized(): void
     {
         self::assertNotSame('', serialize($this->key));
         $this->store->save($this->key);
@@ -138,7 +138,7 @@ final class LockdStoreTest extends TestCase
         $this->assertHolds(true, false);
     }
 
-    public function testALockGoesWithItsKey(): void
+    public function testALockIsReleasedWhenItsKeyIsDestroyed(): void
     {
         $this->store->save($this->key);
         unset($this->key);
@@ -156,7 +156,7 @@ final class LockdStoreTest extends TestCase
         self::assertTrue($this->store->exists($copy));
     }
 
-    public function testAStoreGoesWithItsKeys(): void
+    public function testAStoreLivesAsLongAsItsKeys(): void
     {
         $theirs = $this->store();
         $theirs->save($this->key);
@@ -210,7 +210,7 @@ final class LockdStoreTest extends TestCase
         $this->assertHolds(false, true);
     }
 
-    public function testAReaderAmongOthersStaysOne(): void
+    public function testAReaderAmongOthersStaysAReader(): void
     {
         $this->store->saveRead($this->key);
         $this->store->saveRead($this->other);
@@ -295,7 +295,7 @@ final class LockdStoreTest extends TestCase
         $this->untilWaiting(1);
         try {
             $this->store->waitAndSave($this->key);
-            self::fail('a deadlock');
+            self::fail('the deadlock was not reported');
         } catch (LockAcquiringException) {
             $this->assertHolds(true, false);
         }
@@ -303,14 +303,14 @@ final class LockdStoreTest extends TestCase
         self::assertSame('done', $child->hear());
     }
 
-    public function testNobodyWaitsForItself(): void
+    public function testAProcessDoesNotWaitForItself(): void
     {
         $this->store->save($this->key);
         self::assertConflict(fn () => $this->store->waitAndSave($this->other));
         $this->assertHolds(true, false);
     }
 
-    public function testATimeToLiveIsNone(): void
+    public function testATimeToLiveIsIgnored(): void
     {
         $lock = (new LockFactory($this->store))->createLock('resource', 0.001);
         self::assertTrue($lock->acquire());
@@ -322,7 +322,7 @@ final class LockdStoreTest extends TestCase
         $lock->refresh();
     }
 
-    public function testLocksOfTheFactory(): void
+    public function testWorksWithSymfonysFactory(): void
     {
         $ours = new LockFactory($this->store);
         $theirs = new LockFactory($this->store());
@@ -357,13 +357,13 @@ final class LockdStoreTest extends TestCase
         self::assertConflict(fn () => $lock->refresh());
         try {
             $this->store->delete($this->other);
-            self::fail('a release of what was lost');
+            self::fail('releasing a lost lock succeeded');
         } catch (LockReleasingException) {
             $this->store->delete($this->other);
         }
         try {
             $this->store->save($this->other);
-            self::fail('a lock without a server');
+            self::fail('a lock was granted without a server');
         } catch (LockStorageException) {
             self::assertFalse($this->store->exists($this->other));
         }
@@ -371,7 +371,7 @@ final class LockdStoreTest extends TestCase
         $lock->acquire();
     }
 
-    public function testConnectsAgainForNewLocksAlone(): void
+    public function testReconnectsOnlyForNewLocks(): void
     {
         $this->store->save($this->key);
         $this->store->save($another = new Key('another'));
@@ -386,7 +386,7 @@ final class LockdStoreTest extends TestCase
         self::assertConflict(fn () => $this->store()->save(new Key('another')));
     }
 
-    public function testAForkedChildHoldsNothingOfItsParents(): void
+    public function testAForkedChildDoesNotHoldItsParentsLocks(): void
     {
         $this->store->save($this->key);
         $child = Child::start(function (): void {
@@ -399,7 +399,7 @@ final class LockdStoreTest extends TestCase
         $this->assertHolds(true, false);
     }
 
-    public function testWhatIsRefusedIsNoConflict(): void
+    public function testARefusalIsNotAConflict(): void
     {
         $this->server = new Server(['--locks-per-connection-max', '1']);
         $this->store = $this->store();
@@ -427,7 +427,7 @@ final class LockdStoreTest extends TestCase
         self::assertFalse($lock->isAcquired());
     }
 
-    public function testTakesAClient(): void
+    public function testAcceptsAClientInsteadOfAnAddress(): void
     {
         $client = $this->client();
         $store = new LockdStore($client);
@@ -439,7 +439,7 @@ final class LockdStoreTest extends TestCase
         $store->save($this->other);
     }
 
-    public function testOptionsOfADsn(): void
+    public function testReadsTheOptionsOfADsn(): void
     {
         $port = $this->server->port();
         $second = new Server();
@@ -471,7 +471,7 @@ final class LockdStoreTest extends TestCase
         foreach ($hosts as $host) {
             try {
                 (new LockdStore("lockd://$host?timeout=1"))->save($this->key);
-                self::fail('there is a lock');
+                self::fail('a lock was granted');
             } catch (LockStorageException $e) {
                 self::assertStringContainsString('`message`', $e->getMessage());
                 self::assertStringContainsString('20934', $e->getMessage());
@@ -479,15 +479,15 @@ final class LockdStoreTest extends TestCase
         }
     }
 
-    /** @dataProvider senselessDsns */
-    public function testADsnThatMakesNoSense(string $dsn): void
+    /** @dataProvider invalidDsns */
+    public function testRefusesAnInvalidDsn(string $dsn): void
     {
         $this->expectException(InvalidArgumentException::class);
         new LockdStore($dsn);
     }
 
     /** @return list<array{string}> */
-    public function senselessDsns(): array
+    public function invalidDsns(): array
     {
         return [
             ['flock'],
@@ -510,6 +510,6 @@ final class LockdStoreTest extends TestCase
     private function untilWaiting(int $waiters): void
     {
         $client = $this->client();
-        Deadline::until('they wait', fn (): bool => $client->inspect('resource')->waiters === $waiters);
+        Deadline::until('the clients wait', fn (): bool => $client->inspect('resource')->waiters === $waiters);
     }
 }

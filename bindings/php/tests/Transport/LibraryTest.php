@@ -6,10 +6,13 @@ namespace Lockd\Tests\Transport;
 
 use PHPUnit\Framework\TestCase;
 
-/** How liblockd is found, and what is said when it is not, or is another one. Each time in a process of its own. */
+/**
+ * How liblockd is found, and the messages if it is missing or has another version. Each case runs
+ * in a process of its own.
+ */
 final class LibraryTest extends TestCase
 {
-    /** @param list<string> $options of PHP */
+    /** @param list<string> $options options for PHP */
     private static function outcome(?string $library, array $options = []): string
     {
         $script = 'require ' . var_export(__DIR__ . '/../../autoload.php', true) . ';'
@@ -29,24 +32,24 @@ final class LibraryTest extends TestCase
         return (string) getenv('LOCKD_LIBRARY');
     }
 
-    public function testItIsFoundByTheEnvironmentAndByTheConfiguration(): void
+    public function testTheLibraryIsFoundByTheEnvironmentAndByPhpIni(): void
     {
         self::assertSame('held', self::outcome(self::library()));
         self::assertSame('held', self::outcome(null, ['-d', 'lockd.library=' . self::library()]));
         self::assertSame('held', self::outcome(self::library(), ['-d', 'lockd.library=/nowhere']));
     }
 
-    public function testAMissingOneIsSaidToBeMissing(): void
+    public function testTheExceptionNamesAMissingLibraryOrExtension(): void
     {
         $outcome = self::outcome('/nowhere/liblockd.so');
         self::assertStringContainsString('/nowhere/liblockd.so', $outcome);
         self::assertStringContainsString('LOCKD_LIBRARY', $outcome);
         self::assertStringContainsString('FFI', self::outcome(self::library(), ['-d', 'ffi.enable=false']));
-        // Without the system's configuration PHP has no extension FFI.
+        // Without the system's configuration PHP does not load FFI.
         self::assertStringContainsString('FFI', self::outcome(self::library(), ['-n']));
     }
 
-    public function testAnotherVersionIsNotUsed(): void
+    public function testALibraryOfAnotherVersionIsRefused(): void
     {
         $directory = sys_get_temp_dir() . '/lockd-php-' . bin2hex(random_bytes(6));
         mkdir($directory);
@@ -64,7 +67,7 @@ final class LibraryTest extends TestCase
             $outcome = self::outcome("$directory/other.so");
             self::assertStringContainsString('9.9.9', $outcome);
             self::assertStringContainsString('99', $outcome);
-            // One that lacks what this package calls.
+            // A library without the functions that this package calls.
             self::assertStringContainsString('cannot use', self::outcome('libc.so.6'));
         } finally {
             array_map('unlink', glob("$directory/*") ?: []);

@@ -18,7 +18,7 @@ use Lockd\Tests\Support\Meanwhile;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
-/** What is particular about locks over PHP's own streams: bytes that come as they like, and silence. */
+/** What only concerns PHP's own streams: bytes that arrive in pieces, and silent servers. */
 final class StreamTransportTest extends TestCase
 {
     /** @return iterable<string, array{string|array<mixed>}> */
@@ -42,7 +42,7 @@ final class StreamTransportTest extends TestCase
      * @dataProvider answers
      * @param string|array<mixed> $answer
      */
-    public function testOnlyOkIsAYes(string|array $answer): void
+    public function testOnlyTheStatusOkIsAGrant(string|array $answer): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send) use ($answer): void {
             FakeServer::hello($receive, $send);
@@ -55,10 +55,10 @@ final class StreamTransportTest extends TestCase
         $client = Client::connect($server->url);
         $this->expectException(LockdException::class);
         self::assertNull($client->acquire('doubtful', 30.0));
-        self::fail('it was granted');
+        self::fail('the answer counted as a grant');
     }
 
-    public function testASecretIsShownFromTheFileThatIsNamed(): void
+    public function testTheSecretIsReadFromTheNamedFile(): void
     {
         $file = (string) tempnam(sys_get_temp_dir(), 'lockd-secret');
         try {
@@ -70,7 +70,7 @@ final class StreamTransportTest extends TestCase
             foreach (['' => 'secret', '?auth-token-file=/nonexistent' => '/nonexistent'] as $more => $why) {
                 try {
                     Client::connect($server->tcp() . $more);
-                    self::fail('it was let in');
+                    self::fail('the server accepted a wrong secret');
                 } catch (ConnectException $e) {
                     self::assertStringContainsString($why, $e->getMessage());
                 }
@@ -83,14 +83,14 @@ final class StreamTransportTest extends TestCase
         }
     }
 
-    public function testPhpsStreamsSpeakNoTls(): void
+    public function testStreamsRefuseTlsAddresses(): void
     {
         $this->expectException(InvalidArgumentException::class);
         $this->expectExceptionMessage('liblockd');
         Client::connect('tls://127.0.0.1:1?ca=/nonexistent');
     }
 
-    public function testAnswersComeInAnyOrderAndInAnyPieces(): void
+    public function testAnswersMayArriveInAnyOrderAndInPieces(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             FakeServer::hello($receive, $send);
@@ -113,7 +113,7 @@ final class StreamTransportTest extends TestCase
         self::assertTrue($lock->isHeld());
     }
 
-    public function testALongOwnerIsCalledByTheBeginningOfItsName(): void
+    public function testALongOwnersNameIsShortened(): void
     {
         $server = new Server();
         $client = Client::connect($server->tcp(), 'x' . str_repeat('ß', 200));
@@ -124,7 +124,7 @@ final class StreamTransportTest extends TestCase
         }
     }
 
-    public function testOfALongCircleTheNumberOfOwnersIsTold(): void
+    public function testTheSizeOfALongCycleIsReported(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             FakeServer::hello($receive, $send);
@@ -138,7 +138,7 @@ final class StreamTransportTest extends TestCase
         foreach ([[['a', 'b'], 'deadlock: a > b > … (40 owners)'], [[], 'deadlock: (3 owners)']] as [$circle, $words]) {
             try {
                 $client->acquire('round', 30.0);
-                self::fail('it is a deadlock');
+                self::fail('the deadlock was not reported');
             } catch (DeadlockException $e) {
                 self::assertSame($circle, $e->circle);
                 self::assertStringEndsWith($words, $e->getMessage());
@@ -146,7 +146,7 @@ final class StreamTransportTest extends TestCase
         }
     }
 
-    public function testThoseLeftOutOfAListingAreCounted(): void
+    public function testHoldersAndWaitersThatAreNotListedAreCounted(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             FakeServer::hello($receive, $send);
@@ -159,7 +159,7 @@ final class StreamTransportTest extends TestCase
         self::assertSame([0, 0], [$quiet->moreHolders, $quiet->moreWaiters]);
     }
 
-    public function testAPageWithNothingOnItIsTheLastOne(): void
+    public function testAnEmptyPageEndsTheListing(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             FakeServer::hello($receive, $send);
@@ -173,7 +173,7 @@ final class StreamTransportTest extends TestCase
         self::assertSame(['a'], $names);
     }
 
-    public function testATimeLimitIsSentAsItIsWhateverPhpIsToldToMakeOfNumbers(): void
+    public function testATimeLimitIsSentAtFullPrecision(): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send): void {
             FakeServer::hello($receive, $send);
@@ -203,7 +203,7 @@ final class StreamTransportTest extends TestCase
             self::assertTrue($b->acquire('strict', 30.0)?->isHeld());
             try {
                 Client::connect('tcp://127.0.0.1:1');
-                self::fail('nobody is there');
+                self::fail('connected without a server');
             } catch (ConnectException $e) {
                 self::assertStringContainsString('127.0.0.1:1', $e->getMessage());
             }
@@ -215,21 +215,21 @@ final class StreamTransportTest extends TestCase
         }
     }
 
-    public function testAServerThatIsSilentHoldsNobodyUp(): void
+    public function testASilentServerDoesNotBlockAClient(): void
     {
         $server = new Server();
         $client = Client::connect($server->tcp(), null, 0.3);
         $locks = [$client->acquire('silent'), $client->acquire('silent/2')];
         $server->pause();
         self::assertFalse($locks[0]?->isHeld());
-        // From then on the connection is not relied on any more, whatever it may bring later.
+        // From then on the connection is lost, whatever arrives on it later.
         $server->resume();
         self::assertFalse($locks[1]?->isHeld());
         $this->expectException(ConnectionLostException::class);
         $client->acquire('silent/3');
     }
 
-    public function testAWaitEndsThoughTheServerDoesNotSaySo(): void
+    public function testAWaitEndsAtItsLimitIfTheServerIsSilent(): void
     {
         $server = new Server();
         [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp(), null, 0.3)];
@@ -237,7 +237,7 @@ final class StreamTransportTest extends TestCase
         $server->pause();
         try {
             $b->acquire('overdue', 0.2);
-            self::fail('a server that says nothing is no answer');
+            self::fail('a silent server counted as an answer');
         } catch (ConnectionLostException $e) {
             self::assertStringContainsString('not answered', $e->getMessage());
         }
@@ -245,7 +245,7 @@ final class StreamTransportTest extends TestCase
         self::assertTrue($held?->isHeld());
     }
 
-    public function testWhatDoesNotAnswerIsNoServer(): void
+    public function testConnectingToASilentServerThrows(): void
     {
         $silent = stream_socket_server('tcp://127.0.0.1:0');
         self::assertIsResource($silent);
@@ -260,16 +260,17 @@ final class StreamTransportTest extends TestCase
     }
 
     /**
-     * The network may have been cut while a lock was waited for, and there is no end of the connection then.
+     * The network may be cut during a wait. Then the end of the connection does not arrive.
      *
      * @dataProvider pingAnsweredOrNot
      */
-    public function testAGrantThatWasLongInComingIsConfirmed(bool $isAnswered): void
+    public function testALateGrantIsConfirmedWithAPing(bool $isAnswered): void
     {
         $server = FakeServer::start(static function (callable $receive, callable $send) use ($isAnswered): void {
             $ok = static fn (array $request, array $more): string =>
                 FakeServer::frame(['id' => $request['id'], 'result' => ['status' => 'ok'] + $more]);
-            // So that an answer proves something for 2.5 s, the least there is.
+            // With this value an answer proves that the server keeps the locks for 2.5 s, the
+            // minimum.
             $send($ok($receive(), ['keepalive' => ['deadPeerTimeout' => 0]]));
             $lock = $receive();
             usleep(2_600_000);
@@ -292,7 +293,7 @@ final class StreamTransportTest extends TestCase
     }
 
     /** @return iterable<array{string}> */
-    public static function noAddresses(): iterable
+    public static function invalidAddresses(): iterable
     {
         $urls = ['', 'localhost', 'localhost:1', 'glockd://localhost', 'tcp://', 'tcp://:1', 'tcp://h:0',
             'tcp://h:65536', 'tcp://h:1/x', 'tcp://::1', 'unix:relative', 'unix:', "unix:/a\0b", 'tcp://a,',
@@ -302,14 +303,14 @@ final class StreamTransportTest extends TestCase
         }
     }
 
-    /** @dataProvider noAddresses */
-    public function testWhatIsNoAddressSaysSo(string $url): void
+    /** @dataProvider invalidAddresses */
+    public function testInvalidAddressesAreRefused(string $url): void
     {
         $this->expectException(InvalidArgumentException::class);
         Client::connect($url);
     }
 
-    public function testTheKernelLooksAfterTheConnection(): void
+    public function testKeepaliveOptionsAreSet(): void
     {
         $server = new Server(['--dead-peer-timeout', '60']);
         $client = Client::connect($server->tcp());
@@ -327,7 +328,7 @@ final class StreamTransportTest extends TestCase
             socket_get_option($socket, SOL_TCP, TCP_KEEPCNT),
             socket_get_option($socket, SOL_TCP, 18),
         ];
-        // The figures that docs/protocol.md has for 60 s.
+        // The figures in docs/protocol.md for 60 s.
         self::assertSame([1, 1, 6, 2, 5, 16000], $options);
         self::assertTrue($client->stands());
     }
@@ -337,7 +338,7 @@ final class StreamTransportTest extends TestCase
         $server = new Server();
         [$a, $b] = [Client::connect($server->tcp()), Client::connect($server->tcp())];
         $lock = $a->acquire('background');
-        // PHP's sockets are not closed in the programs that it starts.
+        // Programs that PHP starts inherit its sockets.
         $pid = (int) exec('exec sleep 60 > /dev/null 2>&1 & echo $!');
         try {
             self::assertGreaterThan(0, $pid);
@@ -347,18 +348,18 @@ final class StreamTransportTest extends TestCase
             $lock = $waiting->acquire('background');
             $waiting->close();
             self::assertNotNull($b->acquire('background', 30.0));
-            // And the connection itself has ended.
+            // The connection itself has ended, too.
             $observer = MessageClient::connect($server->tcp());
-            Deadline::until('the server sees it', fn (): bool => $observer->rpc('stats')['connections'] === 2);
+            Deadline::until('the server notices the end', fn (): bool => $observer->rpc('stats')['connections'] === 2);
         } finally {
             posix_kill($pid, SIGKILL);
         }
     }
 
-    public function testManyDescriptorsDoNoHarm(): void
+    public function testWorksWithMoreDescriptorsThanSelectAllows(): void
     {
         $server = new Server();
-        // More than select(2) can tell apart.
+        // More than select(2) can handle.
         $files = [];
         while (count($files) < 1100) {
             $file = @fopen('/dev/null', 'r');
@@ -374,14 +375,14 @@ final class StreamTransportTest extends TestCase
         self::assertTrue($b->acquire('many', 0.0)?->isHeld());
     }
 
-    public function testARefusalSaysWhy(): void
+    public function testARefusalCarriesTheServersReason(): void
     {
         $server = new Server(['--locks-max', '1']);
         $client = Client::connect($server->tcp());
         $lock = $client->acquire('the only one');
         try {
             $client->acquire('one more', 0.0);
-            self::fail('it is over the limit');
+            self::fail('a lock over the limit was granted');
         } catch (RefusedException $e) {
             self::assertStringContainsString('locks', $e->getMessage());
         }

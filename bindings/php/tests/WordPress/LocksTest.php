@@ -14,7 +14,7 @@ use Lockd\WordPress\Locks;
 use PHPUnit\Framework\TestCase;
 use RuntimeException;
 
-/** The locks and the plugin against a real server, and with stand-ins for the functions of WordPress. */
+/** The locks and the plugin with a real server, and with stand-ins for WordPress's functions. */
 final class LocksTest extends TestCase
 {
     private Server $server;
@@ -41,7 +41,7 @@ final class LocksTest extends TestCase
         ini_set('error_log', $this->oldLog);
     }
 
-    /** One more request to a site, or to another one. */
+    /** A new request to the site, or to another site. */
     private function locks(string $prefix = 'shop/wp_/'): Locks
     {
         return new Locks($this->server->tcp(), static fn (): string => $prefix);
@@ -64,13 +64,13 @@ final class LocksTest extends TestCase
         self::assertSame('', $this->errors());
     }
 
-    public function testRunsUnlessSomebodyIsAtIt(): void
+    public function testRunsTheBodyUnlessAnotherHoldsTheLock(): void
     {
         $ran = [];
         self::assertTrue($this->ours->once('import', function () use (&$ran): void {
             $ran[] = 'ours';
-            self::assertFalse($this->theirs->once('import', fn () => self::fail('two at once')));
-            self::assertFalse($this->ours->once('import', fn () => self::fail('two at once')));
+            self::assertFalse($this->theirs->once('import', fn () => self::fail('two holders at once')));
+            self::assertFalse($this->ours->once('import', fn () => self::fail('two holders at once')));
         }));
         self::assertTrue($this->theirs->once('import', function () use (&$ran): void {
             $ran[] = 'theirs';
@@ -82,7 +82,7 @@ final class LocksTest extends TestCase
     {
         try {
             $this->ours->once('import', fn () => throw new RuntimeException('oops'));
-            self::fail('what was thrown has gone');
+            self::fail('the exception was lost');
         } catch (RuntimeException $e) {
             self::assertSame('oops', $e->getMessage());
         }
@@ -109,7 +109,7 @@ final class LocksTest extends TestCase
         self::assertStringContainsString('lockd: no lock "shop/wp_/import": cannot connect', $this->errors());
     }
 
-    public function testIsNotTriedAgainForAWhile(): void
+    public function testAnUnreachableServerIsNotTriedAgainForAWhile(): void
     {
         $socket = $this->server->directory() . '/later';
         $prefix = static fn (): string => 'shop/wp_/';
@@ -119,10 +119,10 @@ final class LocksTest extends TestCase
         symlink($this->server->socket(), $socket);
         self::assertNull($patient->acquire('import'));
         self::assertNotNull((new Locks("unix:$socket", $prefix))->acquire('import'));
-        Deadline::until('it is tried again', static fn (): bool => $brief->acquire('report') !== null);
+        Deadline::until('the server is tried again', static fn (): bool => $brief->acquire('report') !== null);
     }
 
-    public function testTellsOfALockThatWasLostMeanwhile(): void
+    public function testReportsALockThatWasLostWhileTheCallbackRan(): void
     {
         add_action('lockd_unavailable', function (\Throwable $e) use (&$heard): void {
             $heard = $e::class;
@@ -132,13 +132,13 @@ final class LocksTest extends TestCase
         self::assertStringContainsString('shop/wp_/import', $this->errors());
     }
 
-    public function testANameThatIsTooLongIsAMistake(): void
+    public function testANameThatIsTooLongIsAnInvalidArgument(): void
     {
         $this->expectException(InvalidArgumentException::class);
         $this->ours->acquire(str_repeat('a', 1025));
     }
 
-    public function testAnEventRunsInOnePlaceAtATime(): void
+    public function testAnEventRunsOnOneServerAtATime(): void
     {
         $ran = [];
         $this->theirs->cronOnce('shop_sync', function (string $shop) use (&$ran): void {
@@ -158,7 +158,7 @@ final class LocksTest extends TestCase
         self::assertSame(['ours a', 'theirs b', 'theirs a'], $ran);
     }
 
-    public function testAnEventIsGivenWhatItsActionIs(): void
+    public function testAnEventsCallbackGetsTheActionsArguments(): void
     {
         $this->ours->cronOnce('shop_sync', function (mixed ...$arguments) use (&$given): void {
             $given = $arguments;
@@ -168,7 +168,7 @@ final class LocksTest extends TestCase
         self::assertSame([1, 'two'], $given);
     }
 
-    public function testCronRunsInOnePlaceAtATime(): void
+    public function testCronRunsOnOneServerAtATime(): void
     {
         [$ours, $due] = $this->request('wp_', 'cron');
         self::assertSame([['due'], ['due']], $due);
@@ -201,7 +201,7 @@ final class LocksTest extends TestCase
         self::assertStringContainsString('no lock "shop/wp_/wp-cron"', $this->errors());
     }
 
-    public function testCronIsLetGoWithItsRequestThoughTheProcessLivesOn(): void
+    public function testTheCronLockIsReleasedWithItsRequestIfTheProcessLivesOn(): void
     {
         [$ours, $due] = $this->request('wp_', 'cron');
         self::assertSame([['due'], ['due']], $due);
@@ -212,8 +212,8 @@ final class LocksTest extends TestCase
         array_map(self::end(...), [$ours, $theirs]);
     }
 
-    /** @dataProvider senselessConstants */
-    public function testWithConstantsThatMakeNoSenseOnlyPagesRun(?string $url, string $timeout, string $why): void
+    /** @dataProvider invalidConstants */
+    public function testWithInvalidConstantsOnlyPagesRun(?string $url, string $timeout, string $why): void
     {
         [$ours, $due] = $this->request('wp_', 'cron', $url, $timeout);
         self::assertSame([[], []], $due);
@@ -224,7 +224,7 @@ final class LocksTest extends TestCase
     }
 
     /** @return list<array{?string, string, string}> */
-    public function senselessConstants(): array
+    public function invalidConstants(): array
     {
         $limit = 'the time limit of a connection';
         return [
@@ -236,7 +236,7 @@ final class LocksTest extends TestCase
         ];
     }
 
-    /** @return array{array{resource, array<int, resource>}, mixed} the request, and what was due in it */
+    /** @return array{array{resource, array<int, resource>}, mixed} the request, and its due jobs */
     private function request(string $prefix, string $what, ?string $url = null, string $timeout = '2'): array
     {
         $command = [PHP_BINARY, '-d', 'error_log=' . $this->server->directory() . '/errors', __DIR__ . '/cron.php'];

@@ -1,8 +1,8 @@
 <?php
 
 /**
- * One request to wp-cron.php, or to a page of the site, with the plugin: prints what is due, and "goes on" until it
- * is told to end. Then its process lives on until it is told to end, too.
+ * A request to wp-cron.php, or to a page of the site, with the plugin. It prints the due jobs and
+ * "goes on" until it is told to end. Then its process lives on until that is told to end, too.
  *
  *     php cron.php URL PREFIX cron|page [TIMEOUT]
  */

@@ -1,8 +1,8 @@
 <?php
 
 /**
- * The few functions of WordPress that are needed, as WordPress has them where it matters: hooks run by priority, a
- * filter hands on its first argument, and cron is what DOING_CRON says.
+ * The few WordPress functions that are needed, with WordPress's behaviour where it matters: hooks
+ * run by priority, a filter passes on its first argument, and DOING_CRON says whether cron runs.
  */
 
 declare(strict_types=1);

@@ -1,8 +1,8 @@
 <?php
 
 /**
- * What an old script does with a `pkLockClient`. Arguments: the file of the class, host, port. With a file and a
- * number as well, it increments what is in the file so many times.
+ * An old script that uses `pkLockClient`. Arguments: the file of the class, host, port. With a file
+ * and a number as well, it increments the number in the file that many times.
  */
 
 declare(strict_types=1);
@@ -20,7 +20,7 @@ if (isset($argv[5])) {
         $response = $client->lock('counter');
         if ($response) {
             $number = (int) file_get_contents($argv[4]);
-            // Time enough for the other to come in between, if anything lets it.
+            // Leave the other process time to interfere, if the lock does not prevent it.
             usleep(100);
             file_put_contents($argv[4], (string) ($number + 1));
             $client->unlock('counter');

@@ -1,8 +1,9 @@
 <?php
 
 /**
- * A client of the text protocols as one would have written it in 2009: it believes whatever comes. It stands in for
- * the class that old scripts were written for, to see that they notice no difference.
+ * A client of the text protocols as it might have been written in 2009: it trusts every reply. It
+ * stands in for the class that old scripts were written for, to check that they notice no
+ * difference.
  */
 
 declare(strict_types=1);

@@ -1,8 +1,9 @@
 <?php
 
 /**
- * A client of pkLockServer as one would have written it in 2009: it believes whatever comes, and keeps the time
- * limit itself. It stands in for the class that old scripts were written for, to see that they notice no difference.
+ * A client of pkLockServer as it might have been written in 2009: it trusts every reply and keeps
+ * the time limits itself. It stands in for the class that old scripts were written for, to check
+ * that they notice no difference.
  */
 
 declare(strict_types=1);
