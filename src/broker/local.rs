@@ -130,14 +130,10 @@ impl LocalSession {
     /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         match self.session.try_acquire(Space::Main, name, mode) {
-            Ok(Attempt::Granted(grant)) => Ok(grant),
-            Ok(Attempt::Busy | Attempt::Queued) | Err(AcquireError::NotYet(_))
-                if limit != Some(Duration::ZERO) =>
-            {
+            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) if limit != Some(Duration::ZERO) => {
                 self.acquire_all(&[(LockName::new(name), mode)], limit)
             }
-            Ok(_) => Err(AcquireError::TimedOut),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
 
@@ -187,7 +183,19 @@ impl LocalSession {
     /// # Errors
     /// [`AcquireError`]
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.take_place(name, mode, None, |wait| self.session.acquire(&[(Key::main(name), mode)], wait))
+        match self.session.try_acquire(Space::Main, name, mode) {
+            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) => {
+                self.take_place(name, mode, None, |wait| {
+                    self.session.acquire(&[(Key::main(name), mode)], wait)
+                })
+            }
+            answer => {
+                if answer.is_ok() {
+                    self.forget_cancelled(name);
+                }
+                answer.map(Attempt::Granted)
+            }
+        }
     }
 
     /// Asks for another mode of a held lock without waiting for it: `Granted` if it could be had at once, as
@@ -332,18 +340,17 @@ impl LocalSession {
         if limit == Some(Duration::ZERO) {
             return match attempt(None)? {
                 Attempt::Granted(grant) => Ok(grant),
-                Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+                Attempt::Queued => unreachable!("a request without a wait is not queued"),
             };
         }
         let ticket = self.expect_outcome();
         let attempt = attempt(Some(Wait { ticket, limit }));
-        if attempt == Ok(Attempt::Queued) {
-            return granted(self.outcome(ticket, limit));
+        if attempt != Ok(Attempt::Queued) {
+            self.waits.outcomes.lock().remove(&ticket);
         }
-        self.waits.outcomes.lock().remove(&ticket);
         match attempt? {
             Attempt::Granted(grant) => Ok(grant),
-            Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+            Attempt::Queued => granted(self.outcome(ticket, limit)),
         }
     }
 

@@ -48,13 +48,12 @@ pub enum Outcome {
     Stopping,
 }
 
-/// What an attempt to acquire or convert came to when it neither failed nor has to be explained.
+/// How a request that may be queued was answered. A request that may not is granted, or it fails with
+/// [`AcquireError::TimedOut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// The session holds the lock now.
     Granted(Grant),
-    /// Somebody else holds the lock or waits for it, and the caller did not want to wait.
-    Busy,
     /// The request has its place in the queue; the session's observer will be told the outcome.
     Queued,
 }
@@ -63,7 +62,8 @@ pub enum Attempt {
 /// changed: the session holds what it held, and waits for nothing because of this call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
-    /// Not granted within the time limit; for a limit of zero: busy.
+    /// Not granted within the time limit. For a request that does not wait: another session holds the
+    /// lock, or waits for it.
     TimedOut,
     /// This session holds the name already. A session is one owner: two threads that share it must
     /// not both believe they won.

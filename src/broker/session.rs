@@ -7,7 +7,9 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::broker::name::{Key, Space};
-use crate::broker::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
+use crate::broker::outcome::{
+    AcquireError, Attempt, Grant, Inspection, Mode, Outcome, ReleaseError, Released,
+};
 use crate::broker::rules::{Slot, Ticket};
 use crate::broker::shell::core::Inner;
 use crate::broker::shell::held::HeldCount;
@@ -140,19 +142,24 @@ impl ObservedSession {
         &self.info
     }
 
-    /// Acquires `name` if that is possible at once: [`Attempt::Granted`] or [`Attempt::Busy`].
+    /// Acquires `name` if that is possible at once. Every request for one name starts here: nearly always it
+    /// is granted, by the name's lane, and nothing need be prepared for a wait. Only a request that fails with
+    /// `TimedOut` or `NotYet`, and is ready to wait, goes on to [`acquire`](Self::acquire).
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
-    pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
+    /// [`AcquireError`], but for `Deadlock` and `Cancelled`; `TimedOut` if another session holds the lock or
+    /// waits for it.
+    pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Grant, AcquireError> {
         self.broker.try_acquire(&self.info, space, name, mode)
     }
 
-    /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
-    /// granted or busy; else the request takes its places and the observer is told how it ends.
+    /// Acquires all of `wants` at once or none. If they cannot be granted at once, a request with `wait` takes
+    /// its place in their queues, and the observer is told how it ends.
+    ///
+    /// The table decides this, not the lanes: for one name, call [`try_acquire`](Self::try_acquire) first.
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    /// [`AcquireError`], but for `Cancelled`; `TimedOut` only without `wait`.
     pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
         self.broker.acquire(&self.info, wants, wait)
     }
@@ -160,7 +167,7 @@ impl ObservedSession {
     /// Changes the mode of a held lock without letting it go; to shared that never waits.
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    /// [`AcquireError`], but for `Cancelled`; `TimedOut` only without `wait`.
     pub fn convert(
         &self,
         space: Space,

@@ -119,7 +119,6 @@ fn said<T: Debug + Into<Said>>(result: Result<T, AcquireError>) -> String {
 enum Said {
     Granted { _orphaned: bool, _holders: usize },
     Queued,
-    Busy,
 }
 
 impl From<lockd::broker::Grant> for Said {
@@ -133,7 +132,6 @@ impl From<Attempt> for Said {
         match attempt {
             Attempt::Granted(grant) => grant.into(),
             Attempt::Queued => Self::Queued,
-            Attempt::Busy => Self::Busy,
         }
     }
 }

@@ -46,7 +46,7 @@ fn carry_out(session: &RemoteSession, call: u8) {
         3 => drop(session.release(name)),
         4 => match session.enqueue(name, mode) {
             Ok(Attempt::Granted(grant)) => believe("lock", name, &Ok(grant)),
-            Ok(Attempt::Queued | Attempt::Busy) => {
+            Ok(Attempt::Queued) => {
                 let waited = session.wait(name, limit);
                 // It may be of an earlier call, which the server has granted late.
                 if let Ok(grant) = waited {

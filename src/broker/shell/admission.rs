@@ -3,6 +3,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::broker::fast_lane::KeyRef;
 use crate::broker::name::LockName;
 use crate::broker::outcome::AcquireError;
 use crate::broker::session::SessionInfo;
@@ -22,15 +23,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether the limits leave room for so many more locks; this lane is the sample that is looked at. May
-    /// miss what other threads are just doing, and what is granted to those who wait: by so many a limit can
-    /// be overshot.
+    /// Whether the limits leave room for `wanted` more locks, of which `key` is one: its lane is the sample that
+    /// is looked at. May miss what other threads are just doing, and what is granted to waiters: a limit can be
+    /// overshot by that many.
     pub(in crate::broker) fn check_room(
         &self,
         info: &SessionInfo,
+        key: KeyRef<'_>,
         wanted: usize,
-        lane: usize,
     ) -> Result<(), AcquireError> {
+        self.check_limits(info, self.lane_of(key.hash), wanted).or_else(|refusal| {
+            // A lock already held is reported as held even over the limit.
+            let is_alone = wanted == 1;
+            let held = if is_alone { self.inspect(info, key.space, key.name)?.held } else { None };
+            Err(held.map_or(refusal, AcquireError::AlreadyHeld))
+        })
+    }
+
+    fn check_limits(&self, info: &SessionInfo, lane: usize, wanted: usize) -> Result<(), AcquireError> {
         let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
         let (in_table, in_lane) = (info.held.in_part(Part::Table), info.held.in_part(Part::Lane(lane)));
         let most = self.limits.locks_per_session_max();

@@ -13,7 +13,7 @@ use crate::broker::fast_lane::{Fast, FastRelease, KeyRef, Lane};
 use crate::broker::hasher::NameHasher;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{
-    AcquireError, Attempt, Cycle, Inspection, Mode, Outcome, ReleaseError, Released,
+    AcquireError, Attempt, Cycle, Grant, Inspection, Mode, Outcome, ReleaseError, Released,
 };
 use crate::broker::rules::{Answer, HashedKey, Step, Table, Ticket, WaitSpec};
 use crate::broker::session::{Observer, SessionInfo, Wait};
@@ -138,15 +138,11 @@ impl Inner {
         space: Space,
         name: &[u8],
         mode: Mode,
-    ) -> Result<Attempt, AcquireError> {
+    ) -> Result<Grant, AcquireError> {
         let key = self.key(space, name);
         let lane = self.lane_of(key.hash);
         self.check_names([name])?;
-        if let Err(refusal) = self.check_room(info, 1, lane) {
-            // What it has it has, also when it may not have more.
-            let held = self.inspect(info, space, name)?.held;
-            return Err(held.map_or(refusal, AcquireError::AlreadyHeld));
-        }
+        self.check_room(info, key, 1)?;
         let now = clock::now_coarse();
         let token = || self.tokens.next();
         let asker = Intent::Acquiring(info);
@@ -158,10 +154,13 @@ impl Inner {
             fast
         };
         match self.in_cell(&self.lanes[lane], asker, acquire)? {
-            Fast::Granted(grant) => Ok(Attempt::Granted(grant)),
+            Fast::Granted(grant) => Ok(grant),
             Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Fast::Busy => Ok(Attempt::Busy),
-            Fast::Defer => self.acquire_contended(info, &[(key.to_owned(), mode)], None),
+            Fast::Busy => Err(AcquireError::TimedOut),
+            Fast::Defer => match self.acquire_contended(info, &[(key.to_owned(), mode)], None)? {
+                Attempt::Granted(grant) => Ok(grant),
+                Attempt::Queued => unreachable!("a request without a wait is not queued"),
+            },
         }
     }
 
@@ -171,20 +170,14 @@ impl Inner {
         wants: &[(Key, Mode)],
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        if let [(key, mode)] = wants {
-            match self.try_acquire(info, key.space, key.name.as_bytes(), *mode) {
-                Ok(Attempt::Busy) | Err(AcquireError::NotYet(_)) if wait.is_some() => {}
-                settled => return settled,
-            }
-        }
         self.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
         check_set(wants.iter().map(|(key, _)| (key.space, &key.name)))?;
-        self.check_room(info, wants.len(), 0)?;
         let hashed = |(key, mode): &(Key, Mode)| {
             let hash = self.key(key.space, key.name.as_bytes()).hash;
             (HashedKey { key: key.clone(), hash }, *mode)
         };
         let wants: Vec<_> = wants.iter().map(hashed).collect();
+        self.check_room(info, wants[0].0.as_ref(), wants.len())?;
         self.acquire_contended(info, &wants, wait)
     }
 
@@ -320,7 +313,7 @@ impl Inner {
     fn explain(&self, answer: Answer) -> Result<Attempt, AcquireError> {
         match answer {
             Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Answer::Busy => Ok(Attempt::Busy),
+            Answer::Busy => Err(AcquireError::TimedOut),
             Answer::Queued => Ok(Attempt::Queued),
             Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
             Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),

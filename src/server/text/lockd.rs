@@ -6,7 +6,7 @@ use super::super::connection::{Connection, Flow};
 use super::super::server_state::{COMMANDS, ServerState};
 use super::Lines;
 use crate::broker::Space;
-use crate::broker::{Attempt, Mode, SessionInfo};
+use crate::broker::{Mode, SessionInfo};
 use crate::wire::text::lockd::{DetailsEncoder, Reply, Request, Statistics, parse};
 
 /// The commands by the numbers they are counted under.
@@ -35,7 +35,7 @@ impl Lines for Lockd {
             Request::Acquire(name) => {
                 let attempt = connection.session.try_acquire(Space::Main, &name, Mode::Exclusive);
                 let attempt = connection.noting_limits(attempt);
-                (Command::G, Reply::Acquire(matches!(attempt, Ok(Attempt::Granted(_)))))
+                (Command::G, Reply::Acquire(attempt.is_ok()))
             }
             Request::Release(name) => {
                 (Command::R, Reply::Release(connection.release_held(&name, Mode::Exclusive)))
