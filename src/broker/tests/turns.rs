@@ -32,7 +32,7 @@ fn what_takes_long_is_done_one_at_a_time_and_others_do_not_wait_for_it() {
     let _others = tangled(&broker, &asker);
     let (tell, told) = channel();
     // As if another one was at it.
-    let bulk = broker.inner.bulk.lock();
+    let bulk = broker.shell.bulk.lock();
     std::thread::scope(|scope| {
         let (searching, setting) = (&tell, tell.clone());
         let asker = &asker;
@@ -80,8 +80,8 @@ fn figures_are_given_only_when_no_lock_of_the_broker_is_stuck() {
         });
     }
     let broker = Broker::default();
-    assert_waits_for(&broker, broker.inner.contended.lock());
-    for cell in broker.inner.lanes.iter().step_by(21) {
+    assert_waits_for(&broker, broker.shell.contended.lock());
+    for cell in broker.shell.lanes.iter().step_by(21) {
         assert_waits_for(&broker, cell.lane.lock());
     }
 }
