@@ -1,5 +1,5 @@
-//! Requests that are refused whoever holds the locks: because a name is too long, or because the
-//! limits leave no room for more locks. Changes nothing.
+//! Requests that are refused whichever session holds the locks: because a name is too long, or
+//! because the limits leave no room for more locks. Changes nothing.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -20,9 +20,9 @@ impl Shell {
         Ok(())
     }
 
-    /// Whether the limits leave room for `wanted` more locks, of which one is in `lane`. Changes that
-    /// other threads make at this moment, and grants to waiters, are not counted: a limit can be
-    /// exceeded by that many locks.
+    /// Whether the limits leave room for `wanted` more locks, of which one is in `lane`. Changes
+    /// that other threads make at this moment, and grants to waiters, are not counted: a limit can
+    /// be exceeded by that many locks.
     pub(super) fn check_room(
         &self,
         info: &SessionInfo,

@@ -1,6 +1,7 @@
-//! What ends: a session, with its waits and locks; the grace after an unclean stop; and all granting,
-//! when the broker is shut. Each works in small steps, so that other threads get in between. Decides
-//! nothing; knows in which order the steps must be taken so that nothing is overlooked.
+//! What ends: a session, with its waits and locks; the grace after an unclean stop; and all
+//! granting, when the broker is shut. Each works in small steps, so that other threads get in
+//! between. Decides nothing; knows in which order the steps must be taken so that nothing is
+//! overlooked.
 
 use std::sync::atomic::Ordering::Release;
 
@@ -12,24 +13,25 @@ use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
 use crate::os::sync::IS_EXPLORED;
 
-/// How many locks of an ending session are freed in one lane before its mutex is released for others.
+/// How many locks of an ending session are freed in one lane before its mutex is released for
+/// others.
 const RELEASE_BATCH: usize = if IS_EXPLORED { 1 } else { 256 };
 
 impl Shell {
-    /// Ends a session, once. If it has `vanished`, the next holder of each lock it held exclusively is
-    /// told that the work under that lock may be half done.
+    /// Ends a session, once. If it has `vanished`, the next holder of each lock it held exclusively
+    /// is told that the work under that lock may be half done.
     pub(super) fn end_session(&self, info: &SessionInfo, vanished: bool) {
         if info.ended.swap(true, Release) {
             return;
         }
         let slot = info.slot;
-        // Every call checks `ended` with the lane or the table locked. So what another thread of this
-        // session acquired before that is found below, and nothing can be added. The order matters:
-        // first the waits, so that nothing more is granted. Then the lanes, since names go from there
-        // to the table and, while the session holds them, never back. The table last.
+        // Every call checks `ended` with the lane or the table locked. So what another thread of
+        // this session acquired before that is found below, and nothing can be added. The order
+        // matters: first the waits, so that nothing more is granted. Then the lanes, since names go
+        // from there to the table and, while the session holds them, never back. The table last.
         self.end_waits(slot, Outcome::Lost);
-        // Once before the lanes, too: other sessions wait for what is in the table, and emptying the
-        // lanes may take a while.
+        // Once before the lanes, too: other sessions wait for what is in the table, and emptying
+        // the lanes may take a while.
         self.end_holds(slot, vanished);
         // One batch per lane and round. A thread that waits for the mutex of a lane would find it
         // locked again if the next batch came from the same lane.

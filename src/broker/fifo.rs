@@ -13,8 +13,8 @@ pub(super) struct FifoMutex<T> {
     /// The waiting threads, in order. Only the first waits for `content`; the others wait to become
     /// the first.
     line: Mutex<VecDeque<Arc<Condvar>>>,
-    /// The length of `line`, so that nobody needs to lock it while it is empty, as it nearly always
-    /// is.
+    /// The length of `line`, so that no thread needs to lock it while it is empty, as it nearly
+    /// always is.
     waiting: AtomicUsize,
 }
 

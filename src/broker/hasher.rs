@@ -1,5 +1,5 @@
 //! How names are hashed, and which lane a hash belongs to. Clients choose the names, so the keys of
-//! the hash are random: nobody outside can tell which names would collide and make every look-up
+//! the hash are random: no client can tell which names would collide and make every look-up
 //! there a long one.
 
 use std::hash::{BuildHasher, RandomState};

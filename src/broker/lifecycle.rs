@@ -14,8 +14,8 @@ const OPEN: u8 = 0;
 const SHUT: u8 = 1;
 /// A panic has left a lane or the table in an unknown state. Every call is refused.
 const FAILED: u8 = 2;
-/// Nothing is granted yet: holders of an earlier run may not know yet that it has ended. A broker can
-/// start in this state and never returns to it.
+/// Nothing is granted yet: holders of an earlier run may not know yet that it has ended. A broker
+/// can start in this state and never returns to it.
 const GRACE: u8 = 3;
 
 /// What a caller is about to do, and for which session. It decides which states refuse the call.
@@ -96,9 +96,9 @@ impl Lifecycle {
         Self { state, grace_ends: clock::now().after(grace.unwrap_or_default()) }
     }
 
-    /// Whether a call with this intent may proceed. The caller must have locked the lane or the table
-    /// that it is about to change: otherwise the session may end, or the broker be shut, between
-    /// the check and the change.
+    /// Whether a call with this intent may proceed. The caller must have locked the lane or the
+    /// table that it is about to change: otherwise the session may end, or the broker be shut,
+    /// between the check and the change.
     pub(super) fn check(&self, intent: Intent<'_>) -> Result<(), CallRefused> {
         match (self.state.load(Acquire), intent) {
             (FAILED, _) => Err(CallRefused::Failed),

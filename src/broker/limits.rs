@@ -1,5 +1,6 @@
-//! The limits of a broker, which can be changed while it runs, and those on the names of one request,
-//! which are fixed. A lowered limit takes nothing away from sessions that exceed it already.
+//! The limits of a broker, which can be changed while it runs, and those on the names of one
+//! request, which are fixed. A lowered limit takes nothing away from sessions that exceed it
+//! already.
 
 use crate::broker::name::LockName;
 use crate::broker::outcome::AcquireError;
@@ -9,13 +10,13 @@ use crate::os::sync::{AtomicUsize, Ordering};
 /// whole duration.
 pub const NAMES_AT_ONCE_MAX: usize = 1024;
 
-/// How many bytes the names of one request may have together, so that the request fits into a message
-/// of one mebibyte however the names are encoded in JSON. Requests that are not sent as messages have
-/// the same limit, so that every broker answers a request alike.
+/// How many bytes the names of one request may have together, so that the request fits into a
+/// message of one mebibyte however the names are encoded in JSON. Requests that are not sent as
+/// messages have the same limit, so that every broker answers a request alike.
 pub const NAMES_BYTES_MAX: usize = 128 << 10;
 
-/// Whether these names may be requested at once: they are few enough, not too long together, and all
-/// different. A client checks the same before it sends a request.
+/// Whether these names may be requested at once: they are few enough, not too long together, and
+/// all different. A client checks the same before it sends a request.
 pub(crate) fn check_set<'a, S: Ord>(
     names: impl IntoIterator<Item = (S, &'a LockName)>,
 ) -> Result<(), AcquireError> {
@@ -46,8 +47,8 @@ pub struct Limits {
     pub locks_max: usize,
     /// Locks held by one session.
     pub locks_per_session_max: usize,
-    /// Names that one session waits for at the same time. A request for several names counts once for
-    /// each of them.
+    /// Names that one session waits for at the same time. A request for several names counts once
+    /// for each of them.
     pub waits_per_session_max: usize,
 }
 

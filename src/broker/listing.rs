@@ -1,17 +1,18 @@
-//! Lists of locks. They are copied in batches, so that a lane or the table is locked only for a bounded
-//! number of names, holders or waiters at a time. So a list is no snapshot: a lock that comes or goes
-//! while the list is made may or may not be in it, and one that stays throughout is in it once.
+//! Lists of locks. They are copied in batches, so that a lane or the table is locked only for a
+//! bounded number of names, holders or waiters at a time. So a list is no snapshot: a lock that
+//! comes or goes while the list is made may or may not be in it, and one that stays throughout is
+//! in it once.
 
 use std::collections::BinaryHeap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use crate::broker::clock::{self, Stamp};
+use crate::broker::clock;
 use crate::broker::fast_lane::{Lane, LaneView};
 use crate::broker::lifecycle::Intent;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::Mode;
-use crate::broker::rules::{HashedKey, Slot};
+use crate::broker::rules::{HashedKey, Slot, Table};
 use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
 use crate::os::sync::Arc;
@@ -19,15 +20,15 @@ use crate::os::sync::Arc;
 /// How many names, holders or waiters are examined while a lane or the table is locked.
 const SCAN_BATCH: usize = 512;
 
-/// How many locks are copied at a time for a caller that wants all of them. Fewer, since the caller may
-/// stop early.
+/// How many locks are copied at a time for a caller that wants all of them. Fewer, since the caller
+/// may stop early.
 const COPY_BATCH: usize = 64;
 
 /// How many bytes the names on one page may have together. A page of long names has fewer of them.
 const PAGE_NAME_BYTES_MAX: usize = 256 << 10;
 
-/// A page with this many holders and waiters gets no more locks: one lock can have as many as there are
-/// sessions.
+/// A page with this many holders and waiters gets no more locks: one lock can have as many as there
+/// are sessions.
 const PAGE_SESSIONS_MAX: usize = 8192;
 
 /// A lock that is held or waited for.
@@ -37,8 +38,8 @@ pub struct LockInfo {
     pub key: Key,
     /// How it is held; `None` if no session held it at that moment.
     pub mode: Option<Mode>,
-    /// The last exclusive holder vanished without releasing it. If there is an exclusive holder now, the
-    /// one before it.
+    /// The last exclusive holder vanished without releasing it. If there is an exclusive holder
+    /// now, the one before it.
     pub orphaned: bool,
     /// The holders, in the order in which they acquired it.
     pub holders: Vec<HolderInfo>,
@@ -139,8 +140,8 @@ impl<'a> PageNames<'a> {
 }
 
 impl Shell {
-    /// A page of locks ordered by name. Examines every name of the broker, since they are not kept in
-    /// order.
+    /// A page of locks ordered by name. Examines every name of the broker, since they are not kept
+    /// in order.
     pub(super) fn page(&self, query: &PageQuery) -> Page {
         let mut query = query.clone();
         loop {
@@ -157,8 +158,8 @@ impl Shell {
                 shown += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
                 locks.extend(lock);
             }
-            // If all these locks have gone meanwhile, the page must not end here: the caller would have
-            // no name to continue from.
+            // If all these locks have gone meanwhile, the page must not end here: the caller would
+            // have no name to continue from.
             if !locks.is_empty() || !more {
                 return Page { locks, more };
             }
@@ -217,8 +218,8 @@ impl Shell {
         }
     }
 
-    /// A lock with a single holder; otherwise returns the key. Must be called with the lane locked, so
-    /// that the holder's slot cannot have been given to another session.
+    /// A lock with a single holder; otherwise returns the key. Must be called with the lane locked,
+    /// so that the holder's slot cannot have been given to another session.
     fn single_holder_info(&self, key: Key, view: LaneView) -> Result<LockInfo, Key> {
         let LaneView::One { slot, mode, hold, orphaned } = view else { return Err(key) };
         let Some(session) = self.sessions.info(slot) else { return Err(key) };
@@ -227,8 +228,9 @@ impl Shell {
         Ok(LockInfo { key, mode: Some(mode), orphaned, holders, waiters: Vec::new() })
     }
 
-    /// Passes every lock that the session holds to `each`, until `each` breaks off: lane by lane, and then
-    /// those in the table. In this order, since a lock can go from a lane to the table meanwhile.
+    /// Passes every lock that the session holds to `each`, until `each` breaks off: lane by lane,
+    /// and then those in the table. In this order, since a lock can go from a lane to the table
+    /// meanwhile.
     pub(super) fn for_each_held<B>(
         &self,
         session: &SessionInfo,
@@ -280,43 +282,35 @@ impl Shell {
             waiters: Vec::new(),
         };
         let mut after = None;
-        loop {
-            let more = self.with_table(&[], Intent::Broker, |table, _| {
-                let holders = table.holders_after(key, after, SCAN_BATCH);
-                after = holders.last().map(|last| last.slot);
-                lock.holders.extend(holders.iter().filter_map(|holder| {
-                    let session = self.sessions.info(holder.slot)?;
-                    let held_for = now.since(holder.hold.since);
-                    Some(HolderInfo { session, token: holder.hold.token, held_for })
-                }));
-                holders.len() == SCAN_BATCH
-            });
-            if more != Ok(true) {
-                break;
-            }
-        }
-        // The table orders them by slot. The tokens rise with each grant.
+        self.in_batches(|table| {
+            let holders = table.holders_after(key, after, SCAN_BATCH);
+            after = holders.last().map(|last| last.slot);
+            lock.holders.extend(holders.iter().filter_map(|holder| {
+                let session = self.sessions.info(holder.slot)?;
+                let held_for = now.since(holder.hold.since);
+                Some(HolderInfo { session, token: holder.hold.token, held_for })
+            }));
+            holders.len()
+        });
+        // The table orders holders by slot. Tokens rise with each grant.
         lock.holders.sort_unstable_by_key(|holder| holder.token);
-        self.list_waiters(key, now, &mut lock.waiters);
+        let mut after = None;
+        self.in_batches(|table| {
+            let waiters = table.waiters_after(key, after, SCAN_BATCH);
+            after = waiters.last().map(|last| last.place);
+            lock.waiters.extend(waiters.iter().filter_map(|waiter| {
+                let session = self.sessions.info(waiter.slot)?;
+                Some(WaiterInfo { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
+            }));
+            waiters.len()
+        });
         Some(lock)
     }
 
-    fn list_waiters(&self, key: &HashedKey, now: Stamp, into: &mut Vec<WaiterInfo>) {
-        let mut after = None;
-        loop {
-            let more = self.with_table(&[], Intent::Broker, |table, _| {
-                let waiters = table.waiters_after(key, after, SCAN_BATCH);
-                after = waiters.last().map(|last| last.place);
-                into.extend(waiters.iter().filter_map(|waiter| {
-                    let session = self.sessions.info(waiter.slot)?;
-                    Some(WaiterInfo { session, mode: waiter.mode, waiting_for: now.since(waiter.since) })
-                }));
-                waiters.len() == SCAN_BATCH
-            });
-            if more != Ok(true) {
-                break;
-            }
-        }
+    /// Runs `copy` with the table locked, again and again until it has copied less than a full
+    /// batch.
+    fn in_batches(&self, mut copy: impl FnMut(&Table) -> usize) {
+        while self.with_table(&[], Intent::Broker, |table, _| copy(table)) == Ok(SCAN_BATCH) {}
     }
 }
 

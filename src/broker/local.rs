@@ -17,21 +17,21 @@ use crate::broker::session_info::{Observer, SessionInfo, Wait, truncate_owner};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
-/// How often a waiting thread checks whether the broker has failed. A broker that has failed wakes no
-/// thread.
+/// How often a waiting thread checks whether the broker has failed. A broker that has failed wakes
+/// no thread.
 const BROKER_POLL: Duration = Duration::from_secs(1);
 
 /// One owner of locks in this process.
 ///
 /// May be shared between threads: each call is atomic, and a call that waits does not delay the
 /// others. But a session is *one* owner: a thread that asks for a lock which another thread of the
-/// same session holds gets [`AcquireError::AlreadyHeld`] at once. Threads that compete for a lock open
-/// a session each.
+/// same session holds gets [`AcquireError::AlreadyHeld`] at once. Threads that compete for a lock
+/// open a session each.
 ///
-/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks
-/// are freed. That is an orderly end, unless the thread that drops it is panicking: then the work
-/// under its locks may be half done, and the next exclusive holder is told so, as with a poisoned
-/// mutex.
+/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its
+/// locks are freed. That is an orderly end, unless the thread that drops it is panicking: then the
+/// work under its locks may be half done, and the next exclusive holder is told so, as with a
+/// poisoned mutex.
 pub struct LocalSession {
     session: ObservedSession,
     waits: Arc<WaitOutcomes>,
@@ -164,8 +164,8 @@ impl LocalSession {
     }
 
     /// Changes the mode of a held lock without giving it up. A conversion to shared never waits. A
-    /// conversion to exclusive waits for up to `limit` until there is no other holder, and its grant
-    /// has a new token.
+    /// conversion to exclusive waits for up to `limit` until there is no other holder, and its
+    /// grant has a new token.
     ///
     /// # Errors
     /// [`AcquireError`]; the lock is then held as before.
@@ -189,8 +189,8 @@ impl LocalSession {
         self.session.release(Space::Main, name)
     }
 
-    /// Acquires the lock, or takes a place in its queue without waiting there: `Granted` if it could
-    /// be acquired at once, else `Queued`, and [`wait`](Self::wait) collects the outcome.
+    /// Acquires the lock, or takes a place in its queue without waiting there: `Granted` if it
+    /// could be acquired at once, else `Queued`, and [`wait`](Self::wait) collects the outcome.
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -209,8 +209,9 @@ impl LocalSession {
     }
 
     /// Changes the mode of a held lock, or queues for it without waiting: `Granted` if that was
-    /// possible at once, as it always is to shared, else `Queued`, and [`wait`](Self::wait) collects
-    /// the outcome. [`cancel`](Self::cancel) gives up the wait and leaves the lock as it was held.
+    /// possible at once, as it always is to shared, else `Queued`, and [`wait`](Self::wait)
+    /// collects the outcome. [`cancel`](Self::cancel) gives up the wait and leaves the lock as it
+    /// was held.
     ///
     /// # Errors
     /// [`AcquireError`]; the lock is then held as before.
@@ -245,8 +246,8 @@ impl LocalSession {
         attempt
     }
 
-    /// To be called when a call has succeeded: that an earlier enqueued request was cancelled does not
-    /// matter any more.
+    /// To be called when a call has succeeded: that an earlier enqueued request was cancelled does
+    /// not matter any more.
     fn forget_cancelled(&self, name: &[u8]) {
         if self.enqueued.is_empty() {
             return;
@@ -269,7 +270,8 @@ impl LocalSession {
     }
 
     /// Waits for up to `limit` for the outcome of a request that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) queued. After `TimedOut` the request stays queued.
+    /// [`enqueue_convert`](Self::enqueue_convert) queued. After `TimedOut` the request stays
+    /// queued.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such request.
@@ -341,8 +343,8 @@ impl LocalSession {
     }
 
     /// Ends the session as if it had vanished: as [`close`](Self::close), but the next exclusive
-    /// holder of each lock that it held exclusively is told that the work under that lock may be half
-    /// done ([`Grant::orphaned`]).
+    /// holder of each lock that it held exclusively is told that the work under that lock may be
+    /// half done ([`Grant::orphaned`]).
     pub fn abandon(&self) {
         self.session.end();
     }
@@ -376,8 +378,8 @@ impl LocalSession {
         ticket
     }
 
-    /// Waits until the broker has decided. When the time limit has passed, this thread has the broker
-    /// end the wait.
+    /// Waits until the broker has decided. When the time limit has passed, this thread has the
+    /// broker end the wait.
     fn outcome(&self, ticket: Ticket, limit: Option<Duration>) -> Outcome {
         let mut sleep = limit;
         loop {

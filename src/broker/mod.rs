@@ -1,11 +1,12 @@
-//! The locks of one process. No sockets, no bytes of any protocol, no logging, no threads of its own.
+//! The locks of one process. No sockets, no bytes of any protocol, no logging, no threads of its
+//! own.
 //!
 //! - `rules`: the rules of a lock, whole, as a pure state machine. Start reading here.
 //! - `fast_lane`: names that only one session is concerned with, which is nearly all of them.
-//! - `shell`: lanes and table behind their mutexes. `turns` is how the table is used, `registry` who is
-//!   notified of what it decides, `lifecycle` whether anything is granted.
-//! - [`ObservedSession`]: one owner, calls that never block, an [`Observer`] that is told how waits end.
-//!   `ending`: how a session ends.
+//! - `shell`: lanes and table behind their mutexes. `turns` is how the table is used, `registry`
+//!   which session is notified of what it decides, `lifecycle` whether anything is granted.
+//! - [`ObservedSession`]: one owner, calls that never block, an [`Observer`] that is told how waits
+//!   end. `ending`: how a session ends.
 //! - [`LocalSession`]: the same with calls that block, for threads of this process.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
@@ -80,12 +81,13 @@ impl Broker {
     }
 
     /// A broker that continues where an earlier one ended. Its fencing tokens begin with
-    /// `tokens.start`. They must stay below `tokens.end`, which [`set_tokens_end`](Self::set_tokens_end)
-    /// raises: rather than give a token at or above it, the broker fails.
+    /// `tokens.start`. They must stay below `tokens.end`, which
+    /// [`set_tokens_end`](Self::set_tokens_end) raises: rather than give a token at or above it,
+    /// the broker fails.
     ///
     /// With a `grace` it grants nothing until [`end_grace`](Self::end_grace) is called. A request
-    /// that does not wait then fails with [`AcquireError::NotYet`], which says how much of the grace
-    /// is left; a request that waits is queued.
+    /// that does not wait then fails with [`AcquireError::NotYet`], which says how much of the
+    /// grace is left; a request that waits is queued.
     pub(crate) fn resumed(limits: Limits, tokens: &Range<u64>, grace: Option<Duration>) -> Self {
         let tokens = Tokens::between(tokens.start, tokens.end);
         Self { shell: Arc::new(Shell::new(limits, tokens, grace)) }
@@ -144,7 +146,8 @@ impl Broker {
         self.shell.page(query)
     }
 
-    /// Passes every lock that is held or waited for to `each`, in no order, until `each` breaks off.
+    /// Passes every lock that is held or waited for to `each`, in no order, until `each` breaks
+    /// off.
     pub fn for_each_lock<B>(&self, each: impl FnMut(LockInfo) -> ControlFlow<B>) -> Option<B> {
         self.shell.for_each_lock(each)
     }
@@ -176,8 +179,8 @@ impl Broker {
         self.shell.stats()
     }
 
-    /// Measures how long locks are held, for [`Stats::hold_times`]. Must be called before any lock is
-    /// held. Every release then reads the clock, so this is for programs that show the times.
+    /// Measures how long locks are held, for [`Stats::hold_times`]. Must be called before any lock
+    /// is held. Every release then reads the clock, so this is for programs that show the times.
     pub fn measure_holds(&self) {
         self.shell.measures_holds.store(true, Relaxed);
     }
@@ -199,8 +202,8 @@ impl Broker {
         self.shell.shut();
     }
 
-    /// Whether the broker has been [shut](Self::shut) or has failed: in both cases it grants nothing
-    /// any more.
+    /// Whether the broker has been [shut](Self::shut) or has failed: in both cases it grants
+    /// nothing any more.
     #[must_use]
     pub fn is_shut(&self) -> bool {
         self.shell.lifecycle.is_shut()

@@ -1,5 +1,6 @@
 //! The open sessions, by slot, and the outcomes each of them is still to be told. An outcome is
-//! queued while the table is locked, and the observer is told when it no longer is. Decides nothing.
+//! queued while the table is locked, and the observer is told when it no longer is. Decides
+//! nothing.
 
 use std::collections::VecDeque;
 
@@ -24,7 +25,8 @@ pub(super) struct RegisteredSession {
 }
 
 impl RegisteredSession {
-    /// Queues the outcome of a wait for [`notify`](Self::notify). For callers with the table locked.
+    /// Queues the outcome of a wait for [`notify`](Self::notify). For callers with the table
+    /// locked.
     pub(super) fn add_pending(&self, ticket: Ticket, outcome: Outcome) {
         self.info.pending_notifications.fetch_add(1, Ordering::Release);
         self.pending.lock().push_back((ticket, outcome));
@@ -54,7 +56,8 @@ impl RegisteredSession {
     }
 }
 
-/// All open sessions. Every method locks them for a short, constant time, or for one pass over them.
+/// All open sessions. Every method locks them for a short, constant time, or for one pass over
+/// them.
 pub(super) struct Registry(RwLock<Slab<Arc<RegisteredSession>>>);
 
 impl Registry {

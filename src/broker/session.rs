@@ -1,6 +1,6 @@
-//! One owner of locks, and what each of its calls does with the lanes and the table. No call blocks: a
-//! request that has to wait is queued, and the session's [`Observer`] is told how the wait ended, by
-//! the thread that ended it. The server's connections and the blocking
+//! One owner of locks, and what each of its calls does with the lanes and the table. No call
+//! blocks: a request that has to wait is queued, and the session's [`Observer`] is told how the
+//! wait ended, by the thread that ended it. The server's connections and the blocking
 //! [`LocalSession`](super::LocalSession) are built on this. Decides nothing about locks.
 
 use std::time::Duration;
@@ -45,9 +45,9 @@ impl ObservedSession {
 
     /// Acquires `name` if that is possible at once.
     ///
-    /// Every request for one name starts here. It is nearly always granted, by the lane of the name,
-    /// and the caller need not prepare for a wait. If it fails with `TimedOut` or `NotYet` and the
-    /// caller is ready to wait, the next step is [`acquire`](Self::acquire).
+    /// Every request for one name starts here. It is nearly always granted, by the lane of the
+    /// name, and the caller need not prepare for a wait. If it fails with `TimedOut` or `NotYet`
+    /// and the caller is ready to wait, the next step is [`acquire`](Self::acquire).
     ///
     /// # Errors
     /// [`AcquireError`], except `Deadlock` and `Cancelled`. `TimedOut` means that another session
@@ -153,7 +153,8 @@ impl ObservedSession {
         self.attempt(answer)
     }
 
-    /// Gives up the lock, or the wait for it. The outcome of a wait given up like this is `Cancelled`.
+    /// Gives up the lock, or the wait for it. The outcome of a wait given up like this is
+    /// `Cancelled`.
     ///
     /// # Errors
     /// [`ReleaseError`]
@@ -192,8 +193,8 @@ impl ObservedSession {
         })
     }
 
-    /// Cancels a wait; its outcome is `Cancelled`. Returns false if the wait had ended already: then
-    /// the observer has been told how.
+    /// Cancels a wait; its outcome is `Cancelled`. Returns false if the wait had ended already:
+    /// then the observer has been told how.
     pub fn cancel(&self, ticket: Ticket) -> bool {
         let cancel = |table: &mut Table, step: &mut Step<'_>| table.cancel(step, self.info.slot, ticket);
         self.shell.with_table(&[], Intent::Releasing(&self.info), cancel).unwrap_or(false)
@@ -213,7 +214,7 @@ impl ObservedSession {
         self.shell.end_waits_of(&self.info);
     }
 
-    /// The state of the lock now. A session that has ended is shown a name that nobody holds.
+    /// The state of the lock now. A session that has ended is shown a free lock.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
         self.look_up(self.shell.key(space, name)).unwrap_or_default()
@@ -238,15 +239,15 @@ impl ObservedSession {
         !self.info.ended.load(Ordering::Acquire) && !self.shell.lifecycle.has_failed()
     }
 
-    /// Ends a session that has vanished: its waits leave their queues, its locks are freed and count
-    /// as orphaned. Every later call fails with `Lost`. Locks are freed in batches, so that a session
-    /// that holds a million of them does not keep the others waiting.
+    /// Ends a session that has vanished: its waits leave their queues, its locks are freed and
+    /// count as orphaned. Every later call fails with `Lost`. Locks are freed in batches, so that a
+    /// session that holds a million of them does not keep the others waiting.
     pub fn end(&self) {
         self.shell.end_session(&self.info, true);
     }
 
-    /// Ends a session in an orderly way: as [`end`](Self::end), but its locks count as released. Does
-    /// nothing if the session has ended already.
+    /// Ends a session in an orderly way: as [`end`](Self::end), but its locks count as released.
+    /// Does nothing if the session has ended already.
     pub fn leave(&self) {
         self.shell.end_session(&self.info, false);
     }

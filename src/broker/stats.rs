@@ -1,5 +1,5 @@
-//! Gauges and counters of a broker. Each lane and the table count for themselves, under the mutex that
-//! is held anyway; the counts are added up only when they are asked for.
+//! Gauges and counters of a broker. Each lane and the table count for themselves, under the mutex
+//! that is held anyway; the counts are added up only when they are asked for.
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -1,14 +1,14 @@
-//! Turns at the table. Threads get the table in the order in which they asked for it, and each does a
-//! bounded amount of work before it lets the next one in. Knows the mutexes and which sessions must
-//! be notified; what the table decides is no concern of it.
+//! Turns at the table. Threads get the table in the order in which they asked for it, and each does
+//! a bounded amount of work before it lets the next one in. Knows the mutexes and which sessions
+//! must be notified; what the table decides is no concern of it.
 //!
 //! - An ordinary turn has room for [`TURN`]. An event that needs more is *bulk*: it is repeated, or
-//!   continued, in a turn with room for [`BULK`], and there is one bulk turn at a time. So a session
-//!   with a small event waits for at most one bulk turn, however many sessions have bulk events:
-//!   those wait for each other.
+//!   continued, in a turn with room for [`BULK`], and there is one bulk turn at a time. So whatever
+//!   N sessions ask for, another one waits for at most N ordinary turns of theirs and one bulk
+//!   turn: the sessions with bulk events wait for each other.
 //! - A turn may leave names unsettled, whose waiters could be granted. The first thread that leaves
-//!   some settles them, and what other threads leave meanwhile, in further turns. So only one thread
-//!   at a time does this work, and the others need not.
+//!   some settles them, and what other threads leave meanwhile, in further turns. So only one
+//!   thread at a time does this work, and the others need not.
 
 use crate::broker::clock;
 use crate::broker::fast_lane::LaneView;
@@ -82,8 +82,8 @@ impl Shell {
         let mut concerned = Vec::new();
         let turn = self.turn_locked(room, false, keys, intent, work, &mut concerned)?;
         drop(bulk);
-        // Another thread may have decided something for the calling session and not have notified it
-        // yet. The reply to this call must come after that notification.
+        // Another thread may have decided something for the calling session and not have notified
+        // it yet. The reply to this call must come after that notification.
         if let Some(info) = intent.session()
             && info.pending_notifications.load(Acquire) != 0
         {
