@@ -57,7 +57,9 @@ impl ObservedSession {
         let key = shell.key(space, name);
         let lane = lane_of(key.hash);
         shell.check_names([name])?;
-        self.check_room(key, 1)?;
+        if let Err(refusal) = shell.check_room(info, 1, lane) {
+            return Err(self.held_or(refusal, key));
+        }
         let now = clock::now_coarse();
         let token = || shell.tokens.next();
         let acquire = |content: &mut Lane| {
@@ -73,10 +75,16 @@ impl ObservedSession {
             Fast::Granted(grant) => Ok(grant),
             Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
             Fast::Busy => Err(AcquireError::TimedOut),
-            Fast::Defer => match self.acquire_contended(&[(key.to_owned(), mode)], None)? {
-                Attempt::Granted(grant) => Ok(grant),
-                Attempt::Queued => unreachable!("a request without a wait is not queued"),
-            },
+            Fast::Defer => self.try_acquire_contended(key, mode),
+        }
+    }
+
+    // Kept out of `try_acquire`, which nearly always ends in the lane.
+    #[cold]
+    fn try_acquire_contended(&self, key: KeyRef<'_>, mode: Mode) -> Result<Grant, AcquireError> {
+        match self.acquire_contended(&[(key.to_owned(), mode)], None)? {
+            Attempt::Granted(grant) => Ok(grant),
+            Attempt::Queued => unreachable!("a request without a wait is not queued"),
         }
     }
 
@@ -96,17 +104,21 @@ impl ObservedSession {
             (HashedKey { key: key.clone(), hash }, *mode)
         };
         let wants: Vec<_> = wants.iter().map(hashed).collect();
-        self.check_room(wants[0].0.as_ref(), wants.len())?;
+        let first = wants[0].0.as_ref();
+        if let Err(refusal) = self.shell.check_room(&self.info, wants.len(), lane_of(first.hash)) {
+            return Err(if wants.len() == 1 { self.held_or(refusal, first) } else { refusal });
+        }
         self.acquire_contended(&wants, wait)
     }
 
-    /// Checks that the limits leave room for `wanted` more locks, of which `key` is one.
-    fn check_room(&self, key: KeyRef<'_>, wanted: usize) -> Result<(), AcquireError> {
-        self.shell.check_room(&self.info, wanted, lane_of(key.hash)).or_else(|refusal| {
-            // A lock already held is reported as held even over the limit.
-            let held = if wanted == 1 { self.look_up(key)?.held } else { None };
-            Err(held.map_or(refusal, AcquireError::AlreadyHeld))
-        })
+    /// The error for a request for one name that the limits refuse. A lock already held is reported
+    /// as held even over the limit.
+    #[cold]
+    fn held_or(&self, refusal: AcquireError, key: KeyRef<'_>) -> AcquireError {
+        match self.look_up(key) {
+            Ok(seen) => seen.held.map_or(refusal, AcquireError::AlreadyHeld),
+            Err(refused) => refused.into(),
+        }
     }
 
     fn acquire_contended(
