@@ -1,5 +1,5 @@
-//! The broker's clock: the only place in the broker that asks what time it is. The rules are handed
-//! a [`Stamp`]; they never come here.
+//! The broker's clock: the only place in the broker that reads the time. The rules are given a
+//! [`Stamp`] and never read it themselves.
 
 use std::time::Duration;
 
@@ -7,35 +7,36 @@ use rustix::time::ClockId;
 
 use crate::os::sync::clock_gettime;
 
-/// A moment on the monotonic clock of this machine, in nanoseconds. Comparable within one boot only.
+/// A point in time on the monotonic clock of this machine, in nanoseconds. Comparable within one
+/// boot only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Stamp(u64);
 
 impl Stamp {
-    /// A stamp of so many nanoseconds: for tests of the rules, which bring their own time.
+    /// For tests of the rules, which bring their own time.
     #[cfg(test)]
     pub(super) const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
     }
 
-    /// How long `self` is after `earlier`; zero if it is not.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment `wait` after this one; the end of time if that is further than can be counted.
+    /// The point in time `wait` after this one, or the latest one that can be represented.
     pub(super) fn after(self, wait: Duration) -> Self {
         Self(u64::try_from(wait.as_nanos()).map_or(u64::MAX, |nanos| self.0.saturating_add(nanos)))
     }
 }
 
-/// The time as it is, for deadlines.
+/// The exact time, for deadlines.
 pub(super) fn now() -> Stamp {
     read(ClockId::Monotonic)
 }
 
-/// The time of the kernel's last tick, some milliseconds old at most, at a fraction of the cost: for
-/// "held since", which nobody decides by. Never ahead of [`now`].
+/// The time of the kernel's last tick, at a fraction of the cost. It may be some milliseconds old,
+/// and is never ahead of [`now`]. For "held since" only, since nothing is decided by that.
 pub(super) fn now_coarse() -> Stamp {
     read(ClockId::MonotonicCoarse)
 }
@@ -46,7 +47,7 @@ fn read(clock: ClockId) -> Stamp {
     Stamp(part(time.tv_sec).saturating_mul(1_000_000_000).saturating_add(part(time.tv_nsec)))
 }
 
-/// Microseconds since 1970 by the clock on the wall; zero if that is before 1970.
+/// Microseconds since 1970 by the real-time clock; zero if the clock is set to before 1970.
 pub(super) fn wall_micros() -> u64 {
     let time = clock_gettime(ClockId::Realtime);
     let part = |n: i64| u64::try_from(n).unwrap_or(0);

@@ -1,5 +1,6 @@
-//! How names are hashed. Clients choose names, so the keys are random: nobody outside can tell which names
-//! would meet in one place and make every look-up there a long one.
+//! How names are hashed, and which lane a hash belongs to. Clients choose the names, so the keys of
+//! the hash are random: no client can tell which names would collide and make every look-up
+//! there a long one.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -8,8 +9,18 @@ use siphasher::sip::SipHasher13;
 use crate::broker::name::Space;
 use crate::os::sync::IS_EXPLORED;
 
-/// The hash of the standard library's own tables, SipHash-1-3, for a name that is there as a whole: that
-/// costs half of what it does piece by piece.
+/// The number of lanes that names are spread over. More than cores, so that two threads rarely meet
+/// in one, and so that a lane is small: an operation that takes long, above all growing the lane's
+/// index, is over soon.
+pub(super) const LANES: usize = if IS_EXPLORED { 2 } else { 64 };
+
+/// The lane of `hash`. The upper half of the hash chooses it; the lane itself uses the lower half.
+pub(super) fn lane_of(hash: u64) -> usize {
+    (hash >> 32) as usize % LANES
+}
+
+/// SipHash-1-3, as in the tables of the standard library, but of a whole name in one call, which
+/// costs half of what hashing it piece by piece does.
 pub(super) struct NameHasher {
     main: SipHasher13,
     counted: SipHasher13,
@@ -18,7 +29,7 @@ pub(super) struct NameHasher {
 impl NameHasher {
     pub(super) fn new() -> Self {
         let random = RandomState::new();
-        // What is explored must come about the same way every time.
+        // A model checker must see the same run every time.
         let key = |number: u8| if IS_EXPLORED { u64::from(number) } else { random.hash_one(number) };
         let keyed = |first: u8| SipHasher13::new_with_keys(key(first), key(first + 1));
         Self { main: keyed(0), counted: keyed(2) }

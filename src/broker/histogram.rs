@@ -1,19 +1,20 @@
-//! How long things took: counts in fixed ranges, and the sum. Plain data; every part of the broker keeps its
-//! own under the mutex that it holds anyway. Knows no clock, and nothing of how it is shown.
+//! Durations, as counts in fixed ranges and as a sum. Plain data: each lane and the table have
+//! their own, under the mutex that is held anyway. Knows no clock, and nothing of how it is
+//! displayed.
 
 use std::time::Duration;
 
-/// What the ranges end with, in milliseconds; the last range has no end.
+/// The upper end of each range, in milliseconds; the last range has none.
 const ENDS_MS: [u64; Histogram::RANGES - 1] = [
     1, 5, 10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 30_000, 60_000, 300_000, 1_800_000,
     3_600_000,
 ];
 
-/// Times, counted by how long they were.
+/// Counts of durations, by range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Histogram {
     counts: [u64; Self::RANGES],
-    /// 64 bits would be full within weeks where many locks are held for long.
+    /// The sum. 64 bits would overflow within weeks if many locks are held for long.
     nanos: u128,
 }
 
@@ -21,7 +22,7 @@ impl Histogram {
     const RANGES: usize = 18;
 
     pub(super) fn add(&mut self, time: Duration) {
-        // One after the other: nearly all are in the first ones.
+        // A linear search, since nearly all durations are in the first ranges.
         let is_within = |end: &u64| time <= Duration::from_millis(*end);
         let range = ENDS_MS.iter().position(is_within).unwrap_or(Self::RANGES - 1);
         self.counts[range] += 1;
@@ -33,7 +34,8 @@ impl Histogram {
         self.nanos += other.nanos;
     }
 
-    /// For the end of each range but the last, how many were no longer than that.
+    /// For each range except the last: its upper end, and how many durations were not longer than
+    /// that.
     pub fn up_to(&self) -> impl Iterator<Item = (Duration, u64)> {
         let ends = ENDS_MS.iter().map(|&end| Duration::from_millis(end));
         ends.zip(self.counts.iter().scan(0, |sum, count| {
@@ -42,13 +44,13 @@ impl Histogram {
         }))
     }
 
-    /// How many there were.
+    /// The number of durations.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How long they took together.
+    /// The sum of the durations.
     #[must_use]
     pub fn sum(&self) -> Duration {
         let seconds = u64::try_from(self.nanos / 1_000_000_000).unwrap_or(u64::MAX);
@@ -61,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_time_is_in_the_first_range_that_does_not_end_before_it() {
+    fn each_duration_is_counted_in_the_lowest_range_that_includes_it() {
         let mut times = Histogram::default();
         for nanos in [0, 1_000_000, 1_000_001, 5_000_000, 3_600_000_000_000, 3_600_000_000_001] {
             times.add(Duration::from_nanos(nanos));
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_parts_have_counted_adds_up() {
+    fn merging_adds_the_counts_and_the_sums() {
         let (mut one, mut other) = (Histogram::default(), Histogram::default());
         one.add(Duration::from_secs(u64::MAX));
         other.add(Duration::from_secs(1));

@@ -1,105 +1,116 @@
-//! A session of this process whose calls block: the thread that asks waits until it is answered. The
-//! same calls as a session on a server ([`crate::client::RemoteSession`]) has.
+//! A session of this process whose calls block: the calling thread waits until its request is
+//! answered. It has the same calls as a session on a server ([`crate::client::RemoteSession`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::broker::clock::{self, Stamp};
+use crate::broker::lifecycle::CallRefused;
 use crate::broker::listing::{Page, PageQuery};
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{
     AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
 };
 use crate::broker::rules::Ticket;
-use crate::broker::session::{ObservedSession, Observer, SessionInfo, Wait, truncate_owner};
+use crate::broker::session::ObservedSession;
+use crate::broker::session_info::{Observer, SessionInfo, Wait, truncate_owner};
+use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, AtomicU64, AtomicUsize, Condvar, Mutex, Ordering};
 
-/// How often a thread that waits looks whether the broker still stands.
+/// How often a waiting thread checks whether the broker has failed. A broker that has failed wakes
+/// no thread.
 const BROKER_POLL: Duration = Duration::from_secs(1);
 
 /// One owner of locks in this process.
 ///
-/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
-/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
-/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
+/// May be shared between threads: each call is atomic, and a call that waits does not delay the
+/// others. But a session is *one* owner: a thread that asks for a lock which another thread of the
+/// same session holds gets [`AcquireError::AlreadyHeld`] at once. Threads that compete for a lock
+/// open a session each.
 ///
-/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its locks
-/// are freed. That is an orderly end, unless the thread that drops it is panicking: then the work under its locks
-/// may be half done, and the next exclusive holder is told so, as with a poisoned mutex.
+/// Time limits: `None` waits without limit, zero does not wait. When the session is dropped, its
+/// locks are freed. That is an orderly end, unless the thread that drops it is panicking: then the
+/// work under its locks may be half done, and the next exclusive holder is told so, as with a
+/// poisoned mutex.
 pub struct LocalSession {
     session: ObservedSession,
-    waits: Arc<Waits>,
+    waits: Arc<WaitOutcomes>,
     tickets: AtomicU64,
-    queued: Queued,
+    enqueued: EnqueuedRequests,
 }
 
-/// A place in a queue, taken without waiting there.
+/// A request that was queued by [`enqueue`](LocalSession::enqueue) or
+/// [`enqueue_convert`](LocalSession::enqueue_convert).
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
+struct EnqueuedRequest {
     ticket: Ticket,
-    /// The mode it is for.
     mode: Mode,
-    /// What the session held when it took the place: nothing, unless it is to convert that.
-    before: Option<Held>,
+    /// What the session held when it was queued: nothing, unless it is a conversion.
+    held_before: Option<Held>,
 }
 
-/// The places taken by [`enqueue`](LocalSession::enqueue) and
-/// [`enqueue_convert`](LocalSession::enqueue_convert) that nobody has collected yet.
+/// The enqueued requests whose outcome has not been collected yet.
 #[derive(Default)]
-struct Queued {
-    places: Mutex<HashMap<LockName, Place>>,
-    /// How many there are, so that who has none, which is nearly everybody, need not lock the mutex.
+struct EnqueuedRequests {
+    by_name: Mutex<HashMap<LockName, EnqueuedRequest>>,
+    /// The size of `by_name`: nearly every session has none, and need not lock the mutex then.
     count: AtomicUsize,
 }
 
-impl Queued {
-    fn insert(&self, name: LockName, place: Place) -> Option<Place> {
-        self.change(|places| places.insert(name, place))
+impl EnqueuedRequests {
+    fn insert(&self, name: LockName, request: EnqueuedRequest) -> Option<EnqueuedRequest> {
+        self.change(|by_name| by_name.insert(name, request))
     }
 
-    fn get(&self, name: &LockName) -> Option<Place> {
-        self.places.lock().get(name).copied()
+    fn get(&self, name: &LockName) -> Option<EnqueuedRequest> {
+        self.by_name.lock().get(name).copied()
     }
 
-    /// Whether there is none. Whoever has heard of a place that was taken sees that there is one.
+    /// A thread that has learned from another one of an enqueued request gets false.
     fn is_empty(&self) -> bool {
         self.count.load(Ordering::Relaxed) == 0
     }
 
-    fn remove(&self, name: &[u8]) -> Option<Place> {
+    fn remove(&self, name: &[u8]) -> Option<EnqueuedRequest> {
         if self.is_empty() {
             return None;
         }
-        self.change(|places| places.remove(&LockName::new(name)))
+        self.change(|by_name| by_name.remove(&LockName::new(name)))
     }
 
-    /// The place is over; but another thread may have taken another one at the same name since.
-    fn forget(&self, name: &LockName, place: Place) {
-        self.change(|places| {
-            if places.get(name) == Some(&place) {
-                places.remove(name);
+    /// Removes this request, unless another thread has enqueued another one for the name since.
+    fn forget(&self, name: &LockName, request: EnqueuedRequest) {
+        self.change(|by_name| {
+            if by_name.get(name) == Some(&request) {
+                by_name.remove(name);
             }
         });
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut HashMap<LockName, Place>) -> R) -> R {
-        let mut places = self.places.lock();
-        let result = change(&mut places);
-        self.count.store(places.len(), Ordering::Relaxed);
+    fn change<R>(&self, change: impl FnOnce(&mut HashMap<LockName, EnqueuedRequest>) -> R) -> R {
+        let mut by_name = self.by_name.lock();
+        let result = change(&mut by_name);
+        self.count.store(by_name.len(), Ordering::Relaxed);
         result
     }
 }
 
-/// The waits somebody is to hear of, and how they ended.
+/// The waits whose outcome a thread will ask for; `None` while a wait goes on.
 #[derive(Default)]
-struct Waits {
-    outcomes: Mutex<HashMap<Ticket, Option<Outcome>>>,
+struct WaitOutcomes {
+    by_ticket: Mutex<HashMap<Ticket, Option<Outcome>>>,
     changed: Condvar,
 }
 
-impl Observer for Waits {
+impl WaitOutcomes {
+    fn forget(&self, ticket: Ticket) {
+        self.by_ticket.lock().remove(&ticket);
+    }
+}
+
+impl Observer for WaitOutcomes {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
-        if let Some(entry) = self.outcomes.lock().get_mut(&ticket) {
+        if let Some(entry) = self.by_ticket.lock().get_mut(&ticket) {
             *entry = Some(outcome);
         }
     }
@@ -110,39 +121,35 @@ impl Observer for Waits {
 }
 
 impl LocalSession {
-    pub(super) fn open(broker: &Arc<crate::broker::shell::core::Inner>, owner: Option<&str>) -> Self {
-        let waits = Arc::new(Waits::default());
-        let session = broker.open(|id| format!("local:{id}"), waits.clone());
-        // Shortened it is never too long.
+    pub(super) fn open(shell: &Arc<Shell>, owner: Option<&str>) -> Self {
+        let waits = Arc::new(WaitOutcomes::default());
+        let session = ObservedSession::open(shell, |id| format!("local:{id}"), waits.clone());
+        // Cannot fail: a truncated name is never too long.
         let _ = session.info().set_name(owner.map(|owner| truncate_owner(owner).as_bytes()));
-        Self { session, waits, tickets: AtomicU64::new(0), queued: Queued::default() }
+        Self { session, waits, tickets: AtomicU64::new(0), enqueued: EnqueuedRequests::default() }
     }
 
-    /// Who this session is to others.
+    /// What identifies this session to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
         self.session.info()
     }
 
-    /// Acquires the lock, waiting for up to `limit`, first come, first served.
+    /// Acquires the lock, waiting for up to `limit`. First come, first served.
     ///
     /// # Errors
     /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         match self.session.try_acquire(Space::Main, name, mode) {
-            Ok(Attempt::Granted(grant)) => Ok(grant),
-            Ok(Attempt::Busy | Attempt::Queued) | Err(AcquireError::NotYet(_))
-                if limit != Some(Duration::ZERO) =>
-            {
+            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) if limit != Some(Duration::ZERO) => {
                 self.acquire_all(&[(LockName::new(name), mode)], limit)
             }
-            Ok(_) => Err(AcquireError::TimedOut),
-            Err(error) => Err(error),
+            answer => answer,
         }
     }
 
-    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
-    /// Holds nothing while it waits. All of them get the same token.
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are
+    /// free. Holds none of them while it waits. All of them get the same token.
     ///
     /// # Errors
     /// [`AcquireError`]
@@ -156,8 +163,9 @@ impl LocalSession {
         self.blocking(limit, |wait| self.session.acquire(&wants, wait))
     }
 
-    /// Changes the mode of a held lock without letting it go. To shared that never waits; to exclusive it
-    /// waits for up to `limit` for the other holders to go, and the grant carries a new token.
+    /// Changes the mode of a held lock without giving it up. A conversion to shared never waits. A
+    /// conversion to exclusive waits for up to `limit` until there is no other holder, and its
+    /// grant has a new token.
     ///
     /// # Errors
     /// [`AcquireError`]; the lock is then held as before.
@@ -169,57 +177,68 @@ impl LocalSession {
         converted
     }
 
-    /// Gives up the lock, or the place that [`enqueue`](Self::enqueue) took; with the lock also the place that
-    /// [`enqueue_convert`](Self::enqueue_convert) took.
+    /// Gives up the lock, or the wait that [`enqueue`](Self::enqueue) began. With the lock it also
+    /// gives up a wait that [`enqueue_convert`](Self::enqueue_convert) began.
     ///
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        if let Some(place) = self.queued.remove(name) {
-            self.waits.outcomes.lock().remove(&place.ticket);
+        if let Some(request) = self.enqueued.remove(name) {
+            self.waits.forget(request.ticket);
         }
         self.session.release(Space::Main, name)
     }
 
-    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
-    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// Acquires the lock, or takes a place in its queue without waiting there: `Granted` if it
+    /// could be acquired at once, else `Queued`, and [`wait`](Self::wait) collects the outcome.
     ///
     /// # Errors
     /// [`AcquireError`]
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.take_place(name, mode, None, |wait| self.session.acquire(&[(Key::main(name), mode)], wait))
+        match self.session.try_acquire(Space::Main, name, mode) {
+            Ok(grant) => {
+                self.forget_cancelled(name);
+                Ok(Attempt::Granted(grant))
+            }
+            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) => {
+                let wants = [(Key::main(name), mode)];
+                self.enqueue_by(name, mode, None, |wait| self.session.acquire(&wants, wait))
+            }
+            Err(error) => Err(error),
+        }
     }
 
-    /// Asks for another mode of a held lock without waiting for it: `Granted` if it could be had at once, as
-    /// shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
-    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held.
+    /// Changes the mode of a held lock, or queues for it without waiting: `Granted` if that was
+    /// possible at once, as it always is to shared, else `Queued`, and [`wait`](Self::wait)
+    /// collects the outcome. [`cancel`](Self::cancel) gives up the wait and leaves the lock as it
+    /// was held.
     ///
     /// # Errors
     /// [`AcquireError`]; the lock is then held as before.
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let before = self.inspect(name).held;
-        self.take_place(name, mode, before, |wait| self.session.convert(Space::Main, name, mode, wait))
+        self.enqueue_by(name, mode, before, |wait| self.session.convert(Space::Main, name, mode, wait))
     }
 
-    fn take_place(
+    fn enqueue_by(
         &self,
         name: &[u8],
         mode: Mode,
-        before: Option<Held>,
+        held_before: Option<Held>,
         attempt: impl FnOnce(Option<Wait>) -> Result<Attempt, AcquireError>,
     ) -> Result<Attempt, AcquireError> {
         let ticket = self.expect_outcome();
         let attempt = attempt(Some(Wait { ticket, limit: None }));
-        let unheard = match attempt {
-            // There may be one whose end nobody has come to hear of.
+        let unused = match attempt {
+            // An earlier request for the name may have ended, and its outcome was never collected.
             Ok(Attempt::Queued) => {
-                let other = self.queued.insert(LockName::new(name), Place { ticket, mode, before });
-                other.map(|place| place.ticket)
+                let request = EnqueuedRequest { ticket, mode, held_before };
+                self.enqueued.insert(LockName::new(name), request).map(|earlier| earlier.ticket)
             }
             _ => Some(ticket),
         };
-        if let Some(ticket) = unheard {
-            self.waits.outcomes.lock().remove(&ticket);
+        if let Some(ticket) = unused {
+            self.waits.forget(ticket);
         }
         if let Ok(Attempt::Granted(_)) = attempt {
             self.forget_cancelled(name);
@@ -227,49 +246,54 @@ impl LocalSession {
         attempt
     }
 
-    /// A call has succeeded: that an earlier place at the name was cancelled is no news any more.
+    /// To be called when a call has succeeded: that an earlier enqueued request was cancelled does
+    /// not matter any more.
     fn forget_cancelled(&self, name: &[u8]) {
-        if self.queued.is_empty() {
+        if self.enqueued.is_empty() {
             return;
         }
         let name = LockName::new(name);
-        if let Some(place) = self.queued.get(&name)
-            && self.is_cancelled(place)
+        if let Some(request) = self.enqueued.get(&name)
+            && self.is_cancelled(request)
         {
-            self.waits.outcomes.lock().remove(&place.ticket);
-            self.queued.forget(&name, place);
+            self.forget(&name, request);
         }
     }
 
-    fn is_cancelled(&self, place: Place) -> bool {
-        self.waits.outcomes.lock().get(&place.ticket) == Some(&Some(Outcome::Cancelled))
+    fn forget(&self, name: &LockName, request: EnqueuedRequest) {
+        self.waits.forget(request.ticket);
+        self.enqueued.forget(name, request);
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) took. `TimedOut` keeps the place.
+    fn is_cancelled(&self, request: EnqueuedRequest) -> bool {
+        self.waits.by_ticket.lock().get(&request.ticket) == Some(&Some(Outcome::Cancelled))
+    }
+
+    /// Waits for up to `limit` for the outcome of a request that [`enqueue`](Self::enqueue) or
+    /// [`enqueue_convert`](Self::enqueue_convert) queued. After `TimedOut` the request stays
+    /// queued.
     ///
     /// # Errors
-    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    /// [`AcquireError`]; `NotHeld` if there is no such request.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
         if !self.session.is_alive() {
             return granted(Outcome::Lost);
         }
-        let Some(place) = self.queued.get(&name) else { return Err(AcquireError::NotHeld) };
-        if self.is_outdated(&name, place) {
-            self.waits.outcomes.lock().remove(&place.ticket);
-            self.queued.forget(&name, place);
+        let Some(request) = self.enqueued.get(&name) else { return Err(AcquireError::NotHeld) };
+        if self.is_outdated(&name, request) {
+            self.forget(&name, request);
             return Err(AcquireError::NotHeld);
         }
         let deadline = limit.map(|limit| clock::now().after(limit));
-        let Some(outcome) = self.outcome_by(place.ticket, deadline) else {
+        let Some(outcome) = self.outcome_by(request.ticket, deadline) else {
             return Err(AcquireError::TimedOut);
         };
-        self.queued.forget(&name, place);
+        self.enqueued.forget(&name, request);
         let grant = granted(outcome)?;
-        // The lock may have been released since, or made shared again, by a call that did not come for this.
+        // Since the grant, another call may have released the lock, or made it shared again.
         let is_held = |held: Held| {
-            held.token >= grant.token && (held.mode == Mode::Exclusive || place.mode == Mode::Shared)
+            held.token >= grant.token && (held.mode == Mode::Exclusive || request.mode == Mode::Shared)
         };
         if self.inspect(name.as_bytes()).held.is_some_and(is_held) {
             Ok(grant)
@@ -278,52 +302,54 @@ impl LocalSession {
         }
     }
 
-    /// Whether the place was cancelled and another call has changed what is held since: then there is none,
-    /// and it would be wrong to say that the wait for what is held was cancelled.
-    fn is_outdated(&self, name: &LockName, place: Place) -> bool {
-        self.is_cancelled(place) && self.inspect(name.as_bytes()).held != place.before
+    /// Whether the request was cancelled and another call has changed since what the session holds.
+    /// Then the request no longer counts: `Cancelled` would say that the lock is held as before.
+    fn is_outdated(&self, name: &LockName, request: EnqueuedRequest) -> bool {
+        self.is_cancelled(request) && self.inspect(name.as_bytes()).held != request.held_before
     }
 
-    /// Ends every wait of this session, in whichever thread, with `Cancelled`. A grant that came first
-    /// stands.
+    /// Ends every wait of this session, in all threads, with `Cancelled`. A wait that was granted
+    /// before stays granted.
     pub fn cancel(&self) {
         let waiting = |(&ticket, outcome): (&Ticket, &Option<Outcome>)| outcome.is_none().then_some(ticket);
-        let tickets: Vec<Ticket> = self.waits.outcomes.lock().iter().filter_map(waiting).collect();
+        let tickets: Vec<Ticket> = self.waits.by_ticket.lock().iter().filter_map(waiting).collect();
         for ticket in tickets {
             self.session.cancel(ticket);
         }
     }
 
-    /// The lock as it stands now.
+    /// The state of the lock now.
     #[must_use]
     pub fn inspect(&self, name: &[u8]) -> Inspection {
         self.session.inspect(Space::Main, name)
     }
 
-    /// A page of the locks of its broker; as [`Broker::page`](super::Broker::page).
+    /// A page of the locks of its broker, as from [`Broker::page`](super::Broker::page).
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Page {
-        self.session.broker.page(query, false)
+        self.session.shell.page(query)
     }
 
-    /// Whether the session stands: it has not been closed, and the broker has not failed.
+    /// Whether the session has not ended and the broker has not failed.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.session.is_alive()
     }
 
-    /// Ends the session in an orderly way and frees its locks. A call that waits in another thread ends with
-    /// `Lost`.
+    /// Ends the session in an orderly way and frees its locks. A call that waits in another thread
+    /// ends with `Lost`.
     pub fn close(&self) {
         self.session.leave();
     }
 
-    /// The same, but as if the session had vanished: the next exclusive holder of what it held exclusively is told
-    /// that its work may be half done ([`Grant::orphaned`]).
+    /// Ends the session as if it had vanished: as [`close`](Self::close), but the next exclusive
+    /// holder of each lock that it held exclusively is told that the work under that lock may be
+    /// half done ([`Grant::orphaned`]).
     pub fn abandon(&self) {
         self.session.end();
     }
 
+    /// Makes a request and waits for up to `limit` for its outcome.
     fn blocking(
         &self,
         limit: Option<Duration>,
@@ -332,29 +358,28 @@ impl LocalSession {
         if limit == Some(Duration::ZERO) {
             return match attempt(None)? {
                 Attempt::Granted(grant) => Ok(grant),
-                Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+                Attempt::Queued => unreachable!("a request without a wait is not queued"),
             };
         }
         let ticket = self.expect_outcome();
         let attempt = attempt(Some(Wait { ticket, limit }));
-        if attempt == Ok(Attempt::Queued) {
-            return granted(self.outcome(ticket, limit));
+        if attempt != Ok(Attempt::Queued) {
+            self.waits.forget(ticket);
         }
-        self.waits.outcomes.lock().remove(&ticket);
         match attempt? {
             Attempt::Granted(grant) => Ok(grant),
-            Attempt::Busy | Attempt::Queued => Err(AcquireError::TimedOut),
+            Attempt::Queued => granted(self.outcome(ticket, limit)),
         }
     }
 
     fn expect_outcome(&self) -> Ticket {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.waits.outcomes.lock().insert(ticket, None);
+        self.waits.by_ticket.lock().insert(ticket, None);
         ticket
     }
 
-    /// Waits until the broker has decided, which it does in time: this thread tells it when the limit
-    /// has come.
+    /// Waits until the broker has decided. When the time limit has passed, this thread has the
+    /// broker end the wait.
     fn outcome(&self, ticket: Ticket, limit: Option<Duration>) -> Outcome {
         let mut sleep = limit;
         loop {
@@ -366,32 +391,31 @@ impl LocalSession {
         }
     }
 
-    /// The outcome, if it comes by `deadline`.
+    /// Waits for the outcome; `None` if `deadline` passes first.
     fn outcome_by(&self, ticket: Ticket, deadline: Option<Stamp>) -> Option<Outcome> {
-        let mut outcomes = self.waits.outcomes.lock();
+        let mut by_ticket = self.waits.by_ticket.lock();
         loop {
-            // First: of what was granted before the end nothing is left.
+            // Checked first: a lock that was granted before the session ended is lost with it.
             if !self.session.is_alive() {
                 return Some(Outcome::Lost);
             }
-            match outcomes.get(&ticket) {
+            match by_ticket.get(&ticket) {
                 Some(None) => {}
-                Some(Some(_)) => return outcomes.remove(&ticket).flatten(),
-                // Another thread has released the place meanwhile.
+                Some(Some(_)) => return by_ticket.remove(&ticket).flatten(),
+                // Another thread has given up the wait by a release.
                 None => return Some(Outcome::Cancelled),
             }
             let rest = deadline.map_or(Duration::MAX, |deadline| deadline.since(clock::now()));
             if rest.is_zero() {
                 return None;
             }
-            // A broker that fails can wake nobody.
-            outcomes = self.waits.changed.wait_timeout(outcomes, rest.min(BROKER_POLL)).0;
+            by_ticket = self.waits.changed.wait_timeout(by_ticket, rest.min(BROKER_POLL)).0;
         }
     }
 }
 
-/// Of a session that was closed or abandoned before nothing is left to end.
 impl Drop for LocalSession {
+    /// Does nothing for a session that was closed or abandoned before.
     fn drop(&mut self) {
         if std::thread::panicking() { self.abandon() } else { self.close() }
     }
@@ -402,7 +426,7 @@ fn granted(outcome: Outcome) -> Result<Grant, AcquireError> {
         Outcome::Granted(grant) => Ok(grant),
         Outcome::TimedOut => Err(AcquireError::TimedOut),
         Outcome::Cancelled => Err(AcquireError::Cancelled),
-        Outcome::Lost => Err(AcquireError::Lost("it was closed".to_owned())),
-        Outcome::Stopping => Err(AcquireError::Refused("the server is stopping".to_owned())),
+        Outcome::Lost => Err(CallRefused::SessionEnded.into()),
+        Outcome::Stopping => Err(CallRefused::Shut.into()),
     }
 }

@@ -1,14 +1,14 @@
-//! Lock names and the spaces they live in. Knows nothing of who holds what.
+//! Lock names, and the spaces that keep names apart. Knows nothing of holders.
 
 use std::fmt;
 
-/// Longest name in bytes that is kept without a heap allocation.
+/// The longest name, in bytes, that is stored without a heap allocation.
 const INLINE_MAX: usize = 22;
 
 /// The name of a lock: any bytes, not necessarily UTF-8, the empty name included.
 ///
-/// Names of up to 22 bytes are kept in place, longer ones on the heap. The length limit
-/// ([`Limits::name_bytes_max`](super::Limits::name_bytes_max)) is the broker's to enforce.
+/// Names of up to 22 bytes are stored in place, longer ones on the heap. The broker enforces the
+/// length limit ([`Limits::name_bytes_max`](super::Limits::name_bytes_max)).
 #[derive(Clone)]
 pub struct LockName(Repr);
 
@@ -19,7 +19,7 @@ enum Repr {
 }
 
 impl LockName {
-    /// Makes a name of these bytes.
+    /// The name with these bytes.
     #[must_use]
     pub fn new(bytes: &[u8]) -> Self {
         let Some(len) = u8::try_from(bytes.len()).ok().filter(|&len| usize::from(len) <= INLINE_MAX) else {
@@ -84,25 +84,26 @@ impl fmt::Debug for LockName {
     }
 }
 
-/// Which table of names a lock stands in.
+/// The space that a lock's name belongs to. Locks of the same name in different spaces are
+/// different locks.
 ///
 /// The text protocols keep their counted shared locks apart from their exclusive ones: `g foo` and
-/// `sg foo` do not conflict. That is two spaces, not two rules: within each, shared and exclusive
-/// exclude each other.
+/// `sg foo` do not conflict. That is a matter of spaces, not of rules: within each space, shared
+/// and exclusive locks exclude each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
-    /// Where every lock lives but those counted ones.
+    /// All locks except the counted shared locks of the text protocols.
     Main,
     /// The counted shared locks of the text protocols.
     Counted,
 }
 
-/// What a lock is found by: its space and its name.
+/// What identifies a lock: its space and its name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// The table of names.
+    /// The space of the name.
     pub space: Space,
-    /// The name in it.
+    /// The name.
     pub name: LockName,
 }
 
@@ -113,7 +114,7 @@ impl Key {
         Self { space: Space::Main, name: name.into() }
     }
 
-    /// The key of `name` among the counted shared locks.
+    /// The key of `name` in the space of the counted shared locks.
     #[must_use]
     pub fn counted(name: impl Into<LockName>) -> Self {
         Self { space: Space::Counted, name: name.into() }

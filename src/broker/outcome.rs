@@ -1,12 +1,12 @@
-//! What calls of the broker end in: grants, outcomes of waits, and the errors of each operation. Plain
-//! values, shared by the session in this process and the session on a server.
+//! The results of calls: grants, outcomes of waits, and the errors of each operation. Plain values,
+//! the same for a session in this process and a session on a server.
 
 use std::fmt;
 
 /// How a lock is held: alone, or together with other shared holders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mode {
-    /// One holder, nobody else.
+    /// One holder and no other.
     Exclusive,
     /// Any number of holders, none of them exclusive.
     Shared,
@@ -17,19 +17,19 @@ pub enum Mode {
 pub struct Grant {
     /// The fencing token: higher than that of every earlier grant of any name. Below 2^53.
     pub token: u64,
-    /// Whether the last exclusive holder vanished without releasing, so that what it was at may be
-    /// half done. For several names at once: whether that is so for any of them.
+    /// Whether the last exclusive holder vanished without releasing the lock, so that its work may
+    /// be half done. For several names at once: whether that is so for any of them.
     pub orphaned: bool,
-    /// How many sessions hold the lock with this grant counted in; 1 for several names at once.
+    /// How many sessions hold the lock now, this one included; 1 for several names at once.
     pub holders: usize,
 }
 
 /// What a session holds on a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
-    /// In which mode.
+    /// The mode in which it holds the lock.
     pub mode: Mode,
-    /// The token of the grant.
+    /// The token of its grant.
     pub token: u64,
 }
 
@@ -38,9 +38,9 @@ pub struct Held {
 pub enum Outcome {
     /// The session holds the lock now.
     Granted(Grant),
-    /// The time limit came first.
+    /// The time limit passed first.
     TimedOut,
-    /// The session took the wait back: it cancelled it, or released the name it waited for.
+    /// The session cancelled the wait, or released the name it waited for.
     Cancelled,
     /// The session has ended.
     Lost,
@@ -48,43 +48,45 @@ pub enum Outcome {
     Stopping,
 }
 
-/// What an attempt to acquire or convert came to when it neither failed nor has to be explained.
+/// The answer to a request that may wait. A request that may not wait is granted, or fails with
+/// [`AcquireError::TimedOut`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// The session holds the lock now.
     Granted(Grant),
-    /// Somebody else holds the lock or waits for it, and the caller did not want to wait.
-    Busy,
-    /// The request has its place in the queue; the session's observer will be told the outcome.
+    /// The request waits in the queue. The session's observer will be told the outcome.
     Queued,
 }
 
-/// Why an acquire or a convert did not end in a grant. Whatever it says but `Interrupted`, nothing has
-/// changed: the session holds what it held, and waits for nothing because of this call.
+/// Why an acquire or a convert did not end in a grant. Except with `Interrupted`, nothing has
+/// changed: the session holds what it held before, and does not wait because of this call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AcquireError {
-    /// Not granted within the time limit; for a limit of zero: busy.
+    /// Not granted within the time limit. For a request that does not wait: another session holds
+    /// the lock, or waits for it.
     TimedOut,
-    /// This session holds the name already. A session is one owner: two threads that share it must
-    /// not both believe they won.
+    /// This session holds the lock already. A session is one owner: of two threads that share it,
+    /// only one must believe that it acquired the lock.
     AlreadyHeld(Held),
-    /// This session waits for the name already; one session has one place in a queue.
+    /// This session waits for the lock already; a session can be in a queue only once.
     AlreadyWaiting,
-    /// Convert: this session does not hold the name. Wait: it has no place there whose outcome is to be told.
+    /// Of a convert: this session does not hold the lock. Of a wait for an enqueued request: there
+    /// is no such request whose outcome is still to be collected.
     NotHeld,
-    /// The wait would have closed this cycle of sessions that wait for each other.
+    /// The wait would have closed this cycle of waiting sessions.
     Deadlock(Box<Cycle>),
     /// The wait was cancelled.
     Cancelled,
-    /// A signal handler ran while the thread waited, and the session is one on a server that was asked to
-    /// say so. The one error with which the place in the queue is kept.
+    /// A signal handler ran while the thread waited. Only from a session on a server that was asked
+    /// to report this. The only error after which the request stays in the queue.
     Interrupted,
-    /// The request itself is wrong: a name too long, the same name twice, no name at all.
+    /// The request itself is wrong: a name is too long or given twice, or no name is given.
     Invalid(String),
-    /// The broker will not: a limit is reached, or it is stopping.
+    /// A limit is reached, or the broker is stopping.
     Refused(String),
-    /// The broker grants nothing yet, since holders of an earlier run may not have found out that it has
-    /// ended. Said to those who do not wait; those who do keep their places until it grants.
+    /// The broker grants nothing yet, since holders of an earlier run may not know yet that it has
+    /// ended. Only for a request that does not wait; one that waits stays queued until the broker
+    /// grants.
     NotYet(String),
     /// The server is stopping, and will end the session. (A broker in this process says `Refused`.)
     Stopping(String),
@@ -113,20 +115,20 @@ impl fmt::Display for AcquireError {
 
 impl std::error::Error for AcquireError {}
 
-/// Sessions that would wait for each other: each for the next one, the last for the first.
+/// Sessions that would wait for each other: each for the next one, and the last for the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cycle {
-    /// The asker and those after it, by registered name or else by address. Of a cycle of more than
-    /// [`SHOWN_MAX`](Self::SHOWN_MAX) sessions only so many; none if a server does not tell.
+    /// The requesting session and those after it, by registered name or else by address. At most
+    /// [`SHOWN_MAX`](Self::SHOWN_MAX) of them; empty if a server does not disclose them.
     pub sessions: Vec<String>,
     /// The addresses of the same sessions; empty if they are on a server.
     pub addresses: Vec<String>,
-    /// How many sessions there are in the whole cycle.
+    /// The number of sessions in the whole cycle.
     pub size: usize,
 }
 
 impl Cycle {
-    /// How many sessions are named at most, so that a long cycle makes no long answer.
+    /// How many sessions are listed at most, so that a long cycle makes no long answer.
     pub const SHOWN_MAX: usize = 16;
 }
 
@@ -144,14 +146,14 @@ impl fmt::Display for Cycle {
 /// What a release gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Released {
-    /// The lock was held and is free now, or the next waiter's.
+    /// The lock, which is free now or has gone to the next waiter.
     Hold,
-    /// The session only waited for it, and has left the queue: of every name of that request, if it
-    /// was for several at once.
+    /// The place in the queue: the session only waited. A request for several names has left the
+    /// queues of all of them.
     Place,
 }
 
-/// Why there was nothing to release.
+/// Why a release failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReleaseError {
     /// This session neither holds the name nor waits for it.
@@ -171,20 +173,20 @@ impl fmt::Display for ReleaseError {
 
 impl std::error::Error for ReleaseError {}
 
-/// A lock as seen from one session.
+/// The state of a lock, as one session sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// How it is held, if it is.
+    /// The mode in which it is held; `None` if it is free.
     pub mode: Option<Mode>,
     /// How many sessions hold it.
     pub holders: usize,
     /// How many requests wait for it.
     pub waiters: usize,
-    /// What the asking session holds on it.
+    /// What this session holds.
     pub held: Option<Held>,
-    /// Whether the asking session waits for it.
+    /// Whether this session waits for it.
     pub waiting: bool,
-    /// Whether the last exclusive holder vanished without releasing. While somebody holds it exclusively:
-    /// whether the one before did, as the grant said too.
+    /// Whether the last exclusive holder vanished without releasing it. If it is held exclusively
+    /// now, the holder before the present one, as in the present one's grant.
     pub orphaned: bool,
 }

@@ -1,166 +1,151 @@
-//! One owner of locks, as the broker's shell sees it: who it is, and the calls it makes, none of which
-//! blocks. A request that has to wait says so, and the session's [`Observer`] is told how the wait
-//! ended: by the thread that ended it, without a thread of its own. The server's connections and the
-//! blocking [`LocalSession`](super::LocalSession) are built on this.
+//! One owner of locks, and what each of its calls does with the lanes and the table. No call
+//! blocks: a request that has to wait is queued, and the session's [`Observer`] is told how the
+//! wait ended, by the thread that ended it. The server's connections and the blocking
+//! [`LocalSession`](super::LocalSession) are built on this. Decides nothing about locks.
 
-use std::fmt;
 use std::time::Duration;
 
+use crate::broker::clock;
+use crate::broker::fast_lane::{Fast, FastRelease, KeyRef, Lane};
+use crate::broker::hasher::lane_of;
+use crate::broker::lifecycle::{CallRefused, Intent};
+use crate::broker::limits::check_set;
 use crate::broker::name::{Key, Space};
-use crate::broker::outcome::{AcquireError, Attempt, Inspection, Mode, Outcome, ReleaseError, Released};
-use crate::broker::rules::{Slot, Ticket};
-use crate::broker::shell::core::Inner;
-use crate::broker::shell::held::HeldCount;
-use crate::os::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
+use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, Mode, ReleaseError, Released};
+use crate::broker::rules::{Answer, HashedKey, Step, Table, Ticket, WaitSpec};
+use crate::broker::session_info::{HeldCount, Observer, SessionInfo, Wait};
+use crate::broker::shell::Shell;
+use crate::os::sync::{Arc, Ordering};
 
-/// Is told how a session's waits end. If it panics, the broker has failed: nobody would know what else was to be
-/// told.
-pub trait Observer: Send + Sync {
-    /// A wait has ended. Called in the order in which the waits of the session end and exactly once for each, by
-    /// the thread that ended the wait, or by one that calls the session: a call about a contended name returns when
-    /// the observer has been told of all that was decided before. No lock of the table is held, so nobody waits but
-    /// this thread and those that call the same session. Must not call that session.
-    fn decided(&self, ticket: Ticket, outcome: Outcome);
-
-    /// Waits have ended: now is the time to pass it on. Called after [`decided`](Self::decided), once or
-    /// more, with no lock held, by whichever thread ended the wait. May do anything.
-    fn deliver(&self);
-}
-
-/// How long a request is ready to wait.
-#[derive(Clone, Copy, Debug)]
-pub struct Wait {
-    /// What the observer will be told the outcome under; unique among the waits of the session.
-    pub ticket: Ticket,
-    /// After how long the wait is over; `None`: never. The session's owner sees to it by calling
-    /// [`ObservedSession::expire`] in time.
-    pub limit: Option<Duration>,
-}
-
-/// The longest name that a session can register, in bytes: it stands in listings beside every lock that the session
-/// holds or waits for.
-pub const OWNER_BYTES_MAX: usize = 256;
-
-/// The name of an owner, shortened to [`OWNER_BYTES_MAX`] if it is longer.
-#[must_use]
-pub fn truncate_owner(owner: &str) -> &str {
-    &owner[..owner.floor_char_boundary(OWNER_BYTES_MAX)]
-}
-
-/// Who a session is, to others.
-pub struct SessionInfo {
-    id: u64,
-    address: Box<str>,
-    name: RwLock<Option<Arc<[u8]>>>,
-    pub(super) slot: Slot,
-    pub(super) ended: AtomicBool,
-    /// How many decisions its observer is still to be told of.
-    pub(super) untold: AtomicU32,
-    pub(super) held: HeldCount,
-}
-
-impl SessionInfo {
-    pub(super) fn new(id: u64, slot: Slot, address: String) -> Self {
-        Self {
-            id,
-            address: address.into(),
-            name: RwLock::new(None),
-            slot,
-            ended: AtomicBool::new(false),
-            untold: AtomicU32::new(0),
-            held: HeldCount::new(),
-        }
-    }
-
-    /// A number no other session of this broker ever has.
-    #[must_use]
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Where it is: the peer's address, or `local:ID` for a session in this process.
-    #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// The name it goes by, if it has registered one.
-    #[must_use]
-    pub fn name(&self) -> Option<Arc<[u8]>> {
-        self.name.read().clone()
-    }
-
-    /// Registers the name it goes by in listings and in the circles of deadlocks, or forgets it. False if the name
-    /// is longer than [`OWNER_BYTES_MAX`]: then nothing changes.
-    #[must_use]
-    pub fn set_name(&self, name: Option<&[u8]>) -> bool {
-        if name.is_some_and(|name| name.len() > OWNER_BYTES_MAX) {
-            return false;
-        }
-        *self.name.write() = name.map(Arc::from);
-        true
-    }
-
-    /// From now on it goes by its address.
-    pub fn forget_name(&self) {
-        *self.name.write() = None;
-    }
-
-    /// How many locks it holds.
-    #[must_use]
-    pub fn locks_held(&self) -> usize {
-        self.held.in_all()
-    }
-
-    /// Its name, or else its address.
-    #[must_use]
-    pub fn label(&self) -> String {
-        self.name()
-            .map_or_else(|| self.address.to_string(), |name| String::from_utf8_lossy(&name).into_owned())
-    }
-}
-
-impl fmt::Debug for SessionInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionInfo").field("id", &self.id).field("label", &self.label()).finish()
-    }
-}
-
-/// One owner of locks. When it is dropped or [ended](Self::end), all its locks are freed and all its
-/// waits leave their queues; so too when it [leaves](Self::leave). Safe to share between threads.
+/// One owner of locks. When it is dropped or [ended](Self::end), or [leaves](Self::leave), all its
+/// locks are freed and all its waits leave their queues. May be shared between threads.
 pub struct ObservedSession {
-    pub(super) broker: Arc<Inner>,
-    pub(super) info: Arc<SessionInfo>,
+    pub(super) shell: Arc<Shell>,
+    info: Arc<SessionInfo>,
 }
 
 impl ObservedSession {
-    /// Who this session is to others.
+    /// Opens a session; `address` makes its address from its id.
+    pub(super) fn open(
+        shell: &Arc<Shell>,
+        address: impl FnOnce(u64) -> String,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let id = shell.next_session_id();
+        let address = address(id);
+        let info = shell.sessions.register(|slot| SessionInfo::new(id, slot, address), observer);
+        Self { shell: shell.clone(), info }
+    }
+
+    /// What identifies this session to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
         &self.info
     }
 
-    /// Acquires `name` if that is possible at once: [`Attempt::Granted`] or [`Attempt::Busy`].
+    /// Acquires `name` if that is possible at once.
+    ///
+    /// Every request for one name starts here. It is nearly always granted, by the lane of the
+    /// name, and the caller need not prepare for a wait. If it fails with `TimedOut` or `NotYet`
+    /// and the caller is ready to wait, the next step is [`acquire`](Self::acquire).
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut`, `Deadlock` and `Cancelled`.
-    pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        self.broker.try_acquire(&self.info, space, name, mode)
+    /// [`AcquireError`], except `Deadlock` and `Cancelled`. `TimedOut` means that another session
+    /// holds the lock or waits for it.
+    pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Grant, AcquireError> {
+        let (shell, info) = (&*self.shell, &*self.info);
+        let key = shell.key(space, name);
+        let lane = lane_of(key.hash);
+        shell.check_names([name])?;
+        if let Err(refusal) = shell.check_room(info, 1, lane) {
+            return Err(self.held_or(refusal, key));
+        }
+        let now = clock::now_coarse();
+        let token = || shell.tokens.next();
+        let acquire = |content: &mut Lane| {
+            let fast = content.acquire(key, info.slot, mode, now, token);
+            if let Fast::Granted(_) = fast {
+                info.held.add(lane, 1);
+                debug_assert!(info.held.in_part(lane) <= content.held_in_all());
+                debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.held.is_some()));
+            }
+            fast
+        };
+        match shell.in_cell(&shell.lanes[lane], Intent::Acquiring(info), acquire)? {
+            Fast::Granted(grant) => Ok(grant),
+            Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            Fast::Busy => Err(AcquireError::TimedOut),
+            Fast::Defer => self.try_acquire_contended(key, mode),
+        }
     }
 
-    /// Acquires all of `wants` at once or none. Without `wait`, or if it can be done at once, this is
-    /// granted or busy; else the request takes its places and the observer is told how it ends.
+    // Kept out of `try_acquire`, which nearly always ends in the lane.
+    #[cold]
+    fn try_acquire_contended(&self, key: KeyRef<'_>, mode: Mode) -> Result<Grant, AcquireError> {
+        match self.acquire_contended(&[(key.to_owned(), mode)], None)? {
+            Attempt::Granted(grant) => Ok(grant),
+            Attempt::Queued => unreachable!("a request without a wait is not queued"),
+        }
+    }
+
+    /// Acquires all of `wants` at once or none of them. If that is not possible now, a request with
+    /// `wait` is queued, and the observer is told how the wait ends.
+    ///
+    /// The table decides this, without the lanes. For one name, call
+    /// [`try_acquire`](Self::try_acquire) first: a lane is faster, and this does not try it again.
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    /// [`AcquireError`], except `Cancelled`. `TimedOut` only without `wait`.
     pub fn acquire(&self, wants: &[(Key, Mode)], wait: Option<Wait>) -> Result<Attempt, AcquireError> {
-        self.broker.acquire(&self.info, wants, wait)
+        self.shell.check_names(wants.iter().map(|(key, _)| key.name.as_bytes()))?;
+        check_set(wants.iter().map(|(key, _)| (key.space, &key.name)))?;
+        let hashed = |(key, mode): &(Key, Mode)| {
+            let hash = self.shell.key(key.space, key.name.as_bytes()).hash;
+            (HashedKey { key: key.clone(), hash }, *mode)
+        };
+        let wants: Vec<_> = wants.iter().map(hashed).collect();
+        let first = wants[0].0.as_ref();
+        if let Err(refusal) = self.shell.check_room(&self.info, wants.len(), lane_of(first.hash)) {
+            return Err(if wants.len() == 1 { self.held_or(refusal, first) } else { refusal });
+        }
+        self.acquire_contended(&wants, wait)
     }
 
-    /// Changes the mode of a held lock without letting it go; to shared that never waits.
+    /// The error for a request for one name that the limits refuse. A lock already held is reported
+    /// as held even over the limit.
+    #[cold]
+    fn held_or(&self, refusal: AcquireError, key: KeyRef<'_>) -> AcquireError {
+        match self.look_up(key) {
+            Ok(seen) => seen.held.map_or(refusal, AcquireError::AlreadyHeld),
+            Err(refused) => refused.into(),
+        }
+    }
+
+    fn acquire_contended(
+        &self,
+        wants: &[(HashedKey, Mode)],
+        wait: Option<Wait>,
+    ) -> Result<Attempt, AcquireError> {
+        let info = &*self.info;
+        let keys = wants.iter().map(|(key, _)| key);
+        let intent = if wait.is_some() { Intent::Queueing(info) } else { Intent::Acquiring(info) };
+        let answer = self.shell.with_table(keys, intent, |table, step| {
+            let wait = wait.map(|wait| wait_spec(step, wait));
+            let answer = table.acquire(step, info.slot, wants, wait);
+            if let Answer::Granted(_) = answer {
+                info.held.add(HeldCount::TABLE, wants.len());
+                debug_assert!(info.held.in_part(HeldCount::TABLE) <= table.holds());
+                debug_assert!(table.inspect(info.slot, &wants[0].0).is_some_and(|seen| seen.held.is_some()));
+            }
+            answer
+        })?;
+        self.attempt(answer)
+    }
+
+    /// Changes the mode of a held lock without giving it up. A conversion to shared never waits.
     ///
     /// # Errors
-    /// [`AcquireError`], but for `TimedOut` and `Cancelled`.
+    /// [`AcquireError`], except `Cancelled`. `TimedOut` only without `wait`.
     pub fn convert(
         &self,
         space: Space,
@@ -168,57 +153,145 @@ impl ObservedSession {
         mode: Mode,
         wait: Option<Wait>,
     ) -> Result<Attempt, AcquireError> {
-        self.broker.convert(&self.info, space, name, mode, wait)
+        self.shell.check_names([name])?;
+        let info = &*self.info;
+        let keys = [self.shell.key(space, name).to_owned()];
+        // In the grace no session holds anything. That is the answer then, with `wait` or without:
+        // hence the intent to queue in both cases.
+        let answer = self.shell.with_table(&keys, Intent::Queueing(info), |table, step| {
+            let wait = wait.map(|wait| wait_spec(step, wait));
+            table.convert(step, info.slot, &keys[0], mode, wait)
+        })?;
+        self.attempt(answer)
     }
 
-    /// Gives up the lock, or the place in its queue. The outcome of a wait given up so is `Cancelled`.
+    /// Gives up the lock, or the wait for it. The outcome of a wait given up like this is
+    /// `Cancelled`.
     ///
     /// # Errors
     /// [`ReleaseError`]
     pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
-        self.broker.release(&self.info, space, name)
+        let (shell, info) = (&*self.shell, &*self.info);
+        let key = shell.key(space, name);
+        let lane = lane_of(key.hash);
+        let now = shell.end_of_hold();
+        let release = |content: &mut Lane| {
+            let fast = content.release(key, info.slot, now);
+            if let FastRelease::Released = fast {
+                info.held.subtract_one(lane);
+                debug_assert!(info.held.in_part(lane) <= content.held_in_all());
+                debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.mode.is_none()));
+            }
+            fast
+        };
+        match shell.in_cell(&shell.lanes[lane], Intent::Releasing(info), release)? {
+            FastRelease::Released => Ok(Released::Hold),
+            FastRelease::NotHeld => Err(ReleaseError::NotHeld),
+            // If the name has left the table since, this session did not hold it.
+            FastRelease::Defer => self.release_contended(&key.to_owned())?.ok_or(ReleaseError::NotHeld),
+        }
     }
 
-    /// Takes a waiting request back; its outcome is `Cancelled`. False if it had ended already, in
-    /// which case the observer has been told how.
+    fn release_contended(&self, key: &HashedKey) -> Result<Option<Released>, CallRefused> {
+        let info = &*self.info;
+        self.shell.with_table(&[], Intent::Releasing(info), |table, step| {
+            let released = table.release(step, info.slot, key);
+            if released == Some(Released::Hold) {
+                info.held.subtract_one(HeldCount::TABLE);
+                debug_assert!(info.held.in_part(HeldCount::TABLE) <= table.holds());
+                debug_assert!(table.inspect(info.slot, key).is_none_or(|seen| seen.held.is_none()));
+            }
+            released
+        })
+    }
+
+    /// Cancels a wait; its outcome is `Cancelled`. Returns false if the wait had ended already:
+    /// then the observer has been told how.
     pub fn cancel(&self, ticket: Ticket) -> bool {
-        self.broker.cancel(&self.info, ticket)
+        let cancel = |table: &mut Table, step: &mut Step<'_>| table.cancel(step, self.info.slot, ticket);
+        self.shell.with_table(&[], Intent::Releasing(&self.info), cancel).unwrap_or(false)
     }
 
-    /// Ends the waits whose limit has come. Returns how long it is until the next one's does; `None` if
-    /// there is none.
+    /// Ends the waits whose time limit has passed. Returns how long it is until the next time limit
+    /// passes; `None` if no wait has one.
     pub fn expire(&self) -> Option<Duration> {
-        self.broker.expire(&self.info)
+        let expire = |table: &mut Table, step: &mut Step<'_>| {
+            Some(table.expire(step, self.info.slot)?.since(step.now))
+        };
+        self.shell.with_table(&[], Intent::Releasing(&self.info), expire).ok().flatten()
     }
 
     /// Ends all waits of the session; its locks stay.
     pub fn end_waits(&self) {
-        self.broker.end_waits(self.info.slot, Outcome::Lost);
+        self.shell.end_waits_of(&self.info);
     }
 
-    /// The lock as it stands now. A session that has ended is shown a name that nobody holds.
+    /// The state of the lock now. A session that has ended is shown a free lock.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
-        self.broker.inspect(&self.info, space, name).unwrap_or_default()
+        self.look_up(self.shell.key(space, name)).unwrap_or_default()
     }
 
-    /// Whether the session stands: it has not ended, and the broker has not failed.
+    fn look_up(&self, key: KeyRef<'_>) -> Result<Inspection, CallRefused> {
+        let slot = self.info.slot;
+        let intent = Intent::Releasing(&self.info);
+        let seen = self.shell.in_lane(key.hash, intent, |lane| lane.view(key).inspect(slot))?;
+        if let Some(seen) = seen {
+            return Ok(seen);
+        }
+        // If the name has left the table since, it is free: that is the default.
+        let key = key.to_owned();
+        let seen = self.shell.with_table(&[], intent, |table, _| table.inspect(slot, &key))?;
+        Ok(seen.unwrap_or_default())
+    }
+
+    /// Whether the session has not ended and the broker has not failed.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        !self.info.ended.load(Ordering::Acquire) && !self.broker.is_broken()
+        !self.info.ended.load(Ordering::Acquire) && !self.shell.lifecycle.has_failed()
     }
 
-    /// Ends a session that has vanished: its waits leave their queues, its locks are freed and count as orphans.
-    /// Every later call says `Lost`. Locks are freed some at a time, so that a session that holds a million
-    /// does not keep everyone else waiting.
+    /// Ends a session that has vanished: its waits leave their queues, its locks are freed and
+    /// count as orphaned. Every later call fails with `Lost`. Locks are freed in batches, so that a
+    /// session that holds a million of them does not keep the others waiting.
     pub fn end(&self) {
-        self.broker.end_session(&self.info, true);
+        self.shell.end_session(&self.info, true);
     }
 
-    /// The same for a session that has said goodbye: its locks count as released, and the next holder is told of
-    /// nothing. Does nothing if the session has ended before.
+    /// Ends a session in an orderly way: as [`end`](Self::end), but its locks count as released.
+    /// Does nothing if the session has ended already.
     pub fn leave(&self) {
-        self.broker.end_session(&self.info, false);
+        self.shell.end_session(&self.info, false);
+    }
+
+    /// The table's answer in the words of the session's caller.
+    fn attempt(&self, answer: Answer) -> Result<Attempt, AcquireError> {
+        match answer {
+            Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
+            Answer::Queued => Ok(Attempt::Queued),
+            Answer::Busy => Err(AcquireError::TimedOut),
+            Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
+            Answer::NotHeld => Err(AcquireError::NotHeld),
+            Answer::TooManyWaits => {
+                Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
+            }
+            // A bulk turn has room for everything else.
+            Answer::TooLarge => {
+                let text =
+                    "too many sessions wait for each other to rule out that this wait would be a deadlock";
+                Err(AcquireError::Refused(text.to_owned()))
+            }
+            Answer::Deadlock(cycle) => {
+                let shown = cycle.iter().take(Cycle::SHOWN_MAX);
+                let infos: Vec<_> = shown.filter_map(|&slot| self.shell.sessions.info(slot)).collect();
+                Err(AcquireError::Deadlock(Box::new(Cycle {
+                    sessions: infos.iter().map(|info| info.label()).collect(),
+                    addresses: infos.iter().map(|info| info.address().to_owned()).collect(),
+                    size: cycle.len(),
+                })))
+            }
+        }
     }
 }
 
@@ -226,4 +299,8 @@ impl Drop for ObservedSession {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn wait_spec(step: &Step<'_>, wait: Wait) -> WaitSpec {
+    WaitSpec { ticket: wait.ticket, deadline: wait.limit.map(|limit| step.now.after(limit)) }
 }

@@ -1,16 +1,16 @@
-//! Gauges and counters of a broker. Added up only when somebody asks: every part counts for itself,
-//! under the mutex it holds anyway.
+//! Gauges and counters of a broker. Each lane and the table count for themselves, under the mutex
+//! that is held anyway; the counts are added up only when they are asked for.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::broker::clock::{self, Stamp};
 use crate::broker::fast_lane::LaneCounts;
 use crate::broker::histogram::Histogram;
+use crate::broker::lifecycle::Intent;
 use crate::broker::rules::Table;
-use crate::broker::shell::core::Inner;
-use crate::broker::shell::lifecycle::Intent;
+use crate::broker::shell::Shell;
 
-/// What a broker has, and what it has done since its start.
+/// The state of a broker, and what it has done since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Sessions open now.
@@ -21,30 +21,30 @@ pub struct Stats {
     pub shared_locks: usize,
     /// Requests waiting now.
     pub waiting: usize,
-    /// Requests granted, at once or after waiting. Several names at once count once.
+    /// Requests granted, at once or after a wait. A request for several names counts once.
     pub grants: u64,
     /// Requests that had to wait.
     pub waits: u64,
     /// Waits that ended by their time limit.
     pub timeouts: u64,
-    /// Waits that were taken back.
+    /// Waits that were cancelled.
     pub cancels: u64,
     /// Requests refused because waiting would have been a deadlock.
     pub deadlocks: u64,
     /// Exclusive locks freed because their session ended without releasing them.
     pub orphans: u64,
-    /// Shared locks freed so, each holder counted by itself.
+    /// Shared locks freed because their session ended without releasing them. Each holder counts.
     pub shared_orphans: u64,
-    /// How long requests that had to wait, and were granted, had waited.
+    /// The wait times of requests that were granted after a wait.
     pub wait_times: Histogram,
-    /// How long locks that are held no more were held, to some milliseconds: every name and every holder
-    /// counted by itself. Making a shared lock exclusive begins anew. Empty unless
+    /// The hold times of locks that have been given up, to within some milliseconds. Each name and
+    /// each holder counts. When a shared lock is made exclusive, a new hold begins. Empty unless
     /// [`measure_holds`](super::Broker::measure_holds) was called.
     pub hold_times: Histogram,
 }
 
 impl Stats {
-    pub(super) fn add_lane(&mut self, lane: LaneCounts) {
+    fn add_lane(&mut self, lane: LaneCounts) {
         self.locks += lane.held_exclusive;
         self.shared_locks += lane.held_shared;
         self.grants += lane.grants;
@@ -53,7 +53,7 @@ impl Stats {
         self.hold_times.merge(&lane.hold_times);
     }
 
-    pub(super) fn add_table(&mut self, table: &Table) {
+    fn add_table(&mut self, table: &Table) {
         let (exclusive, shared) = table.names_held();
         let counts = table.counts();
         self.locks += exclusive;
@@ -71,7 +71,7 @@ impl Stats {
     }
 }
 
-impl Inner {
+impl Shell {
     pub(super) fn stats(&self) -> Stats {
         let mut stats = Stats { sessions: self.sessions.len(), ..Stats::default() };
         for cell in &self.lanes {
@@ -81,13 +81,15 @@ impl Inner {
         }
         stats.add_table(&self.contended.lock().table);
         if !self.measures_holds.load(Relaxed) {
-            // The table has the time anyway. What it alone has counted says nothing.
+            // The table always measures, since it knows the time anyway. Without the lanes' share
+            // the figures would mislead.
             stats.hold_times = Histogram::default();
         }
         stats
     }
 
-    /// The time, if it is needed where a lock in a lane is freed: there it is what costs most beside the look-up.
+    /// The time, if hold times are measured. In a lane, reading the clock is what costs most after
+    /// the look-up.
     pub(super) fn end_of_hold(&self) -> Option<Stamp> {
         self.measures_holds.load(Relaxed).then(clock::now_coarse)
     }

@@ -2,18 +2,19 @@
 
 use crate::os::sync::{AtomicU64, Ordering};
 
-/// Tokens stay below this, so that every JSON reader keeps them exactly.
+/// Tokens stay below 2^53, so that every JSON reader represents them exactly.
 pub(super) const TOKENS_END: u64 = 1 << 53;
 
 /// The source of fencing tokens.
 ///
-/// Started from the clock in microseconds since 1970, so that tokens rise from one run to the next as
-/// long as the clock is not set back and fewer than a million locks a second are granted on average:
-/// until the year 2255. Started from what an earlier run has noted, they rise whatever the clock says.
+/// Started from the clock, in microseconds since 1970, tokens rise from one run to the next if the
+/// clock is not set back and fewer than a million locks per second are granted on average; this
+/// lasts until the year 2255. Started from what an earlier run has written down, they rise whatever
+/// the clock says.
 #[derive(Debug)]
 pub(super) struct Tokens {
     next: AtomicU64,
-    /// None at or above this may be given: it may be given again by the next run.
+    /// No token at or above this may be given: the next run might give it again.
     end: AtomicU64,
 }
 
@@ -22,25 +23,26 @@ impl Tokens {
         Self::between(first, TOKENS_END)
     }
 
-    /// Tokens from `first` on, but none from `end` on until that is [raised](Self::set_end).
+    /// Tokens from `first` up to, but not including, `end`, which [`set_end`](Self::set_end)
+    /// raises.
     pub(super) fn between(first: u64, end: u64) -> Self {
         Self { next: AtomicU64::new(first), end: AtomicU64::new(end.min(TOKENS_END)) }
     }
 
-    /// A token higher than every one before it, whichever thread got that.
+    /// A token higher than every one that any thread was given before.
     ///
     /// # Panics
-    /// If there are none left: the grant is not made then, and the broker is believed no more. A token that
-    /// the next run gives again would fence off nobody.
+    /// If no token is left. The grant is not made then, and the broker has failed: a token that the
+    /// next run gives again would fence off nothing.
     pub(super) fn next(&self) -> u64 {
-        // Relaxed is enough: a grant that follows another one through a lock's hand-over is ordered
-        // by that lock's mutex, and one counter never gives the same or a lower number later.
+        // Relaxed is enough: when a lock passes from one holder to the next, its mutex orders the
+        // two grants, and a single counter never returns the same or a lower number later.
         let token = self.next.fetch_add(1, Ordering::Relaxed);
         assert!(token < self.end.load(Ordering::Relaxed), "there are no fencing tokens left");
         token
     }
 
-    /// What the next token will be at least.
+    /// A lower bound of the next token.
     pub(super) fn peek(&self) -> u64 {
         self.next.load(Ordering::Relaxed)
     }

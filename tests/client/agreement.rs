@@ -120,7 +120,6 @@ fn said<T: Debug + Into<Said>>(result: Result<T, AcquireError>) -> String {
 enum Said {
     Granted { _orphaned: bool, _holders: usize },
     Queued,
-    Busy,
 }
 
 impl From<lockd::broker::Grant> for Said {
@@ -134,7 +133,6 @@ impl From<Attempt> for Said {
         match attempt {
             Attempt::Granted(grant) => grant.into(),
             Attempt::Queued => Self::Queued,
-            Attempt::Busy => Self::Busy,
         }
     }
 }

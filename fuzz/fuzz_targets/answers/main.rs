@@ -47,7 +47,7 @@ fn carry_out(session: &RemoteSession, call: u8) {
         3 => drop(session.release(name)),
         4 => match session.enqueue(name, mode) {
             Ok(Attempt::Granted(grant)) => believe("lock", name, &Ok(grant)),
-            Ok(Attempt::Queued | Attempt::Busy) => {
+            Ok(Attempt::Queued) => {
                 let waited = session.wait(name, limit);
                 // The grant may belong to an earlier call, which the server has answered late.
                 if let Ok(grant) = waited {

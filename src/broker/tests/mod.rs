@@ -1,4 +1,4 @@
-//! The whole broker, lanes and table and shell.
+//! Tests of the whole broker: lanes, table and shell together.
 
 #[cfg(any(explore = "loom", explore = "shuttle"))]
 mod interleavings;

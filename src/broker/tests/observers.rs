@@ -1,6 +1,7 @@
-//! Observers that do in `deliver` what they may: anything, for no lock is held then; and what they may not.
+//! Observers that do in `deliver` what they are allowed to, which is anything, since no lock is
+//! held then; and observers that panic.
 
-#![expect(clippy::disallowed_methods, reason = "what must not hang is watched from another thread")]
+#![expect(clippy::disallowed_methods, reason = "another thread notices if a call hangs")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::{Acquire, Release};
@@ -10,10 +11,10 @@ use std::time::Duration;
 use crate::broker::*;
 use crate::os::sync::{AtomicBool, Mutex};
 
-/// So that a failing test ends.
+/// A test that fails by hanging ends after this.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Ends a session when it has something to deliver.
+/// Ends a session in `deliver`.
 struct EndingObserver(Mutex<Option<ObservedSession>>);
 
 impl Observer for EndingObserver {
@@ -28,14 +29,14 @@ impl Observer for EndingObserver {
     }
 }
 
-/// Says when it is told of a grant, and is told so for as long as it is not let go on.
-struct Slow {
+/// Reports when it is told of a grant, and returns only when the test lets it.
+struct SlowObserver {
     begun: Sender<()>,
     go_on: Mutex<Receiver<()>>,
     told: AtomicBool,
 }
 
-impl Slow {
+impl SlowObserver {
     fn new() -> (Arc<Self>, Receiver<()>, Sender<()>) {
         let (begun, has_begun) = channel();
         let (lets_go_on, go_on) = channel();
@@ -47,7 +48,7 @@ impl Slow {
     }
 }
 
-impl Observer for Slow {
+impl Observer for SlowObserver {
     fn decided(&self, _: Ticket, _: Outcome) {
         self.begun.send(()).unwrap();
         self.go_on.lock().recv_timeout(DEADLINE).expect("the test lets it go on");
@@ -57,10 +58,10 @@ impl Observer for Slow {
     fn deliver(&self) {}
 }
 
-/// Is told, and panics when it should pass that on.
-struct Panics;
+/// Panics in `deliver`.
+struct PanickingObserver;
 
-impl Observer for Panics {
+impl Observer for PanickingObserver {
     fn decided(&self, _: Ticket, _: Outcome) {}
 
     fn deliver(&self) {
@@ -68,9 +69,9 @@ impl Observer for Panics {
     }
 }
 
-struct Nobody;
+struct IgnoringObserver;
 
-impl Observer for Nobody {
+impl Observer for IgnoringObserver {
     fn decided(&self, _: Ticket, _: Outcome) {}
 
     fn deliver(&self) {}
@@ -81,11 +82,11 @@ fn wait(ticket: Ticket) -> Option<Wait> {
 }
 
 #[test]
-fn who_is_told_of_a_grant_may_end_a_session() {
+fn an_observer_that_is_told_of_a_grant_may_end_a_session() {
     let broker = Broker::default();
-    let other = broker.attach("other", Arc::new(Nobody));
+    let other = broker.attach("other", Arc::new(IgnoringObserver));
     other.try_acquire(Space::Main, b"y", Mode::Exclusive).unwrap();
-    let holder = broker.attach("holder", Arc::new(Nobody));
+    let holder = broker.attach("holder", Arc::new(IgnoringObserver));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();
     let waiter = broker.attach("waiter", Arc::new(EndingObserver(Mutex::new(Some(other)))));
     let wants = [(Key::main(&b"x"[..]), Mode::Exclusive)];
@@ -99,10 +100,10 @@ fn who_is_told_of_a_grant_may_end_a_session() {
     assert_eq!(broker.lock_info(Space::Main, b"y").map(|lock| lock.holders.len()), None);
 }
 
-/// A broker in which `holder` holds `x`, and a session with this observer waits for it.
+/// A broker in which a session holds `x`, and a session with this observer waits for it.
 fn held_and_waited_for(observer: Arc<dyn Observer>) -> (Broker, ObservedSession, Arc<ObservedSession>) {
     let broker = Broker::default();
-    let holder = broker.attach("holder", Arc::new(Nobody));
+    let holder = broker.attach("holder", Arc::new(IgnoringObserver));
     holder.try_acquire(Space::Main, b"x", Mode::Exclusive).unwrap();
     let waiter = Arc::new(broker.attach("waiter", observer));
     let wants = [(Key::main(&b"x"[..]), Mode::Exclusive)];
@@ -111,8 +112,8 @@ fn held_and_waited_for(observer: Arc<dyn Observer>) -> (Broker, ObservedSession,
 }
 
 #[test]
-fn while_an_observer_is_told_others_get_what_they_contend_for() {
-    let (observer, has_begun, lets_go_on) = Slow::new();
+fn a_slow_observer_does_not_delay_other_sessions() {
+    let (observer, has_begun, lets_go_on) = SlowObserver::new();
     let (broker, holder, _waiter) = held_and_waited_for(observer);
     let (tell, told) = channel();
     std::thread::spawn(move || holder.release(Space::Main, b"x"));
@@ -129,8 +130,8 @@ fn while_an_observer_is_told_others_get_what_they_contend_for() {
 }
 
 #[test]
-fn no_call_of_a_session_returns_before_its_observer_has_been_told_of_what_was_decided() {
-    let (observer, has_begun, lets_go_on) = Slow::new();
+fn no_call_of_a_session_returns_before_its_observer_has_been_told_of_earlier_outcomes() {
+    let (observer, has_begun, lets_go_on) = SlowObserver::new();
     let (_broker, holder, waiter) = held_and_waited_for(observer.clone());
     std::thread::spawn(move || holder.release(Space::Main, b"x"));
     has_begun.recv_timeout(DEADLINE).expect("the waiter is told");
@@ -139,15 +140,15 @@ fn no_call_of_a_session_returns_before_its_observer_has_been_told_of_what_was_de
         let released = waiter.release(Space::Main, b"x");
         tell.send((released, observer.told.load(Acquire))).unwrap();
     });
-    // As long as anybody likes: it is not told as yet.
+    // The observer has not returned yet, so neither has the release.
     assert!(told.recv_timeout(Duration::from_millis(50)).is_err());
     lets_go_on.send(()).unwrap();
     assert_eq!(told.recv_timeout(DEADLINE), Ok((Ok(Released::Hold), true)));
 }
 
 #[test]
-fn a_broker_whose_observer_panicked_while_it_passed_something_on_has_failed() {
-    let (broker, holder, _waiter) = held_and_waited_for(Arc::new(Panics));
+fn a_broker_has_failed_if_an_observer_panics_in_deliver() {
+    let (broker, holder, _waiter) = held_and_waited_for(Arc::new(PanickingObserver));
     assert!(catch_unwind(AssertUnwindSafe(|| holder.release(Space::Main, b"x"))).is_err());
     assert!(broker.has_failed());
 }

@@ -1,5 +1,5 @@
-//! Sessions that block, in threads whose interleavings must not matter; and what each promise of the broker
-//! comes to, by example.
+//! Blocking sessions in threads, whose results must not depend on how the threads interleave; and
+//! an example of each promise of the broker.
 
 use std::sync::atomic::AtomicU64 as StdAtomicU64;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::broker::*;
 use crate::os::sync::{AtomicBool, AtomicUsize, Ordering};
 
-/// Runs `work` in so many threads, each with its number. Threads are joined by name throughout these tests,
-/// since ThreadSanitizer does not see how a scope waits for those that are not.
+/// Runs `work` in `count` threads, each with its number. These tests join every thread explicitly,
+/// since ThreadSanitizer does not see that a scope waits for its threads.
 fn in_threads(count: usize, work: impl Fn(usize) + Sync) {
     std::thread::scope(|scope| {
         let work = &work;
@@ -26,12 +26,12 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// Says so if two are inside at once.
+/// A critical section, which at most one thread may be in.
 #[derive(Default)]
-struct Room(AtomicBool);
+struct CriticalSection(AtomicBool);
 
-impl Room {
-    fn stay(&self) {
+impl CriticalSection {
+    fn pass(&self) {
         assert!(!self.0.swap(true, Ordering::SeqCst), "two holders of one exclusive lock");
         std::thread::yield_now();
         self.0.store(false, Ordering::SeqCst);
@@ -57,7 +57,7 @@ fn no_increment_under_the_lock_is_lost() {
 #[test]
 fn a_grant_that_crosses_a_time_limit_is_delivered_or_given_back() {
     let broker = Broker::default();
-    let room = Room::default();
+    let section = CriticalSection::default();
     let granted = AtomicUsize::new(0);
     in_threads(6, |number| {
         let session = broker.open(None);
@@ -65,7 +65,7 @@ fn a_grant_that_crosses_a_time_limit_is_delivered_or_given_back() {
             let limit = Duration::from_micros(((number + round) % 7 * 10) as u64);
             match session.acquire(b"room", Mode::Exclusive, Some(limit)) {
                 Ok(_) => {
-                    room.stay();
+                    section.pass();
                     granted.fetch_add(1, Ordering::Relaxed);
                     session.release(b"room").unwrap();
                 }
@@ -84,7 +84,7 @@ fn a_grant_that_crosses_a_time_limit_is_delivered_or_given_back() {
 #[test]
 fn a_cancel_from_another_thread_ends_the_wait_once() {
     let broker = Broker::default();
-    let room = Room::default();
+    let section = CriticalSection::default();
     let done = AtomicBool::new(false);
     let sessions: Vec<LocalSession> = (0..4).map(|_| broker.open(None)).collect();
     std::thread::scope(|scope| {
@@ -99,7 +99,7 @@ fn a_cancel_from_another_thread_ends_the_wait_once() {
             for _ in 0..300 {
                 match session.acquire(b"room", Mode::Exclusive, None) {
                     Ok(_) => {
-                        room.stay();
+                        section.pass();
                         session.release(b"room").unwrap();
                     }
                     Err(error) => assert_eq!(error, AcquireError::Cancelled),
@@ -113,7 +113,7 @@ fn a_cancel_from_another_thread_ends_the_wait_once() {
 }
 
 #[test]
-fn sessions_that_end_in_the_midst_leave_nothing_behind() {
+fn sessions_that_end_during_calls_leave_nothing_behind() {
     let broker = Broker::default();
     in_threads(6, |number| {
         for round in 0..200 {
@@ -141,7 +141,7 @@ fn sessions_that_end_in_the_midst_leave_nothing_behind() {
 fn neighbours_that_take_two_forks_at_once_never_starve() {
     const PLACES: usize = 5;
     let broker = Broker::default();
-    let forks: [Room; PLACES] = Default::default();
+    let forks: [CriticalSection; PLACES] = Default::default();
     in_threads(PLACES, |place| {
         let session = broker.open(None);
         let (left, right) = (place, (place + 1) % PLACES);
@@ -149,8 +149,8 @@ fn neighbours_that_take_two_forks_at_once_never_starve() {
         let wants = [(name(left), Mode::Exclusive), (name(right), Mode::Exclusive)];
         for _ in 0..200 {
             session.acquire_all(&wants, None).unwrap();
-            forks[left].stay();
-            forks[right].stay();
+            forks[left].pass();
+            forks[right].pass();
             session.release(name(right).as_bytes()).unwrap();
             session.release(name(left).as_bytes()).unwrap();
         }
@@ -159,7 +159,7 @@ fn neighbours_that_take_two_forks_at_once_never_starve() {
 }
 
 #[test]
-fn an_upgrade_waits_for_the_other_readers_only() {
+fn an_upgrade_waits_only_for_the_other_readers() {
     let broker = Broker::default();
     let (reader, writer, late) = (broker.open(None), broker.open(Some("writer")), broker.open(Some("late")));
     reader.acquire(b"page", Mode::Shared, None).unwrap();
@@ -204,7 +204,7 @@ fn an_orderly_end_leaves_no_orphan_and_a_panic_does() {
         ),
     ];
     for (at, (end, orphaned)) in ends.into_iter().enumerate() {
-        // One name in the fast lane, and one that somebody waits for.
+        // One name in its lane, and one in the table, since a session waits for it.
         let session = broker.open(None);
         for name in [&b"alone"[..], b"wanted"] {
             session.acquire(name, Mode::Exclusive, None).unwrap();
@@ -221,7 +221,7 @@ fn an_orderly_end_leaves_no_orphan_and_a_panic_does() {
 }
 
 #[test]
-fn the_next_holder_learns_that_the_last_one_vanished() {
+fn the_next_holder_is_told_that_the_last_one_vanished() {
     let broker = Broker::default();
     let names: Vec<String> = (0..3000).map(|n| format!("a name of its own {n}")).collect();
     let gone = broker.open(None);
@@ -235,7 +235,7 @@ fn the_next_holder_learns_that_the_last_one_vanished() {
     let next = broker.open(None);
     for name in &names {
         let name = name.as_bytes();
-        // A reader hears of it and leaves the mark for the next writer.
+        // A reader is told, and the mark stays for the next exclusive holder.
         assert!(next.acquire(name, Mode::Shared, None).unwrap().orphaned);
         next.release(name).unwrap();
         assert!(next.acquire(name, Mode::Exclusive, None).unwrap().orphaned);
@@ -245,7 +245,7 @@ fn the_next_holder_learns_that_the_last_one_vanished() {
 }
 
 #[test]
-fn limits_refuse_and_take_nothing_away() {
+fn limits_refuse_new_locks_and_take_none_away() {
     let limits =
         Limits { name_bytes_max: 4, locks_max: 3, locks_per_session_max: 2, waits_per_session_max: 1 };
     let broker = Broker::new(limits);
@@ -266,7 +266,7 @@ fn limits_refuse_and_take_nothing_away() {
 }
 
 #[test]
-fn pages_follow_each_other_without_gap() {
+fn pages_continue_without_gaps() {
     let broker = Broker::default();
     let session = broker.open(Some("keeper"));
     for n in 0..250 {
@@ -313,7 +313,7 @@ fn a_broker_that_is_shut_grants_nothing_and_ends_every_wait() {
 }
 
 #[test]
-fn a_broker_that_is_shut_lets_nobody_in_behind_one_who_leaves() {
+fn a_broker_that_is_shut_grants_nothing_when_a_waiter_leaves_the_queue() {
     let broker = Broker::default();
     let (reader, writer, late) = (broker.open(None), broker.open(None), broker.open(None));
     reader.acquire(b"x", Mode::Shared, None).unwrap();
@@ -325,7 +325,7 @@ fn a_broker_that_is_shut_lets_nobody_in_behind_one_who_leaves() {
 }
 
 #[test]
-fn waits_are_limited_by_the_names_waited_for() {
+fn a_wait_for_several_names_counts_once_for_each() {
     let broker = Broker::new(Limits { waits_per_session_max: 3, ..Limits::default() });
     let (holder, waiter) = (broker.open(None), broker.open(None));
     holder.acquire(b"x", Mode::Exclusive, None).unwrap();
@@ -340,9 +340,9 @@ fn waits_are_limited_by_the_names_waited_for() {
 }
 
 #[test]
-fn a_broker_that_panicked_refuses_everything_from_then_on() {
-    struct Bad;
-    impl Observer for Bad {
+fn a_broker_refuses_every_call_after_an_observer_panicked() {
+    struct PanickingObserver;
+    impl Observer for PanickingObserver {
         fn decided(&self, _: Ticket, _: Outcome) {
             panic!("an observer with a bug");
         }
@@ -351,7 +351,7 @@ fn a_broker_that_panicked_refuses_everything_from_then_on() {
     let broker = Broker::default();
     let holder = broker.open(None);
     holder.acquire(b"x", Mode::Exclusive, None).unwrap();
-    let bad = broker.attach("bad", Arc::new(Bad));
+    let bad = broker.attach("bad", Arc::new(PanickingObserver));
     bad.acquire(&[(Key::main("x"), Mode::Exclusive)], Some(Wait { ticket: 1, limit: None })).unwrap();
     let crash = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| holder.release(b"x")));
     assert!(crash.is_err());
@@ -363,7 +363,7 @@ fn a_broker_that_panicked_refuses_everything_from_then_on() {
 }
 
 #[test]
-fn a_grant_that_nobody_collected_is_lost_with_its_session() {
+fn a_grant_that_was_not_collected_is_lost_with_its_session() {
     let broker = Broker::default();
     let (holder, session) = (broker.open(None), broker.open(None));
     holder.acquire(b"x", Mode::Exclusive, None).unwrap();
@@ -374,14 +374,15 @@ fn a_grant_that_nobody_collected_is_lost_with_its_session() {
 }
 
 #[test]
-fn who_was_waiting_at_a_place_does_not_take_the_next_one_along() {
+fn a_thread_that_waits_for_one_enqueued_request_does_not_collect_the_next() {
     let broker = Broker::default();
     let (holder, session) = (broker.open(None), broker.open(None));
     holder.acquire(b"x", Mode::Exclusive, None).unwrap();
     for _ in 0..500 {
         session.enqueue(b"x", Mode::Exclusive).unwrap();
         std::thread::scope(|scope| {
-            // At the first place or, if it comes late, at the second, which it leaves as it is.
+            // Waits for the first request or, if it starts late, for the second, which then stays
+            // queued.
             let waits = scope.spawn(|| session.wait(b"x", Some(Duration::from_millis(2))));
             std::thread::yield_now();
             session.release(b"x").unwrap();
@@ -394,15 +395,15 @@ fn who_was_waiting_at_a_place_does_not_take_the_next_one_along() {
 }
 
 #[test]
-fn a_place_that_was_granted_and_released_before_it_was_noted_is_none() {
+fn an_enqueued_request_that_was_granted_and_released_before_enqueue_returned_is_gone() {
     let broker = Broker::default();
     let (holder, session) = (broker.open(None), broker.open(None));
     for _ in 0..3000 {
         holder.acquire(b"x", Mode::Exclusive, None).unwrap();
-        let noted = AtomicBool::new(false);
+        let returned = AtomicBool::new(false);
         let (attempt, released) = std::thread::scope(|scope| {
             let other = scope.spawn(|| {
-                while !noted.load(Ordering::Acquire) {
+                while !returned.load(Ordering::Acquire) {
                     if session.release(b"x").is_ok() {
                         return true;
                     }
@@ -411,7 +412,7 @@ fn a_place_that_was_granted_and_released_before_it_was_noted_is_none() {
             });
             let releases = scope.spawn(|| holder.release(b"x").unwrap());
             let attempt = session.enqueue(b"x", Mode::Exclusive).unwrap();
-            noted.store(true, Ordering::Release);
+            returned.store(true, Ordering::Release);
             releases.join().unwrap();
             (attempt, other.join().unwrap())
         });
@@ -424,7 +425,8 @@ fn a_place_that_was_granted_and_released_before_it_was_noted_is_none() {
     }
 }
 
-/// A session that shares `page` with another one and has a place to make it exclusive, and that other one.
+/// A session with an enqueued conversion of `page` to exclusive, and another one that holds it
+/// shared.
 fn queued_to_convert(broker: &Broker) -> (LocalSession, LocalSession) {
     let (session, reader) = (broker.open(Some("session")), broker.open(Some("reader")));
     reader.acquire(b"page", Mode::Shared, None).unwrap();
@@ -434,7 +436,7 @@ fn queued_to_convert(broker: &Broker) -> (LocalSession, LocalSession) {
 }
 
 #[test]
-fn a_place_to_convert_is_kept_ahead_of_who_comes_meanwhile() {
+fn an_enqueued_conversion_stays_ahead_of_later_requests() {
     let broker = Broker::default();
     let (session, reader) = queued_to_convert(&broker);
     let late = broker.open(None);
@@ -449,7 +451,7 @@ fn a_place_to_convert_is_kept_ahead_of_who_comes_meanwhile() {
     let grant = session.wait(b"page", Some(Duration::ZERO)).unwrap();
     assert_eq!(session.inspect(b"page").held, Some(Held { mode: Mode::Exclusive, token: grant.token }));
     assert!(before.is_some_and(|before| before.token < grant.token));
-    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "told once");
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "an outcome is collected once");
     assert_eq!(late.wait(b"page", Some(Duration::ZERO)), Err(AcquireError::TimedOut));
     assert_eq!(
         session.enqueue_convert(b"page", Mode::Shared).map(|attempt| attempt == Attempt::Queued),
@@ -459,7 +461,7 @@ fn a_place_to_convert_is_kept_ahead_of_who_comes_meanwhile() {
 }
 
 #[test]
-fn a_place_to_convert_that_is_given_up_leaves_the_lock_as_it_was_or_takes_it_along() {
+fn an_enqueued_conversion_that_is_cancelled_leaves_the_lock_and_a_release_ends_both() {
     let broker = Broker::default();
     let (session, reader) = queued_to_convert(&broker);
     let before = session.inspect(b"page").held;
@@ -477,7 +479,7 @@ fn a_place_to_convert_that_is_given_up_leaves_the_lock_as_it_was_or_takes_it_alo
     session.cancel();
     session.release(b"page").unwrap();
     session.acquire(b"page", Mode::Shared, None).unwrap();
-    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "forgotten with the lock");
+    assert_eq!(session.wait(b"page", None), Err(AcquireError::NotHeld), "the release ended it, too");
 
     assert_eq!(session.enqueue_convert(b"page", Mode::Exclusive), Ok(Attempt::Queued));
     assert_eq!(session.release(b"page"), Ok(Released::Hold));
@@ -487,7 +489,7 @@ fn a_place_to_convert_that_is_given_up_leaves_the_lock_as_it_was_or_takes_it_alo
 }
 
 #[test]
-fn nobody_is_told_that_a_lock_is_exclusive_which_was_made_shared_again() {
+fn a_grant_of_a_conversion_is_not_reported_after_the_lock_was_made_shared_again() {
     let broker = Broker::default();
     let (session, reader) = queued_to_convert(&broker);
     reader.release(b"page").unwrap();
@@ -497,7 +499,7 @@ fn nobody_is_told_that_a_lock_is_exclusive_which_was_made_shared_again() {
 }
 
 #[test]
-fn a_conversion_in_slices_that_crosses_a_cancel_is_told_as_it_went() {
+fn a_conversion_that_races_with_a_cancel_is_reported_as_it_ended() {
     let broker = Broker::default();
     let (session, reader) = (broker.open(None), broker.open(None));
     for _ in 0..500 {

@@ -1,4 +1,4 @@
-//! That every lock's time is counted once, however it is let go, if that was asked for.
+//! Every hold is counted once, whatever ends it, if hold times are measured.
 
 use crate::broker::*;
 
@@ -6,18 +6,18 @@ fn holds(broker: &Broker) -> u64 {
     broker.stats().hold_times.count()
 }
 
-/// Lets locks go in every way there is: seven holds.
-fn come_and_go(broker: &Broker) {
+/// Seven holds, which end in every possible way.
+fn seven_holds(broker: &Broker) {
     let (one, two, three) = (broker.open(None), broker.open(None), broker.open(None));
     one.acquire(b"free", Mode::Exclusive, None).unwrap();
     one.release(b"free").unwrap();
-    // Shared, so at the table; and made exclusive, which is another hold.
+    // Shared by two, so in the table; then made exclusive, which begins another hold.
     one.acquire(b"shared", Mode::Shared, None).unwrap();
     two.acquire(b"shared", Mode::Shared, None).unwrap();
     one.release(b"shared").unwrap();
     two.convert(b"shared", Mode::Exclusive, None).unwrap();
     two.release(b"shared").unwrap();
-    // Waited for, and handed over.
+    // Granted to a waiter when the holder releases it.
     one.acquire(b"wanted", Mode::Exclusive, None).unwrap();
     std::thread::scope(|scope| {
         let waiter = scope.spawn(|| three.acquire(b"wanted", Mode::Exclusive, None).unwrap());
@@ -27,7 +27,7 @@ fn come_and_go(broker: &Broker) {
         one.release(b"wanted").unwrap();
         waiter.join().unwrap();
     });
-    // Lost by those who vanish: one at the table, and one in a lane.
+    // Lost with a session that vanishes: one lock in the table, and one in a lane.
     three.acquire(b"free", Mode::Exclusive, None).unwrap();
     drop(three);
 }
@@ -36,15 +36,15 @@ fn come_and_go(broker: &Broker) {
 fn every_hold_and_every_wait_is_counted_once() {
     let broker = Broker::default();
     broker.measure_holds();
-    come_and_go(&broker);
+    seven_holds(&broker);
     assert_eq!(holds(&broker), 7);
     assert_eq!(broker.stats().wait_times.count(), 1);
 }
 
 #[test]
-fn how_long_locks_are_held_is_measured_for_those_who_ask() {
+fn hold_times_are_measured_only_if_that_was_asked_for() {
     let broker = Broker::default();
-    come_and_go(&broker);
+    seven_holds(&broker);
     assert_eq!(broker.stats().hold_times, Histogram::default());
     broker.measure_holds();
     let session = broker.open(None);

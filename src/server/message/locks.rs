@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::service::{Call, Service};
 use super::waits::{Pending, granted};
 use super::{info, kick};
-use crate::broker::{AcquireError, Attempt, Cycle, Key, LockName, Mode, Space, Wait};
+use crate::broker::{AcquireError, Attempt, Cycle, Grant, Key, LockName, Mode, Space, Wait};
 use crate::server::config::Config;
 use crate::server::connection::Flow;
 use crate::wire::message::{
@@ -51,7 +51,7 @@ fn lock(call: &mut Call<'_, '_>) {
         [(name, mode)] if !request.set => {
             let demand = Demand { id, one: Some((name.as_bytes(), *mode)), limit };
             let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
-            let may_wait = matches!(at_once, Ok(Attempt::Busy) | Err(AcquireError::NotYet(_)));
+            let may_wait = matches!(at_once, Err(AcquireError::TimedOut | AcquireError::NotYet(_)));
             if may_wait && limit != Some(Duration::ZERO) {
                 let wants = [(Key::main(name.clone()), *mode)];
                 return ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
@@ -86,7 +86,7 @@ fn ask(
 ) {
     if demand.limit == Some(Duration::ZERO) {
         let attempt = attempt(call, None);
-        return answer(call, demand, attempt);
+        return answer_attempt(call, demand, attempt);
     }
     if demand.id.get().len() > ID_BYTES_MAX {
         let reason = format!("the id of a request that may have to wait is longer than {ID_BYTES_MAX} bytes");
@@ -97,20 +97,27 @@ fn ask(
     // Prepared before it is asked for: the outcome may come before the answer does.
     call.connection.waits.begin(ticket, pending);
     let attempt = attempt(call, Some(Wait { ticket, limit: demand.limit }));
-    if attempt == Ok(Attempt::Queued) {
-        return call.connection.base.expect_expiry(demand.limit);
+    if attempt != Ok(Attempt::Queued) {
+        call.connection.waits.abandon(ticket);
     }
-    call.connection.waits.abandon(ticket);
-    answer(call, demand, attempt);
+    answer_attempt(call, demand, attempt);
+}
+
+/// Replies, unless the request waits.
+fn answer_attempt(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
+    match attempt {
+        Ok(Attempt::Queued) => call.connection.base.expect_expiry(demand.limit),
+        Ok(Attempt::Granted(grant)) => answer(call, demand, Ok(grant)),
+        Err(error) => answer(call, demand, Err(error)),
+    }
 }
 
 /// Replies to a request that does not wait.
-fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
+fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Grant, AcquireError>) {
     match call.connection.base.noting_limits(attempt) {
-        Ok(Attempt::Granted(grant)) => {
+        Ok(grant) => {
             call.connection.reply(|out| granted(out, demand.id, demand.mode(), grant));
         }
-        Ok(Attempt::Busy | Attempt::Queued) => call.reply(&LockResult::new(Status::Timeout)),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Flow::Close;

@@ -173,7 +173,7 @@ impl Connection {
     /// `g`: who holds the lock already gets it again. `Some` is a grant.
     fn acquire_exclusive(&self, name: &[u8]) -> Option<usize> {
         match self.noting_limits(self.session.try_acquire(Space::Main, name, Mode::Exclusive)) {
-            Ok(Attempt::Granted(_)) => Some(1),
+            Ok(_) => Some(1),
             Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Exclusive => Some(1),
             _ => None,
         }

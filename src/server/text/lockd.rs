@@ -6,9 +6,8 @@ use super::super::connection::{Connection, Flow};
 use super::super::server_state::{COMMANDS, ServerState};
 use super::Lines;
 use crate::broker::Space;
-use crate::broker::{Attempt, Mode, SessionInfo};
-use crate::wire::text::lockd::{DetailsEncoder, LockdStatistics};
-use crate::wire::text::{TextDialect, TextReply, TextRequest};
+use crate::broker::{Mode, SessionInfo};
+use crate::wire::text::lockd::{DetailsEncoder, Reply, Request, Statistics, parse};
 
 /// The commands by the numbers they are counted under.
 #[derive(Clone, Copy)]
@@ -31,48 +30,39 @@ pub(in super::super) struct Lockd {
 
 impl Lines for Lockd {
     fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow {
-        let reply_with =
-            |reply: TextReply<'_>| connection.reply_or_close(|out| reply.encode(TextDialect::Lockd, out));
-        let Some(line) = line else { return reply_with(TextReply::LineTooLong) };
-        let request = TextDialect::Lockd.parse(line);
-        let (command, reply) = match request {
-            TextRequest::Acquire { mode, ref name } => match mode {
-                Mode::Exclusive => {
-                    let attempt = connection.session.try_acquire(Space::Main, name, mode);
-                    let granted = matches!(connection.noting_limits(attempt), Ok(Attempt::Granted(_)));
-                    (Command::G, TextReply::Acquire { mode, name, holders: granted.then_some(1) })
-                }
-                Mode::Shared => {
-                    let holders = connection.acquire_shared(name);
-                    (Command::Sg, TextReply::Acquire { mode, name, holders })
-                }
-            },
-            TextRequest::Release { mode, ref name } => {
-                let command = if mode == Mode::Exclusive { Command::R } else { Command::Sr };
-                let released = connection.release_held(name, mode);
-                (command, TextReply::Release { mode, name, released })
+        let Some(line) = line else { return connection.reply_or_close(|out| Reply::LineTooLong.encode(out)) };
+        let (command, reply) = match parse(line) {
+            Request::Acquire(name) => {
+                let attempt = connection.session.try_acquire(Space::Main, &name, Mode::Exclusive);
+                let attempt = connection.noting_limits(attempt);
+                (Command::G, Reply::Acquire(attempt.is_ok()))
             }
-            TextRequest::Inspect { mode, ref name } => match mode {
-                Mode::Exclusive => {
-                    let holders = usize::from(connection.is_locked(name));
-                    (Command::I, TextReply::Inspect { mode, name, holders })
-                }
-                Mode::Shared => {
-                    let holders = connection.shared_holders(name);
-                    (Command::Si, TextReply::Inspect { mode, name, holders })
-                }
-            },
-            TextRequest::Statistics { full } => {
+            Request::Release(name) => {
+                (Command::R, Reply::Release(connection.release_held(&name, Mode::Exclusive)))
+            }
+            Request::Inspect(name) => (Command::I, Reply::Inspect(connection.is_locked(&name))),
+            Request::AcquireShared(name) => {
+                let granted = connection.acquire_shared(&name);
+                let holders = granted.unwrap_or(0);
+                (Command::Sg, Reply::AcquireShared { granted: granted.is_some(), holders })
+            }
+            Request::ReleaseShared(name) => {
+                (Command::Sr, Reply::Release(connection.release_held(&name, Mode::Shared)))
+            }
+            Request::InspectShared(name) => {
+                (Command::Si, Reply::InspectShared(connection.shared_holders(&name)))
+            }
+            Request::Statistics { full } => {
                 self.counted[Command::Q as usize] += 1;
                 return self.statistics(connection, full);
             }
-            _ => {
+            Request::Invalid => {
                 self.counted[Command::Invalid as usize] += 1;
                 return Flow::Read;
             }
         };
         self.counted[command as usize] += 1;
-        reply_with(reply)
+        connection.reply_or_close(|out| reply.encode(out))
     }
 
     fn is_waiting(&self) -> bool {
@@ -100,7 +90,7 @@ impl Lockd {
             Command::Invalid,
         ];
         let stats = server.broker.stats();
-        let statistics = LockdStatistics {
+        let statistics = Statistics {
             pid: std::process::id(),
             conns: server.connections() as u64,
             locks: (stats.locks + stats.shared_locks) as u64,

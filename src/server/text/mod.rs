@@ -13,7 +13,7 @@ pub(super) use waiting::LineWait;
 
 use super::connection::{Connection, Flow, ProtocolHandler};
 use super::server_state::ServerState;
-use crate::broker::{AcquireError, Attempt, Mode, Space};
+use crate::broker::{AcquireError, Mode, Space};
 use crate::wire::text::lines::{Line, LineDecoder};
 
 /// What one of the text protocols makes of its lines.
@@ -90,7 +90,7 @@ impl Connection {
     fn acquire_shared(&self, name: &[u8]) -> SharedGrant {
         let space = self.space_of(Mode::Shared);
         match self.noting_limits(self.session.try_acquire(space, name, Mode::Shared)) {
-            Ok(Attempt::Granted(grant)) => Some(grant.holders),
+            Ok(grant) => Some(grant.holders),
             Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Shared => {
                 Some(self.session.inspect(space, name).holders)
             }

@@ -1,72 +1,59 @@
-//! Sessions that end while others, or their own threads, are at the same locks.
+//! Sessions that end while other sessions, or their own threads, use the same locks.
 
-use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::scenario::{
+    TestSession, assert_nothing_left, at_once, held, held_and_waited_for, sessions, spawn, work,
+};
 use crate::broker::*;
 use crate::os::sync::explore::explore;
-use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 #[test]
 fn a_release_against_the_end_of_the_holder() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
-        assert_eq!(b.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        let released = thread::spawn({
-            let a = a.clone();
-            move || a.release("x")
-        });
+        let (broker, [a, b]) = held_and_waited_for();
+        let released = spawn!([a] a.release("x"));
         a.session.end();
         let released = released.join().unwrap();
         b.audit(&[]);
-        let Some(Outcome::Granted(grant)) = b.heard(1) else { panic!("nobody else holds it") };
+        let Some(Outcome::Granted(grant)) = b.outcome(1) else { panic!("`b` was not granted it") };
         assert_eq!(grant.orphaned, released.is_err());
         assert_eq!(broker.stats().orphans, u64::from(released.is_err()));
         b.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
 fn an_acquire_against_the_end_of_its_own_session() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        at_once([with!([a] { let _ = a.try_it("x"); }), with!([a] a.session.end())]);
+        let (broker, [a, b]) = sessions();
+        at_once([work!([a] _ = a.try_acquire("x")), work!([a] a.session.end())]);
         assert!(!a.session.is_alive());
-        assert!(matches!(b.try_it("x"), Ok(Attempt::Granted(_))), "it holds nothing any more");
+        assert!(b.try_acquire("x").is_ok(), "a session that has ended holds nothing");
         b.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
 fn a_wait_against_the_end_of_its_own_session() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
-        at_once([with!([b] { let _ = b.ask(1, &["x"], Exclusive); }), with!([b] b.session.end())]);
+        let (broker, [a, b]) = held();
+        at_once([work!([b] b.acquire_any(&["x"])), work!([b] b.session.end())]);
         b.audit(&[]);
-        assert!(b.heard(1).is_none_or(|outcome| outcome == Outcome::Lost));
+        assert!(b.outcome(1).is_none_or(|outcome| outcome == Outcome::Lost));
         a.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
 fn an_acquire_against_the_end_of_the_holder() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
-        let asked = thread::spawn({
-            let b = b.clone();
-            move || b.ask(1, &["x"], Exclusive)
-        });
+        let (broker, [a, b]) = held();
+        let asked = spawn!([b] b.acquire(1, &["x"], Exclusive));
         a.session.end();
-        let grant = match (asked.join().unwrap(), b.heard(1)) {
+        let grant = match (asked.join().unwrap(), b.outcome(1)) {
             (Ok(Attempt::Granted(grant)), None) | (Ok(Attempt::Queued), Some(Outcome::Granted(grant))) => {
                 grant
             }
@@ -76,25 +63,20 @@ fn an_acquire_against_the_end_of_the_holder() {
         b.audit(&[]);
         assert!(b.holds("x"));
         b.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn a_slot_in_use_again_has_nothing_of_its_last_session() {
+fn a_slot_that_is_used_again_has_nothing_of_its_last_session() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
+        let (broker, [a, b]) = held();
         a.hold("y", Shared);
-        assert_eq!(b.ask(1, &["y"], Exclusive), Ok(Attempt::Queued));
-        let next = thread::spawn({
-            let broker = broker.clone();
-            move || {
-                let c = Party::new(&broker, "c");
+        b.wait_for(1, &["y"], Exclusive);
+        let next = spawn!([broker] {
+                let c = TestSession::open(&broker, "c");
                 c.hold("z", Exclusive);
                 c
-            }
         });
         a.session.end();
         let c = next.join().unwrap();
@@ -103,7 +85,7 @@ fn a_slot_in_use_again_has_nothing_of_its_last_session() {
         b.release("y").unwrap();
         c.release("z").unwrap();
         c.audit(&[]);
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
         assert_eq!(broker.stats().sessions, 2);
     });
 }
@@ -111,11 +93,8 @@ fn a_slot_in_use_again_has_nothing_of_its_last_session() {
 #[test]
 fn two_ends_of_one_session() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
-        assert_eq!(b.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([a] a.session.end()), with!([a] a.session.end())]);
+        let (broker, [a, b]) = held_and_waited_for();
+        at_once([work!([a] a.session.end()), work!([a] a.session.end())]);
         assert!(b.was_granted(1));
         b.audit(&[]);
         assert_eq!((broker.stats().sessions, broker.stats().orphans), (1, 1));

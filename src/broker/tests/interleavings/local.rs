@@ -1,8 +1,10 @@
-//! Threads that block in a session of this process, against others that end their waits.
+//! Threads that block in a session of this process, while other threads end their waits.
 
 use std::time::Duration;
 
-use crate::broker::tests::interleavings::party::{Room, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::scenario::{
+    CriticalSection, assert_nothing_left, at_once, spawn, work,
+};
 use crate::broker::*;
 use crate::os::sync::explore::{explore, explore_with_time};
 use crate::os::sync::{Time, thread};
@@ -10,7 +12,7 @@ use Mode::Exclusive;
 
 const LIMIT: Duration = Duration::from_millis(10);
 
-/// A broker in which `a` holds `x`, and `b` is about to ask for it.
+/// Two sessions whose calls block, of which the first holds `x`.
 fn held() -> (Broker, Arc<LocalSession>, Arc<LocalSession>) {
     let broker = Broker::default();
     let (a, b) = (Arc::new(broker.open(Some("a"))), Arc::new(broker.open(Some("b"))));
@@ -22,12 +24,12 @@ fn held() -> (Broker, Arc<LocalSession>, Arc<LocalSession>) {
 fn a_blocked_acquire_is_woken_by_the_release() {
     explore(|| {
         let (broker, a, b) = held();
-        let room = Room::new();
+        let section = CriticalSection::new();
         at_once([
-            with!([b, room] { b.acquire(b"x", Exclusive, None).unwrap(); room.stay(); b.release(b"x").unwrap() }),
-            with!([a, room] { room.stay(); a.release(b"x").unwrap() }),
+            work!([b, section] { b.acquire(b"x", Exclusive, None).unwrap(); section.pass(); b.release(b"x").unwrap() }),
+            work!([a, section] { section.pass(); a.release(b"x").unwrap() }),
         ]);
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -35,14 +37,8 @@ fn a_blocked_acquire_is_woken_by_the_release() {
 fn a_blocked_acquire_against_a_cancel() {
     explore(|| {
         let (broker, a, b) = held();
-        let blocked = thread::spawn({
-            let b = b.clone();
-            move || b.acquire(b"x", Exclusive, None)
-        });
-        let cancel = thread::spawn({
-            let b = b.clone();
-            move || b.cancel()
-        });
+        let blocked = spawn!([b] b.acquire(b"x", Exclusive, None));
+        let cancel = spawn!([b] b.cancel());
         a.release(b"x").unwrap();
         cancel.join().unwrap();
         let outcome = blocked.join().unwrap();
@@ -50,7 +46,7 @@ fn a_blocked_acquire_against_a_cancel() {
         assert!(granted || outcome == Err(AcquireError::Cancelled), "{outcome:?}");
         assert_eq!(b.inspect(b"x").held.is_some(), granted);
         assert_eq!(b.release(b"x").is_ok(), granted);
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -59,11 +55,11 @@ fn a_blocked_acquire_ends_with_its_session() {
     explore(|| {
         let (broker, a, b) = held();
         at_once([
-            with!([b] assert!(matches!(b.acquire(b"x", Exclusive, None), Err(AcquireError::Lost(_))))),
-            with!([b] b.close()),
+            work!([b] assert!(matches!(b.acquire(b"x", Exclusive, None), Err(AcquireError::Lost(_))))),
+            work!([b] b.close()),
         ]);
         a.release(b"x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -72,11 +68,11 @@ fn a_blocked_acquire_ends_when_the_broker_is_shut() {
     explore(|| {
         let (broker, a, b) = held();
         at_once([
-            with!([b] assert!(matches!(b.acquire(b"x", Exclusive, None), Err(AcquireError::Refused(_))))),
-            with!([broker] broker.shut()),
+            work!([b] assert!(matches!(b.acquire(b"x", Exclusive, None), Err(AcquireError::Refused(_))))),
+            work!([broker] broker.shut()),
         ]);
         a.release(b"x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -85,17 +81,18 @@ fn a_blocked_acquire_ends_by_its_time_limit() {
     explore_with_time(|| {
         let (broker, a, b) = held();
         at_once([
-            with!([b] assert_eq!(b.acquire(b"x", Exclusive, Some(LIMIT)), Err(AcquireError::TimedOut))),
-            with!([a] {
-                // What begins after the last of the time would never end; and the thread may have looked what
-                // time it was only after the broker had.
+            work!([b] assert_eq!(b.acquire(b"x", Exclusive, Some(LIMIT)), Err(AcquireError::TimedOut))),
+            work!([a] {
+                // Time passes only while the wait goes on: a wait that begins after the last step
+                // of time would never end. More than one step, since the thread may read the time
+                // after the broker has read it.
                 while a.inspect(b"x").waiters == 0 { thread::yield_now() }
                 while a.inspect(b"x").waiters > 0 { Time::pass(LIMIT); thread::yield_now() }
             }),
         ]);
         assert!(b.inspect(b"x").held.is_none());
         a.release(b"x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -103,68 +100,57 @@ fn a_blocked_acquire_ends_by_its_time_limit() {
 fn a_blocked_acquire_against_its_time_limit() {
     explore_with_time(|| {
         let (broker, a, b) = held();
-        let room = Room::new();
-        let blocked = thread::spawn({
-            let (b, room) = (b.clone(), room.clone());
-            move || {
+        let section = CriticalSection::new();
+        let blocked = spawn!([b, section] {
                 let outcome = b.acquire(b"x", Exclusive, Some(LIMIT));
-                outcome.is_ok().then(|| room.stay());
+                outcome.is_ok().then(|| section.pass());
                 outcome
-            }
         });
         let time = thread::spawn(|| Time::pass(LIMIT));
-        room.stay();
+        section.pass();
         a.release(b"x").unwrap();
         time.join().unwrap();
         let outcome = blocked.join().unwrap();
         let granted = outcome.is_ok();
         assert!(granted || outcome == Err(AcquireError::TimedOut), "{outcome:?}");
         assert_eq!(b.release(b"x").is_ok(), granted);
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn a_place_is_collected_whenever_the_grant_comes() {
+fn an_enqueued_request_is_collected_whenever_the_grant_comes() {
     explore(|| {
         let (broker, a, b) = held();
-        let collected = thread::spawn({
-            let b = b.clone();
-            move || match b.enqueue(b"x", Exclusive).unwrap() {
-                Attempt::Granted(grant) => Ok(grant),
-                _ => b.wait(b"x", None),
-            }
+        let collected = spawn!([b] match b.enqueue(b"x", Exclusive).unwrap() {
+            Attempt::Granted(grant) => Ok(grant),
+            Attempt::Queued => b.wait(b"x", None),
         });
         a.release(b"x").unwrap();
         let token = collected.join().unwrap().unwrap().token;
         assert_eq!(b.inspect(b"x").held, Some(Held { mode: Exclusive, token }));
         b.release(b"x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn a_place_that_another_thread_gives_up() {
+fn an_enqueued_request_that_another_thread_releases() {
     explore(|| {
         let (broker, a, b) = held();
         assert_eq!(b.enqueue(b"x", Exclusive), Ok(Attempt::Queued));
-        let waits = thread::spawn({
-            let b = b.clone();
-            move || b.wait(b"x", None)
-        });
-        let gives_up = thread::spawn({
-            let b = b.clone();
-            move || b.release(b"x")
-        });
+        let waits = spawn!([b] b.wait(b"x", None));
+        let releases = spawn!([b] b.release(b"x"));
         a.release(b"x").unwrap();
         let outcome = waits.join().unwrap();
-        assert!(gives_up.join().unwrap().is_ok(), "it had the place or the lock");
-        // A grant that it was told of may have been given up since; a wait never goes on.
+        assert!(releases.join().unwrap().is_ok(), "it waited or held the lock");
+        // If it was told of a grant, the lock may have been released since. In no case does the
+        // wait go on.
         if let Err(error) = outcome {
             assert!(matches!(error, AcquireError::Cancelled | AcquireError::NotHeld), "{error}");
         }
         assert!(b.inspect(b"x").held.is_none());
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
@@ -173,12 +159,12 @@ fn two_blocked_threads_have_the_lock_in_turn() {
     explore(|| {
         let (broker, a, b) = held();
         let c = Arc::new(broker.open(Some("c")));
-        let room = Room::new();
+        let section = CriticalSection::new();
         at_once([
-            with!([b, room] { b.acquire(b"x", Exclusive, None).unwrap(); room.stay(); b.release(b"x").unwrap() }),
-            with!([c, room] { c.acquire(b"x", Exclusive, None).unwrap(); room.stay(); c.release(b"x").unwrap() }),
-            with!([a, room] { room.stay(); a.release(b"x").unwrap() }),
+            work!([b, section] { b.acquire(b"x", Exclusive, None).unwrap(); section.pass(); b.release(b"x").unwrap() }),
+            work!([c, section] { c.acquire(b"x", Exclusive, None).unwrap(); section.pass(); c.release(b"x").unwrap() }),
+            work!([a, section] { section.pass(); a.release(b"x").unwrap() }),
         ]);
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }

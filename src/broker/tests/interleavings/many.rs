@@ -1,46 +1,38 @@
-//! Several names at once against singles, and everything at random.
+//! Requests for several names, against requests for one of them.
 
-use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::scenario::{
+    assert_nothing_left, at_once, held, sessions, spawn, work,
+};
 use crate::broker::*;
 use crate::os::sync::explore::explore;
-use crate::os::sync::thread;
 use Mode::{Exclusive, Shared};
 
 #[test]
-fn two_at_once_against_one_of_them_that_goes() {
+fn two_names_at_once_against_the_release_of_one() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        a.hold("x", Exclusive);
-        let asked = thread::spawn({
-            let b = b.clone();
-            move || b.ask(1, &["x", "y"], Exclusive)
-        });
+        let (broker, [a, b]) = held();
+        let asked = spawn!([b] b.acquire(1, &["x", "y"], Exclusive));
         a.release("x").unwrap();
         let asked = asked.join().unwrap();
-        assert!(matches!(asked, Ok(Attempt::Granted(_))) || b.was_granted(1), "{asked:?}");
+        assert!(b.got(&asked), "{asked:?}");
         assert!(b.holds("x") && b.holds("y"));
         b.audit(&[]);
         assert_eq!(broker.stats().locks, 2);
         b.session.end();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn two_at_once_against_the_same_the_other_way_round() {
+fn two_names_at_once_against_the_same_in_the_other_order() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-        at_once([
-            with!([a] { let _ = a.ask(1, &["x", "y"], Exclusive); }),
-            with!([b] { let _ = b.ask(1, &["y", "x"], Exclusive); }),
-        ]);
+        let (broker, [a, b]) = sessions();
+        at_once([work!([a] a.acquire_any(&["x", "y"])), work!([b] b.acquire_any(&["y", "x"]))]);
         let (first, second) = if a.holds("x") { (a, b) } else { (b, a) };
         assert!(first.holds("x") && first.holds("y"));
         assert!(!second.holds("x") && !second.holds("y"));
         first.release("x").unwrap();
-        assert!(!second.holds("x"), "it takes nothing before it can have all");
+        assert!(!second.holds("x"), "it holds nothing before it can have all");
         first.release("y").unwrap();
         assert!(second.was_granted(1) && second.holds("x") && second.holds("y"));
         first.audit(&[]);
@@ -50,41 +42,39 @@ fn two_at_once_against_the_same_the_other_way_round() {
 }
 
 #[test]
-fn two_at_once_against_a_single_and_the_end_of_a_holder() {
+fn two_names_at_once_against_a_request_for_one_and_the_end_of_a_holder() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b, c) = (Party::new(&broker, "a"), Party::new(&broker, "b"), Party::new(&broker, "c"));
+        let (broker, [a, b, c]) = sessions();
         a.hold("x", Exclusive);
         at_once([
-            with!([b] { let _ = b.ask(1, &["x", "y"], Exclusive); }),
-            with!([c] if let Ok(Attempt::Granted(_)) = c.try_it("y") { c.release("y").unwrap(); }),
-            with!([a] a.session.end()),
+            work!([b] b.acquire_any(&["x", "y"])),
+            work!([c] if c.try_acquire("y").is_ok() { c.release("y").unwrap(); }),
+            work!([a] a.session.end()),
         ]);
         b.audit(&[]);
         assert!(b.holds("x") && b.holds("y"));
         b.session.end();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn two_at_once_against_a_wait_for_each_that_is_cancelled() {
+fn two_names_at_once_that_are_cancelled_while_one_is_released() {
     explore(|| {
-        let broker = Broker::default();
-        let (a, b, c) = (Party::new(&broker, "a"), Party::new(&broker, "b"), Party::new(&broker, "c"));
+        let (broker, [a, b, c]) = sessions();
         a.hold("x", Exclusive);
-        assert_eq!(b.ask(1, &["x", "y"], Exclusive), Ok(Attempt::Queued));
-        assert_eq!(c.ask(1, &["y"], Shared), Ok(Attempt::Queued));
-        at_once([with!([b] { b.session.cancel(1); }), with!([a] a.release("x").unwrap())]);
+        b.wait_for(1, &["x", "y"], Exclusive);
+        c.wait_for(1, &["y"], Shared);
+        at_once([work!([b] { b.session.cancel(1); }), work!([a] a.release("x").unwrap())]);
         b.audit(&[]);
         if b.was_granted(1) {
-            assert_eq!(c.heard(1), None);
+            assert_eq!(c.outcome(1), None);
             b.release("x").unwrap();
             b.release("y").unwrap();
         }
         assert!(c.was_granted(1));
         c.audit(&[]);
         c.release("y").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }

@@ -1,9 +1,9 @@
-//! The broker's shell in every order in which threads can meet there, or in very many: built with a model
-//! checker in the place of the operating system, see `broker/sync.rs`. Each scenario is set up by one thread,
-//! in which nothing is left to chance, and then has two or three at once.
+//! The broker's shell in every order in which threads can meet there, or in very many orders: built
+//! with a model checker instead of the operating system's primitives, see `os/sync.rs`. One thread
+//! sets each scenario up, without any choice of order; then two or three threads run at once.
 //!
-//! What must hold always is checked by the parties themselves: never two holders, every wait ends exactly
-//! once, and who was told of the end was told so for good.
+//! `scenario.rs` has the set-up, and asserts what must always hold: never two holders of an
+//! exclusive lock; every wait ends exactly once, and its outcome is final.
 
 mod converting;
 mod ending;
@@ -11,5 +11,5 @@ mod granting;
 mod local;
 mod many;
 mod opening;
-mod party;
+mod scenario;
 mod sharing;

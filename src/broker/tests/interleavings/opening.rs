@@ -1,106 +1,93 @@
-//! The end of the grace, against whatever comes at the same moment.
+//! The end of the grace, while requests, cancels and ends come at the same moment.
 
-use std::time::Duration;
-
-use crate::broker::tests::interleavings::party::{Party, at_once, nothing_left, with};
+use crate::broker::tests::interleavings::scenario::{
+    TestSession, assert_nothing_left, at_once, sessions_in_grace, spawn, work,
+};
 use crate::broker::*;
 use crate::os::sync::explore::explore;
-use crate::os::sync::thread;
 use Mode::Exclusive;
 
-/// A broker in its grace, and two sessions.
-fn in_grace() -> (Broker, Arc<Party>, Arc<Party>) {
-    let broker = Broker::resumed(Limits::default(), &(1..1000), Some(Duration::from_secs(1)));
-    let (a, b) = (Party::new(&broker, "a"), Party::new(&broker, "b"));
-    (broker, a, b)
-}
-
-/// `party` has asked for `x` under ticket 1, and got it: at once or by its wait.
-fn has_it(party: &Party, asked: &Result<Attempt, AcquireError>) {
-    party.audit(&[]);
-    assert!(matches!(asked, Ok(Attempt::Granted(_))) != party.was_granted(1), "{asked:?}");
-    assert!(party.holds("x"));
+/// Asserts that the session was granted `x`, which it asked for with ticket 1, at once or after a
+/// wait.
+fn assert_granted(session: &TestSession, asked: &Result<Attempt, AcquireError>) {
+    session.audit(&[]);
+    assert!(session.got(asked), "{asked:?}");
+    assert!(session.holds("x"));
 }
 
 #[test]
-fn opening_against_a_request_that_comes_to_wait() {
+fn the_end_of_the_grace_against_a_request_that_may_wait() {
     explore(|| {
-        let (broker, a, _) = in_grace();
-        let asked = thread::spawn({
-            let a = a.clone();
-            move || a.ask(1, &["x"], Exclusive)
-        });
+        let (broker, [a]) = sessions_in_grace();
+        let asked = spawn!([a] a.acquire(1, &["x"], Exclusive));
         broker.end_grace();
-        has_it(&a, &asked.join().unwrap());
+        assert_granted(&a, &asked.join().unwrap());
         a.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn opening_against_one_who_would_overtake() {
+fn the_end_of_the_grace_against_a_request_that_must_not_overtake_a_waiter() {
     explore(|| {
-        let (broker, a, b) = in_grace();
-        let asked = a.ask(1, &["x"], Exclusive);
-        let tried = thread::spawn({
-            let b = b.clone();
-            move || b.try_it("x")
-        });
+        let (broker, [a, b]) = sessions_in_grace();
+        let asked = a.acquire(1, &["x"], Exclusive);
+        let tried = spawn!([b] b.try_acquire("x"));
         broker.end_grace();
         let tried = tried.join().unwrap();
-        assert!(matches!(tried, Ok(Attempt::Busy) | Err(AcquireError::NotYet(_))), "{tried:?}");
-        has_it(&a, &asked);
+        assert!(matches!(tried, Err(AcquireError::TimedOut | AcquireError::NotYet(_))), "{tried:?}");
+        assert_granted(&a, &asked);
     });
 }
 
 #[test]
-fn opening_against_a_cancel() {
+fn the_end_of_the_grace_against_a_cancel() {
     explore(|| {
-        let (broker, a, _) = in_grace();
-        assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([a] a.session.cancel(1)), with!([broker] broker.end_grace())]);
+        let (broker, [a]) = sessions_in_grace();
+        a.wait_for(1, &["x"], Exclusive);
+        at_once([work!([a] a.session.cancel(1)), work!([broker] broker.end_grace())]);
         a.audit(&[]);
         assert_eq!(a.holds("x"), a.was_granted(1));
         assert_eq!(a.release("x").is_ok(), a.was_granted(1));
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn opening_against_the_end_of_one_of_two_waiters() {
+fn the_end_of_the_grace_against_the_end_of_one_of_two_waiters() {
     explore(|| {
-        let (broker, a, b) = in_grace();
-        assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        assert_eq!(b.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([a] a.session.end()), with!([broker] broker.end_grace())]);
-        has_it(&b, &Ok(Attempt::Queued));
+        let (broker, [a, b]) = sessions_in_grace();
+        a.wait_for(1, &["x"], Exclusive);
+        b.wait_for(1, &["x"], Exclusive);
+        at_once([work!([a] a.session.end()), work!([broker] broker.end_grace())]);
+        assert_granted(&b, &Ok(Attempt::Queued));
         b.release("x").unwrap();
-        nothing_left(&broker);
+        assert_nothing_left(&broker);
     });
 }
 
 #[test]
-fn opening_against_shutting() {
+fn the_end_of_the_grace_against_shutting_the_broker() {
     explore(|| {
-        let (broker, a, _) = in_grace();
-        assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        at_once([with!([broker] broker.shut()), with!([broker] broker.end_grace())]);
+        let (broker, [a]) = sessions_in_grace();
+        a.wait_for(1, &["x"], Exclusive);
+        at_once([work!([broker] broker.shut()), work!([broker] broker.end_grace())]);
         a.audit(&[]);
-        assert!(a.was_granted(1) || a.heard(1) == Some(Outcome::Stopping));
+        assert!(a.was_granted(1) || a.outcome(1) == Some(Outcome::Stopping));
         assert_eq!(a.holds("x"), a.was_granted(1));
-        assert!(matches!(a.try_it("y"), Err(AcquireError::Refused(_))));
+        assert!(matches!(a.try_acquire("y"), Err(AcquireError::Refused(_))));
     });
 }
 
 #[test]
-fn opening_name_by_name_against_a_set() {
+fn the_end_of_the_grace_name_by_name_against_a_request_for_several_names() {
     explore(|| {
-        let (broker, a, b) = in_grace();
-        assert_eq!(a.ask(1, &["x"], Exclusive), Ok(Attempt::Queued));
-        assert_eq!(a.ask(2, &["y"], Exclusive), Ok(Attempt::Queued));
+        let (broker, [a, b]) = sessions_in_grace();
+        a.wait_for(1, &["x"], Exclusive);
+        a.wait_for(2, &["y"], Exclusive);
         at_once([
-            with!([b] assert_eq!(b.ask(1, &["x", "y"], Exclusive), Ok(Attempt::Queued))),
-            with!([broker] broker.end_grace()),
+            work!([b] assert_eq!(b.acquire(1, &["x", "y"], Exclusive), Ok(Attempt::Queued))),
+            work!([broker] broker.end_grace()),
         ]);
         a.audit(&[]);
         b.audit(&[1]);

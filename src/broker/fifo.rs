@@ -1,26 +1,29 @@
-//! A mutex that threads get in the order in which they came. Knows nothing of what it guards, and must keep all
-//! of its state in itself: see `sync.rs`.
+//! A mutex that threads get in the order in which they asked for it. Knows nothing of what it
+//! guards. All of its state is in the mutex itself: `os/sync.rs` says why.
 
 use std::collections::VecDeque;
 
 use crate::os::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
 
-/// A thread that comes again and again, as one does that ends a session with a million locks, finds itself behind
-/// all that came meanwhile. With an ordinary mutex it would have it again before those it woke are awake.
-pub(in crate::broker) struct FifoMutex<T> {
+/// A thread that locks it again and again, as one that ends a session with a million locks does,
+/// queues after every thread that came meanwhile. An ordinary mutex would be its own again before
+/// the threads it wakes are awake.
+pub(super) struct FifoMutex<T> {
     content: Mutex<T>,
-    /// Who waits, in order. The first waits for `content`, and nobody else does; the others wait to be the first.
+    /// The waiting threads, in order. Only the first waits for `content`; the others wait to become
+    /// the first.
     line: Mutex<VecDeque<Arc<Condvar>>>,
-    /// How long the line is, so that nobody need lock it when it is empty, as nearly always.
+    /// The length of `line`, so that no thread needs to lock it while it is empty, as it nearly
+    /// always is.
     waiting: AtomicUsize,
 }
 
 impl<T> FifoMutex<T> {
-    pub(in crate::broker) fn new(content: T) -> Self {
+    pub(super) fn new(content: T) -> Self {
         Self { content: Mutex::new(content), line: Mutex::default(), waiting: AtomicUsize::new(0) }
     }
 
-    pub(in crate::broker) fn lock(&self) -> MutexGuard<'_, T> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
         if self.waiting.load(Ordering::Relaxed) == 0
             && let Some(content) = self.content.try_lock()
         {
@@ -56,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_get_it_in_the_order_in_which_they_came() {
+    fn threads_lock_it_in_the_order_in_which_they_asked() {
         const THREADS: usize = 20;
         let order = FifoMutex::new(Vec::new());
         std::thread::scope(|scope| {
@@ -76,19 +79,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_again_at_once_is_behind_those_that_wait() {
+    fn a_thread_that_locks_it_again_at_once_queues_after_those_that_wait() {
         let turns = FifoMutex::new(Vec::new());
         std::thread::scope(|scope| {
             let mut mine = turns.lock();
-            let waits = scope.spawn(|| turns.lock().push("who waited"));
+            let waits = scope.spawn(|| turns.lock().push("the waiter"));
             while turns.waiting.load(Ordering::Relaxed) == 0 {
                 std::thread::yield_now();
             }
-            mine.push("who was first");
+            mine.push("the first");
             drop(mine);
-            turns.lock().push("who came again");
+            turns.lock().push("the first again");
             waits.join().unwrap();
         });
-        assert_eq!(*turns.lock(), ["who was first", "who waited", "who came again"]);
+        assert_eq!(*turns.lock(), ["the first", "the waiter", "the first again"]);
     }
 }

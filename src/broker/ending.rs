@@ -1,0 +1,92 @@
+//! What ends: a session, with its waits and locks; the grace after an unclean stop; and all
+//! granting, when the broker is shut. Each works in small steps, so that other threads get in
+//! between. Decides nothing; knows in which order the steps must be taken so that nothing is
+//! overlooked.
+
+use std::sync::atomic::Ordering::Release;
+
+use crate::broker::fast_lane::Lane;
+use crate::broker::lifecycle::Intent;
+use crate::broker::outcome::Outcome;
+use crate::broker::rules::Slot;
+use crate::broker::session_info::SessionInfo;
+use crate::broker::shell::Shell;
+use crate::os::sync::IS_EXPLORED;
+
+/// How many locks of an ending session are freed in one lane before its mutex is released for
+/// others.
+const RELEASE_BATCH: usize = if IS_EXPLORED { 1 } else { 256 };
+
+impl Shell {
+    /// Ends a session, once. If it has `vanished`, the next holder of each lock it held exclusively
+    /// is told that the work under that lock may be half done.
+    pub(super) fn end_session(&self, info: &SessionInfo, vanished: bool) {
+        if info.ended.swap(true, Release) {
+            return;
+        }
+        let slot = info.slot;
+        // Every call checks `ended` with the lane or the table locked. So what another thread of
+        // this session acquired before that is found below, and nothing can be added. The order
+        // matters: first the waits, so that nothing more is granted. Then the lanes, since names go
+        // from there to the table and, while the session holds them, never back. The table last.
+        self.end_waits(slot, Outcome::Lost);
+        // Once before the lanes, too: other sessions wait for what is in the table, and emptying
+        // the lanes may take a while.
+        self.end_holds(slot, vanished);
+        // One batch per lane and round. A thread that waits for the mutex of a lane would find it
+        // locked again if the next batch came from the same lane.
+        let now = self.end_of_hold();
+        let batch = |lane: &mut Lane| lane.end_session(slot, RELEASE_BATCH, now, vanished);
+        let mut lanes: Vec<_> = self.lanes.iter().collect();
+        while !lanes.is_empty() {
+            lanes.retain(|cell| self.in_cell(cell, Intent::Broker, batch) == Ok(RELEASE_BATCH));
+        }
+        self.end_holds(slot, vanished);
+        // Nothing refers to the slot any more, so another session may have it.
+        self.sessions.remove(slot);
+    }
+
+    fn end_holds(&self, slot: Slot, vanished: bool) {
+        // Refused only if the broker has failed. Then no lock is left to free; the same below.
+        let _ = self.until_done(Intent::Broker, |table, step| table.end_holds(step, slot, vanished));
+    }
+
+    /// Ends all waits of the session that has this slot now, if any.
+    fn end_waits(&self, slot: Slot, why: Outcome) {
+        let _ = self.until_done(Intent::Broker, |table, step| table.end_waits(step, slot, why));
+    }
+
+    /// Ends all waits of a session, as if it had ended. For a thread that does not own the session:
+    /// it may end meanwhile.
+    pub(super) fn end_waits_of(&self, info: &SessionInfo) {
+        // Refused once the session has ended, which is before another session can have its slot.
+        let _ = self.until_done(Intent::Releasing(info), |table, step| {
+            table.end_waits(step, info.slot, Outcome::Lost);
+        });
+    }
+
+    /// Grants from now on, first of all to the requests that wait.
+    pub(super) fn end_grace(&self) {
+        if !self.lifecycle.open() {
+            return;
+        }
+        // Every request that waits already is in the table when this locks it for the first time.
+        // Requests that come later are granted what is free, as at any other time.
+        let mut next = Some(0);
+        let _ = self.until_done(Intent::Broker, |table, step| {
+            next = next.and_then(|first| table.unsettle_from(step, first))
+        });
+    }
+
+    /// Grants nothing any more, and ends every wait with [`Outcome::Stopping`].
+    pub(super) fn shut(&self) {
+        if self.lifecycle.shut() {
+            // A thread that passed the check in a lane before this has left the lane, and its grant
+            // is counted, when this has locked the lane once.
+            self.lanes.iter().for_each(|cell| drop(cell.lane.lock()));
+            for session in self.sessions.infos() {
+                self.end_waits(session.slot, Outcome::Stopping);
+            }
+        }
+    }
+}

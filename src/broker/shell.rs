@@ -1,0 +1,124 @@
+//! The shell around the rules: the lanes and the table behind their mutexes, and the ways to get at
+//! them. Decides nothing. What the calls of a session do with lanes and table is in `session.rs`.
+//!
+//! Locks, in the order in which they may be taken: `bulk`, the table, one lane, the sessions. Never
+//! two lanes at once, and never the table while a lane is locked.
+
+use std::ops::Deref;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use crate::broker::fast_lane::{KeyRef, Lane};
+use crate::broker::fifo::FifoMutex;
+use crate::broker::hasher::{LANES, NameHasher, lane_of};
+use crate::broker::lifecycle::{CallRefused, Intent, Lifecycle};
+use crate::broker::limits::{AtomicLimits, Limits};
+use crate::broker::name::Space;
+use crate::broker::registry::Registry;
+use crate::broker::rules::{Decision, Idle, Table};
+use crate::broker::tokens::Tokens;
+use crate::os::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
+
+/// How many orphaned names a lane remembers. Names are spread evenly, so all lanes together
+/// remember the newest 65,536, except with negligible probability, and never more than twice that.
+const MARKS_PER_LANE: usize = 2 * 65_536 / LANES;
+
+/// Has a cache line to itself, and the other line of the pair that a CPU fetches together: for what
+/// threads change all the time. A neighbour on the same line would be slow to read because of it.
+#[repr(align(128))]
+pub(super) struct CachePadded<T>(T);
+
+impl<T> Deref for CachePadded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+pub(super) struct LaneCell {
+    pub(super) lane: Mutex<Lane>,
+    /// The number of locks in the lane. Changed with the lane locked, read without, for the limit
+    /// on all locks.
+    pub(super) held: AtomicUsize,
+}
+
+/// The table, and the results of a turn at it, which are kept here for their capacity.
+#[derive(Default)]
+pub(super) struct Contended {
+    pub(super) table: Table,
+    pub(super) decided: Vec<Decision>,
+    pub(super) idle: Vec<Idle>,
+}
+
+pub(super) struct Shell {
+    hasher: NameHasher,
+    pub(super) lanes: Box<[CachePadded<LaneCell>]>,
+    pub(super) contended: CachePadded<FifoMutex<Contended>>,
+    /// Held for a bulk turn at the table, so that there is at most one of them at a time.
+    pub(super) bulk: FifoMutex<()>,
+    /// The number of locks in the table. Changed with the table locked, read without.
+    pub(super) table_held: AtomicUsize,
+    pub(super) sessions: CachePadded<Registry>,
+    session_ids: AtomicU64,
+    pub(super) tokens: CachePadded<Tokens>,
+    pub(super) limits: AtomicLimits,
+    pub(super) lifecycle: Lifecycle,
+    /// Whether hold times are measured.
+    pub(super) measures_holds: AtomicBool,
+}
+
+impl Shell {
+    pub(super) fn new(limits: Limits, tokens: Tokens, grace: Option<Duration>) -> Self {
+        let lane = || Mutex::new(Lane::new(MARKS_PER_LANE));
+        let cell = || CachePadded(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
+        Self {
+            hasher: NameHasher::new(),
+            lanes: std::iter::repeat_with(cell).take(LANES).collect(),
+            contended: CachePadded(FifoMutex::new(Contended::default())),
+            bulk: FifoMutex::new(()),
+            table_held: AtomicUsize::new(0),
+            sessions: CachePadded(Registry::new()),
+            session_ids: AtomicU64::new(1),
+            tokens: CachePadded(tokens),
+            limits: AtomicLimits::new(limits),
+            lifecycle: Lifecycle::new(grace),
+            measures_holds: AtomicBool::new(false),
+        }
+    }
+
+    /// An id for a new session, which no session before it had.
+    pub(super) fn next_session_id(&self) -> u64 {
+        self.session_ids.fetch_add(1, Relaxed)
+    }
+
+    pub(super) fn key<'a>(&self, space: Space, name: &'a [u8]) -> KeyRef<'a> {
+        KeyRef { space, name, hash: self.hasher.hash(space, name) }
+    }
+
+    /// Runs `work` on the lane of `hash`.
+    pub(super) fn in_lane<R>(
+        &self,
+        hash: u64,
+        intent: Intent<'_>,
+        work: impl FnOnce(&mut Lane) -> R,
+    ) -> Result<R, CallRefused> {
+        self.in_cell(&self.lanes[lane_of(hash)], intent, work)
+    }
+
+    /// Runs `work` on this lane.
+    pub(super) fn in_cell<R>(
+        &self,
+        cell: &LaneCell,
+        intent: Intent<'_>,
+        work: impl FnOnce(&mut Lane) -> R,
+    ) -> Result<R, CallRefused> {
+        let mut lane = cell.lane.lock();
+        self.lifecycle.check(intent)?;
+        let sentinel = self.lifecycle.arm();
+        let result = work(&mut lane);
+        cell.held.store(lane.held_in_all(), Relaxed);
+        sentinel.disarm();
+        Ok(result)
+    }
+}

@@ -1,0 +1,205 @@
+//! Turns at the table. Threads get the table in the order in which they asked for it, and each does
+//! a bounded amount of work before it lets the next one in. Knows the mutexes and which sessions
+//! must be notified; what the table decides is no concern of it.
+//!
+//! - An ordinary turn has room for [`TURN`]. An event that needs more is *bulk*: it is repeated, or
+//!   continued, in a turn with room for [`BULK`], and there is one bulk turn at a time. So whatever
+//!   N sessions ask for, another one waits for at most N ordinary turns of theirs and one bulk
+//!   turn: the sessions with bulk events wait for each other.
+//! - A turn may leave names unsettled, whose waiters could be granted. The first thread that leaves
+//!   some settles them, and what other threads leave meanwhile, in further turns. So only one
+//!   thread at a time does this work, and the others need not.
+
+use crate::broker::clock;
+use crate::broker::fast_lane::LaneView;
+use crate::broker::hasher::lane_of;
+use crate::broker::lifecycle::{CallRefused, Intent};
+use crate::broker::outcome::Outcome;
+use crate::broker::registry::RegisteredSession;
+use crate::broker::rules::{BULK, Decision, HashedKey, Idle, NAME, Slot, Step, TURN, Table};
+use crate::broker::session_info::HeldCount;
+use crate::broker::shell::{Contended, Shell};
+use crate::os::sync::Ordering::{Acquire, Relaxed};
+use crate::os::sync::{Arc, MutexGuard};
+
+/// What a turn came to.
+struct TurnResult<R> {
+    result: R,
+    /// There was not enough room: the result means nothing.
+    is_exhausted: bool,
+    /// How many names were unsettled before the turn and are after it.
+    unsettled: (usize, usize),
+}
+
+impl Shell {
+    /// Runs `work` on the table after the table has adopted `keys` from their lanes. Then returns
+    /// idle names to the lanes and notifies sessions. If there was not enough room, `work` is run
+    /// again in a bulk turn.
+    pub(super) fn with_table<'k, R, K>(
+        &self,
+        keys: K,
+        intent: Intent<'_>,
+        mut work: impl FnMut(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<R, CallRefused>
+    where
+        K: IntoIterator<Item = &'k HashedKey, IntoIter: ExactSizeIterator> + Clone,
+    {
+        if keys.clone().into_iter().len() <= TURN / NAME {
+            let turn = self.turn(TURN, None, keys.clone(), intent, &mut work)?;
+            if !turn.is_exhausted {
+                return Ok(turn.result);
+            }
+        }
+        let bulk = self.bulk.lock();
+        Ok(self.turn(BULK, Some(bulk), keys, intent, &mut work)?.result)
+    }
+
+    /// Runs `work` again and again until a turn had enough room for it.
+    pub(super) fn until_done(
+        &self,
+        intent: Intent<'_>,
+        mut work: impl FnMut(&mut Table, &mut Step<'_>),
+    ) -> Result<(), CallRefused> {
+        let mut is_done = false;
+        while !is_done {
+            is_done = self.with_table(&[], intent, |table, step| {
+                work(table, step);
+                !step.is_exhausted
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Takes a turn, notifies sessions, and settles what the turn has left unsettled.
+    fn turn<'k, R>(
+        &self,
+        room: usize,
+        bulk: Option<MutexGuard<'_, ()>>,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        intent: Intent<'_>,
+        work: &mut impl FnMut(&mut Table, &mut Step<'_>) -> R,
+    ) -> Result<TurnResult<R>, CallRefused> {
+        let mut concerned = Vec::new();
+        let turn = self.turn_locked(room, false, keys, intent, work, &mut concerned)?;
+        drop(bulk);
+        // Another thread may have decided something for the calling session and not have notified
+        // it yet. The reply to this call must come after that notification.
+        if let Some(info) = intent.session()
+            && info.pending_notifications.load(Acquire) != 0
+        {
+            concerned.extend(self.sessions.get(info.slot));
+        }
+        self.notify(&mut concerned);
+        let (before, mut left) = turn.unsettled;
+        while before == 0 && left > 0 {
+            let rest = self.turn_locked(BULK, true, &[], Intent::Broker, &mut |_, _| (), &mut concerned)?;
+            self.notify(&mut concerned);
+            left = rest.unsettled.1;
+        }
+        Ok(turn)
+    }
+
+    /// The part of a turn for which the table is locked. With `settle_all`, settles all unsettled
+    /// names, otherwise those of its own event. Adds the sessions to notify to `concerned`.
+    fn turn_locked<'k, R>(
+        &self,
+        room: usize,
+        settle_all: bool,
+        keys: impl IntoIterator<Item = &'k HashedKey>,
+        intent: Intent<'_>,
+        work: &mut impl FnMut(&mut Table, &mut Step<'_>) -> R,
+        concerned: &mut Vec<Arc<RegisteredSession>>,
+    ) -> Result<TurnResult<R>, CallRefused> {
+        let mut guard = self.contended.lock();
+        self.lifecycle.check(intent)?;
+        let sentinel = self.lifecycle.arm();
+        let Contended { table, decided, idle } = &mut *guard;
+        debug_assert!(decided.is_empty() && idle.is_empty(), "a turn has left decisions behind");
+        for key in keys {
+            self.adopt(table, key)?;
+        }
+        let limits = self.limits.get();
+        let mut step = Step {
+            now: clock::now(),
+            tokens: &self.tokens,
+            limits: &limits,
+            granting: self.lifecycle.is_open(),
+            room,
+            is_exhausted: false,
+            decided,
+            idle,
+        };
+        let before = table.unsettled();
+        let result = work(table, &mut step);
+        let is_exhausted = step.is_exhausted;
+        step.room = room;
+        table.settle(&mut step, if settle_all { 0 } else { before });
+        let unsettled = (before, table.unsettled());
+        // Before idle names return to their lanes: a session that acquires one there must have its
+        // pending notifications queued by then.
+        self.add_pending(decided, concerned);
+        for idle in idle.drain(..) {
+            self.return_to_lane(&idle)?;
+        }
+        self.table_held.store(table.holds(), Relaxed);
+        sentinel.disarm();
+        Ok(TurnResult { result, is_exhausted, unsettled })
+    }
+
+    /// Moves a name from its lane to the table, with its holder and its mark.
+    fn adopt(&self, table: &mut Table, key: &HashedKey) -> Result<(), CallRefused> {
+        let lane = lane_of(key.hash);
+        let deferred = self.in_lane(key.hash, Intent::Broker, |content| {
+            let (hold, orphaned) = content.defer(key.as_ref())?;
+            if let Some(info) = hold.and_then(|(slot, ..)| self.sessions.info(slot)) {
+                info.held.move_to_table(lane);
+            }
+            debug_assert!(matches!(content.view(key.as_ref()), LaneView::Deferred));
+            Some((hold, orphaned))
+        })?;
+        if let Some((hold, orphaned)) = deferred {
+            debug_assert!(table.inspect(Slot::MAX, key).is_none(), "the name was in a lane and in the table");
+            table.adopt(key, hold, orphaned);
+        }
+        debug_assert!(table.inspect(Slot::MAX, key).is_some(), "the lane defers a name that is nowhere");
+        Ok(())
+    }
+
+    /// Returns a name to its lane that the table has removed.
+    fn return_to_lane(&self, idle: &Idle) -> Result<(), CallRefused> {
+        self.in_lane(idle.key.hash, Intent::Broker, |lane| {
+            debug_assert!(
+                matches!(lane.view(idle.key.as_ref()), LaneView::Deferred),
+                "the name was in a lane and in the table"
+            );
+            lane.take_back(idle.key.as_ref(), idle.orphaned);
+            debug_assert!(!matches!(lane.view(idle.key.as_ref()), LaneView::Deferred));
+        })
+    }
+
+    /// Counts what was granted, and queues the outcomes for the sessions whose waits have ended.
+    fn add_pending(&self, decided: &mut Vec<Decision>, concerned: &mut Vec<Arc<RegisteredSession>>) {
+        for Decision { slot, ticket, outcome, acquired } in decided.drain(..) {
+            debug_assert!(acquired == 0 || matches!(outcome, Outcome::Granted(_)));
+            let Some(session) = self.sessions.get(slot) else {
+                debug_assert!(false, "a wait has outlived its session");
+                continue;
+            };
+            session.info.held.add(HeldCount::TABLE, acquired);
+            session.add_pending(ticket, outcome);
+            if !concerned.last().is_some_and(|last| Arc::ptr_eq(last, &session)) {
+                concerned.push(session);
+            }
+        }
+    }
+
+    /// Notifies these sessions. If an observer panics, the broker has failed: outcomes that it and
+    /// others were still to be told are lost.
+    fn notify(&self, concerned: &mut Vec<Arc<RegisteredSession>>) {
+        let sentinel = self.lifecycle.arm();
+        for session in concerned.drain(..) {
+            session.notify();
+        }
+        sentinel.disarm();
+    }
+}
