@@ -1,4 +1,5 @@
-//! The secret that clients of the `message` protocol must show if the server has one. Knows nothing of connections.
+//! The secret that clients of the `message` protocol must show if the server has one. Knows nothing
+//! of connections.
 
 use std::fmt;
 use std::fs;
@@ -10,7 +11,8 @@ const BYTES_MIN: usize = 16;
 /// The longest: much shorter than a message may be.
 const BYTES_MAX: usize = 4096;
 
-/// A secret. It is never printed, and the time that a comparison takes depends on nothing of it but its length.
+/// A secret. It is never printed, and the time that a comparison takes depends on nothing of it but
+/// its length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthToken(String);
 
@@ -46,7 +48,8 @@ impl AuthToken {
     /// Whether `other` is this secret.
     pub(super) fn is(&self, other: &str) -> bool {
         let pairs = self.0.bytes().zip(other.bytes());
-        // Without the hint, the compiler might stop at the first difference, which the time would then tell.
+        // Without the hint, the compiler might stop at the first difference, which the time would
+        // then tell.
         let differences = pairs.fold(0, |found, (own, other)| black_box(found | (own ^ other)));
         differences == 0 && self.0.len() == other.len()
     }

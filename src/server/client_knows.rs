@@ -1,59 +1,68 @@
-//! When does a client know that it has lost its locks? Its locks go to other sessions only then, since a client
-//! that believes in a lock which another session holds is the one failure that must never happen. This file is
-//! that rule, whole: [`ConnectionEnd`] keeps the facts about how a connection ends, [`ConnectionEnd::client_state`]
-//! says what they mean for the client, and [`ConnectionEnd::next_step`] what is done next. It is pure: it knows no
-//! socket, clock or thread. Other files only report facts and carry out the steps (`send_queue/closing.rs`,
+//! When does a client know that it has lost its locks? Its locks go to other sessions only then,
+//! since a client that believes in a lock which another session holds is the one failure that must
+//! never happen. This file is that rule, whole: [`ConnectionEnd`] keeps the facts about how a
+//! connection ends, [`ConnectionEnd::client_state`] says what they mean for the client, and
+//! [`ConnectionEnd::next_step`] what is done next. It is pure: it knows no socket, clock or thread.
+//! Other files only report facts and carry out the steps (`send_queue/closing.rs`,
 //! `hold_locks.rs`).
 //!
 //! # What ends a connection
 //!
-//! - **The peer**: it ends its stream, resets the connection, or says goodbye in the words of the protocol (`bye`),
-//!   of TLS or of WebSocket.
-//! - **The server**: it sends the end of its stream, behind all replies. It does so for a kick, a stop, a client that
-//!   reads too little, and whatever breaks the protocol.
-//! - **A timeout**: the server's kernel has heard nothing of the peer for too long, and has given it up.
+//! - **The peer**: it ends its stream, resets the connection, or says goodbye in the words of the
+//!   protocol (`bye`), of TLS or of WebSocket.
+//! - **The server**: it sends the end of its stream, behind all replies. It does so for a kick, a
+//!   stop, a client that reads too little, and whatever breaks the protocol.
+//! - **A timeout**: the server's kernel has heard nothing of the peer for too long, and has given
+//!   it up.
 //!
 //! # What is evidence that the client knows
 //!
-//! Only what the client's side does: any end by the peer, or its kernel's acknowledgement of the server's end of
-//! stream. What the server's kernel does (a reset of its own, an error after it has given the peer up, an end of
-//! stream after this side has ended its input) proves nothing about the client, although it looks the same to a
-//! thread that reads or sends. So each fact is judged by what this side had done to the socket before.
+//! Only what the client's side does: any end by the peer, or its kernel's acknowledgement of the
+//! server's end of stream. What the server's kernel does (a reset of its own, an error after it has
+//! given the peer up, an end of stream after this side has ended its input) proves nothing about
+//! the client, although it looks the same to a thread that reads or sends. So each fact is judged
+//! by what this side had done to the socket before.
 //!
 //! # How long the locks are kept
 //!
-//! | client | locks are kept |
-//! | ------ | -------------- |
-//! | has not said `hello`  | not at all: it relies on nothing but the connection |
+//! | the client | its locks are kept |
+//! | ---------- | ------------------ |
+//! | has not said `hello` | not at all: it was promised nothing |
 //! | ended the connection itself | not at all: it knows, and its work has ended |
-//! | knows that the server ended it | until it ends its side of the connection, for its `windDown` at most |
-//! | does not know yet | [`TELL_LIMIT`] for its kernel to acknowledge the end; then the server resets the connection |
-//! | may not know, and is out of reach or was reset | until it must have found out by its own timeout ([`Keepalive::release_delay`]), and then for its `windDown` |
+//! | knows that the server ended it | until it ends its side, for its `windDown` at most |
+//! | does not know yet | until its kernel acknowledges the end; after [`TELL_LIMIT`] it is reset |
+//! | is out of reach, or was reset | for [`Keepalive::release_delay`] and its `windDown` |
 //!
-//! Its waits end at once in every case: it can be told of no grant any more, so it believes in none. If the server
-//! stops and its broker grants nothing any more, nobody could get the locks, and nothing is waited for.
+//! The release delay is long enough for a client that hears nothing to find out by its own timeout
+//! (`os/keepalive.rs` says why).
+//!
+//! Its waits end at once in every case: it can be told of no grant any more, so it believes in
+//! none. If the server stops and its broker grants nothing any more, nobody could get the locks,
+//! and nothing is waited for.
 //!
 //! # What must not be done while the client may not know
 //!
-//! Neither end the input of the socket nor reset it, although these are the only ways to wake the connection's own
-//! thread from `read`. After either, the server's kernel answers what the client sends by resets of its own, and the
-//! client's word can no longer be told from them. Whoever does one of them all the same notes it here *before* the
-//! call, and what follows on the socket then counts for nothing.
+//! Neither end the input of the socket nor reset it, although these are the only ways to wake the
+//! connection's own thread from `read`. After either, the server's kernel answers what the client
+//! sends by resets of its own, and the client's word can no longer be told from them. A thread that
+//! must do one of them all the same reports it here *before* the call, and what the socket says
+//! afterwards proves nothing.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::os::Keepalive;
 
-/// How long a client may take to acknowledge the server's end of stream before the connection is reset.
+/// How long a client may take to acknowledge the server's end of stream before the connection is
+/// reset.
 pub(super) const TELL_LIMIT: Duration = Duration::from_secs(1);
 /// How often to check whether it has.
 const TELL_POLL: Duration = Duration::from_millis(1);
 /// How often to check whether a client that knows, or is out of reach, has ended its side.
 pub(super) const LEAVE_POLL: Duration = Duration::from_millis(20);
 
-/// What is known of the end of a connection, and what its client was promised. A fact that has become true stays
-/// true.
+/// What is known of the end of a connection, and what its client was promised. A fact that has
+/// become true stays true.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ConnectionEnd {
     /// The peer has ended the connection.
@@ -80,7 +89,8 @@ pub(super) struct ConnectionEnd {
 struct HelloTerms {
     /// How long its locks are kept once it is out of reach. It finds out by its own timeout before.
     release_delay: Duration,
-    /// How much longer they are kept for its work to end, unless it ends its side of the connection before.
+    /// How much longer they are kept for its work to end, unless it ends its side of the connection
+    /// before.
     wind_down: Duration,
 }
 
@@ -98,7 +108,7 @@ pub(super) enum ClientState {
 }
 
 impl ClientState {
-    pub(super) fn is_known(self) -> bool {
+    pub(super) fn knows_of_the_end(self) -> bool {
         matches!(self, Self::HasLeft | Self::Knows)
     }
 }
@@ -110,7 +120,8 @@ pub(super) enum NextStep {
     CheckAgain(Duration),
     /// The client may not know, and the end of stream does not reach it: reset the connection.
     Reset,
-    /// The connection was reset. The locks are kept until the client has found out: check again after this time.
+    /// The connection was reset. The locks are kept until the client has found out: check again
+    /// after this time.
     Outlast(Duration),
     /// The locks may go to other sessions, and nothing more has to be learnt from the socket.
     Release,
@@ -136,8 +147,8 @@ impl CloseCause {
 
 /// What follows from the facts.
 impl ConnectionEnd {
-    /// What the client knows. Its own word counts whatever happens later; then what its kernel has acknowledged;
-    /// anything else is not known to have reached it.
+    /// What the client knows. Its own word counts whatever happens later; then what its kernel has
+    /// acknowledged; anything else is not known to have reached it.
     pub(super) fn client_state(&self) -> ClientState {
         match self {
             Self { peer_ended: true, .. } => ClientState::HasLeft,
@@ -147,19 +158,20 @@ impl ConnectionEnd {
         }
     }
 
-    /// What to do at `now` about a connection that has ended, whose client was to acknowledge that until
-    /// `tell_deadline`.
+    /// What to do at `now` about a connection that has ended, whose client was to acknowledge that
+    /// until `tell_deadline`.
     pub(super) fn next_step(&self, now: Instant, tell_deadline: Instant) -> NextStep {
         let Some(terms) = &self.terms else { return NextStep::Release };
-        match (self.client_state(), self.reset_at) {
-            (ClientState::HasLeft, _) => NextStep::Release,
-            (ClientState::Knows, _) => match self.wind_down_left(now) {
+        match self.client_state() {
+            ClientState::HasLeft => NextStep::Release,
+            ClientState::Knows => match self.wind_down_left(now) {
                 Duration::ZERO => NextStep::Release,
                 left => NextStep::CheckAgain(left.min(LEAVE_POLL)),
             },
-            (ClientState::MayNotKnow, _) if now < tell_deadline => NextStep::CheckAgain(TELL_POLL),
-            (ClientState::MayNotKnow | ClientState::OutOfReach, None) => NextStep::Reset,
-            (ClientState::MayNotKnow | ClientState::OutOfReach, Some(reset_at)) => {
+            ClientState::MayNotKnow if now < tell_deadline => NextStep::CheckAgain(TELL_POLL),
+            ClientState::MayNotKnow => NextStep::Reset,
+            ClientState::OutOfReach => {
+                let Some(reset_at) = self.reset_at else { return NextStep::Reset };
                 let kept_for = terms.release_delay.saturating_add(self.wind_down_left(now));
                 if now.saturating_duration_since(reset_at) >= kept_for {
                     NextStep::Release
@@ -170,7 +182,8 @@ impl ConnectionEnd {
         }
     }
 
-    /// For how much longer the locks are kept for the work of a client that knows, unless it leaves before.
+    /// For how much longer the locks are kept for the work of a client that knows, unless it leaves
+    /// before.
     pub(super) fn wind_down_left(&self, now: Instant) -> Duration {
         let wind_down = self.terms.map_or(Duration::ZERO, |terms| terms.wind_down);
         let used = self.known_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -197,8 +210,8 @@ impl ConnectionEnd {
 
 /// The facts, each reported by the thread that meets with it.
 impl ConnectionEnd {
-    /// The client has said `hello`: it uses the client's side of these figures, and may need `wind_down` to end its
-    /// work once it knows.
+    /// The client has said `hello`: it uses the client's side of these figures, and may need
+    /// `wind_down` to end its work once it knows.
     pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration) {
         self.terms = Some(HelloTerms { release_delay: keepalive.release_delay(), wind_down });
     }
@@ -210,7 +223,8 @@ impl ConnectionEnd {
         }
     }
 
-    /// An operator ends the connection. The second time, the client's work is not waited for any more.
+    /// An operator ends the connection. The second time, the client's work is not waited for any
+    /// more.
     pub(super) fn note_kick(&mut self) {
         if std::mem::replace(&mut self.is_kicked, true) {
             self.limit_wind_down(Duration::ZERO);
@@ -222,18 +236,21 @@ impl ConnectionEnd {
         self.peer_ended = true;
     }
 
-    /// A read has met with the end of the stream. `is_connected` says whether the kernel still has a connection
-    /// after that; `is_sole` that no other thread can have taken an error from the socket and not reported it yet.
+    /// A read has met with the end of the stream. `is_connected` says whether the kernel still has
+    /// a connection after that; `is_sole` that no other thread can have taken an error from the
+    /// socket and not reported it yet.
     ///
-    /// With the connection still there, it is the peer's end of stream. Without one, every end looks like this once
-    /// the kernel has reported its cause to some thread; so it is the peer's doing if no other cause was reported.
+    /// With the connection still there, it is the peer's end of stream. Without one, every end
+    /// looks like this once the kernel has reported its cause to some thread; so it is the peer's
+    /// doing if no other cause was reported.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
         let is_peers = is_connected || is_sole && !self.peer_timed_out;
         self.peer_ended |= is_peers && !self.input_ended && self.reset_at.is_none();
     }
 
-    /// Reading has failed, or the socket has an error that the next call would have met with. An error that is not
-    /// the kernel's says nothing about the peer. A broken pipe is a reset that follows the peer's end of stream.
+    /// Reading has failed, or the socket has an error that the next call would have met with. An
+    /// error that is not the kernel's says nothing about the peer. A broken pipe is a reset that
+    /// follows the peer's end of stream.
     pub(super) fn note_error(&mut self, error: &io::Error) {
         if self.reset_at.is_some() || error.raw_os_error().is_none() {
             return;
@@ -245,8 +262,8 @@ impl ConnectionEnd {
         }
     }
 
-    /// Sending has failed. Here a broken pipe says only that the connection is gone, for whatever reason. The end of
-    /// the stream will tell which.
+    /// Sending has failed. Here a broken pipe says only that the connection is gone, for whatever
+    /// reason. The end of the stream will tell which.
     pub(super) fn note_send_error(&mut self, error: &io::Error) {
         if error.kind() != io::ErrorKind::BrokenPipe {
             self.note_error(error);
@@ -258,13 +275,14 @@ impl ConnectionEnd {
         self.server_ended = true;
     }
 
-    /// The kernel says that nothing sent is unacknowledged. That includes the server's end of stream only once it
-    /// has been sent, and means nothing once the connection is reset.
+    /// The kernel says that nothing sent is unacknowledged. That includes the server's end of
+    /// stream only once it has been sent, and means nothing once the connection is reset.
     pub(super) fn note_all_acknowledged(&mut self) {
         self.end_acknowledged |= self.server_ended && self.reset_at.is_none();
     }
 
-    /// The client's state was looked at: its time to end its work begins when it is first seen to know.
+    /// The client's state was looked at: its time to end its work begins when it is first seen to
+    /// know.
     pub(super) fn note_checked(&mut self, now: Instant) {
         if self.client_state() == ClientState::Knows {
             self.known_since.get_or_insert(now);
@@ -299,7 +317,8 @@ mod tests {
         End {
             is_connected: bool,
         },
-        /// The end of the stream, without a connection, while another thread sends and may have taken an error.
+        /// The end of the stream, without a connection, while another thread sends and may have
+        /// taken an error.
         EndWhileSending,
         Error(i32),
         SendError(i32),
@@ -398,17 +417,20 @@ mod tests {
     #[test]
     fn what_the_server_and_its_kernel_do_is_never_evidence() {
         let own = [EndWhileSending, SendError(BROKEN_PIPE), Error(TIMED_OUT), ProtocolError, InputEnded];
+        let now = Instant::now();
         let mut sequences = vec![vec![]];
         for _ in 0..5 {
             let longer = |steps: &Vec<Step>| own.map(|step| [steps.as_slice(), &[step]].concat());
             sequences = sequences.iter().flat_map(longer).collect();
             for steps in &sequences {
-                assert!(!after(steps).client_state().is_known(), "{steps:?}");
+                let (end, _) = after_hello(steps);
+                assert!(!end.client_state().knows_of_the_end(), "{steps:?}");
+                assert_ne!(end.next_step(now, now), NextStep::Release, "{steps:?}");
                 let reset = [&[ServerEnd, Reset], steps.as_slice(), &[Error(RESET), FIN, GONE, Acknowledged]]
                     .concat();
                 assert_eq!(after(&reset).client_state(), ClientState::OutOfReach, "{reset:?}");
                 let woken = [&[ServerEnd, InputEnded], steps.as_slice(), &[FIN, GONE]].concat();
-                assert!(!after(&woken).client_state().is_known(), "{woken:?}");
+                assert!(!after(&woken).client_state().knows_of_the_end(), "{woken:?}");
                 for known in [FIN, Error(RESET), Goodbye] {
                     let left = [&[known], steps.as_slice(), &[ServerEnd, Reset]].concat();
                     assert_eq!(after(&left).client_state(), ClientState::HasLeft, "{left:?}");

@@ -1,9 +1,9 @@
-//! The life of one connection: its thread reads, lets the protocol handle what has come, sends the replies, and reads
-//! again. Knows no protocol; those are [`ProtocolHandler`]s.
+//! The life of one connection: its thread reads, lets the protocol handle what has come, sends the
+//! replies, and reads again. Knows no protocol; those are [`ProtocolHandler`]s.
 //!
-//! The thread also sits in `read` while requests of the connection wait for locks, so a client that hangs up is
-//! noticed at once. A grant does not need this thread: the thread that releases the lock sends it. The connection's
-//! thread does enforce the time limits of its own waits.
+//! The thread also sits in `read` while requests of the connection wait for locks, so a client that
+//! hangs up is noticed at once. A grant does not need this thread: the thread that releases the
+//! lock sends it. The connection's thread does enforce the time limits of its own waits.
 
 use std::cell::Cell;
 use std::io;
@@ -24,8 +24,8 @@ use crate::os::sync::Arc;
 
 /// How long a client must send nothing before an input buffer that grew is given back.
 const GIVE_BACK_AFTER: Duration = Duration::from_millis(100);
-/// How many bytes a client may send after a request that waits. They must be read, since the end of the connection
-/// follows them; so there must be a limit.
+/// How many bytes a client may send after a request that waits. They must be read, since the end of
+/// the connection follows them; so there must be a limit.
 pub(super) const WAITING_INPUT_BYTES_MAX: usize = 256 << 10;
 /// How often to check whether a wait has ended if there is no waker that could signal it.
 const POLL_WITHOUT_WAKER: Duration = Duration::from_millis(50);
@@ -54,7 +54,8 @@ pub(super) trait ProtocolHandler {
     /// Whether the lock wait that keeps it from handling more is still going on.
     fn is_waiting(&self) -> bool;
 
-    /// Whether the client says goodbye in input that will not be handled any more. Removes what it has looked at.
+    /// Whether the client says goodbye in input that will not be handled any more. Removes what it
+    /// has looked at.
     fn is_goodbye(&self, _unhandled: &mut Vec<u8>) -> bool {
         false
     }
@@ -86,11 +87,11 @@ impl Connection {
         Self { server, config, send_queue, session, next_expiry: Cell::new(None), tickets: 0, error: None }
     }
 
-    /// From now on a dead peer is found by these figures. The client uses its side of them, too, and may need
-    /// `wind_down` to end its work once it knows that its connection has ended.
+    /// From now on a dead peer is found by these figures. The client uses its side of them, too,
+    /// and may need `wind_down` to end its work once it knows that its connection has ended.
     pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive, wind_down: Duration) -> io::Result<()> {
         self.send_queue.stream.set_keepalive(keepalive)?;
-        self.send_queue.set_hello_terms(keepalive, wind_down);
+        self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down));
         Ok(())
     }
 
@@ -115,8 +116,8 @@ impl Connection {
         }
     }
 
-    /// Sends everything, waiting for the peer to read, and enforces the time limits of the waits meanwhile. False if
-    /// the connection is gone.
+    /// Sends everything, waiting for the peer to read, and enforces the time limits of the waits
+    /// meanwhile. False if the connection is gone.
     pub(super) fn flush(&self) -> bool {
         self.send_queue.send_all(|| ControlFlow::Continue(self.expire()))
     }
@@ -152,7 +153,8 @@ impl Connection {
 
 /// The loop.
 impl Connection {
-    /// Serves the connection until it ends. Its listener speaks `protocol`; `early` has been read already.
+    /// Serves the connection until it ends. Its listener speaks `protocol`; `early` has been read
+    /// already.
     pub(super) fn serve(&mut self, handler: &mut impl ProtocolHandler, protocol: Protocol, early: Vec<u8>) {
         let mut input = InputBuffer::with(early);
         if let Err(error) = self.converse(handler, protocol, &mut input) {
@@ -237,8 +239,9 @@ impl Connection {
         }
     }
 
-    /// There is input, but it may be handled only after a lock wait of the connection has ended. Waits for that, for
-    /// more input, or for `limit`. Breaks with true when the wait has ended, and with false when the connection has.
+    /// There is input, but it may be handled only after a lock wait of the connection has ended.
+    /// Waits for that, for more input, or for `limit`. Breaks with true when the wait has ended,
+    /// and with false when the connection has.
     fn await_wait_or_input(
         &self,
         input: &mut InputBuffer,
@@ -278,8 +281,9 @@ impl Connection {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Waits for more input and reads it. False if the connection has ended. While the buffer is large it waits no
-    /// longer than [`GIVE_BACK_AFTER`]; then it may return without new input, and the buffer has been given back.
+    /// Waits for more input and reads it. False if the connection has ended. While the buffer is
+    /// large it waits no longer than [`GIVE_BACK_AFTER`]; then it may return without new input, and
+    /// the buffer has been given back.
     fn receive(&self, input: &mut InputBuffer) -> io::Result<bool> {
         let stream = &self.send_queue.stream;
         match input.fill(|into| self.send_queue.receive(into)) {
@@ -296,8 +300,9 @@ impl Connection {
 
 /// The end.
 impl Connection {
-    /// Ends the session in order if the client says goodbye in input that was not handled. It may have said so and hung
-    /// up, and then a reply to an earlier request could not be sent, which ended the conversation.
+    /// Ends the session in order if the client says goodbye in input that was not handled. It may
+    /// have said so and hung up, and then a reply to an earlier request could not be sent, which
+    /// ended the conversation.
     fn look_for_goodbye(&self, handler: &impl ProtocolHandler, unhandled: &[u8]) {
         if self.session.info().locks_held() == 0 {
             return;
@@ -321,14 +326,16 @@ impl Connection {
         }
     }
 
-    /// Ends the session, and logs how it ended: afterwards, since logging may wait for a slow reader of the log.
+    /// Ends the session, and logs how it ended: afterwards, since logging may wait for a slow
+    /// reader of the log.
     #[cold]
     #[inline(never)]
     fn end(&self) {
         hold_locks_until_client_knows(&self.send_queue, &self.session, &self.server);
         // Asked for before this side hangs up, which would count as an end by the server.
-        let end = self.send_queue.end_in_words();
-        // Before the session ends: a client must not believe in its locks because its connection looks alive.
+        let end = self.send_queue.with_end(|end| end.cause().in_words());
+        // Before the session ends: a client must not believe in its locks because its connection
+        // looks alive.
         self.send_queue.hang_up();
         let info = self.session.info();
         let locks = info.locks_held();
@@ -371,8 +378,8 @@ fn describe(info: &SessionInfo) -> String {
     }
 }
 
-/// Clients choose their names. So a name is shortened, and escaped so that it can neither begin another line nor
-/// control a terminal.
+/// Clients choose their names. So a name is shortened, and escaped so that it can neither begin
+/// another line nor control a terminal.
 fn escape_name(name: &[u8]) -> String {
     let text = String::from_utf8_lossy(name);
     let mut shown: String = text.chars().take(NAME_CHARACTERS_MAX).flat_map(char::escape_debug).collect();

@@ -1,5 +1,5 @@
-//! How a connection's bytes are encoded on the wire: in TLS, in WebSocket, or in WebSocket inside of TLS. Shared by the
-//! thread that reads and those that send. Pure: bytes in, bytes out.
+//! How a connection's bytes are encoded on the wire: in TLS, in WebSocket, or in WebSocket inside
+//! of TLS. Shared by the thread that reads and those that send. Pure: bytes in, bytes out.
 
 use std::io;
 
@@ -18,7 +18,8 @@ pub(super) struct Framing {
     websocket: Option<WebSocket>,
     /// The client has begun with TLS.
     is_tls_seen: bool,
-    /// The client's first bytes until it is known to have begun with TLS: enough to detect what else it speaks.
+    /// The client's first bytes until it is known to have begun with TLS: enough to detect what
+    /// else it speaks.
     first_bytes: Vec<u8>,
     /// The client has said that it sends no more.
     is_over: bool,
@@ -32,8 +33,8 @@ impl Framing {
         Self { tls, ..Self::default() }
     }
 
-    /// From now on the bytes are in WebSocket, inside of TLS if there was TLS before. So is `early`, which has come
-    /// already; its content is appended to `plain`.
+    /// From now on the bytes are in WebSocket, inside of TLS if there was TLS before. So is
+    /// `early`, which has come already; its content is appended to `plain`.
     pub(super) fn begin_websocket(&mut self, early: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
         self.websocket = WebSocket::new();
         if let Some(websocket) = &mut self.websocket {
@@ -47,7 +48,8 @@ impl Framing {
         self.tls.as_ref().is_some_and(TlsSession::is_handshaking)
     }
 
-    /// The first bytes of a client that did not begin with TLS where it should have; empty if it did.
+    /// The first bytes of a client that did not begin with TLS where it should have; empty if it
+    /// did.
     pub(super) fn first_bytes(&self) -> &[u8] {
         &self.first_bytes
     }
@@ -57,7 +59,8 @@ impl Framing {
         self.is_over
     }
 
-    /// Decodes bytes from the wire and appends their content to `plain`. Drops what follows the client's end.
+    /// Decodes bytes from the wire and appends their content to `plain`. Drops what follows the
+    /// client's end.
     pub(super) fn decode(&mut self, wire: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
         if self.is_over {
             return Ok(());
@@ -88,7 +91,8 @@ impl Framing {
         Ok(())
     }
 
-    /// The positions in the decoded bytes at which WebSocket messages have ended since this was last asked.
+    /// The positions in the decoded bytes at which WebSocket messages have ended since this was
+    /// last asked.
     pub(super) fn message_ends(&mut self) -> Vec<u64> {
         self.websocket.as_mut().map(WebSocket::message_ends).unwrap_or_default()
     }
@@ -99,8 +103,8 @@ impl Framing {
             || self.websocket.as_ref().is_some_and(WebSocket::control_pending)
     }
 
-    /// Appends to `wire` the pending control frames, and then `plain` encoded. In WebSocket, `plain` is whole frames
-    /// already.
+    /// Appends to `wire` the pending control frames, and then `plain` encoded. In WebSocket,
+    /// `plain` is whole frames already.
     pub(super) fn encode(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
         self.encode_with(wire, |websocket, out| match websocket {
             Some(websocket) => websocket.encode(plain, out),

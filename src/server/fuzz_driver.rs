@@ -1,7 +1,8 @@
-//! Conversations for fuzzing, driven by calls. Protocol handler, session, input buffer and send queue are the real
-//! ones, but what comes is passed in by a call instead of being read by a thread of the connection's own. So one
-//! thread can drive any number of conversations, and the same calls always have the same result. Built with
-//! `--cfg fuzzing` only; the rest of the server does not use it.
+//! Conversations for fuzzing, driven by calls. Protocol handler, session, input buffer and send
+//! queue are the real ones, but what comes is passed in by a call instead of being read by a thread
+//! of the connection's own. So one thread can drive any number of conversations, and the same calls
+//! always have the same result. Built with `--cfg fuzzing` only; the rest of the server does not
+//! use it.
 
 use std::io;
 use std::path::Path;
@@ -35,7 +36,8 @@ impl FuzzServer {
         Ok(Self { server, service: Arc::new(Service::locks()) })
     }
 
-    /// Begins a conversation with the listener of the Unix socket at `peer`. `address` is what the server calls it.
+    /// Begins a conversation with the listener of the Unix socket at `peer`. `address` is what the
+    /// server calls it.
     ///
     /// # Errors
     /// If nothing listens there, or the server has too many connections.
@@ -126,7 +128,8 @@ impl Conversation {
             && !self.input.bytes().is_empty()
     }
 
-    /// The client sends these bytes. They are handled in as many steps as the input buffer makes of them.
+    /// The client sends these bytes. They are handled in as many steps as the input buffer makes of
+    /// them.
     pub fn receive(&mut self, mut bytes: &[u8]) {
         while self.is_open && !bytes.is_empty() {
             let filled = self.input.fill(|into| {
@@ -141,8 +144,8 @@ impl Conversation {
         }
     }
 
-    /// Does what the connection's thread does when it wakes up: ends the waits whose time limit has passed, and
-    /// handles input that need not wait any longer.
+    /// Does what the connection's thread does when it wakes up: ends the waits whose time limit has
+    /// passed, and handles input that need not wait any longer.
     pub fn proceed(&mut self) {
         let _ = self.connection.expire();
         while self.is_open {

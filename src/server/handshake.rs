@@ -1,6 +1,6 @@
-//! The handshake, where a listener has one: client and server agree on TLS and on WebSocket, and the client shows the
-//! secret. Its session begins only afterwards. So a client whose handshake fails gets nothing, and one that does
-//! nothing costs little memory, for [`LIMIT`] at most.
+//! The handshake, where a listener has one: client and server agree on TLS and on WebSocket, and
+//! the client shows the secret. Its session begins only afterwards. So a client whose handshake
+//! fails gets nothing, and one that does nothing costs little memory, for [`LIMIT`] at most.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -58,8 +58,8 @@ struct Handshake<'a> {
 }
 
 impl AcceptedConnection {
-    /// Performs the handshake. Returns what the client has sent after it; `None` if the handshake failed, which has
-    /// been logged.
+    /// Performs the handshake. Returns what the client has sent after it; `None` if the handshake
+    /// failed, which has been logged.
     pub(super) fn handshake(&self) -> Option<Vec<u8>> {
         if self.secret.is_none() && self.send_queue.framing().is_none() {
             return Some(Vec::new());
@@ -94,7 +94,8 @@ impl AcceptedConnection {
             .framing()
             .and_then(|framing| WrongProtocol::find_outside_tls(framing.first_bytes(), self.protocol));
         if let Some(wrong) = wrong {
-            // Outside of TLS, as the client speaks. If the socket does not take the reply at once, it is dropped.
+            // Outside of TLS, as the client speaks. If the socket does not take the reply at once,
+            // it is dropped.
             let _ = self.send_queue.stream.send_now(&wrong.reply());
         }
         self.send_queue.hang_up();
@@ -105,20 +106,17 @@ impl AcceptedConnection {
         self.drain_input();
     }
 
-    /// Reads what the refused client still sends. If the socket were closed with unread input, the kernel would reset
-    /// the connection, and the client might never read why it was refused.
+    /// Reads what the refused client still sends. If the socket were closed with unread input, the
+    /// kernel would reset the connection, and the client might never read why it was refused.
     fn drain_input(&self) {
         let deadline = Instant::now() + REFUSAL_LIMIT;
-        let stream = &self.send_queue.stream;
         loop {
             let rest = deadline.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(stream, PollFlags::IN)];
+            let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             let _ = wait_for(&mut fds, Some(rest));
-            let is_silent = fds[0].revents().is_empty();
-            if rest.is_zero() || is_silent || !matches!(stream.receive_now(&mut [0; 4096]), Ok(Some(1..))) {
+            if rest.is_zero() || fds[0].revents().is_empty() || !self.send_queue.discard_input() {
                 return;
             }
-            self.send_queue.discard_input();
         }
     }
 }
@@ -203,8 +201,8 @@ impl Handshake<'_> {
         }
     }
 
-    /// Refuses every message until a `hello` with the secret comes. That one stays in `early`, for the session to
-    /// answer.
+    /// Refuses every message until a `hello` with the secret comes. That one stays in `early`, for
+    /// the session to answer.
     fn await_secret(&mut self, secret: &AuthToken) -> io::Result<()> {
         let bytes_max = self.accepted.config.message_bytes_max.min(MESSAGE_BYTES_MAX);
         loop {
@@ -238,7 +236,8 @@ impl Handshake<'_> {
         }
     }
 
-    /// Whether the message is a `hello` with the secret. Any other message is answered. A wrong secret is an error.
+    /// Whether the message is a `hello` with the secret. Any other message is answered. A wrong
+    /// secret is an error.
     fn is_hello_with(&self, secret: &AuthToken, envelope: &Envelope<'_>) -> io::Result<bool> {
         let command = envelope.command.as_deref();
         let is_old_unlock = || {
@@ -252,13 +251,11 @@ impl Handshake<'_> {
             Some(id) => self.reply(|out| frame::encode(out, |body| encode_result(body, id, result))),
             None => Ok(()),
         };
-        if command != Some("hello") {
-            return refuse(&LockResult::refused(SECRET_MISSING)).map(|()| false);
-        }
-        let Some(parameters) = envelope.parameters else {
-            return refuse(&LockResult::refused(SECRET_MISSING)).map(|()| false);
+        let token = match (command, envelope.parameters) {
+            (Some("hello"), Some(parameters)) => parse_hello(parameters).map(|hello| hello.auth_token),
+            _ => Ok(None),
         };
-        match parse_hello(parameters).map(|hello| hello.auth_token) {
+        match token {
             Ok(Some(token)) if secret.is(&token) => Ok(true),
             Ok(Some(_)) => {
                 refuse(&LockResult::refused("that authToken is not this server's"))?;

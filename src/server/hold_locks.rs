@@ -1,5 +1,5 @@
-//! The wait between the end of a connection and the end of its session, in which its locks are kept. How long it
-//! lasts is decided in `client_knows`.
+//! The wait between the end of a connection and the end of its session, in which its locks are
+//! kept. How long it lasts is decided in `client_knows`.
 
 use std::time::Instant;
 
@@ -9,16 +9,16 @@ use super::server_state::ServerState;
 use crate::broker::ObservedSession;
 use crate::os::socket::wait_for;
 
-/// Returns once the client cannot believe any more that it holds a lock, and its work has ended or had its time. Ends
-/// its waits at once: it can be told of no grant any more. Returns early if the server is stopping and its broker
-/// grants nothing any more. (While the broker is shut but the server is not stopping yet, its holders are still to be
-/// counted, and so the locks are kept.)
+/// Returns once the client cannot believe any more that it holds a lock, and its work has ended or
+/// had its time. Ends its waits at once: it can be told of no grant any more. Returns early if the
+/// server is stopping and its broker grants nothing any more. (While the broker is shut but the
+/// server is not stopping yet, its holders are still to be counted, and so the locks are kept.)
 pub(super) fn hold_locks_until_client_knows(
     send_queue: &SendQueue,
     session: &ObservedSession,
     server: &ServerState,
 ) {
-    if !send_queue.has_hello_terms() || send_queue.client_state() == ClientState::HasLeft {
+    if !send_queue.with_end(|end| end.has_terms()) || send_queue.client_state() == ClientState::HasLeft {
         return;
     }
     send_queue.hang_up();

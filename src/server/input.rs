@@ -1,10 +1,11 @@
-//! The input buffer of a connection: bytes that have been read and not yet handled. It grows with what has arrived,
-//! never with what was announced, and is given back afterwards. Pure: it is told how to read.
+//! The input buffer of a connection: bytes that have been read and not yet handled. It grows with
+//! what has arrived, never with what was announced, and is given back afterwards. Pure: it is told
+//! how to read.
 
 use std::io;
 
-/// The capacity while a connection is idle: enough for nearly any request by itself, and little enough for ten
-/// thousand connections that send nothing.
+/// The capacity while a connection is idle: enough for nearly any request by itself, and little
+/// enough for ten thousand connections that send nothing.
 const IDLE_BYTES: usize = 512;
 /// The capacity while the client sends much at once.
 const BUSY_BYTES: usize = 64 << 10;
@@ -48,14 +49,15 @@ impl InputBuffer {
         let read = read(&mut self.buffer)?;
         let is_full = self.buffer.len() == self.buffer.capacity();
         if is_full && self.buffer.len() < BUSY_BYTES {
-            // A client that fills the buffer sends many requests at once, so the next read should take many at
-            // once, too. Memory that is never written to costs nothing.
+            // A client that fills the buffer sends many requests at once, so the next read should
+            // take many at once, too. Memory that is never written to costs nothing.
             self.buffer.reserve_exact(BUSY_BYTES - self.buffer.len());
         }
         Ok(read > 0)
     }
 
-    /// Whether it has grown since this was last asked, or since it was [given back](Self::give_back).
+    /// Whether it has grown since this was last asked, or since it was [given
+    /// back](Self::give_back).
     pub(super) fn check_grown(&mut self) -> bool {
         let was_known = std::mem::replace(&mut self.has_grown, self.buffer.capacity() > IDLE_BYTES);
         self.has_grown && !was_known

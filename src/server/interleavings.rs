@@ -1,6 +1,6 @@
-//! Scenarios for the model checkers (`os/sync.rs`), which run a server's threads in every order, or in very many: a
-//! connection's send queue, to which several threads append and on which several send; and whole conversations. The
-//! sockets are those of `os/socket/fake.rs`.
+//! Scenarios for the model checkers (`os/sync.rs`), which run a server's threads in every order, or
+//! in very many: a connection's send queue, to which several threads append and on which several
+//! send; and whole conversations. The sockets are those of `os/socket/fake.rs`.
 
 use std::ops::ControlFlow;
 

@@ -1,6 +1,7 @@
-//! Listening: binds addresses, and runs a thread for each that accepts connections, refuses some, and starts a thread
-//! for each of the others. If something goes wrong with one connection, or descriptors, memory or threads run out,
-//! accepting goes on as soon as it can. `tcp` binds TCP addresses, `unix_socket` Unix sockets.
+//! Listening: binds addresses, and runs a thread for each that accepts connections, refuses some,
+//! and starts a thread for each of the others. If something goes wrong with one connection, or
+//! descriptors, memory or threads run out, accepting goes on as soon as it can. `tcp` binds TCP
+//! addresses, `unix_socket` Unix sockets.
 
 mod tcp;
 mod unix_socket;
@@ -90,7 +91,8 @@ impl Listener {
         self.file.as_ref().map_or(Ok(()), |file| file.give_to(uid, gid)).map_err(in_context)
     }
 
-    /// Takes over a socket that listens already. If it has a file, that is left to whichever process made it.
+    /// Takes over a socket that listens already. If it has a file, that is left to whichever
+    /// process made it.
     ///
     /// # Errors
     /// If it is not a listening stream socket.
@@ -104,8 +106,9 @@ impl Listener {
         Ok(Self { socket, file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
-    /// Accepts until the server stops. A refusal is logged only after the client has been told: logging may block
-    /// this thread if the log's reader is slow, but must not keep that client waiting.
+    /// Accepts until the server stops. A refusal is logged only after the client has been told:
+    /// logging may block this thread if the log's reader is slow, but must not keep that client
+    /// waiting.
     pub(super) fn run(&self, server: &Arc<ServerState>, service: &Arc<Service>) {
         let mut spare = spare_descriptor();
         let exhausted = LogThrottle::new(&server.maintenance, |more, _| {
@@ -125,8 +128,8 @@ impl Listener {
                     server.refused.fetch_add(1, Relaxed);
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    // The spare descriptor is closed, so that the client can be accepted and told, rather than left
-                    // waiting.
+                    // The spare descriptor is closed, so that the client can be accepted and told,
+                    // rather than left waiting.
                     drop(spare.take());
                     if let Ok(Some((stream, _))) = self.accept(server, &config) {
                         self.turn_away(&stream, "out of descriptors or memory");
@@ -142,7 +145,8 @@ impl Listener {
         }
     }
 
-    /// Accepts the next connection, and returns it with its peer's address; `None` if the access list refuses it.
+    /// Accepts the next connection, and returns it with its peer's address; `None` if the access
+    /// list refuses it.
     fn accept(&self, server: &ServerState, config: &Config) -> io::Result<Option<(Stream, String)>> {
         let (stream, peer) = Stream::accept(&self.socket)?;
         let Some(peer) = peer.as_socket() else {
@@ -215,8 +219,8 @@ impl Listener {
         Ok((tls.is_some() || self.address.websocket).then(|| Framing::new(tls)))
     }
 
-    /// Tells a client why it is refused, in the protocol of this listener and as far as the socket takes it at once. In
-    /// TLS nothing can be said before the handshake.
+    /// Tells a client why it is refused, in the protocol of this listener and as far as the socket
+    /// takes it at once. In TLS nothing can be said before the handshake.
     fn turn_away(&self, stream: &Stream, why: &str) {
         let mut reply = Vec::new();
         match (&self.address, self.protocol) {

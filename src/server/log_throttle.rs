@@ -1,6 +1,6 @@
-//! Log lines for events that clients can cause a thousand times a second: at most one line a second for each kind of
-//! event. Events without a line of their own are counted, and the count is logged a second later, so that the lines
-//! always add up.
+//! Log lines for events that clients can cause a thousand times a second: at most one line a second
+//! for each kind of event. Events without a line of their own are counted, and the count is logged
+//! a second later, so that the lines always add up.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +89,8 @@ impl EventKind {
         if is_first { EventAction::LogCountLater } else { EventAction::Nothing }
     }
 
-    /// Logs the count if the interval has passed, or in any case if `at_once`. Returns how long it still takes.
+    /// Logs the count if the interval has passed, or in any case if `at_once`. Returns how long it
+    /// still takes.
     fn log_count(&self, now: Instant, at_once: bool) -> Option<Duration> {
         let (level, text) = match self.take_count(now, at_once) {
             Ok(line) => line?,
@@ -126,7 +127,8 @@ mod tests {
         assert_eq!(count(1, 2), EventAction::LogCountLater);
         assert_eq!(count(900, 3), EventAction::Nothing);
         assert_eq!(kind.take_count(at(900), false), Err(Duration::from_millis(100)));
-        // The interval has passed, but this event must not be logged before those that were counted.
+        // The interval has passed, but this event must not be logged before those that were
+        // counted.
         assert_eq!(count(1050, 1), EventAction::Nothing);
         assert_eq!(kind.take_count(at(1100), false), Ok(Some((Level::Info, "3, 6".to_owned()))));
         assert_eq!(kind.take_count(at(1100), true), Ok(None));

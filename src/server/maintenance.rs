@@ -1,6 +1,7 @@
-//! The maintenance thread: one for each server, for work that no connection's own thread can do. It sends on to slow
-//! readers, joins threads that have ended, and does what is to be done [later](Maintenance::run_later). It knows only
-//! that there is such work, and neither connections nor locks.
+//! The maintenance thread: one for each server, for work that no connection's own thread can do. It
+//! sends on to slow readers, joins threads that have ended, and does what is to be done
+//! [later](Maintenance::run_later). It knows only that there is such work, and neither connections
+//! nor locks.
 
 use std::io;
 use std::time::Duration;
@@ -17,8 +18,8 @@ pub(super) trait Flush: Send + Sync {
     fn flush(self: Arc<Self>) -> bool;
 }
 
-/// Work that is tried until it is done. It is told whether the server is stopping, in which case it is not tried
-/// again, and returns after what time to try again; `None` when it is done.
+/// Work that is tried until it is done. It is told whether the server is stopping, in which case it
+/// is not tried again, and returns after what time to try again; `None` when it is done.
 type Task = Box<dyn FnMut(bool) -> Option<Duration> + Send>;
 
 pub(super) struct Maintenance {
@@ -44,8 +45,9 @@ impl Maintenance {
         self.add(|work| work.slow.push(connection));
     }
 
-    /// Runs `task` soon, and again each time the [`Duration`] that it returned has passed; `None` means that it is
-    /// done. It must not block. If the server stops before, it runs once more, with the argument `true`.
+    /// Runs `task` soon, and again each time the [`Duration`] that it returned has passed; `None`
+    /// means that it is done. It must not block. If the server stops before, it runs once more,
+    /// with the argument `true`.
     pub(super) fn run_later(&self, task: impl FnMut(bool) -> Option<Duration> + Send + 'static) {
         self.add(|work| work.tasks.push(Box::new(task)));
     }
@@ -80,7 +82,8 @@ impl Maintenance {
             let ended = std::mem::take(&mut work.ended);
             let is_stopping = work.is_stopping;
             drop(work);
-            // A thread that panicked has ended like the others, and its session has released its locks as theirs have.
+            // A thread that panicked has ended like the others, and its session has released its
+            // locks as theirs have.
             ended.into_iter().for_each(Thread::join);
             let mut limit: Option<Duration> = None;
             tasks.retain_mut(|task| {

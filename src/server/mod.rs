@@ -1,14 +1,18 @@
-//! The server: where sockets and the broker meet. It has listeners, a thread for each connection, the conversations of
-//! the three protocols, the access list, limits and counters. It decides nothing about locks.
+//! The server: where sockets and the broker meet. It has listeners, a thread for each connection,
+//! the conversations of the three protocols, the access list, limits and counters. It decides
+//! nothing about locks.
 //!
-//! - The way of a connection: `listener` binds, accepts and refuses; `handshake` is TLS, WebSocket and the secret
-//!   (`auth_token`); `serve` picks the protocol; `connection` is the loop of its thread, over an `input` buffer; `text` and
-//!   `message` do at the broker what their requests ask for. `wrong_protocol` answers clients of other protocols.
-//! - What it has to send: `send_queue`, encoded by its `framing`; `maintenance` is the thread that sends on to slow readers.
-//! - How it ends: **`client_knows` is the rule about when a client knows that it has lost its locks**; `hold_locks` keeps
-//!   them until then.
-//! - `server_state` is what all connections share; `config` how a server is set up, and `options` the same as text;
-//!   `log_throttle` logs what clients can cause often; `state_dir` keeps what a server must know after a restart.
+//! - The way of a connection: `listener` binds, accepts and refuses; `handshake` is TLS, WebSocket
+//!   and the secret (`auth_token`); `serve` picks the protocol; `connection` is the loop of its
+//!   thread, over an `input` buffer; `text` and `message` do at the broker what their requests ask
+//!   for. `wrong_protocol` answers clients of other protocols.
+//! - What it has to send: `send_queue`, encoded by its `framing`; `maintenance` is the thread that
+//!   sends on to slow readers.
+//! - How it ends: **`client_knows` is the rule about when a client knows that it has lost its
+//!   locks**; `hold_locks` keeps them until then.
+//! - `server_state` is what all connections share; `config` how a server is set up, and `options`
+//!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
+//!   server must know after a restart.
 
 mod auth_token;
 mod client_knows;
@@ -69,8 +73,8 @@ impl Bound {
     /// Binds all of `config.listen`.
     ///
     /// # Errors
-    /// If an address cannot be bound, or the configuration [contradicts itself](Config::check); the message names the
-    /// address.
+    /// If an address cannot be bound, or the configuration [contradicts itself](Config::check); the
+    /// message names the address.
     pub fn new(config: Config) -> io::Result<Self> {
         Self::with_inherited(config, Vec::new())
     }
@@ -96,15 +100,16 @@ impl Bound {
         Ok(Self { config, listeners, addresses })
     }
 
-    /// The bound addresses in the order of `config.listen`, with the ports that were taken for port 0. A host name with
-    /// several addresses stands for all of them.
+    /// The bound addresses in the order of `config.listen`, with the ports that were taken for port
+    /// 0. A host name with several addresses stands for all of them.
     #[must_use]
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
     }
 
-    /// Makes this user and group the owners of the files of the Unix sockets bound here, and of their lock files. To be
-    /// called before this process becomes that user. If such a file was replaced by a link, the link is not followed.
+    /// Makes this user and group the owners of the files of the Unix sockets bound here, and of
+    /// their lock files. To be called before this process becomes that user. If such a file was
+    /// replaced by a link, the link is not followed.
     ///
     /// # Errors
     /// If this process may not do that; the message names the address.
@@ -112,9 +117,9 @@ impl Bound {
         self.listeners.iter().try_for_each(|listener| listener.give_to(uid, gid))
     }
 
-    /// Serves `broker`. `service` handles the commands of connections that speak `message`; it usually is
-    /// [`Service::locks`]. Starts a thread for each listener, one for maintenance, and later one for each connection.
-    /// All signals are blocked in these threads.
+    /// Serves `broker`. `service` handles the commands of connections that speak `message`; it
+    /// usually is [`Service::locks`]. Starts a thread for each listener, one for maintenance, and
+    /// later one for each connection. All signals are blocked in these threads.
     ///
     /// # Errors
     /// If a thread cannot be started. Then nothing is served.
@@ -176,8 +181,8 @@ impl Server {
         Traffic { server: self.state.clone() }
     }
 
-    /// Checks whether [`reconfigure`](Self::reconfigure) would accept this configuration. The listeners stay as they
-    /// are, so it must suit them.
+    /// Checks whether [`reconfigure`](Self::reconfigure) would accept this configuration. The
+    /// listeners stay as they are, so it must suit them.
     ///
     /// # Errors
     /// The reason why not, such as a listener through which a client could avoid the secret.
@@ -185,9 +190,10 @@ impl Server {
         self.addresses.iter().try_for_each(|address| config.check_listener(address))
     }
 
-    /// Replaces the configuration. The access list and the limits apply to connections that are accepted from now on.
-    /// If registered names are disabled, they are removed at once. The listeners, the mode of Unix sockets, and whether
-    /// shared locks exclude exclusive ones stay as they are.
+    /// Replaces the configuration. The access list and the limits apply to connections that are
+    /// accepted from now on. If registered names are disabled, they are removed at once. The
+    /// listeners, the mode of Unix sockets, and whether shared locks exclude exclusive ones stay as
+    /// they are.
     ///
     /// # Errors
     /// As [`check`](Self::check). Then nothing changes.
@@ -198,31 +204,33 @@ impl Server {
         Ok(())
     }
 
-    /// Calls `report` once if the broker fails, which means that a bug has left its state in doubt. From then on the
-    /// server accepts no connection and answers no request, and should be stopped.
+    /// Calls `report` once if the broker fails, which means that a bug has left its state in doubt.
+    /// From then on the server accepts no connection and answers no request, and should be stopped.
     pub fn on_failure(&self, report: impl FnOnce() + Send + 'static) {
         *self.state.on_failure.lock() = Some(Box::new(report));
     }
 
-    /// Closes all listeners and connections, and joins every thread. The connections' locks are released, and go to
-    /// waiters of the broker's other sessions.
+    /// Closes all listeners and connections, and joins every thread. The connections' locks are
+    /// released, and go to waiters of the broker's other sessions.
     ///
-    /// If the broker has been [shut](Broker::shut) before, it grants nothing any more, and this returns soon. Otherwise
-    /// it may take as long as the dead-peer timeout, since a client that is cut off from the network keeps its locks
-    /// until it knows that it has lost them; and as long again if a client asked for time to end its work.
+    /// If the broker has been [shut](Broker::shut) before, it grants nothing any more, and this
+    /// returns soon. Otherwise it may take as long as the dead-peer timeout, since a client that is
+    /// cut off from the network keeps its locks until it knows that it has lost them; and as long
+    /// again if a client asked for time to end its work.
     pub fn stop(mut self) {
         self.stop_all(None);
     }
 
-    /// The same, but first waits until all clients that hold a lock know of the end, for `limit` at most: each client's
-    /// kernel has acknowledged it. Returns how many have not. To be called after the broker has been
-    /// [shut](Broker::shut), so that there are no new holders.
+    /// The same, but first waits until all clients that hold a lock know of the end, for `limit` at
+    /// most: each client's kernel has acknowledged it. Returns how many have not. To be called
+    /// after the broker has been [shut](Broker::shut), so that there are no new holders.
     pub fn stop_and_tell(mut self, limit: Duration) -> usize {
         self.stop_all(Some(limit))
     }
 
     fn stop_all(&mut self, limit: Option<Duration>) -> usize {
-        // Before any connection ends because of the stop: the clients that hold a lock now must be told.
+        // Before any connection ends because of the stop: the clients that hold a lock now must be
+        // told.
         let holders = self.state.holders();
         self.state.stopping.store(true, Release);
         self.state.stop.wake();
@@ -239,11 +247,13 @@ impl Server {
     }
 }
 
-/// Waits until the clients of these connections know of their end, for `limit` at most. Returns how many may not know.
+/// Waits until the clients of these connections know of their end, for `limit` at most. Returns how
+/// many may not know.
 fn wait_until_clients_know(connections: &[Arc<SendQueue>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let untold = connections.iter().filter(|connection| !connection.client_state().is_known()).count();
+        let untold =
+            connections.iter().filter(|connection| !connection.client_state().knows_of_the_end()).count();
         if untold == 0 || Instant::now() >= deadline {
             return untold;
         }
@@ -257,7 +267,8 @@ impl Drop for Server {
     }
 }
 
-/// The counters of one server. They can be read for as long as this is kept, also after the server has stopped.
+/// The counters of one server. They can be read for as long as this is kept, also after the server
+/// has stopped.
 #[derive(Clone)]
 pub struct Traffic {
     server: Arc<ServerState>,
@@ -270,7 +281,8 @@ impl Traffic {
         self.server.connections()
     }
 
-    /// How many connections were refused since the start: not on the access list, too many, out of resources.
+    /// How many connections were refused since the start: not on the access list, too many, out of
+    /// resources.
     #[must_use]
     pub fn connections_refused(&self) -> u64 {
         self.server.refused.load(Relaxed)

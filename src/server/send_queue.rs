@@ -1,10 +1,11 @@
-//! What a connection has still to send. Any thread may append: the connection's own thread appends replies, and a
-//! thread that releases a lock appends the grant for the next waiter. The order of appending is the order on the
-//! wire. Any thread may also send, one at a time, but only the connection's own thread ever waits for the peer to read.
+//! What a connection has still to send. Any thread may append: the connection's own thread appends
+//! replies, and a thread that releases a lock appends the grant for the next waiter. The order of
+//! appending is the order on the wire. Any thread may also send, one at a time, but only the
+//! connection's own thread ever waits for the peer to read.
 //!
-//! `buffer` holds the bytes. `receiving` reads what the peer sends, since what it says of its end, and control frames
-//! of its framing, concern what is sent. `closing` ends the connection. What such an end means for the client's locks
-//! is decided in `client_knows`, not here.
+//! `buffer` holds the bytes. `receiving` reads what the peer sends, since what it says of its end,
+//! and control frames of its framing, concern what is sent. `closing` ends the connection. What
+//! such an end means for the client's locks is decided in `client_knows`, not here.
 
 mod buffer;
 mod closing;
@@ -33,21 +34,26 @@ pub(super) struct SendQueue {
     /// How many bytes that other threads appended a client may leave unread.
     bytes_max: usize,
     maintenance: Arc<Maintenance>,
-    /// How bytes are encoded on the wire, if not as they are. The thread that sends a batch encodes it, one at a
-    /// time, so that batches stay in order; the thread that reads decodes with the same. `state` may be locked while
-    /// this is, never the other way.
+    /// How bytes are encoded on the wire, if not as they are. The thread that sends a batch encodes
+    /// it, one at a time, so that batches stay in order; the thread that reads decodes with the
+    /// same. `state` may be locked while this is, never the other way.
     framing: Option<Box<Mutex<Framing>>>,
-    /// Wakes the connection's own thread while it waits for the end of a lock wait rather than for input.
+    /// Wakes the connection's own thread while it waits for the end of a lock wait rather than for
+    /// input.
     waker: OnceLock<Waker>,
 }
 
-/// Which thread sends the buffer:
+/// Which thread is responsible for sending the buffer:
 ///
-/// | `is_sending` | `buffer`  | responsible for the buffer                                       |
-/// |--------------|-----------|------------------------------------------------------------------|
-/// | yes          | any       | the thread that sends: it looks again when it is done, and sends the rest or leaves it to the maintenance |
-/// | no           | empty     | no thread                                                        |
-/// | no           | not empty | the thread that appended and is about to send; or, if the socket is full, the maintenance, or the connection's own thread while it waits for room |
+/// | `is_sending` | `buffer`  | responsible                                                    |
+/// |--------------|-----------|----------------------------------------------------------------|
+/// | yes          | any       | the thread that sends                                          |
+/// | no           | empty     | no thread                                                      |
+/// | no           | not empty | the thread that appended; if the socket is full, see below     |
+///
+/// When a thread has sent a batch, it looks at the buffer again, and sends the rest or leaves it to
+/// the maintenance. While the socket is full, either the maintenance or the connection's own thread
+/// waits for room in it.
 #[derive(Default)]
 struct SendState {
     buffer: SendBuffer,
@@ -56,8 +62,8 @@ struct SendState {
     has_overflowed: bool,
     /// Nothing is sent any more.
     is_closed: bool,
-    /// In the same mutex as `is_sending`: a thread that sends may have taken the connection's error from the socket
-    /// without having reported it here.
+    /// In the same mutex as `is_sending`: a thread that sends may have taken the connection's error
+    /// from the socket without having reported it here.
     end: ConnectionEnd,
 }
 
@@ -105,8 +111,8 @@ impl SendQueue {
         }
     }
 
-    /// Appends a reply of the connection's own thread. That thread sends when [`Appended::FlushDue`] tells it to, so a
-    /// reply may be of any length.
+    /// Appends a reply of the connection's own thread. That thread sends when
+    /// [`Appended::FlushDue`] tells it to, so a reply may be of any length.
     pub(super) fn append(&self, write: impl FnOnce(&mut Vec<u8>)) -> Appended {
         let mut state = self.state.lock();
         state.buffer.append(write);
@@ -117,8 +123,8 @@ impl SendQueue {
         }
     }
 
-    /// Appends what another thread has for the client. Sends nothing, so it may be called with any lock held;
-    /// [`deliver`](Self::deliver) sends it.
+    /// Appends what another thread has for the client. Sends nothing, so it may be called with any
+    /// lock held; [`deliver`](Self::deliver) sends it.
     pub(super) fn note(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.lock();
         if state.buffer.pushed_bytes() > self.bytes_max as u64 {
@@ -138,8 +144,9 @@ impl SendQueue {
         }
     }
 
-    /// Sends everything, and waits for the peer to read: for the connection's own thread. Before each wait it asks
-    /// `limit` how long that may last, or whether to break off. False if it broke off or the connection is gone.
+    /// Sends everything, and waits for the peer to read: for the connection's own thread. Before
+    /// each wait it asks `limit` how long that may last, or whether to break off. False if it broke
+    /// off or the connection is gone.
     pub(super) fn send_all(self: &Arc<Self>, limit: impl Fn() -> ControlFlow<(), Option<Duration>>) -> bool {
         loop {
             match self.send() {
@@ -156,8 +163,8 @@ impl SendQueue {
         }
     }
 
-    /// Sends one batch, as far as the socket takes it. Only one: a thread that sends for another connection must not
-    /// be kept busy by a third that appends as fast.
+    /// Sends one batch, as far as the socket takes it. Only one: a thread that sends for another
+    /// connection must not be kept busy by a third that appends as fast.
     pub(super) fn send(self: &Arc<Self>) -> SendOutcome {
         let mut state = self.state.lock();
         if state.has_overflowed && !state.is_closed {
@@ -212,21 +219,27 @@ impl SendQueue {
     /// Whether replies go into WebSocket messages. Then [`have_handled`](Self::have_handled) and
     /// [`set_waiting`](Self::set_waiting) must be called.
     pub(super) fn has_messages(&self) -> bool {
-        self.state.lock().buffer.has_messages()
+        self.state.lock().buffer.messages().is_some()
     }
 
-    /// `bytes` more bytes of requests have been handled, and their replies appended, except for one that waits.
+    /// `bytes` more bytes of requests have been handled, and their replies appended, except for one
+    /// that waits.
     pub(super) fn have_handled(&self, bytes: usize) {
-        self.state.lock().buffer.requests_handled(bytes);
+        if let Some((exchange, out)) = self.state.lock().buffer.messages() {
+            exchange.have_handled(bytes, out);
+        }
     }
 
-    /// Whether the reply to a request is still to come. To be called before the request can be answered, and again
-    /// once its reply has been appended.
+    /// Whether the reply to a request is still to come. To be called before the request can be
+    /// answered, and again once its reply has been appended.
     pub(super) fn set_waiting(&self, is_waiting: bool) {
-        self.state.lock().buffer.set_waiting(is_waiting);
+        if let Some((exchange, out)) = self.state.lock().buffer.messages() {
+            exchange.set_waiting(is_waiting, out);
+        }
     }
 
-    /// The connection's framing, locked: no other thread encodes or decodes meanwhile. `None` if it has none.
+    /// The connection's framing, locked: no other thread encodes or decodes meanwhile. `None` if it
+    /// has none.
     pub(super) fn framing(&self) -> Option<MutexGuard<'_, Framing>> {
         self.framing.as_deref().map(Mutex::lock)
     }
@@ -241,8 +254,9 @@ impl SendQueue {
         self.is_closing.load(Relaxed)
     }
 
-    /// The waker of the connection's own thread. It is made when it is first asked for, since most connections never
-    /// need one. To be asked for before the condition that it signals is checked, so that no signal is missed.
+    /// The waker of the connection's own thread. It is made when it is first asked for, since most
+    /// connections never need one. To be asked for before the condition that it signals is checked,
+    /// so that no signal is missed.
     pub(super) fn waker(&self) -> io::Result<&Waker> {
         if let Some(waker) = self.waker.get() {
             return Ok(waker);

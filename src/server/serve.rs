@@ -1,5 +1,5 @@
-//! The first and the last moments of a connection's thread: the handshake, which protocol handler and session the
-//! connection gets, and what is cleaned up however it ends.
+//! The first and the last moments of a connection's thread: the handshake, which protocol handler
+//! and session the connection gets, and what is cleaned up however it ends.
 
 use super::config::{Protocol, Scheduling};
 use super::connection::{Connection, ProtocolHandler};

@@ -1,5 +1,5 @@
-//! What all connections of a server share: the broker, the configuration, the list of connections, and the counters.
-//! Knows no protocol and no listener.
+//! What all connections of a server share: the broker, the configuration, the list of connections,
+//! and the counters. Knows no protocol and no listener.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -18,7 +18,8 @@ use crate::os::thread::Thread;
 /// How many commands of a text protocol are counted separately, at most.
 pub(super) const COMMANDS: usize = 16;
 
-/// How often each command was given since the start, by the protocol's own numbers for its commands.
+/// How often each command was given since the start, by the protocol's own numbers for its
+/// commands.
 #[derive(Default)]
 pub(super) struct CommandCounts([AtomicU64; COMMANDS]);
 
@@ -58,7 +59,8 @@ pub(super) struct ServerState {
     pub(super) lockd_commands: CommandCounts,
     pub(super) glockd_commands: CommandCounts,
     pub(super) messages: AtomicU64,
-    /// How many connections were refused: not on the access list, too many, out of resources, failed handshakes.
+    /// How many connections were refused: not on the access list, too many, out of resources,
+    /// failed handshakes.
     pub(super) refused: AtomicU64,
     /// Logs connections that were refused for lack of room.
     pub(super) no_room: LogThrottle,
@@ -126,23 +128,25 @@ impl ServerState {
         self.config.read().clone()
     }
 
-    /// Replaces the configuration, except for whether shared locks exclude exclusive ones: two connections that
-    /// applied different rules could both hold a lock.
+    /// Replaces the configuration, except for whether shared locks exclude exclusive ones: two
+    /// connections that applied different rules could both hold a lock.
     pub(super) fn set_config(&self, config: Config) {
         let keeps_names = config.registry;
         let mut current = self.config.write();
         *current = Arc::new(Config { shared_excludes: current.shared_excludes, ..config });
         drop(current);
         if !keeps_names {
-            // Only after the configuration has been replaced: `register` checks it again once it has set a name.
+            // Only after the configuration has been replaced: `register` checks it again once it
+            // has set a name.
             for info in self.sessions() {
                 info.forget_name();
             }
         }
     }
 
-    /// Registers a session's name, or removes it if `name` is `None`. Uses the present configuration, not the one that
-    /// the connection began with, so that no name is kept once names are disabled.
+    /// Registers a session's name, or removes it if `name` is `None`. Uses the present
+    /// configuration, not the one that the connection began with, so that no name is kept once
+    /// names are disabled.
     pub(super) fn register(&self, info: &SessionInfo, name: Option<&[u8]>) -> Registered {
         if !self.config().registry {
             return Registered::Disabled;
@@ -221,9 +225,10 @@ impl ServerState {
         self.entries.lock().values().filter_map(|entry| entry.info.clone()).collect()
     }
 
-    /// Ends the connections of the sessions that `is_meant` picks, and returns these sessions. Their locks go to
-    /// others only when their clients know and have had the time that they asked for to end their work. A session
-    /// that is kicked a second time gets no more time for its work.
+    /// Ends the connections of the sessions that `is_meant` picks, and returns these sessions.
+    /// Their locks go to others only when their clients know and have had the time that they asked
+    /// for to end their work. A session that is kicked a second time gets no more time for its
+    /// work.
     pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
         let known = |entry: &ConnectionEntry| Some((entry.info.clone()?, entry.send_queue.clone()));
         // Picked with the list unlocked, since `is_meant` may lock a session's name.
@@ -236,7 +241,7 @@ impl ServerState {
                 self.broker.end_waits(&info);
                 if info.locks_held() == 0 {
                     // It holds no lock, so its work keeps no other session waiting.
-                    send_queue.limit_wind_down(Duration::ZERO);
+                    send_queue.with_end(|end| end.limit_wind_down(Duration::ZERO));
                 }
                 info
             })
@@ -259,8 +264,9 @@ impl ServerState {
         self.entries.lock().values().filter(holds).map(|entry| entry.send_queue.clone()).collect()
     }
 
-    /// Closes every connection, and returns the threads that still serve one. A client gets no longer than the
-    /// dead-peer timeout for its work, so that none can keep the server from stopping.
+    /// Closes every connection, and returns the threads that still serve one. A client gets no
+    /// longer than the dead-peer timeout for its work, so that none can keep the server from
+    /// stopping.
     pub(super) fn close_all(&self) -> Vec<Thread> {
         // If nothing is granted any more, it does not matter which clients do not know yet.
         let is_over = self.is_over();
@@ -270,7 +276,8 @@ impl ServerState {
             .values_mut()
             .filter_map(|entry| {
                 let holds = entry.info.as_ref().is_some_and(|info| info.locks_held() > 0);
-                entry.send_queue.limit_wind_down(if holds { wind_down_max } else { Duration::ZERO });
+                let limit = if holds { wind_down_max } else { Duration::ZERO };
+                entry.send_queue.with_end(|end| end.limit_wind_down(limit));
                 entry.send_queue.close();
                 if is_over {
                     entry.send_queue.end_input();

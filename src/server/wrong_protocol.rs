@@ -1,5 +1,5 @@
-//! Clients that speak another protocol than their listener: how that is detected, what they are told, and what is
-//! logged. Their requests are not handled. Pure: bytes in, bytes and text out.
+//! Clients that speak another protocol than their listener: how that is detected, what they are
+//! told, and what is logged. Their requests are not handled. Pure: bytes in, bytes and text out.
 
 use super::config::Protocol;
 use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
@@ -18,9 +18,10 @@ pub(super) struct WrongProtocol {
 }
 
 impl WrongProtocol {
-    /// Examines the first bytes of a client of a listener for `protocol`, before any of them has been handled. `None`
-    /// if they may be that protocol, or if that cannot be told yet. A client of the listener's protocol is never
-    /// taken for another: what is objected to is neither a line with a command nor a frame of a permitted length.
+    /// Examines the first bytes of a client of a listener for `protocol`, before any of them has
+    /// been handled. `None` if they may be that protocol, or if that cannot be told yet. A client
+    /// of the listener's protocol is never taken for another: what is objected to is neither a line
+    /// with a command nor a frame of a permitted length.
     pub(super) fn find(first: &[u8], protocol: Protocol, message_bytes_max: usize) -> Option<Self> {
         let speaks = detect_protocol(first)?;
         let is_wrong = match (protocol, speaks) {
@@ -54,8 +55,8 @@ impl WrongProtocol {
         }
     }
 
-    /// What the client is told: in its own protocol if possible, else in the listener's, so that its user can at least
-    /// see what is there.
+    /// What the client is told: in its own protocol if possible, else in the listener's, so that
+    /// its user can at least see what is there.
     pub(super) fn reply(self) -> Vec<u8> {
         let Self { speaks, protocol, misses_tls } = self;
         let (tls, other) = match speaks {

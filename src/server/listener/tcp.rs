@@ -1,6 +1,6 @@
-//! Binding TCP addresses. A host name may stand for several addresses; either all of them are bound or none. Clients try
-//! all addresses of a name, so if only one were bound, another program could listen at the others, and would get the
-//! clients that try these first.
+//! Binding TCP addresses. A host name may stand for several addresses; either all of them are bound
+//! or none. Clients try all addresses of a name, so if only one were bound, another program could
+//! listen at the others, and would get the clients that try these first.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -11,8 +11,9 @@ use socket2::{Domain, SockRef};
 use crate::os::fork::Descriptor;
 use crate::os::socket::new_socket;
 
-/// How many connections may wait to be accepted, on any socket. More than the kernel's usual 128: if a burst of
-/// connects overflows this queue, each connection that did not fit costs its client a second.
+/// How many connections may wait to be accepted, on any socket. More than the kernel's usual 128:
+/// if a burst of connects overflows this queue, each connection that did not fit costs its client a
+/// second.
 pub(super) const BACKLOG: i32 = 4096;
 /// How many free ports are tried for port 0: each must be free at all addresses of a name.
 const PORTS_MAX: usize = 16;
@@ -29,9 +30,9 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> 
     Ok((descriptor, bound))
 }
 
-/// Binds every address of `HOST:PORT` with `bind`, which returns a socket and the address that it has bound. Port 0
-/// takes a free port, the same one at each address. An address of a family that this machine does not have (IPv6 may be
-/// turned off) is left out if there is another one.
+/// Binds every address of `HOST:PORT` with `bind`, which returns a socket and the address that it
+/// has bound. Port 0 takes a free port, the same one at each address. An address of a family that
+/// this machine does not have (IPv6 may be turned off) is left out if there is another one.
 ///
 /// # Errors
 /// If the host has no address, or one of its addresses cannot be bound. In either case none is.
@@ -56,24 +57,20 @@ fn bind_all<T>(
     loop {
         tried += 1;
         match bind_at_one_port(addresses, bind) {
-            Err(BindError { error, may_try_another_port: true }) if tried < PORTS_MAX => {
+            Err((error, true)) if tried < PORTS_MAX => {
                 log::debug!("{error}; another port is tried");
             }
-            bound => return bound.map_err(|failed| failed.error),
+            bound => return bound.map_err(|(error, _)| error),
         }
     }
 }
 
-struct BindError {
-    error: io::Error,
-    /// The port is in use, and was only wanted because it was free at another address.
-    may_try_another_port: bool,
-}
-
+/// An error says, too, whether another port may be free everywhere: the port is in use, and was only
+/// wanted because it was free at another address.
 fn bind_at_one_port<T>(
     addresses: &[SocketAddr],
     bind: &impl Fn(SocketAddr) -> io::Result<(T, SocketAddr)>,
-) -> Result<Vec<(T, SocketAddr)>, BindError> {
+) -> Result<Vec<(T, SocketAddr)>, (io::Error, bool)> {
     let mut bound: Vec<(T, SocketAddr)> = Vec::new();
     let mut left_out = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for &wanted in addresses {
@@ -93,12 +90,12 @@ fn bind_at_one_port<T>(
                     _ => io::Error::new(error.kind(), format!("{address}: {error}")),
                 };
                 let may_try_another_port = is_any_port && taken.is_some() && is_in_use;
-                return Err(BindError { error, may_try_another_port });
+                return Err((error, may_try_another_port));
             }
         }
     }
     if bound.is_empty() {
-        return Err(BindError { error: left_out, may_try_another_port: false });
+        return Err((left_out, false));
     }
     Ok(bound)
 }
@@ -111,8 +108,8 @@ fn is_family_missing<T>(
 ) -> bool {
     match Errno::from_io_error(error) {
         Some(Errno::AFNOSUPPORT) => true,
-        // The same error means that IPv6 is turned off, or that only this address is missing. Binding another address
-        // tells the two apart.
+        // The same error means that IPv6 is turned off, or that only this address is missing.
+        // Binding another address tells the two apart.
         Some(Errno::ADDRNOTAVAIL) if address.is_ipv6() => bind((Ipv6Addr::LOCALHOST, 0).into()).is_err(),
         _ => false,
     }
@@ -130,7 +127,8 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// Binds each address unless `bind` returns an error for it. Port 0 takes the next port from [`FREE`] on.
+    /// Binds each address unless `bind` returns an error for it. Port 0 takes the next port from
+    /// [`FREE`] on.
     fn bound(texts: &[&str], bind: impl Fn(SocketAddr) -> Result<(), Errno>) -> io::Result<Vec<String>> {
         let next = RefCell::new(FREE);
         let bind = |mut address: SocketAddr| {

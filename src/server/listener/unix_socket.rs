@@ -1,16 +1,18 @@
-//! Binding Unix sockets. The file of a socket outlives its server, so a stale file is replaced, but the file of a live
-//! socket never is, and two servers never share a path. Knows paths and sockets, and nothing of what is served there.
+//! Binding Unix sockets. The file of a socket outlives its server, so a stale file is replaced, but
+//! the file of a live socket never is, and two servers never share a path. Knows paths and sockets,
+//! and nothing of what is served there.
 //!
-//! To check whether a socket is live, to remove its file and to bind another socket are three steps. So that no two
-//! servers take them at once, each takes an exclusive flock(2) on `PATH.lock` before, and holds it until it has removed
-//! its own socket. The lock file is in the socket's directory, so it is the same file by whatever name the directory is
-//! reached. A clean stop removes it while it is locked; therefore a server that has just locked it checks that the
-//! file is still at its path. If it is left behind (the server was killed, or may not write there any more), that does
-//! no harm.
+//! To check whether a socket is live, to remove its file and to bind another socket are three
+//! steps. So that no two servers take them at once, each takes an exclusive flock(2) on `PATH.lock`
+//! before, and holds it until it has removed its own socket. The lock file is in the socket's
+//! directory, so it is the same file by whatever name the directory is reached. A clean stop
+//! removes it while it is locked; therefore a server that has just locked it checks that the file
+//! is still at its path. If it is left behind (the server was killed, or may not write there any
+//! more), that does no harm.
 //!
-//! Another user may be able to write in that directory, and replace a file by a link at any moment. So a mode and an
-//! owner are set through a descriptor whose file has been checked, never by path: a server with privileges must not
-//! give away a file elsewhere.
+//! Another user may be able to write in that directory, and replace a file by a link at any moment.
+//! So a mode and an owner are set through a descriptor whose file has been checked, never by path:
+//! a server with privileges must not give away a file elsewhere.
 
 use std::fs;
 use std::io;
@@ -46,7 +48,8 @@ impl SocketFile {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = Descriptor::open(|| Ok(rustix::fs::open(path, flags, Mode::empty())?))?;
         let found = rustix::fs::fstat(&file)?;
-        // Another user cannot make a file that is root's. Without privileges this process has nothing to give away.
+        // Another user cannot make a file that is root's. Without privileges this process has
+        // nothing to give away.
         let is_own = !geteuid().is_root() || Uid::from_raw(found.st_uid).is_root();
         if FileType::from_raw_mode(found.st_mode) != FileType::Socket || !is_own {
             return Err(io::Error::other("somebody else has replaced the socket's file"));
@@ -58,7 +61,8 @@ impl SocketFile {
         if rustix::fs::fstat(&self.file)?.st_mode & 0o777 == mode {
             return Ok(());
         }
-        // A descriptor opened with O_PATH does not allow fchmod(2), but its link in /proc allows chmod(2).
+        // A descriptor opened with O_PATH does not allow fchmod(2), but its link in /proc allows
+        // chmod(2).
         let link = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
         match fs::set_permissions(link, fs::Permissions::from_mode(mode)) {
             // There is no /proc.
@@ -106,7 +110,8 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "a file that is no socket is there"));
         }
-        // It may be the socket of a server that takes no lock. Non-blocking, since that may be too busy to accept.
+        // It may be the socket of a server that takes no lock. Non-blocking, since that may be too
+        // busy to accept.
         let probe = new_socket(Domain::UNIX)?;
         let probe = SockRef::from(&probe);
         probe.set_nonblocking(true)?;
@@ -117,8 +122,8 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
     }
     let descriptor = new_socket(Domain::UNIX)?;
     let socket = SockRef::from(&descriptor);
-    // The kernel makes the file with the mode of the socket, less the process's umask. If that fails, the mode of the
-    // file is set below all the same.
+    // The kernel makes the file with the mode of the socket, less the process's umask. If that
+    // fails, the mode of the file is set below all the same.
     let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(mode));
     socket.bind(&SockAddr::unix(path)?)?;
     let file = SocketFile::open(path, lock)?;
@@ -129,8 +134,8 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
     Ok((descriptor, file))
 }
 
-/// Checks that the directory of this file exists: only for the sake of an error that names it, since every later step
-/// fails without it, too.
+/// Checks that the directory of this file exists: only for the sake of an error that names it,
+/// since every later step fails without it, too.
 ///
 /// # Errors
 /// If there is no such directory.
@@ -150,21 +155,23 @@ fn check_directory(path: &Path) -> io::Result<()> {
 
 /// The right to bind a socket at a path. One server has it at a time.
 struct PathLock {
-    /// Locked while it is open. A forked child closes its copy, so it does not keep the path locked.
+    /// Locked while it is open. A forked child closes its copy, so it does not keep the path
+    /// locked.
     file: Descriptor,
     path: PathBuf,
 }
 
 impl PathLock {
     /// # Errors
-    /// If another server has it, or the lock file cannot be opened or made; the message names the file.
+    /// If another server has it, or the lock file cannot be opened or made; the message names the
+    /// file.
     fn take(socket: &Path) -> io::Result<Self> {
         let path = lock_file(socket);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         // Whatever is at the path, no link is followed, and the call does not block.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        // O_CREAT only if the file is missing: in a directory like /tmp the kernel refuses it for a file of another
-        // user, and after `--user` the file belongs to one.
+        // O_CREAT only if the file is missing: in a directory like /tmp the kernel refuses it for a
+        // file of another user, and after `--user` the file belongs to one.
         let open = || match rustix::fs::open(&path, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 let new = flags | OFlags::CREATE | OFlags::EXCL;
@@ -183,7 +190,8 @@ impl PathLock {
                     check_lock_file(&file).map_err(named)?;
                     return Ok(Self { file, path });
                 }
-                // The server that held the lock has removed the file since it was opened here; or a signal came.
+                // The server that held the lock has removed the file since it was opened here; or a
+                // signal came.
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => {
                     let text =
@@ -198,8 +206,8 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // A server that opens it from now on makes another file. One that has opened it already will see that it is no
-        // longer at its path.
+        // A server that opens it from now on makes another file. One that has opened it already
+        // will see that it is no longer at its path.
         if is_at(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
@@ -209,7 +217,8 @@ impl Drop for PathLock {
 /// Checks that this can be a lock file made by a server.
 ///
 /// # Errors
-/// If it is something else, or has other names: it could be any user's file, and its owner must not be changed.
+/// If it is something else, or has other names: it could be any user's file, and its owner must not
+/// be changed.
 fn check_lock_file(file: &Descriptor) -> io::Result<()> {
     let found = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink > 1 {
@@ -282,7 +291,8 @@ mod tests {
         thread::scope(|scope| {
             let serve = || {
                 for _ in 0..2000 {
-                    // Only the lock: with the slow steps that follow it, most races would not occur here.
+                    // Only the lock: with the slow steps that follow it, most races would not occur
+                    // here.
                     let Ok(lock) = PathLock::take(&path) else { continue };
                     assert_eq!(serving.fetch_add(1, SeqCst), 0, "two serve");
                     served.fetch_add(1, SeqCst);
@@ -291,7 +301,8 @@ mod tests {
                     drop(lock);
                 }
             };
-            // Joined one by one, since a thread sanitizer does not understand how a scope waits for its threads.
+            // Joined one by one, since a thread sanitizer does not understand how a scope waits for
+            // its threads.
             let servers: Vec<_> = (0..SERVERS).map(|_| scope.spawn(serve)).collect();
             servers.into_iter().for_each(|server| server.join().unwrap());
         });

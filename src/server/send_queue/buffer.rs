@@ -1,7 +1,7 @@
 //! The bytes that a connection has still to send, in order. Pure: no socket, no locks, no threads.
 
 use super::pushed::PushedBytes;
-use crate::wire::websocket::{Exchange, Violation};
+use crate::wire::websocket::Exchange;
 
 /// How many bytes of replies may gather before they are sent.
 pub(super) const GATHER_BYTES: usize = 64 << 10;
@@ -15,8 +15,8 @@ pub(super) struct SendBuffer {
     bytes: Vec<u8>,
     /// The rest of a batch that was encoded and has been sent in part.
     wire: Vec<u8>,
-    /// Decides which replies go into which message, if the connection is in WebSocket. The frames that it makes go
-    /// into `bytes`.
+    /// Decides which replies go into which message, if the connection is in WebSocket. The frames
+    /// that it makes go into `bytes`.
     exchange: Option<Exchange>,
     /// The framing has a control frame to send, which is not part of any reply.
     has_control_frames: bool,
@@ -56,9 +56,9 @@ impl SendBuffer {
         self.bytes.len() >= GATHER_BYTES
     }
 
-    /// Takes the next batch for the thread that sends it, and whether it is encoded already. An encoded rest goes
-    /// first and by itself: if more were encoded and added to it, control frames would pile up there for a peer that
-    /// does not read.
+    /// Takes the next batch for the thread that sends it, and whether it is encoded already. An
+    /// encoded rest goes first and by itself: if more were encoded and added to it, control frames
+    /// would pile up there for a peer that does not read.
     pub(super) fn take_batch(&mut self) -> (Vec<u8>, bool) {
         if !self.wire.is_empty() {
             return (std::mem::take(&mut self.wire), true);
@@ -86,7 +86,8 @@ impl SendBuffer {
         self.bytes = batch;
     }
 
-    /// A batch has been sent whole. Its memory is used again if it is small and nothing else is to be sent.
+    /// A batch has been sent whole. Its memory is used again if it is small and nothing else is to
+    /// be sent.
     pub(super) fn batch_sent(&mut self, mut batch: Vec<u8>) {
         self.pushed.sent_until(self.position);
         if self.is_empty() && batch.capacity() <= KEEP_BYTES {
@@ -111,26 +112,9 @@ impl SendBuffer {
         self.exchange = Exchange::new();
     }
 
-    pub(super) fn has_messages(&self) -> bool {
-        self.exchange.is_some()
-    }
-
-    /// Messages of the client have ended at these positions of its input.
-    pub(super) fn messages_ended(&mut self, ends: Vec<u64>) -> Result<(), Violation> {
-        let Self { exchange, bytes, .. } = self;
-        exchange.as_mut().map_or(Ok(()), |exchange| exchange.have_ended(ends, bytes))
-    }
-
-    /// `count` more bytes of requests have been handled.
-    pub(super) fn requests_handled(&mut self, count: usize) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.have_handled(count, &mut self.bytes);
-        }
-    }
-
-    pub(super) fn set_waiting(&mut self, is_waiting: bool) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.set_waiting(is_waiting, &mut self.bytes);
-        }
+    /// The division of replies into WebSocket messages, and the bytes to which it appends frames;
+    /// `None` if the connection is not in WebSocket.
+    pub(super) fn messages(&mut self) -> Option<(&mut Exchange, &mut Vec<u8>)> {
+        self.exchange.as_mut().map(|exchange| (exchange, &mut self.bytes))
     }
 }

@@ -1,33 +1,28 @@
-//! Ending a connection, by whichever thread. The facts about it go to the
-//! [`ConnectionEnd`](crate::server::client_knows::ConnectionEnd), which also says what may be done next, and when.
+//! Ending a connection, by whichever thread. The facts about it go to the [`ConnectionEnd`], which
+//! also says what may be done next, and when.
 //!
-//! The connection's own thread sits in `read`, and only two things that this side can do wake it there: to end the
-//! input, or to reset the connection. Both spoil what could still be learnt about the client. So a thread that
-//! [closes](SendQueue::close) a connection sends only the end of the stream, and leaves it to the maintenance to wake
-//! the connection's thread once that does no harm.
+//! The connection's own thread sits in `read`, and only two things that this side can do wake it
+//! there: to end the input, or to reset the connection. Both spoil what could still be learnt about
+//! the client. So a thread that [closes](SendQueue::close) a connection sends only the end of the
+//! stream, and leaves it to the maintenance to wake the connection's thread once that does no harm.
 
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::{SendQueue, SendState};
-use crate::os::Keepalive;
 use crate::os::sync::{Arc, Mutex, MutexGuard};
-use crate::server::client_knows::{ClientState, NextStep, TELL_LIMIT};
+use crate::server::client_knows::{ClientState, ConnectionEnd, NextStep, TELL_LIMIT};
 use crate::server::framing::Framing;
 
 impl SendQueue {
-    /// The client has said `hello`, and relies on its locks being kept until it knows that it has lost them.
-    pub(in crate::server) fn set_hello_terms(&self, keepalive: &Keepalive, wind_down: Duration) {
-        self.state.lock().end.set_terms(keepalive, wind_down);
+    /// Reports a fact to the rule about the connection's end, or asks it.
+    pub(in crate::server) fn with_end<R>(&self, call: impl FnOnce(&mut ConnectionEnd) -> R) -> R {
+        call(&mut self.state.lock().end)
     }
 
-    /// Whether the client relies on that.
-    pub(in crate::server) fn has_hello_terms(&self) -> bool {
-        self.state.lock().end.has_terms()
-    }
-
-    /// Sends the end of the stream, and nothing after it. What the client sends is still read, but not answered.
+    /// Sends the end of the stream, and nothing after it. What the client sends is still read, but
+    /// not answered.
     pub(in crate::server) fn hang_up(&self) {
         let mut state = self.state.lock();
         state.is_closed = true;
@@ -47,8 +42,9 @@ impl SendQueue {
         }
     }
 
-    /// Tells the client by its framing (TLS, WebSocket) that nothing more will be sent. Only while no thread sends and
-    /// no part of a batch is left: within a batch of another thread, or after half of one, it would not be understood.
+    /// Tells the client by its framing (TLS, WebSocket) that nothing more will be sent. Only while
+    /// no thread sends and no part of a batch is left: within a batch of another thread, or after
+    /// half of one, it would not be understood.
     fn end_framing(&self) -> io::Result<()> {
         self.framing.as_deref().map_or(Ok(()), |framing| self.send_end_of(framing))
     }
@@ -59,12 +55,13 @@ impl SendQueue {
         let mut framing = framing.lock();
         let mut wire = Vec::new();
         framing.end(&mut wire);
-        // Sent with the framing locked, so that no other thread ends the output before. It does not wait.
+        // Sent with the framing locked, so that no other thread ends the output before. It does not
+        // wait.
         self.stream.send_now(&wire).map(|_| ())
     }
 
-    /// [Hangs up](Self::hang_up), for another thread than the connection's own. That thread is woken once the client
-    /// knows, or can find out only by itself.
+    /// [Hangs up](Self::hang_up), for another thread than the connection's own. That thread is
+    /// woken once the client knows, or can find out only by itself.
     pub(in crate::server) fn close(self: &Arc<Self>) {
         if self.is_closing.swap(true, Relaxed) {
             return;
@@ -73,7 +70,7 @@ impl SendQueue {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
-        if !self.has_hello_terms() {
+        if !self.with_end(|end| end.has_terms()) {
             // The client relies on nothing, so nothing has to be learnt from the socket.
             return self.end_input();
         }
@@ -84,35 +81,36 @@ impl SendQueue {
         });
     }
 
-    /// Wakes the connection's own thread, unless something could still be learnt from the socket. Then returns after
-    /// what time to try again.
+    /// Wakes the connection's own thread, unless something could still be learnt from the socket.
+    /// Then returns after what time to try again.
     fn wake_thread_if_harmless(&self, tell_deadline: Instant) -> Option<Duration> {
         match self.next_step(tell_deadline) {
             NextStep::CheckAgain(interval) => return Some(interval),
-            // The thread reads until the client ends its side, which wakes it. A reset wakes it, too.
+            // The thread reads until the client ends its side, which wakes it. A reset wakes it,
+            // too.
             NextStep::Reset => self.reset(),
             NextStep::Outlast(_) | NextStep::Release => self.end_input(),
         }
         None
     }
 
-    /// [Closes](Self::close) the connection because an operator says so. The second time, the client's work is not
-    /// waited for any more.
+    /// [Closes](Self::close) the connection because an operator says so. The second time, the
+    /// client's work is not waited for any more.
     pub(in crate::server) fn kick(self: &Arc<Self>) {
-        self.state.lock().end.note_kick();
+        self.with_end(ConnectionEnd::note_kick);
         self.close();
     }
 
     /// Wakes the connection's own thread. Nothing more is learnt from the socket then.
     pub(in crate::server) fn end_input(&self) {
-        self.state.lock().end.note_end_of_input();
+        self.with_end(ConnectionEnd::note_end_of_input);
         self.stream.end_input();
     }
 
-    /// Ends the connection by a reset, where the end of the stream does not get across. Nothing will tell whether the
-    /// reset does.
+    /// Ends the connection by a reset, where the end of the stream does not get across. Nothing
+    /// will tell whether the reset does.
     pub(in crate::server) fn reset(&self) {
-        self.state.lock().end.note_reset(Instant::now());
+        self.with_end(|end| end.note_reset(Instant::now()));
         self.stream.abort();
     }
 
@@ -121,7 +119,8 @@ impl SendQueue {
         self.checked_state().end.client_state()
     }
 
-    /// What to do next about the end of the connection, which the client was to acknowledge until `tell_deadline`.
+    /// What to do next about the end of the connection, which the client was to acknowledge until
+    /// `tell_deadline`.
     pub(in crate::server) fn next_step(&self, tell_deadline: Instant) -> NextStep {
         self.checked_state().end.next_step(Instant::now(), tell_deadline)
     }
@@ -129,7 +128,8 @@ impl SendQueue {
     /// The state, after the kernel was asked for what it knows of the connection's end.
     fn checked_state(&self) -> MutexGuard<'_, SendState> {
         let mut state = self.state.lock();
-        // Taken and reported with the state locked: no other thread finds the error gone before it is reported.
+        // Taken and reported with the state locked: no other thread finds the error gone before it
+        // is reported.
         if let Some(error) = self.stream.take_error() {
             state.end.note_error(&error);
         }
@@ -140,19 +140,9 @@ impl SendQueue {
         state
     }
 
-    /// From now on the client gets no more than `limit` for its work to end, whatever it asked for.
-    pub(in crate::server) fn limit_wind_down(&self, limit: Duration) {
-        self.state.lock().end.limit_wind_down(limit);
-    }
-
     /// The client has said goodbye in the words of its protocol, or of its framing.
     pub(in crate::server) fn note_goodbye(&self) {
-        self.state.lock().end.note_goodbye();
-    }
-
-    /// How the connection has ended, for the log.
-    pub(in crate::server) fn end_in_words(&self) -> &'static str {
-        self.state.lock().end.cause().in_words()
+        self.with_end(ConnectionEnd::note_goodbye);
     }
 }
 
@@ -164,6 +154,7 @@ mod tests {
     use socket2::{Domain, SockAddr};
 
     use super::*;
+    use crate::os::Keepalive;
     use crate::os::socket::Stream;
     use crate::server::client_knows::LEAVE_POLL;
     use crate::server::maintenance::Maintenance;
@@ -180,14 +171,14 @@ mod tests {
         let send_queue =
             Arc::new(SendQueue::new(stream, 1 << 20, Arc::new(Maintenance::new().unwrap()), None));
         let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
-        send_queue.set_hello_terms(&keepalive, HOUR);
+        send_queue.with_end(|end| end.set_terms(&keepalive, HOUR));
         (send_queue, (directory, listener, client))
     }
 
     #[test]
     fn the_time_for_a_clients_work_is_counted_once_whichever_thread_looks() {
         let (send_queue, _client) = connection();
-        let left_at = |now| send_queue.state.lock().end.wind_down_left(now);
+        let left_at = |now| send_queue.with_end(|end| end.wind_down_left(now));
         assert_eq!((send_queue.client_state(), left_at(Instant::now())), (ClientState::MayNotKnow, HOUR));
         send_queue.kick();
         assert_eq!(send_queue.client_state(), ClientState::Knows);

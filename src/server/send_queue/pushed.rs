@@ -1,6 +1,6 @@
-//! How many of the unsent bytes were appended by other threads than the connection's own. Only these may cut a client
-//! off: the connection's own thread stops handling requests while too much of its own is unsent. Pure: positions in
-//! the stream of all bytes ever appended.
+//! How many of the unsent bytes were appended by other threads than the connection's own. Only
+//! these may cut a client off: the connection's own thread stops handling requests while too much
+//! of its own is unsent. Pure: positions in the stream of all bytes ever appended.
 
 use std::collections::VecDeque;
 use std::ops::Range;

@@ -1,5 +1,6 @@
-//! Reading from a connection, through its framing if it has one, and what follows for the sending side: the peer's
-//! end is reported to the [`ConnectionEnd`](crate::server::client_knows::ConnectionEnd), and control frames that the
+//! Reading from a connection, through its framing if it has one, and what follows for the sending
+//! side: the peer's end is reported to the
+//! [`ConnectionEnd`](crate::server::client_knows::ConnectionEnd), and control frames that the
 //! framing has to send are sent.
 
 use std::io;
@@ -17,8 +18,8 @@ const DISCARD_BYTES: usize = 4096;
 const DISCARD_READS_MAX: usize = 64;
 
 impl SendQueue {
-    /// Waits for bytes, decodes them and appends the result to `into`, which may be nothing yet. Returns 0 if the
-    /// client will send no more. For the connection's own thread.
+    /// Waits for bytes, decodes them and appends the result to `into`, which may be nothing yet.
+    /// Returns 0 if the client will send no more. For the connection's own thread.
     pub(in crate::server) fn receive(self: &Arc<Self>, into: &mut Vec<u8>) -> io::Result<usize> {
         match &self.framing {
             None => {
@@ -47,8 +48,8 @@ impl SendQueue {
         self.have_decoded(framing, decoded).map(|()| read)
     }
 
-    /// From now on the connection is in WebSocket. So is `early`, which has come already; its content is appended to
-    /// `into`.
+    /// From now on the connection is in WebSocket. So is `early`, which has come already; its
+    /// content is appended to `into`.
     pub(in crate::server) fn begin_websocket(
         self: &Arc<Self>,
         early: &[u8],
@@ -60,8 +61,8 @@ impl SendQueue {
         self.have_decoded(framing, decoded)
     }
 
-    /// Handles what decoding brought besides requests: the client's end, the ends of its messages, and control frames
-    /// to send.
+    /// Handles what decoding brought besides requests: the client's end, the ends of its messages,
+    /// and control frames to send.
     fn have_decoded(
         self: &Arc<Self>,
         mut framing: MutexGuard<'_, Framing>,
@@ -69,8 +70,8 @@ impl SendQueue {
     ) -> io::Result<()> {
         if decoded.is_ok() && framing.is_over() {
             self.note_goodbye();
-            // Requests that came before the end are handled first. The next read then returns 0, whatever the client
-            // does with the connection.
+            // Requests that came before the end are handled first. The next read then returns 0,
+            // whatever the client does with the connection.
             self.end_input();
         }
         let has_control_frames = framing.control_pending();
@@ -79,7 +80,10 @@ impl SendQueue {
         if has_control_frames {
             state.buffer.add_control_frames();
         }
-        let ended = state.buffer.messages_ended(message_ends);
+        let ended = match state.buffer.messages() {
+            Some((exchange, out)) => exchange.have_ended(message_ends, out),
+            None => Ok(()),
+        };
         drop(state);
         drop(framing);
         decoded?;
@@ -90,24 +94,22 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Reads and drops what has come so far and will not be handled. The client's end may follow it; and if a socket
-    /// is closed with unread input, the kernel resets the connection, so that its client may never see the last
-    /// reply. What a client sends without end is read only in part.
+    /// Reads and drops what has come so far and will not be handled. The client's end may follow
+    /// it; and if a socket is closed with unread input, the kernel resets the connection, so that
+    /// its client may never see the last reply. What a client sends without end is read only in
+    /// part. False if the client will send no more.
     #[cold]
     #[inline(never)]
-    pub(in crate::server) fn discard_input(&self) {
+    pub(in crate::server) fn discard_input(&self) -> bool {
         let mut bytes = [0; DISCARD_BYTES];
         for _ in 0..DISCARD_READS_MAX {
-            let read = match self.stream.receive_now(&mut bytes) {
-                Ok(None) => return,
-                Ok(Some(read)) => Ok(read),
-                Err(error) => Err(error),
-            };
+            let Some(read) = self.stream.receive_now(&mut bytes).transpose() else { return true };
             self.note_read(&read);
             if !matches!(read, Ok(1..)) {
-                return;
+                return false;
             }
         }
+        true
     }
 
     /// Reports how a read ended: for every thread that reads.
