@@ -10,7 +10,7 @@
 //!
 //! - **The peer**: it ends its stream, resets the connection, or says goodbye in the words of the
 //!   protocol (`bye`), of TLS or of WebSocket.
-//! - **The server**: it sends the end of its stream, behind all replies. It does so for a kick, a
+//! - **The server**: it sends the end of its stream, after all replies. It does so for a kick, a
 //!   stop, a client that reads too little, and whatever breaks the protocol.
 //! - **A timeout**: the server's kernel has heard nothing of the peer for too long, and has given
 //!   it up.
@@ -36,17 +36,17 @@
 //! The release delay is long enough for a client that hears nothing to find out by its own timeout
 //! (`os/keepalive.rs` says why).
 //!
-//! Its waits end at once in every case: it can be told of no grant any more, so it believes in
-//! none. If the server stops and its broker grants nothing any more, nobody could get the locks,
-//! and nothing is waited for.
+//! Its waits end at once in every case: no grant can reach it any more, so it believes in none. If
+//! the server is stopping and its broker grants nothing any more, no other session could get the
+//! locks, and they are not kept.
 //!
 //! # What must not be done while the client may not know
 //!
 //! Neither end the input of the socket nor reset it, although these are the only ways to wake the
 //! connection's own thread from `read`. After either, the server's kernel answers what the client
-//! sends by resets of its own, and the client's word can no longer be told from them. A thread that
-//! must do one of them all the same reports it here *before* the call, and what the socket says
-//! afterwards proves nothing.
+//! sends by resets of its own, and what the client does can no longer be told from them. A thread
+//! that must do one of them all the same reports it here *before* the call; what happens to the
+//! socket afterwards proves nothing.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -147,8 +147,8 @@ impl CloseCause {
 
 /// What follows from the facts.
 impl ConnectionEnd {
-    /// What the client knows. Its own word counts whatever happens later; then what its kernel has
-    /// acknowledged; anything else is not known to have reached it.
+    /// What the client knows. What it did itself counts whatever happens later; then what its
+    /// kernel has acknowledged; anything else is not known to have reached it.
     pub(super) fn client_state(&self) -> ClientState {
         match self {
             Self { peer_ended: true, .. } => ClientState::HasLeft,
@@ -208,7 +208,7 @@ impl ConnectionEnd {
     }
 }
 
-/// The facts, each reported by the thread that meets with it.
+/// The facts. Each is reported by the thread that meets with it.
 impl ConnectionEnd {
     /// The client has said `hello`: it uses the client's side of these figures, and may need
     /// `wind_down` to end its work once it knows.
@@ -240,7 +240,7 @@ impl ConnectionEnd {
     /// a connection after that; `is_sole` that no other thread can have taken an error from the
     /// socket and not reported it yet.
     ///
-    /// With the connection still there, it is the peer's end of stream. Without one, every end
+    /// If the connection is still there, it is the peer's end of stream. Without one, every end
     /// looks like this once the kernel has reported its cause to some thread; so it is the peer's
     /// doing if no other cause was reported.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
@@ -270,7 +270,7 @@ impl ConnectionEnd {
         }
     }
 
-    /// The server's end of stream is sent, behind all that was sent before.
+    /// The server's end of stream is sent, after all that was sent before.
     pub(super) fn note_server_end(&mut self) {
         self.server_ended = true;
     }
@@ -281,8 +281,8 @@ impl ConnectionEnd {
         self.end_acknowledged |= self.server_ended && self.reset_at.is_none();
     }
 
-    /// The client's state was looked at: its time to end its work begins when it is first seen to
-    /// know.
+    /// The facts have been checked: the client's time to end its work begins when it is first seen
+    /// to know.
     pub(super) fn note_checked(&mut self, now: Instant) {
         if self.client_state() == ClientState::Knows {
             self.known_since.get_or_insert(now);

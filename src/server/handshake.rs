@@ -1,4 +1,4 @@
-//! The handshake, where a listener has one: client and server agree on TLS and on WebSocket, and
+//! The handshake, for listeners that have one: client and server agree on TLS and on WebSocket, and
 //! the client shows the secret. Its session begins only afterwards. So a client whose handshake
 //! fails gets nothing, and one that does nothing costs little memory, for [`LIMIT`] at most.
 
@@ -30,7 +30,7 @@ const CHUNK_BYTES: usize = 512;
 /// The longest message before the client has shown the secret.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-/// What a client is told that has not shown the secret.
+/// The refusal of a client that has not shown the secret.
 const SECRET_MISSING: &str = "this server asks for a secret: say hello with the authToken first";
 
 /// A connection that was accepted, and has no session yet.

@@ -10,7 +10,7 @@ use crate::broker::ObservedSession;
 use crate::os::socket::wait_for;
 
 /// Returns once the client cannot believe any more that it holds a lock, and its work has ended or
-/// had its time. Ends its waits at once: it can be told of no grant any more. Returns early if the
+/// had its time. Ends its waits at once, since no grant can reach it any more. Returns early if the
 /// server is stopping and its broker grants nothing any more. (While the broker is shut but the
 /// server is not stopping yet, its holders are still to be counted, and so the locks are kept.)
 pub(super) fn hold_locks_until_client_knows(

@@ -44,7 +44,7 @@ impl Sending {
     }
 
     /// What a thread does that releases a lock.
-    fn tell(&self, text: &'static str) {
+    fn push(&self, text: &'static str) {
         self.send_queue.note(self.write(text));
         self.send_queue.deliver();
     }
@@ -75,7 +75,7 @@ fn what_several_threads_append_is_sent_once_and_in_order() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
-        let other = spawn(&sending, |sending| sending.tell("ab"));
+        let other = spawn(&sending, |sending| sending.push("ab"));
         assert!(sending.reply("cd"));
         other.join().unwrap();
         sending.peer.await_bytes(4);
@@ -91,7 +91,7 @@ fn two_threads_that_deliver_at_once_leave_nothing_unsent() {
         let sending = Sending::new(MUCH, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let others =
-            [spawn(&sending, |sending| sending.tell("ab")), spawn(&sending, |sending| sending.tell("cd"))];
+            [spawn(&sending, |sending| sending.push("ab")), spawn(&sending, |sending| sending.push("cd"))];
         sending.peer.await_bytes(4);
         others.into_iter().for_each(|other| other.join().unwrap());
         sending.maintenance.stop();
@@ -105,7 +105,7 @@ fn the_maintenance_sends_on_to_a_slow_reader() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
-        let other = spawn(&sending, |sending| sending.tell("abc"));
+        let other = spawn(&sending, |sending| sending.push("abc"));
         sending.peer.take(1);
         sending.peer.await_bytes(2);
         sending.peer.take(1);
@@ -123,7 +123,7 @@ fn a_slow_reader_of_replies_also_gets_what_other_threads_append() {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| assert!(sending.reply("abc")));
-        let other = spawn(&sending, |sending| sending.tell("de"));
+        let other = spawn(&sending, |sending| sending.push("de"));
         sending.peer.take(MUCH);
         sending.peer.await_bytes(5);
         own.join().unwrap();
@@ -140,7 +140,7 @@ fn after_a_close_no_thread_waits_and_nothing_is_sent() {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| sending.reply("abc"));
-        let other = spawn(&sending, |sending| sending.tell("de"));
+        let other = spawn(&sending, |sending| sending.push("de"));
         sending.send_queue.close();
         let sent = sending.peer.heard();
         own.join().unwrap();
@@ -158,7 +158,7 @@ fn a_client_that_reads_nothing_is_cut_off_and_blocks_no_thread() {
         let sending = Sending::new(0, 2);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let other =
-            spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.tell(text)));
+            spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.push(text)));
         sending.peer.await_end();
         other.join().unwrap();
         sending.maintenance.stop();

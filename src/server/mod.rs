@@ -239,11 +239,11 @@ impl Server {
         // The listeners first, so that no more connections are accepted.
         threads.for_each(Thread::join);
         self.state.hang_up_all();
-        let untold = wait_until_clients_know(&holders, limit.unwrap_or(Duration::ZERO));
+        let unaware = wait_until_clients_know(&holders, limit.unwrap_or(Duration::ZERO));
         self.state.close_all().into_iter().for_each(Thread::join);
         self.state.maintenance.stop();
         maintenance.into_iter().for_each(Thread::join);
-        untold
+        unaware
     }
 }
 
@@ -252,10 +252,10 @@ impl Server {
 fn wait_until_clients_know(connections: &[Arc<SendQueue>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let untold =
+        let unaware =
             connections.iter().filter(|connection| !connection.client_state().knows_of_the_end()).count();
-        if untold == 0 || Instant::now() >= deadline {
-            return untold;
+        if unaware == 0 || Instant::now() >= deadline {
+            return unaware;
         }
         std::thread::sleep(STOP_POLL);
     }

@@ -3,9 +3,9 @@
 //! appending is the order on the wire. Any thread may also send, one at a time, but only the
 //! connection's own thread ever waits for the peer to read.
 //!
-//! `buffer` holds the bytes. `receiving` reads what the peer sends, since what it says of its end,
-//! and control frames of its framing, concern what is sent. `closing` ends the connection. What
-//! such an end means for the client's locks is decided in `client_knows`, not here.
+//! `buffer` holds the bytes. `receiving` reads, since the peer's end and the control frames of its
+//! framing concern what is sent. `closing` ends the connection. What an end means for the client's
+//! locks is decided in `client_knows`, not here.
 
 mod buffer;
 mod closing;
@@ -25,7 +25,7 @@ use super::maintenance::{Flush, Maintenance};
 use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::os::sync::{Arc, AtomicBool, Mutex, MutexGuard, OnceLock};
 
-/// One connection, as all threads see it that send on it or may end it.
+/// What all threads share that send on a connection or may end it.
 pub(super) struct SendQueue {
     pub(super) stream: Stream,
     state: Mutex<SendState>,
@@ -187,6 +187,7 @@ impl SendQueue {
         }
         let sent = self.send_batch(&batch);
         let mut state = self.state.lock();
+        debug_assert!(state.is_sending, "no other thread sends meanwhile");
         state.is_sending = false;
         let sent = match sent {
             Ok(sent) => sent,

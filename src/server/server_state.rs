@@ -62,17 +62,17 @@ pub(super) struct ServerState {
     /// How many connections were refused: not on the access list, too many, out of resources,
     /// failed handshakes.
     pub(super) refused: AtomicU64,
-    /// Logs connections that were refused for lack of room.
+    /// Connections that were refused for lack of room.
     pub(super) no_room: LogThrottle,
-    /// Logs connections that were refused in the handshake, or because of their protocol.
+    /// Connections that were refused in the handshake, or because of their protocol.
     pub(super) refused_early: LogThrottle,
-    /// Logs connections that were refused because of the access list.
+    /// Connections that were refused because of the access list.
     pub(super) unlisted: LogThrottle,
-    /// Logs clients that were cut off because they did not read.
+    /// Clients that were cut off because they did not read.
     pub(super) cut_off: LogThrottle,
-    /// Logs requests that were refused because of a limit.
+    /// Requests that were refused because of a limit.
     pub(super) limit_exceeded: LogThrottle,
-    /// Logs clients that have gone with locks held.
+    /// Clients that have gone with locks held.
     pub(super) orphaned: LogThrottle,
     /// Called once if the broker fails.
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -237,7 +237,7 @@ impl ServerState {
         meant
             .map(|(info, send_queue)| {
                 send_queue.kick();
-                // Its client cannot be told of a grant any more.
+                // No grant can reach its client any more.
                 self.broker.end_waits(&info);
                 if info.locks_held() == 0 {
                     // It holds no lock, so its work keeps no other session waiting.

@@ -32,6 +32,7 @@ impl SendQueue {
             drop(state);
             let ended = self.end_framing();
             state = self.state.lock();
+            debug_assert!(state.is_sending, "no other thread sends meanwhile");
             state.is_sending = false;
             if let Err(error) = ended {
                 state.end.note_send_error(&error);
@@ -107,8 +108,8 @@ impl SendQueue {
         self.stream.end_input();
     }
 
-    /// Ends the connection by a reset, where the end of the stream does not get across. Nothing
-    /// will tell whether the reset does.
+    /// Ends the connection by a reset, where the end of the stream does not get across. Whether the
+    /// reset does will not be known.
     pub(in crate::server) fn reset(&self) {
         self.with_end(|end| end.note_reset(Instant::now()));
         self.stream.abort();
