@@ -102,7 +102,7 @@ impl Drop for SocketFile {
 /// # Errors
 /// If another server has the path, if something else is there, or if a file cannot be made.
 pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
-    // This process may have changed its directory by the time when it removes the file.
+    // Clients may have another working directory, and so may this process when it removes the file.
     let path = &std::path::absolute(path)?;
     check_directory(path)?;
     let lock = PathLock::take(path)?;
