@@ -1,16 +1,18 @@
-//! The secret that clients of the `message` protocol must know, if the server asks for one.
+//! The secret that clients of the `message` protocol must show if the server has one. Knows nothing
+//! of connections.
 
 use std::fmt;
 use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
-/// The shortest secret: one that could be found by trying is none.
+/// The shortest secret, so that none can be found by trying.
 const BYTES_MIN: usize = 16;
 /// The longest: much shorter than a message may be.
 const BYTES_MAX: usize = 4096;
 
-/// A secret. Never shown, and compared in a time that tells nothing of it but its length.
+/// A secret. It is never printed, and the time that a comparison takes depends on nothing of it but
+/// its length.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AuthToken(String);
 
@@ -21,7 +23,7 @@ impl fmt::Debug for AuthToken {
 }
 
 impl AuthToken {
-    /// The secret in this text, without white space around it.
+    /// Takes the secret from this text, without the white space around it.
     ///
     /// # Errors
     /// If it is shorter than 16 bytes, or longer than 4096.
@@ -33,20 +35,21 @@ impl AuthToken {
         }
     }
 
-    /// The secret in this file, without white space around it.
+    /// Takes the secret from this file, without the white space around it.
     ///
     /// # Errors
-    /// If it cannot be read, or as [`new`](Self::new).
+    /// If the file cannot be read, or as [`new`](Self::new); the message names the file.
     pub fn load(path: &Path) -> Result<Self, String> {
         let in_context = |error: String| format!("{}: {error}", path.display());
         let text = fs::read_to_string(path).map_err(|error| in_context(error.to_string()))?;
         Self::new(&text).map_err(in_context)
     }
 
-    /// Whether this is it.
+    /// Whether `other` is this secret.
     pub(super) fn is(&self, other: &str) -> bool {
         let pairs = self.0.bytes().zip(other.bytes());
-        // Without the hint the compiler could see that the answer is known at the first difference.
+        // Without the hint, the compiler might stop at the first difference, which the time would
+        // then tell.
         let differences = pairs.fold(0, |found, (own, other)| black_box(found | (own ^ other)));
         differences == 0 && self.0.len() == other.len()
     }
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_the_whole_secret_is_it() {
+    fn only_the_whole_secret_is_accepted() {
         let token = AuthToken::new(" 0123456789abcdef\n").unwrap();
         assert!(token.is("0123456789abcdef"));
         for other in ["", "0123456789abcde", "0123456789abcdefg", "0123456789abcdeg", "1123456789abcdef"] {
@@ -67,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_guessed_is_no_secret() {
+    fn a_short_or_unreadable_secret_is_refused() {
         for text in ["", "\n", "0123456789abcde"] {
             assert!(AuthToken::new(text).is_err());
         }

@@ -1,6 +1,6 @@
-//! What comes before a conversation, where anything does: the two sides agree on TLS, on WebSocket, and the
-//! client shows that it knows the secret. There is no session until then, so whoever does not get through gets
-//! nothing; and it takes little of the server, and not for long.
+//! The handshake, for listeners that have one: client and server agree on TLS and on WebSocket, and
+//! the client shows the secret. Its session begins only afterwards. So a client whose handshake
+//! fails gets nothing, and one that does nothing costs little memory, for [`LIMIT`] at most.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -8,110 +8,129 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use super::auth_token::AuthToken;
+use super::config::{Config, Protocol};
 use super::connection::ignore_interruption;
-use super::serve::AcceptedConnection;
-use super::wrong_protocol::Misdirected;
+use super::send_queue::SendQueue;
+use super::server_state::ServerState;
+use super::wrong_protocol::WrongProtocol;
 use crate::os::socket::{PollFd, PollFlags, wait_for};
+use crate::os::sync::Arc;
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::{
     Envelope, LockResult, OldUnlockReply, encode_error, encode_result, parse, parse_hello, parse_old_unlock,
 };
 use crate::wire::websocket::{Upgrade, upgrade};
 
-/// How long all of it may take.
+/// How long the handshake may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long a client that is refused is given to read why.
+/// How long a refused client has to read why.
 const REFUSAL_LIMIT: Duration = Duration::from_secs(1);
 /// How much is read at once, at least.
 const CHUNK_BYTES: usize = 512;
-/// The longest message before the secret is known.
+/// The longest message before the client has shown the secret.
 const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-const WANTED: &str = "this server asks for a secret: say hello with the authToken first";
+/// The refusal of a client that has not shown the secret.
+const SECRET_MISSING: &str = "this server asks for a secret: say hello with the authToken first";
 
-/// A conversation that has not begun.
-struct Opening<'a> {
+/// A connection that was accepted, and has no session yet.
+pub(super) struct AcceptedConnection {
+    pub(super) id: u64,
+    pub(super) server: Arc<ServerState>,
+    pub(super) send_queue: Arc<SendQueue>,
+    pub(super) config: Arc<Config>,
+    pub(super) protocol: Protocol,
+    /// Whether it speaks that in WebSocket.
+    pub(super) websocket: bool,
+    /// The secret that its client must show.
+    pub(super) secret: Option<AuthToken>,
+    pub(super) address: String,
+}
+
+/// A handshake that is going on.
+struct Handshake<'a> {
     accepted: &'a AcceptedConnection,
     deadline: Instant,
-    /// What has come of the client and has not been handled.
+    /// Decoded input that has not been handled.
     early: Vec<u8>,
-    /// Whether it has been refused something because it had not shown the secret.
-    wants_secret: bool,
+    /// The client has sent messages without having shown the secret.
+    has_skipped_secret: bool,
 }
 
 impl AcceptedConnection {
-    /// Does what comes before the conversation. Returns what has come of the client behind that; `None` if
-    /// there is to be none, which has been logged.
-    pub(super) fn open(&self) -> Option<Vec<u8>> {
+    /// Performs the handshake. Returns what the client has sent after it; `None` if the handshake
+    /// failed, which has been logged.
+    pub(super) fn handshake(&self) -> Option<Vec<u8>> {
         if self.secret.is_none() && self.send_queue.framing().is_none() {
             return Some(Vec::new());
         }
-        self.open_wrapped()
+        self.perform_handshake()
     }
 
-    /// Apart, since what it takes of the stack would be there for as long as the connection is.
+    /// Not inlined: its stack would be kept in use for as long as the connection lasts.
     #[cold]
     #[inline(never)]
-    fn open_wrapped(&self) -> Option<Vec<u8>> {
-        let mut opening = Opening {
-            accepted: self,
-            deadline: Instant::now() + LIMIT,
-            early: Vec::new(),
-            wants_secret: false,
-        };
-        let opened = opening.open().map_err(|error| match opening.wants_secret && is_hang_up(&error) {
-            // Somebody who tries without is worth a line, however the attempt ends.
-            true => io::Error::other("it has not shown the secret"),
-            false => error,
+    fn perform_handshake(&self) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + LIMIT;
+        let mut handshake =
+            Handshake { accepted: self, deadline, early: Vec::new(), has_skipped_secret: false };
+        let performed = handshake.perform().map_err(|error| {
+            match handshake.has_skipped_secret && is_hang_up(&error) {
+                // An attempt without the secret is worth a line in the log, however it ends.
+                true => io::Error::other("it has not shown the secret"),
+                false => error,
+            }
         });
-        opened.map_err(|error| self.refuse(&error)).ok().map(|()| opening.early)
+        performed.map_err(|error| self.refuse(&error)).ok().map(|()| handshake.early)
     }
 
     fn refuse(&self, error: &io::Error) {
         if is_hang_up(error) {
-            // It has gone by itself.
             return log::debug!("{}: {error}", self.address);
         }
         self.server.refused.fetch_add(1, Relaxed);
-        let stranger = self
+        let wrong = self
             .send_queue
             .framing()
-            .and_then(|framing| Misdirected::find_outside_tls(framing.stranger(), self.protocol));
-        if let Some(stranger) = stranger {
-            // Outside of TLS, as it has come. Nobody is owed more than the attempt.
-            let _ = self.send_queue.stream.send_now(&stranger.reply());
+            .and_then(|framing| WrongProtocol::find_outside_tls(framing.first_bytes(), self.protocol));
+        if let Some(wrong) = wrong {
+            // Outside of TLS, as the client speaks. If the socket does not take the reply at once,
+            // it is dropped.
+            let _ = self.send_queue.stream.send_now(&wrong.reply());
         }
         self.send_queue.hang_up();
-        self.server.strangers.warn(|| match stranger {
-            Some(stranger) => format!("refused {}: {}: {error}", self.address, stranger.in_words()),
+        self.server.refused_early.warn(|| match wrong {
+            Some(wrong) => format!("refused {}: {}: {error}", self.address, wrong.in_words()),
             None => format!("refused {}: {error}", self.address),
         });
-        // Closed with unread input the connection would be reset, and the client might never read why.
-        let end = Instant::now() + REFUSAL_LIMIT;
-        let stream = &self.send_queue.stream;
+        self.drain_input();
+    }
+
+    /// Reads what the refused client still sends. If the socket were closed with unread input, the
+    /// kernel would reset the connection, and the client might never read why it was refused.
+    fn drain_input(&self) {
+        let deadline = Instant::now() + REFUSAL_LIMIT;
         loop {
-            let rest = end.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(stream, PollFlags::IN)];
+            let rest = deadline.saturating_duration_since(Instant::now());
+            let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             let _ = wait_for(&mut fds, Some(rest));
-            let is_silent = fds[0].revents().is_empty();
-            if rest.is_zero() || is_silent || !matches!(stream.receive_now(&mut [0; 4096]), Ok(Some(1..))) {
+            if rest.is_zero() || fds[0].revents().is_empty() || !self.send_queue.discard_input() {
                 return;
             }
-            self.send_queue.discard_input();
         }
     }
 }
 
-/// Whether the connection has ended by itself.
+/// Whether the client, or its kernel, has ended the connection.
 fn is_hang_up(error: &io::Error) -> bool {
     error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
-impl Opening<'_> {
-    fn open(&mut self) -> io::Result<()> {
+impl Handshake<'_> {
+    fn perform(&mut self) -> io::Result<()> {
         let send_queue = &self.accepted.send_queue;
         while send_queue.framing().is_some_and(|framing| framing.is_handshaking()) {
-            self.hear("TLS")?;
+            self.receive("TLS")?;
         }
         if self.accepted.websocket {
             self.begin_websocket()?;
@@ -122,8 +141,8 @@ impl Opening<'_> {
         }
     }
 
-    /// Waits until more has come; `what` is waited for.
-    fn hear(&mut self, what: &str) -> io::Result<()> {
+    /// Waits for more input. `what` is what it should be, for the error.
+    fn receive(&mut self, what: &str) -> io::Result<()> {
         let send_queue = &self.accepted.send_queue;
         let rest = self.rest();
         if rest.is_zero() {
@@ -141,15 +160,15 @@ impl Opening<'_> {
         Ok(())
     }
 
-    /// Sends this, as far as the client reads.
-    fn reply_or_close(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
+    /// Sends a reply. An error if the client does not read it before the deadline.
+    fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let send_queue = &self.accepted.send_queue;
         send_queue.append(write);
-        let until_the_end = || match self.rest() {
+        let until_deadline = || match self.rest() {
             Duration::ZERO => ControlFlow::Break(()),
             rest => ControlFlow::Continue(Some(rest)),
         };
-        if send_queue.send_all(until_the_end) {
+        if send_queue.send_all(until_deadline) {
             return Ok(());
         }
         if self.rest().is_zero() {
@@ -159,7 +178,7 @@ impl Opening<'_> {
         Err(io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// How long it may still take.
+    /// How long the handshake may still take.
     fn rest(&self) -> Duration {
         self.deadline.saturating_duration_since(Instant::now())
     }
@@ -167,56 +186,58 @@ impl Opening<'_> {
     fn begin_websocket(&mut self) -> io::Result<()> {
         loop {
             match upgrade(&self.early, &self.accepted.config.ws_origins) {
-                Upgrade::Incomplete => self.hear("a request for a WebSocket")?,
+                Upgrade::Incomplete => self.receive("a request for a WebSocket")?,
                 Upgrade::Accepted { response, consumed } => {
-                    self.reply_or_close(|out| out.extend_from_slice(&response))?;
+                    self.reply(|out| out.extend_from_slice(&response))?;
                     let mut early = std::mem::take(&mut self.early);
                     early.drain(..consumed);
                     return self.accepted.send_queue.begin_websocket(&early, &mut self.early);
                 }
                 Upgrade::Refused { response, reason } => {
-                    self.reply_or_close(|out| out.extend_from_slice(&response))?;
+                    self.reply(|out| out.extend_from_slice(&response))?;
                     return Err(io::Error::other(reason));
                 }
             }
         }
     }
 
-    /// Refuses everything until a `hello` with the secret comes, which is left to the conversation.
+    /// Refuses every message until a `hello` with the secret comes. That one stays in `early`, for
+    /// the session to answer.
     fn await_secret(&mut self, secret: &AuthToken) -> io::Result<()> {
         let bytes_max = self.accepted.config.message_bytes_max.min(MESSAGE_BYTES_MAX);
         loop {
             let (taken, found) = frame::decode(&self.early, bytes_max);
             match found {
-                Frame::Incomplete => self.hear("the secret")?,
+                Frame::Incomplete => self.receive("the secret")?,
                 Frame::Body(body) => match parse(body) {
                     Ok(envelope) if self.is_hello_with(secret, &envelope)? => return Ok(()),
                     Ok(_) => {
-                        self.wants_secret = true;
+                        self.has_skipped_secret = true;
                         self.early.drain(..taken);
                     }
                     Err(bad) => {
-                        self.wants_secret = true;
+                        self.has_skipped_secret = true;
                         let text = bad.to_string();
-                        self.reply_or_close(|out| frame::encode(out, |body| encode_error(body, &text)))?;
+                        self.reply(|out| frame::encode(out, |body| encode_error(body, &text)))?;
                         self.early.drain(..taken);
                     }
                 },
                 Frame::TooLong { announced } => {
-                    if let Some(stranger) = Misdirected::find(&self.early, self.accepted.protocol, bytes_max)
-                    {
-                        self.reply_or_close(|out| out.extend_from_slice(&stranger.reply()))?;
-                        return Err(io::Error::other(stranger.in_words()));
+                    let protocol = self.accepted.protocol;
+                    if let Some(wrong) = WrongProtocol::find(&self.early, protocol, bytes_max) {
+                        self.reply(|out| out.extend_from_slice(&wrong.reply()))?;
+                        return Err(io::Error::other(wrong.in_words()));
                     }
                     let text = format!("a message of {announced} bytes before the secret");
-                    self.reply_or_close(|out| frame::encode(out, |body| encode_error(body, &text)))?;
+                    self.reply(|out| frame::encode(out, |body| encode_error(body, &text)))?;
                     return Err(io::Error::other(text));
                 }
             }
         }
     }
 
-    /// Answers a message, unless it is the `hello` that is waited for.
+    /// Whether the message is a `hello` with the secret. Any other message is answered. A wrong
+    /// secret is an error.
     fn is_hello_with(&self, secret: &AuthToken, envelope: &Envelope<'_>) -> io::Result<bool> {
         let command = envelope.command.as_deref();
         let is_old_unlock = || {
@@ -225,24 +246,22 @@ impl Opening<'_> {
         };
         let refuse = |result: &LockResult| match envelope.id {
             _ if is_old_unlock() => {
-                self.reply_or_close(|out| frame::encode(out, |body| OldUnlockReply::Refused.encode(body)))
+                self.reply(|out| frame::encode(out, |body| OldUnlockReply::Refused.encode(body)))
             }
-            Some(id) => self.reply_or_close(|out| frame::encode(out, |body| encode_result(body, id, result))),
+            Some(id) => self.reply(|out| frame::encode(out, |body| encode_result(body, id, result))),
             None => Ok(()),
         };
-        if command != Some("hello") {
-            return refuse(&LockResult::refused(WANTED)).map(|()| false);
-        }
-        let Some(parameters) = envelope.parameters else {
-            return refuse(&LockResult::refused(WANTED)).map(|()| false);
+        let token = match (command, envelope.parameters) {
+            (Some("hello"), Some(parameters)) => parse_hello(parameters).map(|hello| hello.auth_token),
+            _ => Ok(None),
         };
-        match parse_hello(parameters).map(|hello| hello.auth_token) {
+        match token {
             Ok(Some(token)) if secret.is(&token) => Ok(true),
             Ok(Some(_)) => {
                 refuse(&LockResult::refused("that authToken is not this server's"))?;
                 Err(io::Error::other("it has a wrong authToken"))
             }
-            Ok(None) => refuse(&LockResult::refused(WANTED)).map(|()| false),
+            Ok(None) => refuse(&LockResult::refused(SECRET_MISSING)).map(|()| false),
             Err(malformed) => refuse(&LockResult::from(malformed)).map(|()| false),
         }
     }

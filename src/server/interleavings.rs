@@ -1,14 +1,15 @@
-//! What threads of a server do to each other, in every order or in very many, see `broker/sync.rs`: the outbox
-//! of a connection, to which many append and on which anyone sends; and whole conversations. The sockets are
-//! those of `socket/pretended.rs`.
+//! Scenarios for the model checkers (`os/sync.rs`), which run a server's threads in every order, or
+//! in very many: a connection's send queue, to which several threads append and on which several
+//! send; and whole conversations. The sockets are those of `os/socket/fake.rs`.
 
 use std::ops::ControlFlow;
 
 use super::config::{Config, Protocol};
+use super::handshake::AcceptedConnection;
 use super::maintenance::Maintenance;
 use super::message::Service;
-use super::send_queue::{SendQueue, Sent};
-use super::serve::AcceptedConnection;
+use super::send_queue::{SendOutcome, SendQueue};
+use super::serve::serve;
 use super::server_state::ServerState;
 use crate::broker::Broker;
 use crate::os::socket::Peer;
@@ -18,7 +19,7 @@ use crate::os::sync::{Arc, ProcessMutex, thread};
 /// More than any scenario sends.
 const MUCH: usize = 1 << 20;
 
-/// An outbox, and what was appended to it, in this order.
+/// A send queue, and what was appended to it, in this order.
 struct Sending {
     send_queue: Arc<SendQueue>,
     maintenance: Arc<Maintenance>,
@@ -34,7 +35,7 @@ impl Sending {
         Arc::new(Self { send_queue, maintenance, appended: ProcessMutex::new(String::new()), peer })
     }
 
-    /// What is appended is taken down in the same step.
+    /// Records what is appended in the same step.
     fn write(&self, text: &'static str) -> impl FnOnce(&mut Vec<u8>) {
         move |out| {
             out.extend(text.as_bytes());
@@ -42,13 +43,13 @@ impl Sending {
         }
     }
 
-    /// As a thread does that releases a lock.
-    fn tell(&self, text: &'static str) {
+    /// What a thread does that releases a lock.
+    fn push(&self, text: &'static str) {
         self.send_queue.note(self.write(text));
         self.send_queue.deliver();
     }
 
-    /// As the connection's own thread does.
+    /// What the connection's own thread does.
     fn reply(&self, text: &'static str) -> bool {
         self.send_queue.append(self.write(text));
         self.send_queue.send_all(|| ControlFlow::Continue(None))
@@ -57,7 +58,7 @@ impl Sending {
     /// Everything has been sent, in the order in which it was appended.
     fn all_sent(&self) {
         assert_eq!(self.peer.heard(), *self.appended.lock());
-        assert_eq!(self.send_queue.send(), Sent::All);
+        assert_eq!(self.send_queue.send(), SendOutcome::AllSent);
     }
 }
 
@@ -70,11 +71,11 @@ fn spawn<R: Send + 'static>(
 }
 
 #[test]
-fn what_several_append_is_sent_once_and_in_order() {
+fn what_several_threads_append_is_sent_once_and_in_order() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
-        let other = spawn(&sending, |sending| sending.tell("ab"));
+        let other = spawn(&sending, |sending| sending.push("ab"));
         assert!(sending.reply("cd"));
         other.join().unwrap();
         sending.peer.await_bytes(4);
@@ -85,12 +86,12 @@ fn what_several_append_is_sent_once_and_in_order() {
 }
 
 #[test]
-fn two_who_tell_at_once_leave_nothing_unsent() {
+fn two_threads_that_deliver_at_once_leave_nothing_unsent() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let others =
-            [spawn(&sending, |sending| sending.tell("ab")), spawn(&sending, |sending| sending.tell("cd"))];
+            [spawn(&sending, |sending| sending.push("ab")), spawn(&sending, |sending| sending.push("cd"))];
         sending.peer.await_bytes(4);
         others.into_iter().for_each(|other| other.join().unwrap());
         sending.maintenance.stop();
@@ -100,11 +101,11 @@ fn two_who_tell_at_once_leave_nothing_unsent() {
 }
 
 #[test]
-fn the_janitor_sends_on_to_a_slow_reader() {
+fn the_maintenance_sends_on_to_a_slow_reader() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
-        let other = spawn(&sending, |sending| sending.tell("abc"));
+        let other = spawn(&sending, |sending| sending.push("abc"));
         sending.peer.take(1);
         sending.peer.await_bytes(2);
         sending.peer.take(1);
@@ -117,12 +118,12 @@ fn the_janitor_sends_on_to_a_slow_reader() {
 }
 
 #[test]
-fn a_slow_reader_of_replies_gets_what_others_tell_too() {
+fn a_slow_reader_of_replies_also_gets_what_other_threads_append() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| assert!(sending.reply("abc")));
-        let other = spawn(&sending, |sending| sending.tell("de"));
+        let other = spawn(&sending, |sending| sending.push("de"));
         sending.peer.take(MUCH);
         sending.peer.await_bytes(5);
         own.join().unwrap();
@@ -134,49 +135,48 @@ fn a_slow_reader_of_replies_gets_what_others_tell_too() {
 }
 
 #[test]
-fn closing_lets_nobody_wait_and_nothing_be_sent_after() {
+fn after_a_close_no_thread_waits_and_nothing_is_sent() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let own = spawn(&sending, |sending| sending.reply("abc"));
-        let other = spawn(&sending, |sending| sending.tell("de"));
+        let other = spawn(&sending, |sending| sending.push("de"));
         sending.send_queue.close();
         let sent = sending.peer.heard();
         own.join().unwrap();
         other.join().unwrap();
         sending.maintenance.stop();
         maintenance.join().unwrap();
-        assert_eq!((sending.peer.heard(), sending.send_queue.send()), (sent.clone(), Sent::Gone));
+        assert_eq!((sending.peer.heard(), sending.send_queue.send()), (sent.clone(), SendOutcome::Closed));
         assert!(sent.is_empty() || sending.appended.lock().starts_with(&sent));
     });
 }
 
 #[test]
-fn who_reads_nothing_is_cut_off_and_keeps_nobody() {
+fn a_client_that_reads_nothing_is_cut_off_and_blocks_no_thread() {
     explore(|| {
         let sending = Sending::new(0, 2);
         let maintenance = spawn(&sending, |sending| sending.maintenance.run());
         let other =
-            spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.tell(text)));
+            spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.push(text)));
         sending.peer.await_end();
         other.join().unwrap();
         sending.maintenance.stop();
         maintenance.join().unwrap();
-        assert_eq!(sending.send_queue.send(), Sent::Gone);
+        assert_eq!(sending.send_queue.send(), SendOutcome::Closed);
     });
 }
 
-/// A client that speaks `glockd` to a server of its own threads.
+/// A client that speaks `glockd`, and the thread that serves it.
 fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
     let (stream, peer) = Peer::new(MUCH);
     let config = server.config();
     let Ok((id, send_queue)) = server.admit(stream, &config, None) else { panic!("there is room") };
     let (server, service) = (server.clone(), service.clone());
     let address = format!("client {id}");
-    let entry = AcceptedConnection {
+    let accepted = AcceptedConnection {
         id,
         server,
-        service,
         send_queue,
         config,
         protocol: Protocol::Glockd,
@@ -184,10 +184,10 @@ fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::
         secret: None,
         address,
     };
-    (peer, thread::spawn(move || entry.serve()))
+    (peer, thread::spawn(move || serve(&accepted, service)))
 }
 
-fn serve() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
+fn start_server() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
     let server = Arc::new(ServerState::new(Broker::default(), Config::default()).unwrap());
     let maintenance = thread::spawn({
         let maintenance = server.maintenance.clone();
@@ -199,7 +199,7 @@ fn serve() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
 const GOT: &str = "1 Lock Get Success: x\r\n";
 const RELEASED: &str = "1 Lock Release Success: x\r\n";
 
-/// Both connections end, and nothing is left.
+/// Ends both connections, and checks that nothing is left.
 fn end(
     server: &ServerState,
     maintenance: thread::JoinHandle<()>,
@@ -216,14 +216,14 @@ fn end(
 }
 
 #[test]
-fn a_conversation_in_which_one_waits_for_the_other() {
+fn a_waiter_gets_the_lock_when_the_other_client_releases_it() {
     explore_large(|| {
-        let (server, service, maintenance) = serve();
+        let (server, service, maintenance) = start_server();
         let one = connect(&server, &service);
         one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
         let two = connect(&server, &service);
-        // The second line stands behind the wait, and must not be answered before it has ended.
+        // The second line comes after the wait, and must not be answered before that has ended.
         two.0.send_text(b"gw - x\r\nr x\r\n");
         one.0.send_text(b"r x\r\n");
         let all = format!("{GOT}{RELEASED}");
@@ -235,9 +235,9 @@ fn a_conversation_in_which_one_waits_for_the_other() {
 }
 
 #[test]
-fn a_holder_that_hangs_up_frees_its_lock_for_the_one_who_waits() {
+fn a_holder_that_hangs_up_frees_its_lock_for_the_waiter() {
     explore_large(|| {
-        let (server, service, maintenance) = serve();
+        let (server, service, maintenance) = start_server();
         let one = connect(&server, &service);
         one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
@@ -252,9 +252,9 @@ fn a_holder_that_hangs_up_frees_its_lock_for_the_one_who_waits() {
 }
 
 #[test]
-fn a_waiter_that_hangs_up_takes_no_lock_along() {
+fn a_waiter_that_hangs_up_keeps_no_lock() {
     explore_large(|| {
-        let (server, service, maintenance) = serve();
+        let (server, service, maintenance) = start_server();
         let one = connect(&server, &service);
         one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());

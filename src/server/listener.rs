@@ -1,8 +1,7 @@
-//! Listening: binding addresses, and a thread for each that accepts connections, turns away those who
-//! may not or cannot come in, and starts a thread for each of the others. Nothing that goes wrong with
-//! one connection, nor running out of descriptors, memory or threads, ends or delays the accepting
-//! of others for longer than it lasts. `tcp` says which addresses a host name stands for, `unix_socket` binds Unix
-//! sockets.
+//! Listening: binds addresses, and runs a thread for each that accepts connections, refuses some,
+//! and starts a thread for each of the others. If something goes wrong with one connection, or
+//! descriptors, memory or threads run out, accepting goes on as soon as it can. `tcp` binds TCP
+//! addresses, `unix_socket` Unix sockets.
 
 mod tcp;
 mod unix_socket;
@@ -14,29 +13,29 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Type};
+use socket2::{SockRef, Type};
 
 pub use tcp::bind_every;
 use unix_socket::SocketFile;
 
 use super::config::{Config, Inherited, Listen, ListenAddress, Protocol};
 use super::framing::Framing;
+use super::handshake::AcceptedConnection;
+use super::log_throttle::LogThrottle;
+use super::message::Service;
 use super::send_queue::SendQueue;
+use super::serve::serve;
 use super::server_state::ServerState;
-use super::{log_throttle::LogThrottle, serve};
 use crate::os::fork::Descriptor;
-use crate::os::socket::{PollFd, PollFlags, Stream, new_socket, wait_for};
+use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::os::sync::{Arc, AtomicU64};
 use crate::os::thread::Thread;
 use crate::wire::{frame, message};
 
-/// More than the kernel's usual 128: when the queue of a burst of connects overflows, each that did not
-/// fit costs its client a second.
-const BACKLOG: i32 = 4096;
-/// A connection's stack: reserved, not used; what is touched of it is a few KiB.
+/// The stack of a connection's thread: reserved address space, of which a few KiB are used.
 const STACK_BYTES: usize = 128 << 10;
-/// How long to let go when the machine has nothing left to accept with.
-const EXHAUSTED: Duration = Duration::from_millis(50);
+/// How long to pause when there are no descriptors or memory left to accept with.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound address.
 pub(super) struct Listener {
@@ -44,17 +43,17 @@ pub(super) struct Listener {
     /// The file of a Unix socket bound here, which is removed when the listener goes.
     file: Option<SocketFile>,
     protocol: Protocol,
-    /// As it is logged and told: with the port that was taken.
+    /// With the port that was taken for port 0.
     pub(super) address: Listen,
-    /// Counts Unix connections, whose peers have no address of their own.
+    /// Numbers connections over Unix sockets, whose peers have no address.
     unix_peers: Arc<AtomicU64>,
 }
 
 impl Listener {
-    /// Binds an address: a host name with several of them makes as many listeners.
+    /// Binds an address. A host name with several addresses becomes several listeners.
     ///
     /// # Errors
-    /// If that cannot be; the message names the address.
+    /// If it cannot be bound; the message names the address.
     pub(super) fn bind(
         listen: &Listen,
         config: &Config,
@@ -70,7 +69,7 @@ impl Listener {
         };
         match &listen.address {
             ListenAddress::Tcp(address) => {
-                let bound = bind_every(address, bind_tcp).map_err(in_context)?;
+                let bound = bind_every(address, tcp::bind).map_err(in_context)?;
                 let bound = bound.into_iter();
                 Ok(bound.map(|(socket, at)| new(socket, None, ListenAddress::Tcp(at.to_string()))).collect())
             }
@@ -82,20 +81,21 @@ impl Listener {
         }
     }
 
-    /// Gives the file of a Unix socket that was bound here to this user and group.
+    /// Makes this user and group the owners of the file of a Unix socket that was bound here.
     ///
     /// # Errors
-    /// If that may not be; the message names the address.
+    /// If this process may not do that; the message names the address.
     pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
         let in_context =
             |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", self.address));
         self.file.as_ref().map_or(Ok(()), |file| file.give_to(uid, gid)).map_err(in_context)
     }
 
-    /// Takes over a socket that listens already. Its file, if it has one, is somebody else's to remove.
+    /// Takes over a socket that listens already. If it has a file, that is left to whichever
+    /// process made it.
     ///
     /// # Errors
-    /// If it is no such socket.
+    /// If it is not a listening stream socket.
     pub(super) fn adopt(inherited: Inherited, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
         let Inherited { protocol, socket } = inherited;
         let socket = Descriptor::open(|| Ok(socket))?;
@@ -106,29 +106,30 @@ impl Listener {
         Ok(Self { socket, file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
-    /// Accepts until the server stops. What is logged is logged last: whoever reads it, or does not, may keep this
-    /// thread, but no client that is turned away.
-    pub(super) fn run(&self, server: &Arc<ServerState>, service: &Arc<super::Service>) {
+    /// Accepts until the server stops. A refusal is logged only after the client has been told:
+    /// logging may block this thread if the log's reader is slow, but must not keep that client
+    /// waiting.
+    pub(super) fn run(&self, server: &Arc<ServerState>, service: &Arc<Service>) {
         let mut spare = spare_descriptor();
         let exhausted = LogThrottle::new(&server.maintenance, |more, _| {
             format!("accepting has failed {more} more times")
         });
         while !server.stopping.load(Acquire) {
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN), server.stop.poll_fd()];
-            // Whatever ended the wait, the next round looks again.
+            // Whatever ended the wait, `accept` does not block.
             let _ = wait_for(&mut fds, None);
             if !fds[1].revents().is_empty() {
                 return;
             }
             let config = server.config();
             match self.accept(server, &config) {
-                Ok(Some((stream, address))) => self.receive(server, service, config, stream, address),
+                Ok(Some((stream, address))) => self.start(server, service, config, stream, address),
                 Ok(None) => {
                     server.refused.fetch_add(1, Relaxed);
                 }
                 Err(error) if is_exhaustion(&error) => {
-                    // The one who knocks is turned away with the descriptor kept for that, rather than
-                    // left to wait for nothing.
+                    // The spare descriptor is closed, so that the client can be accepted and told,
+                    // rather than left waiting.
                     drop(spare.take());
                     if let Ok(Some((stream, _))) = self.accept(server, &config) {
                         self.turn_away(&stream, "out of descriptors or memory");
@@ -136,15 +137,16 @@ impl Listener {
                     server.refused.fetch_add(1, Relaxed);
                     spare = spare_descriptor();
                     exhausted.warn(|| format!("{}: cannot accept: {error}", self.address));
-                    let _ = wait_for(&mut [server.stop.poll_fd()], Some(EXHAUSTED));
+                    let _ = wait_for(&mut [server.stop.poll_fd()], Some(EXHAUSTED_PAUSE));
                 }
-                // The client has gone again, or somebody else has accepted it.
+                // The client has gone again, or another process has accepted it.
                 Err(error) => log::debug!("{}: {error}", self.address),
             }
         }
     }
 
-    /// The next connection and its peer's address; `None` if it may not come in.
+    /// Accepts the next connection, and returns it with its peer's address; `None` if the access
+    /// list refuses it.
     fn accept(&self, server: &ServerState, config: &Config) -> io::Result<Option<(Stream, String)>> {
         let (stream, peer) = Stream::accept(&self.socket)?;
         let Some(peer) = peer.as_socket() else {
@@ -160,11 +162,11 @@ impl Listener {
         Ok(Some((stream, peer.to_string())))
     }
 
-    /// Gives a connection a thread of its own.
-    fn receive(
+    /// Starts a thread for an accepted connection.
+    fn start(
         &self,
         server: &Arc<ServerState>,
-        service: &Arc<super::Service>,
+        service: &Arc<Service>,
         config: Arc<Config>,
         stream: Stream,
         address: String,
@@ -173,7 +175,7 @@ impl Listener {
             Ok(framing) => framing,
             Err(error) => {
                 server.refused.fetch_add(1, Relaxed);
-                return server.strangers.warn(|| format!("refused {address}: {}: {error}", self.address));
+                return server.refused_early.warn(|| format!("refused {address}: {}: {error}", self.address));
             }
         };
         let secret = config.auth_token.clone();
@@ -184,15 +186,14 @@ impl Listener {
                 server.refused.fetch_add(1, Relaxed);
                 self.turn_away(&stream, "too many connections");
                 drop(stream);
-                return server.full.warn(|| {
+                return server.no_room.warn(|| {
                     format!("refused {address}: too many connections ({})", config.connections_max)
                 });
             }
         };
-        let entry = serve::AcceptedConnection {
+        let accepted = AcceptedConnection {
             id,
             server: server.clone(),
-            service: service.clone(),
             send_queue: send_queue.clone(),
             config,
             protocol: self.protocol,
@@ -200,64 +201,53 @@ impl Listener {
             secret,
             address,
         };
-        match Thread::start(c"lockd-conn", STACK_BYTES, move || entry.serve()) {
+        let service = service.clone();
+        match Thread::start(c"lockd-conn", STACK_BYTES, move || serve(&accepted, service)) {
             Ok(thread) => server.set_thread(id, thread),
             Err(error) => self.give_up(server, id, &send_queue, &error),
         }
     }
 
-    /// What a new connection here is wrapped in.
+    /// The framing of a new connection, if it has one.
     fn framing(&self, config: &Config) -> io::Result<Option<Framing>> {
         let tls = match (self.address.tls, &config.tls) {
             (false, _) => None,
             (true, Some(tls)) => Some(tls.session()?),
-            // Taken away by a reload. Who asks for TLS must never be served without.
+            // A reload has removed it. A listener for TLS must never serve without it.
             (true, None) => return Err(io::Error::other("there is no certificate any more")),
         };
         Ok((tls.is_some() || self.address.websocket).then(|| Framing::new(tls)))
     }
 
-    /// Says why, as far as the socket takes it at once, in a way a client here understands. In TLS nothing can
-    /// be said at once.
+    /// Tells a client why it is refused, in the protocol of this listener and as far as the socket
+    /// takes it at once. In TLS nothing can be said before the handshake.
     fn turn_away(&self, stream: &Stream, why: &str) {
-        let mut said = Vec::new();
+        let mut reply = Vec::new();
         match (&self.address, self.protocol) {
             (Listen { tls: true, .. }, _) => return,
             (Listen { websocket: true, .. }, _) => {
                 let status = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n";
-                said.extend_from_slice(format!("{status}{why}\n").as_bytes());
+                reply.extend_from_slice(format!("{status}{why}\n").as_bytes());
             }
             (_, Protocol::Lockd | Protocol::Glockd) => {
-                said.extend_from_slice(format!("0 Refused: {why}\r\n").as_bytes());
+                reply.extend_from_slice(format!("0 Refused: {why}\r\n").as_bytes());
             }
-            (_, Protocol::Message) => frame::encode(&mut said, |body| message::encode_error(body, why)),
+            (_, Protocol::Message) => frame::encode(&mut reply, |body| message::encode_error(body, why)),
         }
-        // Nobody is owed more than the attempt.
-        let _ = stream.send_now(&said);
+        // If the socket does not take it, the client is refused without a reason.
+        let _ = stream.send_now(&reply);
     }
 
     fn give_up(&self, server: &ServerState, id: u64, send_queue: &SendQueue, error: &io::Error) {
         server.refused.fetch_add(1, Relaxed);
         self.turn_away(&send_queue.stream, "out of resources");
         send_queue.hang_up();
-        server.leave(id);
-        server.full.warn(|| format!("{}: cannot start a thread: {error}", self.address));
+        server.remove(id);
+        server.no_room.warn(|| format!("{}: cannot start a thread: {error}", self.address));
     }
 }
 
-/// A listening socket, and its address with the port that was taken.
-fn bind_tcp(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
-    let descriptor = new_socket(Domain::for_address(address))?;
-    let socket = SockRef::from(&descriptor);
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
-    Ok((descriptor, bound))
-}
-
-/// The address of a listening socket, which will not block from then on.
+/// The address of a listening socket. Makes the socket non-blocking.
 fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
     let socket = SockRef::from(socket);
     if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
@@ -274,7 +264,7 @@ fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
     Ok(ListenAddress::Unix(path.to_owned()))
 }
 
-/// A descriptor that can be let go when there are no others.
+/// A descriptor that can be closed when there are no others left.
 fn spare_descriptor() -> Option<Descriptor> {
     Descriptor::open(|| File::open("/dev/null").map(OwnedFd::from)).ok()
 }

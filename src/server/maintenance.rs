@@ -1,18 +1,27 @@
-//! The one thread of a server that does what no connection's thread can: it sends on to peers that were
-//! slow when somebody else had something for them, wakes the threads of connections that others have closed, joins
-//! those of connections that have ended, and logs how often something has happened.
+//! The maintenance thread: one for each server, for work that no connection's own thread can do. It
+//! sends on to slow readers, joins threads that have ended, and does what is to be done
+//! [later](Maintenance::run_later). It knows only that there is such work, and neither connections
+//! nor locks.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::ending::Closing;
-use super::log_throttle::Kind;
-use super::send_queue::{SendQueue, Sent};
-use crate::os::socket::{PollFd, PollFlags, Waker, wait_for};
+use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::os::sync::{Arc, Mutex};
 use crate::os::thread::Thread;
 
-/// What is left to the maintenance.
+/// A connection with bytes that its socket did not take.
+pub(super) trait Flush: Send + Sync {
+    fn stream(&self) -> &Stream;
+
+    /// Sends what the socket takes now. True if there is nothing left for the maintenance to send.
+    fn flush(self: Arc<Self>) -> bool;
+}
+
+/// Work that is tried until it is done. It is told whether the server is stopping, in which case it
+/// is not tried again, and returns after what time to try again; `None` when it is done.
+type Task = Box<dyn FnMut(bool) -> Option<Duration> + Send>;
+
 pub(super) struct Maintenance {
     work: Mutex<Work>,
     waker: Waker,
@@ -20,11 +29,10 @@ pub(super) struct Maintenance {
 
 #[derive(Default)]
 struct Work {
-    slow: Vec<Arc<SendQueue>>,
-    closing: Vec<Closing>,
+    slow: Vec<Arc<dyn Flush>>,
+    tasks: Vec<Task>,
     ended: Vec<Thread>,
-    untold: Vec<Arc<Kind>>,
-    stop: bool,
+    is_stopping: bool,
 }
 
 impl Maintenance {
@@ -32,73 +40,64 @@ impl Maintenance {
         Ok(Self { work: Mutex::default(), waker: Waker::new()? })
     }
 
-    /// Sends what is left in the outbox as soon as its socket takes more.
-    pub(super) fn watch(&self, send_queue: Arc<SendQueue>) {
-        self.work.lock().slow.push(send_queue);
-        self.waker.wake();
+    /// Sends what the connection has left as soon as its socket takes more.
+    pub(super) fn flush_later(&self, connection: Arc<dyn Flush>) {
+        self.add(|work| work.slow.push(connection));
     }
 
-    /// Wakes the connection's own thread when it is time for that.
-    pub(super) fn see_off(&self, closing: Closing) {
-        self.work.lock().closing.push(closing);
-        self.waker.wake();
+    /// Runs `task` soon, and again each time the [`Duration`] that it returned has passed; `None`
+    /// means that it is done. It must not block. If the server stops before, it runs once more,
+    /// with the argument `true`.
+    pub(super) fn run_later(&self, task: impl FnMut(bool) -> Option<Duration> + Send + 'static) {
+        self.add(|work| work.tasks.push(Box::new(task)));
     }
 
     /// Joins the thread, which is about to end.
-    pub(super) fn bury(&self, thread: Thread) {
-        self.work.lock().ended.push(thread);
-        self.waker.wake();
+    pub(super) fn join_later(&self, thread: Thread) {
+        self.add(|work| work.ended.push(thread));
     }
 
-    /// Logs how many events of this kind there were when it is time for that.
-    pub(super) fn tell_later(&self, kind: Arc<Kind>) {
-        self.work.lock().untold.push(kind);
-        self.waker.wake();
-    }
-
-    /// Lets [`run`](Self::run) end when there is nothing left to join.
+    /// Makes [`run`](Self::run) return once it has joined the threads that have ended.
     pub(super) fn stop(&self) {
-        self.work.lock().stop = true;
+        self.add(|work| work.is_stopping = true);
+    }
+
+    fn add(&self, change: impl FnOnce(&mut Work)) {
+        change(&mut self.work.lock());
         self.waker.wake();
     }
 
     pub(super) fn run(&self) {
-        let (mut slow, mut closing): (Vec<Arc<SendQueue>>, Vec<Closing>) = Default::default();
-        let mut untold: Vec<Arc<Kind>> = Vec::new();
+        let mut slow: Vec<Arc<dyn Flush>> = Vec::new();
+        let mut tasks: Vec<Task> = Vec::new();
         loop {
             self.waker.reset();
             let mut work = self.work.lock();
-            for send_queue in work.slow.drain(..) {
-                if !slow.iter().any(|known| Arc::ptr_eq(known, &send_queue)) {
-                    slow.push(send_queue);
+            for connection in work.slow.drain(..) {
+                if !slow.iter().any(|known| Arc::ptr_eq(known, &connection)) {
+                    slow.push(connection);
                 }
             }
-            closing.append(&mut work.closing);
-            untold.append(&mut work.untold);
+            tasks.append(&mut work.tasks);
             let ended = std::mem::take(&mut work.ended);
-            let stop = work.stop;
+            let is_stopping = work.is_stopping;
             drop(work);
-            // One that panicked is gone like the others, and its locks are freed like theirs.
+            // A thread that panicked has ended like the others, and its session has released its
+            // locks as theirs have.
             ended.into_iter().for_each(Thread::join);
             let mut limit: Option<Duration> = None;
-            let now = Instant::now();
-            untold.retain(|kind| {
-                let next = kind.tell(now, stop);
+            tasks.retain_mut(|task| {
+                let next = task(is_stopping);
                 limit = limit.into_iter().chain(next).min();
                 next.is_some()
             });
-            if stop {
+            if is_stopping {
                 return;
             }
-            slow.retain(|send_queue| matches!(send_queue.send(), Sent::Full | Sent::More));
-            closing.retain(|closing| {
-                let next = closing.look();
-                limit = limit.into_iter().chain(next).min();
-                next.is_some()
-            });
+            slow.retain(|connection| !connection.clone().flush());
             let mut fds = vec![self.waker.poll_fd()];
-            fds.extend(slow.iter().map(|send_queue| PollFd::new(&send_queue.stream, PollFlags::OUT)));
-            // Interrupted or not, the next round looks at everything again.
+            fds.extend(slow.iter().map(|connection| PollFd::new(connection.stream(), PollFlags::OUT)));
+            // Whatever ends the wait, the next round tries everything again.
             let _ = wait_for(&mut fds, limit);
         }
     }

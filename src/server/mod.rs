@@ -1,65 +1,68 @@
-//! The server: where sockets and the broker meet. Listeners, a thread for each connection, the
-//! protocols' conversations, the access list, limits and counters.
+//! The server: where sockets and the broker meet. It has listeners, a thread for each connection,
+//! the conversations of the three protocols, the access list, limits and counters. It decides
+//! nothing about locks.
 //!
-//! - `listener`: binds, accepts, turns away; `reception`: what a connection begins and ends with; `opening`:
-//!   TLS, WebSocket and the secret, where they are asked for; `framing`: how bytes are then on the wire;
-//! - `connection`: its thread's loop; `send_queue`: what is to be sent, whoever has it to send; `noted`: how much of
-//!   that may cut a client off; `ending`: how a connection ends; `peer`: whether its client knows that, as far as is known;
-//! - `text` and `message`: what each protocol's requests do at the broker;
-//! - `config`: what a server is told; `options`: the same by the names of options, as text;
-//! - `server`: what all connections share; `maintenance`: the thread for what no connection's thread can do.
+//! - The way of a connection: `listener` binds, accepts and refuses; `handshake` is TLS, WebSocket
+//!   and the secret (`auth_token`); `serve` picks the protocol; `connection` is the loop of its
+//!   thread, over an `input` buffer; `text` and `message` do at the broker what their requests ask
+//!   for. `wrong_protocol` answers clients of other protocols.
+//! - What it has to send: `send_queue`, encoded by its `framing`; `maintenance` is the thread that
+//!   sends on to slow readers.
+//! - How it ends: **`client_knows` is the rule about when a client knows that it has lost its
+//!   locks**; `hold_locks` keeps them until then.
+//! - `server_state` is what all connections share; `config` how a server is set up, and `options`
+//!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
+//!   server must know after a restart.
 
 mod auth_token;
+mod client_knows;
 mod config;
 mod connection;
-mod ending;
 mod framing;
+#[cfg(fuzzing)]
+pub mod fuzz_driver;
 mod handshake;
+mod hold_locks;
+mod input;
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 mod interleavings;
 mod listener;
 mod log_throttle;
 mod maintenance;
 mod message;
-mod noted;
 mod options;
-mod peer;
 mod send_queue;
 mod serve;
 mod server_state;
 pub mod state_dir;
-mod statistics;
 mod text;
 mod wrong_protocol;
 
 use std::ffi::CStr;
 use std::io;
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::{Duration, Instant};
 
 pub use auth_token::AuthToken;
 pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow, parse_origin};
-#[cfg(fuzzing)]
-pub use connection::fuzz_driver;
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Handler, Responder, Service};
 pub use options::{OptionError, Options};
 use send_queue::SendQueue;
 use server_state::ServerState;
-pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
 
 use crate::broker::Broker;
 use crate::os::sync::{Arc, AtomicU64};
 use crate::os::thread::{SignalsBlocked, Thread};
 pub use crate::os::tls::ServerTls;
 
-/// The stack of a thread that is not a connection's: reserved, not used.
+/// The stack of a listener's thread and of the maintenance: reserved address space.
 const STACK_BYTES: usize = 1 << 20;
-/// How often it is looked whether clients have been told of the end.
-const DELIVERY_LOOK: Duration = Duration::from_millis(1);
+/// How often a stopping server checks whether its clients know of the end.
+const STOP_POLL: Duration = Duration::from_millis(1);
 
-/// Addresses that are bound and not yet served: the moment to give up privileges.
+/// Addresses that are bound and not yet served. Now a program can give up its privileges.
 pub struct Bound {
     config: Config,
     listeners: Vec<Listener>,
@@ -70,15 +73,16 @@ impl Bound {
     /// Binds all of `config.listen`.
     ///
     /// # Errors
-    /// If an address cannot be bound, or [what is wanted of it](Config::check) cannot be; the message names it.
+    /// If an address cannot be bound, or the configuration [contradicts itself](Config::check); the
+    /// message names the address.
     pub fn new(config: Config) -> io::Result<Self> {
         Self::with_inherited(config, Vec::new())
     }
 
-    /// The same, and takes over sockets that listen already; their addresses come behind the others.
+    /// The same, and takes over sockets that listen already. Their addresses follow the others.
     ///
     /// # Errors
-    /// If an address cannot be bound, or an inherited socket is none that can be served.
+    /// As [`new`](Self::new); also if an inherited socket cannot be served.
     pub fn with_inherited(config: Config, inherited: Vec<Inherited>) -> io::Result<Self> {
         let refused = |error| io::Error::new(io::ErrorKind::InvalidInput, error);
         config.check().map_err(refused)?;
@@ -91,20 +95,21 @@ impl Bound {
             listeners.push(Listener::adopt(inherited, &unix_peers)?);
         }
         let addresses: Vec<Listen> = listeners.iter().map(|listener| listener.address.clone()).collect();
-        // Those that are taken over have been seen by nobody yet.
+        // `config.check` does not know the inherited ones.
         addresses.iter().try_for_each(|address| config.check_listener(address)).map_err(refused)?;
         Ok(Self { config, listeners, addresses })
     }
 
-    /// The addresses bound, in the order of `config.listen`, with the ports that were taken for port 0. A host name
-    /// that has several addresses makes as many of them.
+    /// The bound addresses in the order of `config.listen`, with the ports that were taken for port
+    /// 0. A host name with several addresses stands for all of them.
     #[must_use]
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
     }
 
-    /// Gives the files of the Unix sockets bound here, and their locks, to this user and group: before this process
-    /// becomes that user. No link that somebody has put in the place of such a file is followed.
+    /// Makes this user and group the owners of the files of the Unix sockets bound here, and of
+    /// their lock files. To be called before this process becomes that user. If such a file was
+    /// replaced by a link, the link is not followed.
     ///
     /// # Errors
     /// If this process may not do that; the message names the address.
@@ -112,15 +117,15 @@ impl Bound {
         self.listeners.iter().try_for_each(|listener| listener.give_to(uid, gid))
     }
 
-    /// Serves `broker`; connections that speak `message` are given `service`, usually
-    /// [`Service::locks`]. Starts a thread for each listener, one for chores, and then one for each
-    /// connection; signals are blocked in all of them.
+    /// Serves `broker`. `service` handles the commands of connections that speak `message`; it
+    /// usually is [`Service::locks`]. Starts a thread for each listener, one for maintenance, and
+    /// later one for each connection. All signals are blocked in these threads.
     ///
     /// # Errors
-    /// If a thread cannot be started; then nothing is served.
+    /// If a thread cannot be started. Then nothing is served.
     pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
         let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
-        // Dropped on the way out of an error, it stops what has been started.
+        // If a later step fails, its drop stops the threads that have been started.
         let mut server = Server { state: state.clone(), addresses: self.addresses, threads: Vec::new() };
         let maintenance = state.maintenance.clone();
         let _blocked = SignalsBlocked::new()?;
@@ -137,7 +142,7 @@ impl Bound {
     }
 }
 
-/// A broker served to the network, until it is stopped or dropped.
+/// A broker that is served to the network, until this is stopped or dropped.
 pub struct Server {
     state: Arc<ServerState>,
     addresses: Vec<Listen>,
@@ -148,7 +153,7 @@ impl Server {
     /// Binds all of `config.listen` and serves `broker` there: [`Bound::new`] and [`Bound::serve`].
     ///
     /// # Errors
-    /// If an address cannot be bound, or a thread not started; then nothing is served.
+    /// If an address cannot be bound or a thread cannot be started. Then nothing is served.
     pub fn start(broker: &Broker, config: Config, service: Service) -> io::Result<Self> {
         Bound::new(config)?.serve(broker, service)
     }
@@ -158,7 +163,7 @@ impl Server {
         Ok(())
     }
 
-    /// The addresses served, as [`Bound::addresses`].
+    /// The served addresses, as [`Bound::addresses`].
     #[must_use]
     pub fn addresses(&self) -> &[Listen] {
         &self.addresses
@@ -170,26 +175,28 @@ impl Server {
         self.state.connections()
     }
 
-    /// Reads this server's statistics, also after it has stopped.
+    /// The counters of this server.
     #[must_use]
-    pub fn stats_reader(&self) -> StatsReader {
-        StatsReader::of(&self.state)
+    pub fn traffic(&self) -> Traffic {
+        Traffic { server: self.state.clone() }
     }
 
-    /// Whether [`reconfigure`](Self::reconfigure) can be: what is bound stays, and must go with what is wanted.
+    /// Checks whether [`reconfigure`](Self::reconfigure) would accept this configuration. The
+    /// listeners stay as they are, so it must suit them.
     ///
     /// # Errors
-    /// What is in the way, such as a listener by which one could get around a secret.
+    /// The reason why not, such as a listener through which a client could avoid the secret.
     pub fn check(&self, config: &Config) -> Result<(), String> {
         self.addresses.iter().try_for_each(|address| config.check_listener(address))
     }
 
-    /// Sets up the server anew. The access list and the limits hold for connections that come from now
-    /// on; names that are disabled are forgotten at once. What is bound, the mode of Unix sockets, and whether
-    /// shared excludes exclusive stay.
+    /// Replaces the configuration. The access list and the limits apply to connections that are
+    /// accepted from now on. If registered names are disabled, they are removed at once. The
+    /// listeners, the mode of Unix sockets, and whether shared locks exclude exclusive ones stay as
+    /// they are.
     ///
     /// # Errors
-    /// As [`check`](Self::check); then nothing changes.
+    /// As [`check`](Self::check). Then nothing changes.
     pub fn reconfigure(&self, config: Config) -> Result<(), String> {
         self.check(&config)?;
         config.log_objection(&self.addresses);
@@ -197,61 +204,93 @@ impl Server {
         Ok(())
     }
 
-    /// Calls `report`, once, should the broker fail: a bug has left its state in doubt. The server accepts
-    /// and answers nothing any more then, and is best stopped.
+    /// Calls `report` once if the broker fails, which means that a bug has left its state in doubt.
+    /// From then on the server accepts no connection and answers no request, and should be stopped.
     pub fn on_failure(&self, report: impl FnOnce() + Send + 'static) {
         *self.state.on_failure.lock() = Some(Box::new(report));
     }
 
-    /// Closes listeners and connections, and joins every thread. The locks of the connections are freed
-    /// and go to waiters of other sessions of the broker, if it has any and has not been
-    /// [shut](Broker::shut) before. In that case it may take as long as the dead-peer timeout: a session of
-    /// this library that is cut off from the network keeps its locks until it knows, and one that asked for
-    /// time to end its work until it has, for as long again at most.
+    /// Closes all listeners and connections, and joins every thread. The connections' locks are
+    /// released, and go to waiters of the broker's other sessions.
+    ///
+    /// If the broker has been [shut](Broker::shut) before, it grants nothing any more, and this
+    /// returns soon. Otherwise it may take as long as the dead-peer timeout, since a client that is
+    /// cut off from the network keeps its locks until it knows that it has lost them; and as long
+    /// again if a client asked for time to end its work.
     pub fn stop(mut self) {
         self.stop_all(None);
     }
 
-    /// The same, and sees to it that everyone who held a lock knows, unless that takes longer than `limit`:
-    /// the kernel of each has acknowledged that its connection has ended. Returns how many have not. To be
-    /// called when the broker has been [shut](Broker::shut), so that there are no new holders.
+    /// The same, but first waits until all clients that hold a lock know of the end, for `limit` at
+    /// most: each client's kernel has acknowledged it. Returns how many have not. To be called
+    /// after the broker has been [shut](Broker::shut), so that there are no new holders.
     pub fn stop_and_tell(mut self, limit: Duration) -> usize {
         self.stop_all(Some(limit))
     }
 
     fn stop_all(&mut self, limit: Option<Duration>) -> usize {
-        // Before anything ends because of the stop: who held a lock when it began must be told.
+        // Before any connection ends because of the stop: the clients that hold a lock now must be
+        // told.
         let holders = self.state.holders();
         self.state.stopping.store(true, Release);
         self.state.stop.wake();
         let mut threads = std::mem::take(&mut self.threads).into_iter();
         let maintenance = threads.next();
-        // The listeners first: then no more connections come.
+        // The listeners first, so that no more connections are accepted.
         threads.for_each(Thread::join);
         self.state.hang_up_all();
-        let untold = await_knowledge(&holders, limit.unwrap_or(Duration::ZERO));
+        let unaware = wait_until_clients_know(&holders, limit.unwrap_or(Duration::ZERO));
         self.state.close_all().into_iter().for_each(Thread::join);
         self.state.maintenance.stop();
         maintenance.into_iter().for_each(Thread::join);
-        untold
+        unaware
     }
 }
 
-/// Waits until the clients of these connections know of their end, but not longer than `limit`; returns how many
-/// may not know.
-fn await_knowledge(outboxes: &[Arc<SendQueue>], limit: Duration) -> usize {
+/// Waits until the clients of these connections know of their end, for `limit` at most. Returns how
+/// many may not know.
+fn wait_until_clients_know(connections: &[Arc<SendQueue>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let untold = outboxes.iter().filter(|send_queue| !send_queue.look().is_known()).count();
-        if untold == 0 || Instant::now() >= deadline {
-            return untold;
+        let unaware =
+            connections.iter().filter(|connection| !connection.client_state().knows_of_the_end()).count();
+        if unaware == 0 || Instant::now() >= deadline {
+            return unaware;
         }
-        std::thread::sleep(DELIVERY_LOOK);
+        std::thread::sleep(STOP_POLL);
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_all(None);
+    }
+}
+
+/// The counters of one server. They can be read for as long as this is kept, also after the server
+/// has stopped.
+#[derive(Clone)]
+pub struct Traffic {
+    server: Arc<ServerState>,
+}
+
+impl Traffic {
+    /// How many connections are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.server.connections()
+    }
+
+    /// How many connections were refused since the start: not on the access list, too many, out of
+    /// resources.
+    #[must_use]
+    pub fn connections_refused(&self) -> u64 {
+        self.server.refused.load(Relaxed)
+    }
+
+    /// How many messages of the protocol `message` were received since the start.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.server.messages.load(Relaxed)
     }
 }

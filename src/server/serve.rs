@@ -1,47 +1,30 @@
-//! The first and the last moments of a connection's thread: which protocol it speaks, who it is to the
-//! broker, and what is cleaned up however it ends.
+//! The first and the last moments of a connection's thread: the handshake, which protocol handler
+//! and session the connection gets, and what is cleaned up however it ends.
 
-use super::auth_token::AuthToken;
-use super::config::{Config, Protocol, Scheduling};
+use super::config::{Protocol, Scheduling};
 use super::connection::{Connection, ProtocolHandler};
+use super::handshake::AcceptedConnection;
 use super::message::{MessageWaits, Messages, Service};
-use super::send_queue::SendQueue;
-use super::server_state::ServerState;
 use super::text::{Glockd, LineWait, Lockd, Text};
 use crate::broker::{Observer, Outcome, Ticket};
 use crate::os::Keepalive;
 use crate::os::sync::Arc;
 use crate::os::thread;
 
-/// Someone who has been let in and is about to be served.
-pub(super) struct AcceptedConnection {
-    pub(super) id: u64,
-    pub(super) server: Arc<ServerState>,
-    pub(super) service: Arc<Service>,
-    pub(super) send_queue: Arc<SendQueue>,
-    pub(super) config: Arc<Config>,
-    pub(super) protocol: Protocol,
-    /// Whether it speaks it in WebSocket.
-    pub(super) websocket: bool,
-    /// The secret that it must know.
-    pub(super) secret: Option<AuthToken>,
-    pub(super) address: String,
-}
+/// Removes a connection from the server's list when it has ended, also if its thread panics.
+struct RemoveWhenDropped<'a>(&'a AcceptedConnection);
 
-/// Sees to it that a connection leaves, also if its thread panics.
-struct Leave<'a>(&'a AcceptedConnection);
-
-impl Drop for Leave<'_> {
+impl Drop for RemoveWhenDropped<'_> {
     fn drop(&mut self) {
         log::debug!("{} has gone", self.0.address);
         self.0.send_queue.hang_up();
-        // Should the broker have failed in this thread, nobody else may be there to find out.
+        // If the broker failed in this thread, there may be no other thread to find that out.
         self.0.server.has_failed();
-        self.0.server.leave(self.0.id);
+        self.0.server.remove(self.0.id);
     }
 }
 
-/// For a protocol in which nothing ever waits.
+/// The observer of a session that never waits.
 pub(super) struct NeverWaits;
 
 impl Observer for NeverWaits {
@@ -49,52 +32,57 @@ impl Observer for NeverWaits {
     fn deliver(&self) {}
 }
 
-impl AcceptedConnection {
-    /// Serves the connection until it ends.
-    pub(super) fn serve(self) {
-        let _leave = Leave(&self);
-        log::debug!("{} speaks {}", self.address, self.protocol);
-        if self.config.scheduling == Scheduling::Batch
-            && let Err(error) = thread::schedule_as_batch()
-        {
-            // It is served as well, if not as cheaply.
-            log::debug!("{}: not scheduled as batch: {error}", self.address);
+/// Serves the connection until it ends.
+pub(super) fn serve(accepted: &AcceptedConnection, service: Arc<Service>) {
+    let _removed = RemoveWhenDropped(accepted);
+    log::debug!("{} speaks {}", accepted.address, accepted.protocol);
+    if accepted.config.scheduling == Scheduling::Batch
+        && let Err(error) = thread::schedule_as_batch()
+    {
+        // That only costs more, so the connection is served all the same.
+        log::debug!("{}: not scheduled as batch: {error}", accepted.address);
+    }
+    let keepalive = Keepalive::server_before_hello(accepted.config.dead_peer_timeout);
+    let stream = &accepted.send_queue.stream;
+    if let Err(error) = stream.set_nodelay().and_then(|()| stream.set_keepalive(&keepalive)) {
+        // Without keepalive, a client that vanishes would hold its locks for ever.
+        return log::debug!("{}: {error}", accepted.address);
+    }
+    let Some(early) = accepted.handshake() else { return };
+    let connect = |observer: Arc<dyn Observer>| {
+        Connection::new(
+            accepted.server.clone(),
+            accepted.config.clone(),
+            accepted.send_queue.clone(),
+            &accepted.address,
+            observer,
+        )
+    };
+    match accepted.protocol {
+        Protocol::Lockd => {
+            let connection = connect(Arc::new(NeverWaits));
+            let handler = Text::new(&connection, Lockd::default());
+            converse(accepted, connection, handler, early);
         }
-        let keepalive = Keepalive::server_before_hello(self.config.dead_peer_timeout);
-        let stream = &self.send_queue.stream;
-        if let Err(error) = stream.set_nodelay().and_then(|()| stream.set_keepalive(&keepalive)) {
-            // Without keepalive a lock could be held by nobody for ever.
-            return log::debug!("{}: {error}", self.address);
+        Protocol::Glockd => {
+            let wait = Arc::new(LineWait::new(accepted.send_queue.clone()));
+            let connection = connect(wait.clone());
+            let handler = Text::new(&connection, Glockd::new(wait));
+            converse(accepted, connection, handler, early);
         }
-        let Some(early) = self.open() else { return };
-        match self.protocol {
-            Protocol::Lockd => {
-                let connection = self.connect(Arc::new(NeverWaits));
-                let speaker = Text::new(&connection, Lockd::default());
-                self.converse(connection, speaker, early);
-            }
-            Protocol::Glockd => {
-                let wait = Arc::new(LineWait::new(self.send_queue.clone()));
-                let connection = self.connect(wait.clone());
-                let speaker = Text::new(&connection, Glockd::new(wait));
-                self.converse(connection, speaker, early);
-            }
-            Protocol::Message => {
-                let waits = Arc::new(MessageWaits::new(self.send_queue.clone()));
-                let connection = self.connect(waits.clone());
-                self.converse(connection, Messages::new(self.service.clone(), waits), early);
-            }
+        Protocol::Message => {
+            let waits = Arc::new(MessageWaits::new(accepted.send_queue.clone()));
+            converse(accepted, connect(waits.clone()), Messages::new(service, waits), early);
         }
     }
+}
 
-    fn connect(&self, observer: Arc<dyn Observer>) -> Connection {
-        let (server, config, send_queue) =
-            (self.server.clone(), self.config.clone(), self.send_queue.clone());
-        Connection::new(server, config, send_queue, &self.address, observer)
-    }
-
-    fn converse(&self, mut connection: Connection, mut speaker: impl ProtocolHandler, early: Vec<u8>) {
-        self.server.set_info(self.id, connection.session.info().clone());
-        connection.serve(&mut speaker, self.protocol, early);
-    }
+fn converse(
+    accepted: &AcceptedConnection,
+    mut connection: Connection,
+    mut handler: impl ProtocolHandler,
+    early: Vec<u8>,
+) {
+    accepted.server.set_info(accepted.id, connection.session.info().clone());
+    connection.serve(&mut handler, accepted.protocol, early);
 }

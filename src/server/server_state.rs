@@ -1,5 +1,5 @@
-//! What all connections of a server share: the broker, how the server is set up, who is connected, and
-//! the counters.
+//! What all connections of a server share: the broker, the configuration, the list of connections,
+//! and the counters. Knows no protocol and no listener.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
@@ -15,15 +15,16 @@ use crate::os::socket::{Stream, Waker};
 use crate::os::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
 use crate::os::thread::Thread;
 
-/// How many commands of a text protocol are told apart.
+/// How many commands of a text protocol are counted separately, at most.
 pub(super) const COMMANDS: usize = 16;
 
-/// Commands since the start, by the protocol's own numbers for them.
+/// How often each command was given since the start, by the protocol's own numbers for its
+/// commands.
 #[derive(Default)]
 pub(super) struct CommandCounts([AtomicU64; COMMANDS]);
 
 impl CommandCounts {
-    /// Adds what one connection has counted for itself, and lets it start again from zero.
+    /// Adds the counts of one connection, and resets those to zero.
     pub(super) fn add(&self, counted: &mut [u64; COMMANDS]) {
         for (total, count) in self.0.iter().zip(counted) {
             if *count > 0 {
@@ -37,10 +38,10 @@ impl CommandCounts {
     }
 }
 
-/// Someone who is connected.
+/// One connection in the server's list.
 struct ConnectionEntry {
     send_queue: Arc<SendQueue>,
-    /// Known once its thread has begun.
+    /// Known once its session has begun.
     info: Option<Arc<SessionInfo>>,
     thread: Option<Thread>,
 }
@@ -49,33 +50,35 @@ pub(super) struct ServerState {
     pub(super) broker: Broker,
     config: RwLock<Arc<Config>>,
     entries: Mutex<BTreeMap<u64, ConnectionEntry>>,
-    guest_ids: AtomicU64,
+    next_id: AtomicU64,
     pub(super) maintenance: Arc<Maintenance>,
-    /// Readable once the server is to stop.
+    /// Wakes the listeners once they are to stop.
     pub(super) stop: Waker,
     pub(super) stopping: AtomicBool,
     pub(super) started: Instant,
     pub(super) lockd_commands: CommandCounts,
     pub(super) glockd_commands: CommandCounts,
     pub(super) messages: AtomicU64,
-    /// Connections turned away: not on the access list, too many, out of resources.
+    /// How many connections were refused: not on the access list, too many, out of resources,
+    /// failed handshakes.
     pub(super) refused: AtomicU64,
-    /// Having to turn connections away for lack of room.
-    pub(super) full: LogThrottle,
-    /// Having to refuse who does not get through the opening of a conversation.
-    pub(super) strangers: LogThrottle,
-    /// Turning away who is not on the access list.
+    /// Connections that were refused for lack of room.
+    pub(super) no_room: LogThrottle,
+    /// Connections that were refused in the handshake, or because of their protocol.
+    pub(super) refused_early: LogThrottle,
+    /// Connections that were refused because of the access list.
     pub(super) unlisted: LogThrottle,
-    /// Clients that are cut off because they do not read.
-    pub(super) deaf: LogThrottle,
-    /// Requests refused because of a limit.
-    pub(super) limited: LogThrottle,
+    /// Clients that were cut off because they did not read.
+    pub(super) cut_off: LogThrottle,
+    /// Requests that were refused because of a limit.
+    pub(super) limit_exceeded: LogThrottle,
     /// Clients that have gone with locks held.
     pub(super) orphaned: LogThrottle,
+    /// Called once if the broker fails.
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
-/// What has become of a name that a session wanted to register.
+/// How the registration of a session's name ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Registered {
     Done,
@@ -87,24 +90,28 @@ pub(super) enum Registered {
 impl ServerState {
     pub(super) fn new(broker: Broker, config: Config) -> std::io::Result<Self> {
         let maintenance = Arc::new(Maintenance::new()?);
-        let seldom = |summary| LogThrottle::new(&maintenance, summary);
+        let throttle = |summary| LogThrottle::new(&maintenance, summary);
         Ok(Self {
-            full: seldom(|more, _| format!("{more} more connections were refused for lack of room")),
-            strangers: seldom(|more, _| format!("{more} more connections were refused before they began")),
-            unlisted: seldom(|more, _| {
+            no_room: throttle(|more, _| format!("{more} more connections were refused for lack of room")),
+            refused_early: throttle(|more, _| {
+                format!("{more} more connections were refused before they began")
+            }),
+            unlisted: throttle(|more, _| {
                 format!("{more} more connections were refused: not on the access list")
             }),
-            deaf: seldom(|more, _| {
+            cut_off: throttle(|more, _| {
                 format!("{more} more clients were cut off: they have left too much unread")
             }),
-            limited: seldom(|more, _| format!("{more} more requests were refused because of a limit")),
-            orphaned: seldom(|more, locks| {
+            limit_exceeded: throttle(|more, _| {
+                format!("{more} more requests were refused because of a limit")
+            }),
+            orphaned: throttle(|more, locks| {
                 format!("{more} more clients have gone with locks; locks they held, now free: {locks}")
             }),
             broker,
             config: RwLock::new(Arc::new(config)),
             entries: Mutex::default(),
-            guest_ids: AtomicU64::new(0),
+            next_id: AtomicU64::new(0),
             maintenance: maintenance.clone(),
             stop: Waker::new()?,
             stopping: AtomicBool::new(false),
@@ -121,23 +128,25 @@ impl ServerState {
         self.config.read().clone()
     }
 
-    /// Sets the server up anew, but for what decides between locks: connections that go by different
-    /// rules could both hold one.
+    /// Replaces the configuration, except for whether shared locks exclude exclusive ones: two
+    /// connections that applied different rules could both hold a lock.
     pub(super) fn set_config(&self, config: Config) {
         let keeps_names = config.registry;
         let mut current = self.config.write();
         *current = Arc::new(Config { shared_excludes: current.shared_excludes, ..config });
         drop(current);
         if !keeps_names {
-            // After the configuration: `register` looks at that again once it has set a name.
+            // Only after the configuration has been replaced: `register` checks it again once it
+            // has set a name.
             for info in self.sessions() {
                 info.forget_name();
             }
         }
     }
 
-    /// Registers a session's name, or forgets it, as the configuration of now has it: names that are disabled are
-    /// kept for no connection, however old it is.
+    /// Registers a session's name, or removes it if `name` is `None`. Uses the present
+    /// configuration, not the one that the connection began with, so that no name is kept once
+    /// names are disabled.
     pub(super) fn register(&self, info: &SessionInfo, name: Option<&[u8]>) -> Registered {
         if !self.config().registry {
             return Registered::Disabled;
@@ -152,7 +161,7 @@ impl ServerState {
         Registered::Disabled
     }
 
-    /// Makes room for a connection; gives its stream back if there are too many.
+    /// Adds a connection to the list. Gives its stream back if there are too many.
     pub(super) fn admit(
         &self,
         stream: Stream,
@@ -163,19 +172,19 @@ impl ServerState {
         if entries.len() >= config.connections_max {
             return Err(stream);
         }
-        let id = self.guest_ids.fetch_add(1, Relaxed);
+        let id = self.next_id.fetch_add(1, Relaxed);
         let send_queue =
             Arc::new(SendQueue::new(stream, config.outbox_bytes_max, self.maintenance.clone(), framing));
         entries.insert(id, ConnectionEntry { send_queue: send_queue.clone(), info: None, thread: None });
         Ok((id, send_queue))
     }
 
-    /// Notes which thread serves the connection; it may have ended already.
+    /// Sets the thread that serves the connection. The connection may have ended already.
     pub(super) fn set_thread(&self, id: u64, thread: Thread) {
         let mut entries = self.entries.lock();
         match entries.get_mut(&id) {
             Some(entry) => entry.thread = Some(thread),
-            None => self.maintenance.bury(thread),
+            None => self.maintenance.join_later(thread),
         }
     }
 
@@ -185,15 +194,15 @@ impl ServerState {
         }
     }
 
-    /// The connection has ended: the last thing its thread does.
-    pub(super) fn leave(&self, id: u64) {
-        let gone = self.entries.lock().remove(&id);
-        if let Some(thread) = gone.and_then(|entry| entry.thread) {
-            self.maintenance.bury(thread);
+    /// Removes a connection that has ended from the list: the last thing that its thread does.
+    pub(super) fn remove(&self, id: u64) {
+        let entry = self.entries.lock().remove(&id);
+        if let Some(thread) = entry.and_then(|entry| entry.thread) {
+            self.maintenance.join_later(thread);
         }
     }
 
-    /// Whether the broker has failed; if so, the listeners stop, and whoever wants to know is told.
+    /// Whether the broker has failed. If so, stops the listeners and calls `on_failure`.
     pub(super) fn has_failed(&self) -> bool {
         let failed = self.broker.has_failed();
         if failed {
@@ -211,34 +220,35 @@ impl ServerState {
         self.entries.lock().len()
     }
 
-    /// The sessions of all connections, in the order in which they came.
+    /// The sessions of all connections, in the order in which these were accepted.
     pub(super) fn sessions(&self) -> Vec<Arc<SessionInfo>> {
         self.entries.lock().values().filter_map(|entry| entry.info.clone()).collect()
     }
 
-    /// Ends the connections of the sessions that `is_meant` picks: their clients find out, and end their work if they
-    /// asked for time for that, before their locks go to others. Those kicked a second time are given no time for
-    /// their work any more. Returns the sessions.
+    /// Ends the connections of the sessions that `is_meant` picks, and returns these sessions.
+    /// Their locks go to others only when their clients know and have had the time that they asked
+    /// for to end their work. A session that is kicked a second time gets no more time for its
+    /// work.
     pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
         let known = |entry: &ConnectionEntry| Some((entry.info.clone()?, entry.send_queue.clone()));
-        // Picked with the list let go: whoever looks at a name takes a lock for it.
+        // Picked with the list unlocked, since `is_meant` may lock a session's name.
         let all: Vec<_> = self.entries.lock().values().filter_map(known).collect();
         let meant = all.into_iter().filter(|(info, _)| is_meant(info));
         meant
             .map(|(info, send_queue)| {
                 send_queue.kick();
-                // It cannot be told of a grant any more.
+                // No grant can reach its client any more.
                 self.broker.end_waits(&info);
                 if info.locks_held() == 0 {
-                    // Nobody waits for its work to end.
-                    send_queue.limit_wind_down(Duration::ZERO);
+                    // It holds no lock, so its work keeps no other session waiting.
+                    send_queue.with_end(|end| end.limit_wind_down(Duration::ZERO));
                 }
                 info
             })
             .collect()
     }
 
-    /// Whether the server is stopping, and its broker will grant nothing any more.
+    /// Whether the server is stopping and its broker grants nothing any more.
     pub(super) fn is_over(&self) -> bool {
         self.broker.has_failed() || self.broker.is_shut() && self.stopping.load(Acquire)
     }
@@ -254,18 +264,20 @@ impl ServerState {
         self.entries.lock().values().filter(holds).map(|entry| entry.send_queue.clone()).collect()
     }
 
-    /// Closes every connection; returns the threads that still serve one. A client's work is waited for no longer
-    /// than for a client that is out of reach, so that none can keep the server from stopping.
+    /// Closes every connection, and returns the threads that still serve one. A client gets no
+    /// longer than the dead-peer timeout for its work, so that none can keep the server from
+    /// stopping.
     pub(super) fn close_all(&self) -> Vec<Thread> {
-        // Nobody is granted anything any more, so nothing is to be learnt of clients that do not know.
+        // If nothing is granted any more, it does not matter which clients do not know yet.
         let is_over = self.is_over();
-        let longest = self.config().dead_peer_timeout;
+        let wind_down_max = self.config().dead_peer_timeout;
         let mut entries = self.entries.lock();
         entries
             .values_mut()
             .filter_map(|entry| {
                 let holds = entry.info.as_ref().is_some_and(|info| info.locks_held() > 0);
-                entry.send_queue.limit_wind_down(if holds { longest } else { Duration::ZERO });
+                let limit = if holds { wind_down_max } else { Duration::ZERO };
+                entry.send_queue.with_end(|end| end.limit_wind_down(limit));
                 entry.send_queue.close();
                 if is_over {
                     entry.send_queue.end_input();

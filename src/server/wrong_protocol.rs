@@ -1,5 +1,5 @@
-//! Clients that speak something else than their listener: how that is found out, what they are told, and what the
-//! log says. They get nothing else.
+//! Clients that speak another protocol than their listener: how that is detected, what they are
+//! told, and what is logged. Their requests are not handled. Pure: bytes in, bytes and text out.
 
 use super::config::Protocol;
 use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
@@ -8,17 +8,20 @@ use crate::wire::message;
 
 /// A client at the wrong listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Misdirected {
+pub(super) struct WrongProtocol {
+    /// What the client speaks.
     speaks: DetectedProtocol,
+    /// What the listener speaks.
     protocol: Protocol,
-    /// The listener speaks its protocol in TLS, and the client does not.
+    /// The listener speaks its protocol in TLS, and the client speaks without.
     misses_tls: bool,
 }
 
-impl Misdirected {
-    /// Judges the first bytes of a client of this protocol, of which nothing has been handled; `None` if there is
-    /// nothing to object to, or if that cannot be told yet. No client of the protocol is ever found wrong:
-    /// what begins so is no line with a command, or no frame that may be as long.
+impl WrongProtocol {
+    /// Examines the first bytes of a client of a listener for `protocol`, before any of them has
+    /// been handled. `None` if they may be that protocol, or if that cannot be told yet. A client
+    /// of the listener's protocol is never taken for another: what is objected to is neither a line
+    /// with a command nor a frame of a permitted length.
     pub(super) fn find(first: &[u8], protocol: Protocol, message_bytes_max: usize) -> Option<Self> {
         let speaks = detect_protocol(first)?;
         let is_wrong = match (protocol, speaks) {
@@ -27,20 +30,20 @@ impl Misdirected {
                 matches!(frame::decode(first, message_bytes_max), (_, Frame::TooLong { .. }))
             }
             (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Text) => false,
-            // A line that is not whole may still become something else.
+            // An incomplete line may still become something else.
             (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Http) => first.contains(&b'\n'),
             (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Tls | DetectedProtocol::Message) => true,
         };
         is_wrong.then_some(Self { speaks, protocol, misses_tls: false })
     }
 
-    /// The same for one at a listener with TLS, where it has begun with something else.
+    /// The same for a listener with TLS, at which a client has begun with something else.
     pub(super) fn find_outside_tls(first: &[u8], protocol: Protocol) -> Option<Self> {
         let speaks = detect_protocol(first).filter(|&speaks| speaks != DetectedProtocol::Tls)?;
         Some(Self { speaks, protocol, misses_tls: true })
     }
 
-    /// For the log: what it speaks, and where.
+    /// What the client speaks, and where: for the log.
     pub(super) fn in_words(self) -> String {
         let Self { speaks, protocol, misses_tls } = self;
         match speaks {
@@ -52,27 +55,27 @@ impl Misdirected {
         }
     }
 
-    /// What it is told, in words that it may understand, or else in the listener's own: then its user sees by
-    /// them what is there.
+    /// What the client is told: in its own protocol if possible, else in the listener's, so that
+    /// its user can at least see what is there.
     pub(super) fn reply(self) -> Vec<u8> {
         let Self { speaks, protocol, misses_tls } = self;
-        let (in_tls, not) = match speaks {
+        let (tls, other) = match speaks {
             DetectedProtocol::Tls => (" without TLS", String::new()),
             _ if misses_tls => (" in TLS", String::new()),
             _ => ("", format!(", not {speaks}")),
         };
-        let text = format!("this port speaks {protocol}{in_tls}{not}");
+        let text = format!("this port speaks {protocol}{tls}{other}");
         let line = || format!("0 Refused: {text}\r\n").into_bytes();
         match (speaks, protocol) {
             (DetectedProtocol::Http, _) => http(&text),
             (DetectedProtocol::Text, _) => line(),
-            // TLS has told it by an alert.
+            // TLS has sent it an alert already.
             _ if misses_tls => Vec::new(),
             (_, Protocol::Lockd | Protocol::Glockd) => line(),
             (_, Protocol::Message) => {
-                let mut said = Vec::new();
-                frame::encode(&mut said, |body| message::encode_error(body, &text));
-                said
+                let mut reply = Vec::new();
+                frame::encode(&mut reply, |body| message::encode_error(body, &text));
+                reply
             }
         }
     }
@@ -94,11 +97,11 @@ mod tests {
     const TEXT: [Protocol; 2] = [Protocol::Lockd, Protocol::Glockd];
 
     fn found(first: &[u8], protocol: Protocol) -> Option<String> {
-        Misdirected::find(first, protocol, 1 << 20).map(Misdirected::in_words)
+        WrongProtocol::find(first, protocol, 1 << 20).map(WrongProtocol::in_words)
     }
 
     #[test]
-    fn clients_of_the_protocol_are_never_found_wrong() {
+    fn a_client_of_the_listeners_protocol_is_never_taken_for_another() {
         for protocol in TEXT {
             for first in
                 [&b"g foo\n"[..], b"GET / HTTP", b"GET it\n", b"\0\n", b"\n", b"{\"command\"", b"\x16\n"]
@@ -109,12 +112,12 @@ mod tests {
         for first in [&b"\0\0\0\x02{}"[..], b"\0\0\0\x02[]", b"", b"\0\0", b"GET"] {
             assert_eq!(found(first, Protocol::Message), None, "{first:?}");
         }
-        // Where so much is allowed it may be the length of a message.
-        assert_eq!(Misdirected::find(b"g foo\n", Protocol::Message, 1 << 31), None);
+        // Where messages may be as long as this, it may be the length of one.
+        assert_eq!(WrongProtocol::find(b"g foo\n", Protocol::Message, 1 << 31), None);
     }
 
     #[test]
-    fn others_are_told_what_is_spoken_here() {
+    fn a_client_of_another_protocol_is_told_what_is_spoken_here() {
         let hello = b"\x16\x03\x01\x02\0\x01\0\n";
         let request = b"GET / HTTP/1.1\r\n\r\n";
         for protocol in TEXT {
@@ -126,8 +129,8 @@ mod tests {
         assert!(found(b"GET ", Protocol::Message).unwrap().contains("speaks HTTP"));
         assert!(found(b"g foo\n", Protocol::Message).unwrap().contains("speaks text"));
         let reply = |first: &[u8], protocol| {
-            let said = Misdirected::find(first, protocol, 1 << 20).unwrap().reply();
-            String::from_utf8_lossy(&said).into_owned()
+            let reply = WrongProtocol::find(first, protocol, 1 << 20).unwrap().reply();
+            String::from_utf8_lossy(&reply).into_owned()
         };
         assert!(reply(request, Protocol::Message).starts_with("HTTP/1.1 400"));
         assert_eq!(reply(b"g foo\n", Protocol::Message), "0 Refused: this port speaks message, not text\r\n");

@@ -1,22 +1,41 @@
-//! Which addresses a `HOST:PORT` stands for, and that all of them are bound or none. Knows nothing of how one is bound.
-//!
-//! Clients try all addresses of a name. If only one were bound, the others could be another program's, which then
-//! serves those clients that try it first.
+//! Binding TCP addresses. A host name may stand for several addresses; either all of them are bound
+//! or none. Clients try all addresses of a name, so if only one were bound, another program could
+//! listen at the others, and would get the clients that try these first.
 
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 
 use rustix::io::Errno;
+use socket2::{Domain, SockRef};
 
-/// How often a port is taken that must then be free at the other addresses of the same name.
-const PORTS_TRIED: usize = 16;
+use crate::os::fork::Descriptor;
+use crate::os::socket::new_socket;
 
-/// Binds every address of `HOST:PORT` by `bind`, which also tells the address that it has bound. Port 0 takes a free
-/// port, the same one at each address. An address of a family that this machine does not have (IPv6 that is turned
-/// off) is left out if there is another one.
+/// How many connections may wait to be accepted, on any socket. More than the kernel's usual 128:
+/// if a burst of connects overflows this queue, each connection that did not fit costs its client a
+/// second.
+pub(super) const BACKLOG: i32 = 4096;
+/// How many free ports are tried for port 0: each must be free at all addresses of a name.
+const PORTS_MAX: usize = 16;
+
+/// A listening socket, and its address with the port that was taken for port 0.
+pub(super) fn bind(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
+    let descriptor = new_socket(Domain::for_address(address))?;
+    let socket = SockRef::from(&descriptor);
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let bound = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok((descriptor, bound))
+}
+
+/// Binds every address of `HOST:PORT` with `bind`, which returns a socket and the address that it
+/// has bound. Port 0 takes a free port, the same one at each address. An address of a family that
+/// this machine does not have (IPv6 may be turned off) is left out if there is another one.
 ///
 /// # Errors
-/// If the host has no address, or one of them cannot be bound; then none is.
+/// If the host has no address, or one of its addresses cannot be bound. In either case none is.
 pub fn bind_every<T>(
     address: &str,
     bind: impl Fn(SocketAddr) -> io::Result<(T, SocketAddr)>,
@@ -38,24 +57,20 @@ fn bind_all<T>(
     loop {
         tried += 1;
         match bind_at_one_port(addresses, bind) {
-            Err(Refused { error, port_was_taken_for_it: true }) if tried < PORTS_TRIED => {
+            Err((error, true)) if tried < PORTS_MAX => {
                 log::debug!("{error}; another port is tried");
             }
-            bound => return bound.map_err(|refused| refused.error),
+            bound => return bound.map_err(|(error, _)| error),
         }
     }
 }
 
-struct Refused {
-    error: io::Error,
-    /// Whether it is in use, and only wanted because it was free at another address.
-    port_was_taken_for_it: bool,
-}
-
+/// An error says, too, whether another port may be free everywhere: the port is in use, and was only
+/// wanted because it was free at another address.
 fn bind_at_one_port<T>(
     addresses: &[SocketAddr],
     bind: &impl Fn(SocketAddr) -> io::Result<(T, SocketAddr)>,
-) -> Result<Vec<(T, SocketAddr)>, Refused> {
+) -> Result<Vec<(T, SocketAddr)>, (io::Error, bool)> {
     let mut bound: Vec<(T, SocketAddr)> = Vec::new();
     let mut left_out = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     for &wanted in addresses {
@@ -67,35 +82,34 @@ fn bind_at_one_port<T>(
         }
         match bind(address) {
             Ok(one) => bound.push(one),
-            Err(error) if is_of_no_family_here(address, &error, bind) => left_out = error,
+            Err(error) if is_family_missing(address, &error, bind) => left_out = error,
             Err(error) => {
                 let is_in_use = error.kind() == io::ErrorKind::AddrInUse;
                 let error = match addresses.len() {
                     1 => error,
                     _ => io::Error::new(error.kind(), format!("{address}: {error}")),
                 };
-                return Err(Refused {
-                    error,
-                    port_was_taken_for_it: is_any_port && taken.is_some() && is_in_use,
-                });
+                let may_try_another_port = is_any_port && taken.is_some() && is_in_use;
+                return Err((error, may_try_another_port));
             }
         }
     }
     if bound.is_empty() {
-        return Err(Refused { error: left_out, port_was_taken_for_it: false });
+        return Err((left_out, false));
     }
     Ok(bound)
 }
 
-/// Whether the address could not be bound because the machine has none of its kind at all.
-fn is_of_no_family_here<T>(
+/// Whether the address could not be bound because the machine has no address of its family at all.
+fn is_family_missing<T>(
     address: SocketAddr,
     error: &io::Error,
     bind: &impl Fn(SocketAddr) -> io::Result<(T, SocketAddr)>,
 ) -> bool {
     match Errno::from_io_error(error) {
         Some(Errno::AFNOSUPPORT) => true,
-        // So it is also where IPv6 is turned off, and only a look at another address tells the two apart.
+        // The same error means that IPv6 is turned off, or that only this address is missing.
+        // Binding another address tells the two apart.
         Some(Errno::ADDRNOTAVAIL) if address.is_ipv6() => bind((Ipv6Addr::LOCALHOST, 0).into()).is_err(),
         _ => false,
     }
@@ -113,7 +127,8 @@ mod tests {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// Binds by `bound`, which says what is in the way; port 0 takes the next free one from [`FREE`] on.
+    /// Binds each address unless `bind` returns an error for it. Port 0 takes the next port from
+    /// [`FREE`] on.
     fn bound(texts: &[&str], bind: impl Fn(SocketAddr) -> Result<(), Errno>) -> io::Result<Vec<String>> {
         let next = RefCell::new(FREE);
         let bind = |mut address: SocketAddr| {
@@ -166,7 +181,7 @@ mod tests {
             assert_eq!(bound(&both, no_ipv6).unwrap(), ["127.0.0.1:5"]);
             assert!(bound(&both[..1], no_ipv6).is_err());
         }
-        // This one has it, and not this address.
+        // The machine has the family, but not this address.
         let not_here = |address: SocketAddr| match address.ip().is_loopback() {
             true => Ok(()),
             false => Err(Errno::ADDRNOTAVAIL),

@@ -1,15 +1,18 @@
-//! Binding Unix sockets, whose files outlive their servers: a stale one is replaced, a live one never, and two
-//! servers never share a path. Knows paths and sockets, and nothing of what is served there.
+//! Binding Unix sockets. The file of a socket outlives its server, so a stale file is replaced, but
+//! the file of a live socket never is, and two servers never share a path. Knows paths and sockets,
+//! and nothing of what is served there.
 //!
-//! Looking whether a socket is live, removing it and binding another one are three steps. So that no two servers
-//! take them at once, each takes an exclusive flock(2) on `PATH.lock` before, and holds it until it has removed its
-//! own socket. That file is in the directory of the socket, and so is the same by whatever name the directory
-//! goes. It is removed at a clean stop, while it is locked; therefore one that has just locked it looks whether it is
-//! still at its path. If it stays (the server was killed, or may not write there any more), that does no harm.
+//! To check whether a socket is live, to remove its file and to bind another socket are three
+//! steps. So that no two servers take them at once, each takes an exclusive flock(2) on `PATH.lock`
+//! before, and holds it until it has removed its own socket. The lock file is in the socket's
+//! directory, so it is the same file by whatever name the directory is reached. A clean stop
+//! removes it while it is locked; therefore a server that has just locked it checks that the file
+//! is still at its path. If it is left behind (the server was killed, or may not write there any
+//! more), that does no harm.
 //!
-//! Another user may write in that directory and put a link in the place of a file at any moment. So a mode and an owner
-//! are set on what has been opened and looked at, never by path: a server with privileges must not give away a file
-//! elsewhere.
+//! Another user may be able to write in that directory, and replace a file by a link at any moment.
+//! So a mode and an owner are set through a descriptor whose file has been checked, never by path:
+//! a server with privileges must not give away a file elsewhere.
 
 use std::fs;
 use std::io;
@@ -22,29 +25,31 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, SockRef};
 
-use super::BACKLOG;
+use super::tcp::BACKLOG;
 use crate::os::fork::Descriptor;
 use crate::os::socket::new_socket;
 
-/// The file of a socket. Removed when the listener goes, if it is still the file that was made for it.
+/// The file of a socket. Removed when it is dropped, unless another file has taken its place.
 pub(super) struct SocketFile {
+    /// Absolute.
     path: PathBuf,
-    /// The file itself, whatever is at its path.
+    /// The file itself, whatever is at its path by now.
     file: Descriptor,
-    /// Let go after the socket's file is removed.
+    /// Dropped after the socket's file is removed.
     lock: PathLock,
 }
 
 impl SocketFile {
-    /// The file that has just been made at `path`.
+    /// Opens the file that has just been made at `path`.
     ///
     /// # Errors
     /// If something else is there by now.
-    fn find(path: &Path, lock: PathLock) -> io::Result<Self> {
+    fn open(path: &Path, lock: PathLock) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = Descriptor::open(|| Ok(rustix::fs::open(path, flags, Mode::empty())?))?;
         let found = rustix::fs::fstat(&file)?;
-        // Others cannot make one that is root's, and without privileges there is nothing to be had from this process.
+        // Another user cannot make a file that is root's. Without privileges this process has
+        // nothing to give away.
         let is_own = !geteuid().is_root() || Uid::from_raw(found.st_uid).is_root();
         if FileType::from_raw_mode(found.st_mode) != FileType::Socket || !is_own {
             return Err(io::Error::other("somebody else has replaced the socket's file"));
@@ -56,7 +61,8 @@ impl SocketFile {
         if rustix::fs::fstat(&self.file)?.st_mode & 0o777 == mode {
             return Ok(());
         }
-        // What is opened so cannot be changed by its descriptor, but by the link to it.
+        // A descriptor opened with O_PATH does not allow fchmod(2), but its link in /proc allows
+        // chmod(2).
         let link = format!("/proc/self/fd/{}", self.file.as_fd().as_raw_fd());
         match fs::set_permissions(link, fs::Permissions::from_mode(mode)) {
             // There is no /proc.
@@ -67,19 +73,16 @@ impl SocketFile {
         }
     }
 
-    /// Gives the file, and its lock, to this user and group.
+    /// Makes this user and group the owners of the file and of its lock file.
     ///
     /// # Errors
-    /// If that may not be.
+    /// If this process may not do that.
     pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(&self.file, "", owner.0, owner.1, AtFlags::EMPTY_PATH)?;
         fchown(&self.lock.file, Some(uid), Some(gid))
     }
-}
 
-impl SocketFile {
-    /// Absolute.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -88,18 +91,18 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if is_at(&self.file, &self.path).unwrap_or(false) {
-            // Nothing to be done about a file that stays: the next start replaces it.
+            // If that fails, the next start replaces the file.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// A listening socket at `path`, and its file.
+/// Returns a listening socket at `path`, and its file, which has the permissions `mode`.
 ///
 /// # Errors
-/// If another server has the path, or something else is there; if a file cannot be made.
+/// If another server has the path, if something else is there, or if a file cannot be made.
 pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
-    // Clients may be elsewhere, and so may this process be when it removes the file.
+    // Clients may have another working directory, and so may this process when it removes the file.
     let path = &std::path::absolute(path)?;
     check_directory(path)?;
     let lock = PathLock::take(path)?;
@@ -107,7 +110,8 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "a file that is no socket is there"));
         }
-        // It may be one of a server that knows no lock. Without waiting: it may be too busy to accept.
+        // It may be the socket of a server that takes no lock. Non-blocking, since that may be too
+        // busy to accept.
         let probe = new_socket(Domain::UNIX)?;
         let probe = SockRef::from(&probe);
         probe.set_nonblocking(true)?;
@@ -118,23 +122,23 @@ pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile
     }
     let descriptor = new_socket(Domain::UNIX)?;
     let socket = SockRef::from(&descriptor);
-    // The file is made with the mode of the socket, less the process's umask. Where this does not work, the file's mode
-    // is set all the same.
+    // The kernel makes the file with the mode of the socket, less the process's umask. If that
+    // fails, the mode of the file is set below all the same.
     let _ = rustix::fs::fchmod(&descriptor, Mode::from_raw_mode(mode));
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::find(path, lock)?;
-    // The mode is set before anyone can connect: that takes `listen`.
+    let file = SocketFile::open(path, lock)?;
+    // Before `listen`, so that no client can connect before the mode is set.
     file.set_mode(mode)?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
     Ok((descriptor, file))
 }
 
-/// Whether there is a directory for this file. Only so that what is said names it: everything after this finds out for
-/// itself.
+/// Checks that the directory of this file exists: only for the sake of an error that names it,
+/// since every later step fails without it, too.
 ///
 /// # Errors
-/// If there is none.
+/// If there is no such directory.
 fn check_directory(path: &Path) -> io::Result<()> {
     let Some(directory) = path.parent() else { return Ok(()) };
     let shown = directory.display();
@@ -149,23 +153,25 @@ fn check_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The right to bind a socket at a path, which one server has at a time.
+/// The right to bind a socket at a path. One server has it at a time.
 struct PathLock {
-    /// Locked for as long as it is open. A forked child closes its copy, and keeps nobody from the path.
+    /// Locked while it is open. A forked child closes its copy, so it does not keep the path
+    /// locked.
     file: Descriptor,
     path: PathBuf,
 }
 
 impl PathLock {
     /// # Errors
-    /// If another server has it, or there can be no such file; the message names the file.
+    /// If another server has it, or the lock file cannot be opened or made; the message names the
+    /// file.
     fn take(socket: &Path) -> io::Result<Self> {
         let path = lock_file(socket);
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        // Whatever is at the path: nothing behind a link is opened, and nothing is waited for.
+        // Whatever is at the path, no link is followed, and the call does not block.
         let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        // Made only where there is none: in a directory like /tmp the kernel refuses O_CREAT where the file is another
-        // user's, which after `--user` it is.
+        // O_CREAT only if the file is missing: in a directory like /tmp the kernel refuses it for a
+        // file of another user, and after `--user` the file belongs to one.
         let open = || match rustix::fs::open(&path, flags, Mode::empty()) {
             Err(Errno::NOENT) => {
                 let new = flags | OFlags::CREATE | OFlags::EXCL;
@@ -175,7 +181,7 @@ impl PathLock {
         };
         loop {
             let file = match Descriptor::open(open) {
-                // It has been made by another one meanwhile.
+                // Another server has made it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened.map_err(named)?,
             };
@@ -184,7 +190,8 @@ impl PathLock {
                     check_lock_file(&file).map_err(named)?;
                     return Ok(Self { file, path });
                 }
-                // The server that had it has removed it since it was opened here; or a signal has come.
+                // The server that held the lock has removed the file since it was opened here; or a
+                // signal came.
                 Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::WOULDBLOCK) => {
                     let text =
@@ -199,17 +206,19 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // Whoever opens it from now on makes another one; who has opened it already sees that it is not there.
+        // A server that opens it from now on makes another file. One that has opened it already
+        // will see that it is no longer at its path.
         if is_at(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Whether this can be a file of this library's.
+/// Checks that this can be a lock file made by a server.
 ///
 /// # Errors
-/// If it is something else, or has other names: it could be anybody's file, and must not be given to anyone.
+/// If it is something else, or has other names: it could be any user's file, and its owner must not
+/// be changed.
 fn check_lock_file(file: &Descriptor) -> io::Result<()> {
     let found = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink > 1 {
@@ -218,7 +227,7 @@ fn check_lock_file(file: &Descriptor) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the file is still the one at its path.
+/// Whether this file is still the one at `path`.
 fn is_at(file: &Descriptor, path: &Path) -> io::Result<bool> {
     let own = rustix::fs::fstat(file)?;
     match rustix::fs::lstat(path) {
@@ -228,7 +237,7 @@ fn is_at(file: &Descriptor, path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file that is locked by the server at this socket.
+/// The lock file of the server at this socket.
 pub(crate) fn lock_file(socket: &Path) -> PathBuf {
     let mut path = socket.as_os_str().to_owned();
     path.push(".lock");
@@ -246,13 +255,13 @@ mod tests {
 
     use super::*;
 
-    /// Leaves a file as a server does that is killed.
+    /// Leaves a file behind, as a server does that is killed.
     fn leave_stale(path: &Path) {
         drop(UnixListener::bind(path).unwrap());
     }
 
     #[test]
-    fn of_many_that_replace_a_stale_file_at_once_one_serves() {
+    fn one_of_many_servers_that_replace_a_stale_file_at_once_gets_the_path() {
         const SERVERS: usize = 8;
         let directory = tempfile::tempdir().unwrap();
         for round in 0..100 {
@@ -273,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_that_start_while_others_stop_there_is_one_at_a_time() {
+    fn one_server_at_a_time_has_the_path_while_many_start_and_stop() {
         const SERVERS: usize = 8;
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
@@ -282,7 +291,8 @@ mod tests {
         thread::scope(|scope| {
             let serve = || {
                 for _ in 0..2000 {
-                    // The lock alone, since what is between it and the socket hides most of what can go wrong.
+                    // Only the lock: with the slow steps that follow it, most races would not occur
+                    // here.
                     let Ok(lock) = PathLock::take(&path) else { continue };
                     assert_eq!(serving.fetch_add(1, SeqCst), 0, "two serve");
                     served.fetch_add(1, SeqCst);
@@ -291,7 +301,8 @@ mod tests {
                     drop(lock);
                 }
             };
-            // Joined one by one, since a thread sanitizer does not see how a scope waits for its threads.
+            // Joined one by one, since a thread sanitizer does not understand how a scope waits for
+            // its threads.
             let servers: Vec<_> = (0..SERVERS).map(|_| scope.spawn(serve)).collect();
             servers.into_iter().for_each(|server| server.join().unwrap());
         });
@@ -300,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_of_a_server_that_was_killed_is_no_obstacle_and_is_taken_over() {
+    fn the_lock_file_of_a_killed_server_is_taken_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
         leave_stale(&path);
@@ -312,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_for_its_owner_alone() {
+    fn only_its_owner_can_open_the_lock_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
         let _server = bind(&path, 0o666).unwrap();
@@ -320,13 +331,13 @@ mod tests {
     }
 
     #[test]
-    fn by_another_name_of_the_directory_it_is_the_same_path() {
+    fn a_path_through_a_link_to_the_directory_is_the_same_path() {
         let directory = tempfile::tempdir().unwrap();
         let (real, link) = (directory.path().join("real"), directory.path().join("link"));
         fs::create_dir(&real).unwrap();
         symlink(&real, &link).unwrap();
         let server = bind(&real.join("sock"), 0o600).unwrap();
-        // Also where no live socket would be found.
+        // Even if the live socket would not be found.
         fs::remove_file(real.join("sock")).unwrap();
         let error = bind(&link.join("sock"), 0o600).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse, "{error}");
@@ -334,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_whose_lock_was_tidied_away_is_still_found() {
+    fn a_live_server_is_found_even_if_its_lock_file_was_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sock");
         let server = bind(&path, 0o600).unwrap();
@@ -346,20 +357,20 @@ mod tests {
     }
 
     #[test]
-    fn what_keeps_a_socket_from_its_path_is_named() {
+    fn an_error_names_what_is_in_the_way() {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| bind(&directory.path().join(name), 0o600).err().unwrap().to_string();
         fs::write(directory.path().join("file"), "data").unwrap();
-        let said = at("file");
-        assert!(said.contains("a file that is no socket is there"), "{said}");
+        let error = at("file");
+        assert!(error.contains("a file that is no socket is there"), "{error}");
         assert_eq!(fs::read_to_string(directory.path().join("file")).unwrap(), "data");
-        let said = at("missing/sock");
-        assert!(said.contains("there is no directory") && said.ends_with("missing"), "{said}");
+        let error = at("missing/sock");
+        assert!(error.contains("there is no directory") && error.ends_with("missing"), "{error}");
         assert!(at("file/sock").ends_with("file is no directory"), "{}", at("file/sock"));
     }
 
     #[test]
-    fn a_link_or_something_else_in_the_place_of_the_lock_is_left_alone() {
+    fn a_link_or_directory_in_place_of_the_lock_file_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         let (path, precious) = (directory.path().join("sock"), directory.path().join("precious"));
         fs::write(&precious, "data").unwrap();
@@ -374,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_and_an_owner_are_those_of_the_socket_whatever_is_at_its_path_by_now() {
+    fn mode_and_owner_are_set_on_the_socket_even_if_its_path_was_replaced() {
         use std::os::unix::fs::MetadataExt;
         let directory = tempfile::tempdir().unwrap();
         let (path, moved) = (directory.path().join("sock"), directory.path().join("moved"));
@@ -392,11 +403,11 @@ mod tests {
         }
         let after = fs::metadata(&precious).unwrap();
         assert_eq!((after.uid(), after.mode()), (before.uid(), before.mode()));
-        // Nor is something else taken for the socket's file.
+        // A link or an ordinary file is not taken for the socket's file.
         drop(file);
         let lock = || PathLock::take(&path).unwrap();
-        assert!(SocketFile::find(&path, lock()).is_err());
-        assert!(SocketFile::find(&precious, lock()).is_err());
+        assert!(SocketFile::open(&path, lock()).is_err());
+        assert!(SocketFile::open(&precious, lock()).is_err());
         assert!(path.is_symlink() && precious.exists());
     }
 }

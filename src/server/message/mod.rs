@@ -100,9 +100,9 @@ impl MessageConnection<'_> {
     /// have whoever replies keep all that the reply was made from.
     fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
         match self.base.send_queue.append(|out| frame::encode(out, body)) {
-            Appended::Little => {}
-            Appended::Much => self.has_much_to_send = true,
-            Appended::ToNobody => self.next = Flow::Close,
+            Appended::Buffered => {}
+            Appended::FlushDue => self.has_much_to_send = true,
+            Appended::Closed => self.next = Flow::Close,
         }
     }
 

@@ -1,0 +1,46 @@
+//! The wait between the end of a connection and the end of its session, in which its locks are
+//! kept. How long it lasts is decided in `client_knows`.
+
+use std::time::Instant;
+
+use super::client_knows::{ClientState, NextStep, TELL_LIMIT};
+use super::send_queue::SendQueue;
+use super::server_state::ServerState;
+use crate::broker::ObservedSession;
+use crate::os::socket::wait_for;
+
+/// Returns once the client cannot believe any more that it holds a lock, and its work has ended or
+/// had its time. Ends its waits at once, since no grant can reach it any more. Returns early if the
+/// server is stopping and its broker grants nothing any more. (While the broker is shut but the
+/// server is not stopping yet, its holders are still to be counted, and so the locks are kept.)
+pub(super) fn hold_locks_until_client_knows(
+    send_queue: &SendQueue,
+    session: &ObservedSession,
+    server: &ServerState,
+) {
+    if !send_queue.with_end(|end| end.has_terms()) || send_queue.client_state() == ClientState::HasLeft {
+        return;
+    }
+    send_queue.hang_up();
+    session.end_waits();
+    if session.info().locks_held() == 0 {
+        return;
+    }
+    let tell_deadline = Instant::now() + TELL_LIMIT;
+    loop {
+        // The client's own end may follow requests that are not handled any more.
+        send_queue.discard_input();
+        let step = send_queue.next_step(tell_deadline);
+        if server.is_over() {
+            return;
+        }
+        match step {
+            NextStep::CheckAgain(interval) | NextStep::Outlast(interval) => {
+                // Interrupted or not, everything is checked again.
+                let _ = wait_for(&mut [], Some(interval));
+            }
+            NextStep::Reset => send_queue.reset(),
+            NextStep::Release => return,
+        }
+    }
+}
