@@ -42,7 +42,7 @@ const CHUNK: usize = 4096;
 
 /// The connection is lost, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lost(pub(super) String);
+pub(crate) struct Lost(pub(super) String);
 
 /// A request as it goes over the wire.
 pub(super) struct Request {

@@ -15,10 +15,12 @@ mod connection;
 mod dial;
 #[cfg(test)]
 mod fake_server;
+mod group;
 mod input;
+mod merge_pages;
 mod message_client;
 mod output;
-mod servers;
+mod rendezvous;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -26,7 +28,7 @@ mod url;
 
 pub use connect_error::{ConnectError, ConnectErrorKind};
 pub use dial::ConnectOptions;
+pub(crate) use group::SessionGroup;
 pub use message_client::{MessageClient, RpcError};
-pub use servers::SessionGroup;
 pub use session::{InspectError, RemoteSession};
 pub use url::{BadUrl, ServerUrl};

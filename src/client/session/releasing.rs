@@ -38,7 +38,7 @@ impl RemoteSession {
     /// As of [`release`](Self::release); `NotHeld` if there was nothing to give up for some of them; the others
     /// are given up all the same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
-        self.finish_release_all(self.begin_to_give_up(names)?)
+        self.finish_release_all(self.begin_release(names)?)
     }
 
     /// The second half of [`release_all`](Self::release_all): waits until the server has confirmed it.
@@ -49,11 +49,11 @@ impl RemoteSession {
 
     /// What was given up, for each name at which there was something.
     fn give_up(&self, names: &[LockName]) -> Result<Vec<Released>, ReleaseError> {
-        self.hear_given_up(self.begin_to_give_up(names)?)
+        self.hear_given_up(self.begin_release(names)?)
     }
 
     /// Gives up these locks and places, and sends that to the server, without waiting for its answers.
-    pub(in crate::client) fn begin_to_give_up(&self, names: &[LockName]) -> Result<GivingUp, ReleaseError> {
+    pub(in crate::client) fn begin_release(&self, names: &[LockName]) -> Result<GivingUp, ReleaseError> {
         let (mut released, mut unlocked, mut requests) = (Vec::new(), Vec::new(), Vec::new());
         let mut of_places = HashSet::new();
         let mut claims = self.claims.lock();
