@@ -1,5 +1,5 @@
-//! One owner of locks, wherever the locks are: in this process or on servers. Has the same calls for both,
-//! and passes each on to the session that carries it out. Decides nothing about locks.
+//! One owner of locks, wherever the locks are: in this process or on servers. Has the same calls
+//! for both, and passes each on to the session that carries it out. Decides nothing about locks.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,21 +14,22 @@ use crate::wire::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
 ///
-/// A session may be shared between threads. Each call is atomic, and a call that waits does not delay the
-/// others. But a session is *one* owner: if one thread asks for a lock that another thread of the same
-/// session holds, it gets [`AcquireError::AlreadyHeld`] at once. Threads that compete for locks each need a
-/// session of their own.
+/// A session may be shared between threads. Each call is atomic, and a call that waits does not
+/// delay the others. But a session is *one* owner: if one thread asks for a lock that another
+/// thread of the same session holds, it gets [`AcquireError::AlreadyHeld`] at once. Threads that
+/// compete for locks each need a session of their own.
 ///
-/// A time limit of `None` waits without limit, and zero does not wait. A call to a server that does not answer
-/// returns at most a second after its time limit. A call without a time limit that waits only for the server
-/// returns within the server's dead-peer timeout.
+/// A time limit of `None` waits without limit, and zero does not wait. A call to a server that does
+/// not answer returns at most a second after its time limit. A call without a time limit that waits
+/// only for the server returns within the server's dead-peer timeout.
 ///
-/// Nothing reconnects. When the connection to a server is lost, the session has lost its locks on that
-/// server. When the session is dropped, its locks are freed: dropping [closes](Self::close) it, but in a thread
-/// that is panicking it [abandons](Self::abandon) it, because work under the locks may be half done.
+/// Nothing reconnects. When the connection to a server is lost, the session has lost its locks on
+/// that server. When the session is dropped, its locks are freed: dropping [closes](Self::close)
+/// it, but in a thread that is panicking it [abandons](Self::abandon) it, because work under the
+/// locks may be half done.
 ///
-/// A forked child must not use or drop a session of its parent, since another thread of the parent may have
-/// been changing it. (A session of the C API detects this itself.)
+/// A forked child must not use or drop a session of its parent, since another thread of the parent
+/// may have been changing it. (A session of the C API detects this itself.)
 ///
 /// ```
 /// use lockd::Session;
@@ -58,7 +59,8 @@ enum Backend {
     Servers(SessionGroup),
 }
 
-/// Makes a call at the backend; a call about `name`, at the session that is responsible for the name.
+/// Makes a call at the backend; a call about `name`, at the session that is responsible for the
+/// name.
 macro_rules! call {
     ($session:ident, $call:ident()) => {
         match &$session.0 {
@@ -82,18 +84,19 @@ impl Session {
     }
 
     /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH` (see
-    /// [`ServerUrl`](crate::client::ServerUrl)), or on several servers, separated by commas. Connecting takes up
-    /// to `timeout` in all; only resolving names may take longer. `owner` is the session's name in listings and
-    /// deadlock reports.
+    /// [`ServerUrl`](crate::client::ServerUrl)), or on several servers, separated by commas.
+    /// Connecting takes up to `timeout` in all; only resolving names may take longer. `owner` is
+    /// the session's name in listings and deadlock reports.
     ///
-    /// Several servers share the names. Each name belongs to one of them, and every client that is given the
-    /// same addresses, written alike and in any order, finds the same one. The servers are tried one after
-    /// another, each for an equal share of the time left. One that answers is enough.
+    /// Several servers share the names. Each name belongs to one of them, and every client that is
+    /// given the same addresses, written alike and in any order, finds the same one. The servers
+    /// are tried one after another, each for an equal share of the time left. One that answers is
+    /// enough.
     ///
-    /// A server that did not answer, or that is lost later, takes its names with it: every call on such a name
-    /// ends with `Lost`. No other server is asked for the name, because another session may hold it on the
-    /// server that only this client cannot reach. A deadlock is found among the names of one server, but not
-    /// across servers.
+    /// A server that did not answer, or that is lost later, takes its names with it: every call on
+    /// such a name ends with `Lost`. No other server is asked for the name, because another session
+    /// may hold it on the server that only this client cannot reach. A deadlock is found among the
+    /// names of one server, but not across servers.
     ///
     /// # Errors
     /// [`ConnectError`] if there is no session on any of the servers.
@@ -109,8 +112,9 @@ impl Session {
         Ok(Self(Backend::Servers(SessionGroup::connect_with(urls, options)?)))
     }
 
-    /// If there has been no session from the start on the server that `name` belongs to, so that every call on
-    /// `name` ends with `Lost`: why not. `None` if there was one, even if it is lost by now.
+    /// If there has been no session from the start on the server that `name` belongs to, so that
+    /// every call on `name` ends with `Lost`: why not. `None` if there was one, even if it is lost
+    /// by now.
     #[must_use]
     pub fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
         match &self.0 {
@@ -126,8 +130,8 @@ impl Session {
 
     /// Acquires the lock, waiting for up to `limit`. Waiters are served first come, first served.
     ///
-    /// On a server, `Ok` means that the server granted the lock on a connection that was still alive when the
-    /// reply was read.
+    /// On a server, `Ok` means that the server granted the lock on a connection that was still
+    /// alive when the reply was read.
     ///
     /// # Errors
     /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
@@ -135,12 +139,12 @@ impl Session {
         call!(self, name, acquire(name, mode, limit))
     }
 
-    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are free at the
-    /// same time. Holds none of them while it waits. All get the same token.
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are
+    /// free at the same time. Holds none of them while it waits. All get the same token.
     ///
     /// # Errors
-    /// [`AcquireError`]; `Invalid` also if the names belong to different servers, which cannot grant them
-    /// together.
+    /// [`AcquireError`]; `Invalid` also if the names belong to different servers, which cannot
+    /// grant them together.
     pub fn acquire_all(
         &self,
         wants: &[(&[u8], Mode)],
@@ -153,13 +157,14 @@ impl Session {
         }
     }
 
-    /// Changes the mode of a held lock without releasing it. To exclusive: waits for up to `limit` until the
-    /// other holders are gone, ahead of the queue, and the grant has a new token. To shared: never waits for
-    /// another session.
+    /// Changes the mode of a held lock without releasing it. To exclusive: waits for up to `limit`
+    /// until the other holders are gone, ahead of the queue, and the grant has a new token. To
+    /// shared: never waits for another session.
     ///
-    /// On a server a conversion to shared cannot be taken back. If the server does not confirm it in time, it is
-    /// unknown what the session holds, so the session ends: `Lost`. In time means: before `limit` plus one
-    /// second, before the server's dead-peer timeout, and within a second of a [`cancel`](Self::cancel).
+    /// On a server a conversion to shared cannot be taken back. If the server does not confirm it
+    /// in time, it is unknown what the session holds, so the session ends: `Lost`. In time means:
+    /// before `limit` plus one second, before the server's dead-peer timeout, and within a second
+    /// of a [`cancel`](Self::cancel).
     ///
     /// # Errors
     /// [`AcquireError`]; except for `Lost` the lock is then held as before.
@@ -167,30 +172,32 @@ impl Session {
         call!(self, name, convert(name, mode, limit))
     }
 
-    /// Asks for the lock without waiting for it: `Granted` if it is free, otherwise `Queued`. A queued request
-    /// keeps its place, and [`wait`](Self::wait) returns its outcome.
+    /// Asks for the lock without waiting for it: `Granted` if it is free, otherwise `Queued`. A
+    /// queued request keeps its place, and [`wait`](Self::wait) returns its outcome.
     ///
     /// # Errors
-    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout: then the
-    /// session has no place in the queue.
+    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout:
+    /// then the session has no place in the queue.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         call!(self, name, enqueue(name, mode))
     }
 
-    /// Asks for another mode of a held lock without waiting for it: `Granted` if it can be had at once, as
-    /// shared always can, otherwise `Queued`, and [`wait`](Self::wait) returns the outcome.
-    /// [`cancel`](Self::cancel) gives the place up and leaves the lock held as it was;
+    /// Asks for another mode of a held lock without waiting for it: `Granted` if it can be had at
+    /// once, as shared always can, otherwise `Queued`, and [`wait`](Self::wait) returns the
+    /// outcome. [`cancel`](Self::cancel) gives the place up and leaves the lock held as it was;
     /// [`release`](Self::release) gives up the lock too.
     ///
     /// # Errors
-    /// As for [`convert`](Self::convert) and [`enqueue`](Self::enqueue); the lock is then held as before.
+    /// As for [`convert`](Self::convert) and [`enqueue`](Self::enqueue); the lock is then held as
+    /// before.
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         call!(self, name, enqueue_convert(name, mode))
     }
 
     /// Waits for up to `limit` for a request that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) has queued, or that an interrupted call has left in the queue.
-    /// After `TimedOut` the request keeps its place, unless the time limit of the interrupted call is over.
+    /// [`enqueue_convert`](Self::enqueue_convert) has queued, or that an interrupted call has left
+    /// in the queue. After `TimedOut` the request keeps its place, unless the time limit of the
+    /// interrupted call is over.
     ///
     /// # Errors
     /// [`AcquireError`]; `NotHeld` if there is no such request.
@@ -198,26 +205,28 @@ impl Session {
         call!(self, name, wait(name, limit))
     }
 
-    /// Releases the lock, or gives up the place in its queue. On a server it waits until the server has
-    /// confirmed it. A call of another thread that waits for the lock ends with `Cancelled`.
+    /// Releases the lock, or gives up the place in its queue. On a server it waits until the server
+    /// has confirmed it. A call of another thread that waits for the lock ends with `Cancelled`.
     ///
     /// # Errors
-    /// [`ReleaseError`]; `Lost` also if the server does not confirm it within its dead-peer timeout, or within a
-    /// second of a [`cancel`](Self::cancel). That ends the session, so that nothing stays locked.
+    /// [`ReleaseError`]; `Lost` also if the server does not confirm it within its dead-peer
+    /// timeout, or within a second of a [`cancel`](Self::cancel). That ends the session, so that
+    /// nothing stays locked.
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
         call!(self, name, release(name))
     }
 
-    /// Releases all these locks and gives up all these places. The names may belong to different servers.
+    /// Releases all these locks and gives up all these places. The names may belong to different
+    /// servers.
     ///
     /// # Errors
-    /// As for [`release`](Self::release), for any of the names; the others are released all the same. `Lost`
-    /// takes precedence over `NotHeld`.
+    /// As for [`release`](Self::release), for any of the names; the others are released all the
+    /// same. `Lost` takes precedence over `NotHeld`.
     pub fn release_all(&self, names: &[&[u8]]) -> Result<(), ReleaseError> {
         match &self.0 {
             Backend::Local(session) => {
-                // A request for several names is given up with the first of them. The others then count as
-                // given up too, each once: a name that is listed twice was held only once.
+                // A request for several names is given up with the first of them. The others then
+                // count as given up too, each once: a name that is listed twice was held only once.
                 let mut waiting: HashSet<&[u8]> =
                     names.iter().copied().filter(|name| session.inspect(name).waiting).collect();
                 let mut result = Ok(());
@@ -235,13 +244,13 @@ impl Session {
         }
     }
 
-    /// What this session holds on the name, as far as its own calls have learned. Asks no server, and never
-    /// blocks. On a server, a request that [`enqueue`](Self::enqueue) has queued counts as waiting until
-    /// [`wait`](Self::wait) has returned its grant.
+    /// What this session holds on the name, as far as its own calls have learned. Asks no server,
+    /// and never blocks. On a server, a request that [`enqueue`](Self::enqueue) has queued counts
+    /// as waiting until [`wait`](Self::wait) has returned its grant.
     ///
     /// # Errors
-    /// `Lost` if the session has ended, or its connection to the server that the name belongs to, as far as can
-    /// be known without waiting.
+    /// `Lost` if the session has ended, or its connection to the server that the name belongs to,
+    /// as far as can be known without waiting.
     pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
         match &self.0 {
             Backend::Local(session) if session.is_alive() => Ok(session.inspect(name).held),
@@ -262,14 +271,16 @@ impl Session {
         }
     }
 
-    /// One page of all locks that are held or waited for: those whose names begin with `prefix` and come after
-    /// `after`, in the order of their bytes. It has up to `limit` locks, 1000 at most, and 100 if `limit` is 0;
-    /// fewer if they have many holders and waiters. If [`more`](LockPage::more) is set, ask again with the last
-    /// [name](crate::wire::message::ListedLock::name) as `after`. The pages are no snapshot, but a lock that is
-    /// there all the time is on exactly one page.
+    /// One page of all locks that are held or waited for: those whose names begin with `prefix` and
+    /// come after `after`, in the order of their bytes. It has up to `limit` locks, 1000 at most,
+    /// and 100 if `limit` is 0; fewer if they have many holders and waiters. If
+    /// [`more`](LockPage::more) is set, ask again with the last
+    /// [name](crate::wire::message::ListedLock::name) as `after`. The pages are no snapshot, but a
+    /// lock that is there all the time is on exactly one page.
     ///
-    /// On several servers the page covers all of them. A name that is locked on several servers, by clients
-    /// that were given other addresses, is listed once: as it is on the server that it belongs to here.
+    /// On several servers the page covers all of them. A name that is locked on several servers, by
+    /// clients that were given other addresses, is listed once: as it is on the server that it
+    /// belongs to here.
     ///
     /// ```
     /// # use lockd::{Session, broker::{Broker, Mode}};
@@ -296,27 +307,31 @@ impl Session {
         }
     }
 
-    /// Ends every call of this session that is in progress, in any thread, without waiting for anything.
-    /// Waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) end with `Cancelled`; but a grant
-    /// that came first stays. A release, or a conversion to shared, cannot be taken back: if the server does not
-    /// confirm it within a second, the session ends, and the call returns `Lost`.
+    /// Ends every call of this session that is in progress, in any thread, without waiting for
+    /// anything. Waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) end with
+    /// `Cancelled`; but a grant that came first stays. A release, or a conversion to shared, cannot
+    /// be taken back: if the server does not confirm it within a second, the session ends, and the
+    /// call returns `Lost`.
     pub fn cancel(&self) {
         call!(self, cancel())
     }
 
-    /// Whether the session is alive, and with it its locks, as far as can be known without waiting. On several
-    /// servers: whether it is alive on every server where it holds a lock or waits for one, and on at least one.
+    /// Whether the session is alive, and with it its locks, as far as can be known without waiting.
+    /// On several servers: whether it is alive on every server where it holds a lock or waits for
+    /// one, and on at least one.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         call!(self, is_alive())
     }
 
-    /// A descriptor for `poll(2)`; `None` for a session in this process. If it is readable while no call of this
-    /// session is in progress, the session may be lost, and [`is_alive`](Self::is_alive) tells.
+    /// A descriptor for `poll(2)`; `None` for a session in this process. If it is readable while no
+    /// call of this session is in progress, the session may be lost, and
+    /// [`is_alive`](Self::is_alive) tells.
     ///
-    /// It may become readable too late: before Linux 6.15 perhaps only after the server has given the locks to
-    /// somebody else. If this host itself drops what it sends, it may never become readable. So also call
-    /// `is_alive` about once a second, and before each step that needs a lock.
+    /// It may become readable too late: before Linux 6.15 perhaps only after the server has given
+    /// the locks to somebody else. If this host itself drops what it sends, it may never become
+    /// readable. So also call `is_alive` about once a second, and before each step that needs a
+    /// lock.
     #[must_use]
     pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
@@ -325,16 +340,17 @@ impl Session {
         }
     }
 
-    /// Ends the session in an orderly way: its locks are freed as if they had been released. Calls in progress in
-    /// other threads, and all later ones, end with `Lost`. Waits for nothing: a server that takes no bytes at
-    /// the moment only notices the end of the connection, as if the session had been [abandoned](Self::abandon).
+    /// Ends the session in an orderly way: its locks are freed as if they had been released. Calls
+    /// in progress in other threads, and all later ones, end with `Lost`. Waits for nothing: a
+    /// server that takes no bytes at the moment only notices the end of the connection, as if the
+    /// session had been [abandoned](Self::abandon).
     pub fn close(&self) {
         call!(self, close())
     }
 
-    /// Ends the session as if the process had ended: the next exclusive holder of each lock that this session held
-    /// exclusively is told that the work under it may be half done ([`Grant::orphaned`]). For a program that
-    /// could not finish what it did under a lock.
+    /// Ends the session as if the process had ended: the next exclusive holder of each lock that
+    /// this session held exclusively is told that the work under it may be half done
+    /// ([`Grant::orphaned`]). For a program that could not finish what it did under a lock.
     pub fn abandon(&self) {
         call!(self, abandon())
     }

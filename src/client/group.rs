@@ -1,9 +1,10 @@
-//! One owner of locks on several servers: a session on each. Every name belongs to one server, the same one
-//! for every client ([`rendezvous`](super::rendezvous)), which spreads the load. Decides which server a call goes
-//! to and when the whole session is lost; the calls themselves are [`RemoteSession`]'s.
+//! One owner of locks on several servers: a session on each. Every name belongs to one server, the
+//! same one for every client ([`rendezvous`](super::rendezvous)), which spreads the load. Decides
+//! which server a call goes to and when the whole session is lost; the calls themselves are
+//! [`RemoteSession`]'s.
 //!
-//! If a server is gone, its names are not tried on another server: another session may still hold them on the
-//! server that only this client cannot reach.
+//! If a server is gone, its names are not tried on another server: another session may still hold
+//! them on the server that only this client cannot reach.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -22,8 +23,8 @@ use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError};
 use crate::os::fork::Descriptor;
 use crate::wire::message::{ListRequest, LockPage};
 
-/// A [`RemoteSession`] on each of one or more servers. Its users see it as [`Session`](crate::Session), which
-/// says what its calls do.
+/// A [`RemoteSession`] on each of one or more servers. Its users see it as
+/// [`Session`](crate::Session), which says what its calls do.
 pub(crate) struct SessionGroup {
     servers: Vec<GroupMember>,
     /// With several servers: an epoll descriptor, readable when one of the connections is.
@@ -43,11 +44,13 @@ impl GroupMember {
 }
 
 impl SessionGroup {
-    /// Opens a session on every server in `urls`, a list separated by commas. One that answers is enough.
+    /// Opens a session on every server in `urls`, a list separated by commas. One that answers is
+    /// enough.
     ///
-    /// The servers are tried one after another, each for an equal share of the time left, so a server whose
-    /// packets are all dropped costs only its share. Trying all at once would not be faster: in the end the
-    /// session must know whether it has that server, so it would wait for the whole timeout.
+    /// The servers are tried one after another, each for an equal share of the time left, so a
+    /// server whose packets are all dropped costs only its share. Trying all at once would not be
+    /// faster: in the end the session must know whether it has that server, so it would wait for
+    /// the whole timeout.
     pub(crate) fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
         let parsed = ServerUrl::parse_list(urls)?;
         let deadline = deadline(Some(options.timeout));
@@ -68,7 +71,8 @@ impl SessionGroup {
         Ok(Self { servers, watch })
     }
 
-    /// The session on the server that the name belongs to; it carries out every call about one name.
+    /// The session on the server that the name belongs to; it carries out every call about one
+    /// name.
     pub(crate) fn session_for(&self, name: &[u8]) -> Result<&RemoteSession, Lost> {
         self.servers[self.server_of(name)].session()
     }
@@ -96,8 +100,8 @@ impl SessionGroup {
         let names_on = |index: usize| -> Vec<LockName> {
             names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect()
         };
-        // Every server is sent its part before any answer is awaited: a server that hangs must not delay the
-        // release of locks on the others.
+        // Every server is sent its part before any answer is awaited: a server that hangs must not
+        // delay the release of locks on the others.
         let mut begun = Vec::new();
         for (index, server) in self.servers.iter().enumerate() {
             let own = names_on(index);
@@ -118,7 +122,8 @@ impl SessionGroup {
         result
     }
 
-    /// As [`RemoteSession::list`], over all servers. Fails with the error of the first server that has one.
+    /// As [`RemoteSession::list`], over all servers. Fails with the error of the first server that
+    /// has one.
     pub(crate) fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
         let page = |server: &GroupMember| server.session()?.list(request);
         if let [server] = self.servers.as_slice() {
@@ -137,12 +142,13 @@ impl SessionGroup {
         self.sessions().for_each(RemoteSession::cancel);
     }
 
-    /// Whether the session is alive on every server where it holds a lock or waits for one, and on at least one
-    /// server.
+    /// Whether the session is alive on every server where it holds a lock or waits for one, and on
+    /// at least one server.
     pub(crate) fn is_alive(&self) -> bool {
         let (mut any_alive, mut all_needed) = (false, true);
         let mut unneeded = Vec::new();
-        // Every server is asked, so that what has arrived from each is read and polling can start again.
+        // Every server is asked, so that what has arrived from each is read and polling can start
+        // again.
         for session in self.sessions() {
             if session.is_alive() {
                 any_alive = true;
@@ -171,8 +177,8 @@ impl SessionGroup {
         self.servers.iter().filter_map(|server| server.session.as_ref().ok())
     }
 
-    /// Removes a lost connection that is not needed from the watch. It would stay readable for ever, and a loop
-    /// that polls would spin.
+    /// Removes a lost connection that is not needed from the watch. It would stay readable for
+    /// ever, and a loop that polls would spin.
     fn unwatch(&self, session: &RemoteSession) {
         if let Some(watch) = &self.watch {
             // Fails if it was removed before.
@@ -189,7 +195,8 @@ impl SessionGroup {
     }
 }
 
-/// As [`RemoteSession`]'s, for any of the connections, except lost ones that are known to be unneeded.
+/// As [`RemoteSession`]'s, for any of the connections, except lost ones that are known to be
+/// unneeded.
 impl AsFd for SessionGroup {
     #[expect(clippy::expect_used, reason = "connect_with makes no group without a session on some server")]
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -198,9 +205,9 @@ impl AsFd for SessionGroup {
     }
 }
 
-/// The connect timeout of the next server, if `left` of `all` servers have not been tried yet: its share of the
-/// time left until the deadline. But at least its share of `timeout`: resolving names does not count, and may
-/// have used up all the time left.
+/// The connect timeout of the next server, if `left` of `all` servers have not been tried yet: its
+/// share of the time left until the deadline. But at least its share of `timeout`: resolving names
+/// does not count, and may have used up all the time left.
 fn share(timeout: Duration, all: usize, deadline: Instant, left: usize) -> Duration {
     let part = |time: Duration, of: usize| time / u32::try_from(of).unwrap_or(u32::MAX);
     part(deadline.saturating_duration_since(Instant::now()), left).max(part(timeout, all))

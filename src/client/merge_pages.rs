@@ -3,12 +3,13 @@
 use crate::broker::LockName;
 use crate::wire::message::LockPage;
 
-/// The first `limit` locks of all pages, in the order of their names. `pages` has one page of each server, in
-/// the order of the servers, and `owner` returns the index of the server that a name belongs to: if several
-/// servers list a name, the owner's entry is shown. `None` if a name in a page is malformed.
+/// The first `limit` locks of all pages, in the order of their names. `pages` has one page of each
+/// server, in the order of the servers, and `owner` returns the index of the server that a name
+/// belongs to: if several servers list a name, the owner's entry is shown. `None` if a name in a
+/// page is malformed.
 ///
-/// A server whose page ends early may have more names after its last one. So the merged page shows no name
-/// beyond the last name of any such page; otherwise names would be skipped.
+/// A server whose page ends early may have more names after its last one. So the merged page shows
+/// no name beyond the last name of any such page; otherwise names would be skipped.
 pub(super) fn merge_pages(
     pages: Vec<LockPage>,
     limit: usize,

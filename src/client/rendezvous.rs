@@ -1,11 +1,12 @@
-//! Which of several servers a name belongs to: rendezvous hashing. Every client must compute the same, so the
-//! result is part of the contract (docs/protocol.md).
+//! Which of several servers a name belongs to: rendezvous hashing. Every client must compute the
+//! same, so the result is part of the contract (docs/protocol.md).
 //!
-//! The server with the highest score for the name wins. The score is FNV-1a, 64 bits, over the server's address
-//! as it is written (without a `?` and what follows it), a zero byte and the name, and then FNV-1a again over the
-//! eight bytes of that hash, the most significant byte first. If scores are equal, the address that is smaller
-//! by its bytes wins. So all clients must be given the same addresses, written alike; their order does not
-//! matter. An additional server takes over names, but moves no name between the others.
+//! The server with the highest score for the name wins. The score is FNV-1a, 64 bits, over the
+//! server's address as it is written (without a `?` and what follows it), a zero byte and the name,
+//! and then FNV-1a again over the eight bytes of that hash, the most significant byte first. If
+//! scores are equal, the address that is smaller by its bytes wins. So all clients must be given
+//! the same addresses, written alike; their order does not matter. An additional server takes over
+//! names, but moves no name between the others.
 
 /// The index of the server that the name belongs to. With one server, nothing is computed.
 pub(super) fn choose<'a>(servers: impl ExactSizeIterator<Item = &'a str>, name: &[u8]) -> usize {
@@ -18,8 +19,8 @@ pub(super) fn choose<'a>(servers: impl ExactSizeIterator<Item = &'a str>, name: 
 
 fn score(server: &str, name: &[u8]) -> u64 {
     let once = fnv1a(server.bytes().chain([0]).chain(name.iter().copied()));
-    // After one round, addresses that differ only in a late byte have scores that differ in few bits, and
-    // the servers' shares of the names would be uneven.
+    // After one round, addresses that differ only in a late byte have scores that differ in few
+    // bits, and the servers' shares of the names would be uneven.
     fnv1a(once.to_be_bytes())
 }
 

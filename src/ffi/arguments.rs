@@ -1,4 +1,5 @@
-//! Checks what C passes, and converts it to what the crate's calls take. No invalid argument gets beyond this.
+//! Checks what C passes, and converts it to what the crate's calls take. No invalid argument gets
+//! beyond this.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
@@ -58,8 +59,8 @@ pub(super) unsafe fn optional_bytes<'a>(text: *const c_char) -> Option<&'a [u8]>
     unsafe { bytes(text, "") }.ok()
 }
 
-/// The bytes of a lock's name. The limit is the one that the header promises, for every function and for every
-/// broker and server. A broker that allows less refuses the name itself.
+/// The bytes of a lock's name. The limit is the one that the header promises, for every function
+/// and for every broker and server. A broker that allows less refuses the name itself.
 ///
 /// # Safety
 /// As for [`bytes`].
@@ -82,7 +83,8 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
     str::from_utf8(bytes).map_err(|_| Failure::invalid(format_args!("{what} is not UTF-8")))
 }
 
-/// Each of the `count` elements of an array, converted by `convert`. The array is named `what` in errors.
+/// Each of the `count` elements of an array, converted by `convert`. The array is named `what` in
+/// errors.
 ///
 /// # Safety
 /// `array` is NULL or points to `count` elements.

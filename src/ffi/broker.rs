@@ -1,5 +1,5 @@
-//! `lock_broker`: the locks of one process, and the default broker. Also the state directory of a broker, which
-//! the first server that names one gives it.
+//! `lock_broker`: the locks of one process, and the default broker. Also the state directory of a
+//! broker, which the first server that names one gives it.
 
 use std::io;
 use std::path::Path;
@@ -14,11 +14,12 @@ use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
 use crate::server::state_dir::{self, Keeper};
 
-/// How long clients have to acknowledge that their locks are lost, when a broker with a state directory stops.
+/// How long clients have to acknowledge that their locks are lost, when a broker with a state
+/// directory stops.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
 
-/// The locks of this process. Made by lock_broker_new, freed by lock_broker_free. Every function that takes a
-/// broker also takes NULL, which means the default broker of the process.
+/// The locks of this process. Made by lock_broker_new, freed by lock_broker_free. Every function
+/// that takes a broker also takes NULL, which means the default broker of the process.
 pub struct lock_broker(OfThisProcess<Arc<LazyBroker>>);
 
 static DEFAULT: OneEachProcess<Arc<LazyBroker>> = OneEachProcess::new();
@@ -26,7 +27,8 @@ static DEFAULT: OneEachProcess<Arc<LazyBroker>> = OneEachProcess::new();
 /// State directories that stay in use until the process ends.
 static IN_USE: OneEachProcess<ProcessMutex<Vec<Keeper>>> = OneEachProcess::new();
 
-/// A broker that is created when it is first used, so that it can be given a state directory before that.
+/// A broker that is created when it is first used, so that it can be given a state directory before
+/// that.
 #[derive(Default)]
 pub(super) struct LazyBroker {
     broker: Mutex<Option<Broker>>,
@@ -54,7 +56,8 @@ impl LazyBroker {
         let mut own = self.broker.lock();
         if own.is_some() {
             drop(own);
-            // Another thread has just opened a session. The new broker has granted nothing and never will.
+            // Another thread has just opened a session. The new broker has granted nothing and
+            // never will.
             broker.shut();
             keeper.stopped()?;
             return Err(is_used());
@@ -79,9 +82,10 @@ impl LazyBroker {
         let Some(keeper) = self.keeper.lock().take() else { return };
         let stats = broker.stats();
         if stats.locks + stats.shared_locks > 0 {
-            // Sessions of this process, or clients of another server in it, still hold locks, and nothing tells them
-            // that the locks have ended. If another broker took over the directory, it could grant these locks
-            // again. So the directory stays in use until this process ends.
+            // Sessions of this process, or clients of another server in it, still hold locks, and
+            // nothing tells them that the locks have ended. If another broker took over the
+            // directory, it could grant these locks again. So the directory stays in use until this
+            // process ends.
             IN_USE.get(ProcessMutex::default).lock().push(keeper);
         } else if !failed
             && untold == 0
@@ -95,7 +99,8 @@ impl LazyBroker {
 /// The content of a handle; for NULL, of the default broker.
 ///
 /// # Safety
-/// `broker` is NULL, or was made by `lock_broker_new` and not freed, and is not freed during the call.
+/// `broker` is NULL, or was made by `lock_broker_new` and not freed, and is not freed during the
+/// call.
 pub(super) unsafe fn lazy_broker_of(broker: *const lock_broker) -> Result<Arc<LazyBroker>, Failure> {
     // SAFETY: the caller's promise.
     match unsafe { broker.as_ref() } {
@@ -113,8 +118,8 @@ pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Fai
     Ok(unsafe { lazy_broker_of(broker) }?.broker())
 }
 
-/// Makes a separate broker: names locked in it are locked only for sessions of this broker. Most programs do not
-/// need one, and pass NULL to use the default broker.
+/// Makes a separate broker: names locked in it are locked only for sessions of this broker. Most
+/// programs do not need one, and pass NULL to use the default broker.
 ///
 /// @return  The broker, to be freed with lock_broker_free.
 ///
@@ -124,12 +129,13 @@ pub extern "C" fn lock_broker_new() -> *mut lock_broker {
     guard(|| Ok(Box::into_raw(Box::new(lock_broker(OfThisProcess::new(Arc::default()))))))
 }
 
-/// Frees a broker. If it has sessions or servers, these continue as before: the locks stay until the last of them
-/// is closed or stopped.
+/// Frees a broker. If it has sessions or servers, these continue as before: the locks stay until
+/// the last of them is closed or stopped.
 ///
 /// @param broker  May be NULL. Must not be used any more, nor be in use by another thread.
 ///
-/// Any thread; never blocks. In a forked child it frees the handle and does not touch the parent's broker.
+/// Any thread; never blocks. In a forked child it frees the handle and does not touch the parent's
+/// broker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_broker_free(broker: *mut lock_broker) {
     // SAFETY: made by `lock_broker_new` from a box, or NULL, and not used any more.

@@ -16,11 +16,11 @@ pub extern "C" fn lock_strerror(status: c_int) -> *const c_char {
     guard(|| Ok(text(status).as_ptr()))
 }
 
-/// Why the last failed call of this thread failed. Says more than the status, such as the address that could not
-/// be reached, or the sessions of a deadlock.
+/// Why the last failed call of this thread failed. Says more than the status, such as the address
+/// that could not be reached, or the sessions of a deadlock.
 ///
-/// @return  Text of this thread, in UTF-8, valid until the thread's next call of this library; empty if
-///          no call has failed. Never NULL.
+/// @return  Text of this thread, in UTF-8, valid until the thread's next call of this library;
+///          empty if no call has failed. Never NULL.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]

@@ -1,6 +1,6 @@
-//! The guard that every function of the C ABI runs inside. A panic, which is a bug, becomes a status here.
-//! Nothing is printed, because descriptor 2 of the host may be anything, for instance a socket. And
-//! pthread_cancel cannot end a thread inside the library.
+//! The guard that every function of the C ABI runs inside. A panic, which is a bug, becomes a
+//! status here. Nothing is printed, because descriptor 2 of the host may be anything, for instance
+//! a socket. And pthread_cancel cannot end a thread inside the library.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -31,35 +31,18 @@ impl<T> Returned for *mut T {
     }
 }
 
-impl Returned for *const c_char {
-    fn failed(_: lock_status) -> Self {
-        c"".as_ptr()
-    }
+macro_rules! impl_returned {
+    ($($type:ty => $failed:expr),*) => {
+        $(impl Returned for $type {
+            fn failed(_: lock_status) -> Self {
+                $failed
+            }
+        })*
+    };
 }
 
-/// A descriptor.
-impl Returned for c_int {
-    fn failed(_: lock_status) -> Self {
-        -1
-    }
-}
-
-impl Returned for u32 {
-    fn failed(_: lock_status) -> Self {
-        0
-    }
-}
-
-/// A count.
-impl Returned for usize {
-    fn failed(_: lock_status) -> Self {
-        0
-    }
-}
-
-impl Returned for () {
-    fn failed(_: lock_status) -> Self {}
-}
+// Texts, descriptors, versions and counts.
+impl_returned!(*const c_char => c"".as_ptr(), c_int => -1, u32 => 0, usize => 0, () => ());
 
 /// Runs the body of an exported function.
 pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R {
@@ -67,8 +50,8 @@ pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R
     guard_and(body, || ())
 }
 
-/// The same. After a panic, `after_panic` must make sure that what the body may have left half done is not used
-/// any more.
+/// The same. After a panic, `after_panic` must make sure that what the body may have left half done
+/// is not used any more.
 pub(super) fn guard_and<R: Returned>(
     body: impl FnOnce() -> Result<R, Failure>,
     after_panic: impl FnOnce(),
@@ -89,8 +72,9 @@ pub(super) fn guard_and<R: Returned>(
     })
 }
 
-/// While it lives, pthread_cancel has no effect on its thread: a cancellation would unwind through Rust code,
-/// which aborts the process. A pending cancellation takes effect at the caller's next cancellation point.
+/// While it lives, pthread_cancel has no effect on its thread: a cancellation would unwind through
+/// Rust code, which aborts the process. A pending cancellation takes effect at the caller's next
+/// cancellation point.
 pub(super) struct Uncancellable {
     before: c_int,
 }
@@ -105,14 +89,15 @@ unsafe extern "C" {
 impl Uncancellable {
     pub(super) fn begin() -> Self {
         let mut before = PTHREAD_CANCEL_DISABLE;
-        // SAFETY: changes only the calling thread's state, and writes the old state to a local variable. With a
-        // valid state it cannot fail.
+        // SAFETY: changes only the calling thread's state, and writes the old state to a local
+        // variable. With a valid state it cannot fail.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
         Self { before }
     }
 
-    /// For calls that reach a cancellation point only the first time they run in a thread. Later they make no
-    /// system call through libc that is a cancellation point, so they are spared the cost of `begin`.
+    /// For calls that reach a cancellation point only the first time they run in a thread. Later
+    /// they make no system call through libc that is a cancellation point, so they are spared the
+    /// cost of `begin`.
     pub(super) fn prepare_thread() {
         thread_local! {
             static IS_PREPARED: Cell<bool> = const { Cell::new(false) };
@@ -155,8 +140,8 @@ fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
 
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on panics of this library print nothing. Panics of a Rust program around it go to the hook that was
-/// installed before.
+/// From now on panics of this library print nothing. Panics of a Rust program around it go to the
+/// hook that was installed before.
 #[cold]
 fn silence_panics() {
     if IS_QUIET.swap(true, Relaxed) {

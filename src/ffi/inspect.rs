@@ -12,8 +12,8 @@ use crate::client::InspectError;
 use crate::session::Session;
 use crate::wire::message::{ListedLock, LockPage};
 
-/// The state of a lock, filled in by lock_inspect. It will never have other members; new functions will return
-/// anything new.
+/// The state of a lock, filled in by lock_inspect. It will never have other members; new functions
+/// will return anything new.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct lock_info {
@@ -29,24 +29,25 @@ pub struct lock_info {
     pub held: bool,
     /// Whether this session has a place in its queue.
     pub waiting: bool,
-    /// Whether the last exclusive holder vanished without releasing it, so that its work may be half done.
-    /// While a session holds the lock exclusively: whether the exclusive holder before it vanished. So the new
-    /// holder can check this, and the holder after it is told only if the new holder vanishes too.
+    /// Whether the last exclusive holder vanished without releasing it, so that its work may be
+    /// half done. While a session holds the lock exclusively: whether the exclusive holder before
+    /// it vanished. So the new holder can check this, and the holder after it is told only if the
+    /// new holder vanishes too.
     pub orphaned: bool,
 }
 
-/// The fencing token of a lock that the session holds. For calls that do not return it: lock_convert, and
-/// lock_enqueue and lock_enqueue_convert that return LOCK_OK. Asks no server; it returns what the session's own
-/// calls have learned. So after one of these calls it is the token of that grant, unless another thread of the
-/// session has changed what is held in the meantime.
+/// The fencing token of a lock that the session holds. For calls that do not return it:
+/// lock_convert, and lock_enqueue and lock_enqueue_convert that return LOCK_OK. Asks no server; it
+/// returns what the session's own calls have learned. So after one of these calls it is the token
+/// of that grant, unless another thread of the session has changed what is held in the meantime.
 ///
 /// @param session  The session.
 /// @param name     The name.
 /// @param token    Receives the token. May be NULL, to ask only whether the lock is held.
 ///
 /// @return LOCK_OK: the lock is held, as far as lock_check could tell;
-///         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked for, until
-///         lock_wait has returned the grant;
+///         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked
+///         for, until lock_wait has returned the grant;
 ///         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -60,7 +61,8 @@ pub unsafe extern "C" fn lock_token(
         let held = session.held(name)?;
         held.map(|held| held.token).ok_or_else(|| Failure::plain(lock_status::LOCK_NOT_HELD))
     };
-    // SAFETY: the caller passes a session that is not being closed, a string, and a number's address, or NULLs.
+    // SAFETY: the caller passes a session that is not being closed, a string, and a number's
+    // address, or NULLs.
     unsafe { guard_token(session, name, token, body) }
 }
 
@@ -72,7 +74,8 @@ pub unsafe extern "C" fn lock_token(
 ///
 /// @return LOCK_OK;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout;
-///         LOCK_CANCELLED: lock_cancel came before the answer. In both cases the session is as it was;
+///         LOCK_CANCELLED: lock_cancel came before the answer. In both cases the session is as it
+///         was;
 ///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -108,41 +111,45 @@ pub unsafe extern "C" fn lock_inspect(
     unsafe { guard_named(session, name, body) }
 }
 
-/// Lists the locks of the session's broker or server that any session holds or waits for: one page of them, in
-/// the order of the bytes of their names.
+/// Lists the locks of the session's broker or server that any session holds or waits for: one page
+/// of them, in the order of the bytes of their names.
 ///
-/// The page is a JSON object, as the command list of docs/protocol.md returns it, but without its status:
+/// The page is a JSON object, as the command list of docs/protocol.md returns it, but without its
+/// status:
 ///
 ///   {"locks":[{"lockName":"invoice/4711","mode":"exclusive",
 ///              "holders":[{"address":"127.0.0.1:60916","name":"invoices","token":1795,"heldFor":0.5}],
 ///              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
 ///    "more":false}
 ///
-/// `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would say so. For a
-/// name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName` has what can be read of it. If
-/// `more` is true, ask for the next page with the bytes of the last name as `after`. The pages are no snapshot, but
-/// a lock that is there all the time is on exactly one page. On several servers the page covers all of them, and a
-/// name is shown as it is on the server that it belongs to.
+/// `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would
+/// say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
+/// has what can be read of it. If `more` is true, ask for the next page with the bytes of the last
+/// name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
+/// one page. On several servers the page covers all of them, and a name is shown as it is on the
+/// server that it belongs to.
 ///
 /// @param session  The session.
 /// @param prefix   Only names that begin with this. NULL: all.
 /// @param after    Only names that come after this one. NULL: from the first.
-/// @param limit    The number of locks, 1000 at most; 0: 100. A page has fewer if its JSON would be longer than a
-///                 quarter of a mebibyte. If a single lock is longer than that, some of its holders and waiters are
-///                 left out, and counted as `moreHolders` and `moreWaiters`. A page has more locks if it would end
-///                 with a name that has a zero byte in it, which `after` cannot express: then it goes on to the next
-///                 name without one.
-/// @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero byte.
+/// @param limit    The number of locks, 1000 at most; 0: 100. A page has fewer if its JSON would be
+///                 longer than a quarter of a mebibyte. If a single lock is longer than that, some
+///                 of its holders and waiters are left out, and counted as `moreHolders` and
+///                 `moreWaiters`. A page has more locks if it would end with a name that has a zero
+///                 byte in it, which `after` cannot express: then it goes on to the next name
+///                 without one.
+/// @param json     Receives the page, to be freed with lock_list_free. UTF-8, ending with a zero
+///                 byte.
 ///
 /// @return LOCK_OK;
-///         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than a request
-///         may be, which is a mebibyte;
+///         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than
+///         a request may be, which is a mebibyte;
 ///         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know how to;
 ///         LOCK_TIMEOUT, LOCK_CANCELLED: as for lock_inspect;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits only for the server, as lock_inspect. It looks at every name, so it takes a while if there are
-/// a million; no other call is delayed by that.
+/// Any thread; waits only for the server, as lock_inspect. It looks at every name, so it takes a
+/// while if there are a million; no other call is delayed by that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_list(
     session: *mut lock_session,

@@ -1,15 +1,17 @@
-//! The C ABI of liblockd: checks arguments, makes the call, maps errors to statuses, and nothing else. The doc
-//! comments of its functions are written for C programmers, because `include/lockd.h` is generated from these
-//! files. Rust programs use the crate's other modules.
+//! The C ABI of liblockd: checks arguments, makes the call, maps errors to statuses, and nothing
+//! else. The doc comments of its functions are written for C programmers, because `include/lockd.h`
+//! is generated from these files. Rust programs use the crate's other modules.
 //!
 //! Rules for all of it:
-//! - Inputs come before outputs. An output is written only on success, and may be NULL where its comment says so.
-//! - A handle is a box: made by one function, freed by its counterpart. Calls only borrow it shared, since other
-//!   threads may be in calls of their own; so everything in a handle is `Sync`.
-//! - The only state besides the handles and the default broker is the list of open sessions by thread
-//!   (`session_registry.rs`), and the state directories that stay in use (`broker.rs`).
+//! - Inputs come before outputs. An output is written only on success, and may be NULL where its
+//!   comment says so.
+//! - A handle is a box: made by one function, freed by its counterpart. Calls only borrow it
+//!   shared, since other threads may be in calls of their own; so everything in a handle is `Sync`.
+//! - The only state besides the handles and the default broker is the list of open sessions by
+//!   thread (`session_registry.rs`), and the state directories that stay in use (`broker.rs`).
 //! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL` and prints nothing.
-//! - The content of every handle is `OfThisProcess` (`os/fork.rs`): a forked child does not touch it.
+//! - The content of every handle is `OfThisProcess` (`os/fork.rs`): a forked child does not touch
+//!   it.
 //! - C passes integers and pointers, never an enum, because C could pass any value for it.
 #![expect(unsafe_code, reason = "the C ABI is made of raw pointers")]
 #![expect(non_camel_case_types, reason = "types are named as C programs know them")]

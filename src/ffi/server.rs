@@ -12,8 +12,8 @@ use crate::os::fork::OfThisProcess;
 use crate::os::sync::Arc;
 use crate::server::{Bound, Config, Listen, Options, Server, Service, parse_allow};
 
-/// Listeners and connections that serve a broker to the network. Made by lock_serve or lock_serve_with, freed by
-/// lock_server_stop.
+/// Listeners and connections that serve a broker to the network. Made by lock_serve or
+/// lock_serve_with, freed by lock_server_stop.
 pub struct lock_server(OfThisProcess<Served>);
 
 struct Served {
@@ -67,21 +67,24 @@ unsafe fn guard_start(
     })
 }
 
-/// Serves a broker to other processes. Starts threads: one for each address, one for maintenance, and one for each
-/// connection, all with all signals blocked. Sessions in this program continue to use the broker as before.
+/// Serves a broker to other processes. Starts threads: one for each address, one for maintenance,
+/// and one for each connection, all with all signals blocked. Sessions in this program continue to
+/// use the broker as before.
 ///
 /// @param broker  The broker; NULL: the default one.
-/// @param listen  The addresses to listen on, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
-///                PROTOCOL is lockd, glockd or message (which lock_connect speaks); glockd+ws is glockd
-///                in WebSocket. Port 0 takes a free port, which lock_server_address returns. A Unix socket
-///                accepts only this user. For TLS, a secret and more see lock_serve_with.
-/// @param allow   The addresses that may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this
-///                machine only, whatever address is bound.
+/// @param listen  The addresses to listen on, separated by commas: PROTOCOL://HOST:PORT or
+///                PROTOCOL+unix:PATH, where PROTOCOL is lockd, glockd or message (which
+///                lock_connect speaks); glockd+ws is glockd in WebSocket. Port 0 takes a free port,
+///                which lock_server_address returns. A Unix socket accepts only this user. For TLS,
+///                a secret and more see lock_serve_with.
+/// @param allow   The addresses that may connect over TCP, separated by commas: IP or IP/BITS. NULL
+///                or empty: this machine only, whatever address is bound.
 /// @param out     Receives the server, to be stopped with lock_server_stop.
 ///
 /// @return LOCK_OK;
 ///         LOCK_INVALID: listen or out is NULL, or an address is malformed;
-///         LOCK_IO: an address cannot be bound, or a thread cannot be started; then nothing is served;
+///         LOCK_IO: an address cannot be bound, or a thread cannot be started; then nothing is
+///         served;
 ///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL.
 ///
 /// Any thread. If listen has host names, blocks while they are resolved.
@@ -107,12 +110,13 @@ pub unsafe extern "C" fn lock_serve(
         config.check().map_err(Failure::invalid)?;
         start(broker, config, &Options::default())
     };
-    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or NULLs.
+    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or
+    // NULLs.
     unsafe { guard_start(broker, out, body) }
 }
 
-/// As lock_serve, with all options of a server: those of the program lockd (`lockd serve --help`), by their long
-/// names without the dashes, with their values as text. `listen` must be among them.
+/// As lock_serve, with all options of a server: those of the program lockd (`lockd serve --help`),
+/// by their long names without the dashes, with their values as text. `listen` must be among them.
 ///
 /// ```c
 /// const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
@@ -120,16 +124,18 @@ pub unsafe extern "C" fn lock_serve(
 /// status = lock_serve_with(NULL, names, values, 5, &server);
 /// ```
 ///
-/// An option that takes no value on the command line is "true" or "false" here. `listen`, `allow` and `ws-origin`
-/// take several values, separated by commas or as several options of that name. An option that is not given has
-/// the value that lock_serve uses.
+/// An option that takes no value on the command line is "true" or "false" here. `listen`, `allow`
+/// and `ws-origin` take several values, separated by commas or as several options of that name. An
+/// option that is not given has the value that lock_serve uses.
 ///
-/// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the broker, so they
-///   also apply to the sessions in this program.
-/// - state-dir makes the broker continue where the last one with that directory ended, as `lockd --state-dir`. It
-///   must come before any other use of the broker (lock_open, lock_serve). lock_server_stop of this server then
-///   ends the broker: nothing is granted any more, not even to sessions in this program.
-/// - http, http-host, config, check, pidfile, user and log-level are only for the program lockd, and are refused.
+/// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
+///   broker, so they also apply to the sessions in this program.
+/// - state-dir makes the broker continue where the last one with that directory ended, as `lockd
+///   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
+///   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
+///   sessions in this program.
+/// - http, http-host, config, check, pidfile, user and log-level are only for the program lockd,
+///   and are refused.
 ///
 /// @param broker  The broker; NULL: the default one.
 /// @param names   The options' names.
@@ -138,14 +144,16 @@ pub unsafe extern "C" fn lock_serve(
 /// @param out     Receives the server, to be stopped with lock_server_stop.
 ///
 /// @return LOCK_OK;
-///         LOCK_INVALID: out, names or values is NULL, or an element of names or values is NULL; there is no such
-///         option; a value is malformed, or names a file that cannot be read: then lock_last_error begins with the
-///         option's name;
-///         LOCK_IO: an address cannot be bound, a thread cannot be started, or the state directory cannot be used;
-///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. Unless it is LOCK_OK, nothing is
-///         served.
+///         LOCK_INVALID: out, names or values is NULL, or an element of names or values is NULL;
+///         there is no such option; a value is malformed, or names a file that cannot be read: then
+///         lock_last_error begins with the option's name;
+///         LOCK_IO: an address cannot be bound, a thread cannot be started, or the state directory
+///         cannot be used;
+///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. Unless it is
+///         LOCK_OK, nothing is served.
 ///
-/// Any thread. Reads files. If there are host names among the addresses, blocks while they are resolved.
+/// Any thread. Reads files. If there are host names among the addresses, blocks while they are
+/// resolved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_serve_with(
     broker: *mut lock_broker,
@@ -167,18 +175,21 @@ pub unsafe extern "C" fn lock_serve_with(
         }
         start(broker, options.config().map_err(Failure::invalid)?, &options)
     };
-    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or NULLs.
+    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or
+    // NULLs.
     unsafe { guard_start(broker, out, body) }
 }
 
-/// An address that a server listens on, in the form in which lock_serve takes it. lock_connect takes it too if the
-/// protocol is message. For port 0 it has the port that was taken; the path of a Unix socket is absolute.
+/// An address that a server listens on, in the form in which lock_serve takes it. lock_connect
+/// takes it too if the protocol is message. For port 0 it has the port that was taken; the path of
+/// a Unix socket is absolute.
 ///
 /// @param server  The server.
-/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A host name that has
-///                several addresses counts once for each, in their order.
+/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A host
+///                name that has several addresses counts once for each, in their order.
 /// @param buf     Receives the address, with a zero byte at its end.
-/// @param len     The size of buf in bytes. 300 are enough for any address except one with a long host name.
+/// @param len     The size of buf in bytes. 300 are enough for any address except one with a long
+///                host name.
 ///
 /// @return LOCK_OK;
 ///         LOCK_INVALID: server or buf is NULL, there is no such address, or buf is too small (then
@@ -205,7 +216,8 @@ pub unsafe extern "C" fn lock_server_address(
         if address.len() >= len {
             return Err(Failure::invalid(format_args!("the address takes {} bytes", address.len() + 1)));
         }
-        // SAFETY: `buf` has `len` bytes, more than the address has; a new string does not overlap it.
+        // SAFETY: `buf` has `len` bytes, more than the address has; a new string does not overlap
+        // it.
         unsafe { ptr::copy_nonoverlapping(address.as_ptr().cast(), buf, address.len()) };
         // SAFETY: still within `len`.
         let end = unsafe { buf.add(address.len()) };
@@ -215,21 +227,22 @@ pub unsafe extern "C" fn lock_server_address(
     })
 }
 
-/// Stops a server and frees it: closes its listeners and connections, frees the locks of those connections, and
-/// joins every thread it started. The broker and the sessions in this program stay as they are.
+/// Stops a server and frees it: closes its listeners and connections, frees the locks of those
+/// connections, and joins every thread it started. The broker and the sessions in this program stay
+/// as they are.
 ///
 /// @param server  May be NULL. Must not be used any more, nor be in use by another thread.
 ///
-/// If the server was given a state directory (lock_serve_with), the broker ends too. The next start with that
-/// directory grants at once if all clients that held locks could be told that they are lost; otherwise it grants
-/// only after the dead-peer timeout. If sessions in this program still hold locks of the broker, the directory
-/// stays in use until the process ends.
+/// If the server was given a state directory (lock_serve_with), the broker ends too. The next start
+/// with that directory grants at once if all clients that held locks could be told that they are
+/// lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
+/// hold locks of the broker, the directory stays in use until the process ends.
 ///
-/// Any thread; blocks until the threads have ended, normally for milliseconds. But a client that holds locks and
-/// cannot be told that they are lost takes up to the dead-peer timeout (25 seconds unless configured otherwise), and
-/// a client that asked for time to end its work takes up to twice that. If another part of the program has closed
-/// the server's descriptors, it may block for ever. In a forked child it frees the handle and does not touch the
-/// parent's server.
+/// Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
+/// holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds
+/// unless configured otherwise), and a client that asked for time to end its work takes up to twice
+/// that. If another part of the program has closed the server's descriptors, it may block for ever.
+/// In a forked child it frees the handle and does not touch the parent's server.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_server_stop(server: *mut lock_server) {
     // SAFETY: made by `lock_serve` from a box, or NULL, and not used any more.

@@ -1,4 +1,5 @@
-//! The life of a session: how it is opened, whether it is alive, and how it and its calls are ended.
+//! The life of a session: how it is opened, whether it is alive, and how it and its calls are
+//! ended.
 
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
@@ -15,15 +16,16 @@ use crate::session::Session;
 
 /// Opens a session in this process: one owner of locks in its broker.
 ///
-/// A session may be used by several threads at once, and a call that waits does not delay the others. But the
-/// session is one owner: threads that compete for locks each open a session of their own.
+/// A session may be used by several threads at once, and a call that waits does not delay the
+/// others. But the session is one owner: threads that compete for locks each open a session of
+/// their own.
 ///
 /// @param broker  The broker; NULL: the default one.
-/// @param owner   The session's name in listings and deadlock reports, in UTF-8. Anything beyond 256 bytes is cut
-///                off. May be NULL.
+/// @param owner   The session's name in listings and deadlock reports, in UTF-8. Anything beyond
+///                256 bytes is cut off. May be NULL.
 ///
-/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
-///          (LOCK_FORKED), which lock_last_error says.
+/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent
+///          process (LOCK_FORKED), which lock_last_error says.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -39,42 +41,46 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 
 /// Opens a session on a server. It has the same calls as a session in this process.
 ///
-/// The session holds its locks while its connection is alive. If the connection breaks, or the server cannot be
-/// reached any more, every call returns LOCK_LOST, and it does so before the server gives the locks to another
-/// session. Nothing reconnects by itself.
+/// The session holds its locks while its connection is alive. If the connection breaks, or the
+/// server cannot be reached any more, every call returns LOCK_LOST, and it does so before the
+/// server gives the locks to another session. Nothing reconnects by itself.
 ///
-/// Several servers, separated by commas, share the names. Each name belongs to one of them, the same one for
-/// every client that is given the same addresses (without a ? and what follows it), in any order. Connecting
-/// succeeds if at least one server answers. A server that does not answer, or that is lost later, takes its names
-/// with it: every call with such a name returns LOCK_LOST, as do lock_list and a lock_release_all that includes
-/// such a name, and no other server is asked for the name. Other names are not affected, until lock_check returns
-/// LOCK_LOST: that is when the session holds a lock or waits for one on a lost server, or when all servers are
-/// lost.
+/// Several servers, separated by commas, share the names. Each name belongs to one of them, the
+/// same one for every client that is given the same addresses (without a ? and what follows it), in
+/// any order. Connecting succeeds if at least one server answers. A server that does not answer, or
+/// that is lost later, takes its names with it: every call with such a name returns LOCK_LOST, as
+/// do lock_list and a lock_release_all that includes such a name, and no other server is asked for
+/// the name. Other names are not affected, until lock_check returns LOCK_LOST: that is when the
+/// session holds a lock or waits for one on a lost server, or when all servers are lost.
 ///
-/// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts. A server that
-/// asks for a secret is shown it. Certificates, keys and the secret are read from files, which follow a ? in the
-/// address, separated by &, as in tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; file
-/// names have no escapes):
+/// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts. A
+/// server that asks for a secret is shown it. Certificates, keys and the secret are read from
+/// files, which follow a ? in the address, separated by &, as in
+/// tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; file names have no
+/// escapes):
 ///
-/// - ca=FILE: the authorities trusted to sign the server's certificate. Without it, those that the system trusts:
-///   the file named by the environment variable SSL_CERT_FILE, or a well-known one;
-/// - cert=FILE and key=FILE: the program's own certificate, if the server asks for one, and its key, which may
-///   be in the same file;
-/// - auth-token-file=FILE, also for tcp://HOST:PORT: the file with the server's secret. Without it, the file named
-///   by the environment variable LOCKD_AUTH_TOKEN_FILE, if that is set. The secret itself is never part of an
-///   address, because others may see addresses.
+/// - ca=FILE: the authorities trusted to sign the server's certificate. Without it, those that the
+///   system trusts: the file named by the environment variable SSL_CERT_FILE, or a well-known one;
+/// - cert=FILE and key=FILE: the program's own certificate, if the server asks for one, and its
+///   key, which may be in the same file;
+/// - auth-token-file=FILE, also for tcp://HOST:PORT: the file with the server's secret. Without it,
+///   the file named by the environment variable LOCKD_AUTH_TOKEN_FILE, if that is set. The secret
+///   itself is never part of an address, because others may see addresses.
 ///
-/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as lock_server_address
-///                    returns it and a server logs it: message://HOST:PORT, message+tls://HOST:PORT or
-///                    message+unix:/PATH; or several, separated by commas. Without :PORT the port is 20934.
+/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
+///                    lock_server_address returns it and a server logs it: message://HOST:PORT,
+///                    message+tls://HOST:PORT or message+unix:/PATH; or several, separated by
+///                    commas. Without :PORT the port is 20934.
 /// @param owner       As for lock_open.
-/// @param timeout_ms  How long connecting may take in all, in milliseconds; negative: without limit. Each of several
-///                    servers gets an equal share of the time left. The resolver's time does not count.
+/// @param timeout_ms  How long connecting may take in all, in milliseconds; negative: without
+///                    limit. Each of several servers gets an equal share of the time left. The
+///                    resolver's time does not count.
 ///
-/// @return  The session, to be freed with lock_close; or NULL. Then lock_last_error says why, for each of several
-///          servers: the address is malformed; the server cannot be reached, or does not answer in time; it is not
-///          lockd, or does not show a trusted certificate; one side speaks TLS and the other does not; or it
-///          refuses this client. Only the text tells these cases apart; there is no status for them.
+/// @return  The session, to be freed with lock_close; or NULL. Then lock_last_error says why, for
+///          each of several servers: the address is malformed; the server cannot be reached, or
+///          does not answer in time; it is not lockd, or does not show a trusted certificate; one
+///          side speaks TLS and the other does not; or it refuses this client. Only the text tells
+///          these cases apart; there is no status for them.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]
@@ -99,26 +105,27 @@ pub unsafe extern "C" fn lock_connect(
     })
 }
 
-/// Ends a session in an orderly way and frees it: its locks are freed as if they had been released, and its places
-/// in queues are given up.
+/// Ends a session in an orderly way and frees it: its locks are freed as if they had been released,
+/// and its places in queues are given up.
 ///
-/// @param session  May be NULL. Must not be used any more, nor be in use by another thread. To end the calls that
-///                 other threads are in, call lock_end; once they have returned, the session can be closed.
+/// @param session  May be NULL. Must not be used any more, nor be in use by another thread. To end
+///                 the calls that other threads are in, call lock_end; once they have returned, the
+///                 session can be closed.
 ///
-/// Any thread; waits for nothing, not even for a server that does not answer. (A server that takes no bytes at the
-/// moment only notices the end of the connection, as if the program had crashed: then the locks are orphaned.) In
-/// a forked child it frees the handle, and the parent keeps its locks: the child's copy of the connection was
-/// closed at the fork.
+/// Any thread; waits for nothing, not even for a server that does not answer. (A server that takes
+/// no bytes at the moment only notices the end of the connection, as if the program had crashed:
+/// then the locks are orphaned.) In a forked child it frees the handle, and the parent keeps its
+/// locks: the child's copy of the connection was closed at the fork.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
     // SAFETY: the caller passes a session that is not used any more, or NULL.
     guard(|| unsafe { close(session) });
 }
 
-/// Ends a session in an orderly way without freeing its handle: its locks are freed as if they had been released,
-/// and its places in queues are given up. On a server this closes the connection. Calls of the session that are
-/// in progress in other threads return LOCK_LOST, and so do all later ones. The handle must still be freed with
-/// lock_close.
+/// Ends a session in an orderly way without freeing its handle: its locks are freed as if they had
+/// been released, and its places in queues are given up. On a server this closes the connection.
+/// Calls of the session that are in progress in other threads return LOCK_LOST, and so do all later
+/// ones. The handle must still be freed with lock_close.
 ///
 /// @param session  The session. It may have ended already.
 ///
@@ -131,9 +138,10 @@ pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
     unsafe { guard_action(session, Session::close) }
 }
 
-/// Ends a session as lock_end does, but as if the program had crashed: the next exclusive holder of each lock that
-/// the session held exclusively is told that the lock is orphaned (lock_info), since the work under it may be half
-/// done. For a program that could not finish what it did under a lock, and continues to run.
+/// Ends a session as lock_end does, but as if the program had crashed: the next exclusive holder of
+/// each lock that the session held exclusively is told that the lock is orphaned (lock_info), since
+/// the work under it may be half done. For a program that could not finish what it did under a
+/// lock, and continues to run.
 ///
 /// @param session  The session. If it has ended already, this changes nothing.
 ///
@@ -146,35 +154,37 @@ pub unsafe extern "C" fn lock_abandon(session: *mut lock_session) -> lock_status
     unsafe { guard_action(session, Session::abandon) }
 }
 
-/// Closes every session that the calling thread has opened and that is still open. For a host that runs one
-/// script after another in the same process, where a script may end without closing its sessions: the host calls
-/// this before the next script begins. Since such a script may have ended in the middle of its work, its locks
-/// count as orphaned, as after lock_abandon.
+/// Closes every session that the calling thread has opened and that is still open. For a host that
+/// runs one script after another in the same process, where a script may end without closing its
+/// sessions: the host calls this before the next script begins. Since such a script may have ended
+/// in the middle of its work, its locks count as orphaned, as after lock_abandon.
 ///
-/// The handles must not be used any more, as after lock_close, nor be in use by another thread. Brokers and
-/// servers are not affected. Neither are sessions that other threads have opened, even if this thread has used
-/// them.
+/// The handles must not be used any more, as after lock_close, nor be in use by another thread.
+/// Brokers and servers are not affected. Neither are sessions that other threads have opened, even
+/// if this thread has used them.
 ///
-/// @return How many sessions were closed; also 0 if a bug in this library (LOCK_INTERNAL) prevented that.
+/// @return How many sessions were closed; also 0 if a bug in this library (LOCK_INTERNAL) prevented
+///         that.
 ///
-/// Any thread; waits for nothing. In a forked child, sessions that were opened before the fork do not count and
-/// stay as they are: unusable, and to be freed with lock_close.
+/// Any thread; waits for nothing. In a forked child, sessions that were opened before the fork do
+/// not count and stay as they are: unusable, and to be freed with lock_close.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_close_all() -> usize {
     // SAFETY: the caller uses the sessions of this thread no more.
     guard(|| Ok(unsafe { abandon_all_of_this_thread() }))
 }
 
-/// Whether the session is alive, and with it its locks. For a loop that must stop when they are lost.
+/// Whether the session is alive, and with it its locks. For a loop that must stop when they are
+/// lost.
 ///
 /// @param session  The session.
 ///
 /// @return LOCK_OK: it is alive, as far as can be known without asking the server;
-///         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if another part of
-///         the program has closed the connection's descriptor. On several servers: the session holds a lock or
-///         waits for one on a server that is lost, or all servers are lost. A lost server where it does neither
-///         makes no difference. Locks on the other servers stay held until they are released or the session is
-///         closed;
+///         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
+///         another part of the program has closed the connection's descriptor. On several servers:
+///         the session holds a lock or waits for one on a server that is lost, or all servers are
+///         lost. A lost server where it does neither makes no difference. Locks on the other
+///         servers stay held until they are released or the session is closed;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -188,31 +198,33 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
     unsafe { guard_session(session, body) }
 }
 
-/// A descriptor for poll(2) that becomes readable when a session on a server is lost. It also becomes readable
-/// when there is something else to read for the session, such as the grant of a lock that lock_enqueue has asked
-/// for. So when it is readable, call lock_check, which reads everything that has arrived and returns LOCK_LOST or
-/// LOCK_OK.
+/// A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
+/// becomes readable when there is something else to read for the session, such as the grant of a
+/// lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
+/// everything that has arrived and returns LOCK_LOST or LOCK_OK.
 ///
-/// A loop that has places in queues must call lock_wait with a limit of 0 for each of them before it polls, every
-/// time: any call of the session may have read the grant along with its own answer, and then the descriptor is not
-/// readable any more.
+/// A loop that has places in queues must call lock_wait with a limit of 0 for each of them before
+/// it polls, every time: any call of the session may have read the grant along with its own answer,
+/// and then the descriptor is not readable any more.
 ///
-/// If the network is cut, poll alone may be too late: before Linux 6.15 the descriptor may become readable only
-/// after the server has given the locks to somebody else, and on any Linux it may never become readable while
-/// this machine drops what it sends to the server. lock_check tells in time. So give poll a timeout of about a
-/// second, call lock_check each time poll returns, and call it before each step that needs the lock.
+/// If the network is cut, poll alone may be too late: before Linux 6.15 the descriptor may become
+/// readable only after the server has given the locks to somebody else, and on any Linux it may
+/// never become readable while this machine drops what it sends to the server. lock_check tells in
+/// time. So give poll a timeout of about a second, call lock_check each time poll returns, and call
+/// it before each step that needs the lock.
 ///
-/// After a loss it stays readable: once lock_check has returned LOCK_LOST, stop polling it, or the loop spins.
+/// After a loss it stays readable: once lock_check has returned LOCK_LOST, stop polling it, or the
+/// loop spins.
 ///
-/// It is meaningful only while no call of the session is in progress. Do not read from it, and do not close it: it
-/// belongs to the session. On several servers it is readable if one of the connections is, so also when a server
-/// is lost where nothing is held: then lock_check returns LOCK_OK, and the descriptor does not report that server
-/// any more.
+/// It is meaningful only while no call of the session is in progress. Do not read from it, and do
+/// not close it: it belongs to the session. On several servers it is readable if one of the
+/// connections is, so also when a server is lost where nothing is held: then lock_check returns
+/// LOCK_OK, and the descriptor does not report that server any more.
 ///
 /// @param session  The session.
 ///
-/// @return The descriptor, the same one for the whole life of the session; -1 if there is none: for a session in
-///         this process, in a forked child, or if session is NULL.
+/// @return The descriptor, the same one for the whole life of the session; -1 if there is none: for
+///         a session in this process, in a forked child, or if session is NULL.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -222,21 +234,23 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
     unsafe { guard_session(session, body) }
 }
 
-/// Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
-/// lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: a lock that was to become
-/// exclusive stays held as it is. Places where no call waits are given up; the next lock_wait for such a place
-/// returns LOCK_CANCELLED, unless another call with the same name has succeeded in between. A grant that came
-/// first stays, and its call returns LOCK_OK; on a server, a grant has come when it has arrived here.
+/// Ends every call of a session that is in progress in another thread. Waits for locks,
+/// lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
+/// a lock that was to become exclusive stays held as it is. Places where no call waits are given
+/// up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
+/// same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
+/// on a server, a grant has come when it has arrived here.
 ///
-/// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
-/// continue for up to a second, in which a working server confirms them. If it does not, the session ends, and
-/// they return LOCK_LOST.
+/// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
+/// LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
+/// not, the session ends, and they return LOCK_LOST.
 ///
 /// @param session  The session.
 ///
 /// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread, but not a signal handler; waits for nothing, not even for a server that takes no bytes.
+/// Any thread, but not a signal handler; waits for nothing, not even for a server that takes no
+/// bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_cancel(session: *mut lock_session) -> lock_status {
     // SAFETY: the caller passes a session that is not being closed, or NULL.

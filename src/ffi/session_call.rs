@@ -1,5 +1,5 @@
-//! What the C functions that call a session have in common: the guard around the call, and the arguments that
-//! most of them take.
+//! What the C functions that call a session have in common: the guard around the call, and the
+//! arguments that most of them take.
 
 use std::ffi::c_char;
 
@@ -9,7 +9,8 @@ use super::session_registry::{lock_session, session_of};
 use super::status::{Failure, lock_status};
 use crate::session::Session;
 
-/// Runs the body of a call of a session. If it panics, the session is abandoned, because its state is in doubt.
+/// Runs the body of a call of a session. If it panics, the session is abandoned, because its state
+/// is in doubt.
 ///
 /// # Safety
 /// `session` is NULL, or was made by this library and not freed, and is not freed during the call.
@@ -19,7 +20,8 @@ pub(super) unsafe fn guard_session<R: Returned>(
 ) -> R {
     // SAFETY: the caller's promise.
     let usable = || unsafe { session_of(session) };
-    // A call of a session in this process reaches no cancellation point, so it is spared the cost of this.
+    // A call of a session in this process reaches no cancellation point, so it is spared the cost
+    // of this.
     let is_remote = usable().is_ok_and(Session::is_remote);
     let _until_return = is_remote.then(Uncancellable::begin);
     if !is_remote {

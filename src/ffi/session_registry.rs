@@ -1,8 +1,9 @@
-//! `lock_session`, and which of them are open, by the thread that opened them, so that `lock_close_all` can
-//! close all sessions of one thread. Makes and frees handles; calls nothing else of a session.
+//! `lock_session`, and which of them are open, by the thread that opened them, so that
+//! `lock_close_all` can close all sessions of one thread. Makes and frees handles; calls nothing
+//! else of a session.
 //!
-//! Sessions and threads are identified by numbers that are never reused. An address would not do: if another
-//! thread closes one of this thread's sessions, a new session may get the same address.
+//! Sessions and threads are identified by numbers that are never reused. An address would not do:
+//! if another thread closes one of this thread's sessions, a new session may get the same address.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,7 +16,8 @@ use crate::os::fork::{OfThisProcess, OneEachProcess};
 use crate::os::sync::ProcessMutex;
 use crate::session::Session;
 
-/// One owner of locks, in this process or on servers. Made by lock_open or lock_connect, freed by lock_close.
+/// One owner of locks, in this process or on servers. Made by lock_open or lock_connect, freed by
+/// lock_close.
 pub struct lock_session {
     session: OfThisProcess<Session>,
     key: RegistryKey,
@@ -31,15 +33,15 @@ struct RegistryKey {
 /// A handle that may be sent between threads.
 struct Handle(*mut lock_session);
 
-// SAFETY: a `lock_session` may be used by every thread, and the handle is used only by the thread that takes it
-// out of the registry.
+// SAFETY: a `lock_session` may be used by every thread, and the handle is used only by the thread
+// that takes it out of the registry.
 unsafe impl Send for Handle {}
 
 /// The open sessions of each thread that has any.
 type OpenSessions = BTreeMap<u64, BTreeMap<u64, Handle>>;
 
-/// Locked briefly when a session is opened or closed; no other lock is taken meanwhile. A forked child has its
-/// own, without the sessions of its parent.
+/// Locked briefly when a session is opened or closed; no other lock is taken meanwhile. A forked
+/// child has its own, without the sessions of its parent.
 static OPEN: OneEachProcess<ProcessMutex<OpenSessions>> = OneEachProcess::new();
 
 fn open_sessions() -> &'static ProcessMutex<OpenSessions> {
@@ -99,7 +101,8 @@ pub(super) unsafe fn close(session: *mut lock_session) -> Result<(), Failure> {
 pub(super) unsafe fn abandon_all_of_this_thread() -> usize {
     let own = open_sessions().lock().remove(&this_thread()).unwrap_or_default();
     let count = own.len();
-    // SAFETY: each was made from a box and is taken out of the list once; the caller promises the rest.
+    // SAFETY: each was made from a box and is taken out of the list once; the caller promises the
+    // rest.
     let sessions = own.into_values().map(|handle| unsafe { Box::from_raw(handle.0) });
     sessions.for_each(|session| session.session.get().map_or((), Session::abandon));
     count
@@ -108,7 +111,8 @@ pub(super) unsafe fn abandon_all_of_this_thread() -> usize {
 /// The session of a handle, unless it is a parent process's.
 ///
 /// # Safety
-/// `session` is NULL, or was made by this library and not freed, and is not freed for as long as `'a`.
+/// `session` is NULL, or was made by this library and not freed, and is not freed for as long as
+/// `'a`.
 pub(super) unsafe fn session_of<'a>(session: *const lock_session) -> Result<&'a Session, Failure> {
     // SAFETY: the caller's promise.
     own(&unsafe { handle(session, "session") }?.session)

@@ -1,5 +1,5 @@
-//! The statuses and modes of the C ABI, their texts, and the one place where the crate's errors are mapped to
-//! statuses. Also keeps each thread's last error.
+//! The statuses and modes of the C ABI, their texts, and the one place where the crate's errors are
+//! mapped to statuses. Also keeps each thread's last error.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -23,48 +23,51 @@ pub enum lock_mode {
 /// The result of a call. The numbers never change, and no number ever gets another meaning.
 ///
 /// If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
-/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK, lock_last_error says
-/// more.
+/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK,
+/// lock_last_error says more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_status {
     /// Done: the lock is held or freed, or the question is answered.
     LOCK_OK = 0,
-    /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode it asked
-    /// for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call that would have taken
-    /// a place: the session already had one. lock_wait waits there, unless another thread waits there in
-    /// lock_acquire.
+    /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
+    /// it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
+    /// that would have taken a place: the session already had one. lock_wait waits there, unless
+    /// another thread waits there in lock_acquire.
     LOCK_PENDING = 1,
-    /// Not granted within the time limit. With a limit of zero: another session holds the lock or waits for it.
-    /// From a call without a time limit: the server has not answered.
+    /// Not granted within the time limit. With a limit of zero: another session holds the lock or
+    /// waits for it. From a call without a time limit: the server has not answered.
     LOCK_TIMEOUT = 2,
     /// The session neither holds this lock nor waits for it. From lock_wait: it has no place there.
     LOCK_NOT_HELD = 3,
-    /// The session already holds this lock. It is one owner: if two threads share it, only one of them may
-    /// believe that it got the lock.
+    /// The session already holds this lock. It is one owner: if two threads share it, only one of
+    /// them may believe that it got the lock.
     LOCK_ALREADY_HELD = 4,
-    /// Waiting would close a cycle of sessions that wait for each other. lock_last_error names them; if there are
-    /// more than 16, it names the first 16 and says how many there are. A server may tell only the number.
+    /// Waiting would close a cycle of sessions that wait for each other. lock_last_error names
+    /// them; if there are more than 16, it names the first 16 and says how many there are. A server
+    /// may tell only the number.
     LOCK_DEADLOCK = 5,
-    /// lock_cancel ended the call, or another thread of the session has given up the place in the queue or
-    /// received its outcome.
+    /// lock_cancel ended the call, or another thread of the session has given up the place in the
+    /// queue or received its outcome.
     LOCK_CANCELLED = 6,
-    /// A signal handler ran while the thread waited. The session keeps its place in the queue: the same call
-    /// again, or lock_wait, goes on waiting there; lock_release gives it up.
+    /// A signal handler ran while the thread waited. The session keeps its place in the queue: the
+    /// same call again, or lock_wait, goes on waiting there; lock_release gives it up.
     LOCK_INTERRUPTED = 7,
-    /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long, a malformed
-    /// address.
+    /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
+    /// a malformed address.
     LOCK_INVALID = 8,
-    /// Refused: a limit is reached, the server is stopping, or it grants nothing yet because the server before
-    /// it did not stop cleanly.
+    /// Refused: a limit is reached, the server is stopping, or it grants nothing yet because the
+    /// server before it did not stop cleanly.
     LOCK_REFUSED = 9,
-    /// The session has ended, perhaps because its connection is lost, and with it all its locks. Nothing
-    /// reconnects. Close the session and open a new one. With several servers: the server that the name belongs to
-    /// is lost; lock_check says whether the session has lost any lock.
+    /// The session has ended, perhaps because its connection is lost, and with it all its locks.
+    /// Nothing reconnects. Close the session and open a new one. With several servers: the server
+    /// that the name belongs to is lost; lock_check says whether the session has lost any lock.
     LOCK_LOST = 10,
-    /// The handle was inherited by a forked child. It belongs to the parent alone, and nothing was done.
+    /// The handle was inherited by a forked child. It belongs to the parent alone, and nothing was
+    /// done.
     LOCK_FORKED = 11,
-    /// The operating system has reported an error, for example that an address to listen on is in use.
+    /// The operating system has reported an error, for example that an address to listen on is in
+    /// use.
     LOCK_IO = 12,
     /// A bug in this library. If it was a call of a session, the session is lost.
     LOCK_INTERNAL = 13,
@@ -88,8 +91,8 @@ impl Failure {
         Self::new(lock_status::LOCK_INVALID, detail)
     }
 
-    /// A failure with no text beyond what its status means. Allocates nothing, since such a failure can be
-    /// frequent: a caller may try again and again.
+    /// A failure with no text beyond what its status means. Allocates nothing, since such a failure
+    /// can be frequent: a caller may try again and again.
     pub(super) fn plain(status: lock_status) -> Self {
         Self { status, detail: Cow::Borrowed(text(status as c_int)) }
     }
