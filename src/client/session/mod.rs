@@ -95,17 +95,11 @@ impl RemoteSession {
     }
 
     /// As [`Session::acquire`](crate::Session::acquire).
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         self.lock(LockRequest { names: vec![(LockName::new(name), mode)], set: false, limit })
     }
 
     /// As [`Session::acquire_all`](crate::Session::acquire_all).
-    ///
-    /// # Errors
-    /// [`AcquireError`]
     pub fn acquire_all(
         &self,
         wants: &[(LockName, Mode)],
@@ -129,9 +123,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::convert`](crate::Session::convert).
-    ///
-    /// # Errors
-    /// [`AcquireError`]; except for `Lost` the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
         let kept = self.view.lock().resume_conversion(&name, mode);
@@ -166,10 +157,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::enqueue`](crate::Session::enqueue).
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout:
-    /// then the session has no place in the queue.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
         let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
@@ -179,9 +166,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::enqueue_convert`](crate::Session::enqueue_convert).
-    ///
-    /// # Errors
-    /// As for [`convert`](Self::convert) and [`enqueue`](Self::enqueue).
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         if mode == Mode::Shared {
             return self.convert(name, mode, None).map(Attempt::Granted);
@@ -224,9 +208,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::wait`](crate::Session::wait).
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `NotHeld` if there is no such request.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let deadline = deadline(limit);
         let name = LockName::new(name);
@@ -271,9 +252,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::held`](crate::Session::held).
-    ///
-    /// # Errors
-    /// `Lost`, as far as can be known without waiting.
     pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
         let held = self.view.lock().held(&LockName::new(name));
         // Checked last: if the connection is lost, so is the lock, although the view still has it.
@@ -282,9 +260,6 @@ impl RemoteSession {
     }
 
     /// As [`Session::inspect`](crate::Session::inspect).
-    ///
-    /// # Errors
-    /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         let name = LockName::new(name);
         let InspectResult { mode, holders, waiters, orphaned, .. } =

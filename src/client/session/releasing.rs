@@ -22,19 +22,12 @@ pub(in crate::client) struct PendingRelease {
 
 impl RemoteSession {
     /// As [`Session::release`](crate::Session::release).
-    ///
-    /// # Errors
-    /// [`ReleaseError`]
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
         let released = self.confirm(self.begin_release(&[LockName::new(name)])?)?;
         released.first().copied().ok_or(ReleaseError::NotHeld)
     }
 
     /// As [`Session::release_all`](crate::Session::release_all).
-    ///
-    /// # Errors
-    /// As for [`release`](Self::release); `NotHeld` if some of them were neither held nor waited
-    /// for; the others are given up all the same.
     pub fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
         self.finish_release_all(self.begin_release(names)?)
     }
