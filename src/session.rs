@@ -1,5 +1,5 @@
-//! One owner of locks, wherever they are: in this process or on servers. Offers the same calls for both and
-//! passes each on; decides nothing.
+//! One owner of locks, wherever the locks are: in this process or on servers. Has the same calls
+//! for both, and passes each on to the session that carries it out. Decides nothing about locks.
 
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,17 +14,22 @@ use crate::wire::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
 ///
-/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
-/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
-/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
+/// A session may be shared between threads. Each call is atomic, and a call that waits does not
+/// delay the others. But a session is *one* owner: if one thread asks for a lock that another
+/// thread of the same session holds, it gets [`AcquireError::AlreadyHeld`] at once. Threads that
+/// compete for locks each need a session of their own.
 ///
-/// Time limits: `None` waits without limit, zero does not wait. Calls without a limit of their own that ask a
-/// server end within its dead-peer timeout, see [`client::RemoteSession`](crate::client::RemoteSession). When the session
-/// is dropped, its locks are freed: that is to [close](Self::close) it, unless the thread is panicking. Then it is
-/// to [abandon](Self::abandon) it, since what was done under the locks may be half done.
+/// A time limit of `None` waits without limit, and zero does not wait. A call to a server that does
+/// not answer returns at most a second after its time limit. A call without a time limit that waits
+/// only for the server returns within the server's dead-peer timeout.
 ///
-/// In a forked child a session of its parent's must not be used, nor dropped: another thread may have been
-/// changing it. (A session of the C API says so by itself.)
+/// Nothing reconnects. When the connection to a server is lost, the session has lost its locks on
+/// that server. When the session is dropped, its locks are freed: dropping [closes](Self::close)
+/// it, but in a thread that is panicking it [abandons](Self::abandon) it, because work under the
+/// locks may be half done.
+///
+/// A forked child must not use or drop a session of its parent, since another thread of the parent
+/// may have been changing it. (A session of the C API detects this itself.)
 ///
 /// ```
 /// use lockd::Session;
@@ -35,7 +40,7 @@ use crate::wire::message::{ListRequest, LockPage};
 /// let (writer, other) = (Session::open(&broker, Some("writer")), Session::open(&broker, None));
 ///
 /// let grant = writer.acquire(b"report", Mode::Exclusive, Some(Duration::from_secs(5)))?;
-/// println!("may write, and says {} to whatever keeps late writers out", grant.token);
+/// println!("may write; the storage must refuse any token below {}", grant.token);
 ///
 /// let busy = other.acquire(b"report", Mode::Shared, Some(Duration::ZERO));
 /// assert_eq!(busy, Err(AcquireError::TimedOut));
@@ -44,70 +49,102 @@ use crate::wire::message::{ListRequest, LockPage};
 /// assert!(other.acquire(b"report", Mode::Shared, Some(Duration::ZERO)).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Session(Place);
+pub struct Session(Backend);
 
-enum Place {
-    Here(LocalSession),
-    There(SessionGroup),
+/// What carries the calls out. The calls about one name are those of [`LocalSession`] and of
+/// [`RemoteSession`](crate::client::RemoteSession), which have the same signatures.
+enum Backend {
+    Local(LocalSession),
+    /// On one server, or on several.
+    Servers(SessionGroup),
+}
+
+/// Makes a call at the backend; a call about `name`, at the session that is responsible for the
+/// name.
+macro_rules! call {
+    ($session:ident, $call:ident()) => {
+        match &$session.0 {
+            Backend::Local(session) => session.$call(),
+            Backend::Servers(group) => group.$call(),
+        }
+    };
+    ($session:ident, $name:expr, $call:ident($($argument:expr),*)) => {
+        match &$session.0 {
+            Backend::Local(session) => session.$call($($argument),*),
+            Backend::Servers(group) => group.session_for($name)?.$call($($argument),*),
+        }
+    };
 }
 
 impl Session {
-    /// Opens a session in this process; `owner` is what it is called in listings.
+    /// Opens a session in this process. `owner` is its name in listings and deadlock reports.
     #[must_use]
     pub fn open(broker: &Broker, owner: Option<&str>) -> Self {
-        Self(Place::Here(broker.open(owner)))
+        Self(Backend::Local(broker.open(owner)))
     }
 
-    /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH`, or on several, separated by commas,
-    /// over which the names are spread (see [`SessionGroup`]). Of several, one that answers is enough: every call
-    /// on a name of another one ends with `Lost`. It takes up to `timeout` in all; only resolving names may take
-    /// longer. `owner` is what it is called in listings.
+    /// Opens a session on a server, `tcp://HOST:PORT` or `unix:/PATH` (see
+    /// [`ServerUrl`](crate::client::ServerUrl)), or on several servers, separated by commas.
+    /// Connecting takes up to `timeout` in all; only resolving names may take longer. `owner` is
+    /// the session's name in listings and deadlock reports.
+    ///
+    /// Several servers share the names. Each name belongs to one of them, and every client that is
+    /// given the same addresses, written alike and in any order, finds the same one. The servers
+    /// are tried one after another, each for an equal share of the time left. One that answers is
+    /// enough.
+    ///
+    /// A server that did not answer, or that is lost later, takes its names with it: every call on
+    /// such a name ends with `Lost`. No other server is asked for the name, because another session
+    /// may hold it on the server that only this client cannot reach. A deadlock is found among the
+    /// names of one server, but not across servers.
     ///
     /// # Errors
-    /// [`ConnectError`]
+    /// [`ConnectError`] if there is no session on any of the servers.
     pub fn connect(urls: &str, owner: Option<&str>, timeout: Duration) -> Result<Self, ConnectError> {
         Self::connect_with(urls, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
     }
 
-    /// As [`connect`](Self::connect), with all the [options](ConnectOptions) there are.
+    /// As [`connect`](Self::connect), with all [options](ConnectOptions).
     ///
     /// # Errors
     /// [`ConnectError`]
     pub fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
-        Ok(Self(Place::There(SessionGroup::connect_with(urls, options)?)))
+        Ok(Self(Backend::Servers(SessionGroup::connect_with(urls, options)?)))
     }
 
-    /// Why every call on this name ends with `Lost` from the start, if it does (see
-    /// [`SessionGroup::connect_error`]).
+    /// If there has been no session from the start on the server that `name` belongs to, so that
+    /// every call on `name` ends with `Lost`: why not. `None` if there was one, even if it is lost
+    /// by now.
     #[must_use]
     pub fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
         match &self.0 {
-            Place::Here(_) => None,
-            Place::There(servers) => servers.connect_error(name),
+            Backend::Local(_) => None,
+            Backend::Servers(group) => group.connect_error(name),
         }
     }
 
     /// Whether it is on a server.
     pub(crate) fn is_remote(&self) -> bool {
-        matches!(self.0, Place::There(_))
+        matches!(self.0, Backend::Servers(_))
     }
 
-    /// Acquires the lock, waiting for up to `limit`, first come, first served.
+    /// Acquires the lock, waiting for up to `limit`. Waiters are served first come, first served.
+    ///
+    /// On a server, `Ok` means that the server granted the lock on a connection that was still
+    /// alive when the reply was read.
     ///
     /// # Errors
     /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        match &self.0 {
-            Place::Here(session) => session.acquire(name, mode, limit),
-            Place::There(servers) => servers.acquire(name, mode, limit),
-        }
+        call!(self, name, acquire(name, mode, limit))
     }
 
-    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
-    /// Holds nothing while it waits. All of them get the same token.
+    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are
+    /// free at the same time. Holds none of them while it waits. All get the same token.
     ///
     /// # Errors
-    /// [`AcquireError`]; `Invalid` also if the names belong to different servers.
+    /// [`AcquireError`]; `Invalid` also if the names belong to different servers, which cannot
+    /// grant them together.
     pub fn acquire_all(
         &self,
         wants: &[(&[u8], Mode)],
@@ -115,130 +152,135 @@ impl Session {
     ) -> Result<Grant, AcquireError> {
         let wants: Vec<_> = wants.iter().map(|(name, mode)| (LockName::new(name), *mode)).collect();
         match &self.0 {
-            Place::Here(session) => session.acquire_all(&wants, limit),
-            Place::There(servers) => servers.acquire_all(&wants, limit),
+            Backend::Local(session) => session.acquire_all(&wants, limit),
+            Backend::Servers(group) => group.acquire_all(&wants, limit),
         }
     }
 
-    /// Changes the mode of a held lock without letting it go. To exclusive it waits for up to `limit` for
-    /// the other holders to go, and the grant carries a new token; to shared it does not wait for anybody.
+    /// Changes the mode of a held lock without releasing it. To exclusive: waits for up to `limit`
+    /// until the other holders are gone, ahead of the queue, and the grant has a new token. To
+    /// shared: never waits for another session.
+    ///
+    /// On a server a conversion to shared cannot be taken back. If the server does not confirm it
+    /// in time, it is unknown what the session holds, so the session ends: `Lost`. In time means:
+    /// before `limit` plus one second, before the server's dead-peer timeout, and within a second
+    /// of a [`cancel`](Self::cancel).
     ///
     /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// [`AcquireError`]; except for `Lost` the lock is then held as before.
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        match &self.0 {
-            Place::Here(session) => session.convert(name, mode, limit),
-            Place::There(servers) => servers.convert(name, mode, limit),
-        }
+        call!(self, name, convert(name, mode, limit))
     }
 
-    /// Takes a place in the queue without waiting there: `Granted` if the lock could be had at once, else
-    /// `Queued`, and [`wait`](Self::wait) hears what becomes of it.
+    /// Asks for the lock without waiting for it: `Granted` if it is free, otherwise `Queued`. A
+    /// queued request keeps its place, and [`wait`](Self::wait) returns its outcome.
     ///
     /// # Errors
-    /// [`AcquireError`]
+    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout:
+    /// then the session has no place in the queue.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        match &self.0 {
-            Place::Here(session) => session.enqueue(name, mode),
-            Place::There(servers) => servers.enqueue(name, mode),
-        }
+        call!(self, name, enqueue(name, mode))
     }
 
-    /// Asks for another mode of a held lock without waiting for it: `Granted` if it could be had at once, as
-    /// shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
-    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held;
-    /// [`release`](Self::release) gives up the lock, too.
+    /// Asks for another mode of a held lock without waiting for it: `Granted` if it can be had at
+    /// once, as shared always can, otherwise `Queued`, and [`wait`](Self::wait) returns the
+    /// outcome. [`cancel`](Self::cancel) gives the place up and leaves the lock held as it was;
+    /// [`release`](Self::release) gives up the lock too.
     ///
     /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// As for [`convert`](Self::convert) and [`enqueue`](Self::enqueue); the lock is then held as
+    /// before.
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        match &self.0 {
-            Place::Here(session) => session.enqueue_convert(name, mode),
-            Place::There(servers) => servers.enqueue_convert(name, mode),
-        }
+        call!(self, name, enqueue_convert(name, mode))
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut`
-    /// keeps the place.
+    /// Waits for up to `limit` for a request that [`enqueue`](Self::enqueue) or
+    /// [`enqueue_convert`](Self::enqueue_convert) has queued, or that an interrupted call has left
+    /// in the queue. After `TimedOut` the request keeps its place, unless the time limit of the
+    /// interrupted call is over.
     ///
     /// # Errors
-    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    /// [`AcquireError`]; `NotHeld` if there is no such request.
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        match &self.0 {
-            Place::Here(session) => session.wait(name, limit),
-            Place::There(servers) => servers.wait(name, limit),
-        }
+        call!(self, name, wait(name, limit))
     }
 
-    /// Gives up the lock, or the place in its queue.
+    /// Releases the lock, or gives up the place in its queue. On a server it waits until the server
+    /// has confirmed it. A call of another thread that waits for the lock ends with `Cancelled`.
     ///
     /// # Errors
-    /// [`ReleaseError`]
+    /// [`ReleaseError`]; `Lost` also if the server does not confirm it within its dead-peer
+    /// timeout, or within a second of a [`cancel`](Self::cancel). That ends the session, so that
+    /// nothing stays locked.
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        match &self.0 {
-            Place::Here(session) => session.release(name),
-            Place::There(servers) => servers.release(name),
-        }
+        call!(self, name, release(name))
     }
 
-    /// Gives up all these locks and places.
+    /// Releases all these locks and gives up all these places. The names may belong to different
+    /// servers.
     ///
     /// # Errors
-    /// [`ReleaseError`] if there is one for any of them; the others are given up all the same.
+    /// As for [`release`](Self::release), for any of the names; the others are released all the
+    /// same. `Lost` takes precedence over `NotHeld`.
     pub fn release_all(&self, names: &[&[u8]]) -> Result<(), ReleaseError> {
         match &self.0 {
-            Place::Here(session) => {
-                // The place of a request for several names goes with the first of them. But a name that is given
-                // twice is given up once.
+            Backend::Local(session) => {
+                // A request for several names is given up with the first of them. The others then
+                // count as given up too, each once: a name that is listed twice was held only once.
                 let mut waiting: HashSet<&[u8]> =
                     names.iter().copied().filter(|name| session.inspect(name).waiting).collect();
                 let mut result = Ok(());
                 for name in names {
                     let was_waiting = waiting.remove(name);
                     let released = session.release(name).map(drop);
-                    let has_gone = was_waiting && released == Err(ReleaseError::NotHeld);
-                    result = result.and(if has_gone { Ok(()) } else { released });
+                    let is_gone = was_waiting && released == Err(ReleaseError::NotHeld);
+                    result = result.and(if is_gone { Ok(()) } else { released });
                 }
                 result
             }
-            Place::There(servers) => {
-                servers.release_all(&names.iter().map(|name| LockName::new(name)).collect::<Vec<_>>())
+            Backend::Servers(group) => {
+                group.release_all(&names.iter().map(|name| LockName::new(name)).collect::<Vec<_>>())
             }
         }
     }
 
-    /// What this session holds on the name, by what it has been told: asks no server, and never blocks. On a server
-    /// a place that [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that
-    /// it was granted.
+    /// What this session holds on the name, as far as its own calls have learned. Asks no server,
+    /// and never blocks. On a server, a request that [`enqueue`](Self::enqueue) has queued counts
+    /// as waiting until [`wait`](Self::wait) has returned its grant.
     ///
     /// # Errors
-    /// `Lost` if the session has ended, or, on several servers, that on the server the name belongs to.
+    /// `Lost` if the session has ended, or its connection to the server that the name belongs to,
+    /// as far as can be known without waiting.
     pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
         match &self.0 {
-            Place::Here(session) if session.is_alive() => Ok(session.inspect(name).held),
-            Place::Here(_) => Err(closed()),
-            Place::There(servers) => servers.held(name),
+            Backend::Local(session) if session.is_alive() => Ok(session.inspect(name).held),
+            Backend::Local(_) => Err(closed()),
+            Backend::Servers(group) => group.session_for(name)?.held(name),
         }
     }
 
-    /// The lock as it stands now.
+    /// The lock's current state.
     ///
     /// # Errors
     /// [`InspectError`]
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         match &self.0 {
-            Place::Here(session) if session.is_alive() => Ok(session.inspect(name)),
-            Place::Here(_) => Err(closed()),
-            Place::There(servers) => servers.inspect(name),
+            Backend::Local(session) if session.is_alive() => Ok(session.inspect(name)),
+            Backend::Local(_) => Err(closed()),
+            Backend::Servers(group) => group.session_for(name)?.inspect(name),
         }
     }
 
-    /// A page of the locks that anybody holds or waits for: those whose names begin with `prefix`, in the order
-    /// of their bytes, from behind `after`. As many as `limit` says, 1000 at most, and 100 if it is 0; fewer if
-    /// they have many holders and waiters. While there are [`more`](LockPage::more), ask again with the last
-    /// [name](crate::wire::message::ListedLock::name) as `after`. No snapshot: but a lock that stays
-    /// throughout is on exactly one page.
+    /// One page of all locks that are held or waited for: those whose names begin with `prefix` and
+    /// come after `after`, in the order of their bytes. It has up to `limit` locks, 1000 at most,
+    /// and 100 if `limit` is 0; fewer if they have many holders and waiters. If
+    /// [`more`](LockPage::more) is set, ask again with the last
+    /// [name](crate::wire::message::ListedLock::name) as `after`. The pages are no snapshot, but a
+    /// lock that is there all the time is on exactly one page.
+    ///
+    /// On several servers the page covers all of them. A name that is locked on several servers, by
+    /// clients that were given other addresses, is listed once: as it is on the server that it
+    /// belongs to here.
     ///
     /// ```
     /// # use lockd::{Session, broker::{Broker, Mode}};
@@ -251,72 +293,66 @@ impl Session {
     /// ```
     ///
     /// # Errors
-    /// [`InspectError`]
+    /// [`InspectError`]; `Lost` if any of several servers is lost, because its locks are unknown.
     pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Result<LockPage, InspectError> {
         let (prefix, after) = (LockName::new(prefix), after.map(LockName::new));
         let limit = if limit == 0 { ListRequest::LIMIT } else { limit.min(ListRequest::LIMIT_MAX) };
         match &self.0 {
-            Place::Here(session) => {
+            Backend::Local(session) => {
                 let page = session.page(&PageQuery { space: Space::Main, prefix, after, limit });
-                // Of a broker that has failed there is nothing to be seen.
+                // The locks of a broker that has failed are unknown.
                 if session.is_alive() { Ok(page.into()) } else { Err(closed()) }
             }
-            Place::There(servers) => servers.list(&ListRequest { prefix, limit, after }),
+            Backend::Servers(group) => group.list(&ListRequest { prefix, limit, after }),
         }
     }
 
-    /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
-    /// waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) with `Cancelled`. A grant that came
-    /// first stands. A release, or a conversion to shared, cannot be taken back: if the server does not
-    /// confirm it within a second, that ends the session, and the call returns `Lost`.
+    /// Ends every call of this session that is in progress, in any thread, without waiting for
+    /// anything. Waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) end with
+    /// `Cancelled`; but a grant that came first stays. A release, or a conversion to shared, cannot
+    /// be taken back: if the server does not confirm it within a second, the session ends, and the
+    /// call returns `Lost`.
     pub fn cancel(&self) {
-        match &self.0 {
-            Place::Here(session) => session.cancel(),
-            Place::There(servers) => servers.cancel(),
-        }
+        call!(self, cancel())
     }
 
-    /// Whether the session stands, and with it its locks, as far as can be known without waiting. On several
-    /// servers: whether every server is there where it holds a lock or waits for one, and at least one is.
+    /// Whether the session is alive, and with it its locks, as far as can be known without waiting.
+    /// On several servers: whether it is alive on every server where it holds a lock or waits for
+    /// one, and on at least one.
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        match &self.0 {
-            Place::Here(session) => session.is_alive(),
-            Place::There(servers) => servers.is_alive(),
-        }
+        call!(self, is_alive())
     }
 
-    /// A descriptor for `poll(2)`: readable while no call of this session is in progress, the session may
-    /// be lost, and [`is_alive`](Self::is_alive) tells. Where this host itself drops all that it sends, only
-    /// `is_alive` tells; and before Linux 6.15 the descriptor may become readable only after the server has given
-    /// the locks to somebody else. So also call `is_alive` about once a second, and before each step that needs a
-    /// lock. `None` for a session in this process.
+    /// A descriptor for `poll(2)`; `None` for a session in this process. If it is readable while no
+    /// call of this session is in progress, the session may be lost, and
+    /// [`is_alive`](Self::is_alive) tells.
+    ///
+    /// It may become readable too late: before Linux 6.15 perhaps only after the server has given
+    /// the locks to somebody else. If this host itself drops what it sends, it may never become
+    /// readable. So also call `is_alive` about once a second, and before each step that needs a
+    /// lock.
     #[must_use]
     pub fn lost_fd(&self) -> Option<BorrowedFd<'_>> {
         match &self.0 {
-            Place::Here(_) => None,
-            Place::There(servers) => Some(servers.as_fd()),
+            Backend::Local(_) => None,
+            Backend::Servers(group) => Some(group.as_fd()),
         }
     }
 
-    /// Ends the session in an orderly way: frees its locks as if they had been released. Calls that are in progress
-    /// in other threads end with `Lost`, and so do all later ones. Waits for nothing: a server that takes no bytes
-    /// just now learns of it as of an [abandoned](Self::abandon) session.
+    /// Ends the session in an orderly way: its locks are freed as if they had been released. Calls
+    /// in progress in other threads, and all later ones, end with `Lost`. Waits for nothing: a
+    /// server that takes no bytes at the moment only notices the end of the connection, as if the
+    /// session had been [abandoned](Self::abandon).
     pub fn close(&self) {
-        match &self.0 {
-            Place::Here(session) => session.close(),
-            Place::There(servers) => servers.close(),
-        }
+        call!(self, close())
     }
 
-    /// The same, but as if the process had ended: the next exclusive holder of each lock that this session held
-    /// exclusively is told that its work may be half done ([`Grant::orphaned`]). For a program that could not
-    /// finish what it did under a lock.
+    /// Ends the session as if the process had ended: the next exclusive holder of each lock that
+    /// this session held exclusively is told that the work under it may be half done
+    /// ([`Grant::orphaned`]). For a program that could not finish what it did under a lock.
     pub fn abandon(&self) {
-        match &self.0 {
-            Place::Here(session) => session.abandon(),
-            Place::There(servers) => servers.abandon(),
-        }
+        call!(self, abandon())
     }
 }
 

@@ -56,6 +56,20 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
 
 struct lock_session *lock_connect(const char *url, const char *owner, int64_t timeout_ms);
 
+void lock_close(struct lock_session *session);
+
+enum lock_status lock_end(struct lock_session *session);
+
+enum lock_status lock_abandon(struct lock_session *session);
+
+size_t lock_close_all(void);
+
+enum lock_status lock_check(struct lock_session *session);
+
+int lock_lost_fd(struct lock_session *session);
+
+enum lock_status lock_cancel(struct lock_session *session);
+
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,
                               uint32_t mode,
@@ -89,12 +103,6 @@ enum lock_status lock_release(struct lock_session *session, const char *name);
 
 enum lock_status lock_release_all(struct lock_session *session, const char *const *names, size_t n);
 
-enum lock_status lock_check(struct lock_session *session);
-
-int lock_lost_fd(struct lock_session *session);
-
-enum lock_status lock_cancel(struct lock_session *session);
-
 enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
 
 enum lock_status lock_inspect(struct lock_session *session,
@@ -108,14 +116,6 @@ enum lock_status lock_list(struct lock_session *session,
                            char **json);
 
 void lock_list_free(char *json);
-
-void lock_close(struct lock_session *session);
-
-enum lock_status lock_end(struct lock_session *session);
-
-enum lock_status lock_abandon(struct lock_session *session);
-
-size_t lock_close_all(void);
 
 enum lock_status lock_serve(struct lock_broker *broker,
                             const char *listen,

@@ -1,5 +1,5 @@
-//! Why there is no session on a server, and of which kind the reason is: a server that is not there, or a mistake
-//! that no second attempt mends. Words and kinds; connects nothing.
+//! Why connecting has failed, and the kind of the reason: a server that is absent now, or a mistake
+//! that makes the next attempt fail too. Texts and kinds only; connects nothing.
 
 use std::fmt;
 use std::io;
@@ -7,71 +7,74 @@ use std::path::Path;
 
 use super::url::BadUrl;
 
-/// Why there is no session, or no client.
+/// Why there is no session, or no [`MessageClient`](super::MessageClient).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The address is none.
+    /// The address is malformed.
     Url(BadUrl),
     /// The host's name could not be resolved.
     Unresolved {
         /// Its address.
         server: String,
-        /// What the resolver says.
+        /// The resolver's error.
         error: io::Error,
     },
     /// The server cannot be reached.
     Unreachable {
         /// Its address.
         server: String,
-        /// What the last attempt failed with.
+        /// The error of the last attempt.
         error: io::Error,
     },
-    /// It was reached, but is no lock server, or refuses, or what is needed for it cannot be had here.
+    /// It was reached but is no lock server, or it refuses, or something needed to connect is
+    /// missing here.
     Refused {
         /// Its address.
         server: String,
         /// Why.
         reason: String,
-        /// Of which kind that is.
+        /// The kind of the reason.
         kind: ConnectErrorKind,
     },
-    /// Several servers were tried, and there is a session on none: why, for each, in the order of their
+    /// Several servers were tried, and all have failed: the error of each, in the order of their
     /// addresses.
     NoneOfSeveral(Vec<ConnectError>),
 }
 
-/// What a [`ConnectError`] comes from.
+/// The kind of a [`ConnectError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
-    /// The address is none, or names a protocol that clients do not speak.
+    /// The address is malformed, or names a protocol that clients do not speak.
     Address,
     /// The host's name is not known.
     UnknownHost,
-    /// Nobody listens there: the connection was refused, or there is no such socket.
+    /// Nothing listens there: the connection was refused, or there is no such socket.
     NotListening,
-    /// No way leads to the host now, or its name cannot be looked up now.
+    /// There is no route to the host now, or its name cannot be resolved now.
     Unreachable,
     /// Connecting, or the server's first answer, has taken too long.
     TimedOut,
-    /// The server closed the connection before the session began: it is stopping, or has too many.
+    /// The server closed the connection before the session began: it is stopping, or has too many
+    /// connections.
     Closed,
-    /// TLS on one side only, or a certificate that one of the two does not accept.
+    /// Only one side uses TLS, or one side does not accept the other's certificate.
     Tls,
-    /// What is there speaks something else than the `message` protocol of lockd.
+    /// The server speaks another protocol than lockd's `message`.
     WrongProtocol,
-    /// The server asks for a secret, and was shown none, or another one.
+    /// The server asks for a secret, and was shown none or a wrong one.
     Secret,
-    /// Something of this program's own: a file that cannot be read, no permission, no descriptors left.
+    /// The cause is in this program: a file that cannot be read, no permission, no descriptors
+    /// left.
     Local,
-    /// The server refuses for another reason, which it says.
+    /// The server refuses for another reason, which the text says.
     Refused,
 }
 
 impl ConnectErrorKind {
-    /// Whether the server is not there now and may be later; anything else is a mistake in how it was asked
-    /// for, which the next attempt meets again.
+    /// Whether the server is absent now and may be there later. Anything else is a mistake, and the
+    /// next attempt will fail in the same way.
     #[must_use]
     pub fn is_absence(self) -> bool {
         matches!(self, Self::NotListening | Self::Unreachable | Self::TimedOut | Self::Closed)
@@ -115,7 +118,7 @@ impl fmt::Display for ConnectError {
 impl std::error::Error for ConnectError {}
 
 impl ConnectError {
-    /// What it comes from. Of several errors: of the first that is a mistake, if there is one.
+    /// The kind of this error. For several servers: the kind of the first mistake, if there is one.
     #[must_use]
     pub fn kind(&self) -> ConnectErrorKind {
         match self {
@@ -132,14 +135,14 @@ impl ConnectError {
         }
     }
 
-    /// The one error that tells of all of these, one for each server that was tried.
+    /// One error for all servers that were tried.
     pub(super) fn of_all(mut errors: Vec<Self>) -> Self {
         if errors.len() == 1 { errors.remove(0) } else { Self::NoneOfSeveral(errors) }
     }
 }
 
-/// Whether the resolver could not be asked, and not: whether it does not know the name. The standard library has
-/// the resolver's code in words only, as the C library puts it (glibc, musl).
+/// Whether the resolver could not be reached, as opposed to not knowing the name. The standard
+/// library passes the resolver's error code on only as the C library's text (glibc, musl).
 fn is_resolver_absent(error: &io::Error) -> bool {
     let words = error.to_string();
     words.ends_with("Temporary failure in name resolution") || words.ends_with("Try again")
@@ -151,19 +154,19 @@ impl From<BadUrl> for ConnectError {
     }
 }
 
-/// Why a server that was reached is of no use.
+/// Why a server that was reached cannot be used.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ConnectRefusal {
     pub(super) kind: ConnectErrorKind,
     pub(super) reason: String,
 }
 
-impl Refusal {
+impl ConnectRefusal {
     pub(super) fn new(kind: ConnectErrorKind, reason: impl Into<String>) -> Self {
         Self { kind, reason: reason.into() }
     }
 
-    /// No word of the server's first answer.
+    /// The server has not answered the first request.
     pub(super) fn unanswered() -> Self {
         let reason = "it has not answered in time: it hangs, or speaks another protocol there than `message`, \
                       which clients need (port 20934 unless the server says otherwise; not that of lockd, 2626, \
@@ -171,14 +174,14 @@ impl Refusal {
         Self::new(ConnectErrorKind::TimedOut, reason)
     }
 
-    /// A server of the same protocol, but with other commands.
+    /// The server speaks the same protocol, but is not lockd.
     pub(super) fn no_hello() -> Self {
         let reason = "it speaks `message`, but does not know the command hello: it is no lockd";
         Self::new(ConnectErrorKind::WrongProtocol, reason)
     }
 
-    /// The server has refused for the secret's sake, and says so in `words`. `shown` is the file with the secret that
-    /// it was shown.
+    /// The server has refused because of the secret; `words` is its text. `shown` is the file with
+    /// the secret that it was shown.
     pub(super) fn secret(shown: Option<&Path>, words: &str) -> Self {
         let words = match shown {
             Some(file) if words.contains("authToken") => {
@@ -186,13 +189,13 @@ impl Refusal {
             }
             Some(file) => format!("{words} (it was shown the secret in {})", file.display()),
             None => format!(
-                "{words} (name the file with it: ?auth-token-file=FILE behind the address, or LOCKD_AUTH_TOKEN_FILE)"
+                "{words} (name the file with it: ?auth-token-file=FILE after the address, or LOCKD_AUTH_TOKEN_FILE)"
             ),
         };
         Self::new(ConnectErrorKind::Secret, words)
     }
 
-    /// Of the server with this address.
+    /// As the error of the server with this address.
     pub(super) fn of(self, server: &impl fmt::Display) -> ConnectError {
         let Self { kind, reason } = self;
         ConnectError::Refused { server: server.to_string(), reason, kind }
@@ -208,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_told_from_a_mistake() {
+    fn an_absent_server_is_distinguished_from_a_mistake() {
         for (error, kind) in [
             (io::ErrorKind::ConnectionRefused, ConnectErrorKind::NotListening),
             (io::ErrorKind::NotFound, ConnectErrorKind::NotListening),
@@ -230,8 +233,8 @@ mod tests {
     }
 
     #[test]
-    fn of_several_servers_one_mistake_is_not_taken_for_absence() {
-        let secret = || Refusal::new(ConnectErrorKind::Secret, "no").of(&"tcp://b");
+    fn one_mistake_among_several_servers_is_not_reported_as_absence() {
+        let secret = || ConnectRefusal::new(ConnectErrorKind::Secret, "no").of(&"tcp://b");
         let refused = || unreachable(io::ErrorKind::ConnectionRefused);
         assert_eq!(ConnectError::of_all(vec![refused(), secret()]).kind(), ConnectErrorKind::Secret);
         assert_eq!(ConnectError::of_all(vec![refused(), refused()]).kind(), ConnectErrorKind::NotListening);

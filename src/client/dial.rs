@@ -1,5 +1,6 @@
-//! Reaching a server: resolving its address, connecting within a time, setting what makes a server that is
-//! gone be noticed, and agreeing on TLS where that is wanted. Sends no message.
+//! Connects to a server: resolves its address, connects within a timeout, sets the keepalive by
+//! which a lost server is noticed, and does the TLS handshake if the address asks for TLS. Sends no
+//! message.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -8,16 +9,16 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket};
 
-use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
-use super::connection::Connection;
-use super::input::what_is_spoken;
+use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
+use super::connection::ServerConnection;
+use super::reply_reader::name_protocol;
 use super::url::{Endpoint, ServerUrl};
 use crate::os::Keepalive;
 use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::os::tls::{TlsSession, client_session};
 use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
 
-/// How a session on a server is to be opened.
+/// How to open a session on a server.
 ///
 /// ```no_run
 /// use lockd::{Session, client::ConnectOptions};
@@ -30,21 +31,23 @@ use crate::wire::first_bytes::{DetectedProtocol, detect_protocol};
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectOptions<'a> {
-    /// What the session is called in listings and deadlock reports. By default it has no name.
+    /// The session's name in listings and deadlock reports. By default it has none.
     pub owner: Option<&'a str>,
-    /// How long connecting may take in all; only resolving names may take longer. By default there is no
-    /// limit.
+    /// How long connecting may take in all; only resolving names may take longer. By default
+    /// without limit.
     pub timeout: Duration,
-    /// How long the program may need to end its work once the session is lost: an hour at most, and more
-    /// counts as an hour. When the *server* ends the session (a kick, for instance), it keeps the locks for
-    /// that long, or until this end closes the connection, which says that the work has ended. So the
-    /// connection of a lost session stays open until the session is closed or dropped. Zero, the default:
-    /// the server may give the locks away as soon as this end knows that they are lost.
+    /// How long the program may need to end its work once the session is lost; more than an hour
+    /// counts as an hour. If the *server* ends the session (by a kick, for instance), it keeps the
+    /// locks for that long, or until this end closes the connection, which means that the work has
+    /// ended. So the connection of a lost session stays open until the session is closed or
+    /// dropped. Zero, the default: the server may give the locks away as soon as this end knows
+    /// that they are lost.
     pub wind_down: Duration,
-    /// Whether a signal handler that runs in a thread that waits for a lock ends its wait with
-    /// [`AcquireError::Interrupted`](crate::broker::AcquireError::Interrupted). The place in the queue is
-    /// kept, and whatever time limit the call had goes on: the same call again goes on waiting there, and so
-    /// does `wait`; `release` gives it up. Without this, the default, signal handlers change nothing.
+    /// Whether a signal handler that runs in a thread that waits for a lock ends the wait with
+    /// [`AcquireError::Interrupted`](crate::broker::AcquireError::Interrupted). The session then
+    /// keeps its place in the queue for the rest of the call's time limit. The same call again, or
+    /// `wait`, goes on waiting there; `release` gives it up. By default signal handlers do not end
+    /// waits.
     pub interruptible: bool,
 }
 
@@ -54,25 +57,25 @@ impl Default for ConnectOptions<'_> {
     }
 }
 
-/// The moment `limit` from now; `None` for no limit, or one beyond what the clock can count.
+/// The time `limit` from now; `None` for no limit, and for a limit beyond the clock's range.
 pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)
 }
 
-/// Connects within `timeout`, not counting the resolver's time, which nothing limits.
-pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, ConnectError> {
+/// Connects within `timeout`. The time of the resolver cannot be limited, and does not count.
+pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<ServerConnection, ConnectError> {
     let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
-    let refused = |kind, reason| Refusal::new(kind, reason).of(url);
+    let refused = |kind, reason| ConnectRefusal::new(kind, reason).of(url);
     let deadline = deadline(Some(timeout));
     let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
         let stream = connect(url, timeout)?;
-        return Connection::new(stream, None).map_err(unreachable);
+        return ServerConnection::new(stream, None).map_err(unreachable);
     };
-    // First of all: what is wrong here is no matter of the server's.
+    // Before connecting: if our own files are wrong, the server need not be involved.
     let mut tls = client_session(files, host).map_err(|reason| refused(ConnectErrorKind::Local, reason))?;
     let stream = connect(url, timeout)?;
-    match shake_hands(&stream, &mut tls, deadline) {
-        Ok(()) => Connection::new(stream, Some(tls)).map_err(unreachable),
+    match tls_handshake(&stream, &mut tls, deadline) {
+        Ok(()) => ServerConnection::new(stream, Some(tls)).map_err(unreachable),
         Err(error) if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other => {
             Err(unreachable(error))
         }
@@ -80,8 +83,8 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<Connection, Con
     }
 }
 
-/// Agrees with the server on TLS.
-fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
+/// Does the TLS handshake.
+fn tls_handshake(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
     let mut early = Vec::new();
     let mut taken = Ok(());
     let mut is_first = true;
@@ -95,12 +98,12 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
                 None => wait_until(stream, PollFlags::OUT, deadline)?,
             }
         }
-        // Not before the server has been told what is wrong with it.
+        // Only now, after the alert that tells the server what is wrong has been sent.
         taken?;
         if !tls.is_handshaking() {
-            // A server of this protocol does not speak first, but for a complaint, and then it hangs up.
-            let complains = || what_is_spoken(&early).unwrap_or_else(|| "the server complains".to_owned());
-            return if early.is_empty() { Ok(()) } else { Err(io::Error::other(complains())) };
+            // A server of this protocol speaks first only to report an error, and then hangs up.
+            let problem = || name_protocol(&early).unwrap_or_else(|| "the server complains".to_owned());
+            return if early.is_empty() { Ok(()) } else { Err(io::Error::other(problem())) };
         }
         wait_until(stream, PollFlags::IN, deadline)?;
         let mut chunk = [0; 4096];
@@ -121,13 +124,14 @@ fn shake_hands(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>)
     }
 }
 
-/// What is wrong with a server that answers a client of TLS in something else.
+/// What is wrong with a server that does not answer in TLS. `None` if its first bytes do not show
+/// it.
 fn without_tls(first: &[u8]) -> Option<io::Error> {
     let speaks = match detect_protocol(first)? {
         DetectedProtocol::Tls => return None,
         DetectedProtocol::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
         DetectedProtocol::Http | DetectedProtocol::Text => {
-            format!("it does not speak TLS there; {}", what_is_spoken(first).unwrap_or_default())
+            format!("it does not speak TLS there; {}", name_protocol(first).unwrap_or_default())
         }
     };
     Some(io::Error::other(speaks))
@@ -158,7 +162,7 @@ fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
         }
         Endpoint::Unix(path) => connect_unix(path, timeout),
     };
-    // Until the server has said otherwise.
+    // Until hello has returned the server's figures.
     let keepalive = Keepalive::client(Keepalive::DEAD_PEER_TIMEOUT);
     let set = |stream: Stream| {
         stream.set_nodelay()?;
@@ -168,7 +172,7 @@ fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
     stream.and_then(set).map_err(unreachable)
 }
 
-/// Tries every address of the host, each for its share of the time that is left.
+/// Tries every address of the host, each for an equal share of the time left.
 fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
@@ -180,7 +184,7 @@ fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream
         }
         result = Stream::connect(Domain::for_address(*address), |socket| {
             socket.connect_timeout(&(*address).into(), share)?;
-            refuse_oneself(socket)
+            refuse_self_connection(socket)
         });
         if result.is_ok() {
             break;
@@ -189,8 +193,9 @@ fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream
     result
 }
 
-/// A port of the kind that clients are given, with nobody listening: TCP can connect it to itself.
-fn refuse_oneself(socket: &Socket) -> io::Result<()> {
+/// TCP can connect a socket to itself, if nothing listens on the port and the client's own port
+/// happens to be the same one.
+fn refuse_self_connection(socket: &Socket) -> io::Result<()> {
     if socket.local_addr()? == socket.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
@@ -203,7 +208,7 @@ fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
         loop {
             let rest =
                 deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-            // What limits connecting, too, where a Unix socket is concerned. Zero would be no limit.
+            // For a Unix socket this also limits connecting. Zero would mean no limit.
             socket.set_write_timeout(Some(rest.max(Duration::from_millis(1))))?;
             match socket.connect(&address) {
                 Ok(()) => return socket.set_write_timeout(None),

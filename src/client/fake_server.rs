@@ -1,5 +1,5 @@
-//! A server that does what a test tells it, to the byte: for what a real one does too rarely, too late or
-//! never. Listens on a free port of this host, takes one connection.
+//! A server for tests that sends exactly the bytes a test tells it to, for cases that a real server
+//! produces too rarely or never. Listens on a free port of this host and accepts one connection.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -26,7 +26,8 @@ pub(super) struct Asked {
     pub(super) id: u64,
 }
 
-/// Serves one connection with `script`; gives the address, and the thread to be joined for its panics.
+/// Serves one connection with `script`. Returns the address, and the thread, which must be joined
+/// to see its panics.
 pub(super) fn serve(script: impl FnOnce(Peer) + Send + 'static) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("tcp://{}", listener.local_addr().unwrap());
@@ -38,16 +39,16 @@ pub(super) fn serve(script: impl FnOnce(Peer) + Send + 'static) -> (String, Join
     (url, thread)
 }
 
-/// The same after the greeting of a session.
+/// The same, after the handshake of a session.
 pub(super) fn serve_session(script: impl FnOnce(Peer) + Send + 'static) -> (String, JoinHandle<()>) {
     serve(|mut peer| {
-        peer.greet();
+        peer.shake_hands();
         script(peer);
     })
 }
 
 impl Peer {
-    pub(super) fn greet(&mut self) {
+    pub(super) fn shake_hands(&mut self) {
         let hello = self.expect("hello");
         self.accept_hello(&hello);
         self.expect("identify");
@@ -57,7 +58,7 @@ impl Peer {
         self.accept_hello_for(hello, 25);
     }
 
-    /// The same with a dead-peer timeout of so many seconds.
+    /// The same with this dead-peer timeout, in seconds.
     pub(super) fn accept_hello_for(&mut self, hello: &Asked, dead_peer_timeout: u32) {
         let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25"#;
         let keepalive = format!(r#"{keepalive},"deadPeerTimeout":{dead_peer_timeout}}}"#);
@@ -95,7 +96,7 @@ impl Peer {
         asked
     }
 
-    /// Waits until the client hangs up, and ignores what it says before.
+    /// Waits until the client hangs up, and ignores what it sends before.
     pub(super) fn outlast(&mut self) {
         while self.next().is_some() {}
     }
@@ -110,13 +111,13 @@ impl Peer {
         self.send(&out);
     }
 
-    /// Ends what the server sends; it can still hear the client.
+    /// Ends the server's direction of the stream; the client can still send.
     pub(super) fn end_output(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    /// Whether the client has ended what it sends, as far as this end has been told.
-    pub(super) fn is_told_the_end(&self) -> bool {
+    /// Whether the client has ended its direction of the stream, as far as this end knows.
+    pub(super) fn sees_the_end(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let seen = self.stream.peek(&mut [0]);
         self.stream.set_nonblocking(false).unwrap();

@@ -1,5 +1,5 @@
-//! A client for commands of one's own: requests go out, replies come back to whoever asked. Knows no
-//! command, so it can talk to any server of the `message` protocol.
+//! A client for any command: sends requests, and returns each reply to the thread that asked. Apart
+//! from `hello` it knows no command, so it can talk to any server of the `message` protocol.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,33 +7,33 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
-use super::connection::{Connection, Lost, Signals, Waited};
+use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
+use super::connection::{Lost, OnSignal, ReplyWait, ServerConnection};
 use super::dial::{deadline, dial};
-use super::input::{MESSAGE_MAX, Reply};
+use super::reply_reader::{MESSAGE_MAX, ServerReply};
 use super::url::{Secret, ServerUrl};
 use crate::wire::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
 
-/// A connection to a server of the `message` protocol. May be shared between threads; a call that waits
-/// holds up no other.
+/// A connection to a server of the `message` protocol. It may be shared between threads; a call
+/// that waits does not delay the others.
 pub struct MessageClient {
-    connection: Connection,
+    connection: ServerConnection,
 }
 
 /// Why a request has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RpcError {
-    /// No reply came within the time limit. Whether the server did what it was asked is unknown; a reply
-    /// that comes late is dropped.
+    /// No reply came within the time limit. It is unknown whether the server has carried out the
+    /// request. A late reply is dropped.
     TimedOut,
     /// The server does not know the command.
     Unknown,
     /// The server answered with an error.
     Refused(String),
-    /// The parameters cannot be written as JSON, or the request would be longer than 16 MiB. Nothing was
-    /// sent.
+    /// The parameters cannot be written as JSON, or the request would be longer than 16 MiB.
+    /// Nothing was sent.
     Invalid(String),
-    /// The connection is gone, for good.
+    /// The connection is lost, for good.
     Lost(String),
 }
 
@@ -58,14 +58,16 @@ impl From<Lost> for RpcError {
 }
 
 impl MessageClient {
-    /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. If that names a secret, it is shown
-    /// first, with `hello`; else no message is sent, so that any server will do.
+    /// Connects to the server at `url` (see [`ServerUrl`]) within `timeout`. If the address names a
+    /// secret, it is shown with `hello`. Otherwise no message is sent, so the server need not know
+    /// `hello`.
     ///
     /// # Errors
     /// [`ConnectError`]
     pub fn connect(url: &str, timeout: Duration) -> Result<Self, ConnectError> {
         let url: ServerUrl = url.parse()?;
-        let secret = url.secret().map_err(|reason| Refusal::new(ConnectErrorKind::Local, reason).of(&url))?;
+        let secret =
+            url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(&url))?;
         let client = Self { connection: dial(&url, timeout)? };
         if let Some(secret) = secret {
             client.show(&secret, timeout).map_err(|refusal| refusal.of(&url))?;
@@ -73,30 +75,30 @@ impl MessageClient {
         Ok(client)
     }
 
-    fn show(&self, secret: &Secret, limit: Duration) -> Result<(), Refusal> {
+    fn show(&self, secret: &Secret, limit: Duration) -> Result<(), ConnectRefusal> {
         let wind_down = Duration::ZERO;
         let auth_token = Some(secret.text.clone());
         let hello = HelloRequest { client: None, version: None, auth_token, wind_down };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
-            // It has passed the secret, and has no such command.
+            // It has accepted the secret, but does not know the command hello.
             Err(RpcError::Unknown) => return Ok(()),
-            Err(RpcError::TimedOut) => return Err(Refusal::unanswered()),
+            Err(RpcError::TimedOut) => return Err(ConnectRefusal::unanswered()),
             Err(error @ RpcError::Lost(_)) => {
-                return Err(Refusal::new(self.connection.loss_kind(), error.to_string()));
+                return Err(ConnectRefusal::new(self.connection.loss_kind(), error.to_string()));
             }
-            Err(error) => return Err(Refusal::new(ConnectErrorKind::Refused, error.to_string())),
+            Err(error) => return Err(ConnectRefusal::new(ConnectErrorKind::Refused, error.to_string())),
         };
         if let Ok(LockResult { status: Status::Refused, reason: Some(reason), .. }) =
             serde_json::from_str(reply.get())
         {
-            return Err(Refusal::secret(Some(&secret.file), &reason));
+            return Err(ConnectRefusal::secret(Some(&secret.file), &reason));
         }
-        // From now on the server goes by other figures for this client.
+        // After hello the server uses other keepalive figures for this client.
         serde_json::from_str(reply.get()).map_or(Ok(()), |hello: HelloResult| {
             let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);
             let set = self.connection.set_keepalive(&keepalive);
-            set.map_err(|error| Refusal::new(ConnectErrorKind::Local, error.to_string()))
+            set.map_err(|error| ConnectRefusal::new(ConnectErrorKind::Local, error.to_string()))
         })
     }
 
@@ -114,35 +116,35 @@ impl MessageClient {
         let request = self.connection.request(command, parameters, MESSAGE_MAX).map_err(RpcError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
-        match self.connection.wait(&[request.id], deadline, Signals::Ignored)? {
-            Waited::Reply(_, reply) => result_of(reply),
-            Waited::TimedOut | Waited::Forgotten | Waited::Cancelled | Waited::Interrupted => {
+        match self.connection.wait(&[request.id], deadline, OnSignal::Continue)? {
+            ReplyWait::Reply(_, reply) => result_of(reply),
+            ReplyWait::TimedOut | ReplyWait::Forgotten | ReplyWait::Cancelled | ReplyWait::Interrupted => {
                 self.connection.forget(request.id);
                 Err(RpcError::TimedOut)
             }
         }
     }
 
-    /// Whether the connection stands, as far as can be known without waiting.
+    /// Whether the connection is alive, as far as can be known without waiting.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.connection.check().is_ok()
     }
 
-    /// Ends the connection. Calls that wait, and later ones, end with `Lost`.
+    /// Ends the connection. Calls in progress and all later ones end with `Lost`.
     pub fn close(&self) {
         self.connection.close();
     }
 }
 
-fn result_of(reply: Reply) -> Result<Box<RawValue>, RpcError> {
+fn result_of(reply: ServerReply) -> Result<Box<RawValue>, RpcError> {
     #[derive(Deserialize)]
-    struct Only {
+    struct OnlyStatus {
         status: Status,
     }
     let result = reply.map_err(RpcError::Refused)?;
     match serde_json::from_str(result.get()) {
-        Ok(Only { status: Status::Unknown }) => Err(RpcError::Unknown),
+        Ok(OnlyStatus { status: Status::Unknown }) => Err(RpcError::Unknown),
         _ => Ok(result),
     }
 }

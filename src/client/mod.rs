@@ -1,24 +1,27 @@
-//! The client's side of the `message` protocol: sessions on servers, and a message client for commands of
-//! one's own. Knows the protocol's codecs and the broker's types for names, modes and outcomes; never a
-//! broker.
+//! The client's side of the `message` protocol: sessions on servers, and a client for other
+//! commands. Knows the protocol's codecs, and the broker's types for names, modes and errors; never
+//! uses a broker.
 //!
-//! - [`RemoteSession`]: one owner of locks on one server. Start reading here, then its `claims`.
-//! - [`SessionGroup`]: the same on several servers, each name on one of them.
-//! - [`MessageClient`]: requests and replies for any other command.
-//! - `connection`: what all of them stand on: one socket, shared by threads, with no thread of its own.
+//! - [`RemoteSession`]: one owner of locks on one server. Start reading here, then in its
+//!   `local_view`.
+//! - `group`: the same on several servers, each name on one of them (`rendezvous`).
+//! - [`MessageClient`]: requests and replies of any other command.
+//! - `connection`: one socket, shared by threads; all of the above are built on it.
 //!
-//! Locks, in the order in which they may be taken: a session's claims, then the connection's state. Neither is
-//! held while a thread waits.
+//! Mutexes, in the order in which they may be taken: a session's view, then the connection's state.
+//! A thread that waits holds neither.
 
 mod connect_error;
 mod connection;
 mod dial;
 #[cfg(test)]
 mod fake_server;
-mod input;
+mod group;
+mod merge_pages;
 mod message_client;
-mod output;
-mod servers;
+mod outgoing;
+mod rendezvous;
+mod reply_reader;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -26,7 +29,7 @@ mod url;
 
 pub use connect_error::{ConnectError, ConnectErrorKind};
 pub use dial::ConnectOptions;
+pub(crate) use group::SessionGroup;
 pub use message_client::{MessageClient, RpcError};
-pub use servers::SessionGroup;
 pub use session::{InspectError, RemoteSession};
 pub use url::{BadUrl, ServerUrl};

@@ -1,5 +1,5 @@
-//! Sessions and clients against a server that says what a test wants it to say: late, crossed, wrong or
-//! nothing. What a real server does is tested in `tests/client.rs`.
+//! Sessions and clients with a server that answers what a test tells it to: late, crossed, wrong,
+//! or not at all. The behaviour with a real server is tested in `tests/client`.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -55,14 +55,14 @@ fn lost<T: std::fmt::Debug>(result: Result<T, AcquireError>) -> String {
 }
 
 #[test]
-fn a_server_that_knows_no_bye_is_not_told_it() {
+fn a_server_that_does_not_announce_bye_is_not_sent_one() {
     let (session, server) = session(|mut peer| assert!(peer.next().is_none()));
     session.close();
     server.join().unwrap();
 }
 
 #[test]
-fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
+fn a_server_that_is_not_lockd_is_distinguished_from_an_absent_one() {
     let refused = |url: &str, timeout| match RemoteSession::connect(url, None, timeout) {
         Err(error) => (!error.kind().is_absence(), error.to_string()),
         Ok(_) => panic!("a session"),
@@ -96,7 +96,7 @@ fn a_server_that_is_no_lockd_is_told_from_one_that_is_not_there() {
     assert!(refused("localhost", SOON).0 && refused("tcp://no..such.host:1", SOON).0);
 }
 
-/// A refusal because of a cycle of so many sessions, of which a server has named these.
+/// The error for a cycle of `size` sessions, of which the server has named `sessions`.
 fn deadlock(sessions: &[&str], size: usize) -> AcquireError {
     let sessions = sessions.iter().map(|&session| session.to_owned()).collect();
     AcquireError::Deadlock(Box::new(Cycle { sessions, addresses: Vec::new(), size }))
@@ -137,13 +137,17 @@ fn every_status_has_its_error() {
     let shared = session.acquire(b"s", Mode::Shared, None);
     assert_eq!(shared, Ok(Grant { token: 5, orphaned: true, holders: 3 }));
     let already = AcquireError::AlreadyHeld(Held { mode: Mode::Shared, token: 5 });
-    assert_eq!(session.acquire(b"s", Mode::Exclusive, None), Err(already), "known without asking");
+    assert_eq!(
+        session.acquire(b"s", Mode::Exclusive, None),
+        Err(already),
+        "the session knows this without asking the server"
+    );
     drop(session);
     server.join().unwrap();
 }
 
 #[test]
-fn a_blocked_call_holds_up_no_other() {
+fn a_blocked_call_does_not_delay_another() {
     let (is_asked, asked) = signal();
     let (session, server) = session(|mut peer| {
         let first = peer.expect("lock");
@@ -166,11 +170,11 @@ fn a_blocked_call_holds_up_no_other() {
 }
 
 #[test]
-fn one_who_waits_reads_for_all() {
+fn one_waiting_thread_reads_for_all() {
     const THREADS: u64 = 16;
     let (session, server) = session(|mut peer| {
         let mut asked: Vec<_> = (0..THREADS).map(|_| peer.expect("lock")).collect();
-        // The last to come first, so that the reading goes through many hands.
+        // Answered in reverse order, so that reading passes from thread to thread.
         asked.reverse();
         for lock in asked {
             let name: u64 = lock.parameters["lockName"].as_str().unwrap().parse().unwrap();
@@ -190,7 +194,7 @@ fn one_who_waits_reads_for_all() {
 }
 
 #[test]
-fn whoever_waits_is_told_why_the_connection_was_lost() {
+fn every_waiting_call_returns_why_the_connection_was_lost() {
     type End = fn(&mut Peer);
     let ends: [(End, &str); 5] = [
         (|_| {}, "closed the connection"),
@@ -225,7 +229,7 @@ fn whoever_waits_is_told_why_the_connection_was_lost() {
 }
 
 #[test]
-fn closing_ends_every_call() {
+fn closing_ends_every_call_in_progress() {
     let (is_asked, asked) = signal();
     let (session, server) = session(|mut peer| {
         peer.expect("lock");
@@ -244,7 +248,7 @@ fn closing_ends_every_call() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_costs_a_second() {
+fn without_an_answer_a_call_ends_a_second_after_its_limit() {
     let (session, server) = session(|mut peer| {
         let late = peer.expect("lock");
         assert_eq!(late.parameters["timeLimit"], 0);
@@ -260,7 +264,7 @@ fn a_server_that_does_not_answer_costs_a_second() {
     assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Err(AcquireError::TimedOut));
     assert!((Duration::from_secs(1)..SOON).contains(&start.elapsed()));
     assert_eq!(session.release(b"a"), Err(ReleaseError::NotHeld));
-    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Ok(grant(2)), "not the late one");
+    assert_eq!(session.acquire(b"a", Mode::Exclusive, NOW), Ok(grant(2)), "not the late grant");
     drop(session);
     server.join().unwrap();
 }
@@ -291,7 +295,7 @@ fn a_grant_that_crosses_a_cancel_is_given_back() {
 }
 
 #[test]
-fn releasing_what_another_thread_waits_for_cancels_it_whole() {
+fn releasing_one_name_cancels_another_threads_whole_request() {
     let (is_asked, asked) = signal();
     let (session, server) = session(|mut peer| {
         peer.expect("lock");
@@ -312,7 +316,7 @@ fn releasing_what_another_thread_waits_for_cancels_it_whole() {
 }
 
 #[test]
-fn giving_up_an_upgrade_keeps_the_shared_lock() {
+fn cancelling_an_upgrade_keeps_the_shared_lock() {
     let (is_asked, asked) = signal();
     let (session, server) = session(|mut peer| {
         let lock = peer.expect("lock");
@@ -321,7 +325,7 @@ fn giving_up_an_upgrade_keeps_the_shared_lock() {
         is_asked();
         let cancel = peer.expect("cancel");
         assert_eq!(cancel.parameters["id"], upgrade.id);
-        // It has just been granted: the client makes it shared again.
+        // It was granted just before the cancel: the client converts it back to shared.
         peer.reply(upgrade.id, &granted(2));
         peer.reply(cancel.id, r#"{"status":"notFound"}"#);
         let back = peer.expect("convert");
@@ -380,10 +384,11 @@ fn rpc_carries_any_command() {
     assert!(matches!(client.rpc("x", &no_json, None), Err(RpcError::Invalid(_))));
 }
 
-/// Requests and replies that fill the buffers in both directions at once: whoever writes must read, too.
+/// Requests and replies fill the buffers in both directions at once, so the thread that writes must
+/// also read.
 #[test]
-fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
-    /// Each as large as one may be, and all together far more than sockets hold.
+fn a_server_that_takes_nothing_until_its_replies_are_read_causes_no_deadlock() {
+    /// Each request is as long as allowed, and all together are far more than sockets buffer.
     const SETS: usize = 88;
     let (session, server) = session(|mut peer| {
         for token in 0..SETS {
@@ -408,8 +413,8 @@ fn a_server_that_takes_nothing_before_its_replies_are_read_is_no_deadlock() {
 }
 
 #[test]
-fn a_session_counts_as_held_what_its_calls_have_said() {
-    // The end comes with the grant: which of the two is read first is a matter of chance.
+fn a_session_counts_as_held_what_its_calls_have_returned() {
+    // The grant and the end of the stream arrive together; either may be read first.
     for _ in 0..100 {
         let (session, server) = session(|mut peer| {
             let lock = peer.expect("lock");
@@ -420,6 +425,6 @@ fn a_session_counts_as_held_what_its_calls_have_said() {
         server.join().unwrap();
         let asked = session.enqueue(b"b", Mode::Exclusive);
         assert!(matches!(asked, Err(AcquireError::Lost(_))), "{asked:?}");
-        assert_eq!(session.holds_or_waits(), acquired.is_ok(), "what was not granted is not held");
+        assert_eq!(session.holds_or_waits(), acquired.is_ok(), "a lock that was not granted is not held");
     }
 }

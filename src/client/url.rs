@@ -1,5 +1,5 @@
-//! Where a server is, as people write it: `tcp://HOST:PORT` or `unix:/PATH`, several separated by commas.
-//! Reads addresses; resolves and connects nothing.
+//! Addresses of servers as users write them: `tcp://HOST:PORT` or `unix:/PATH`, several separated
+//! by commas. Parses addresses; resolves and connects nothing.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,24 +9,28 @@ use std::str::FromStr;
 use crate::os::tls::ClientFiles;
 use crate::wire::parse_port;
 
-/// The port of the `message` protocol, for an address that names none.
+/// The port of the `message` protocol, for an address without a port.
 const DEFAULT_PORT: u16 = 20934;
 
-/// The address of one server: `tcp://HOST`, `tcp://HOST:PORT`, `tls://HOST`, `tls://HOST:PORT`, `unix:/PATH`,
-/// or the form in which a server logs what it listens on, `message://HOST:PORT`, `message+tls://HOST:PORT` or
-/// `message+unix:/PATH`.
+/// The address of one server: `tcp://HOST`, `tcp://HOST:PORT`, `tls://HOST`, `tls://HOST:PORT`,
+/// `unix:/PATH`, or the form in which a server logs what it listens on, `message://HOST:PORT`,
+/// `message+tls://HOST:PORT` or `message+unix:/PATH`.
 ///
 /// A port is decimal digits from 1 to 65535, without leading zeros.
 ///
-/// Behind a host can stand a `?` and, separated by `&`, files in PEM and others:
+/// After a host, a `?` may follow with the names of files, separated by `&` (certificates and keys
+/// in PEM):
 ///
-/// - `ca=FILE` (TLS): whom to trust to sign the server's certificate. Without it, whom the system trusts; that is
-///   the file in `SSL_CERT_FILE`, or a well-known one.
-/// - `cert=FILE` and `key=FILE` (TLS): the client's own certificate and its key, which may stand in one file.
-/// - `auth-token-file=FILE`: the secret of the server, if it asks for one. Without it, that in the file in
-///   `LOCKD_AUTH_TOKEN_FILE`, if there is such a variable. Never in the address itself, which others may see.
+/// - `ca=FILE` (TLS): the authorities trusted to sign the server's certificate. Without it, those
+///   that the system trusts: the file named by the environment variable `SSL_CERT_FILE`, or a
+///   well-known one.
+/// - `cert=FILE` and `key=FILE` (TLS): the client's own certificate and its key, which may be in
+///   one file.
+/// - `auth-token-file=FILE`: the file with the server's secret. Without it, the file named by the
+///   environment variable `LOCKD_AUTH_TOKEN_FILE`, if it is set. The secret itself is never part of
+///   an address, because others may see addresses.
 ///
-/// File names stand there as they are, without any escapes, so none has a `&` in it.
+/// File names are written without escapes, so they cannot contain `&`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
     text: String,
@@ -35,13 +39,13 @@ pub struct ServerUrl {
     auth_token_file: Option<PathBuf>,
 }
 
-/// The file with the secret of servers whose address names none.
+/// The environment variable that names the file with the secret, for addresses that name none.
 const AUTH_TOKEN_FILE: &str = "LOCKD_AUTH_TOKEN_FILE";
 
-/// What a server asks for as `authToken`. Without `Debug`: it is shown to nobody else.
+/// What a server asks for as `authToken`. Has no `Debug`, so that it cannot get into a log.
 pub(super) struct Secret {
     pub(super) text: String,
-    /// Where it is from.
+    /// The file that it was read from.
     pub(super) file: PathBuf,
 }
 
@@ -51,7 +55,7 @@ pub(super) enum Endpoint {
     Unix(PathBuf),
 }
 
-/// Why a text is no address of a server.
+/// Why a text is not the address of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadUrl {
     text: String,
@@ -88,11 +92,11 @@ impl FromStr for ServerUrl {
 }
 
 impl ServerUrl {
-    /// Reads addresses separated by commas; at least one, and none twice. An address in a list can have
-    /// no comma in it.
+    /// Parses addresses separated by commas: at least one, and none twice. An address in a list
+    /// cannot contain a comma.
     ///
     /// # Errors
-    /// [`BadUrl`] for the first that is none.
+    /// [`BadUrl`] for the first one that is malformed.
     pub fn parse_list(text: &str) -> Result<Vec<Self>, BadUrl> {
         let mut servers: Vec<Self> = Vec::new();
         for part in text.split(',') {
@@ -111,7 +115,7 @@ impl ServerUrl {
         &self.text
     }
 
-    /// The address alone, without a `?` and what is behind it.
+    /// The address without a `?` and what follows it.
     pub(super) fn address(&self) -> &str {
         match self.endpoint {
             Endpoint::Tcp { .. } => self.text.split('?').next().unwrap_or_default(),
@@ -119,15 +123,15 @@ impl ServerUrl {
         }
     }
 
-    /// What to go by in TLS; `None` for a connection without.
+    /// The files for TLS; `None` for a connection without TLS.
     pub(super) fn tls(&self) -> Option<&ClientFiles> {
         self.tls.as_ref()
     }
 
-    /// The secret to show.
+    /// The secret to show to the server.
     ///
     /// # Errors
-    /// If the file that should have it cannot be read.
+    /// If its file cannot be read.
     pub(super) fn secret(&self) -> Result<Option<Secret>, String> {
         let variable = || std::env::var_os(AUTH_TOKEN_FILE).filter(|path| !path.is_empty());
         let Some(file) = self.auth_token_file.clone().or_else(|| variable().map(PathBuf::from)) else {
@@ -144,7 +148,7 @@ impl ServerUrl {
     }
 }
 
-/// What was probably meant by a text that has no scheme.
+/// A suggestion for an address without a scheme.
 fn hint(text: &str) -> Option<String> {
     let meant = if text.starts_with('/') {
         format!("unix:{text}")
@@ -164,7 +168,8 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
         auth_token_file: None,
     };
     if let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("message+unix:")) {
-        // `unix:///path` is how others write it; a relative path would mean another socket elsewhere.
+        // Some programs write `unix:///path`. Relative paths are refused: they would depend on the
+        // current directory.
         let path = path.strip_prefix("//").unwrap_or(path);
         let is_absolute = path.starts_with('/') && !path.contains('\0');
         url.endpoint = Endpoint::Unix(path.into());
@@ -174,7 +179,7 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
     url.tls = match scheme {
         "tcp" | "message" => None,
         "tls" | "message+tls" => Some(ClientFiles::default()),
-        _ => return Err(meant_by(text)),
+        _ => return Err(problem_with_scheme(text)),
     };
     let (rest, files) = rest.split_once('?').map_or((rest, None), |(rest, files)| (rest, Some(files)));
     let (host, port) = split_port(rest)?;
@@ -193,8 +198,8 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
     Ok(url)
 }
 
-/// What an address was probably meant to be that begins with another protocol.
-fn meant_by(text: &str) -> &'static str {
+/// The problem with an address that begins with another scheme.
+fn problem_with_scheme(text: &str) -> &'static str {
     match text.split(':').next().unwrap_or_default() {
         "lockd" | "glockd" => {
             "clients speak `message`, not the protocols lockd and glockd, which have other ports: write \
@@ -217,19 +222,19 @@ fn meant_by(text: &str) -> &'static str {
     }
 }
 
-/// Notes one of the files behind the `?`.
+/// Parses one of the files after the `?`.
 fn read_file(url: &mut ServerUrl, file: &str) -> Result<(), &'static str> {
     let (key, path) = file.split_once('=').filter(|(_, path)| !path.is_empty()).unwrap_or_default();
-    let place = match (key, &mut url.tls) {
+    let slot = match (key, &mut url.tls) {
         ("auth-token-file", _) => &mut url.auth_token_file,
         ("ca", Some(tls)) => &mut tls.ca,
         ("cert", Some(tls)) => &mut tls.cert,
         ("key", Some(tls)) => &mut tls.key,
         ("ca" | "cert" | "key", None) => return Err("ca=, cert= and key= are for tls://"),
-        _ => return Err("behind ? there can be ca=FILE, cert=FILE, key=FILE and auth-token-file=FILE"),
+        _ => return Err("after ? only ca=FILE, cert=FILE, key=FILE and auth-token-file=FILE are known"),
     };
-    if place.replace(path.into()).is_some() {
-        return Err("the same file is given twice behind ?");
+    if slot.replace(path.into()).is_some() {
+        return Err("the same file is given twice after ?");
     }
     Ok(())
 }
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_address_is_read() {
+    fn every_form_of_address_is_parsed() {
         assert_eq!(endpoint("tcp://localhost:1"), tcp("localhost", 1));
         assert_eq!(endpoint(" tcp://example.org\n"), tcp("example.org", 20934));
         assert_eq!(endpoint("message://127.0.0.1:65535"), tcp("127.0.0.1", 65535));
@@ -273,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn files_stand_behind_the_host_and_are_no_part_of_the_address() {
+    fn files_follow_the_host_and_are_not_part_of_the_address() {
         let url: ServerUrl = "tls://a:1?ca=/b=c&cert=d&key=e?&auth-token-file=/f".parse().unwrap();
         let [ca, cert, key] = ["/b=c", "d", "e?"].map(|path| Some(PathBuf::from(path)));
         assert_eq!((url.tls(), url.address()), (Some(&ClientFiles { ca, cert, key }), "tls://a:1"));
@@ -289,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_says_why() {
+    fn a_malformed_address_says_why() {
         let problem = |text: &str| ServerUrl::parse_list(text).unwrap_err().to_string();
         for (text, part) in [
             ("", "tcp://"),
@@ -326,10 +331,10 @@ mod tests {
             ("tcp://a,", "tcp://"),
             ("tcp://a, tcp://a:20934", "twice"),
             ("tcp://a?ca=/x", "for tls://"),
-            ("tls://a?", "behind ?"),
-            ("tls://a?ca", "behind ?"),
-            ("tls://a?ca=", "behind ?"),
-            ("tls://a?token=x", "behind ?"),
+            ("tls://a?", "after ?"),
+            ("tls://a?ca", "after ?"),
+            ("tls://a?ca=", "after ?"),
+            ("tls://a?token=x", "after ?"),
             ("tls://a?ca=/x&ca=/y", "twice"),
             ("tls://a?key=/x", "cert="),
             ("message+ws://a", "tls://"),
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_the_addresses_as_written() {
+    fn a_list_keeps_the_addresses_as_they_are_written() {
         let servers = ServerUrl::parse_list("tcp://a , unix:/b").unwrap();
         assert_eq!(servers.iter().map(ServerUrl::as_str).collect::<Vec<_>>(), ["tcp://a", "unix:/b"]);
     }

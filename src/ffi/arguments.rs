@@ -1,5 +1,5 @@
-//! What C passes, checked and made into what the crate's calls take. Nothing that is wrong gets further than
-//! this.
+//! Checks what C passes, and converts it to what the crate's calls take. No invalid argument gets
+//! beyond this.
 
 use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
@@ -12,24 +12,24 @@ use crate::os::fork::OfThisProcess;
 /// The longest name.
 const NAME_BYTES_MAX: usize = 1024;
 
-/// What a handle points to.
+/// The content of a handle.
 ///
 /// # Safety
-/// `handle` is NULL, or was made by this library and not freed, and is not freed for as long as `'a`.
+/// `handle` is NULL, or was made by this library and not freed, and is not freed during `'a`.
 pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T, Failure> {
-    // SAFETY: the caller's promise; nothing ever takes a handle's content exclusively.
+    // SAFETY: the caller's promise; the content of a handle is only ever borrowed shared.
     unsafe { handle.as_ref() }.ok_or_else(|| is_null(what))
 }
 
-/// What is behind a handle, unless that belongs to a parent process.
+/// The content of a handle, unless it belongs to a parent process.
 pub(super) fn own<T>(thing: &OfThisProcess<T>) -> Result<&T, Failure> {
     thing.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
 }
 
-/// Frees a handle, and what is behind it unless that belongs to a parent process.
+/// Frees a handle, and its content unless that belongs to a parent process.
 ///
 /// # Safety
-/// `handle` is NULL, or was made from a box and is not used any more, by nobody.
+/// `handle` is NULL, or was made from a box and is not used any more by any thread.
 pub(super) unsafe fn free<T>(handle: *mut T) -> Result<(), Failure> {
     if !handle.is_null() {
         // SAFETY: the caller's promise.
@@ -38,10 +38,10 @@ pub(super) unsafe fn free<T>(handle: *mut T) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The bytes of a string that must be there.
+/// The bytes of a string that must not be NULL.
 ///
 /// # Safety
-/// `text` is NULL or points to a string that ends with a zero byte and is not changed for as long as `'a`.
+/// `text` is NULL or points to a string that ends with a zero byte and is not changed during `'a`.
 pub(super) unsafe fn bytes<'a>(text: *const c_char, what: &str) -> Result<&'a [u8], Failure> {
     if text.is_null() {
         return Err(is_null(what));
@@ -59,8 +59,8 @@ pub(super) unsafe fn optional_bytes<'a>(text: *const c_char) -> Option<&'a [u8]>
     unsafe { bytes(text, "") }.ok()
 }
 
-/// The bytes of a lock's name. The limit is the one that the header promises, for every verb and wherever the
-/// locks are; a broker that allows less says so itself, of what it is asked.
+/// The bytes of a lock's name. The limit is the one that the header promises, for every function
+/// and for every broker and server. A broker that allows less refuses the name itself.
 ///
 /// # Safety
 /// As for [`bytes`].
@@ -73,7 +73,7 @@ pub(super) unsafe fn name<'a>(name: *const c_char) -> Result<&'a [u8], Failure> 
     Ok(name)
 }
 
-/// The text of a string that must be there.
+/// The text of a string that must not be NULL.
 ///
 /// # Safety
 /// As for [`bytes`].
@@ -83,7 +83,31 @@ pub(super) unsafe fn text<'a>(text: *const c_char, what: &str) -> Result<&'a str
     str::from_utf8(bytes).map_err(|_| Failure::invalid(format_args!("{what} is not UTF-8")))
 }
 
-/// The text of each of `count` strings; `which` says in words which one that is.
+/// Each of the `count` elements of an array, converted by `convert`. The array is named `what` in
+/// errors.
+///
+/// # Safety
+/// `array` is NULL or points to `count` elements.
+unsafe fn each<T: Copy, R>(
+    array: *const T,
+    count: usize,
+    what: &str,
+    convert: impl Fn(usize, T) -> Result<R, Failure>,
+) -> Result<Vec<R>, Failure> {
+    if array.is_null() && count > 0 {
+        return Err(is_null(what));
+    }
+    (0..count)
+        .map(|at| {
+            // SAFETY: the caller's promise, since `at` is less than `count`.
+            let element = unsafe { array.add(at) };
+            // SAFETY: as above.
+            convert(at, unsafe { element.read() })
+        })
+        .collect()
+}
+
+/// The text of each of `count` strings; `which` names one of them in errors.
 ///
 /// # Safety
 /// `texts` is NULL or points to `count` pointers that [`text`] takes.
@@ -93,22 +117,13 @@ pub(super) unsafe fn texts<'a>(
     what: &str,
     which: impl Fn(usize) -> String,
 ) -> Result<Vec<&'a str>, Failure> {
-    if texts.is_null() && count > 0 {
-        return Err(is_null(what));
-    }
-    (0..count)
-        .map(|at| {
-            // SAFETY: the caller's promise, `at` being less than `count`.
-            let one = unsafe { texts.add(at) };
-            // SAFETY: as above.
-            let one = unsafe { one.read() };
-            // SAFETY: as above.
-            unsafe { text(one, &which(at)) }
-        })
-        .collect()
+    // SAFETY: the caller's promise.
+    let convert = |at: usize, one| unsafe { text(one, &which(at)) };
+    // SAFETY: the caller's promise.
+    unsafe { each(texts, count, what, convert) }
 }
 
-/// A label, which may be NULL; what is not UTF-8 in it is replaced.
+/// A label, which may be NULL; bytes that are not UTF-8 are replaced.
 ///
 /// # Safety
 /// As for [`bytes`].
@@ -122,19 +137,10 @@ pub(super) unsafe fn label<'a>(label: *const c_char) -> Option<Cow<'a, str>> {
 /// # Safety
 /// `names` is NULL or points to `count` pointers that [`name`] takes.
 pub(super) unsafe fn names<'a>(names: *const *const c_char, count: usize) -> Result<Vec<&'a [u8]>, Failure> {
-    if names.is_null() && count > 0 {
-        return Err(is_null("names"));
-    }
-    (0..count)
-        .map(|at| {
-            // SAFETY: the caller's promise, `at` being less than `count`.
-            let name = unsafe { names.add(at) };
-            // SAFETY: as above.
-            let name = unsafe { name.read() };
-            // SAFETY: as above.
-            unsafe { self::name(name) }
-        })
-        .collect()
+    // SAFETY: the caller's promise.
+    let convert = |_, one| unsafe { name(one) };
+    // SAFETY: the caller's promise.
+    unsafe { each(names, count, "names", convert) }
 }
 
 /// The mode of each of `count` names: exclusive if `modes` is NULL.
@@ -145,14 +151,8 @@ pub(super) unsafe fn modes(modes: *const u32, count: usize) -> Result<Vec<Mode>,
     if modes.is_null() {
         return Ok(vec![Mode::Exclusive; count]);
     }
-    (0..count)
-        .map(|at| {
-            // SAFETY: the caller's promise, `at` being less than `count`.
-            let number = unsafe { modes.add(at) };
-            // SAFETY: as above.
-            mode(unsafe { number.read() })
-        })
-        .collect()
+    // SAFETY: the caller's promise.
+    unsafe { each(modes, count, "modes", |_, number| mode(number)) }
 }
 
 pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
@@ -165,12 +165,12 @@ pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
     }
 }
 
-/// A time limit; `None`, which is without limit, for a negative number.
+/// A time limit; a negative number is `None`, which means no limit.
 pub(super) fn limit(milliseconds: i64) -> Option<Duration> {
     u64::try_from(milliseconds).ok().map(Duration::from_millis)
 }
 
-/// Writes an output that the caller may not want.
+/// Writes an output, unless the caller has passed NULL because it does not want it.
 ///
 /// # Safety
 /// `output` is NULL, or may be written to.

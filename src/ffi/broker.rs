@@ -1,5 +1,5 @@
-//! `lock_broker`: the locks of one process, and the default broker; and the state directory of a broker, which it is
-//! given by the first server that names one.
+//! `lock_broker`: the locks of one process, and the default broker. Also the state directory of a
+//! broker, which the first server that names one gives it.
 
 use std::io;
 use std::path::Path;
@@ -14,32 +14,34 @@ use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
 use crate::server::state_dir::{self, Keeper};
 
-/// How long clients are given to acknowledge the end, when a broker with a state directory stops.
+/// How long clients have to acknowledge that their locks are lost, when a broker with a state
+/// directory stops.
 const TELL_LIMIT: Duration = Duration::from_millis(500);
 
-/// The locks of this process. Made by lock_broker_new, freed by lock_broker_free; wherever a broker is
-/// taken, NULL means the default broker, which every process has.
-pub struct lock_broker(OfThisProcess<Arc<Home>>);
+/// The locks of this process. Made by lock_broker_new, freed by lock_broker_free. Every function
+/// that takes a broker also takes NULL, which means the default broker of the process.
+pub struct lock_broker(OfThisProcess<Arc<LazyBroker>>);
 
-static DEFAULT: OneEachProcess<Arc<Home>> = OneEachProcess::new();
+static DEFAULT: OneEachProcess<Arc<LazyBroker>> = OneEachProcess::new();
 
-/// State directories that stay taken until the process ends.
-static TAKEN: OneEachProcess<ProcessMutex<Vec<Keeper>>> = OneEachProcess::new();
+/// State directories that stay in use until the process ends.
+static IN_USE: OneEachProcess<ProcessMutex<Vec<Keeper>>> = OneEachProcess::new();
 
-/// A broker that is made when it is first used, so that it can be given a state directory before.
+/// A broker that is created when it is first used, so that it can be given a state directory before
+/// that.
 #[derive(Default)]
-pub(super) struct Home {
+pub(super) struct LazyBroker {
     broker: Mutex<Option<Broker>>,
-    /// Locked for one step of a start or a stop, in which the state file may be written.
+    /// Locked for one step of a start or a stop, during which the state file may be written.
     keeper: Mutex<Option<Keeper>>,
 }
 
-impl Home {
+impl LazyBroker {
     pub(super) fn broker(&self) -> Broker {
         self.broker.lock().get_or_insert_default().clone()
     }
 
-    /// Makes the broker one that goes on where the last one with this state directory ended.
+    /// Creates the broker as one that continues where the last one with this state directory ended.
     pub(super) fn resume(&self, directory: &Path, limits: Limits, timeout: Duration) -> Result<(), Failure> {
         let is_used = || {
             Failure::invalid(
@@ -54,7 +56,8 @@ impl Home {
         let mut own = self.broker.lock();
         if own.is_some() {
             drop(own);
-            // Another thread has just opened a session. This one has granted nothing, and never will.
+            // Another thread has just opened a session. The new broker has granted nothing and
+            // never will.
             broker.shut();
             keeper.stopped()?;
             return Err(is_used());
@@ -64,24 +67,26 @@ impl Home {
         Ok(())
     }
 
-    /// A server with this dead-peer timeout is about to serve the broker.
+    /// Must be called before a server with this dead-peer timeout serves the broker.
     pub(super) fn note_dead_peer_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.keeper.lock().as_ref().map_or(Ok(()), |keeper| keeper.set_dead_peer_timeout(timeout))
     }
 
-    /// Stops the server that has brought the state directory, and with it the broker.
+    /// Stops the server that has given it the state directory, and shuts the broker.
     pub(super) fn stop(&self, server: Server) {
         let broker = self.broker();
-        // First of all nothing is granted any more.
+        // First, so that nothing is granted while clients are told that their locks are lost.
         broker.shut();
         let failed = broker.has_failed();
         let untold = server.stop_and_tell(TELL_LIMIT);
         let Some(keeper) = self.keeper.lock().take() else { return };
         let stats = broker.stats();
         if stats.locks + stats.shared_locks > 0 {
-            // Sessions of this process, or clients of another server of it, still hold locks, and nothing tells them
-            // that these have ended. So the directory stays taken for as long as this process lives.
-            TAKEN.get(ProcessMutex::default).lock().push(keeper);
+            // Sessions of this process, or clients of another server in it, still hold locks, and
+            // nothing tells them that the locks have ended. If another broker took over the
+            // directory, it could grant these locks again. So the directory stays in use until this
+            // process ends.
+            IN_USE.get(ProcessMutex::default).lock().push(keeper);
         } else if !failed
             && untold == 0
             && let Err(error) = keeper.stopped()
@@ -91,11 +96,12 @@ impl Home {
     }
 }
 
-/// What is behind a handle, or the default broker's.
+/// The content of a handle; for NULL, of the default broker.
 ///
 /// # Safety
-/// `broker` is NULL, or was made by `lock_broker_new` and not freed, and is not freed during the call.
-pub(super) unsafe fn home_of(broker: *const lock_broker) -> Result<Arc<Home>, Failure> {
+/// `broker` is NULL, or was made by `lock_broker_new` and not freed, and is not freed during the
+/// call.
+pub(super) unsafe fn lazy_broker_of(broker: *const lock_broker) -> Result<Arc<LazyBroker>, Failure> {
     // SAFETY: the caller's promise.
     match unsafe { broker.as_ref() } {
         Some(broker) => own(&broker.0).cloned(),
@@ -103,17 +109,17 @@ pub(super) unsafe fn home_of(broker: *const lock_broker) -> Result<Arc<Home>, Fa
     }
 }
 
-/// The broker behind a handle, or the default one.
+/// The broker of a handle; for NULL, the default one. Creates it if this is the first use.
 ///
 /// # Safety
-/// As of [`home_of`].
+/// As for [`lazy_broker_of`].
 pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Failure> {
     // SAFETY: the caller's promise.
-    Ok(unsafe { home_of(broker) }?.broker())
+    Ok(unsafe { lazy_broker_of(broker) }?.broker())
 }
 
-/// Makes a broker of one's own: names locked in it are locked for sessions of this broker alone. Most
-/// programs need none, and use the default broker by passing NULL.
+/// Makes a separate broker: names locked in it are locked only for sessions of this broker. Most
+/// programs do not need one, and pass NULL to use the default broker.
 ///
 /// @return  The broker, to be freed with lock_broker_free.
 ///
@@ -123,14 +129,15 @@ pub extern "C" fn lock_broker_new() -> *mut lock_broker {
     guard(|| Ok(Box::into_raw(Box::new(lock_broker(OfThisProcess::new(Arc::default()))))))
 }
 
-/// Frees a broker. Its sessions and servers, if it has any, go on as before: the locks live until the last
-/// of them goes.
+/// Frees a broker. If it has sessions or servers, these continue as before: the locks stay until
+/// the last of them is closed or stopped.
 ///
 /// @param broker  May be NULL. Must not be used any more, nor be in use by another thread.
 ///
-/// Any thread; never blocks. In a forked child it frees the handle, and touches nothing of the parent's.
+/// Any thread; never blocks. In a forked child it frees the handle and does not touch the parent's
+/// broker.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_broker_free(broker: *mut lock_broker) {
-    // SAFETY: made by `lock_broker_new` from a box, or NULL, and given back here for good.
+    // SAFETY: made by `lock_broker_new` from a box, or NULL, and not used any more.
     guard(|| unsafe { free(broker) });
 }

@@ -1,6 +1,6 @@
-//! What every function of the C ABI runs inside: a panic, which is a bug, ends here, as a status. Nothing is
-//! printed: the standard error of the host may be anything by now, a socket for instance. And no thread ends
-//! in here because another one has cancelled it.
+//! The guard that every function of the C ABI runs inside. A panic, which is a bug, becomes a
+//! status here. Nothing is printed, because descriptor 2 of the host may be anything, for instance
+//! a socket. And pthread_cancel cannot end a thread inside the library.
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::status::{Failure, lock_status, remember};
 use crate::os::thread;
 
-/// What a function returns when it has failed.
+/// The types that exported functions return, and what they return on failure.
 pub(super) trait Returned {
     fn failed(status: lock_status) -> Self;
 }
@@ -31,35 +31,18 @@ impl<T> Returned for *mut T {
     }
 }
 
-impl Returned for *const c_char {
-    fn failed(_: lock_status) -> Self {
-        c"".as_ptr()
-    }
+macro_rules! impl_returned {
+    ($($type:ty => $failed:expr),*) => {
+        $(impl Returned for $type {
+            fn failed(_: lock_status) -> Self {
+                $failed
+            }
+        })*
+    };
 }
 
-/// A descriptor.
-impl Returned for c_int {
-    fn failed(_: lock_status) -> Self {
-        -1
-    }
-}
-
-impl Returned for u32 {
-    fn failed(_: lock_status) -> Self {
-        0
-    }
-}
-
-/// A count.
-impl Returned for usize {
-    fn failed(_: lock_status) -> Self {
-        0
-    }
-}
-
-impl Returned for () {
-    fn failed(_: lock_status) -> Self {}
-}
+// Texts, descriptors, versions and counts.
+impl_returned!(*const c_char => c"".as_ptr(), c_int => -1, u32 => 0, usize => 0, () => ());
 
 /// Runs the body of an exported function.
 pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R {
@@ -67,7 +50,8 @@ pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R
     guard_and(body, || ())
 }
 
-/// The same; `after_panic` sees to it that what the body may have left half done is not used any more.
+/// The same. After a panic, `after_panic` must make sure that what the body may have left half done
+/// is not used any more.
 pub(super) fn guard_and<R: Returned>(
     body: impl FnOnce() -> Result<R, Failure>,
     after_panic: impl FnOnce(),
@@ -77,7 +61,7 @@ pub(super) fn guard_and<R: Returned>(
         silence_panics();
     }
     let result = catch(body).unwrap_or_else(|panic| {
-        // If that panics as well, there is nothing left to try.
+        // If that panics as well, nothing more can be done.
         let _ = catch(after_panic);
         Err(Failure::new(lock_status::LOCK_INTERNAL, format_args!("a bug in lockd: {panic}")))
     });
@@ -88,14 +72,14 @@ pub(super) fn guard_and<R: Returned>(
     })
 }
 
-/// While it lives, pthread_cancel has no effect on its thread: it would end the thread by unwinding through
-/// Rust code, which ends the process. A cancellation that is pending takes effect when the caller comes to its
-/// next cancellation point.
+/// While it lives, pthread_cancel has no effect on its thread: a cancellation would unwind through
+/// Rust code, which aborts the process. A pending cancellation takes effect at the caller's next
+/// cancellation point.
 pub(super) struct Uncancellable {
     before: c_int,
 }
 
-/// pthread.h; the same in glibc and musl.
+/// From pthread.h; the same in glibc and musl.
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
 unsafe extern "C" {
@@ -105,21 +89,22 @@ unsafe extern "C" {
 impl Uncancellable {
     pub(super) fn begin() -> Self {
         let mut before = PTHREAD_CANCEL_DISABLE;
-        // SAFETY: changes the calling thread's own state, and writes what it was to a number that is there.
-        // Given a state that exists, it cannot fail.
+        // SAFETY: changes only the calling thread's state, and writes the old state to a local
+        // variable. With a valid state it cannot fail.
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
         Self { before }
     }
 
-    /// For calls that can reach cancellation points in this thread's first one alone: from then on they make
-    /// none of libc's system calls, so that they need not pay for this.
+    /// For calls that reach a cancellation point only the first time they run in a thread. Later
+    /// they make no system call through libc that is a cancellation point, so they are spared the
+    /// cost of `begin`.
     pub(super) fn prepare_thread() {
         thread_local! {
             static IS_PREPARED: Cell<bool> = const { Cell::new(false) };
         }
         if !IS_PREPARED.get() {
             let _until_return = Self::begin();
-            // The first in a thread asks the kernel for random numbers.
+            // The first one in a thread asks the kernel for random numbers.
             let _ = RandomState::new();
             IS_PREPARED.set(true);
         }
@@ -129,7 +114,7 @@ impl Uncancellable {
 impl Drop for Uncancellable {
     fn drop(&mut self) {
         let mut disabled = 0;
-        // SAFETY: as in `begin`; the state is the one that the thread had.
+        // SAFETY: as in `begin`; the state is the one that the thread had before.
         unsafe { pthread_setcancelstate(self.before, &raw mut disabled) };
     }
 }
@@ -137,14 +122,14 @@ impl Drop for Uncancellable {
 thread_local! {
     /// Whether this thread is inside `catch`.
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
-    /// What its last panic said.
+    /// The message of this thread's last panic.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`; what a panic said is the error. Calls do not nest.
+/// Runs `work`; if it panics, the message is the error. Calls do not nest.
 fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
     IS_GUARDED.set(true);
-    // Whatever `work` leaves half done is looked after by the broker itself and by `after_panic`.
+    // The broker itself and `after_panic` make sure that nothing half done is used.
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     IS_GUARDED.set(false);
     result.map_err(|payload| {
@@ -155,8 +140,8 @@ fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
 
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 
-/// From now on panics of this library's print nothing. Those of a Rust program around it go to whatever
-/// hook there was.
+/// From now on panics of this library print nothing. Panics of a Rust program around it go to the
+/// hook that was installed before.
 #[cold]
 fn silence_panics() {
     if IS_QUIET.swap(true, Relaxed) {
@@ -190,33 +175,33 @@ mod tests {
     use std::ffi::CStr;
     use std::sync::Mutex;
 
-    use super::super::status::lock_last_error;
+    use super::super::status;
     use super::*;
 
     fn last_error() -> String {
         // SAFETY: text of this thread, copied before its next call.
-        unsafe { CStr::from_ptr(lock_last_error()) }.to_str().unwrap().to_owned()
+        unsafe { CStr::from_ptr(status::last_error()) }.to_str().unwrap().to_owned()
     }
 
     #[test]
-    fn a_panic_becomes_a_status_and_says_what_it_was() {
-        let mut seen_to = false;
-        let status: lock_status = guard_and(|| panic!("it was {}", 7), || seen_to = true);
+    fn a_panic_becomes_a_status_with_its_message_as_the_error_text() {
+        let mut is_cleaned_up = false;
+        let status: lock_status = guard_and(|| panic!("it was {}", 7), || is_cleaned_up = true);
         assert_eq!(status, lock_status::LOCK_INTERNAL);
-        assert!(seen_to);
+        assert!(is_cleaned_up);
         assert!(last_error().contains("it was 7") && last_error().contains("guard.rs"), "{}", last_error());
         let handle: *mut u8 = guard_and(|| panic!("again"), || panic!("and again"));
         assert!(handle.is_null() && last_error().contains("again"));
     }
 
-    /// In which order things happen.
+    /// The events of the test below, in their order.
     static ORDER: Mutex<Vec<&str>> = Mutex::new(Vec::new());
 
     struct HeldByWork;
 
     impl Drop for HeldByWork {
         fn drop(&mut self) {
-            ORDER.lock().unwrap().push("let go");
+            ORDER.lock().unwrap().push("dropped");
         }
     }
 
@@ -228,7 +213,7 @@ mod tests {
         }
 
         fn log(&self, record: &log::Record<'_>) {
-            // Other tests log, too.
+            // Other tests log too.
             if record.args().to_string().contains("in a thread of the library") {
                 ORDER.lock().unwrap().push("logged");
             }
@@ -238,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_thread_of_the_library_is_logged_when_all_is_let_go() {
+    fn a_panic_in_a_thread_of_the_library_is_logged_after_unwinding() {
         log::set_logger(&HostsLogger).unwrap();
         log::set_max_level(log::LevelFilter::Error);
         assert_eq!(guard(|| Ok(7)), 7);
@@ -247,11 +232,11 @@ mod tests {
             panic!("in a thread of the library");
         };
         thread::Thread::start(c"test", 256 << 10, work).unwrap().join();
-        assert_eq!(*ORDER.lock().unwrap(), ["let go", "logged"]);
+        assert_eq!(*ORDER.lock().unwrap(), ["dropped", "logged"]);
     }
 
     #[test]
-    fn a_failure_is_remembered_and_a_success_leaves_it() {
+    fn a_failure_is_remembered_and_a_success_does_not_change_it() {
         let failed: lock_status = guard(|| Err(Failure::invalid("a\0b")));
         assert_eq!((failed, last_error().as_str()), (lock_status::LOCK_INVALID, "a\\0b"));
         let done: c_int = guard(|| Ok(7));

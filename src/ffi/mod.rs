@@ -1,38 +1,47 @@
-//! The C ABI of liblockd: checks arguments, calls, maps errors to statuses, and nothing else. What the
-//! functions do is said where they stand, in words for the C programmer: the comments go into
-//! `include/lockd.h`, which is made from these files. Rust programs use the crate's other modules.
+//! The C ABI of liblockd: checks arguments, makes the call, maps errors to statuses, and nothing
+//! else. The doc comments of its functions are written for C programmers, because `include/lockd.h`
+//! is generated from these files. Rust programs use the crate's other modules.
 //!
-//! What holds for all of it:
-//! - Inputs stand before outputs; an output is written only on success, and may be NULL where it says so.
-//! - A handle is a box: made by one function, freed by its counterpart. Calls borrow it, shared, since
-//!   other threads may be in calls of their own; so everything behind it is `Sync`.
-//! - There is one state beside the handles and the default broker: which sessions are open, by thread
-//!   (`opened.rs`).
-//! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL`, and prints nothing.
-//! - Everything behind a handle is `OfThisProcess` (`fork.rs`): in a forked child it is
-//!   not touched.
-//! - What comes from C is an integer or a pointer, never an enum, of which C could pass any value.
+//! Rules for all of it:
+//! - Inputs come before outputs. An output is written only on success, and may be NULL where its
+//!   comment says so.
+//! - A handle is a box: made by one function, freed by its counterpart. Calls only borrow it
+//!   shared, since other threads may be in calls of their own; so everything in a handle is `Sync`.
+//! - The only state besides the handles and the default broker is the list of open sessions by
+//!   thread (`session_registry.rs`), and the state directories that stay in use (`broker.rs`).
+//! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL` and prints nothing.
+//! - The content of every handle is `OfThisProcess` (`os/fork.rs`): a forked child does not touch
+//!   it.
+//! - C passes integers and pointers, never an enum, because C could pass any value for it.
 #![expect(unsafe_code, reason = "the C ABI is made of raw pointers")]
 #![expect(non_camel_case_types, reason = "types are named as C programs know them")]
-#![expect(clippy::missing_safety_doc, reason = "what callers owe is what the header says; C knows no other")]
+#![expect(clippy::missing_safety_doc, reason = "the header says what callers must ensure; C has no unsafe")]
 
 mod arguments;
 mod broker;
+mod error_text;
 mod guard;
-mod looking;
-mod opened;
+mod inspect;
+mod locking;
 mod server;
 mod session;
+mod session_call;
+mod session_registry;
 mod status;
 mod version;
 
 pub use broker::{lock_broker, lock_broker_free, lock_broker_new};
-pub use looking::{lock_info, lock_inspect, lock_list, lock_list_free, lock_token};
-pub use opened::{lock_abandon, lock_close, lock_close_all, lock_end};
+pub use error_text::{lock_last_error, lock_strerror};
+pub use inspect::{lock_info, lock_inspect, lock_list, lock_list_free, lock_token};
+pub use locking::{
+    lock_acquire, lock_acquire_all, lock_convert, lock_enqueue, lock_enqueue_convert, lock_release,
+    lock_release_all, lock_wait,
+};
 pub use server::{lock_serve, lock_serve_with, lock_server, lock_server_address, lock_server_stop};
 pub use session::{
-    lock_acquire, lock_acquire_all, lock_cancel, lock_check, lock_connect, lock_convert, lock_enqueue,
-    lock_enqueue_convert, lock_lost_fd, lock_open, lock_release, lock_release_all, lock_session, lock_wait,
+    lock_abandon, lock_cancel, lock_check, lock_close, lock_close_all, lock_connect, lock_end, lock_lost_fd,
+    lock_open,
 };
-pub use status::{lock_last_error, lock_mode, lock_status, lock_strerror};
+pub use session_registry::lock_session;
+pub use status::{lock_mode, lock_status};
 pub use version::{lock_abi_version, lock_version};

@@ -4,7 +4,7 @@ use std::ffi::c_char;
 use std::ptr;
 
 use super::arguments::{free, handle, is_null, own, text, texts};
-use super::broker::{Home, home_of, lock_broker};
+use super::broker::{LazyBroker, lazy_broker_of, lock_broker};
 use super::guard::guard;
 use super::status::{Failure, lock_status};
 use crate::broker::Limits;
@@ -12,59 +12,82 @@ use crate::os::fork::OfThisProcess;
 use crate::os::sync::Arc;
 use crate::server::{Bound, Config, Listen, Options, Server, Service, parse_allow};
 
-/// Listeners and connections that serve a broker to the network. Made by lock_serve or lock_serve_with, freed by
-/// lock_server_stop.
+/// Listeners and connections that serve a broker to the network. Made by lock_serve or
+/// lock_serve_with, freed by lock_server_stop.
 pub struct lock_server(OfThisProcess<Served>);
 
 struct Served {
     /// `None` once it is being stopped.
     server: Option<Server>,
-    /// That of the broker whose state directory it has brought.
-    home: Option<Arc<Home>>,
+    /// The broker, if this server has given it a state directory.
+    kept_broker: Option<Arc<LazyBroker>>,
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        if let (Some(server), Some(home)) = (self.server.take(), &self.home) {
-            home.stop(server);
+        if let (Some(server), Some(broker)) = (self.server.take(), &self.kept_broker) {
+            broker.stop(server);
         }
     }
 }
 
-/// Starts a server, in a box for C. The addresses are bound first: if they cannot be, nothing has happened.
-fn start(home: &Arc<Home>, config: Config, options: &Options) -> Result<*mut lock_server, Failure> {
+/// Starts a server, in a box for C. Binds the addresses first: if that fails, nothing has changed.
+fn start(lazy: &Arc<LazyBroker>, config: Config, options: &Options) -> Result<*mut lock_server, Failure> {
     let timeout = config.dead_peer_timeout;
     let bound = Bound::new(config)?;
     if let Some(directory) = options.state_dir() {
-        home.resume(directory, options.limits(Limits::default()), timeout)?;
+        lazy.resume(directory, options.limits(Limits::default()), timeout)?;
     }
-    home.note_dead_peer_timeout(timeout)?;
-    let broker = home.broker();
+    lazy.note_dead_peer_timeout(timeout)?;
+    let broker = lazy.broker();
     broker.set_limits(options.limits(broker.limits()));
     let server = Some(bound.serve(&broker, Service::locks())?);
-    let home = options.state_dir().map(|_| home.clone());
-    Ok(Box::into_raw(Box::new(lock_server(OfThisProcess::new(Served { server, home })))))
+    let kept_broker = options.state_dir().map(|_| lazy.clone());
+    Ok(Box::into_raw(Box::new(lock_server(OfThisProcess::new(Served { server, kept_broker })))))
 }
 
-/// Serves a broker to other processes, from threads that this starts: one for each address, one for chores,
-/// and one for each connection, all with all signals blocked. Sessions of the program's own go on using
-/// the broker as before.
+/// Runs a call that starts a server on a broker, and writes the server to `out`.
+///
+/// # Safety
+/// As for [`lazy_broker_of`]; `out` is NULL, or may be written to.
+unsafe fn guard_start(
+    broker: *mut lock_broker,
+    out: *mut *mut lock_server,
+    body: impl FnOnce(&Arc<LazyBroker>) -> Result<*mut lock_server, Failure>,
+) -> lock_status {
+    guard(|| {
+        if out.is_null() {
+            return Err(is_null("out"));
+        }
+        // SAFETY: the caller's promise.
+        let server = body(&unsafe { lazy_broker_of(broker) }?)?;
+        // SAFETY: not NULL, and the caller's promise.
+        unsafe { out.write(server) };
+        Ok(lock_status::LOCK_OK)
+    })
+}
+
+/// Serves a broker to other processes. Starts threads: one for each address, one for maintenance,
+/// and one for each connection, all with all signals blocked. Sessions in this program continue to
+/// use the broker as before.
 ///
 /// @param broker  The broker; NULL: the default one.
-/// @param listen  Where to listen, separated by commas: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH, where
-///                PROTOCOL is lockd, glockd or message (which lock_connect speaks); glockd+ws is glockd
-///                in WebSocket. Port 0 takes a free port; lock_server_address tells which. A Unix socket is
-///                for this user alone. For TLS, a secret and more see lock_serve_with.
-/// @param allow   Who may connect over TCP, separated by commas: IP or IP/BITS. NULL or empty: this machine
-///                only, whatever address is bound.
+/// @param listen  The addresses to listen on, separated by commas: PROTOCOL://HOST:PORT or
+///                PROTOCOL+unix:PATH, where PROTOCOL is lockd, glockd or message (which
+///                lock_connect speaks); glockd+ws is glockd in WebSocket. Port 0 takes a free port,
+///                which lock_server_address returns. A Unix socket accepts only this user. For TLS,
+///                a secret and more see lock_serve_with.
+/// @param allow   The addresses that may connect over TCP, separated by commas: IP or IP/BITS. NULL
+///                or empty: this machine only, whatever address is bound.
 /// @param out     Receives the server, to be stopped with lock_server_stop.
 ///
 /// @return LOCK_OK;
-///         LOCK_INVALID: listen or out is NULL, or an address makes no sense;
-///         LOCK_IO: an address cannot be bound, or a thread not started; then nothing is served;
+///         LOCK_INVALID: listen or out is NULL, or an address is malformed;
+///         LOCK_IO: an address cannot be bound, or a thread cannot be started; then nothing is
+///         served;
 ///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL.
 ///
-/// Any thread. Blocks for as long as the resolver takes if listen has host names.
+/// Any thread. If listen has host names, blocks while they are resolved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_serve(
     broker: *mut lock_broker,
@@ -72,12 +95,7 @@ pub unsafe extern "C" fn lock_serve(
     allow: *const c_char,
     out: *mut *mut lock_server,
 ) -> lock_status {
-    guard(|| {
-        if out.is_null() {
-            return Err(is_null("out"));
-        }
-        // SAFETY: the caller passes a broker or NULL.
-        let home = unsafe { home_of(broker) }?;
+    let body = |broker: &Arc<LazyBroker>| {
         // SAFETY: the caller passes a string or NULL.
         let listen = unsafe { text(listen, "listen") }?;
         let listen = listen.split(',').map(|part| part.trim().parse::<Listen>());
@@ -90,15 +108,15 @@ pub unsafe extern "C" fn lock_serve(
             config.allow = nets.collect::<Result<_, _>>().map_err(Failure::invalid)?;
         }
         config.check().map_err(Failure::invalid)?;
-        let server = start(&home, config, &Options::default())?;
-        // SAFETY: not NULL, and the caller's to be written.
-        unsafe { out.write(server) };
-        Ok(lock_status::LOCK_OK)
-    })
+        start(broker, config, &Options::default())
+    };
+    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or
+    // NULLs.
+    unsafe { guard_start(broker, out, body) }
 }
 
-/// As lock_serve, with all that a server can be told: the options of the program lockd (`lockd serve --help`), by
-/// their long names without the dashes, with values as text. `listen` must be among them.
+/// As lock_serve, with all options of a server: those of the program lockd (`lockd serve --help`),
+/// by their long names without the dashes, with their values as text. `listen` must be among them.
 ///
 /// ```c
 /// const char *names[] = {"listen", "allow", "tls-cert", "tls-key", "no-dump"};
@@ -106,31 +124,36 @@ pub unsafe extern "C" fn lock_serve(
 /// status = lock_serve_with(NULL, names, values, 5, &server);
 /// ```
 ///
-/// An option that takes no value on the command line is "true" or "false" here. `listen`, `allow` and `ws-origin`
-/// take several values, separated by commas or as several options of that name. What is not given is as of
-/// lock_serve.
+/// An option that takes no value on the command line is "true" or "false" here. `listen`, `allow`
+/// and `ws-origin` take several values, separated by commas or as several options of that name. An
+/// option that is not given has the value that lock_serve uses.
 ///
-/// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the broker, and so
-///   hold for the program's own sessions too.
-/// - state-dir makes the broker go on where the last one with that directory ended, as `lockd --state-dir`. It
-///   must come before any other use of the broker (lock_open, lock_serve). lock_server_stop of this server then
-///   ends the broker: nothing is granted any more, to the program's own sessions either.
-/// - http, http-host, config, check, pidfile, user and log-level are for the program lockd alone, and refused.
+/// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
+///   broker, so they also apply to the sessions in this program.
+/// - state-dir makes the broker continue where the last one with that directory ended, as `lockd
+///   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
+///   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
+///   sessions in this program.
+/// - http, http-host, config, check, pidfile, user and log-level are only for the program lockd,
+///   and are refused.
 ///
 /// @param broker  The broker; NULL: the default one.
 /// @param names   The options' names.
 /// @param values  As many values.
-/// @param n       How many.
+/// @param n       The number of options.
 /// @param out     Receives the server, to be stopped with lock_server_stop.
 ///
 /// @return LOCK_OK;
-///         LOCK_INVALID: out, names or values is NULL, or one of them; there is no such option; a value makes no
-///         sense, or names a file that cannot be read: lock_last_error begins with the option's name;
-///         LOCK_IO: an address cannot be bound, a thread not started, or the state directory not used;
-///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. If it is not LOCK_OK, nothing is
-///         served.
+///         LOCK_INVALID: out, names or values is NULL, or an element of names or values is NULL;
+///         there is no such option; a value is malformed, or names a file that cannot be read: then
+///         lock_last_error begins with the option's name;
+///         LOCK_IO: an address cannot be bound, a thread cannot be started, or the state directory
+///         cannot be used;
+///         LOCK_FORKED: the broker is that of a parent process; LOCK_INTERNAL. Unless it is
+///         LOCK_OK, nothing is served.
 ///
-/// Any thread. Blocks for as long as the resolver takes if there are host names among the addresses, and reads files.
+/// Any thread. Reads files. If there are host names among the addresses, blocks while they are
+/// resolved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_serve_with(
     broker: *mut lock_broker,
@@ -139,12 +162,7 @@ pub unsafe extern "C" fn lock_serve_with(
     n: usize,
     out: *mut *mut lock_server,
 ) -> lock_status {
-    guard(|| {
-        if out.is_null() {
-            return Err(is_null("out"));
-        }
-        // SAFETY: the caller passes a broker or NULL.
-        let home = unsafe { home_of(broker) }?;
+    let body = |broker: &Arc<LazyBroker>| {
         // SAFETY: the caller passes `n` strings or NULL.
         let names = unsafe { texts(names, n, "names", |at| format!("names[{at}]")) }?;
         // SAFETY: the caller passes `n` strings or NULL.
@@ -155,26 +173,27 @@ pub unsafe extern "C" fn lock_serve_with(
         if !options.is_given("listen") {
             return Err(Failure::invalid("listen: it is not given"));
         }
-        let server = start(&home, options.config().map_err(Failure::invalid)?, &options)?;
-        // SAFETY: not NULL, and the caller's to be written.
-        unsafe { out.write(server) };
-        Ok(lock_status::LOCK_OK)
-    })
+        start(broker, options.config().map_err(Failure::invalid)?, &options)
+    };
+    // SAFETY: the caller passes a broker that is not being freed, and an address to write to, or
+    // NULLs.
+    unsafe { guard_start(broker, out, body) }
 }
 
-/// An address that a server listens on, with the port that was taken for port 0, and the path of a Unix socket
-/// made absolute: in the form in which lock_serve was given it, which lock_connect takes too if the protocol is
-/// message.
+/// An address that a server listens on, in the form in which lock_serve takes it. lock_connect
+/// takes it too if the protocol is message. For port 0 it has the port that was taken; the path of
+/// a Unix socket is absolute.
 ///
 /// @param server  The server.
-/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A
-///                host name that has several addresses makes as many, one after the other.
+/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A host
+///                name that has several addresses counts once for each, in their order.
 /// @param buf     Receives the address, with a zero byte at its end.
-/// @param len     How many bytes buf has. 300 are enough for any address but a long host name.
+/// @param len     The size of buf in bytes. 300 are enough for any address except one with a long
+///                host name.
 ///
 /// @return LOCK_OK;
 ///         LOCK_INVALID: server or buf is NULL, there is no such address, or buf is too small (then
-///         lock_last_error says how many bytes it takes, and nothing is written);
+///         lock_last_error says how many bytes are needed, and nothing is written);
 ///         LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -197,7 +216,8 @@ pub unsafe extern "C" fn lock_server_address(
         if address.len() >= len {
             return Err(Failure::invalid(format_args!("the address takes {} bytes", address.len() + 1)));
         }
-        // SAFETY: `buf` has `len` bytes, more than the address has; a new string does not overlap it.
+        // SAFETY: `buf` has `len` bytes, more than the address has; a new string does not overlap
+        // it.
         unsafe { ptr::copy_nonoverlapping(address.as_ptr().cast(), buf, address.len()) };
         // SAFETY: still within `len`.
         let end = unsafe { buf.add(address.len()) };
@@ -207,21 +227,24 @@ pub unsafe extern "C" fn lock_server_address(
     })
 }
 
-/// Stops a server: closes its listeners and connections, frees the locks of those connections, joins every
-/// thread it started, and frees it. The broker and the program's own sessions stay as they are.
+/// Stops a server and frees it: closes its listeners and connections, frees the locks of those
+/// connections, and joins every thread it started. The broker and the sessions in this program stay
+/// as they are.
 ///
 /// @param server  May be NULL. Must not be used any more, nor be in use by another thread.
 ///
-/// With a state directory (lock_serve_with) the broker ends too. The next start with that directory grants at once
-/// if all who held locks could be told; else after the dead-peer timeout. If the program's own sessions still hold
-/// locks of the broker, the directory stays taken until the process ends.
+/// If the server was given a state directory (lock_serve_with), the broker ends too. The next start
+/// with that directory grants at once if all clients that held locks could be told that they are
+/// lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
+/// hold locks of the broker, the directory stays in use until the process ends.
 ///
-/// Any thread; blocks until the threads have ended. That may take long: a client that holds locks and cannot be
-/// told that they are lost takes the dead-peer timeout (25 seconds unless set otherwise), and one that asked for
-/// time to end its work as long again, at most. If there is none, it is a matter of milliseconds. In a forked child it frees the handle, and touches nothing of the parent's.
-/// If another part of the program has closed the server's descriptors, it may block for ever.
+/// Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
+/// holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds
+/// unless configured otherwise), and a client that asked for time to end its work takes up to twice
+/// that. If another part of the program has closed the server's descriptors, it may block for ever.
+/// In a forked child it frees the handle and does not touch the parent's server.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_server_stop(server: *mut lock_server) {
-    // SAFETY: made by `lock_serve` from a box, or NULL, and given back here for good.
+    // SAFETY: made by `lock_serve` from a box, or NULL, and not used any more.
     guard(|| unsafe { free(server) });
 }

@@ -1,74 +1,31 @@
-//! `lock_session`: one owner of locks, in this process or on servers, and everything it does.
+//! The life of a session: how it is opened, whether it is alive, and how it and its calls are
+//! ended.
 
 use std::ffi::{c_char, c_int};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use super::arguments::{handle, label, limit, mode, modes, name, names, own, text, write};
+use super::arguments::{label, limit, text};
 use super::broker::{broker_of, lock_broker};
-use super::guard::{Returned, Uncancellable, guard, guard_and};
-use super::opened::Opened;
+use super::guard::guard;
+use super::session_call::{guard_action, guard_session};
+use super::session_registry::{abandon_all_of_this_thread, close, lock_session, register};
 use super::status::{Failure, lock_status};
-use crate::broker::{AcquireError, Attempt, Mode, NAMES_AT_ONCE_MAX};
 use crate::client::ConnectOptions;
-use crate::os::fork::OfThisProcess;
 use crate::session::Session;
-
-/// One owner of locks, in this process or on a server. Made by lock_open or lock_connect, freed by
-/// lock_close.
-pub struct lock_session {
-    session: OfThisProcess<Session>,
-    pub(super) opened: Opened,
-}
-
-impl lock_session {
-    /// As lock_abandon; of a parent's session nothing is changed.
-    pub(super) fn abandon(&self) {
-        if let Some(session) = self.session.get() {
-            session.abandon();
-        }
-    }
-}
-
-fn boxed(session: Session) -> *mut lock_session {
-    let opened = Opened::here();
-    let handle = Box::into_raw(Box::new(lock_session { session: OfThisProcess::new(session), opened }));
-    opened.enter(handle);
-    handle
-}
-
-/// Runs the body of a call of a session. A panic in it leaves the session in doubt, so that ends it.
-///
-/// # Safety
-/// `session` is NULL, or was made by this library and not freed, and is not freed during the call.
-pub(super) unsafe fn guard_session<R: Returned>(
-    session: *const lock_session,
-    body: impl FnOnce(&Session) -> Result<R, Failure>,
-) -> R {
-    let usable = || {
-        // SAFETY: the caller's promise.
-        own(&unsafe { handle(session, "session") }?.session)
-    };
-    // Calls of sessions in this process, which are to be fast, come to no cancellation point.
-    let is_remote = usable().is_ok_and(Session::is_remote);
-    let _until_return = is_remote.then(Uncancellable::begin);
-    if !is_remote {
-        Uncancellable::prepare_thread();
-    }
-    guard_and(|| body(usable()?), || usable().map_or((), Session::abandon))
-}
 
 /// Opens a session in this process: one owner of locks in its broker.
 ///
-/// Threads that contend with one another open a session each. A session may be used by several threads at
-/// once, and a call that waits holds up no other; but to the broker they are one owner.
+/// A session may be used by several threads at once, and a call that waits does not delay the
+/// others. But the session is one owner: threads that compete for locks each open a session of
+/// their own.
 ///
 /// @param broker  The broker; NULL: the default one.
-/// @param owner   What the session is called in listings and deadlock reports, in UTF-8. What is longer than 256
-///                bytes is cut off. May be NULL.
+/// @param owner   The session's name in listings and deadlock reports, in UTF-8. Anything beyond
+///                256 bytes is cut off. May be NULL.
 ///
-/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent process
-///          (LOCK_FORKED), which lock_last_error says.
+/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent
+///          process (LOCK_FORKED), which lock_last_error says.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -78,46 +35,52 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
         let broker = unsafe { broker_of(broker) }?;
         // SAFETY: the caller passes a string or NULL.
         let owner = unsafe { label(owner) };
-        Ok(boxed(Session::open(&broker, owner.as_deref())))
+        Ok(register(Session::open(&broker, owner.as_deref())))
     })
 }
 
-/// Opens a session on a server. Its calls are the same as those of a session in this process.
+/// Opens a session on a server. It has the same calls as a session in this process.
 ///
-/// The locks are held for as long as the connection stands. If it breaks, or the server cannot be reached
-/// any more, every call says LOCK_LOST: before the server gives the locks to somebody else. Nothing ever
-/// reconnects by itself.
+/// The session holds its locks while its connection is alive. If the connection breaks, or the
+/// server cannot be reached any more, every call returns LOCK_LOST, and it does so before the
+/// server gives the locks to another session. Nothing reconnects by itself.
 ///
-/// Several servers, separated by commas, share the names: each name belongs to one of them, the same one for
-/// every client that is given the same addresses (without a ? and what follows it), in any order. The session
-/// begins if at least one server answers. A server that does not answer, or is gone later, takes its names with
-/// it: every call with one of them says LOCK_LOST, as do lock_list and a lock_release_all with such a name, and
-/// no other server is asked for it. Other names are not affected, until lock_check says LOCK_LOST: that is when a
-/// server is gone where the session holds a lock or waits for one, or when all of them are gone.
+/// Several servers, separated by commas, share the names. Each name belongs to one of them, the
+/// same one for every client that is given the same addresses (without a ? and what follows it), in
+/// any order. Connecting succeeds if at least one server answers. A server that does not answer, or
+/// that is lost later, takes its names with it: every call with such a name returns LOCK_LOST, as
+/// do lock_list and a lock_release_all that includes such a name, and no other server is asked for
+/// the name. Other names are not affected, until lock_check returns LOCK_LOST: that is when the
+/// session holds a lock or waits for one on a lost server, or when all servers are lost.
 ///
-/// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts; a server that
-/// asks for a secret is shown it. What is needed for that stands in files, which are named behind a ?, separated
-/// by &, as in tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; without any escapes):
+/// Over TLS the server must show a certificate for HOST, signed by somebody this program trusts. A
+/// server that asks for a secret is shown it. Certificates, keys and the secret are read from
+/// files, which follow a ? in the address, separated by &, as in
+/// tls://example.org:20934?ca=/etc/lockd/ca.pem (certificates and keys in PEM; file names have no
+/// escapes):
 ///
-/// - ca=FILE: whom to trust to sign the server's certificate; without it whom the system trusts, which is the file
-///   in SSL_CERT_FILE in the environment, or a well-known one;
-/// - cert=FILE and key=FILE: the program's own certificate, if the server asks for one, and its key, which may
-///   stand in the same file;
-/// - auth-token-file=FILE, also behind tcp://HOST:PORT: the server's secret; without it the one in the file in
-///   LOCKD_AUTH_TOKEN_FILE in the environment, if that is set. The secret itself never stands in an address,
-///   which others may get to see.
+/// - ca=FILE: the authorities trusted to sign the server's certificate. Without it, those that the
+///   system trusts: the file named by the environment variable SSL_CERT_FILE, or a well-known one;
+/// - cert=FILE and key=FILE: the program's own certificate, if the server asks for one, and its
+///   key, which may be in the same file;
+/// - auth-token-file=FILE, also for tcp://HOST:PORT: the file with the server's secret. Without it,
+///   the file named by the environment variable LOCKD_AUTH_TOKEN_FILE, if that is set. The secret
+///   itself is never part of an address, because others may see addresses.
 ///
-/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH, or what lock_server_address says and a server
-///                    logs: message://HOST:PORT, message+tls://HOST:PORT or message+unix:/PATH; or several,
-///                    separated by commas. Without :PORT the port is 20934.
+/// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
+///                    lock_server_address returns it and a server logs it: message://HOST:PORT,
+///                    message+tls://HOST:PORT or message+unix:/PATH; or several, separated by
+///                    commas. Without :PORT the port is 20934.
 /// @param owner       As for lock_open.
-/// @param timeout_ms  How long it may take in all, in milliseconds; negative: without limit. Of several servers
-///                    each has an equal share of the time that is left. The resolver's time does not count.
+/// @param timeout_ms  How long connecting may take in all, in milliseconds; negative: without
+///                    limit. Each of several servers gets an equal share of the time left. The
+///                    resolver's time does not count.
 ///
-/// @return  The session, to be freed with lock_close; NULL if there is none, and lock_last_error says why, of
-///          several servers for each: the address makes no sense; the server cannot be reached, or does not
-///          answer in time; it is no lockd or not the right one, speaks TLS where this program does not or the
-///          other way round, or refuses this client. There is no status that tells these apart: the text does.
+/// @return  The session, to be freed with lock_close; or NULL. Then lock_last_error says why, for
+///          each of several servers: the address is malformed; the server cannot be reached, or
+///          does not answer in time; it is not lockd, or does not show a trusted certificate; one
+///          side speaks TLS and the other does not; or it refuses this client. Only the text tells
+///          these cases apart; there is no status for them.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]
@@ -138,321 +101,90 @@ pub unsafe extern "C" fn lock_connect(
             interruptible: true,
             ..ConnectOptions::default()
         };
-        Ok(boxed(Session::connect_with(url, &options)?))
+        Ok(register(Session::connect_with(url, &options)?))
     })
 }
 
-/// Acquires a lock, waiting its turn for up to timeout_ms. First come, first served.
+/// Ends a session in an orderly way and frees it: its locks are freed as if they had been released,
+/// and its places in queues are given up.
 ///
-/// @param session     The session.
-/// @param name        The lock's name: any bytes but zero, 1024 of them at most; the empty name is one too.
-/// @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
-/// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
-/// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every earlier
-///                    grant of any name, below 2^53. May be NULL.
+/// @param session  May be NULL. Must not be used any more, nor be in use by another thread. To end
+///                 the calls that other threads are in, call lock_end; once they have returned, the
+///                 session can be closed.
 ///
-/// @return LOCK_OK: the session holds the lock. On a server: granted on a connection that was alive when the
-///         answer was read;
-///         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED,
-///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_PENDING: the session has a place in this queue already; lock_wait waits there;
-///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place in the queue is
-///         kept, and timeout_ms goes on. The same call again, or lock_wait, goes on waiting; lock_release
-///         gives the place up.
-///
-/// Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer. lock_cancel
-/// and lock_end end it.
+/// Any thread; waits for nothing, not even for a server that does not answer. (A server that takes
+/// no bytes at the moment only notices the end of the connection, as if the program had crashed:
+/// then the locks are orphaned.) In a forked child it frees the handle, and the parent keeps its
+/// locks: the child's copy of the connection was closed at the fork.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_acquire(
-    session: *mut lock_session,
-    name: *const c_char,
-    mode: u32,
-    timeout_ms: i64,
-    token: *mut u64,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        let grant = session.acquire(name, self::mode(mode)?, limit(timeout_ms))?;
-        // SAFETY: the caller passes a number's address or NULL.
-        unsafe { write(token, grant.token) };
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
+pub unsafe extern "C" fn lock_close(session: *mut lock_session) {
+    // SAFETY: the caller passes a session that is not used any more, or NULL.
+    guard(|| unsafe { close(session) });
 }
 
-/// Acquires several locks at once or none of them, waiting for up to timeout_ms until all can be had. Holds
-/// nothing while it waits, so such calls never deadlock among themselves.
+/// Ends a session in an orderly way without freeing its handle: its locks are freed as if they had
+/// been released, and its places in queues are given up. On a server this closes the connection.
+/// Calls of the session that are in progress in other threads return LOCK_LOST, and so do all later
+/// ones. The handle must still be freed with lock_close.
 ///
-/// @param session     The session.
-/// @param names       The names, all different, as for lock_acquire, and with 131072 bytes together at most. On
-///                    several servers all must belong to the same one.
-/// @param modes       As many modes; NULL: all exclusive.
-/// @param n           How many: from 1 to 1024.
-/// @param timeout_ms  As for lock_acquire.
-/// @param token       Receives the fencing token, one for all of them. May be NULL.
+/// @param session  The session. It may have ended already.
 ///
-/// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. The place that
-///         LOCK_INTERRUPTED keeps is one for all of them: lock_wait or lock_release with any of the names.
+/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; blocks, as lock_acquire.
+/// Any thread, but not a signal handler; waits for nothing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_acquire_all(
-    session: *mut lock_session,
-    names: *const *const c_char,
-    modes: *const u32,
-    n: usize,
-    timeout_ms: i64,
-    token: *mut u64,
-) -> lock_status {
-    let body = |session: &Session| {
-        if n > NAMES_AT_ONCE_MAX {
-            return Err(Failure::invalid(format_args!("more than {NAMES_AT_ONCE_MAX} names at once")));
-        }
-        // SAFETY: the caller passes `n` strings or NULL.
-        let names = unsafe { self::names(names, n) }?;
-        // SAFETY: the caller passes `n` numbers or NULL.
-        let modes = unsafe { self::modes(modes, n) }?;
-        let wants: Vec<(&[u8], Mode)> = names.into_iter().zip(modes).collect();
-        let grant = session.acquire_all(&wants, limit(timeout_ms))?;
-        // SAFETY: the caller passes a number's address or NULL.
-        unsafe { write(token, grant.token) };
-        Ok(lock_status::LOCK_OK)
-    };
+pub unsafe extern "C" fn lock_end(session: *mut lock_session) -> lock_status {
     // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
+    unsafe { guard_action(session, Session::close) }
 }
 
-/// Changes the mode of a lock that the session holds, without letting it go. To LOCK_SHARED it waits for
-/// nobody; to LOCK_EXCLUSIVE it waits, ahead of everybody who waits for the lock, until the other holders
-/// have gone. When two sessions do that with the same lock, the second one's call is a deadlock.
+/// Ends a session as lock_end does, but as if the program had crashed: the next exclusive holder of
+/// each lock that the session held exclusively is told that the lock is orphaned (lock_info), since
+/// the work under it may be half done. For a program that could not finish what it did under a
+/// lock, and continues to run.
 ///
-/// @param session     The session.
-/// @param name        The name.
-/// @param mode        The new mode.
-/// @param timeout_ms  As for lock_acquire.
+/// @param session  The session. If it has ended already, this changes nothing.
 ///
-/// @return LOCK_OK, also if it was held so before. A lock made exclusive has a new token; lock_token tells it;
-///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_PENDING: another thread is just making it exclusive, or lock_enqueue_convert has taken a place
-///         for that;
-///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
-///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_INTERRUPTED: on a server only. It is held as before, and is made exclusive when it can be,
-///         unless that takes longer than timeout_ms: the same call again, or lock_wait, hears of it;
-///         lock_cancel ends the attempt.
+/// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// To LOCK_SHARED on a server: what gives up exclusiveness cannot be taken back. If the server has not
-/// confirmed it within timeout_ms and a second or within its dead-peer timeout, whichever is over first, or not
-/// within a second of lock_cancel, it is unknown what the session holds. So that ends the session: LOCK_LOST.
-///
-/// Any thread; blocks, as lock_acquire.
+/// Any thread, but not a signal handler; waits for nothing.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_convert(
-    session: *mut lock_session,
-    name: *const c_char,
-    mode: u32,
-    timeout_ms: i64,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        session.convert(name, self::mode(mode)?, limit(timeout_ms))?;
-        Ok(lock_status::LOCK_OK)
-    };
+pub unsafe extern "C" fn lock_abandon(session: *mut lock_session) -> lock_status {
     // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
+    unsafe { guard_action(session, Session::abandon) }
 }
 
-/// Takes a place in a lock's queue without waiting there: the first half of lock_acquire, for callers that
-/// must look up from waiting now and then. lock_wait is the second half.
+/// Closes every session that the calling thread has opened and that is still open. For a host that
+/// runs one script after another in the same process, where a script may end without closing its
+/// sessions: the host calls this before the next script begins. Since such a script may have ended
+/// in the middle of its work, its locks count as orphaned, as after lock_abandon.
 ///
-/// @param session  The session.
-/// @param name     The name.
-/// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+/// The handles must not be used any more, as after lock_close, nor be in use by another thread.
+/// Brokers and servers are not affected. Neither are sessions that other threads have opened, even
+/// if this thread has used them.
 ///
-/// @return LOCK_OK: it could be had at once and is held; lock_token tells its token;
-///         LOCK_PENDING: the session has a place in the queue, now or already before. Should lock_wait never
-///         be called, the session holds the lock all the same once it is its turn; lock_release gives
-///         up the one or the other. On a server it counts as waited for, in lock_inspect and to
-///         lock_convert, until lock_wait has told that it is held;
-///         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout; there is no place;
-///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
-///         LOCK_FORKED, LOCK_INTERNAL.
+/// @return How many sessions were closed; also 0 if a bug in this library (LOCK_INTERNAL) prevented
+///         that.
 ///
-/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
+/// Any thread; waits for nothing. In a forked child, sessions that were opened before the fork do
+/// not count and stay as they are: unusable, and to be freed with lock_close.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_enqueue(
-    session: *mut lock_session,
-    name: *const c_char,
-    mode: u32,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        Ok(place(session.enqueue(name, self::mode(mode)?)?))
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
+pub unsafe extern "C" fn lock_close_all() -> usize {
+    // SAFETY: the caller uses the sessions of this thread no more.
+    guard(|| Ok(unsafe { abandon_all_of_this_thread() }))
 }
 
-/// Asks for another mode of a lock that the session holds, without waiting for it: the first half of
-/// lock_convert, as lock_enqueue is that of lock_acquire. lock_wait is the second half. To LOCK_SHARED there
-/// is nothing to wait for.
-///
-/// To give it up and keep the lock as it is held, call lock_cancel, which ends every other wait of the
-/// session, too, and then lock_wait: LOCK_CANCELLED says that it is held as before, and LOCK_OK that it had
-/// become exclusive first. lock_release gives up the place and the lock with it.
-///
-/// @param session  The session.
-/// @param name     The name.
-/// @param mode     The new mode.
-///
-/// @return LOCK_OK: it is held in that mode, at once or already before. If it was made exclusive it has a new
-///         token; lock_token tells it;
-///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, now or already
-///         before, and holds the lock as it did. Should lock_wait never be called, the lock becomes exclusive
-///         all the same once the other holders have gone; on a server lock_inspect shows it as held before
-///         and as waited for until lock_wait has told;
-///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_TIMEOUT: on a server that has not answered within its dead-peer timeout. There is no place, and
-///         it is held as before;
-///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
-///         LOCK_LOST: also as of lock_convert to LOCK_SHARED;
-///         LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_enqueue_convert(
-    session: *mut lock_session,
-    name: *const c_char,
-    mode: u32,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        Ok(place(session.enqueue_convert(name, self::mode(mode)?)?))
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
-}
-
-/// What a call says that takes a place unless there is no need to.
-fn place(attempt: Attempt) -> lock_status {
-    match attempt {
-        Attempt::Granted(_) => lock_status::LOCK_OK,
-        Attempt::Queued => lock_status::LOCK_PENDING,
-    }
-}
-
-/// Waits for up to timeout_ms at a place that lock_enqueue or lock_enqueue_convert has taken, or that a call
-/// that was interrupted has kept.
-///
-/// @param session     The session.
-/// @param name        The name.
-/// @param timeout_ms  As for lock_acquire; 0: only look whether the lock has been granted.
-/// @param token       Receives the fencing token on LOCK_OK. May be NULL.
-///
-/// @return LOCK_OK: the session holds the lock as it asked for it;
-///         LOCK_TIMEOUT: not yet. The place is kept, as often as that happens (unless it is that of an
-///         interrupted call whose own timeout_ms is over: then it is gone, and the next lock_wait says
-///         LOCK_NOT_HELD);
-///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the place is kept;
-///         LOCK_NOT_HELD: there is no such place, perhaps since its outcome has been told already. That says
-///         nothing of the lock itself, which the session may hold: lock_token tells;
-///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. One that lock_cancel has given up
-///         and that was to make a lock exclusive leaves it held as before;
-///         LOCK_DEADLOCK: on a server only, of a call that was interrupted before the server had answered it;
-///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread; blocks.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_wait(
-    session: *mut lock_session,
-    name: *const c_char,
-    timeout_ms: i64,
-    token: *mut u64,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        let grant = session.wait(name, limit(timeout_ms)).map_err(|error| match error {
-            // As of the lock it would be wrong: the session may hold it.
-            AcquireError::NotHeld => Failure::new(
-                lock_status::LOCK_NOT_HELD,
-                "the session has no place in this lock's queue of which the outcome is still to be told",
-            ),
-            error => error.into(),
-        })?;
-        // SAFETY: the caller passes a number's address or NULL.
-        unsafe { write(token, grant.token) };
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
-}
-
-/// Frees a lock, which goes to the next waiter in the same moment, or gives up the session's place in its
-/// queue (of all the names, if it is that of lock_acquire_all).
-///
-/// @param session  The session.
-/// @param name     The name.
-///
-/// @return LOCK_OK: on a server: it has confirmed it;
-///         LOCK_NOT_HELD: the session neither holds it nor waits for it;
-///         LOCK_LOST: the session has ended. On a server also: it has not confirmed the release within its
-///         dead-peer timeout, or not within a second of lock_cancel. What the session holds is unknown then,
-///         so that ends it, and with it all its locks;
-///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
-///
-/// Any thread; waits for nobody but the server, and for that no longer than its dead-peer timeout.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_release(session: *mut lock_session, name: *const c_char) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes a string or NULL.
-        let name = unsafe { self::name(name) }?;
-        session.release(name)?;
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
-}
-
-/// Frees several locks, or gives up the places in their queues, however they were acquired.
-///
-/// @param session  The session.
-/// @param names    The names.
-/// @param n        How many; 0 does nothing.
-///
-/// @return As lock_release. LOCK_NOT_HELD if that is so for any of them; the others are freed all the same.
-///
-/// Any thread; waits as lock_release does.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_release_all(
-    session: *mut lock_session,
-    names: *const *const c_char,
-    n: usize,
-) -> lock_status {
-    let body = |session: &Session| {
-        // SAFETY: the caller passes `n` strings or NULL.
-        let names = unsafe { self::names(names, n) }?;
-        session.release_all(&names)?;
-        Ok(lock_status::LOCK_OK)
-    };
-    // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
-}
-
-/// Whether the session stands, and with it its locks: for a loop that must stop when they are gone.
+/// Whether the session is alive, and with it its locks. For a loop that must stop when they are
+/// lost.
 ///
 /// @param session  The session.
 ///
-/// @return LOCK_OK: it stands, as far as can be known without asking the server;
-///         LOCK_LOST: it has ended, and with it all its locks, on a server also because another part of the program
-///         has closed the connection's descriptor. With several servers: one is gone where the session holds a lock
-///         or waits for one, or all are gone. A server where it does neither makes no difference. What it holds on
-///         others stays held there until it is released or the session closed;
+/// @return LOCK_OK: it is alive, as far as can be known without asking the server;
+///         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
+///         another part of the program has closed the connection's descriptor. On several servers:
+///         the session holds a lock or waits for one on a server that is lost, or all servers are
+///         lost. A lost server where it does neither makes no difference. Locks on the other
+///         servers stay held until they are released or the session is closed;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -466,29 +198,33 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
     unsafe { guard_session(session, body) }
 }
 
-/// A descriptor for poll(2) that becomes readable when a session on a server is lost. It does so too when
-/// there is something else to read for the session, such as the grant of a lock that lock_enqueue has
-/// asked for: so call lock_check, which reads what there is and says LOCK_LOST or LOCK_OK.
+/// A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
+/// becomes readable when there is something else to read for the session, such as the grant of a
+/// lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
+/// everything that has arrived and returns LOCK_LOST or LOCK_OK.
 ///
-/// A loop that has places in queues calls lock_wait with a limit of 0 for each of them every time before it
-/// polls: any call of the session may have read the grant along with its own answer, and then there is
-/// nothing left to be readable.
+/// A loop that has places in queues must call lock_wait with a limit of 0 for each of them before
+/// it polls, every time: any call of the session may have read the grant along with its own answer,
+/// and then the descriptor is not readable any more.
 ///
-/// If the network is cut, poll alone may tell too late: before Linux 6.15 the descriptor may become readable only
-/// after the server has given the locks to somebody else, and on any Linux it may not become readable at all while
-/// this machine drops what it sends to the server. lock_check tells in time. So give poll a timeout of about a
-/// second, call lock_check each time it returns, and call it before each step that needs the lock.
+/// If the network is cut, poll alone may be too late: before Linux 6.15 the descriptor may become
+/// readable only after the server has given the locks to somebody else, and on any Linux it may
+/// never become readable while this machine drops what it sends to the server. lock_check tells in
+/// time. So give poll a timeout of about a second, call lock_check each time poll returns, and call
+/// it before each step that needs the lock.
 ///
-/// It stays readable after a loss: once lock_check has said LOCK_LOST, stop polling it, or the loop spins.
+/// After a loss it stays readable: once lock_check has returned LOCK_LOST, stop polling it, or the
+/// loop spins.
 ///
-/// Means something while no call of the session is in progress. Do not read from it, nor close it: it is the
-/// session's. With several servers it is readable when that is so for one of them, so also when one is gone
-/// where nothing is held: then lock_check says LOCK_OK, and the descriptor tells of that server no more.
+/// It is meaningful only while no call of the session is in progress. Do not read from it, and do
+/// not close it: it belongs to the session. On several servers it is readable if one of the
+/// connections is, so also when a server is lost where nothing is held: then lock_check returns
+/// LOCK_OK, and the descriptor does not report that server any more.
 ///
 /// @param session  The session.
 ///
-/// @return The descriptor, the same for as long as the session lives; -1 if there is none: for a session in
-///         this process, in a forked child, or if session is NULL.
+/// @return The descriptor, the same one for the whole life of the session; -1 if there is none: for
+///         a session in this process, in a forked child, or if session is NULL.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -498,27 +234,25 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
     unsafe { guard_session(session, body) }
 }
 
-/// Ends every call of a session that is in progress in another thread. Waits for locks, lock_enqueue,
-/// lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was: what was to be made
-/// exclusive stays held as it is. Places that nobody waits at are given up, of which the next lock_wait says
-/// LOCK_CANCELLED, unless another call with the same name has succeeded in between. A grant that came first
-/// stands, and its call returns LOCK_OK; on a server that is one that has arrived.
+/// Ends every call of a session that is in progress in another thread. Waits for locks,
+/// lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
+/// a lock that was to become exclusive stays held as it is. Places where no call waits are given
+/// up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
+/// same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
+/// on a server, a grant has come when it has arrived here.
 ///
-/// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to LOCK_SHARED
-/// go on for a second, in which a server that is well confirms them. If it does not, that ends the session: they
-/// return LOCK_LOST.
+/// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
+/// LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
+/// not, the session ends, and they return LOCK_LOST.
 ///
 /// @param session  The session.
 ///
 /// @return LOCK_OK, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread, but not a signal handler; waits for nothing, also not for a server that takes no bytes.
+/// Any thread, but not a signal handler; waits for nothing, not even for a server that takes no
+/// bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_cancel(session: *mut lock_session) -> lock_status {
-    let body = |session: &Session| {
-        session.cancel();
-        Ok(lock_status::LOCK_OK)
-    };
     // SAFETY: the caller passes a session that is not being closed, or NULL.
-    unsafe { guard_session(session, body) }
+    unsafe { guard_action(session, Session::cancel) }
 }

@@ -1,5 +1,5 @@
-//! The statuses and modes of the C ABI, the one mapping of the crate's errors to them, and the texts that
-//! go with them.
+//! The statuses and modes of the C ABI, their texts, and the one place where the crate's errors are
+//! mapped to statuses. Also keeps each thread's last error.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -7,7 +7,6 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::io;
 
-use super::guard::guard;
 use crate::broker::{AcquireError, ReleaseError};
 use crate::client::{ConnectError, ConnectErrorKind, InspectError};
 
@@ -15,62 +14,66 @@ use crate::client::{ConnectError, ConnectErrorKind, InspectError};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_mode {
-    /// One holder, nobody else.
+    /// One holder alone.
     LOCK_EXCLUSIVE = 0,
-    /// Any number of holders, none of them exclusive.
+    /// Any number of holders, all of them shared.
     LOCK_SHARED = 1,
 }
 
-/// What a call came to. The numbers never change, and none is ever given another meaning.
+/// The result of a call. The numbers never change, and no number ever gets another meaning.
 ///
-/// Of a call that takes a lock or changes its mode, any status but LOCK_OK, LOCK_PENDING, LOCK_INTERRUPTED
-/// and LOCK_LOST means that it has changed nothing. lock_last_error says more about a status that is not
-/// LOCK_OK.
+/// If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
+/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK,
+/// lock_last_error says more.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_status {
-    /// Done: the lock is held, or freed, or the question is answered.
+    /// Done: the lock is held or freed, or the question is answered.
     LOCK_OK = 0,
-    /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode it asked
-    /// for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call that would have taken a place: the session had one already, at which lock_wait
-    /// waits, unless another thread is waiting there in lock_acquire.
+    /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
+    /// it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
+    /// that would have taken a place: the session already had one. lock_wait waits there, unless
+    /// another thread waits there in lock_acquire.
     LOCK_PENDING = 1,
-    /// Not granted within the time limit. For a limit of zero: somebody else holds it, or waits for it. Of a
-    /// call without a time limit: the server has not answered.
+    /// Not granted within the time limit. With a limit of zero: another session holds the lock or
+    /// waits for it. From a call without a time limit: the server has not answered.
     LOCK_TIMEOUT = 2,
-    /// The session does not hold this lock, nor wait for it. From lock_wait: it has no place there to wait at.
+    /// The session neither holds this lock nor waits for it. From lock_wait: it has no place there.
     LOCK_NOT_HELD = 3,
-    /// The session holds this lock already. It is one owner: of two threads that share it, only one
-    /// may believe that it got the lock.
+    /// The session already holds this lock. It is one owner: if two threads share it, only one of
+    /// them may believe that it got the lock.
     LOCK_ALREADY_HELD = 4,
-    /// Waiting would close a circle of sessions that wait for each other. lock_last_error names them; of more
-    /// than 16 only the first 16, and says how many there are. A server may tell the number alone.
+    /// Waiting would close a cycle of sessions that wait for each other. lock_last_error names
+    /// them; if there are more than 16, it names the first 16 and says how many there are. A server
+    /// may tell only the number.
     LOCK_DEADLOCK = 5,
-    /// lock_cancel ended the call, or another thread of the session released the place in the queue, or has
-    /// been told its outcome.
+    /// lock_cancel ended the call, or another thread of the session has given up the place in the
+    /// queue or received its outcome.
     LOCK_CANCELLED = 6,
-    /// A signal handler ran while the thread waited. The place in the queue is kept: the same call again,
-    /// or lock_wait, goes on waiting there; lock_release gives it up.
+    /// A signal handler ran while the thread waited. The session keeps its place in the queue: the
+    /// same call again, or lock_wait, goes on waiting there; lock_release gives it up.
     LOCK_INTERRUPTED = 7,
-    /// The call makes no sense: NULL where it may not be, an unknown mode, a name too long, an address
-    /// that is none.
+    /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
+    /// a malformed address.
     LOCK_INVALID = 8,
-    /// Not allowed: a limit is reached, or the server is stopping, or it grants nothing yet because the one
-    /// before it did not stop cleanly.
+    /// Refused: a limit is reached, the server is stopping, or it grants nothing yet because the
+    /// server before it did not stop cleanly.
     LOCK_REFUSED = 9,
-    /// The session has ended, its connection perhaps, and with it all its locks. Nothing reconnects: the
-    /// locks are gone. Close it, and open another one. On several servers it is the one that the name belongs to
-    /// that is gone; lock_check says whether the session has lost anything.
+    /// The session has ended, perhaps because its connection is lost, and with it all its locks.
+    /// Nothing reconnects. Close the session and open a new one. With several servers: the server
+    /// that the name belongs to is lost; lock_check says whether the session has lost any lock.
     LOCK_LOST = 10,
-    /// The handle was inherited by a forked child. It is its parent's alone, and nothing was done.
+    /// The handle was inherited by a forked child. It belongs to the parent alone, and nothing was
+    /// done.
     LOCK_FORKED = 11,
-    /// The operating system said no, for example to listening on an address that is taken.
+    /// The operating system has reported an error, for example that an address to listen on is in
+    /// use.
     LOCK_IO = 12,
-    /// A bug in this library. The session, if it was a session's call, is lost.
+    /// A bug in this library. If it was a call of a session, the session is lost.
     LOCK_INTERNAL = 13,
 }
 
-/// Why a call has not done what was asked: a status, and what lock_last_error says.
+/// Why a call has failed: its status, and the text for lock_last_error.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) status: lock_status,
@@ -80,7 +83,7 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(status: lock_status, detail: impl fmt::Display) -> Self {
         let text = detail.to_string().replace('\0', "\\0");
-        // It cannot fail, there being no zero byte left in it.
+        // Cannot fail, since no zero byte is left.
         Self { status, detail: CString::new(text).unwrap_or_default().into() }
     }
 
@@ -88,8 +91,8 @@ impl Failure {
         Self::new(lock_status::LOCK_INVALID, detail)
     }
 
-    /// One of which there is nothing to say but what it means. Allocates nothing, since some are no news
-    /// to a caller that tries again and again.
+    /// A failure with no text beyond what its status means. Allocates nothing, since such a failure
+    /// can be frequent: a caller may try again and again.
     pub(super) fn plain(status: lock_status) -> Self {
         Self { status, detail: Cow::Borrowed(text(status as c_int)) }
     }
@@ -137,7 +140,7 @@ impl From<InspectError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        // lock_connect returns no status; its callers get the words alone.
+        // lock_connect returns no status; its callers see only the text.
         let status = match error.kind() {
             ConnectErrorKind::Address => lock_status::LOCK_INVALID,
             ConnectErrorKind::Tls
@@ -161,7 +164,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn text(status: c_int) -> &'static CStr {
+pub(super) fn text(status: c_int) -> &'static CStr {
     const TEXTS: [&CStr; 14] = [
         c"done",
         c"the session has a place in the queue",
@@ -186,33 +189,15 @@ thread_local! {
     static LAST_ERROR: RefCell<Cow<'static, CStr>> = const { RefCell::new(Cow::Borrowed(c"")) };
 }
 
-/// Keeps what lock_last_error will say.
+/// Keeps the text for lock_last_error.
 pub(super) fn remember(failure: Failure) {
-    // A thread that is ending may have no thread-locals any more; then it is not told.
+    // A thread that is ending may have no thread-locals any more; then the text is lost.
     let _ = LAST_ERROR.try_with(|last| last.replace(failure.detail));
 }
 
-/// What a status means, in a few words of English.
-///
-/// @param status  A lock_status; any other number is named as none.
-/// @return        Static text, never NULL.
-///
-/// Any thread; never blocks.
-#[unsafe(no_mangle)]
-pub extern "C" fn lock_strerror(status: c_int) -> *const c_char {
-    guard(|| Ok(text(status).as_ptr()))
-}
-
-/// What was the matter with the last call of this thread that failed: more than its status says, such as
-/// the address that could not be reached, or the sessions of a deadlock.
-///
-/// @return  Text of this thread, in UTF-8, valid until the thread's next call of this library; empty if
-///          none has failed. Never NULL.
-///
-/// Any thread; never blocks.
-#[unsafe(no_mangle)]
-pub extern "C" fn lock_last_error() -> *const c_char {
-    guard(|| Ok(LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())))
+/// The text of this thread's last failure.
+pub(super) fn last_error() -> *const c_char {
+    LAST_ERROR.try_with(|last| last.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 #[cfg(test)]
@@ -220,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_there_is_told_from_what_refuses() {
+    fn an_unreachable_server_and_a_refusing_one_have_different_statuses() {
         let refused = |kind| {
             let (server, reason) = ("tcp://a".to_owned(), "no".to_owned());
             ConnectError::Refused { server, reason, kind }

@@ -1,11 +1,11 @@
-//! Which version of the library a program has got.
+//! The version of the library and of its ABI.
 
 use std::ffi::c_char;
 
 use super::guard::guard;
 
-/// The ABI described by this header: the number in the library's soname. It changes when a program compiled
-/// against an older header would not work any more, and then only.
+/// The number in the library's soname. It changes only when a program compiled against an older
+/// header would not work any more.
 const ABI: u32 = 1;
 
 /// The version of the library, as MAJOR.MINOR.PATCH.
@@ -19,8 +19,8 @@ pub extern "C" fn lock_version() -> *const c_char {
     guard(|| Ok(VERSION.as_ptr().cast()))
 }
 
-/// The version of the ABI: the number in the library's soname, 1 for this header. A program that finds the
-/// library at run time (dlopen, FFI) should make sure of it first.
+/// The version of the ABI: the number in the library's soname, 1 for this header. A program that
+/// loads the library at run time (dlopen, FFI) should check it first.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]

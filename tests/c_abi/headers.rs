@@ -6,8 +6,17 @@ use std::path::{Path, PathBuf};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// In the order in which a reader of the header wants to meet them.
-const SOURCES: [&str; 7] =
-    ["status.rs", "version.rs", "broker.rs", "session.rs", "looking.rs", "opened.rs", "server.rs"];
+const SOURCES: [&str; 9] = [
+    "status.rs",
+    "error_text.rs",
+    "version.rs",
+    "broker.rs",
+    "session_registry.rs",
+    "session.rs",
+    "locking.rs",
+    "inspect.rs",
+    "server.rs",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()

@@ -5,7 +5,7 @@ use std::thread;
 
 use lockd::Session;
 use lockd::broker::{AcquireError, Attempt, Broker, Mode, ReleaseError, Released};
-use lockd::client::{self, MessageClient, RpcError, SessionGroup};
+use lockd::client::{self, MessageClient, RpcError};
 use lockd::server::{Call, Config, Server, Service};
 
 use crate::support::*;
@@ -14,9 +14,9 @@ use crate::support::*;
 fn several_servers_share_the_names() {
     let servers: Vec<(Server, String)> = (0..3).map(|_| serve()).collect();
     let urls: Vec<&str> = servers.iter().map(|(_, url)| url.as_str()).collect();
-    let set = SessionGroup::connect(&urls.join(","), Some("set"), SOON).unwrap();
+    let set = Session::connect(&urls.join(","), Some("set"), SOON).unwrap();
     let reversed: Vec<&str> = urls.iter().rev().copied().collect();
-    let other = SessionGroup::connect(&reversed.join(" , "), None, SOON).unwrap();
+    let other = Session::connect(&reversed.join(" , "), None, SOON).unwrap();
     let all: Vec<String> = (0..60).map(|n| format!("name {n}")).collect();
     for name in &all {
         set.acquire(name.as_bytes(), Mode::Exclusive, NOW).unwrap();
@@ -30,13 +30,16 @@ fn several_servers_share_the_names() {
     let homes: Vec<Vec<usize>> = all.iter().map(homes).collect();
     assert!(homes.iter().all(|home| home.len() == 1), "{homes:?}");
     let apart = homes.iter().position(|home| *home != homes[0]).unwrap();
-    set.release_all(&all.iter().map(|name| name.as_str().into()).collect::<Vec<_>>()).unwrap();
+    set.release_all(&all.iter().map(|name| name.as_bytes()).collect::<Vec<_>>()).unwrap();
 
-    let split = set.acquire_all(&exclusive(&[&all[0], &all[apart]]), NOW);
+    let split = set.acquire_all(&[&all[0], &all[apart]].map(|name| (name.as_bytes(), Mode::Exclusive)), NOW);
     assert!(matches!(&split, Err(AcquireError::Invalid(why)) if why.contains("at once")), "{split:?}");
-    let together: Vec<&str> =
-        (0..60).filter(|&n| homes[n] == homes[0]).map(|n| all[n].as_str()).take(5).collect();
-    set.acquire_all(&exclusive(&together), NOW).unwrap();
+    let together: Vec<_> = (0..60)
+        .filter(|&n| homes[n] == homes[0])
+        .map(|n| (all[n].as_bytes(), Mode::Exclusive))
+        .take(5)
+        .collect();
+    set.acquire_all(&together, NOW).unwrap();
 
     let gone = homes[0][0];
     let mut servers = servers;
@@ -49,7 +52,7 @@ fn several_servers_share_the_names() {
 #[test]
 fn a_server_that_is_named_twice_is_no_list() {
     let (_server, url) = serve();
-    assert!(SessionGroup::connect(&format!("{url},{url}"), None, SOON).is_err());
+    assert!(Session::connect(&format!("{url},{url}"), None, SOON).is_err());
 }
 
 #[test]

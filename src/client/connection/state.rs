@@ -1,73 +1,93 @@
-//! What is known of a connection: the requests that wait for their replies, what is to be sent and what has come,
-//! and who reads. Pure bookkeeping under the connection's lock: touches no socket.
+//! The state of a connection, under its lock: the requests that wait for replies, the bytes to be
+//! sent, the bytes that have come, and which threads wait. Touches no socket.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{Lost, Waited};
 use crate::client::connect_error::ConnectErrorKind;
-use crate::client::input::{Input, Message, Reply};
-use crate::client::output::Output;
+use crate::client::outgoing::Outgoing;
+use crate::client::reply_reader::{ReplyReader, ServerMessage, ServerReply};
 use crate::os::Keepalive;
 use crate::os::socket::Waker;
 use crate::os::sync::Arc;
 use crate::os::tls::TlsSession;
 
-/// A request whose reply somebody is to hear.
-pub(super) enum Slot {
+/// The connection is lost, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lost(pub(in crate::client) String);
+
+/// How a wait for replies ended.
+#[derive(Debug)]
+pub(in crate::client) enum ReplyWait {
+    /// The request with this id was answered.
+    Reply(u64, ServerReply),
+    /// Another thread has taken the reply to one of the requests, or has forgotten the request.
+    Forgotten,
+    /// The wait was cancelled before the reply came. The caller must wait again, or forget the
+    /// request.
+    Cancelled,
+    /// The deadline has passed.
+    TimedOut,
+    /// A signal handler ran. The caller must wait again, or forget the request.
+    Interrupted,
+}
+
+/// The reply to a request that some thread waits for.
+pub(super) enum ReplySlot {
     Awaited,
-    Answered(Reply),
+    Answered(ServerReply),
     Cancelled,
 }
 
-pub(super) struct State {
-    /// By the id of the request. A reply that has no slot is dropped.
-    pub(super) slots: HashMap<u64, Slot>,
-    /// What makes of the bytes what goes over the wire, if anything does.
+pub(super) struct ConnectionState {
+    /// By the id of the request. A reply without a slot is dropped.
+    pub(super) slots: HashMap<u64, ReplySlot>,
     pub(super) tls: Option<TlsSession>,
-    pub(super) output: Output,
-    pub(super) input: Input,
+    pub(super) outgoing: Outgoing,
+    pub(super) replies: ReplyReader,
     /// A thread is reading, or waiting for something to read.
     pub(super) has_reader: bool,
-    /// How many threads rely on it, and sleep until there is a change.
+    /// The number of threads that sleep on the condition variable.
     pub(super) sleepers: usize,
-    /// Those of the others that a signal handler must be able to wake too, which takes poll(2).
+    /// The wakers of threads that sleep in poll(2), so that a signal handler can end their sleep.
     pub(super) pollers: Vec<Arc<Waker>>,
-    /// Wakers that nobody polls now.
+    /// Wakers that no thread uses now.
     pub(super) spare_wakers: Vec<Arc<Waker>>,
-    /// What the server said of a message it could not read. If it hangs up then, this was why.
-    pub(super) complaint: Option<String>,
+    /// What the server said about a message that it could not read. If it then hangs up, this is
+    /// why.
+    pub(super) server_error: Option<String>,
     /// How long the server may be silent.
     pub(super) silence_max: Option<Duration>,
-    /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for answers that
-    /// have no time limit of their own.
+    /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for
+    /// answers that have no time limit of their own.
     pub(super) answer_limit: Duration,
-    /// A connection that is lost stays open at this end until it is [closed](super::Connection::close).
+    /// Even if it is lost, the connection stays open at this end until it is
+    /// [closed](super::ServerConnection::close).
     pub(super) open_until_closed: bool,
     /// The server knows the command `bye`.
     pub(super) knows_bye: bool,
     pub(super) lost: Option<Lost>,
-    /// What the loss comes from, noted before it: an end of the stream, unless it is known better.
+    /// The kind of the loss. It is set before the loss if it is anything but the end of the stream.
     pub(super) loss_kind: ConnectErrorKind,
-    /// It is lost because this end closes it. What was posted before, a goodbye in the end, is still sent, as far as
-    /// the server takes it at once.
+    /// The connection is lost because this end closes it. What was posted before, with the goodbye
+    /// last, is still sent as far as the server takes it at once.
     pub(super) is_closing: bool,
-    /// Nothing more goes over the socket, in either direction.
+    /// Nothing more is sent or received.
     pub(super) is_shut: bool,
 }
 
-impl State {
+impl ConnectionState {
     pub(super) fn new(tls: Option<TlsSession>) -> Self {
         Self {
             slots: HashMap::new(),
             tls,
-            output: Output::default(),
-            input: Input::default(),
+            outgoing: Outgoing::default(),
+            replies: ReplyReader::default(),
             has_reader: false,
             sleepers: 0,
             pollers: Vec::new(),
             spare_wakers: Vec::new(),
-            complaint: None,
+            server_error: None,
             silence_max: None,
             answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
             open_until_closed: false,
@@ -79,11 +99,11 @@ impl State {
         }
     }
 
-    /// Appends to what is to be sent.
-    pub(super) fn put(&mut self, frame: &[u8]) {
+    /// Appends a frame to what is to be sent.
+    pub(super) fn append(&mut self, frame: &[u8]) {
         match &mut self.tls {
-            Some(tls) => tls.encode(frame, self.output.posted()),
-            None => self.output.posted().extend_from_slice(frame),
+            Some(tls) => tls.encode(frame, self.outgoing.posted()),
+            None => self.outgoing.posted().extend_from_slice(frame),
         }
     }
 
@@ -92,43 +112,45 @@ impl State {
         self.lost.is_none() || self.is_closing && !self.is_shut
     }
 
-    /// Why the server has closed the connection.
-    pub(super) fn take_complaint(&mut self) -> String {
+    /// The reason for a loss by which the server has closed the connection.
+    pub(super) fn closed_by_server(&mut self) -> String {
         let closed = "the server closed the connection";
-        self.complaint.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
+        self.server_error.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
     }
 
-    pub(super) fn take(&mut self, ids: &[u64]) -> Option<Waited> {
+    /// How the wait for these requests ends now, if it does.
+    pub(super) fn take(&mut self, ids: &[u64]) -> Option<ReplyWait> {
         for &id in ids {
             match self.slots.get_mut(&id) {
-                Some(Slot::Awaited) => {}
-                None => return Some(Waited::Forgotten),
-                Some(slot) => match std::mem::replace(slot, Slot::Awaited) {
-                    Slot::Answered(reply) => {
+                Some(ReplySlot::Awaited) => {}
+                None => return Some(ReplyWait::Forgotten),
+                Some(slot) => match std::mem::replace(slot, ReplySlot::Awaited) {
+                    ReplySlot::Answered(reply) => {
                         self.slots.remove(&id);
-                        return Some(Waited::Reply(id, reply));
+                        return Some(ReplyWait::Reply(id, reply));
                     }
-                    _ => return Some(Waited::Cancelled),
+                    _ => return Some(ReplyWait::Cancelled),
                 },
             }
         }
         None
     }
 
-    /// Hands out the replies in what has arrived. Returns whether some are for others than `own`.
+    /// Hands out the replies in what has arrived. Returns whether there are replies to requests
+    /// other than `own`.
     pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, input, complaint, loss_kind, .. } = self;
+        let Self { slots, replies, server_error, loss_kind, .. } = self;
         let mut for_others = false;
-        input.push(bytes);
-        let drained = input.drain(|message| match message {
-            Message::Reply(id, reply) => {
+        replies.push(bytes);
+        let drained = replies.drain(|message| match message {
+            ServerMessage::Reply(id, reply) => {
                 if let Some(slot) = slots.get_mut(&id) {
-                    *slot = Slot::Answered(reply);
+                    *slot = ReplySlot::Answered(reply);
                     for_others |= !own.contains(&id);
                 }
             }
-            Message::Complaint(text) => *complaint = Some(text),
-            Message::Other => {}
+            ServerMessage::Error(text) => *server_error = Some(text),
+            ServerMessage::Other => {}
         });
         drained.inspect_err(|_| *loss_kind = ConnectErrorKind::WrongProtocol)?;
         Ok(for_others)

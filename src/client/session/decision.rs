@@ -1,128 +1,123 @@
-//! How a request for a lock ends: with its reply, or given up, and then taken back from the server. The
-//! claims say which of the two came first.
+//! How a request for a lock ends: with its reply, or by being given up, and then it is taken back
+//! from the server. The [`LocalView`] decides which of the two came first.
 
 use std::time::{Duration, Instant};
 
 use serde_json::value::to_raw_value;
 
-use super::claims::{Claims, Kind, Pending};
-use super::{REQUEST_MAX, RemoteSession, UNLOCKED_AT_ONCE};
+use super::RemoteSession;
+use super::local_view::{LocalView, UndecidedRequest};
 use crate::broker::{AcquireError, Cycle, Grant, Held, LockName};
-use crate::client::connection::{Lost, Request, Signals, Waited};
-use crate::client::input::Reply;
+use crate::client::connection::{FramedRequest, Lost, REQUEST_MAX, ReplyWait};
+use crate::client::reply_reader::ServerReply;
 use crate::wire::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
 
+/// How many names one `unlock` has at most, so that it is never longer than a request may be.
+const UNLOCKED_AT_ONCE: usize = 100;
+
 impl RemoteSession {
-    /// Waits for the reply to a request that is no place in a queue.
-    pub(super) fn outcome(
-        &self,
-        id: u64,
-        backstop: Option<Instant>,
-        signals: Signals,
-    ) -> Result<Grant, AcquireError> {
-        match self.or_abandon(id, self.connection.wait(&[id], backstop, signals))? {
-            Waited::Reply(_, reply) => self.settle(id, &reply),
-            Waited::Forgotten | Waited::Cancelled => Err(AcquireError::Cancelled),
-            Waited::TimedOut => Err(self.give_up_waiting(id)),
-            Waited::Interrupted => {
-                let is_kept = self.claims.lock().keep(id);
+    /// Waits for the reply to a request. If the wait ends without a reply, the request is given up,
+    /// unless the call was interrupted.
+    pub(super) fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
+        match self.or_abandon(id, self.connection.wait(&[id], backstop, self.on_signal))? {
+            ReplyWait::Reply(_, reply) => self.settle(id, &reply),
+            ReplyWait::Forgotten | ReplyWait::Cancelled => Err(AcquireError::Cancelled),
+            ReplyWait::TimedOut => Err(self.give_up_waiting(id)),
+            ReplyWait::Interrupted => {
+                let is_kept = self.view.lock().keep(id);
                 Err(if is_kept { AcquireError::Interrupted } else { AcquireError::Cancelled })
             }
         }
     }
 
-    /// Passes `result` on. If the connection is lost, the request is never answered: its caller is told, and the
-    /// session does not wait for it any more.
+    /// Returns `result`. If that is a loss of the connection, the request will never be answered,
+    /// so it is recorded as not granted.
     pub(super) fn or_abandon<T>(&self, id: u64, result: Result<T, Lost>) -> Result<T, Lost> {
         if result.is_err() {
-            self.claims.lock().decide(id, None);
+            self.view.lock().decide(id, None);
         }
         result
     }
 
-    /// Takes a request back whose time is over. Says what its call is to return.
+    /// Takes back a request whose time limit is over. Returns what its call must return.
     pub(super) fn give_up_waiting(&self, id: u64) -> AcquireError {
-        let mut claims = self.claims.lock();
-        let is_ours = self.take_back(&mut claims, id);
-        drop(claims);
+        let mut view = self.view.lock();
+        let is_ours = self.take_back(&mut view, id);
+        drop(view);
         self.connection.flush();
         if is_ours { AcquireError::TimedOut } else { AcquireError::Cancelled }
     }
 
-    /// Gives a request up, and posts what takes it back from the server, whether it is granted by then or
-    /// still waits. False if it has been decided before.
-    pub(super) fn take_back(&self, claims: &mut Claims, id: u64) -> bool {
-        let Some(pending) = claims.withdraw(id) else { return false };
+    /// Gives a request up, and posts what takes it back from the server, whether the server has
+    /// granted it by then or not. False if it has been decided before.
+    pub(super) fn take_back(&self, view: &mut LocalView, id: u64) -> bool {
+        let Some(request) = view.withdraw(id) else { return false };
         self.connection.forget(id);
-        if let Ok(requests) = self.undoing(id, pending) {
-            // If it is lost, nothing is left to take back.
+        if let Ok(requests) = self.undoing(id, request) {
+            // If the connection is lost, there is nothing to take back.
             let _ = self.connection.post_unheard(&requests.iter().collect::<Vec<_>>());
         }
         true
     }
 
-    /// What follows the request on the wire to undo it, in whatever state it finds it: an `unlock` frees a
-    /// place as well as a lock. A conversion it would rob of the lock that was held before, so that one is
-    /// cancelled, and converted back in case it was too late for that.
-    fn undoing(&self, id: u64, pending: Pending) -> Result<Vec<Request>, Lost> {
-        let held = match pending.kind {
-            Kind::Acquire | Kind::Enqueue => {
-                return self.unlock_requests(pending.wants.into_iter().map(|(name, _)| name).collect());
-            }
-            Kind::Upgrade(held) | Kind::EnqueuedUpgrade(held) | Kind::Downgrade(held) => held,
+    /// The requests that undo a request, whether it waits or is granted when they arrive. An
+    /// `unlock` gives up a place as well as a lock. But after a conversion, `unlock` would also
+    /// free the lock that was held before. So a conversion is cancelled, and then converted back,
+    /// in case it was granted first.
+    fn undoing(&self, id: u64, request: UndecidedRequest) -> Result<Vec<FramedRequest>, Lost> {
+        let Some(before) = request.before else {
+            return self.unlock_requests(request.wants.into_iter().map(|(name, _)| name).collect());
         };
         let lose = |reason| self.lost(reason);
         let id = to_raw_value(&id).map_err(|error| lose(error.to_string()))?;
         let cancel = CancelRequest { id: &id };
         let cancel = self.connection.request("cancel", &cancel, REQUEST_MAX).map_err(lose)?;
         let mut requests = vec![cancel];
-        for (name, _) in pending.wants {
-            let back = ConvertRequest { name, mode: held.mode, limit: Some(Duration::ZERO) };
+        for (name, _) in request.wants {
+            let back = ConvertRequest { name, mode: before.mode, limit: Some(Duration::ZERO) };
             requests.push(self.connection.request("convert", &back, REQUEST_MAX).map_err(lose)?);
         }
         Ok(requests)
     }
 
-    /// What a reply to `lock` or `convert` means.
-    pub(super) fn settle(&self, id: u64, reply: &Reply) -> Result<Grant, AcquireError> {
+    /// Records the reply to `lock` or `convert`, and returns what it means to the call.
+    pub(super) fn settle(&self, id: u64, reply: &ServerReply) -> Result<Grant, AcquireError> {
         let result: LockResult = self.or_abandon(id, self.read(reply))?;
         if result.status == Status::Ok && result.token.is_none() {
             let lost = self.lost("the server granted a lock without a token".to_owned());
             self.or_abandon(id, Err::<(), _>(lost))?;
         }
         let token = result.token.filter(|_| result.status == Status::Ok);
-        // Of what was granted before the end came nothing is left; and that may have come long ago, if the
-        // grant has lain here, or this process was stopped.
+        // A grant counts only on a connection that is still alive. The grant may have been read
+        // long ago, or this process may have been stopped in the meantime.
         let checked = token.map_or(Ok(()), |_| self.connection.check());
         let granted = token.filter(|_| checked.is_ok());
-        let decided = self.claims.lock().decide(id, granted);
-        let Some(pending) = decided else { return Err(AcquireError::Cancelled) };
+        let decided = self.view.lock().decide(id, granted);
+        let Some(request) = decided else { return Err(AcquireError::Cancelled) };
         checked?;
         let Some(token) = token else { return Err(refusal(result)) };
-        if let (true, Kind::Acquire | Kind::Enqueue, [(_, mode), ..]) =
-            (result.already, pending.kind, pending.wants.as_slice())
-        {
-            // The claims, which are as ordered as the wire, had it otherwise. Whatever the reason: the lock
-            // is this session's, but not by this call.
+        if let (true, None, [(_, mode), ..]) = (result.already, request.before, request.wants.as_slice()) {
+            // The view has the same order as the wire, and did not have the lock. Whatever the
+            // reason: this session holds the lock, but not by this call.
             return Err(AcquireError::AlreadyHeld(Held { mode: *mode, token }));
         }
         Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })
     }
 
-    /// The requests that give these names back, whether they are held or waited for.
-    pub(super) fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<Request>, Lost> {
+    /// The requests that give these names up, whether they are held or waited for.
+    pub(super) fn unlock_requests(&self, names: Vec<LockName>) -> Result<Vec<FramedRequest>, Lost> {
         names.chunks(UNLOCKED_AT_ONCE).map(|names| self.unlock_request(names)).collect()
     }
 
-    pub(super) fn unlock_request(&self, names: &[LockName]) -> Result<Request, Lost> {
+    pub(super) fn unlock_request(&self, names: &[LockName]) -> Result<FramedRequest, Lost> {
         let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
-        // It cannot fail; if it did, the locks must not stay.
+        // Cannot fail. If it did, the session must end, because the locks would stay held.
         self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
     }
 
-    /// The place at `name` was given up by another thread, and this caller is the one to be told.
+    /// Another thread has given up the request `id` for `name`, and this call reports it.
     pub(super) fn cancelled(&self, name: &LockName, id: u64) -> AcquireError {
-        self.claims.lock().told_cancelled(name, id);
+        self.view.lock().ack_cancelled(name, id);
         AcquireError::Cancelled
     }
 }

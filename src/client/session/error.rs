@@ -1,20 +1,20 @@
-//! What a call of a session can fail with, beyond what the broker's own errors say.
+//! The error of calls that look at locks, and how a lost connection becomes the error of a call.
 
 use std::fmt;
 
 use crate::broker::{AcquireError, ReleaseError};
 use crate::client::connection::Lost;
 
-/// Why a lock could not be looked at.
+/// Why a call that looks at locks has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InspectError {
-    /// The name is not one that the server allows.
+    /// The server does not allow this name.
     Invalid(String),
-    /// The server will not.
+    /// The server refuses.
     Refused(String),
-    /// The server has not answered within its dead-peer timeout. The session is as it was.
+    /// The server has not answered within its dead-peer timeout. The session is not affected.
     TimedOut,
-    /// The call was cancelled. The session is as it was.
+    /// The call was cancelled. The session is not affected.
     Cancelled,
     /// The session has ended.
     Lost(String),

@@ -1,15 +1,21 @@
-//! A session on one server: the same calls as a session in this process
-//! ([`LocalSession`](crate::broker::LocalSession)), over the `message` protocol.
+//! A session on one server, over the `message` protocol: the calls of [`Session`](crate::Session)
+//! about locks of this server.
 //!
-//! Requests go onto the wire in the order in which they were entered in the claims, so the server sees
-//! what a session does in the order in which the session itself believes it to have happened. That is why
-//! a request can be given up without waiting for the server: what takes it back follows it on the same
-//! connection, whatever was decided meanwhile, and ahead of all that this session asks for later.
+//! Requests are sent in the order in which they were entered in the [`LocalView`], so the server
+//! sees what the session does in the same order as the session itself. That is why a request can be
+//! given up without waiting for the server: what takes it back follows it on the same connection,
+//! before anything that this session asks for later, whatever the server has decided in the
+//! meantime.
+//!
+//! - `local_view`: what the session holds and waits for, without any I/O.
+//! - `decision`: how a request ends.
+//! - `releasing`: giving up locks and places in queues.
+//! - `hello`: the handshake.
 
-mod claims;
 mod decision;
 mod error;
-mod greeting;
+mod hello;
+mod local_view;
 mod releasing;
 
 use std::fmt;
@@ -19,10 +25,10 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::connect_error::{ConnectError, ConnectErrorKind, Refusal};
-use super::connection::{Connection, Lost, Request, Signals, Waited};
+use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
+use super::connection::{FramedRequest, Lost, OnSignal, REQUEST_MAX, ReplyWait, ServerConnection};
 use super::dial::{ConnectOptions, deadline, dial};
-use super::input::Reply;
+use super::reply_reader::ServerReply;
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
 use crate::os::sync::Mutex;
@@ -30,46 +36,36 @@ use crate::wire::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
     LockResult, Status,
 };
-use claims::{Claims, Kind, Place};
 pub use error::InspectError;
-use greeting::greet;
+use hello::say_hello;
+use local_view::LocalView;
 
-/// How much later than the server the client ends a wait by itself, should the server not answer.
+/// If the server does not answer, the client itself ends a wait this much later than the server
+/// should have.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The longest request, in bytes: what a server takes unless it was told otherwise. A longer one would
-/// cost the connection.
-const REQUEST_MAX: usize = 1 << 20;
-
-/// How many names one `unlock` has at most, so that it is never too long.
-const UNLOCKED_AT_ONCE: usize = 100;
-
-/// One owner of locks on a server.
+/// One owner of locks on one server. Most programs use [`Session`](crate::Session) instead, whose
+/// calls are the same; they and the rules for sharing a session between threads are described
+/// there.
 ///
-/// May be shared between threads: each call is atomic, and one that waits holds up no other. But a
-/// session is *one* owner: a thread that asks for what another thread of the same session holds is told
-/// [`AcquireError::AlreadyHeld`], at once. Threads that contend with one another open a session each.
-///
-/// Time limits: `None` waits without limit, zero does not wait. The server ends a wait whose time is over;
-/// should it not answer at all, the call returns within a second of its limit. Calls that have no limit of
-/// their own and wait for nobody but the server return within its dead-peer timeout.
-/// [`cancel`](Self::cancel) ends every call in progress, and [`close`](Self::close) the session itself. When
-/// the session is dropped, or its connection lost, its locks are freed; nothing ever reconnects. To drop it is to
-/// close it, unless the thread is panicking: then it is [abandoned](Self::abandon).
+/// The server ends a wait when its time limit is over. If the server does not answer at all, the
+/// call returns within a second of its limit. Calls without a time limit that wait only for the
+/// server return within its dead-peer timeout.
 pub struct RemoteSession {
-    connection: Connection,
-    claims: Mutex<Claims>,
-    /// What signal handlers mean to waits for other sessions.
-    signals: Signals,
+    connection: ServerConnection,
+    view: Mutex<LocalView>,
+    /// What signal handlers mean to waits for locks.
+    on_signal: OnSignal,
 }
 
 /// The parameters of `ping`.
 #[derive(Serialize)]
-struct Nothing {}
+struct PingRequest {}
 
 impl RemoteSession {
-    /// Opens a session on the server at `url` (see [`ServerUrl`]), within `timeout`; only resolving the host's
-    /// name may take longer. `owner` is what it is called in listings.
+    /// Opens a session on the server at `url` (see [`ServerUrl`]), within `timeout`; only resolving
+    /// the host's name may take longer. `owner` is the session's name in listings and deadlock
+    /// reports.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -77,7 +73,7 @@ impl RemoteSession {
         Self::connect_with(url, &ConnectOptions { owner, timeout, ..ConnectOptions::default() })
     }
 
-    /// Opens a session on the server at `url` (see [`ServerUrl`]) as the options say.
+    /// As [`connect`](Self::connect), with all options.
     ///
     /// # Errors
     /// [`ConnectError`]
@@ -90,72 +86,54 @@ impl RemoteSession {
         options: &ConnectOptions<'_>,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(options.timeout));
-        let secret = url.secret().map_err(|reason| Refusal::new(ConnectErrorKind::Local, reason).of(url))?;
+        let secret =
+            url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
         let connection = dial(url, options.timeout)?;
-        greet(&connection, options, secret, deadline).map_err(|refusal| refusal.of(url))?;
-        let signals = if options.interruptible { Signals::Interrupt } else { Signals::Ignored };
-        Ok(Self { connection, claims: Mutex::default(), signals })
+        say_hello(&connection, options, secret, deadline).map_err(|refusal| refusal.of(url))?;
+        let on_signal = if options.interruptible { OnSignal::Interrupt } else { OnSignal::Continue };
+        Ok(Self { connection, view: Mutex::default(), on_signal })
     }
 
-    /// Acquires the lock, waiting for up to `limit`, first come, first served.
-    ///
-    /// `Ok` means that the server granted it on a connection that was alive when the reply was read.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
+    /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         self.lock(LockRequest { names: vec![(LockName::new(name), mode)], set: false, limit })
     }
 
-    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all can be had.
-    /// Holds nothing while it waits. All of them get the same token.
-    ///
-    /// # Errors
-    /// [`AcquireError`]
+    /// As [`Session::acquire_all`](crate::Session::acquire_all).
     pub fn acquire_all(
         &self,
         wants: &[(LockName, Mode)],
         limit: Option<Duration>,
     ) -> Result<Grant, AcquireError> {
-        // The server would find the same wrong, but after the claims were made.
+        // The server checks the same, but only after the request has been entered in the view.
         check_set(wants.iter().map(|(name, _)| ((), name)))?;
         self.lock(LockRequest { names: wants.to_vec(), set: true, limit })
     }
 
     fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
-        let kept = self.claims.lock().take_up_acquire(&lock.names);
+        let kept = self.view.lock().resume_acquire(&lock.names);
         if let Some(id) = kept {
             return self.resume(id, lock.limit);
         }
         let backstop = backstop(lock.limit);
         let request = self.request("lock", &lock)?;
         let id = request.id;
-        self.start(&[&request], |claims| claims.ask(id, lock.names, Kind::Acquire))?;
-        self.outcome(id, backstop, self.signals)
+        self.start(&[&request], |view| view.ask(id, lock.names, false))?;
+        self.outcome(id, backstop)
     }
 
-    /// Changes the mode of a held lock without letting it go. To shared that never waits for anybody but
-    /// the server; to exclusive it waits for up to `limit` for the other holders to go, and the grant
-    /// carries a new token.
-    ///
-    /// Giving up exclusiveness cannot be taken back. If the server has not confirmed it within `limit` and a
-    /// second (and within its dead-peer timeout in any case), or not within a second of a
-    /// [`cancel`](Self::cancel), it is unknown what the session holds, and so that ends it: `Lost`.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; but for `Lost` the lock is then held as before.
+    /// As [`Session::convert`](crate::Session::convert).
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
-        let kept = self.claims.lock().take_up_conversion(&name, mode);
+        let kept = self.view.lock().resume_conversion(&name, mode);
         if let Some(id) = kept {
             return self.resume(id, limit);
         }
         let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
         let (id, backstop) = (request.id, backstop(limit));
-        let way = if mode == Mode::Shared { Kind::Downgrade } else { Kind::Upgrade };
-        self.start(&[&request], |claims| claims.ask_to_convert(id, name, way))?;
+        self.start(&[&request], |view| view.ask_to_convert(id, name, mode, false))?;
         match mode {
-            Mode::Exclusive => self.outcome(id, backstop, self.signals),
+            Mode::Exclusive => self.outcome(id, backstop),
             Mode::Shared => {
                 let answered_by = self.answered_by();
                 let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
@@ -169,164 +147,142 @@ impl RemoteSession {
         }
     }
 
-    /// Goes on waiting for the outcome of a request that was kept. The server ends it when its own limit has
-    /// come; `limit` may come first, and nobody but this client knows of it.
+    /// Waits again for the outcome of a request whose call was interrupted. The server ends the
+    /// request at its own time limit; `limit` may be earlier, and ends only this wait.
     fn resume(&self, id: u64, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let deadline = deadline(limit);
-        // The outcome may be there already, which is to be seen also without waiting.
+        // Reads what has come, so that a limit of zero also finds an outcome that is already there.
         self.or_abandon(id, self.connection.check())?;
-        self.outcome(id, deadline, self.signals)
+        self.outcome(id, deadline)
     }
 
-    /// Takes a place in the queue without waiting for anybody but the server: `Granted` if the lock could be
-    /// had at once, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `TimedOut` if the server has not answered within its dead-peer timeout: then there is
-    /// no place.
+    /// As [`Session::enqueue`](crate::Session::enqueue).
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
         let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
         let request = self.request("lock", &lock)?;
         let id = request.id;
-        self.take_place(&name, &request, |claims| claims.ask(id, lock.names, Kind::Enqueue))
+        self.take_place(&name, &request, |view| view.ask(id, lock.names, true))
     }
 
-    /// Asks for another mode of a held lock without waiting for anybody but the server: `Granted` if it could
-    /// be had at once, as shared always can, else `Queued`, and [`wait`](Self::wait) hears what becomes of it.
-    /// [`cancel`](Self::cancel) gives the place up and leaves the lock as it was held.
-    ///
-    /// # Errors
-    /// As of [`convert`](Self::convert); `TimedOut` if the server has not answered within its dead-peer
-    /// timeout: then there is no place.
+    /// As [`Session::enqueue_convert`](crate::Session::enqueue_convert).
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         if mode == Mode::Shared {
             return self.convert(name, mode, None).map(Attempt::Granted);
         }
         let name = LockName::new(name);
         let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit: None })?;
-        let ask =
-            |claims: &mut Claims| claims.ask_to_convert(request.id, name.clone(), Kind::EnqueuedUpgrade);
+        let ask = |view: &mut LocalView| view.ask_to_convert(request.id, name.clone(), mode, true);
         self.take_place(&name, &request, ask)
     }
 
-    /// Sends a request that may have to queue at `name`, and hears whether it has to.
+    /// Sends a request that may have to queue at `name`, and finds out whether it has to. A `ping`
+    /// is sent after it: the server answers in order, so a request that is not answered before the
+    /// ping is queued.
     fn take_place(
         &self,
         name: &LockName,
-        request: &Request,
-        ask: impl FnOnce(&mut Claims) -> Result<(), AcquireError>,
+        request: &FramedRequest,
+        ask: impl FnOnce(&mut LocalView) -> Result<(), AcquireError>,
     ) -> Result<Attempt, AcquireError> {
-        // What is decided at once is answered before the ping behind it.
-        let ping = self.request("ping", &Nothing {})?;
+        let ping = self.request("ping", &PingRequest {})?;
         let id = request.id;
         self.start(&[request, &ping], ask)?;
-        let waited = self.connection.wait(&[id, ping.id], Some(self.answered_by()), Signals::Ignored);
+        let waited = self.connection.wait(&[id, ping.id], Some(self.answered_by()), OnSignal::Continue);
         let waited = self.or_abandon(id, waited)?;
         self.connection.forget(ping.id);
         match waited {
-            Waited::Reply(answered, reply) if answered == id => self.settle(id, &reply).map(Attempt::Granted),
-            Waited::Reply(..) => Ok(Attempt::Queued),
-            Waited::TimedOut => {
+            ReplyWait::Reply(answered, reply) if answered == id => {
+                self.settle(id, &reply).map(Attempt::Granted)
+            }
+            ReplyWait::Reply(..) => Ok(Attempt::Queued),
+            ReplyWait::TimedOut => {
                 let error = self.give_up_waiting(id);
-                self.claims.lock().told_cancelled(name, id);
+                self.view.lock().ack_cancelled(name, id);
                 Err(error)
             }
-            Waited::Forgotten | Waited::Cancelled | Waited::Interrupted => Err(self.cancelled(name, id)),
+            ReplyWait::Forgotten | ReplyWait::Cancelled | ReplyWait::Interrupted => {
+                Err(self.cancelled(name, id))
+            }
         }
     }
 
-    /// Waits for up to `limit` at the place that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) took, or that an interrupted call has kept. `TimedOut` keeps the
-    /// place, unless the interrupted call's own time limit was over.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `NotHeld` if there is no such place.
+    /// As [`Session::wait`](crate::Session::wait).
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let deadline = deadline(limit);
         let name = LockName::new(name);
-        // A grant that has lain here may have been lost since.
+        // A grant may have come some time ago, and its connection may be lost since.
         let checked = self.connection.check();
-        let place = self.claims.lock().place(&name);
-        let id = match (place, checked) {
-            (Place::Taken(id), checked) => {
+        let collected = self.view.lock().collect(&name);
+        let id = match (collected, checked) {
+            (Ok(id), checked) => {
                 self.or_abandon(id, checked)?;
                 id
             }
-            (_, Err(lost)) => return Err(lost.into()),
-            (Place::Cancelled, Ok(())) => return Err(AcquireError::Cancelled),
-            (Place::None, Ok(())) => return Err(AcquireError::NotHeld),
+            (Err(_), Err(lost)) => return Err(lost.into()),
+            (Err(error), Ok(())) => return Err(error),
         };
-        match self.or_abandon(id, self.connection.wait(&[id], deadline, self.signals))? {
-            Waited::Reply(_, reply) => {
-                // Another thread that waits at the same place must not wait any longer.
+        match self.or_abandon(id, self.connection.wait(&[id], deadline, self.on_signal))? {
+            ReplyWait::Reply(_, reply) => {
+                // Another thread that waits for the same request must not wait any longer.
                 self.connection.forget(id);
                 self.settle(id, &reply)
             }
-            Waited::TimedOut => Err(AcquireError::TimedOut),
-            Waited::Interrupted => Err(AcquireError::Interrupted),
-            Waited::Forgotten | Waited::Cancelled => Err(self.cancelled(&name, id)),
+            ReplyWait::TimedOut => Err(AcquireError::TimedOut),
+            ReplyWait::Interrupted => Err(AcquireError::Interrupted),
+            ReplyWait::Forgotten | ReplyWait::Cancelled => Err(self.cancelled(&name, id)),
         }
     }
 
-    /// Ends every call of this session that is in progress, in whichever thread, without waiting for anything:
-    /// waits for locks, `inspect` and `list` with `Cancelled`; a grant on its way is given back, and one that
-    /// came first stands. What gives up a lock, or exclusiveness, cannot be taken back: if the server does not
-    /// confirm it within a second, that ends the session, and such calls return `Lost`.
+    /// As [`Session::cancel`](crate::Session::cancel).
     pub fn cancel(&self) {
-        let mut claims = self.claims.lock();
-        // What has come is read, so that a grant among it stands. If all is lost, nothing is left to cancel.
+        let mut view = self.view.lock();
+        // Reads what has come, so that a grant that came first stays. If the connection is lost,
+        // there is nothing to cancel.
         let _ = self.connection.check();
-        for id in claims.waiting() {
+        for id in view.waiting() {
             if self.connection.is_unanswered(id) {
-                self.take_back(&mut claims, id);
+                self.take_back(&mut view, id);
             }
         }
-        // What is still to be answered is no wait for a lock.
+        // What is still unanswered now is no wait for a lock.
         self.connection.cancel();
-        drop(claims);
+        drop(view);
         self.connection.flush();
     }
 
-    /// What this session holds on the name, by what it has been told: asks nobody. A place that
-    /// [`enqueue`](Self::enqueue) took counts as waited for until [`wait`](Self::wait) has told that it was granted.
-    ///
-    /// # Errors
-    /// `Lost`, as far as can be known without waiting.
+    /// As [`Session::held`](crate::Session::held).
     pub fn held(&self, name: &[u8]) -> Result<Option<Held>, InspectError> {
-        let held = self.claims.lock().held(&LockName::new(name));
-        // Looked at afterwards: what the session believes to hold may have gone long ago.
+        let held = self.view.lock().held(&LockName::new(name));
+        // Checked last: if the connection is lost, so is the lock, although the view still has it.
         self.connection.check()?;
         Ok(held)
     }
 
-    /// The lock as it stands now.
-    ///
-    /// # Errors
-    /// [`InspectError`]
+    /// As [`Session::inspect`](crate::Session::inspect).
     pub fn inspect(&self, name: &[u8]) -> Result<Inspection, InspectError> {
         let name = LockName::new(name);
         let InspectResult { mode, holders, waiters, orphaned, .. } =
-            self.look("inspect", &InspectRequest { name: name.clone() }, |result: &InspectResult| {
+            self.query("inspect", &InspectRequest { name: name.clone() }, |result: &InspectResult| {
                 result.status
             })?;
-        let claims = self.claims.lock();
-        let (held, waiting) = (claims.held(&name), claims.is_waiting(&name));
+        let view = self.view.lock();
+        let (held, waiting) = (view.held(&name), view.is_waiting(&name));
         Ok(Inspection { mode, holders, waiters, held, waiting, orphaned })
     }
 
-    /// A page of the locks that anybody holds or waits for on the server.
+    /// A page of all locks on the server that are held or waited for.
     ///
     /// # Errors
     /// [`InspectError`]
     pub fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
         let ListResult { locks, more, .. } =
-            self.look("list", request, |result: &ListResult| result.status)?;
+            self.query("list", request, |result: &ListResult| result.status)?;
         Ok(LockPage { locks, more })
     }
 
-    /// Asks what changes nothing.
-    fn look<R: DeserializeOwned>(
+    /// Makes a request that changes nothing.
+    fn query<R: DeserializeOwned>(
         &self,
         command: &str,
         parameters: &impl Serialize,
@@ -336,19 +292,19 @@ impl RemoteSession {
             self.connection.request(command, parameters, REQUEST_MAX).map_err(InspectError::Invalid)?;
         self.connection.post(&[&request])?;
         self.connection.flush();
-        let reply = match self.connection.wait(&[request.id], Some(self.answered_by()), Signals::Ignored)? {
-            Waited::Reply(_, reply) => reply,
-            Waited::TimedOut => {
+        let reply = match self.connection.wait(&[request.id], Some(self.answered_by()), OnSignal::Continue)? {
+            ReplyWait::Reply(_, reply) => reply,
+            ReplyWait::TimedOut => {
                 self.connection.forget(request.id);
                 return Err(InspectError::TimedOut);
             }
-            Waited::Cancelled | Waited::Forgotten | Waited::Interrupted => {
+            ReplyWait::Cancelled | ReplyWait::Forgotten | ReplyWait::Interrupted => {
                 self.connection.forget(request.id);
                 return Err(InspectError::Cancelled);
             }
         };
         let result = self.read(&reply)?;
-        // The reply may have lain there since before the connection was lost, and the lock with it.
+        // The reply may have come before the connection was lost, and the lock with it.
         self.connection.check()?;
         let status = status(&result);
         if status == Status::Ok {
@@ -364,86 +320,84 @@ impl RemoteSession {
         })
     }
 
-    /// Whether the session stands, as far as can be known without waiting.
+    /// As [`Session::is_alive`](crate::Session::is_alive).
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.connection.check().is_ok()
     }
 
-    /// Whether the session holds a lock or waits for one, by its own account: a loss of the connection changes
-    /// nothing about that until a call has told of it or given the lock up.
+    /// Whether the session holds a lock or waits for one, in its own view. A loss of the connection
+    /// does not change that by itself; a call that reports the loss, or gives the lock up, does.
     pub(in crate::client) fn holds_or_waits(&self) -> bool {
-        self.claims.lock().hold_or_wait()
+        self.view.lock().holds_or_waits()
     }
 
-    /// Ends the session in an orderly way, whereupon the server frees its locks as if they had been released. Calls
-    /// that are in progress, and all later ones, end with `Lost`. Waits for nothing: a server that takes no bytes
-    /// just now is told only by the end of the connection, as by [`abandon`](Self::abandon).
+    /// As [`Session::close`](crate::Session::close).
     pub fn close(&self) {
         self.connection.close();
     }
 
-    /// The same, but as if this process had ended: the next exclusive holder of what the session held exclusively
-    /// is told that its work may be half done ([`Grant::orphaned`]).
+    /// As [`Session::abandon`](crate::Session::abandon).
     pub fn abandon(&self) {
         self.connection.abandon();
     }
 
-    /// How many requests wait for a lock.
+    /// The number of requests that wait for a lock.
     #[cfg(test)]
     pub(in crate::client) fn waiting(&self) -> usize {
-        self.claims.lock().waiting().len()
+        self.view.lock().waiting().len()
     }
 
-    fn request(&self, command: &str, parameters: &impl Serialize) -> Result<Request, AcquireError> {
+    fn request(&self, command: &str, parameters: &impl Serialize) -> Result<FramedRequest, AcquireError> {
         self.connection.request(command, parameters, REQUEST_MAX).map_err(AcquireError::Invalid)
     }
 
-    /// Enters a request in the claims and posts it in the same step, then sends it.
+    /// Enters a request in the view and posts it in the same step, then sends it.
     fn start(
         &self,
-        requests: &[&Request],
-        ask: impl FnOnce(&mut Claims) -> Result<(), AcquireError>,
+        requests: &[&FramedRequest],
+        ask: impl FnOnce(&mut LocalView) -> Result<(), AcquireError>,
     ) -> Result<(), AcquireError> {
-        let mut claims = self.claims.lock();
-        let asked = ask(&mut claims);
+        let mut view = self.view.lock();
+        let asked = ask(&mut view);
         if asked.is_err() {
-            drop(claims);
-            // What is believed to be held may be gone.
+            drop(view);
+            // The view may say that a lock is held that is lost.
             self.connection.check()?;
             return asked;
         }
         if let Err(lost) = self.connection.post(requests) {
-            // Nobody has been asked for anything.
-            requests.iter().for_each(|request| drop(claims.decide(request.id, None)));
+            // Nothing was sent, so the request has come to nothing.
+            requests.iter().for_each(|request| drop(view.decide(request.id, None)));
             return Err(lost.into());
         }
-        drop(claims);
+        drop(view);
         self.connection.flush();
         Ok(())
     }
 
-    /// Reads a result. One that cannot be read leaves it open who holds what, so it ends the session.
-    fn read<T: DeserializeOwned>(&self, reply: &Reply) -> Result<T, Lost> {
+    /// Reads a result. If it is unreadable, it is unknown what the session holds, so this ends the
+    /// session.
+    fn read<T: DeserializeOwned>(&self, reply: &ServerReply) -> Result<T, Lost> {
         let unreadable =
             |why: &dyn fmt::Display| self.lost(format!("the server's answer makes no sense: {why}"));
         let result = reply.as_ref().map_err(|error| unreadable(error))?;
         serde_json::from_str(result.get()).map_err(|error| unreadable(&error))
     }
 
-    /// When a call ends that has no time limit of its own and waits for nobody but the server.
+    /// The deadline of a call that has no time limit of its own and waits only for the server.
     fn answered_by(&self) -> Instant {
         Instant::now() + self.connection.answer_limit()
     }
 
-    /// Ends the session because of what the server said, or did not say.
+    /// Ends the session because of something that the server said or did not say.
     fn lost(&self, reason: String) -> Lost {
         self.connection.fail(reason.clone());
         Lost(reason)
     }
 }
 
-/// Readable without a call of this session in progress: the session may be lost, and
+/// If it is readable while no call of this session is in progress, the session may be lost, and
 /// [`is_alive`](RemoteSession::is_alive) tells.
 impl AsFd for RemoteSession {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -451,7 +405,7 @@ impl AsFd for RemoteSession {
     }
 }
 
-/// When the client gives up by itself.
+/// The time at which the client ends a wait itself, if the server has not.
 fn backstop(limit: Option<Duration>) -> Option<Instant> {
     deadline(limit.map(|limit| limit.saturating_add(GRACE)))
 }

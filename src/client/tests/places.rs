@@ -1,5 +1,5 @@
-//! Places in queues, taken without waiting there: by whom they are collected, and what is left when they are
-//! given up.
+//! Places in queues that were taken without waiting there: which call gets their outcome, and what
+//! is left when they are given up.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn a_place_is_kept_until_it_is_granted_or_given_up() {
 }
 
 #[test]
-fn of_two_who_wait_at_one_place_one_gets_it() {
+fn only_one_of_two_waiting_threads_gets_the_lock() {
     let (go, may_go) = signal();
     let (session, server) = session(|mut peer| {
         let (place, ping) = (peer.expect("lock"), peer.expect("ping"));
@@ -43,8 +43,8 @@ fn of_two_who_wait_at_one_place_one_gets_it() {
         peer.outlast();
     });
     assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
-    // Most likely the first reads for all, and goes with its grant while the others wait, in this order;
-    // what is expected holds in any case.
+    // Usually the first thread reads for all, and leaves with its grant while the others wait, in
+    // this order. The expected results hold in any order.
     let wait = || {
         let thread = spawn(&session, |session| session.wait(b"a", Some(SOON)));
         thread::sleep(SHORT);
@@ -66,7 +66,7 @@ fn of_two_who_wait_at_one_place_one_gets_it() {
 }
 
 #[test]
-fn a_place_that_was_cancelled_is_told_once() {
+fn a_cancelled_place_is_reported_once() {
     let (session, server) = session(|mut peer| {
         for _ in 0..2 {
             let (_, ping) = (peer.expect("lock"), peer.expect("ping"));
@@ -98,7 +98,7 @@ fn a_place_to_convert_that_is_cancelled_leaves_the_lock_as_it_was_held() {
         peer.reply(ping.id, OK);
         let cancel = peer.expect("cancel");
         assert_eq!(cancel.parameters["id"], upgrade.id);
-        // It has just been granted: the client makes it shared again.
+        // It was granted just before the cancel: the client converts it back to shared.
         peer.reply(upgrade.id, &granted(2));
         peer.reply(cancel.id, r#"{"status":"notFound"}"#);
         let back = peer.expect("convert");
@@ -134,7 +134,7 @@ fn a_place_to_convert_that_is_cancelled_leaves_the_lock_as_it_was_held() {
 }
 
 #[test]
-fn a_grant_that_came_before_the_end_is_lost_with_it() {
+fn a_grant_that_came_before_the_end_of_the_connection_is_lost_with_it() {
     let (go, may_go) = signal();
     let (session, server) = session(|mut peer| {
         let (lock, ping) = (peer.expect("lock"), peer.expect("ping"));

@@ -1,18 +1,18 @@
-//! Calls that the server does not answer, or whose bytes it does not even take: each ends by itself within a
-//! bound, and at once when it is cancelled or the session is closed.
+//! Calls that the server does not answer, or whose bytes it does not even take. Each ends by itself
+//! within a bound, and soon after it is cancelled or the session is closed.
 
 use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 use crate::wire::message::ListRequest;
 
-/// Longer than any call may take.
+/// Longer than any call takes.
 const BOUND: Duration = Duration::from_secs(60);
 
 type Call = fn(&RemoteSession) -> String;
 
-/// Every call that waits for the server's answer and for nothing else. What is named `shared` or `exclusive` is
-/// held so.
+/// Every call that waits only for the server's answer. The locks `shared` and `exclusive` are held
+/// in these modes.
 const CALLS: [(&str, Call); 7] = [
     ("release", |session| format!("{:?}", session.release(b"exclusive"))),
     ("release_all", |session| format!("{:?}", session.release_all(&["exclusive".into(), "shared".into()]))),
@@ -26,12 +26,12 @@ const CALLS: [(&str, Call); 7] = [
     ("enqueue_convert", |session| format!("{:?}", session.enqueue_convert(b"shared", Mode::Exclusive))),
 ];
 
-/// What gives something up ends the session if it is not confirmed.
+/// Whether the call gives something up, so that the session ends if it is not confirmed.
 fn gives_up(call: &str) -> bool {
     ["release", "release_all", "convert"].contains(&call)
 }
 
-/// A session that holds `exclusive` and `shared`, on a server that answers nothing beyond that.
+/// A session that holds `exclusive` and `shared`, on a server that answers no further request.
 struct Unanswered {
     session: Arc<RemoteSession>,
     server: JoinHandle<()>,
@@ -59,7 +59,7 @@ impl Unanswered {
         Self { session, server, asked }
     }
 
-    /// Makes the call in a thread of its own; gives what it comes to.
+    /// Makes the call in a thread of its own, and returns the channel with its result.
     fn call(&self, call: Call) -> Receiver<String> {
         let (done, result) = channel();
         let session = self.session.clone();
@@ -80,10 +80,10 @@ fn cancelling_ends_every_call() {
         let unanswered = Unanswered::new();
         let result = unanswered.call(call);
         unanswered.session.cancel();
-        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} does not end"));
         if gives_up(name) {
             assert!(result.contains("Lost") && result.contains("cancelled"), "{name}: {result}");
-            assert!(!unanswered.session.is_alive(), "{name}: what is held is unknown");
+            assert!(!unanswered.session.is_alive(), "{name}: it is unknown what the session holds");
         } else {
             assert_eq!(result, "Err(Cancelled)", "{name}");
             assert!(unanswered.session.is_alive(), "{name}");
@@ -100,13 +100,13 @@ fn closing_the_session_ends_every_call_that_is_not_answered() {
         let unanswered = Unanswered::new();
         let result = unanswered.call(call);
         unanswered.session.close();
-        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} does not end"));
         assert_eq!(result, r#"Err(Lost("it was closed"))"#, "{name}");
         unanswered.end();
     }
 }
 
-/// Takes as long as the shortest dead-peer timeout, for all of them together.
+/// All calls run at the same time, so this takes as long as the shortest dead-peer timeout.
 #[test]
 fn every_call_that_is_not_answered_ends_by_itself() {
     let begin = |(name, call): (&'static str, Call)| {
@@ -117,7 +117,7 @@ fn every_call_that_is_not_answered_ends_by_itself() {
     let limited: Call = |session| format!("{:?}", session.convert(b"exclusive", Mode::Shared, Some(SHORT)));
     let calls: Vec<_> = CALLS.into_iter().chain([("convert", limited)]).map(begin).collect();
     for (name, unanswered, result) in calls {
-        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} goes on"));
+        let result = result.recv_timeout(BOUND).unwrap_or_else(|_| panic!("{name} does not end"));
         assert_eq!(unanswered.session.is_alive(), !gives_up(name), "{name}");
         match gives_up(name) {
             true => assert!(result.contains("Lost") && result.contains("in time"), "{name}: {result}"),
@@ -127,15 +127,15 @@ fn every_call_that_is_not_answered_ends_by_itself() {
     }
 }
 
-/// A list of names that fills a megabyte, nearly.
-fn much(set: usize) -> Vec<(LockName, Mode)> {
+/// Names that make a request of nearly a megabyte.
+fn long_set(set: usize) -> Vec<(LockName, Mode)> {
     let name = |n| format!("{set}.{n}{}", "\u{1}".repeat(120));
     (0..1000).map(|n| (LockName::from(name(n).as_str()), Mode::Exclusive)).collect()
 }
 
 #[test]
-fn cancelling_waits_for_no_server_that_takes_no_bytes() {
-    /// More than all buffers on the way have room for.
+fn cancelling_does_not_wait_for_a_server_that_takes_no_bytes() {
+    /// More than the buffers of both ends can take.
     const SETS: usize = 16;
     let (take, may_take) = signal();
     let (session, server) = session(|mut peer| {
@@ -147,10 +147,10 @@ fn cancelling_waits_for_no_server_that_takes_no_bytes() {
             let first = first.as_str().or_else(|| first["lockName"].as_str()).unwrap_or_default().to_owned();
             match asked.command.as_str() {
                 "lock" => assert!(locked.insert(first)),
-                // In several requests, of which the first has the first name.
+                // It comes in several requests; the first has the first name.
                 "unlock" => drop(locked.remove(&first)),
                 "inspect" => {
-                    assert!(locked.is_empty(), "all that was cancelled is taken back before");
+                    assert!(locked.is_empty(), "everything that was cancelled is taken back first");
                     peer.reply(asked.id, r#"{"status":"ok","holders":0,"waiters":0,"orphaned":false}"#);
                     return peer.outlast();
                 }
@@ -158,8 +158,9 @@ fn cancelling_waits_for_no_server_that_takes_no_bytes() {
             }
         }
     });
-    let waits: Vec<_> =
-        (0..SETS).map(|set| spawn(&session, move |session| session.acquire_all(&much(set), None))).collect();
+    let waits: Vec<_> = (0..SETS)
+        .map(|set| spawn(&session, move |session| session.acquire_all(&long_set(set), None)))
+        .collect();
     while session.waiting() < SETS {
         thread::yield_now();
     }
@@ -168,7 +169,7 @@ fn cancelling_waits_for_no_server_that_takes_no_bytes() {
         assert_eq!(wait.join().unwrap(), Err(AcquireError::Cancelled));
     }
     assert!(session.is_alive());
-    // Only now does the server read: all of the above has waited for nothing.
+    // Only now does the server read, so nothing above has waited for it.
     take();
     assert!(session.inspect(b"x").is_ok());
     drop(session);

@@ -1,12 +1,12 @@
-//! Sessions that ask for time to end their work: the server is told that it has ended when the session is
-//! closed, and not when the session is lost.
+//! Sessions that ask for time to end their work. The server is told that the work has ended when
+//! the session is closed, not when it is lost.
 
 use super::*;
 use crate::client::ConnectOptions;
 use crate::os::socket::{PollFd, PollFlags, wait_for};
 
-/// Runs a session that asks for a minute and is ended by `end` of the server; `close` is then what the
-/// program does, and what that gives back it keeps.
+/// Runs a session that asks for a minute. `end` is how the server ends it, and `close` is what the
+/// program does then; its result is kept until the server is done.
 fn winds_down<T>(end: fn(&mut Peer), close: fn(RemoteSession) -> T) {
     let (is_lost, lost) = signal();
     let (is_seen, seen) = signal();
@@ -17,7 +17,7 @@ fn winds_down<T>(end: fn(&mut Peer), close: fn(RemoteSession) -> T) {
         peer.expect("lock");
         end(&mut peer);
         lost();
-        assert!(!peer.is_told_the_end(), "the work has not ended yet");
+        assert!(!peer.sees_the_end(), "the work has not ended yet");
         is_seen();
         peer.outlast();
     });
@@ -29,7 +29,7 @@ fn winds_down<T>(end: fn(&mut Peer), close: fn(RemoteSession) -> T) {
     assert_eq!(super::lost(session.acquire(b"b", Mode::Exclusive, None)), reason);
     let mut fds = [PollFd::new(&session, PollFlags::IN)];
     wait_for(&mut fds, Some(SOON)).unwrap();
-    assert!(fds[0].revents().contains(PollFlags::IN), "who polls is told of the loss");
+    assert!(fds[0].revents().contains(PollFlags::IN), "the descriptor shows the loss");
     is_lost();
     seen();
     let _kept = close(session);
@@ -37,8 +37,8 @@ fn winds_down<T>(end: fn(&mut Peer), close: fn(RemoteSession) -> T) {
 }
 
 #[test]
-fn a_session_that_the_server_ends_is_closed_by_the_program_alone() {
-    // Closing is enough, whether or not it is dropped.
+fn only_the_program_closes_a_session_that_the_server_has_ended() {
+    // Closing is enough, even if the session is not dropped.
     let close = |session: RemoteSession| {
         session.close();
         session
@@ -48,18 +48,18 @@ fn a_session_that_the_server_ends_is_closed_by_the_program_alone() {
 }
 
 #[test]
-fn a_session_that_ends_since_the_server_makes_no_sense_is_closed_by_the_program_alone() {
+fn only_the_program_closes_a_session_lost_to_a_malformed_message() {
     winds_down(|peer| peer.say("[]"), drop);
 }
 
 #[test]
-fn without_a_time_to_wind_down_the_server_is_told_at_once() {
+fn without_wind_down_the_server_is_told_of_the_loss_at_once() {
     let (is_lost, lost) = signal();
     let (session, server) = session(|mut peer| {
         peer.expect("lock");
         peer.end_output();
         lost();
-        assert!(peer.is_told_the_end());
+        assert!(peer.sees_the_end());
     });
     super::lost(session.acquire(b"a", Mode::Exclusive, None));
     is_lost();
@@ -67,7 +67,7 @@ fn without_a_time_to_wind_down_the_server_is_told_at_once() {
 }
 
 #[test]
-fn more_than_an_hour_counts_as_an_hour() {
+fn a_wind_down_of_more_than_an_hour_counts_as_an_hour() {
     let (url, server) = serve(|mut peer| {
         let hello = peer.expect("hello");
         assert_eq!(hello.parameters["windDown"].as_f64(), Some(3600.0));

@@ -1,5 +1,5 @@
-//! The bytes that arrived on a connection, and the replies in them. Grows with what has arrived, never
-//! with what was announced; reads from no socket itself.
+//! Finds the replies in the bytes that arrive on a connection. Its buffer grows with what has
+//! arrived, never with the length that a message announces. Reads from no socket itself.
 
 use serde_json::value::RawValue;
 
@@ -7,52 +7,52 @@ use crate::wire::first_bytes::{DetectedProtocol, detect_protocol, first_line};
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::parse_reply;
 
-/// The longest message taken from a server, in bytes.
+/// The longest message accepted from a server, in bytes.
 pub(super) const MESSAGE_MAX: usize = 16 << 20;
 
-/// What is kept for the next messages once all that came has been read, in bytes.
+/// The capacity that the buffer keeps once it is empty, in bytes.
 const KEPT_MAX: usize = 64 << 10;
 
-/// What a request was answered: its result, or the text of an error.
-pub(super) type Reply = Result<Box<RawValue>, String>;
+/// The answer to a request: its result, or the text of an error.
+pub(super) type ServerReply = Result<Box<RawValue>, String>;
 
 /// A message from the server.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum ServerMessage {
     /// The reply to the request of this id.
-    Reply(u64, Reply),
-    /// Word that something could not be read, and no request was.
-    Complaint(String),
-    /// Nothing that is ours: a reply without an id, or with one that is no number.
+    Reply(u64, ServerReply),
+    /// The text of an error that belongs to no request: the server could not read a message.
+    Error(String),
+    /// A reply to no request of this client: it has no id, or an id that is not a number.
     Other,
 }
 
-/// Bytes not yet read as messages.
+/// Bytes that have arrived and are not yet read as messages.
 #[derive(Default)]
-pub(super) struct Input {
+pub(super) struct ReplyReader {
     bytes: Vec<u8>,
-    /// There has been a message.
+    /// At least one message has been read.
     has_read: bool,
 }
 
-impl Input {
-    /// Takes what has arrived.
+impl ReplyReader {
+    /// Adds bytes that have arrived.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Hands every whole message to `each`.
+    /// Passes every complete message to `each`.
     ///
     /// # Errors
     /// Why the stream cannot be read any further.
-    pub(super) fn drain(&mut self, mut each: impl FnMut(Message)) -> Result<(), String> {
+    pub(super) fn drain(&mut self, mut each: impl FnMut(ServerMessage)) -> Result<(), String> {
         let mut done = 0;
         loop {
             match frame::decode(self.bytes.get(done..).unwrap_or_default(), MESSAGE_MAX) {
                 (_, Frame::Incomplete) => break,
                 (_, Frame::TooLong { announced }) => {
                     let begins = self.bytes.get(done..).filter(|_| !self.has_read).unwrap_or_default();
-                    return Err(what_is_spoken(begins).unwrap_or_else(|| {
+                    return Err(name_protocol(begins).unwrap_or_else(|| {
                         format!("the server announced a message of {announced} bytes: it may be no lockd")
                     }));
                 }
@@ -71,8 +71,9 @@ impl Input {
     }
 }
 
-/// What a server speaks that has begun with this, and what to do then; `None` if that is nothing known.
-pub(super) fn what_is_spoken(first: &[u8]) -> Option<String> {
+/// Names the protocol of a server that begins with these bytes, and says what to do; `None` if it
+/// is unknown.
+pub(super) fn name_protocol(first: &[u8]) -> Option<String> {
     let line = || first_line(first);
     Some(match detect_protocol(first)? {
         DetectedProtocol::Tls => "it speaks TLS there: write tls:// instead of tcp://".to_owned(),
@@ -82,19 +83,19 @@ pub(super) fn what_is_spoken(first: &[u8]) -> Option<String> {
     })
 }
 
-/// What a client needs.
+/// What to do if the port speaks another protocol.
 const WANTED: &str = "clients need a port where lockd speaks `message`, 20934 unless it is told another";
 
-fn read(body: &[u8]) -> Result<Message, String> {
+fn read(body: &[u8]) -> Result<ServerMessage, String> {
     let reply = parse_reply(body).map_err(|error| format!("the server sent what is no reply: {error}"))?;
     Ok(match (reply.id.map(|id| id.get().parse()), reply.result, reply.error) {
-        (Some(Ok(id)), Some(result), _) => Message::Reply(id, Ok(result.to_owned())),
+        (Some(Ok(id)), Some(result), _) => ServerMessage::Reply(id, Ok(result.to_owned())),
         (Some(Ok(id)), None, error) => {
             let error = error.map_or_else(|| "a reply with no result".to_owned(), |text| text.into_owned());
-            Message::Reply(id, Err(error))
+            ServerMessage::Reply(id, Err(error))
         }
-        (None, _, Some(error)) => Message::Complaint(error.into_owned()),
-        _ => Message::Other,
+        (None, _, Some(error)) => ServerMessage::Error(error.into_owned()),
+        _ => ServerMessage::Other,
     })
 }
 
@@ -111,15 +112,15 @@ mod tests {
     }
 
     fn read_in_pieces(stream: &[u8], size: usize) -> Result<Vec<String>, String> {
-        let (mut input, mut seen) = (Input::default(), Vec::new());
+        let (mut reader, mut seen) = (ReplyReader::default(), Vec::new());
         for piece in stream.chunks(size) {
-            input.push(piece);
-            input.drain(|message| {
+            reader.push(piece);
+            reader.drain(|message| {
                 seen.push(match message {
-                    Message::Reply(id, Ok(result)) => format!("{id} {result}"),
-                    Message::Reply(id, Err(error)) => format!("{id} ! {error}"),
-                    Message::Complaint(text) => format!("! {text}"),
-                    Message::Other => "?".to_owned(),
+                    ServerMessage::Reply(id, Ok(result)) => format!("{id} {result}"),
+                    ServerMessage::Reply(id, Err(error)) => format!("{id} ! {error}"),
+                    ServerMessage::Error(text) => format!("! {text}"),
+                    ServerMessage::Other => "?".to_owned(),
                 });
             })?;
         }
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_speaks_something_else_is_told_by_its_first_bytes() {
+    fn another_protocol_is_recognized_by_its_first_bytes() {
         for (stream, parts) in [
             (&b"\x15\x03\x03\0\x02\x02\x46"[..], &["TLS", "tls://"][..]),
             (b"HTTP/1.1 400 Bad Request\r\n\r\n", &["HTTP", "400 Bad Request", "message", "20934"]),

@@ -1,0 +1,226 @@
+//! One owner of locks on several servers: a session on each. Every name belongs to one server, the
+//! same one for every client ([`rendezvous`](super::rendezvous)), which spreads the load. Decides
+//! which server a call goes to and when the whole session is lost; the calls themselves are
+//! [`RemoteSession`]'s.
+//!
+//! If a server is gone, its names are not tried on another server: another session may still hold
+//! them on the server that only this client cannot reach.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::epoll;
+
+use super::connect_error::ConnectError;
+use super::connection::Lost;
+use super::dial::{ConnectOptions, deadline};
+use super::merge_pages::merge_pages;
+use super::rendezvous::choose;
+use super::session::{InspectError, RemoteSession};
+use super::url::ServerUrl;
+use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError};
+use crate::os::fork::Descriptor;
+use crate::wire::message::{ListRequest, LockPage};
+
+/// A [`RemoteSession`] on each of one or more servers. Its users see it as
+/// [`Session`](crate::Session), which says what its calls do.
+pub(crate) struct SessionGroup {
+    servers: Vec<GroupMember>,
+    /// With several servers: an epoll descriptor, readable when one of the connections is.
+    watch: Option<Descriptor>,
+}
+
+struct GroupMember {
+    url: ServerUrl,
+    /// The error if the server could not be reached at the start.
+    session: Result<RemoteSession, ConnectError>,
+}
+
+impl GroupMember {
+    fn session(&self) -> Result<&RemoteSession, Lost> {
+        self.session.as_ref().map_err(|error| Lost(error.to_string()))
+    }
+}
+
+impl SessionGroup {
+    /// Opens a session on every server in `urls`, a list separated by commas. One that answers is
+    /// enough.
+    ///
+    /// The servers are tried one after another, each for an equal share of the time left, so a
+    /// server whose packets are all dropped costs only its share. Trying all at once would not be
+    /// faster: in the end the session must know whether it has that server, so it would wait for
+    /// the whole timeout.
+    pub(crate) fn connect_with(urls: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
+        let parsed = ServerUrl::parse_list(urls)?;
+        let deadline = deadline(Some(options.timeout));
+        let mut servers = Vec::new();
+        let all = parsed.len();
+        for (tried, url) in parsed.into_iter().enumerate() {
+            let share = |deadline| share(options.timeout, all, deadline, all - tried);
+            let timeout = deadline.map_or(options.timeout, share);
+            let session = RemoteSession::connect_to(&url, &ConnectOptions { timeout, ..*options });
+            servers.push(GroupMember { url, session });
+        }
+        if servers.iter().all(|server: &GroupMember| server.session.is_err()) {
+            let errors = servers.into_iter().filter_map(|server| server.session.err());
+            return Err(ConnectError::of_all(errors.collect()));
+        }
+        let watch =
+            watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
+        Ok(Self { servers, watch })
+    }
+
+    /// The session on the server that the name belongs to; it carries out every call about one
+    /// name.
+    pub(crate) fn session_for(&self, name: &[u8]) -> Result<&RemoteSession, Lost> {
+        self.servers[self.server_of(name)].session()
+    }
+
+    pub(crate) fn acquire_all(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+    ) -> Result<Grant, AcquireError> {
+        let Some((first, _)) = wants.first() else {
+            return Err(AcquireError::Invalid("no name is given".to_owned()));
+        };
+        let server = self.server_of(first.as_bytes());
+        let elsewhere = wants.iter().find(|(name, _)| self.server_of(name.as_bytes()) != server);
+        if let Some((other, _)) = elsewhere {
+            let (here, there) = (self.url_of(first), self.url_of(other));
+            return Err(AcquireError::Invalid(format!(
+                "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
+            )));
+        }
+        self.session_for(first.as_bytes())?.acquire_all(wants, limit)
+    }
+
+    pub(crate) fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
+        let names_on = |index: usize| -> Vec<LockName> {
+            names.iter().filter(|name| self.server_of(name.as_bytes()) == index).cloned().collect()
+        };
+        // Every server is sent its part before any answer is awaited: a server that hangs must not
+        // delay the release of locks on the others.
+        let mut begun = Vec::new();
+        for (index, server) in self.servers.iter().enumerate() {
+            let own = names_on(index);
+            if !own.is_empty() {
+                let session = server.session().map_err(ReleaseError::from);
+                begun.push(session.and_then(|session| Ok((session, session.begin_release(&own)?))));
+            }
+        }
+        let mut result = Ok(());
+        for begun in begun {
+            let released = begun.and_then(|(session, pending)| session.finish_release_all(pending));
+            result = match (result, released) {
+                // A lost lock is worse news than a lock that was not held.
+                (Err(ReleaseError::NotHeld), Err(error)) => Err(error),
+                (result, released) => result.and(released),
+            };
+        }
+        result
+    }
+
+    /// As [`RemoteSession::list`], over all servers. Fails with the error of the first server that
+    /// has one.
+    pub(crate) fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
+        let page = |server: &GroupMember| server.session()?.list(request);
+        if let [server] = self.servers.as_slice() {
+            return page(server);
+        }
+        let pages: Vec<LockPage> = self.servers.iter().map(page).collect::<Result<_, _>>()?;
+        merge_pages(pages, request.limit, |name| self.server_of(name.as_bytes()))
+            .ok_or_else(|| InspectError::Refused("a server has listed a name that makes no sense".to_owned()))
+    }
+
+    pub(crate) fn connect_error(&self, name: &[u8]) -> Option<&ConnectError> {
+        self.servers[self.server_of(name)].session.as_ref().err()
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.sessions().for_each(RemoteSession::cancel);
+    }
+
+    /// Whether the session is alive on every server where it holds a lock or waits for one, and on
+    /// at least one server.
+    pub(crate) fn is_alive(&self) -> bool {
+        let (mut any_alive, mut all_needed) = (false, true);
+        let mut unneeded = Vec::new();
+        // Every server is asked, so that what has arrived from each is read and polling can start
+        // again.
+        for session in self.sessions() {
+            if session.is_alive() {
+                any_alive = true;
+            } else if session.holds_or_waits() {
+                all_needed = false;
+            } else {
+                // A lost session grants nothing more, so nothing will ever be held there.
+                unneeded.push(session);
+            }
+        }
+        if any_alive {
+            unneeded.into_iter().for_each(|session| self.unwatch(session));
+        }
+        any_alive && all_needed
+    }
+
+    pub(crate) fn close(&self) {
+        self.sessions().for_each(RemoteSession::close);
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.sessions().for_each(RemoteSession::abandon);
+    }
+
+    fn sessions(&self) -> impl Iterator<Item = &RemoteSession> {
+        self.servers.iter().filter_map(|server| server.session.as_ref().ok())
+    }
+
+    /// Removes a lost connection that is not needed from the watch. It would stay readable for
+    /// ever, and a loop that polls would spin.
+    fn unwatch(&self, session: &RemoteSession) {
+        if let Some(watch) = &self.watch {
+            // Fails if it was removed before.
+            let _ = epoll::delete(watch, session);
+        }
+    }
+
+    fn url_of(&self, name: &LockName) -> &ServerUrl {
+        &self.servers[self.server_of(name.as_bytes())].url
+    }
+
+    fn server_of(&self, name: &[u8]) -> usize {
+        choose(self.servers.iter().map(|server| server.url.address()), name)
+    }
+}
+
+/// As [`RemoteSession`]'s, for any of the connections, except lost ones that are known to be
+/// unneeded.
+impl AsFd for SessionGroup {
+    #[expect(clippy::expect_used, reason = "connect_with makes no group without a session on some server")]
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let only = || self.sessions().next().expect("a session on one server").as_fd();
+        self.watch.as_ref().map_or_else(only, AsFd::as_fd)
+    }
+}
+
+/// The connect timeout of the next server, if `left` of `all` servers have not been tried yet: its
+/// share of the time left until the deadline. But at least its share of `timeout`: resolving names
+/// does not count, and may have used up all the time left.
+fn share(timeout: Duration, all: usize, deadline: Instant, left: usize) -> Duration {
+    let part = |time: Duration, of: usize| time / u32::try_from(of).unwrap_or(u32::MAX);
+    part(deadline.saturating_duration_since(Instant::now()), left).max(part(timeout, all))
+}
+
+fn watch(servers: &[GroupMember]) -> io::Result<Option<Descriptor>> {
+    if let [_] = servers {
+        return Ok(None);
+    }
+    let watch = Descriptor::open_anonymous(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
+    for session in servers.iter().filter_map(|server| server.session.as_ref().ok()) {
+        let data = epoll::EventData::new_u64(0);
+        epoll::add(&watch, session, data, epoll::EventFlags::IN)?;
+    }
+    Ok(Some(watch))
+}
