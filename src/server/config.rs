@@ -187,8 +187,8 @@ pub enum Scheduling {
     /// turn, and finds more done when it runs. With more busy connections than processors that is more
     /// requests for less processor time, and a shorter median; but a reply may be late by one turn, a few
     /// milliseconds, whenever all processors are busy. Takes no privilege; a kernel that refuses it anyway
-    /// leaves the threads as they are. A thread that a [`Handler`](super::Handler) starts is scheduled as
-    /// the connection's that called it.
+    /// leaves the threads as they are. A thread that the handler of a
+    /// [command](super::Service::on) starts is scheduled as the connection's thread that called the handler.
     Batch,
 }
 

@@ -9,6 +9,7 @@
 //! - `config`: what a server is told; `options`: the same by the names of options, as text;
 //! - `server`: what all connections share; `maintenance`: the thread for what no connection's thread can do.
 
+mod acquire;
 mod auth_token;
 mod config;
 mod connection;
@@ -43,7 +44,7 @@ pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling,
 pub use connection::fuzz_driver;
 use listener::Listener;
 pub use listener::bind_every;
-pub use message::{Call, Handler, Responder, Service};
+pub use message::{Call, Responder, Service};
 pub use options::{OptionError, Options};
 use send_queue::SendQueue;
 use server_state::ServerState;

@@ -4,7 +4,7 @@
 use super::auth_token::AuthToken;
 use super::config::{Config, Protocol, Scheduling};
 use super::connection::{Connection, ProtocolHandler};
-use super::message::{MessageWaits, Messages, Service};
+use super::message::{MessageHandler, MessageWaits, Service};
 use super::send_queue::SendQueue;
 use super::server_state::ServerState;
 use super::text::{Glockd, LineWait, Lockd, Text};
@@ -82,7 +82,7 @@ impl AcceptedConnection {
             Protocol::Message => {
                 let waits = Arc::new(MessageWaits::new(self.send_queue.clone()));
                 let connection = self.connect(waits.clone());
-                self.converse(connection, Messages::new(self.service.clone(), waits), early);
+                self.converse(connection, MessageHandler::new(self.service.clone(), waits), early);
             }
         }
     }

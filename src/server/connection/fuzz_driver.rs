@@ -13,7 +13,7 @@ use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::Stream;
 use crate::os::sync::Arc;
 use crate::server::config::{Config, Protocol};
-use crate::server::message::{MessageWaits, Messages, Service};
+use crate::server::message::{MessageHandler, MessageWaits, Service};
 use crate::server::serve::NeverWaits;
 use crate::server::server_state::ServerState;
 use crate::server::text::{Glockd, LineWait, Lockd, Text};
@@ -58,7 +58,7 @@ impl Room {
             }
             Protocol::Message => {
                 let waits = Arc::new(MessageWaits::new(send_queue.clone()));
-                (connect(waits.clone()), Box::new(Messages::new(self.service.clone(), waits)))
+                (connect(waits.clone()), Box::new(MessageHandler::new(self.service.clone(), waits)))
             }
         };
         self.server.set_info(id, connection.session.info().clone());
