@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::service::Call;
 use super::waits::{PendingReply, encode_grant};
-use crate::broker::{AcquireError, Attempt, Cycle, Key, LockName, Mode, ObservedSession, Space, Wait};
+use crate::broker::{AcquireError, Attempt, Cycle, Grant, Key, LockName, Mode, ObservedSession, Space, Wait};
 use crate::server::config::Config;
 use crate::server::connection::Flow;
 use crate::wire::message::{
@@ -42,13 +42,11 @@ pub(super) fn lock(call: &mut Call<'_, '_>) {
     match request.names.as_slice() {
         [(name, mode)] if !request.set => {
             let asked = Acquisition { id, one: Some((name.as_bytes(), *mode)), limit };
-            match call.connection.base.try_first(Space::Main, name.as_bytes(), *mode, limit) {
-                Some(attempt) => reply_at_once(call, &asked, attempt),
-                None => {
-                    let wants = [(Key::main(name.clone()), *mode)];
-                    ask(call, &asked, |session, wait| session.acquire(&wants, wait));
-                }
+            if let Some(answer) = call.connection.base.try_first(Space::Main, name.as_bytes(), *mode, limit) {
+                return reply(call, &asked, answer);
             }
+            let wants = [(Key::main(name.clone()), *mode)];
+            ask(call, &asked, |session, wait| session.acquire(&wants, wait));
         }
         names => {
             let wants: Vec<(Key, Mode)> =
@@ -70,40 +68,34 @@ pub(super) fn convert(call: &mut Call<'_, '_>) {
     ask(call, &asked, |session, wait| session.convert(Space::Main, name, request.mode, wait));
 }
 
-/// Makes a request, which may wait unless its limit is zero, and replies unless it does wait.
+/// Makes a request and replies to it, unless it is queued.
 fn ask(
     call: &mut Call<'_, '_>,
     asked: &Acquisition<'_>,
     request: impl FnOnce(&ObservedSession, Option<Wait>) -> Result<Attempt, AcquireError>,
 ) {
-    if asked.limit == Some(Duration::ZERO) {
-        let attempt = request(call.session(), None);
-        return reply_at_once(call, asked, attempt);
-    }
-    if asked.id.get().len() > ID_BYTES_MAX {
+    let &Acquisition { id, limit, .. } = asked;
+    if limit != Some(Duration::ZERO) && id.get().len() > ID_BYTES_MAX {
         let reason = format!("the id of a request that may have to wait is longer than {ID_BYTES_MAX} bytes");
-        return reply_at_once(call, asked, Err(AcquireError::Refused(reason)));
+        return reply(call, asked, Err(AcquireError::Refused(reason)));
     }
-    let reply = PendingReply { id: asked.id.to_owned(), mode: asked.mode(), tell_cancelled: false };
+    let pending = || PendingReply { id: id.to_owned(), mode: asked.mode(), tell_cancelled: false };
     let waits = call.connection.waits;
-    let attempt = call.connection.base.ask_with_wait(
-        asked.limit,
-        |ticket| waits.note(ticket, reply),
-        |session, wait| request(session, Some(wait)),
+    let answer = call.connection.base.ask_or_queue(
+        limit,
+        |ticket| waits.note(ticket, pending()),
+        request,
         |ticket| waits.forget(ticket),
     );
-    if attempt != Ok(Attempt::Queued) {
-        reply_at_once(call, asked, attempt);
+    if let Some(answer) = answer {
+        reply(call, asked, answer);
     }
 }
 
 /// Replies to a request that does not wait.
-fn reply_at_once(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, attempt: Result<Attempt, AcquireError>) {
-    match call.connection.base.noting_limits(attempt) {
-        Ok(Attempt::Granted(grant)) => {
-            call.connection.reply(|out| encode_grant(out, asked.id, asked.mode(), grant));
-        }
-        Ok(Attempt::Busy | Attempt::Queued) => call.reply(&LockResult::new(Status::Timeout)),
+fn reply(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, answer: Result<Grant, AcquireError>) {
+    match call.connection.base.noting_limits(answer) {
+        Ok(grant) => call.connection.reply(|out| encode_grant(out, asked.id, asked.mode(), grant)),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Flow::Close;
