@@ -7,8 +7,8 @@ use super::connection::{Connection, ProtocolHandler};
 use super::message::{MessageHandler, MessageWaits, Service};
 use super::send_queue::SendQueue;
 use super::server_state::ServerState;
-use super::text::{Glockd, LineWait, Lockd, Text};
-use crate::broker::{Observer, Outcome, Ticket};
+use super::text::{LineWait, TextHandler};
+use crate::broker::Observer;
 use crate::os::Keepalive;
 use crate::os::sync::Arc;
 use crate::os::thread;
@@ -41,14 +41,6 @@ impl Drop for Leave<'_> {
     }
 }
 
-/// For a protocol in which nothing ever waits.
-pub(super) struct NeverWaits;
-
-impl Observer for NeverWaits {
-    fn decided(&self, _: Ticket, _: Outcome) {}
-    fn deliver(&self) {}
-}
-
 impl AcceptedConnection {
     /// Serves the connection until it ends.
     pub(super) fn serve(self) {
@@ -69,14 +61,15 @@ impl AcceptedConnection {
         let Some(early) = self.open() else { return };
         match self.protocol {
             Protocol::Lockd => {
-                let connection = self.connect(Arc::new(NeverWaits));
-                let speaker = Text::new(&connection, Lockd::default());
+                let wait = Arc::new(LineWait::new(self.send_queue.clone()));
+                let connection = self.connect(wait.clone());
+                let speaker = TextHandler::lockd(&connection, wait);
                 self.converse(connection, speaker, early);
             }
             Protocol::Glockd => {
                 let wait = Arc::new(LineWait::new(self.send_queue.clone()));
                 let connection = self.connect(wait.clone());
-                let speaker = Text::new(&connection, Glockd::new(wait));
+                let speaker = TextHandler::glockd(&connection, wait);
                 self.converse(connection, speaker, early);
             }
             Protocol::Message => {

@@ -14,9 +14,8 @@ use crate::os::socket::Stream;
 use crate::os::sync::Arc;
 use crate::server::config::{Config, Protocol};
 use crate::server::message::{MessageHandler, MessageWaits, Service};
-use crate::server::serve::NeverWaits;
 use crate::server::server_state::ServerState;
-use crate::server::text::{Glockd, LineWait, Lockd, Text};
+use crate::server::text::{LineWait, TextHandler};
 
 /// A server without listeners and threads.
 pub struct Room {
@@ -46,14 +45,15 @@ impl Room {
         let connect = |observer| Connection::new(server, config, send_queue.clone(), address, observer);
         let (connection, speaker): (_, Box<dyn ProtocolHandler>) = match protocol {
             Protocol::Lockd => {
-                let connection = connect(Arc::new(NeverWaits));
-                let speaker = Text::new(&connection, Lockd::default());
+                let wait = Arc::new(LineWait::new(send_queue.clone()));
+                let connection = connect(wait.clone());
+                let speaker = TextHandler::lockd(&connection, wait);
                 (connection, Box::new(speaker))
             }
             Protocol::Glockd => {
                 let wait = Arc::new(LineWait::new(send_queue.clone()));
                 let connection = connect(wait.clone());
-                let speaker = Text::new(&connection, Glockd::new(wait));
+                let speaker = TextHandler::glockd(&connection, wait);
                 (connection, Box::new(speaker))
             }
             Protocol::Message => {
