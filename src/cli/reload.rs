@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// The options that a running server keeps as they were at its start.
-const FIXED: [&str; 7] = ["http", "listen", "pidfile", "shared-excludes", "state-dir", "unix-mode", "user"];
+use lockd::server::Options;
 
 /// An option that has now another value.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,7 +34,7 @@ impl InEffect {
                 continue;
             }
             let shown = |value: Option<&String>| value.map_or_else(|| "the default".to_owned(), Clone::clone);
-            let takes_restart = FIXED.contains(&&*name);
+            let takes_restart = Options::needs_restart(&name);
             let (old_text, new_text) = (shown(old), shown(new));
             let text = if takes_restart {
                 format!("{name}: stays {old_text} until a restart; the configuration now has {new_text}")
