@@ -1,4 +1,4 @@
-//! What stands for TLS in a build without it: nothing that could be had.
+//! The replacement for TLS in a build without it: the same interface, in which every attempt fails.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ const ABSENT: &str = "this lockd was built without TLS";
 pub enum ServerTls {}
 
 impl ServerTls {
-    /// Would read the certificates.
+    /// Fails: this build has no TLS.
     ///
     /// # Errors
     /// Always.
@@ -26,7 +26,7 @@ impl ServerTls {
         match *self {}
     }
 
-    /// What clients will object to in the certificate.
+    /// The reason for which clients will refuse the certificate.
     #[must_use]
     pub fn objection(&self) -> Option<&str> {
         match *self {}
