@@ -79,7 +79,7 @@ use Effect::{Add, Refuse, Set, SetPath};
 
 /// An option of `lockd serve`.
 #[derive(Clone, Copy)]
-struct ServerOption {
+struct OptionSpec {
     name: &'static str,
     /// What the help calls the value, which names its unit. Empty if the value is yes or no.
     value: &'static str,
@@ -89,18 +89,18 @@ struct ServerOption {
 }
 
 /// An option that a reload can change.
-const fn live(name: &'static str, value: &'static str, effect: Effect) -> ServerOption {
-    ServerOption { name, value, needs_restart: false, effect }
+const fn live(name: &'static str, value: &'static str, effect: Effect) -> OptionSpec {
+    OptionSpec { name, value, needs_restart: false, effect }
 }
 
 /// An option that needs a restart to change.
-const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> ServerOption {
-    ServerOption { name, value, needs_restart: true, effect }
+const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> OptionSpec {
+    OptionSpec { name, value, needs_restart: true, effect }
 }
 
 /// Every option of `lockd serve`: its name, its value in the help, and what becomes of the value.
 #[rustfmt::skip]
-const TABLE: [ServerOption; 30] = [
+const TABLE: [OptionSpec; 30] = [
     fixed("listen", "ADDRESS", Add(|to, text| push(&mut to.config.listen, text.parse()))),
     live("allow", "IP|CIDR", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
     live("ws-origin", "ORIGIN", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
@@ -169,7 +169,7 @@ impl Options {
     /// cannot be read. If an option is given twice that can be given once.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), OptionError> {
         match option(name) {
-            Some(ServerOption { effect: Add(_), .. }) => self.set_each(name, text.split(',').map(str::trim)),
+            Some(OptionSpec { effect: Add(_), .. }) => self.set_each(name, text.split(',').map(str::trim)),
             _ => self.set_each(name, [text]),
         }
     }
@@ -190,8 +190,8 @@ impl Options {
         })
     }
 
-    fn apply(&mut self, option: &ServerOption, value: &OsStr) -> Result<(), String> {
-        let &ServerOption { name, effect, .. } = option;
+    fn apply(&mut self, option: &OptionSpec, value: &OsStr) -> Result<(), String> {
+        let &OptionSpec { name, effect, .. } = option;
         let text = || value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
         match effect {
             Refuse(why) => return Err(why.to_owned()),
@@ -274,7 +274,7 @@ impl Options {
     }
 }
 
-fn option(name: &str) -> Option<&'static ServerOption> {
+fn option(name: &str) -> Option<&'static OptionSpec> {
     TABLE.iter().find(|option| option.name == name)
 }
 

@@ -1,6 +1,5 @@
 //! Explains errors of TLS to people: whose certificate is meant, and what to do. Only makes texts.
 
-use std::fmt;
 use std::path::PathBuf;
 
 use rustls::{AlertDescription, CertificateError, Error, InconsistentKeys};
@@ -92,11 +91,11 @@ fn inner_name(name: &str) -> &str {
 pub(super) fn explain_certificate(problem: &CertificateError, of_server: bool) -> String {
     match problem {
         CertificateError::ExpiredContext { time, not_after } => {
-            let ago = RoughTime(time.as_secs().saturating_sub(not_after.as_secs()));
+            let ago = rough_time(time.as_secs().saturating_sub(not_after.as_secs()));
             format!("has expired, {ago} ago, or the clock of this machine is wrong")
         }
         CertificateError::NotValidYetContext { time, not_before } => {
-            let rest = RoughTime(not_before.as_secs().saturating_sub(time.as_secs()));
+            let rest = rough_time(not_before.as_secs().saturating_sub(time.as_secs()));
             format!("is not valid yet, but in {rest}, or the clock of this machine is wrong")
         }
         CertificateError::InvalidPurposeContext { .. } => {
@@ -173,17 +172,13 @@ pub(super) fn explain_own_certificate(
     }
 }
 
-/// A time in seconds, shown in a suitable unit.
-struct RoughTime(u64);
-
-impl fmt::Display for RoughTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (number, unit) = match self.0 {
-            seconds @ ..120 => (seconds, "seconds"),
-            seconds @ ..7200 => (seconds / 60, "minutes"),
-            seconds @ ..172_800 => (seconds / 3600, "hours"),
-            seconds => (seconds / 86_400, "days"),
-        };
-        write!(f, "{number} {unit}")
-    }
+/// A time in a suitable unit.
+fn rough_time(seconds: u64) -> String {
+    let (number, unit) = match seconds {
+        ..120 => (seconds, "seconds"),
+        ..7200 => (seconds / 60, "minutes"),
+        ..172_800 => (seconds / 3600, "hours"),
+        _ => (seconds / 86_400, "days"),
+    };
+    format!("{number} {unit}")
 }

@@ -9,9 +9,6 @@ use crate::broker::{LockInfo, Mode, SessionInfo};
 use crate::wire::text::glockd::{DumpEncoder, encode_pair};
 use crate::wire::text::lockd::DetailsEncoder;
 
-/// Breaks off when the client is gone.
-type Written = ControlFlow<()>;
-
 /// `d` and `sd`: a line for each holder, by its registered name or else its address.
 pub(super) fn holders(connection: &Connection, mode: Mode, name: Option<&[u8]>) -> Flow {
     flow(each_lock(connection, mode, name, |lock| {
@@ -61,7 +58,7 @@ pub(super) fn details(connection: &Connection) -> Flow {
     flow(write_details(connection))
 }
 
-fn write_details(connection: &Connection) -> Written {
+fn write_details(connection: &Connection) -> ControlFlow<()> {
     let mut start = Vec::new();
     let encoder = DetailsEncoder::start(&mut start);
     write(connection, |out| out.extend_from_slice(&start))?;
@@ -84,7 +81,7 @@ fn write_details(connection: &Connection) -> Written {
 }
 
 /// The shared locks of one holder, if it has any.
-fn write_shares(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> Written {
+fn write_shares(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> ControlFlow<()> {
     let shared_space = connection.space_of(Mode::Shared);
     let mut count = 0;
     let broken_off = connection.server.broker.for_each_held(holder, |key, mode| {
@@ -112,8 +109,8 @@ fn each_lock(
     connection: &Connection,
     mode: Mode,
     name: Option<&[u8]>,
-    mut each: impl FnMut(LockInfo) -> Written,
-) -> Written {
+    mut each: impl FnMut(LockInfo) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let Some(name) = name else {
         return each_lock_of_any_mode(connection, |lock, held| {
             if held == mode { each(lock) } else { ControlFlow::Continue(()) }
@@ -128,8 +125,8 @@ fn each_lock(
 /// Shows `each` the held locks with their modes.
 fn each_lock_of_any_mode(
     connection: &Connection,
-    mut each: impl FnMut(LockInfo, Mode) -> Written,
-) -> Written {
+    mut each: impl FnMut(LockInfo, Mode) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     let broken_off = connection.server.broker.for_each_lock(|mut lock| {
         // The lists do not show waiters, and there may be many: they are not kept while a reply is sent.
         lock.waiters = Vec::new();
@@ -141,10 +138,11 @@ fn each_lock_of_any_mode(
     broken_off.map_or(ControlFlow::Continue(()), ControlFlow::Break)
 }
 
-fn write(connection: &Connection, encode: impl FnOnce(&mut Vec<u8>)) -> Written {
+/// Breaks off if the client is gone.
+fn write(connection: &Connection, encode: impl FnOnce(&mut Vec<u8>)) -> ControlFlow<()> {
     if connection.reply(encode) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
-fn flow(written: Written) -> Flow {
+fn flow(written: ControlFlow<()>) -> Flow {
     if written.is_continue() { Flow::Read } else { Flow::Close }
 }

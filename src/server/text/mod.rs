@@ -13,19 +13,19 @@ pub(super) use waiting::LineWait;
 use std::time::Duration;
 
 use super::connection::{Connection, Flow, ProtocolHandler};
-use super::server_state::Registered;
+use super::server_state::{COMMANDS, Registered, ServerState};
 use crate::broker::{Mode, Space};
 use crate::os::sync::Arc;
 use crate::wire::text::glockd::HELP;
 use crate::wire::text::lines::{Line, LineDecoder};
 use codec::{TextDialect, TextReply, TextRequest};
-use statistics::CommandCounter;
 
 /// Handles what a client of a text protocol sends.
 pub(super) struct TextHandler {
     dialect: TextDialect,
     decoder: LineDecoder,
-    counter: CommandCounter,
+    /// Commands that have not been added to the server's counters yet.
+    counts: [u64; COMMANDS],
     wait: Arc<LineWait>,
     /// Whether replies belong to WebSocket messages. The reply to a message ends when its lines have been handled.
     has_messages: bool,
@@ -44,12 +44,12 @@ impl TextHandler {
     fn new(dialect: TextDialect, connection: &Connection, wait: Arc<LineWait>) -> Self {
         let decoder = LineDecoder::new(connection.config.line_bytes_max);
         let has_messages = connection.send_queue.has_messages();
-        Self { dialect, decoder, counter: CommandCounter::new(dialect), wait, has_messages }
+        Self { dialect, decoder, counts: [0; COMMANDS], wait, has_messages }
     }
 
     fn handle_line(&mut self, connection: &mut Connection, line: &[u8]) -> Flow {
         let request = self.dialect.parse(line);
-        self.counter.count(&request);
+        statistics::count(&mut self.counts, &request);
         let reply = match &request {
             TextRequest::Acquire { mode, name } => {
                 return self.acquire(connection, *mode, name, Some(Duration::ZERO));
@@ -104,9 +104,16 @@ impl TextHandler {
         connection.reply_or_close(|out| reply.encode(self.dialect, out))
     }
 
+    fn report_counts(&mut self, server: &ServerState) {
+        match self.dialect {
+            TextDialect::Lockd => server.lockd_commands.add(&mut self.counts),
+            TextDialect::Glockd => server.glockd_commands.add(&mut self.counts),
+        }
+    }
+
     fn reply_statistics(&mut self, connection: &Connection, full: bool) -> Flow {
         let server = &connection.server;
-        self.counter.report(server);
+        self.report_counts(server);
         let flow = connection.reply_or_close(|out| match self.dialect {
             TextDialect::Lockd => statistics::lockd(server).encode(out),
             TextDialect::Glockd => statistics::glockd(server).encode(out),
@@ -137,7 +144,7 @@ impl ProtocolHandler for TextHandler {
                 break;
             }
         }
-        self.counter.report(&connection.server);
+        self.report_counts(&connection.server);
         (done, flow)
     }
 

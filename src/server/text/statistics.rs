@@ -1,7 +1,7 @@
 //! What `q` tells, and the counts of commands that it is made from.
 
 use super::super::server_state::{COMMANDS, ServerState};
-use super::codec::{TextDialect, TextRequest};
+use super::codec::TextRequest;
 use crate::broker::Mode::{Exclusive, Shared};
 use crate::wire::text::glockd::Statistics as GlockdStatistics;
 use crate::wire::text::lockd::Statistics as LockdStatistics;
@@ -51,28 +51,9 @@ impl TextCommand {
     }
 }
 
-/// Counts the commands of one connection until they are reported to the server.
-pub(super) struct CommandCounter {
-    dialect: TextDialect,
-    counts: [u64; COMMANDS],
-}
-
-impl CommandCounter {
-    pub(super) fn new(dialect: TextDialect) -> Self {
-        Self { dialect, counts: [0; COMMANDS] }
-    }
-
-    pub(super) fn count(&mut self, request: &TextRequest<'_>) {
-        self.counts[TextCommand::of(request) as usize] += 1;
-    }
-
-    /// Adds what has been counted to the server's counters, and begins again at zero.
-    pub(super) fn report(&mut self, server: &ServerState) {
-        match self.dialect {
-            TextDialect::Lockd => server.lockd_commands.add(&mut self.counts),
-            TextDialect::Glockd => server.glockd_commands.add(&mut self.counts),
-        }
-    }
+/// Counts a request under its command.
+pub(super) fn count(counts: &mut [u64; COMMANDS], request: &TextRequest<'_>) {
+    counts[TextCommand::of(request) as usize] += 1;
 }
 
 pub(super) fn lockd(server: &ServerState) -> LockdStatistics {

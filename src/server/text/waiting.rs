@@ -6,35 +6,30 @@ use super::codec::{TextDialect, TextReply};
 use crate::broker::{Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 
-/// The lock that a line waits for.
-struct WaitingLine {
-    mode: Mode,
-    name: Vec<u8>,
-}
-
 /// The wait of one connection, if it has one. Replies when the wait ends, in the thread that ended it.
 pub(crate) struct LineWait {
     send_queue: Arc<SendQueue>,
     /// Whether replies belong to WebSocket messages. That of the waiting line is then held back.
     has_messages: bool,
-    line: Mutex<Option<WaitingLine>>,
+    /// What the waiting line asked for.
+    wanted: Mutex<Option<(Mode, Vec<u8>)>>,
 }
 
 impl LineWait {
     pub(crate) fn new(send_queue: Arc<SendQueue>) -> Self {
         let has_messages = send_queue.has_messages();
-        Self { send_queue, has_messages, line: Mutex::new(None) }
+        Self { send_queue, has_messages, wanted: Mutex::new(None) }
     }
 
     pub(super) fn note(&self, mode: Mode, name: &[u8]) {
-        let earlier = self.line.lock().replace(WaitingLine { mode, name: name.to_vec() });
+        let earlier = self.wanted.lock().replace((mode, name.to_vec()));
         debug_assert!(earlier.is_none(), "no line is handled while another waits");
         self.set_waiting(true);
     }
 
     /// The line does not have to wait after all.
     pub(super) fn forget(&self) {
-        *self.line.lock() = None;
+        *self.wanted.lock() = None;
         self.set_waiting(false);
     }
 
@@ -45,7 +40,7 @@ impl LineWait {
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.line.lock().is_some()
+        self.wanted.lock().is_some()
     }
 }
 
@@ -53,8 +48,8 @@ impl Observer for LineWait {
     fn decided(&self, _: Ticket, outcome: Outcome) {
         // Locked until the reply is in the send queue: otherwise the connection's thread could find the wait over
         // and put the reply to the next line before this one.
-        let mut line = self.line.lock();
-        if let Some(WaitingLine { mode, name }) = line.take() {
+        let mut wanted = self.wanted.lock();
+        if let Some((mode, name)) = wanted.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
             // Only this dialect has commands that wait.
             let reply = TextReply::Acquire { mode, name: &name, holders };
