@@ -1,11 +1,12 @@
-//! What a forked child must not inherit: values that it must neither use nor drop, and descriptors that it must
-//! close. Knows no socket and no broker.
+//! What a forked child must not inherit: values that it must neither use nor drop, and descriptors
+//! that it must close. Knows no socket and no broker.
 //!
-//! A forked child has its parent's memory and descriptors, but none of its other threads. If the child used a
-//! session of its parent, both would be the same owner. If it only kept the connection open, the parent's
-//! locks would outlive the parent. So each such value remembers its [`ProcessIdentity`], which in a child is
-//! not the current one ([`OfThisProcess`]), and each descriptor is a [`Descriptor`], which a child closes
-//! before it runs anything else. A value that each process makes for itself is a [`OneEachProcess`].
+//! A forked child has its parent's memory and descriptors, but none of its other threads. If the
+//! child used a session of its parent, both would be the same owner. If it only kept the connection
+//! open, the parent's locks would outlive the parent. So each such value remembers its
+//! [`ProcessIdentity`], which in a child is not the current one ([`OfThisProcess`]), and each
+//! descriptor is a [`Descriptor`], which a child closes before it runs anything else. A value that
+//! each process makes for itself is a [`OneEachProcess`].
 #![expect(unsafe_code, reason = "fork handlers are registered with libc, and called by it")]
 
 use std::ffi::c_int;
@@ -23,22 +24,22 @@ use crate::os::sync::ProcessMutex;
 /// The size of the mapping for the identity. The kernel rounds it up to a page.
 const IDENTITY_BYTES: usize = size_of::<AtomicU32>();
 
-/// Points to the number of this process's identity; null until the first use. The number is zero in a child
-/// that has not asked for its identity yet. It is in a mapping that the kernel wipes in every child, even in
-/// one that is made without the fork handlers (by `_Fork` or clone(2)). If there can be no such mapping, it is
-/// in `WIPED_BY_HANDLER`, which only the fork handler wipes.
+/// Points to the number of this process's identity; null until the first use. The number is zero in
+/// a child that has not asked for its identity yet. It is in a mapping that the kernel wipes in
+/// every child, even in one that is made without the fork handlers (by `_Fork` or clone(2)). If
+/// there can be no such mapping, it is in `WIPED_BY_HANDLER`, which only the fork handler wipes.
 static IDENTITY: AtomicPtr<AtomicU32> = AtomicPtr::new(ptr::null_mut());
 static WIPED_BY_HANDLER: AtomicU32 = AtomicU32::new(0);
 
 /// The highest number that this process or an ancestor has had.
 static LAST_IDENTITY: AtomicU32 = AtomicU32::new(0);
 
-/// The descriptors that a child closes. Locked while a descriptor is made or closed, and throughout a fork. So
-/// the child's copy of the table is complete.
+/// The descriptors that a child closes. Locked while a descriptor is made or closed, and throughout
+/// a fork. So the child's copy of the table is complete.
 static OPEN: ProcessMutex<DescriptorTable> = ProcessMutex::new(DescriptorTable { files: Vec::new() });
 
-/// Marks files that cannot be told apart by their inode. It is the number of the signal that such a file would
-/// raise for asynchronous I/O, which is never turned on.
+/// Marks files that cannot be told apart by their inode. It is the number of the signal that such a
+/// file would raise for asynchronous I/O, which is never turned on.
 const MARK_SIGNAL: c_int = 64;
 /// From fcntl.h; the same on every architecture that Rust supports.
 const F_SETSIG: c_int = 10;
@@ -61,22 +62,24 @@ impl ProcessIdentity {
         }
     }
 
-    /// Whether this is the identity of this process, which then is not a child of the one that made it.
+    /// Whether this is the identity of this process, which then is not a child of the one that made
+    /// it.
     fn is_current(self) -> bool {
         number().is_some_and(|number| number.load(Relaxed) == self.0)
     }
 }
 
 fn number() -> Option<&'static AtomicU32> {
-    // SAFETY: `IDENTITY` points to `WIPED_BY_HANDLER` or to a mapping that is never unmapped. Both are aligned
-    // for an `AtomicU32`, initialized (a wiped mapping reads as zero) and only ever used as one.
+    // SAFETY: `IDENTITY` points to `WIPED_BY_HANDLER` or to a mapping that is never unmapped. Both
+    // are aligned for an `AtomicU32`, initialized (a wiped mapping reads as zero) and only ever
+    // used as one.
     unsafe { IDENTITY.load(Acquire).as_ref() }
 }
 
 /// Registers the fork handlers and sets up the number, once for a process and all its descendants.
 ///
-/// If another thread forks in this very moment, its child finds `OPEN` locked for ever. This cannot be
-/// prevented; but at the first use, such a program has nothing yet that a child could inherit.
+/// If another thread forks in this very moment, its child finds `OPEN` locked for ever. This cannot
+/// be prevented; but at the first use, such a program has nothing yet that a child could inherit.
 #[cold]
 fn initialize() -> &'static AtomicU32 {
     let open = OPEN.lock();
@@ -84,7 +87,8 @@ fn initialize() -> &'static AtomicU32 {
         return number;
     }
     // SAFETY: the handlers are functions that live as long as the library, which is never unloaded.
-    // The call fails only for lack of memory. Then children are still recognized by the wiped mapping.
+    // The call fails only for lack of memory. Then children are still recognized by the wiped
+    // mapping.
     unsafe { libc::pthread_atfork(Some(before_fork), Some(in_parent), Some(in_child)) };
     let number = wiped_mapping().unwrap_or(&WIPED_BY_HANDLER);
     IDENTITY.store(ptr::from_ref(number).cast_mut(), Release);
@@ -94,19 +98,22 @@ fn initialize() -> &'static AtomicU32 {
 
 fn wiped_mapping() -> Option<&'static AtomicU32> {
     let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
-    // SAFETY: a new anonymous mapping, at an address that the kernel chooses, affects no other memory.
+    // SAFETY: a new anonymous mapping, at an address that the kernel chooses, affects no other
+    // memory.
     let page = unsafe { mmap_anonymous(ptr::null_mut(), IDENTITY_BYTES, access, flags) }.ok()?;
     // SAFETY: the advice is about the page that was just mapped, which holds nothing yet.
     unsafe { madvise(page, IDENTITY_BYTES, Advice::LinuxWipeOnFork) }.ok()?;
-    // SAFETY: the page is aligned, reads as zero, which is a valid `AtomicU32`, and is never unmapped.
+    // SAFETY: the page is aligned, reads as zero, which is a valid `AtomicU32`, and is never
+    // unmapped.
     Some(unsafe { &*page.cast::<AtomicU32>() })
 }
 
 /// Gives a child its identity.
 #[cold]
 fn renew(number: &AtomicU32) -> ProcessIdentity {
-    // In a child that was made without the handlers, this is still the table of the parent's descriptors, and
-    // their numbers may stand for other files by now. In any other child it is empty.
+    // In a child that was made without the handlers, this is still the table of the parent's
+    // descriptors, and their numbers may stand for other files by now. In any other child it is
+    // empty.
     if let Some(mut open) = OPEN.try_lock()
         && number.load(Relaxed) == 0
     {
@@ -137,8 +144,9 @@ extern "C" fn in_child() {
     unsafe { OPEN.force_unlock() };
 }
 
-/// A value that a forked child neither uses nor drops. A thread of the parent, which the child does not have,
-/// may have been changing it during the fork; and dropping it would have effects outside the process.
+/// A value that a forked child neither uses nor drops. A thread of the parent, which the child does
+/// not have, may have been changing it during the fork; and dropping it would have effects outside
+/// the process.
 #[derive(Debug)]
 pub(crate) struct OfThisProcess<T> {
     value: ManuallyDrop<T>,
@@ -165,8 +173,9 @@ impl<T> Drop for OfThisProcess<T> {
     }
 }
 
-/// A value that each process makes for itself, at its first use, and never frees. A child makes a new one and
-/// leaks the inherited one, since it cannot know what the parent's threads were doing with that.
+/// A value that each process makes for itself, at its first use, and never frees. A child makes a
+/// new one and leaks the inherited one, since it cannot know what the parent's threads were doing
+/// with that.
 pub(crate) struct OneEachProcess<T>(AtomicPtr<OfThisProcess<T>>);
 
 impl<T: Sync + 'static> OneEachProcess<T> {
@@ -195,13 +204,14 @@ impl<T: Sync + 'static> OneEachProcess<T> {
     }
 }
 
-/// The file that a descriptor was made for. A program may close descriptors that it does not own (a program that
-/// becomes a daemon closes all of them). Then their numbers are given to other files.
+/// The file that a descriptor was made for. A program may close descriptors that it does not own (a
+/// program that becomes a daemon closes all of them). Then their numbers are given to other files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum FileIdentity {
     /// The device and inode of the file.
     Inode(u64, u64),
-    /// The file shares its inode with others, so it has been marked. The number is different for each marked file.
+    /// The file shares its inode with others, so it has been marked. The number is different for
+    /// each marked file.
     Marked(u64),
 }
 
@@ -224,8 +234,8 @@ impl FileIdentity {
     fn is_of(self, fd: RawFd) -> bool {
         match self {
             Self::Inode(..) => {
-                // SAFETY: borrowed for one question to the kernel, which reports an error if nothing is open
-                // there.
+                // SAFETY: borrowed for one question to the kernel, which reports an error if
+                // nothing is open there.
                 let fd = unsafe { BorrowedFd::borrow_raw(fd) };
                 Self::of(fd) == Ok(self)
             }
@@ -263,15 +273,16 @@ impl DescriptorTable {
     fn close_all(&mut self) {
         for (descriptor, file) in (0..).zip(&mut self.files) {
             if file.take().is_some_and(|identity| identity.is_of(descriptor)) {
-                // SAFETY: the child's copy of a descriptor that nothing in the child uses. `Descriptor` does not
-                // close it there, since it is of another process.
+                // SAFETY: the child's copy of a descriptor that nothing in the child uses.
+                // `Descriptor` does not close it there, since it is of another process.
                 unsafe { rustix::io::close(descriptor) };
             }
         }
     }
 }
 
-/// A descriptor that forked children do not keep: each closes its copy before it runs anything else.
+/// A descriptor that forked children do not keep: each closes its copy before it runs anything
+/// else.
 #[derive(Debug)]
 pub(crate) struct Descriptor {
     fd: ManuallyDrop<OwnedFd>,
@@ -280,8 +291,8 @@ pub(crate) struct Descriptor {
 }
 
 impl Descriptor {
-    /// Registers the descriptor that `make` opens, for a file with an inode of its own, such as a socket. No fork
-    /// happens meanwhile, so `make` must not wait for anything.
+    /// Registers the descriptor that `make` opens, for a file with an inode of its own, such as a
+    /// socket. No fork happens meanwhile, so `make` must not wait for anything.
     pub(crate) fn open(make: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
         Self::enter(make, |fd| Ok(FileIdentity::of(fd)?))
     }
@@ -304,8 +315,9 @@ impl Descriptor {
         Ok(Self { fd: ManuallyDrop::new(fd), identity, process })
     }
 
-    /// Whether its number still stands for the file that was opened. False once another part of the program has
-    /// closed it, since its number may then stand for another file. Always false in a child.
+    /// Whether its number still stands for the file that was opened. False once another part of the
+    /// program has closed it, since its number may then stand for another file. Always false in a
+    /// child.
     pub(crate) fn is_intact(&self) -> bool {
         self.process.is_current() && self.identity.is_of(self.fd.as_raw_fd())
     }
@@ -323,8 +335,9 @@ impl Drop for Descriptor {
         if self.process.is_current() {
             let mut open = OPEN.lock();
             if open.remove(self.fd.as_raw_fd(), self.identity) && self.is_intact() {
-                // SAFETY: this owns the descriptor, and closes it here and nowhere else. Not through libc, where
-                // close is a cancellation point: a thread that is being cancelled would end there.
+                // SAFETY: this owns the descriptor, and closes it here and nowhere else. Not
+                // through libc, where close is a cancellation point: a thread that is being
+                // cancelled would end there.
                 unsafe { rustix::io::close(self.fd.as_raw_fd()) };
             }
         }

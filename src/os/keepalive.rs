@@ -1,23 +1,25 @@
-//! The keepalive figures by which server and client each find out that the other's host is dead. All of them
-//! are derived from the server's dead-peer timeout, so that a client always finds out before the server gives its
-//! locks to another session. Knows no socket; `socket` sets the figures.
+//! The keepalive figures by which server and client each find out that the other's host is dead.
+//! All of them are derived from the server's dead-peer timeout, so that a client always finds out
+//! before the server gives its locks to another session. Knows no socket; `socket` sets the
+//! figures.
 //!
-//! To the server's kernel only data and answers to its own probes are signs of life; to the client's kernel
-//! likewise. When some packets are lost, one side may still hear what it counts while the other does not. So
-//! the argument starts from one moment: the server's kernel gives a client up. From then on only a reset can
-//! reach that client. Its own time without a sign of life has begun by then, whatever was lost before. The
-//! server keeps the client's locks for the [release delay](Keepalive::release_delay) from this moment.
+//! To the server's kernel only data and answers to its own probes are signs of life; to the
+//! client's kernel likewise. When some packets are lost, one side may still hear what it counts
+//! while the other does not. So the argument starts from one moment: the server's kernel gives a
+//! client up. From then on only a reset can reach that client. Its own time without a sign of life
+//! has begun by then, whatever was lost before. The server keeps the client's locks for the
+//! [release delay](Keepalive::release_delay) from this moment.
 //!
-//! While data is unacknowledged, the client's kernel sends no probes, and it counts anew from its first
-//! retransmission. If the client sends just before its last probe would have failed, it finds out only after
-//! the time of its probes, [the time to retransmit](RETRANSMITTING), *and* its user timeout. The sum of the three
-//! is the [longest silence](Keepalive::silence_max) of a client that does not know yet. It must be less than the
-//! release delay.
+//! While data is unacknowledged, the client's kernel sends no probes, and it counts anew from its
+//! first retransmission. If the client sends just before its last probe would have failed, it finds
+//! out only after the time of its probes, [the time to retransmit](RETRANSMITTING), *and* its user
+//! timeout. The sum of the three is the [longest silence](Keepalive::silence_max) of a client that
+//! does not know yet. It must be less than the release delay.
 
 use std::time::Duration;
 
-/// The longest time until a kernel sends data again for the first time: a retransmission timeout of at most a
-/// second, as much again for a tail loss probe before it, and late timers.
+/// The longest time until a kernel sends data again for the first time: a retransmission timeout of
+/// at most a second, as much again for a tail loss probe before it, and late timers.
 const RETRANSMITTING: Duration = Duration::from_millis(2500);
 
 /// The same in whole seconds, rounded up.
@@ -41,13 +43,15 @@ pub struct Keepalive {
 impl Keepalive {
     /// The default dead-peer timeout.
     pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
-    /// The shortest dead-peer timeout. With a shorter one, in whole seconds, one lost probe would end a connection.
+    /// The shortest dead-peer timeout. With a shorter one, in whole seconds, one lost probe would
+    /// end a connection.
     pub const DEAD_PEER_TIMEOUT_MIN: Duration = Duration::from_secs(12);
     /// The longest dead-peer timeout. The kernel counts idle seconds in 15 bits.
     pub const DEAD_PEER_TIMEOUT_MAX: Duration = Duration::from_secs(32_767);
 
-    /// What a server sets for a client that has not been told the timeout. By default it probes after 5 s idle and then
-    /// every 5 s; the client is dead after 25 s, and its locks are freed then.
+    /// What a server sets for a client that has not been told the timeout. By default it probes
+    /// after 5 s idle and then every 5 s; the client is dead after 25 s, and its locks are freed
+    /// then.
     #[must_use]
     pub fn server_before_hello(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
@@ -55,27 +59,29 @@ impl Keepalive {
     }
 
     /// What a server sets for a client that has been told the timeout, and is trusted to set what
-    /// [`client`](Self::client) says. By default it probes after 4 s idle and then every second; the client is given up
-    /// after 8 s.
+    /// [`client`](Self::client) says. By default it probes after 4 s idle and then every second;
+    /// the client is given up after 8 s.
     #[must_use]
     pub fn server_after_hello(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
         let of_client = Self::budget_of_client(whole);
-        // The two sides have clocks of their own. The sixteenth makes up for clocks that differ by a hundredth.
+        // The two sides have clocks of their own. The sixteenth makes up for clocks that differ by
+        // a hundredth.
         let budget = whole.saturating_sub(2 * of_client + of_client / 16 + RETRANSMITTING_SECONDS);
         let interval = (budget / 8).max(1);
         Self::within(budget, budget - budget.div_ceil(2) / interval * interval, interval, whole)
     }
 
-    /// The time for which a server still keeps the locks of a client that it has given up: until the client knows.
+    /// The time for which a server still keeps the locks of a client that it has given up: until
+    /// the client knows.
     #[must_use]
     pub fn release_delay(&self) -> Duration {
         self.dead_peer_timeout.saturating_sub(self.user_timeout)
     }
 
-    /// What a client of such a server sets. By default it probes after 3 s idle and then every second; the server is
-    /// given up after 7 s, and after 7 s with unacknowledged data. The client knows at the latest 16.5 s after the
-    /// last sign of life.
+    /// What a client of such a server sets. By default it probes after 3 s idle and then every
+    /// second; the server is given up after 7 s, and after 7 s with unacknowledged data. The client
+    /// knows at the latest 16.5 s after the last sign of life.
     #[must_use]
     pub fn client(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
@@ -84,8 +90,8 @@ impl Keepalive {
         Self::within(budget, budget - (budget * 4).div_ceil(7) / interval * interval, interval, whole)
     }
 
-    /// The time without a sign of life after which a client with these figures must take its session for lost, even if
-    /// its kernel has reported nothing.
+    /// The time without a sign of life after which a client with these figures must take its
+    /// session for lost, even if its kernel has reported nothing.
     #[must_use]
     pub fn silence_max(&self) -> Duration {
         self.user_timeout * 2 + RETRANSMITTING
@@ -100,8 +106,9 @@ impl Keepalive {
         u32::try_from(clamped.as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// Idle time, then probes until `budget` seconds are over. With a user timeout, the kernel gives up at the first
-    /// probe at or after that timeout, however many probes are set. So the two are made to agree.
+    /// Idle time, then probes until `budget` seconds are over. With a user timeout, the kernel
+    /// gives up at the first probe at or after that timeout, however many probes are set. So the
+    /// two are made to agree.
     fn within(budget: u32, idle: u32, interval: u32, dead_peer_timeout: u32) -> Self {
         let (idle, interval) = (idle.max(1), interval.max(1));
         let seconds = |n: u32| Duration::from_secs(n.into());

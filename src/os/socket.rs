@@ -1,8 +1,8 @@
-//! Sockets for server and client: one type for TCP and Unix streams, with the options and calls that both
-//! need, polling, and a waker. Knows no protocol and no broker.
+//! Sockets for server and client: one type for TCP and Unix streams, with the options and calls
+//! that both need, polling, and a waker. Knows no protocol and no broker.
 //!
-//! Everything is sent with `send(MSG_NOSIGNAL)`: a peer that is gone must be an error here, never a signal in
-//! the program that embeds this library.
+//! Everything is sent with `send(MSG_NOSIGNAL)`: a peer that is gone must be an error here, never a
+//! signal in the program that embeds this library.
 
 mod kernel;
 
@@ -21,12 +21,13 @@ use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use crate::os::Keepalive;
 use crate::os::fork::Descriptor;
 
-/// The most bytes that one `send` passes to the kernel. Over TCP each such piece is marked as the end of a record, so
-/// that the kernel does not join it with the next.
+/// The most bytes that one `send` passes to the kernel. Over TCP each such piece is marked as the
+/// end of a record, so that the kernel does not join it with the next.
 ///
-/// If a peer's buffer is full, Linux counts the user timeout from the moment at which it filled, until there is room
-/// for the whole first piece that waits. By itself the kernel makes pieces of up to 64 KiB. A peer that reads
-/// steadily, but little at a time, would then count as dead in the middle of a long reply.
+/// If a peer's buffer is full, Linux counts the user timeout from the moment at which it filled,
+/// until there is room for the whole first piece that waits. By itself the kernel makes pieces of
+/// up to 64 KiB. A peer that reads steadily, but little at a time, would then count as dead in the
+/// middle of a long reply.
 const PIECE_BYTES_MAX: usize = 4096;
 
 /// A connected stream socket. Several threads may use it at once.
@@ -58,7 +59,8 @@ impl Stream {
         Ok(Self { fd, is_tcp: domain != Domain::UNIX })
     }
 
-    /// Accepts the next connection of a non-blocking listening socket; also returns the peer's address.
+    /// Accepts the next connection of a non-blocking listening socket; also returns the peer's
+    /// address.
     pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Self, SockAddr)> {
         let mut peer = None;
         let fd = Descriptor::open(|| {
@@ -70,21 +72,23 @@ impl Stream {
         Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
     }
 
-    /// Whether its descriptor still stands for this connection. False once another part of the program has closed it.
-    /// Then it must not be used, since its number may stand for another file by now.
+    /// Whether its descriptor still stands for this connection. False once another part of the
+    /// program has closed it. Then it must not be used, since its number may stand for another file
+    /// by now.
     pub(crate) fn is_intact(&self) -> bool {
         self.fd.is_intact()
     }
 
     /// Whether the peer has received everything that was sent, and the end of the stream after a
-    /// [shutdown](Self::shutdown). For TCP this means that the peer's kernel has acknowledged it. Has no meaning once the
-    /// kernel has given the peer up.
+    /// [shutdown](Self::shutdown). For TCP this means that the peer's kernel has acknowledged it.
+    /// Has no meaning once the kernel has given the peer up.
     pub(crate) fn is_delivered(&self) -> bool {
         !self.is_tcp || kernel::unacknowledged(self.fd.as_fd()) == Some(0)
     }
 
-    /// Ends the connection with a reset. Unlike the end of the stream, it also reaches a peer whose buffer is full. If
-    /// the reset is lost, the next packet from the peer is answered with another one.
+    /// Ends the connection with a reset. Unlike the end of the stream, it also reaches a peer whose
+    /// buffer is full. If the reset is lost, the next packet from the peer is answered with another
+    /// one.
     pub(crate) fn abort(&self) {
         // It fails only if there is no connection.
         let _ = connect_unspec(&self.fd);
@@ -95,8 +99,8 @@ impl Stream {
         SockRef::from(&self.fd).take_error().ok().flatten()
     }
 
-    /// Sets how the kernel detects a dead peer. Does nothing for a Unix socket: the kernel knows when its peer is
-    /// gone.
+    /// Sets how the kernel detects a dead peer. Does nothing for a Unix socket: the kernel knows
+    /// when its peer is gone.
     pub(crate) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
         if !self.is_tcp {
             return Ok(());
@@ -107,9 +111,11 @@ impl Stream {
             .with_interval(keepalive.interval)
             .with_retries(keepalive.probes);
         socket.set_tcp_keepalive(&probes)?;
-        // While data is unacknowledged the kernel sends no keepalive probes; this timeout covers that case.
+        // While data is unacknowledged the kernel sends no keepalive probes; this timeout covers
+        // that case.
         socket.set_tcp_user_timeout(Some(keepalive.user_timeout))?;
-        // The user timeout counts from the first retransmission, which can come late after an earlier outage.
+        // The user timeout counts from the first retransmission, which can come late after an
+        // earlier outage.
         kernel::limit_retransmission_timeout(self.fd.as_fd());
         Ok(())
     }
@@ -119,14 +125,14 @@ impl Stream {
         self.is_tcp
     }
 
-    /// The time since the peer was last heard of, as this machine's kernel counts. `None` for a Unix socket, or if the
-    /// kernel does not tell.
+    /// The time since the peer was last heard of, as this machine's kernel counts. `None` for a
+    /// Unix socket, or if the kernel does not tell.
     pub(crate) fn silence(&self) -> Option<Duration> {
         if self.is_tcp { kernel::silence(self.fd.as_fd()) } else { None }
     }
 
-    /// Whether the socket is still connected, as far as this side knows. False for a TCP connection that was reset or
-    /// given up.
+    /// Whether the socket is still connected, as far as this side knows. False for a TCP connection
+    /// that was reset or given up.
     pub(crate) fn has_peer(&self) -> bool {
         !self.is_tcp || SockRef::from(&self.fd).peer_addr().is_ok()
     }
@@ -136,13 +142,14 @@ impl Stream {
         if self.is_tcp { SockRef::from(&self.fd).set_tcp_nodelay(true) } else { Ok(()) }
     }
 
-    /// Waits for bytes and appends them to `into`, as many as its spare capacity allows. 0 means that the peer will
-    /// send no more.
+    /// Waits for bytes and appends them to `into`, as many as its spare capacity allows. 0 means
+    /// that the peer will send no more.
     pub(crate) fn receive(&self, into: &mut Vec<u8>) -> io::Result<usize> {
         retry(|| recv(&self.fd, spare_capacity(into), RecvFlags::empty()).map(|(read, _)| read))
     }
 
-    /// Limits the time that [`receive`](Self::receive) waits. At the limit it fails with [`io::ErrorKind::WouldBlock`].
+    /// Limits the time that [`receive`](Self::receive) waits. At the limit it fails with
+    /// [`io::ErrorKind::WouldBlock`].
     pub(crate) fn set_receive_limit(&self, limit: Option<Duration>) -> io::Result<()> {
         SockRef::from(&self.fd).set_read_timeout(limit)
     }
@@ -152,8 +159,8 @@ impl Stream {
         none_if_blocking(retry(|| recv(&self.fd, &mut *into, RecvFlags::DONTWAIT).map(|(read, _)| read)))
     }
 
-    /// Sends some of the bytes without waiting, [`PIECE_BYTES_MAX`] of them at most; `None` if the socket
-    /// accepts none now.
+    /// Sends some of the bytes without waiting, [`PIECE_BYTES_MAX`] of them at most; `None` if the
+    /// socket accepts none now.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
         let piece = &bytes[..bytes.len().min(PIECE_BYTES_MAX)];
         let end_of_piece = if self.is_tcp { SendFlags::EOR } else { SendFlags::empty() };
@@ -161,12 +168,14 @@ impl Stream {
         none_if_blocking(retry(|| send(&self.fd, piece, flags)))
     }
 
-    /// Ends this side's output after everything that was sent. False if the connection is gone already.
+    /// Ends this side's output after everything that was sent. False if the connection is gone
+    /// already.
     pub(crate) fn end_output(&self) -> bool {
         SockRef::from(&self.fd).shutdown(Shutdown::Write).is_ok()
     }
 
-    /// Ends this side's input after everything that has been received. The kernel still accepts what the peer sends.
+    /// Ends this side's input after everything that has been received. The kernel still accepts
+    /// what the peer sends.
     pub(crate) fn end_input(&self) {
         // It fails only if the connection is gone already.
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Read);
@@ -196,8 +205,8 @@ fn none_if_blocking(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-/// Waits until one of the descriptors is ready or `limit` has passed, and notes in each what it is ready for. If a
-/// signal handler runs meanwhile, it fails with [`io::ErrorKind::Interrupted`].
+/// Waits until one of the descriptors is ready or `limit` has passed, and notes in each what it is
+/// ready for. If a signal handler runs meanwhile, it fails with [`io::ErrorKind::Interrupted`].
 pub(crate) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     poll(fds, limit.as_ref()).map(|_| ()).map_err(io::Error::from)
@@ -213,11 +222,12 @@ impl Waker {
         Ok(Self(Descriptor::open_anonymous(|| Ok(eventfd(0, flags)?))?))
     }
 
-    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset). Does nothing once another part of
-    /// the program has closed its descriptor.
+    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset). Does nothing
+    /// once another part of the program has closed its descriptor.
     pub(crate) fn wake(&self) {
         if self.0.is_intact() {
-            // It fails only if the counter is full. Then the descriptor is readable, as it should be.
+            // It fails only if the counter is full. Then the descriptor is readable, as it should
+            // be.
             let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
         }
     }

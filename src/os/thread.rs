@@ -1,9 +1,9 @@
-//! The library's own threads, which end in such a way that a fork does no harm. Knows nothing of the work that
-//! they do.
+//! The library's own threads, which end in such a way that a fork does no harm. Knows nothing of
+//! the work that they do.
 //!
-//! They are started through libc. When a thread of `std::thread` ends, it takes a lock of the whole process. In
-//! a child that is forked in this moment, the lock would stay locked for ever: no thread of `std` could end
-//! there, and a server there could not be stopped.
+//! They are started through libc. When a thread of `std::thread` ends, it takes a lock of the whole
+//! process. In a child that is forked in this moment, the lock would stay locked for ever: no
+//! thread of `std` could end there, and a server there could not be stopped.
 #![expect(unsafe_code, reason = "threads are started and joined through libc")]
 
 use std::cell::{Cell, RefCell};
@@ -37,15 +37,16 @@ pub(crate) fn is_library_thread() -> bool {
     IS_LIBRARY_THREAD.try_with(Cell::get).unwrap_or(false)
 }
 
-/// For a panic hook in one of the library's threads: logs `panic` once the panic has unwound all of the thread's
-/// work. The hook itself must not log: it runs while the work still holds its locks.
+/// For a panic hook in one of the library's threads: logs `panic` once the panic has unwound all of
+/// the thread's work. The hook itself must not log: it runs while the work still holds its locks.
 pub(crate) fn log_when_unwound(panic: String) {
-    // It fails only when the thread's local values are gone. Then the thread is about to end, without work.
+    // It fails only when the thread's local values are gone. Then the thread is about to end,
+    // without work.
     let _ = PANIC.try_with(|last| last.replace(Some(panic)));
 }
 
-/// Schedules the current thread so that it displaces no other thread when it is woken. Threads that it starts are
-/// scheduled in the same way.
+/// Schedules the current thread so that it displaces no other thread when it is woken. Threads that
+/// it starts are scheduled in the same way.
 ///
 /// # Errors
 /// If the kernel refuses.
@@ -94,8 +95,9 @@ impl Drop for Thread {
     }
 }
 
-/// Blocks all signals in the current thread, and so in the threads that it starts, until this is dropped. The
-/// signal handlers of a program that embeds a server must run in the program's own threads.
+/// Blocks all signals in the current thread, and so in the threads that it starts, until this is
+/// dropped. The signal handlers of a program that embeds a server must run in the program's own
+/// threads.
 pub(crate) struct SignalsBlocked(SigSet);
 
 impl SignalsBlocked {
@@ -154,7 +156,8 @@ extern "C" fn run(start: *mut c_void) -> *mut c_void {
     let ThreadStart { name, work } = *unsafe { Box::from_raw(start.cast::<ThreadStart>()) };
     // SAFETY: only returns the current thread.
     let this = unsafe { libc::pthread_self() };
-    // SAFETY: the current thread, and a string that ends with zero. If it fails, the thread has no name.
+    // SAFETY: the current thread, and a string that ends with zero. If it fails, the thread has no
+    // name.
     unsafe { libc::pthread_setname_np(this, name.as_ptr()) };
     IS_LIBRARY_THREAD.set(true);
     if catch_unwind(AssertUnwindSafe(work)).is_err()

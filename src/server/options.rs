@@ -1,6 +1,6 @@
-//! A server's options by their names, with values as text: for `lockd serve`, and for programs that embed a
-//! server and have their options as text too. The one table of names, what each value must be, and when it
-//! takes effect. Opens only the files that values name.
+//! A server's options by their names, with values as text: for `lockd serve`, and for programs that
+//! embed a server and have their options as text too. The one table of names, what each value must
+//! be, and when it takes effect. Opens only the files that values name.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -35,8 +35,9 @@ fn error(option: &str, problem: impl Into<String>) -> OptionError {
     OptionError { option: option.to_owned(), problem: problem.into() }
 }
 
-/// A server's options, set one after the other by the names that they have on the command line of `lockd serve`,
-/// without the dashes. A Rust program that does not have them as text fills in a [`Config`] instead.
+/// A server's options, set one after the other by the names that they have on the command line of
+/// `lockd serve`, without the dashes. A Rust program that does not have them as text fills in a
+/// [`Config`] instead.
 ///
 /// ```
 /// use lockd::server::Options;
@@ -65,7 +66,8 @@ pub struct Options {
 /// What becomes of an option's value.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// The option may be given several times, or with several values separated by commas. Each value is added.
+    /// The option may be given several times, or with several values separated by commas. Each
+    /// value is added.
     Add(fn(&mut Options, &str) -> Result<(), String>),
     /// The option is given once.
     Set(fn(&mut Options, &str) -> Result<(), String>),
@@ -139,34 +141,36 @@ impl Options {
         TABLE.iter().map(|option| option.name)
     }
 
-    /// Whether [`set`](Self::set) refuses this name: only the program `lockd` has the option, or it does not exist.
+    /// Whether [`set`](Self::set) refuses this name: only the program `lockd` has the option, or it
+    /// does not exist.
     #[must_use]
     pub fn is_refused(name: &str) -> bool {
         option(name).is_none_or(|option| matches!(option.effect, Refuse(_)))
     }
 
-    /// Whether a running server keeps the value of this option that it was started with. A change of any other option
-    /// takes effect with [`reconfigure`](super::Server::reconfigure), or
+    /// Whether a running server keeps the value of this option that it was started with. A change
+    /// of any other option takes effect with [`reconfigure`](super::Server::reconfigure), or
     /// [`set_limits`](crate::broker::Broker::set_limits).
     #[must_use]
     pub fn needs_restart(name: &str) -> bool {
         option(name).is_some_and(|option| option.needs_restart)
     }
 
-    /// What the help of `lockd serve` calls the value of this option, such as `SECONDS` or `BYTES`. `None` if the value
-    /// is yes or no.
+    /// What the help of `lockd serve` calls the value of this option, such as `SECONDS` or `BYTES`.
+    /// `None` if the value is yes or no.
     #[must_use]
     pub fn value_name(name: &str) -> Option<&'static str> {
         option(name).map(|option| option.value).filter(|value| !value.is_empty())
     }
 
-    /// Sets an option. `text` is the option's value on the command line; for options that need none there, such as
-    /// `no-dump`, it is `true` or `false`. Options that can be given several times (`listen`, `allow`,
-    /// `ws-origin`) add to earlier values, and take several values separated by commas.
+    /// Sets an option. `text` is the option's value on the command line; for options that need none
+    /// there, such as `no-dump`, it is `true` or `false`. Options that can be given several times
+    /// (`listen`, `allow`, `ws-origin`) add to earlier values, and take several values separated by
+    /// commas.
     ///
     /// # Errors
-    /// If there is no such option, or only the program `lockd` has it. If the value is not valid, or names a file that
-    /// cannot be read. If an option is given twice that can be given once.
+    /// If there is no such option, or only the program `lockd` has it. If the value is not valid,
+    /// or names a file that cannot be read. If an option is given twice that can be given once.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), OptionError> {
         match option(name) {
             Some(OptionSpec { effect: Add(_), .. }) => self.set_each(name, text.split(',').map(str::trim)),
@@ -174,8 +178,8 @@ impl Options {
         }
     }
 
-    /// Sets an option to each of these values, which are not divided at commas. Without values the option stays as
-    /// it is. Paths need not be UTF-8.
+    /// Sets an option to each of these values, which are not divided at commas. Without values the
+    /// option stays as it is. Paths need not be UTF-8.
     ///
     /// # Errors
     /// As [`set`](Self::set); and if a value that is not a path is not UTF-8.
@@ -224,10 +228,12 @@ impl Options {
         }
     }
 
-    /// The configuration of the server, with the [defaults](Config::default) for options that were not set.
+    /// The configuration of the server, with the [defaults](Config::default) for options that were
+    /// not set.
     ///
     /// # Errors
-    /// If a certificate or key cannot be read, or one is given without the other; and as [`Config::check`].
+    /// If a certificate or key cannot be read, or one is given without the other; and as
+    /// [`Config::check`].
     pub fn config(&self) -> Result<Config, OptionError> {
         let config = Config { tls: self.tls()?, ..self.config.clone() };
         config.check().map_err(|problem| error("listen", problem))?;
@@ -261,7 +267,8 @@ impl Options {
             (None, None) => return Err(error("tls-client-ca", "it takes a certificate, too: tls-cert")),
         };
         ServerTls::load(cert, key, tls_client_ca.as_deref()).map(Some).map_err(|problem| {
-            // The message begins with the name of the file that has the problem. The colon tells `a` from `a.ca`.
+            // The message begins with the name of the file that has the problem. The colon tells
+            // `a` from `a.ca`.
             let is_about = |path: &Path| problem.starts_with(&format!("{}: ", path.display()));
             let option = match (is_about(cert), is_about(key), tls_client_ca.as_deref().is_some_and(is_about))
             {

@@ -1,8 +1,8 @@
-//! Sockets for a model checker, with the interface of the real ones: streams whose other end a scenario holds,
-//! polling, and wakers. Knows no protocol, no broker and no kernel.
+//! Sockets for a model checker, with the interface of the real ones: streams whose other end a
+//! scenario holds, polling, and wakers. Knows no protocol, no broker and no kernel.
 //!
-//! One mutex guards all of them, as if the kernel had only one. What matters is what the threads of a server do
-//! between two calls.
+//! One mutex guards all of them, as if the kernel had only one. What matters is what the threads of
+//! a server do between two calls.
 
 use std::fs::File;
 use std::io;
@@ -258,7 +258,8 @@ pub(crate) struct Peer(Arc<ProcessMutex<Wire>>);
 
 #[cfg(test)]
 impl Peer {
-    /// A stream and its other end. The stream takes `room` bytes until the other end makes [more room](Self::take).
+    /// A stream and its other end. The stream takes `room` bytes until the other end makes [more
+    /// room](Self::take).
     pub(crate) fn new(room: usize) -> (Stream, Self) {
         let wire = Arc::new(ProcessMutex::new(Wire { room, ..Wire::default() }));
         (Stream { wire: wire.clone(), fd: File::open("/dev/null").unwrap() }, Self(wire))

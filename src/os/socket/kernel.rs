@@ -1,5 +1,6 @@
-//! Socket options that no crate offers: how long a TCP peer has been silent, how much it has not acknowledged,
-//! and a limit on the time after which the kernel sends again. Knows sockets by their descriptors only.
+//! Socket options that no crate offers: how long a TCP peer has been silent, how much it has not
+//! acknowledged, and a limit on the time after which the kernel sends again. Knows sockets by their
+//! descriptors only.
 #![expect(unsafe_code, reason = "socket options are read and set through libc")]
 
 use std::ffi::{c_int, c_void};
@@ -20,9 +21,9 @@ const LAST_DATA_RECV: usize = 13;
 /// The index of the milliseconds since an acknowledgement was received.
 const LAST_ACK_RECV: usize = 14;
 
-/// Makes the kernel send unacknowledged data again after a second at the latest. Without this option, it waits for
-/// as long as the slowest round trips took, and it takes an outage for a slow round trip. An older kernel refuses the
-/// option, which is ignored.
+/// Makes the kernel send unacknowledged data again after a second at the latest. Without this
+/// option, it waits for as long as the slowest round trips took, and it takes an outage for a slow
+/// round trip. An older kernel refuses the option, which is ignored.
 pub(super) fn limit_retransmission_timeout(fd: BorrowedFd<'_>) {
     let value: *const c_int = &RTO_MAX_MS;
     let length = socklen_t::try_from(size_of::<c_int>()).unwrap_or_default();
@@ -44,12 +45,13 @@ pub(super) fn silence(fd: BorrowedFd<'_>) -> Option<Duration> {
     (result == 0 && is_whole).then(|| Duration::from_millis(last.into()))
 }
 
-/// The number of bytes that the peer has not acknowledged yet. The end of the stream has a sequence number, too, and
-/// counts as one byte.
+/// The number of bytes that the peer has not acknowledged yet. The end of the stream has a sequence
+/// number, too, and counts as one byte.
 pub(super) fn unacknowledged(fd: BorrowedFd<'_>) -> Option<c_int> {
     let mut bytes = 0;
     let into: *mut c_int = &mut bytes;
-    // SAFETY: the descriptor is open while it is borrowed, and for a socket this request writes one `int`.
+    // SAFETY: the descriptor is open while it is borrowed, and for a socket this request writes one
+    // `int`.
     let result = unsafe { ioctl(fd.as_raw_fd(), TIOCOUTQ, into) };
     (result == 0).then_some(bytes)
 }

@@ -1,10 +1,10 @@
-//! Runs scenarios under the model checker, and reports how many orders were tried. A scenario asserts what must
-//! hold; that no thread is stuck at its end, the checker verifies.
+//! Runs scenarios under the model checker, and reports how many orders were tried. A scenario
+//! asserts what must hold; that no thread is stuck at its end, the checker verifies.
 //!
-//! - loom tries every order in which threads are preempted at most `LOOM_MAX_PREEMPTIONS` (1) times. It also
-//!   lets loads return old values, as the memory model allows.
-//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders from the seed `LOCKD_SEED`: half of them random, half with
-//!   few preemptions at random places.
+//! - loom tries every order in which threads are preempted at most `LOOM_MAX_PREEMPTIONS` (1)
+//!   times. It also lets loads return old values, as the memory model allows.
+//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders from the seed `LOCKD_SEED`: half of them random,
+//!   half with few preemptions at random places.
 
 use std::env;
 use std::time::Duration;

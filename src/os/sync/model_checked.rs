@@ -1,5 +1,5 @@
-//! The primitives of [`super`] for a model checker, with the interface of the ordinary ones, and a clock that
-//! advances only when a scenario says so. Knows nothing of locks by name.
+//! The primitives of [`super`] for a model checker, with the interface of the ordinary ones, and a
+//! clock that advances only when a scenario says so. Knows nothing of locks by name.
 //!
 //! `Arc` is the ordinary one, since nothing here depends on when the last reference is dropped.
 
@@ -158,7 +158,8 @@ impl Condvar {
         (self.sleep(guard, falls_asleep), ())
     }
 
-    /// Sleeps with the mutex unlocked. The thread is entered as asleep before that, so it misses no wake-up.
+    /// Sleeps with the mutex unlocked. The thread is entered as asleep before that, so it misses no
+    /// wake-up.
     fn sleep<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -195,7 +196,8 @@ lazy_static! {
 }
 
 thread_local! {
-    /// All threads of a scenario run in one thread of the system, which the checker switches between.
+    /// All threads of a scenario run in one thread of the system, which the checker switches
+    /// between.
     static TIME_PASSES: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -213,13 +215,14 @@ impl Time {
         TIME_PASSES.get()
     }
 
-    /// Whether [`pass`](Self::pass) will be called. If not, reading the clock is no step of a scenario.
+    /// Whether [`pass`](Self::pass) will be called. If not, reading the clock is no step of a
+    /// scenario.
     pub(crate) fn set_passes(passes: bool) {
         TIME_PASSES.set(passes);
     }
 
-    /// Lets time pass, and wakes the threads whose limits are reached. Threads that wait without a limit continue to
-    /// wait.
+    /// Lets time pass, and wakes the threads whose limits are reached. Threads that wait without a
+    /// limit continue to wait.
     pub(crate) fn pass(duration: Duration) {
         let mut time = TIME.lock();
         time.passed += duration;

@@ -1,5 +1,6 @@
-//! TLS for either side of a connection: turns plain bytes into TLS and back. Knows certificates and keys in
-//! files; no sockets, no protocol, no broker. `absent` replaces `present` in a build without TLS.
+//! TLS for either side of a connection: turns plain bytes into TLS and back. Knows certificates and
+//! keys in files; no sockets, no protocol, no broker. `absent` replaces `present` in a build
+//! without TLS.
 
 #[cfg(feature = "tls")]
 mod explain;
@@ -22,7 +23,8 @@ use std::path::PathBuf;
 /// The certificate files of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
-    /// The authorities that may sign the server's certificate. `None`: those that the system trusts.
+    /// The authorities that may sign the server's certificate. `None`: those that the system
+    /// trusts.
     pub(crate) ca: Option<PathBuf>,
     /// Its own certificate, if it has one. The file may also hold the private key.
     pub(crate) cert: Option<PathBuf>,

@@ -1,4 +1,5 @@
-//! TLS by rustls. Sessions are not resumed: a connection lasts as long as its locks, so new ones are rare.
+//! TLS by rustls. Sessions are not resumed: a connection lasts as long as its locks, so new ones
+//! are rare.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -41,8 +42,9 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the server's certificate, which the intermediate certificates follow in the same file, and its key. With
-    /// `client_ca`, clients must show a certificate signed by one of the authorities in that file.
+    /// Reads the server's certificate, which the intermediate certificates follow in the same file,
+    /// and its key. With `client_ca`, clients must show a certificate signed by one of the
+    /// authorities in that file.
     ///
     /// # Errors
     /// The message names the file and what is wrong with it.
@@ -70,8 +72,8 @@ impl ServerTls {
         Ok(Self { config: Arc::new(config), asks_for_certificates: client_ca.is_some(), objection })
     }
 
-    /// The reason for which clients will refuse the certificate, as far as this side can tell: it has expired, is not
-    /// valid yet, or is the certificate of a CA.
+    /// The reason for which clients will refuse the certificate, as far as this side can tell: it
+    /// has expired, is not valid yet, or is the certificate of a CA.
     #[must_use]
     pub fn objection(&self) -> Option<&str> {
         self.objection.as_deref()
@@ -132,7 +134,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// What every client finds wrong with the first of these certificates, whichever authorities it trusts.
+/// What every client finds wrong with the first of these certificates, whichever authorities it
+/// trusts.
 fn objection(chain: &[CertificateDer<'_>]) -> Option<String> {
     let [first, between @ ..] = chain else { return None };
     let algorithms = provider().signature_verification_algorithms.all;
@@ -190,8 +193,8 @@ fn system_roots() -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// One side of a TLS connection. Messages of TLS itself (the handshake, answers to the peer, alerts) are kept until
-/// [`encode`](Self::encode) appends them.
+/// One side of a TLS connection. Messages of TLS itself (the handshake, answers to the peer,
+/// alerts) are kept until [`encode`](Self::encode) appends them.
 pub(crate) struct TlsSession {
     connection: Box<Connection>,
     side: TlsSide,
@@ -199,7 +202,8 @@ pub(crate) struct TlsSession {
 
 impl TlsSession {
     fn new(mut connection: Connection, side: TlsSide) -> Self {
-        // No limit here: the send queue has one, and everything that is written is taken out at once.
+        // No limit here: the send queue has one, and everything that is written is taken out at
+        // once.
         connection.set_buffer_limit(None);
         Self { connection: Box::new(connection), side }
     }
@@ -207,7 +211,8 @@ impl TlsSession {
     /// Decrypts bytes from the wire and appends the plain bytes to `plain`.
     ///
     /// # Errors
-    /// If the bytes are not TLS, or one side refuses the certificate of the other. Nothing more can be decoded then.
+    /// If the bytes are not TLS, or one side refuses the certificate of the other. Nothing more can
+    /// be decoded then.
     pub(crate) fn decode(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> io::Result<Decoded> {
         loop {
             let taken = self.connection.read_tls(&mut wire)?;

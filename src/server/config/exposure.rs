@@ -1,5 +1,5 @@
-//! Whether listeners can be served as they are configured, and what the log says about listeners that other
-//! machines can reach. Knows the configuration alone.
+//! Whether listeners can be served as they are configured, and what the log says about listeners
+//! that other machines can reach. Knows the configuration alone.
 
 use super::Config;
 use super::listen::{Listen, Protocol};
@@ -11,9 +11,9 @@ impl Config {
     /// Whether all listeners can be served as they are configured.
     ///
     /// # Errors
-    /// If a listener needs TLS and there is no certificate, or needs WebSocket and this build has none. If there is
-    /// a secret, and another machine could get around it by a text protocol, in which a secret cannot be
-    /// sent. If one of the WebSocket origins is not an origin.
+    /// If a listener needs TLS and there is no certificate, or needs WebSocket and this build has
+    /// none. If there is a secret, and another machine could get around it by a text protocol, in
+    /// which a secret cannot be sent. If one of the WebSocket origins is not an origin.
     pub fn check(&self) -> Result<(), String> {
         self.listen.iter().try_for_each(|listen| self.check_listener(listen))?;
         let mut origins = self.ws_origins.iter();

@@ -1,4 +1,5 @@
-//! Where a server listens, and in which protocol: `PROTOCOL://HOST:PORT` and its variants, read and written.
+//! Where a server listens, and in which protocol: `PROTOCOL://HOST:PORT` and its variants, read and
+//! written.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -42,8 +43,9 @@ impl FromStr for Protocol {
     }
 }
 
-/// Where to listen, and in which protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`. Over TCP, `+tls`
-/// after the protocol stands for TLS, and `+ws` after `glockd` for WebSocket: `glockd+ws+tls://…`.
+/// Where to listen, and in which protocol: `PROTOCOL://HOST:PORT` or `PROTOCOL+unix:PATH`. Over
+/// TCP, `+tls` after the protocol stands for TLS, and `+ws` after `glockd` for WebSocket:
+/// `glockd+ws+tls://…`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The protocol.
@@ -65,8 +67,8 @@ const TLS: &str = "+tls";
 pub enum ListenAddress {
     /// `HOST:PORT`; port 0 takes a free one.
     Tcp(String),
-    /// The path of a Unix socket. A relative path is resolved against the working directory when it is bound;
-    /// the address of a bound listener has the absolute path.
+    /// The path of a Unix socket. A relative path is resolved against the working directory when it
+    /// is bound; the address of a bound listener has the absolute path.
     Unix(PathBuf),
 }
 

@@ -1,5 +1,5 @@
-//! How a server is set up: plain values with their defaults. `options` reads them from text; configuration
-//! files are for the program `lockd`. Knows no socket and no connection.
+//! How a server is set up: plain values with their defaults. `options` reads them from text;
+//! configuration files are for the program `lockd`. Knows no socket and no connection.
 
 mod exposure;
 mod listen;
@@ -20,17 +20,18 @@ use crate::os::tls::ServerTls;
 /// How the kernel schedules the threads of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Scheduling {
-    /// Like the thread that started the server. Usually this means that a thread runs as soon as its client
-    /// sends something, and displaces the thread that was running. Better where the slowest replies
-    /// matter most, and where the processors are shared with other programs.
+    /// Like the thread that started the server. Usually this means that a thread runs as soon as
+    /// its client sends something, and displaces the thread that was running. Better where the
+    /// slowest replies matter most, and where the processors are shared with other programs.
     #[default]
     Normal,
-    /// As `SCHED_BATCH`: a thread that is woken waits until the running thread sleeps or has used up its
-    /// turn, and finds more to do when it runs. With more busy connections than processors, the server then
-    /// handles more requests with less processor time and a shorter median; but a reply may be late by one
-    /// turn, a few milliseconds, while all processors are busy. Needs no privilege. If a kernel refuses it
-    /// anyway, the threads stay as they are. A thread that the handler of a
-    /// [command](super::Service::on) starts is scheduled like the connection's thread that called the handler.
+    /// As `SCHED_BATCH`: a thread that is woken waits until the running thread sleeps or has used
+    /// up its turn, and finds more to do when it runs. With more busy connections than processors,
+    /// the server then handles more requests with less processor time and a shorter median; but a
+    /// reply may be late by one turn, a few milliseconds, while all processors are busy. Needs no
+    /// privilege. If a kernel refuses it anyway, the threads stay as they are. A thread that the
+    /// handler of a [command](super::Service::on) starts is scheduled like the connection's thread
+    /// that called the handler.
     Batch,
 }
 
@@ -60,12 +61,13 @@ impl FromStr for Scheduling {
 pub struct Config {
     /// Where to listen.
     pub listen: Vec<Listen>,
-    /// The addresses that may connect over TCP, to any listener. Other connections are closed at once.
+    /// The addresses that may connect over TCP, to any listener. Other connections are closed at
+    /// once.
     pub allow: Vec<IpNet>,
     /// The file mode of Unix sockets, which decides which users may connect to them.
     pub unix_mode: u32,
-    /// After this time without a sign of life, a peer's host counts as dead and its locks are freed. See
-    /// [`Keepalive`].
+    /// After this time without a sign of life, a peer's host counts as dead and its locks are
+    /// freed. See [`Keepalive`].
     pub dead_peer_timeout: Duration,
     /// The most connections open at the same time.
     pub connections_max: usize,
@@ -75,7 +77,8 @@ pub struct Config {
     pub message_bytes_max: usize,
     /// The most bytes kept for a client that does not read. A client with more is disconnected.
     pub outbox_bytes_max: usize,
-    /// Whether clients may list locks and their holders (`d`, `sd`, `dump`, `who`, `q full`, `list`).
+    /// Whether clients may list locks and their holders (`d`, `sd`, `dump`, `who`, `q full`,
+    /// `list`).
     pub dump: bool,
     /// Whether clients may register names (`iam`, `who`, `identify`).
     pub registry: bool,
@@ -83,13 +86,14 @@ pub struct Config {
     pub kick: bool,
     /// Whether the shared locks of the text protocols and exclusive ones exclude each other.
     pub shared_excludes: bool,
-    /// How the threads of connections are scheduled. Each sets it for itself; other threads of the process
-    /// are not affected.
+    /// How the threads of connections are scheduled. Each sets it for itself; other threads of the
+    /// process are not affected.
     pub scheduling: Scheduling,
-    /// The certificate of listeners with TLS. If it is removed from a running server, its listeners with TLS
-    /// accept no new connections.
+    /// The certificate of listeners with TLS. If it is removed from a running server, its listeners
+    /// with TLS accept no new connections.
     pub tls: Option<ServerTls>,
-    /// The secret that clients of `message` must know over TCP. Unix sockets are protected by their file mode.
+    /// The secret that clients of `message` must know over TCP. Unix sockets are protected by their
+    /// file mode.
     pub auth_token: Option<AuthToken>,
     /// The origins whose pages may connect to WebSockets, in addition to pages of this host:
     /// `SCHEME://HOST[:PORT]`.

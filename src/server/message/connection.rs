@@ -1,5 +1,5 @@
-//! A connection of the `message` protocol while its messages are handled: what a command's handler needs
-//! of it. Knows frames; no command.
+//! A connection of the `message` protocol while its messages are handled: what a command's handler
+//! needs of it. Knows frames; no command.
 
 use super::super::connection::{Connection, Flow};
 use super::super::send_queue::Appended;
@@ -21,8 +21,8 @@ impl<'a> MessageConnection<'a> {
         Self { base, waits, next: Flow::Read, has_much_to_send: false }
     }
 
-    /// Appends one message; closes the connection if the client is gone. Sends nothing, so that a handler does
-    /// not have to keep what it made the reply from until a slow client reads.
+    /// Appends one message; closes the connection if the client is gone. Sends nothing, so that a
+    /// handler does not have to keep what it made the reply from until a slow client reads.
     pub(super) fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
         match self.base.send_queue.append(|out| frame::encode(out, body)) {
             Appended::Little => {}

@@ -14,8 +14,8 @@ use crate::wire::message::{
     parse_lock, parse_old_unlock, parse_unlock,
 };
 
-/// The longest id of a request that may have to wait, in bytes. The id is kept until the wait ends, and a
-/// connection can have as many of them as it may have waits.
+/// The longest id of a request that may have to wait, in bytes. The id is kept until the wait ends,
+/// and a connection can have as many of them as it may have waits.
 const ID_BYTES_MAX: usize = 4096;
 
 /// A `lock` or `convert` whose parameters have been read.
@@ -121,8 +121,8 @@ fn reply(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, answer: Result<Grant,
 
 fn refusal(error: AcquireError, mode: Option<Mode>, config: &Config) -> LockResult {
     match error {
-        // As in the original, a request for a lock that the session holds is granted again; but only in the
-        // mode in which it holds the lock.
+        // As in the original, a request for a lock that the session holds is granted again; but
+        // only in the mode in which it holds the lock.
         AcquireError::AlreadyHeld(held) if mode == Some(held.mode) => {
             LockResult { already: true, ..LockResult::granted(held.token) }
         }
@@ -155,8 +155,8 @@ fn deadlock(cycle: Cycle, config: &Config) -> LockResult {
     LockResult { circle, circle_size, ..LockResult::new(Status::Deadlock) }
 }
 
-/// `unlock`. Its old form has the name in the message itself and a reply of its own shape; everything else in
-/// the message is ignored then, as by the original.
+/// `unlock`. Its old form has the name in the message itself and a reply of its own shape;
+/// everything else in the message is ignored then, as by the original.
 pub(super) fn unlock(call: &mut Call<'_, '_>) {
     let old = if call.envelope.has_others { parse_old_unlock(call.body()) } else { Ok(None) };
     let new = || parse_unlock(call.parameters().unwrap_or(RawValue::NULL));
@@ -188,8 +188,8 @@ fn unlock_old(call: &mut Call<'_, '_>, request: &OldUnlockRequest) {
 /// Releases every name, or leaves its queue. True if each of them was held or waited for.
 fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
     let session = call.session();
-    // Looked at before anything is released: a waiting request for several names leaves all their queues when
-    // the first name is released, and the others would then count as not found.
+    // Looked at before anything is released: a waiting request for several names leaves all their
+    // queues when the first name is released, and the others would then count as not found.
     let is_held_or_waited_for = |name: &LockName| {
         let seen = session.inspect(Space::Main, name.as_bytes());
         seen.held.is_some() || seen.waiting
@@ -200,8 +200,8 @@ fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
     found && released.first() == Some(&true)
 }
 
-/// `cancel`: ends the wait of a request, which is then answered `cancelled`. If it had been answered before,
-/// that answer holds, and a grant remains granted.
+/// `cancel`: ends the wait of a request, which is then answered `cancelled`. If it had been
+/// answered before, that answer holds, and a grant remains granted.
 pub(super) fn cancel(call: &mut Call<'_, '_>) {
     let Some(parameters) = call.parameters() else { return };
     let result = match parse_cancel(parameters) {

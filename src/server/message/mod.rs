@@ -1,6 +1,6 @@
-//! The `message` protocol at the broker: each message is given to its command's handler, and replies are
-//! sent when they are ready, in whatever order that is. Knows what each command does with the session; not
-//! how messages are written (`wire::message`), and nothing of sockets.
+//! The `message` protocol at the broker: each message is given to its command's handler, and
+//! replies are sent when they are ready, in whatever order that is. Knows what each command does
+//! with the session; not how messages are written (`wire::message`), and nothing of sockets.
 
 mod connection;
 mod inspection;
@@ -77,8 +77,8 @@ impl ProtocolHandler for MessageHandler {
                     count += 1;
                     match parse(body) {
                         Ok(envelope) => self.service.dispatch(&mut conversation, &envelope),
-                        // The connection goes on: the end of the frame is known, and closing would cost the
-                        // client its locks.
+                        // The connection goes on: the end of the frame is known, and closing would
+                        // cost the client its locks.
                         Err(bad) => conversation.reply(|out| encode_error(out, &bad.to_string())),
                     }
                     conversation.send_if_much();

@@ -1,5 +1,6 @@
-//! The general message service: commands by name and their handlers. The lock commands are one set of
-//! them ([`Service::locks`]); a program adds its own to them, or serves only its own. Knows no command.
+//! The general message service: commands by name and their handlers. The lock commands are one set
+//! of them ([`Service::locks`]); a program adds its own to them, or serves only its own. Knows no
+//! command.
 
 use std::collections::HashMap;
 
@@ -46,9 +47,9 @@ impl Service {
 
     /// Gives messages with this command to `handler`, which replaces the command's earlier handler.
     ///
-    /// The handler is called in the connection's thread: the connection's next message is handled when it
-    /// returns. If it takes long, it keeps a [`Responder`] and replies from another thread. If it panics, the
-    /// connection ends.
+    /// The handler is called in the connection's thread: the connection's next message is handled
+    /// when it returns. If it takes long, it keeps a [`Responder`] and replies from another thread.
+    /// If it panics, the connection ends.
     pub fn on(
         &mut self,
         command: &str,
@@ -58,8 +59,8 @@ impl Service {
         self
     }
 
-    /// Gives the message to the handler of its command. A command without a handler is answered with the
-    /// status `unknown`, if the message has an id.
+    /// Gives the message to the handler of its command. A command without a handler is answered
+    /// with the status `unknown`, if the message has an id.
     pub(super) fn dispatch(&self, connection: &mut MessageConnection<'_>, envelope: &Envelope<'_>) {
         let command = envelope.command.as_deref();
         if let Some(handler) = command.and_then(|command| self.handlers.get(command)) {
@@ -111,24 +112,25 @@ impl<'a> Call<'a, '_> {
     /// Replies `{"id":…,"result":result}`. Does nothing if the message has no id.
     pub fn reply(&mut self, result: &impl Serialize) {
         if let Some(id) = self.envelope.id {
-            // Written to a buffer of its own: if `result` panics, the send queue must not be left with half
-            // a reply in front of others.
+            // Written to a buffer of its own: if `result` panics, the send queue must not be left
+            // with half a reply in front of others.
             let mut body = Vec::new();
             encode_result(&mut body, id, result);
             self.connection.reply(|out| out.extend_from_slice(&body));
         }
     }
 
-    /// With this the message can be replied to later, from any thread. `None` if the message has no id.
+    /// With this the message can be replied to later, from any thread. `None` if the message has no
+    /// id.
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         let id = self.envelope.id?.to_owned();
         Some(Responder { send_queue: self.connection.base.send_queue.clone(), id })
     }
 
-    /// Replies with `result` of the parameters, or with what is wrong with them. A message without parameters
-    /// is read as if it had an empty object: the commands that are read so are not of the original, which would
-    /// not have replied.
+    /// Replies with `result` of the parameters, or with what is wrong with them. A message without
+    /// parameters is read as if it had an empty object: the commands that are read so are not of
+    /// the original, which would not have replied.
     pub(super) fn answer<P, R: Serialize>(
         &mut self,
         parse: impl FnOnce(&RawValue) -> Result<P, Malformed>,
@@ -151,8 +153,8 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Replies. Never waits for the client: one that does not read is disconnected once more is due to it than
-    /// [`Config::outbox_bytes_max`](crate::server::Config::outbox_bytes_max).
+    /// Replies. Never waits for the client: one that does not read is disconnected once more is due
+    /// to it than [`Config::outbox_bytes_max`](crate::server::Config::outbox_bytes_max).
     pub fn reply(self, result: &impl Serialize) {
         let mut framed = Vec::new();
         frame::encode(&mut framed, |body| encode_result(body, &self.id, result));

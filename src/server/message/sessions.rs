@@ -1,5 +1,5 @@
-//! The commands that are about sessions and connections: `hello`, `identify`, `ping`, `bye`, and `kick`,
-//! by which an operator ends the connections of others.
+//! The commands that are about sessions and connections: `hello`, `identify`, `ping`, `bye`, and
+//! `kick`, by which an operator ends the connections of others.
 
 use serde_json::value::RawValue;
 
@@ -33,8 +33,8 @@ pub(super) fn hello(call: &mut Call<'_, '_>) {
     };
     let keepalive = Keepalive::server_after_hello(call.connection.base.config.dead_peer_timeout);
     if let Err(error) = call.connection.base.set_keepalive(&keepalive, request.wind_down) {
-        // The reply would promise figures that are not in effect: the client could then take itself for the
-        // holder of a lock that has gone to another session.
+        // The reply would promise figures that are not in effect: the client could then take itself
+        // for the holder of a lock that has gone to another session.
         log::debug!("{}: {error}", call.session().info().address());
         call.connection.next = Flow::Close;
         return;
@@ -71,8 +71,8 @@ pub(super) fn ping(call: &mut Call<'_, '_>) {
     }
 }
 
-/// The client ends its session in an orderly way. It no longer takes itself for a holder, so its locks are
-/// freed at once, and no later holder is told that a lock was orphaned.
+/// The client ends its session in an orderly way. It no longer takes itself for a holder, so its
+/// locks are freed at once, and no later holder is told that a lock was orphaned.
 pub(super) fn bye(call: &mut Call<'_, '_>) {
     let base = &call.connection.base;
     base.send_queue.note_goodbye();
@@ -96,7 +96,8 @@ pub(super) fn kick(call: &mut Call<'_, '_>) {
         });
         let by = call.session().info();
         for info in &kicked {
-            // Formatted as Debug, which escapes: clients choose these names, and could break up log lines.
+            // Formatted as Debug, which escapes: clients choose these names, and could break up log
+            // lines.
             log::warn!(
                 "{} ({:?}) is kicked by {} ({:?})",
                 info.address(),

@@ -1,5 +1,5 @@
-//! The requests of one connection that wait for locks, and the replies they will get. Any thread may end a
-//! wait, and then appends its reply here. Knows tickets and replies; not the commands.
+//! The requests of one connection that wait for locks, and the replies they will get. Any thread
+//! may end a wait, and then appends its reply here. Knows tickets and replies; not the commands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -17,8 +17,8 @@ pub(super) struct PendingReply {
     pub(super) id: Box<RawValue>,
     /// The mode of the one lock it is for; `None` for several at once.
     pub(super) mode: Option<Mode>,
-    /// Whether the request is answered if it is cancelled. When `unlock` ends the wait, which is the old way,
-    /// the waiting request gets no reply, as in the original.
+    /// Whether the request is answered if it is cancelled. When `unlock` ends the wait, which is
+    /// the old way, the waiting request gets no reply, as in the original.
     pub(super) tell_cancelled: bool,
 }
 
@@ -29,8 +29,8 @@ pub(crate) struct MessageWaits {
     hasher: RandomState,
 }
 
-/// The pending replies by ticket, and by the hash of their ids. Finding one must not take longer when there are
-/// many: a thread that ends a wait may have to wait for this lock.
+/// The pending replies by ticket, and by the hash of their ids. Finding one must not take longer
+/// when there are many: a thread that ends a wait may have to wait for this lock.
 #[derive(Default)]
 struct PendingReplies {
     by_ticket: HashMap<Ticket, (u64, PendingReply)>,
@@ -74,7 +74,8 @@ impl MessageWaits {
         self.pending.lock().remove(ticket);
     }
 
-    /// The ticket of the oldest waiting request with this id. From now on it is answered if it is cancelled.
+    /// The ticket of the oldest waiting request with this id. From now on it is answered if it is
+    /// cancelled.
     pub(super) fn to_cancel(&self, id: &RawValue) -> Option<Ticket> {
         let hash = self.hasher.hash_one(id.get());
         let mut pending = self.pending.lock();

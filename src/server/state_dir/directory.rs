@@ -1,10 +1,10 @@
-//! The state directory on disk: used by one process at a time, with one small file that is replaced as a
-//! whole. Knows the file and its purpose; nothing of brokers.
+//! The state directory on disk: used by one process at a time, with one small file that is replaced
+//! as a whole. Knows the file and its purpose; nothing of brokers.
 //!
-//! The directory, and the directories around it, may belong to another user than this process runs as. A process
-//! with privileges must not be tricked by a symbolic link there into giving away, emptying or overwriting
-//! another file. So links are followed only where an administrator made them, and the owner is changed on the
-//! descriptor that was opened and checked, not on a path.
+//! The directory, and the directories around it, may belong to another user than this process runs
+//! as. A process with privileges must not be tricked by a symbolic link there into giving away,
+//! emptying or overwriting another file. So links are followed only where an administrator made
+//! them, and the owner is changed on the descriptor that was opened and checked, not on a path.
 
 use std::ffi::{CStr, OsString};
 use std::fs::{DirBuilder, File};
@@ -30,7 +30,8 @@ const LINKS_MAX: usize = 8;
 
 /// A state directory that this process has for itself.
 pub(super) struct Directory {
-    /// Locked while it is open. The files are opened relative to it, so the directory may be moved meanwhile.
+    /// Locked while it is open. The files are opened relative to it, so the directory may be moved
+    /// meanwhile.
     fd: Descriptor,
     path: PathBuf,
 }
@@ -76,8 +77,8 @@ impl Directory {
         Record::parse(&bytes).map(Some).map_err(unusable)
     }
 
-    /// Replaces the record. After a crash at any moment either the old or the new record is found; once this has
-    /// returned, the new one.
+    /// Replaces the record. After a crash at any moment either the old or the new record is found;
+    /// once this has returned, the new one.
     ///
     /// # Errors
     /// If writing fails. Then it is not known which of the two records will be found.
@@ -85,7 +86,8 @@ impl Directory {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | EXACTLY;
         let make = || openat(&self.fd, NEW_FILE, flags, Mode::RUSR | Mode::WUSR);
         let made = match make() {
-            // Left by a run that was killed, or put there by somebody else. It must not be written to.
+            // Left by a run that was killed, or put there by somebody else. It must not be written
+            // to.
             Err(Errno::EXIST) => unlinkat(&self.fd, NEW_FILE, AtFlags::empty()).and_then(|()| make()),
             made => made,
         };
@@ -97,7 +99,8 @@ impl Directory {
     }
 }
 
-/// Opens the file itself: no symbolic link is followed, and opening a pipe or a terminal does not block.
+/// Opens the file itself: no symbolic link is followed, and opening a pipe or a terminal does not
+/// block.
 const EXACTLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
 /// Opens a state directory, and makes it, accessible to its owner only, if it does not exist.

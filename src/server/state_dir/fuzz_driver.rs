@@ -1,5 +1,5 @@
-//! Access to the text of a state file for fuzzing, with the real reader and writer. Exists only with
-//! `--cfg fuzzing`.
+//! Access to the text of a state file for fuzzing, with the real reader and writer. Exists only
+//! with `--cfg fuzzing`.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ pub struct StateRecord {
     pub tokens_end: u64,
     /// The dead-peer timeout of the run's clients.
     pub dead_peer_timeout: Duration,
-    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost it.
+    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost
+    /// it.
     pub stopped: bool,
 }
 

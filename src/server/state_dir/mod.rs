@@ -1,12 +1,12 @@
-//! The state directory: what one run of a broker leaves to the next, so that after a restart no lock is granted
-//! that an old holder may still believe to hold, and no fencing token is given twice. Knows the broker, one
-//! file, and the shortest possible dead-peer timeout; no sockets.
+//! The state directory: what one run of a broker leaves to the next, so that after a restart no
+//! lock is granted that an old holder may still believe to hold, and no fencing token is given
+//! twice. Knows the broker, one file, and the shortest possible dead-peer timeout; no sockets.
 //!
-//! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders on other
-//! machines find out by themselves within the dead-peer timeout. So the next run, which sees that this one
-//! did not stop cleanly, grants nothing for that long: the *grace*. A run cannot write down every token that
-//! it gives. Instead it writes down in advance a number that its tokens will stay below, and the next run
-//! begins there.
+//! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders
+//! on other machines find out by themselves within the dead-peer timeout. So the next run, which
+//! sees that this one did not stop cleanly, grants nothing for that long: the *grace*. A run cannot
+//! write down every token that it gives. Instead it writes down in advance a number that its tokens
+//! will stay below, and the next run begins there.
 
 mod directory;
 #[cfg(fuzzing)]
@@ -27,9 +27,9 @@ use crate::os::Keepalive;
 use crate::os::sync::{Arc, Condvar, Mutex};
 use crate::os::thread::{SignalsBlocked, Thread};
 
-/// The number of tokens that are reserved in advance. They last for minutes at any rate that a server can reach,
-/// so a disk may be slow for that long; and they are few enough that tokens stay below 2^53 through millions
-/// of restarts.
+/// The number of tokens that are reserved in advance. They last for minutes at any rate that a
+/// server can reach, so a disk may be slow for that long; and they are few enough that tokens stay
+/// below 2^53 through millions of restarts.
 const TOKENS_RESERVED: u64 = 1 << 30;
 /// The interval at which the keeper checks how many tokens are left.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -38,27 +38,29 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The stack of the keeper's thread. It is address space; only what is used becomes memory.
 const STACK_BYTES: usize = 1 << 20;
 
-/// Makes the directory for [`resume`] unless it exists, accessible to its owner only, and gives it to this user and
-/// group. To be called before the process becomes that user. A symbolic link to the directory is followed only if it
-/// belongs to root or to the user of this process.
+/// Makes the directory for [`resume`] unless it exists, accessible to its owner only, and gives it
+/// to this user and group. To be called before the process becomes that user. A symbolic link to
+/// the directory is followed only if it belongs to root or to the user of this process.
 ///
 /// # Errors
-/// If the directory cannot be made or given away, or if the path is not a directory. The message names the path.
+/// If the directory cannot be made or given away, or if the path is not a directory. The message
+/// names the path.
 pub fn prepare_for(directory: &Path, uid: u32, gid: u32) -> io::Result<()> {
     directory::make_for(directory, uid, gid).map_err(|error| named(directory, &error))
 }
 
-/// Makes a broker that continues where the last one with this state directory ended, and the keeper of that
-/// directory. The broker's fencing tokens are higher than all tokens of the last one. If the last one did not stop
-/// cleanly, or its own grace was not over, nothing is granted until its dead-peer timeout has passed from now on:
-/// [`Broker::grace`] tells how much of it is left.
+/// Makes a broker that continues where the last one with this state directory ended, and the keeper
+/// of that directory. The broker's fencing tokens are higher than all tokens of the last one. If
+/// the last one did not stop cleanly, or its own grace was not over, nothing is granted until its
+/// dead-peer timeout has passed from now on: [`Broker::grace`] tells how much of it is left.
 ///
-/// `dead_peer_timeout` is the timeout of the server that will serve the broker. Starts a thread, in which all
-/// signals are blocked.
+/// `dead_peer_timeout` is the timeout of the server that will serve the broker. Starts a thread, in
+/// which all signals are blocked.
 ///
 /// # Errors
-/// If the directory cannot be used, if another process uses it, or if its file is damaged or was not written by
-/// lockd. Nothing in the directory has been changed then. The message names the directory.
+/// If the directory cannot be used, if another process uses it, or if its file is damaged or was
+/// not written by lockd. Nothing in the directory has been changed then. The message names the
+/// directory.
 pub fn resume(directory: &Path, limits: Limits, dead_peer_timeout: Duration) -> io::Result<(Broker, Keeper)> {
     Keeper::resume(directory, limits, dead_peer_timeout).map_err(|error| named(directory, &error))
 }
@@ -72,9 +74,9 @@ fn effective(dead_peer_timeout: Duration) -> Duration {
     dead_peer_timeout.max(Keepalive::DEAD_PEER_TIMEOUT_MIN)
 }
 
-/// Keeps the state directory of a running broker: reserves tokens in advance and ends the grace, in a thread of
-/// its own. If it is dropped, or the process ends, the next run has a grace, unless [`stopped`](Self::stopped) was
-/// called before.
+/// Keeps the state directory of a running broker: reserves tokens in advance and ends the grace, in
+/// a thread of its own. If it is dropped, or the process ends, the next run has a grace, unless
+/// [`stopped`](Self::stopped) was called before.
 pub struct Keeper {
     shared: Arc<KeeperState>,
     thread: Option<Thread>,
@@ -104,7 +106,8 @@ impl Keeper {
         let first = last.map_or(0, |last| last.tokens_end).max(Broker::first_token_by_clock());
         let record = Record {
             tokens_end: first.saturating_add(TOKENS_RESERVED),
-            // If this run ends in its grace, the next one must still wait for the clients of the last one.
+            // If this run ends in its grace, the next one must still wait for the clients of the
+            // last one.
             dead_peer_timeout: grace.unwrap_or_default().max(effective(dead_peer_timeout)),
             stopped: false,
         };
@@ -123,8 +126,8 @@ impl Keeper {
         Ok((broker, Self { shared, thread: Some(thread) }))
     }
 
-    /// Records that the server's dead-peer timeout is about to change to `timeout`. Until this returns, no client may
-    /// be told the new timeout.
+    /// Records that the server's dead-peer timeout is about to change to `timeout`. Until this
+    /// returns, no client may be told the new timeout.
     ///
     /// # Errors
     /// If it cannot be recorded. Then the server must keep its timeout.
@@ -135,8 +138,9 @@ impl Keeper {
         })
     }
 
-    /// Records that the broker has stopped cleanly: it grants nothing any more, and every client that held a lock
-    /// knows that it has lost it. Then the next run grants at once, unless this run's own grace was not over.
+    /// Records that the broker has stopped cleanly: it grants nothing any more, and every client
+    /// that held a lock knows that it has lost it. Then the next run grants at once, unless this
+    /// run's own grace was not over.
     ///
     /// # Errors
     /// If it cannot be recorded. Then the next run has a grace.
@@ -180,8 +184,8 @@ impl KeeperState {
         }
     }
 
-    /// Sleeps until the tokens are to be checked, and ends the grace when it is over. False once the thread is to
-    /// end.
+    /// Sleeps until the tokens are to be checked, and ends the grace when it is over. False once
+    /// the thread is to end.
     fn sleep(&self) -> bool {
         let mut progress = self.progress.lock();
         let rest = |ends: Instant| ends.saturating_duration_since(Instant::now());

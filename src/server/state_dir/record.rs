@@ -1,6 +1,7 @@
-//! What one run of a broker leaves to the next, as text for the state file. Pure: knows no file and no clock.
-//! Reads only what it writes itself, to the byte. Any other text was not written to its end by a lockd, and a
-//! guess at its meaning could lead to a lock being granted that another client still believes to hold.
+//! What one run of a broker leaves to the next, as text for the state file. Pure: knows no file and
+//! no clock. Reads only what it writes itself, to the byte. Any other text was not written to its
+//! end by a lockd, and a guess at its meaning could lead to a lock being granted that another
+//! client still believes to hold.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -18,9 +19,11 @@ pub(super) const RECORD_BYTES_MAX: usize = 256;
 pub(super) struct Record {
     /// Every fencing token of the run is lower than this.
     pub(super) tokens_end: u64,
-    /// The longest time after the end of the run until all of its clients know of it, in whole seconds.
+    /// The longest time after the end of the run until all of its clients know of it, in whole
+    /// seconds.
     pub(super) dead_peer_timeout: Duration,
-    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost it.
+    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost
+    /// it.
     pub(super) stopped: bool,
 }
 

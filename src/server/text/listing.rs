@@ -1,6 +1,6 @@
-//! The lists: `d`, `sd`, `dump`, `who`, and `q full` of `lockd`. Locks are looked at and written some at a time,
-//! so that a million of them delay only the client that asked, and nothing is kept for a client that does not
-//! read.
+//! The lists: `d`, `sd`, `dump`, `who`, and `q full` of `lockd`. Locks are looked at and written
+//! some at a time, so that a million of them delay only the client that asked, and nothing is kept
+//! for a client that does not read.
 
 use std::ops::ControlFlow;
 
@@ -128,7 +128,8 @@ fn each_lock_of_any_mode(
     mut each: impl FnMut(LockInfo, Mode) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let broken_off = connection.server.broker.for_each_lock(|mut lock| {
-        // The lists do not show waiters, and there may be many: they are not kept while a reply is sent.
+        // The lists do not show waiters, and there may be many: they are not kept while a reply is
+        // sent.
         lock.waiters = Vec::new();
         match lock.mode {
             Some(mode) if lock.key.space == connection.space_of(mode) => each(lock, mode),

@@ -1,5 +1,6 @@
-//! How the lock commands of the text protocols use the session. The counted shared locks of these protocols
-//! have a space of their own, unless the server was told that shared and exclusive locks exclude each other.
+//! How the lock commands of the text protocols use the session. The counted shared locks of these
+//! protocols have a space of their own, unless the server was told that shared and exclusive locks
+//! exclude each other.
 
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ impl TextHandler {
         self.reply(connection, TextReply::Acquire { mode, name, holders })
     }
 
-    /// The number of holders if the request was granted, else `None`. A request for a lock that the session holds in
-    /// this mode counts as granted; only `lockd` refuses it for an exclusive lock.
+    /// The number of holders if the request was granted, else `None`. A request for a lock that the
+    /// session holds in this mode counts as granted; only `lockd` refuses it for an exclusive lock.
     fn holders_after(
         &self,
         connection: &Connection,
@@ -70,8 +71,9 @@ impl Connection {
     /// `r` and `sr`: releases the lock if the session holds it in this mode; says whether it did.
     pub(super) fn release_held(&self, mode: Mode, name: &[u8]) -> bool {
         let space = self.space_of(mode);
-        // Where both modes share a space, `r` must not release what `sg` acquired, nor the other way round.
-        // Only this thread acts for the session, so nothing changes between the look and the release.
+        // Where both modes share a space, `r` must not release what `sg` acquired, nor the other
+        // way round. Only this thread acts for the session, so nothing changes between the look and
+        // the release.
         let held_mode = || self.session.inspect(space, name).held.map(|held| held.mode);
         if self.config.shared_excludes && held_mode() != Some(mode) {
             return false;

@@ -1,6 +1,7 @@
-//! The two text protocols at the broker: lines in, lines out, in order. Knows what each command does with
-//! the session. `lockd` and `glockd` differ in the commands they have and in their words; that is for the
-//! codec (`wire::text`), and the few differences in what a command does are marked here.
+//! The two text protocols at the broker: lines in, lines out, in order. Knows what each command
+//! does with the session. `lockd` and `glockd` differ in the commands they have and in their words;
+//! that is for the codec (`wire::text`), and the few differences in what a command does are marked
+//! here.
 
 mod codec;
 mod listing;
@@ -27,7 +28,8 @@ pub(super) struct TextHandler {
     /// Commands that have not been added to the server's counters yet.
     counts: [u64; COMMANDS],
     wait: Arc<LineWait>,
-    /// Whether replies belong to WebSocket messages. The reply to a message ends when its lines have been handled.
+    /// Whether replies belong to WebSocket messages. The reply to a message ends when its lines
+    /// have been handled.
     has_messages: bool,
 }
 

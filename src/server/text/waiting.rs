@@ -1,12 +1,13 @@
-//! The wait of a `gw` or `sgw`. A connection of the text protocols has one at a time, since its later lines
-//! must not be handled before the wait is over.
+//! The wait of a `gw` or `sgw`. A connection of the text protocols has one at a time, since its
+//! later lines must not be handled before the wait is over.
 
 use super::super::send_queue::SendQueue;
 use super::codec::{TextDialect, TextReply};
 use crate::broker::{Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 
-/// The wait of one connection, if it has one. Replies when the wait ends, in the thread that ended it.
+/// The wait of one connection, if it has one. Replies when the wait ends, in the thread that ended
+/// it.
 pub(crate) struct LineWait {
     send_queue: Arc<SendQueue>,
     /// Whether replies belong to WebSocket messages. That of the waiting line is then held back.
@@ -46,8 +47,8 @@ impl LineWait {
 
 impl Observer for LineWait {
     fn decided(&self, _: Ticket, outcome: Outcome) {
-        // Locked until the reply is in the send queue: otherwise the connection's thread could find the wait over
-        // and put the reply to the next line before this one.
+        // Locked until the reply is in the send queue: otherwise the connection's thread could find
+        // the wait over and put the reply to the next line before this one.
         let mut wanted = self.wanted.lock();
         if let Some((mode, name)) = wanted.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
