@@ -50,24 +50,24 @@ fn explain_peer_certificate(problem: &CertificateError, side: &TlsSide) -> Strin
     };
     match (problem, side) {
         (CertificateError::UnknownIssuer, TlsSide::Client { ca: Some(ca), .. }) => {
-            format!("{what} is not trusted: nobody in {} (ca=) has signed it", ca.display())
+            format!("{what} is not trusted: no authority in {} (ca=) has signed it", ca.display())
         }
         (CertificateError::BadSignature, TlsSide::Client { ca: Some(ca), .. }) => format!(
-            "{what} is not trusted: it names one of those in {} (ca=) as its signer, but was signed with another key",
+            "{what} is not trusted: it names an authority in {} (ca=) as its signer, but was signed with another key",
             ca.display()
         ),
         (CertificateError::BadSignature, TlsSide::Server) => format!(
-            "{what} is not trusted: it names one of those in the file of tls-client-ca as its signer, but was signed \
+            "{what} is not trusted: it names an authority in the file of tls-client-ca as its signer, but was signed \
              with another key"
         ),
         (CertificateError::UnknownIssuer, TlsSide::Client { ca: None, .. }) => {
             format!(
-                "{what} is not trusted: nobody whom this system trusts has signed it; name the file with the \
-                 certificate of who has: ?ca=FILE behind the address"
+                "{what} is not trusted: no authority that this system trusts has signed it; name the file \
+                 with the signer's certificate: ?ca=FILE after the address"
             )
         }
         (CertificateError::UnknownIssuer, TlsSide::Server) => {
-            format!("{what} is not trusted: nobody in the file of tls-client-ca has signed it")
+            format!("{what} is not trusted: no authority in the file of tls-client-ca has signed it")
         }
         (CertificateError::NotValidForNameContext { presented, .. }, TlsSide::Client { host, .. }) => {
             let names: Vec<&str> = presented.iter().map(|name| inner_name(name)).collect();
@@ -120,7 +120,7 @@ fn is_error_named(problem: &CertificateError, name: &str) -> bool {
 /// What an alert from the other side means.
 fn explain_alert(alert: AlertDescription, side: &TlsSide) -> String {
     let objection = match alert {
-        AlertDescription::UnknownCA => "it does not trust who has signed it",
+        AlertDescription::UnknownCA => "it does not trust the signer",
         AlertDescription::CertificateExpired => "to it, it has expired or is not valid yet",
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
@@ -132,7 +132,7 @@ fn explain_alert(alert: AlertDescription, side: &TlsSide) -> String {
             return match side {
                 TlsSide::Client { cert: None, .. } => {
                     "the server wants this client to show a certificate: name its file, \
-                     ?cert=FILE&key=FILE behind the address"
+                     ?cert=FILE&key=FILE after the address"
                 }
                 TlsSide::Client { .. } => "the server wants another certificate of this client",
                 TlsSide::Server => "the client wants a certificate of this server",
@@ -162,8 +162,8 @@ pub(super) fn explain_own_certificate(
     let (cert, key) = (cert.display(), key.display());
     match error {
         Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-            "the key in {key} does not belong to the first certificate in {cert}: that must be one's own, and \
-             those between it and the root come behind it"
+            "the key in {key} does not belong to the first certificate in {cert}: that must be this side's own, \
+             followed by the intermediate certificates"
         ),
         Error::InvalidCertificate(problem) => {
             format!("the first certificate in {cert} {}", explain_certificate(problem, true))

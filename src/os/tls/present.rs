@@ -161,7 +161,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         });
         match error {
             _ if is_encrypted => format!(
-                "{}: the key has a passphrase, and nobody is there to type it: `openssl pkey` writes it without",
+                "{}: the key has a passphrase, which nobody can type here: `openssl pkey` writes the key without one",
                 path.display()
             ),
             pem::Error::NoItemsFound => format!("{}: there is no private key in it", path.display()),
@@ -187,7 +187,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
 fn system_roots() -> Result<RootCertStore, String> {
     let named = std::env::var_os(ROOTS_VARIABLE).map(PathBuf::from);
     let known = SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = named.or(known).ok_or("there is no file of whom this system trusts: name one, ?ca=FILE")?;
+    let path = named.or(known).ok_or("this system has no file of trusted authorities: name one, ?ca=FILE")?;
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(certificates(&path)?);
     Ok(store)

@@ -71,15 +71,15 @@ impl Config {
         }
         let certified = listen.tls && self.tls.as_ref().is_some_and(ServerTls::asks_for_certificates);
         let known = certified || listen.protocol == Protocol::Message && self.auth_token.is_some();
-        let may = "whoever has an address on the access list";
+        let may = "every client on the access list";
         let words = match (listen.tls, known) {
             (true, true) => return None,
             (true, false) => format!(
-                "{listen}: {may} may take any lock: there is neither a secret nor are there client certificates"
+                "{listen}: {may} may take any lock: there are neither a secret nor client certificates"
             ),
-            (false, true) => format!("{listen}: the secret crosses the network as it is: there is no TLS"),
+            (false, true) => format!("{listen}: the secret crosses the network unencrypted: there is no TLS"),
             (false, false) => format!(
-                "{listen}: {may} may take any lock, and who is between can read all: there is neither TLS nor a secret"
+                "{listen}: {may} may take any lock, and others on the network can read everything: there is neither TLS nor a secret"
             ),
         };
         Some((log::Level::Warn, words))
