@@ -175,9 +175,9 @@ pub(super) fn explain_own_certificate(
 /// A time in a suitable unit.
 fn rough_time(seconds: u64) -> String {
     let (number, unit) = match seconds {
-        ..120 => (seconds, "seconds"),
-        ..7200 => (seconds / 60, "minutes"),
-        ..172_800 => (seconds / 3600, "hours"),
+        0..120 => (seconds, "seconds"),
+        120..7200 => (seconds / 60, "minutes"),
+        7200..172_800 => (seconds / 3600, "hours"),
         _ => (seconds / 86_400, "days"),
     };
     format!("{number} {unit}")

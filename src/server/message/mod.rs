@@ -23,30 +23,24 @@ use connection::MessageConnection;
 /// The command by which a client says goodbye.
 const BYE: &str = "bye";
 
-/// Every lock command, and the function that handles it.
-const LOCK_COMMANDS: [(&str, fn(&mut Call<'_, '_>)); 12] = [
-    ("lock", locks::lock),
-    ("unlock", locks::unlock),
-    ("convert", locks::convert),
-    ("cancel", locks::cancel),
-    ("inspect", inspection::inspect),
-    ("list", inspection::list),
-    ("stats", inspection::stats),
-    ("hello", sessions::hello),
-    ("identify", sessions::identify),
-    ("ping", sessions::ping),
-    ("kick", sessions::kick),
-    (BYE, sessions::bye),
-];
-
 impl Service {
     /// The lock commands.
     #[must_use]
     pub fn locks() -> Self {
         let mut service = Self::new();
-        for (command, handler) in LOCK_COMMANDS {
-            service.on(command, handler);
-        }
+        service
+            .on("lock", locks::lock)
+            .on("unlock", locks::unlock)
+            .on("convert", locks::convert)
+            .on("cancel", locks::cancel)
+            .on("inspect", inspection::inspect)
+            .on("list", inspection::list)
+            .on("stats", inspection::stats)
+            .on("hello", sessions::hello)
+            .on("identify", sessions::identify)
+            .on("ping", sessions::ping)
+            .on("kick", sessions::kick)
+            .on(BYE, sessions::bye);
         service
     }
 }

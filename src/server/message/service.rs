@@ -14,6 +14,9 @@ use crate::os::sync::Arc;
 use crate::wire::frame;
 use crate::wire::message::{Envelope, LockResult, Malformed, encode_result, encode_unknown};
 
+/// Handles the messages of one command.
+type Handler = dyn Fn(&mut Call<'_, '_>) + Send + Sync;
+
 /// Commands by name, each with the function that handles it.
 ///
 /// ```
@@ -35,7 +38,7 @@ use crate::wire::message::{Envelope, LockResult, Malformed, encode_result, encod
 /// ```
 #[derive(Clone, Default)]
 pub struct Service {
-    handlers: HashMap<String, Arc<dyn Fn(&mut Call<'_, '_>) + Send + Sync>>,
+    handlers: HashMap<String, Arc<Handler>>,
 }
 
 impl Service {
