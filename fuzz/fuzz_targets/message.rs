@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use lockd::wire::frame;
 use lockd::wire::message::{
-    Envelope, HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest,
+    RequestEnvelope, HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest,
     encode_error, encode_granted, encode_pong, encode_request, encode_result, encode_unknown, parse,
     parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect, parse_list, parse_lock,
     parse_old_unlock, parse_reply, parse_unlock,
@@ -97,7 +97,7 @@ fn check_request(body: &[u8]) {
     }
 }
 
-fn check_envelope(envelope: &Envelope<'_>, whole: &Value) {
+fn check_envelope(envelope: &RequestEnvelope<'_>, whole: &Value) {
     let get = |key| whole.get(key).filter(|value: &&Value| !value.is_null());
     assert_eq!(envelope.command.as_deref(), get("command").and_then(Value::as_str));
     let id = get("id").filter(|id| id.is_number() || id.is_string());
@@ -181,7 +181,7 @@ fn sent(command: &str, parameters: &impl Serialize) -> Box<RawValue> {
     envelope.parameters.expect("there are parameters").to_owned()
 }
 
-fn check_replies(id: &RawValue, envelope: &Envelope<'_>, parameters: &RawValue) {
+fn check_replies(id: &RawValue, envelope: &RequestEnvelope<'_>, parameters: &RawValue) {
     let result = |write: &dyn Fn(&mut Vec<u8>)| {
         let mut out = Vec::new();
         write(&mut out);

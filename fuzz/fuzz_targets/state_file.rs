@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, State, read, write};
+use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, StateRecord, read, write};
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(state) = read(data) {
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let Some((number, rest)) = data.split_first_chunk::<8>() else { return };
     let Some((seconds, [how, at, bit, rest @ ..])) = rest.split_first_chunk::<8>() else { return };
-    let state = State {
+    let state = StateRecord {
         tokens_end: u64::from_le_bytes(*number),
         dead_peer_timeout: Duration::from_secs(u64::from_le_bytes(*seconds)),
         stopped: how & 1 != 0,

@@ -11,11 +11,11 @@ use crate::broker::outcome::Outcome;
 use crate::broker::rules::Slot;
 use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
-use crate::os::sync::IS_EXPLORED;
+use crate::os::sync::IS_MODEL_CHECKED;
 
 /// How many locks of an ending session are freed in one lane before its mutex is released for
 /// others.
-const RELEASE_BATCH: usize = if IS_EXPLORED { 1 } else { 256 };
+const RELEASE_BATCH: usize = if IS_MODEL_CHECKED { 1 } else { 256 };
 
 impl Shell {
     /// Ends a session, once. If it has `vanished`, the next holder of each lock it held exclusively

@@ -7,12 +7,12 @@ use std::hash::{BuildHasher, RandomState};
 use siphasher::sip::SipHasher13;
 
 use crate::broker::name::Space;
-use crate::os::sync::IS_EXPLORED;
+use crate::os::sync::IS_MODEL_CHECKED;
 
 /// The number of lanes that names are spread over. More than cores, so that two threads rarely meet
 /// in one, and so that a lane is small: an operation that takes long, above all growing the lane's
 /// index, is over soon.
-pub(super) const LANES: usize = if IS_EXPLORED { 2 } else { 64 };
+pub(super) const LANES: usize = if IS_MODEL_CHECKED { 2 } else { 64 };
 
 /// The lane of `hash`. The upper half of the hash chooses it; the lane itself uses the lower half.
 pub(super) fn lane_of(hash: u64) -> usize {
@@ -30,7 +30,7 @@ impl NameHasher {
     pub(super) fn new() -> Self {
         let random = RandomState::new();
         // A model checker must see the same run every time.
-        let key = |number: u8| if IS_EXPLORED { u64::from(number) } else { random.hash_one(number) };
+        let key = |number: u8| if IS_MODEL_CHECKED { u64::from(number) } else { random.hash_one(number) };
         let keyed = |first: u8| SipHasher13::new_with_keys(key(first), key(first + 1));
         Self { main: keyed(0), counted: keyed(2) }
     }

@@ -94,7 +94,7 @@ pub struct PageQuery {
 
 /// Selects the names of a page from names that it is given in any order.
 #[derive(Debug)]
-pub struct PageNames<'a> {
+struct PageNames<'a> {
     query: &'a PageQuery,
     /// The names of the page so far, the last one on top.
     first: BinaryHeap<LockName>,
@@ -106,13 +106,12 @@ pub struct PageNames<'a> {
 
 impl<'a> PageNames<'a> {
     /// An empty page for this query.
-    #[must_use]
-    pub fn of(query: &'a PageQuery) -> Self {
+    fn of(query: &'a PageQuery) -> Self {
         Self { query, first: BinaryHeap::new(), bytes: 0, beyond: None }
     }
 
     /// Adds a name, unless the query excludes it or the page is full of names that come before it.
-    pub fn add(&mut self, space: Space, name: &LockName) {
+    fn add(&mut self, space: Space, name: &LockName) {
         let Self { query, first, bytes, beyond } = self;
         let is_wanted = space == query.space
             && name.as_bytes().starts_with(query.prefix.as_bytes())
@@ -130,8 +129,7 @@ impl<'a> PageNames<'a> {
     }
 
     /// The names in order, and whether the query has more of them.
-    #[must_use]
-    pub fn finish(self) -> (Vec<LockName>, bool) {
+    fn finish(self) -> (Vec<LockName>, bool) {
         let mut first = self.first.into_sorted_vec();
         // A name that was released and acquired again meanwhile may have been added twice.
         first.dedup();
@@ -140,12 +138,12 @@ impl<'a> PageNames<'a> {
 }
 
 impl Shell {
-    /// A page of locks ordered by name. Examines every name of the broker, since they are not kept
-    /// in order.
-    pub(super) fn page(&self, query: &PageQuery) -> Page {
+    /// A page of locks ordered by name, or only of those that have waiters. Examines every name of
+    /// the broker, since they are not kept in order.
+    pub(super) fn page(&self, query: &PageQuery, with_waiters: bool) -> Page {
         let mut query = query.clone();
         loop {
-            let (names, mut more) = self.first_names(&query);
+            let (names, mut more) = self.first_names(&query, with_waiters);
             query.after = names.last().cloned();
             let (mut locks, mut shown) = (Vec::new(), 0);
             for name in names {
@@ -155,6 +153,7 @@ impl Shell {
                 }
                 let hash = self.key(query.space, name.as_bytes()).hash;
                 let lock = self.lock_info(&HashedKey { key: Key { space: query.space, name }, hash });
+                let lock = lock.filter(|lock| !with_waiters || !lock.waiters.is_empty());
                 shown += lock.as_ref().map_or(0, |lock| lock.holders.len() + lock.waiters.len());
                 locks.extend(lock);
             }
@@ -167,8 +166,17 @@ impl Shell {
     }
 
     /// The names for a page, and whether there are more.
-    fn first_names(&self, query: &PageQuery) -> (Vec<LockName>, bool) {
+    fn first_names(&self, query: &PageQuery, with_waiters: bool) -> (Vec<LockName>, bool) {
         let mut first = PageNames::of(query);
+        if with_waiters {
+            self.for_each_lock(|lock| {
+                if !lock.waiters.is_empty() {
+                    first.add(lock.key.space, &lock.key.name);
+                }
+                ControlFlow::<()>::Continue(())
+            });
+            return first.finish();
+        }
         for cell in &self.lanes {
             let mut from = Some(0);
             while let Some(start) = from {

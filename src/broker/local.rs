@@ -327,7 +327,7 @@ impl LocalSession {
     /// A page of the locks of its broker, as from [`Broker::page`](super::Broker::page).
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Page {
-        self.session.shell.page(query)
+        self.session.shell.page(query, false)
     }
 
     /// Whether the session has not ended and the broker has not failed.

@@ -45,7 +45,7 @@ use crate::os::sync::Arc;
 pub use histogram::Histogram;
 pub(crate) use limits::check_set;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
-pub use listing::{HolderInfo, LockInfo, Page, PageNames, PageQuery, WaiterInfo};
+pub use listing::{HolderInfo, LockInfo, Page, PageQuery, WaiterInfo};
 pub use local::LocalSession;
 pub use name::{Key, LockName, Space};
 pub use outcome::{
@@ -144,7 +144,13 @@ impl Broker {
     /// broker, but delays other threads for short times only.
     #[must_use]
     pub fn page(&self, query: &PageQuery) -> Page {
-        self.shell.page(query)
+        self.shell.page(query, false)
+    }
+
+    /// The same, of those locks alone that have waiters.
+    #[must_use]
+    pub fn page_with_waiters(&self, query: &PageQuery) -> Page {
+        self.shell.page(query, true)
     }
 
     /// Passes every lock that is held or waited for to `each`, in no order, until `each` breaks

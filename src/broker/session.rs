@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use crate::broker::clock;
-use crate::broker::fast_lane::{Fast, FastRelease, KeyRef, Lane};
+use crate::broker::fast_lane::{KeyRef, Lane, LaneAcquire, LaneRelease};
 use crate::broker::hasher::lane_of;
 use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::limits::check_set;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, Mode, ReleaseError, Released};
-use crate::broker::rules::{Answer, HashedKey, Step, Table, Ticket, WaitSpec};
+use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
 use crate::broker::session_info::{HeldCount, Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, Ordering};
@@ -64,7 +64,7 @@ impl ObservedSession {
         let token = || shell.tokens.next();
         let acquire = |content: &mut Lane| {
             let fast = content.acquire(key, info.slot, mode, now, token);
-            if let Fast::Granted(_) = fast {
+            if let LaneAcquire::Granted(_) = fast {
                 info.held.add(lane, 1);
                 debug_assert!(info.held.in_part(lane) <= content.held_in_all());
                 debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.held.is_some()));
@@ -72,10 +72,10 @@ impl ObservedSession {
             fast
         };
         match shell.in_cell(&shell.lanes[lane], Intent::Acquiring(info), acquire)? {
-            Fast::Granted(grant) => Ok(grant),
-            Fast::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Fast::Busy => Err(AcquireError::TimedOut),
-            Fast::Defer => self.try_acquire_contended(key, mode),
+            LaneAcquire::Granted(grant) => Ok(grant),
+            LaneAcquire::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
+            LaneAcquire::Busy => Err(AcquireError::TimedOut),
+            LaneAcquire::Defer => self.try_acquire_contended(key, mode),
         }
     }
 
@@ -132,7 +132,7 @@ impl ObservedSession {
         let answer = self.shell.with_table(keys, intent, |table, step| {
             let wait = wait.map(|wait| wait_spec(step, wait));
             let answer = table.acquire(step, info.slot, wants, wait);
-            if let Answer::Granted(_) = answer {
+            if let Ok(Attempt::Granted(_)) = answer {
                 info.held.add(HeldCount::TABLE, wants.len());
                 debug_assert!(info.held.in_part(HeldCount::TABLE) <= table.holds());
                 debug_assert!(table.inspect(info.slot, &wants[0].0).is_some_and(|seen| seen.held.is_some()));
@@ -177,7 +177,7 @@ impl ObservedSession {
         let now = shell.end_of_hold();
         let release = |content: &mut Lane| {
             let fast = content.release(key, info.slot, now);
-            if let FastRelease::Released = fast {
+            if let LaneRelease::Released = fast {
                 info.held.subtract_one(lane);
                 debug_assert!(info.held.in_part(lane) <= content.held_in_all());
                 debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.mode.is_none()));
@@ -185,10 +185,10 @@ impl ObservedSession {
             fast
         };
         match shell.in_cell(&shell.lanes[lane], Intent::Releasing(info), release)? {
-            FastRelease::Released => Ok(Released::Hold),
-            FastRelease::NotHeld => Err(ReleaseError::NotHeld),
+            LaneRelease::Released => Ok(Released::Hold),
+            LaneRelease::NotHeld => Err(ReleaseError::NotHeld),
             // If the name has left the table since, this session did not hold it.
-            FastRelease::Defer => self.release_contended(&key.to_owned())?.ok_or(ReleaseError::NotHeld),
+            LaneRelease::Defer => self.release_contended(&key.to_owned())?.ok_or(ReleaseError::NotHeld),
         }
     }
 
@@ -265,24 +265,23 @@ impl ObservedSession {
     }
 
     /// The table's answer in the words of the session's caller.
-    fn attempt(&self, answer: Answer) -> Result<Attempt, AcquireError> {
+    fn attempt(&self, answer: Result<Attempt, NotGranted>) -> Result<Attempt, AcquireError> {
         match answer {
-            Answer::Granted(grant) => Ok(Attempt::Granted(grant)),
-            Answer::Queued => Ok(Attempt::Queued),
-            Answer::Busy => Err(AcquireError::TimedOut),
-            Answer::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
-            Answer::AlreadyWaiting => Err(AcquireError::AlreadyWaiting),
-            Answer::NotHeld => Err(AcquireError::NotHeld),
-            Answer::TooManyWaits => {
+            Ok(attempt) => Ok(attempt),
+            Err(NotGranted::Busy) => Err(AcquireError::TimedOut),
+            Err(NotGranted::AlreadyHeld(held)) => Err(AcquireError::AlreadyHeld(held)),
+            Err(NotGranted::AlreadyWaiting) => Err(AcquireError::AlreadyWaiting),
+            Err(NotGranted::NotHeld) => Err(AcquireError::NotHeld),
+            Err(NotGranted::TooManyWaits) => {
                 Err(AcquireError::Refused("this session waits for as many locks as it may".to_owned()))
             }
-            // A bulk turn has room for everything else.
-            Answer::TooLarge => {
+            // A bulk turn has the budget for everything else.
+            Err(NotGranted::TooLarge) => {
                 let text =
                     "too many sessions wait for each other to rule out that this wait would be a deadlock";
                 Err(AcquireError::Refused(text.to_owned()))
             }
-            Answer::Deadlock(cycle) => {
+            Err(NotGranted::Deadlock(cycle)) => {
                 let shown = cycle.iter().take(Cycle::SHOWN_MAX);
                 let infos: Vec<_> = shown.filter_map(|&slot| self.shell.sessions.info(slot)).collect();
                 Err(AcquireError::Deadlock(Box::new(Cycle {

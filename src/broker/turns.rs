@@ -2,8 +2,8 @@
 //! a bounded amount of work before it lets the next one in. Knows the mutexes and which sessions
 //! must be notified; what the table decides is no concern of it.
 //!
-//! - An ordinary turn has room for [`TURN`]. An event that needs more is *bulk*: it is repeated, or
-//!   continued, in a turn with room for [`BULK`], and there is one bulk turn at a time. So whatever
+//! - An ordinary turn has the budget [`TURN_BUDGET`]. An event that needs more is *bulk*: it is repeated, or
+//!   continued, in a turn with the budget [`BULK_BUDGET`], and there is one bulk turn at a time. So whatever
 //!   N sessions ask for, another one waits for at most N ordinary turns of theirs and one bulk
 //!   turn: the sessions with bulk events wait for each other.
 //! - A turn may leave names unsettled, whose waiters could be granted. The first thread that leaves
@@ -16,7 +16,9 @@ use crate::broker::hasher::lane_of;
 use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::outcome::Outcome;
 use crate::broker::registry::RegisteredSession;
-use crate::broker::rules::{BULK, Decision, HashedKey, Idle, NAME, Slot, Step, TURN, Table};
+use crate::broker::rules::{
+    BULK_BUDGET, Decision, HashedKey, Idle, NAME_COST, Slot, Step, TURN_BUDGET, Table,
+};
 use crate::broker::session_info::HeldCount;
 use crate::broker::shell::{Contended, Shell};
 use crate::os::sync::Ordering::{Acquire, Relaxed};
@@ -25,7 +27,7 @@ use crate::os::sync::{Arc, MutexGuard};
 /// What a turn came to.
 struct TurnResult<R> {
     result: R,
-    /// There was not enough room: the result means nothing.
+    /// The budget was too small: the result means nothing.
     is_exhausted: bool,
     /// How many names were unsettled before the turn and are after it.
     unsettled: (usize, usize),
@@ -33,7 +35,7 @@ struct TurnResult<R> {
 
 impl Shell {
     /// Runs `work` on the table after the table has adopted `keys` from their lanes. Then returns
-    /// idle names to the lanes and notifies sessions. If there was not enough room, `work` is run
+    /// idle names to the lanes and notifies sessions. If the budget was too small, `work` is run
     /// again in a bulk turn.
     pub(super) fn with_table<'k, R, K>(
         &self,
@@ -44,17 +46,17 @@ impl Shell {
     where
         K: IntoIterator<Item = &'k HashedKey, IntoIter: ExactSizeIterator> + Clone,
     {
-        if keys.clone().into_iter().len() <= TURN / NAME {
-            let turn = self.turn(TURN, None, keys.clone(), intent, &mut work)?;
+        if keys.clone().into_iter().len() <= TURN_BUDGET / NAME_COST {
+            let turn = self.turn(TURN_BUDGET, None, keys.clone(), intent, &mut work)?;
             if !turn.is_exhausted {
                 return Ok(turn.result);
             }
         }
         let bulk = self.bulk.lock();
-        Ok(self.turn(BULK, Some(bulk), keys, intent, &mut work)?.result)
+        Ok(self.turn(BULK_BUDGET, Some(bulk), keys, intent, &mut work)?.result)
     }
 
-    /// Runs `work` again and again until a turn had enough room for it.
+    /// Runs `work` again and again until the budget of a turn was large enough for it.
     pub(super) fn until_done(
         &self,
         intent: Intent<'_>,
@@ -73,14 +75,14 @@ impl Shell {
     /// Takes a turn, notifies sessions, and settles what the turn has left unsettled.
     fn turn<'k, R>(
         &self,
-        room: usize,
+        budget: usize,
         bulk: Option<MutexGuard<'_, ()>>,
         keys: impl IntoIterator<Item = &'k HashedKey>,
         intent: Intent<'_>,
         work: &mut impl FnMut(&mut Table, &mut Step<'_>) -> R,
     ) -> Result<TurnResult<R>, CallRefused> {
         let mut concerned = Vec::new();
-        let turn = self.turn_locked(room, false, keys, intent, work, &mut concerned)?;
+        let turn = self.turn_locked(budget, false, keys, intent, work, &mut concerned)?;
         drop(bulk);
         // Another thread may have decided something for the calling session and not have notified
         // it yet. The reply to this call must come after that notification.
@@ -92,7 +94,8 @@ impl Shell {
         self.notify(&mut concerned);
         let (before, mut left) = turn.unsettled;
         while before == 0 && left > 0 {
-            let rest = self.turn_locked(BULK, true, &[], Intent::Broker, &mut |_, _| (), &mut concerned)?;
+            let rest =
+                self.turn_locked(BULK_BUDGET, true, &[], Intent::Broker, &mut |_, _| (), &mut concerned)?;
             self.notify(&mut concerned);
             left = rest.unsettled.1;
         }
@@ -103,7 +106,7 @@ impl Shell {
     /// names, otherwise those of its own event. Adds the sessions to notify to `concerned`.
     fn turn_locked<'k, R>(
         &self,
-        room: usize,
+        budget: usize,
         settle_all: bool,
         keys: impl IntoIterator<Item = &'k HashedKey>,
         intent: Intent<'_>,
@@ -124,7 +127,7 @@ impl Shell {
             tokens: &self.tokens,
             limits: &limits,
             granting: self.lifecycle.is_open(),
-            room,
+            budget,
             is_exhausted: false,
             decided,
             idle,
@@ -132,7 +135,7 @@ impl Shell {
         let before = table.unsettled();
         let result = work(table, &mut step);
         let is_exhausted = step.is_exhausted;
-        step.room = room;
+        step.budget = budget;
         table.settle(&mut step, if settle_all { 0 } else { before });
         let unsettled = (before, table.unsettled());
         // Before idle names return to their lanes: a session that acquires one there must have its

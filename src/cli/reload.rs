@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use log::Level;
+use lockd::server::Options;
 
-/// The options that keep their values until a restart.
-const NEED_RESTART: [&str; 7] =
-    ["http", "listen", "pidfile", "shared-excludes", "state-dir", "unix-mode", "user"];
+use log::Level;
 
 /// The values of the options in effect, as JSON, by the names of the options. Other options have
 /// their defaults.
@@ -31,7 +29,7 @@ impl ActiveOptions {
                 continue;
             }
             let shown = |value: Option<&String>| value.map_or_else(|| "the default".to_owned(), Clone::clone);
-            let needs_restart = NEED_RESTART.contains(&&*name);
+            let needs_restart = Options::needs_restart(&name);
             let (old_text, new_text) = (shown(old), shown(new));
             changes.push(if needs_restart {
                 let given = format!("the configuration now has {new_text}");

@@ -20,7 +20,7 @@ use super::rendezvous::choose;
 use super::session::{InspectError, RemoteSession};
 use super::url::ServerUrl;
 use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError};
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::wire::message::{ListRequest, LockPage};
 
 /// A [`RemoteSession`] on each of one or more servers. Its users see it as
@@ -28,7 +28,7 @@ use crate::wire::message::{ListRequest, LockPage};
 pub(crate) struct SessionGroup {
     servers: Vec<GroupMember>,
     /// With several servers: an epoll descriptor, readable when one of the connections is.
-    watch: Option<Descriptor>,
+    watch: Option<CloseOnForkFd>,
 }
 
 struct GroupMember {
@@ -213,11 +213,11 @@ fn share(timeout: Duration, all: usize, deadline: Instant, left: usize) -> Durat
     part(deadline.saturating_duration_since(Instant::now()), left).max(part(timeout, all))
 }
 
-fn watch(servers: &[GroupMember]) -> io::Result<Option<Descriptor>> {
+fn watch(servers: &[GroupMember]) -> io::Result<Option<CloseOnForkFd>> {
     if let [_] = servers {
         return Ok(None);
     }
-    let watch = Descriptor::open_anonymous(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
+    let watch = CloseOnForkFd::open_anonymous(|| Ok(epoll::create(epoll::CreateFlags::CLOEXEC)?))?;
     for session in servers.iter().filter_map(|server| server.session.as_ref().ok()) {
         let data = epoll::EventData::new_u64(0);
         epoll::add(&watch, session, data, epoll::EventFlags::IN)?;

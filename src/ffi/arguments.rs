@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::status::{Failure, lock_mode, lock_status};
 use crate::broker::Mode;
-use crate::os::fork::OfThisProcess;
+use crate::os::fork::NotInherited;
 
 /// The longest name.
 const NAME_BYTES_MAX: usize = 1024;
@@ -22,7 +22,7 @@ pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T
 }
 
 /// The content of a handle, unless it belongs to a parent process.
-pub(super) fn own<T>(thing: &OfThisProcess<T>) -> Result<&T, Failure> {
+pub(super) fn own<T>(thing: &NotInherited<T>) -> Result<&T, Failure> {
     thing.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
 }
 

@@ -9,7 +9,7 @@ use super::arguments::{free, own};
 use super::guard::guard;
 use super::status::Failure;
 use crate::broker::{Broker, Limits};
-use crate::os::fork::{OfThisProcess, OneEachProcess};
+use crate::os::fork::{NotInherited, ProcessLocal};
 use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
 use crate::server::state_dir::{self, Keeper};
@@ -20,12 +20,12 @@ const TELL_LIMIT: Duration = Duration::from_millis(500);
 
 /// The locks of this process. Made by lock_broker_new, freed by lock_broker_free. Every function
 /// that takes a broker also takes NULL, which means the default broker of the process.
-pub struct lock_broker(OfThisProcess<Arc<LazyBroker>>);
+pub struct lock_broker(NotInherited<Arc<LazyBroker>>);
 
-static DEFAULT: OneEachProcess<Arc<LazyBroker>> = OneEachProcess::new();
+static DEFAULT: ProcessLocal<Arc<LazyBroker>> = ProcessLocal::new();
 
 /// State directories that stay in use until the process ends.
-static IN_USE: OneEachProcess<ProcessMutex<Vec<Keeper>>> = OneEachProcess::new();
+static IN_USE: ProcessLocal<ProcessMutex<Vec<Keeper>>> = ProcessLocal::new();
 
 /// A broker that is created when it is first used, so that it can be given a state directory before
 /// that.
@@ -126,7 +126,7 @@ pub(super) unsafe fn broker_of(broker: *const lock_broker) -> Result<Broker, Fai
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
 pub extern "C" fn lock_broker_new() -> *mut lock_broker {
-    guard(|| Ok(Box::into_raw(Box::new(lock_broker(OfThisProcess::new(Arc::default()))))))
+    guard(|| Ok(Box::into_raw(Box::new(lock_broker(NotInherited::new(Arc::default()))))))
 }
 
 /// Frees a broker. If it has sessions or servers, these continue as before: the locks stay until

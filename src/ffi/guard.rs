@@ -152,8 +152,8 @@ fn silence_panics() {
         let is_guarded = IS_GUARDED.try_with(Cell::get).unwrap_or(false);
         if is_guarded {
             let _ = PANIC.try_with(|said| said.replace(Some(describe(info))));
-        } else if thread::is_own() {
-            thread::log_when_unwound(describe(info));
+        } else if thread::is_library_thread() {
+            thread::log_after_unwind(describe(info));
         } else {
             before(info);
         }

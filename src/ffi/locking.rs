@@ -203,7 +203,7 @@ pub unsafe extern "C" fn lock_enqueue_convert(
 fn status_of(attempt: Attempt) -> lock_status {
     match attempt {
         Attempt::Granted(_) => lock_status::LOCK_OK,
-        Attempt::Queued | Attempt::Busy => lock_status::LOCK_PENDING,
+        Attempt::Queued => lock_status::LOCK_PENDING,
     }
 }
 

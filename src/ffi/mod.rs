@@ -10,7 +10,7 @@
 //! - The only state besides the handles and the default broker is the list of open sessions by
 //!   thread (`session_registry.rs`), and the state directories that stay in use (`broker.rs`).
 //! - Every function runs inside `guard`: a panic becomes `LOCK_INTERNAL` and prints nothing.
-//! - The content of every handle is `OfThisProcess` (`os/fork.rs`): a forked child does not touch
+//! - The content of every handle is `NotInherited` (`os/fork.rs`): a forked child does not touch
 //!   it.
 //! - C passes integers and pointers, never an enum, because C could pass any value for it.
 #![expect(unsafe_code, reason = "the C ABI is made of raw pointers")]

@@ -8,13 +8,13 @@ use super::broker::{LazyBroker, lazy_broker_of, lock_broker};
 use super::guard::guard;
 use super::status::{Failure, lock_status};
 use crate::broker::Limits;
-use crate::os::fork::OfThisProcess;
+use crate::os::fork::NotInherited;
 use crate::os::sync::Arc;
 use crate::server::{Bound, Config, Listen, Options, Server, Service, parse_allow};
 
 /// Listeners and connections that serve a broker to the network. Made by lock_serve or
 /// lock_serve_with, freed by lock_server_stop.
-pub struct lock_server(OfThisProcess<Served>);
+pub struct lock_server(NotInherited<Served>);
 
 struct Served {
     /// `None` once it is being stopped.
@@ -43,7 +43,7 @@ fn start(lazy: &Arc<LazyBroker>, config: Config, options: &Options) -> Result<*m
     broker.set_limits(options.limits(broker.limits()));
     let server = Some(bound.serve(&broker, Service::locks())?);
     let kept_broker = options.state_dir().map(|_| lazy.clone());
-    Ok(Box::into_raw(Box::new(lock_server(OfThisProcess::new(Served { server, kept_broker })))))
+    Ok(Box::into_raw(Box::new(lock_server(NotInherited::new(Served { server, kept_broker })))))
 }
 
 /// Runs a call that starts a server on a broker, and writes the server to `out`.

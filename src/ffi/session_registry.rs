@@ -12,14 +12,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::arguments::{free, handle, own};
 use super::status::Failure;
-use crate::os::fork::{OfThisProcess, OneEachProcess};
+use crate::os::fork::{NotInherited, ProcessLocal};
 use crate::os::sync::ProcessMutex;
 use crate::session::Session;
 
 /// One owner of locks, in this process or on servers. Made by lock_open or lock_connect, freed by
 /// lock_close.
 pub struct lock_session {
-    session: OfThisProcess<Session>,
+    session: NotInherited<Session>,
     key: RegistryKey,
 }
 
@@ -42,7 +42,7 @@ type OpenSessions = BTreeMap<u64, BTreeMap<u64, Handle>>;
 
 /// Locked briefly when a session is opened or closed; no other lock is taken meanwhile. A forked
 /// child has its own, without the sessions of its parent.
-static OPEN: OneEachProcess<ProcessMutex<OpenSessions>> = OneEachProcess::new();
+static OPEN: ProcessLocal<ProcessMutex<OpenSessions>> = ProcessLocal::new();
 
 fn open_sessions() -> &'static ProcessMutex<OpenSessions> {
     OPEN.get(|| ProcessMutex::new(OpenSessions::new()))
@@ -68,7 +68,7 @@ fn this_thread() -> u64 {
 /// A handle for a new session, which is registered as opened by this thread.
 pub(super) fn register(session: Session) -> *mut lock_session {
     let key = RegistryKey { thread: this_thread(), session: next_number() };
-    let handle = Box::into_raw(Box::new(lock_session { session: OfThisProcess::new(session), key }));
+    let handle = Box::into_raw(Box::new(lock_session { session: NotInherited::new(session), key }));
     open_sessions().lock().entry(key.thread).or_default().insert(key.session, Handle(handle));
     handle
 }

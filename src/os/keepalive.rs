@@ -1,80 +1,87 @@
-//! By which figures either side finds out that the other one's host is gone. All of them come from one,
-//! the server's dead-peer timeout, so that a client always finds out before the server gives its locks
-//! to somebody else. Knows no socket; the figures are set on one elsewhere.
+//! The keepalive figures by which server and client each find out that the other's host is dead.
+//! All of them are derived from the server's dead-peer timeout, so that a client always finds out
+//! before the server gives its locks to another session. Knows no socket; `socket` sets the
+//! figures.
 //!
-//! A server's kernel takes nothing but data and answers to its own probes for a sign of life, and a client's
-//! likewise; so when packets are lost now and then, one may go on hearing what it counts while the other
-//! does not. What must hold is therefore said of one moment, that at which the server's kernel gives a
-//! client up. From then on nothing but a reset can reach that client: its own time without a sign of life
-//! has begun by then, whatever was lost before. The server keeps its locks for the
-//! [release delay](Keepalive::release_delay) of the timeout.
+//! To the server's kernel only data and answers to its own probes are signs of life; to the
+//! client's kernel likewise. When some packets are lost, one side may still hear what it counts
+//! while the other does not. So the argument starts from one moment: the server's kernel gives a
+//! client up. From then on only a reset can reach that client. Its own time without a sign of life
+//! has begun by then, whatever was lost before. The server keeps the client's locks for the
+//! [release delay](Keepalive::release_delay) from this moment.
 //!
-//! The client's kernel stops probing while data is unacknowledged, and counts anew from its first
-//! retransmission. If it sends just before its last probe would have told, it finds out only after its
-//! probes' time, [the time to retransmit](RETRANSMITTING), *and* its user timeout. These three together
-//! are the [longest silence](Keepalive::silence_max) of a client that does not know, and must be less than
-//! the rest.
+//! While data is unacknowledged, the client's kernel sends no probes, and it counts anew from its
+//! first retransmission. If the client sends just before its last probe would have failed, it finds
+//! out only after the time of its probes, [the time to retransmit](RETRANSMITTING), *and* its user
+//! timeout. The sum of the three is the [longest silence](Keepalive::silence_max) of a client that
+//! does not know yet. It must be less than the release delay.
 
 use std::time::Duration;
 
-/// The longest that a kernel takes to send data again for the first time, with a retransmission timeout of
-/// at most a second, the same again for a tail loss probe before it, and timers that are late.
+/// The longest time until a kernel sends data again for the first time: a retransmission timeout of
+/// at most a second, as much again for a tail loss probe before it, and late timers.
 const RETRANSMITTING: Duration = Duration::from_millis(2500);
 
-/// The same in whole seconds, and something to spare.
+/// The same in whole seconds, rounded up.
 const RETRANSMITTING_SECONDS: u32 = 3;
 
-/// The keepalive of a connection, in whole seconds. On the wire it is the server's.
+/// The keepalive figures of a connection, in whole seconds. In messages they are the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
     /// The idle time before the first probe.
     pub idle: Duration,
     /// The time between two probes.
     pub interval: Duration,
-    /// The unanswered probes that end the connection.
+    /// The number of unanswered probes that end the connection.
     pub probes: u32,
-    /// How long sent data may stay unacknowledged.
+    /// The longest time that sent data may stay unacknowledged.
     pub user_timeout: Duration,
-    /// After what time without a sign of life a peer's locks are given away.
+    /// The time without a sign of life after which a peer's locks are given to others.
     pub dead_peer_timeout: Duration,
 }
 
 impl Keepalive {
-    /// The dead-peer timeout of a server that was not told another one.
+    /// The default dead-peer timeout.
     pub const DEAD_PEER_TIMEOUT: Duration = Duration::from_secs(25);
-    /// The shortest dead-peer timeout: below it, in whole seconds, one lost probe would end a connection.
+    /// The shortest dead-peer timeout. With a shorter one, in whole seconds, one lost probe would
+    /// end a connection.
     pub const DEAD_PEER_TIMEOUT_MIN: Duration = Duration::from_secs(12);
-    /// The longest: the kernel counts idle seconds in 15 bits.
+    /// The longest dead-peer timeout. The kernel counts idle seconds in 15 bits.
     pub const DEAD_PEER_TIMEOUT_MAX: Duration = Duration::from_secs(32_767);
 
-    /// What a server sets for a client that does not know of the timeout: by default 5 s idle, then every
-    /// 5 s, dead after 25 s. Its locks are freed then.
+    /// What a server sets for a client that has not been told the timeout. By default it probes
+    /// after 5 s idle and then every 5 s; the client is dead after 25 s, and its locks are freed
+    /// then.
     #[must_use]
     pub fn server_before_hello(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
         Self::within(whole, whole / 5, whole / 5, whole)
     }
 
-    /// What a server sets for a client that has been told the timeout, and may be trusted to do as
-    /// [`client`](Self::client) says: by default 4 s idle, then every second, dead after 8 s.
+    /// What a server sets for a client that has been told the timeout, and is trusted to set what
+    /// [`client`](Self::client) says. By default it probes after 4 s idle and then every second;
+    /// the client is given up after 8 s.
     #[must_use]
     pub fn server_after_hello(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
         let of_client = Self::budget_of_client(whole);
-        // The two ends measure with clocks of their own: a sixteenth makes up for a hundredth between them.
+        // The two sides have clocks of their own. The sixteenth makes up for clocks that differ by
+        // a hundredth.
         let budget = whole.saturating_sub(2 * of_client + of_client / 16 + RETRANSMITTING_SECONDS);
         let interval = (budget / 8).max(1);
         Self::within(budget, budget - budget.div_ceil(2) / interval * interval, interval, whole)
     }
 
-    /// How much longer a server keeps the locks of a client that it has given up: until that one knows.
+    /// The time for which a server still keeps the locks of a client that it has given up: until
+    /// the client knows.
     #[must_use]
     pub fn release_delay(&self) -> Duration {
         self.dead_peer_timeout.saturating_sub(self.user_timeout)
     }
 
-    /// What a client of such a server sets: by default 3 s idle, then every second, dead after 7 s, and 7 s
-    /// for unacknowledged data. It knows 16.5 s after the last sign of life at the latest.
+    /// What a client of such a server sets. By default it probes after 3 s idle and then every
+    /// second; the server is given up after 7 s, and after 7 s with unacknowledged data. The client
+    /// knows at the latest 16.5 s after the last sign of life.
     #[must_use]
     pub fn client(dead_peer_timeout: Duration) -> Self {
         let whole = Self::clamped(dead_peer_timeout);
@@ -83,8 +90,8 @@ impl Keepalive {
         Self::within(budget, budget - (budget * 4).div_ceil(7) / interval * interval, interval, whole)
     }
 
-    /// After what time without a sign of life a client that set these must take its session for lost,
-    /// even if its kernel has not said so.
+    /// The time without a sign of life after which a client with these figures must take its
+    /// session for lost, even if its kernel has reported nothing.
     #[must_use]
     pub fn silence_max(&self) -> Duration {
         self.user_timeout * 2 + RETRANSMITTING
@@ -99,8 +106,9 @@ impl Keepalive {
         u32::try_from(clamped.as_secs()).unwrap_or(u32::MAX)
     }
 
-    /// Idle time, then probes until `budget` seconds are over. With a user timeout set, the kernel gives up
-    /// at the first probe at or after it, whatever the number of probes; so the two are made to agree.
+    /// Idle time, then probes until `budget` seconds are over. With a user timeout, the kernel
+    /// gives up at the first probe at or after that timeout, however many probes are set. So the
+    /// two are made to agree.
     fn within(budget: u32, idle: u32, interval: u32, dead_peer_timeout: u32) -> Self {
         let (idle, interval) = (idle.max(1), interval.max(1));
         let seconds = |n: u32| Duration::from_secs(n.into());
@@ -131,7 +139,7 @@ mod tests {
         assert_eq!(figures(Keepalive::client(timeout)), (3, 1, 4, 7));
     }
 
-    /// The moments counted from the last sign of life.
+    /// All times count from the last sign of life.
     #[test]
     fn a_client_always_finds_out_first() {
         for seconds in (12..=3600).chain([32_767]) {
@@ -140,7 +148,7 @@ mod tests {
             let (told, client) = (Keepalive::server_after_hello(timeout), Keepalive::client(timeout));
             assert_eq!(silence(client), client.user_timeout, "{seconds}");
             assert!(client.probes.min(told.probes) > 1, "{seconds}");
-            // By a hundredth, at least, though their clocks do not run at the same rate.
+            // By at least a hundredth, since the two clocks may run at different rates.
             assert!(client.silence_max().mul_f64(1.01) < told.release_delay(), "{seconds}");
             for server in [told, Keepalive::server_before_hello(timeout)] {
                 let freed = silence(server) + server.release_delay();

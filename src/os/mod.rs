@@ -1,5 +1,6 @@
-//! What the operating system gives, made safe to use: locks, forks, threads, sockets, keepalive figures, TLS.
-//! Knows nothing of lockd's locks, protocols or sessions, and uses no other top module.
+//! What the operating system gives, made safe to use: mutexes, forks, threads, sockets, keepalive
+//! figures, TLS. Knows nothing of lockd's locks, protocols or sessions, and uses no other top
+//! module.
 
 pub(crate) mod fork;
 mod keepalive;

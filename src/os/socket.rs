@@ -1,5 +1,5 @@
-//! What server and client share of sockets: one type for TCP and Unix streams, with the options and the
-//! calls both sides need. Knows no protocol and no broker.
+//! Sockets for server and client: one type for TCP and Unix streams, with the options and calls
+//! that both need, polling, and a waker. Knows no protocol and no broker.
 //!
 //! Everything is sent with `send(MSG_NOSIGNAL)`: a peer that is gone must be an error here, never a
 //! signal in the program that embeds this library.
@@ -19,20 +19,21 @@ use rustix::net::{RecvFlags, SendFlags, connect_unspec, recv, send};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::os::Keepalive;
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 
-/// The most bytes that the kernel keeps as one piece of what is to be sent; over TCP, each piece is marked as the end of
-/// a record, so that none grows with what is sent behind it.
+/// The most bytes that one `send` passes to the kernel. Over TCP each such piece is marked as the
+/// end of a record, so that the kernel does not join it with the next.
 ///
-/// A Linux kernel counts the user timeout of a peer with a full buffer from when that filled, until there is room for
-/// the whole first piece that waits. With the pieces of up to 64 KiB that it makes by itself, a peer that reads
-/// steadily, but little at a time, would be given up in the middle of a long reply.
-const PIECE: usize = 4096;
+/// If a peer's buffer is full, Linux counts the user timeout from the moment at which it filled,
+/// until there is room for the whole first piece that waits. By itself the kernel makes pieces of
+/// up to 64 KiB. A peer that reads steadily, but little at a time, would then count as dead in the
+/// middle of a long reply.
+const PIECE_BYTES_MAX: usize = 4096;
 
-/// A connected stream socket. All its calls may be made from several threads at once.
+/// A connected stream socket. Several threads may use it at once.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    fd: Descriptor,
+    fd: CloseOnForkFd,
     is_tcp: bool,
 }
 
@@ -43,12 +44,12 @@ impl AsFd for Stream {
 }
 
 /// A socket of this kind, not connected to anything.
-pub(crate) fn new_socket(domain: Domain) -> io::Result<Descriptor> {
-    Descriptor::open(|| Socket::new(domain, Type::STREAM, None).map(OwnedFd::from))
+pub(crate) fn new_socket(domain: Domain) -> io::Result<CloseOnForkFd> {
+    CloseOnForkFd::open(|| Socket::new(domain, Type::STREAM, None).map(OwnedFd::from))
 }
 
 impl Stream {
-    /// A new socket that `connect` has connected.
+    /// Makes a new socket and connects it with `connect`.
     pub(crate) fn connect(
         domain: Domain,
         connect: impl FnOnce(&Socket) -> io::Result<()>,
@@ -58,10 +59,11 @@ impl Stream {
         Ok(Self { fd, is_tcp: domain != Domain::UNIX })
     }
 
-    /// The next connection of a listening socket that does not block, and its peer.
-    pub(crate) fn accept(listener: &Descriptor) -> io::Result<(Self, SockAddr)> {
+    /// Accepts the next connection of a non-blocking listening socket; also returns the peer's
+    /// address.
+    pub(crate) fn accept(listener: &CloseOnForkFd) -> io::Result<(Self, SockAddr)> {
         let mut peer = None;
-        let fd = Descriptor::open(|| {
+        let fd = CloseOnForkFd::open(|| {
             let (socket, address) = SockRef::from(listener).accept()?;
             peer = Some(address);
             Ok(socket.into())
@@ -70,33 +72,35 @@ impl Stream {
         Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
     }
 
-    /// Whether its descriptor still stands for this connection: not so once another part of the program has
-    /// closed it. Then nothing may be done with it, as it may stand for something else by now.
+    /// Whether its descriptor still stands for this connection. False once another part of the
+    /// program has closed it. Then it must not be used, since its number may stand for another file
+    /// by now.
     pub(crate) fn is_intact(&self) -> bool {
         self.fd.is_intact()
     }
 
-    /// Whether everything sent, and the end of it after a [shutdown](Self::shutdown), is with the peer, which
-    /// for TCP means acknowledged by its kernel. False also if it never will be; means nothing if the kernel
-    /// has given the peer up.
+    /// Whether the peer has received everything that was sent, and the end of the stream after a
+    /// [shutdown](Self::shutdown). For TCP this means that the peer's kernel has acknowledged it.
+    /// Has no meaning once the kernel has given the peer up.
     pub(crate) fn is_delivered(&self) -> bool {
         !self.is_tcp || kernel::unacknowledged(self.fd.as_fd()) == Some(0)
     }
 
-    /// Ends the connection by a reset, which also reaches a peer that has no room for what stands before the
-    /// end; and if it is lost, whatever the peer sends is answered by another one.
+    /// Ends the connection with a reset. Unlike the end of the stream, it also reaches a peer whose
+    /// buffer is full. If the reset is lost, the next packet from the peer is answered with another
+    /// one.
     pub(crate) fn abort(&self) {
         // It fails only if there is no connection.
         let _ = connect_unspec(&self.fd);
     }
 
-    /// The error that the next call would fail with, which then does not.
+    /// Takes the pending error of the socket, with which the next call would have failed.
     pub(crate) fn take_error(&self) -> Option<io::Error> {
         SockRef::from(&self.fd).take_error().ok().flatten()
     }
 
-    /// Sets what makes a dead peer be noticed. For a Unix socket there is nothing to set: the kernel
-    /// knows when its peer is gone.
+    /// Sets how the kernel detects a dead peer. Does nothing for a Unix socket: the kernel knows
+    /// when its peer is gone.
     pub(crate) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
         if !self.is_tcp {
             return Ok(());
@@ -107,78 +111,84 @@ impl Stream {
             .with_interval(keepalive.interval)
             .with_retries(keepalive.probes);
         socket.set_tcp_keepalive(&probes)?;
-        // Keepalive alone does not see a peer that is gone while data is on its way to it.
+        // While data is unacknowledged the kernel sends no keepalive probes; this timeout covers
+        // that case.
         socket.set_tcp_user_timeout(Some(keepalive.user_timeout))?;
-        // The user timeout counts from the first retransmission, which an outage in the past can put off.
+        // The user timeout counts from the first retransmission, which can come late after an
+        // earlier outage.
         kernel::limit_retransmission_timeout(self.fd.as_fd());
         Ok(())
     }
 
-    /// Whether it goes over TCP, not a Unix socket.
+    /// Whether it is a TCP socket, and not a Unix socket.
     pub(crate) fn is_tcp(&self) -> bool {
         self.is_tcp
     }
 
-    /// How long nothing was heard of the peer, as its kernel counts; `None` if it cannot be known, or need
-    /// not be.
+    /// The time since the peer was last heard of, as this machine's kernel counts. `None` for a
+    /// Unix socket, or if the kernel does not tell.
     pub(crate) fn silence(&self) -> Option<Duration> {
         if self.is_tcp { kernel::silence(self.fd.as_fd()) } else { None }
     }
 
-    /// Whether there is somebody at the other end, as far as this end knows; not so for a TCP connection
+    /// Whether the socket is still connected, as far as this side knows. False for a TCP connection
     /// that was reset or given up.
     pub(crate) fn has_peer(&self) -> bool {
         !self.is_tcp || SockRef::from(&self.fd).peer_addr().is_ok()
     }
 
-    /// Sends small messages at once rather than waiting for more to go with them.
+    /// Sends small messages at once, without waiting for more data.
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         if self.is_tcp { SockRef::from(&self.fd).set_tcp_nodelay(true) } else { Ok(()) }
     }
 
-    /// Waits for bytes and appends some of them, as many as there is capacity for; 0 means that the peer
-    /// will send no more.
+    /// Waits for bytes and appends them to `into`, as many as its spare capacity allows. 0 means
+    /// that the peer will send no more.
     pub(crate) fn receive(&self, into: &mut Vec<u8>) -> io::Result<usize> {
         retry(|| recv(&self.fd, spare_capacity(into), RecvFlags::empty()).map(|(read, _)| read))
     }
 
-    /// How long [`receive`](Self::receive) waits before it fails with [`io::ErrorKind::WouldBlock`].
+    /// Limits the time that [`receive`](Self::receive) waits. At the limit it fails with
+    /// [`io::ErrorKind::WouldBlock`].
     pub(crate) fn set_receive_limit(&self, limit: Option<Duration>) -> io::Result<()> {
         SockRef::from(&self.fd).set_read_timeout(limit)
     }
 
-    /// Reads some bytes without waiting; `None` if there are none yet.
+    /// Reads some bytes without waiting. `None` if there are none yet.
     pub(crate) fn receive_now(&self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        now(retry(|| recv(&self.fd, &mut *into, RecvFlags::DONTWAIT).map(|(read, _)| read)))
+        none_if_blocking(retry(|| recv(&self.fd, &mut *into, RecvFlags::DONTWAIT).map(|(read, _)| read)))
     }
 
-    /// Sends some of the bytes without waiting, [`PIECE`] of them at most; `None` if the socket takes none now.
+    /// Sends some of the bytes without waiting, [`PIECE_BYTES_MAX`] of them at most; `None` if the
+    /// socket accepts none now.
     pub(crate) fn send_now(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let piece = &bytes[..bytes.len().min(PIECE)];
+        let piece = &bytes[..bytes.len().min(PIECE_BYTES_MAX)];
         let end_of_piece = if self.is_tcp { SendFlags::EOR } else { SendFlags::empty() };
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | end_of_piece;
-        now(retry(|| send(&self.fd, piece, flags)))
+        none_if_blocking(retry(|| send(&self.fd, piece, flags)))
     }
 
-    /// Ends what is sent, behind all that has been sent. False if the connection is gone already, and nothing was
-    /// sent.
+    /// Ends this side's output after everything that was sent. False if the connection is gone
+    /// already.
     pub(crate) fn end_output(&self) -> bool {
         SockRef::from(&self.fd).shutdown(Shutdown::Write).is_ok()
     }
 
-    /// Ends what is received, behind all that has come; what the peer sends is taken all the same.
+    /// Ends this side's input after everything that has been received. The kernel still accepts
+    /// what the peer sends.
     pub(crate) fn end_input(&self) {
         // It fails only if the connection is gone already.
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Read);
     }
 
-    /// Ends both directions: whoever reads from the socket, in any thread, is told that it is at its end.
+    /// Ends both directions. A thread that waits in [`receive`](Self::receive) returns with 0.
     pub(crate) fn shutdown(&self) {
-        // It fails only if the connection is gone already, which is what is wanted.
+        // It fails only if the connection is gone already.
         let _ = SockRef::from(&self.fd).shutdown(Shutdown::Both);
     }
 }
 
+/// Repeats a call that a signal handler has interrupted.
 fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
@@ -188,15 +198,15 @@ fn retry<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
     }
 }
 
-fn now(result: io::Result<usize>) -> io::Result<Option<usize>> {
+fn none_if_blocking(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         other => other.map(Some),
     }
 }
 
-/// Waits until one of these is ready or the time is over, and says in each what it is ready for. A
-/// signal handler that ran meanwhile ends the wait with [`io::ErrorKind::Interrupted`].
+/// Waits until one of the descriptors is ready or `limit` has passed, and notes in each what it is
+/// ready for. If a signal handler runs meanwhile, it fails with [`io::ErrorKind::Interrupted`].
 pub(crate) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     poll(fds, limit.as_ref()).map(|_| ()).map_err(io::Error::from)
@@ -204,26 +214,27 @@ pub(crate) fn wait_for(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::R
 
 /// Wakes one thread out of [`wait_for`].
 #[derive(Debug)]
-pub(crate) struct Waker(Descriptor);
+pub(crate) struct Waker(CloseOnForkFd);
 
 impl Waker {
     pub(crate) fn new() -> io::Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        Ok(Self(Descriptor::open_anonymous(|| Ok(eventfd(0, flags)?))?))
+        Ok(Self(CloseOnForkFd::open_anonymous(|| Ok(eventfd(0, flags)?))?))
     }
 
-    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset). If another part of the
-    /// program has closed its descriptor, nobody can be woken any more.
+    /// Makes [`poll_fd`](Self::poll_fd) readable until it is [reset](Self::reset). Does nothing
+    /// once another part of the program has closed its descriptor.
     pub(crate) fn wake(&self) {
         if self.0.is_intact() {
-            // The only way to fail is a counter that is full: then it is readable as it should be.
+            // It fails only if the counter is full. Then the descriptor is readable, as it should
+            // be.
             let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
         }
     }
 
     pub(crate) fn reset(&self) {
         if self.0.is_intact() {
-            // Nothing to read means that it is reset already.
+            // It fails only if there is nothing to read. Then it is reset already.
             let _ = rustix::io::read(&self.0, &mut [0; 8]);
         }
     }
@@ -255,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_connection_is_delivered_once_it_is_acknowledged() {
+    fn the_end_of_a_connection_counts_as_delivered_once_it_is_acknowledged() {
         let (ours, _theirs) = pair();
         assert!(ours.is_delivered());
         ours.shutdown();
@@ -263,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_delivered_that_stands_behind_what_the_peer_has_no_room_for() {
+    fn the_end_is_not_delivered_while_the_peer_has_no_room_for_the_data_before_it() {
         let (ours, mut theirs) = pair();
         while ours.send_now(&[0; 65_536]).unwrap().is_some() {}
         ours.shutdown();

@@ -1,12 +1,12 @@
-//! The primitives the broker's shell is built from, in one place, so that a model checker can be
-//! put in their stead. Everything outside the shell is plain data and needs none of them.
+//! Mutexes, condition variables and atomics for broker, server and client, in one place, so that a
+//! model checker can replace them. Knows nothing of what they protect.
 //!
-//! The locks keep all their state in themselves. One that has a table of waiting threads for the whole
-//! process, as parking_lot has, would leave a forked child with parts of that table locked for good, by
-//! threads that only its parent has.
+//! The mutexes keep all their state in themselves. A mutex that keeps its waiting threads in a
+//! table of the whole process, as parking_lot does, would leave parts of that table locked for good
+//! in a forked child, by threads that only the parent has.
 //!
-//! Built with `--cfg explore="loom"` or `--cfg explore="shuttle"`, all of them are the checker's: what
-//! threads do to each other through them is then tried in every order, or in very many.
+//! With `--cfg explore="loom"` or `--cfg explore="shuttle"`, all of them come from the model
+//! checker. It then runs scenarios in every order in which their threads can meet, or in very many.
 
 #[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
 pub(crate) mod explore;
@@ -28,8 +28,10 @@ pub(crate) use std::sync::atomic::Ordering;
 pub(crate) use model_checked::*;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 pub(crate) use ordinary::*;
-/// For what belongs to the process, and so is there before and after anything that a checker looks at.
+/// A mutex that no model checker replaces, for state of the whole process, which outlives a checked
+/// scenario.
 pub(crate) use rustix_futex_sync::Mutex as ProcessMutex;
 
-/// Whether a checker looks at what threads do. It must have little to look at.
-pub(crate) const IS_EXPLORED: bool = cfg!(any(explore = "loom", explore = "shuttle"));
+/// Whether a model checker is in place. Tables are made small then, so that there are few orders to
+/// try.
+pub(crate) const IS_MODEL_CHECKED: bool = cfg!(any(explore = "loom", explore = "shuttle"));

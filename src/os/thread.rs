@@ -1,9 +1,9 @@
-//! The library's own threads, which end in such a way that a fork does no harm. Knows nothing of what they
-//! are at.
+//! The library's own threads, which end in such a way that a fork does no harm. Knows nothing of
+//! the work that they do.
 //!
-//! They are started through libc. When a thread of `std::thread` ends it takes a lock that belongs to the
-//! whole process, and that a child forked in this moment would never see free again: no thread of `std`
-//! could ever end in that child, and a server there could not be stopped.
+//! They are started through libc. When a thread of `std::thread` ends, it takes a lock of the whole
+//! process. In a child that is forked in this moment, the lock would stay locked for ever: no
+//! thread of `std` could end there, and a server there could not be stopped.
 #![expect(unsafe_code, reason = "threads are started and joined through libc")]
 
 use std::cell::{Cell, RefCell};
@@ -15,45 +15,45 @@ use std::ptr;
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
-/// A thread, which goes on by itself if it is not [joined](Self::join).
+/// A thread. If it is dropped instead of [joined](Self::join), the thread continues by itself.
 #[derive(Debug)]
 pub(crate) struct Thread(libc::pthread_t);
 
 /// What a new thread is given.
-struct Start {
+struct ThreadStart {
     /// At most 15 bytes.
     name: &'static CStr,
     work: Box<dyn FnOnce() + Send>,
 }
 
 thread_local! {
-    static IS_OWN: Cell<bool> = const { Cell::new(false) };
-    /// What this thread is to log of the panic that has ended its work.
+    static IS_LIBRARY_THREAD: Cell<bool> = const { Cell::new(false) };
+    /// The text of a panic, which is logged once the panic has ended the thread's work.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Whether this thread is one of the library's.
-pub(crate) fn is_own() -> bool {
-    IS_OWN.try_with(Cell::get).unwrap_or(false)
+/// Whether the current thread was started by the library.
+pub(crate) fn is_library_thread() -> bool {
+    IS_LIBRARY_THREAD.try_with(Cell::get).unwrap_or(false)
 }
 
-/// For a panic hook: in this thread, which is one of the library's, `panic` is logged once the panic has unwound
-/// all of its work. The hook itself runs before that, with all the locks held that the work has taken, and so must
-/// not log.
-pub(crate) fn log_when_unwound(panic: String) {
-    // Without its thread-local values the thread is about to end, and has no work left.
+/// For a panic hook in one of the library's threads: logs `panic` once the panic has unwound all of
+/// the thread's work. The hook itself must not log: it runs while the work still holds its locks.
+pub(crate) fn log_after_unwind(panic: String) {
+    // It fails only when the thread's local values are gone. Then the thread is about to end,
+    // without work.
     let _ = PANIC.try_with(|last| last.replace(Some(panic)));
 }
 
-/// Has this thread scheduled so that it displaces nobody when it is woken; threads that it starts are
-/// scheduled like it.
+/// Schedules the current thread so that it displaces no other thread when it is woken. Threads that
+/// it starts are scheduled in the same way.
 ///
 /// # Errors
 /// If the kernel refuses.
 pub(crate) fn schedule_as_batch() -> io::Result<()> {
     const THIS_THREAD: libc::pid_t = 0;
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: reads the parameters, and concerns this thread alone.
+    // SAFETY: reads the parameters, and affects this thread only.
     match unsafe { libc::sched_setscheduler(THIS_THREAD, libc::SCHED_BATCH, &raw const parameters) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -61,19 +61,19 @@ pub(crate) fn schedule_as_batch() -> io::Result<()> {
 }
 
 impl Thread {
-    /// Starts a thread with a stack of so many bytes. A panic ends the thread, and nothing else.
+    /// Starts a thread with a stack of `stack_bytes`. A panic ends the thread and nothing else.
     ///
     /// # Errors
-    /// If the operating system has none to give; `work` is dropped then.
+    /// If the operating system cannot start one. `work` is dropped then.
     pub(crate) fn start(
         name: &'static CStr,
         stack_bytes: usize,
         work: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let start = Box::into_raw(Box::new(Start { name, work: Box::new(work) }));
+        let start = Box::into_raw(Box::new(ThreadStart { name, work: Box::new(work) }));
         let thread = Attributes::new(stack_bytes).and_then(|attributes| attributes.create(start));
         if thread.is_err() {
-            // SAFETY: made above, and no thread has come to take it.
+            // SAFETY: made above, and no thread was started that could take it.
             drop(unsafe { Box::from_raw(start) });
         }
         thread
@@ -82,8 +82,8 @@ impl Thread {
     /// Waits until the thread has ended.
     pub(crate) fn join(self) {
         let this = ManuallyDrop::new(self);
-        // SAFETY: a thread that was neither joined nor detached: both take `self`.
-        // It fails only if that is not so, or for a thread that joins itself.
+        // SAFETY: the thread was neither joined nor detached, since both consume `self`.
+        // It fails only if it was, or for a thread that joins itself.
         unsafe { libc::pthread_join(this.0, ptr::null_mut()) };
     }
 }
@@ -95,8 +95,9 @@ impl Drop for Thread {
     }
 }
 
-/// All signals are blocked in this thread, and so in those it starts, until this goes: the handlers of a
-/// program that embeds a server are to run in threads of its own.
+/// Blocks all signals in the current thread, and so in the threads that it starts, until this is
+/// dropped. The signal handlers of a program that embeds a server must run in the program's own
+/// threads.
 pub(crate) struct SignalsBlocked(SigSet);
 
 impl SignalsBlocked {
@@ -107,7 +108,7 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        // It cannot fail: the mask is one that this thread has had.
+        // It cannot fail: the thread has had this mask before.
         let _ = self.0.thread_set_mask();
     }
 }
@@ -117,9 +118,9 @@ struct Attributes(libc::pthread_attr_t);
 impl Attributes {
     fn new(stack_bytes: usize) -> io::Result<Self> {
         let mut new = MaybeUninit::uninit();
-        // SAFETY: writes all of it.
+        // SAFETY: initializes all of the attributes.
         checked(unsafe { libc::pthread_attr_init(new.as_mut_ptr()) })?;
-        // SAFETY: written above.
+        // SAFETY: initialized above.
         let mut new = Self(unsafe { new.assume_init() });
         // SAFETY: asks for a number.
         let least = unsafe { libc::sysconf(libc::_SC_THREAD_STACK_MIN) };
@@ -129,12 +130,12 @@ impl Attributes {
         Ok(new)
     }
 
-    /// A thread that takes `start`, unless it cannot be created.
-    fn create(&self, start: *mut Start) -> io::Result<Thread> {
+    /// Creates a thread, which takes `start`. If that fails, `start` is left to the caller.
+    fn create(&self, start: *mut ThreadStart) -> io::Result<Thread> {
         let mut thread = MaybeUninit::uninit();
         // SAFETY: the attributes are initialized, and `run` takes what `start` points to.
         checked(unsafe { libc::pthread_create(thread.as_mut_ptr(), &raw const self.0, run, start.cast()) })?;
-        // SAFETY: a thread was created, and so this was written.
+        // SAFETY: the call succeeded, so it has written this.
         Ok(Thread(unsafe { thread.assume_init() }))
     }
 }
@@ -151,17 +152,18 @@ fn checked(error: c_int) -> io::Result<()> {
 }
 
 extern "C" fn run(start: *mut c_void) -> *mut c_void {
-    // SAFETY: the box that `Thread::start` has made for this thread alone.
-    let Start { name, work } = *unsafe { Box::from_raw(start.cast::<Start>()) };
-    // SAFETY: asks who this is.
+    // SAFETY: the box that `Thread::start` made for this thread alone.
+    let ThreadStart { name, work } = *unsafe { Box::from_raw(start.cast::<ThreadStart>()) };
+    // SAFETY: only returns the current thread.
     let this = unsafe { libc::pthread_self() };
-    // SAFETY: this very thread, and a string. A name that is not set is no loss.
+    // SAFETY: the current thread, and a string that ends with zero. If it fails, the thread has no
+    // name.
     unsafe { libc::pthread_setname_np(this, name.as_ptr()) };
-    IS_OWN.set(true);
+    IS_LIBRARY_THREAD.set(true);
     if catch_unwind(AssertUnwindSafe(work)).is_err()
         && let Some(panic) = PANIC.take()
     {
-        // The logger is the host's, and may panic, too.
+        // The logger is of the program that uses the library, and may panic, too.
         let _ = catch_unwind(|| log::error!("{panic}"));
     }
     ptr::null_mut()
@@ -177,25 +179,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn work_is_done_by_the_time_it_is_joined() {
+    fn the_work_is_done_when_join_returns() {
         let done = Arc::new(AtomicBool::new(false));
         let thread = Thread::start(c"test", 128 << 10, {
             let done = done.clone();
-            move || done.store(is_own(), Relaxed)
+            move || done.store(is_library_thread(), Relaxed)
         });
         thread.unwrap().join();
-        assert!(done.load(Relaxed) && !is_own());
+        assert!(done.load(Relaxed) && !is_library_thread());
     }
 
     #[test]
-    fn a_thread_that_is_not_joined_goes_on() {
+    fn a_thread_that_is_not_joined_continues() {
         let (tell, told) = channel();
         drop(Thread::start(c"test", 0, move || tell.send(7).unwrap()).unwrap());
         assert_eq!(told.recv(), Ok(7));
     }
 
     #[test]
-    fn work_is_dropped_if_there_is_no_thread() {
+    fn the_work_is_dropped_if_no_thread_can_be_started() {
         let work = Arc::new(());
         let kept = Arc::downgrade(&work);
         assert!(Thread::start(c"test", usize::MAX / 2, move || drop(work)).is_err());
@@ -203,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_is_for_one_thread_alone() {
+    fn batch_scheduling_affects_one_thread_only() {
         // SAFETY: asks for the policy of this thread.
         let policy = || unsafe { libc::sched_getscheduler(0) };
         let before = policy();
@@ -217,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_the_thread_alone() {
+    fn a_panic_ends_only_its_thread() {
         let thread = Thread::start(c"test", 128 << 10, || std::panic::resume_unwind(Box::new(())));
         thread.unwrap().join();
     }

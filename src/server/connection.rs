@@ -123,11 +123,11 @@ impl Connection {
     }
 
     /// Returns the broker's answer unchanged, and logs it if a limit was the reason.
-    pub(super) fn noting_limits<T>(&self, answer: Result<T, AcquireError>) -> Result<T, AcquireError> {
+    pub(super) fn with_limits_logged<T>(&self, answer: Result<T, AcquireError>) -> Result<T, AcquireError> {
         if let Err(AcquireError::Refused(reason)) = &answer
             && !self.server.broker.is_shut()
         {
-            self.note_limit(reason);
+            self.log_limit_exceeded(reason);
         }
         answer
     }
@@ -135,7 +135,7 @@ impl Connection {
     /// Logs that a request of the client exceeded a limit.
     #[cold]
     #[inline(never)]
-    pub(super) fn note_limit(&self, what: &str) {
+    pub(super) fn log_limit_exceeded(&self, what: &str) {
         let info = self.session.info();
         self.server.limit_exceeded.warn(|| format!("refused a request of {}: {what}", describe(info)));
     }

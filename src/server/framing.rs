@@ -3,8 +3,8 @@
 
 use std::io;
 
-use crate::os::tls::{Decoded, TlsSession};
-use crate::wire::websocket::{Heard, Violation, WebSocket};
+use crate::os::tls::{TlsInput, TlsSession};
+use crate::wire::websocket::{Violation, WebSocket};
 
 /// How many first bytes are kept of a client that does not begin with TLS where it should.
 const FIRST_BYTES: usize = 64;
@@ -76,10 +76,10 @@ impl Framing {
                 if first_bytes.len() >= RECORD_HEADER {
                     (*is_tls_seen, *first_bytes) = (true, Vec::new());
                 }
-                decoded == Decoded::End
+                decoded == TlsInput::End
             }
             (Some(tls), Some(websocket)) => {
-                let end = tls.decode(wire, &mut decrypted)? == Decoded::End;
+                let end = tls.decode(wire, &mut decrypted)? == TlsInput::End;
                 decode_websocket(websocket, &decrypted, plain)? || end
             }
             (None, Some(websocket)) => decode_websocket(websocket, wire, plain)?,
@@ -137,8 +137,6 @@ impl Framing {
 
 /// Returns whether the client has sent a close frame.
 fn decode_websocket(websocket: &mut WebSocket, wire: &[u8], plain: &mut Vec<u8>) -> io::Result<bool> {
-    match websocket.decode(wire, plain) {
-        Ok(heard) => Ok(heard == Heard::Close),
-        Err(Violation(what)) => Err(io::Error::other(format!("not WebSocket as it should be: {what}"))),
-    }
+    let closed = websocket.decode(wire, plain);
+    closed.map_err(|Violation(what)| io::Error::other(format!("not WebSocket as it should be: {what}")))
 }

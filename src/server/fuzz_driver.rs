@@ -12,10 +12,9 @@ use socket2::{Domain, SockAddr};
 use super::config::{Config, Protocol};
 use super::connection::{Connection, Flow, ProtocolHandler, WAITING_INPUT_BYTES_MAX};
 use super::input::InputBuffer;
-use super::message::{MessageWaits, Messages, Service};
-use super::serve::NeverWaits;
+use super::message::{MessageHandler, MessageWaits, Service};
 use super::server_state::ServerState;
-use super::text::{Glockd, LineWait, Lockd, Text};
+use super::text::{LineWait, TextHandler};
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::Stream;
 use crate::os::sync::Arc;
@@ -49,19 +48,20 @@ impl FuzzServer {
         let attach = |observer| Connection::new(server, config, send_queue.clone(), address, observer);
         let (connection, handler): (_, Box<dyn ProtocolHandler>) = match protocol {
             Protocol::Lockd => {
-                let connection = attach(Arc::new(NeverWaits));
-                let handler = Text::new(&connection, Lockd::default());
+                let wait = Arc::new(LineWait::new(send_queue.clone()));
+                let connection = attach(wait.clone());
+                let handler = TextHandler::lockd(&connection, wait);
                 (connection, Box::new(handler))
             }
             Protocol::Glockd => {
                 let wait = Arc::new(LineWait::new(send_queue.clone()));
                 let connection = attach(wait.clone());
-                let handler = Text::new(&connection, Glockd::new(wait));
+                let handler = TextHandler::glockd(&connection, wait);
                 (connection, Box::new(handler))
             }
             Protocol::Message => {
                 let waits = Arc::new(MessageWaits::new(send_queue.clone()));
-                (attach(waits.clone()), Box::new(Messages::new(self.service.clone(), waits)))
+                (attach(waits.clone()), Box::new(MessageHandler::new(self.service.clone(), waits)))
             }
         };
         self.server.set_info(id, connection.session.info().clone());

@@ -17,7 +17,8 @@ use crate::os::socket::{PollFd, PollFlags, wait_for};
 use crate::os::sync::Arc;
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::{
-    Envelope, LockResult, OldUnlockReply, encode_error, encode_result, parse, parse_hello, parse_old_unlock,
+    LockResult, OldUnlockReply, RequestEnvelope, encode_error, encode_result, parse, parse_hello,
+    parse_old_unlock,
 };
 use crate::wire::websocket::{Upgrade, upgrade};
 
@@ -238,7 +239,7 @@ impl Handshake<'_> {
 
     /// Whether the message is a `hello` with the secret. Any other message is answered. A wrong
     /// secret is an error.
-    fn is_hello_with(&self, secret: &AuthToken, envelope: &Envelope<'_>) -> io::Result<bool> {
+    fn is_hello_with(&self, secret: &AuthToken, envelope: &RequestEnvelope<'_>) -> io::Result<bool> {
         let command = envelope.command.as_deref();
         let is_old_unlock = || {
             command == Some("unlock")

@@ -45,7 +45,7 @@ impl Sending {
 
     /// What a thread does that releases a lock.
     fn push(&self, text: &'static str) {
-        self.send_queue.note(self.write(text));
+        self.send_queue.push(self.write(text));
         self.send_queue.deliver();
     }
 

@@ -26,7 +26,7 @@ use super::message::Service;
 use super::send_queue::SendQueue;
 use super::serve::serve;
 use super::server_state::ServerState;
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::os::sync::{Arc, AtomicU64};
 use crate::os::thread::Thread;
@@ -39,7 +39,7 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// A bound address.
 pub(super) struct Listener {
-    socket: Descriptor,
+    socket: CloseOnForkFd,
     /// The file of a Unix socket bound here, which is removed when the listener goes.
     file: Option<SocketFile>,
     protocol: Protocol,
@@ -98,7 +98,7 @@ impl Listener {
     /// If it is not a listening stream socket.
     pub(super) fn adopt(inherited: Inherited, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
         let Inherited { protocol, socket } = inherited;
-        let socket = Descriptor::open(|| Ok(socket))?;
+        let socket = CloseOnForkFd::open(|| Ok(socket))?;
         let address = address_of(&socket).map_err(|error| {
             io::Error::new(error.kind(), format!("the inherited socket for {protocol}: {error}"))
         })?;
@@ -248,7 +248,7 @@ impl Listener {
 }
 
 /// The address of a listening socket. Makes the socket non-blocking.
-fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
+fn address_of(socket: &CloseOnForkFd) -> io::Result<ListenAddress> {
     let socket = SockRef::from(socket);
     if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no stream socket that listens"));
@@ -265,8 +265,8 @@ fn address_of(socket: &Descriptor) -> io::Result<ListenAddress> {
 }
 
 /// A descriptor that can be closed when there are no others left.
-fn spare_descriptor() -> Option<Descriptor> {
-    Descriptor::open(|| File::open("/dev/null").map(OwnedFd::from)).ok()
+fn spare_descriptor() -> Option<CloseOnForkFd> {
+    CloseOnForkFd::open(|| File::open("/dev/null").map(OwnedFd::from)).ok()
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

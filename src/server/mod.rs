@@ -14,6 +14,7 @@
 //!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
 //!   server must know after a restart.
 
+mod acquire;
 mod auth_token;
 mod client_knows;
 mod config;
@@ -35,22 +36,24 @@ mod send_queue;
 mod serve;
 mod server_state;
 pub mod state_dir;
+mod statistics;
 mod text;
 mod wrong_protocol;
 
 use std::ffi::CStr;
 use std::io;
-use std::sync::atomic::Ordering::{Relaxed, Release};
+use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
 pub use auth_token::AuthToken;
 pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow, parse_origin};
 use listener::Listener;
 pub use listener::bind_every;
-pub use message::{Call, Handler, Responder, Service};
+pub use message::{Call, Responder, Service};
 pub use options::{OptionError, Options};
 use send_queue::SendQueue;
 use server_state::ServerState;
+pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
 
 use crate::broker::Broker;
 use crate::os::sync::{Arc, AtomicU64};
@@ -175,10 +178,10 @@ impl Server {
         self.state.connections()
     }
 
-    /// The counters of this server.
+    /// Reads this server's statistics, also after it has stopped.
     #[must_use]
-    pub fn traffic(&self) -> Traffic {
-        Traffic { server: self.state.clone() }
+    pub fn stats_reader(&self) -> StatsReader {
+        StatsReader::of(&self.state)
     }
 
     /// Checks whether [`reconfigure`](Self::reconfigure) would accept this configuration. The
@@ -264,33 +267,5 @@ fn wait_until_clients_know(connections: &[Arc<SendQueue>], limit: Duration) -> u
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop_all(None);
-    }
-}
-
-/// The counters of one server. They can be read for as long as this is kept, also after the server
-/// has stopped.
-#[derive(Clone)]
-pub struct Traffic {
-    server: Arc<ServerState>,
-}
-
-impl Traffic {
-    /// How many connections are open.
-    #[must_use]
-    pub fn connections(&self) -> usize {
-        self.server.connections()
-    }
-
-    /// How many connections were refused since the start: not on the access list, too many, out of
-    /// resources.
-    #[must_use]
-    pub fn connections_refused(&self) -> u64 {
-        self.server.refused.load(Relaxed)
-    }
-
-    /// How many messages of the protocol `message` were received since the start.
-    #[must_use]
-    pub fn messages(&self) -> u64 {
-        self.server.messages.load(Relaxed)
     }
 }

@@ -1,6 +1,6 @@
-//! A server's options by their names, with values as text: for `lockd serve`, and for programs that embed a server
-//! and have their options as text too. Knows the names, what each value must be, and which options are for the
-//! program `lockd` alone; opens only the files that values name.
+//! A server's options by their names, with values as text: for `lockd serve`, and for programs that
+//! embed a server and have their options as text too. The one table of names, what each value must
+//! be, and when it takes effect. Opens only the files that values name.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -35,8 +35,9 @@ fn error(option: &str, problem: impl Into<String>) -> OptionError {
     OptionError { option: option.to_owned(), problem: problem.into() }
 }
 
-/// A server's options, given one after the other by the names that they have on the command line of `lockd serve`,
-/// without the dashes. A Rust program that does not have them as text fills in a [`Config`] itself.
+/// A server's options, set one after the other by the names that they have on the command line of
+/// `lockd serve`, without the dashes. A Rust program that does not have them as text fills in a
+/// [`Config`] instead.
 ///
 /// ```
 /// use lockd::server::Options;
@@ -62,98 +63,139 @@ pub struct Options {
     tls_client_ca: Option<PathBuf>,
 }
 
-/// What an option's value does.
+/// What becomes of an option's value.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// It is one of possibly many, separated by commas, or given several times.
+    /// The option may be given several times, or with several values separated by commas. Each
+    /// value is added.
     Add(fn(&mut Options, &str) -> Result<(), String>),
-    /// It is set once.
+    /// The option is given once.
     Set(fn(&mut Options, &str) -> Result<(), String>),
-    /// It is set once, to a path, which need not be UTF-8.
+    /// The option is given once, with a path, which need not be UTF-8.
     SetPath(fn(&mut Options, &Path) -> Result<(), String>),
-    /// There is no such thing without the program `lockd`, and why.
+    /// Only the program `lockd` has this option, for this reason.
     Refuse(&'static str),
 }
 
 use Effect::{Add, Refuse, Set, SetPath};
 
-/// Every option of `lockd serve`.
-const TABLE: [(&str, Effect); 30] = [
-    ("listen", Add(|to, text| push(&mut to.config.listen, text.parse()))),
-    ("allow", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
-    ("ws-origin", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
-    ("unix-mode", Set(|to, text| put(&mut to.config.unix_mode, file_mode(text)))),
-    ("dead-peer-timeout", Set(|to, text| put(&mut to.config.dead_peer_timeout, dead_peer_timeout(text)))),
-    ("connections-max", Set(|to, text| put(&mut to.config.connections_max, size(text)))),
-    ("line-max", Set(|to, text| put(&mut to.config.line_bytes_max, size(text)))),
-    ("message-max", Set(|to, text| put(&mut to.config.message_bytes_max, size(text)))),
-    ("outbox-max", Set(|to, text| put(&mut to.config.outbox_bytes_max, size(text)))),
-    ("locks-max", Set(|to, text| put(&mut to.locks_max, size(text).map(Some)))),
-    ("locks-per-connection-max", Set(|to, text| put(&mut to.locks_per_session_max, size(text).map(Some)))),
-    ("waits-per-connection-max", Set(|to, text| put(&mut to.waits_per_session_max, number(text).map(Some)))),
-    ("name-max", Set(|to, text| put(&mut to.name_bytes_max, number(text).map(Some)))),
-    ("no-dump", Set(|to, text| put(&mut to.config.dump, yes_or_no(text).map(|no| !no)))),
-    ("no-registry", Set(|to, text| put(&mut to.config.registry, yes_or_no(text).map(|no| !no)))),
-    ("allow-kick", Set(|to, text| put(&mut to.config.kick, yes_or_no(text)))),
-    ("shared-excludes", Set(|to, text| put(&mut to.config.shared_excludes, yes_or_no(text)))),
-    ("scheduling", Set(|to, text| put(&mut to.config.scheduling, text.parse()))),
-    ("state-dir", SetPath(|to, path| put(&mut to.state_dir, Ok(Some(path.into()))))),
-    ("tls-cert", SetPath(|to, path| put(&mut to.tls_cert, Ok(Some(path.into()))))),
-    ("tls-key", SetPath(|to, path| put(&mut to.tls_key, Ok(Some(path.into()))))),
-    ("tls-client-ca", SetPath(|to, path| put(&mut to.tls_client_ca, Ok(Some(path.into()))))),
-    ("auth-token-file", SetPath(|to, path| put(&mut to.config.auth_token, AuthToken::load(path).map(Some)))),
-    ("http", Refuse("only the program lockd serves HTTP")),
-    ("http-host", Refuse("only the program lockd serves HTTP")),
-    ("config", Refuse("only the program lockd reads a configuration file; give the options themselves")),
-    ("check", Refuse("only the program lockd checks without a start")),
-    ("pidfile", Refuse("the process is the embedding program's, which can write one itself")),
-    ("user", Refuse("the process is the embedding program's, which can change its user itself")),
-    ("log-level", Refuse("the log is the embedding program's")),
+/// An option of `lockd serve`.
+#[derive(Clone, Copy)]
+struct OptionSpec {
+    name: &'static str,
+    /// What the help calls the value, which names its unit. Empty if the value is yes or no.
+    value: &'static str,
+    /// Whether a running server keeps the value that it was started with.
+    needs_restart: bool,
+    effect: Effect,
+}
+
+/// An option that a reload can change.
+const fn live(name: &'static str, value: &'static str, effect: Effect) -> OptionSpec {
+    OptionSpec { name, value, needs_restart: false, effect }
+}
+
+/// An option that needs a restart to change.
+const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> OptionSpec {
+    OptionSpec { name, value, needs_restart: true, effect }
+}
+
+/// Every option of `lockd serve`: its name, its value in the help, and what becomes of the value.
+#[rustfmt::skip]
+const TABLE: [OptionSpec; 30] = [
+    fixed("listen", "ADDRESS", Add(|to, text| push(&mut to.config.listen, text.parse()))),
+    live("allow", "IP|CIDR", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
+    live("ws-origin", "ORIGIN", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
+    fixed("unix-mode", "MODE", Set(|to, text| put(&mut to.config.unix_mode, file_mode(text)))),
+    live("dead-peer-timeout", "SECONDS", Set(|to, text| put(&mut to.config.dead_peer_timeout, dead_peer_timeout(text)))),
+    live("connections-max", "N", Set(|to, text| put(&mut to.config.connections_max, size(text)))),
+    live("line-max", "BYTES", Set(|to, text| put(&mut to.config.line_bytes_max, size(text)))),
+    live("message-max", "BYTES", Set(|to, text| put(&mut to.config.message_bytes_max, size(text)))),
+    live("outbox-max", "BYTES", Set(|to, text| put(&mut to.config.outbox_bytes_max, size(text)))),
+    live("locks-max", "N", Set(|to, text| put(&mut to.locks_max, size(text).map(Some)))),
+    live("locks-per-connection-max", "N", Set(|to, text| put(&mut to.locks_per_session_max, size(text).map(Some)))),
+    live("waits-per-connection-max", "N", Set(|to, text| put(&mut to.waits_per_session_max, number(text).map(Some)))),
+    live("name-max", "BYTES", Set(|to, text| put(&mut to.name_bytes_max, number(text).map(Some)))),
+    live("no-dump", "", Set(|to, text| put(&mut to.config.dump, yes_or_no(text).map(|no| !no)))),
+    live("no-registry", "", Set(|to, text| put(&mut to.config.registry, yes_or_no(text).map(|no| !no)))),
+    live("allow-kick", "", Set(|to, text| put(&mut to.config.kick, yes_or_no(text)))),
+    fixed("shared-excludes", "", Set(|to, text| put(&mut to.config.shared_excludes, yes_or_no(text)))),
+    live("scheduling", "POLICY", Set(|to, text| put(&mut to.config.scheduling, text.parse()))),
+    fixed("state-dir", "DIRECTORY", SetPath(|to, path| put(&mut to.state_dir, Ok(Some(path.into()))))),
+    live("tls-cert", "FILE", SetPath(|to, path| put(&mut to.tls_cert, Ok(Some(path.into()))))),
+    live("tls-key", "FILE", SetPath(|to, path| put(&mut to.tls_key, Ok(Some(path.into()))))),
+    live("tls-client-ca", "FILE", SetPath(|to, path| put(&mut to.tls_client_ca, Ok(Some(path.into()))))),
+    live("auth-token-file", "FILE", SetPath(|to, path| put(&mut to.config.auth_token, AuthToken::load(path).map(Some)))),
+    fixed("http", "ADDRESS", Refuse("only the program lockd serves HTTP")),
+    live("http-host", "NAME", Refuse("only the program lockd serves HTTP")),
+    live("config", "FILE", Refuse("only the program lockd reads a configuration file; give the options themselves")),
+    live("check", "", Refuse("only the program lockd checks without a start")),
+    fixed("pidfile", "FILE", Refuse("the process is the embedding program's, which can write one itself")),
+    fixed("user", "NAME", Refuse("the process is the embedding program's, which can change its user itself")),
+    live("log-level", "LEVEL", Refuse("the log is the embedding program's")),
 ];
 
 impl Options {
-    /// The names of all options, those that are refused here too.
+    /// The names of all options, including those that are refused here.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        TABLE.iter().map(|(name, _)| *name)
+        TABLE.iter().map(|option| option.name)
     }
 
-    /// Whether an option of this name is for the program `lockd` alone, or is none.
+    /// Whether [`set`](Self::set) refuses this name: only the program `lockd` has the option, or it
+    /// does not exist.
     #[must_use]
     pub fn is_refused(name: &str) -> bool {
-        matches!(effect(name), None | Some((_, Refuse(_))))
+        option(name).is_none_or(|option| matches!(option.effect, Refuse(_)))
     }
 
-    /// Sets an option. `text` is what stands behind it on the command line; for those that take nothing there
-    /// (`no-dump`, say) it is `true` or `false`. Those that can be given several times (`listen`, `allow`,
-    /// `ws-origin`) add to what was given before, and take several values separated by commas.
+    /// Whether a running server keeps the value of this option that it was started with. A change
+    /// of any other option takes effect with [`reconfigure`](super::Server::reconfigure), or
+    /// [`set_limits`](crate::broker::Broker::set_limits).
+    #[must_use]
+    pub fn needs_restart(name: &str) -> bool {
+        option(name).is_some_and(|option| option.needs_restart)
+    }
+
+    /// What the help of `lockd serve` calls the value of this option, such as `SECONDS` or `BYTES`.
+    /// `None` if the value is yes or no.
+    #[must_use]
+    pub fn value_name(name: &str) -> Option<&'static str> {
+        option(name).map(|option| option.value).filter(|value| !value.is_empty())
+    }
+
+    /// Sets an option. `text` is the option's value on the command line; for options that need none
+    /// there, such as `no-dump`, it is `true` or `false`. Options that can be given several times
+    /// (`listen`, `allow`, `ws-origin`) add to earlier values, and take several values separated by
+    /// commas.
     ///
     /// # Errors
-    /// If there is no such option, or none without the program `lockd`; if the value makes no sense, or a file that
-    /// it names cannot be read; if an option is given twice that can be given once.
+    /// If there is no such option, or only the program `lockd` has it. If the value is not valid,
+    /// or names a file that cannot be read. If an option is given twice that can be given once.
     pub fn set(&mut self, name: &str, text: &str) -> Result<(), OptionError> {
-        match effect(name) {
-            Some((_, Add(_))) => self.set_each(name, text.split(',').map(str::trim)),
+        match option(name) {
+            Some(OptionSpec { effect: Add(_), .. }) => self.set_each(name, text.split(',').map(str::trim)),
             _ => self.set_each(name, [text]),
         }
     }
 
-    /// Sets an option to these values, none of which is divided at commas; without any it stays as it is. Paths
-    /// need not be UTF-8.
+    /// Sets an option to each of these values, which are not divided at commas. Without values the
+    /// option stays as it is. Paths need not be UTF-8.
     ///
     /// # Errors
-    /// As of [`set`](Self::set); for what is no path also if a value is not UTF-8.
+    /// As [`set`](Self::set); and if a value that is not a path is not UTF-8.
     pub fn set_each(
         &mut self,
         name: &str,
         values: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<(), OptionError> {
-        let (known, effect) = effect(name).ok_or_else(|| error(name, unknown(name)))?;
+        let option = option(name).ok_or_else(|| error(name, unknown(name)))?;
         values.into_iter().try_for_each(|value| {
-            self.apply(known, effect, value.as_ref()).map_err(|problem| error(known, problem))
+            self.apply(option, value.as_ref()).map_err(|problem| error(option.name, problem))
         })
     }
 
-    fn apply(&mut self, name: &'static str, effect: Effect, value: &OsStr) -> Result<(), String> {
+    fn apply(&mut self, option: &OptionSpec, value: &OsStr) -> Result<(), String> {
+        let &OptionSpec { name, effect, .. } = option;
         let text = || value.to_str().ok_or_else(|| "it is not UTF-8".to_owned());
         match effect {
             Refuse(why) => return Err(why.to_owned()),
@@ -186,17 +228,19 @@ impl Options {
         }
     }
 
-    /// What the server is to be told, with the [defaults](Config::default) of what was not set.
+    /// The configuration of the server, with the [defaults](Config::default) for options that were
+    /// not set.
     ///
     /// # Errors
-    /// If a certificate or key cannot be read, or one is there without the other; and as of [`Config::check`].
+    /// If a certificate or key cannot be read, or one is given without the other; and as
+    /// [`Config::check`].
     pub fn config(&self) -> Result<Config, OptionError> {
         let config = Config { tls: self.tls()?, ..self.config.clone() };
         config.check().map_err(|problem| error("listen", problem))?;
         Ok(config)
     }
 
-    /// The limits of the broker: `base` with those that were set.
+    /// The limits of the broker: those that were set, and the others from `base`.
     #[must_use]
     pub fn limits(&self, base: Limits) -> Limits {
         Limits {
@@ -207,7 +251,7 @@ impl Options {
         }
     }
 
-    /// The state directory, for [`state::resume`](crate::server::state_dir::resume).
+    /// The state directory, for [`state_dir::resume`](crate::server::state_dir::resume).
     #[must_use]
     pub fn state_dir(&self) -> Option<&Path> {
         self.state_dir.as_deref()
@@ -223,9 +267,11 @@ impl Options {
             (None, None) => return Err(error("tls-client-ca", "it takes a certificate, too: tls-cert")),
         };
         ServerTls::load(cert, key, tls_client_ca.as_deref()).map(Some).map_err(|problem| {
-            // The problem begins with the file that has it. The colon tells `a` from `a.ca`.
-            let has_it = |path: &Path| problem.starts_with(&format!("{}: ", path.display()));
-            let option = match (has_it(cert), has_it(key), tls_client_ca.as_deref().is_some_and(has_it)) {
+            // The message begins with the name of the file that has the problem. The colon tells
+            // `a` from `a.ca`.
+            let is_about = |path: &Path| problem.starts_with(&format!("{}: ", path.display()));
+            let option = match (is_about(cert), is_about(key), tls_client_ca.as_deref().is_some_and(is_about))
+            {
                 (false, false, true) => "tls-client-ca",
                 (false, true, _) => "tls-key",
                 _ => "tls-cert",
@@ -235,22 +281,21 @@ impl Options {
     }
 }
 
-fn effect(name: &str) -> Option<(&'static str, Effect)> {
-    TABLE.iter().find(|(known, _)| *known == name).copied()
+fn option(name: &str) -> Option<&'static OptionSpec> {
+    TABLE.iter().find(|option| option.name == name)
 }
 
-/// What is said of a name that no option has: how the name is written, where only its spelling differs.
+/// The message for a name that no option has. If only the spelling is wrong, it says the right one.
 fn unknown(name: &str) -> String {
     let plain = name.trim_start_matches('-').to_ascii_lowercase().replace('_', "-");
-    let meant = effect(plain.strip_prefix("lockd-").unwrap_or(&plain));
-    meant.map_or_else(
-        || "there is no such option".to_owned(),
-        |(meant, _)| format!("there is no such option; write it as {meant:?}"),
-    )
+    match option(plain.strip_prefix("lockd-").unwrap_or(&plain)) {
+        Some(option) => format!("there is no such option; write it as {:?}", option.name),
+        None => "there is no such option".to_owned(),
+    }
 }
 
-fn put<T>(place: &mut T, value: Result<T, String>) -> Result<(), String> {
-    *place = value?;
+fn put<T>(to: &mut T, value: Result<T, String>) -> Result<(), String> {
+    *to = value?;
     Ok(())
 }
 
@@ -305,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn every_option_that_is_taken_changes_something() {
+    fn every_option_that_is_not_refused_takes_effect() {
         let given = [
             ("listen", "message://127.0.0.1:0, lockd://127.0.0.1:0"),
             ("listen", "glockd+unix:/x"),
@@ -353,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_set_is_as_it_always_is() {
+    fn an_option_that_is_not_set_has_its_default() {
         let (config, default) = (Options::default().config().unwrap(), Config::default());
         assert_eq!((config.listen, config.allow), (default.listen, default.allow));
         assert_eq!(Options::default().limits(Limits::default()), Limits::default());
@@ -361,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_said_with_the_name() {
+    fn a_mistake_is_reported_with_the_name_of_its_option() {
         for (name, text, problem) in [
             ("lisen", "message://127.0.0.1:0", "no such option"),
             ("", "", "no such option"),
@@ -401,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_apart_are_taken_whole() {
+    fn separate_values_are_not_divided_at_commas() {
         let mut options = Options::default();
         options.set_each("listen", ["message+unix:/a,b", "glockd+unix:/c"]).unwrap();
         options.set_each("allow", [""; 0]).unwrap();

@@ -125,7 +125,7 @@ impl SendQueue {
 
     /// Appends what another thread has for the client. Sends nothing, so it may be called with any
     /// lock held; [`deliver`](Self::deliver) sends it.
-    pub(super) fn note(&self, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn push(&self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut state = self.state.lock();
         if state.buffer.pushed_bytes() > self.bytes_max as u64 {
             state.has_overflowed = true;
@@ -217,7 +217,7 @@ impl SendQueue {
         Ok(sent)
     }
 
-    /// Whether replies go into WebSocket messages. Then [`have_handled`](Self::have_handled) and
+    /// Whether replies go into WebSocket messages. Then [`lines_handled`](Self::lines_handled) and
     /// [`set_waiting`](Self::set_waiting) must be called.
     pub(super) fn has_messages(&self) -> bool {
         self.state.lock().buffer.messages().is_some()
@@ -225,9 +225,9 @@ impl SendQueue {
 
     /// `bytes` more bytes of requests have been handled, and their replies appended, except for one
     /// that waits.
-    pub(super) fn have_handled(&self, bytes: usize) {
+    pub(super) fn lines_handled(&self, bytes: usize) {
         if let Some((exchange, out)) = self.state.lock().buffer.messages() {
-            exchange.have_handled(bytes, out);
+            exchange.lines_handled(bytes, out);
         }
     }
 

@@ -4,9 +4,9 @@
 use super::config::{Protocol, Scheduling};
 use super::connection::{Connection, ProtocolHandler};
 use super::handshake::AcceptedConnection;
-use super::message::{MessageWaits, Messages, Service};
-use super::text::{Glockd, LineWait, Lockd, Text};
-use crate::broker::{Observer, Outcome, Ticket};
+use super::message::{MessageHandler, MessageWaits, Service};
+use super::text::{LineWait, TextHandler};
+use crate::broker::Observer;
 use crate::os::Keepalive;
 use crate::os::sync::Arc;
 use crate::os::thread;
@@ -22,14 +22,6 @@ impl Drop for RemoveWhenDropped<'_> {
         self.0.server.has_failed();
         self.0.server.remove(self.0.id);
     }
-}
-
-/// The observer of a session that never waits.
-pub(super) struct NeverWaits;
-
-impl Observer for NeverWaits {
-    fn decided(&self, _: Ticket, _: Outcome) {}
-    fn deliver(&self) {}
 }
 
 /// Serves the connection until it ends.
@@ -60,19 +52,20 @@ pub(super) fn serve(accepted: &AcceptedConnection, service: Arc<Service>) {
     };
     match accepted.protocol {
         Protocol::Lockd => {
-            let connection = connect(Arc::new(NeverWaits));
-            let handler = Text::new(&connection, Lockd::default());
+            let wait = Arc::new(LineWait::new(accepted.send_queue.clone()));
+            let connection = connect(wait.clone());
+            let handler = TextHandler::lockd(&connection, wait);
             converse(accepted, connection, handler, early);
         }
         Protocol::Glockd => {
             let wait = Arc::new(LineWait::new(accepted.send_queue.clone()));
             let connection = connect(wait.clone());
-            let handler = Text::new(&connection, Glockd::new(wait));
+            let handler = TextHandler::glockd(&connection, wait);
             converse(accepted, connection, handler, early);
         }
         Protocol::Message => {
             let waits = Arc::new(MessageWaits::new(accepted.send_queue.clone()));
-            converse(accepted, connect(waits.clone()), Messages::new(service, waits), early);
+            converse(accepted, connect(waits.clone()), MessageHandler::new(service, waits), early);
         }
     }
 }

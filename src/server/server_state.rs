@@ -80,7 +80,7 @@ pub(super) struct ServerState {
 
 /// How the registration of a session's name ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Registered {
+pub(super) enum NameRegistration {
     Done,
     TooLong,
     /// The server keeps no names.
@@ -147,18 +147,18 @@ impl ServerState {
     /// Registers a session's name, or removes it if `name` is `None`. Uses the present
     /// configuration, not the one that the connection began with, so that no name is kept once
     /// names are disabled.
-    pub(super) fn register(&self, info: &SessionInfo, name: Option<&[u8]>) -> Registered {
+    pub(super) fn register(&self, info: &SessionInfo, name: Option<&[u8]>) -> NameRegistration {
         if !self.config().registry {
-            return Registered::Disabled;
+            return NameRegistration::Disabled;
         }
         if !info.set_name(name) {
-            return Registered::TooLong;
+            return NameRegistration::TooLong;
         }
         if self.config().registry {
-            return Registered::Done;
+            return NameRegistration::Done;
         }
         info.forget_name();
-        Registered::Disabled
+        NameRegistration::Disabled
     }
 
     /// Adds a connection to the list. Gives its stream back if there are too many.

@@ -101,15 +101,9 @@ fn every_call_on_a_name_of_a_server_that_was_not_reached_says_lost() {
     assert!(reason(set.wait(name, None)).contains(NO_SERVER));
     assert!(matches!(set.release(name), Err(ReleaseError::Lost(why)) if why.contains(NO_SERVER)));
     assert!(matches!(set.inspect(name), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
-<<<<<<< HEAD
     // A page without that server's names would look complete.
-    assert!(matches!(set.list(&everything()), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
-    let split = set.acquire_all(&exclusive(&[&gone, &had]), NOW);
-=======
-    // A page without the names of that server would look like one of all.
     assert!(matches!(set.list(b"", None, 1000), Err(InspectError::Lost(why)) if why.contains(NO_SERVER)));
     let split = set.acquire_all(&[(name, Mode::Exclusive), (had.as_bytes(), Mode::Exclusive)], NOW);
->>>>>>> client
     assert!(matches!(split, Err(AcquireError::Invalid(_))), "{split:?}");
     set.cancel();
     assert!(set.is_alive(), "asking for what cannot be had costs nothing");

@@ -125,7 +125,7 @@ fn the_rules_use_nothing_of_the_shell_around_them() {
             let module: Vec<&str> = module.iter().skip(1).map(String::as_str).collect();
             let is_allowed = match module.as_slice() {
                 // Says whether a model checker runs: then some limits are smaller.
-                ["os", "sync", ..] => item == "IS_EXPLORED",
+                ["os", "sync", ..] => item == "IS_MODEL_CHECKED",
                 ["broker", "rules", ..] => true,
                 ["broker", module, ..] => RULES_MAY_USE
                     .iter()

@@ -59,6 +59,38 @@ fn every_option_of_the_server_is_known_to_programs_that_embed_one() {
     assert!(not_given.is_empty(), "no options of lockd serve: {not_given:?}");
 }
 
+#[test]
+fn the_help_names_the_unit_of_every_value() {
+    let help = lockd(&["serve", "--help"]);
+    let mut words = help.split_whitespace().peekable();
+    while let Some(word) = words.next() {
+        let Some(name) = word.strip_prefix("--") else { continue };
+        let value = words.peek().and_then(|value| value.strip_prefix('<')?.strip_suffix('>'));
+        let Some(value) = value else { continue };
+        assert_eq!(Options::value_name(name), Some(value), "{name}");
+    }
+    let named =
+        Options::names().filter_map(|name| Some(format!("--{name} <{}>", Options::value_name(name)?)));
+    let missing: Vec<String> = named.filter(|option| !help.contains(option)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn the_documents_say_which_options_need_a_restart() {
+    let fixed: BTreeSet<&str> = Options::names().filter(|name| Options::needs_restart(name)).collect();
+    let manual = include_str!("../../docs/operations.md");
+    let row = manual.lines().find(|line| line.starts_with("| `listen`, ")).unwrap();
+    let options = row.split('|').nth(1).unwrap();
+    assert_eq!(options.split('`').skip(1).step_by(2).collect::<BTreeSet<_>>(), fixed, "docs/operations.md");
+    let file = include_str!("../../packaging/lockd.toml");
+    let marked = file.split("\n\n").filter(|part| part.contains("(start)"));
+    let first_option = |part: &'static str| {
+        let line = part.lines().find_map(|line| line.strip_prefix('#')?.split_once(" = "));
+        line.map(|(name, _)| name)
+    };
+    assert_eq!(marked.filter_map(first_option).collect::<BTreeSet<_>>(), fixed, "packaging/lockd.toml");
+}
+
 fn assert_page(path: &Path, options: &BTreeSet<String>) {
     let page = std::fs::read_to_string(path).unwrap();
     for option in options {

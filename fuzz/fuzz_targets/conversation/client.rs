@@ -120,7 +120,7 @@ impl Client {
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         if let Some(server) = &mut self.server {
             self.replies.sent(bytes, &mut self.belief);
-            server.hear(bytes);
+            server.receive(bytes);
         }
     }
 

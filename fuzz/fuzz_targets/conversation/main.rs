@@ -19,7 +19,7 @@ use std::sync::OnceLock;
 use client::Client;
 use libfuzzer_sys::fuzz_target;
 use lockd::broker::{Broker, LockName, Mode, PageQuery, Space};
-use lockd::server::fuzz_driver::Room;
+use lockd::server::fuzz_driver::FuzzServer;
 use lockd::server::{Config, Protocol};
 use script::{Script, Step};
 
@@ -39,13 +39,13 @@ fuzz_target!(|data: &[u8]| {
         message_bytes_max: MESSAGE_MAX,
         ..Config::default()
     };
-    let room = Room::new(&broker, config).expect("there are descriptors");
+    let room = FuzzServer::new(&broker, config).expect("there are descriptors");
     let mut number = 0;
     let mut enter = |protocol: Protocol| {
         number += 1;
         let (listener, path) = clients_end();
         let address = format!("unix:{number}");
-        let server = room.enter(protocol, &address, path).expect("the listener is open");
+        let server = room.connect(protocol, &address, path).expect("the listener is open");
         let (stream, _) = listener.accept().expect("the server's end has connected");
         Client::new(protocol, address, server, stream, shared_excludes)
     };

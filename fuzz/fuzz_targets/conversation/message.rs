@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use lockd::broker::{LockName, Mode, Space};
 use lockd::wire::frame::{self, Frame};
 use lockd::wire::message::{
-    Envelope, LockResult, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
+    RequestEnvelope, LockResult, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
     parse_unlock,
 };
 
@@ -55,7 +55,7 @@ impl MessageReplies {
         }
     }
 
-    fn note_request(&mut self, envelope: &Envelope<'_>, belief: &mut Belief) {
+    fn note_request(&mut self, envelope: &RequestEnvelope<'_>, belief: &mut Belief) {
         let (command, parameters) = (envelope.command.as_deref(), envelope.parameters);
         let new_unlock = || parse_unlock(parameters.unwrap_or(RawValue::NULL)).map(|request| request.names);
         if command == Some("unlock") {

@@ -5,7 +5,7 @@ use crate::broker::limits::{Limits, NAMES_AT_ONCE_MAX};
 use crate::broker::name::Key;
 use crate::broker::outcome::{Held, Outcome};
 use crate::broker::tokens::Tokens;
-use crate::os::sync::IS_EXPLORED;
+use crate::os::sync::IS_MODEL_CHECKED;
 
 /// A session, as the table and the lanes know it: a small number, which another session gets only
 /// when nothing of this one is left.
@@ -27,14 +27,14 @@ pub(crate) const NAME_COST: usize = 8;
 
 /// The budget of an ordinary turn, while other threads wait for the table: about a tenth of a
 /// millisecond.
-pub(crate) const TURN_BUDGET: usize = if IS_EXPLORED { NAME_COST } else { 1_000 };
+pub(crate) const TURN_BUDGET: usize = if IS_MODEL_CHECKED { NAME_COST } else { 1_000 };
 
 /// The budget of a bulk turn, of which there is one at a time: a few milliseconds. Enough for the
 /// largest request that there can be, see [`Table::cost`](super::Table::cost). If a search for
 /// cycles needs more, the wait is refused.
-pub(crate) const BULK_BUDGET: usize = if IS_EXPLORED { 8 * NAME_COST } else { 25_000 };
+pub(crate) const BULK_BUDGET: usize = if IS_MODEL_CHECKED { 8 * NAME_COST } else { 25_000 };
 
-const _: () = assert!(IS_EXPLORED || NAMES_AT_ONCE_MAX * NAME_COST <= BULK_BUDGET / 2);
+const _: () = assert!(IS_MODEL_CHECKED || NAMES_AT_ONCE_MAX * NAME_COST <= BULK_BUDGET / 2);
 
 /// What every event is given, and where its decisions go.
 pub(crate) struct Step<'a> {

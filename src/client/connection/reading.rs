@@ -9,7 +9,7 @@ use super::waiting::{CHECK_INTERVAL, at_most};
 use crate::client::connect_error::ConnectErrorKind;
 use crate::os::socket::{PollFd, PollFlags, wait_for};
 use crate::os::sync::MutexGuard;
-use crate::os::tls::Decoded;
+use crate::os::tls::TlsInput;
 
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4096;
@@ -121,7 +121,7 @@ fn decode(state: &mut ConnectionState, wire: &[u8], own: &[u64]) -> Result<bool,
     })?;
     let for_others = state.accept(&plain, own)?;
     match decoded {
-        Decoded::More => Ok(for_others),
-        Decoded::End => Err(state.closed_by_server()),
+        TlsInput::More => Ok(for_others),
+        TlsInput::End => Err(state.closed_by_server()),
     }
 }

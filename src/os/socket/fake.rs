@@ -1,8 +1,8 @@
-//! Sockets for a model checker, with the interface of the real ones: streams whose other end is held by a
-//! scenario, polling, and wakers. Knows no protocol and no broker, nor any kernel.
+//! Sockets for a model checker, with the interface of the real ones: streams whose other end a
+//! scenario holds, polling, and wakers. Knows no protocol, no broker and no kernel.
 //!
-//! There is one lock for all of them, as if the kernel had but one: what is of interest is what the threads
-//! of a server do between two calls.
+//! One mutex guards all of them, as if the kernel had only one. What matters is what the threads of
+//! a server do between two calls.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,7 @@ pub(crate) use rustix::event::PollFlags;
 use socket2::{Domain, SockAddr, Socket};
 
 use crate::os::Keepalive;
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::os::sync::{Arc, Condvar, Mutex, ProcessMutex, lazy_static};
 
 #[derive(Default)]
@@ -27,7 +27,7 @@ lazy_static! {
     static ref KERNEL: Kernel = Kernel::default();
 }
 
-/// Makes a call that changes something.
+/// Makes a call that changes a socket, and wakes the waiting calls.
 fn call<R>(work: impl FnOnce() -> R) -> R {
     let locked = KERNEL.calls.lock();
     let result = work();
@@ -36,7 +36,7 @@ fn call<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
-/// Makes a call that waits until there is something to return.
+/// Makes a call that waits until `work` returns something.
 fn blocking<R>(mut work: impl FnMut() -> Option<R>) -> R {
     let mut locked = KERNEL.calls.lock();
     loop {
@@ -47,10 +47,10 @@ fn blocking<R>(mut work: impl FnMut() -> Option<R>) -> R {
     }
 }
 
-/// What is between the two ends.
+/// The state between the two ends of a connection.
 #[derive(Debug, Default)]
 struct Wire {
-    /// How many bytes it takes before the other end reads again.
+    /// The number of bytes that it takes until the other end reads again.
     room: usize,
     sent: Vec<u8>,
     to_receive: Vec<u8>,
@@ -61,7 +61,7 @@ struct Wire {
 
 #[derive(Debug)]
 pub(crate) struct Stream {
-    // Of its own, since it is only the calls that a checker is to know of.
+    // An ordinary mutex: the checker only has to know about the calls.
     wire: Arc<ProcessMutex<Wire>>,
     fd: File,
 }
@@ -76,7 +76,7 @@ fn unsupported<T>() -> io::Result<T> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-pub(crate) fn new_socket(_: Domain) -> io::Result<Descriptor> {
+pub(crate) fn new_socket(_: Domain) -> io::Result<CloseOnForkFd> {
     unsupported()
 }
 
@@ -85,7 +85,7 @@ impl Stream {
         unsupported()
     }
 
-    pub(crate) fn accept(_: &Descriptor) -> io::Result<(Self, SockAddr)> {
+    pub(crate) fn accept(_: &CloseOnForkFd) -> io::Result<(Self, SockAddr)> {
         unsupported()
     }
 
@@ -155,7 +155,7 @@ impl Stream {
         false
     }
 
-    /// As of a Unix socket: there is nothing between the ends that a word could be lost in.
+    /// As for a Unix socket: nothing can be lost between the two ends.
     pub(crate) fn is_delivered(&self) -> bool {
         true
     }
@@ -177,7 +177,7 @@ impl Stream {
     }
 }
 
-/// Something that can be polled.
+/// A socket or waker that can be polled.
 trait Pollable {
     fn is_ready_for(&self) -> PollFlags;
 }
@@ -192,7 +192,7 @@ impl Pollable for Stream {
     }
 }
 
-impl Pollable for Descriptor {
+impl Pollable for CloseOnForkFd {
     fn is_ready_for(&self) -> PollFlags {
         PollFlags::empty()
     }
@@ -215,7 +215,7 @@ impl<'a> PollFd<'a> {
     }
 }
 
-/// Without the limit: no scenario has one.
+/// Ignores the limit, since no scenario has one.
 pub(crate) fn wait_for(fds: &mut [PollFd<'_>], _: Option<Duration>) -> io::Result<()> {
     blocking(|| {
         for fd in fds.iter_mut() {
@@ -258,7 +258,8 @@ pub(crate) struct Peer(Arc<ProcessMutex<Wire>>);
 
 #[cfg(test)]
 impl Peer {
-    /// A stream, and this end of it; it takes so many bytes until it [reads](Self::take).
+    /// A stream and its other end. The stream takes `room` bytes until the other end makes [more
+    /// room](Self::take).
     pub(crate) fn new(room: usize) -> (Stream, Self) {
         let wire = Arc::new(ProcessMutex::new(Wire { room, ..Wire::default() }));
         (Stream { wire: wire.clone(), fd: File::open("/dev/null").unwrap() }, Self(wire))
@@ -272,17 +273,17 @@ impl Peer {
         call(|| self.0.lock().hung_up = true);
     }
 
-    /// Makes room for so many bytes more.
+    /// Makes room for more bytes.
     pub(crate) fn take(&self, more: usize) {
         call(|| self.0.lock().room += more);
     }
 
-    /// Everything that was sent to it so far, in one string.
+    /// Everything that was sent to it until now.
     pub(crate) fn heard(&self) -> String {
         String::from_utf8(self.0.lock().sent.clone()).unwrap()
     }
 
-    /// Waits until so much was sent to it.
+    /// Waits until `count` bytes were sent to it.
     pub(crate) fn await_bytes(&self, count: usize) {
         blocking(|| (self.0.lock().sent.len() >= count).then_some(()));
     }

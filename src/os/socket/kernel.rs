@@ -1,5 +1,6 @@
-//! What the kernel offers for TCP sockets and no crate does: how long a peer has been silent, how much it has
-//! not acknowledged, and a limit to how long the kernel waits before it sends again. Knows sockets by their descriptors only.
+//! Socket options that no crate offers: how long a TCP peer has been silent, how much it has not
+//! acknowledged, and a limit on the time after which the kernel sends again. Knows sockets by their
+//! descriptors only.
 #![expect(unsafe_code, reason = "socket options are read and set through libc")]
 
 use std::ffi::{c_int, c_void};
@@ -8,20 +9,21 @@ use std::time::Duration;
 
 use libc::{IPPROTO_TCP, TCP_INFO, TIOCOUTQ, getsockopt, ioctl, setsockopt, socklen_t};
 
-/// Linux has it since 6.15 (tcp.h).
+/// From tcp.h; Linux has it since 6.15.
 const TCP_RTO_MAX_MS: c_int = 44;
-/// The least it takes, in milliseconds.
+/// The smallest value that the option accepts, in milliseconds.
 const RTO_MAX_MS: c_int = 1000;
 
-/// The beginning of `struct tcp_info` (tcp.h), which has only ever grown at its end.
+/// The beginning of `struct tcp_info` (tcp.h). The struct has only ever grown at its end.
 type TcpInfo = [u32; 15];
-/// Milliseconds since data came.
+/// The index of the milliseconds since data was received.
 const LAST_DATA_RECV: usize = 13;
-/// Milliseconds since an acknowledgement came.
+/// The index of the milliseconds since an acknowledgement was received.
 const LAST_ACK_RECV: usize = 14;
 
-/// Makes the kernel send again after a second at the latest what was not acknowledged. Without this option it
-/// goes by the slowest round trips it has seen, among which it counts outages.
+/// Makes the kernel send unacknowledged data again after a second at the latest. Without this
+/// option, it waits for as long as the slowest round trips took, and it takes an outage for a slow
+/// round trip. An older kernel refuses the option, which is ignored.
 pub(super) fn limit_retransmission_timeout(fd: BorrowedFd<'_>) {
     let value: *const c_int = &RTO_MAX_MS;
     let length = socklen_t::try_from(size_of::<c_int>()).unwrap_or_default();
@@ -30,7 +32,7 @@ pub(super) fn limit_retransmission_timeout(fd: BorrowedFd<'_>) {
         unsafe { setsockopt(fd.as_raw_fd(), IPPROTO_TCP, TCP_RTO_MAX_MS, value.cast::<c_void>(), length) };
 }
 
-/// How long it is since the peer was heard of: since the last new data or answer from it.
+/// The time since the last data or acknowledgement from the peer.
 pub(super) fn silence(fd: BorrowedFd<'_>) -> Option<Duration> {
     let mut info: TcpInfo = [0; 15];
     let mut length = socklen_t::try_from(size_of::<TcpInfo>()).unwrap_or_default();
@@ -43,12 +45,13 @@ pub(super) fn silence(fd: BorrowedFd<'_>) -> Option<Duration> {
     (result == 0 && is_whole).then(|| Duration::from_millis(last.into()))
 }
 
-/// How many bytes the peer has not acknowledged yet. The end of what is sent takes a number in the sequence, too,
-/// and counts as one.
+/// The number of bytes that the peer has not acknowledged yet. The end of the stream has a sequence
+/// number, too, and counts as one byte.
 pub(super) fn unacknowledged(fd: BorrowedFd<'_>) -> Option<c_int> {
     let mut bytes = 0;
     let into: *mut c_int = &mut bytes;
-    // SAFETY: the descriptor is open while it is borrowed, and for a socket this request writes one `int`.
+    // SAFETY: the descriptor is open while it is borrowed, and for a socket this request writes one
+    // `int`.
     let result = unsafe { ioctl(fd.as_raw_fd(), TIOCOUTQ, into) };
     (result == 0).then_some(bytes)
 }
@@ -63,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_lasts_until_something_comes() {
+    fn silence_lasts_until_data_is_received() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();

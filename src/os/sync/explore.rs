@@ -1,23 +1,23 @@
-//! Runs scenarios under the model checker that is in the place of the operating system, and says how much of
-//! them was seen. A scenario says itself what must hold; that nobody is stuck at its end, the checker sees.
+//! Runs scenarios under the model checker, and reports how many orders were tried. A scenario
+//! asserts what must hold; that no thread is stuck at its end, the checker verifies.
 //!
-//! - loom goes through every order, but for those in which threads are preempted more often than
-//!   `LOOM_MAX_PREEMPTIONS` says (1); it also lets loads see old values, as the memory model does.
-//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders, half of them random, half with few preemptions in places
-//!   chosen at random, from the seed `LOCKD_SEED`.
+//! - loom tries every order in which threads are preempted at most `LOOM_MAX_PREEMPTIONS` (1)
+//!   times. It also lets loads return old values, as the memory model allows.
+//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders from the seed `LOCKD_SEED`: half of them random,
+//!   half with few preemptions at random places.
 
 use std::env;
 use std::time::Duration;
 
 use crate::os::sync::model_checked::Time;
 
-/// Lets `scenario` run in every order, or in many.
+/// Runs `scenario` in every order, or in many.
 pub(crate) fn explore(scenario: impl Fn() + Send + Sync + 'static) {
     Time::set_passes(false);
     check(0, scenario);
 }
 
-/// The same for a scenario of many steps: with a preemption fewer than others.
+/// The same for a scenario of many steps: with one preemption fewer.
 pub(crate) fn explore_large(scenario: impl Fn() + Send + Sync + 'static) {
     Time::set_passes(false);
     check(1, scenario);
@@ -33,14 +33,14 @@ fn number<T: std::str::FromStr>(variable: &str, otherwise: T) -> T {
     env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-/// Says what was seen of the test that runs, whose thread goes by its name.
+/// Prints what was tried, with the name of the test, which is the name of its thread.
 fn report(what: &str, took: Duration) {
     let name = std::thread::current().name().unwrap_or_default().to_owned();
     println!("{}: {what} in {:.1} s", name.rsplit("::").next().unwrap_or_default(), took.as_secs_f64());
 }
 
 #[cfg(explore = "loom")]
-#[expect(clippy::disallowed_methods, reason = "to say how long it took")]
+#[expect(clippy::disallowed_methods, reason = "to report the duration")]
 fn check(fewer: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
@@ -61,7 +61,7 @@ fn check(fewer: usize, scenario: impl Fn() + Send + Sync + 'static) {
 }
 
 #[cfg(explore = "shuttle")]
-#[expect(clippy::disallowed_methods, reason = "a seed, and to say how long it took")]
+#[expect(clippy::disallowed_methods, reason = "for a seed, and to report the duration")]
 fn check(_fewer: usize, scenario: impl Fn() + Send + Sync + 'static) {
     use std::time::{Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,7 +1,7 @@
-//! The primitives of [`super`] as a model checker has them, with the interface of the ordinary ones, and a
-//! time that passes only when a scenario says so. Knows nothing of locks by name.
+//! The primitives of [`super`] for a model checker, with the interface of the ordinary ones, and a
+//! clock that advances only when a scenario says so. Knows nothing of locks by name.
 //!
-//! What is left to the ordinary ones: `Arc`, since nothing here depends on when the last one goes.
+//! `Arc` is the ordinary one, since nothing here depends on when the last reference is dropped.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -43,7 +43,7 @@ impl<T> Mutex<T> {
 
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// Not there while the mutex is unlocked for a while.
+    /// `None` while the mutex is unlocked in between.
     guard: Option<sync::MutexGuard<'a, T>>,
 }
 
@@ -56,19 +56,19 @@ impl<T> MutexGuard<'_, T> {
     }
 }
 
-const UNLOCKED: &str = "what is guarded is not touched while it is unlocked";
+const UNLOCKED: &str = "a guard is not used while its mutex is unlocked";
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
-    #[expect(clippy::expect_used, reason = "only a checker comes here")]
+    #[expect(clippy::expect_used, reason = "only a model checker runs this")]
     fn deref(&self) -> &T {
         self.guard.as_ref().expect(UNLOCKED)
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
-    #[expect(clippy::expect_used, reason = "only a checker comes here")]
+    #[expect(clippy::expect_used, reason = "only a model checker runs this")]
     fn deref_mut(&mut self) -> &mut T {
         self.guard.as_mut().expect(UNLOCKED)
     }
@@ -91,7 +91,7 @@ impl<T> RwLock<T> {
     }
 }
 
-/// Set once. Whether it is set is seen as late as the ordinary one may be.
+/// Is set once. Other threads may see that late, as with the ordinary one.
 #[derive(Debug)]
 pub(crate) struct OnceLock<T> {
     value: std::sync::OnceLock<T>,
@@ -114,7 +114,7 @@ impl<T> OnceLock<T> {
     }
 }
 
-/// Built on the checker's own, which never wakes for a time limit.
+/// Built on the checker's condition variable, which has no time limits.
 #[derive(Default)]
 pub(crate) struct Condvar(Arc<Sleepers>);
 
@@ -124,7 +124,7 @@ struct Sleepers {
     changed: sync::Condvar,
 }
 
-/// Those who sleep, by numbers of their own, in the order in which they fell asleep.
+/// The sleeping threads, by numbers of their own, in the order in which they fell asleep.
 #[derive(Default)]
 struct Asleep {
     numbers: Vec<u64>,
@@ -132,7 +132,7 @@ struct Asleep {
 }
 
 impl Sleepers {
-    /// Lets these wake up.
+    /// Wakes the threads whose numbers `which` removes.
     fn wake(&self, which: impl FnOnce(&mut Vec<u64>)) {
         which(&mut self.asleep.lock().unwrap_or_else(PoisonError::into_inner).numbers);
         self.changed.notify_all();
@@ -148,17 +148,18 @@ impl Condvar {
         self.sleep(guard, |_| true)
     }
 
-    /// The limit is counted from when this thread last looked what time it was.
+    /// The limit counts from the moment at which this thread last read the clock.
     pub(crate) fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
         limit: Duration,
     ) -> (MutexGuard<'a, T>, ()) {
-        let falls_asleep = |number| !Time::passes() || TIME.lock().expect(&self.0, number, limit);
+        let falls_asleep = |number| !Time::passes() || TIME.lock().add_sleeper(&self.0, number, limit);
         (self.sleep(guard, falls_asleep), ())
     }
 
-    /// With the mutex unlocked; who falls asleep is known before that, and so misses nothing.
+    /// Sleeps with the mutex unlocked. The thread is entered as asleep before that, so it misses no
+    /// wake-up.
     fn sleep<'a, T>(
         &self,
         mut guard: MutexGuard<'a, T>,
@@ -195,15 +196,16 @@ lazy_static! {
 }
 
 thread_local! {
-    /// A scenario's threads are all in one, which the checker switches between.
+    /// All threads of a scenario run in one thread of the system, which the checker switches
+    /// between.
     static TIME_PASSES: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What has passed of the time, and who sleeps until so much has.
+/// The time that has passed, and the threads that sleep until a later time.
 #[derive(Default)]
 pub(crate) struct Time {
     passed: Duration,
-    /// What each thread knows to have passed.
+    /// The time that each thread has last read.
     known: Vec<(thread::ThreadId, Duration)>,
     sleepers: Vec<(Duration, Arc<Sleepers>, u64)>,
 }
@@ -213,16 +215,17 @@ impl Time {
         TIME_PASSES.get()
     }
 
-    /// Whether [`pass`](Self::pass) will be called: else nobody need look what time it is.
+    /// Whether [`pass`](Self::pass) will be called. If not, reading the clock is no step of a
+    /// scenario.
     pub(crate) fn set_passes(passes: bool) {
         TIME_PASSES.set(passes);
     }
 
-    /// Lets the time pass, and wakes those whose limits have come. Everything that waits without a limit
-    /// waits on.
-    pub(crate) fn pass(much: Duration) {
+    /// Lets time pass, and wakes the threads whose limits are reached. Threads that wait without a
+    /// limit continue to wait.
+    pub(crate) fn pass(duration: Duration) {
         let mut time = TIME.lock();
-        time.passed += much;
+        time.passed += duration;
         let passed = time.passed;
         let (over, others) = std::mem::take(&mut time.sleepers).into_iter().partition(|s| s.0 <= passed);
         time.sleepers = others;
@@ -233,15 +236,16 @@ impl Time {
         }
     }
 
-    fn look(&mut self) -> Duration {
+    /// Reads the clock for the current thread.
+    fn read(&mut self) -> Duration {
         let (this, passed) = (thread::current().id(), self.passed);
         self.known.retain(|(thread, _)| *thread != this);
         self.known.push((this, passed));
         passed
     }
 
-    /// The sleeper is to be woken when this is over; false if it is already.
-    fn expect(&mut self, sleepers: &Arc<Sleepers>, sleeper: u64, limit: Duration) -> bool {
+    /// Enters a sleeper that is to be woken after `limit`. False if that has passed already.
+    fn add_sleeper(&mut self, sleepers: &Arc<Sleepers>, sleeper: u64, limit: Duration) -> bool {
         let this = thread::current().id();
         let known = self.known.iter().find(|(thread, _)| *thread == this);
         let until = known.map_or(Duration::ZERO, |(_, passed)| *passed).saturating_add(limit);
@@ -250,10 +254,10 @@ impl Time {
     }
 }
 
-/// The monotonic clock stands but for [`Time::pass`]; the others do anyway.
+/// Only [`Time::pass`] advances the monotonic clock. The other clocks stand still.
 pub(crate) fn clock_gettime(clock: ClockId) -> Timespec {
-    let looks = Time::passes() && matches!(clock, ClockId::Monotonic);
-    let passed = if looks { TIME.lock().look() } else { Duration::ZERO };
+    let reads = Time::passes() && matches!(clock, ClockId::Monotonic);
+    let passed = if reads { TIME.lock().read() } else { Duration::ZERO };
     let nanoseconds = i64::from(passed.subsec_nanos());
     Timespec { tv_sec: 1_000_000 + i64::try_from(passed.as_secs()).unwrap_or(0), tv_nsec: nanoseconds }
 }

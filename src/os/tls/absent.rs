@@ -1,9 +1,9 @@
-//! What stands for TLS in a build without it: nothing that could be had.
+//! The replacement for TLS in a build without it: the same interface, in which every attempt fails.
 
 use std::io;
 use std::path::Path;
 
-use crate::os::tls::{ClientFiles, Decoded};
+use crate::os::tls::{ClientFiles, TlsInput};
 
 const ABSENT: &str = "this lockd was built without TLS";
 
@@ -12,7 +12,7 @@ const ABSENT: &str = "this lockd was built without TLS";
 pub enum ServerTls {}
 
 impl ServerTls {
-    /// Would read the certificates.
+    /// Fails: this build has no TLS.
     ///
     /// # Errors
     /// Always.
@@ -26,7 +26,7 @@ impl ServerTls {
         match *self {}
     }
 
-    /// What clients will object to in the certificate.
+    /// The reason for which clients will refuse the certificate.
     #[must_use]
     pub fn objection(&self) -> Option<&str> {
         match *self {}
@@ -45,7 +45,7 @@ pub(crate) fn client_session(_: &ClientFiles, _: &str) -> Result<TlsSession, Str
 }
 
 impl TlsSession {
-    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> io::Result<Decoded> {
+    pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> io::Result<TlsInput> {
         match *self {}
     }
 

@@ -1,5 +1,6 @@
-//! Bytes through TLS, on either side: what is to be sent in, what goes over the wire out, and back. Knows
-//! certificates and keys in files; no sockets, no protocol, no broker.
+//! TLS for either side of a connection: turns plain bytes into TLS and back. Knows certificates and
+//! keys in files; no sockets, no protocol, no broker. `absent` replaces `present` in a build
+//! without TLS.
 
 #[cfg(feature = "tls")]
 mod explain;
@@ -19,23 +20,24 @@ pub(crate) use absent::{TlsSession, client_session};
 
 use std::path::PathBuf;
 
-/// The certificates that a client goes by and shows.
+/// The certificate files of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ClientFiles {
-    /// Whom it trusts to sign the server's certificate; if none is given, whom the system trusts.
+    /// The authorities that may sign the server's certificate. `None`: those that the system
+    /// trusts.
     pub(crate) ca: Option<PathBuf>,
-    /// Its own certificate, if it has one, and the key to it, which may stand in the same file.
+    /// Its own certificate, if it has one. The file may also hold the private key.
     pub(crate) cert: Option<PathBuf>,
-    /// The file with the key, if it is another one.
+    /// The private key, if it is in another file.
     pub(crate) key: Option<PathBuf>,
 }
 
-/// What has come over the wire.
+/// The state of the peer's side after some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nothing is taken in then"))]
-pub(crate) enum Decoded {
-    /// There may be more.
+#[cfg_attr(not(feature = "tls"), expect(dead_code, reason = "nothing is decoded without TLS"))]
+pub(crate) enum TlsInput {
+    /// The peer may send more.
     More,
-    /// The peer has said that it will send no more.
+    /// The peer has announced that it sends no more.
     End,
 }

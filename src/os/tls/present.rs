@@ -1,4 +1,5 @@
-//! TLS by rustls. Sessions are not resumed: a connection lasts as long as its locks, and a new one is rare.
+//! TLS by rustls. Sessions are not resumed: a connection lasts as long as its locks, so new ones
+//! are rare.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -15,21 +16,21 @@ use rustls::{
     ServerConnection,
 };
 
-use crate::os::tls::explain::{Side, explain, in_words, of_pair};
-use crate::os::tls::{ClientFiles, Decoded};
+use crate::os::tls::explain::{TlsSide, explain, explain_certificate, explain_own_certificate};
+use crate::os::tls::{ClientFiles, TlsInput};
 
-/// Where systems keep whom they trust, in one file.
+/// Where systems keep the certificates of trusted authorities in one file.
 const SYSTEM_ROOTS: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-/// Another such file, by the variable that OpenSSL goes by, too.
+/// The variable that names another such file, as for OpenSSL.
 const ROOTS_VARIABLE: &str = "SSL_CERT_FILE";
 
-/// Certificates of a server, read from files and found to fit together.
+/// The certificate and key of a server, read from files and checked to belong together.
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
     asks_for_certificates: bool,
-    /// What clients will object to in the certificate, though it can be served with.
+    /// The reason for which clients will refuse the certificate, although the server can use it.
     objection: Option<String>,
 }
 
@@ -41,11 +42,12 @@ impl fmt::Debug for ServerTls {
 }
 
 impl ServerTls {
-    /// Reads the server's certificate, with those between it and the root behind it, and its key. Given
-    /// `client_ca`, clients must show certificates signed by one of those.
+    /// Reads the server's certificate, which the intermediate certificates follow in the same file,
+    /// and its key. With `client_ca`, clients must show a certificate signed by one of the
+    /// authorities in that file.
     ///
     /// # Errors
-    /// What is wrong with which file.
+    /// The message names the file and what is wrong with it.
     pub fn load(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<Self, String> {
         let provider = provider();
         let builder = ServerConfig::builder_with_provider(provider.clone());
@@ -64,14 +66,14 @@ impl ServerTls {
         let objection =
             objection(&chain).map(|words| format!("the first certificate in {} {words}", cert.display()));
         let config = builder.with_single_cert(chain, private_key(key)?);
-        let mut config = config.map_err(|error| of_pair(cert, key, &error))?;
+        let mut config = config.map_err(|error| explain_own_certificate(cert, key, &error))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), asks_for_certificates: client_ca.is_some(), objection })
     }
 
-    /// What clients will object to in the certificate, if there is anything that can be known here: it has expired,
-    /// is not valid yet, or is that of a CA.
+    /// The reason for which clients will refuse the certificate, as far as this side can tell: it
+    /// has expired, is not valid yet, or is the certificate of a CA.
     #[must_use]
     pub fn objection(&self) -> Option<&str> {
         self.objection.as_deref()
@@ -86,14 +88,14 @@ impl ServerTls {
     /// The server's side of a new connection.
     pub(crate) fn session(&self) -> io::Result<TlsSession> {
         let connection = ServerConnection::new(self.config.clone()).map_err(io::Error::other)?;
-        Ok(TlsSession::new(connection.into(), Side::Server))
+        Ok(TlsSession::new(connection.into(), TlsSide::Server))
     }
 }
 
 /// The client's side of a connection to `host`.
 ///
 /// # Errors
-/// What is wrong with which file, or with the host's name.
+/// The message says what is wrong with which file, or with the host's name.
 pub(crate) fn client_session(files: &ClientFiles, host: &str) -> Result<TlsSession, String> {
     let roots = match &files.ca {
         Some(path) => roots(path)?,
@@ -107,14 +109,14 @@ pub(crate) fn client_session(files: &ClientFiles, host: &str) -> Result<TlsSessi
         Some(cert) => {
             let key = files.key.as_ref().unwrap_or(cert);
             let config = builder.with_client_auth_cert(certificates(cert)?, private_key(key)?);
-            config.map_err(|error| of_pair(cert, key, &error))?
+            config.map_err(|error| explain_own_certificate(cert, key, &error))?
         }
     };
     config.resumption = Resumption::disabled();
     let name = ServerName::try_from(host.to_owned())
         .map_err(|_| format!("{host:?} is no name that a certificate could have"))?;
     let connection = ClientConnection::new(Arc::new(config), name).map_err(|error| error.to_string())?;
-    let side = Side::Client { host: host.to_owned(), ca: files.ca.clone(), cert: files.cert.clone() };
+    let side = TlsSide::Client { host: host.to_owned(), ca: files.ca.clone(), cert: files.cert.clone() };
     Ok(TlsSession::new(connection.into(), side))
 }
 
@@ -132,19 +134,20 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     Ok(certificates)
 }
 
-/// What a client finds wrong with the first of these certificates whomever it trusts.
+/// What every client finds wrong with the first of these certificates, whichever authorities it
+/// trusts.
 fn objection(chain: &[CertificateDer<'_>]) -> Option<String> {
     let [first, between @ ..] = chain else { return None };
     let algorithms = provider().signature_verification_algorithms.all;
-    // Nobody is trusted here: what can be found wrong without is found first.
+    // No authority is trusted here. The verifier reports all other problems before that one.
     let verified = ParsedCertificate::try_from(first).and_then(|first| {
-        let nobody = RootCertStore::empty();
-        verify_server_cert_signed_by_trust_anchor(&first, &nobody, between, UnixTime::now(), algorithms)
+        let no_authority = RootCertStore::empty();
+        verify_server_cert_signed_by_trust_anchor(&first, &no_authority, between, UnixTime::now(), algorithms)
     });
     match verified {
         Err(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) | Ok(()) => None,
-        Err(rustls::Error::InvalidCertificate(problem)) => Some(in_words(&problem, true)),
-        // What cannot even be read is refused elsewhere.
+        Err(rustls::Error::InvalidCertificate(problem)) => Some(explain_certificate(&problem, true)),
+        // A certificate that cannot be parsed is refused elsewhere.
         Err(_) => None,
     }
 }
@@ -158,7 +161,7 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
         });
         match error {
             _ if is_encrypted => format!(
-                "{}: the key has a passphrase, and nobody is there to type it: `openssl pkey` writes it without",
+                "{}: the key has a passphrase, which nobody can type here: `openssl pkey` writes the key without one",
                 path.display()
             ),
             pem::Error::NoItemsFound => format!("{}: there is no private key in it", path.display()),
@@ -172,7 +175,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     for certificate in certificates(path)? {
         store.add(certificate).map_err(|error| match &error {
             rustls::Error::InvalidCertificate(problem) => {
-                format!("{}: a certificate in it {}", path.display(), in_words(problem, false))
+                format!("{}: a certificate in it {}", path.display(), explain_certificate(problem, false))
             }
             error => format!("{}: {error}", path.display()),
         })?;
@@ -180,36 +183,37 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
     Ok(store)
 }
 
-/// Whom the system trusts. Some of it may be older than what can be read here.
+/// The authorities that the system trusts. Old certificates that rustls cannot read are left out.
 fn system_roots() -> Result<RootCertStore, String> {
     let named = std::env::var_os(ROOTS_VARIABLE).map(PathBuf::from);
     let known = SYSTEM_ROOTS.iter().map(PathBuf::from).find(|path| path.exists());
-    let path = named.or(known).ok_or("there is no file of whom this system trusts: name one, ?ca=FILE")?;
+    let path = named.or(known).ok_or("this system has no file of trusted authorities: name one, ?ca=FILE")?;
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(certificates(&path)?);
     Ok(store)
 }
 
-/// One side of a connection. What this side has to send of its own (the handshake, answers to the peer's
-/// requests, alerts) is kept until something is [put out](Self::encode).
+/// One side of a TLS connection. Messages of TLS itself (the handshake, answers to the peer,
+/// alerts) are kept until [`encode`](Self::encode) appends them.
 pub(crate) struct TlsSession {
     connection: Box<Connection>,
-    side: Side,
+    side: TlsSide,
 }
 
 impl TlsSession {
-    fn new(mut connection: Connection, side: Side) -> Self {
-        // What is to be sent is bounded where it is appended, and taken out at once.
+    fn new(mut connection: Connection, side: TlsSide) -> Self {
+        // No limit here: the send queue has one, and everything that is written is taken out at
+        // once.
         connection.set_buffer_limit(None);
         Self { connection: Box::new(connection), side }
     }
 
-    /// Takes in bytes from the wire, and appends what they carry to `plain`.
+    /// Decrypts bytes from the wire and appends the plain bytes to `plain`.
     ///
     /// # Errors
-    /// If they are no TLS, or the peer is not who it should be, or says so of this side. Nothing more can be
-    /// taken in then.
-    pub(crate) fn decode(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> io::Result<Decoded> {
+    /// If the bytes are not TLS, or one side refuses the certificate of the other. Nothing more can
+    /// be decoded then.
+    pub(crate) fn decode(&mut self, mut wire: &[u8], plain: &mut Vec<u8>) -> io::Result<TlsInput> {
         loop {
             let taken = self.connection.read_tls(&mut wire)?;
             let state = self
@@ -220,22 +224,22 @@ impl TlsSession {
             plain.resize(start + more, 0);
             self.connection.reader().read_exact(plain.get_mut(start..).unwrap_or_default())?;
             if state.peer_has_closed() {
-                return Ok(Decoded::End);
+                return Ok(TlsInput::End);
             }
             if wire.is_empty() || taken == 0 {
-                return Ok(Decoded::More);
+                return Ok(TlsInput::More);
             }
         }
     }
 
-    /// Appends to `wire` what carries `plain`, behind whatever this side has to say of its own.
+    /// Appends to `wire` the pending messages of TLS itself, and then `plain` encrypted.
     pub(crate) fn encode(&mut self, plain: &[u8], wire: &mut Vec<u8>) {
-        // Into memory without a limit: it cannot fail.
+        // It writes to memory without a limit, and cannot fail.
         let _ = self.connection.writer().write_all(plain);
         while self.connection.wants_write() && self.connection.write_tls(wire).is_ok() {}
     }
 
-    /// Appends the word that this side sends no more.
+    /// Appends the message that this side sends no more.
     pub(crate) fn end(&mut self, wire: &mut Vec<u8>) {
         self.connection.send_close_notify();
         self.encode(&[], wire);
@@ -245,7 +249,7 @@ impl TlsSession {
         self.connection.is_handshaking()
     }
 
-    /// Whether there is something to be put out that nobody asked for.
+    /// Whether messages of TLS itself are waiting to be encoded.
     pub(crate) fn control_pending(&self) -> bool {
         self.connection.wants_write()
     }

@@ -8,7 +8,7 @@ use std::net::{Ipv6Addr, SocketAddr, ToSocketAddrs};
 use rustix::io::Errno;
 use socket2::{Domain, SockRef};
 
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::os::socket::new_socket;
 
 /// How many connections may wait to be accepted, on any socket. More than the kernel's usual 128:
@@ -19,7 +19,7 @@ pub(super) const BACKLOG: i32 = 4096;
 const PORTS_MAX: usize = 16;
 
 /// A listening socket, and its address with the port that was taken for port 0.
-pub(super) fn bind(address: SocketAddr) -> io::Result<(Descriptor, SocketAddr)> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<(CloseOnForkFd, SocketAddr)> {
     let descriptor = new_socket(Domain::for_address(address))?;
     let socket = SockRef::from(&descriptor);
     socket.set_reuse_address(true)?;

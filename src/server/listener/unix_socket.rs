@@ -26,7 +26,7 @@ use rustix::process::geteuid;
 use socket2::{Domain, SockAddr, SockRef};
 
 use super::tcp::BACKLOG;
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::os::socket::new_socket;
 
 /// The file of a socket. Removed when it is dropped, unless another file has taken its place.
@@ -34,7 +34,7 @@ pub(super) struct SocketFile {
     /// Absolute.
     path: PathBuf,
     /// The file itself, whatever is at its path by now.
-    file: Descriptor,
+    file: CloseOnForkFd,
     /// Dropped after the socket's file is removed.
     lock: PathLock,
 }
@@ -46,7 +46,7 @@ impl SocketFile {
     /// If something else is there by now.
     fn open(path: &Path, lock: PathLock) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = Descriptor::open(|| Ok(rustix::fs::open(path, flags, Mode::empty())?))?;
+        let file = CloseOnForkFd::open(|| Ok(rustix::fs::open(path, flags, Mode::empty())?))?;
         let found = rustix::fs::fstat(&file)?;
         // Another user cannot make a file that is root's. Without privileges this process has
         // nothing to give away.
@@ -101,7 +101,7 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// If another server has the path, if something else is there, or if a file cannot be made.
-pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(Descriptor, SocketFile)> {
+pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(CloseOnForkFd, SocketFile)> {
     // Clients may have another working directory, and so may this process when it removes the file.
     let path = &std::path::absolute(path)?;
     check_directory(path)?;
@@ -157,7 +157,7 @@ fn check_directory(path: &Path) -> io::Result<()> {
 struct PathLock {
     /// Locked while it is open. A forked child closes its copy, so it does not keep the path
     /// locked.
-    file: Descriptor,
+    file: CloseOnForkFd,
     path: PathBuf,
 }
 
@@ -180,7 +180,7 @@ impl PathLock {
             opened => Ok(opened?),
         };
         loop {
-            let file = match Descriptor::open(open) {
+            let file = match CloseOnForkFd::open(open) {
                 // Another server has made it meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 opened => opened.map_err(named)?,
@@ -219,7 +219,7 @@ impl Drop for PathLock {
 /// # Errors
 /// If it is something else, or has other names: it could be any user's file, and its owner must not
 /// be changed.
-fn check_lock_file(file: &Descriptor) -> io::Result<()> {
+fn check_lock_file(file: &CloseOnForkFd) -> io::Result<()> {
     let found = rustix::fs::fstat(file)?;
     if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile || found.st_nlink > 1 {
         return Err(io::Error::other("it is no file of its own, made by a server"));
@@ -228,7 +228,7 @@ fn check_lock_file(file: &Descriptor) -> io::Result<()> {
 }
 
 /// Whether this file is still the one at `path`.
-fn is_at(file: &Descriptor, path: &Path) -> io::Result<bool> {
+fn is_at(file: &CloseOnForkFd, path: &Path) -> io::Result<bool> {
     let own = rustix::fs::fstat(file)?;
     match rustix::fs::lstat(path) {
         Ok(found) => Ok((found.st_dev, found.st_ino) == (own.st_dev, own.st_ino)),

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::service::{Call, Service};
-use super::waits::{Pending, granted};
-use super::{info, kick};
-use crate::broker::{AcquireError, Attempt, Cycle, Grant, Key, LockName, Mode, Space, Wait};
+use super::service::Call;
+use super::waits::{PendingReply, encode_grant};
+use crate::broker::{AcquireError, Attempt, Cycle, Grant, Key, LockName, Mode, ObservedSession, Space, Wait};
 use crate::server::config::Config;
 use crate::server::connection::Flow;
 use crate::wire::message::{
@@ -15,32 +14,25 @@ use crate::wire::message::{
     parse_lock, parse_old_unlock, parse_unlock,
 };
 
-/// The longest id of a request that may have to wait, in bytes: it is kept until the wait ends, and there can
-/// be as many as a connection may have waits.
+/// The longest id of a request that may have to wait, in bytes. The id is kept until the wait ends,
+/// and a connection can have as many of them as it may have waits.
 const ID_BYTES_MAX: usize = 4096;
 
-/// Adds all lock commands.
-pub(super) fn add_to(service: &mut Service) {
-    service.on("lock", lock).on("unlock", unlock).on("convert", convert).on("cancel", cancel);
-    info::add_to(service);
-    kick::add_to(service);
-}
-
-/// A request to acquire or convert, once its parameters are understood.
-struct Demand<'a> {
+/// A `lock` or `convert` whose parameters have been read.
+struct Acquisition<'a> {
     id: &'a RawValue,
     /// The one lock asked for and its mode; `None` for several locks at once.
     one: Option<(&'a [u8], Mode)>,
     limit: Option<Duration>,
 }
 
-impl Demand<'_> {
+impl Acquisition<'_> {
     fn mode(&self) -> Option<Mode> {
         self.one.map(|(_, mode)| mode)
     }
 }
 
-fn lock(call: &mut Call<'_, '_>) {
+pub(super) fn lock(call: &mut Call<'_, '_>) {
     let (Some(id), Some(parameters)) = (call.id(), call.parameters()) else { return };
     let request = match parse_lock(parameters) {
         Ok(request) => request,
@@ -49,75 +41,61 @@ fn lock(call: &mut Call<'_, '_>) {
     let limit = request.limit;
     match request.names.as_slice() {
         [(name, mode)] if !request.set => {
-            let demand = Demand { id, one: Some((name.as_bytes(), *mode)), limit };
-            let at_once = call.session().try_acquire(Space::Main, name.as_bytes(), *mode);
-            let may_wait = matches!(at_once, Err(AcquireError::TimedOut | AcquireError::NotYet(_)));
-            if may_wait && limit != Some(Duration::ZERO) {
-                let wants = [(Key::main(name.clone()), *mode)];
-                return ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
+            let asked = Acquisition { id, one: Some((name.as_bytes(), *mode)), limit };
+            if let Some(answer) = call.connection.base.try_first(Space::Main, name.as_bytes(), *mode, limit) {
+                return reply(call, &asked, answer);
             }
-            answer(call, &demand, at_once);
+            let wants = [(Key::main(name.clone()), *mode)];
+            ask(call, &asked, |session, wait| session.acquire(&wants, wait));
         }
         names => {
             let wants: Vec<(Key, Mode)> =
                 names.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
-            let demand = Demand { id, one: None, limit };
-            ask(call, &demand, |call, wait| call.session().acquire(&wants, wait));
+            let asked = Acquisition { id, one: None, limit };
+            ask(call, &asked, |session, wait| session.acquire(&wants, wait));
         }
     }
 }
 
-fn convert(call: &mut Call<'_, '_>) {
+pub(super) fn convert(call: &mut Call<'_, '_>) {
     let (Some(id), Some(parameters)) = (call.id(), call.parameters()) else { return };
     let request = match parse_convert(parameters) {
         Ok(request) => request,
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
     let name = request.name.as_bytes();
-    let demand = Demand { id, one: Some((name, request.mode)), limit: request.limit };
-    ask(call, &demand, |call, wait| call.session().convert(Space::Main, name, request.mode, wait));
+    let asked = Acquisition { id, one: Some((name, request.mode)), limit: request.limit };
+    ask(call, &asked, |session, wait| session.convert(Space::Main, name, request.mode, wait));
 }
 
-/// Makes a request that may have to wait, unless its limit is zero, and replies unless it does wait.
+/// Makes a request and replies to it, unless it is queued.
 fn ask(
     call: &mut Call<'_, '_>,
-    demand: &Demand<'_>,
-    attempt: impl FnOnce(&Call<'_, '_>, Option<Wait>) -> Result<Attempt, AcquireError>,
+    asked: &Acquisition<'_>,
+    request: impl FnOnce(&ObservedSession, Option<Wait>) -> Result<Attempt, AcquireError>,
 ) {
-    if demand.limit == Some(Duration::ZERO) {
-        let attempt = attempt(call, None);
-        return answer_attempt(call, demand, attempt);
-    }
-    if demand.id.get().len() > ID_BYTES_MAX {
+    let &Acquisition { id, limit, .. } = asked;
+    if limit != Some(Duration::ZERO) && id.get().len() > ID_BYTES_MAX {
         let reason = format!("the id of a request that may have to wait is longer than {ID_BYTES_MAX} bytes");
-        return answer(call, demand, Err(AcquireError::Refused(reason)));
+        return reply(call, asked, Err(AcquireError::Refused(reason)));
     }
-    let ticket = call.connection.base.next_ticket();
-    let pending = Pending { id: demand.id.to_owned(), mode: demand.mode(), tell_cancelled: false };
-    // Prepared before it is asked for: the outcome may come before the answer does.
-    call.connection.waits.begin(ticket, pending);
-    let attempt = attempt(call, Some(Wait { ticket, limit: demand.limit }));
-    if attempt != Ok(Attempt::Queued) {
-        call.connection.waits.abandon(ticket);
-    }
-    answer_attempt(call, demand, attempt);
-}
-
-/// Replies, unless the request waits.
-fn answer_attempt(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Attempt, AcquireError>) {
-    match attempt {
-        Ok(Attempt::Queued) => call.connection.base.expect_expiry(demand.limit),
-        Ok(Attempt::Granted(grant)) => answer(call, demand, Ok(grant)),
-        Err(error) => answer(call, demand, Err(error)),
+    let pending = || PendingReply { id: id.to_owned(), mode: asked.mode(), tell_cancelled: false };
+    let waits = call.connection.waits;
+    let answer = call.connection.base.ask_or_queue(
+        limit,
+        |ticket| waits.note(ticket, pending()),
+        request,
+        |ticket| waits.forget(ticket),
+    );
+    if let Some(answer) = answer {
+        reply(call, asked, answer);
     }
 }
 
 /// Replies to a request that does not wait.
-fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Grant, AcquireError>) {
-    match call.connection.base.noting_limits(attempt) {
-        Ok(grant) => {
-            call.connection.reply(|out| granted(out, demand.id, demand.mode(), grant));
-        }
+fn reply(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, answer: Result<Grant, AcquireError>) {
+    match call.connection.base.with_limits_logged(answer) {
+        Ok(grant) => call.connection.reply(|out| encode_grant(out, asked.id, asked.mode(), grant)),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Flow::Close;
@@ -125,15 +103,15 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Grant, A
             let cause = match &error {
                 AcquireError::NotYet(_) => Some(Cause::Grace),
                 AcquireError::Lost(_) => Some(Cause::Stopping),
-                // Whatever the reason: nothing will be granted any more.
+                // Whatever the reason was: nothing will be granted any more.
                 AcquireError::Refused(_) if call.connection.base.server.broker.is_shut() => {
                     Some(Cause::Stopping)
                 }
                 _ => None,
             };
             let config = &call.connection.base.config;
-            let mut result = LockResult { cause, ..refusal(error, demand.mode(), config) };
-            if let (true, Some((name, Mode::Shared))) = (result.already, demand.one) {
+            let mut result = LockResult { cause, ..refusal(error, asked.mode(), config) };
+            if let (true, Some((name, Mode::Shared))) = (result.already, asked.one) {
                 result.holders = Some(call.session().inspect(Space::Main, name).holders);
             }
             call.reply(&result);
@@ -143,7 +121,8 @@ fn answer(call: &mut Call<'_, '_>, demand: &Demand<'_>, attempt: Result<Grant, A
 
 fn refusal(error: AcquireError, mode: Option<Mode>, config: &Config) -> LockResult {
     match error {
-        // As the original: who holds the lock is told so again. But never that it holds what it does not.
+        // As in the original, a request for a lock that the session holds is granted again; but
+        // only in the mode in which it holds the lock.
         AcquireError::AlreadyHeld(held) if mode == Some(held.mode) => {
             LockResult { already: true, ..LockResult::granted(held.token) }
         }
@@ -164,7 +143,7 @@ fn refusal(error: AcquireError, mode: Option<Mode>, config: &Config) -> LockResu
     }
 }
 
-/// Tells of the others in the cycle what this server lets clients know of each other.
+/// Names the others in the cycle only as far as this server lets clients know of each other.
 fn deadlock(cycle: Cycle, config: &Config) -> LockResult {
     let circle = match (config.dump, config.registry) {
         (true, true) => Some(cycle.sessions),
@@ -176,9 +155,9 @@ fn deadlock(cycle: Cycle, config: &Config) -> LockResult {
     LockResult { circle, circle_size, ..LockResult::new(Status::Deadlock) }
 }
 
-/// `unlock`. Its old form has the name in the message itself, and a reply of its own shape; whatever else comes
-/// with it is ignored then, as by the original.
-fn unlock(call: &mut Call<'_, '_>) {
+/// `unlock`. Its old form has the name in the message itself and a reply of its own shape;
+/// everything else in the message is ignored then, as by the original.
+pub(super) fn unlock(call: &mut Call<'_, '_>) {
     let old = if call.envelope.has_others { parse_old_unlock(call.body()) } else { Ok(None) };
     let new = || parse_unlock(call.parameters().unwrap_or(RawValue::NULL));
     match (old, call.id()) {
@@ -191,7 +170,7 @@ fn unlock(call: &mut Call<'_, '_>) {
             }
             Err(malformed) => call.reply(&LockResult::from(malformed)),
         },
-        // Without an id there is only the old shape to reply in.
+        // A message without an id can be answered in the old shape only.
         (Ok(None), None) => match new() {
             Ok(unlock) => unlock_old(call, &OldUnlockRequest { unlock, is_number: false }),
             Err(_) => call.connection.reply(|out| OldUnlockReply::Invalid.encode(out)),
@@ -206,26 +185,26 @@ fn unlock_old(call: &mut Call<'_, '_>, request: &OldUnlockRequest) {
     call.connection.reply(|out| reply.encode(out));
 }
 
-/// Gives up each, held or waited for; whether there was something to give up of every one.
+/// Releases every name, or leaves its queue. True if each of them was held or waited for.
 fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
     let session = call.session();
-    // Looked at before anything is given up: a request for several at once leaves all its queues with
-    // the first name, and the others are then found by nobody.
-    let is_concerned = |name: &LockName| {
+    // Looked at before anything is released: a waiting request for several names leaves all their
+    // queues when the first name is released, and the others would then count as not found.
+    let is_held_or_waited_for = |name: &LockName| {
         let seen = session.inspect(Space::Main, name.as_bytes());
         seen.held.is_some() || seen.waiting
     };
-    let found = request.names.len() == 1 || request.names.iter().all(is_concerned);
+    let found = request.names.len() == 1 || request.names.iter().all(is_held_or_waited_for);
     let released: Vec<bool> =
         request.names.iter().map(|name| session.release(Space::Main, name.as_bytes()).is_ok()).collect();
     found && released.first() == Some(&true)
 }
 
-/// `cancel`: takes a waiting request back, which is then answered `cancelled`. What it had been answered
-/// before stands, a grant too.
-fn cancel(call: &mut Call<'_, '_>) {
+/// `cancel`: ends the wait of a request, which is then answered `cancelled`. If it had been
+/// answered before, that answer holds, and a grant remains granted.
+pub(super) fn cancel(call: &mut Call<'_, '_>) {
     let Some(parameters) = call.parameters() else { return };
-    let status = match parse_cancel(parameters) {
+    let result = match parse_cancel(parameters) {
         Ok(request) => {
             let ticket = call.connection.waits.to_cancel(request.id);
             let cancelled = ticket.is_some_and(|ticket| call.session().cancel(ticket));
@@ -233,5 +212,5 @@ fn cancel(call: &mut Call<'_, '_>) {
         }
         Err(malformed) => LockResult::from(malformed),
     };
-    call.reply(&status);
+    call.reply(&result);
 }

@@ -1,46 +1,67 @@
-//! The `message` protocol at the broker: frames in, each given to its command's handler, replies out
-//! when they are ready, in whatever order that is.
+//! The `message` protocol at the broker: each message is given to its command's handler, and
+//! replies are sent when they are ready, in whatever order that is. Knows what each command does
+//! with the session; not how messages are written (`wire::message`), and nothing of sockets.
 
-mod info;
-mod kick;
+mod connection;
+mod inspection;
 mod locks;
 mod service;
+mod sessions;
 mod waits;
 
-pub use service::{Call, Handler, Responder, Service};
+pub use service::{Call, Responder, Service};
 pub(super) use waits::MessageWaits;
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{Connection, Flow, ProtocolHandler};
-use super::send_queue::Appended;
 use crate::os::sync::Arc;
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::{encode_error, parse};
-use info::BYE;
+use connection::MessageConnection;
 
-/// A client that speaks `message`.
-pub(super) struct Messages {
+/// The command by which a client says goodbye.
+const BYE: &str = "bye";
+
+impl Service {
+    /// The lock commands.
+    #[must_use]
+    pub fn locks() -> Self {
+        let mut service = Self::new();
+        service
+            .on("lock", locks::lock)
+            .on("unlock", locks::unlock)
+            .on("convert", locks::convert)
+            .on("cancel", locks::cancel)
+            .on("inspect", inspection::inspect)
+            .on("list", inspection::list)
+            .on("stats", inspection::stats)
+            .on("hello", sessions::hello)
+            .on("identify", sessions::identify)
+            .on("ping", sessions::ping)
+            .on("kick", sessions::kick)
+            .on(BYE, sessions::bye);
+        service
+    }
+}
+
+/// Handles what a client of the `message` protocol sends.
+pub(super) struct MessageHandler {
     service: Arc<Service>,
     waits: Arc<MessageWaits>,
 }
 
-impl Messages {
+impl MessageHandler {
     pub(super) fn new(service: Arc<Service>, waits: Arc<MessageWaits>) -> Self {
         Self { service, waits }
     }
 }
 
-impl ProtocolHandler for Messages {
+impl ProtocolHandler for MessageHandler {
     fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Flow) {
         let bytes_max = connection.config.message_bytes_max;
         let (mut done, mut count) = (0, 0);
-        let mut conversation = MessageConnection {
-            base: connection,
-            waits: &self.waits,
-            next: Flow::Read,
-            has_much_to_send: false,
-        };
+        let mut conversation = MessageConnection::new(connection, &self.waits);
         while conversation.next == Flow::Read {
             let (taken, found) = frame::decode(&input[done..], bytes_max);
             done += taken;
@@ -50,14 +71,15 @@ impl ProtocolHandler for Messages {
                     count += 1;
                     match parse(body) {
                         Ok(envelope) => self.service.dispatch(&mut conversation, &envelope),
-                        // The end of the frame is known, and closing would cost the client its locks.
+                        // The connection goes on: the end of the frame is known, and closing would
+                        // cost the client its locks.
                         Err(bad) => conversation.reply(|out| encode_error(out, &bad.to_string())),
                     }
                     conversation.send_if_much();
                 }
                 Frame::TooLong { announced } => {
                     let text = format!("a message of {announced} bytes is longer than {bytes_max}");
-                    conversation.base.note_limit(&text);
+                    conversation.base.log_limit_exceeded(&text);
                     conversation.reply(|out| encode_error(out, &text));
                     conversation.next = Flow::Close;
                 }
@@ -82,34 +104,5 @@ impl ProtocolHandler for Messages {
         }
         unhandled.drain(..done);
         is_goodbye
-    }
-}
-
-/// A connection while its messages are handled.
-pub(super) struct MessageConnection<'a> {
-    pub(super) base: &'a mut Connection,
-    waits: &'a Arc<MessageWaits>,
-    /// Whether to go on with the next message.
-    pub(super) next: Flow,
-    /// So much has gathered that it should be sent.
-    has_much_to_send: bool,
-}
-
-impl MessageConnection<'_> {
-    /// Appends one message; hangs up if there is nobody to read it. Sends nothing: a client that does not read would
-    /// have whoever replies keep all that the reply was made from.
-    fn reply(&mut self, body: impl FnOnce(&mut Vec<u8>)) {
-        match self.base.send_queue.append(|out| frame::encode(out, body)) {
-            Appended::Buffered => {}
-            Appended::FlushDue => self.has_much_to_send = true,
-            Appended::Closed => self.next = Flow::Close,
-        }
-    }
-
-    /// Sends what has gathered if it is much, waiting for the client to read.
-    fn send_if_much(&mut self) {
-        if std::mem::take(&mut self.has_much_to_send) && !self.base.flush() {
-            self.next = Flow::Close;
-        }
     }
 }

@@ -1,5 +1,6 @@
-//! The general message service: named commands and their handlers. The lock commands are one set of
-//! them ([`Service::locks`]); a program adds its own beside them, or serves only its own.
+//! The general message service: commands by name and their handlers. The lock commands are one set
+//! of them ([`Service::locks`]); a program adds its own to them, or serves only its own. Knows no
+//! command.
 
 use std::collections::HashMap;
 
@@ -7,30 +8,16 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::send_queue::SendQueue;
-use super::MessageConnection;
-use super::locks;
+use super::connection::MessageConnection;
 use crate::broker::ObservedSession;
 use crate::os::sync::Arc;
 use crate::wire::frame;
-use crate::wire::message::{Envelope, encode_result, encode_unknown};
+use crate::wire::message::{LockResult, Malformed, RequestEnvelope, encode_result, encode_unknown};
 
-/// What is done when a command comes.
-///
-/// Called in the connection's thread: the connection's next message is handled when it returns. A
-/// handler that takes long takes a [`Responder`] and replies from elsewhere. A panic in a handler ends
-/// the connection.
-pub trait Handler: Send + Sync {
-    /// Handles one message.
-    fn handle(&self, call: &mut Call<'_, '_>);
-}
+/// Handles the messages of one command.
+type Handler = dyn Fn(&mut Call<'_, '_>) + Send + Sync;
 
-impl<F: Fn(&mut Call<'_, '_>) + Send + Sync> Handler for F {
-    fn handle(&self, call: &mut Call<'_, '_>) {
-        self(call);
-    }
-}
-
-/// Commands by name.
+/// Commands by name, each with the function that handles it.
 ///
 /// ```
 /// use lockd::broker::Broker;
@@ -51,7 +38,7 @@ impl<F: Fn(&mut Call<'_, '_>) + Send + Sync> Handler for F {
 /// ```
 #[derive(Clone, Default)]
 pub struct Service {
-    handlers: HashMap<String, Arc<dyn Handler>>,
+    handlers: HashMap<String, Arc<Handler>>,
 }
 
 impl Service {
@@ -61,26 +48,26 @@ impl Service {
         Self::default()
     }
 
-    /// The lock commands.
-    #[must_use]
-    pub fn locks() -> Self {
-        let mut service = Self::new();
-        locks::add_to(&mut service);
-        service
-    }
-
-    /// Gives messages with this command to `handler`, in place of the one that had them before.
-    pub fn on(&mut self, command: &str, handler: impl Handler + 'static) -> &mut Self {
+    /// Gives messages with this command to `handler`, which replaces the command's earlier handler.
+    ///
+    /// The handler is called in the connection's thread: the connection's next message is handled
+    /// when it returns. If it takes long, it keeps a [`Responder`] and replies from another thread.
+    /// If it panics, the connection ends.
+    pub fn on(
+        &mut self,
+        command: &str,
+        handler: impl Fn(&mut Call<'_, '_>) + Send + Sync + 'static,
+    ) -> &mut Self {
         self.handlers.insert(command.to_owned(), Arc::new(handler));
         self
     }
 
-    /// Gives the message to the handler of its command. A command that nobody handles is answered with
-    /// the status `unknown`, if the message has an id.
-    pub(super) fn dispatch(&self, connection: &mut MessageConnection<'_>, envelope: &Envelope<'_>) {
+    /// Gives the message to the handler of its command. A command without a handler is answered
+    /// with the status `unknown`, if the message has an id.
+    pub(super) fn dispatch(&self, connection: &mut MessageConnection<'_>, envelope: &RequestEnvelope<'_>) {
         let command = envelope.command.as_deref();
         if let Some(handler) = command.and_then(|command| self.handlers.get(command)) {
-            return handler.handle(&mut Call { connection, envelope });
+            return handler(&mut Call { connection, envelope });
         }
         if let (Some(id), Some(command)) = (envelope.id, command) {
             connection.reply(|out| encode_unknown(out, id, command));
@@ -91,7 +78,7 @@ impl Service {
 /// One message, for the handler of its command.
 pub struct Call<'a, 'c> {
     pub(super) connection: &'a mut MessageConnection<'c>,
-    pub(super) envelope: &'a Envelope<'a>,
+    pub(super) envelope: &'a RequestEnvelope<'a>,
 }
 
 impl<'a> Call<'a, '_> {
@@ -101,13 +88,13 @@ impl<'a> Call<'a, '_> {
         self.envelope.command.as_deref().unwrap_or_default()
     }
 
-    /// The id the reply will have; without one the message gets no reply.
+    /// The id that the reply will have. A message without one gets no reply.
     #[must_use]
     pub fn id(&self) -> Option<&'a RawValue> {
         self.envelope.id
     }
 
-    /// The parameters as they came; `None` if there are none.
+    /// The parameters as they came; `None` if the message has none.
     #[must_use]
     pub fn parameters(&self) -> Option<&'a RawValue> {
         self.envelope.parameters
@@ -119,42 +106,62 @@ impl<'a> Call<'a, '_> {
         self.envelope.body
     }
 
-    /// The session of the connection: who is calling, and the locks it has.
+    /// The session of the connection: its address and name, and the locks it holds.
     #[must_use]
     pub fn session(&self) -> &ObservedSession {
         &self.connection.base.session
     }
 
-    /// Replies `{"id":…,"result":result}`; does nothing if the message has no id.
+    /// Replies `{"id":…,"result":result}`. Does nothing if the message has no id.
     pub fn reply(&mut self, result: &impl Serialize) {
         if let Some(id) = self.envelope.id {
-            // Written apart: should `result` panic, no half of it must stand before other replies.
+            // Written to a buffer of its own: if `result` panics, the send queue must not be left
+            // with half a reply in front of others.
             let mut body = Vec::new();
             encode_result(&mut body, id, result);
             self.connection.reply(|out| out.extend_from_slice(&body));
         }
     }
 
-    /// What the message can be replied to with later, from any thread; `None` if it has no id.
+    /// With this the message can be replied to later, from any thread. `None` if the message has no
+    /// id.
     #[must_use]
     pub fn responder(&self) -> Option<Responder> {
         let id = self.envelope.id?.to_owned();
         Some(Responder { send_queue: self.connection.base.send_queue.clone(), id })
     }
+
+    /// Replies with `result` of the parameters, or with what is wrong with them. A message without
+    /// parameters is read as if it had an empty object: the commands that are read so are not of
+    /// the original, which would not have replied.
+    pub(super) fn answer<P, R: Serialize>(
+        &mut self,
+        parse: impl FnOnce(&RawValue) -> Result<P, Malformed>,
+        result: impl FnOnce(&Self, P) -> R,
+    ) {
+        match parse(self.parameters().unwrap_or(RawValue::NULL)) {
+            Ok(parameters) => {
+                let result = result(self, parameters);
+                self.reply(&result);
+            }
+            Err(malformed) => self.reply(&LockResult::from(malformed)),
+        }
+    }
 }
 
-/// A reply that is still to be given.
+/// A reply that has not been given yet. If it is dropped, the message gets no reply.
 pub struct Responder {
     send_queue: Arc<SendQueue>,
     id: Box<RawValue>,
 }
 
 impl Responder {
-    /// Replies. Never waits for the client; one that does not read is cut off when too much is due to it.
+    /// Replies. Never waits for the client: one that does not read is disconnected once more is due
+    /// to it than [`Config::outbox_bytes_max`](crate::server::Config::outbox_bytes_max).
     pub fn reply(self, result: &impl Serialize) {
         let mut framed = Vec::new();
         frame::encode(&mut framed, |body| encode_result(body, &self.id, result));
-        self.send_queue.note(|out| out.extend_from_slice(&framed));
+        self.send_queue.push(|out| out.extend_from_slice(&framed));
         self.send_queue.deliver();
     }
 }

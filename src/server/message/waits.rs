@@ -1,4 +1,5 @@
-//! The requests of one connection that wait for locks, and the replies they will get.
+//! The requests of one connection that wait for locks, and the replies they will get. Any thread
+//! may end a wait, and then appends its reply here. Knows tickets and replies; not the commands.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -11,83 +12,86 @@ use crate::os::sync::{Arc, Mutex};
 use crate::wire::frame;
 use crate::wire::message::{LockResult, Status, encode_granted, encode_result};
 
-/// What is needed for the reply to a request that waits.
-pub(super) struct Pending {
+/// What the reply to a waiting request will need.
+pub(super) struct PendingReply {
     pub(super) id: Box<RawValue>,
     /// The mode of the one lock it is for; `None` for several at once.
     pub(super) mode: Option<Mode>,
-    /// Whether the client is to hear that it was cancelled. The old way of giving up a wait, `unlock`,
-    /// leaves the waiting request without a reply, as the original did.
+    /// Whether the request is answered if it is cancelled. When `unlock` ends the wait, which is
+    /// the old way, the waiting request gets no reply, as in the original.
     pub(super) tell_cancelled: bool,
 }
 
-/// The waits of one connection; says itself how they ended, in whichever thread that was.
-pub(in super::super) struct MessageWaits {
+/// The waits of one connection. Replies to each when it ends, in the thread that ended it.
+pub(crate) struct MessageWaits {
     send_queue: Arc<SendQueue>,
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingReplies>,
     hasher: RandomState,
 }
 
-/// The requests that wait, by ticket and by the hash of their ids: looking one up must not take longer for a
-/// connection with many, since whoever ends a wait may have to wait for that.
+/// The pending replies by ticket, and by the hash of their ids. Finding one must not take longer
+/// when there are many: a thread that ends a wait may have to wait for this lock.
 #[derive(Default)]
-struct Waiting {
-    requests: HashMap<Ticket, (u64, Pending)>,
+struct PendingReplies {
+    by_ticket: HashMap<Ticket, (u64, PendingReply)>,
     by_id: BTreeSet<(u64, Ticket)>,
 }
 
-impl Waiting {
-    fn insert(&mut self, ticket: Ticket, hash: u64, pending: Pending) {
+impl PendingReplies {
+    fn insert(&mut self, ticket: Ticket, hash: u64, reply: PendingReply) {
         self.by_id.insert((hash, ticket));
-        self.requests.insert(ticket, (hash, pending));
+        let earlier = self.by_ticket.insert(ticket, (hash, reply));
+        debug_assert!(earlier.is_none(), "a ticket is given once");
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<Pending> {
-        let (hash, pending) = self.requests.remove(&ticket)?;
+    fn remove(&mut self, ticket: Ticket) -> Option<PendingReply> {
+        let (hash, reply) = self.by_ticket.remove(&ticket)?;
         self.by_id.remove(&(hash, ticket));
-        Some(pending)
+        debug_assert_eq!(self.by_id.len(), self.by_ticket.len());
+        Some(reply)
     }
 
-    /// The one that has waited longest of those with this id, which a client may have used more than once.
-    fn first_with(&self, hash: u64, id: &RawValue) -> Option<Ticket> {
+    /// The oldest waiting request with this id. A client may have used an id more than once.
+    fn oldest_with(&self, hash: u64, id: &RawValue) -> Option<Ticket> {
         let mut alike =
             self.by_id.range((hash, Ticket::MIN)..=(hash, Ticket::MAX)).map(|&(_, ticket)| ticket);
-        alike.find(|ticket| self.requests.get(ticket).is_some_and(|(_, found)| found.id.get() == id.get()))
+        alike.find(|ticket| self.by_ticket.get(ticket).is_some_and(|(_, found)| found.id.get() == id.get()))
     }
 }
 
 impl MessageWaits {
-    pub(in super::super) fn new(send_queue: Arc<SendQueue>) -> Self {
-        Self { send_queue, waiting: Mutex::default(), hasher: RandomState::new() }
+    pub(crate) fn new(send_queue: Arc<SendQueue>) -> Self {
+        Self { send_queue, pending: Mutex::default(), hasher: RandomState::new() }
     }
 
-    pub(super) fn begin(&self, ticket: Ticket, pending: Pending) {
-        let hash = self.hasher.hash_one(pending.id.get());
-        self.waiting.lock().insert(ticket, hash, pending);
+    pub(super) fn note(&self, ticket: Ticket, reply: PendingReply) {
+        let hash = self.hasher.hash_one(reply.id.get());
+        self.pending.lock().insert(ticket, hash, reply);
     }
 
-    /// The request did not have to wait after all.
-    pub(super) fn abandon(&self, ticket: Ticket) {
-        self.waiting.lock().remove(ticket);
+    /// The request does not have to wait after all.
+    pub(super) fn forget(&self, ticket: Ticket) {
+        self.pending.lock().remove(ticket);
     }
 
-    /// The ticket of the waiting request with this id; it will hear if it is cancelled.
+    /// The ticket of the oldest waiting request with this id. From now on it is answered if it is
+    /// cancelled.
     pub(super) fn to_cancel(&self, id: &RawValue) -> Option<Ticket> {
         let hash = self.hasher.hash_one(id.get());
-        let mut waiting = self.waiting.lock();
-        let ticket = waiting.first_with(hash, id)?;
-        waiting.requests.get_mut(&ticket)?.1.tell_cancelled = true;
+        let mut pending = self.pending.lock();
+        let ticket = pending.oldest_with(hash, id)?;
+        pending.by_ticket.get_mut(&ticket)?.1.tell_cancelled = true;
         Some(ticket)
     }
 }
 
 impl Observer for MessageWaits {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
-        let Some(pending) = self.waiting.lock().remove(ticket) else { return };
+        let Some(pending) = self.pending.lock().remove(ticket) else { return };
         let result = match outcome {
             Outcome::Granted(grant) => {
-                return self.send_queue.note(|out| {
-                    frame::encode(out, |body| granted(body, &pending.id, pending.mode, grant));
+                return self.send_queue.push(|out| {
+                    frame::encode(out, |body| encode_grant(body, &pending.id, pending.mode, grant));
                 });
             }
             Outcome::TimedOut => LockResult::new(Status::Timeout),
@@ -95,7 +99,7 @@ impl Observer for MessageWaits {
             Outcome::Stopping => LockResult::stopping(),
             Outcome::Cancelled | Outcome::Lost => return,
         };
-        self.send_queue.note(|out| frame::encode(out, |body| encode_result(body, &pending.id, &result)));
+        self.send_queue.push(|out| frame::encode(out, |body| encode_result(body, &pending.id, &result)));
     }
 
     fn deliver(&self) {
@@ -103,8 +107,8 @@ impl Observer for MessageWaits {
     }
 }
 
-/// Appends the reply to a request that was granted; `mode` is `None` for several at once.
-pub(super) fn granted(out: &mut Vec<u8>, id: &RawValue, mode: Option<Mode>, grant: Grant) {
+/// Appends the reply to a granted request. `mode` is `None` for several locks at once.
+pub(super) fn encode_grant(out: &mut Vec<u8>, id: &RawValue, mode: Option<Mode>, grant: Grant) {
     if mode != Some(Mode::Shared) && !grant.orphaned {
         return encode_granted(out, id, grant.token);
     }
@@ -121,29 +125,29 @@ mod tests {
         RawValue::from_string(id.to_owned()).unwrap()
     }
 
-    fn waiting(ids: &[(&str, u64)]) -> Waiting {
-        let mut waiting = Waiting::default();
+    fn replies(ids: &[(&str, u64)]) -> PendingReplies {
+        let mut replies = PendingReplies::default();
         for (ticket, (id, hash)) in (1..).zip(ids) {
-            waiting.insert(ticket, *hash, Pending { id: raw(id), mode: None, tell_cancelled: false });
+            replies.insert(ticket, *hash, PendingReply { id: raw(id), mode: None, tell_cancelled: false });
         }
-        waiting
+        replies
     }
 
     #[test]
-    fn of_requests_with_one_id_the_oldest_is_found_until_it_has_ended() {
-        let mut waiting = waiting(&[("1", 10), ("2", 20), ("1", 10)]);
+    fn the_oldest_request_with_an_id_is_found_until_it_has_ended() {
+        let mut replies = replies(&[("1", 10), ("2", 20), ("1", 10)]);
         for ticket in [1, 3] {
-            assert_eq!(waiting.first_with(10, &raw("1")), Some(ticket));
-            assert!(waiting.remove(ticket).is_some() && waiting.remove(ticket).is_none());
+            assert_eq!(replies.oldest_with(10, &raw("1")), Some(ticket));
+            assert!(replies.remove(ticket).is_some() && replies.remove(ticket).is_none());
         }
-        assert_eq!(waiting.first_with(10, &raw("1")), None);
-        assert_eq!(waiting.first_with(20, &raw("2")), Some(2));
+        assert_eq!(replies.oldest_with(10, &raw("1")), None);
+        assert_eq!(replies.oldest_with(20, &raw("2")), Some(2));
     }
 
     #[test]
     fn ids_with_the_same_hash_are_told_apart() {
-        let waiting = waiting(&[("1", 10), ("2", 10)]);
-        assert_eq!(waiting.first_with(10, &raw("2")), Some(2));
-        assert_eq!(waiting.first_with(10, &raw("3")), None);
+        let replies = replies(&[("1", 10), ("2", 10)]);
+        assert_eq!(replies.oldest_with(10, &raw("2")), Some(2));
+        assert_eq!(replies.oldest_with(10, &raw("3")), None);
     }
 }

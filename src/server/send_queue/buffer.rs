@@ -1,7 +1,7 @@
 //! The bytes that a connection has still to send, in order. Pure: no socket, no locks, no threads.
 
 use super::pushed::PushedBytes;
-use crate::wire::websocket::Exchange;
+use crate::wire::websocket::ReplyAssembler;
 
 /// How many bytes of replies may gather before they are sent.
 pub(super) const GATHER_BYTES: usize = 64 << 10;
@@ -17,7 +17,7 @@ pub(super) struct SendBuffer {
     wire: Vec<u8>,
     /// Decides which replies go into which message, if the connection is in WebSocket. The frames
     /// that it makes go into `bytes`.
-    exchange: Option<Exchange>,
+    exchange: Option<ReplyAssembler>,
     /// The framing has a control frame to send, which is not part of any reply.
     has_control_frames: bool,
     /// The position of the beginning of `bytes` in the stream of all bytes ever appended.
@@ -109,12 +109,12 @@ impl SendBuffer {
 
     /// From now on replies go into WebSocket messages.
     pub(super) fn begin_messages(&mut self) {
-        self.exchange = Exchange::new();
+        self.exchange = ReplyAssembler::new();
     }
 
     /// The division of replies into WebSocket messages, and the bytes to which it appends frames;
     /// `None` if the connection is not in WebSocket.
-    pub(super) fn messages(&mut self) -> Option<(&mut Exchange, &mut Vec<u8>)> {
+    pub(super) fn messages(&mut self) -> Option<(&mut ReplyAssembler, &mut Vec<u8>)> {
         self.exchange.as_mut().map(|exchange| (exchange, &mut self.bytes))
     }
 }

@@ -81,7 +81,7 @@ impl SendQueue {
             state.buffer.add_control_frames();
         }
         let ended = match state.buffer.messages() {
-            Some((exchange, out)) => exchange.have_ended(message_ends, out),
+            Some((exchange, out)) => exchange.messages_ended(message_ends, out),
             None => Ok(()),
         };
         drop(state);

@@ -1,9 +1,10 @@
-//! The state directory on disk: held by one process at a time, with one small file that is replaced whole.
-//! Knows what the file is for, and nothing of brokers.
+//! The state directory on disk: used by one process at a time, with one small file that is replaced
+//! as a whole. Knows the file and its purpose; nothing of brokers.
 //!
-//! It may belong to another user than this process, and so may what is around it. A process with privileges must not
-//! give away, empty or overwrite what a link there leads to: links are followed only where an administrator made them,
-//! and owners are changed on what was opened.
+//! The directory, and the directories around it, may belong to another user than this process runs
+//! as. A process with privileges must not be tricked by a symbolic link there into giving away,
+//! emptying or overwriting another file. So links are followed only where an administrator made
+//! them, and the owner is changed on the descriptor that was opened and checked, not on a path.
 
 use std::ffi::{CStr, OsString};
 use std::fs::{DirBuilder, File};
@@ -19,28 +20,29 @@ use rustix::fs::{
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::os::fork::Descriptor;
+use crate::os::fork::CloseOnForkFd;
 use crate::server::state_dir::record::{RECORD_BYTES_MAX, Record};
 
 const FILE: &CStr = c"state";
 const NEW_FILE: &CStr = c"state.new";
-/// How many links may lead to a state directory, one after the other.
+/// The longest chain of symbolic links to a state directory that is followed.
 const LINKS_MAX: usize = 8;
 
-/// A state directory that no other process has.
+/// A state directory that this process has for itself.
 pub(super) struct Directory {
-    /// Locked for as long as it is open. The files are found through it, wherever it is moved.
-    fd: Descriptor,
+    /// Locked while it is open. The files are opened relative to it, so the directory may be moved
+    /// meanwhile.
+    fd: CloseOnForkFd,
     path: PathBuf,
 }
 
 impl Directory {
-    /// Takes the directory, and makes it if it is not there.
+    /// Locks the directory for this process, and makes it if it does not exist.
     ///
     /// # Errors
-    /// If that cannot be, or another process has it.
-    pub(super) fn take(path: &Path) -> io::Result<Self> {
-        let fd = make(path)?;
+    /// If it cannot be opened, or another process has locked it.
+    pub(super) fn lock(path: &Path) -> io::Result<Self> {
+        let fd = open_or_make(path)?;
         match flock(&fd, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { fd, path: path.to_owned() }),
             Err(Errno::WOULDBLOCK) => {
@@ -50,10 +52,10 @@ impl Directory {
         }
     }
 
-    /// What the last run has left; `None` if there was none.
+    /// Reads the record of the last run; `None` if there was no run before.
     ///
     /// # Errors
-    /// If it cannot be read, or not be understood.
+    /// If the file cannot be read, or is damaged or foreign.
     pub(super) fn read(&self) -> io::Result<Option<Record>> {
         let file = match openat(&self.fd, FILE, OFlags::RDONLY | EXACTLY, Mode::empty()) {
             Ok(file) => File::from(file),
@@ -61,7 +63,7 @@ impl Directory {
             Err(error) => return Err(error.into()),
         };
         let mut bytes = Vec::new();
-        // One more than there can be, to see that there is no more.
+        // One byte more than a record can have, so that a longer file is noticed.
         file.take(RECORD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
         let unusable = |what: &str| {
             let file = self.path.join("state");
@@ -75,16 +77,17 @@ impl Directory {
         Record::parse(&bytes).map(Some).map_err(unusable)
     }
 
-    /// Puts the record in the place of the one before, so that either of them is found whatever happens, and
-    /// this one from the moment on at which it returns.
+    /// Replaces the record. After a crash at any moment either the old or the new record is found;
+    /// once this has returned, the new one.
     ///
     /// # Errors
-    /// If that cannot be; then nobody can say which one will be found.
+    /// If writing fails. Then it is not known which of the two records will be found.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | EXACTLY;
         let make = || openat(&self.fd, NEW_FILE, flags, Mode::RUSR | Mode::WUSR);
         let made = match make() {
-            // Left by a run that was killed; or it is something else, which must not be written to.
+            // Left by a run that was killed, or put there by somebody else. It must not be written
+            // to.
             Err(Errno::EXIST) => unlinkat(&self.fd, NEW_FILE, AtFlags::empty()).and_then(|()| make()),
             made => made,
         };
@@ -96,15 +99,16 @@ impl Directory {
     }
 }
 
-/// What is there itself, and nothing that a link leads to; a pipe or a terminal is not waited for.
+/// Opens the file itself: no symbolic link is followed, and opening a pipe or a terminal does not
+/// block.
 const EXACTLY: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// Makes a state directory, for its owner alone, unless there is one; and opens it.
+/// Opens a state directory, and makes it, accessible to its owner only, if it does not exist.
 ///
 /// # Errors
-/// If it cannot be made, is no directory, or is behind a link of another user.
-fn make(path: &Path) -> io::Result<Descriptor> {
-    // With a slash at its end, a link would be followed by the kernel.
+/// If it cannot be made, is not a directory, or is reached through a symbolic link of another user.
+fn open_or_make(path: &Path) -> io::Result<CloseOnForkFd> {
+    // Without the slash at its end: with one, the kernel would follow a symbolic link.
     let path: PathBuf = path.components().collect();
     match DirBuilder::new().mode(0o700).create(&path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -112,20 +116,21 @@ fn make(path: &Path) -> io::Result<Descriptor> {
     }
 }
 
-/// Makes a state directory as [`make`], and gives it to this user and group.
+/// Makes a state directory as [`open_or_make`] does, and gives it to this user and group.
 pub(super) fn make_for(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
-    fchown(make(path)?, Some(uid), Some(gid))
+    fchown(open_or_make(path)?, Some(uid), Some(gid))
 }
 
-fn open(mut path: PathBuf) -> io::Result<Descriptor> {
+/// Follows symbolic links step by step, and checks the owner of each.
+fn open(mut path: PathBuf) -> io::Result<CloseOnForkFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for _ in 0..LINKS_MAX {
-        let found = Descriptor::open(|| Ok(rustix::fs::open(&path, flags, Mode::empty())?))?;
+        let found = CloseOnForkFd::open(|| Ok(rustix::fs::open(&path, flags, Mode::empty())?))?;
         let stat = fstat(&found)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            // The very one that was looked at.
+            // Relative to the descriptor that was checked: the path may lead elsewhere by now.
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            return Descriptor::open(|| Ok(openat(&found, c".", flags, Mode::empty())?));
+            return CloseOnForkFd::open(|| Ok(openat(&found, c".", flags, Mode::empty())?));
         }
         let owner = Uid::from_raw(stat.st_uid);
         if !owner.is_root() && owner != geteuid() {

@@ -1,11 +1,12 @@
-//! What a broker leaves to the next run of it, so that a restart neither grants what somebody may still
-//! believe to hold, nor gives a fencing token twice: the state directory. Knows the broker, a file, and the
-//! shortest dead-peer timeout there is; no sockets.
+//! The state directory: what one run of a broker leaves to the next, so that after a restart no
+//! lock is granted that an old holder may still believe to hold, and no fencing token is given
+//! twice. Knows the broker, one file, and the shortest possible dead-peer timeout; no sockets.
 //!
-//! A run that is killed, or whose machine is, cannot tell the holders of its locks. Those on other machines
-//! find out by themselves, within the dead-peer timeout. So the next run, which sees that this one was not
-//! stopped, grants nothing for that long: the *grace*. And since no run can note each token it gives, it
-//! notes ahead what it will stay below, and the next one begins there.
+//! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders
+//! on other machines find out by themselves within the dead-peer timeout. So the next run, which
+//! sees that this one did not stop cleanly, grants nothing for that long: the *grace*. A run cannot
+//! write down every token that it gives. Instead it writes down in advance a number that its tokens
+//! will stay below, and the next run begins there.
 
 mod directory;
 #[cfg(fuzzing)]
@@ -26,36 +27,40 @@ use crate::os::Keepalive;
 use crate::os::sync::{Arc, Condvar, Mutex};
 use crate::os::thread::{SignalsBlocked, Thread};
 
-/// How many tokens are reserved ahead: minutes at any rate that a server can reach, so that a disk may be
-/// slow for as long; and few enough that tokens stay below 2^53 through millions of restarts.
-const RESERVE: u64 = 1 << 30;
-/// How often the keeper looks how many are left.
-const LOOK: Duration = Duration::from_secs(1);
-/// How often it says that it cannot write.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
-/// Reserved, not used.
+/// The number of tokens that are reserved in advance. They last for minutes at any rate that a
+/// server can reach, so a disk may be slow for that long; and they are few enough that tokens stay
+/// below 2^53 through millions of restarts.
+const TOKENS_RESERVED: u64 = 1 << 30;
+/// The interval at which the keeper checks how many tokens are left.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// While the keeper cannot write, it logs that at this interval.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// The stack of the keeper's thread. It is address space; only what is used becomes memory.
 const STACK_BYTES: usize = 1 << 20;
 
-/// Makes the directory for [`resume`], for its owner alone, unless it is there, and gives it to this user and group:
-/// before the process becomes that user. A link to it is followed only if it is root's or this process's own.
+/// Makes the directory for [`resume`] unless it exists, accessible to its owner only, and gives it
+/// to this user and group. To be called before the process becomes that user. A symbolic link to
+/// the directory is followed only if it belongs to root or to the user of this process.
 ///
 /// # Errors
-/// If it cannot be made or given away, or is no directory; the message names it.
+/// If the directory cannot be made or given away, or if the path is not a directory. The message
+/// names the path.
 pub fn prepare_for(directory: &Path, uid: u32, gid: u32) -> io::Result<()> {
     directory::make_for(directory, uid, gid).map_err(|error| named(directory, &error))
 }
 
-/// A broker that goes on where the last one with this state directory ended, and the keeper of that
-/// directory. Its fencing tokens are higher than all of that one. If that one did not stop cleanly, or its
-/// own grace was not over, then nothing is granted before its dead-peer timeout has passed from now on:
-/// [`Broker::grace`] tells how much is left.
+/// Makes a broker that continues where the last one with this state directory ended, and the keeper
+/// of that directory. The broker's fencing tokens are higher than all tokens of the last one. If
+/// the last one did not stop cleanly, or its own grace was not over, nothing is granted until its
+/// dead-peer timeout has passed from now on: [`Broker::grace`] tells how much of it is left.
 ///
-/// `dead_peer_timeout` is that of the server that will serve the broker. Starts a thread, in which all
-/// signals are blocked.
+/// `dead_peer_timeout` is the timeout of the server that will serve the broker. Starts a thread, in
+/// which all signals are blocked.
 ///
 /// # Errors
-/// If the directory cannot be used, another process uses it, or what it holds is damaged or not a lockd's:
-/// then nothing there has been changed. The message names it.
+/// If the directory cannot be used, if another process uses it, or if its file is damaged or was
+/// not written by lockd. Nothing in the directory has been changed then. The message names the
+/// directory.
 pub fn resume(directory: &Path, limits: Limits, dead_peer_timeout: Duration) -> io::Result<(Broker, Keeper)> {
     Keeper::resume(directory, limits, dead_peer_timeout).map_err(|error| named(directory, &error))
 }
@@ -64,49 +69,52 @@ fn named(directory: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("state directory {}: {error}", directory.display()))
 }
 
-/// No server goes by less, whatever it was told.
-fn least(dead_peer_timeout: Duration) -> Duration {
+/// The timeout that is in effect: a server raises shorter ones to the minimum.
+fn effective(dead_peer_timeout: Duration) -> Duration {
     dead_peer_timeout.max(Keepalive::DEAD_PEER_TIMEOUT_MIN)
 }
 
-/// Keeps the state directory of a running broker: reserves tokens ahead and ends the grace, in a thread of
-/// its own. If it is dropped, or the process ends, the next run has a grace; unless it was told that this
-/// one has [stopped](Self::stopped).
+/// Keeps the state directory of a running broker: reserves tokens in advance and ends the grace, in
+/// a thread of its own. If it is dropped, or the process ends, the next run has a grace, unless
+/// [`stopped`](Self::stopped) was called before.
 pub struct Keeper {
-    shared: Arc<Shared>,
+    shared: Arc<KeeperState>,
     thread: Option<Thread>,
 }
 
-struct Shared {
+/// What the keeper shares with its thread.
+struct KeeperState {
     broker: Broker,
-    /// The directory, and what stands in it, or may.
+    /// The directory, and the record that was last written there.
     kept: Mutex<(Directory, Record)>,
     progress: Mutex<Progress>,
     changed: Condvar,
 }
 
 struct Progress {
-    /// When the grace is over; `None` once it is.
+    /// When the grace will be over; `None` once it is over.
     grace_ends: Option<Instant>,
+    /// Whether the thread is to end.
     stop: bool,
 }
 
 impl Keeper {
     fn resume(path: &Path, limits: Limits, dead_peer_timeout: Duration) -> io::Result<(Broker, Self)> {
-        let directory = Directory::take(path)?;
+        let directory = Directory::lock(path)?;
         let last = directory.read()?;
         let grace = last.as_ref().filter(|last| !last.stopped).map(|last| last.dead_peer_timeout);
         let first = last.map_or(0, |last| last.tokens_end).max(Broker::first_token_by_clock());
         let record = Record {
-            tokens_end: first.saturating_add(RESERVE),
-            // Should this run end in its grace, then clients of the last one are still to be waited for.
-            dead_peer_timeout: grace.unwrap_or_default().max(least(dead_peer_timeout)),
+            tokens_end: first.saturating_add(TOKENS_RESERVED),
+            // If this run ends in its grace, the next one must still wait for the clients of the
+            // last one.
+            dead_peer_timeout: grace.unwrap_or_default().max(effective(dead_peer_timeout)),
             stopped: false,
         };
         directory.write(&record)?;
         let broker = Broker::resumed(limits, &(first..record.tokens_end), grace);
         let grace_ends = grace.and_then(|grace| Instant::now().checked_add(grace));
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(KeeperState {
             broker: broker.clone(),
             kept: Mutex::new((directory, record)),
             progress: Mutex::new(Progress { grace_ends, stop: false }),
@@ -118,23 +126,24 @@ impl Keeper {
         Ok((broker, Self { shared, thread: Some(thread) }))
     }
 
-    /// Notes that the server's dead-peer timeout is about to be this one. Until this has returned, no client
-    /// may go by it.
+    /// Records that the server's dead-peer timeout is about to change to `timeout`. Until this
+    /// returns, no client may be told the new timeout.
     ///
     /// # Errors
-    /// If it cannot be noted: then the timeout must stay as it is.
+    /// If it cannot be recorded. Then the server must keep its timeout.
     pub fn set_dead_peer_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.shared.update(|record| {
-            // Clients that have connected before go by the old one.
-            record.dead_peer_timeout = record.dead_peer_timeout.max(least(timeout));
+            // Clients that connected earlier keep the old timeout.
+            record.dead_peer_timeout = record.dead_peer_timeout.max(effective(timeout));
         })
     }
 
-    /// Notes that the broker has stopped cleanly: it grants nothing any more, and everyone who held a lock of
-    /// it knows that it has ended. The next run grants at once, then; unless this one's grace was not over.
+    /// Records that the broker has stopped cleanly: it grants nothing any more, and every client
+    /// that held a lock knows that it has lost it. Then the next run grants at once, unless this
+    /// run's own grace was not over.
     ///
     /// # Errors
-    /// If it cannot be noted: then the next run has a grace.
+    /// If it cannot be recorded. Then the next run has a grace.
     pub fn stopped(mut self) -> io::Result<()> {
         self.end();
         let over = self.shared.progress.lock().grace_ends.is_none();
@@ -160,14 +169,14 @@ impl Drop for Keeper {
     }
 }
 
-impl Shared {
+impl KeeperState {
     fn run(&self) {
-        let mut said = None;
+        let mut logged = None;
         while self.sleep() {
             if let Err(error) = self.keep_ahead()
-                && said.is_none_or(|said: Instant| said.elapsed() >= SAY_AGAIN)
+                && logged.is_none_or(|logged: Instant| logged.elapsed() >= LOG_INTERVAL)
             {
-                said = Some(Instant::now());
+                logged = Some(Instant::now());
                 log::error!(
                     "the state directory cannot be written, and locks are granted until the fencing tokens run out: {error}"
                 );
@@ -175,13 +184,13 @@ impl Shared {
         }
     }
 
-    /// Waits until it is time to look at the tokens, and ends the grace when it is time for that. False once
-    /// the keeper is to end.
+    /// Sleeps until the tokens are to be checked, and ends the grace when it is over. False once
+    /// the thread is to end.
     fn sleep(&self) -> bool {
         let mut progress = self.progress.lock();
         let rest = |ends: Instant| ends.saturating_duration_since(Instant::now());
         if !progress.stop {
-            let sleep = progress.grace_ends.map_or(LOOK, |ends| rest(ends).min(LOOK));
+            let sleep = progress.grace_ends.map_or(CHECK_INTERVAL, |ends| rest(ends).min(CHECK_INTERVAL));
             progress = self.changed.wait_timeout(progress, sleep).0;
         }
         if progress.stop {
@@ -196,20 +205,22 @@ impl Shared {
         true
     }
 
-    /// Reserves more tokens when half of what is reserved is gone.
+    /// Reserves more tokens when half of the reserved ones have been given.
     fn keep_ahead(&self) -> io::Result<()> {
         let next = self.broker.next_token();
         let reserved = self.kept.lock().1.tokens_end;
-        if reserved.saturating_sub(next) > RESERVE / 2 {
+        if reserved.saturating_sub(next) > TOKENS_RESERVED / 2 {
             return Ok(());
         }
-        let end = next.saturating_add(RESERVE);
+        let end = next.saturating_add(TOKENS_RESERVED);
+        debug_assert!(end >= reserved, "reserved tokens are never taken back");
         self.update(|record| record.tokens_end = end)?;
-        // Only now: what is given must have been noted before.
+        // Only now: a token must not be given before the record on disk covers it.
         self.broker.set_tokens_end(end);
         Ok(())
     }
 
+    /// Changes the record, on disk first.
     fn update(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
         let mut kept = self.kept.lock();
         let (directory, record) = &mut *kept;

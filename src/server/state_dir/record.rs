@@ -1,26 +1,29 @@
-//! What one run of a broker leaves to the next, and its text in the state file. Pure: knows no file and no
-//! clock. Reads nothing but what it writes itself, to the byte: whatever else a file says was not written by
-//! a lockd that lived to finish it, and to guess at it might grant a lock that somebody still holds.
+//! What one run of a broker leaves to the next, as text for the state file. Pure: knows no file and
+//! no clock. Reads only what it writes itself, to the byte. Any other text was not written to its
+//! end by a lockd, and a guess at its meaning could lead to a lock being granted that another
+//! client still believes to hold.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-/// The first line, and the version of what follows.
+/// The first line, which has the version of the format.
 const HEADING: &str = "lockd state 1\n";
 const HEADING_OF_ANY_VERSION: &[u8] = b"lockd state ";
-/// No record is longer than this.
+/// The most bytes that a record has as text.
 pub(super) const RECORD_BYTES_MAX: usize = 256;
 
 /// The state of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Every fencing token given is lower than this.
+    /// Every fencing token of the run is lower than this.
     pub(super) tokens_end: u64,
-    /// By how long, at most, its clients find out later than it that it has ended; in whole seconds.
+    /// The longest time after the end of the run until all of its clients know of it, in whole
+    /// seconds.
     pub(super) dead_peer_timeout: Duration,
-    /// Whether it has stopped, and everyone who held a lock then knows.
+    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost
+    /// it.
     pub(super) stopped: bool,
 }
 
@@ -29,17 +32,17 @@ impl Record {
         let state = if self.stopped { "stopped" } else { "running" };
         let (tokens, timeout) = (self.tokens_end, self.dead_peer_timeout.as_secs());
         let mut text = format!("{HEADING}tokens-end {tokens}\ndead-peer-timeout {timeout}\n{state}\n");
-        // Not against anyone who wants to deceive: against a file that was torn or edited.
+        // Detects a file that was torn or edited. It does not protect against forgery.
         let check = SipHasher13::new().hash(text.as_bytes());
         // Writing to a string cannot fail.
         let _ = writeln!(text, "check {check:016x}");
         text
     }
 
-    /// Reads what [`encode`](Self::encode) has written.
+    /// Reads a text that [`encode`](Self::encode) has written.
     ///
     /// # Errors
-    /// If it is anything else; says what.
+    /// If it is any other text; the message says what is wrong with it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, &'static str> {
         if bytes.is_empty() {
             return Err("it is empty");
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_record_is_read_as_it_was_written() {
         for record in records() {
             let text = record.encode();
             assert!(text.len() < RECORD_BYTES_MAX);
@@ -92,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_torn_or_changed_in_one_byte_is_read() {
+    fn a_text_that_is_torn_or_changed_in_one_bit_is_refused() {
         for record in records() {
             let text = record.encode().into_bytes();
             for length in 0..text.len() {
@@ -111,14 +114,14 @@ mod tests {
     }
 
     #[test]
-    fn it_is_said_what_is_wrong() {
+    fn the_error_says_what_is_wrong() {
         let error = |bytes: &[u8]| Record::parse(bytes).unwrap_err();
         assert!(error(b"").contains("empty"));
         assert!(error(b"lockd state 2\nanything").contains("another version"));
         assert!(error(b"lockd st").contains("not a state file"));
         assert!(error(b"\xff\xfe").contains("not a state file"));
         assert!(error(b"lockd state 1\ntokens-end 5\n").contains("torn"));
-        // A number that would be another one if it were written again.
+        // A number that would be written in another way.
         let text = records().next().unwrap().encode().replace("tokens-end 0", "tokens-end +0");
         assert!(error(text.as_bytes()).contains("torn"));
     }

@@ -1,4 +1,4 @@
-//! Runs of a broker, one after the other, over one state directory.
+//! Runs of a broker, one after the other, with the same state directory.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -46,7 +46,7 @@ fn pass_grace(keeper: &Keeper) {
 }
 
 #[test]
-fn after_a_clean_stop_locks_are_granted_at_once_and_tokens_go_on() {
+fn after_a_clean_stop_locks_are_granted_at_once_and_tokens_continue() {
     let directory = directory();
     let (broker, keeper) = start(&directory);
     let first = acquire(&broker.open(None)).unwrap().token;
@@ -73,7 +73,7 @@ fn after_an_unclean_end_nothing_is_granted_before_the_grace_is_over() {
     assert!(matches!(&refused, AcquireError::NotYet(reason) if reason.contains("did not stop cleanly")));
     let set = [(b"x"[..].into(), Mode::Exclusive), (b"y"[..].into(), Mode::Shared)];
     assert!(matches!(one.acquire_all(&set, NOW), Err(AcquireError::NotYet(_))));
-    // A short wait ends in its time, a long one in a grant.
+    // A short wait times out in the grace, a long one is granted after it.
     let short = one.acquire(b"x", Mode::Exclusive, Some(Duration::from_millis(1)));
     assert_eq!(short, Err(AcquireError::TimedOut));
     assert_eq!(one.enqueue(b"x", Mode::Exclusive), Ok(Attempt::Queued));
@@ -90,7 +90,7 @@ fn after_an_unclean_end_nothing_is_granted_before_the_grace_is_over() {
 #[test]
 fn tokens_rise_although_the_clock_has_been_set_back() {
     let directory = directory();
-    // A run of a time to come, for this one.
+    // The last run was at a time that is in the future for this one.
     let ahead = Broker::first_token_by_clock() + 1_000_000_000_000;
     write(&directory, &Record { tokens_end: ahead, dead_peer_timeout: TIMEOUT, stopped: true });
     let (broker, keeper) = start(&directory);
@@ -105,16 +105,16 @@ fn tokens_rise_although_the_clock_has_been_set_back() {
 #[test]
 fn a_grace_lasts_as_long_as_the_clients_of_the_last_run_need() {
     let directory = directory();
-    // Less than what any server goes by.
+    // Shorter than any server allows.
     let (_, keeper) = resume(directory.path(), Limits::default(), TIMEOUT / 2).unwrap();
     assert_eq!(record(&directory).dead_peer_timeout, TIMEOUT);
     keeper.set_dead_peer_timeout(TIMEOUT * 20).unwrap();
-    // Clients that have connected meanwhile go by the longer one.
+    // Clients that have connected meanwhile keep the longer timeout.
     keeper.set_dead_peer_timeout(TIMEOUT).unwrap();
     drop(keeper);
     let (broker, keeper) = start(&directory);
     assert!(broker.grace() > TIMEOUT * 19);
-    // A run that ends in its grace has not outwaited them, however it ends.
+    // A run that ends in its grace, even cleanly, has not waited long enough for them.
     broker.shut();
     keeper.stopped().unwrap();
     let (broker, _keeper) = start(&directory);
@@ -144,13 +144,13 @@ fn tokens_are_reserved_ahead_and_never_given_beyond_that() {
     let session = broker.open(None);
     let token = acquire(&session).unwrap().token;
     assert!(token < reserved);
-    // As if that many had been given since.
-    broker.set_tokens_end(token + RESERVE / 4);
-    keeper.shared.kept.lock().1.tokens_end = token + RESERVE / 4;
+    // As if most of the reserved tokens had been given.
+    broker.set_tokens_end(token + TOKENS_RESERVED / 4);
+    keeper.shared.kept.lock().1.tokens_end = token + TOKENS_RESERVED / 4;
     keeper.shared.keep_ahead().unwrap();
     let raised = record(&directory).tokens_end;
-    assert!(raised > token + RESERVE, "{raised}");
-    // The last resort: no token rather than one that another run gives too.
+    assert!(raised > token + TOKENS_RESERVED, "{raised}");
+    // At the end of the reserve the broker fails, since another run could give the next token, too.
     broker.set_tokens_end(token + 1);
     let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         session.acquire(b"y", Mode::Exclusive, NOW)
@@ -159,7 +159,7 @@ fn tokens_are_reserved_ahead_and_never_given_beyond_that() {
 }
 
 #[test]
-fn one_directory_is_one_process_s() {
+fn a_directory_is_used_by_one_process_at_a_time() {
     let directory = directory();
     let (_broker, keeper) = start(&directory);
     let error = resume(directory.path(), Limits::default(), TIMEOUT).err().unwrap();
@@ -170,7 +170,7 @@ fn one_directory_is_one_process_s() {
 }
 
 #[test]
-fn what_is_damaged_or_foreign_is_refused_and_left_as_it_is() {
+fn a_damaged_or_foreign_file_is_refused_and_left_as_it_is() {
     let whole = Record { tokens_end: 7, dead_peer_timeout: TIMEOUT, stopped: true }.encode().into_bytes();
     let foreign = b"[Unit]\nDescription=something else\n".to_vec();
     for bytes in [&whole[..10], &whole[..whole.len() - 1], &foreign, &[b' '; 5000], b""] {
@@ -186,7 +186,7 @@ fn what_is_damaged_or_foreign_is_refused_and_left_as_it_is() {
 }
 
 #[test]
-fn what_an_interrupted_write_leaves_is_nothing() {
+fn the_rest_of_an_interrupted_write_is_ignored() {
     let directory = directory();
     fs::write(directory.path().join("state.new"), "lockd st").unwrap();
     let (broker, _keeper) = start(&directory);

@@ -1,127 +1,161 @@
-//! The two text protocols at the broker: lines in, lines out, in order. `lockd` and `glockd` share how
-//! their lines are read and what their commands do; they differ in the commands they have and in what
-//! they say.
+//! The two text protocols at the broker: lines in, lines out, in order. Knows what each command
+//! does with the session. `lockd` and `glockd` differ in the commands they have and in their words;
+//! that is for the codec (`wire::text`), and the few differences in what a command does are marked
+//! here.
 
-mod glockd;
 mod listing;
-mod lockd;
+mod locks;
+mod statistics;
 mod waiting;
 
-pub(super) use glockd::Glockd;
-pub(super) use lockd::Lockd;
 pub(super) use waiting::LineWait;
 
+use std::time::Duration;
+
 use super::connection::{Connection, Flow, ProtocolHandler};
-use super::server_state::ServerState;
-use crate::broker::{AcquireError, Mode, Space};
+use super::server_state::{COMMANDS, NameRegistration, ServerState};
+use crate::broker::{Mode, Space};
+use crate::os::sync::Arc;
+use crate::wire::text::glockd::HELP;
 use crate::wire::text::lines::{Line, LineDecoder};
+use crate::wire::text::{TextDialect, TextReply, TextRequest};
 
-/// What one of the text protocols makes of its lines.
-pub(super) trait Lines {
-    /// Handles one line; `None` stands for one that was too long.
-    fn line(&mut self, connection: &mut Connection, line: Option<&[u8]>) -> Flow;
-
-    /// Whether later lines must wait behind one that waits for a lock.
-    fn is_waiting(&self) -> bool;
-
-    /// Adds what has been counted to the server's counters.
-    fn report_counts(&mut self, server: &ServerState);
-}
-
-/// A client that speaks a text protocol.
-pub(super) struct Text<L> {
+/// Handles what a client of a text protocol sends.
+pub(super) struct TextHandler {
+    dialect: TextDialect,
     decoder: LineDecoder,
-    lines: L,
-    /// Whether replies belong to messages, which end when their requests have been handled.
+    /// Commands that have not been added to the server's counters yet.
+    counts: [u64; COMMANDS],
+    wait: Arc<LineWait>,
+    /// Whether replies belong to WebSocket messages. The reply to a message ends when its lines
+    /// have been handled.
     has_messages: bool,
 }
 
-impl<L: Lines> Text<L> {
-    pub(super) fn new(connection: &Connection, lines: L) -> Self {
+impl TextHandler {
+    pub(super) fn lockd(connection: &Connection, wait: Arc<LineWait>) -> Self {
+        Self::new(TextDialect::Lockd, connection, wait)
+    }
+
+    pub(super) fn glockd(connection: &Connection, wait: Arc<LineWait>) -> Self {
+        Self::new(TextDialect::Glockd, connection, wait)
+    }
+
+    /// `wait` is the observer of the connection's session.
+    fn new(dialect: TextDialect, connection: &Connection, wait: Arc<LineWait>) -> Self {
         let decoder = LineDecoder::new(connection.config.line_bytes_max);
-        Self { decoder, lines, has_messages: connection.send_queue.has_messages() }
+        let has_messages = connection.send_queue.has_messages();
+        Self { dialect, decoder, counts: [0; COMMANDS], wait, has_messages }
+    }
+
+    fn handle_line(&mut self, connection: &mut Connection, line: &[u8]) -> Flow {
+        let request = self.dialect.parse(line);
+        statistics::count(&mut self.counts, &request);
+        let reply = match &request {
+            TextRequest::Acquire { mode, name } => {
+                return self.acquire(connection, *mode, name, Some(Duration::ZERO));
+            }
+            TextRequest::AcquireWaiting { mode, name, limit } => {
+                return self.acquire(connection, *mode, name, *limit);
+            }
+            TextRequest::InvalidWait(rest) => TextReply::InvalidWait(rest),
+            TextRequest::Release { mode, name } => {
+                let released = connection.release_held(*mode, name);
+                TextReply::Release { mode: *mode, name, released }
+            }
+            TextRequest::Inspect { mode, name } => {
+                TextReply::Inspect { mode: *mode, name, holders: connection.holders_in(*mode, name) }
+            }
+            TextRequest::Token(name) => {
+                let held = connection.session.inspect(Space::Main, name).held;
+                TextReply::Token(held.filter(|held| held.mode == Mode::Exclusive).map(|held| held.token))
+            }
+            TextRequest::Me => {
+                let info = connection.session.info();
+                let (address, name) = (info.address().as_bytes(), info.name());
+                let me = TextReply::Me { address, name: name.as_deref().unwrap_or(address) };
+                return self.reply(connection, me);
+            }
+            TextRequest::Iam(name) => {
+                match connection.server.register(connection.session.info(), name.as_deref()) {
+                    NameRegistration::Done => TextReply::Ok,
+                    NameRegistration::TooLong => TextReply::NameTooLong,
+                    NameRegistration::Disabled => TextReply::Disabled,
+                }
+            }
+            TextRequest::Who(_) if !connection.config.registry => TextReply::Disabled,
+            TextRequest::Who(_) | TextRequest::List { .. } | TextRequest::Dump { .. }
+                if !connection.config.dump =>
+            {
+                TextReply::Disabled
+            }
+            TextRequest::Who(name) => return listing::names(connection, name.as_deref()),
+            TextRequest::List { mode, name } => return listing::holders(connection, *mode, name.as_deref()),
+            TextRequest::Dump { mode } => return listing::dump(connection, *mode),
+            TextRequest::Statistics { full } => return self.reply_statistics(connection, *full),
+            TextRequest::Help => {
+                return connection.reply_or_close(|out| out.extend_from_slice(HELP.as_bytes()));
+            }
+            TextRequest::Invalid => return Flow::Read,
+        };
+        self.reply(connection, reply)
+    }
+
+    fn reply(&self, connection: &Connection, reply: TextReply<'_>) -> Flow {
+        connection.reply_or_close(|out| reply.encode(self.dialect, out))
+    }
+
+    fn report_counts(&mut self, server: &ServerState) {
+        match self.dialect {
+            TextDialect::Lockd => server.lockd_commands.add(&mut self.counts),
+            TextDialect::Glockd => server.glockd_commands.add(&mut self.counts),
+        }
+    }
+
+    fn reply_statistics(&mut self, connection: &Connection, full: bool) -> Flow {
+        let server = &connection.server;
+        self.report_counts(server);
+        let flow = connection.reply_or_close(|out| match self.dialect {
+            TextDialect::Lockd => statistics::lockd(server).encode(out),
+            TextDialect::Glockd => statistics::glockd(server).encode(out),
+        });
+        if full && connection.config.dump && flow == Flow::Read { listing::details(connection) } else { flow }
     }
 }
 
-impl<L: Lines> ProtocolHandler for Text<L> {
+impl ProtocolHandler for TextHandler {
     fn handle(&mut self, connection: &mut Connection, input: &[u8]) -> (usize, Flow) {
         let mut done = 0;
-        let mut next = if self.lines.is_waiting() { Flow::Wait } else { Flow::Read };
-        while next == Flow::Read {
+        let mut flow = if self.wait.is_pending() { Flow::Wait } else { Flow::Read };
+        while flow == Flow::Read {
             let (taken, found) = self.decoder.decode(&input[done..]);
             done += taken;
-            next = match found {
-                Line::Complete(line) => self.lines.line(connection, Some(line)),
+            flow = match found {
+                Line::Complete(line) => self.handle_line(connection, line),
                 Line::TooLong => {
-                    connection.note_limit("its line is too long");
-                    self.lines.line(connection, None)
+                    connection.log_limit_exceeded("its line is too long");
+                    self.reply(connection, TextReply::LineTooLong)
                 }
                 Line::Incomplete => Flow::Read,
             };
             if self.has_messages {
-                connection.send_queue.have_handled(taken);
+                connection.send_queue.lines_handled(taken);
             }
             if found == Line::Incomplete {
                 break;
             }
         }
-        self.lines.report_counts(&connection.server);
-        (done, next)
+        self.report_counts(&connection.server);
+        (done, flow)
     }
 
     fn is_waiting(&self) -> bool {
-        self.lines.is_waiting()
+        self.wait.is_pending()
     }
 }
 
-/// What a `sg` comes to: how many hold the lock now, or `None` if it was refused.
-type SharedGrant = Option<usize>;
-
 impl Connection {
-    /// Where the locks of that mode live.
-    fn space_of(&self, mode: Mode) -> Space {
-        match mode {
-            Mode::Shared if !self.config.shared_excludes => Space::Counted,
-            _ => Space::Main,
-        }
-    }
-
-    /// `sg`: who holds the lock already changes nothing, and is told how many do.
-    fn acquire_shared(&self, name: &[u8]) -> SharedGrant {
-        let space = self.space_of(Mode::Shared);
-        match self.noting_limits(self.session.try_acquire(space, name, Mode::Shared)) {
-            Ok(grant) => Some(grant.holders),
-            Err(AcquireError::AlreadyHeld(held)) if held.mode == Mode::Shared => {
-                Some(self.session.inspect(space, name).holders)
-            }
-            _ => None,
-        }
-    }
-
-    /// `si`: how many hold the shared lock.
-    fn shared_holders(&self, name: &[u8]) -> usize {
-        let seen = self.session.inspect(self.space_of(Mode::Shared), name);
-        if seen.mode == Some(Mode::Shared) { seen.holders } else { 0 }
-    }
-
-    /// `i`: whether the exclusive lock is held by anyone.
-    fn is_locked(&self, name: &[u8]) -> bool {
-        self.session.inspect(Space::Main, name).mode == Some(Mode::Exclusive)
-    }
-
-    /// `r` and `sr`: whether the lock was held in that mode and is free now.
-    fn release_held(&self, name: &[u8], mode: Mode) -> bool {
-        let space = self.space_of(mode);
-        // Where both modes share a space, `r` must not free what `sg` got, nor the other way. Nobody
-        // but this thread acts for the session, so nothing changes between the look and the release.
-        let held = || self.session.inspect(space, name).held.map(|held| held.mode);
-        if self.config.shared_excludes && held() != Some(mode) {
-            return false;
-        }
-        self.session.release(space, name).is_ok()
-    }
-
-    /// Appends a reply; hangs up if there is nobody to read it.
+    /// Appends a reply; closes the connection if the client is gone.
     fn reply_or_close(&self, write: impl FnOnce(&mut Vec<u8>)) -> Flow {
         if self.reply(write) { Flow::Read } else { Flow::Close }
     }

@@ -1,39 +1,36 @@
-//! The wait of a `gw` or `sgw`: a connection of the text protocols has one at a time, since its later
-//! lines wait behind it.
+//! The wait of a `gw` or `sgw`. A connection of the text protocols has one at a time, since its
+//! later lines must not be handled before the wait is over.
 
 use super::super::send_queue::SendQueue;
 use crate::broker::{Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 use crate::wire::text::{TextDialect, TextReply};
 
-/// What is to be said when the wait has ended.
-pub(super) struct Pending {
-    pub(super) name: Vec<u8>,
-    pub(super) mode: Mode,
-}
-
-/// The wait of one connection, if it has one; says itself how it ended, in whichever thread that was.
-pub(in super::super) struct LineWait {
+/// The wait of one connection, if it has one. Replies when the wait ends, in the thread that ended
+/// it.
+pub(crate) struct LineWait {
     send_queue: Arc<SendQueue>,
-    /// Whether replies belong to messages, which then wait for this one.
+    /// Whether replies belong to WebSocket messages. That of the waiting line is then held back.
     has_messages: bool,
-    pending: Mutex<Option<Pending>>,
+    /// What the waiting line asked for.
+    wanted: Mutex<Option<(Mode, Vec<u8>)>>,
 }
 
 impl LineWait {
-    pub(in super::super) fn new(send_queue: Arc<SendQueue>) -> Self {
+    pub(crate) fn new(send_queue: Arc<SendQueue>) -> Self {
         let has_messages = send_queue.has_messages();
-        Self { send_queue, has_messages, pending: Mutex::new(None) }
+        Self { send_queue, has_messages, wanted: Mutex::new(None) }
     }
 
-    pub(super) fn begin(&self, pending: Pending) {
-        *self.pending.lock() = Some(pending);
+    pub(super) fn note(&self, mode: Mode, name: &[u8]) {
+        let earlier = self.wanted.lock().replace((mode, name.to_vec()));
+        debug_assert!(earlier.is_none(), "no line is handled while another waits");
         self.set_waiting(true);
     }
 
-    /// The request did not have to wait after all.
-    pub(super) fn abandon(&self) {
-        *self.pending.lock() = None;
+    /// The line does not have to wait after all.
+    pub(super) fn forget(&self) {
+        *self.wanted.lock() = None;
         self.set_waiting(false);
     }
 
@@ -43,20 +40,21 @@ impl LineWait {
         }
     }
 
-    pub(super) fn is_on(&self) -> bool {
-        self.pending.lock().is_some()
+    pub(super) fn is_pending(&self) -> bool {
+        self.wanted.lock().is_some()
     }
 }
 
 impl Observer for LineWait {
     fn decided(&self, _: Ticket, outcome: Outcome) {
-        // Kept locked while the reply is noted: the connection's thread must not find the wait over
-        // and reply to the next line first.
-        let mut pending = self.pending.lock();
-        if let Some(Pending { name, mode }) = pending.take() {
+        // Locked until the reply is in the send queue: otherwise the connection's thread could find
+        // the wait over and put the reply to the next line before this one.
+        let mut wanted = self.wanted.lock();
+        if let Some((mode, name)) = wanted.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
+            // Only this dialect has commands that wait.
             let reply = TextReply::Acquire { mode, name: &name, holders };
-            self.send_queue.note(|out| reply.encode(TextDialect::Glockd, out));
+            self.send_queue.push(|out| reply.encode(TextDialect::Glockd, out));
             self.set_waiting(false);
         }
     }

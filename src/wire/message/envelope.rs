@@ -15,7 +15,7 @@ use crate::wire::push_decimal;
 /// A request that lacks any of the three parts gets no reply. The only such request with a meaning
 /// is the old form of `unlock`, whose name is in [`body`](Self::body) itself.
 #[derive(Clone, Debug)]
-pub struct Envelope<'a> {
+pub struct RequestEnvelope<'a> {
     /// The command, if it is a string.
     pub command: Option<Cow<'a, str>>,
     /// The id, if it is a number or a string. The reply repeats it byte for byte.
@@ -34,12 +34,12 @@ pub struct Envelope<'a> {
 ///
 /// If `body` is not one JSON object in UTF-8. The connection can go on, because the end of the
 /// frame is known; [`encode_error`](super::encode_error) tells the client.
-pub fn parse(body: &[u8]) -> Result<Envelope<'_>, BadMessage> {
+pub fn parse(body: &[u8]) -> Result<RequestEnvelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
     let ([command, id, parameters], has_others) = values_and_others(body, ["command", "id", "parameters"])?;
     let command = command.and_then(string).transpose()?;
     let id = id.filter(|id| id.get().starts_with(|c: char| matches!(c, '"' | '-' | '0'..='9')));
-    Ok(Envelope { command, id, parameters, has_others, body })
+    Ok(RequestEnvelope { command, id, parameters, has_others, body })
 }
 
 /// Appends a request: `{"command":…,"parameters":…,"id":…}`. `parameters` is one of this module's

@@ -15,7 +15,7 @@ mod requests;
 mod values;
 
 pub use crate::os::Keepalive;
-pub use envelope::{BadMessage, Envelope, ReplyEnvelope, encode_request, parse, parse_reply};
+pub use envelope::{BadMessage, ReplyEnvelope, RequestEnvelope, encode_request, parse, parse_reply};
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
     Cause, HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,

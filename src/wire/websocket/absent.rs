@@ -35,7 +35,7 @@ impl Absent {
         match *self {}
     }
 
-    pub(crate) fn have_ended(
+    pub(crate) fn messages_ended(
         &mut self,
         _: impl IntoIterator<Item = u64>,
         _: &mut Vec<u8>,
@@ -43,7 +43,7 @@ impl Absent {
         match *self {}
     }
 
-    pub(crate) fn have_handled(&mut self, _: usize, _: &mut Vec<u8>) {
+    pub(crate) fn lines_handled(&mut self, _: usize, _: &mut Vec<u8>) {
         match *self {}
     }
 

@@ -47,7 +47,7 @@ impl ReplyAssembler {
     /// # Errors
     ///
     /// If too many messages follow a request that waits.
-    pub(crate) fn have_ended(
+    pub(crate) fn messages_ended(
         &mut self,
         ends: impl IntoIterator<Item = u64>,
         wire: &mut Vec<u8>,
@@ -62,7 +62,7 @@ impl ReplyAssembler {
 
     /// Notes that `bytes` more bytes of lines have been handled. Their replies have been added,
     /// except the reply to a request that waits.
-    pub(crate) fn have_handled(&mut self, bytes: usize, wire: &mut Vec<u8>) {
+    pub(crate) fn lines_handled(&mut self, bytes: usize, wire: &mut Vec<u8>) {
         self.handled += bytes as u64;
         self.answer(wire);
     }
@@ -133,16 +133,16 @@ mod tests {
         let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
         // Three messages have come. The first has two requests, the second has one that gets no
         // reply, the third has one whose reply is not UTF-8.
-        assembler.have_ended([8, 12, 16], &mut out).unwrap();
+        assembler.messages_ended([8, 12, 16], &mut out).unwrap();
         reply(&mut assembler, &mut out, b"1 a\r\n");
-        assembler.have_handled(4, &mut out);
+        assembler.lines_handled(4, &mut out);
         assert_eq!(out, b"");
         reply(&mut assembler, &mut out, b"0 b\r\n");
-        assembler.have_handled(4, &mut out);
+        assembler.lines_handled(4, &mut out);
         assert_eq!(out, frames(&[(TEXT, b"1 a\r\n0 b\r\n")]));
-        assembler.have_handled(4, &mut out);
+        assembler.lines_handled(4, &mut out);
         reply(&mut assembler, &mut out, b"1 \xff\r\n");
-        assembler.have_handled(4, &mut out);
+        assembler.lines_handled(4, &mut out);
         assert_eq!(out, frames(&[(TEXT, b"1 a\r\n0 b\r\n"), (TEXT, b""), (BINARY, b"1 \xff\r\n")]));
     }
 
@@ -150,14 +150,14 @@ mod tests {
     fn a_message_is_answered_once_its_end_has_arrived() {
         let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
         reply(&mut assembler, &mut out, b"1 a\r\n");
-        assembler.have_handled(4, &mut out);
-        assembler.have_ended([6], &mut out).unwrap();
+        assembler.lines_handled(4, &mut out);
+        assembler.messages_ended([6], &mut out).unwrap();
         assert_eq!(out, b"");
-        assembler.have_handled(2, &mut out);
+        assembler.lines_handled(2, &mut out);
         assert_eq!(out, frames(&[(TEXT, b"1 a\r\n")]));
         reply(&mut assembler, &mut out, b"1 b\r\n");
-        assembler.have_handled(4, &mut out);
-        assembler.have_ended([10], &mut out).unwrap();
+        assembler.lines_handled(4, &mut out);
+        assembler.messages_ended([10], &mut out).unwrap();
         assert_eq!(out, frames(&[(TEXT, b"1 a\r\n"), (TEXT, b"1 b\r\n")]));
     }
 
@@ -166,17 +166,17 @@ mod tests {
     fn a_message_with_a_waiting_request_is_answered_after_the_wait() {
         for is_early in [false, true] {
             let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
-            assembler.have_ended([4, 8], &mut out).unwrap();
+            assembler.messages_ended([4, 8], &mut out).unwrap();
             assembler.set_waiting(true, &mut out);
             if !is_early {
-                assembler.have_handled(4, &mut out);
+                assembler.lines_handled(4, &mut out);
             }
             reply(&mut assembler, &mut out, b"1 a\r\n");
             assert_eq!(out, b"");
             assembler.set_waiting(false, &mut out);
             if is_early {
                 assert_eq!(out, b"");
-                assembler.have_handled(4, &mut out);
+                assembler.lines_handled(4, &mut out);
             }
             assert_eq!(out, frames(&[(TEXT, b"1 a\r\n")]));
         }
@@ -192,12 +192,12 @@ mod tests {
         let head = |first: u8| [&[first, 127][..], &(PART_BYTES as u64).to_be_bytes()].concat();
         assert_eq!(out, [head(0x01), line.clone(), head(0x00), line].concat());
         out.clear();
-        assembler.have_ended([4], &mut out).unwrap();
-        assembler.have_handled(4, &mut out);
+        assembler.messages_ended([4], &mut out).unwrap();
+        assembler.lines_handled(4, &mut out);
         assert_eq!(out, frames(&[(0x80, "\u{fffd}\n".as_bytes())]));
         out.clear();
-        assembler.have_ended([8], &mut out).unwrap();
-        assembler.have_handled(4, &mut out);
+        assembler.messages_ended([8], &mut out).unwrap();
+        assembler.lines_handled(4, &mut out);
         assert_eq!(out, frames(&[(TEXT, b"")]), "the next answer is a new message");
     }
 
@@ -205,7 +205,7 @@ mod tests {
     fn the_messages_after_a_request_that_waits_have_a_limit() {
         let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
         assembler.set_waiting(true, &mut out);
-        assert!(assembler.have_ended(1..=MESSAGES_MAX as u64, &mut out).is_ok());
-        assert!(assembler.have_ended([MESSAGES_MAX as u64 + 1], &mut out).is_err());
+        assert!(assembler.messages_ended(1..=MESSAGES_MAX as u64, &mut out).is_ok());
+        assert!(assembler.messages_ended([MESSAGES_MAX as u64 + 1], &mut out).is_err());
     }
 }

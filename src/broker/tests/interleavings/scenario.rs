@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::broker::*;
-use crate::os::sync::{AtomicBool, IS_EXPLORED, Ordering, ProcessMutex, thread};
+use crate::os::sync::{AtomicBool, IS_MODEL_CHECKED, Ordering, ProcessMutex, thread};
 
 /// The names that scenarios use.
 const NAMES: [&str; 3] = ["x", "y", "z"];
@@ -75,7 +75,7 @@ impl Observer for RecordingObserver {
 
 impl TestSession {
     pub(super) fn open(broker: &Broker, label: &str) -> Arc<Self> {
-        assert!(IS_EXPLORED);
+        assert!(IS_MODEL_CHECKED);
         let observer = Arc::new(RecordingObserver::default());
         Arc::new(Self { session: broker.attach(label, observer.clone()), observer })
     }

@@ -191,7 +191,7 @@ pub fn parse_unlock(parameters: &RawValue) -> Result<UnlockRequest, Malformed> {
 }
 
 /// Reads the old form of `unlock`, whose names are in the body itself
-/// ([`Envelope::body`](super::Envelope::body)). `None` if the body contains no names.
+/// ([`RequestEnvelope::body`](super::RequestEnvelope::body)). `None` if the body contains no names.
 ///
 /// # Errors
 ///
