@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs the scenarios of threads that meet in the broker, in a connection's outbox and in whole conversations, in
+# Runs the scenarios of threads that meet in the broker, in a connection's send queue and in whole conversations, in
 # every order there is (loom) and in very many (shuttle): src/os/sync/explore.rs says how, and which
 # variables say how far to go. Built apart from everything else, since all locks are the checkers' then.
 #

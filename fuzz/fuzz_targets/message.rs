@@ -5,7 +5,7 @@
 use libfuzzer_sys::fuzz_target;
 use lockd::wire::frame;
 use lockd::wire::message::{
-    RequestEnvelope, HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest,
+    HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest, RequestEnvelope,
     encode_error, encode_granted, encode_pong, encode_request, encode_result, encode_unknown, parse,
     parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect, parse_list, parse_lock,
     parse_old_unlock, parse_reply, parse_unlock,

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use lockd::broker::{LockName, Mode, Space};
 use lockd::wire::frame::{self, Frame};
 use lockd::wire::message::{
-    RequestEnvelope, LockResult, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
+    LockResult, RequestEnvelope, Status, parse, parse_convert, parse_lock, parse_old_unlock, parse_reply,
     parse_unlock,
 };
 
