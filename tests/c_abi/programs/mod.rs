@@ -1,5 +1,5 @@
-//! The C programs of this directory, and what is to come of each. They run with sanitizers too, see
-//! `sanitize.sh`.
+//! The C programs of this directory, and the tests that run them. They also run with sanitizers,
+//! see `sanitize.sh`.
 
 mod cplusplus;
 mod fork;
