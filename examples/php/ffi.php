@@ -1,16 +1,16 @@
 <?php
 
 /**
- * Locks from PHP, by hand: every step that a class around them would take.
+ * Locks from PHP by hand: every step that a class around them would make.
  *
  *     php ffi.php [LIBRARY [SERVER]]
  *
- * LIBRARY is the library's name or path, liblockd.so.1 if it is not given. SERVER is the address of a server,
- * such as tcp://127.0.0.1:20934; without it the locks are those of this process. What comes after the
- * opening of the sessions is the same for both.
+ * LIBRARY is the library's name or path; the default is liblockd.so.1. SERVER is the address of a
+ * server, such as tcp://127.0.0.1:20934; without it the locks are those of this process. After the
+ * sessions are opened, everything is the same for both.
  *
- * In a web server FFI::cdef is not to be had: see FFI::load, opcache.preload and ffi.preload, for which the
- * header is just as good.
+ * In a web server FFI::cdef is not available: see FFI::load, opcache.preload and ffi.preload, which
+ * can use the same header.
  */
 
 declare(strict_types=1);
@@ -18,16 +18,16 @@ declare(strict_types=1);
 $lockd = FFI::cdef(file_get_contents(__DIR__ . '/../../bindings/php/lockd.h'), $argv[1] ?? 'liblockd.so.1');
 $server = $argv[2] ?? null;
 
-/** Ends the script unless something is as it must be. */
+/** Ends the script unless the condition holds. */
 function must(bool $holds, string $what): void
 {
     if (!$holds) {
-        fwrite(STDERR, "not as it must be: $what\n");
+        fwrite(STDERR, "failed: $what\n");
         exit(1);
     }
 }
 
-// The library may be another one than the header was made for.
+// The library may have a different version than the header.
 must($lockd->lock_abi_version() === 1, 'the version of the ABI');
 
 // An enum's constants are members of the FFI object, and plain integers.
@@ -39,14 +39,15 @@ foreach ($statuses as $number => $status) {
 must($lockd->LOCK_EXCLUSIVE === 0, 'LOCK_EXCLUSIVE');
 must($lockd->LOCK_SHARED === 1, 'LOCK_SHARED');
 
-// Sessions -------------------------------------------------------------------------------------------------
+// Sessions ----------------------------------------------------------------------------------------
 
-/** A session is one owner of locks. Not a CData to be freed by PHP: lock_close frees it. */
+/** A session is one owner of locks. PHP does not own this CData and must not free it: lock_close
+ * frees the session. */
 $open = function (string $owner) use ($lockd, $server): FFI\CData {
     $session = $server === null
         ? $lockd->lock_open(null, $owner)
         : $lockd->lock_connect($server, $owner, 10_000);
-    // NULL comes as null.
+    // C's NULL is null in PHP.
     if ($session === null) {
         fwrite(STDERR, "no session: {$lockd->lock_last_error()}\n");
         exit(1);
@@ -56,36 +57,38 @@ $open = function (string $owner) use ($lockd, $server): FFI\CData {
 $ours = $open('ours');
 $theirs = $open('theirs');
 
-// Names that nobody else uses: a server may remember that another program has vanished with a lock of a common name.
+// Unique names: a server may remember that another program has vanished while it held a lock of a
+// common name.
 $report = 'example/report/' . bin2hex(random_bytes(8));
 $shared = ["$report/a", "$report/b"];
 
-// Acquiring ------------------------------------------------------------------------------------------------
+// Acquiring ---------------------------------------------------------------------------------------
 
-// A number that C writes to: made by new(), passed by its address, read as ->cdata.
+// A number that C writes to: created by new(), passed by its address, read as ->cdata.
 $token = $lockd->new('uint64_t');
 
 $status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 5_000, FFI::addr($token));
 echo 'we acquire: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_OK, 'the first acquire');
-// Below 2^53, so an integer here, in JSON and in JavaScript.
+// Tokens are below 2^53, so they are exact integers here, in JSON and in JavaScript.
 $first = $token->cdata;
 must(is_int($first) && $first > 0 && $first < 2 ** 53, 'the fencing token');
 
-// 0: do not wait. The token is of no interest: NULL.
+// 0: do not wait. null: the token is not needed.
 $status = $lockd->lock_acquire($theirs, $report, $lockd->LOCK_EXCLUSIVE, 0, null);
 echo 'they try: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_TIMEOUT, 'a busy lock');
 
-// One owner does not get a lock twice.
+// A session cannot acquire a lock twice.
 $status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 0, null);
 echo 'we try again: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_ALREADY_HELD, 'a lock held already');
 
-// Waiting --------------------------------------------------------------------------------------------------
+// Waiting -----------------------------------------------------------------------------------------
 
-// lock_enqueue takes a place in the queue, and lock_wait waits there in slices: between them PHP can look after
-// its signals, its time limit or its other work. LOCK_TIMEOUT and LOCK_INTERRUPTED keep the place.
+// lock_enqueue takes a place in the queue, and lock_wait waits there in slices: between them PHP
+// can handle signals, its time limit or other work. LOCK_TIMEOUT and LOCK_INTERRUPTED keep the
+// place.
 pcntl_async_signals(true);
 $stop = false;
 pcntl_signal(SIGTERM, function () use (&$stop): void {
@@ -99,13 +102,14 @@ must($status === $lockd->LOCK_PENDING, 'a place in the queue');
 $slices = 0;
 while (in_array($status, [$lockd->LOCK_PENDING, $lockd->LOCK_TIMEOUT, $lockd->LOCK_INTERRUPTED], true)) {
     if ($stop) {
-        // Gives the place up, or the lock, if that has come meanwhile.
+        // Gives up the place, or the lock if it was granted in the meantime.
         $lockd->lock_release($theirs, $report);
         break;
     }
     $status = $lockd->lock_wait($theirs, $report, 50, FFI::addr($token));
 
-    // Looking at a lock: a struct is made and passed like a number, and has its members as properties.
+    // Inspecting a lock: a struct is created and passed like a number, and its members are
+    // properties.
     if (++$slices === 1) {
         echo 'they wait: ', $lockd->lock_strerror($status), "\n";
         $info = $lockd->new('lock_info');
@@ -123,7 +127,7 @@ while (in_array($status, [$lockd->LOCK_PENDING, $lockd->LOCK_TIMEOUT, $lockd->LO
         must($lockd->lock_inspect($theirs, $report, FFI::addr($info)) === $lockd->LOCK_OK, 'their look');
         must([$info->token, $info->held, $info->waiting] === [0, false, true], 'what they see');
 
-        // It goes to the next one in the queue in the same moment.
+        // The next one in the queue is granted the lock at the same moment.
         $status_of_release = $lockd->lock_release($ours, $report);
         echo 'we release: ', $lockd->lock_strerror($status_of_release), "\n";
         must($status_of_release === $lockd->LOCK_OK, 'the release');
@@ -133,10 +137,10 @@ echo 'they wait on: ', $lockd->lock_strerror($status), "\n";
 must($status === $lockd->LOCK_OK, 'their turn');
 must($token->cdata > $first, 'a later grant has a higher token');
 
-// Vanishing ------------------------------------------------------------------------------------------------
+// Vanishing ---------------------------------------------------------------------------------------
 
-// A session that does not end in order leaves word of it, as a script that crashes does. Without lock_abandon the
-// lock would count as released.
+// A session that does not end in an orderly way leaves its lock orphaned, as a script that crashes
+// does. Without lock_abandon the lock would count as released.
 $lockd->lock_abandon($theirs);
 $lockd->lock_close($theirs);
 $status = $lockd->lock_acquire($ours, $report, $lockd->LOCK_EXCLUSIVE, 5_000, null);
@@ -145,9 +149,9 @@ must($lockd->lock_inspect($ours, $report, FFI::addr($info)) === $lockd->LOCK_OK,
 echo 'they are gone', $info->orphaned ? ', and have not released it' : '', "\n";
 $lockd->lock_release($ours, $report);
 
-// Several at once, shared ----------------------------------------------------------------------------------
+// Several at once, shared -------------------------------------------------------------------------
 
-// An array of strings: of pointers to memory that must be there until the call returns.
+// An array of strings is an array of pointers, to memory that must exist until the call returns.
 $strings = array_map(function (string $name) use ($lockd): FFI\CData {
     $string = $lockd->new('char[' . strlen($name) + 1 . ']');
     FFI::memcpy($string, $name . "\0", strlen($name) + 1);
@@ -166,9 +170,9 @@ must($lockd->lock_inspect($ours, $shared[1], FFI::addr($info)) === $lockd->LOCK_
 must($info->mode === $lockd->LOCK_SHARED, 'mode, when shared');
 must($lockd->lock_release_all($ours, $names, 2) === $lockd->LOCK_OK, 'the release of both');
 
-// Errors ---------------------------------------------------------------------------------------------------
+// Errors ------------------------------------------------------------------------------------------
 
-// The status says what kind of failure it is, lock_last_error what exactly was the matter.
+// The status gives the kind of a failure, lock_last_error the details.
 $status = $lockd->lock_acquire($ours, $report, 7, 0, null);
 echo 'an unknown mode: ', $lockd->lock_strerror($status), ': ', $lockd->lock_last_error(), "\n";
 must($status === $lockd->LOCK_INVALID, 'an unknown mode');
@@ -180,5 +184,5 @@ must($status === $lockd->LOCK_NOT_HELD, 'a lock not held');
 must($lockd->lock_connect('nowhere', null, 1_000) === null, 'no session without an address');
 echo 'no address: ', $lockd->lock_last_error(), "\n";
 
-must($lockd->lock_check($ours) === $lockd->LOCK_OK, 'a session that stands');
+must($lockd->lock_check($ours) === $lockd->LOCK_OK, 'a session that is alive');
 $lockd->lock_close($ours);

@@ -1,13 +1,13 @@
 <?php
 
 /**
- * A job that must not run twice at once, with the package.
+ * A job that must not run twice at the same time, with the PHP package.
  *
  *     php package.php [SERVER]
  *
- * SERVER is tcp://127.0.0.1:20934 unless given. Start it in two terminals: the second waits for the first, and stops
- * waiting on Ctrl-C. End the first in the middle of its work (kill -9): the second is told that the work may be half
- * done.
+ * SERVER is tcp://127.0.0.1:20934 by default. Start the script in two terminals: the second waits
+ * for the first, and stops waiting on Ctrl-C. Kill the first in the middle of its work (kill -9):
+ * the second is told that the work may be half done.
  */
 
 declare(strict_types=1);
@@ -18,7 +18,7 @@ use Lockd\Exception\ConnectionLostException;
 
 require __DIR__ . '/../../bindings/php/autoload.php';
 
-// Handlers run while a client waits for a lock.
+// Signal handlers also run while the client waits for a lock.
 $stop = false;
 if (function_exists('pcntl_signal')) {
     pcntl_async_signals(true);
@@ -33,16 +33,17 @@ try {
     echo "waiting for our turn\n";
     $lock = $client->acquire('nightly-report', 60.0);
     if ($lock === null) {
-        echo "somebody else is at it\n";
+        echo "another process holds the lock\n";
         exit(1);
     }
     if ($lock->orphaned()) {
-        echo "the last one at it vanished: looking for what it left half done\n";
+        echo "the last holder vanished: checking for half-done work\n";
     }
     for ($page = 1; $page <= 5; $page++) {
-        // Before each step that must not be done twice. The token is for a resource that can refuse a late writer.
+        // Check before each step that must not be done twice. The token is for a resource that can
+        // refuse a late writer.
         if (!$lock->isHeld()) {
-            throw new ConnectionLostException('the lock is gone');
+            throw new ConnectionLostException('the lock was lost');
         }
         echo "page $page, with token {$lock->token()}\n";
         usleep(200_000);
@@ -53,11 +54,11 @@ try {
     fwrite(STDERR, "no lockd: {$e->getMessage()}\n");
     exit(2);
 } catch (ConnectionLostException $e) {
-    fwrite(STDERR, "stopped at once, as others may have the lock now: {$e->getMessage()}\n");
+    fwrite(STDERR, "stopped at once, because another process may hold the lock now: {$e->getMessage()}\n");
     exit(3);
 } catch (RuntimeException $e) {
     if (!$stop) {
         throw $e;
     }
-    echo "not waiting any longer\n";
+    echo "stopped waiting\n";
 }

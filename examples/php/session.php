@@ -1,12 +1,12 @@
 <?php
 
 /**
- * PHP's sessions, locked for a handler that does not do so itself: four processes count in one and the same session,
- * and no step is lost.
+ * PHP's sessions, locked for a handler that does not lock them itself: four processes count in the
+ * same session, and no step is lost.
  *
  *     php session.php [URL]
  *
- * URL is a server's address, tcp://127.0.0.1:20934 if it is not given. Without the lock, that is with
+ * URL is a server's address, tcp://127.0.0.1:20934 by default. Without the lock, that is with
  * session_set_save_handler($sessions) alone, steps are lost.
  */
 
@@ -19,7 +19,7 @@ require __DIR__ . '/../../bindings/php/autoload.php';
 const PROCESSES = 4;
 const STEPS = 50;
 
-/** Stands for a cache or a database: keeps sessions in a directory, whoever else is at them. */
+/** Represents a cache or a database: keeps sessions in a directory, without any lock of its own. */
 $sessions = new class (sys_get_temp_dir() . '/lockd-example-sessions') implements SessionHandlerInterface {
     public function __construct(private readonly string $directory)
     {
@@ -63,12 +63,12 @@ $sessions = new class (sys_get_temp_dir() . '/lockd-example-sessions') implement
 
     public function __destruct()
     {
-        // Where it is the last one.
+        // This succeeds only when the directory is empty.
         @rmdir($this->directory);
     }
 };
 
-// On the command line there are no cookies, which are how a session's id comes with a request.
+// There are no cookies on the command line; a request normally carries the session's id in one.
 ini_set('session.use_cookies', '0');
 ini_set('session.cache_limiter', '');
 
@@ -78,7 +78,7 @@ session_set_save_handler(new LockingSessionHandler($sessions, $url));
 if ($id !== null) {
     for ($step = 0; $step < STEPS; $step++) {
         session_id($id);
-        // Waits its turn.
+        // Waits for its turn.
         session_start() || exit(1);
         $_SESSION['steps'] = ($_SESSION['steps'] ?? 0) + 1;
         session_write_close();

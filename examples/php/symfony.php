@@ -1,12 +1,12 @@
 <?php
 
 /**
- * Symfony's Lock component with the locks of a lockd.
+ * Symfony's Lock component with locks on a lockd server.
  *
  *     php symfony.php [URL]
  *
- * URL is a server's address, tcp://127.0.0.1:20934 if it is not given. The component comes from Composer, in
- * bindings/php/vendor, or from Debian's package php-symfony-lock.
+ * URL is a server's address, tcp://127.0.0.1:20934 by default. The component comes from Composer,
+ * in bindings/php/vendor, or from Debian's package php-symfony-lock.
  */
 
 declare(strict_types=1);
@@ -23,39 +23,41 @@ require is_file($composer) ? $composer : '/usr/share/php/Symfony/Component/Lock/
 
 $url = $argv[1] ?? 'tcp://127.0.0.1:20934';
 
-/** Ends the script unless something is as it must be. */
+/** Ends the script unless the condition holds. */
 function must(bool $holds, string $what): void
 {
     if (!$holds) {
-        fwrite(STDERR, "not as it must be: $what\n");
+        fwrite(STDERR, "failed: $what\n");
         exit(1);
     }
 }
 
-// Each store is one owner of locks, with a connection of its own: as if these were two processes. In an application
-// a store is made of a DSN, such as new LockdStore('lockd://127.0.0.1'), and connects when it is first used.
+// Each store is one owner of locks, with its own connection, as if these were two processes. In an
+// application a store is created from a DSN, such as new LockdStore('lockd://127.0.0.1'), and
+// connects when it is first used.
 $ours = new LockFactory(new LockdStore(Client::connect($url, 'ours')));
 $theirs = new LockFactory(new LockdStore(Client::connect($url, 'theirs')));
 
 $invoice = $ours->createLock('invoice/17');
 must($invoice->acquire(), 'a free lock');
 must(!$theirs->createLock('invoice/17')->acquire(), 'a busy lock');
-// Asks the server: it is no longer true when the connection is gone.
+// This asks the server: it returns false once the connection is lost.
 must($invoice->isAcquired(), 'a lock that is held');
 echo "we hold invoice/17, and they do not get it\n";
 
-// Reading is shared. A reader may become the writer without letting go, and go back.
+// Reading is shared. A reader can become the writer without releasing the lock, and go back.
 $invoice->acquireRead();
 $reader = $theirs->createLock('invoice/17');
 must($reader->acquireRead(), 'a second reader');
-must(!$invoice->acquire(), 'a writer beside a reader');
+must(!$invoice->acquire(), 'a writer while another one reads');
 echo "both of us read it, so nobody writes\n";
 $reader->release();
 must($invoice->acquire(), 'a reader that is alone');
 echo "they are done, and we write\n";
 $invoice->release();
 
-// acquire(true) waits in the server's queue, without polling. What this very store holds it does not wait for.
+// acquire(true) waits in the server's queue, without polling. A store does not wait for a lock that
+// it holds itself.
 must($theirs->createLock('invoice/17')->acquire(true), 'a free lock, waited for');
 $first = $ours->createLock('invoice/18');
 $first->acquire();
@@ -66,10 +68,10 @@ try {
     echo "we would wait for ourselves\n";
 }
 
-// A time to live is not needed, and not kept: the lock ends with its holder.
+// A time to live is not needed and is ignored: the lock ends with its holder.
 $import = $ours->createLock('import', ttl: 0.001, autoRelease: false);
 must($import->acquire(), 'a lock with a time to live');
 must(!$import->isExpired() && $import->isAcquired(), 'a lock does not expire');
 unset($import);
-must($theirs->createLock('import')->acquire(), 'a lock goes with its key');
+must($theirs->createLock('import')->acquire(), 'a lock is released with its key');
 echo "a lock goes with its key, or with its process\n";
