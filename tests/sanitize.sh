@@ -42,7 +42,7 @@ for sanitizer in ${*:-thread address}; do
         # Also, memory and descriptors are not used by the server alone.
         SKIPPED_OF_SERVERS="--skip sighup --skip signals_stop_it --skip pidfile_is_held --skip a_stop_ \
             --skip a_thousand_idle --skip a_lack_of_descriptors --skip restart --skip a_reload_that_waits \
-            --skip what_is_not_told_yet --skip planted_links --skip has_lost_its_socket_file \
+            --skip suppressed_messages --skip planted_links --skip has_lost_its_socket_file \
             --skip another_user_that_it_becomes"
         test_with thread "-Cunsafe-allow-abi-mismatch=sanitizer"
         ;;

@@ -188,8 +188,11 @@ fn by_stop(network: Network) {
 }
 
 #[test]
-fn a_holder_that_is_ended_unheard_knows_before_the_next_is_granted() {
+fn a_holder_that_cannot_be_told_of_its_end_knows_before_the_next_is_granted() {
     let scenarios: Vec<Scenario> =
         vec![Box::new(by_kick), Box::new(by_stop), Box::new(by_overflow), Box::new(by_silence)];
-    in_networks("closings::a_holder_that_is_ended_unheard_knows_before_the_next_is_granted", scenarios);
+    in_networks(
+        "closings::a_holder_that_cannot_be_told_of_its_end_knows_before_the_next_is_granted",
+        scenarios,
+    );
 }

@@ -86,7 +86,7 @@ impl Dice {
 /// Sessions compete for one lock while their waits end by grant, time-out and cancel at the same
 /// time.
 #[test]
-fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
+fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_no_other_session_in() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::RemoteSession> = (0..4).map(|_| connect(&url)).collect();

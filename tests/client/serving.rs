@@ -47,7 +47,7 @@ fn several_servers_share_the_names() {
 }
 
 #[test]
-fn a_server_that_is_named_twice_is_no_list() {
+fn a_list_with_the_same_server_twice_is_refused() {
     let (_server, url) = serve();
     assert!(SessionGroup::connect(&format!("{url},{url}"), None, SOON).is_err());
 }
@@ -67,7 +67,7 @@ fn a_unix_socket_serves_as_well() {
 }
 
 #[test]
-fn a_session_here_and_one_there_make_the_same_calls() {
+fn a_local_and_a_remote_session_make_the_same_calls() {
     let (_server, url) = serve();
     let broker = Broker::default();
     let pairs = [
@@ -96,7 +96,7 @@ fn a_session_here_and_one_there_make_the_same_calls() {
 }
 
 #[test]
-fn own_commands_beside_the_locks() {
+fn own_commands_work_in_addition_to_the_locks() {
     let mut service = Service::locks();
     service.on("double", |call: &mut Call<'_, '_>| {
         let number: Option<u64> = call.parameters().and_then(|number| number.get().parse().ok());
