@@ -13,7 +13,7 @@
  * Exit status:
  *     the command's status, or 128 + N if signal N killed it: the lock was held to its end;
  *     128 + N if signal N came during the wait for the lock: the command was not run;
- *     122  the lock was lost: the command was killed, or the lock was lost before it ended;
+ *     122  the lock was lost: the command was killed, or had ended before the loss was noticed;
  *     123  no lock: no server, a deadlock, a limit; the command was not run;
  *     125  wrong arguments, or an error of the operating system;
  *     127  the command could not be run.

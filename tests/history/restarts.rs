@@ -124,7 +124,7 @@ fn the_next_server_does_not_have_to_count_an_old_holder() {
     history.calls.push(call(1, CallKind::Inspect, (60, 70), Outcome::Seen(0)));
     let verdict = judge(&history);
     assert!(verdict.acquits(), "{}", verdict.report(&history));
-    // But the server of the old holder itself must count it.
+    // Without a restart, the server must count the old holder.
     history.servers.clear();
     assert!(judge(&history).convicts(Model::Mutex));
 }

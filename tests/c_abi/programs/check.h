@@ -52,11 +52,11 @@ static inline void nap(void) {
 }
 
 /* The condition must become true before the deadline. */
-#define AWAIT(condition)                                                             \
-    do {                                                                             \
-        for (time_t end_ = seconds() + DEADLINE_SECONDS; !(condition); nap()) {      \
-            CHECK(seconds() < end_ && "not before the deadline: " #condition);            \
-        }                                                                            \
+#define AWAIT(condition)                                                        \
+    do {                                                                        \
+        for (time_t end_ = seconds() + DEADLINE_SECONDS; !(condition); nap()) { \
+            CHECK(seconds() < end_ && "not before the deadline: " #condition);  \
+        }                                                                       \
     } while (0)
 
 /* Opens the session under test: in this process, or on the server that is the first argument. */

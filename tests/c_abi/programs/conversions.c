@@ -82,8 +82,7 @@ static void it_becomes_exclusive_without_a_waiting_thread(void) {
     end(&s);
 }
 
-/* Afterwards the place is known to be gone, because the session's requests are answered in order.
- */
+/* The place is known to be gone afterwards, because requests are answered in order. */
 static void a_cancel_keeps_the_lock_as_it_was(void) {
     stage s = queue_to_convert("cancelled");
     for (int i = 0; i < 2; i++) {

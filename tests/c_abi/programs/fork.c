@@ -215,8 +215,7 @@ static void closing_frees_the_lock_although_a_child_lives_on(const char *url) {
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     directory = argv[1];
-    /* Children of a child that was killed become children of this process, which can wait for them.
-     */
+    /* Children of a killed child become children of this process, which can wait for them. */
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     before = descriptors();
     set_up();

@@ -3,10 +3,10 @@
 
 mod cplusplus;
 mod fork;
-mod hard_times;
 mod loading;
 mod locking;
-mod quiet;
+mod no_traces;
+mod outside_faults;
 mod several_servers;
 mod signals;
 mod statuses;

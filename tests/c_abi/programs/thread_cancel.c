@@ -94,8 +94,7 @@ int main(int argc, char **argv) {
     snprintf(listen_, sizeof listen_, "message+unix:%s/sock", argv[1]);
     cancel(be_cancelled);
 
-    /* A call that has to search for a deadlock, in a thread that has not called the library before.
-     */
+    /* A call that searches for a deadlock, in a thread that has not called the library before. */
     lock_session *other = lock_open(NULL, "other");
     shared_session = lock_open(NULL, "shared");
     EXPECT(LOCK_OK, lock_acquire(shared_session, "x", LOCK_EXCLUSIVE, 0, NULL));

@@ -141,8 +141,7 @@ static bool is_readable(lock_session *session, int limit) {
     return poll(&fd, 1, limit) == 1;
 }
 
-/* The session has held nothing on the server that has gone, or has been told of everything it lost.
- */
+/* The session held nothing on the server that has gone, or was told of everything it lost. */
 static void is_whole(lock_session *session) {
     EXPECT(LOCK_OK, lock_check(session));
     CHECK(!is_readable(session, 0));

@@ -31,8 +31,8 @@ fn waited(history: &History, index: usize) -> Option<(Nanos, Nanos)> {
     let until = call.end.min(history.waited_until(call.session)).min(history.end);
     let paused = session.pauses.iter().filter(|(stopped, _)| *stopped < until).map(|(_, resumed)| *resumed);
     let server = history.servers.iter().rev().find(|server| server.started <= session.opened);
-    let quiet = server.map_or(0, |server| server.ready + server.grace_max);
-    let from = paused.chain([quiet, call.start]).max()?;
+    let grace_end = server.map_or(0, |server| server.ready + server.grace_max);
+    let from = paused.chain([grace_end, call.start]).max()?;
     (from < until).then_some((from, until))
 }
 
@@ -121,6 +121,6 @@ fn is_excused(history: &History, fitted: &Fitted, rules: &Rules, index: usize, g
     let mut all: Vec<_> =
         names.flat_map(|name| possible(history, fitted, name, None, (gap.0, gap.1))).collect();
     all.sort_unstable();
-    let quiet = longest_gap(&all, gap.0, gap.1);
-    quiet.1 - quiet.0 <= rules.grant_delay_max
+    let unheld = longest_gap(&all, gap.0, gap.1);
+    unheld.1 - unheld.0 <= rules.grant_delay_max
 }

@@ -41,10 +41,10 @@ pub(crate) struct Daemon {
 /// back.
 fn free_ports(count: usize, random: &mut Random) -> Vec<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let lowest: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let lneeds_gracet: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
     let mut listeners = Vec::new();
     while listeners.len() < count {
-        let port = u16::try_from(random.between(2000, lowest - 1)).unwrap();
+        let port = u16::try_from(random.between(2000, lneeds_gracet - 1)).unwrap();
         listeners.extend(TcpListener::bind(("127.0.0.1", port)));
     }
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
@@ -163,10 +163,11 @@ impl Daemon {
             life.is_remembered = !is_clean;
             // A server that is stopped before its own grace is over leaves the grace to the next
             // one.
-            let owes = |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
+            let needs_grace =
+                |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
             self.grace_limits = (
-                if owes(life.started, life.grace) { all } else { 0 },
-                if owes(life.ready + SECOND, life.grace_max) { all } else { 0 },
+                if needs_grace(life.started, life.grace) { all } else { 0 },
+                if needs_grace(life.ready + SECOND, life.grace_max) { all } else { 0 },
             );
         }
     }

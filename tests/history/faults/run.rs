@@ -148,7 +148,7 @@ struct Run {
 }
 
 impl Run {
-    fn go_on(&mut self, seed: u64) {
+    fn run_schedule(&mut self, seed: u64) {
         let mut schedule = Schedule::new(seed, self.scenario);
         let start = Instant::now();
         let length = Duration::from_millis(self.scenario.millis);
@@ -226,7 +226,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let fleet = Fleet::start(orders, scenario.processes);
     let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut run = Run { scenario, daemon, fleet, stopped, kicked, done };
-    run.go_on(seed);
+    run.run_schedule(seed);
     let Run { daemon, fleet, kicked, done, .. } = run;
     let mut gathered = fleet.finish();
     kicked.iter().for_each(|(owner, since)| gathered.was_kicked(owner, *since));

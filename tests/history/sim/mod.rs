@@ -167,7 +167,7 @@ pub(crate) fn run(setup: Setup, broker: &mut impl BrokerUnderTest) -> History {
         });
         simulator.open(client);
     }
-    simulator.go_on();
+    simulator.run_events();
     simulator.history
 }
 
@@ -215,7 +215,7 @@ impl<S: BrokerUnderTest> Simulator<'_, S> {
         self.random.between(LATENCY.0, LATENCY.1)
     }
 
-    fn go_on(&mut self) {
+    fn run_events(&mut self) {
         while let Some(Reverse((at, _, client, session, event))) = self.events.pop() {
             if at > self.setup.length + DRAIN {
                 break;

@@ -75,7 +75,7 @@ static void use(lock_session *session) {
     EXPECT(LOCK_NOT_HELD, lock_wait(session, "lock", 0, NULL));
 }
 
-static void sessions_are_quiet(void) {
+static void sessions_leave_no_traces(void) {
     lock_broker *broker = lock_broker_new();
     lock_session *sessions[] = {lock_open(NULL, "a"), lock_open(broker, "b"), lock_connect(url, "c", 10000)};
     for (int i = 0; i < 3; i++) {
@@ -93,10 +93,10 @@ static void sessions_are_quiet(void) {
     CHECK(same(descriptors(), fds_before));
 }
 
-static void a_server_is_quiet(void) {
+static void a_server_leaves_no_traces(void) {
     char listen[2 * ADDRESS_BYTES], address[ADDRESS_BYTES];
     uint64_t all = all_blocked(), own = blocked(getpid());
-    snprintf(listen, sizeof listen, "message://127.0.0.1:0,lockd://127.0.0.1:0,message+unix:%s/quiet.sock",
+    snprintf(listen, sizeof listen, "message://127.0.0.1:0,lockd://127.0.0.1:0,message+unix:%s/traces.sock",
              directory);
     lock_server *server = serve(NULL, listen, address), *none = NULL;
     EXPECT(LOCK_INVALID, lock_serve(NULL, "nonsense", NULL, &none));
@@ -182,8 +182,8 @@ int main(int argc, char **argv) {
     fds_before = descriptors();
     remember_actions();
     CHECK(threads().count == 1);
-    sessions_are_quiet();
-    a_server_is_quiet();
+    sessions_leave_no_traces();
+    a_server_leaves_no_traces();
     snprintf(listen, sizeof listen, "message+unix:%s/vanishing.sock", directory);
     a_server_vanishes("message://127.0.0.1:0");
     a_server_vanishes(listen);

@@ -28,7 +28,7 @@ static void listen_somewhere(void) {
 }
 
 /* Opens another connection or another eventfd under every number that was open. */
-static void take_the_numbers(bool connections) {
+static void reopen_the_numbers(bool connections) {
     for (int fd = FIRST; fd < END; fd++) {
         int made = connections ? socket(AF_INET, SOCK_STREAM, 0) : eventfd(1, EFD_NONBLOCK);
         CHECK(made >= 0);
@@ -74,14 +74,14 @@ static void *run_call(void *argument) {
     return NULL;
 }
 
-static void rob(const char *urls, bool connections) {
+static void lose_descriptors(const char *urls, bool connections) {
     lock_info info;
-    lock_session *session = lock_connect(urls, "robbed", 10000);
+    lock_session *session = lock_connect(urls, "session", 10000);
     CHECK(session != NULL);
     EXPECT(LOCK_OK, lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_check(session));
     close_range(FIRST, 100, 0);
-    take_the_numbers(connections);
+    reopen_the_numbers(connections);
     EXPECT(LOCK_LOST, lock_check(session));
     EXPECT(LOCK_LOST, lock_release(session, "x"));
     EXPECT(LOCK_LOST, lock_acquire(session, "y", LOCK_EXCLUSIVE, -1, NULL));
@@ -106,11 +106,11 @@ static void the_first_call_reports_the_loss(const char *url) {
     lock_info info;
     char *json = NULL;
     for (int which = 0; which < 7; which++) {
-        lock_session *session = lock_connect(url, "robbed", 10000);
+        lock_session *session = lock_connect(url, "session", 10000);
         CHECK(session != NULL);
         EXPECT(LOCK_OK, lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL));
         close_range(FIRST, 100, 0);
-        take_the_numbers(true);
+        reopen_the_numbers(true);
         switch (which) {
         case 0:
             EXPECT(LOCK_LOST, lock_acquire(session, "y", LOCK_EXCLUSIVE, -1, NULL));
@@ -143,7 +143,7 @@ static void waiting_calls_are_told(const char *url) {
     enum { WAITS = 3 };
     static const char *const NAMES[WAITS] = {"a", "b", "c"};
     call calls[WAITS];
-    lock_session *session = lock_connect(url, "robbed", 10000);
+    lock_session *session = lock_connect(url, "session", 10000);
     lock_session *holder = lock_connect(url, "holder", 10000);
     pid_t child = fork();
     if (child == 0) {
@@ -163,7 +163,7 @@ static void waiting_calls_are_told(const char *url) {
         AWAIT(waiters(holder, NAMES[i]) == 1);
     }
     close_range(FIRST, 100, 0);
-    take_the_numbers(true);
+    reopen_the_numbers(true);
     for (int i = 0; i < WAITS; i++) {
         AWAIT(calls[i].is_done);
         CHECK(pthread_join(calls[i].thread, NULL) == 0);
@@ -179,12 +179,12 @@ int main(int argc, char **argv) {
     char urls[2 * ADDRESS_BYTES];
     CHECK(argc == 3);
     listen_somewhere();
-    rob(argv[1], true);
-    rob(argv[2], true);
-    rob(argv[1], false);
+    lose_descriptors(argv[1], true);
+    lose_descriptors(argv[2], true);
+    lose_descriptors(argv[1], false);
     snprintf(urls, sizeof urls, "%s,%s", argv[1], argv[2]);
-    rob(urls, true);
-    rob(urls, false);
+    lose_descriptors(urls, true);
+    lose_descriptors(urls, false);
     the_first_call_reports_the_loss(argv[1]);
     waiting_calls_are_told(argv[1]);
     return 0;

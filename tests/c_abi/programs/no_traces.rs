@@ -14,7 +14,7 @@ fn the_library_leaves_no_trace_in_its_host() {
     let (server, directory) = (Served::start(), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
     for linkage in [Linkage::Shared, Linkage::Static] {
-        Program::compile("quiet", linkage).run(&[&server.unix(), path]);
+        Program::compile("no_traces", linkage).run(&[&server.unix(), path]);
     }
     server.await_no_connections();
 }
@@ -23,5 +23,5 @@ fn the_library_leaves_no_trace_in_its_host() {
 fn the_search_for_traces_is_clean_under_valgrind() {
     let (server, directory) = (Served::start(), TempDir::new().unwrap());
     let path = directory.path().to_str().unwrap();
-    Program::compile("quiet", Linkage::Static).run_forking_under_valgrind(&[&server.tcp(), path]);
+    Program::compile("no_traces", Linkage::Static).run_forking_under_valgrind(&[&server.tcp(), path]);
 }

@@ -27,7 +27,7 @@ fn a_session_whose_descriptors_are_closed_is_lost_and_leaves_others_alone() {
         return;
     }
     let (first, second) = (Served::start(), Served::start());
-    Program::compile("robbed", Linkage::Shared).run(&[&first.tcp(), &second.unix()]);
+    Program::compile("closed_descriptors", Linkage::Shared).run(&[&first.tcp(), &second.unix()]);
     first.await_no_connections();
     second.await_no_connections();
 }
