@@ -55,7 +55,7 @@ fn a_release_grants_to_the_longest_waiter() {
     for waiter in &mut waiters {
         assert_eq!(holder.ask("r foo"), RELEASED);
         assert_eq!(waiter.line(), GOT);
-        assert_eq!(holder.ask("g foo"), FAILED, "nobody slips in");
+        assert_eq!(holder.ask("g foo"), FAILED, "no other session gets it in between");
         std::mem::swap(&mut holder, waiter);
     }
     assert_eq!(holder.ask("r foo"), RELEASED);

@@ -33,7 +33,7 @@ fn an_unlock_grants_to_the_longest_waiter() {
         waiter.hears_nothing();
         assert_eq!(holder.unlock("foo")["result"], "ok");
         assert_eq!(waiter.result(id)["status"], "ok");
-        assert_eq!(outsider.try_lock("foo")["status"], "timeout", "nobody slips in");
+        assert_eq!(outsider.try_lock("foo")["status"], "timeout", "no other session gets it in between");
         holder = waiter;
     }
     assert_eq!(holder.unlock("foo")["result"], "ok");

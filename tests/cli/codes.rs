@@ -105,7 +105,7 @@ fn a_command_without_the_separator_is_refused_with_the_line_as_it_should_be() {
 #[test]
 fn the_time_limit_covers_connecting() {
     let site = Site::start();
-    // A server that hangs accepts nobody, but its kernel does.
+    // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
     for (arguments, code) in [(&["-w", "0.2", "a"][..], 124), (&["-w", "0.2", "-E", "7", "a"], 7)] {
         let (is, out, errors) = site.said(&run(arguments, &TELL));

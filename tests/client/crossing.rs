@@ -27,9 +27,9 @@ impl Room {
 
     fn share<R>(&self, visit: impl FnOnce() -> R) -> R {
         self.sharing.fetch_add(1, SeqCst);
-        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        assert_eq!(self.alone.load(SeqCst), 0, "another session holds the lock exclusively");
         let result = visit();
-        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        assert_eq!(self.alone.load(SeqCst), 0, "another session holds the lock exclusively");
         self.sharing.fetch_sub(1, SeqCst);
         result
     }

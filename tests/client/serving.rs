@@ -132,7 +132,11 @@ fn a_command_may_be_answered_later_and_from_elsewhere() {
     thread::scope(|scope| {
         let asking = scope.spawn(|| client.rpc("later", &1, Some(SOON)).unwrap());
         let responder = kept.recv_timeout(SOON).unwrap();
-        assert_eq!(client.rpc("now", &1, Some(SOON)).unwrap().get(), r#""now""#, "nobody is held up");
+        assert_eq!(
+            client.rpc("now", &1, Some(SOON)).unwrap().get(),
+            r#""now""#,
+            "a later reply delays no other request"
+        );
         responder.reply(&"later");
         assert_eq!(asking.join().unwrap().get(), r#""later""#);
     });

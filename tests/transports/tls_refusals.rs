@@ -25,7 +25,7 @@ fn assert_logged(server: &Server, parts: &[&str]) {
 fn assert_calm(server: &Server, url: &str) {
     let session = session(url);
     session.acquire(b"calm", Mode::Exclusive, Some(Duration::ZERO)).unwrap();
-    eventually("nobody else is there", || {
+    eventually("all other clients are gone", || {
         let stats = server.message().call("stats", serde_json::json!({}));
         stats["sessions"] == 2 && stats["connections"] == 2
     });
