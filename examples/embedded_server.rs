@@ -1,12 +1,13 @@
-//! A program that serves its locks to others, and uses them itself.
+//! A program that serves its locks to other processes, and uses them itself.
 //!
-//! It looks after a spool. Whoever writes to the spool holds the lock `spool`, shared; the program's own
-//! thread holds it exclusively while it tidies up. Writers are other processes, which connect.
+//! It manages a spool. A process that writes to the spool holds the lock `spool` in shared mode;
+//! the program's own thread holds it in exclusive mode while it tidies up. Writers are other
+//! processes, which connect.
 //!
-//! `cargo run --example embedded_server ADDRESS...`, for example `message://127.0.0.1:0`. Prints each address
-//! that it listens on. SIGTERM and SIGINT stop it.
+//! `cargo run --example embedded_server ADDRESS...`, for example `message://127.0.0.1:0`. It prints
+//! each address that it listens on. SIGTERM and SIGINT stop it.
 
-#![expect(clippy::print_stdout, reason = "it is what an example shows")]
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::error::Error;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -22,14 +23,15 @@ type Failure = Box<dyn Error + Send + Sync>;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Tidies up again and again until there is nobody at the other end of `stop`; how many times it has.
+/// Tidies up repeatedly until the sender of `stop` is dropped. Returns the number of rounds.
 fn tidy(session: &Session, stop: &Receiver<()>) -> Result<u64, Failure> {
     let mut rounds = 0;
     while stop.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
-        // A limit, although `cancel` ends the wait: it may come just before the wait begins.
+        // A time limit, although `cancel` ends the wait: the cancel may come just before the wait
+        // begins.
         match session.acquire(b"spool", Mode::Exclusive, Some(Duration::from_millis(500))) {
             Ok(_) => {
-                // Nobody writes now. Here the work would be done.
+                // No process writes now. The work would be done here.
                 rounds += 1;
                 session.release(b"spool")?;
             }
@@ -45,7 +47,8 @@ fn main() -> Result<(), Failure> {
     if listen.is_empty() {
         return Err("usage: embedded_server ADDRESS...".into());
     }
-    // Before there is any other thread: all inherit the mask, and the signals wait for `wait`.
+    // Before any other thread exists: every thread inherits the mask, and the signals wait for
+    // `wait`.
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
     signals.thread_block()?;
 
@@ -62,14 +65,15 @@ fn main() -> Result<(), Failure> {
         let tidier = scope.spawn(move || {
             let result = tidy(session, &stop);
             if result.is_err() {
-                // The main thread waits for signals, and ends in good order when one comes.
+                // The main thread waits for signals, and stops cleanly when one comes.
                 rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)?;
             }
             result
         });
         signals.wait()?;
-        // The thread first: when the server stops, the locks of its clients are freed, and a thread that
-        // still waited for one would be granted it before its holder has noticed.
+        // Stop the thread first. When the server stops, it releases its clients' locks, and a
+        // thread that is still waiting for one would be granted it before the client that held it
+        // has noticed.
         drop(goes_on);
         session.cancel();
         tidier.join().unwrap_or_else(|_| Err("a panic".into()))

@@ -1,12 +1,13 @@
 //! Threads of one process that share a broker.
 //!
-//! Workers carry out transfers between accounts. Each transfer locks its two accounts at once, so that no
-//! account is in two hands at a time and no two workers wait for each other; transfers between other accounts
-//! go on beside it. Balances are read and written one by one: only the locks make a transfer whole.
+//! Workers make transfers between accounts. Each transfer locks its two accounts in one call, so
+//! that only one worker uses an account at a time and no two workers wait for each other; transfers
+//! between other accounts continue at the same time. Balances are read and written separately: only
+//! the locks make a transfer atomic.
 //!
 //! `cargo run --example embedded_threads [TRANSFERS]`
 
-#![expect(clippy::print_stdout, reason = "it is what an example shows")]
+#![expect(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::error::Error;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
@@ -21,7 +22,7 @@ const WORKERS: u32 = 4;
 const ACCOUNTS: usize = 5;
 const OPENING_BALANCE: i64 = 1000;
 
-/// Moves an amount from one account to another, or none if there is not enough.
+/// Moves an amount from one account to another, or nothing if the balance is too low.
 fn transfer(
     session: &Session,
     balances: &[AtomicI64],
@@ -39,9 +40,10 @@ fn transfer(
     Ok(session.release_all(&[from_name, to_name])?)
 }
 
-/// A worker: transfers for as long as there are any to do.
+/// A worker: makes transfers until none are left.
 fn work(broker: &Broker, number: u32, balances: &[AtomicI64], left: &AtomicI64) -> Result<(), Failure> {
-    // One session for each worker: a session is one owner, and workers contend with one another.
+    // One session for each worker: a session is one owner, and the workers contend with one
+    // another.
     let session = Session::open(broker, Some(&format!("worker {number}")));
     let mut dice = number;
     let mut throw = |sides: usize| {
@@ -63,14 +65,14 @@ fn main() -> Result<(), Failure> {
     let before: i64 = balances.iter().map(|balance| balance.load(Relaxed)).sum();
     let left = AtomicI64::new(transfers);
 
-    // What somebody else holds is refused at once to whoever does not want to wait.
+    // A try fails at once if another session holds the lock.
     let (clerk, other) = (Session::open(&broker, Some("clerk")), Session::open(&broker, None));
     clerk.acquire(b"account/0", Mode::Exclusive, None)?;
     let refused = other.acquire(b"account/0", Mode::Exclusive, Some(std::time::Duration::ZERO));
     if refused != Err(AcquireError::TimedOut) {
         return Err(format!("two holders: {refused:?}").into());
     }
-    // Dropped, a session frees its locks.
+    // Dropping a session releases its locks.
     drop(clerk);
 
     thread::scope(|scope| {

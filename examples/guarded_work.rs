@@ -2,19 +2,20 @@
 //!
 //! `cargo run --example guarded_work URL NAME COMMAND [ARGUMENT...]`
 //!
-//! It waits its turn for the lock NAME, and runs the command with the fencing token in the environment, as
-//! `LOCK_TOKEN`. If the lock is lost meanwhile, the command and all it has started are killed at once: somebody
-//! else may be granted the lock soon. SIGTERM and SIGINT are passed on to the command. It runs in a process
-//! group of its own, so it cannot read from the terminal. What it leaves behind in the background when it ends
-//! is not guarded any more.
+//! It waits its turn for the lock NAME, and runs the command with the fencing token in the
+//! environment, as `LOCK_TOKEN`. If the lock is lost in the meantime, the command and all processes
+//! that it has started are killed at once, because another client may be granted the lock soon.
+//! SIGTERM and SIGINT are passed on to the command. The command runs in its own process group, so
+//! it cannot read from the terminal. Background processes that it leaves running when it ends are
+//! not guarded any more.
 //!
 //! Exit status:
-//! - what the command ended with, or 128 + N if signal N killed it: the lock was held to its end;
-//! - 128 + N if signal N came while the lock was waited for: the command was not run;
-//! - 122: the lock was lost; 123: it could not be had; 125: anything else was the matter.
+//! - the command's status, or 128 + N if signal N killed it: the lock was held to its end;
+//! - 128 + N if signal N came during the wait for the lock: the command was not run;
+//! - 122: the lock was lost; 123: no lock; 125: any other error.
 
-#![expect(clippy::print_stderr, reason = "it is where a command tells what is the matter")]
-#![expect(unsafe_code, reason = "what a child does before it becomes the command is not checked by Rust")]
+#![expect(clippy::print_stderr, reason = "a command reports its errors there")]
+#![expect(unsafe_code, reason = "Rust cannot check what a child does before it runs the command")]
 
 use std::error::Error;
 use std::os::fd::AsFd;
@@ -36,12 +37,12 @@ const LOST: u8 = 122;
 const NOT_HAD: u8 = 123;
 const FAILED: u8 = 125;
 
-/// How often the session is checked: if the network is cut, it knows of a loss in time, but before Linux 6.15 its
-/// descriptor may become readable too late.
+/// How often the session is checked. If the network is cut, the session detects the loss in time,
+/// but before Linux 6.15 its descriptor may become readable too late.
 const CHECK: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 
-/// SIGTERM, SIGINT and SIGCHLD, which are blocked and read from a descriptor: no handler, so no call is ever
-/// interrupted, and none comes unseen between a look and a wait.
+/// SIGTERM, SIGINT and SIGCHLD, which are blocked and read from a descriptor. There is no handler,
+/// so no call is ever interrupted, and no signal is missed between a check and a wait.
 struct Signals {
     set: SigSet,
     fd: SignalFd,
@@ -55,9 +56,9 @@ impl Signals {
         Ok(Self { set, fd })
     }
 
-    /// Sleeps until a signal has come or there is something to look at in the session, for [`CHECK`] at most; the
-    /// signal, if it is one that says to stop.
-    fn or_news(&self, session: &Session) -> Result<Option<Signal>, Failure> {
+    /// Sleeps until a signal has come or the session's descriptor is readable, for [`CHECK`] at
+    /// most. Returns the signal if it asks the program to stop.
+    fn wait_for_event(&self, session: &Session) -> Result<Option<Signal>, Failure> {
         let fds = [Some(self.fd.as_fd()), session.lost_fd()];
         let mut watched: Vec<PollFd<'_>> =
             fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
@@ -71,19 +72,20 @@ impl Signals {
     }
 }
 
-/// Waits for the lock; `Err` of a signal says to stop waiting.
+/// Waits for the lock. Returns an inner `Err` if a signal asked the program to stop.
 fn await_lock(session: &Session, name: &[u8], signals: &Signals) -> Result<Result<Grant, Signal>, Failure> {
     if let Attempt::Granted(grant) = session.enqueue(name, Mode::Exclusive)? {
         return Ok(Ok(grant));
     }
     loop {
-        // Before the poll, not only after it: a call may have read the grant along with its own answer.
+        // Check before poll, not only after it: a call may have read the grant together with its
+        // own reply.
         match session.wait(name, Some(Duration::ZERO)) {
             Ok(grant) => return Ok(Ok(grant)),
             Err(AcquireError::TimedOut) => {}
             Err(error) => return Err(error.into()),
         }
-        if let Some(signal) = signals.or_news(session)? {
+        if let Some(signal) = signals.wait_for_event(session)? {
             session.release(name)?;
             return Ok(Err(signal));
         }
@@ -94,33 +96,34 @@ fn start(command: &[String], grant: &Grant, signals: &Signals) -> std::io::Resul
     let parent = rustix::process::getpid();
     let blocked = signals.set;
     let prepare = move || {
-        // The mask is inherited.
+        // The child inherits the signal mask.
         blocked.thread_unblock()?;
-        // If this process is killed, its lock is freed: then the command must not go on.
+        // If this process is killed, its lock is released: then the command must not continue.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         let is_orphan = rustix::process::getppid() != Some(parent);
         if is_orphan { Err(Errno::SRCH.into()) } else { Ok(()) }
     };
     let mut start = Command::new(&command[0]);
     start.args(&command[1..]).env("LOCK_TOKEN", grant.token.to_string()).process_group(0);
-    // SAFETY: system calls only, which is what may be done there.
+    // SAFETY: `prepare` makes only system calls, which are allowed between fork and exec.
     unsafe { start.pre_exec(prepare) };
     start.spawn()
 }
 
-/// Stands by until the command has ended; `None`: the lock has been lost before.
+/// Waits until the command has ended. Returns `None` if the lock was lost before that.
 fn guard(session: &Session, child: &mut Child, signals: &Signals) -> Result<Option<ExitStatus>, Failure> {
     let group = Pid::from_raw(i32::try_from(child.id())?);
     loop {
-        let signal = signals.or_news(session);
+        let signal = signals.wait_for_event(session);
         if !session.is_alive() || signal.is_err() {
-            // All that the command has started as well. It fails only if nothing of it is left.
+            // Kill the processes that the command has started as well. This fails only if none is
+            // left.
             let _ = killpg(group, Signal::SIGKILL);
             child.wait()?;
             return signal.map(|_| None);
         }
         if let Some(signal) = signal? {
-            // As above.
+            // This too fails only if no process is left.
             let _ = killpg(group, signal);
         }
         if let Some(status) = child.try_wait()? {
@@ -133,30 +136,30 @@ fn run(url: &str, name: &[u8], command: &[String]) -> Result<u8, Failure> {
     let signals = Signals::block()?;
     let session = match Session::connect(url, Some("guarded_work"), Duration::from_secs(10)) {
         Ok(session) => session,
-        Err(error) => return Ok(complain(NOT_HAD, &error)),
+        Err(error) => return Ok(report(NOT_HAD, &error)),
     };
     let grant = match await_lock(&session, name, &signals) {
         Ok(Ok(grant)) => grant,
         Ok(Err(signal)) => return Ok(128 + u8::try_from(signal as i32)?),
-        Err(error) => return Ok(complain(NOT_HAD, &*error)),
+        Err(error) => return Ok(report(NOT_HAD, &*error)),
     };
     if grant.orphaned {
         eprintln!("guarded_work: the last holder vanished; its work may be half done");
     }
     let mut child = start(command, &grant, &signals)?;
     let Some(status) = guard(&session, &mut child, &signals)? else {
-        eprintln!("guarded_work: the lock is lost, and the command killed");
+        eprintln!("guarded_work: the lock was lost, and the command was killed");
         return Ok(LOST);
     };
-    // That the server confirms the release tells that the lock was held until now.
+    // If the server confirms the release, the lock was held until now.
     if let Err(error) = session.release(name) {
-        return Ok(complain(LOST, &error));
+        return Ok(report(LOST, &error));
     }
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     Ok(u8::try_from(code.unwrap_or(FAILED.into()))?)
 }
 
-fn complain(code: u8, error: &dyn Error) -> u8 {
+fn report(code: u8, error: &dyn Error) -> u8 {
     eprintln!("guarded_work: {error}");
     code
 }
@@ -171,5 +174,5 @@ fn main() -> ExitCode {
         eprintln!("usage: guarded_work URL NAME COMMAND [ARGUMENT...]");
         return ExitCode::from(FAILED);
     }
-    ExitCode::from(run(url, name.as_bytes(), command).unwrap_or_else(|error| complain(FAILED, &*error)))
+    ExitCode::from(run(url, name.as_bytes(), command).unwrap_or_else(|error| report(FAILED, &*error)))
 }

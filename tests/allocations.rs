@@ -1,7 +1,7 @@
-//! A lock that is free is acquired and released without a heap allocation, once the broker has the
-//! memory for as many at a time.
+//! A free lock is acquired and released without a heap allocation, once the broker has allocated
+//! memory for the greatest number of locks held at a time.
 
-#![expect(unsafe_code, reason = "an allocator that counts")]
+#![expect(unsafe_code, reason = "the test needs an allocator that counts")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -18,27 +18,27 @@ static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: passes everything on to the system's allocator.
+// SAFETY: every call is forwarded to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of the trait.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of the trait.
         unsafe { System.dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Relaxed);
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of the trait.
         unsafe { System.realloc(block, layout, size) }
     }
 }
 
-/// Allocations while the names are acquired and released, one after the other.
+/// The number of allocations while the names are acquired and released, one after the other.
 fn allocations(session: &Session, names: &[Vec<u8>], mode: Mode) -> usize {
     let before = ALLOCATIONS.load(Relaxed);
     for name in names {
@@ -48,7 +48,7 @@ fn allocations(session: &Session, names: &[Vec<u8>], mode: Mode) -> usize {
     ALLOCATIONS.load(Relaxed) - before
 }
 
-/// One test: the count is that of the whole process.
+/// There must be only one test here, because the count is that of the whole process.
 #[test]
 fn names_of_up_to_22_bytes_need_no_allocation() {
     let broker = Broker::default();
@@ -60,5 +60,5 @@ fn names_of_up_to_22_bytes_need_no_allocation() {
         assert_eq!(allocations(&session, &names, mode), 0);
     }
     let long = [vec![b'x'; 23]];
-    assert!(allocations(&session, &long, Mode::Exclusive) > 0, "the count counts");
+    assert!(allocations(&session, &long, Mode::Exclusive) > 0, "the allocator must count");
 }

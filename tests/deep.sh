@@ -1,10 +1,11 @@
 #!/bin/sh
-# What shows the promises of docs/guarantees.md and takes too long for every change. Each part is timed, what
-# it prints is kept in target/deep/, and at the end stands how each has ended.
+# Runs the tests that show the promises of docs/guarantees.md and take too long for every change.
+# Each part is timed, its output is kept in target/deep/, and at the end a summary shows the result
+# of each.
 #
 #     tests/deep.sh [PART...]
 #
-# FUZZ_SECONDS (60) says how long each fuzz target runs.
+# FUZZ_SECONDS (60) sets how long each fuzz target runs.
 set -u
 cd "$(dirname "$0")/.."
 
@@ -13,7 +14,7 @@ logs=${CARGO_TARGET_DIR:-target}/deep
 mkdir -p "$logs"
 rm -f "$logs/status"
 
-# The ignored tests of a program are its deep ones.
+# The ignored tests of a program are its deep tests.
 deep_tests() { "$cargo" test --release --locked --test "$1" -- --ignored --nocapture --test-threads=1; }
 
 histories() { deep_tests history; }
@@ -28,7 +29,7 @@ fuzzing() {
     fuzz/run.sh "${FUZZ_SECONDS:-60}"
     case $? in
     0) ;;
-    2) echo "skipped: fuzzing needs what is named above" ;;
+    2) echo "skipped: fuzzing needs the tools named above" ;;
     *) return 1 ;;
     esac
 }
@@ -38,7 +39,7 @@ run() {
     began=$(date +%s)
     { "$1" 2>&1 && echo passed >"$logs/status" || echo FAILED >"$logs/status"; } | tee "$logs/$1.log"
     ended=$(cat "$logs/status")
-    # What could not be done for want of something says so in its last line.
+    # A part that was skipped because something is missing says so in its last line.
     [ "$ended" = passed ] && tail -n 1 "$logs/$1.log" | grep -q '^skipped: ' && ended=skipped
     summary="$summary$(printf '%-14s %7d s  %s' "$1" $(($(date +%s) - began)) "$ended")
 "

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Runs the scenarios of threads that meet in the broker, in a connection's send queue and in whole conversations, in
-# every order there is (loom) and in very many (shuttle): src/os/sync/explore.rs says how, and which
-# variables say how far to go. Built apart from everything else, since all locks are the checkers' then.
+# Runs the scenarios in which threads meet: in the broker, in a connection's send queue and in whole
+# conversations. loom runs every order with few preemptions, shuttle very many.
+# src/os/sync/explore.rs says how this works, and which variables limit it. The build is separate,
+# because all locks are those of the checkers in it.
 #
 #     tests/explore.sh [loom|shuttle]
 set -eu

@@ -1,13 +1,14 @@
 /*
- * daemon: a program that serves its locks to others, and uses them itself.
+ * daemon: a program that serves its locks to other processes, and uses them itself.
  *
- * It looks after a spool. Whoever writes to the spool holds the lock "spool", shared; the daemon's own
- * threads hold it exclusively while they tidy up. Writers are other processes, which connect.
+ * It manages a spool. A process that writes to the spool holds the lock "spool" in shared mode; the
+ * daemon's own threads hold it in exclusive mode while they tidy up. Writers are other processes,
+ * which connect.
  *
  *     daemon ADDRESS...        for example message://127.0.0.1:0 message+unix:/run/spool/locks.sock
  *
- * Prints each address that it listens on. SIGTERM and SIGINT stop it, with status 0; 1 means that it could
- * not do its work, 2 that it was called wrongly.
+ * It prints each address that it listens on. SIGTERM and SIGINT stop it, with status 0. Status 1
+ * means that it could not do its work, status 2 that it was called with wrong arguments.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -35,7 +36,7 @@ static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t stopped = PTHREAD_COND_INITIALIZER;
 static bool stopping;
 
-/* Sleeps for the pause between two rounds; whether there is to be another one. */
+/* Sleeps for the pause between two rounds. Returns whether there should be another round. */
 static bool pause_between_rounds(void) {
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
@@ -54,20 +55,21 @@ static bool pause_between_rounds(void) {
 static void *tidy(void *argument) {
     struct tidier *tidier = argument;
     while (pause_between_rounds()) {
-        /* A limit, although lock_cancel ends the wait: it may come just before the wait begins. */
+        /* A time limit, although lock_cancel ends the wait: the cancel may come just before the
+         * wait begins. */
         lock_status status = lock_acquire(tidier->session, "spool", LOCK_EXCLUSIVE, 500, NULL);
         if (status == LOCK_TIMEOUT || status == LOCK_CANCELLED) {
             continue;
         }
         if (status == LOCK_OK) {
-            /* Nobody writes now. Here the work would be done. */
+            /* No process writes now. The work would be done here. */
             tidier->rounds++;
             status = lock_release(tidier->session, "spool");
         }
         if (status != LOCK_OK) {
-            fprintf(stderr, "daemon: the spool is not tidied any more: %s\n", lock_last_error());
+            fprintf(stderr, "daemon: tidying has stopped: %s\n", lock_last_error());
             tidier->failed = true;
-            /* The main thread waits for signals, and ends in good order when one comes. */
+            /* The main thread waits for signals, and stops cleanly when one comes. */
             kill(getpid(), SIGTERM);
             break;
         }
@@ -96,14 +98,14 @@ static void stop(struct tidier *tidiers, int count) {
     pthread_cond_broadcast(&stopped);
     pthread_mutex_unlock(&mutex);
     for (int i = 0; i < count; i++) {
-        /* One that waits for a writer waits no longer. */
+        /* Ends the thread's wait for a writer. */
         lock_cancel(tidiers[i].session);
         pthread_join(tidiers[i].thread, NULL);
         lock_close(tidiers[i].session);
     }
 }
 
-/* The addresses as lock_serve wants them. The caller frees the result. */
+/* Joins the addresses for lock_serve. The caller frees the result. */
 static char *join_with_commas(char **parts, int count) {
     size_t len = 1;
     for (int i = 0; i < count; i++) {
@@ -126,7 +128,8 @@ static lock_server *serve(char **addresses, int count) {
         perror("daemon");
         return NULL;
     }
-    /* NULL: the default broker, which lock_open(NULL, ...) uses too. NULL: for this machine only. */
+    /* The first NULL is the default broker, which lock_open(NULL, ...) uses too. The second NULL
+     * allows clients of this machine only. */
     lock_status status = lock_serve(NULL, listen, NULL, &server);
     free(listen);
     if (status != LOCK_OK) {
@@ -139,7 +142,7 @@ static lock_server *serve(char **addresses, int count) {
             printf("listening on %s\n", address);
         }
     }
-    /* Whoever has started this program through a pipe waits for these lines. */
+    /* A program that reads these lines from a pipe waits for them. */
     fflush(stdout);
     return server;
 }
@@ -155,7 +158,8 @@ int main(int argc, char **argv) {
         return 2;
     }
 
-    /* Before there is any other thread: all inherit the mask, and the signals wait for sigwait. */
+    /* Before any other thread exists: every thread inherits the mask, and the signals wait for
+     * sigwait. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
@@ -172,8 +176,9 @@ int main(int argc, char **argv) {
         sigwait(&signals, &signal);
     }
 
-    /* The threads first: when the server stops, the locks of its clients are freed, and a thread that still
-     * waited for one would be granted it before its holder has noticed. */
+    /* Stop the threads first. When the server stops, it releases its clients' locks, and a thread
+     * that is still waiting for one would be granted it before the client that held it has noticed.
+     */
     stop(tidiers, started);
     lock_server_stop(server);
 

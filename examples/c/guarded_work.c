@@ -3,18 +3,19 @@
  *
  *     guarded_work URL NAME COMMAND [ARGUMENT...]
  *
- * It waits its turn for the lock NAME, and runs the command with the fencing token in the environment, as
- * LOCK_TOKEN. If the lock is lost meanwhile, the command and all it has started are killed at once: somebody
- * else may be granted the lock soon. SIGTERM and SIGINT are passed on to the command. It runs in a process
- * group of its own, so it cannot read from the terminal. What it leaves behind in the background when it ends
- * is not guarded any more.
+ * It waits its turn for the lock NAME, and runs the command with the fencing token in the
+ * environment, as LOCK_TOKEN. If the lock is lost in the meantime, the command and all processes
+ * that it has started are killed at once, because another client may be granted the lock soon.
+ * SIGTERM and SIGINT are passed on to the command. The command runs in its own process group, so it
+ * cannot read from the terminal. Background processes that it leaves running when it ends are not
+ * guarded any more.
  *
  * Exit status:
- *     what the command ended with, or 128 + N if signal N killed it: the lock was held to its end;
- *     128 + N if signal N came while the lock was waited for: the command was not run;
- *     122  the lock was lost: the command was killed, or has ended when nobody knows who held the lock;
- *     123  the lock could not be had: no server, a deadlock, a limit; the command was not run;
- *     125  it was called wrongly, or the operating system failed it;
+ *     the command's status, or 128 + N if signal N killed it: the lock was held to its end;
+ *     128 + N if signal N came during the wait for the lock: the command was not run;
+ *     122  the lock was lost: the command was killed, or had ended before the loss was noticed;
+ *     123  no lock: no server, a deadlock, a limit; the command was not run;
+ *     125  wrong arguments, or an error of the operating system;
  *     127  the command could not be run.
  */
 #define _POSIX_C_SOURCE 200809L
@@ -37,9 +38,10 @@
 enum { STATUS_LOST = 122, STATUS_NOT_HAD = 123, STATUS_FAILED = 125, STATUS_NOT_RUN = 127 };
 enum { CHECK_MS = 1000 };
 
-/* A byte is written here for every signal, so that poll sees also the one that comes just before it. */
+/* A byte is written here for every signal, so that poll also sees a signal that comes just before
+ * it. */
 static int signal_pipe[2];
-/* The last SIGTERM or SIGINT that nobody has dealt with, or 0. */
+/* The last SIGTERM or SIGINT that has not been handled yet, or 0. */
 static volatile sig_atomic_t stop_signal;
 
 static void on_signal(int signal) {
@@ -48,7 +50,7 @@ static void on_signal(int signal) {
         stop_signal = signal;
     }
     ssize_t written = write(signal_pipe[1], "", 1);
-    /* If the pipe is full, poll has enough to see. */
+    /* If the pipe is full, poll returns anyway. */
     (void)written;
     errno = saved;
 }
@@ -72,9 +74,9 @@ static bool catch_signals(void) {
     return true;
 }
 
-/* Sleeps until a signal has come or there is something to look at in the session, and never for longer than
- * CHECK_MS: if the network is cut, lock_check and lock_wait know of it in time, but before Linux 6.15 the
- * descriptor may become readable too late. */
+/* Sleeps until a signal has come or the session's descriptor is readable, and never longer than
+ * CHECK_MS. If the network is cut, lock_check and lock_wait detect the loss in time, but before
+ * Linux 6.15 the descriptor may become readable too late. */
 static bool sleep_until_something_happens(lock_session *session) {
     struct pollfd watched[2] = {
         {.fd = lock_lost_fd(session), .events = POLLIN},
@@ -90,16 +92,18 @@ static bool sleep_until_something_happens(lock_session *session) {
     return true;
 }
 
-/* Waits for the lock. LOCK_INTERRUPTED: a signal has come that says to stop, and the place in the queue has
- * been given up. LOCK_IO: poll has failed. */
+/* Waits for the lock. LOCK_INTERRUPTED: a signal asked the program to stop, and the place in the
+ * queue was given up. LOCK_IO: poll failed. */
 static lock_status await_lock(lock_session *session, const char *name) {
     lock_status status = lock_enqueue(session, name, LOCK_EXCLUSIVE);
-    /* Everything else is no place in the queue, LOCK_TIMEOUT from a server that does not answer included. */
+    /* Any other status means no place in the queue, also LOCK_TIMEOUT from a server that does not
+     * reply. */
     if (status != LOCK_PENDING) {
         return status;
     }
-    /* Whatever ends the wait but a grant, the place is kept: lock_wait looks whether it has come to be our
-     * turn. Before poll, not only after it: a call may have read the grant along with its own answer. */
+    /* The place is kept however a wait ends, unless by a grant. lock_wait checks whether the lock
+     * has been granted. Check before poll, not only after it: a call may have read the grant
+     * together with its own reply. */
     do {
         if (stop_signal != 0) {
             lock_release(session, name);
@@ -113,12 +117,12 @@ static lock_status await_lock(lock_session *session, const char *name) {
     return status;
 }
 
-/* Starts the command, in a process group of its own. -1, and errno, if that cannot be done. */
+/* Starts the command in its own process group. Returns -1 and sets errno on failure. */
 static pid_t start(char **command) {
     pid_t self = getpid();
     pid_t child = fork();
     if (child == 0) {
-        /* If this process is killed, its lock is freed: then the command must not go on. */
+        /* If this process is killed, its lock is released: then the command must not continue. */
         setpgid(0, 0);
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() == self) {
@@ -128,13 +132,13 @@ static pid_t start(char **command) {
         _exit(STATUS_NOT_RUN);
     }
     if (child > 0) {
-        /* Here as well, since nobody knows which of the two comes first. */
+        /* Here as well, because either of the two processes may run first. */
         setpgid(child, child);
     }
     return child;
 }
 
-/* Ends the command, and all that it has started. */
+/* Kills the command and all processes that it has started. */
 static int kill_command(pid_t child, int result) {
     kill(-child, SIGKILL);
     while (waitpid(child, NULL, 0) < 0 && errno == EINTR) {
@@ -142,7 +146,7 @@ static int kill_command(pid_t child, int result) {
     return result;
 }
 
-/* Stands by until the command has ended; the exit status that tells of it. */
+/* Waits until the command has ended. Returns the exit status of this program. */
 static int guard(lock_session *session, const char *name, pid_t child) {
     int status;
     pid_t ended = 0;
@@ -161,9 +165,9 @@ static int guard(lock_session *session, const char *name, pid_t child) {
         }
         ended = waitpid(child, &status, WNOHANG);
     }
-    /* That the server confirms the release tells that the lock was held until now. */
+    /* If the server confirms the release, the lock was held until now. */
     if (lock_release(session, name) != LOCK_OK) {
-        fprintf(stderr, "guarded_work: not held to the end: %s\n", lock_last_error());
+        fprintf(stderr, "guarded_work: the lock was not held to the end: %s\n", lock_last_error());
         return STATUS_LOST;
     }
     return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);

@@ -1,12 +1,14 @@
 /*
- * server: serves locks with any options that the program lockd has, given as NAME=VALUE.
+ * server: serves locks with any options of the program lockd, given as NAME=VALUE.
  *
  *     server listen=message://127.0.0.1:20934 dead-peer-timeout=30 no-dump=true
  *
- * With state-dir=DIRECTORY, tokens rise from one run to the next, and a run that did not stop cleanly is made up
- * for: so the server is started before the program opens a session of its own.
+ * With state-dir=DIRECTORY, tokens rise from one run to the next, and after an unclean stop the
+ * next run observes a grace. So the server must be started before the program opens a session of
+ * its own.
  *
- * Prints the addresses, and serves until SIGINT or SIGTERM comes. Ends with status 0, or with 1 if it cannot serve.
+ * It prints the addresses, and serves until SIGINT or SIGTERM. The exit status is 0, or 1 if it
+ * cannot serve.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -31,7 +33,7 @@ int main(int argc, char **argv) {
         values[n++] = equals + 1;
     }
 
-    /* Before anything is served: they are waited for below. */
+    /* Block them before anything is served: sigwait below waits for them. */
     sigset_t stop;
     sigemptyset(&stop);
     sigaddset(&stop, SIGINT);

@@ -1,13 +1,13 @@
 /*
- * threads: threads of one process that share the broker in it.
+ * threads: threads of one process that share its broker.
  *
- * Workers carry out transfers between accounts. Each transfer locks its two accounts at once, so that no
- * account is in two hands at a time and no two workers wait for each other; transfers between other
- * accounts go on beside it. Nothing but the locks protects the accounts.
+ * Workers make transfers between accounts. Each transfer locks its two accounts in one call, so
+ * that only one worker uses an account at a time and no two workers wait for each other; transfers
+ * between other accounts continue at the same time. Only the locks protect the accounts.
  *
  *     threads [TRANSFERS]
  *
- * Ends with status 0 if no money has come or gone, else with 1.
+ * The exit status is 0 if the sum of all accounts has not changed, else 1.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -23,14 +23,15 @@ enum { WORKERS = 4, ACCOUNTS = 5, OPENING_BALANCE = 1000 };
 static long balances[ACCOUNTS];
 static atomic_long transfers_left = 10000;
 
-/* Moves an amount from one account to another, or none if there is not enough. */
+/* Moves an amount from one account to another, or nothing if the balance is too low. */
 static lock_status transfer(lock_session *session, int from, int to, long amount) {
     char from_name[32], to_name[32];
     const char *names[2] = {from_name, to_name};
     snprintf(from_name, sizeof from_name, "account/%d", from);
     snprintf(to_name, sizeof to_name, "account/%d", to);
 
-    /* NULL: both exclusive. Negative: for as long as it takes. NULL: no need of the fencing token. */
+    /* NULL: both in exclusive mode. -1: wait without a time limit. NULL: the fencing token is not
+     * needed. */
     lock_status status = lock_acquire_all(session, names, NULL, 2, -1, NULL);
     if (status != LOCK_OK) {
         return status;
@@ -42,13 +43,14 @@ static lock_status transfer(lock_session *session, int from, int to, long amount
     return lock_release_all(session, names, 2);
 }
 
-/* A worker; its result is NULL if all went well. */
+/* A worker. Returns NULL on success. */
 static void *work(void *argument) {
     unsigned number = *(const unsigned *)argument;
     char owner[32];
     snprintf(owner, sizeof owner, "worker %u", number);
 
-    /* One session for each worker: a session is one owner, and workers contend with one another. */
+    /* One session for each worker: a session is one owner, and the workers contend with one
+     * another. */
     lock_session *session = lock_open(NULL, owner);
     if (session == NULL) {
         fprintf(stderr, "%s: no session: %s\n", owner, lock_last_error());

@@ -28,7 +28,7 @@ macro_rules! attacks {
     ($($name:ident: $attack:expr;)*) => {
         $(mod $name {
             #[test]
-            fn in_short() {
+            fn at_reduced_size() {
                 crate::siege::withstand(&$attack, $attack.short);
             }
 

@@ -75,7 +75,7 @@ fn a_page_ends_after_many_holders() {
 }
 
 #[test]
-fn full_statistics_are_not_made_whole_before_they_are_sent() {
+fn full_statistics_are_sent_in_parts_as_they_are_made() {
     const LOCKS: usize = 100_000;
     let server = Server::start();
     let mut holder = server.lockd();
@@ -133,7 +133,7 @@ fn try_to_be_served(server: &Server) -> Option<String> {
 }
 
 #[test]
-fn without_threads_others_are_turned_away_and_those_inside_served() {
+fn without_threads_new_clients_are_refused_and_connected_ones_served() {
     let mut launch = Launch::everywhere();
     if geteuid().is_root() {
         launch = launch.option("--user", NOBODY);

@@ -155,7 +155,7 @@ pub(crate) fn withstand(attack: &Attack, size: usize) {
     let felt = [&endured.calm, &endured.meanwhile].into_iter().flat_map(|felt| &felt[..groups]);
     assert!(
         felt.into_iter().all(|felt| !felt.is_empty()),
-        "{}: nobody was calm for {:?}",
+        "{}: no calm client made a request for {:?}",
         attack.name,
         endured.took
     );

@@ -140,12 +140,12 @@ fn cost_of_unread_answers(names: usize, sessions: usize) {
 }
 
 #[test]
-fn listings_circles_and_dumps_that_nobody_reads_cost_little() {
+fn unread_listings_cycles_and_dumps_cost_little() {
     cost_of_unread_answers(5000, 100);
 }
 
 #[test]
 #[ignore = "takes minutes: make check-deep"]
-fn listings_circles_and_dumps_of_very_much_that_nobody_reads_cost_little() {
+fn unread_listings_cycles_and_dumps_of_very_many_locks_cost_little() {
     cost_of_unread_answers(60_000, 1000);
 }

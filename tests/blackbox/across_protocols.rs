@@ -45,7 +45,7 @@ fn a_lock_taken_through_message_is_locked_for_all() {
 }
 
 #[test]
-fn the_shared_locks_of_the_text_protocols_are_one_table_of_their_own() {
+fn the_shared_locks_of_the_text_protocols_are_a_separate_table() {
     let server = Server::start();
     let (mut old, mut new) = (server.lockd(), server.glockd());
     assert_eq!(old.ask("sg foo"), "1 Got Lock\r\n");
@@ -55,7 +55,7 @@ fn the_shared_locks_of_the_text_protocols_are_one_table_of_their_own() {
 }
 
 #[test]
-fn waiters_of_all_protocols_stand_in_one_queue() {
+fn waiters_of_all_protocols_share_one_queue() {
     let server = Server::start();
     let mut holder = server.lockd();
     assert_eq!(holder.ask("g foo"), "1 Got Lock\r\n");
@@ -92,7 +92,7 @@ fn names_are_the_same_bytes_in_every_protocol() {
 }
 
 #[test]
-fn a_name_that_is_no_text_does_not_spoil_the_listings() {
+fn a_name_that_is_not_utf8_does_not_break_the_listings() {
     let server = Server::start();
     let mut holder = server.lockd();
     holder.send(b"g \xff\xfe\n");
@@ -103,7 +103,7 @@ fn a_name_that_is_no_text_does_not_spoil_the_listings() {
 }
 
 #[test]
-fn a_dump_of_many_locks_holds_nobody_up() {
+fn a_dump_of_many_locks_delays_no_other_client() {
     let server = Server::with(&["--locks-per-connection-max", "30000", "--locks-max", "30000"]);
     let mut holder = server.lockd();
     for thousand in 0..20 {

@@ -126,7 +126,7 @@ fn still_holds_foo(server: &Server, holder: &mut FrameClient) {
 }
 
 #[test]
-fn a_whole_frame_that_is_no_json_object_is_an_error_and_the_connection_lives() {
+fn a_frame_that_is_not_a_json_object_is_an_error_and_the_connection_stays_open() {
     let server = Server::start();
     let mut holder = message_holder(&server);
     let texts: [&[u8]; 14] = [
@@ -227,7 +227,7 @@ fn announced_lengths_cost_no_memory() {
 }
 
 #[test]
-fn half_a_request_and_silence_hold_nobody_up() {
+fn half_a_request_and_silence_delay_no_other_client() {
     let server = Server::start();
     let mut half_lines = text_holders(&server);
     for client in &mut half_lines {

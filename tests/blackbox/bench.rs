@@ -36,7 +36,7 @@ fn positive(figures: &Value, what: &str) -> bool {
 }
 
 #[test]
-fn a_lockd_of_its_own_is_measured_beside_an_echo() {
+fn a_lockd_of_its_own_is_measured_together_with_an_echo_server() {
     for protocol in ["lockd", "glockd", "message"] {
         let measured = figures(&["--protocol", protocol, "--connections", "5", "--depth", "4"]);
         assert_eq!(measured.len(), 2);
@@ -50,7 +50,7 @@ fn a_lockd_of_its_own_is_measured_beside_an_echo() {
 }
 
 #[test]
-fn a_server_whose_log_nobody_reads_is_measured_to_the_end() {
+fn a_server_whose_log_is_not_read_is_measured_to_the_end() {
     // `lockd bench` reads only the beginning of its own server's log. This is more than a pipe
     // holds.
     let arguments = ["--connections", "1500", "--", "--log-level", "trace"];
@@ -113,7 +113,7 @@ fn yes_to_all(line: &str) -> String {
 }
 
 #[test]
-fn a_server_with_two_holders_of_one_name_is_found_out() {
+fn a_server_with_two_holders_of_one_name_is_detected() {
     let address = fake_server(yes_to_all);
     for mode in ["--contended", "--one-name"] {
         for hold in ["0", "5"] {
@@ -128,7 +128,7 @@ fn a_server_with_two_holders_of_one_name_is_found_out() {
 }
 
 #[test]
-fn who_waits_without_limit_must_not_be_refused() {
+fn a_wait_without_a_time_limit_must_not_be_refused() {
     let address = fake_server(|_| "0 Lock Get Failure: lock:0\r\n".to_owned());
     let output = bench(&["--server", &address, "--contended"]);
     assert_eq!(output.status.code(), Some(1));
@@ -151,7 +151,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 #[test]
-fn nothing_is_left_of_one_that_is_killed() {
+fn a_killed_bench_leaves_nothing_running() {
     let mut bench = lockd().args(["bench", "-t", "60"]).spawn().unwrap();
     let mut servers = Vec::new();
     eventually("it has started its two servers", || {
@@ -165,7 +165,7 @@ fn nothing_is_left_of_one_that_is_killed() {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused() {
+fn invalid_arguments_are_refused() {
     for arguments in [
         &["--connections", "0"][..],
         &["--server", "http://127.0.0.1:80"],

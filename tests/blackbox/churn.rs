@@ -76,7 +76,7 @@ fn message_client(server: &Server, holders: &Holders, seed: usize) {
 }
 
 #[test]
-fn in_the_churn_no_lock_is_held_twice_and_none_is_lost() {
+fn under_churn_no_lock_is_held_twice_and_no_lock_is_lost() {
     let server = Server::start();
     let holders = Holders::default();
     std::thread::scope(|scope| {

@@ -38,7 +38,7 @@ fn connections_served(server: &Server) -> usize {
 }
 
 #[test]
-fn all_options_can_stand_in_the_file() {
+fn all_options_can_be_in_the_file() {
     let launch = Launch::new();
     let (pidfile, socket) = (launch.path("pid"), launch.path("s.sock"));
     let configuration = format!(
@@ -130,7 +130,7 @@ fn a_file_with_errors_is_refused_by_what_is_wrong() {
 }
 
 #[test]
-fn a_listener_in_the_file_that_cannot_be_is_refused_by_name() {
+fn an_invalid_listener_in_the_file_is_refused_by_name() {
     let wrong =
         [("ftp://127.0.0.1:0", "ftp"), ("glockd://127.0.0.1:port", "127.0.0.1:port"), ("glockd", "glockd")];
     for (address, what) in wrong {
@@ -247,7 +247,7 @@ fn a_file_with_errors_changes_nothing_on_sighup() {
 }
 
 #[test]
-fn what_the_command_line_says_survives_a_sighup() {
+fn options_on_the_command_line_survive_a_sighup() {
     let launch = Launch::new().listen("glockd://127.0.0.1:0").option("--connections-max", "2");
     let (launch, path) = configured(launch, "locks-max = 1");
     let server = launch.start();
@@ -263,7 +263,7 @@ fn what_the_command_line_says_survives_a_sighup() {
 }
 
 #[test]
-fn a_sighup_never_makes_two_rules_of_one() {
+fn a_sighup_never_leaves_two_rules_for_shared_locks_in_force() {
     let launch = Launch::new().listen("glockd://127.0.0.1:0");
     let (launch, path) = configured(launch, "connections-max = 10");
     let server = launch.start();
@@ -303,7 +303,7 @@ fn assert_scheduled(server: &Server, connections: u32) {
 }
 
 #[test]
-fn only_the_threads_of_connections_are_scheduled_as_batch_if_that_is_asked_for() {
+fn only_the_threads_of_connections_are_scheduled_as_batch_if_configured() {
     let launch = || Launch::new().listen("glockd://127.0.0.1:0");
     assert_scheduled(&launch().start(), NORMAL);
     assert_scheduled(&launch().option("--scheduling", "normal").start(), NORMAL);
@@ -339,7 +339,7 @@ fn assert_mistake(launch: impl Fn() -> Launch, said: &str) {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_place() {
+fn a_mistake_is_reported_with_its_place() {
     for (variable, value, said) in [
         ("LOCKD_LOCKS_MAX", "many", "lockd: LOCKD_LOCKS_MAX: \"many\": invalid digit"),
         ("LOCKD_LOCKS_MAX", "99999999999999999999999", "lockd: LOCKD_LOCKS_MAX: "),
@@ -443,7 +443,7 @@ fn a_reload_that_waits_for_its_file_does_not_keep_the_server_from_stopping() {
 }
 
 #[test]
-fn a_reload_says_what_has_changed_and_what_takes_a_restart() {
+fn a_reload_reports_what_has_changed_and_what_needs_a_restart() {
     let (launch, path) = configured(Launch::new().listen("glockd://127.0.0.1:0"), "locks-max = 5\n");
     let server = launch.start();
     let is_logged =

@@ -202,7 +202,7 @@ fn a_lack_of_descriptors_is_survived_without_spinning() {
 }
 
 #[test]
-fn a_lack_of_descriptors_costs_nobody_a_lock() {
+fn a_lack_of_descriptors_costs_no_client_its_lock() {
     let server = Server::start();
     let mut clients: Vec<LineClient> = (0..10).map(|_| server.glockd()).collect();
     for (n, client) in clients.iter_mut().enumerate() {

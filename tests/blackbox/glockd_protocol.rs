@@ -198,7 +198,7 @@ fn requests_may_arrive_in_any_pieces() {
 }
 
 #[test]
-fn of_many_that_race_for_a_lock_one_gets_it() {
+fn exactly_one_of_many_that_race_for_a_lock_gets_it() {
     let server = Server::start();
     for round in 0..20 {
         let got = std::thread::scope(|scope| {

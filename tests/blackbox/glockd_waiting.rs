@@ -46,7 +46,7 @@ fn the_holder_does_not_wait_for_itself() {
 }
 
 #[test]
-fn a_release_grants_to_the_one_that_waits_longest() {
+fn a_release_grants_to_the_longest_waiter() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let mut waiters: Vec<LineClient> = (1..=5)
@@ -55,7 +55,7 @@ fn a_release_grants_to_the_one_that_waits_longest() {
     for waiter in &mut waiters {
         assert_eq!(holder.ask("r foo"), RELEASED);
         assert_eq!(waiter.line(), GOT);
-        assert_eq!(holder.ask("g foo"), FAILED, "nobody slips in");
+        assert_eq!(holder.ask("g foo"), FAILED, "no other session gets it in between");
         std::mem::swap(&mut holder, waiter);
     }
     assert_eq!(holder.ask("r foo"), RELEASED);
@@ -75,7 +75,7 @@ fn a_wait_ends_with_its_time_limit() {
 }
 
 #[test]
-fn a_time_limit_beyond_all_clocks_is_none() {
+fn a_time_limit_beyond_all_clocks_means_no_limit() {
     let server = Server::start();
     for limit in ["99999999999999999999", &"9".repeat(400)] {
         let mut holder = holder_of_foo(&server);
@@ -98,7 +98,7 @@ fn a_time_limit_that_is_no_number_is_refused_with_one_line() {
 }
 
 #[test]
-fn one_that_gave_up_is_passed_over() {
+fn a_waiter_that_gave_up_is_skipped() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let mut impatient = server.glockd();
@@ -121,7 +121,7 @@ fn the_end_of_the_holder_grants_to_the_next() {
 }
 
 #[test]
-fn one_that_hangs_up_leaves_the_queue() {
+fn a_client_that_disconnects_leaves_the_queue() {
     for with_reset in [false, true] {
         let server = Server::start();
         let mut holder = holder_of_foo(&server);
@@ -139,7 +139,7 @@ fn one_that_hangs_up_leaves_the_queue() {
 }
 
 #[test]
-fn one_that_hangs_up_with_lines_unread_leaves_the_queue() {
+fn a_client_that_disconnects_with_unread_lines_leaves_the_queue() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let mut gone = waiter(&server, "gw - foo", 1);
@@ -151,7 +151,7 @@ fn one_that_hangs_up_with_lines_unread_leaves_the_queue() {
 }
 
 #[test]
-fn further_lines_wait_with_the_one_that_waits() {
+fn further_lines_wait_while_a_line_waits() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let mut waiter = waiter(&server, "gw - foo\ng bar\ni foo\nr foo", 1);
@@ -209,7 +209,7 @@ fn shared_waiters_are_granted_together() {
 }
 
 #[test]
-fn the_token_is_the_holders_alone() {
+fn only_the_holder_is_told_the_token() {
     let server = Server::start();
     let (mut holder, mut other) = (server.glockd(), server.glockd());
     assert_eq!(holder.ask("t foo"), "0\r\n");
@@ -240,7 +240,7 @@ fn tokens_rise_from_grant_to_grant() {
 }
 
 #[test]
-fn a_wait_that_would_close_a_circle_fails_at_once() {
+fn a_wait_that_would_close_a_cycle_fails_at_once() {
     let server = Server::start();
     let (mut a, mut b) = (server.glockd(), server.message());
     assert_eq!(a.ask("g foo"), GOT);

@@ -15,7 +15,7 @@ fn assert_logs(server: &Server, parts: &[&str]) -> String {
 }
 
 #[test]
-fn who_is_not_on_the_access_list_is_named() {
+fn a_client_that_is_not_on_the_access_list_is_logged() {
     let server = Launch::new().listen("glockd://127.0.0.1:0").args(["--allow", "10.0.0.0/8"]).start();
     let stranger = connect(&server.tcp_endpoint("glockd"));
     assert_logs(&server, &["WARN", "refused 127.0.0.1", "access list", "glockd://127.0.0.1:"]);
@@ -23,7 +23,7 @@ fn who_is_not_on_the_access_list_is_named() {
 }
 
 #[test]
-fn who_goes_with_locks_is_told_with_address_name_and_number() {
+fn a_client_that_ends_with_locks_is_logged_with_address_name_and_number() {
     let server = Server::start();
     let mut client = server.glockd();
     assert!(client.ask("iam nightly\u{7} \u{1b}[31m\"backup\"").starts_with('1'));
@@ -36,7 +36,7 @@ fn who_goes_with_locks_is_told_with_address_name_and_number() {
 }
 
 #[test]
-fn who_gives_its_locks_back_is_not_told_of() {
+fn a_client_that_releases_its_locks_is_not_logged() {
     let server = Server::start();
     let mut tidy = server.glockd();
     assert!(tidy.ask("g foo").starts_with('1') && tidy.ask("r foo").starts_with('1'));
@@ -50,7 +50,7 @@ fn who_gives_its_locks_back_is_not_told_of() {
 }
 
 #[test]
-fn a_limit_that_is_met_is_told_with_who_met_it() {
+fn a_reached_limit_is_logged_with_the_client() {
     let server = Server::with(&["--locks-per-connection-max", "1"]);
     let mut text = server.lockd();
     assert!(text.ask("g foo").starts_with('1') && text.ask("g bar").starts_with('0'));
@@ -81,7 +81,7 @@ fn a_thousand_refusals_make_a_line_or_two() {
 }
 
 #[test]
-fn what_was_lost_is_counted_once_there_is_room() {
+fn lost_log_lines_are_counted_when_there_is_room_again() {
     let server = Server::with(&["--log-level", "debug"]);
     server.leave_log_unread();
     // Two lines each, and more than the queue holds.
@@ -100,7 +100,7 @@ fn what_was_lost_is_counted_once_there_is_room() {
 }
 
 #[test]
-fn the_lines_of_a_crowd_that_goes_with_locks_add_up() {
+fn the_lines_about_many_clients_that_end_with_locks_add_up() {
     const CROWD: u64 = 300;
     let server = Server::start();
     let mut crowd: Vec<_> = (0..CROWD).map(|_| server.glockd()).collect();
@@ -118,7 +118,7 @@ fn the_lines_of_a_crowd_that_goes_with_locks_add_up() {
 }
 
 #[test]
-fn what_is_not_told_yet_is_told_at_the_stop() {
+fn suppressed_messages_are_summed_up_at_the_stop() {
     let mut server = Server::with(&["--locks-max", "1"]);
     let mut holder = server.glockd();
     assert!(holder.ask("g held").starts_with('1'));

@@ -31,7 +31,7 @@ fn inspect_counts_holders_and_waiters() {
 }
 
 #[test]
-fn list_tells_who_holds_and_who_waits() {
+fn list_shows_holders_and_waiters() {
     let server = Server::start();
     let (mut a, mut b) = (server.message(), server.message());
     assert_eq!(a.call("list", json!({})), json!({"status": "ok", "locks": [], "more": false}));

@@ -36,7 +36,7 @@ fn shared_and_exclusive_exclude_each_other() {
 }
 
 #[test]
-fn shared_requests_queue_behind_an_exclusive_one_and_are_granted_together() {
+fn shared_requests_queue_after_an_exclusive_one_and_are_granted_together() {
     let server = Server::start();
     let (mut reader, mut writer) = (server.message(), server.message());
     let mut late = [server.message(), server.message()];
@@ -55,7 +55,7 @@ fn shared_requests_queue_behind_an_exclusive_one_and_are_granted_together() {
 }
 
 #[test]
-fn once_more_by_the_holder_is_already_held() {
+fn a_second_request_by_the_holder_is_already_held() {
     let server = Server::start();
     let (mut a, mut b) = (server.message(), server.message());
     assert_eq!(a.lock("foo").get("already"), None);
@@ -79,7 +79,7 @@ fn a_lock_whose_holder_vanished_is_orphaned_once() {
 }
 
 #[test]
-fn who_says_bye_has_not_vanished() {
+fn a_client_that_says_bye_has_not_vanished() {
     let server = Server::start();
     let (mut leaving, mut waiter) = (server.message(), server.message());
     leaving.lock("foo");
@@ -96,7 +96,7 @@ fn who_says_bye_has_not_vanished() {
 }
 
 #[test]
-fn a_bye_is_heard_behind_a_request_that_can_no_longer_be_answered() {
+fn a_bye_is_read_after_a_request_that_can_no_longer_be_answered() {
     let server = Server::start();
     let mut leaving = FrameClient::new(server.unix("message"));
     leaving.lock("foo");
@@ -112,7 +112,7 @@ fn a_bye_is_heard_behind_a_request_that_can_no_longer_be_answered() {
 }
 
 #[test]
-fn what_follows_a_bye_is_not_handled() {
+fn requests_after_a_bye_are_not_handled() {
     let server = Server::start();
     let mut leaving = server.message();
     leaving.send(&json!({"command": "bye"}));
@@ -236,7 +236,7 @@ fn two_that_upgrade_the_same_lock_are_a_deadlock() {
 }
 
 #[test]
-fn what_is_not_held_cannot_be_converted() {
+fn a_lock_that_is_not_held_cannot_be_converted() {
     let server = Server::start();
     let (mut holder, mut other) = (server.message(), server.message());
     holder.lock("foo");

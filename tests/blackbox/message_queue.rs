@@ -25,7 +25,7 @@ fn lock_within(client: &mut FrameClient, time_limit: Value) -> Value {
 }
 
 #[test]
-fn an_unlock_grants_to_the_one_that_waits_longest() {
+fn an_unlock_grants_to_the_longest_waiter() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let mut outsider = server.message();
@@ -33,7 +33,7 @@ fn an_unlock_grants_to_the_one_that_waits_longest() {
         waiter.hears_nothing();
         assert_eq!(holder.unlock("foo")["result"], "ok");
         assert_eq!(waiter.result(id)["status"], "ok");
-        assert_eq!(outsider.try_lock("foo")["status"], "timeout", "nobody slips in");
+        assert_eq!(outsider.try_lock("foo")["status"], "timeout", "no other session gets it in between");
         holder = waiter;
     }
     assert_eq!(holder.unlock("foo")["result"], "ok");
@@ -41,7 +41,7 @@ fn an_unlock_grants_to_the_one_that_waits_longest() {
 }
 
 #[test]
-fn a_wait_does_not_hold_up_what_is_sent_after_it() {
+fn a_wait_does_not_delay_later_requests() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let (mut client, id) = waiter(&server, 1);
@@ -115,7 +115,7 @@ fn false_is_no_time_limit() {
 }
 
 #[test]
-fn a_grant_within_the_time_limit_stays() {
+fn a_grant_within_the_time_limit_is_kept() {
     let server = Server::start();
     for limit in [json!(60), json!(1e15), json!(1e300)] {
         let mut holder = holder_of_foo(&server);
@@ -167,7 +167,7 @@ fn an_unlock_with_an_id_gives_up_a_wait_too() {
 }
 
 #[test]
-fn one_that_hangs_up_leaves_the_queue() {
+fn a_client_that_disconnects_leaves_the_queue() {
     let server = Server::start();
     let mut holder = holder_of_foo(&server);
     let (gone, _) = waiter(&server, 1);
@@ -188,7 +188,7 @@ fn the_end_of_the_holder_grants_to_the_next() {
 }
 
 #[test]
-fn a_wait_that_would_close_a_circle_is_a_deadlock() {
+fn a_wait_that_would_close_a_cycle_is_a_deadlock() {
     let server = Server::start();
     let (mut a, mut b) = (server.message(), server.message());
     a.call("identify", json!({"name": "anna"}));
@@ -223,7 +223,7 @@ fn a_try_is_never_a_deadlock() {
 }
 
 #[test]
-fn a_circle_of_three_is_found() {
+fn a_cycle_of_three_is_found() {
     let server = Server::start();
     let mut clients = [server.message(), server.message(), server.message()];
     for (n, client) in clients.iter_mut().enumerate() {
@@ -262,7 +262,7 @@ fn refused_in_a_circle_of(server: &Server, size: usize) -> Value {
 }
 
 #[test]
-fn a_long_circle_is_shortened_and_counted() {
+fn a_long_cycle_is_shortened_and_counted() {
     let refused = refused_in_a_circle_of(&Server::start(), 40);
     let circle = refused["circle"].as_array().unwrap();
     assert_eq!((circle.len(), &refused["circleSize"]), (16, &json!(40)));
@@ -274,13 +274,13 @@ fn a_long_circle_is_shortened_and_counted() {
 }
 
 #[test]
-fn without_listings_a_circle_names_nobody() {
+fn without_listings_a_cycle_names_no_session() {
     let refused = refused_in_a_circle_of(&Server::with(&["--no-dump"]), 3);
     assert_eq!(refused, json!({"status": "deadlock", "circleSize": 3}));
 }
 
 #[test]
-fn without_a_registry_a_circle_has_addresses() {
+fn without_a_registry_a_cycle_has_addresses() {
     let refused = refused_in_a_circle_of(&Server::with(&["--no-registry"]), 3);
     let circle = refused["circle"].as_array().unwrap();
     assert!(circle.iter().all(|one| one.as_str().unwrap().starts_with("127.0.0.1:")), "{refused}");

@@ -148,7 +148,7 @@ fn the_end_of_the_connection_frees_the_whole_set() {
 }
 
 #[test]
-fn unlocking_a_set_says_ok_only_if_there_was_something_of_each() {
+fn unlocking_a_set_says_ok_only_if_every_name_was_held_or_waited_for() {
     let server = Server::start();
     let (mut holder, mut client) = (server.message(), server.message());
     for names in [["p", "q", "never"], ["never", "p", "q"], ["q", "never", "p"]] {

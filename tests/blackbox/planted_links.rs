@@ -82,7 +82,7 @@ fn a_link_in_place_of_the_pidfile_is_not_followed() {
 }
 
 #[test]
-fn the_state_directory_is_not_given_away_by_a_link_of_another_user() {
+fn a_link_of_another_user_to_a_state_directory_is_refused() {
     let Some(trap) = Trap::set() else { return };
     trap.plant("state", trap.elsewhere.path());
     for path in [trap.path("state"), trap.path("state/"), trap.path("state/.")] {
@@ -117,7 +117,7 @@ fn a_link_in_the_state_directory_is_not_written_through() {
 }
 
 #[test]
-fn another_file_is_not_given_away_in_place_of_a_sockets_lock() {
+fn another_file_keeps_its_owner_in_place_of_a_sockets_lock() {
     let Some(trap) = Trap::set() else { return };
     fs::hard_link(trap.precious(), trap.path("s.lock")).unwrap();
     let socket = format!("glockd+unix:{}", trap.path("s").display());

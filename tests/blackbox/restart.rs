@@ -98,7 +98,7 @@ fn after_a_clean_stop_the_next_server_grants_at_once_and_higher_tokens() {
 }
 
 #[test]
-fn a_server_that_stops_in_its_grace_leaves_the_whole_grace_to_the_next() {
+fn a_server_that_stops_in_its_grace_leaves_the_whole_grace_to_the_next_server() {
     let state = directory();
     kill(launch(state.path()).start());
     stop(launch(state.path()).start());
@@ -107,7 +107,7 @@ fn a_server_that_stops_in_its_grace_leaves_the_whole_grace_to_the_next() {
 }
 
 #[test]
-fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
+fn a_holder_that_cannot_be_told_of_the_end_leaves_a_grace_to_the_next_server() {
     let state = directory();
     let server = launch(state.path()).start();
     let mut holder = server.message();
@@ -132,7 +132,7 @@ fn a_holder_who_cannot_be_told_of_the_end_leaves_a_grace_to_the_next() {
 /// Clients that are busy when the server stops learn of it like others: what they send meanwhile
 /// must not make the server's kernel reset them.
 #[test]
-fn clients_that_are_at_work_are_told_of_the_end() {
+fn busy_clients_are_told_of_the_end() {
     for _ in 0..5 {
         let state = directory();
         let server = launch(state.path()).start();
@@ -160,7 +160,7 @@ fn clients_that_are_at_work_are_told_of_the_end() {
 /// A client whose connection the server has ended, and that does not know it yet when the server is
 /// stopped.
 #[test]
-fn a_holder_who_is_still_to_find_out_leaves_a_grace_to_the_next() {
+fn a_holder_that_has_not_found_out_yet_leaves_a_grace_to_the_next_server() {
     const NAMES: usize = 3000;
     let state = directory();
     let waits = NAMES.to_string();
@@ -241,7 +241,7 @@ fn a_state_directory_is_made_for_its_owner_alone() {
 }
 
 #[test]
-fn a_stop_that_cannot_be_noted_has_a_status_of_its_own() {
+fn a_stop_that_cannot_be_recorded_has_its_own_status() {
     let state = directory();
     let mut server = launch(state.path()).start();
     // The temporary file cannot be created now, as on a full disk.

@@ -88,7 +88,7 @@ fn an_address_in_use_is_refused_by_name() {
 }
 
 #[test]
-fn help_and_version_are_told_with_success() {
+fn help_and_version_are_printed_with_success() {
     for option in ["--help", "--version"] {
         let (status, _) = Launch::new().args([option]).run();
         assert_eq!(status.code(), Some(0), "{option}");
@@ -212,7 +212,7 @@ fn a_file_that_is_no_socket_is_left_alone() {
 }
 
 #[test]
-fn others_than_the_allowed_are_closed_at_once() {
+fn connections_that_are_not_allowed_are_closed_at_once() {
     let server = Server::with(&["--allow", "10.0.0.0/8"]);
     for protocol in ["lockd", "glockd", "message"] {
         let mut client = LineClient::new(server.tcp(protocol));
@@ -274,7 +274,7 @@ fn a_host_name_is_listened_on_at_each_of_its_addresses() {
 }
 
 #[test]
-fn a_mistake_is_no_reason_to_wait_for_a_reader() {
+fn a_mistake_is_reported_without_waiting_for_a_reader() {
     let (reader, writer) = std::io::pipe().unwrap();
     // The pipe is full, and has no reader.
     rustix::io::ioctl_fionbio(&writer, true).unwrap();

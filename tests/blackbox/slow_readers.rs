@@ -56,7 +56,7 @@ fn holder_of_a_thousand(server: &Server) -> LineClient {
 }
 
 #[test]
-fn one_that_never_reads_long_listings_stalls_alone() {
+fn a_client_that_never_reads_long_listings_delays_no_other() {
     let server = Server::start();
     let mut holder = holder_of_a_thousand(&server);
     let before = server.resident_kib();
@@ -76,7 +76,7 @@ fn one_that_never_reads_long_listings_stalls_alone() {
 }
 
 #[test]
-fn one_that_never_reads_the_full_statistics_stalls_alone() {
+fn a_client_that_never_reads_the_full_statistics_delays_no_other() {
     let server = Server::start();
     let _holder = holder_of_a_thousand(&server);
     let before = server.resident_kib();
@@ -87,7 +87,7 @@ fn one_that_never_reads_the_full_statistics_stalls_alone() {
 }
 
 #[test]
-fn one_that_never_reads_long_messages_stalls_alone() {
+fn a_client_that_never_reads_long_messages_delays_no_other() {
     let server = Server::start();
     let _holder = holder_of_a_thousand(&server);
     let before = server.resident_kib();
@@ -108,7 +108,7 @@ fn one_that_never_reads_long_messages_stalls_alone() {
 }
 
 #[test]
-fn one_that_reads_late_still_gets_short_replies_in_order() {
+fn a_client_that_reads_late_still_gets_short_replies_in_order() {
     let server = Server::start();
     let mut client = LineClient::new(server.unix("glockd"));
     // A thousand replies fit into any socket's buffers.
@@ -120,7 +120,7 @@ fn one_that_reads_late_still_gets_short_replies_in_order() {
 }
 
 #[test]
-fn grants_to_one_that_never_reads_hold_up_neither_the_releaser_nor_the_next() {
+fn grants_to_a_client_that_never_reads_delay_neither_the_releaser_nor_the_next() {
     const NAMES: usize = 2000;
     let server = Server::with(&["--waits-per-connection-max", "2000", "--outbox-max", "262144"]);
     let mut holder = server.message();
@@ -151,7 +151,7 @@ fn grants_to_one_that_never_reads_hold_up_neither_the_releaser_nor_the_next() {
 }
 
 #[test]
-fn one_that_is_cut_off_frees_what_it_held() {
+fn a_client_that_is_cut_off_frees_its_locks() {
     let server = Server::with(&["--outbox-max", "65536"]);
     let mut greedy = FrameClient::new(server.unix("message"));
     assert_eq!(greedy.lock("foo")["status"], "ok");
@@ -168,7 +168,7 @@ fn one_that_is_cut_off_frees_what_it_held() {
 
 /// A client that has said `hello`: a FIN after data that it does not read would tell it nothing.
 #[test]
-fn one_that_is_cut_off_has_been_reset_before_another_gets_its_lock() {
+fn a_client_that_is_cut_off_is_reset_before_another_gets_its_lock() {
     const NAMES: usize = 3000;
     let waits = NAMES.to_string();
     let server = Server::with(&[
@@ -207,7 +207,7 @@ fn one_that_is_cut_off_has_been_reset_before_another_gets_its_lock() {
 }
 
 #[test]
-fn what_is_sent_behind_a_wait_is_not_piled_up() {
+fn requests_sent_after_a_wait_do_not_pile_up() {
     let server = Server::start();
     let mut holder = server.glockd();
     assert!(holder.ask("g foo").starts_with('1'));
@@ -227,7 +227,7 @@ fn what_is_sent_behind_a_wait_is_not_piled_up() {
 }
 
 #[test]
-fn one_that_vanishes_behind_much_unread_leaves_the_queue() {
+fn a_client_that_vanishes_after_much_unread_data_leaves_the_queue() {
     let server = Server::start();
     let mut holder = server.glockd();
     assert!(holder.ask("g foo").starts_with('1'));
@@ -240,7 +240,7 @@ fn one_that_vanishes_behind_much_unread_leaves_the_queue() {
 }
 
 #[test]
-fn the_waits_of_one_that_never_reads_end_in_time() {
+fn the_waits_of_a_client_that_never_reads_end_in_time() {
     let server = Server::start();
     let (mut holder, mut next) = (server.message(), server.message());
     assert_eq!(holder.lock("foo")["status"], "ok");
@@ -262,7 +262,7 @@ fn the_waits_of_one_that_never_reads_end_in_time() {
 }
 
 #[test]
-fn a_stop_does_not_wait_for_one_that_never_reads() {
+fn a_stop_does_not_wait_for_a_client_that_never_reads() {
     let mut server = Server::start();
     let ping = frame(json!({"command": "ping", "parameters": "x".repeat(100_000), "id": 1}).to_string());
     let stalled = [server.unix("message"), server.tcp("message")];
@@ -272,7 +272,7 @@ fn a_stop_does_not_wait_for_one_that_never_reads() {
 }
 
 #[test]
-fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
+fn a_grant_during_a_large_reply_disconnects_no_client() {
     let server = Server::with(&["--outbox-max", "65536"]);
     let mut holder = server.message();
     assert_eq!(holder.lock("foo")["status"], "ok");
@@ -294,7 +294,7 @@ fn a_grant_that_comes_amid_a_large_reply_cuts_nobody_off() {
 
 /// Only data that the client has not yet taken counts towards cutting it off.
 #[test]
-fn one_that_reads_steadily_is_not_cut_off_however_much_is_granted_to_it() {
+fn a_client_that_reads_steadily_is_not_cut_off_whatever_it_is_granted() {
     const NAMES: usize = 400;
     /// Far more than a Unix socket holds, and less than the socket and the send queue together.
     const AHEAD: usize = 80;
@@ -322,7 +322,7 @@ fn one_that_reads_steadily_is_not_cut_off_however_much_is_granted_to_it() {
 /// A peer with a small buffer that repeatedly reads a little of a long reply, for longer than a
 /// kernel may leave data unacknowledged.
 #[test]
-fn one_that_reads_little_at_a_time_is_not_taken_for_dead() {
+fn a_client_that_reads_little_at_a_time_is_not_taken_for_dead() {
     const LONGEST: Duration = Duration::from_secs(10);
     let server = Server::with(&["--dead-peer-timeout", "12"]);
     let mut holder = server.lockd();

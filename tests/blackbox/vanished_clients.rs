@@ -136,7 +136,7 @@ fn holder_and_first_waiter_end_together() {
 /// It has ended by itself, even if a late reply was answered with a reset. Only a client that
 /// the server has given up might not know yet.
 #[test]
-fn the_lock_of_one_that_ends_without_its_last_reply_is_free_at_once() {
+fn the_lock_of_a_client_that_ends_without_its_last_reply_is_free_at_once() {
     let server = Server::with(&["--dead-peer-timeout", "3600"]);
     for _ in 0..100 {
         let mut holder = server.message();
@@ -166,7 +166,7 @@ fn a_stopped_process_keeps_its_lock() {
 }
 
 #[test]
-fn one_that_has_said_all_it_has_to_say_still_gets_its_replies() {
+fn a_client_that_has_closed_its_sending_side_still_gets_its_replies() {
     let server = Server::start();
     for socket in [server.tcp("glockd"), server.unix("glockd")] {
         let mut client = LineClient::new(socket);
@@ -187,7 +187,7 @@ fn one_that_has_said_all_it_has_to_say_still_gets_its_replies() {
 }
 
 #[test]
-fn many_replies_are_due_to_one_that_has_said_all_it_has_to_say() {
+fn a_client_that_has_closed_its_sending_side_gets_many_replies() {
     let server = Server::start();
     let mut client = server.lockd();
     client.send("g foo\nr foo\n".repeat(5000));
@@ -196,7 +196,7 @@ fn many_replies_are_due_to_one_that_has_said_all_it_has_to_say() {
 }
 
 #[test]
-fn the_end_of_a_client_is_seen_behind_all_it_sent_after_a_line_that_waits() {
+fn the_end_of_a_client_is_noticed_after_the_lines_that_follow_a_waiting_one() {
     let server = Server::start();
     let mut holder = server.glockd();
     assert!(holder.ask("g busy").starts_with('1'));

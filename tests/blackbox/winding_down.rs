@@ -87,7 +87,7 @@ fn a_kicked_client_that_takes_longer_than_it_asked_for_is_not_waited_for() {
 }
 
 #[test]
-fn a_second_kick_waits_for_nobody() {
+fn a_second_kick_does_not_wait_for_the_client() {
     let server = server();
     for client in [server.message(), FrameClient::new(server.unix("message"))] {
         let (_holder, address) = holder(client, 3600.0);
@@ -113,7 +113,7 @@ fn a_client_that_ends_by_itself_is_not_waited_for() {
 }
 
 #[test]
-fn a_time_that_is_none_or_too_long_is_refused() {
+fn an_invalid_or_too_long_time_is_refused() {
     let server = server();
     let mut client = server.message();
     for time in [json!(-1), json!(3601), json!("5")] {

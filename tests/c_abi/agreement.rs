@@ -1,5 +1,5 @@
-//! Rust and C agree: on the signature of every function, on sizes, alignments and members of
-//! structs, on the numbers of enums, as the two compilers see them.
+//! Rust and C agree on the signature of every function, on the sizes, alignments and members of
+//! structs and on the numbers of enums, as the two compilers see them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,14 +20,14 @@ fn compile_c(source: &Path, object: &Path, flags: &[&str]) -> std::process::Outp
 }
 
 #[test]
-fn every_signature_in_the_header_is_that_of_the_function() {
+fn every_signature_in_the_header_matches_the_function() {
     let directory = directory("signatures");
     let (source, object) = (directory.join("signatures.c"), directory.join("signatures.o"));
-    // A function declared twice must be declared alike, says C.
+    // C requires that two declarations of a function are the same.
     let declarations = Declared::read().as_c_declarations();
     std::fs::write(&source, format!("#include \"lockd.h\"\n{declarations}")).unwrap();
     let flags = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
-    checked(compile_c(&source, &object, &flags), "the header against the sources");
+    checked(compile_c(&source, &object, &flags), "the header compared with the sources");
 
     let wrong = declarations.replacen("uint64_t *", "uint32_t *", 1);
     std::fs::write(&source, format!("#include \"lockd.h\"\n{wrong}")).unwrap();
@@ -44,7 +44,7 @@ fn structs_enums_and_symbols_are_the_same_for_both_compilers() {
     let mut generator = ctest::TestGenerator::new();
     generator.header("lockd.h").out_dir(&directory).target(&target).edition(2024);
     generator.alias_is_c_enum(|name| name == "lock_status" || name == "lock_mode");
-    // What C does not know the inside of has no size there.
+    // Structs that C knows by name only have no size there.
     generator.skip_struct(|item| Declared::read().handles.iter().any(|handle| handle == item.ident()));
     generator.rename_struct_ty(|name| name.starts_with("lock_").then(|| name.to_owned()));
     generator.generate_files(&bindings, "generated.rs").unwrap();
@@ -63,7 +63,7 @@ fn structs_enums_and_symbols_are_the_same_for_both_compilers() {
     rustc.arg(format!("-Lnative={}", build_directory().display())).arg("-ldylib=lockd");
     rustc.arg(format!("-Clink-arg=-Wl,-rpath,{}", build_directory().display()));
     checked(rustc.output().unwrap(), "the Rust side");
-    let output = checked(Command::new(&executable).output().unwrap(), "Rust against C");
+    let output = checked(Command::new(&executable).output().unwrap(), "Rust compared with C");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("PASSED"), "{said}");
 }

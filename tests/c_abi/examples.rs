@@ -1,5 +1,5 @@
-//! The examples do what they say: those in C, built with their own Makefile against an installed
-//! library, and those in Rust.
+//! The examples do what they claim: the C examples, built with their own Makefile against an
+//! installed library, and the Rust examples.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use crate::installing::{installed, make};
 use crate::program::{Served, build_directory, checked, root};
 use crate::running::{DEADLINE, Running, eventually};
 
-/// What an example is written in, and how it gets hold of the library.
+/// The language of an example, and how it is linked with the library.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Shared,
@@ -72,7 +72,7 @@ fn threads_lose_no_money() {
 }
 
 #[test]
-fn a_daemon_serves_while_it_works_and_stops_in_good_order() {
+fn a_daemon_serves_while_it_works_and_stops_cleanly() {
     for kind in ALL {
         for signal in [Signal::SIGTERM, Signal::SIGINT] {
             serve_and_stop(kind, signal);
@@ -90,8 +90,7 @@ fn serve_and_stop(kind: Kind, signal: Signal) {
     let (tcp, unix) = (address(), address());
     let (over_tcp, over_unix) = (connect(&tcp), connect(&unix));
 
-    // Tokens of grants that follow upon one another differ by one: a gap is a grant to the daemon's
-    // threads.
+    // The tokens of consecutive grants differ by one: a gap shows a grant to the daemon's threads.
     let mut last = 0;
     eventually("the daemon takes turns with its client", || {
         let grant = over_tcp.acquire(b"spool", Mode::Shared, Some(DEADLINE)).unwrap();
@@ -107,12 +106,12 @@ fn serve_and_stop(kind: Kind, signal: Signal) {
     assert_eq!((ended.code, &ended.complaints), (Some(0), &vec![]), "{kind:?}");
     let rounds = ended.lines[0].strip_prefix("stopped after ").unwrap().strip_suffix(" rounds").unwrap();
     assert!(rounds.parse::<u64>().unwrap() > 0, "{kind:?}: {rounds}");
-    eventually("its clients know", || !over_tcp.is_alive() && !over_unix.is_alive());
-    assert!(!socket.exists(), "{kind:?} leaves its socket");
+    eventually("its clients find out", || !over_tcp.is_alive() && !over_unix.is_alive());
+    assert!(!socket.exists(), "{kind:?} does not remove its socket");
 }
 
 #[test]
-fn a_daemon_that_cannot_serve_says_why() {
+fn a_daemon_that_cannot_serve_prints_the_reason() {
     let server = Served::start();
     for kind in ALL {
         let mut command = example(kind, "daemon", "embedded_server");
@@ -150,14 +149,14 @@ fn guarded(kind: Kind, url: &str, script: &str) -> Running {
 }
 
 #[test]
-fn guarded_work_waits_its_turn_and_passes_on_how_it_ended() {
+fn guarded_work_waits_its_turn_and_exits_with_the_status_of_the_command() {
     let server = Served::start();
     let session = connect(&server.unix());
     for kind in ALL {
         let grant = session.acquire(b"work", Mode::Exclusive, Some(DEADLINE)).unwrap();
         let mut work = guarded(kind, &server.tcp(), "echo $LOCK_TOKEN; exit 7");
         until(&session, b"work", |lock| lock.waiters == 1);
-        // A signal that does not say to stop changes nothing.
+        // A signal that does not ask it to stop changes nothing.
         work.signal(Signal::SIGCHLD);
         session.release(b"work").unwrap();
         assert!(work.line().parse::<u64>().unwrap() > grant.token, "{kind:?}");
@@ -175,7 +174,7 @@ fn guarded_work_waits_its_turn_and_passes_on_how_it_ended() {
 fn guarded_work_stops_when_its_lock_is_lost() {
     for kind in ALL {
         let server = Served::start();
-        // What the command has started in its turn must not go on either.
+        // The processes that the command has started must end too.
         let mut work = guarded(kind, &server.unix(), "sleep 1000 & echo started; wait");
         assert_eq!(work.line(), "started");
         drop(server);
@@ -186,7 +185,7 @@ fn guarded_work_stops_when_its_lock_is_lost() {
 }
 
 #[test]
-fn guarded_work_gives_up_its_place_when_it_is_told_to_stop() {
+fn guarded_work_leaves_the_queue_when_it_is_told_to_stop() {
     let server = Served::start();
     let session = connect(&server.unix());
     session.acquire(b"work", Mode::Exclusive, None).unwrap();
@@ -201,7 +200,7 @@ fn guarded_work_gives_up_its_place_when_it_is_told_to_stop() {
 }
 
 #[test]
-fn guarded_work_passes_signals_on_and_holds_the_lock_until_the_command_has_ended() {
+fn guarded_work_forwards_signals_and_holds_the_lock_until_the_command_has_ended() {
     let server = Served::start();
     let session = connect(&server.unix());
     for kind in ALL {
@@ -232,7 +231,7 @@ fn the_command_does_not_outlive_a_guard_that_is_killed() {
         let mut work = guarded(kind, &server.tcp(), "echo started; exec sleep 1000");
         assert_eq!(work.line(), "started");
         work.signal(Signal::SIGKILL);
-        // Its output has ended, so the command has, too.
+        // end() waits until the output is closed, so the command has ended too.
         assert_eq!(work.end().code, None, "{kind:?}");
         let grant = session.acquire(b"work", Mode::Exclusive, Some(DEADLINE)).unwrap();
         assert!(grant.orphaned, "{kind:?}");
@@ -241,7 +240,7 @@ fn the_command_does_not_outlive_a_guard_that_is_killed() {
 }
 
 #[test]
-fn guarded_work_says_that_there_is_no_lock_to_be_had() {
+fn guarded_work_reports_that_it_cannot_get_the_lock() {
     let nowhere = TempDir::new().unwrap();
     for kind in ALL {
         let ended = guarded(kind, &format!("unix:{}/sock", nowhere.path().display()), "echo started").end();

@@ -1,5 +1,5 @@
-//! The shared library as it was linked: which symbols it exports, under which name it is found, and
-//! that every exported function is guarded against panics.
+//! The shared library as it was linked: the symbols that it exports, its soname, and that every
+//! exported function catches panics.
 
 use std::process::Command;
 
@@ -20,7 +20,7 @@ fn exactly_the_listed_symbols_are_exported() {
     let listed = std::fs::read_to_string(root().join("include/lockd.symbols")).unwrap();
     let listed: Vec<&str> = listed.lines().filter(|line| !line.starts_with('#')).collect();
     let table = tool("nm", &["--dynamic", "--defined-only", "--format=posix"]);
-    // A sanitizer adds symbols of its own.
+    // A sanitizer adds its own symbols.
     let is_own = |name: &&str| !name.starts_with("__") && !name.contains("san_");
     let exported: Vec<&str> =
         table.lines().map(|line| line.split(' ').next().unwrap()).filter(is_own).collect();
@@ -31,12 +31,12 @@ fn exactly_the_listed_symbols_are_exported() {
 }
 
 #[test]
-fn every_exported_function_is_nothing_but_a_guarded_body() {
+fn every_exported_function_catches_panics() {
     for function in Declared::read().functions {
         let last = function.block.stmts.last().map(|last| last.to_token_stream().to_string());
         let last = last.expect("a body");
         let is_guarded = ["guard (", "unsafe { guard_"].iter().any(|call| last.starts_with(call));
-        assert!(is_guarded, "{} can let a panic out: {last}", name_of(&function));
+        assert!(is_guarded, "{} does not catch panics: {last}", name_of(&function));
         let before = function.block.stmts.len() - 1;
         let is_harmless = |statement: &syn::Stmt| {
             let text = statement.to_token_stream().to_string();

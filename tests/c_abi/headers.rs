@@ -1,11 +1,11 @@
-//! The committed headers are what the sources say now. `UPDATE_HEADERS=1` in the environment writes
-//! them anew instead.
+//! The committed headers must match the sources. With `UPDATE_HEADERS=1` in the environment the
+//! test writes them instead.
 
 use std::path::{Path, PathBuf};
 
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
-/// In the order in which a reader of the header wants to meet them.
+/// In the order in which a reader of the header should meet them.
 const SOURCES: [&str; 9] = [
     "status.rs",
     "error_text.rs",
@@ -36,8 +36,8 @@ fn c_config() -> Config {
     Config::from_file(root().join("cbindgen.toml")).unwrap()
 }
 
-/// For PHP's FFI, which knows no preprocessor: it takes lines that begin with # for comments,
-/// except for two of its own if they are the very first.
+/// For PHP's FFI, which has no preprocessor: it takes lines that begin with # for comments, except
+/// for two directives of its own at the very beginning.
 fn php_config() -> Config {
     let mut config = c_config();
     config.language = Language::C;
@@ -66,22 +66,22 @@ fn compare(path: &Path, generated: &str) {
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
         committed == generated,
-        "{} is not what src/ffi says now: run UPDATE_HEADERS=1 cargo test --test c_abi headers",
+        "{} does not match src/ffi: run UPDATE_HEADERS=1 cargo test --test c_abi headers",
         path.display()
     );
 }
 
 #[test]
-fn lockd_h_is_what_the_sources_say() {
+fn lockd_h_matches_the_sources() {
     compare(&c_header(), &generate(c_config()));
 }
 
 #[test]
-fn the_header_for_php_is_what_the_sources_say_and_has_nothing_php_cannot_read() {
+fn the_header_for_php_matches_the_sources_and_php_can_read_it() {
     let header = generate(php_config());
     compare(&php_header(), &header);
     let directives: Vec<&str> = header.lines().filter(|line| line.starts_with('#')).collect();
     assert_eq!(directives, [r#"#define FFI_SCOPE "lockd""#, r#"#define FFI_LIB "liblockd.so.1""#]);
-    assert!(header.starts_with("#define FFI_SCOPE"), "they count only as the very first bytes");
+    assert!(header.starts_with("#define FFI_SCOPE"), "PHP reads the directives only at the very beginning");
     assert!(!header.contains("extern \"C\""));
 }

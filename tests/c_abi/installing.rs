@@ -1,4 +1,5 @@
-//! `make install`: what it puts where, and that programs find it with pkg-config alone.
+//! `make install`: which files it installs where, and that programs find the library with
+//! pkg-config alone.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use crate::program::{SYSTEM_LIBRARIES, build_directory, checked, library_directo
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A command that says nothing of the make around this test to the make it may start.
+/// A `make` command without the variables of a `make` that may have started this test.
 pub(crate) fn make(directory: &Path) -> Command {
     let mut command = Command::new("make");
     let of_make = ["MAKEFLAGS", "MAKELEVEL", "MFLAGS", "CFLAGS", "LDFLAGS"];
@@ -23,7 +24,8 @@ pub(crate) fn make(directory: &Path) -> Command {
     command
 }
 
-/// Runs a target of the main Makefile with what cargo has built for this test.
+/// Runs a target of the main Makefile with the library and program that cargo has built for this
+/// test.
 fn run_make(target: &str, variables: &[&str]) {
     let mut command = make(root());
     command.arg(target).arg(format!("BUILT={}", library_directory().display()));
@@ -31,7 +33,7 @@ fn run_make(target: &str, variables: &[&str]) {
     checked(command.output().expect("make test-setup installs make"), target);
 }
 
-/// An installation that all tests may use, and none may change.
+/// An installation that all tests can use and must not change.
 pub(crate) fn installed() -> &'static Path {
     static PREFIX: OnceLock<PathBuf> = OnceLock::new();
     PREFIX.get_or_init(|| {
@@ -70,7 +72,7 @@ fn listing(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn everything_is_where_debian_has_it_and_goes_again() {
+fn files_are_installed_where_debian_expects_them_and_uninstalled_again() {
     let directory = TempDir::new().unwrap();
     let destination = format!("DESTDIR={}", directory.path().display());
     let variables = [&destination, "PREFIX=/usr", "LIBDIR=/usr/lib/x86_64-linux-gnu"];
@@ -95,7 +97,7 @@ fn everything_is_where_debian_has_it_and_goes_again() {
         "share/zsh/site-functions/_lockd".to_owned(),
     ];
     let expected = BTreeSet::from(expected);
-    // There is a page for each command.
+    // Every command has a manual page; one of them is enough here.
     let is_page_of_another = |name: &String| name.contains("/man1/lockd-") && !name.contains("serve");
     let found = || -> BTreeSet<String> {
         let all = listing(&directory.path().join("usr"));
@@ -109,7 +111,8 @@ fn everything_is_where_debian_has_it_and_goes_again() {
     assert!(text.starts_with("prefix=/usr\nlibdir=${prefix}/lib/x86_64-linux-gnu\n"), "{text}");
     assert!(!text.contains('@') && !text.contains(directory.path().to_str().unwrap()), "{text}");
 
-    // Once more, over what is there, of which the configuration is the administrator's.
+    // Installed again over the existing files, the configuration must keep what the administrator
+    // wrote.
     let configuration = directory.path().join("etc/lockd/lockd.toml");
     std::fs::write(&configuration, "locks-max = 1").unwrap();
     run_make("install", &variables);
@@ -124,7 +127,7 @@ fn everything_is_where_debian_has_it_and_goes_again() {
 }
 
 #[test]
-fn units_and_pages_name_what_is_installed() {
+fn units_and_manual_pages_contain_the_installed_paths() {
     let prefix = installed().display().to_string();
     let unit = std::fs::read_to_string(installed().join("lib/systemd/system/lockd.service")).unwrap();
     let start = format!("ExecStart={prefix}/bin/lockd serve --config {prefix}/etc/lockd/lockd.toml ");
@@ -134,7 +137,7 @@ fn units_and_pages_name_what_is_installed() {
 }
 
 #[test]
-fn pkg_config_says_how_to_compile_and_link() {
+fn pkg_config_gives_the_flags_to_compile_and_link() {
     let prefix = installed();
     let config = prefix.join("lib/pkgconfig");
     let search = format!("-L{}", prefix.join("lib").display());

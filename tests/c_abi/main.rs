@@ -1,5 +1,5 @@
-//! The C ABI: the headers against the sources, the library as it is built and installed, C programs
-//! that use it, and the examples.
+//! The C ABI: the headers compared with the sources, the library as it is built and installed, C
+//! programs that use it, and the examples.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 

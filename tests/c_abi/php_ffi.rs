@@ -1,4 +1,4 @@
-//! The example in PHP, in this process and on a server: it prints the same in both places.
+//! The PHP example, in this process and on a server: it prints the same in both cases.
 
 use std::process::Command;
 use std::time::Duration;
@@ -27,8 +27,8 @@ const EXPECTED: [&str; 13] = [
 
 fn run(server: Option<&str>) {
     let mut command = Command::new("php");
-    // Debian's PHP has FFI as an extension of its own, and without the system's configuration none
-    // is loaded.
+    // On Debian, FFI is a separate extension of PHP, and without the system's configuration no
+    // extension is loaded.
     command.args(["-n", "-d", "extension=ffi", "-d", "display_errors=stderr", "-d", "error_reporting=-1"]);
     command.arg(root().join("examples/php/ffi.php")).arg(library_directory().join("liblockd.so"));
     let ended = Running::start(command.args(server)).end();

@@ -1,5 +1,5 @@
 //! C programs of this directory: compiled against the header and the library under test, and run. A
-//! program passes if it ends with status 0 and has said nothing.
+//! program passes if it ends with status 0 and has printed nothing.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,21 +12,21 @@ use tempfile::TempDir;
 
 use crate::running::eventually;
 
-/// How long a program may take before it is ended, and the test fails.
+/// How long a program may take, in seconds, before it is killed and the test fails.
 const LIMIT_SECONDS: &str = "120";
 
-/// How a program gets hold of the library.
+/// How a program is linked with the library.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Linkage {
     Shared,
     Static,
-    /// Not at all, but it finds the library when it asks for it at run time.
+    /// Not linked, but the program finds the library when it loads it at run time.
     AtRunTime,
-    /// The same, and it is no program but a part that one loads.
+    /// The same, but it is not a program but a module that a program loads.
     Module,
 }
 
-/// The system libraries that `liblockd.a` needs: what rustc says with `--print native-static-libs`.
+/// The system libraries that `liblockd.a` needs, as `rustc --print native-static-libs` lists them.
 pub(crate) const SYSTEM_LIBRARIES: [&str; 7] =
     ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl", "-lc"];
 
@@ -34,26 +34,26 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Where the libraries are: those cargo has built for this test, or `LIBLOCKD_DIR`, for a library
-/// that was built otherwise (with a sanitizer, say).
+/// The directory of the libraries: those that cargo has built for this test, or `LIBLOCKD_DIR` for
+/// a library that was built in another way (for example with a sanitizer).
 pub(crate) fn library_directory() -> PathBuf {
     std::env::var_os("LIBLOCKD_DIR")
         .map_or_else(|| std::env::current_exe().unwrap().parent().unwrap().to_owned(), PathBuf::from)
 }
 
-/// More options for the compiler or the linker, as the sanitizers need them.
+/// Additional options for the compiler or the linker, which the sanitizers need.
 fn flags(variable: &str) -> Vec<String> {
     let flags = std::env::var(variable).unwrap_or_default();
     flags.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Whether the library has a sanitizer in it: see `sanitize.sh`.
+/// Whether the library is built with a sanitizer: see `sanitize.sh`.
 pub(crate) fn is_sanitized() -> bool {
     !flags("LIBLOCKD_CFLAGS").is_empty()
 }
 
-/// A directory of this process for what is built, empty at first but for the library, under its
-/// soname too.
+/// A build directory for this process. At first it contains only the library, also under its
+/// soname.
 pub(crate) fn build_directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
@@ -69,18 +69,18 @@ pub(crate) fn build_directory() -> &'static Path {
     })
 }
 
-/// Removes the directories of processes that have ended: nothing tells a process of tests that it
-/// is about to.
+/// Removes the directories of processes that have ended. A test process cannot do that itself: it
+/// is not told that it is about to end.
 fn remove_what_others_left(all: &Path) {
     for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
         if !Path::new("/proc").join(entry.file_name()).exists() {
-            // Another process may be removing it, too.
+            // Another process may be removing it at the same time.
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
 }
 
-/// Where the programs are that have been compiled, or are being so.
+/// The paths of the programs that have been compiled, or are being compiled.
 type Compiled = BTreeMap<(String, Linkage), Arc<OnceLock<PathBuf>>>;
 
 /// A compiled program.
@@ -99,7 +99,7 @@ impl Program {
         Self::compile_with(&["c++", "-std=c++17"], &format!("{name}.cpp"), linkage)
     }
 
-    /// Each is compiled once, for all tests.
+    /// Each program is compiled once, for all tests.
     fn compile_with(compiler: &[&str], source: &str, linkage: Linkage) -> Self {
         static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
         let program = COMPILED.lock().unwrap().entry((source.to_owned(), linkage)).or_default().clone();
@@ -123,7 +123,7 @@ impl Program {
         match linkage {
             Linkage::AtRunTime => command.arg(finds_it),
             Linkage::Module => command.arg("-shared").arg(finds_it),
-            // The sanitizers' runtime is in the program, and the library must be with it.
+            // The sanitizers' runtime is in the program, so the library must be linked into it too.
             Linkage::Shared if !is_sanitized() => {
                 command.arg("-L").arg(build_directory()).arg("-llockd").arg(finds_it)
             }
@@ -143,11 +143,12 @@ impl Program {
         self.check(&mut command);
     }
 
-    /// Runs it under valgrind: no leak, no invalid access, in the program and its children. Not for
-    /// a library with a sanitizer, which does not get along with valgrind, and has looked after
-    /// that itself.
+    /// Runs the program under valgrind: there must be no leak and no invalid access, in the program
+    /// and its children. Does nothing for a library with a sanitizer, which does not work together
+    /// with valgrind and has already checked the same.
     pub(crate) fn run_under_valgrind(&self, arguments: &[&str]) {
-        // Nor are blocks told of that are "possibly lost": hash tables are known by their middle.
+        // Blocks that are "possibly lost" are not reported: a hash table is referenced through a
+        // pointer into its middle.
         let no_leaks = [
             "--leak-check=full",
             "--show-leak-kinds=definite,indirect",
@@ -156,8 +157,8 @@ impl Program {
         self.check_under_valgrind(&no_leaks, arguments);
     }
 
-    /// The same but for leaks: what was behind the handles that a child has inherited is left alone
-    /// there.
+    /// The same, except for leaks: a child deliberately leaves alone what its inherited handles
+    /// refer to.
     pub(crate) fn run_forking_under_valgrind(&self, arguments: &[&str]) {
         self.check_under_valgrind(&["--leak-check=no"], arguments);
     }
@@ -173,11 +174,10 @@ impl Program {
     }
 
     fn check(&self, command: &mut Command) {
-        // Cargo's way to the libraries it has built goes before the program's own, and may lead to
-        // others.
+        // Cargo's library path would be searched before the program's own, and may lead to other
+        // libraries.
         command.env_remove("LD_LIBRARY_PATH");
-        let output =
-            command.stdin(Stdio::null()).output().expect("make test-setup installs what is run here");
+        let output = command.stdin(Stdio::null()).output().expect("make test-setup installs the tools");
         let output = checked(output, &self.executable.display().to_string());
         assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
         assert!(output.stdout.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
@@ -196,7 +196,7 @@ pub(crate) fn checked(output: Output, what: &str) -> Output {
     output
 }
 
-/// A broker served over TCP and over a Unix socket, for programs to connect to.
+/// A broker that is served over TCP and over a Unix socket, for programs to connect to.
 pub(crate) struct Served {
     server: Server,
     _directory: TempDir,
@@ -207,7 +207,7 @@ impl Served {
         Self::with(&Broker::default(), Service::locks())
     }
 
-    /// Serves this broker, and answers what `service` says.
+    /// Serves this broker with the commands of `service`.
     pub(crate) fn with(broker: &Broker, service: Service) -> Self {
         let directory = TempDir::new().unwrap();
         let unix = format!("message+unix:{}", directory.path().join("lockd.sock").display());
@@ -225,7 +225,7 @@ impl Served {
         self.server.addresses()[1].to_string()
     }
 
-    /// Waits until the last connection has gone.
+    /// Waits until the last connection has ended.
     pub(crate) fn await_no_connections(&self) {
         eventually("all connections have gone", || self.server.connections() == 0);
     }

@@ -1,4 +1,4 @@
-//! Programs that run beside the test, which talks to them by signals and hears what they print.
+//! Programs that run while the test sends them signals and reads what they print.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A program that runs. It is killed if the test fails before it ends.
+/// A running program. It is killed if the test fails before it ends.
 pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -28,13 +28,13 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only if it has ended already, which is what they are for.
+        // Both calls fail only if the program has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// How a program ended, and what it had still to say.
+/// How a program ended, and what it printed that was not read before.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) lines: Vec<String>,
@@ -46,14 +46,14 @@ impl Running {
         let what = format!("{command:?}");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| {
-            panic!("{what}: {error}: make test-setup and cargo build --examples make what is run here")
+            panic!("{what}: {error}: run make test-setup and cargo build --examples first")
         });
         let lines = read(child.stdout.take().unwrap());
         let complaints = read(child.stderr.take().unwrap());
         Self { child, lines, complaints }
     }
 
-    /// The next line it prints.
+    /// The next line that the program prints.
     pub(crate) fn line(&mut self) -> String {
         self.lines.recv_timeout(DEADLINE).unwrap_or_else(|error| {
             let complaints: Vec<String> = self.complaints.try_iter().collect();
@@ -65,7 +65,8 @@ impl Running {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
-    /// Waits until it has ended, and with it everything it has started and left its output to.
+    /// Waits until the program has ended, and with it everything that it has started and that still
+    /// has its output open.
     pub(crate) fn end(mut self) -> Ended {
         let mut status = None;
         eventually("the program ends", || {
@@ -80,20 +81,20 @@ impl Running {
 fn read(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (lines, receiver) = channel();
     std::thread::spawn(move || {
-        // The test may have ended meanwhile, and hear no more.
+        // If the test has ended in the meantime, the receiver is gone.
         BufReader::new(stream).lines().map_while(Result::ok).try_for_each(|line| lines.send(line))
     });
     receiver
 }
 
-/// The lines until nobody is left to write any.
+/// The lines until no process has the output open any more.
 fn rest(lines: &Receiver<String>) -> Vec<String> {
     let mut rest = Vec::new();
     loop {
         match lines.recv_timeout(DEADLINE) {
             Ok(line) => rest.push(line),
             Err(RecvTimeoutError::Disconnected) => return rest,
-            Err(RecvTimeoutError::Timeout) => panic!("somebody can still write to the output"),
+            Err(RecvTimeoutError::Timeout) => panic!("a process still has the output open"),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What `src/ffi` declares, as the Rust compiler reads it: the other side of every comparison with
-//! the header and the built library.
+//! What `src/ffi` declares, as a Rust parser reads it. The header and the built library are
+//! compared with this.
 
 use quote::ToTokens;
 use syn::{FnArg, ForeignItemFn, Item, ItemEnum, ItemFn, ItemStruct, ReturnType, Type};
@@ -9,9 +9,9 @@ use crate::program::root;
 #[derive(Default)]
 pub(crate) struct Declared {
     pub(crate) functions: Vec<ItemFn>,
-    /// With their members known to C.
+    /// Structs whose members C knows.
     pub(crate) structs: Vec<ItemStruct>,
-    /// Known to C by name only.
+    /// Structs that C knows by name only.
     pub(crate) handles: Vec<String>,
     pub(crate) enums: Vec<ItemEnum>,
 }
@@ -42,7 +42,7 @@ impl Declared {
         }
     }
 
-    /// The declarations as a program would write that calls the library without this crate.
+    /// The declarations that a Rust program would write to call the library without this crate.
     pub(crate) fn as_rust_bindings(&self) -> String {
         let mut text = "use std::ffi::{c_char, c_int, c_uint};\n".to_owned();
         for handle in &self.handles {
@@ -51,7 +51,7 @@ impl Declared {
         for item in &self.enums {
             text += &format!("pub type {} = c_uint;\n", item.ident);
             for variant in &item.variants {
-                let (_, value) = variant.discriminant.as_ref().expect("every number is written down");
+                let (_, value) = variant.discriminant.as_ref().expect("every variant has an explicit number");
                 text +=
                     &format!("pub const {}: {} = {};\n", variant.ident, item.ident, value.to_token_stream());
             }
@@ -110,8 +110,8 @@ fn c_type(rust: &Type) -> String {
             "i64" => "int64_t".to_owned(),
             "usize" => "size_t".to_owned(),
             own if own.starts_with("lock_") => own.to_owned(),
-            other => panic!("{other} is nothing C knows"),
+            other => panic!("{other} is not a type that C knows"),
         },
-        other => panic!("{} is nothing C knows", other.to_token_stream()),
+        other => panic!("{} is not a type that C knows", other.to_token_stream()),
     }
 }

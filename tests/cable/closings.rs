@@ -64,7 +64,9 @@ fn keep_busy<'s, 'e: 's>(scope: &'s Scope<'s, 'e>, holders: &'e [Holder], over: 
                 });
             }),
             WAITING => drop(scope.spawn(|| {
-                session.acquire(NEVER.as_bytes(), Mode::Exclusive, None).expect_err("nobody releases it");
+                session
+                    .acquire(NEVER.as_bytes(), Mode::Exclusive, None)
+                    .expect_err("the lock is never released");
             })),
             _ => {}
         }
@@ -98,7 +100,7 @@ fn eventually_waits(site: &Site) {
     let mut observer = site.near();
     let deadline = Instant::now() + SOON;
     while observer.call("inspect", json!({"lockName": NEVER}))["waiters"] == 0 {
-        assert!(Instant::now() < deadline, "nobody waits");
+        assert!(Instant::now() < deadline, "no session waits");
     }
 }
 
@@ -188,8 +190,11 @@ fn by_stop(network: Network) {
 }
 
 #[test]
-fn a_holder_that_is_ended_unheard_knows_before_the_next_is_granted() {
+fn a_holder_that_cannot_be_told_of_its_end_knows_before_the_next_is_granted() {
     let scenarios: Vec<Scenario> =
         vec![Box::new(by_kick), Box::new(by_stop), Box::new(by_overflow), Box::new(by_silence)];
-    in_networks("closings::a_holder_that_is_ended_unheard_knows_before_the_next_is_granted", scenarios);
+    in_networks(
+        "closings::a_holder_that_cannot_be_told_of_its_end_knows_before_the_next_is_granted",
+        scenarios,
+    );
 }

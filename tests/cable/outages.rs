@@ -204,7 +204,7 @@ fn had_an_outage_before(network: Network) {
 }
 
 #[test]
-fn whatever_comes_and_goes_a_holder_knows_first() {
+fn in_every_outage_a_holder_knows_first() {
     let seed = seed();
     let crowd = Crowd {
         dead_peer_timeout: SHORTEST,
@@ -220,12 +220,12 @@ fn whatever_comes_and_goes_a_holder_knows_first() {
         Box::new(swallows_all_probes_of_the_server),
         Box::new(drops_at_the_clients_own_host),
     ];
-    in_networks("outages::whatever_comes_and_goes_a_holder_knows_first", scenarios);
+    in_networks("outages::in_every_outage_a_holder_knows_first", scenarios);
 }
 
 #[test]
 #[ignore = "takes 2 minutes: make check-deep"]
-fn whatever_comes_and_goes_for_long_a_holder_knows_first() {
+fn in_long_outages_a_holder_knows_first() {
     let seed = seed();
     let crowd = Crowd {
         dead_peer_timeout: DEFAULT,
@@ -245,5 +245,5 @@ fn whatever_comes_and_goes_for_long_a_holder_knows_first() {
         };
         scenarios.push(Box::new(move |network| short.run(network, seed + n)));
     }
-    in_networks("outages::whatever_comes_and_goes_for_long_a_holder_knows_first", scenarios);
+    in_networks("outages::in_long_outages_a_holder_knows_first", scenarios);
 }

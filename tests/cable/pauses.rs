@@ -162,7 +162,7 @@ fn stops_the_server(network: Network, pause: Duration) {
     assert_eq!(asking.release(b"asking"), Ok(Released::Hold));
 }
 
-fn nobody_loses_a_lock(name: &str, pause: Duration) {
+fn no_holder_loses_its_lock(name: &str, pause: Duration) {
     let scenarios: Vec<Scenario> = vec![
         Box::new(has_a_short_outage),
         Box::new(move |network| stops_a_client(network, pause)),
@@ -172,14 +172,14 @@ fn nobody_loses_a_lock(name: &str, pause: Duration) {
 }
 
 #[test]
-fn nobody_loses_a_lock_by_a_pause() {
+fn a_pause_costs_no_holder_its_lock() {
     let pause = Duration::from_secs(SHORTEST + 2);
-    nobody_loses_a_lock("pauses::nobody_loses_a_lock_by_a_pause", pause);
+    no_holder_loses_its_lock("pauses::a_pause_costs_no_holder_its_lock", pause);
 }
 
 #[test]
 #[ignore = "takes 1 minute: make check-deep"]
-fn nobody_loses_a_lock_by_a_long_pause() {
+fn a_long_pause_costs_no_holder_its_lock() {
     let pause = Duration::from_secs(SHORTEST * 5);
-    nobody_loses_a_lock("pauses::nobody_loses_a_lock_by_a_long_pause", pause);
+    no_holder_loses_its_lock("pauses::a_long_pause_costs_no_holder_its_lock", pause);
 }

@@ -124,7 +124,11 @@ fn pull(site: &Site, holders: &[Holder], passing: Passing, pull: Instant, end: I
         pulled.set(Instant::now()).unwrap();
         sleep(Duration::from_millis(100));
         assert_eq!(keeper.unlock(GRANTED)["result"], "ok");
-        assert_eq!(successor.result(succession)["status"], "ok", "nobody can have got it meanwhile");
+        assert_eq!(
+            successor.result(succession)["status"],
+            "ok",
+            "no other session can have acquired it in the meantime"
+        );
         assert!(Instant::now() < end, "the grant that was lost on its way was freed too late");
         let granted = holders.iter().find(|(name, _)| name == "granted a second lock");
         assert!(granted.is_some_and(|(_, session)| !session.is_alive()), "two hold {GRANTED:?}");
@@ -141,7 +145,7 @@ fn pull_and_report(network: Network, dead_peer_timeout: u64, passing: Passing) {
     let mut plain = plain_holders(&site);
     let holders = holders(&site);
     let heirs = site.heirs(&holders);
-    let heirs_of_plain = site.heirs_of_nobody(&plain.each_ref().map(|(name, _)| (*name).to_owned()));
+    let heirs_of_plain = site.heirs_of_unasked_holders(&plain.each_ref().map(|(name, _)| (*name).to_owned()));
     let pulled = Instant::now() + Duration::from_secs(1);
     let end = pulled + Duration::from_secs(2) + site.dead_peer_timeout * 6 / 5 + LATE;
     let alone: Vec<String> = holders.iter().map(|(name, _)| alone(name)).collect();

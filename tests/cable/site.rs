@@ -110,7 +110,7 @@ impl Site {
     }
 
     /// The same, for holders that cannot be asked.
-    pub(crate) fn heirs_of_nobody(&self, names: &[String]) -> Heirs {
+    pub(crate) fn heirs_of_unasked_holders(&self, names: &[String]) -> Heirs {
         self.heirs_asking(names, |_| false)
     }
 

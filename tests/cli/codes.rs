@@ -105,7 +105,7 @@ fn a_command_without_the_separator_is_refused_with_the_line_as_it_should_be() {
 #[test]
 fn the_time_limit_covers_connecting() {
     let site = Site::start();
-    // A server that hangs accepts nobody, but its kernel does.
+    // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
     for (arguments, code) in [(&["-w", "0.2", "a"][..], 124), (&["-w", "0.2", "-E", "7", "a"], 7)] {
         let (is, out, errors) = site.said(&run(arguments, &TELL));
@@ -120,7 +120,7 @@ fn the_time_limit_covers_connecting() {
 }
 
 #[test]
-fn a_server_that_turns_clients_away_is_not_there() {
+fn a_server_that_turns_clients_away_counts_as_no_server() {
     let barred = Site::with(&["--allow", "192.0.2.1"]);
     let (code, _, errors) = barred.said(&run(&["a"], &TELL));
     assert_eq!(code, 69, "{errors}");
@@ -134,7 +134,7 @@ fn a_server_that_turns_clients_away_is_not_there() {
 }
 
 #[test]
-fn what_trying_again_cannot_mend_is_a_mistake() {
+fn an_error_that_a_retry_cannot_fix_is_a_mistake() {
     let secret = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = secret.path().join(name);
@@ -230,7 +230,7 @@ fn the_command_is_told_of_its_lock() {
 }
 
 #[test]
-fn a_command_hears_of_a_holder_that_vanished() {
+fn a_command_is_told_of_a_holder_that_vanished() {
     let site = Site::start();
     let mut holder = site.server.message();
     holder.lock("a");
@@ -243,7 +243,7 @@ fn a_command_hears_of_a_holder_that_vanished() {
 }
 
 #[test]
-fn several_names_are_had_together_or_not_at_all() {
+fn several_names_are_acquired_together_or_not_at_all() {
     let site = Site::start();
     let mut holder = site.server.message();
     holder.lock("b");
@@ -263,7 +263,7 @@ fn several_names_are_had_together_or_not_at_all() {
 }
 
 #[test]
-fn who_shares_runs_together_and_excludes_others() {
+fn shared_commands_run_together_and_exclude_others() {
     let site = Site::start();
     let script = |number: u8| format!("echo > runs{number}; {}", until("stop"));
     let mut both = [1, 2].map(|number| site.run(&["-s", "a"], &script(number)));
@@ -291,7 +291,7 @@ fn queue(server: &Server) -> (impl Drop, String) {
 }
 
 #[test]
-fn a_refusal_says_who_holds_the_lock_and_who_waits() {
+fn a_refusal_names_holders_and_waiters() {
     let site = Site::start();
     let (_queue, address) = queue(&site.server);
     let held = format!(": held by \"bob\\u{{1b}}[2J\" at {address} for ");
@@ -311,7 +311,7 @@ fn a_refusal_says_who_holds_the_lock_and_who_waits() {
 }
 
 #[test]
-fn a_refusal_is_one_also_where_nothing_is_told() {
+fn a_refusal_without_listings_is_still_a_refusal() {
     let site = Site::with(&["--no-dump"]);
     let (_queue, _) = queue(&site.server);
     let (code, _, errors) = site.said(&run(&["-n", "a"], &TELL));
@@ -330,7 +330,7 @@ fn the_command_does_not_inherit_the_connection() {
 }
 
 #[test]
-fn the_servers_variables_are_nothing_to_other_commands() {
+fn the_servers_variables_do_not_affect_other_commands() {
     let site = Site::start();
     let commands = [run(&["a"], &TELL), vec!["list"], vec!["inspect", "a"], vec!["stats"], vec!["watch"]];
     for arguments in commands.iter().chain([&vec!["completions", "bash"]]) {

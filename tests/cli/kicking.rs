@@ -7,7 +7,7 @@ use crate::support::eventually;
 use crate::tool::{Site, await_end, until};
 
 #[test]
-fn who_is_kicked_is_gone_and_the_next_one_has_the_lock() {
+fn a_kicked_owner_is_gone_and_the_next_one_has_the_lock() {
     let site = Site::with(&["--allow-kick"]);
     let (mut holder, mut waiter) = (site.server.message(), site.server.message());
     holder.lock("a");
@@ -27,7 +27,7 @@ fn who_is_kicked_is_gone_and_the_next_one_has_the_lock() {
 }
 
 #[test]
-fn who_waits_can_be_kicked_and_text_clients_too() {
+fn waiters_and_text_clients_can_be_kicked_too() {
     let site = Site::with(&["--allow-kick"]);
     let (mut holder, mut waiter, mut text) =
         (site.server.message(), site.server.message(), site.server.glockd());
@@ -122,7 +122,7 @@ fn the_lock_of_a_kicked_command_that_does_not_end_is_kept_until_it_is_killed() {
 }
 
 #[test]
-fn nobody_is_kicked_unless_the_server_was_told_so() {
+fn no_client_is_kicked_unless_the_server_allows_it() {
     let site = Site::start();
     let mut client = site.server.message();
     let (code, _, errors) = site.said(&["kick", &client.address()]);

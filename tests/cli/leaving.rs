@@ -166,7 +166,7 @@ fn process_1_waits_for_orphans_while_it_waits_for_the_lock() {
 }
 
 #[test]
-fn what_may_not_be_signalled_is_named_and_not_said_to_have_ended() {
+fn a_process_that_may_not_be_signalled_is_named_and_not_reported_as_ended() {
     if !getuid().is_root() {
         println!("SKIPPED: only root can make a set-user-ID program for this");
         return;

@@ -46,7 +46,7 @@ fn names(page: &Value) -> Vec<String> {
 }
 
 #[test]
-fn the_list_shows_every_lock_and_nothing_drives_the_terminal() {
+fn the_list_shows_every_lock_and_no_name_controls_the_terminal() {
     let site = Site::start();
     let bob = bob(&site);
     for command in ["list", "watch"] {
@@ -141,7 +141,7 @@ fn a_lock_is_shown_with_its_queue_in_order() {
 }
 
 #[test]
-fn a_lock_that_nobody_holds_is_shown_too() {
+fn a_lock_without_a_holder_is_shown_too() {
     let site = Site::start();
     assert_eq!(site.said(&["inspect", "a\tb"]).1, "a\\tb: free\n");
     let mut holder = site.server.message();
@@ -158,7 +158,7 @@ fn a_lock_that_nobody_holds_is_shown_too() {
 }
 
 #[test]
-fn what_cannot_be_shown_is_an_error() {
+fn a_list_that_cannot_be_shown_is_an_error() {
     let site = Site::with(&["--no-dump"]);
     for command in [&["list"][..], &["inspect", "a"], &["watch"]] {
         let (code, _, errors) = site.said(command);
@@ -172,7 +172,7 @@ fn what_cannot_be_shown_is_an_error() {
 }
 
 #[test]
-fn a_server_that_is_gone_does_not_hide_what_the_others_have() {
+fn a_server_that_is_gone_does_not_hide_the_locks_of_the_others() {
     let site = Site::with(&["--allow-kick"]);
     let mut holder = site.server.message();
     // Some of them belong to the server that runs.

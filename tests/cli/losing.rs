@@ -9,7 +9,7 @@ use crate::support::eventually;
 use crate::tool::{Running, Site, await_end, state};
 
 #[test]
-fn of_one_that_is_killed_the_lock_is_free_and_the_command_has_ended() {
+fn after_lockd_run_is_killed_the_lock_is_free_and_the_command_has_ended() {
     let site = Site::start();
     let mut running = site.run(&["a"], "echo $$ > pid; exec sleep 1000");
     let pid = site.pid("pid");
@@ -50,7 +50,7 @@ fn a_command_that_does_not_end_is_killed_with_all_that_it_has_started() {
 }
 
 #[test]
-fn what_a_command_has_started_and_left_behind_is_killed_too() {
+fn processes_that_a_command_left_running_are_killed_too() {
     let site = Site::start();
     let stubborn = "trap '' TERM; echo \\$\\$ > pid2; while :; do sleep 0.01; done";
     let script = format!("sh -c \"{stubborn}\" & echo $$ > pid; exec sleep 1000");
@@ -62,7 +62,7 @@ fn what_a_command_has_started_and_left_behind_is_killed_too() {
 }
 
 #[test]
-fn a_command_that_is_stopped_hears_of_the_loss() {
+fn a_stopped_command_is_told_of_the_loss() {
     let site = Site::start();
     let mut running = site.run(&["--grace", "1000", "a"], "echo $$ > pid; exec sleep 1000");
     let pid = site.pid("pid");
@@ -97,7 +97,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn nobody_needs_to_read_what_is_said_of_a_loss() {
+fn a_loss_is_handled_even_if_its_message_is_not_read() {
     let site = Site::start();
     let (_reader, writer) = full_pipe();
     let script = "echo $$ > pid; exec sleep 1000 2> /dev/null";
@@ -110,7 +110,7 @@ fn nobody_needs_to_read_what_is_said_of_a_loss() {
 }
 
 #[test]
-fn nobody_needs_to_read_what_is_said_of_a_refusal() {
+fn a_refusal_is_handled_even_if_its_message_is_not_read() {
     let site = Site::start();
     let mut holder = site.server.message();
     holder.lock("a");

@@ -18,7 +18,7 @@ fn said(site: &Site, arguments: &[&str], text: &str) -> (i32, String) {
 }
 
 #[test]
-fn what_an_outer_one_holds_is_refused_at_once() {
+fn a_lock_that_an_outer_command_holds_is_refused_at_once() {
     let site = Site::start();
     for (arguments, text) in [
         (&["a"][..], "lockd run a -- echo never"),
@@ -59,7 +59,7 @@ fn names_may_be_any_bytes() {
 }
 
 #[test]
-fn what_no_outer_one_holds_is_had() {
+fn a_lock_that_no_outer_command_holds_is_granted() {
     let site = Site::start();
     let other = Site::start();
     let elsewhere = format!("lockd run --server {} a -- true", other.url());
@@ -71,7 +71,7 @@ fn what_no_outer_one_holds_is_had() {
 }
 
 #[test]
-fn one_that_shares_is_refused_behind_a_writer_who_waits_for_the_outer_one() {
+fn a_shared_request_is_refused_if_a_writer_waits_for_the_outer_command() {
     let site = Site::start();
     let text = script(&format!("echo > runs; {}; lockd run -s a -- echo never", until("go")));
     let mut running = site.run(&["-s", "a"], &text);
@@ -86,7 +86,7 @@ fn one_that_shares_is_refused_behind_a_writer_who_waits_for_the_outer_one() {
 }
 
 #[test]
-fn what_outlives_the_outer_one_may_have_its_lock() {
+fn a_process_that_outlives_the_outer_command_may_have_its_lock() {
     let site = Site::start();
     let daemon = format!("{}; lockd run a -- true; echo $? > code", until("go"));
     let text = format!("({daemon}) > /dev/null 2>&1 < /dev/null & exit 0");

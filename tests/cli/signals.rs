@@ -34,7 +34,7 @@ fn signals_reach_the_command() {
 }
 
 #[test]
-fn what_the_command_has_started_gets_the_signal_too() {
+fn the_commands_children_get_the_signal_too() {
     let site = Site::start();
     let script = "sh -c 'echo $$ > pid2; exec sleep 1000' & echo $$ > pid; wait";
     let mut running = site.run(&["a"], script);
@@ -45,7 +45,7 @@ fn what_the_command_has_started_gets_the_signal_too() {
 }
 
 #[test]
-fn who_is_stopped_keeps_the_lock_and_goes_on() {
+fn a_stopped_command_keeps_the_lock_and_continues() {
     let site = Site::start();
     let mut running = site.run(&["a"], "echo $$ > pid; exec sleep 1000");
     let pids = [site.pid("pid"), running.pid()];
@@ -154,7 +154,7 @@ fn run_ignoring(site: &Site, signals: &str, arguments: &[&str]) -> Running {
 }
 
 #[test]
-fn what_is_ignored_stays_so() {
+fn ignored_signals_stay_ignored() {
     let site = Site::start();
     let script = format!("echo $$ > pid; {}", until("stop"));
     let mut running = run_ignoring(&site, "HUP", &["a", "--", "sh", "-c", &script]);

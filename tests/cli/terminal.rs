@@ -106,7 +106,7 @@ fn a_command_can_read_from_the_terminal_and_end_a_pipe() {
 }
 
 #[test]
-fn a_signal_reaches_the_command_and_what_it_has_started_and_nobody_else() {
+fn a_signal_reaches_the_command_and_its_children_and_no_other_process() {
     let site = Site::start();
     let script = "sh -c 'echo \\$\\$ > pid2; exec sleep 1000' & echo \\$\\$ > pid; echo \\$PPID > run; wait";
     let line = format!("lockd run a -- sh -c \"{script}\"; echo $? > code; {}", until("stop"));
@@ -120,7 +120,7 @@ fn a_signal_reaches_the_command_and_what_it_has_started_and_nobody_else() {
 }
 
 #[test]
-fn a_lock_that_is_lost_ends_the_command_and_what_it_has_started_and_nobody_else() {
+fn a_lost_lock_ends_the_command_and_its_children_and_no_other_process() {
     let site = Site::start();
     let script = "sh -c 'trap : TERM; echo \\$\\$ > pid2; while :; do sleep 0.01; done' & echo \\$\\$ > pid; exec sleep 1000";
     let line = format!("lockd run --grace 0.3 a -- sh -c \"{script}\"; echo $? > code; {}", until("stop"));

@@ -220,13 +220,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_calls_say_the_same_here_and_there(calls in prop::collection::vec(calls(), 1..100)) {
+    fn random_calls_have_the_same_results_locally_and_on_a_server(calls in prop::collection::vec(calls(), 1..100)) {
         agree(&calls);
     }
 }
 
 #[test]
-fn a_call_that_fails_leaves_it_to_lock_wait_to_tell_that_a_place_was_cancelled() {
+fn a_failed_call_leaves_the_report_of_a_cancelled_place_to_lock_wait() {
     use Mode::{Exclusive, Shared};
     let acquire = |mode| What::Acquire(mode, Duration::ZERO);
     let cancelled =
@@ -263,7 +263,7 @@ fn a_call_that_fails_leaves_it_to_lock_wait_to_tell_that_a_place_was_cancelled()
 }
 
 #[test]
-fn every_call_of_a_session_that_has_ended_says_so() {
+fn every_call_of_an_ended_session_reports_the_end() {
     for world in [World::here(), World::there()] {
         let session = &world.sessions[0];
         session.close();
@@ -286,7 +286,7 @@ fn every_call_of_a_session_that_has_ended_says_so() {
 }
 
 #[test]
-fn a_grant_that_came_before_a_cancel_stands() {
+fn a_grant_that_came_before_a_cancel_is_kept() {
     for world in [World::here(), World::there()] {
         let [holder, session] = world.sessions.as_slice() else { unreachable!() };
         holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();

@@ -38,7 +38,7 @@ fn no_increment_is_lost() {
 }
 
 #[test]
-fn a_blocked_acquire_holds_up_no_other_call() {
+fn a_blocked_acquire_delays_no_other_call() {
     let (_server, url) = serve();
     let (holder, session) = (connect(&url), connect(&url));
     holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
@@ -105,7 +105,7 @@ fn modes_conversions_and_inspection() {
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn invalid_arguments_are_refused_with_an_explanation() {
     let (_server, url) = serve();
     let session = connect(&url);
     let long = [b'x'; 2000];
@@ -144,7 +144,7 @@ fn a_deadlock_names_the_owners() {
 }
 
 #[test]
-fn a_set_that_is_too_large_is_refused_here_and_there_alike() {
+fn a_set_that_is_too_large_is_refused_locally_and_by_a_server() {
     let (_server, url) = serve();
     let sessions = [Session::open(&Broker::default(), None), Session::connect(&url, None, SOON).unwrap()];
     // Not UTF-8, and so twice as long on the wire; and six times as long.
@@ -183,7 +183,7 @@ fn an_owner_with_a_long_name_is_called_by_its_beginning() {
 }
 
 #[test]
-fn several_at_once_or_none() {
+fn several_names_at_once_or_none_of_them() {
     let (_server, url) = serve();
     let (one, two) = (connect(&url), connect(&url));
     let all = one.acquire_all(&exclusive(&["a", "b", "c"]), NOW).unwrap();
@@ -205,7 +205,7 @@ fn several_at_once_or_none() {
 }
 
 #[test]
-fn a_place_of_many_names_is_given_up_whole_and_said_to_be() {
+fn a_place_of_many_names_is_given_up_whole_and_reported() {
     let (_server, url) = serve();
     let (holder, session) = (connect(&url), connect(&url));
     let many: Vec<_> =
@@ -245,7 +245,7 @@ fn a_place_of_several_names_is_given_up_whole_in_this_process_too() {
 }
 
 #[test]
-fn a_name_that_is_given_twice_is_given_up_once() {
+fn a_name_that_is_given_twice_is_released_once() {
     let broker = Broker::default();
     let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
     let config = Config { listen, ..Config::default() };
@@ -319,7 +319,7 @@ fn a_place_to_convert_is_kept_and_given_up_without_the_lock() {
 }
 
 #[test]
-fn a_page_of_locks_is_the_same_from_here_and_from_there() {
+fn a_page_of_locks_is_the_same_locally_and_from_a_server() {
     let broker = Broker::default();
     let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
     let config = Config { listen, ..Config::default() };

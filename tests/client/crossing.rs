@@ -27,9 +27,9 @@ impl Room {
 
     fn share<R>(&self, visit: impl FnOnce() -> R) -> R {
         self.sharing.fetch_add(1, SeqCst);
-        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        assert_eq!(self.alone.load(SeqCst), 0, "another session holds the lock exclusively");
         let result = visit();
-        assert_eq!(self.alone.load(SeqCst), 0, "somebody is alone here");
+        assert_eq!(self.alone.load(SeqCst), 0, "another session holds the lock exclusively");
         self.sharing.fetch_sub(1, SeqCst);
         result
     }
@@ -86,7 +86,7 @@ impl Dice {
 /// Sessions compete for one lock while their waits end by grant, time-out and cancel at the same
 /// time.
 #[test]
-fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_nobody_else_in() {
+fn a_grant_that_crosses_a_cancel_or_a_time_out_lets_no_other_session_in() {
     let (_server, url) = serve();
     let (room, stop, ends) = (Room::default(), AtomicBool::new(false), Ends::default());
     let sessions: Vec<client::RemoteSession> = (0..4).map(|_| connect(&url)).collect();

@@ -11,7 +11,7 @@ use lockd::server::{Config, Server, Service};
 use crate::support::*;
 
 #[test]
-fn when_the_server_goes_every_call_says_so() {
+fn after_the_end_of_the_server_every_call_reports_it() {
     // A server that stops cleanly would hand the locks of the first connection it closes to the
     // others.
     let server = Process::start();
@@ -43,7 +43,7 @@ fn when_the_server_goes_every_call_says_so() {
 }
 
 #[test]
-fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
+fn the_end_of_a_session_frees_its_locks_and_orphans_none_if_it_is_orderly() {
     let (_server, url) = serve();
     let other = connect(&url);
     let ends: [(fn(client::RemoteSession), bool); 4] = [
@@ -78,7 +78,7 @@ fn the_end_of_a_session_frees_its_locks_and_is_no_alarm_if_it_is_orderly() {
 }
 
 #[test]
-fn a_goodbye_is_heard_also_where_replies_can_no_longer_be_sent() {
+fn a_goodbye_is_read_even_if_replies_can_no_longer_be_sent() {
     let broker = Broker::default();
     let directory = tempfile::tempdir().unwrap();
     let unix = format!("message+unix:{}", directory.path().join("sock").display());
@@ -126,7 +126,7 @@ fn the_descriptor_tells_of_a_lost_server() {
 }
 
 #[test]
-fn a_paused_server_holds_nobody_up_and_loses_nothing() {
+fn a_paused_server_keeps_no_call_past_its_limit_and_loses_nothing() {
     let server = Process::start();
     let (session, other) = (connect(&server.1), connect(&server.1));
     session.acquire(b"kept", Mode::Exclusive, NOW).unwrap();

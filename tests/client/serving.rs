@@ -50,7 +50,7 @@ fn several_servers_share_the_names() {
 }
 
 #[test]
-fn a_server_that_is_named_twice_is_no_list() {
+fn a_list_with_the_same_server_twice_is_refused() {
     let (_server, url) = serve();
     assert!(Session::connect(&format!("{url},{url}"), None, SOON).is_err());
 }
@@ -70,7 +70,7 @@ fn a_unix_socket_serves_as_well() {
 }
 
 #[test]
-fn a_session_here_and_one_there_make_the_same_calls() {
+fn a_local_and_a_remote_session_make_the_same_calls() {
     let (_server, url) = serve();
     let broker = Broker::default();
     let pairs = [
@@ -99,7 +99,7 @@ fn a_session_here_and_one_there_make_the_same_calls() {
 }
 
 #[test]
-fn own_commands_beside_the_locks() {
+fn own_commands_work_in_addition_to_the_locks() {
     let mut service = Service::locks();
     service.on("double", |call: &mut Call<'_, '_>| {
         let number: Option<u64> = call.parameters().and_then(|number| number.get().parse().ok());
@@ -135,7 +135,11 @@ fn a_command_may_be_answered_later_and_from_elsewhere() {
     thread::scope(|scope| {
         let asking = scope.spawn(|| client.rpc("later", &1, Some(SOON)).unwrap());
         let responder = kept.recv_timeout(SOON).unwrap();
-        assert_eq!(client.rpc("now", &1, Some(SOON)).unwrap().get(), r#""now""#, "nobody is held up");
+        assert_eq!(
+            client.rpc("now", &1, Some(SOON)).unwrap().get(),
+            r#""now""#,
+            "a later reply delays no other request"
+        );
         responder.reply(&"later");
         assert_eq!(asking.join().unwrap().get(), r#""later""#);
     });

@@ -120,7 +120,7 @@ fn without_any_server_the_error_names_each_failure() {
 }
 
 #[test]
-fn a_server_that_takes_a_connection_and_says_nothing_leaves_time_for_the_others() {
+fn a_server_that_accepts_and_stays_silent_leaves_time_for_the_others() {
     // The kernel accepts the connections; nothing ever answers on them.
     let silent: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let [one, two] = [0, 1].map(|at| format!("tcp://{}", silent[at].local_addr().unwrap()));
@@ -135,7 +135,7 @@ fn a_server_that_takes_a_connection_and_says_nothing_leaves_time_for_the_others(
 }
 
 #[test]
-fn a_server_that_goes_where_nothing_is_held_takes_its_names_and_nothing_else() {
+fn a_server_that_stops_where_nothing_is_held_takes_only_its_own_names() {
     let mut pair = Pair::new();
     pair.acquire(0, 0);
     pair.both.release(pair.name(0, 0)).unwrap();
@@ -165,7 +165,7 @@ fn a_session_with_nothing_held_is_lost_with_the_last_of_its_servers() {
 }
 
 #[test]
-fn a_server_that_goes_where_a_lock_is_held_makes_the_session_lost() {
+fn a_session_is_lost_if_a_server_stops_where_it_holds_a_lock() {
     let mut pair = Pair::new();
     pair.acquire(0, 0);
     pair.acquire(1, 0);
@@ -181,7 +181,7 @@ fn a_server_that_goes_where_a_lock_is_held_makes_the_session_lost() {
 }
 
 #[test]
-fn a_server_that_goes_where_a_place_is_kept_makes_the_session_lost() {
+fn a_session_is_lost_if_a_server_stops_where_it_keeps_a_place() {
     let mut pair = Pair::new();
     pair.direct[0].acquire(pair.name(0, 0), Mode::Exclusive, NOW).unwrap();
     assert_eq!(pair.both.enqueue(pair.name(0, 0), Mode::Exclusive), Ok(Attempt::Queued));
@@ -193,7 +193,7 @@ fn a_server_that_goes_where_a_place_is_kept_makes_the_session_lost() {
 }
 
 #[test]
-fn a_call_that_waits_where_the_server_goes_is_told_and_leaves_the_rest_whole() {
+fn a_call_that_waits_on_a_server_that_stops_is_told_and_the_session_stays_alive() {
     let mut pair = Pair::new();
     pair.direct[0].acquire(pair.name(0, 0), Mode::Exclusive, NOW).unwrap();
     let first = pair.servers.remove(0);
@@ -212,7 +212,7 @@ fn a_call_that_waits_where_the_server_goes_is_told_and_leaves_the_rest_whole() {
 }
 
 #[test]
-fn what_can_be_given_up_is_given_up_and_a_loss_is_told_before_anything_else() {
+fn release_all_releases_what_it_can_and_reports_a_loss_first() {
     let mut pair = Pair::new();
     pair.acquire(0, 0);
     pair.acquire(1, 0);
@@ -239,7 +239,7 @@ impl Drop for Paused<'_> {
 }
 
 #[test]
-fn a_server_that_hangs_keeps_no_lock_of_another_one_from_being_released() {
+fn a_server_that_hangs_does_not_prevent_releases_on_another_one() {
     for hangs in [0, 1] {
         let pair = Pair::new();
         pair.acquire(0, 0);

@@ -1,9 +1,9 @@
-//! What clients record of a run: every call with its start, its end and what it said, and of every
-//! session how long it certainly lived. Plain data and how to read it; judges nothing, does no I/O.
+//! What clients record of a run: for every call its start, its end and its outcome, and for every
+//! session how long it was certainly alive. Plain data and accessors; decides nothing, does no I/O.
 //!
-//! All times are of one clock that every process of the machine shares (CLOCK_MONOTONIC), or of the
-//! simulator. A call's start is taken before anything of it can have reached the broker, its end
-//! after its answer was there.
+//! All times come from one clock that every process of the machine shares (CLOCK_MONOTONIC), or
+//! from the simulator. A call's start is taken before any part of it can have reached the broker,
+//! and its end after its reply has arrived.
 
 use std::fmt;
 
@@ -23,43 +23,44 @@ pub(crate) type Name = u32;
 /// Which session of [`History::sessions`].
 pub(crate) type SessionIndex = usize;
 
-/// What a call asked for.
+/// What a call requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// All of the call's names at once, waiting for so long; `None` is without limit, 0 a try.
+pub(crate) enum CallKind {
+    /// All of the call's names at once, waiting at most this long. `None` is no time limit, 0 a
+    /// try.
     Acquire { limit: Option<Nanos> },
-    /// To give up all of the call's names.
+    /// Releases all of the call's names.
     Release,
-    /// To change the one name to the mode that stands beside it.
+    /// Converts the one name to the mode given with it.
     Convert { limit: Option<Nanos> },
-    /// How the one name is held.
+    /// Asks how many sessions hold the one name.
     Inspect,
 }
 
-/// What came of it.
+/// The outcome of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With this fencing token, if the protocol tells it.
+    /// Granted, with this fencing token if the protocol sends it.
     Granted(Option<u64>),
-    /// A try was told that the lock is not to be had now.
+    /// A try failed because the lock is not free.
     Busy,
-    /// The broker ended the wait, its limit had come.
+    /// The broker ended the wait because its time limit had passed.
     TimedOut,
-    /// The client took its request back and does not know whether it had been granted before.
+    /// The client cancelled its request and does not know whether it had been granted before.
     GivenUp,
-    /// The broker would not, for a reason that has nothing to do with who holds what.
+    /// The broker refused for a reason that does not depend on which sessions hold which locks.
     Refused,
-    /// The wait would have closed a circle.
+    /// The wait would have closed a cycle.
     Deadlock,
     /// There was nothing to release or convert.
     NotHeld,
     Released,
-    /// An inspection saw so many holders.
+    /// An inspection saw this many holders.
     Seen(u32),
-    /// There was no answer before the session ended: the call took effect at some time after its
+    /// There was no reply before the session ended. The call took effect at some time after its
     /// start, or never.
     Unknown,
-    /// The client went on waiting until [`Call::end`], and then the run was over.
+    /// The client was still waiting at [`Call::end`], when the run was over.
     Unanswered,
 }
 
@@ -67,15 +68,15 @@ pub(crate) enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) session: SessionIndex,
-    pub(crate) ask: Ask,
-    /// The names; the mode means nothing for those of a release or an inspection.
+    pub(crate) kind: CallKind,
+    /// The names. For a release or an inspection the mode has no meaning.
     pub(crate) wants: Box<[(Name, Mode)]>,
     pub(crate) start: Nanos,
-    /// [`NEVER`] if there was no answer.
+    /// [`NEVER`] if there was no reply.
     pub(crate) end: Nanos,
-    /// From when on the request certainly stood in its queues, or was granted.
+    /// From this time on the request certainly was in its queues, or was granted.
     pub(crate) queued: Option<Nanos>,
-    /// When the client began to take the request back.
+    /// When the client began to cancel the request.
     pub(crate) gave_up: Option<Nanos>,
     pub(crate) outcome: Outcome,
 }
@@ -101,54 +102,55 @@ impl Call {
     }
 }
 
-/// One owner of locks, from its connecting to its end.
+/// One owner of locks, from its connection to its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Session {
-    /// Who it is, for people.
+    /// A description for people.
     pub(crate) label: String,
     pub(crate) opened: Nanos,
-    /// Up to then its client certainly stood by it: before its process was killed, or it began to
-    /// close, or its kernel was told that the connection had ended, which every call says from then
-    /// on.
-    pub(crate) stood_until: Nanos,
-    /// From then on its server may have hung up on it, or did.
+    /// Its client was certainly alive until this time. The time is taken before its process is
+    /// killed, before it begins to close, or before its kernel is told that the connection has
+    /// ended (after that, every call reports the end).
+    pub(crate) alive_until: Nanos,
+    /// From this time on its server may have hung up on it, or had.
     pub(crate) hung_up_at: Option<Nanos>,
-    /// By then its connection had certainly ended, as far as the kernel is concerned.
+    /// By this time its connection had certainly ended, as far as the kernel is concerned.
     pub(crate) gone_at: Option<Nanos>,
-    /// Its client found out then that the connection had ended, without having ended it.
+    /// At this time its client found out that the connection had ended, without having ended it.
     pub(crate) lost_at: Option<Nanos>,
-    /// Whether it brought its end on itself in a way that its client cannot date (by not reading,
-    /// say).
+    /// Whether the client caused the end of the session in a way that it cannot date (by not
+    /// reading, for example).
     pub(crate) provoked: bool,
-    /// Its process was stopped from the first to the second of each.
+    /// The periods during which its process was stopped.
     pub(crate) pauses: Vec<(Nanos, Nanos)>,
 }
 
-/// One life of the server.
+/// One run of the server, from its start to its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ServerLife {
     /// Before it was started.
     pub(crate) started: Nanos,
-    /// After it had said that it listens.
+    /// After it had reported that it listens.
     pub(crate) ready: Nanos,
-    /// Before it was told to end, by whatever signal; [`NEVER`] if it was not.
+    /// Before it was told to end, by any signal. [`NEVER`] if it was not.
     pub(crate) stopped: Nanos,
     /// After it had ended.
     pub(crate) ended: Nanos,
-    /// It must grant nothing for so long after its start.
+    /// It must grant nothing for this long after its start.
     pub(crate) grace: Nanos,
-    /// It may grant nothing for so long after its start.
-    pub(crate) quiet: Nanos,
-    /// Whether the next one waits until the holders of this one have found out that it has ended.
+    /// It is allowed to grant nothing for this long after its start.
+    pub(crate) grace_max: Nanos,
+    /// Whether the next server waits until the holders of this one have found out that it has
+    /// ended.
     pub(crate) is_remembered: bool,
 }
 
-/// All of a run. The calls of one session stand in the order in which it made them.
+/// A complete run. The calls of one session are in the order in which it made them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     pub(crate) sessions: Vec<Session>,
     pub(crate) calls: Vec<Call>,
-    /// In the order of their starts; none for a broker in this process.
+    /// In the order of their starts; empty for a broker in this process.
     pub(crate) servers: Vec<ServerLife>,
     /// When the last client had stopped.
     pub(crate) end: Nanos,
@@ -161,16 +163,16 @@ impl History {
         last.map_or(0, |last| last + 1)
     }
 
-    /// Until when a session certainly stood at the broker: its client stood by it, and the server
-    /// it may have been connected to was not told to end.
-    pub(crate) fn stood_until(&self, session: SessionIndex) -> Nanos {
-        self.sessions[session].stood_until.min(self.server_stopped(session))
+    /// Until when a session was certainly alive at the broker: its client was alive, and the server
+    /// it may have been connected to had not been told to end.
+    pub(crate) fn alive_until(&self, session: SessionIndex) -> Nanos {
+        self.sessions[session].alive_until.min(self.server_stopped(session))
     }
 
-    /// Until when a request of the session certainly stayed in its queues: a server that hangs up
+    /// Until when a request of the session certainly stayed in its queues. A server that hangs up
     /// on a client ends its waits at once, before the client knows.
     pub(crate) fn waited_until(&self, session: SessionIndex) -> Nanos {
-        self.stood_until(session).min(self.sessions[session].hung_up_at.unwrap_or(NEVER))
+        self.alive_until(session).min(self.sessions[session].hung_up_at.unwrap_or(NEVER))
     }
 
     /// When the server that a session may have been connected to was first told to end.
@@ -180,9 +182,9 @@ impl History {
         self.servers.iter().find(may_be).map_or(NEVER, |server| server.stopped)
     }
 
-    /// Until when what its client believes to hold counts as held, as far as its server is
-    /// concerned.
-    pub(crate) fn server_forgot(&self, session: SessionIndex) -> Nanos {
+    /// Until when the session's locks count as held, as far as its server is concerned. It is the
+    /// time when a server whose state is not kept was told to end.
+    pub(crate) fn held_at_server_until(&self, session: SessionIndex) -> Nanos {
         let opened = self.sessions[session].opened;
         let server = self.servers.iter().find(|server| server.ended >= opened);
         server.filter(|server| !server.is_remembered).map_or(NEVER, |server| server.stopped)
@@ -197,7 +199,7 @@ impl History {
         calls
     }
 
-    /// These calls, a line each, in the order of their starts, at most so many.
+    /// These calls, one line each, in the order of their starts, at most `at_most`.
     pub(crate) fn excerpt(&self, calls: &[usize], at_most: usize) -> String {
         let mut calls: Vec<usize> = calls.to_vec();
         calls.sort_by_key(|&index| (self.calls[index].start, index));
@@ -239,18 +241,18 @@ impl fmt::Display for Call {
         let names: Vec<String> = self
             .wants
             .iter()
-            .map(|(name, mode)| match (self.ask, mode) {
-                (Ask::Release | Ask::Inspect, _) => format!("n{name}"),
+            .map(|(name, mode)| match (self.kind, mode) {
+                (CallKind::Release | CallKind::Inspect, _) => format!("n{name}"),
                 (_, Mode::Exclusive) => format!("n{name} exclusive"),
                 (_, Mode::Shared) => format!("n{name} shared"),
             })
             .collect();
         let names = names.join(" + ");
-        match self.ask {
-            Ask::Acquire { limit: within } => write!(f, "acquire {names} {}", limit(within)),
-            Ask::Convert { limit: within } => write!(f, "convert to {names} {}", limit(within)),
-            Ask::Release => write!(f, "release {names}"),
-            Ask::Inspect => write!(f, "inspect {names}"),
+        match self.kind {
+            CallKind::Acquire { limit: within } => write!(f, "acquire {names} {}", limit(within)),
+            CallKind::Convert { limit: within } => write!(f, "convert to {names} {}", limit(within)),
+            CallKind::Release => write!(f, "release {names}"),
+            CallKind::Inspect => write!(f, "inspect {names}"),
         }
     }
 }

@@ -1,28 +1,27 @@
-//! What a client does next: the same choices for clients of every kind, simulated, threads or
-//! processes. Chooses; carries out nothing.
+//! Chooses what a client does next. The choices are the same for clients of every kind: simulated,
+//! threads or processes. Carries out nothing.
 
 use serde::{Deserialize, Serialize};
 
-use crate::dice::Dice;
 use crate::history::{MILLISECOND, Mode, Name, Nanos};
+use crate::random::Random;
 
-/// How often clients do what. Parts of a hundred where nothing else is said.
+/// How often clients do which steps, in percent unless stated otherwise.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Mix {
-    /// How many names there are to lock; the first few are asked for much more often than the
-    /// others.
+    /// The number of names to lock. The first two are requested much more often than the others.
     pub(crate) names: u32,
     pub(crate) shared: u64,
     pub(crate) sets: u64,
-    /// Of the acquires, those that do not wait, and those that wait without limit.
+    /// The share of acquires that do not wait, and of those that wait without a time limit.
     pub(crate) tries: u64,
-    pub(crate) patient: u64,
-    /// Of the acquires that wait, those whose client learns that they are queued.
+    pub(crate) unlimited: u64,
+    /// The share of waiting acquires whose client learns that they are queued.
     pub(crate) acked: u64,
     pub(crate) converts: u64,
     pub(crate) inspects: u64,
-    pub(crate) strays: u64,
-    /// From what to what.
+    pub(crate) stray_releases: u64,
+    /// The shortest and longest time limit, time of holding a lock, and time without one.
     pub(crate) limit: (Nanos, Nanos),
     pub(crate) hold: (Nanos, Nanos),
     pub(crate) idle: (Nanos, Nanos),
@@ -35,11 +34,11 @@ impl Mix {
         shared: 0,
         sets: 0,
         tries: 20,
-        patient: 40,
+        unlimited: 40,
         acked: 50,
         converts: 0,
         inspects: 5,
-        strays: 3,
+        stray_releases: 3,
         limit: (MILLISECOND, 20 * MILLISECOND),
         hold: (0, 2 * MILLISECOND),
         idle: (0, MILLISECOND),
@@ -48,18 +47,18 @@ impl Mix {
     /// Shared and exclusive, with conversions.
     pub(crate) const READ_WRITE: Self = Self { shared: 60, converts: 25, ..Self::MUTEX };
 
-    /// Several at once beside all of that.
+    /// Acquires of several names at once, in addition to all of that.
     pub(crate) const SETS: Self =
         Self { names: 5, shared: 25, sets: 40, converts: 10, inspects: 12, ..Self::MUTEX };
 }
 
-/// What a client is to do.
+/// What a client does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     Acquire {
         wants: Vec<(Name, Mode)>,
         limit: Option<Nanos>,
-        /// Whether to find out when the request is queued.
+        /// Whether the client finds out when the request is queued.
         acked: bool,
     },
     Convert {
@@ -67,34 +66,34 @@ pub(crate) enum Step {
         mode: Mode,
         limit: Option<Nanos>,
     },
-    /// Everything it holds.
+    /// Releases everything the client holds.
     Release,
     Inspect(Name),
-    /// To release what it does not hold.
-    Stray(Name),
+    /// Releases a name that the client does not hold.
+    StrayRelease(Name),
 }
 
-/// Chooses for one client.
+/// The choices of one client.
 pub(crate) struct Plan {
-    pub(crate) dice: Dice,
+    pub(crate) random: Random,
     pub(crate) mix: Mix,
 }
 
 impl Plan {
-    /// The next step of a client that holds this: one lock or several, all from one acquire.
+    /// The next step of a client that holds `held`: one lock or several, all from one acquire.
     pub(crate) fn next(&mut self, held: &[(Name, Mode)]) -> Step {
-        let Mix { converts, inspects, strays, .. } = self.mix;
-        if self.dice.percent(inspects) {
+        let Mix { converts, inspects, stray_releases, .. } = self.mix;
+        if self.random.percent(inspects) {
             return Step::Inspect(self.name());
         }
         match *held {
             [] => {
-                if self.dice.percent(strays) {
-                    return Step::Stray(self.name());
+                if self.random.percent(stray_releases) {
+                    return Step::StrayRelease(self.name());
                 }
                 self.acquire()
             }
-            [(name, mode)] if self.dice.percent(converts) => {
+            [(name, mode)] if self.random.percent(converts) => {
                 let mode = if mode == Mode::Shared { Mode::Exclusive } else { Mode::Shared };
                 Step::Convert { name, mode, limit: self.limit() }
             }
@@ -105,42 +104,42 @@ impl Plan {
     fn acquire(&mut self) -> Step {
         let wants = self.wants();
         let limit = self.limit();
-        let acked = limit != Some(0) && self.dice.percent(self.mix.acked);
+        let acked = limit != Some(0) && self.random.percent(self.mix.acked);
         Step::Acquire { wants, limit, acked }
     }
 
     fn wants(&mut self) -> Vec<(Name, Mode)> {
-        let count = if self.dice.percent(self.mix.sets) { self.dice.between(2, 3) } else { 1 };
+        let count = if self.random.percent(self.mix.sets) { self.random.between(2, 3) } else { 1 };
         let mut wants: Vec<(Name, Mode)> = Vec::new();
         while (wants.len() as u64) < count.min(u64::from(self.mix.names)) {
             let name = self.name();
             if wants.iter().all(|(wanted, _)| *wanted != name) {
-                let shared = self.dice.percent(self.mix.shared);
+                let shared = self.random.percent(self.mix.shared);
                 wants.push((name, if shared { Mode::Shared } else { Mode::Exclusive }));
             }
         }
         wants
     }
 
-    /// Half of the time one of the first two.
+    /// Chooses one of the first two names half of the time.
     fn name(&mut self) -> Name {
-        let hot = self.dice.percent(50);
+        let hot = self.random.percent(50);
         let names = if hot { self.mix.names.min(2) } else { self.mix.names };
-        u32::try_from(self.dice.below(u64::from(names))).unwrap()
+        u32::try_from(self.random.below(u64::from(names))).unwrap()
     }
 
     fn limit(&mut self) -> Option<Nanos> {
-        let roll = self.dice.below(100);
+        let roll = self.random.below(100);
         match self.mix {
             Mix { tries, .. } if roll < tries => Some(0),
-            Mix { tries, patient, .. } if roll < tries + patient => None,
-            Mix { limit: (low, high), .. } => Some(self.dice.between(low, high)),
+            Mix { tries, unlimited, .. } if roll < tries + unlimited => None,
+            Mix { limit: (low, high), .. } => Some(self.random.between(low, high)),
         }
     }
 
-    /// How long to stay as it is before the next step.
+    /// How long to pause before the next step.
     pub(crate) fn pause(&mut self, holds: bool) -> Nanos {
         let (low, high) = if holds { self.mix.hold } else { self.mix.idle };
-        self.dice.between(low, high)
+        self.random.between(low, high)
     }
 }

@@ -65,7 +65,7 @@ fn say_skipped(what: &str) {
 }
 
 #[test]
-fn what_is_seen_is_what_is_held() {
+fn the_locks_that_are_held_are_shown() {
     let Some(chromium) = chromium() else { return say_skipped("the page in a browser") };
     let server = start();
     let (mut holder, mut waiter, mut text) = (server.message(), server.message(), server.glockd());
@@ -124,7 +124,7 @@ fn script(server: &Server, name: &str) -> Script {
 }
 
 #[test]
-fn what_scripts_hold_and_wait_for_is_seen() {
+fn the_locks_of_scripts_are_shown() {
     let Some(chromium) = chromium() else { return say_skipped("the locks of PHP in a browser") };
     let server = start();
     let lock = || get(&server, "/locks").json()["locks"][0].clone();

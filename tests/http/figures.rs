@@ -153,7 +153,7 @@ fn a_deadlock_is_counted() {
 }
 
 #[test]
-fn the_past_is_there_for_who_comes_later() {
+fn a_later_client_gets_the_history() {
     let server = start();
     let mut client = server.message();
     client.try_lock("x");

@@ -27,7 +27,7 @@ fn await_the_end_of_others(server: &Server) {
 }
 
 #[test]
-fn what_is_no_request_is_said_to_be_none() {
+fn malformed_requests_are_refused() {
     let server = start();
     for garbage in [
         &b"\0\xff\xfe garbage\r\n\r\n"[..],
@@ -48,7 +48,7 @@ fn what_is_no_request_is_said_to_be_none() {
 }
 
 #[test]
-fn what_is_too_large_is_refused_and_the_answer_arrives() {
+fn a_request_that_is_too_large_is_refused_and_the_reply_arrives() {
     let server = start();
     let start = "GET / HTTP/1.1\r\nHost: localhost\r\n";
     for large in [
@@ -63,7 +63,7 @@ fn what_is_too_large_is_refused_and_the_answer_arrives() {
 }
 
 #[test]
-fn who_is_slow_or_silent_holds_up_nobody_and_is_let_go() {
+fn a_slow_or_silent_client_delays_no_other_and_is_disconnected() {
     let server = start();
     let silent: Vec<Socket> = (0..20).map(|_| server.tcp("http")).collect();
     let mut slow: Vec<Socket> = (0..20).map(|_| server.tcp("http")).collect();
@@ -80,7 +80,7 @@ fn who_is_slow_or_silent_holds_up_nobody_and_is_let_go() {
 }
 
 #[test]
-fn a_drop_now_and_then_buys_no_time() {
+fn a_byte_now_and_then_does_not_extend_the_deadline() {
     let server = start();
     let mut slow = server.tcp("http");
     send(&mut slow, "GET / HTTP/1.1\r\nX: ");
@@ -95,7 +95,7 @@ fn a_drop_now_and_then_buys_no_time() {
 }
 
 #[test]
-fn who_does_not_read_holds_up_nobody_and_is_let_go() {
+fn a_client_that_does_not_read_delays_no_other_and_is_disconnected() {
     let server = start();
     let mut holder = server.message();
     for number in 0..1000 {
@@ -139,7 +139,7 @@ fn a_newcomer_is_answered_in_place_of_the_one_that_has_been_idle_longest() {
 }
 
 #[test]
-fn health_is_told_whoever_else_is_connected() {
+fn health_is_reported_whatever_else_is_connected() {
     let server = start();
     // Some are idle, some send half a request, and some do not read the answer.
     let mut holder = server.message();

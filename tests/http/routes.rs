@@ -23,7 +23,7 @@ fn timeless(mut page: Value) -> Value {
 }
 
 #[test]
-fn everything_is_where_it_should_be() {
+fn every_path_has_the_right_content() {
     let server = start();
     for (path, status, content_type) in [
         ("/", 200, "text/html; charset=utf-8"),
@@ -60,7 +60,7 @@ fn everything_is_where_it_should_be() {
 }
 
 #[test]
-fn a_head_is_what_stands_before_the_body() {
+fn a_head_request_gets_the_same_head_as_a_get() {
     let server = start();
     let mut socket = server.tcp("http");
     for path in ["/locks", "/healthz", "/nowhere"] {
@@ -72,7 +72,7 @@ fn a_head_is_what_stands_before_the_body() {
 }
 
 #[test]
-fn nothing_can_be_done_but_look() {
+fn only_reading_is_possible() {
     let server = start();
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE", "get"] {
         let answer = tell(
@@ -98,7 +98,7 @@ fn several_requests_come_on_one_connection_also_at_once() {
 }
 
 #[test]
-fn what_is_seen_is_what_is_held() {
+fn the_locks_that_are_held_are_shown() {
     let server = start();
     let (mut holder, mut waiter, mut shared) = (server.message(), server.message(), server.message());
     holder.call("identify", json!({"name": "<b>bob</b>"}));
@@ -135,7 +135,7 @@ fn what_is_seen_is_what_is_held() {
 }
 
 #[test]
-fn where_listing_is_disabled_no_names_are_told() {
+fn without_listing_no_names_are_shown() {
     let server = launch().args(["--no-dump"]).start();
     server.message().try_lock("secret");
     for path in ["/locks", "/locks?waiting=1"] {
@@ -149,7 +149,7 @@ fn where_listing_is_disabled_no_names_are_told() {
 }
 
 #[test]
-fn a_server_that_waits_for_the_holders_of_its_last_run_says_so_and_is_well() {
+fn a_server_in_its_grace_reports_it_and_is_healthy() {
     let state = tempfile::tempdir().unwrap();
     let launch = || launch().option("--state-dir", state.path().to_str().unwrap());
     let mut server = launch().start();
@@ -164,7 +164,7 @@ fn a_server_that_waits_for_the_holders_of_its_last_run_says_so_and_is_well() {
 }
 
 #[test]
-fn a_stop_waits_for_nobody_who_looks() {
+fn a_stop_does_not_wait_for_viewers() {
     let mut server = start();
     let (mut idle, mut slow) = (server.tcp("http"), server.tcp("http"));
     send(&mut idle, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -22,7 +22,7 @@ fn assert_refused(server: &Server, headers: &str) {
 }
 
 #[test]
-fn a_name_that_is_not_this_servers_is_not_served() {
+fn a_host_name_of_another_server_is_not_served() {
     let server = start();
     let mut holder = server.message();
     holder.try_lock("secret");
@@ -37,7 +37,7 @@ fn a_name_that_is_not_this_servers_is_not_served() {
 }
 
 #[test]
-fn names_are_this_servers_once_it_is_told_so() {
+fn configured_host_names_are_served() {
     let launch = launch().args(["--http-host", "locks.example", "--http-host", "other.example"]);
     let server = launch.start();
     for host in ["locks.example:2627", "Other.Example", "localhost"] {
@@ -68,7 +68,7 @@ fn pages_of_others_are_not_answered() {
 }
 
 #[test]
-fn who_is_not_on_the_access_list_gets_nothing_until_it_is() {
+fn a_client_gets_nothing_until_it_is_on_the_access_list() {
     let launch = launch().args(["--http-host", "x"]);
     let path = launch.path("lockd.toml");
     let path_text = path.to_str().unwrap().to_owned();

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::manager::{Manager, ask, glockd_at};
 
 #[test]
-fn it_serves_what_it_is_given_by_name_and_nothing_else() {
+fn it_serves_the_sockets_that_it_is_given_by_name_and_no_others() {
     let manager = Manager::new();
     let path = manager.path("glockd.sock");
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -38,7 +38,7 @@ fn it_serves_what_it_is_given_by_name_and_nothing_else() {
 }
 
 #[test]
-fn what_it_is_told_to_listen_on_it_listens_on_too() {
+fn it_also_listens_on_the_configured_addresses() {
     let manager = Manager::new();
     let own = manager.path("own.sock");
     let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -64,7 +64,7 @@ fn the_access_list_holds_for_inherited_sockets() {
 }
 
 #[test]
-fn what_it_cannot_serve_is_refused_by_name() {
+fn a_socket_that_it_cannot_serve_is_refused_by_name() {
     let tcp = || TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = || {
         let listener = tcp();

@@ -15,7 +15,7 @@ fn has(heard: &[String], line: &str) -> bool {
 }
 
 #[test]
-fn it_is_ready_when_everybody_can_connect_and_stops_with_a_word() {
+fn it_reports_ready_when_clients_can_connect_and_reports_its_stop() {
     let manager = Manager::new();
     let path = manager.path("glockd.sock");
     let mut service = manager.start(&["--listen", &glockd_at(&path)], &[]);
@@ -38,7 +38,7 @@ fn a_server_that_cannot_listen_never_says_that_it_is_ready() {
 }
 
 #[test]
-fn it_says_that_it_reloads_and_when_that_is_over() {
+fn it_reports_the_start_and_the_end_of_a_reload() {
     let manager = Manager::new();
     let config = manager.path("lockd.toml");
     std::fs::write(&config, "").unwrap();
@@ -57,7 +57,7 @@ fn it_says_that_it_reloads_and_when_that_is_over() {
 }
 
 #[test]
-fn it_gives_signs_of_life_and_says_how_it_is() {
+fn it_reports_that_it_is_alive_and_its_status() {
     let manager = Manager::new();
     let path = manager.path("sock");
     let _service = manager.start(&["--listen", &glockd_at(&path)], &[WATCHDOG]);
@@ -71,7 +71,7 @@ fn it_gives_signs_of_life_and_says_how_it_is() {
 }
 
 #[test]
-fn a_manager_that_hears_nothing_is_told_later_and_waited_for_by_nobody() {
+fn a_manager_that_does_not_read_is_told_later_and_delays_nothing() {
     let manager = Manager::new();
     manager.stop_hearing();
     let config = manager.path("lockd.toml");
@@ -92,7 +92,7 @@ fn a_manager_that_hears_nothing_is_told_later_and_waited_for_by_nobody() {
 }
 
 #[test]
-fn signs_of_life_are_for_the_process_they_were_asked_of() {
+fn only_the_process_that_was_asked_reports_that_it_is_alive() {
     let manager = Manager::new();
     let listen = glockd_at(&manager.path("sock"));
     let service = manager.start(&["--listen", &listen], &[WATCHDOG, ("WATCHDOG_PID", "1")]);

@@ -34,7 +34,7 @@ fn connect(url: &str) -> Result<(), String> {
 }
 
 #[test]
-fn a_session_is_had_by_tls_and_with_the_secret() {
+fn a_session_connects_by_tls_and_with_the_secret() {
     let authority = Authority::new();
     let secret = authority.path("secret");
     std::fs::write(&secret, "a secret that is long enough").unwrap();

@@ -19,7 +19,7 @@ fn logged(launch: Launch, listen: &str, options: &[&str]) -> String {
 }
 
 #[test]
-fn the_log_says_what_it_means_to_be_reached() {
+fn the_log_explains_what_being_reachable_means() {
     let authority = Authority::new();
     let certificate = authority.issue(HOST);
     let ca = authority.ca();

@@ -30,7 +30,7 @@ fn url(server: &Server, more: &str) -> String {
 }
 
 #[test]
-fn who_knows_the_secret_is_served_and_nobody_else() {
+fn only_clients_that_know_the_secret_are_served() {
     let (server, path) = serve();
     let why = refusal(&url(&server, ""));
     assert!(why.contains("secret") && why.contains("?auth-token-file=FILE"), "{why}");
@@ -56,7 +56,7 @@ fn a_wrong_secret_is_refused_and_logged() {
 }
 
 #[test]
-fn a_client_of_commands_shows_the_secret_that_its_address_names() {
+fn a_message_client_shows_the_secret_that_its_address_names() {
     let (server, path) = serve();
     let client = |more: &str| MessageClient::connect(&url(&server, more), Duration::from_secs(10));
     let stranger = client("").unwrap();
@@ -105,7 +105,7 @@ fn before_the_secret_everything_is_refused_and_nothing_happens() {
 }
 
 #[test]
-fn what_stands_behind_the_secret_is_handled_and_what_stands_before_it_is_not() {
+fn requests_after_the_secret_are_handled_and_requests_before_it_are_not() {
     let (server, _) = serve();
     let mut client = server.message();
     let before = client.request("lock", json!({"lockName": "before"}));
@@ -138,7 +138,7 @@ fn a_wrong_secret_ends_the_connection() {
 }
 
 #[test]
-fn a_unix_socket_has_its_file_mode_and_a_text_protocol_on_this_machine_has_none() {
+fn unix_sockets_and_local_text_protocols_need_no_secret() {
     let (server, _) = serve();
     let mut unix = FrameClient::new(server.unix("message"));
     assert_eq!(unix.lock("x")["status"], "ok");
@@ -169,7 +169,7 @@ fn opens_a_session() {
 }
 
 #[test]
-fn a_secret_that_is_none_is_not_served_with() {
+fn a_missing_or_too_short_secret_is_refused() {
     let path = |launch: &Launch| launch.path("secret").to_str().unwrap().to_owned();
     for secret in ["", "\n", "short"] {
         let launch = Launch::everywhere();
@@ -184,7 +184,7 @@ fn a_secret_that_is_none_is_not_served_with() {
 }
 
 #[test]
-fn who_tries_without_the_secret_is_logged_however_that_ends() {
+fn a_client_without_the_secret_is_logged_however_it_ends() {
     let (server, _path) = serve();
     for attempt in 1..=3 {
         let mut stranger = server.message();

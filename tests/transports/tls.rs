@@ -46,7 +46,7 @@ fn all_three_protocols_are_spoken_in_tls_and_lead_to_the_same_locks() {
 }
 
 #[test]
-fn a_waiter_in_tls_is_granted_by_one_who_releases_without_and_the_other_way() {
+fn a_release_without_tls_grants_to_a_waiter_with_tls_and_vice_versa() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     let inside = session(&tls_url(&server, &authority.ca(), ""));
@@ -82,7 +82,7 @@ fn requests_in_one_piece_and_in_many_are_answered_in_order() {
 }
 
 #[test]
-fn what_comes_before_the_end_is_handled_and_then_the_locks_are_free() {
+fn requests_before_the_end_are_handled_and_then_the_locks_are_free() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     // Three ways to end: by TLS while the connection stays, by TCP, and by a reset.
@@ -105,7 +105,7 @@ fn what_comes_before_the_end_is_handled_and_then_the_locks_are_free() {
 }
 
 #[test]
-fn a_waiter_that_goes_gives_its_place_up() {
+fn a_waiter_that_disconnects_leaves_the_queue() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     let mut holder = server.glockd();
@@ -123,7 +123,7 @@ fn a_waiter_that_goes_gives_its_place_up() {
 }
 
 #[test]
-fn the_end_of_a_session_is_told_by_either_side() {
+fn either_side_reports_the_end_of_a_session() {
     let authority = Authority::new();
     let state = authority.path("state");
     let mut server = serve(&authority, &["--state-dir", state.to_str().unwrap()]);
@@ -162,7 +162,7 @@ fn a_stream_that_is_tampered_with_ends_alone_and_frees_its_locks() {
 }
 
 #[test]
-fn one_that_never_reads_is_cut_off_at_the_limit_and_nobody_else_suffers() {
+fn a_client_that_never_reads_is_cut_off_at_the_limit_and_no_other_suffers() {
     const NAMES: usize = 2000;
     let authority = Authority::new();
     let limits = ["--waits-per-connection-max", "2000", "--outbox-max", "262144"];
@@ -203,7 +203,7 @@ fn one_that_never_reads_is_cut_off_at_the_limit_and_nobody_else_suffers() {
 }
 
 #[test]
-fn one_that_reads_late_gets_every_grant() {
+fn a_client_that_reads_late_gets_every_grant() {
     const NAMES: usize = 1000;
     let authority = Authority::new();
     let server = serve(&authority, &["--outbox-max", "16777216"]);

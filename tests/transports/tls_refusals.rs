@@ -25,14 +25,14 @@ fn assert_logged(server: &Server, parts: &[&str]) {
 fn assert_calm(server: &Server, url: &str) {
     let session = session(url);
     session.acquire(b"calm", Mode::Exclusive, Some(Duration::ZERO)).unwrap();
-    eventually("nobody else is there", || {
+    eventually("all other clients are gone", || {
         let stats = server.message().call("stats", serde_json::json!({}));
         stats["sessions"] == 2 && stats["connections"] == 2
     });
 }
 
 #[test]
-fn a_plain_client_is_no_guest_of_tls() {
+fn a_plain_client_is_refused_by_a_tls_listener() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     for (protocol, words) in [("glockd+tls", &b"g x\nr x\n"[..]), ("message+tls", b"\0\0\0\x02{}")] {
@@ -51,7 +51,7 @@ fn a_plain_client_is_no_guest_of_tls() {
 }
 
 #[test]
-fn one_who_says_nothing_is_sent_away_after_a_while() {
+fn a_silent_client_is_disconnected_after_a_while() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     let start = Instant::now();
@@ -66,7 +66,7 @@ fn one_who_says_nothing_is_sent_away_after_a_while() {
 }
 
 #[test]
-fn a_server_that_is_not_the_right_one_is_not_talked_to() {
+fn nothing_is_sent_to_a_wrong_server() {
     let authority = Authority::new();
     let server = serve(&authority, &[]);
     let stranger = Authority::new();
@@ -96,7 +96,7 @@ fn an_expired_certificate_of_the_server_is_refused_by_clients() {
 }
 
 #[test]
-fn clients_show_certificates_where_they_are_asked_for() {
+fn clients_show_certificates_if_the_server_requests_them() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let ca = authority.ca();
     let serve = || serve(&authority, &["--tls-client-ca", ca.to_str().unwrap()]);
@@ -127,7 +127,7 @@ fn clients_show_certificates_where_they_are_asked_for() {
 }
 
 #[test]
-fn a_server_without_what_it_needs_does_not_start() {
+fn a_server_with_incomplete_tls_options_does_not_start() {
     let authority = Authority::new();
     let (good, other) = (authority.issue(HOST), authority.issue("other"));
     let start = |options: &[&str]| {

@@ -72,7 +72,7 @@ fn no_increment_is_lost_among_tls_websocket_and_plain() {
 }
 
 #[test]
-fn threads_of_one_session_in_tls_hear_each_their_own() {
+fn threads_of_one_tls_session_each_get_their_own_replies() {
     let authority = Authority::new();
     let server = Launch::new().listen("message+tls://127.0.0.1:0").certified(&authority.issue(HOST)).start();
     let url = tls_url(&server, &authority.ca(), "");

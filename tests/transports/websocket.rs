@@ -45,7 +45,7 @@ fn each_message_is_answered_by_one() {
 /// Otherwise a client that reads one message for each that it sends would take a line of a listing,
 /// which may begin with any number, for the reply to its next request.
 #[test]
-fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
+fn a_message_without_a_reply_is_answered_by_an_empty_message() {
     let server = serve(&[]);
     let (mut holder, mut client) = (WsLines::new(&server), WsLines::new(&server));
     for silent in ["xx", "", "\n", "\r\n \n", "d", "d nix", "sd", "who", "who nobody"] {
@@ -72,7 +72,7 @@ fn what_has_nothing_to_tell_is_answered_by_an_empty_message() {
 
 /// The reply to a request that waits belongs to the message that contained the request.
 #[test]
-fn a_reply_that_comes_late_is_in_the_reply_to_its_message() {
+fn a_late_reply_is_in_the_reply_to_its_message() {
     let server = serve(&[]);
     let (mut waiter, mut holder) = (WsLines::new(&server), server.glockd());
     for _ in 0..20 {
@@ -126,7 +126,7 @@ fn a_long_reply_is_one_message_in_several_frames() {
 }
 
 #[test]
-fn what_comes_with_the_request_for_a_websocket_counts_also_if_it_is_the_end() {
+fn data_sent_with_the_websocket_request_counts_even_if_the_end_follows() {
     let server = serve(&[]);
     let mut socket = server.tcp("glockd+ws");
     let mut bytes = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -142,7 +142,7 @@ fn what_comes_with_the_request_for_a_websocket_counts_also_if_it_is_the_end() {
 }
 
 #[test]
-fn a_grant_comes_from_whoever_releases() {
+fn a_release_in_another_transport_grants_to_a_websocket_waiter() {
     let server = serve(&[]);
     let (mut waiter, mut holder) = (WsLines::new(&server), server.glockd());
     for _ in 0..50 {
@@ -198,7 +198,7 @@ fn an_end_is_answered_and_frees_the_locks_whatever_kind_it_is() {
 }
 
 #[test]
-fn who_breaks_the_rules_is_told_and_loses_its_locks() {
+fn a_client_that_breaks_the_protocol_is_told_and_loses_its_locks() {
     let server = serve(&[]);
     let text_of_no_characters = b"\x81\x82\0\0\0\0\xff\xff";
     let without_mask = b"\x81\x03g y";
@@ -229,7 +229,7 @@ fn status(server: &Server, host: &str, more: &str) -> String {
 }
 
 #[test]
-fn pages_from_elsewhere_are_kept_out() {
+fn pages_of_other_sites_are_refused() {
     let server = serve(&["--ws-origin", "https://locks.example"]);
     let host = address(&server, "glockd+ws").to_string();
     assert_eq!(status(&server, &host, ""), "101");
@@ -255,7 +255,7 @@ fn pages_from_elsewhere_are_kept_out() {
 }
 
 #[test]
-fn what_is_no_websocket_is_answered_in_http() {
+fn requests_for_no_websocket_are_answered_in_http() {
     let server = serve(&[]);
     for (request, status) in [("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "426"), ("g x\r\n\r\n", "400")] {
         let mut socket = server.tcp("glockd+ws");
@@ -268,7 +268,7 @@ fn what_is_no_websocket_is_answered_in_http() {
 }
 
 #[test]
-fn too_many_are_told_so_in_http() {
+fn connections_over_the_limit_are_refused_in_http() {
     let server = serve(&["--connections-max", "1"]);
     let _one = WsLines::new(&server);
     let mut socket = server.tcp("glockd+ws");
@@ -278,7 +278,7 @@ fn too_many_are_told_so_in_http() {
 }
 
 #[test]
-fn a_flood_of_pings_is_not_gathered() {
+fn a_flood_of_pings_is_not_buffered() {
     let server = serve(&[]);
     let (client, mut holder) = (WsLines::new(&server), server.glockd());
     assert_eq!(holder.ask("g x"), GOT);

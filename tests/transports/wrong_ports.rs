@@ -65,7 +65,7 @@ fn a_session_on_a_wrong_port_says_what_was_meant_and_is_a_mistake() {
 }
 
 #[test]
-fn a_client_of_commands_on_a_wrong_port_says_what_was_meant() {
+fn a_message_client_on_a_wrong_port_is_told_what_is_spoken_there() {
     let authority = Authority::new();
     for (scheme, listener, parts) in CLIENTS {
         let server = serve(&authority, listener);
@@ -80,7 +80,7 @@ fn a_client_of_commands_on_a_wrong_port_says_what_was_meant() {
 }
 
 #[test]
-fn the_commands_of_lockd_say_it_too() {
+fn the_commands_of_lockd_report_it_too() {
     let authority = Authority::new();
     for command in [&["list"][..], &["inspect", "x"], &["stats"], &["run", "x", "--", "true"]] {
         for (scheme, listener, parts) in [CLIENTS[0], CLIENTS[4], CLIENTS[7]] {
@@ -94,7 +94,7 @@ fn the_commands_of_lockd_say_it_too() {
 }
 
 #[test]
-fn kicking_and_watching_say_it_too() {
+fn kicking_and_watching_report_it_too() {
     let authority = Authority::new();
     for command in [&["kick", "--owner", "x"][..], &["watch"]] {
         for (scheme, listener, parts) in
@@ -124,7 +124,7 @@ const BENCHES: [(&str, &str, &[&str]); 10] = [
 ];
 
 #[test]
-fn a_measurement_at_a_wrong_port_says_it_too() {
+fn a_measurement_at_a_wrong_port_reports_it_too() {
     let authority = Authority::new();
     for (protocol, listener, parts) in BENCHES {
         let server = serve(&authority, listener);
@@ -138,7 +138,7 @@ fn a_measurement_at_a_wrong_port_says_it_too() {
 }
 
 #[test]
-fn a_measurement_of_nobody_or_without_the_secret_says_so() {
+fn a_measurement_without_a_server_or_without_the_secret_reports_it() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let authority = Authority::new();
     let secret = authority.path("secret");

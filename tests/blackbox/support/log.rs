@@ -63,7 +63,7 @@ impl Log {
             Err(error) => panic!("cannot fill the log: {error}"),
         };
         // The reader notices the request to pause when it has read something.
-        eventually("nobody reads the log", || {
+        eventually("the reader of the log has paused", || {
             fill(b"\n");
             has_begun.try_recv().is_ok()
         });

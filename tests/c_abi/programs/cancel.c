@@ -1,5 +1,5 @@
-/* lock_cancel from another thread ends every kind of wait, in this process and on a server, and nothing of it
- * is left. Argument: a server, or none. */
+/* lock_cancel from another thread ends every kind of wait, in this process and on a server, and
+ * leaves nothing behind. Argument: a server, or none. */
 #include "waiting.h"
 
 static int argc_;
@@ -19,7 +19,7 @@ static void a_wait_is_cancelled(verb verb) {
     }
     start(&call);
     AWAIT(waiters(holder, "lock") == 1);
-    /* A thread that has not begun to wait by the first time is not heard of again. */
+    /* A cancel that comes before the thread has begun to wait has no effect, so it is repeated. */
     AWAIT(call.is_done || (lock_cancel(waiter), false));
     EXPECT(LOCK_CANCELLED, finish(&call));
     EXPECT(LOCK_OK, lock_inspect(waiter, "lock", &info));

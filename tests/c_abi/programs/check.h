@@ -1,4 +1,4 @@
-/* What the programs of this directory check with: a condition that does not hold is told, and ends the
+/* Checks for the programs of this directory. A condition that does not hold is printed and ends the
  * program with status 1. */
 #ifndef CHECK_H
 #define CHECK_H
@@ -38,7 +38,7 @@
         }                                                                                  \
     } while (0)
 
-/* Long enough for the slowest machine: what has not happened by then does not happen. */
+/* Long enough for the slowest machine: an event that has not happened by then will not happen. */
 enum { DEADLINE_SECONDS = 60 };
 
 static inline time_t seconds(void) {
@@ -51,24 +51,24 @@ static inline void nap(void) {
     nanosleep(&(struct timespec){0, 1000000}, NULL);
 }
 
-/* The condition must hold before long. */
-#define AWAIT(condition)                                                             \
-    do {                                                                             \
-        for (time_t end_ = seconds() + DEADLINE_SECONDS; !(condition); nap()) {      \
-            CHECK(seconds() < end_ && "waited in vain for: " #condition);            \
-        }                                                                            \
+/* The condition must become true before the deadline. */
+#define AWAIT(condition)                                                        \
+    do {                                                                        \
+        for (time_t end_ = seconds() + DEADLINE_SECONDS; !(condition); nap()) { \
+            CHECK(seconds() < end_ && "not before the deadline: " #condition);  \
+        }                                                                       \
     } while (0)
 
-/* The session that a test is about: in this process, or on the server given as the first argument. */
+/* Opens the session under test: in this process, or on the server that is the first argument. */
 static inline lock_session *open_session(int argc, char **argv, const char *owner) {
     lock_session *session = argc > 1 ? lock_connect(argv[1], owner, 10000) : lock_open(NULL, owner);
     CHECK(session != NULL);
     return session;
 }
 
-/* Adds one to what nothing but a lock on a server protects: read and written, never added to. Atomic only
- * because that one holder comes after the other is a matter of another process, which a tool that looks for
- * data races in this one cannot know. */
+/* Adds one to a counter that only a lock on a server protects: a separate read and write, not an
+ * atomic addition. The accesses are atomic only because the order of the holders comes from another
+ * process, which a tool that looks for data races in this one cannot know. */
 static inline void add_one(atomic_long *unprotected) {
     long seen = atomic_load_explicit(unprotected, memory_order_relaxed);
     atomic_store_explicit(unprotected, seen + 1, memory_order_relaxed);
@@ -81,7 +81,7 @@ static inline uint64_t waiters(lock_session *session, const char *name) {
     return info.waiters;
 }
 
-/* The process must end by itself, and with status 0. */
+/* The process must end by itself with status 0. */
 static inline void await_child(pid_t pid) {
     int status = -1;
     pid_t ended = 0;
@@ -98,7 +98,7 @@ static inline void await_child(pid_t pid) {
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* Ends a process in the middle of whatever it does. */
+/* Kills a process, whatever it is doing. */
 static inline void kill_child(pid_t pid) {
     int status;
     CHECK(kill(pid, SIGKILL) == 0);
@@ -106,7 +106,7 @@ static inline void kill_child(pid_t pid) {
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
 }
 
-/* Descriptors or threads of this process: what /proc/self/fd or /proc/self/task lists. */
+/* The descriptors or threads of this process, as /proc/self/fd or /proc/self/task lists them. */
 enum { NUMBERS_MAX = 256 };
 typedef struct numbers {
     int count;
@@ -136,7 +136,7 @@ static inline numbers list_numbers(const char *path) {
 
 static inline numbers descriptors(void) {
     numbers found = list_numbers("/proc/self/fd");
-    /* Valgrind keeps its own beyond the limit. */
+    /* Valgrind keeps its own descriptors above the limit. */
     while (found.count > 0 && found.at[found.count - 1] >= sysconf(_SC_OPEN_MAX)) {
         found.count--;
     }
@@ -160,7 +160,7 @@ static inline int contains(const numbers *all, int number) {
     return 0;
 }
 
-/* Serves a broker at an address such as message://127.0.0.1:0, and says where that came to be. */
+/* Serves a broker at an address such as message://127.0.0.1:0, and returns the actual address. */
 enum { ADDRESS_BYTES = 300 };
 static inline lock_server *serve(lock_broker *broker, const char *listen, char *address) {
     lock_server *server = NULL;
@@ -169,7 +169,7 @@ static inline lock_server *serve(lock_broker *broker, const char *listen, char *
     return server;
 }
 
-/* A server in a process of its own, to be killed. */
+/* Starts a server in a separate process, so that it can be killed. */
 static inline pid_t serve_elsewhere(const char *listen, char *address) {
     int ends[2];
     CHECK(pipe(ends) == 0);
@@ -177,7 +177,7 @@ static inline pid_t serve_elsewhere(const char *listen, char *address) {
     CHECK(pid >= 0);
     if (pid == 0) {
         char own[ADDRESS_BYTES] = "";
-        /* Also if the program fails. */
+        /* The server must end even if the program fails. */
         CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
         serve(NULL, listen, own);
         CHECK(write(ends[1], own, sizeof own) == sizeof own);

@@ -1,5 +1,5 @@
-/* A thread closes all that it has opened and not closed, and nothing of other threads. In this process, or on a
- * server. Arguments: [server]. */
+/* lock_close_all closes the sessions that its thread has opened and not closed, and none of other
+ * threads. In this process, or on a server. Arguments: [server]. */
 #include "sessions.h"
 
 enum { LEFT_OPEN = 3, THREADS = 4, ROUNDS = 200 };
@@ -10,8 +10,8 @@ static void nothing_is_open(void) {
     CHECK(lock_close_all() == 0);
 }
 
-/* Work that another thread does, one piece after another, while this one waits for it. */
-static void *elsewhere(void *(*work)(void *), void *argument) {
+/* Runs `work` in another thread while this one waits for it. */
+static void *in_another_thread(void *(*work)(void *), void *argument) {
     pthread_t thread;
     void *result;
     CHECK(pthread_create(&thread, NULL, work, argument) == 0);
@@ -30,8 +30,8 @@ static void *close_one(void *session) {
     return NULL;
 }
 
-static void what_this_thread_has_left_open_is_closed(void) {
-    lock_session *theirs = elsewhere(open_one, "theirs");
+static void sessions_that_this_thread_left_open_are_closed(void) {
+    lock_session *theirs = in_another_thread(open_one, "theirs");
     static const char *const NAMES[LEFT_OPEN] = {"one", "two", "three"};
     for (int i = 0; i < LEFT_OPEN; i++) {
         lock_session *session = new_session("left open");
@@ -42,7 +42,7 @@ static void what_this_thread_has_left_open_is_closed(void) {
     CHECK(lock_close_all() == LEFT_OPEN);
     await_waiters(theirs, "theirs", 0);
     for (int i = 0; i < LEFT_OPEN; i++) {
-        /* Whatever left it open may have ended in the middle of its work. */
+        /* The code that left it open may have ended in the middle of its work. */
         CHECK(await_holders(theirs, NAMES[i], 0).orphaned);
         EXPECT(LOCK_OK, lock_acquire(theirs, NAMES[i], LOCK_EXCLUSIVE, -1, NULL));
         EXPECT(LOCK_OK, lock_release(theirs, NAMES[i]));
@@ -52,11 +52,11 @@ static void what_this_thread_has_left_open_is_closed(void) {
     lock_close(theirs);
 }
 
-static void what_another_thread_has_closed_is_forgotten(void) {
+static void a_session_that_another_thread_closed_is_forgotten(void) {
     lock_session *session = new_session("handed over");
-    elsewhere(close_one, session);
-    /* Where the one that was closed has been, there may be this one now. */
-    lock_session *theirs = elsewhere(open_one, "theirs");
+    in_another_thread(close_one, session);
+    /* This session may be at the address of the one that was closed. */
+    lock_session *theirs = in_another_thread(open_one, "theirs");
     CHECK(lock_close_all() == 0);
     EXPECT(LOCK_OK, lock_check(theirs));
     CHECK(look(theirs, "theirs").held);
@@ -71,15 +71,15 @@ static void *open_and_close_all(void *kept) {
     return NULL;
 }
 
-static void another_thread_closes_its_own(void) {
+static void another_thread_closes_only_its_own_sessions(void) {
     lock_session *kept = new_session("kept");
     EXPECT(LOCK_OK, lock_acquire(kept, "kept", LOCK_EXCLUSIVE, -1, NULL));
-    elsewhere(open_and_close_all, kept);
+    in_another_thread(open_and_close_all, kept);
     CHECK(look(kept, "kept").held);
     CHECK(lock_close_all() == 1);
 }
 
-/* A place where threads leave sessions for others to close. */
+/* Slots where threads leave sessions for other threads to close. */
 static _Atomic(lock_session *) handed_over[THREADS];
 
 static void *open_close_and_hand_over(void *number) {
@@ -95,7 +95,7 @@ static void *open_close_and_hand_over(void *number) {
     return NULL;
 }
 
-static void threads_open_and_close_each_others(void) {
+static void threads_close_sessions_of_other_threads(void) {
     pthread_t all[THREADS];
     int numbers[THREADS];
     for (int i = 0; i < THREADS; i++) {
@@ -111,7 +111,7 @@ static void threads_open_and_close_each_others(void) {
     }
 }
 
-static void brokers_stay(void) {
+static void brokers_are_not_freed(void) {
     lock_broker *broker = lock_broker_new();
     CHECK(lock_open(broker, NULL) != NULL && lock_open(broker, NULL) != NULL);
     CHECK(lock_close_all() == 2);
@@ -125,10 +125,10 @@ int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
     nothing_is_open();
-    what_this_thread_has_left_open_is_closed();
-    what_another_thread_has_closed_is_forgotten();
-    another_thread_closes_its_own();
-    threads_open_and_close_each_others();
-    brokers_stay();
+    sessions_that_this_thread_left_open_are_closed();
+    a_session_that_another_thread_closed_is_forgotten();
+    another_thread_closes_only_its_own_sessions();
+    threads_close_sessions_of_other_threads();
+    brokers_are_not_freed();
     return 0;
 }

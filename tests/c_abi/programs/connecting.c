@@ -1,4 +1,4 @@
-/* Where there is no session to be had: lock_connect returns NULL, and lock_last_error says why and names the
+/* Connecting fails: lock_connect returns NULL, and lock_last_error gives the reason and names the
  * address. Arguments: a directory for sockets. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -15,7 +15,7 @@ static void fails(const char *url, int64_t timeout_ms, const char *detail) {
     }
 }
 
-static void what_is_no_address(void) {
+static void malformed_addresses(void) {
     static const struct {
         const char *url, *detail;
     } TABLE[] = {
@@ -43,7 +43,7 @@ static void what_is_no_address(void) {
     }
 }
 
-/* A port that is bound, so that nobody else takes it; whether somebody listens is the caller's. */
+/* Binds a port, so that no other program takes it. The caller decides whether to listen on it. */
 static int bind_port(char *url, size_t size) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
@@ -54,7 +54,7 @@ static int bind_port(char *url, size_t size) {
     return fd;
 }
 
-static void where_nobody_listens(const char *directory) {
+static void no_listener_at_the_address(const char *directory) {
     char url[ADDRESS_BYTES];
     int fd = bind_port(url, sizeof url);
     fails(url, -1, url);
@@ -64,7 +64,7 @@ static void where_nobody_listens(const char *directory) {
     close(fd);
 }
 
-static void who_does_not_answer(void) {
+static void a_listener_that_does_not_answer(void) {
     char url[ADDRESS_BYTES];
     int fd = bind_port(url, sizeof url);
     CHECK(listen(fd, 10) == 0);
@@ -73,7 +73,7 @@ static void who_does_not_answer(void) {
     close(fd);
 }
 
-static void who_speaks_something_else(void) {
+static void a_server_of_another_protocol(void) {
     char address[ADDRESS_BYTES], url[300];
     lock_server *server = serve(NULL, "lockd://127.0.0.1:0", address);
     snprintf(url, sizeof url, "tcp%s", strstr(address, "://"));
@@ -98,10 +98,10 @@ static void no_time(const char *directory) {
 
 int main(int argc, char **argv) {
     CHECK(argc == 2);
-    what_is_no_address();
-    where_nobody_listens(argv[1]);
-    who_does_not_answer();
-    who_speaks_something_else();
+    malformed_addresses();
+    no_listener_at_the_address(argv[1]);
+    a_listener_that_does_not_answer();
+    a_server_of_another_protocol();
     no_time(argv[1]);
     return 0;
 }

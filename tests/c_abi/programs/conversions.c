@@ -1,8 +1,9 @@
-/* Conversions that are waited for in slices: a place is kept ahead of everybody, and given up without giving up
- * the lock. In this process, or on a server. Arguments: [server]. */
+/* Conversions that wait in slices: the place is kept ahead of all other waiters, and can be given
+ * up without giving up the lock. In this process, or on a server. Arguments: [server]. */
 #include "sessions.h"
 
-/* The session and another one share the lock, and the session has a place to make it exclusive. */
+/* The session and another one share the lock, and the session has a place in the queue to convert
+ * it to exclusive. */
 typedef struct stage {
     lock_session *session, *reader;
     uint64_t token;
@@ -26,7 +27,7 @@ static bool is_held(lock_session *session, const char *name, lock_mode mode, uin
     return info.held && !info.waiting && info.mode == mode && info.token == token;
 }
 
-static void what_need_not_wait_is_done_at_once(void) {
+static void a_conversion_that_need_not_wait_is_done_at_once(void) {
     lock_session *session = new_session("session");
     uint64_t token = 0;
     EXPECT(LOCK_NOT_HELD, lock_enqueue_convert(session, "at once", LOCK_EXCLUSIVE));
@@ -73,7 +74,7 @@ static void the_place_is_kept_ahead_of_readers_and_writers(void) {
     end(&s);
 }
 
-static void it_becomes_exclusive_though_nobody_waits(void) {
+static void it_becomes_exclusive_without_a_waiting_thread(void) {
     stage s = queue_to_convert("unheard");
     EXPECT(LOCK_OK, lock_release(s.reader, "unheard"));
     EXPECT(LOCK_TIMEOUT, lock_acquire(s.reader, "unheard", LOCK_SHARED, 0, NULL));
@@ -81,7 +82,7 @@ static void it_becomes_exclusive_though_nobody_waits(void) {
     end(&s);
 }
 
-/* With its place known to be gone, since the session is answered in order. */
+/* The place is known to be gone afterwards, because requests are answered in order. */
 static void a_cancel_keeps_the_lock_as_it_was(void) {
     stage s = queue_to_convert("cancelled");
     for (int i = 0; i < 2; i++) {
@@ -95,7 +96,7 @@ static void a_cancel_keeps_the_lock_as_it_was(void) {
     }
     call wait = {.verb = WAIT, .session = s.session, .name = "cancelled"};
     begin(&wait);
-    /* Whether it waits by now or comes later, it hears the same. */
+    /* The result is the same whether it is already waiting or begins to wait later. */
     EXPECT(LOCK_OK, lock_cancel(s.session));
     EXPECT(LOCK_CANCELLED, finish(&wait));
     CHECK(is_held(s.session, "cancelled", LOCK_SHARED, s.token));
@@ -123,7 +124,7 @@ static void a_release_gives_up_the_lock_with_the_place(void) {
     end(&s);
 }
 
-static void of_two_the_second_is_told_of_the_deadlock(void) {
+static void the_second_of_two_conversions_is_a_deadlock(void) {
     stage s = queue_to_convert("circle");
     EXPECT(LOCK_DEADLOCK, lock_enqueue_convert(s.reader, "circle", LOCK_EXCLUSIVE));
     CHECK(strstr(lock_last_error(), "session") && strstr(lock_last_error(), "reader"));
@@ -136,8 +137,8 @@ static void of_two_the_second_is_told_of_the_deadlock(void) {
     end(&s);
 }
 
-/* Whatever became of the place, nobody is told that what is shared is exclusive. */
-static void what_is_made_shared_again_is_not_told_of_as_exclusive(void) {
+/* In any case the session must not be told that a lock is exclusive when it is shared. */
+static void a_conversion_back_to_shared_is_not_reported_as_exclusive(void) {
     stage s = queue_to_convert("back");
     EXPECT(LOCK_OK, lock_release(s.reader, "back"));
     lock_status status = lock_convert(s.session, "back", LOCK_SHARED, -1);
@@ -155,13 +156,13 @@ static void what_is_made_shared_again_is_not_told_of_as_exclusive(void) {
 int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
-    what_need_not_wait_is_done_at_once();
+    a_conversion_that_need_not_wait_is_done_at_once();
     the_place_is_kept_ahead_of_readers_and_writers();
-    it_becomes_exclusive_though_nobody_waits();
+    it_becomes_exclusive_without_a_waiting_thread();
     a_cancel_keeps_the_lock_as_it_was();
     a_cancelled_place_is_forgotten_with_the_lock();
     a_release_gives_up_the_lock_with_the_place();
-    of_two_the_second_is_told_of_the_deadlock();
-    what_is_made_shared_again_is_not_told_of_as_exclusive();
+    the_second_of_two_conversions_is_a_deadlock();
+    a_conversion_back_to_shared_is_not_reported_as_exclusive();
     return 0;
 }

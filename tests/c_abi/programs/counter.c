@@ -1,5 +1,5 @@
-/* Eight threads, each with a session of its own, increment a counter that nothing but the lock protects:
- * no increment may be lost. Arguments: [server [increments]]. */
+/* Eight threads, each with its own session, increment a counter that only the lock protects: no
+ * increment may be lost. Arguments: [server [increments]]. */
 #include "check.h"
 
 enum { THREADS = 8 };

@@ -1,4 +1,5 @@
-// The header is C++ too, and handles go well with what C++ owns things by. Arguments: [server].
+// The header works in C++ too, and handles fit the C++ types that own resources. Arguments:
+// [server].
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
@@ -19,7 +20,7 @@ static void check(lock_status status) {
     }
 }
 
-// Holds a lock for as long as it lives.
+// Holds a lock during its lifetime.
 class Guard {
   public:
     Guard(const Session &session, std::string name) : session_(session.get()), name_(std::move(name)) {

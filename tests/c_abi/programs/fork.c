@@ -1,5 +1,5 @@
-/* A forked child is not its parent: what it inherits is dead and does nothing, it keeps none of the parent's
- * connections open, and it has locks of its own. Argument: a directory for sockets. */
+/* A forked child is not its parent: the handles that it inherits do nothing, it keeps none of the
+ * parent's connections open, and it can have its own locks. Argument: a directory for sockets. */
 #include <sys/prctl.h>
 
 #include "inherited.h"
@@ -51,7 +51,7 @@ static void expect_unchanged(void) {
     CHECK(strcmp(address, tcp) == 0);
 }
 
-/* Runs the body in a child; afterwards all must be in the parent as it was. */
+/* Runs the body in a child. Afterwards everything in the parent must be unchanged. */
 static void in_child(pid_t (*make)(void), void (*body)(void)) {
     pid_t pid = make();
     if (pid == 0) {
@@ -66,7 +66,7 @@ static void calls_do_nothing(void) {
     expect_forked(&all);
 }
 
-static void closing_all_closes_what_is_the_childs_own(void) {
+static void closing_all_closes_only_the_childs_own_sessions(void) {
     CHECK(lock_close_all() == 0);
     expect_forked(&all);
     CHECK(lock_open(NULL, "child") != NULL && lock_connect(tcp, "child", 10000) != NULL);
@@ -75,7 +75,7 @@ static void closing_all_closes_what_is_the_childs_own(void) {
     CHECK(lock_close_all() == 0);
 }
 
-static void freeing_frees_no_lock(void) {
+static void freeing_inherited_handles_frees_no_lock(void) {
     free_all(&all);
 }
 
@@ -108,7 +108,7 @@ static void use_server(lock_broker *broker, const char *listen) {
     lock_server_stop(server);
 }
 
-static void it_has_its_own(void) {
+static void a_child_has_its_own_locks(void) {
     char listen[ADDRESS_BYTES];
     lock_session *session = lock_open(NULL, "child");
     CHECK(session != NULL);
@@ -124,7 +124,7 @@ static void it_has_its_own(void) {
     lock_close(session);
 }
 
-static void a_grandchild_is_nobody_either(void) {
+static void a_grandchild_cannot_use_inherited_handles_either(void) {
     char address[ADDRESS_BYTES];
     inherited own = {.broker = lock_broker_new()};
     own.server = serve(own.broker, "message://127.0.0.1:0", address);
@@ -138,7 +138,7 @@ static void a_grandchild_is_nobody_either(void) {
         CHECK(same(descriptors(), before));
         expect_forked(&all);
         expect_forked(&own);
-        it_has_its_own();
+        a_child_has_its_own_locks();
         free_all(&own);
         free_all(&all);
         exit(0);
@@ -151,7 +151,8 @@ static void a_grandchild_is_nobody_either(void) {
     free_all(&own);
 }
 
-/* Takes the lock, has a child that lives until `stay` is closed, and waits to be killed. */
+/* Takes the lock, forks a child that lives until it reads a byte from `stay`, and waits to be
+ * killed. */
 static void hold_with_child(const char *url, int ready, int stay) {
     char byte = 0;
     lock_session *session = lock_connect(url, "killed", 10000);
@@ -186,7 +187,7 @@ static void a_killed_parent_frees_its_locks(const char *url) {
     kill_child(holder);
     EXPECT(LOCK_OK, lock_wait(waiter, "orphan", DEADLINE_SECONDS * 1000, NULL));
     lock_close(waiter);
-    /* It was there all the time: it still reads this. */
+    /* The grandchild was running all the time: it still reads this. */
     CHECK(write(stay[1], "x", 1) == 1);
     await_child(grandchild);
     for (int i = 0; i < 2; i++) {
@@ -195,8 +196,8 @@ static void a_killed_parent_frees_its_locks(const char *url) {
     }
 }
 
-/* Also of one that has the connection, too, since it was made past the fork handlers. */
-static void closing_frees_though_a_child_lives_on(const char *url) {
+/* Even if a child still has the connection, because it was made without the fork handlers. */
+static void closing_frees_the_lock_although_a_child_lives_on(const char *url) {
     lock_session *session = lock_connect(url, "closed", 10000);
     EXPECT(LOCK_OK, lock_acquire(session, "left", LOCK_EXCLUSIVE, -1, NULL));
     pid_t child = _Fork();
@@ -214,20 +215,20 @@ static void closing_frees_though_a_child_lives_on(const char *url) {
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     directory = argv[1];
-    /* Children of a child that was killed come to this process, and can be waited for. */
+    /* Children of a killed child become children of this process, which can wait for them. */
     CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
     before = descriptors();
     set_up();
     in_child(fork, calls_do_nothing);
     in_child(_Fork, calls_do_nothing);
-    in_child(fork, closing_all_closes_what_is_the_childs_own);
-    in_child(_Fork, closing_all_closes_what_is_the_childs_own);
-    in_child(fork, freeing_frees_no_lock);
+    in_child(fork, closing_all_closes_only_the_childs_own_sessions);
+    in_child(_Fork, closing_all_closes_only_the_childs_own_sessions);
+    in_child(fork, freeing_inherited_handles_frees_no_lock);
     in_child(fork, no_descriptor_is_inherited);
-    in_child(fork, it_has_its_own);
-    in_child(fork, a_grandchild_is_nobody_either);
-    closing_frees_though_a_child_lives_on(tcp);
-    closing_frees_though_a_child_lives_on(unix_url);
+    in_child(fork, a_child_has_its_own_locks);
+    in_child(fork, a_grandchild_cannot_use_inherited_handles_either);
+    closing_frees_the_lock_although_a_child_lives_on(tcp);
+    closing_frees_the_lock_although_a_child_lives_on(unix_url);
     a_killed_parent_frees_its_locks(tcp);
     a_killed_parent_frees_its_locks(unix_url);
     expect_unchanged();

@@ -1,12 +1,13 @@
-//! Programs that fork: children that misuse what they have inherited, and children that use the
-//! library for themselves, whatever their parent's threads were at when they were made.
+//! Programs that fork: children that misuse handles they have inherited, and children that use the
+//! library themselves, regardless of what their parent's threads were doing at the time of the
+//! fork.
 
 use tempfile::TempDir;
 
 use crate::program::{Linkage, Program, is_sanitized};
 
-/// Runs it, but not with a sanitizer: with a leak checker in it, a child would be blamed for what
-/// it inherits.
+/// Runs the program, but not with a sanitizer: a leak checker would report in the child what it has
+/// inherited.
 fn run(linkage: Linkage, name: &str, more: &[&str]) {
     if !is_sanitized() {
         let directory = TempDir::new().unwrap();
@@ -22,7 +23,7 @@ fn run_under_valgrind(name: &str, more: &[&str]) {
 }
 
 #[test]
-fn a_child_is_not_its_parent() {
+fn a_child_cannot_use_its_parents_handles() {
     run(Linkage::Shared, "fork", &[]);
     run(Linkage::Static, "fork", &[]);
 }

@@ -1,6 +1,6 @@
-/* Children forked while threads of the parent are in the middle of everything: none hangs on a lock that a
- * thread of its parent had, each can use the library, and the parent's work goes on undisturbed.
- * Arguments: a directory for sockets, and how many children. */
+/* Children forked while the parent's threads are in the middle of library calls: no child hangs on
+ * a lock that a thread of its parent held, each can use the library, and the parent's work
+ * continues undisturbed. Arguments: a directory for sockets, and the number of children. */
 #include "inherited.h"
 
 enum { LOCAL = 2, REMOTE = 2, RIVALS = 2, WORKERS = LOCAL + REMOTE + RIVALS + 2, CHILD_THREADS = 2 };
@@ -39,7 +39,7 @@ static void contend_there(int number) {
     lock_close(session);
 }
 
-/* Two threads in one session, so that one of them often reads for both. */
+/* Two threads share one session, so that one of them often reads for both. */
 static void share_one_session(int number) {
     char name[20];
     snprintf(name, sizeof name, "own/%d", number);
@@ -132,7 +132,8 @@ static void run_server(lock_broker *broker, int number) {
 
 static void be_a_child(int number) {
     expect_forked(&all);
-    /* Before and after: what is freed must not matter to what is made. */
+    /* In some children before the rest, in some after it: freeing inherited handles must not affect
+     * new ones. */
     if (number % 3 == 0) {
         free_all(&all);
     }
@@ -142,7 +143,7 @@ static void be_a_child(int number) {
     run_threads(broker);
     run_server(broker, number);
     lock_broker_free(broker);
-    /* What its parent's threads have open is not this child's to close. */
+    /* Sessions that the parent's threads have opened are not closed here. */
     CHECK(lock_check(session) == LOCK_OK && lock_close_all() == 1);
     if (number % 3 != 0) {
         free_all(&all);

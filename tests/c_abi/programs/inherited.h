@@ -1,4 +1,4 @@
-/* Handles of every kind, made in one process to be misused in a child of it. */
+/* Handles of every kind, created in one process and misused in its child. */
 #ifndef INHERITED_H
 #define INHERITED_H
 
@@ -9,7 +9,8 @@ enum { SESSIONS = 3 };
 typedef struct inherited {
     lock_broker *broker;
     lock_server *server;
-    /* In this process, over TCP, over a Unix socket. Each holds "held" of its broker shared. */
+    /* In this process, over TCP, over a Unix socket. Each holds "held" of its broker in shared
+     * mode. */
     lock_session *sessions[SESSIONS];
 } inherited;
 
@@ -48,7 +49,7 @@ static inline void expect_forked(const inherited *all) {
     CHECK(server == NULL);
 }
 
-/* Frees everything, in the process that made it or in a child. */
+/* Frees all handles, in the process that created them or in a child. */
 static inline void free_all(const inherited *all) {
     for (int i = 0; i < SESSIONS; i++) {
         lock_close(all->sessions[i]);

@@ -1,5 +1,5 @@
-/* A session that waits for 10,000 names waits for no more: the rest is refused, and what does not have to wait
- * goes on. Arguments: [server]. */
+/* A session that waits for 10,000 names cannot wait for more: further waits are refused, and
+ * requests that do not have to wait succeed. Arguments: [server]. */
 #include "sessions.h"
 
 enum { REQUESTS = 10, AT_ONCE = 1000, MANY = REQUESTS * AT_ONCE };
@@ -53,7 +53,7 @@ int main(int argc, char **argv) {
     EXPECT(LOCK_OK, lock_acquire(session, "shared", LOCK_SHARED, 0, NULL));
     wait_for_many(threads);
     waiting_for_more_is_refused();
-    /* The place of a set is given up whole. */
+    /* Releasing one name of a set gives up the place of the whole set. */
     EXPECT(LOCK_OK, lock_release(session, names[0]));
     EXPECT(LOCK_PENDING, lock_enqueue(session, "busy", LOCK_EXCLUSIVE));
     EXPECT(LOCK_OK, lock_cancel(session));

@@ -1,18 +1,18 @@
-/* Pages of locks: who holds what and who waits, name by name, in this process or on a server. Arguments:
- * [server [zeros]]; zeros: somebody holds what C has no names for. */
+/* Pages of locks: the holders and waiters of each name, in this process or on a server. Arguments:
+ * [server [zeros]]; zeros: another session holds names that C cannot express. */
 #include "pages.h"
 
 enum { MANY = 250 };
 
 static void holders_and_waiters_are_shown(void) {
-    lock_session *alice = new_session("alice"), *bob = new_session("b\"ob"), *nobody = new_session(NULL);
+    lock_session *alice = new_session("alice"), *bob = new_session("b\"ob"), *unnamed = new_session(NULL);
     uint64_t token;
     char expected[200];
     EXPECT(LOCK_OK, lock_acquire(alice, "list/x", LOCK_EXCLUSIVE, -1, &token));
     EXPECT(LOCK_OK, lock_acquire(alice, "list/s", LOCK_SHARED, -1, NULL));
-    EXPECT(LOCK_OK, lock_acquire(nobody, "list/s", LOCK_SHARED, -1, NULL));
+    EXPECT(LOCK_OK, lock_acquire(unnamed, "list/s", LOCK_SHARED, -1, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(bob, "list/x", LOCK_SHARED));
-    page *p = list(nobody, "list/", NULL, 0);
+    page *p = list(unnamed, "list/", NULL, 0);
     CHECK(p->count == 2 && !p->more);
     CHECK(strcmp(p->names[0], "list/s") == 0 && strcmp(p->names[1], "list/x") == 0);
     const char *s = strstr(p->json, "{\"lockName\":\"list/s\",\"mode\":\"shared\",\"holders\":[{\"address\":\"");
@@ -29,18 +29,18 @@ static void holders_and_waiters_are_shown(void) {
     EXPECT(LOCK_OK, lock_release(bob, "list/x"));
     EXPECT(LOCK_OK, lock_abandon(alice));
     lock_close(alice);
-    await_holders(nobody, "list/x", 0);
-    EXPECT(LOCK_OK, lock_acquire(nobody, "list/x", LOCK_EXCLUSIVE, -1, NULL));
-    p = list(nobody, "list/x", NULL, 0);
+    await_holders(unnamed, "list/x", 0);
+    EXPECT(LOCK_OK, lock_acquire(unnamed, "list/x", LOCK_EXCLUSIVE, -1, NULL));
+    p = list(unnamed, "list/x", NULL, 0);
     CHECK(strstr(p->json, "\"mode\":\"exclusive\",\"orphaned\":true,\"holders\":[{"));
     free_page(p);
-    /* Or it would be an orphan for the next program. */
-    EXPECT(LOCK_OK, lock_release(nobody, "list/x"));
+    /* Otherwise the lock would be orphaned for the next program. */
+    EXPECT(LOCK_OK, lock_release(unnamed, "list/x"));
     lock_close(bob);
-    lock_close(nobody);
+    lock_close(unnamed);
 }
 
-static void what_is_gone_is_not_shown(void) {
+static void a_released_lock_is_not_shown(void) {
     lock_session *session = new_session("session");
     EXPECT(LOCK_OK, lock_acquire(session, "gone", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_release(session, "gone"));
@@ -80,7 +80,7 @@ static void pages_follow_one_another(void) {
     lock_close(session);
 }
 
-static void a_page_is_no_longer_than_a_thousand(void) {
+static void a_page_has_at_most_a_thousand_names(void) {
     static char text[1001][16];
     const char *names[1001];
     lock_session *session = new_session("session");
@@ -110,7 +110,7 @@ static void any_bytes_are_a_name(void) {
     lock_close(session);
 }
 
-static void what_makes_no_sense_is_invalid(void) {
+static void null_arguments_are_invalid(void) {
     char mark = 0, *json = &mark;
     lock_session *session = new_session("session");
     EXPECT(LOCK_INVALID, lock_list(NULL, NULL, NULL, 0, &json));
@@ -121,8 +121,9 @@ static void what_makes_no_sense_is_invalid(void) {
     lock_close(session);
 }
 
-/* Names are "zero", and that followed by a zero byte and a digit from 1 to 9; and the same with "zerp". */
-static void names_with_zero_bytes_end_no_page(void) {
+/* The names are "zero", and "zero" followed by a zero byte and a digit from 1 to 9; and the same
+ * with "zerp". */
+static void a_page_never_ends_with_a_name_with_a_zero_byte(void) {
     static const char ZERO[] = "\\u0000";
     for (uint64_t limit = 1; limit < 25; limit++) {
         lock_session *session = new_session("session");
@@ -146,14 +147,14 @@ int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
     if (argc > 2) {
-        names_with_zero_bytes_end_no_page();
+        a_page_never_ends_with_a_name_with_a_zero_byte();
         return 0;
     }
     holders_and_waiters_are_shown();
-    what_is_gone_is_not_shown();
+    a_released_lock_is_not_shown();
     pages_follow_one_another();
-    a_page_is_no_longer_than_a_thousand();
+    a_page_has_at_most_a_thousand_names();
     any_bytes_are_a_name();
-    what_makes_no_sense_is_invalid();
+    null_arguments_are_invalid();
     return 0;
 }

@@ -1,11 +1,12 @@
-/* The library loaded and unloaded at run time, as PHP and plug-ins do: nothing of it stays behind that would run
- * code that is gone, and all who load it share one default broker. Arguments: two modules that load it, too. */
+/* The library is loaded and unloaded at run time, as PHP and plug-ins do. After unloading, nothing
+ * is left that would run code that has gone, and all modules that load it share one default broker.
+ * Arguments: two modules that load it too. */
 #include <dlfcn.h>
 
 #include "lockd.h"
 
-/* What is used here. Every function is called through a pointer to the one that was loaded, under its own name,
- * in check.h too. */
+/* The functions that are used here. Each is called through a pointer to the loaded function, under
+ * its own name, also in check.h. */
 #define FUNCTIONS(each)                                                              \
     each(lock_abi_version) each(lock_strerror) each(lock_last_error) each(lock_open) \
     each(lock_connect) each(lock_close) each(lock_acquire) each(lock_release)        \
@@ -67,7 +68,8 @@ static void used_and_unloaded(void) {
     AWAIT(threads().count == 1);
 }
 
-/* A thread that ends after the library was unloaded runs what the library has left in it. */
+/* A thread that ends after the library was unloaded runs the destructors that the library has
+ * registered in it. */
 static void *unload_in_thread(void *unused) {
     (void)unused;
     void *library = load();
@@ -82,7 +84,8 @@ static void unloaded_by_a_thread_that_ends(void) {
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* What nobody has closed goes on, and whoever loads the library again finds it as it was. */
+/* Servers and sessions that were not closed keep working, and are unchanged when the library is
+ * loaded again. */
 static void unloaded_in_use(void) {
     char address[ADDRESS_BYTES];
     void *library = load();
@@ -107,7 +110,7 @@ static void unloaded_in_use(void) {
     CHECK(dlclose(library) == 0);
 }
 
-/* A child of a process that has unloaded the library runs its fork handlers all the same. */
+/* A child of a process that has unloaded the library still runs the library's fork handlers. */
 static void forked_after_unloading(void) {
     pid_t pid = fork();
     if (pid == 0) {
@@ -159,7 +162,7 @@ static void modules_share_the_default_broker(const char *one, const char *other)
     CHECK(dlclose(library) == 0);
 }
 
-/* The process ends with a server that runs and a lock that is held, in a library that was unloaded. */
+/* The process ends while a server runs and a lock is held, in a library that was unloaded. */
 static void ends_in_use(void) {
     char address[ADDRESS_BYTES];
     pid_t pid = fork();

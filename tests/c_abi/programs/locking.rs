@@ -1,4 +1,4 @@
-//! Programs that take, wait for, convert and free locks, in process and on a server, from one
+//! A program that increments a counter under a lock, in its own process and on a server, from one
 //! source.
 
 use crate::program::{Linkage, Program, Served, is_sanitized};
@@ -13,7 +13,7 @@ fn no_increment_of_an_unprotected_counter_is_lost() {
 }
 
 #[test]
-fn it_is_clean_under_valgrind() {
+fn the_counter_is_clean_under_valgrind() {
     let server = Served::start();
     let counter = Program::compile("counter", Linkage::Static);
     counter.run_under_valgrind(&[&server.tcp(), "1000"]);

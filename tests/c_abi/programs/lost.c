@@ -1,13 +1,13 @@
-/* A session whose server has stopped is lost, whatever it was doing and whatever it does then, and its outputs
- * stay as they were. Arguments: a directory for sockets. */
+/* A session whose server has stopped is lost, whatever it was doing and whatever it does next, and
+ * its output arguments stay unchanged. Arguments: a directory for sockets. */
 #include "servers.h"
 
 static const char *const NAMES[] = {"one", "two"};
 
 enum { WAITS = 4 };
 
-/* A session that holds, and waits in all ways that there are, for what a session in this process holds: that
- * one outlives the server, so nothing is granted by its end. */
+/* A session that holds locks, and waits in every possible way for locks of a session in this
+ * process. That session outlives the server, so its end grants nothing. */
 static void wait_in_all_ways(lock_session *session, lock_session *holder, call *waits) {
     EXPECT(LOCK_OK, lock_acquire(holder, "busy", LOCK_EXCLUSIVE, 0, NULL));
     EXPECT(LOCK_OK, lock_acquire(holder, "busy too", LOCK_EXCLUSIVE, 0, NULL));
@@ -26,7 +26,7 @@ static void wait_in_all_ways(lock_session *session, lock_session *holder, call *
     }
 }
 
-static void whatever_it_does(lock_session *session) {
+static void every_call_fails(lock_session *session) {
     uint64_t token = 7;
     lock_info info = {.token = 7};
     char *json = NULL;
@@ -70,8 +70,8 @@ static void lose(const char *listen) {
         CHECK(waits[i].token == 0);
     }
     await_loss(idle);
-    whatever_it_does(session);
-    whatever_it_does(idle);
+    every_call_fails(session);
+    every_call_fails(idle);
 
     EXPECT(LOCK_OK, lock_check(holder));
     CHECK(look(holder, "shared").holders == 1 && look(holder, "busy").waiters == 0);

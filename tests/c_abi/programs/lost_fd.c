@@ -1,5 +1,5 @@
-/* The descriptor of lock_lost_fd in a poll loop: it tells of a server that is gone and of a lock that was
- * granted, and is silent while there is nothing to tell. Argument: a directory for sockets. */
+/* The descriptor of lock_lost_fd in a poll loop: it is readable when the server has gone or a lock
+ * was granted, and not readable otherwise. Argument: a directory for sockets. */
 #include <poll.h>
 
 #include "check.h"
@@ -23,7 +23,7 @@ static lock_session *connect_as(const char *url, const char *owner) {
     return session;
 }
 
-static void all_is_well(lock_session *session, lock_session *other) {
+static void nothing_is_reported_while_all_is_well(lock_session *session, lock_session *other) {
     int fd = lock_lost_fd(session);
     CHECK(!readable(session, 0));
     for (int i = 0; i < NAMES; i++) {
@@ -39,7 +39,7 @@ static void all_is_well(lock_session *session, lock_session *other) {
     CHECK(lock_lost_fd(session) == fd);
 }
 
-static void a_grant_is_told(lock_session *session, lock_session *other) {
+static void a_grant_is_reported(lock_session *session, lock_session *other) {
     for (int i = 0; i < NAMES; i++) {
         uint64_t token = 0;
         EXPECT(LOCK_OK, lock_acquire(other, names[i], LOCK_EXCLUSIVE, -1, NULL));
@@ -55,7 +55,7 @@ static void a_grant_is_told(lock_session *session, lock_session *other) {
     }
 }
 
-static void the_end_is_told(lock_session *session, lock_session *other) {
+static void the_end_is_reported(lock_session *session, lock_session *other) {
     lock_info info;
     int fd = lock_lost_fd(session);
     lock_session *both[] = {session, other};
@@ -78,23 +78,23 @@ static void a_server_stops(const char *listen) {
     char address[ADDRESS_BYTES];
     lock_server *server = serve(NULL, listen, address);
     lock_session *session = connect_as(address, "poll"), *other = connect_as(address, "other");
-    all_is_well(session, other);
-    a_grant_is_told(session, other);
+    nothing_is_reported_while_all_is_well(session, other);
+    a_grant_is_reported(session, other);
     EXPECT(LOCK_OK, lock_acquire(session, names[0], LOCK_EXCLUSIVE, 0, NULL));
     lock_server_stop(server);
-    the_end_is_told(session, other);
+    the_end_is_reported(session, other);
 }
 
 static void a_connection_is_cut(const char *listen) {
     char address[ADDRESS_BYTES];
     pid_t server = serve_elsewhere(listen, address);
     lock_session *session = connect_as(address, "poll"), *other = connect_as(address, "other");
-    a_grant_is_told(session, other);
+    a_grant_is_reported(session, other);
     EXPECT(LOCK_OK, lock_acquire(session, names[0], LOCK_EXCLUSIVE, 0, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(other, names[0], LOCK_EXCLUSIVE));
     CHECK(!readable(session, 0) && !readable(other, 0));
     kill_child(server);
-    the_end_is_told(session, other);
+    the_end_is_reported(session, other);
 }
 
 static void one_of_several_servers_stops(const char *listen) {
@@ -107,9 +107,10 @@ static void one_of_several_servers_stops(const char *listen) {
     }
     snprintf(url, sizeof url, "%s,%s,%s", address[0], address[1], address[2]);
     lock_session *session = connect_as(url, "poll"), *other = connect_as(url, "other");
-    all_is_well(session, other);
-    a_grant_is_told(session, other);
-    /* So many that some belong to the one that stops: only that makes its loss the session's. */
+    nothing_is_reported_while_all_is_well(session, other);
+    a_grant_is_reported(session, other);
+    /* Enough names that some belong to the server that stops: only then is the session lost with
+     * it. */
     for (int i = 0; i < 100; i++) {
         char held[20];
         snprintf(held, sizeof held, "held/%d", i);
@@ -128,7 +129,7 @@ static void one_of_several_servers_stops(const char *listen) {
     }
 }
 
-static void there_is_none(void) {
+static void a_local_session_has_no_descriptor(void) {
     lock_session *session = lock_open(NULL, "local");
     CHECK(lock_lost_fd(session) == -1);
     EXPECT(LOCK_OK, lock_check(session));
@@ -150,6 +151,6 @@ int main(int argc, char **argv) {
     a_server_stops("message://127.0.0.1:0");
     a_server_stops(listen);
     one_of_several_servers_stops(listen);
-    there_is_none();
+    a_local_session_has_no_descriptor();
     return 0;
 }

@@ -1,5 +1,6 @@
-/* What makes no sense is LOCK_INVALID, whoever is asked, and changes nothing: NULL, unknown modes, names that
- * are too long, sets that are none. And NULL where it may be. Arguments: [server]. */
+/* Invalid arguments return LOCK_INVALID, for a session in this process and on a server, and change
+ * nothing: NULL, unknown modes, names that are too long, invalid sets. Also NULL where it is
+ * allowed. Arguments: [server]. */
 #include "sessions.h"
 
 enum { LENGTH_MAX = 1024, AT_ONCE_MAX = 1024 };
@@ -29,7 +30,7 @@ static void no_session(void) {
     CHECK(token == 7 && info.token == 7);
 }
 
-/* Every verb with a name that cannot be one. */
+/* Calls every verb with an invalid name. */
 static void no_name(lock_session *session, const char *name, const char *detail) {
     const char *names[] = {"one", name};
     uint64_t token = 7;
@@ -99,7 +100,7 @@ static void no_set(lock_session *session) {
     CHECK(look(session, "one").holders == 0 && look(session, "two").holders == 0);
 }
 
-static void nowhere_to_write(lock_session *session) {
+static void no_output_argument(lock_session *session) {
     INVALID(lock_inspect(session, "one", NULL));
     CHECK(strstr(lock_last_error(), "out is NULL"));
     EXPECT(LOCK_OK, lock_acquire(session, "one", LOCK_EXCLUSIVE, INT64_MAX, NULL));
@@ -108,7 +109,7 @@ static void nowhere_to_write(lock_session *session) {
     EXPECT(LOCK_OK, lock_release(session, "one"));
 }
 
-static void the_freeing_of_nothing(void) {
+static void freeing_null(void) {
     lock_close(NULL);
     lock_broker_free(NULL);
     lock_server_stop(NULL);
@@ -125,8 +126,8 @@ int main(int argc, char **argv) {
     no_mode(session, 2);
     no_mode(session, UINT32_MAX);
     no_set(session);
-    nowhere_to_write(session);
-    the_freeing_of_nothing();
+    no_output_argument(session);
+    freeing_null();
     EXPECT(LOCK_OK, lock_check(session));
     CHECK((lock_lost_fd(session) == -1) == is_local());
     lock_close(session);

@@ -1,12 +1,12 @@
-//! The C programs of this directory, and what is to come of each. They run with sanitizers too, see
-//! `sanitize.sh`.
+//! The C programs of this directory, and the tests that run them. They also run with sanitizers,
+//! see `sanitize.sh`.
 
 mod cplusplus;
 mod fork;
-mod hard_times;
 mod loading;
 mod locking;
-mod quiet;
+mod no_traces;
+mod outside_faults;
 mod several_servers;
 mod signals;
 mod statuses;

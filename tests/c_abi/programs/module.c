@@ -1,4 +1,4 @@
-/* A part of a program that gets hold of the library for itself, unaware of other parts that do so too. */
+/* A module that loads the library for itself, and knows nothing of other modules that do so too. */
 #include <dlfcn.h>
 
 #include "lockd.h"
@@ -14,7 +14,7 @@ static void *symbol(const char *name) {
     return dlsym(library, name);
 }
 
-/* NULL, or what went wrong. */
+/* Returns NULL, or an error message. */
 const char *module_begin(void) {
     lock_session *(*open)(lock_broker *, const char *);
     library = dlopen("liblockd.so.1", RTLD_NOW | RTLD_LOCAL);

@@ -1,4 +1,4 @@
-/* What the programs that list locks share: pages, and the names on them. */
+/* For the programs that list locks: pages, and the names on them. */
 #ifndef PAGES_H
 #define PAGES_H
 
@@ -6,7 +6,7 @@
 
 enum { SHOWN_MAX = 1100, SHOWN_BYTES = 64 };
 
-/* A page as it came, and the names on it, still as JSON has them between its quotes. */
+/* A page as received, and the names on it as they are written in JSON between the quotes. */
 typedef struct page {
     char *json;
     int count;
@@ -39,8 +39,8 @@ static inline void free_page(page *p) {
     free(p);
 }
 
-/* How many names all pages together have. They come in order, none of them twice; all pages but the last have
- * as many as is said. */
+/* The number of names on all pages together. The names must be in order and without repetition, and
+ * every page except the last must have `limit` names. */
 static inline int count_all(lock_session *session, const char *prefix, int limit) {
     char last[SHOWN_BYTES] = "";
     int count = 0;

@@ -1,8 +1,8 @@
-/* Places in queues, cancelling, looking at locks, and what sessions and locks may be called: in this process,
- * or on a server. Arguments: [server]. */
+/* Places in queues, cancelling, inspecting locks, and the names that sessions and locks can have:
+ * in this process, or on a server. Arguments: [server]. */
 #include "sessions.h"
 
-static void what_is_free_is_granted_at_once(void) {
+static void a_free_lock_is_granted_at_once(void) {
     lock_session *session = new_session("session");
     EXPECT(LOCK_OK, lock_enqueue(session, "free", LOCK_SHARED));
     lock_info info = look(session, "free");
@@ -11,7 +11,7 @@ static void what_is_free_is_granted_at_once(void) {
     lock_close(session);
 }
 
-static void a_wait_that_is_over_keeps_the_place(void) {
+static void a_wait_that_times_out_keeps_the_place(void) {
     lock_session *holder = new_session("holder"), *session = new_session("session");
     uint64_t token = 7, last = 0;
     EXPECT(LOCK_OK, lock_acquire(holder, "place", LOCK_EXCLUSIVE, 0, &last));
@@ -44,7 +44,7 @@ static void a_release_gives_up_the_place(void) {
     lock_close(session);
 }
 
-static void a_turn_that_nobody_waits_for_comes_all_the_same(void) {
+static void a_place_without_a_waiting_thread_is_granted_too(void) {
     lock_session *holder = new_session("holder"), *session = new_session("session");
     EXPECT(LOCK_OK, lock_acquire(holder, "turn", LOCK_EXCLUSIVE, 0, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(session, "turn", LOCK_EXCLUSIVE));
@@ -56,7 +56,7 @@ static void a_turn_that_nobody_waits_for_comes_all_the_same(void) {
     lock_close(session);
 }
 
-static void a_lock_is_shown_as_it_stands(void) {
+static void inspecting_shows_the_state_of_the_lock(void) {
     lock_session *a = new_session("a"), *b = new_session("b"), *c = new_session("c");
     lock_info info = look(a, "shown");
     CHECK(info.token == 0 && info.holders == 0 && info.waiters == 0 && info.mode == LOCK_EXCLUSIVE);
@@ -72,14 +72,15 @@ static void a_lock_is_shown_as_it_stands(void) {
     info = look(c, "shown");
     CHECK(info.token == 0 && info.holders == 2 && info.waiters == 1 && info.mode == LOCK_SHARED);
     CHECK(!info.held && info.waiting && !info.orphaned);
-    /* Or it would be granted when the others close, and then be an orphan for the next program. */
+    /* Otherwise c would be granted the lock when the others close, and leave it orphaned for the
+     * next program. */
     EXPECT(LOCK_OK, lock_release(c, "shown"));
     lock_close(a);
     lock_close(b);
     lock_close(c);
 }
 
-static void who_closes_has_not_vanished(void) {
+static void a_closed_session_leaves_no_orphan(void) {
     lock_session *next = new_session("next");
     for (int ended_before = 0; ended_before <= 1; ended_before++) {
         lock_session *leaving = new_session("leaving");
@@ -96,7 +97,7 @@ static void who_closes_has_not_vanished(void) {
     lock_close(next);
 }
 
-static void a_vanished_holder_is_known_until_the_next_one_releases(void) {
+static void a_lock_is_orphaned_until_the_next_holder_releases(void) {
     lock_session *vanishing = new_session("vanishing"), *next = new_session("next");
     EXPECT(LOCK_OK, lock_acquire(vanishing, "orphan", LOCK_EXCLUSIVE, 0, NULL));
     CHECK(!look(next, "orphan").orphaned);
@@ -114,7 +115,7 @@ static void a_vanished_holder_is_known_until_the_next_one_releases(void) {
     lock_close(next);
 }
 
-static void a_vanished_reader_leaves_no_mark(void) {
+static void a_vanished_reader_leaves_no_orphan(void) {
     lock_session *vanishing = new_session("vanishing"), *next = new_session("next");
     EXPECT(LOCK_OK, lock_acquire(vanishing, "read only", LOCK_SHARED, 0, NULL));
     EXPECT(LOCK_OK, lock_abandon(vanishing));
@@ -123,7 +124,8 @@ static void a_vanished_reader_leaves_no_mark(void) {
     lock_close(next);
 }
 
-/* The call waits for the lock's `waiters`th place; then the session's waits are cancelled. */
+/* Starts the call, waits until `waiters` requests wait for its lock, and cancels the session's
+ * waits. */
 static void cancel(call *c, lock_session *holder, uint64_t waiters) {
     begin(c);
     await_waiters(holder, c->name, waiters);
@@ -155,7 +157,7 @@ static void every_wait_can_be_cancelled_from_another_thread(void) {
     lock_close(session);
 }
 
-static void a_place_that_nobody_waits_at_is_cancelled_too(void) {
+static void a_place_without_a_waiting_thread_is_cancelled_too(void) {
     lock_session *holder = new_session("holder"), *session = new_session("session");
     EXPECT(LOCK_OK, lock_acquire(holder, "deserted", LOCK_EXCLUSIVE, 0, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(session, "deserted", LOCK_EXCLUSIVE));
@@ -167,7 +169,7 @@ static void a_place_that_nobody_waits_at_is_cancelled_too(void) {
     lock_close(session);
 }
 
-static void a_cancelled_place_is_forgotten_once_the_lock_is_asked_for_again(void) {
+static void a_cancelled_place_is_forgotten_when_the_lock_is_requested_again(void) {
     lock_session *holder = new_session("holder"), *session = new_session("session");
     EXPECT(LOCK_OK, lock_acquire(holder, "again", LOCK_EXCLUSIVE, 0, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(session, "again", LOCK_EXCLUSIVE));
@@ -188,7 +190,7 @@ static void another_threads_release_ends_the_wait(void) {
     begin(&wait);
     EXPECT(LOCK_OK, lock_release(session, "taken back"));
     lock_status status = finish(&wait);
-    /* NOT_HELD if the thread came only after the release. */
+    /* NOT_HELD if the thread began to wait only after the release. */
     CHECK(status == LOCK_CANCELLED || status == LOCK_NOT_HELD);
 
     wait = (call){.verb = ACQUIRE, .session = session, .name = "taken back"};
@@ -221,10 +223,10 @@ static void every_string_up_to_1024_bytes_is_a_name(void) {
     lock_close(other);
 }
 
-/* What is said of the deadlock of two sessions that are called so. */
+/* The error text of a deadlock between two sessions with these names. */
 static const char *deadlock_between(const char *first, const char *second) {
     lock_session *a = new_session(first), *b = new_session(second);
-    /* The sessions of the last time may not have gone yet, on a server. */
+    /* On a server, the sessions of the last call may not have ended yet. */
     EXPECT(LOCK_OK, lock_acquire(a, "left", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_acquire(b, "right", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_PENDING, lock_enqueue(b, "left", LOCK_EXCLUSIVE));
@@ -242,7 +244,7 @@ static void a_deadlock_names_its_sessions(void) {
     const char *detail = deadlock_between("invoices", "r\xc3\xa9sum\xc3\xa9s");
     CHECK(strstr(detail, "invoices") && strstr(detail, "r\xc3\xa9sum\xc3\xa9s"));
     detail = deadlock_between(NULL, "somebody");
-    /* One without a label goes by its address. */
+    /* A session without a name is described by its address. */
     CHECK(strstr(detail, "somebody") && strstr(detail, "\xe2\x86\x92"));
     CHECK(!is_local() || strstr(detail, "local:"));
     detail = deadlock_between("not \xff UTF-8", "");
@@ -252,17 +254,17 @@ static void a_deadlock_names_its_sessions(void) {
 int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
-    what_is_free_is_granted_at_once();
-    a_wait_that_is_over_keeps_the_place();
+    a_free_lock_is_granted_at_once();
+    a_wait_that_times_out_keeps_the_place();
     a_release_gives_up_the_place();
-    a_turn_that_nobody_waits_for_comes_all_the_same();
-    a_lock_is_shown_as_it_stands();
-    who_closes_has_not_vanished();
-    a_vanished_holder_is_known_until_the_next_one_releases();
-    a_vanished_reader_leaves_no_mark();
+    a_place_without_a_waiting_thread_is_granted_too();
+    inspecting_shows_the_state_of_the_lock();
+    a_closed_session_leaves_no_orphan();
+    a_lock_is_orphaned_until_the_next_holder_releases();
+    a_vanished_reader_leaves_no_orphan();
     every_wait_can_be_cancelled_from_another_thread();
-    a_place_that_nobody_waits_at_is_cancelled_too();
-    a_cancelled_place_is_forgotten_once_the_lock_is_asked_for_again();
+    a_place_without_a_waiting_thread_is_cancelled_too();
+    a_cancelled_place_is_forgotten_when_the_lock_is_requested_again();
     another_threads_release_ends_the_wait();
     every_string_up_to_1024_bytes_is_a_name();
     a_deadlock_names_its_sessions();

@@ -1,6 +1,7 @@
-/* Servers that refuse, or answer as others would not. Arguments: server, and what it is like: stopping (it stops
- * granting once four calls wait), blind (it lets nobody look at locks, and knows of no list), silent (it does not say that a request
- * has to wait), late (it finds a deadlock, and says so only when somebody looks at a lock). */
+/* Servers that refuse, or reply in unusual ways. Arguments: a server, and its behaviour: stopping
+ * (it stops granting once four calls wait), blind (it does not allow inspecting locks, and does not
+ * know the command list), silent (it does not report that a request has to wait), late (it finds a
+ * deadlock, and reports it only when a lock is inspected). */
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -46,7 +47,7 @@ static void blind(void) {
     lock_session *session = new_session("session");
     lock_info info = {.token = 7};
     EXPECT(LOCK_REFUSED, lock_inspect(session, "name", &info));
-    CHECK(strstr(lock_last_error(), "nobody may look") && info.token == 7);
+    CHECK(strstr(lock_last_error(), "inspecting is disabled") && info.token == 7);
     char *json = NULL;
     EXPECT(LOCK_REFUSED, lock_list(session, NULL, NULL, 0, &json));
     CHECK(strstr(lock_last_error(), "does not know the command list") && json == NULL);
@@ -86,7 +87,7 @@ static void late(void) {
     lock_session *session = new_session("session");
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, acquire_and_come_back, session) == 0);
-    /* The first ones may come before it waits. */
+    /* The first signals may come before the thread waits. */
     for (int tries = 0; !is_back; tries++) {
         CHECK(tries < 20000);
         pthread_kill(thread, SIGUSR1);

@@ -1,4 +1,4 @@
-/* What the programs that serve locks share. */
+/* For the programs that serve locks. */
 #ifndef SERVERS_H
 #define SERVERS_H
 

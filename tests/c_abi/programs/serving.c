@@ -1,10 +1,10 @@
-/* Serving a broker: what lock_serve and lock_server_address come to, who may connect, and that handles may be
- * freed in any order. Arguments: a directory for sockets. */
+/* Serving a broker: the results of lock_serve and lock_server_address, which clients may connect,
+ * and that handles can be freed in any order. Arguments: a directory for sockets. */
 #include "servers.h"
 
 static const char *directory;
 
-/* An address in the directory. */
+/* Formats an address in the directory. */
 static const char *in_directory(const char *format) {
     static char text[2][600];
     static int turn;
@@ -24,7 +24,7 @@ static void refused_to_serve(lock_status status, const char *listen, const char 
     }
 }
 
-static void what_makes_no_sense_is_invalid(void) {
+static void malformed_addresses_are_invalid(void) {
     static const struct {
         const char *listen, *allow, *detail;
     } TABLE[] = {
@@ -51,7 +51,7 @@ static void what_makes_no_sense_is_invalid(void) {
     CHECK(strstr(lock_last_error(), "out is NULL"));
 }
 
-static void what_cannot_be_bound_is_said_and_nothing_is_served(void) {
+static void an_address_that_cannot_be_bound_is_an_error_and_nothing_is_served(void) {
     char address[ADDRESS_BYTES];
     lock_server *server = serve(NULL, "message://127.0.0.1:0", address);
     refused_to_serve(LOCK_IO, address, NULL, address + strlen("message://"));
@@ -68,7 +68,7 @@ static void what_cannot_be_bound_is_said_and_nothing_is_served(void) {
     lock_server_stop(server);
 }
 
-static void addresses_are_told_with_their_ports(void) {
+static void addresses_are_reported_with_their_ports(void) {
     const char *listen = in_directory("lockd://127.0.0.1:0, glockd+unix:%s/told ,message://127.0.0.1:0");
     lock_server *server = NULL;
     EXPECT(LOCK_OK, lock_serve(NULL, listen, "", &server));
@@ -115,14 +115,14 @@ static bool lets_this_machine_in(const char *allow) {
     return may_connect;
 }
 
-static void who_may_connect_is_up_to_the_list(void) {
+static void only_listed_addresses_may_connect(void) {
     CHECK(lets_this_machine_in(NULL));
     CHECK(lets_this_machine_in(""));
     CHECK(lets_this_machine_in("10.0.0.0/8, 127.0.0.1"));
     CHECK(!lets_this_machine_in("10.0.0.0/8"));
 }
 
-static void one_brokers_locks_are_nobody_elses(void) {
+static void brokers_share_no_locks(void) {
     lock_broker *broker = lock_broker_new(), *another = lock_broker_new();
     CHECK(broker != NULL && another != NULL);
     lock_session *sessions[] = {lock_open(broker, NULL), lock_open(another, NULL), lock_open(NULL, NULL)};
@@ -136,7 +136,7 @@ static void one_brokers_locks_are_nobody_elses(void) {
     lock_broker_free(another);
 }
 
-static void a_broker_lives_until_the_last_of_its_sessions_and_servers_goes(void) {
+static void a_broker_lives_until_its_last_session_and_server_end(void) {
     char address[ADDRESS_BYTES];
     lock_broker *broker = lock_broker_new();
     lock_server *server = serve(broker, "message://127.0.0.1:0", address);
@@ -155,11 +155,11 @@ static void a_broker_lives_until_the_last_of_its_sessions_and_servers_goes(void)
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     directory = argv[1];
-    what_makes_no_sense_is_invalid();
-    what_cannot_be_bound_is_said_and_nothing_is_served();
-    addresses_are_told_with_their_ports();
-    who_may_connect_is_up_to_the_list();
-    one_brokers_locks_are_nobody_elses();
-    a_broker_lives_until_the_last_of_its_sessions_and_servers_goes();
+    malformed_addresses_are_invalid();
+    an_address_that_cannot_be_bound_is_an_error_and_nothing_is_served();
+    addresses_are_reported_with_their_ports();
+    only_listed_addresses_may_connect();
+    brokers_share_no_locks();
+    a_broker_lives_until_its_last_session_and_server_end();
     return 0;
 }

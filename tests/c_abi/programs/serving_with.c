@@ -1,5 +1,6 @@
-/* Serving with options by their names: what lock_serve_with takes and refuses, that a state directory is kept, and
- * that relative paths are told so that every client finds them. Arguments: a directory. */
+/* Serving with options by their names: what lock_serve_with accepts and refuses, that a state
+ * directory is kept, and that a relative path is reported as an absolute one, so that every client
+ * finds it. Arguments: a directory. */
 #include "servers.h"
 
 static const char *directory;
@@ -16,7 +17,7 @@ static void refused(const char *name, const char *value, const char *detail) {
     }
 }
 
-static void what_makes_no_sense_is_said_with_the_options_name(void) {
+static void invalid_options_are_reported_by_name(void) {
     refused("lisen", "message://127.0.0.1:0", "no such option");
     refused("--line-max", "9", "write it as \"line-max\"");
     refused("line_max", "9", "write it as \"line-max\"");
@@ -47,7 +48,7 @@ static void what_makes_no_sense_is_said_with_the_options_name(void) {
     CHECK(server == NULL);
 }
 
-/* Serves with one option more, and tells the address. */
+/* Serves with one more option, and writes the address. */
 static lock_status serve_with(lock_broker *broker, const char *listen, const char *name, const char *value,
                               lock_server **server, char *address) {
     const char *names[] = {"listen", "allow", name}, *values[] = {listen, "127.0.0.0/8,::1", value};
@@ -58,7 +59,7 @@ static lock_status serve_with(lock_broker *broker, const char *listen, const cha
     return status;
 }
 
-static void the_options_hold(void) {
+static void the_options_take_effect(void) {
     lock_broker *broker = lock_broker_new();
     lock_server *server;
     char address[ADDRESS_BYTES], *json = NULL;
@@ -68,7 +69,8 @@ static void the_options_hold(void) {
     lock_close(session);
     lock_server_stop(server);
 
-    /* A limit is the broker's: it holds here and there, and for the next server too. */
+    /* A limit belongs to the broker: it holds for local and remote sessions, and for the next
+     * server too. */
     EXPECT(LOCK_OK, serve_with(broker, "message://127.0.0.1:0", "locks-per-connection-max", "1", &server, address));
     lock_server_stop(server);
     server = serve(broker, "message://127.0.0.1:0", address);
@@ -82,7 +84,7 @@ static void the_options_hold(void) {
     lock_broker_free(broker);
 }
 
-static void a_relative_path_is_told_so_that_every_client_finds_it(void) {
+static void a_relative_path_is_reported_as_an_absolute_one(void) {
     char address[ADDRESS_BYTES], start[600], expected[700];
     CHECK(getcwd(start, sizeof start) != NULL && chdir(directory) == 0);
     snprintf(expected, sizeof expected, "message+unix:%s/relative.sock", directory);
@@ -102,7 +104,7 @@ static uint64_t token_of_a_grant(lock_broker *broker) {
     return token;
 }
 
-static void a_state_directory_goes_on_where_the_last_run_ended(void) {
+static void tokens_in_a_state_directory_rise_from_run_to_run(void) {
     char state[600], address[ADDRESS_BYTES];
     uint64_t last = 0;
     snprintf(state, sizeof state, "%s/state", directory);
@@ -110,7 +112,7 @@ static void a_state_directory_goes_on_where_the_last_run_ended(void) {
         lock_broker *broker = lock_broker_new();
         lock_server *server, *second;
         EXPECT(LOCK_OK, serve_with(broker, "message://127.0.0.1:0", "state-dir", state, &server, address));
-        /* Taken, by whatever broker. */
+        /* The directory is in use, also for another broker. */
         lock_broker *other = lock_broker_new();
         EXPECT(LOCK_IO, serve_with(other, "message://127.0.0.1:0", "state-dir", state, &second, address));
         CHECK(strstr(lock_last_error(), state));
@@ -119,7 +121,7 @@ static void a_state_directory_goes_on_where_the_last_run_ended(void) {
         CHECK(token > last);
         last = token;
         lock_server_stop(server);
-        /* The broker has ended with it. */
+        /* The broker has shut with it. */
         lock_session *session = lock_open(broker, NULL);
         EXPECT(LOCK_REFUSED, lock_acquire(session, "kept", LOCK_EXCLUSIVE, 0, NULL));
         lock_close(session);
@@ -127,10 +129,11 @@ static void a_state_directory_goes_on_where_the_last_run_ended(void) {
     }
 }
 
-static void a_state_directory_stays_taken_while_somebody_here_holds_a_lock(void) {
+static void a_state_directory_stays_in_use_while_a_local_session_holds_a_lock(void) {
     char state[600], address[ADDRESS_BYTES];
     lock_server *server, *second;
-    /* Not one that another run of this program has left so: it would have a grace. */
+    /* Not a directory that another run of this program may have left behind: it would require a
+     * grace. */
     snprintf(state, sizeof state, "%s/held-%ld", directory, (long)getpid());
     lock_broker *broker = lock_broker_new(), *next = lock_broker_new();
     EXPECT(LOCK_OK, serve_with(broker, "message://127.0.0.1:0", "state-dir", state, &server, address));
@@ -160,11 +163,11 @@ static void a_broker_in_use_takes_no_state_directory(void) {
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     directory = argv[1];
-    what_makes_no_sense_is_said_with_the_options_name();
-    the_options_hold();
-    a_relative_path_is_told_so_that_every_client_finds_it();
-    a_state_directory_goes_on_where_the_last_run_ended();
-    a_state_directory_stays_taken_while_somebody_here_holds_a_lock();
+    invalid_options_are_reported_by_name();
+    the_options_take_effect();
+    a_relative_path_is_reported_as_an_absolute_one();
+    tokens_in_a_state_directory_rise_from_run_to_run();
+    a_state_directory_stays_in_use_while_a_local_session_holds_a_lock();
     a_broker_in_use_takes_no_state_directory();
     return 0;
 }

@@ -1,5 +1,5 @@
-/* What the programs with several sessions share: sessions in this process or on the server that the program
- * is given, calls that wait in a thread of their own, and waiting until a lock is as it is to be. */
+/* For the programs with several sessions: sessions in this process or on the server given to the
+ * program, calls that wait in a separate thread, and waiting until a lock is in a given state. */
 #ifndef SESSIONS_H
 #define SESSIONS_H
 
@@ -16,7 +16,7 @@ static inline bool is_local(void) {
     return argument_count < 2;
 }
 
-/* A call that waits without limit, in a thread of its own. */
+/* A call that waits without a time limit, in a separate thread. */
 typedef struct call {
     enum { ACQUIRE, ACQUIRE_ALL, CONVERT, ENQUEUE, WAIT } verb;
     lock_session *session;
@@ -66,13 +66,13 @@ static inline lock_info look(lock_session *session, const char *name) {
     return info;
 }
 
-/* The lock once so many requests wait for it. */
+/* Waits until `waiters` requests wait for the lock. */
 static inline lock_info await_waiters(lock_session *session, const char *name, uint64_t waiters) {
     AWAIT(look(session, name).waiters == waiters);
     return look(session, name);
 }
 
-/* The lock once so many sessions hold it. */
+/* Waits until `holders` sessions hold the lock. */
 static inline lock_info await_holders(lock_session *session, const char *name, uint64_t holders) {
     AWAIT(look(session, name).holders == holders);
     return look(session, name);

@@ -1,11 +1,11 @@
-//! Sessions on several servers at once, with servers that live in the program itself.
+//! Sessions on several servers at once; the servers are in the program itself.
 
 use tempfile::TempDir;
 
 use crate::program::{Linkage, Program};
 
 #[test]
-fn two_servers_share_the_names_and_one_that_goes_takes_its_own() {
+fn two_servers_share_the_names_and_one_that_stops_takes_only_its_own_names() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     let program = Program::compile("two_servers", Linkage::Shared);

@@ -1,5 +1,5 @@
-/* What signal handlers do to waits on a server: the call ends, its place stays, and can be waited at again,
- * given up or cancelled. Argument: a server. */
+/* The effect of signal handlers on waits on a server: the call ends, its place in the queue stays,
+ * and a new call can wait at it, give it up or cancel it. Argument: a server. */
 #include "waiting.h"
 
 static const char *url;
@@ -10,7 +10,7 @@ static lock_session *connect_as(const char *owner) {
     return session;
 }
 
-/* A lock, one who holds it, and one who waits for it in one of the ways there are. */
+/* A lock, a session that holds it, and a session that waits for it in one of the possible ways. */
 typedef struct scene {
     lock_session *holder;
     lock_session *waiter;
@@ -40,10 +40,10 @@ static void set_interrupted(scene *scene, verb verb) {
     CHECK(waiters(scene->waiter, "lock") == 1);
 }
 
-static void strike(scene *scene) {
+static void close_scene(scene *scene) {
     lock_close(scene->holder);
     lock_close(scene->waiter);
-    /* The server hears of it a little later. */
+    /* The server notices a little later. */
     lock_session *next = connect_as("next");
     EXPECT(LOCK_OK, lock_acquire(next, "lock", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_release(next, "lock"));
@@ -56,13 +56,13 @@ static void expect_place(lock_session *session, bool waiting) {
     CHECK(info.waiting == waiting && info.waiters == waiting);
 }
 
-static void the_same_call_goes_on_in_its_place(verb verb, struct scene *scene) {
+static void the_same_call_continues_in_its_place(verb verb, struct scene *scene) {
     lock_info info;
     lock_session *later = connect_as("later");
     set_interrupted(scene, verb);
     EXPECT(LOCK_PENDING, lock_enqueue(later, "lock", LOCK_EXCLUSIVE));
     CHECK(waiters(later, "lock") == 2);
-    /* Twice: the place is kept as often as it takes. */
+    /* Twice: the place is kept any number of times. */
     start(&scene->call);
     EXPECT(LOCK_INTERRUPTED, interrupt(&scene->call));
     start(&scene->call);
@@ -76,7 +76,7 @@ static void the_same_call_goes_on_in_its_place(verb verb, struct scene *scene) {
     lock_close(later);
 }
 
-static void lock_wait_goes_on_too(verb verb, struct scene *scene) {
+static void lock_wait_continues_too(verb verb, struct scene *scene) {
     set_interrupted(scene, verb);
     EXPECT(LOCK_TIMEOUT, lock_wait(scene->waiter, "lock", 0, NULL));
     scene->call.verb = WAIT;
@@ -88,8 +88,8 @@ static void lock_wait_goes_on_too(verb verb, struct scene *scene) {
     EXPECT(LOCK_OK, lock_release(scene->waiter, "lock"));
 }
 
-/* Of a conversion it gives up the lock itself. */
-static void lock_release_gives_the_place_up(verb verb, struct scene *scene) {
+/* For a conversion it gives up the lock itself. */
+static void lock_release_gives_up_the_place(verb verb, struct scene *scene) {
     set_interrupted(scene, verb);
     EXPECT(LOCK_OK, lock_release(scene->waiter, "lock"));
     expect_place(scene->waiter, false);
@@ -108,7 +108,7 @@ static void lock_cancel_ends_it(verb verb, struct scene *scene) {
     EXPECT(LOCK_NOT_HELD, lock_wait(scene->waiter, "lock", 0, NULL));
 }
 
-static void another_call_is_told_of_the_place(verb verb, struct scene *scene) {
+static void another_call_reports_the_place(verb verb, struct scene *scene) {
     lock_status status = verb == CONVERT ? LOCK_ALREADY_HELD : LOCK_PENDING;
     set_interrupted(scene, verb);
     EXPECT(status, lock_acquire(scene->waiter, "lock", LOCK_SHARED, -1, NULL));
@@ -117,14 +117,14 @@ static void another_call_is_told_of_the_place(verb verb, struct scene *scene) {
     expect_place(scene->waiter, true);
 }
 
-static void its_own_limit_goes_on(verb verb, struct scene *scene) {
-    /* Too late with the signal is possible, if not likely: then again. */
+static void the_time_limit_keeps_running(verb verb, struct scene *scene) {
+    /* The signal may come too late, though that is unlikely: then try again. */
     for (lock_status status = LOCK_TIMEOUT; status == LOCK_TIMEOUT;) {
         set(scene, verb, 500);
         start(&scene->call);
         status = interrupt(&scene->call);
         if (status == LOCK_TIMEOUT) {
-            strike(scene);
+            close_scene(scene);
         } else {
             EXPECT(LOCK_INTERRUPTED, status);
         }
@@ -136,7 +136,7 @@ static void its_own_limit_goes_on(verb verb, struct scene *scene) {
     }
 }
 
-/* Of two that wait in one session, one reads for both: either may be the one that is interrupted first. */
+/* Of two threads that wait in one session, one reads for both: either may be interrupted first. */
 static void each_thread_has_its_own_signal(int first) {
     lock_session *holder = connect_as("holder"), *waiter = connect_as("waiter");
     call calls[] = {{.session = waiter, .name = "left", .limit = -1},
@@ -185,7 +185,7 @@ static void a_wait_in_this_process_is_not_interrupted(void) {
         EXPECT(LOCK_OK, lock_release(holder, "lock"));
         EXPECT(LOCK_OK, finish(&call));
         EXPECT(LOCK_OK, lock_release(waiter, "lock"));
-        /* Left over from acquiring several. */
+        /* Left over from acquiring several names. */
         lock_release(waiter, "spare");
     }
     lock_close(waiter);
@@ -194,8 +194,8 @@ static void a_wait_in_this_process_is_not_interrupted(void) {
 
 int main(int argc, char **argv) {
     void (*const each[])(verb, struct scene *) = {
-        the_same_call_goes_on_in_its_place, lock_wait_goes_on_too,           lock_release_gives_the_place_up,
-        lock_cancel_ends_it,                another_call_is_told_of_the_place, its_own_limit_goes_on,
+        the_same_call_continues_in_its_place, lock_wait_continues_too,           lock_release_gives_up_the_place,
+        lock_cancel_ends_it,                another_call_reports_the_place, the_time_limit_keeps_running,
     };
     CHECK(argc == 2);
     url = argv[1];
@@ -205,7 +205,7 @@ int main(int argc, char **argv) {
             for (int verb = ACQUIRE; verb < VERBS; verb++) {
                 scene scene;
                 each[i](verb, &scene);
-                strike(&scene);
+                close_scene(&scene);
             }
         }
         each_thread_has_its_own_signal(0);

@@ -1,5 +1,5 @@
-//! Programs whose waits are disturbed: by signal handlers, by lock_cancel, and by servers that go
-//! away.
+//! Programs whose waits are disturbed: by signal handlers, by lock_cancel, and by servers that
+//! stop.
 
 use tempfile::TempDir;
 
@@ -48,9 +48,9 @@ fn lock_cancel_ends_every_wait() {
 }
 
 #[test]
-fn a_grant_from_before_the_end_of_the_server_is_worth_nothing() {
+fn a_grant_that_is_read_after_the_end_of_the_server_is_not_believed() {
     if is_sanitized() {
-        // A leak checker would blame the child for what it inherits.
+        // A leak checker would report in the child what it has inherited.
         return;
     }
     let directory = TempDir::new().unwrap();
@@ -58,7 +58,7 @@ fn a_grant_from_before_the_end_of_the_server_is_worth_nothing() {
 }
 
 #[test]
-fn a_poll_loop_hears_of_grants_and_of_the_end() {
+fn a_poll_loop_is_told_of_grants_and_of_the_end() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     Program::compile("lost_fd", Linkage::Shared).run(&[path]);

@@ -1,24 +1,24 @@
-/* Every verb in every situation in which a session can be with a lock: one table says what each comes to, in
- * this process and on a server. What is refused leaves everything as it was. Arguments: [server]. */
+/* Every verb in every situation that a session can be in with a lock. One table gives the status of
+ * each, in this process and on a server. A call that fails changes nothing. Arguments: [server]. */
 #include "sessions.h"
 
 #define NAME "name"
 
-/* The session that makes the call, another one, and a call that waits meanwhile. */
+/* The session that makes the call, another one, and a call that waits in the meantime. */
 typedef struct stage {
     lock_session *self, *other;
     call waiting;
     bool waits;
 } stage;
 
-static void wait_meanwhile(stage *s, call waiting, uint64_t waiters) {
+static void begin_waiting(stage *s, call waiting, uint64_t waiters) {
     s->waiting = waiting;
     s->waits = true;
     begin(&s->waiting);
     await_waiters(s->other, waiting.name, waiters);
 }
 
-static void nobody_has_it(stage *s) {
+static void it_is_free(stage *s) {
     (void)s;
 }
 
@@ -37,14 +37,14 @@ static void it_is_queued_for(stage *s) {
 
 static void a_thread_waits_for_it(stage *s) {
     another_holds_it(s);
-    wait_meanwhile(s, (call){.verb = ACQUIRE, .session = s->self, .name = NAME}, 1);
+    begin_waiting(s, (call){.verb = ACQUIRE, .session = s->self, .name = NAME}, 1);
 }
 
 /* Its holder waits for what this session holds. */
 static void waiting_for_it_is_a_deadlock(stage *s) {
     another_holds_it(s);
     EXPECT(LOCK_OK, lock_acquire(s->self, "circle", LOCK_EXCLUSIVE, 0, NULL));
-    wait_meanwhile(s, (call){.verb = ACQUIRE, .session = s->other, .name = "circle"}, 1);
+    begin_waiting(s, (call){.verb = ACQUIRE, .session = s->other, .name = "circle"}, 1);
 }
 
 static void it_is_shared(stage *s) {
@@ -54,7 +54,7 @@ static void it_is_shared(stage *s) {
 
 static void another_makes_it_exclusive(stage *s) {
     it_is_shared(s);
-    wait_meanwhile(s, (call){.verb = CONVERT, .session = s->other, .name = NAME}, 1);
+    begin_waiting(s, (call){.verb = CONVERT, .session = s->other, .name = NAME}, 1);
 }
 
 static void it_is_queued_to_be_exclusive(stage *s) {
@@ -64,7 +64,7 @@ static void it_is_queued_to_be_exclusive(stage *s) {
 
 static void a_thread_makes_it_exclusive(stage *s) {
     it_is_shared(s);
-    wait_meanwhile(s, (call){.verb = CONVERT, .session = s->self, .name = NAME}, 1);
+    begin_waiting(s, (call){.verb = CONVERT, .session = s->self, .name = NAME}, 1);
 }
 
 static lock_status acquire(stage *s, int64_t timeout_ms) {
@@ -134,7 +134,7 @@ static const struct row {
 } TABLE[] = {
 #define ROW(situation, timeout_ms) situation, #situation, timeout_ms
     /*                                       acquire   ..._all   enqueue   wait      exclus.   shared    queued e. queued s. release   ..._all */
-    {ROW(nobody_has_it, -1),                {OK,       OK,       OK,       NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
+    {ROW(it_is_free, -1),                {OK,       OK,       OK,       NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
     {ROW(it_is_held, -1),                   {ALREADY,  ALREADY,  ALREADY,  NOT_HELD, OK,       OK,       OK,       OK,       OK,       OK}},
     {ROW(another_holds_it, 0),              {TIMEOUT,  TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
     {ROW(another_holds_it, 1),              {TIMEOUT,  TIMEOUT,  PENDING,  NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD, NOT_HELD}},
@@ -174,10 +174,11 @@ static void try(const struct row *row, int verb) {
     if (s.waits) {
         EXPECT(LOCK_OK, lock_cancel(s.waiting.session));
         finish(&s.waiting);
-        /* A server takes the wait back later than lock_cancel returns, but before it answers this. */
+        /* A server cancels the wait later than lock_cancel returns, but before it answers this
+         * request. */
         (void)look(s.waiting.session, NAME);
     }
-    /* One after the other: what this leaves free must be so on the server before the next one begins. */
+    /* The locks must be free on the server before the next attempt begins. */
     const char *all[] = {NAME, "free", "circle"};
     (void)lock_release_all(s.self, all, 3);
     (void)lock_release_all(s.other, all, 3);

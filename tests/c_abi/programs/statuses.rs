@@ -1,14 +1,14 @@
-//! Every status that the header names for a function is reached, and nothing but a status comes of
-//! misuse. The programs, and which statuses they reach:
+//! Every status that the header documents for a function occurs, and misuse has no effect other
+//! than a status. The programs, and the statuses that they produce:
 //!
 //! - `statuses`: OK, PENDING, TIMEOUT, NOT_HELD, ALREADY_HELD, DEADLOCK, of every verb in every
 //!   situation;
 //! - `queues` (see `verbs`): CANCELLED; `misuse`: INVALID; `limits`: REFUSED, by a limit;
-//! - `refusing`: REFUSED, by a server that is stopping or will not; CANCELLED, of lock_enqueue;
-//!   DEADLOCK, of lock_wait;
-//! - `lost`: LOST; `serving` and `serving_with`: those of servers, IO among them; `connecting`: how
-//!   lock_connect fails;
-//! - `errors`: what is said of them all.
+//! - `refusing`: REFUSED, by a server that is stopping or does not allow it; CANCELLED, of
+//!   lock_enqueue; DEADLOCK, of lock_wait;
+//! - `lost`: LOST; `serving` and `serving_with`: the statuses of servers, including IO;
+//!   `connecting`: how lock_connect fails;
+//! - `errors`: the texts of all statuses.
 
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -21,8 +21,8 @@ use tempfile::TempDir;
 
 use crate::program::{Linkage, Program, Served};
 
-/// Runs a program for both kinds of session, in this process and on a server, there under valgrind
-/// too.
+/// Runs a program for both kinds of session, in this process and on a server. On the server it also
+/// runs under valgrind.
 fn run_here_and_there(name: &str) {
     let server = Served::start();
     let program = Program::compile(name, Linkage::Shared);
@@ -45,17 +45,17 @@ fn run_with_directory(name: &str) {
 }
 
 #[test]
-fn every_verb_says_what_it_should_in_every_situation() {
+fn every_verb_returns_the_right_status_in_every_situation() {
     run_here_and_there("statuses");
 }
 
 #[test]
-fn what_makes_no_sense_is_invalid_and_changes_nothing() {
+fn invalid_arguments_are_refused_and_change_nothing() {
     run_here_and_there("misuse");
 }
 
 #[test]
-fn who_waits_for_too_much_is_refused() {
+fn a_session_that_waits_for_too_many_names_is_refused() {
     let server = Served::start();
     let program = Program::compile("limits", Linkage::Shared);
     program.run(&[]);
@@ -64,34 +64,34 @@ fn who_waits_for_too_much_is_refused() {
 }
 
 #[test]
-fn a_lost_server_is_the_end_of_the_session_whatever_it_does() {
+fn a_session_is_lost_with_its_server_whatever_it_is_doing() {
     run_with_directory("lost");
 }
 
 #[test]
-fn what_cannot_be_served_is_said_and_nothing_is_then() {
+fn an_address_that_cannot_be_served_is_an_error_and_nothing_is_served() {
     run_with_directory("serving");
 }
 
 #[test]
-fn a_server_is_told_its_options_by_their_names() {
+fn a_server_takes_its_options_by_their_names() {
     run_with_directory("serving_with");
 }
 
 #[test]
-fn what_cannot_be_reached_is_said() {
+fn a_failure_to_connect_names_the_address_and_the_reason() {
     run_with_directory("connecting");
 }
 
 #[test]
-fn every_status_is_explained_and_every_thread_has_its_own_last_error() {
+fn every_status_has_a_text_and_every_thread_has_its_own_last_error() {
     let program = Program::compile("errors", Linkage::Shared);
     program.run(&[]);
     program.run_under_valgrind(&[]);
 }
 
 #[test]
-fn a_server_that_is_stopping_refuses_those_who_wait_and_those_who_come() {
+fn a_server_that_is_stopping_refuses_waiting_and_new_requests() {
     /// How many calls of the program wait.
     const WAITS: usize = 4;
 
@@ -102,7 +102,7 @@ fn a_server_that_is_stopping_refuses_those_who_wait_and_those_who_come() {
         let running = scope.spawn(|| program.run(&[&server.unix(), "stopping"]));
         let end = Instant::now() + Duration::from_secs(60);
         while broker.stats().waiting < WAITS && !running.is_finished() {
-            assert!(Instant::now() < end, "the program does not wait");
+            assert!(Instant::now() < end, "the program's calls do not wait");
             thread::sleep(Duration::from_millis(2));
         }
         broker.shut();
@@ -110,10 +110,10 @@ fn a_server_that_is_stopping_refuses_those_who_wait_and_those_who_come() {
 }
 
 #[test]
-fn a_server_that_lets_nobody_look_refuses_to() {
+fn a_server_that_does_not_allow_inspecting_refuses_it() {
     let mut service = Service::locks();
     service.on("inspect", |call: &mut Call<'_, '_>| {
-        call.reply(&json!({"status": "refused", "reason": "nobody may look"}));
+        call.reply(&json!({"status": "refused", "reason": "inspecting is disabled"}));
     });
     service.on("list", |call: &mut Call<'_, '_>| {
         call.reply(&json!({"status": "unknown", "command": "list"}));
@@ -125,14 +125,14 @@ fn a_server_that_lets_nobody_look_refuses_to() {
 #[test]
 fn lock_enqueue_can_be_cancelled_while_the_server_has_not_answered() {
     let mut service = Service::locks();
-    // What lock_enqueue waits for if it has to queue.
+    // If a request has to wait, lock_enqueue waits for the reply to a ping.
     service.on("ping", |_: &mut Call<'_, '_>| {});
     let server = Served::with(&Broker::default(), service);
     Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "silent"]);
 }
 
 #[test]
-fn lock_wait_tells_of_the_deadlock_of_a_call_that_was_interrupted_before_the_answer() {
+fn lock_wait_reports_the_deadlock_of_a_call_that_was_interrupted_before_the_reply() {
     let waiting: Arc<Mutex<Option<Responder>>> = Arc::default();
     let mut service = Service::locks();
     let unanswered = waiting.clone();

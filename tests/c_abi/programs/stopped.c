@@ -1,6 +1,6 @@
-/* A process that was stopped while it waited: the lock was granted to it, and then the server ended and the
- * lock went to somebody else on the next one. When the process goes on, it must not believe the grant that has
- * lain there. Argument: a directory for sockets. */
+/* A process that was stopped while it waited: the lock was granted to it, and then the server ended
+ * and the lock was granted to another session by the next server. When the process continues, it
+ * must not believe the grant that is still in its socket. Argument: a directory for sockets. */
 #include "check.h"
 
 static char listen[ADDRESS_BYTES], address[ADDRESS_BYTES];
@@ -9,7 +9,7 @@ static void do_nothing(int signal) {
     (void)signal;
 }
 
-/* What becomes of the one who waits; "interrupted" makes it stop by itself between two halves of its wait. */
+/* The process that waits. With `interrupted` it stops itself between two halves of its wait. */
 static void wait_for_lock(bool interrupted) {
     lock_session *session = lock_connect(address, "stopped", 10000);
     CHECK(session != NULL);
@@ -42,7 +42,7 @@ static void stop_while_waiting(bool interrupted) {
     kill(child, interrupted ? SIGUSR1 : SIGSTOP);
     await_stop(child);
 
-    /* Now it is granted, and right after that the server ends, and with it the grant. */
+    /* Now the lock is granted, and right after that the server ends, and the grant with it. */
     EXPECT(LOCK_OK, lock_release(holder, "x"));
     lock_server_stop(server);
     EXPECT(LOCK_OK, lock_acquire(holder, "x", LOCK_EXCLUSIVE, -1, NULL));

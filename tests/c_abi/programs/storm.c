@@ -1,5 +1,5 @@
-/* Signal handlers that run all the time: no increment of a counter is lost, and calls that wait for nobody but
- * the server are never interrupted. Arguments: a server, and how many increments. */
+/* Signal handlers run all the time: no increment of a counter is lost, and calls that wait only for
+ * the server are never interrupted. Arguments: a server, and the number of increments. */
 #include <sys/time.h>
 
 #include "waiting.h"
@@ -21,7 +21,7 @@ static lock_status resumed(lock_session *session, int round) {
     lock_status status = lock_acquire(session, "counter", LOCK_EXCLUSIVE, -1, NULL);
     while (status == LOCK_INTERRUPTED) {
         interruptions++;
-        /* Either half of the rounds shows that one of the two ways goes on waiting. */
+        /* Half of the rounds continue the wait in one of the two ways, half in the other. */
         status = round % 2 == 0 ? lock_wait(session, "counter", -1, NULL)
                                 : lock_acquire(session, "counter", LOCK_EXCLUSIVE, -1, NULL);
     }
@@ -60,7 +60,7 @@ static void no_increment_is_lost(void) {
     CHECK(interruptions > 0);
 }
 
-static void calls_that_wait_for_nobody_are_not_interrupted(void) {
+static void calls_that_wait_only_for_the_server_are_not_interrupted(void) {
     lock_info info;
     lock_session *holder = lock_connect(url, "holder", 10000);
     lock_session *other = lock_connect(url, "other", 10000);
@@ -103,7 +103,7 @@ int main(int argc, char **argv) {
     increments = atoi(argv[2]);
     handle(SIGALRM, 0);
     set_timer(1000);
-    calls_that_wait_for_nobody_are_not_interrupted();
+    calls_that_wait_only_for_the_server_are_not_interrupted();
     sessions_and_servers_come_and_go();
     set_timer(0);
     no_increment_is_lost();

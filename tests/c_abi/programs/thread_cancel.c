@@ -1,11 +1,12 @@
-/* A thread with a cancellation pending calls every function of the library: each does what it should, none is a
- * cancellation point, and the thread ends at the next one of its own. Argument: a directory for a socket. */
+/* A thread with a pending cancellation calls every function of the library: each does what it
+ * should, none is a cancellation point, and the thread ends at its next own cancellation point.
+ * Argument: a directory for a socket. */
 #include "check.h"
 
 static char listen_[ADDRESS_BYTES], address[ADDRESS_BYTES];
 static atomic_bool is_pending, is_through;
 
-/* Everything, with sessions in this process and on a server of it. */
+/* Makes every call, with sessions in this process or on its server. */
 static void use_sessions(lock_session *session, lock_session *other) {
     const char *const names[] = {"one", "two"};
     lock_info info;
@@ -53,7 +54,7 @@ static void use_everything(void) {
 static void *be_cancelled(void *unused) {
     (void)unused;
     while (!is_pending) {
-        /* To sleep would be a cancellation point. */
+        /* A sleep would be a cancellation point. */
     }
     use_everything();
     is_through = true;
@@ -93,7 +94,7 @@ int main(int argc, char **argv) {
     snprintf(listen_, sizeof listen_, "message+unix:%s/sock", argv[1]);
     cancel(be_cancelled);
 
-    /* A call that has to search for a deadlock, in a thread that has called nothing before. */
+    /* A call that searches for a deadlock, in a thread that has not called the library before. */
     lock_session *other = lock_open(NULL, "other");
     shared_session = lock_open(NULL, "shared");
     EXPECT(LOCK_OK, lock_acquire(shared_session, "x", LOCK_EXCLUSIVE, 0, NULL));

@@ -1,13 +1,13 @@
-/* A session on two servers: each name belongs to one of them, the same one for every session. When a server is
- * gone its names are lost, and so is a session that holds one of them or waits for one; the other server's names
- * can still be had. Arguments: a directory for sockets. */
+/* A session on two servers: each name belongs to one of them, the same one for every session. When
+ * a server has gone, its names are lost, and so is a session that holds one of them or waits for
+ * one; the other server's names can still be locked. Arguments: a directory for sockets. */
 #include "pages.h"
 #include "servers.h"
 
 enum { NAMES = 64, SERVERS = 2 };
 
-/* The servers, and of each: its address, a session on its broker in this process, and the names that belong to
- * it. */
+/* The servers, and for each: its address, a session on its broker in this process, and the names
+ * that belong to it. */
 static lock_server *servers[SERVERS];
 static char urls[SERVERS][ADDRESS_BYTES];
 static char nowhere[ADDRESS_BYTES];
@@ -25,7 +25,7 @@ static lock_session *connect_to(int first, int second, const char *owner) {
 
 static void start(const char *directory) {
     char listen[ADDRESS_BYTES];
-    /* The one that goes first: nobody else can come to listen there. */
+    /* The server that stops first: no other program can listen at its address afterwards. */
     snprintf(listen, sizeof listen, "message+unix:%s/first.sock", directory);
     snprintf(nowhere, sizeof nowhere, "unix:%s/none.sock", directory);
     const char *addresses[SERVERS] = {listen, "message://127.0.0.1:0"};
@@ -62,7 +62,7 @@ static void the_order_of_the_servers_does_not_matter(lock_session *session) {
     lock_close(other);
 }
 
-static void a_set_belongs_to_one_server(lock_session *session) {
+static void a_set_must_belong_to_one_server(lock_session *session) {
     const char *mixed[] = {own[0][0], own[1][0]};
     uint64_t token = 7;
     for (int i = 0; i < SERVERS; i++) {
@@ -79,8 +79,8 @@ static void a_set_belongs_to_one_server(lock_session *session) {
     EXPECT(LOCK_NOT_HELD, lock_release_all(session, mixed, 2));
 }
 
-/* Also where one server has many more than the other, and where a name is locked on both. */
-static void a_page_is_of_both(lock_session *session) {
+/* Also if one server has many more names than the other, and if a name is locked on both. */
+static void a_page_lists_the_locks_of_both(lock_session *session) {
     for (int i = 0; i < SERVERS; i++) {
         EXPECT(LOCK_OK, lock_acquire_all(session, own[i], NULL, (size_t)counts[i], -1, NULL));
     }
@@ -121,7 +121,7 @@ static void a_conversion_queues_at_its_own_server(lock_session *session) {
     EXPECT(LOCK_OK, lock_release(insiders[1], own[1][0]));
 }
 
-static void one_cancel_is_for_both(lock_session *session) {
+static void one_cancel_ends_the_waits_on_both(lock_session *session) {
     call waits[SERVERS];
     for (int i = 0; i < SERVERS; i++) {
         EXPECT(LOCK_OK, lock_acquire(insiders[i], own[i][0], LOCK_EXCLUSIVE, -1, NULL));
@@ -141,7 +141,7 @@ static bool is_readable(lock_session *session, int limit) {
     return poll(&fd, 1, limit) == 1;
 }
 
-/* The sessions have had nothing to do with the server that is gone, or have been told of all that they had. */
+/* The session held nothing on the server that has gone, or was told of everything it lost. */
 static void is_whole(lock_session *session) {
     EXPECT(LOCK_OK, lock_check(session));
     CHECK(!is_readable(session, 0));
@@ -167,7 +167,8 @@ static void a_holder_is_lost(lock_session *session) {
     await_loss(session);
     EXPECT(LOCK_LOST, lock_acquire(session, own[0][0], LOCK_EXCLUSIVE, -1, NULL));
     CHECK(look(session, own[1][0]).held && look(insiders[1], own[1][0]).holders == 1);
-    /* What can be released is, all the same, and then there is nothing left that is lost. */
+    /* The names on the other server are released all the same, and then nothing is left that is
+     * lost. */
     const char *mixed[] = {own[1][2], own[0][0], own[1][0]};
     EXPECT(LOCK_LOST, lock_release_all(session, mixed, 3));
     CHECK(look(insiders[1], own[1][0]).holders == 0);
@@ -180,7 +181,7 @@ static void a_place_is_lost(lock_session *session) {
     is_whole(session);
 }
 
-static void one_server_gone_matters_where_something_is_held_or_waited_for(lock_session *holder) {
+static void a_server_that_stops_matters_only_to_sessions_that_hold_or_wait_there(lock_session *holder) {
     lock_session *idle = connect_to(0, 1, "idle"), *waiting = connect_to(1, 0, "waiting");
     lock_session *queued = connect_to(0, 1, "queued");
     holds_on_both(holder);
@@ -223,11 +224,11 @@ int main(int argc, char **argv) {
     lock_session *session = connect_to(0, 1, "session");
     names_are_spread(session);
     the_order_of_the_servers_does_not_matter(session);
-    a_set_belongs_to_one_server(session);
-    a_page_is_of_both(session);
+    a_set_must_belong_to_one_server(session);
+    a_page_lists_the_locks_of_both(session);
     a_conversion_queues_at_its_own_server(session);
-    one_cancel_is_for_both(session);
-    one_server_gone_matters_where_something_is_held_or_waited_for(session);
+    one_cancel_ends_the_waits_on_both(session);
+    a_server_that_stops_matters_only_to_sessions_that_hold_or_wait_there(session);
     one_server_is_enough_to_connect();
     lock_close(session);
     for (int i = 0; i < SERVERS; i++) {

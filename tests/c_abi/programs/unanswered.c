@@ -1,8 +1,10 @@
-/* Calls to a server that is stopped (its kernel answers for it) or that takes no bytes: lock_cancel and lock_end
- * end them from another thread, and neither waits itself. Argument: a directory for a socket. */
+/* Calls to a server that is stopped (its kernel still answers for it) or that reads nothing:
+ * lock_cancel and lock_end end them from another thread, and do not wait themselves. Argument: a
+ * directory for a socket. */
 #include "check.h"
 
-/* What waits for the server's answer alone. `shared` and `exclusive` are held so. */
+/* The calls that wait only for the server's reply. `shared` and `exclusive` are held in those
+ * modes. */
 typedef enum verb { RELEASE, RELEASE_ALL, TO_SHARED, INSPECT, LIST, ENQUEUE, ENQUEUE_CONVERT, VERBS } verb;
 
 typedef struct call {
@@ -49,7 +51,7 @@ static bool gives_up(verb verb) {
     return verb == RELEASE || verb == RELEASE_ALL || verb == TO_SHARED;
 }
 
-/* Ends the call by `end`, which a thread that has not begun by the first time does not hear of. */
+/* Ends the call with `end`, repeatedly: a call that has not begun is not affected. */
 static lock_status end_call(verb verb, lock_session *session, lock_status (*end)(lock_session *)) {
     call call = {.verb = verb, .session = session};
     CHECK(pthread_create(&call.thread, NULL, run_call, &call) == 0);
@@ -58,7 +60,7 @@ static lock_status end_call(verb verb, lock_session *session, lock_status (*end)
     return call.status;
 }
 
-/* It may still answer until all its threads have stopped. */
+/* The server may still reply until all its threads have stopped. */
 static void stop_server(void) {
     int status;
     CHECK(kill(server, SIGSTOP) == 0);
@@ -84,7 +86,7 @@ static void a_call_is_ended(verb verb) {
     CHECK(kill(server, SIGCONT) == 0);
 }
 
-/* A session in this process: its locks are freed, and calls that wait are told. */
+/* A session in this process: its locks are released, and waiting calls fail. */
 static void a_session_of_this_process_is_ended(void) {
     lock_session *ended = lock_open(NULL, "ended"), *holder = lock_open(NULL, "holder");
     EXPECT(LOCK_OK, lock_acquire(ended, "its own", LOCK_EXCLUSIVE, 0, NULL));

@@ -1,4 +1,4 @@
-/* What acquiring, releasing and converting do, for one name and for several, among sessions that contend:
+/* Acquiring, releasing and converting, for one name and for several, among sessions that contend:
  * in this process, or on a server. Arguments: [server]. */
 #include "sessions.h"
 
@@ -19,7 +19,7 @@ static void tokens_rise_over_all_names(void) {
     lock_close(b);
 }
 
-static void a_busy_lock_is_not_waited_for_without_time(void) {
+static void a_try_for_a_busy_lock_does_not_wait(void) {
     lock_session *holder = new_session("holder"), *other = new_session("other");
     uint64_t token = 7;
     EXPECT(LOCK_OK, lock_acquire(holder, "busy", LOCK_EXCLUSIVE, 0, NULL));
@@ -70,7 +70,7 @@ static void first_come_first_served(void) {
     lock_close(holder);
 }
 
-static void nobody_overtakes_a_waiter(void) {
+static void no_request_overtakes_a_waiter(void) {
     lock_session *reader = new_session("reader"), *writer = new_session("writer");
     lock_session *newcomer = new_session("newcomer");
     call wait = {.verb = ACQUIRE, .session = writer, .name = "overtaking"};
@@ -85,7 +85,7 @@ static void nobody_overtakes_a_waiter(void) {
     lock_close(newcomer);
 }
 
-static void readers_exclude_a_writer_and_a_writer_everybody(void) {
+static void readers_exclude_a_writer_and_a_writer_excludes_all(void) {
     lock_session *a = new_session("a"), *b = new_session("b"), *c = new_session("c");
     EXPECT(LOCK_OK, lock_acquire(a, "book", LOCK_SHARED, 0, NULL));
     EXPECT(LOCK_OK, lock_acquire(b, "book", LOCK_SHARED, 0, NULL));
@@ -129,7 +129,7 @@ static uint64_t token_of(lock_session *session, const char *name) {
     return token;
 }
 
-static void the_token_of_every_grant_can_be_had(void) {
+static void the_token_of_every_grant_can_be_read(void) {
     lock_session *session = new_session("tokens"), *other = new_session("other");
     uint64_t token = 7;
     EXPECT(LOCK_NOT_HELD, lock_token(session, "token", &token));
@@ -213,7 +213,7 @@ static void all_are_acquired_or_none(void) {
 static void a_set_is_held_in_no_part_while_it_waits(void) {
     lock_session *session = new_session("set"), *other = new_session("other");
     call wait = {.verb = ACQUIRE_ALL, .session = session, .name = SET[0], .second_name = SET[1]};
-    /* On a server the sessions of the last test may not have gone yet. */
+    /* On a server, the sessions of the last test may not have ended yet. */
     EXPECT(LOCK_OK, lock_acquire(other, SET[1], LOCK_EXCLUSIVE, -1, NULL));
     begin(&wait);
     await_waiters(other, SET[1], 1);
@@ -226,7 +226,7 @@ static void a_set_is_held_in_no_part_while_it_waits(void) {
     lock_close(other);
 }
 
-static void what_is_held_of_a_set_is_released(void) {
+static void releasing_a_set_releases_the_names_that_are_held(void) {
     lock_session *session = new_session("set"), *other = new_session("other");
     EXPECT(LOCK_OK, lock_acquire(session, SET[0], LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_acquire(other, SET[1], LOCK_EXCLUSIVE, -1, NULL));
@@ -244,16 +244,16 @@ int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
     tokens_rise_over_all_names();
-    a_busy_lock_is_not_waited_for_without_time();
+    a_try_for_a_busy_lock_does_not_wait();
     a_release_lets_the_waiter_in();
     first_come_first_served();
-    nobody_overtakes_a_waiter();
-    readers_exclude_a_writer_and_a_writer_everybody();
+    no_request_overtakes_a_waiter();
+    readers_exclude_a_writer_and_a_writer_excludes_all();
     a_conversion_gives_a_new_token_and_lets_readers_in_again();
-    the_token_of_every_grant_can_be_had();
+    the_token_of_every_grant_can_be_read();
     a_conversion_waits_for_other_readers_ahead_of_the_queue();
     all_are_acquired_or_none();
     a_set_is_held_in_no_part_while_it_waits();
-    what_is_held_of_a_set_is_released();
+    releasing_a_set_releases_the_names_that_are_held();
     return 0;
 }

@@ -1,7 +1,6 @@
 //! What every verb does, in this process and on a server, through the shared library, the static
-//! one, and under valgrind. Each of the programs is for both kinds of session: about locks, about
-//! queues, about conversions in slices, about listing, and about closing what a thread has left
-//! open.
+//! one, and under valgrind. Each program runs with both kinds of session. They are about locks,
+//! queues, conversions in slices, listing, and closing sessions that a thread has left open.
 
 use std::time::Duration;
 
@@ -13,14 +12,14 @@ use crate::program::{Linkage, Program, Served};
 const PROGRAMS: [&str; 5] = ["verbs", "queues", "conversions", "listing", "closing"];
 
 #[test]
-fn they_do_so_in_this_process() {
+fn every_verb_works_in_this_process() {
     for name in PROGRAMS {
         Program::compile(name, Linkage::Shared).run(&[]);
     }
 }
 
 #[test]
-fn they_do_the_same_on_a_server() {
+fn every_verb_works_on_a_server() {
     let server = Served::start();
     for name in PROGRAMS {
         let program = Program::compile(name, Linkage::Shared);
@@ -32,7 +31,7 @@ fn they_do_the_same_on_a_server() {
 }
 
 #[test]
-fn they_do_the_same_linked_statically() {
+fn every_verb_works_linked_statically() {
     let server = Served::start();
     for name in PROGRAMS {
         let program = Program::compile(name, Linkage::Static);
@@ -43,7 +42,7 @@ fn they_do_the_same_linked_statically() {
 }
 
 #[test]
-fn they_are_clean_under_valgrind() {
+fn every_verb_is_clean_under_valgrind() {
     let server = Served::start();
     for name in PROGRAMS {
         let program = Program::compile(name, Linkage::Shared);
@@ -54,7 +53,7 @@ fn they_are_clean_under_valgrind() {
 }
 
 #[test]
-fn a_listing_goes_on_behind_names_that_c_has_no_words_for() {
+fn a_listing_continues_after_names_that_c_cannot_express() {
     let server = Served::start();
     let session = Session::connect(&server.tcp(), None, Duration::from_secs(10)).unwrap();
     for start in ["zero", "zerp"] {

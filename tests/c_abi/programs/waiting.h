@@ -1,4 +1,5 @@
-/* Calls that wait, each in a thread of its own, to be interrupted, cancelled or granted from outside. */
+/* Calls that wait, each in a separate thread, and are interrupted, cancelled or granted from
+ * outside. */
 #ifndef WAITING_H
 #define WAITING_H
 
@@ -16,7 +17,7 @@ typedef struct call {
     atomic_bool is_done;
 } call;
 
-/* What each verb asks for, in exclusive mode. */
+/* The call of each verb, in exclusive mode. */
 static inline lock_status ask(verb verb, lock_session *session, const char *name, int64_t limit) {
     const char *names[] = {"spare", name};
     switch (verb) {
@@ -61,8 +62,8 @@ static inline void handle(int signal, int flags) {
     CHECK(sigaction(signal, &action, NULL) == 0);
 }
 
-/* Has a handler run in the thread of the call until that has ended the call. Once is enough if it comes
- * while the thread waits, which from outside cannot be told. */
+/* Runs a signal handler in the thread of the call until that has ended the call. Once is enough if
+ * the signal comes while the thread waits, but that cannot be seen from outside. */
 static inline lock_status interrupt(call *call) {
     AWAIT(call->is_done || (pthread_kill(call->thread, SIGUSR1), false));
     return finish(call);

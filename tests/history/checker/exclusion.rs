@@ -1,20 +1,21 @@
-//! Mutex, read/write lock and several at once: whether the holds can have been as they were told.
+//! Mutex, read/write lock and several names at once: decides whether the holds can have been as the
+//! clients were told.
 //!
-//! Proves: cores of holds that exclude each other do not overlap. Then the order of all that
-//! exclude each other is forced, name by name, since each has a core; and with that order
-//! `instants` decides exactly whether every call can have taken effect at one moment between its
-//! start and its end. First each name by itself; then all names together, with one instant for all
-//! names of a set, and with the grants in the order of their tokens.
+//! Proves: the certain periods ("cores") of holds that exclude each other do not overlap. Each hold
+//! has a core, so for each name the order of all holds that exclude each other is forced. With that
+//! order `instants` decides exactly whether every call can have taken effect at one moment between
+//! its start and its end: first for each name by itself; then for all names together, with one
+//! instant for all names of a set, and with the grants in the order of their tokens.
 //!
-//! Cannot see: holds whose clients were never told of them. That such a hold was there would only
-//! make it harder to fit the others in, so leaving it out accuses nobody falsely.
+//! Cannot see: holds of which the clients were never told. Such a hold could only make it harder to
+//! fit the others in, so leaving it out accuses no correct broker.
 
 use super::holds::{Holds, Phase, Sets, model, replay};
 use super::instants::{Bounds, Conflict};
 use super::verdict::{Model, Verdict};
-use crate::history::{Ask, History, Mode};
+use crate::history::{CallKind, History, Mode};
 
-/// The holds and when they can have been, if they can.
+/// The holds and the bounds of their beginnings and ends.
 pub(crate) struct Fitted {
     pub(crate) holds: Holds,
     pub(crate) bounds: Bounds,
@@ -24,23 +25,23 @@ pub(crate) struct Fitted {
 
 pub(crate) fn check(history: &History, verdict: &mut Verdict) -> Fitted {
     count(history, verdict);
-    let apart = fit(history, Sets::Apart, verdict);
+    let apart = fit(history, Sets::PerName, verdict);
     if !verdict.acquits() {
-        // All the rest would follow from that.
+        // Further violations would only follow from these.
         return apart;
     }
-    fit(history, Sets::Whole, verdict)
+    fit(history, Sets::OneInstant, verdict)
 }
 
 fn fit(history: &History, sets: Sets, verdict: &mut Verdict) -> Fitted {
-    // What a session knows by itself is judged once.
+    // Violations within one session are reported once, in the first pass.
     let mut unheard = Verdict::default();
-    let heard = if sets == Sets::Apart { &mut *verdict } else { &mut unheard };
+    let heard = if sets == Sets::PerName { &mut *verdict } else { &mut unheard };
     let mut holds = replay(history, sets, heard);
     let by_name = by_name(history, &holds);
     for phases in &by_name {
         let overlapping = overlaps(&holds.phases, phases);
-        if sets == Sets::Apart {
+        if sets == Sets::PerName {
             overlapping.iter().for_each(|&(first, second)| convict_overlap(&holds, first, second, verdict));
         }
         if overlapping.is_empty() {
@@ -50,7 +51,7 @@ fn fit(history: &History, sets: Sets, verdict: &mut Verdict) -> Fitted {
     for phase in &holds.phases {
         holds.order.before(phase.begin, phase.end);
     }
-    if sets == Sets::Whole {
+    if sets == Sets::OneInstant {
         holds.tokens.sort_unstable();
         for pair in holds.tokens.windows(2) {
             holds.order.before(pair[0].1, pair[1].1);
@@ -72,10 +73,10 @@ fn by_name(history: &History, holds: &Holds) -> Vec<Vec<usize>> {
     by_name
 }
 
-/// Pairs of phases whose cores overlap and that exclude each other, the first ones.
+/// Pairs of phases whose cores overlap and that exclude each other; at most one pair per phase.
 fn overlaps(phases: &[Phase], in_order: &[usize]) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
-    // Of those so far, the exclusive one and the one of any mode whose core ends last.
+    // Of the phases so far, the exclusive one whose core ends last, and the one of any mode.
     let (mut last_exclusive, mut last): (Option<usize>, Option<usize>) = (None, None);
     for &index in in_order {
         let phase = &phases[index];
@@ -104,12 +105,12 @@ fn convict_overlap(holds: &Holds, first: usize, second: usize, verdict: &mut Ver
     };
     let long = first.core.1.min(second.core.1) - second.core.0;
     let what =
-        format!("n{} was certainly held by both of two that exclude each other, for {long} ns", first.name);
+        format!("n{} was certainly held for {long} ns by two sessions that exclude each other", first.name);
     let ends = [first.ended_by, second.ended_by].into_iter().flatten();
     verdict.convict(model, what, [first.call, second.call].into_iter().chain(ends).collect());
 }
 
-/// Enters the order that the cores of one name's phases force.
+/// Adds the order that the cores of one name's phases force.
 fn put_in_order(holds: &mut Holds, in_order: &[usize]) {
     let Holds { order, phases, .. } = holds;
     let mut exclusive_end: Option<usize> = None;
@@ -141,12 +142,14 @@ fn convict_conflict(
     let shared = |&call: &usize| {
         let Some(&(name, _)) = history.calls[call].wants.first() else { return false };
         history.calls[call].mode_of(name) == Some(Mode::Shared)
-            && !matches!(history.calls[call].ask, Ask::Release | Ask::Inspect)
+            && !matches!(history.calls[call].kind, CallKind::Release | CallKind::Inspect)
     };
     let model = match sets {
-        Sets::Whole if has_set => Model::Sets,
-        Sets::Whole => Model::Fencing,
-        Sets::Apart => model(if calls.iter().any(shared) { Mode::Shared } else { Mode::Exclusive }, has_set),
+        Sets::OneInstant if has_set => Model::Sets,
+        Sets::OneInstant => Model::Fencing,
+        Sets::PerName => {
+            model(if calls.iter().any(shared) { Mode::Shared } else { Mode::Exclusive }, has_set)
+        }
     };
     let what = "each of these must have taken effect before the next, and the last one had ended before the \
                 first one began";

@@ -1,18 +1,18 @@
-//! Fenced mutex: tokens rise in the order of the grants, over all names and over restarts, and none
-//! is given twice.
+//! Fenced mutex: tokens rise in the order of the grants, over all names and over restarts, and no
+//! token is given twice.
 //!
-//! Proves: no token is seen twice, and none is lower than that of a grant that had been told before
-//! the call for it began. (That the tokens also fit the order that the holds force is `exclusion`'s
-//! to decide.) Cannot see: grants of which nobody was told the token.
+//! Proves: no token is seen twice, and none is lower than that of a grant that had been reported
+//! before the call for it began. (Whether the tokens also fit the order that the holds force is
+//! decided in `exclusion`.) Cannot see: grants whose token was not reported to a client.
 
 use super::verdict::{Model, Verdict};
-use crate::history::{Ask, History, Mode};
+use crate::history::{CallKind, History, Mode};
 
 pub(crate) fn check(history: &History, verdict: &mut Verdict) {
     let mut granted: Vec<(u64, usize)> = Vec::new();
     for (index, call) in history.calls.iter().enumerate() {
-        // Who gives up exclusiveness keeps its token.
-        let is_new = !matches!(call.ask, Ask::Convert { .. }) || call.wants[0].1 == Mode::Exclusive;
+        // A conversion to shared keeps the session's token.
+        let is_new = !matches!(call.kind, CallKind::Convert { .. }) || call.wants[0].1 == Mode::Exclusive;
         granted.extend(call.token().filter(|_| is_new).map(|token| (token, index)));
     }
     granted.sort_unstable();
@@ -23,7 +23,7 @@ pub(crate) fn check(history: &History, verdict: &mut Verdict) {
             verdict.convict(Model::Fencing, what, vec![pair[0].1, pair[1].1]);
         }
     }
-    // Of all with a lower token, the one whose call began last.
+    // Of all grants with a lower token, the one whose call began last.
     let mut latest: Option<usize> = None;
     for &(_, index) in &granted {
         let start = history.calls[index].start;

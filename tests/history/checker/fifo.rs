@@ -1,32 +1,32 @@
-//! First come, first served: nobody overtakes a request that certainly stood in the queue before
-//! the other one was even asked, not by a try either.
+//! First come, first served: no request, and no try either, overtakes a request that certainly was
+//! in the queue before the other one was sent.
 //!
-//! A request certainly stands in its queue, or holds what it was granted, from the moment its
-//! client learned that it was queued (a reply to what was sent behind it on the same connection)
-//! until it may first have let go. A grant of the same name that was asked for after that moment is
-//! an overtaking
-//! - if it was told before the first one may have let go, and the two exclude each other, or the
-//!   first one was never granted at all;
-//! - if its token is the lower one.
+//! A request certainly is in its queue, or holds what it was granted, from the moment its client
+//! learned that it was queued (a reply to something sent after it on the same connection) until the
+//! client may first have released it. A grant of the same name that was requested after that moment
+//! is an overtaking in two cases:
+//! - it was reported before the first request may have been released, and the two exclude each
+//!   other or the first one was never granted at all;
+//! - its token is the lower one.
 //!
-//! Cannot see: the order of requests of which none is known to have been queued before the other
-//! was sent. Conversions go ahead of all others by right: they can be overtaken, and are never
-//! accused of it.
+//! Cannot see: the order of two requests if neither is known to have been queued before the other
+//! was sent. Conversions rightly go ahead of all others: they can be overtaken, and are never
+//! accused of overtaking.
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Verdict};
-use crate::history::{Ask, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome};
+use crate::history::{CallKind, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome};
 
-/// How much earlier than a client computes it a wait may end.
+/// How much earlier a wait may end than its client computes.
 const CLOCK_MARGIN: Nanos = MILLISECOND;
 
-/// A request that certainly stood at a name.
+/// The period during which a request certainly was in a name's queue, or held the name.
 struct Presence {
     call: usize,
     since: Nanos,
     until: Nanos,
     mode: Mode,
-    /// It certainly was not granted before `until`.
+    /// The request certainly was not granted before `until`.
     never_granted: bool,
 }
 
@@ -34,7 +34,7 @@ pub(crate) fn check(history: &History, fitted: &Fitted, verdict: &mut Verdict) {
     let present = presences(history, fitted);
     let mut asked = vec![Vec::new(); history.names()];
     for (index, call) in history.calls.iter().enumerate() {
-        if let (Ask::Acquire { .. }, true) = (call.ask, call.is_granted()) {
+        if let (CallKind::Acquire { .. }, true) = (call.kind, call.is_granted()) {
             verdict.count(Model::Fifo, 1);
             call.wants.iter().for_each(|&(name, _)| asked[name as usize].push(index));
         }
@@ -58,14 +58,14 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
         add(phase.call, phase.name, phase.mode, phase.core.1, false);
     }
     for (index, call) in history.calls.iter().enumerate() {
-        let (until, never_granted) = match (call.ask, call.outcome) {
-            (Ask::Acquire { limit } | Ask::Convert { limit }, Outcome::TimedOut) => {
+        let (until, never_granted) = match (call.kind, call.outcome) {
+            (CallKind::Acquire { limit } | CallKind::Convert { limit }, Outcome::TimedOut) => {
                 let limit = limit.unwrap_or(NEVER);
                 (call.start.saturating_add(limit).saturating_sub(CLOCK_MARGIN), true)
             }
-            (Ask::Acquire { .. }, Outcome::GivenUp) => (call.gave_up.unwrap_or(call.start), false),
-            (Ask::Acquire { .. }, Outcome::Unknown) => (NEVER, false),
-            (Ask::Acquire { .. }, Outcome::Unanswered) => (call.end, false),
+            (CallKind::Acquire { .. }, Outcome::GivenUp) => (call.gave_up.unwrap_or(call.start), false),
+            (CallKind::Acquire { .. }, Outcome::Unknown) => (NEVER, false),
+            (CallKind::Acquire { .. }, Outcome::Unanswered) => (call.end, false),
             _ => continue,
         };
         call.wants.iter().for_each(|&(name, mode)| add(index, name, mode, until, never_granted));
@@ -73,17 +73,17 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
     present
 }
 
-/// Of the presences so far, by what they exclude, the one that lasts longest; and the one of the
+/// Of the presences so far, the longest of each kind that excludes others, and the one with the
 /// highest token.
 #[derive(Default)]
-struct SoFar<'a> {
+struct Longest<'a> {
     exclusive: Option<&'a Presence>,
     shared: Option<&'a Presence>,
     never_granted: Option<&'a Presence>,
     token: Option<(u64, &'a Presence)>,
 }
 
-impl<'a> SoFar<'a> {
+impl<'a> Longest<'a> {
     fn add(&mut self, history: &History, presence: &'a Presence) {
         let kind = match (presence.never_granted, presence.mode) {
             (true, _) => &mut self.never_granted,
@@ -101,25 +101,28 @@ impl<'a> SoFar<'a> {
 }
 
 fn check_name(history: &History, name: Name, present: &[Presence], asked: &[usize], verdict: &mut Verdict) {
-    let mut so_far = SoFar::default();
+    let mut longest_so_far = Longest::default();
     let mut next = 0;
     for &index in asked {
         let call = &history.calls[index];
         while let Some(presence) = present.get(next).filter(|presence| presence.since < call.start) {
-            so_far.add(history, presence);
+            longest_so_far.add(history, presence);
             next += 1;
         }
-        let of_shared = so_far.shared.filter(|_| call.mode_of(name) == Some(Mode::Exclusive));
-        let mut before = [so_far.never_granted, so_far.exclusive, of_shared].into_iter().flatten();
+        let of_shared = longest_so_far.shared.filter(|_| call.mode_of(name) == Some(Mode::Exclusive));
+        let mut before =
+            [longest_so_far.never_granted, longest_so_far.exclusive, of_shared].into_iter().flatten();
         if let Some(overtaken) = before.find(|presence| presence.until > call.end) {
-            let what = format!("n{name} was granted past one who waited for it before the other asked");
+            let what =
+                format!("n{name} was granted ahead of a request that was queued before this one was sent");
             verdict.convict(Model::Fifo, what, vec![overtaken.call, index]);
         }
-        if let (Some((highest, first)), Some(token)) = (so_far.token, call.token())
+        if let (Some((highest, first)), Some(token)) = (longest_so_far.token, call.token())
             && token < highest
         {
-            let what =
-                format!("by its token, n{name} was granted before one who waited before the other asked");
+            let what = format!(
+                "by its token, n{name} was granted before a request that was queued before this one was sent"
+            );
             verdict.convict(Model::Fifo, what, vec![first.call, index]);
         }
     }

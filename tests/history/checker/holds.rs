@@ -1,42 +1,42 @@
-//! From calls to holds: replays each session by itself and says from when to when it held what.
-//! Also judges what a session can know of alone: that it is told nothing of a lock that contradicts
-//! what it was told before.
+//! Computes holds from calls: replays each session by itself and determines from when to when it
+//! held what. Also checks what can be checked within one session: that no reply about a lock
+//! contradicts an earlier one.
 //!
-//! A hold is cut into phases of one mode. Of each phase the *core* is certain: from the end of the
-//! call that began it to the start of the call that ended it. Calls without an answer to acquire
-//! may have become holds or not; they are listed apart. What cannot be seen: a hold of which a
-//! client was told only after its server had ended is left out, since nothing of it is certain.
+//! A hold is cut into phases of one mode. The *core* of a phase is certain: from the end of the
+//! call that began it to the start of the call that ended it. Acquires without a reply may have
+//! become holds or not; they are listed separately. Cannot see: a hold that was reported to its
+//! client only after its server had ended; it is left out, because nothing of it is certain.
 
 use super::instants::Order;
 use super::verdict::{Model, Verdict};
-use crate::history::{Ask, Call, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
+use crate::history::{Call, CallKind, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
 
-/// A session held a name in one mode.
+/// A period in which a session held a name in one mode.
 #[derive(Clone, Debug)]
 pub(crate) struct Phase {
     pub(crate) name: Name,
     pub(crate) session: SessionIndex,
     pub(crate) mode: Mode,
-    /// The call that was granted, and the one that ended the phase, if there was one.
+    /// The call that was granted, and the call that ended the phase, if any.
     pub(crate) call: usize,
     pub(crate) ended_by: Option<usize>,
     /// The instants at which it began and ended.
     pub(crate) begin: usize,
     pub(crate) end: usize,
-    /// From when to when it was certainly held.
+    /// The period in which the name was certainly held.
     pub(crate) core: (Nanos, Nanos),
     /// Whether it is part of an acquire of several names.
     pub(crate) of_set: bool,
 }
 
-/// A request that may have been granted without its client's knowing.
+/// A request that may have been granted without its client knowing.
 #[derive(Clone, Debug)]
 pub(crate) struct MaybeHeld {
     pub(crate) name: Name,
     pub(crate) session: SessionIndex,
     pub(crate) from: Nanos,
-    /// Until it had been taken back, or its session had ended; the broker may notice that later.
-    /// [`NEVER`] if nothing tells.
+    /// The time by which the request had been cancelled or its session had ended; the broker may
+    /// notice that later. [`NEVER`] if it is not known.
     pub(crate) until: Nanos,
     /// Whether its client was still waiting for the answer when the run was over.
     pub(crate) unanswered: bool,
@@ -48,18 +48,18 @@ pub(crate) struct Holds {
     pub(crate) order: Order,
     pub(crate) phases: Vec<Phase>,
     pub(crate) maybe: Vec<MaybeHeld>,
-    /// Tokens, and the instants at which they were given.
+    /// Tokens, and the instants at which they were granted.
     pub(crate) tokens: Vec<(u64, usize)>,
 }
 
-/// Whether an acquire of several names is one instant, or one for each name.
+/// Whether an acquire of several names is one instant, or one instant for each name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sets {
-    Whole,
-    Apart,
+    OneInstant,
+    PerName,
 }
 
-/// A phase that has begun.
+/// A phase that has begun and not ended yet.
 struct Open {
     mode: Mode,
     call: usize,
@@ -75,7 +75,7 @@ struct Replay<'a> {
     holds: Holds,
 }
 
-/// What all sessions held.
+/// The holds of all sessions.
 pub(crate) fn replay(history: &History, sets: Sets, verdict: &mut Verdict) -> Holds {
     let mut replay = Replay { history, sets, verdict, holds: Holds::default() };
     for (session, calls) in history.by_session().iter().enumerate() {
@@ -89,17 +89,17 @@ impl Replay<'_> {
         let mut open: Vec<(Name, Open)> = Vec::new();
         for (at, &index) in calls.iter().enumerate() {
             let call = &self.history.calls[index];
-            match (call.ask, call.outcome) {
-                (Ask::Acquire { .. }, Outcome::Granted(_)) => self.granted(index, call, &mut open),
-                (Ask::Acquire { .. }, Outcome::Unknown | Outcome::Unanswered) => self.maybe(call, None),
-                (Ask::Acquire { .. }, Outcome::GivenUp) => self.maybe(call, calls.get(at + 1)),
-                (Ask::Release, _) => self.released(index, call, &mut open),
-                (Ask::Convert { .. }, _) => self.converted(index, call, &mut open),
+            match (call.kind, call.outcome) {
+                (CallKind::Acquire { .. }, Outcome::Granted(_)) => self.granted(index, call, &mut open),
+                (CallKind::Acquire { .. }, Outcome::Unknown | Outcome::Unanswered) => self.maybe(call, None),
+                (CallKind::Acquire { .. }, Outcome::GivenUp) => self.maybe(call, calls.get(at + 1)),
+                (CallKind::Release, _) => self.released(index, call, &mut open),
+                (CallKind::Convert { .. }, _) => self.converted(index, call, &mut open),
                 _ => {}
             }
         }
         for (name, phase) in open {
-            let ended = self.history.sessions[session].stood_until.max(phase.core_start);
+            let ended = self.history.sessions[session].alive_until.max(phase.core_start);
             let end = self.holds.order.instant(ended, NEVER, phase.call);
             self.close(session, name, phase, end, None, ended);
         }
@@ -113,7 +113,7 @@ impl Replay<'_> {
                 continue;
             }
             let begin = match (self.sets, whole) {
-                (Sets::Whole, Some(begin)) => begin,
+                (Sets::OneInstant, Some(begin)) => begin,
                 _ => self.holds.order.instant(call.start, call.end, index),
             };
             whole = Some(begin);
@@ -125,7 +125,7 @@ impl Replay<'_> {
         }
     }
 
-    /// A request that was taken back has been by the time the `next` call of its session was
+    /// A cancelled request has certainly gone by the time the `next` call of its session was
     /// answered.
     fn maybe(&mut self, call: &Call, next: Option<&usize>) {
         let gone = self.history.sessions[call.session].gone_at.unwrap_or(NEVER);
@@ -143,7 +143,7 @@ impl Replay<'_> {
             match (at, call.outcome) {
                 (Some(at), Outcome::NotHeld) => {
                     let (_, phase) = open.swap_remove(at);
-                    let what = "a holder was told that it holds nothing";
+                    let what = "a holder was told that it does not hold the lock";
                     self.verdict.convict(model(phase.mode, phase.of_set), what, vec![phase.call, index]);
                 }
                 (Some(at), _) => {
@@ -175,10 +175,14 @@ impl Replay<'_> {
             }
             (Some((_, phase)), Outcome::NotHeld) => {
                 let calls = vec![phase.call, index];
-                self.verdict.convict(Model::ReadWrite, "a holder was told that it holds nothing", calls);
+                self.verdict.convict(
+                    Model::ReadWrite,
+                    "a holder was told that it does not hold the lock",
+                    calls,
+                );
             }
             (Some((_, phase)), Outcome::Unknown) if mode == Mode::Shared && phase.mode == Mode::Exclusive => {
-                // From here on it is certainly held in one of the two modes, and so at least
+                // From here on the name is certainly held in one of the two modes, and so at least
                 // shared.
                 let turn = self.holds.order.instant(call.start, NEVER, index);
                 let shared = Open { mode, call: index, begin: turn, core_start: call.start, of_set: false };
@@ -202,9 +206,9 @@ impl Replay<'_> {
         core_end: Nanos,
     ) {
         let Open { mode, call, begin, core_start, of_set } = phase;
-        let stopped = self.history.server_forgot(session);
+        let stopped = self.history.held_at_server_until(session);
         if core_start > stopped {
-            // The server had ended by the time its client was told.
+            // The server had ended by the time the client was told.
             let from = self.history.calls[call].start;
             let until = self.history.sessions[session].gone_at.unwrap_or(NEVER);
             self.holds.maybe.push(MaybeHeld { name, session, from, until, unanswered: false });
@@ -221,7 +225,7 @@ impl Replay<'_> {
     }
 }
 
-/// The model that says what may be held beside such a hold.
+/// The model that says which other holds are compatible with such a hold.
 pub(crate) fn model(mode: Mode, of_set: bool) -> Model {
     match (of_set, mode) {
         (true, _) => Model::Sets,

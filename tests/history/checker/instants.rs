@@ -1,13 +1,13 @@
-//! Whether instants can be chosen within their bounds so that some come before others: the exact
-//! core of the checker. Knows nothing of locks or calls.
+//! Decides whether instants can be chosen within their bounds so that some come before others: the
+//! exact core of the checker. Knows nothing of locks or calls.
 //!
-//! Every instant is put as early as its own bound and those before it allow. If that is too late
-//! for one of them, there is no choice at all, since no other choice puts any instant earlier: so
-//! the answer is exact, and it takes one pass.
+//! Every instant is put as early as its own bound and its predecessors allow. If that is too late
+//! for one of them, no choice exists, because no other choice puts any instant earlier. So the
+//! answer is exact, and it takes one pass.
 
 use crate::history::Nanos;
 
-/// Something that happened at one moment from `low` to `high`.
+/// Something that happened at one moment between `low` and `high`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instant {
     pub(crate) low: Nanos,
@@ -23,15 +23,15 @@ pub(crate) struct Order {
     edges: Vec<(usize, usize)>,
 }
 
-/// The bounds of every instant once all that stand before and behind it have been considered.
+/// The bounds of every instant, given all its predecessors and successors.
 #[derive(Debug)]
 pub(crate) struct Bounds {
     pub(crate) earliest: Vec<Nanos>,
     pub(crate) latest: Vec<Nanos>,
 }
 
-/// Instants that cannot be as they are: each before the next, and the last one too late, or all in
-/// a circle.
+/// Instants that contradict each other: each comes before the next, and the last one is too late,
+/// or they form a cycle.
 #[derive(Debug)]
 pub(crate) struct Conflict {
     pub(crate) instants: Vec<usize>,
@@ -49,7 +49,8 @@ impl Order {
         }
     }
 
-    /// The bounds of all instants, and what does not fit (each with bounds as if it did).
+    /// The bounds of all instants, and the conflicts. The bounds are computed as if the conflicts
+    /// were resolved.
     pub(crate) fn solve(&self) -> (Bounds, Vec<Conflict>) {
         let after = Successors::of(self);
         let mut earliest: Vec<Nanos> = self.instants.iter().map(|instant| instant.low).collect();
@@ -62,7 +63,7 @@ impl Order {
             next += 1;
             if earliest[at] > self.instants[at].high {
                 conflicts.push(Conflict { instants: chain(&because, at) });
-                // What comes of it is no conflict of its own.
+                // Instants that follow must not be reported because of this conflict.
                 earliest[at] = self.instants[at].high;
             }
             for &later in after.of_instant(at) {
@@ -76,7 +77,7 @@ impl Order {
             }
         }
         if sorted.len() < open.len() {
-            conflicts.push(Conflict { instants: self.circle(&open) });
+            conflicts.push(Conflict { instants: self.cycle(&open) });
         }
         let latest = self.latest(&after, &sorted);
         (Bounds { earliest, latest }, conflicts)
@@ -91,8 +92,8 @@ impl Order {
         latest
     }
 
-    /// A circle among those instants that never had all before them done.
-    fn circle(&self, open: &[usize]) -> Vec<usize> {
+    /// A cycle among the instants that were never reached because some predecessor was not.
+    fn cycle(&self, open: &[usize]) -> Vec<usize> {
         let mut before = vec![None; open.len()];
         for &(first, second) in &self.edges {
             if open[first] > 0 && open[second] > 0 {
@@ -105,25 +106,25 @@ impl Order {
             seen[at] = true;
             at = before[at].unwrap_or(at);
         }
-        let mut circle = vec![at];
+        let mut cycle = vec![at];
         let mut back = before[at].unwrap_or(at);
         while back != at {
-            circle.push(back);
+            cycle.push(back);
             back = before[back].unwrap_or(at);
         }
-        circle.reverse();
-        circle
+        cycle.reverse();
+        cycle
     }
 }
 
-/// From the instant that is too early for its own good to the one that is too late.
+/// From the instant whose bound forces the conflict to the one that is too late.
 fn chain(because: &[Option<usize>], last: usize) -> Vec<usize> {
     let mut chain: Vec<usize> = std::iter::successors(Some(last), |&at| because[at]).collect();
     chain.reverse();
     chain
 }
 
-/// For each instant those that come after it, one behind the other in one list.
+/// For each instant the ones that come after it, all in one list.
 struct Successors {
     starts: Vec<usize>,
     successors: Vec<usize>,

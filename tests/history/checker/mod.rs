@@ -1,25 +1,26 @@
 //! Decides whether a history fits what a broker promises. Pure: no clock, no I/O.
 //!
-//! - `instants`: the exact core: whether moments can be chosen within bounds and in an order.
-//! - `holds`: from the calls of each session to what it held, and from when to when for certain.
-//! - `exclusion`: mutex, read/write lock, several at once. `fencing`, `fifo`, `stuck`: what their
-//!   names say.
-//! - `looks`: what inspections saw, against all that.
-//! - `search`: the same question as `exclusion`'s answered by trying everything, for small
-//!   histories: how the fast answer is known to be the right one.
+//! - `instants`: the exact core: decides whether moments can be chosen within bounds and in an
+//!   order.
+//! - `holds`: computes from each session's calls what it held, and from when to when for certain.
+//! - `exclusion`: mutex, read/write lock, several names at once. `fencing`, `fifo`, `stuck`: what
+//!   their names say.
+//! - `inspections`: compares what inspections saw with all that.
+//! - `search`: answers the same question as `exclusion` by trying everything, for small histories.
+//!   It shows that the fast answer is right.
 //!
-//! Every file says what it proves and what it cannot see. Nothing here guesses: a call without an
-//! answer counts as what suits the broker best, and so does a session whose end nobody saw. So a
-//! conviction is a proof, as far as the clients tell the truth; an acquittal says that nothing they
-//! saw contradicts the promises. All of it takes a time of n log n in the number of calls, and some
-//! hundred bytes for each.
+//! Every file says what it proves and what it cannot see. Nothing here guesses: a call without a
+//! reply is interpreted in the broker's favour, and so is a session whose end was not observed. So
+//! a conviction is a proof, provided that the clients record the truth; an acquittal says that
+//! nothing they saw contradicts the promises. A check takes time n log n in the number of calls,
+//! and some hundred bytes for each.
 
 mod exclusion;
 mod fencing;
 mod fifo;
 mod holds;
+mod inspections;
 mod instants;
-mod looks;
 pub(crate) mod search;
 mod stuck;
 mod verdict;
@@ -27,20 +28,20 @@ mod verdict;
 use crate::history::History;
 pub(crate) use verdict::{Model, Rules, Verdict};
 
-/// Whether this history fits the models.
+/// Checks a history against all models.
 pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
     let mut verdict = Verdict::default();
     let fitted = exclusion::check(history, &mut verdict);
     fencing::check(history, &mut verdict);
     fifo::check(history, &fitted, &mut verdict);
-    looks::check(history, &fitted, rules, &mut verdict);
+    inspections::check(history, &fitted, rules, &mut verdict);
     stuck::check(history, &fitted, rules, &mut verdict);
     recovery(history, &mut verdict);
     losses(history, &mut verdict);
     verdict
 }
 
-/// A server that must wait for old holders grants nothing before that time is over.
+/// A server that must wait for old holders must grant nothing before that time is over.
 fn recovery(history: &History, verdict: &mut Verdict) {
     let waiting: Vec<_> = history.servers.iter().filter(|server| server.grace > 0).collect();
     for (index, call) in history.calls.iter().enumerate().filter(|(_, call)| call.is_granted()) {
@@ -49,14 +50,14 @@ fn recovery(history: &History, verdict: &mut Verdict) {
         if let Some(server) = server {
             verdict.count(Model::Recovery, 1);
             if call.end < server.started + server.grace {
-                let what = "granted by a server whose old holders may not have found out yet";
+                let what = "granted by a server although old holders may not have found out yet that they lost their locks";
                 verdict.convict(Model::Recovery, what, vec![index]);
             }
         }
     }
 }
 
-/// A session ends by its client's doing or with its server.
+/// A session must end only through its client or with its server.
 fn losses(history: &History, verdict: &mut Verdict) {
     for (index, session) in history.sessions.iter().enumerate().filter(|(_, session)| !session.provoked) {
         let stopped = history.server_stopped(index);
@@ -64,7 +65,7 @@ fn losses(history: &History, verdict: &mut Verdict) {
             let mut calls: Vec<usize> =
                 (0..history.calls.len()).filter(|&call| history.calls[call].session == index).collect();
             calls.drain(..calls.len().saturating_sub(5));
-            let what = format!("the session {} was ended while its server lived", session.label);
+            let what = format!("the session {} was ended while its server was running", session.label);
             verdict.convict(Model::Mutex, what, calls);
         }
     }

@@ -1,16 +1,16 @@
-//! Whether a small history of acquires, conversions, releases and ends of sessions can be put in an
-//! order that the rules of locks allow, found by trying all orders (as Wing and Gong did), with a
-//! memory of what led nowhere (as Lowe did). It shares no idea with `exclusion`, and so tells
-//! whether that one is right.
+//! Decides whether a small history of acquires, conversions, releases and session ends can be put
+//! into an order that the rules of locks allow. It tries all orders (the algorithm of Wing and
+//! Gong) and remembers states that led nowhere (Lowe's improvement). It uses a different method
+//! than `exclusion`, and so shows whether that one is right.
 //!
-//! Decides exactly, in a time that explodes with the number of calls that overlap: for a few dozen
-//! calls.
+//! The decision is exact, but its time grows exponentially with the number of overlapping calls: it
+//! is for a few dozen calls.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use crate::history::{Ask, Call, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
+use crate::history::{Call, CallKind, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
 
-/// Something that took effect in one moment, if it did.
+/// Something that took effect at one moment, if at all.
 enum Event<'a> {
     Call(&'a Call),
     End(SessionIndex),
@@ -24,24 +24,25 @@ struct Operation<'a> {
     is_certain: bool,
 }
 
-/// Who holds what.
+/// The holders of each name; true for an exclusive holder.
 type State = BTreeMap<Name, BTreeSet<(SessionIndex, bool)>>;
 
 struct Search<'a> {
     operations: Vec<Operation<'a>>,
-    /// What has been tried in vain: what was done, and how things stood then.
-    in_vain: HashSet<(Vec<bool>, State, u64)>,
+    /// The states that led nowhere: which operations were done, the holders at that point, and the
+    /// token.
+    dead_ends: HashSet<(Vec<bool>, State, u64)>,
 }
 
-/// Whether there is such an order, with tokens that rise along it.
+/// Whether there is such an order in which the tokens also rise.
 pub(crate) fn is_possible(history: &History) -> bool {
     let mut operations = Vec::new();
     for call in &history.calls {
-        let is_certain = match (call.ask, call.outcome) {
-            (Ask::Inspect, _) => continue,
-            (Ask::Acquire { .. } | Ask::Convert { .. }, Outcome::Granted(_)) => true,
-            (Ask::Convert { .. }, Outcome::NotHeld) => true,
-            (Ask::Release, Outcome::Released | Outcome::NotHeld) => true,
+        let is_certain = match (call.kind, call.outcome) {
+            (CallKind::Inspect, _) => continue,
+            (CallKind::Acquire { .. } | CallKind::Convert { .. }, Outcome::Granted(_)) => true,
+            (CallKind::Convert { .. }, Outcome::NotHeld) => true,
+            (CallKind::Release, Outcome::Released | Outcome::NotHeld) => true,
             (_, Outcome::Unknown | Outcome::Unanswered) => false,
             _ => continue,
         };
@@ -49,11 +50,11 @@ pub(crate) fn is_possible(history: &History) -> bool {
         operations.push(Operation { event: Event::Call(call), start: call.start, end, is_certain });
     }
     for (index, session) in history.sessions.iter().enumerate() {
-        let start = session.stood_until;
+        let start = session.alive_until;
         operations.push(Operation { event: Event::End(index), start, end: NEVER, is_certain: false });
     }
     let done = vec![false; operations.len()];
-    Search { operations, in_vain: HashSet::new() }.from(done, State::new(), 0)
+    Search { operations, dead_ends: HashSet::new() }.from(done, State::new(), 0)
 }
 
 impl Search<'_> {
@@ -62,7 +63,7 @@ impl Search<'_> {
         if !left().any(|operation| operation.is_certain) {
             return true;
         }
-        if !self.in_vain.insert((done.clone(), state.clone(), token)) {
+        if !self.dead_ends.insert((done.clone(), state.clone(), token)) {
             return false;
         }
         let horizon = left().map(|operation| operation.end).min().unwrap_or(NEVER);
@@ -82,7 +83,7 @@ impl Search<'_> {
     }
 }
 
-/// How things stand after it; nothing if it could not be.
+/// The state after the operation; `None` if the operation is impossible in this state.
 fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State, u64)> {
     let mut state = state.clone();
     let call = match operation.event {
@@ -100,19 +101,19 @@ fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State
         let holders = state.entry(name).or_default();
         let own = holders.iter().find(|(session, _)| *session == call.session).copied();
         let exclusive = mode == Mode::Exclusive;
-        match (call.ask, call.outcome) {
+        match (call.kind, call.outcome) {
             (_, Outcome::NotHeld) if own.is_none() => {}
-            (Ask::Acquire { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
+            (CallKind::Acquire { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
                 let admitted = holders.iter().all(|(_, other)| !exclusive && !other);
                 (own.is_none() && admitted).then(|| holders.insert((call.session, exclusive)))?;
             }
-            (Ask::Convert { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
+            (CallKind::Convert { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
                 let is_alone = holders.len() == 1;
                 let held = own.filter(|_| is_alone || !exclusive)?;
                 holders.remove(&held);
                 holders.insert((call.session, exclusive));
             }
-            (Ask::Release, Outcome::Released | Outcome::Unknown | Outcome::Unanswered) => {
+            (CallKind::Release, Outcome::Released | Outcome::Unknown | Outcome::Unanswered) => {
                 holders.remove(&own?);
             }
             _ => return None,
@@ -121,7 +122,7 @@ fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State
     Some((state, told.unwrap_or(token)))
 }
 
-/// Who gives up exclusiveness keeps its token.
+/// A conversion to shared keeps the session's token.
 fn is_downgrade(call: &Call) -> bool {
-    matches!(call.ask, Ask::Convert { .. }) && call.wants[0].1 == Mode::Shared
+    matches!(call.kind, CallKind::Convert { .. }) && call.wants[0].1 == Mode::Shared
 }

@@ -1,42 +1,42 @@
-//! Nothing is stuck: who can be granted what it waits for is granted it, within the patience of the
-//! rules.
+//! Nothing is stuck: a request that can be granted is granted, within the time that the rules
+//! allow.
 //!
-//! Proves: no call stayed open for longer than the patience while nobody can have held any of its
-//! names, its own client ran, and its server was there to answer. A request is excused by another
-//! one that may have stood before it and waited for something else besides, unless nobody held
-//! anything at all.
+//! Proves: no call stayed open for longer than that time while no session can have held any of its
+//! names, its own client was running, and its server was there to reply. A request is excused if
+//! another one may have been ahead of it in a queue while also waiting for a different name, unless
+//! nothing at all was held.
 //!
-//! Cannot see: what is late by less than the patience; requests that always had a possible holder
-//! in their way.
+//! Cannot see: a grant that is late by less than that time; requests whose names always had a
+//! possible holder.
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Rules, Verdict};
-use crate::history::{Ask, History, NEVER, Name, Nanos, SessionIndex};
+use crate::history::{CallKind, History, NEVER, Name, Nanos, SessionIndex};
 
 pub(crate) fn check(history: &History, fitted: &Fitted, rules: &Rules, verdict: &mut Verdict) {
-    let asks = |ask| matches!(ask, Ask::Acquire { .. } | Ask::Convert { .. });
-    verdict.count(Model::Stuck, history.calls.iter().filter(|call| asks(call.ask)).count());
+    let is_acquire = |kind| matches!(kind, CallKind::Acquire { .. } | CallKind::Convert { .. });
+    verdict.count(Model::Stuck, history.calls.iter().filter(|call| is_acquire(call.kind)).count());
     for index in 0..history.calls.len() {
         let Some((from, until)) = waited(history, index) else { continue };
-        if until.saturating_sub(from) > rules.patience {
+        if until.saturating_sub(from) > rules.grant_delay_max {
             check_long(history, fitted, rules, index, (from, until), verdict);
         }
     }
 }
 
-/// From when to when nothing but the broker can have kept a call open.
+/// The period during which only the broker can have kept a call open.
 fn waited(history: &History, index: usize) -> Option<(Nanos, Nanos)> {
     let call = &history.calls[index];
     let session = &history.sessions[call.session];
     let until = call.end.min(history.waited_until(call.session)).min(history.end);
     let paused = session.pauses.iter().filter(|(stopped, _)| *stopped < until).map(|(_, resumed)| *resumed);
     let server = history.servers.iter().rev().find(|server| server.started <= session.opened);
-    let quiet = server.map_or(0, |server| server.ready + server.quiet);
-    let from = paused.chain([quiet, call.start]).max()?;
+    let grace_end = server.map_or(0, |server| server.ready + server.grace_max);
+    let from = paused.chain([grace_end, call.start]).max()?;
     (from < until).then_some((from, until))
 }
 
-/// When somebody other than `session` can have held the name.
+/// The periods in which a session other than `session` can have held the name.
 fn possible(
     history: &History,
     fitted: &Fitted,
@@ -50,7 +50,8 @@ fn possible(
         let until = fitted.bounds.latest[phase.end].min(gone(phase.session).max(phase.core.1));
         (phase.session, fitted.bounds.earliest[phase.begin], until)
     });
-    // One who still waits may hold the name without having been told; but then that one is stuck.
+    // A client that is still waiting may hold the name without having been told; but then its call
+    // is the one that is stuck.
     let of_name = fitted.holds.maybe.iter().filter(|maybe| maybe.name == name && !maybe.unanswered);
     let maybe = of_name.map(|maybe| (maybe.session, maybe.from, maybe.until));
     let mut spans: Vec<(Nanos, Nanos)> = of_phases
@@ -85,29 +86,29 @@ fn check_long(
 ) {
     let call = &history.calls[index];
     let mut spans = Vec::new();
-    if matches!(call.ask, Ask::Acquire { .. } | Ask::Convert { .. }) {
+    if matches!(call.kind, CallKind::Acquire { .. } | CallKind::Convert { .. }) {
         for &(name, _) in &call.wants {
             spans.extend(possible(history, fitted, name, Some(call.session), (from, until)));
         }
         spans.sort_unstable();
     }
     let gap = longest_gap(&spans, from, until);
-    if gap.1 - gap.0 <= rules.patience || is_excused(history, fitted, rules, index, gap) {
+    if gap.1 - gap.0 <= rules.grant_delay_max || is_excused(history, fitted, rules, index, gap) {
         return;
     }
     let what = format!(
-        "for {} ms nobody held what this waited for, and it was not granted",
+        "for {} ms no session held what this waited for, and it was not granted",
         (gap.1 - gap.0) / crate::history::MILLISECOND
     );
     verdict.convict(Model::Stuck, what, vec![index]);
 }
 
-/// Whether another request may have stood before this one and waited for something else.
+/// Whether another request may have been ahead of this one while waiting for a different name.
 fn is_excused(history: &History, fitted: &Fitted, rules: &Rules, index: usize, gap: (Nanos, Nanos)) -> bool {
     let own = &history.calls[index];
     let is_other = |call: &crate::history::Call| {
         call.session != own.session
-            && matches!(call.ask, Ask::Acquire { .. })
+            && matches!(call.kind, CallKind::Acquire { .. })
             && call.start < gap.1
             && call.end > gap.0
             && call.wants.iter().any(|(name, _)| own.mode_of(*name).is_some())
@@ -120,6 +121,6 @@ fn is_excused(history: &History, fitted: &Fitted, rules: &Rules, index: usize, g
     let mut all: Vec<_> =
         names.flat_map(|name| possible(history, fitted, name, None, (gap.0, gap.1))).collect();
     all.sort_unstable();
-    let quiet = longest_gap(&all, gap.0, gap.1);
-    quiet.1 - quiet.0 <= rules.patience
+    let unheld = longest_gap(&all, gap.0, gap.1);
+    unheld.1 - unheld.0 <= rules.grant_delay_max
 }

@@ -1,30 +1,33 @@
-//! What the checker says: which model a history does not fit, why, and the calls that show it.
+//! The checker's result: which model a history does not fit, why, and the calls that show it.
 //! Values and their display; decides nothing.
 
 use std::collections::BTreeMap;
 
 use crate::history::{History, Nanos};
 
-/// What a broker promises, part by part.
+/// The parts of what a broker promises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Model {
-    /// One exclusive holder, who alone releases, and for as long as it likes.
+    /// One exclusive holder. Only it can release the lock, and it can hold it for any length of
+    /// time.
     Mutex,
-    /// Exclusive holders alone, shared ones together, and conversions that never let go.
+    /// An exclusive holder is alone, shared holders hold together, and a conversion never releases
+    /// the lock in between.
     ReadWrite,
-    /// Tokens rise in the order of the grants, whatever the name, and none is given twice.
+    /// Tokens rise in the order of the grants, across all names, and no token is given twice.
     Fencing,
-    /// Nobody overtakes who waits.
+    /// No request overtakes one that is waiting.
     Fifo,
-    /// Several at once: all in one instant or none, and nothing held before.
+    /// Several names at once: all are granted in one instant or none is, and nothing is held before
+    /// that.
     Sets,
-    /// Who can be granted what it waits for is granted it.
+    /// A request that can be granted is granted.
     Stuck,
-    /// A server that was not stopped cleanly grants nothing until old holders have found out.
+    /// After an unclean stop, the next server grants nothing until old holders have found out.
     Recovery,
 }
 
-/// One reason why the history fits a model not.
+/// One reason why the history does not fit a model.
 #[derive(Clone, Debug)]
 pub(crate) struct Violation {
     pub(crate) model: Model,
@@ -33,14 +36,14 @@ pub(crate) struct Violation {
     pub(crate) calls: Vec<usize>,
 }
 
-/// How many violations of one model are noted; the first ones say it all.
+/// The greatest number of violations recorded for one model; the first ones are enough.
 const NOTED_MAX: usize = 10;
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) violations: Vec<Violation>,
-    /// How many calls each model was asked about.
+    /// How many calls were checked against each model.
     pub(crate) checked: BTreeMap<Model, usize>,
 }
 
@@ -67,7 +70,7 @@ impl Verdict {
         self.violations.is_empty()
     }
 
-    /// All of it, for people.
+    /// All violations, as text for people.
     pub(crate) fn report(&self, history: &History) -> String {
         let one = |violation: &Violation| {
             let Violation { model, what, calls } = violation;
@@ -78,11 +81,11 @@ impl Verdict {
     }
 }
 
-/// What the checker takes for granted about a run.
+/// What the checker assumes about a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
-    /// How long a broker may take to do what it can do.
-    pub(crate) patience: Nanos,
-    /// How long it may take to notice that a session has ended.
-    pub(crate) notice: Nanos,
+    /// How long a broker may take to grant what it can grant.
+    pub(crate) grant_delay_max: Nanos,
+    /// How long a broker may take to notice that a session has ended.
+    pub(crate) end_notice_max: Nanos,
 }

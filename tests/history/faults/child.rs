@@ -1,7 +1,6 @@
-//! The processes that a fault run starts, all of them this test program again: those in which
-//! clients run, so that clients can be killed and stopped as only processes can; and the server's,
-//! which becomes the real binary. Each ends with the process that started it, however that one
-//! ends.
+//! The processes that a fault run starts. All of them start this test program again: some run
+//! clients, so that clients can be killed and stopped as only processes can, and one becomes the
+//! real server binary. Each ends with the process that started it, however that one ends.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -18,48 +17,48 @@ use super::client;
 use super::wire::{Address, Protocol};
 use crate::plan::Mix;
 
-/// Under which variable a process finds what it is to do.
+/// The environment variable that contains a process's orders.
 const ORDERS: &str = "HISTORY_ORDERS";
 
-/// How long clients that still wait may go on doing so after they were told to stop.
+/// How long clients may continue to wait after they were told to stop.
 pub(crate) const DRAIN: Duration = Duration::from_secs(20);
 
-/// What a process is to do.
+/// What a process must do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Orders {
     Clients(ClientOrders),
-    /// To become `lockd` with these arguments.
+    /// Become `lockd` with these arguments.
     Serve(Vec<String>),
 }
 
-/// What the clients of a process are to do.
+/// What the clients of a process must do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct ClientOrders {
     pub(crate) seed: u64,
-    /// No other process of the run has this number.
+    /// The number of this process, unique in the run.
     pub(crate) process: u64,
     pub(crate) threads: u64,
-    /// Where the logs and the counters are.
+    /// The directory of the logs and the counters.
     pub(crate) directory: PathBuf,
     pub(crate) endpoints: Vec<(Protocol, Address)>,
     pub(crate) mix: Mix,
-    /// Whether shared locks of the text protocols are the same as everybody's.
+    /// Whether shared locks of the text protocols are the same locks as in the other protocols.
     pub(crate) text_can_share: bool,
-    /// A client misbehaves once in so many steps; 0: never.
+    /// A client misbehaves once in about this many steps; 0: never.
     pub(crate) misbehaves: u64,
 }
 
-/// Where the log of a thread is.
+/// The path of a thread's log.
 pub(crate) fn log_path(directory: &std::path::Path, process: u64, thread: u64) -> PathBuf {
     directory.join(format!("{process}-{thread}.log"))
 }
 
-/// Starts a process with these orders; the same program, also if another one has been built in its
-/// place since. Its standard input is a pipe: closed, it tells clients to stop.
+/// Starts a process with these orders. It runs the program of this process, even if another one has
+/// been built in its place since. Its standard input is a pipe; clients stop when it is closed.
 pub(crate) fn start(orders: &Orders, stderr: Stdio) -> Child {
     let parent = std::process::id();
     Command::new("/proc/self/exe")
-        .args(["faults::child::body_of_a_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
+        .args(["faults::child::child_process", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
         .env_clear()
         .env(ORDERS, serde_json::to_string(&(parent, orders)).unwrap())
         .stdin(Stdio::piped())
@@ -70,13 +69,13 @@ pub(crate) fn start(orders: &Orders, stderr: Stdio) -> Child {
 }
 
 #[test]
-#[ignore = "not a test: what the processes of the fault runs do"]
-fn body_of_a_process() {
+#[ignore = "not a test: the main function of the fault runs' processes"]
+fn child_process() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     let (parent, orders): (u32, Orders) = serde_json::from_str(&orders).unwrap();
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     if getppid().map(Pid::as_raw_pid) != i32::try_from(parent).ok() {
-        // It ended before that, and nobody would end this process any more.
+        // The parent ended before the call above, so nothing would end this process any more.
         return;
     }
     match orders {
@@ -95,7 +94,7 @@ fn run_clients(orders: ClientOrders) {
         .map(|thread| {
             let (orders, stop) = (Arc::clone(&orders), Arc::clone(&stop));
             std::thread::spawn(move || {
-                client::run(&orders, thread, &|dice| client::connect(&orders, dice), &stop);
+                client::run(&orders, thread, &|random| client::connect(&orders, random), &stop);
             })
         })
         .collect();
@@ -108,9 +107,9 @@ fn run_clients(orders: ClientOrders) {
             std::thread::sleep(Duration::from_millis(5));
         }
         if thread.is_finished() {
-            thread.join().expect("a client found an answer that makes no sense");
+            thread.join().expect("a client thread panicked: an invalid reply");
         }
     }
-    // Who still waits is given up: that it does is in its log.
+    // Clients that still wait are abandoned; their logs show that they wait.
     std::process::exit(0);
 }

@@ -1,5 +1,5 @@
-//! One client of a fault run: a thread that opens sessions one after the other, locks, counts,
-//! releases, and notes it all down. Now and then it misbehaves, and its session ends as sessions of
+//! One client of a fault run: a thread that opens one session after another, locks, counts,
+//! releases, and logs it all. From time to time it misbehaves, and its session ends as sessions of
 //! broken programs do.
 
 use std::io::{Read, Write};
@@ -11,36 +11,42 @@ use super::child::{ClientOrders, log_path};
 use super::counter::Counters;
 use super::log::{Counter, Log, now};
 use super::wire::{Client, Lost, Protocol};
-use crate::dice::Dice;
-use crate::history::{Ask, Mode, Name, Nanos, Outcome};
+use crate::history::{CallKind, Mode, Name, Nanos, Outcome};
 use crate::plan::{Mix, Plan, Step};
+use crate::random::Random;
 
-/// How often, of a hundred times, a client that may count does.
-const COUNTS: u64 = 25;
-/// How often, of a hundred times, it does not pause before it goes on.
-const GOES_ON: u64 = 85;
+/// How often a client that may count does so, in percent.
+const COUNTS_PERCENT: u64 = 25;
+/// How often it continues without a pause, in percent.
+const NO_PAUSE_PERCENT: u64 = 85;
 
 /// How a client ends its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Misdeed {
+enum Misbehavior {
     Close,
-    /// A reset instead of an orderly end.
+    /// It resets the connection.
     Reset,
-    /// It says that it will send no more, and goes on reading.
+    /// It closes its sending side, and continues to read.
     HalfClose,
-    /// In the middle of a request.
+    /// It closes the connection in the middle of a request.
     Cut,
-    /// While a request waits.
+    /// It closes the connection while a request waits.
     Abandon,
-    /// It asks for much and does not read the answers.
-    NotRead,
+    /// It makes many requests and does not read the replies.
+    NeverReads,
 }
 
-const MISDEEDS: [Misdeed; 6] =
-    [Misdeed::Close, Misdeed::Reset, Misdeed::HalfClose, Misdeed::Cut, Misdeed::Abandon, Misdeed::NotRead];
+const MISBEHAVIORS: [Misbehavior; 6] = [
+    Misbehavior::Close,
+    Misbehavior::Reset,
+    Misbehavior::HalfClose,
+    Misbehavior::Cut,
+    Misbehavior::Abandon,
+    Misbehavior::NeverReads,
+];
 
-/// How a client comes to a session: with one of the endpoints, or in this process.
-pub(crate) type Connect<'a> = &'a (dyn Fn(&mut Dice) -> Option<(Protocol, String, Client)> + Sync);
+/// How a client opens a session: at one of the endpoints, or in this process.
+pub(crate) type Connect<'a> = &'a (dyn Fn(&mut Random) -> Option<(Protocol, String, Client)> + Sync);
 
 struct Thread<'a> {
     orders: &'a ClientOrders,
@@ -53,26 +59,26 @@ struct Thread<'a> {
 }
 
 /// Connects to one of the endpoints.
-pub(crate) fn connect(orders: &ClientOrders, dice: &mut Dice) -> Option<(Protocol, String, Client)> {
-    let at = dice.below(orders.endpoints.len() as u64);
+pub(crate) fn connect(orders: &ClientOrders, random: &mut Random) -> Option<(Protocol, String, Client)> {
+    let at = random.below(orders.endpoints.len() as u64);
     let (protocol, address) = &orders.endpoints[usize::try_from(at).unwrap()];
     let over = if address.starts_with('/') { "Unix socket" } else { "TCP" };
-    // No two sessions of a run have the same.
-    let owner = format!("owner-{:016x}", dice.below(u64::MAX));
+    // Unique among the sessions of a run.
+    let owner = format!("owner-{:016x}", random.below(u64::MAX));
     let client = Client::connect(*protocol, address, &owner).ok()?;
     Some((*protocol, format!("{protocol:?} over {over}, {owner}"), client))
 }
 
-/// The life of a client.
+/// Runs one client until `stop`.
 pub(crate) fn run(orders: &ClientOrders, thread: u64, connect: Connect<'_>, stop: &AtomicBool) {
-    let dice = Dice::of_part(orders.seed, orders.process * 1000 + thread);
+    let random = Random::for_part(orders.seed, orders.process * 1000 + thread);
     let counters = (0..orders.mix.names).map(|name| Counters::open(&orders.directory, name).unwrap());
     let mut it = Thread {
         orders,
         thread,
         connect,
         stop,
-        plan: Plan { dice, mix: orders.mix },
+        plan: Plan { random, mix: orders.mix },
         counters: counters.collect(),
         log: Log::create(&log_path(&orders.directory, orders.process, thread)).unwrap(),
     };
@@ -82,14 +88,14 @@ pub(crate) fn run(orders: &ClientOrders, thread: u64, connect: Connect<'_>, stop
     }
 }
 
-/// What a client of this protocol can do of what is to be done.
+/// The steps that a client of this protocol can take.
 fn mix_of(protocol: Protocol, orders: &ClientOrders) -> Mix {
     let mix = orders.mix;
     let shared = if orders.text_can_share { mix.shared } else { 0 };
-    let of_lines = Mix { sets: 0, converts: 0, inspects: 0, acked: 0, shared, ..mix };
+    let text_mix = Mix { sets: 0, converts: 0, inspects: 0, acked: 0, shared, ..mix };
     match protocol {
-        Protocol::Lockd => Mix { tries: 100, patient: 0, ..of_lines },
-        Protocol::Glockd => of_lines,
+        Protocol::Lockd => Mix { tries: 100, unlimited: 0, ..text_mix },
+        Protocol::Glockd => text_mix,
         Protocol::Message | Protocol::Library => mix,
     }
 }
@@ -97,14 +103,14 @@ fn mix_of(protocol: Protocol, orders: &ClientOrders) -> Mix {
 impl Thread<'_> {
     fn session(&mut self) {
         let opened = now();
-        let Some((protocol, label, mut client)) = (self.connect)(&mut self.plan.dice) else {
+        let Some((protocol, label, mut client)) = (self.connect)(&mut self.plan.random) else {
             return std::thread::sleep(Duration::from_millis(3));
         };
         self.plan.mix = mix_of(protocol, self.orders);
         self.log.opened(opened, &format!("process {}, thread {}, {label}", self.orders.process, self.thread));
         let mut held = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
-            if self.plan.dice.once_in(self.orders.misbehaves) {
+            if self.plan.random.one_in(self.orders.misbehaves) {
                 return self.misbehave(client);
             }
             if self.step(&mut client, &mut held).is_err() {
@@ -125,7 +131,9 @@ impl Thread<'_> {
         let step = self.plan.next(held);
         let outcome = self.carry_out(client, held, step)?;
         match (held.as_slice(), outcome) {
-            (&[(name, Mode::Exclusive)], Outcome::Granted(token)) if self.plan.dice.percent(COUNTS) => {
+            (&[(name, Mode::Exclusive)], Outcome::Granted(token))
+                if self.plan.random.percent(COUNTS_PERCENT) =>
+            {
                 self.count(name, token);
             }
             (held, _) => self.pause(!held.is_empty()),
@@ -135,7 +143,7 @@ impl Thread<'_> {
 
     fn pause(&mut self, holds: bool) {
         let pause = self.plan.pause(holds);
-        if !self.plan.dice.percent(GOES_ON) {
+        if !self.plan.random.percent(NO_PAUSE_PERCENT) {
             self.log.flush();
             std::thread::sleep(Duration::from_nanos(pause));
         }
@@ -151,24 +159,24 @@ impl Thread<'_> {
         let log = &mut self.log;
         let outcome = match &step {
             Step::Acquire { wants, limit, acked } => {
-                log.calling(Ask::Acquire { limit: *limit }, wants);
+                log.calling(CallKind::Acquire { limit: *limit }, wants);
                 client.acquire(wants, *limit, *acked, log)?
             }
             Step::Convert { name, mode, limit } => {
-                log.calling(Ask::Convert { limit: *limit }, &[(*name, *mode)]);
+                log.calling(CallKind::Convert { limit: *limit }, &[(*name, *mode)]);
                 client.convert(*name, *mode, *limit, log)?
             }
             Step::Release => {
-                log.calling(Ask::Release, held);
+                log.calling(CallKind::Release, held);
                 client.release(held)?
             }
-            Step::Stray(name) => {
+            Step::StrayRelease(name) => {
                 let stray = [(*name, Mode::Exclusive)];
-                log.calling(Ask::Release, &stray);
+                log.calling(CallKind::Release, &stray);
                 client.release(&stray)?
             }
             Step::Inspect(name) => {
-                log.calling(Ask::Inspect, &[(*name, Mode::Exclusive)]);
+                log.calling(CallKind::Inspect, &[(*name, Mode::Exclusive)]);
                 client.inspect(*name)?
             }
         };
@@ -182,7 +190,7 @@ impl Thread<'_> {
         Ok(outcome)
     }
 
-    /// Reads the counters of a name, lets time go by, and writes them one higher.
+    /// Reads the counters of a name, pauses, and writes them one higher.
     fn count(&mut self, name: Name, token: Option<u64>) {
         let counters = &self.counters[name as usize];
         let plain = counters.read_plain().unwrap() + 1;
@@ -203,37 +211,38 @@ impl Thread<'_> {
     }
 
     fn misbehave(&mut self, client: Client) {
-        let misdeed = MISDEEDS[usize::try_from(self.plan.dice.below(MISDEEDS.len() as u64)).unwrap()];
-        let name = self.plan.dice.below(u64::from(self.orders.mix.names));
+        let misbehavior =
+            MISBEHAVIORS[usize::try_from(self.plan.random.below(MISBEHAVIORS.len() as u64)).unwrap()];
+        let name = self.plan.random.below(u64::from(self.orders.mix.names));
         let want = (u32::try_from(name).unwrap(), Mode::Exclusive);
         let (request, harmless) = (client.request_bytes(want), client.harmless_bytes());
-        match (misdeed, &client) {
-            // The library's ends its session in one way only.
+        match (misbehavior, &client) {
+            // The library ends its session in one way only.
             (_, Client::Library(_)) => self.log.ending(),
-            (Misdeed::NotRead, _) => self.log.provoking(),
-            (Misdeed::Abandon, _) => self.log.calling(Ask::Acquire { limit: None }, &[want]),
+            (Misbehavior::NeverReads, _) => self.log.provoking(),
+            (Misbehavior::Abandon, _) => self.log.calling(CallKind::Acquire { limit: None }, &[want]),
             _ => self.log.ending(),
         }
         if let Some(mut socket) = client.into_socket() {
-            match misdeed {
-                Misdeed::Close => {}
-                Misdeed::Reset => socket.set_linger(Some(Duration::ZERO)).unwrap(),
-                Misdeed::HalfClose => half_close(&mut socket),
-                Misdeed::Cut => {
-                    let part = self.plan.dice.below(request.len() as u64 - 1) + 1;
+            match misbehavior {
+                Misbehavior::Close => {}
+                Misbehavior::Reset => socket.set_linger(Some(Duration::ZERO)).unwrap(),
+                Misbehavior::HalfClose => half_close(&mut socket),
+                Misbehavior::Cut => {
+                    let part = self.plan.random.below(request.len() as u64 - 1) + 1;
                     let _ = socket.write_all(&request[..usize::try_from(part).unwrap()]);
                 }
-                Misdeed::Abandon => {
+                Misbehavior::Abandon => {
                     let _ = socket.write_all(&request);
                     self.log.ending();
                 }
-                Misdeed::NotRead => self.ask_without_reading(&mut socket, &harmless.repeat(2000)),
+                Misbehavior::NeverReads => self.ask_without_reading(&mut socket, &harmless.repeat(2000)),
             }
         }
         self.log.gone();
     }
 
-    /// Sends requests until nothing more goes out, since nobody reads the answers.
+    /// Sends requests until the socket takes no more, since no reply is read.
     fn ask_without_reading(&mut self, socket: &mut socket2::Socket, requests: &[u8]) {
         socket.set_write_timeout(Some(Duration::from_millis(30))).unwrap();
         for _ in 0..400 {
@@ -241,16 +250,15 @@ impl Thread<'_> {
                 break;
             }
         }
-        let pause: Nanos = self.plan.dice.below(50);
+        let pause: Nanos = self.plan.random.below(50);
         std::thread::sleep(Duration::from_millis(pause));
-        if self.plan.dice.percent(50) {
+        if self.plan.random.percent(50) {
             socket.set_linger(Some(Duration::ZERO)).unwrap();
         }
     }
 }
 
-/// Says that nothing more will be sent, whereupon the server is to end the connection, and reads
-/// until it has.
+/// Closes the sending side, after which the server must end the connection, and reads until it has.
 fn half_close(socket: &mut socket2::Socket) {
     let _ = socket.shutdown(Shutdown::Write);
     socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

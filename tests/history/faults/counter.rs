@@ -1,10 +1,10 @@
-//! What the locks guard: a counter for each name, in a file, that is read, and after a while
-//! written one higher. Two who do that at the same time lose one of the two increments, and the
-//! same value is written twice. Knows nothing of locks.
+//! What the locks guard: a counter for each name, in a file. A client reads it and writes it back,
+//! one higher, after a while. If two clients do that at the same time, one of the two increments is
+//! lost, and the same value is written twice. Knows nothing of locks.
 //!
-//! A *fenced* counter refuses whoever comes with a lower token than somebody before. It stands for
-//! any resource that is handed tokens; each access to it is atomic, by flock(2), which the kernel
-//! gives back for the dead.
+//! A *fenced* counter refuses a client whose token is lower than one that was used before. It
+//! represents any resource that checks tokens. Each access to it is atomic, by flock(2), which the
+//! kernel releases when a process dies.
 
 use std::fs::File;
 use std::io;
@@ -48,16 +48,16 @@ impl Counters {
         write(&self.plain, 0, value)
     }
 
-    /// The value, for the holder of this token, if nobody has come with a higher one.
+    /// The value, for the holder of this token, unless a higher token was used before.
     pub(crate) fn read_fenced(&self, token: u64) -> io::Result<Option<u64>> {
-        self.past_the_fence(token, |file| read(file, 8))
+        self.access_fenced(token, |file| read(file, 8))
     }
 
     pub(crate) fn write_fenced(&self, token: u64, value: u64) -> io::Result<Option<()>> {
-        self.past_the_fence(token, |file| write(file, 8, value))
+        self.access_fenced(token, |file| write(file, 8, value))
     }
 
-    fn past_the_fence<R>(
+    fn access_fenced<R>(
         &self,
         token: u64,
         access: impl FnOnce(&File) -> io::Result<R>,

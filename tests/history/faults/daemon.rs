@@ -1,5 +1,5 @@
 //! The real server as a process that is killed and started again at the same addresses, with the
-//! times of its lives. Ended when it is dropped, and with the process that started it.
+//! times of its lives. It ends when it is dropped, and with the process that started it.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -15,13 +15,14 @@ use serde_json::{Value, json};
 use super::child::{Orders, start};
 use super::log::now;
 use super::wire::{Address, Protocol};
-use crate::dice::Dice;
 use crate::history::{NEVER, Nanos, SECOND, ServerLife};
+use crate::random::Random;
 
-/// The least that the server takes, so that the silence after an unclean end is as short as can be.
+/// The least value that the server accepts, so that the grace after an unclean end is as short as
+/// possible.
 const DEAD_PEER_SECONDS: u64 = 12;
 
-/// How long it may take to answer what waits for nothing.
+/// How long the server may take to answer a request that waits for nothing.
 const ANSWERS: Duration = Duration::from_secs(60);
 
 /// A server that can be started again.
@@ -29,32 +30,33 @@ pub(crate) struct Daemon {
     arguments: Vec<String>,
     endpoints: Vec<(Protocol, Address)>,
     keeps_state: bool,
-    /// For how long it must, and may, grant nothing when it is started again.
-    silence: (Nanos, Nanos),
+    /// How long the server must, and how long it may, grant nothing when it is started again.
+    grace_limits: (Nanos, Nanos),
     process: Option<Child>,
     pub(crate) lives: Vec<ServerLife>,
 }
 
-/// Ports outside of those that the kernel gives to whoever connects: a client that is given the
-/// port of a server that is away just now would keep it from coming back.
-fn free_ports(count: usize, dice: &mut Dice) -> Vec<u16> {
+/// Ports outside the range from which the kernel chooses ports for outgoing connections. Otherwise
+/// a client could be given the port of a server that is down at the moment, and keep it from coming
+/// back.
+fn free_ports(count: usize, random: &mut Random) -> Vec<u16> {
     let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
-    let lowest: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let lneeds_gracet: u64 = range.split_whitespace().next().unwrap().parse().unwrap();
     let mut listeners = Vec::new();
     while listeners.len() < count {
-        let port = u16::try_from(dice.between(2000, lowest - 1)).unwrap();
+        let port = u16::try_from(random.between(2000, lneeds_gracet - 1)).unwrap();
         listeners.extend(TcpListener::bind(("127.0.0.1", port)));
     }
     listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 impl Daemon {
-    /// Starts a server of all protocols over TCP and Unix sockets, in this directory.
+    /// Starts a server for all protocols over TCP and Unix sockets, in this directory.
     pub(crate) fn start(directory: &Path, options: &[&str], keeps_state: bool) -> Self {
-        // Not from the seed of the run: two runs of the same seed at the same time are to be
-        // possible.
-        let mut dice = Dice::new(now() ^ u64::from(std::process::id()));
-        let ports = free_ports(3, &mut dice);
+        // Not from the seed of the run, so that two runs with the same seed can go on at the same
+        // time.
+        let mut random = Random::new(now() ^ u64::from(std::process::id()));
+        let ports = free_ports(3, &mut random);
         let protocols =
             [(Protocol::Lockd, "lockd"), (Protocol::Glockd, "glockd"), (Protocol::Message, "message")];
         let (mut arguments, mut endpoints) = (vec!["--log-level=info".to_owned()], Vec::new());
@@ -76,8 +78,14 @@ impl Daemon {
         if keeps_state {
             arguments.push(format!("--state-dir={}", directory.join("state").display()));
         }
-        let mut daemon =
-            Self { arguments, endpoints, keeps_state, silence: (0, 0), process: None, lives: Vec::new() };
+        let mut daemon = Self {
+            arguments,
+            endpoints,
+            keeps_state,
+            grace_limits: (0, 0),
+            process: None,
+            lives: Vec::new(),
+        };
         daemon.start_again();
         daemon
     }
@@ -86,7 +94,7 @@ impl Daemon {
         &self.endpoints
     }
 
-    /// Starts it and waits until it listens everywhere.
+    /// Starts the server and waits until it listens on all its addresses.
     pub(crate) fn start_again(&mut self) {
         let started = now();
         let mut process = start(&Orders::Serve(self.arguments.clone()), Stdio::piped());
@@ -102,16 +110,16 @@ impl Daemon {
                 Err(error) => panic!("the server does not listen: {error}\n{}", said.join("\n")),
             }
         }
-        let ((grace, quiet), ready) = (self.silence, now());
+        let ((grace, grace_max), ready) = (self.grace_limits, now());
         let (stopped, ended, is_remembered) = (NEVER, NEVER, false);
-        self.lives.push(ServerLife { started, ready, stopped, ended, grace, quiet, is_remembered });
+        self.lives.push(ServerLife { started, ready, stopped, ended, grace, grace_max, is_remembered });
     }
 
-    /// Has the server hang up on one of the named sessions that hold something. Gives its name, and
-    /// a time before.
-    pub(crate) fn kick_holder(&self, dice: &mut Dice) -> Option<(String, Nanos)> {
+    /// Has the server hang up on one of the named sessions that hold a lock. Returns the session's
+    /// name, and a time before that.
+    pub(crate) fn kick_holder(&self, random: &mut Random) -> Option<(String, Nanos)> {
         let is_message = |endpoint: &&(Protocol, Address)| endpoint.0 == Protocol::Message;
-        let (_, address) = self.endpoints.iter().find(is_message).expect("it speaks all protocols");
+        let (_, address) = self.endpoints.iter().find(is_message).expect("the server speaks all protocols");
         let operator = MessageClient::connect(&format!("tcp://{address}"), ANSWERS).unwrap();
         let ask = |command: &str, parameters: &Value| -> Value {
             let answer = operator.rpc(command, parameters, Some(ANSWERS)).unwrap();
@@ -122,17 +130,17 @@ impl Daemon {
             lock["holders"].as_array().expect("a list of holders").iter().filter_map(|it| it["name"].as_str())
         });
         let names: Vec<&str> = holders.collect();
-        let chosen = names.get(usize::try_from(dice.below(names.len().max(1) as u64)).unwrap())?;
+        let chosen = names.get(usize::try_from(random.below(names.len().max(1) as u64)).unwrap())?;
         let since = now();
-        // It may have ended meanwhile by itself.
+        // The session may have ended by itself in the meantime.
         let is_kicked = ask("kick", &json!({"name": chosen}))["status"] == "ok";
         is_kicked.then(|| ((*chosen).to_owned(), since))
     }
 
-    /// Kills it, or tells it to stop, and waits until it has ended.
+    /// Kills the server, or tells it to stop, and waits until it has ended.
     pub(crate) fn end(&mut self, signal: Signal) {
         let Some(mut process) = self.process.take() else { return };
-        let life = self.lives.last_mut().expect("it lives");
+        let life = self.lives.last_mut().expect("the server has a life");
         life.stopped = now();
         kill_process(Pid::from_child(&process), signal).unwrap();
         let deadline: Nanos = now() + 20 * SECOND;
@@ -143,7 +151,7 @@ impl Daemon {
             if now() > deadline {
                 let _ = process.kill();
                 let _ = process.wait();
-                panic!("the server did not end when it was told to by {signal:?}");
+                panic!("the server did not end after {signal:?}");
             }
             std::thread::sleep(Duration::from_millis(1));
         };
@@ -153,30 +161,32 @@ impl Daemon {
         if self.keeps_state {
             let all = DEAD_PEER_SECONDS * SECOND;
             life.is_remembered = !is_clean;
-            // One that is stopped before its own silence is over leaves it to the next one.
-            let owes = |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
-            self.silence = (
-                if owes(life.started, life.grace) { all } else { 0 },
-                if owes(life.ready + SECOND, life.quiet) { all } else { 0 },
+            // A server that is stopped before its own grace is over leaves the grace to the next
+            // one.
+            let needs_grace =
+                |begun: Nanos, length: Nanos| !is_clean || length > 0 && life.stopped < begun + length;
+            self.grace_limits = (
+                if needs_grace(life.started, life.grace) { all } else { 0 },
+                if needs_grace(life.ready + SECOND, life.grace_max) { all } else { 0 },
             );
         }
     }
 
-    /// Whether it runs, as it should.
+    /// Whether the server is running, as it should be.
     pub(crate) fn runs(&mut self) -> bool {
         self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 }
 
-/// What the server says, read by a thread of its own until it ends, so that it never waits for its
-/// reader.
+/// The lines that the server logs. A separate thread reads them until the server ends, so that the
+/// server never waits for its reader.
 fn lines_of(process: &mut Child) -> Receiver<String> {
     let stderr = process.stderr.take().expect("a pipe");
     let (send, receive) = channel();
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).split(b'\n') {
             let Ok(line) = line else { return };
-            // Nobody listens any more once it has started.
+            // The receiver is gone once the server has started.
             let _ = send.send(String::from_utf8_lossy(&line).into_owned());
         }
     });
@@ -186,7 +196,7 @@ fn lines_of(process: &mut Child) -> Receiver<String> {
 impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // Both fail only if it has ended already, which is what they are for.
+            // Both calls fail only if the server has already ended.
             let _ = process.kill();
             let _ = process.wait();
         }

@@ -1,5 +1,5 @@
-//! The processes in which clients run: started, killed, stopped and let go on, with the times of it
-//! all.
+//! The processes in which clients run: started, killed, stopped and continued, with the times of
+//! these events.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ struct Running {
     stopped_since: Option<Nanos>,
 }
 
-/// All of them. Those that still run are killed when this is dropped.
+/// All client processes. Those that still run are killed when this is dropped.
 pub(crate) struct Fleet {
     orders: ClientOrders,
     slots: Vec<Running>,
@@ -54,8 +54,7 @@ impl Fleet {
         self.slots.len()
     }
 
-    /// Kills the process of this slot, also one that is stopped, and starts another one in its
-    /// place.
+    /// Kills the process of this slot, even if it is stopped, and starts another one in its place.
     pub(crate) fn kill(&mut self, slot: usize) {
         let next = self.start_one();
         let mut running = std::mem::replace(&mut self.slots[slot], next);
@@ -77,17 +76,17 @@ impl Fleet {
         }
     }
 
-    /// Lets it go on.
+    /// Continues the process of this slot.
     pub(crate) fn resume(&mut self, slot: usize) {
         let running = &mut self.slots[slot];
         if let Some(since) = running.stopped_since.take() {
             kill_process(Pid::from_child(&running.child), Signal::CONT).unwrap();
-            // Its threads have run again by then, or at least could have.
+            // By the time taken here its threads have run again, or at least could have.
             running.life.pauses.push((since, now()));
         }
     }
 
-    /// How many bytes have been noted so far.
+    /// How many bytes have been logged so far.
     pub(crate) fn noted(&self) -> u64 {
         let logs = std::fs::read_dir(&self.orders.directory).unwrap().flatten();
         let of_logs = logs.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "log"));
@@ -124,7 +123,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for running in &mut self.slots {
-            // Both fail only if it has ended already, which is what they are for.
+            // Both calls fail only if the process has already ended.
             let _ = running.child.kill();
             let _ = running.child.wait();
         }

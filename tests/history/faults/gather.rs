@@ -1,5 +1,5 @@
-//! What all clients of a run have noted, made one history, and whether the counters that they
-//! changed are right.
+//! Combines what all clients of a run have logged into one history, and checks the counters that
+//! they changed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::path::Path;
 use super::child::log_path;
 use super::counter::Counters;
 use super::log::{Counter, Notes, now, read};
-use crate::history::{Ask, Call, History, NEVER, Nanos, Outcome};
+use crate::history::{Call, CallKind, History, NEVER, Nanos, Outcome};
 
-/// One process, past or present.
+/// The life of one process, ended or running.
 pub(crate) struct Life {
     pub(crate) process: u64,
     /// Before it was killed, if it was.
@@ -23,11 +23,11 @@ pub(crate) struct Life {
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     pub(crate) certain: Vec<u64>,
-    /// How many writes may or may not have come about.
+    /// How many writes may or may not have happened.
     pub(crate) uncertain: u64,
 }
 
-/// What all clients have noted.
+/// What all clients have logged.
 #[derive(Debug, Default)]
 pub(crate) struct Gathered {
     pub(crate) history: History,
@@ -35,8 +35,8 @@ pub(crate) struct Gathered {
 }
 
 impl Gathered {
-    /// Everything that the threads of these processes noted in this directory. `still_waiting` is
-    /// when those who did not get an answer were still waiting for it.
+    /// Everything that the threads of these processes logged in this directory. `still_waiting` is
+    /// a time at which clients that got no reply were still waiting for it.
     pub(crate) fn of(lives: &[Life], directory: &Path, threads: u64, still_waiting: Nanos) -> Self {
         let mut gathered = Self::default();
         for life in lives {
@@ -52,9 +52,10 @@ impl Gathered {
     fn add(&mut self, life: &Life, notes: Notes, still_waiting: Nanos) {
         let first = self.history.sessions.len();
         for mut session in notes.sessions {
-            // Those that ended before have said so; it is the last one that the kill ended.
+            // Sessions that ended earlier have logged their end; only the last one was ended by the
+            // kill.
             session.gone_at = Some(session.gone_at.unwrap_or(life.gone));
-            session.stood_until = session.stood_until.min(life.killed.unwrap_or(life.gone));
+            session.alive_until = session.alive_until.min(life.killed.unwrap_or(life.gone));
             let during = |(from, until): &&(Nanos, Nanos)| *until >= session.opened && *from <= life.gone;
             session.pauses = life.pauses.iter().filter(during).copied().collect();
             self.history.sessions.push(session);
@@ -64,11 +65,12 @@ impl Gathered {
             call.session += first;
             self.history.calls.push(call);
         }
-        // An open call of the last session, if that was not ended by a client or a kill.
+        // The last call is still waiting if it has no reply and its session was ended neither by
+        // its client nor by a kill.
         if let Some(call) = self.history.calls[calls..].last_mut()
             && call.outcome == Outcome::Unknown
             && life.killed.is_none()
-            && self.history.sessions[call.session].stood_until == life.gone
+            && self.history.sessions[call.session].alive_until == life.gone
         {
             (call.end, call.outcome) = (still_waiting, Outcome::Unanswered);
         }
@@ -83,17 +85,17 @@ impl Gathered {
     }
 
     /// The server hung up on this owner at `since` or later, and its client found out some time
-    /// after that. What its calls were answered later is not known to have been so, since the lock
-    /// may have been another's by then.
+    /// after that. The answers to its later calls are not reliable, because another session may
+    /// have had the lock by then.
     pub(crate) fn was_kicked(&mut self, owner: &str, since: Nanos) {
         let sessions = &mut self.history.sessions;
         let Some(index) = sessions.iter().position(|session| session.label.ends_with(owner)) else { return };
         let session = &mut sessions[index];
-        session.stood_until = session.stood_until.min(since);
+        session.alive_until = session.alive_until.min(since);
         (session.hung_up_at, session.provoked) = (Some(since), true);
-        // What it asked for may have been granted; what it meant to end has ended at the latest
-        // with its session.
-        let ends_something = |call: &Call| !matches!(call.ask, Ask::Acquire { .. });
+        // What it requested may have been granted; what it wanted to release or convert ended with
+        // its session at the latest.
+        let ends_something = |call: &Call| !matches!(call.kind, CallKind::Acquire { .. });
         let is_own = |call: &Call| call.session == index;
         self.history.calls.retain(|call| !(is_own(call) && call.start >= since && ends_something(call)));
         for call in self.history.calls.iter_mut().filter(|call| is_own(call) && call.end >= since) {
@@ -101,7 +103,7 @@ impl Gathered {
         }
     }
 
-    /// What is wrong with the counters in this directory: increments that were lost.
+    /// The errors of the counters in this directory: increments that were lost.
     pub(crate) fn lost_updates(&self, directory: &Path, plain_too: bool) -> Vec<String> {
         let mut wrong = Vec::new();
         for (counter, written) in self.counters.iter().filter(|(counter, _)| counter.fenced || plain_too) {

@@ -1,5 +1,5 @@
-//! The same clients as threads of this process, with sessions of a broker in it: many calls in
-//! little time, with nothing between them and the broker's own locks.
+//! The same clients as threads of this process, with sessions of a broker in it: many calls in a
+//! short time, with only the broker's own locks between them.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use super::wire::{Client, Protocol};
 use crate::history::SECOND;
 use crate::plan::Mix;
 
-/// Lets threads loose on a broker until they have noted so many bytes or so long has passed.
+/// Runs threads against a broker until they have logged `bytes` bytes or `length` has passed.
 pub(crate) fn run(
     seed: u64,
     mix: Mix,
@@ -58,7 +58,10 @@ pub(crate) fn run(
         stop.store(true, Ordering::Relaxed);
         let end = Instant::now() + DRAIN;
         while !clients.iter().all(|client| client.is_finished()) {
-            assert!(Instant::now() < end, "a thread waits for a lock that nobody holds, LOCKD_SEED={seed}");
+            assert!(
+                Instant::now() < end,
+                "a thread waits for a lock that no session holds, LOCKD_SEED={seed}"
+            );
             std::thread::sleep(Duration::from_millis(1));
         }
     });

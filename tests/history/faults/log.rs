@@ -1,30 +1,30 @@
-//! What a client's thread writes down while it runs, a line for each thing it does, so that all of
-//! it is there when its process is killed: what has been written to a file stays. Writes and reads
-//! the lines; judges nothing.
+//! What a client's thread logs while it runs, one line for each action, so that the log is complete
+//! when its process is killed: what has been written to a file stays. Writes and reads the lines;
+//! decides nothing.
 //!
-//! A line that says what is about to be done is in the file before it is done. One that says what
-//! has come of it may wait for the next of those: lost with its process, it makes a call one
-//! without an answer, no more.
+//! A line that announces an action is in the file before the action. A line about its outcome may
+//! wait until the next announcement; if it is lost with its process, a call has no reply, and
+//! nothing worse.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::history::{Ask, Call, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome, Session};
+use crate::history::{Call, CallKind, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome, Session};
 
-/// The time that all processes of this machine share.
+/// The time of the clock that all processes of this machine share.
 pub(crate) fn now() -> Nanos {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     u64::try_from(now.tv_sec).unwrap() * 1000 * MILLISECOND + u64::try_from(now.tv_nsec).unwrap()
 }
 
-/// The notes of one thread.
+/// The log of one thread.
 pub(crate) struct Log {
     file: File,
     lines: String,
 }
 
-/// Which counter: of this name, guarded by the lock alone or also by its token.
+/// One of the two counters of a name: guarded by the lock alone, or also by its token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Counter {
     pub(crate) name: Name,
@@ -36,7 +36,7 @@ pub(crate) struct Counter {
 pub(crate) struct Increment {
     pub(crate) counter: Counter,
     pub(crate) value: u64,
-    /// Whether it is known to have been written.
+    /// Whether the value has certainly been written.
     pub(crate) is_certain: bool,
 }
 
@@ -45,7 +45,7 @@ impl Log {
         Ok(Self { file: File::create(path)?, lines: String::new() })
     }
 
-    /// What was noted is in the file.
+    /// Writes everything that was logged to the file.
     pub(crate) fn flush(&mut self) {
         self.file.write_all(self.lines.as_bytes()).unwrap();
         self.lines.clear();
@@ -56,19 +56,19 @@ impl Log {
         writeln!(self.lines, "{line}").unwrap();
     }
 
-    /// A session was opened; `since` was before that.
+    /// A session was opened, at `since` or later.
     pub(crate) fn opened(&mut self, since: Nanos, label: &str) {
         self.note(format_args!("O {since} {label}"));
     }
 
     /// A call is about to be made.
-    pub(crate) fn calling(&mut self, ask: Ask, wants: &[(Name, Mode)]) {
+    pub(crate) fn calling(&mut self, kind: CallKind, wants: &[(Name, Mode)]) {
         let limit = |limit: Option<Nanos>| limit.map_or("-".to_owned(), |limit| limit.to_string());
-        let (letter, limit) = match ask {
-            Ask::Acquire { limit: within } => ('a', limit(within)),
-            Ask::Convert { limit: within } => ('c', limit(within)),
-            Ask::Release => ('r', limit(None)),
-            Ask::Inspect => ('i', limit(None)),
+        let (letter, limit) = match kind {
+            CallKind::Acquire { limit: within } => ('a', limit(within)),
+            CallKind::Convert { limit: within } => ('c', limit(within)),
+            CallKind::Release => ('r', limit(None)),
+            CallKind::Inspect => ('i', limit(None)),
         };
         let wants: String = wants.iter().map(|(name, mode)| format!(" {}{name}", letter_of(*mode))).collect();
         self.note(format_args!("C {} {letter} {limit}{wants}", now()));
@@ -79,7 +79,7 @@ impl Log {
         self.note(format_args!("Q {}", now()));
     }
 
-    /// The client is about to take its request back, or began to at this time.
+    /// The client is about to cancel its request, or began to at this time.
     pub(crate) fn giving_up(&mut self, since: Nanos) {
         self.note(format_args!("G {since}"));
         self.flush();
@@ -107,7 +107,7 @@ impl Log {
         self.flush();
     }
 
-    /// The client is about to do what may end its session at a time it cannot know.
+    /// The client is about to do something that may end its session at a time that it cannot know.
     pub(crate) fn provoking(&mut self) {
         self.note(format_args!("P {}", now()));
         self.flush();
@@ -140,16 +140,16 @@ fn letter_of(mode: Mode) -> char {
     }
 }
 
-/// What one thread has noted.
+/// What one thread has logged.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) sessions: Vec<Session>,
-    /// Their sessions by their place in `sessions`.
+    /// Their `session` is an index into `sessions`.
     pub(crate) calls: Vec<Call>,
     pub(crate) increments: Vec<Increment>,
 }
 
-/// Reads what a thread has noted; a line that was not wholly written is none.
+/// Reads what a thread has logged. A line that was not completely written is ignored.
 pub(crate) fn read(path: &Path) -> Notes {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |last| &text[..=last]);
@@ -168,7 +168,7 @@ impl Notes {
         match kind {
             "O" => {
                 let label = words.collect::<Vec<_>>().join(" ");
-                let session = Session { label, opened: first, stood_until: NEVER, ..Session::default() };
+                let session = Session { label, opened: first, alive_until: NEVER, ..Session::default() };
                 self.sessions.push(session);
             }
             "C" => self.call(first, words)?,
@@ -196,11 +196,11 @@ impl Notes {
     fn call(&mut self, start: Nanos, mut words: std::str::Split<'_, char>) -> Option<()> {
         let letter = words.next()?;
         let limit = words.next()?.parse().ok();
-        let ask = match letter {
-            "a" => Ask::Acquire { limit },
-            "c" => Ask::Convert { limit },
-            "r" => Ask::Release,
-            "i" => Ask::Inspect,
+        let kind = match letter {
+            "a" => CallKind::Acquire { limit },
+            "c" => CallKind::Convert { limit },
+            "r" => CallKind::Release,
+            "i" => CallKind::Inspect,
             _ => return None,
         };
         let wants = words.map(|want| {
@@ -209,7 +209,7 @@ impl Notes {
         });
         self.calls.push(Call {
             session: self.sessions.len().checked_sub(1)?,
-            ask,
+            kind,
             wants: wants.collect::<Option<_>>()?,
             start,
             end: NEVER,
@@ -223,14 +223,14 @@ impl Notes {
     fn session_ends(&mut self, kind: &str, at: Nanos) -> Option<()> {
         let session = self.sessions.last_mut()?;
         match kind {
-            "E" => session.stood_until = session.stood_until.min(at),
+            "E" => session.alive_until = session.alive_until.min(at),
             "P" => {
-                session.stood_until = session.stood_until.min(at);
+                session.alive_until = session.alive_until.min(at);
                 session.provoked = true;
             }
             "Z" => session.gone_at = Some(session.gone_at.map_or(at, |gone| gone.min(at))),
             "L" => {
-                session.stood_until = session.stood_until.min(at);
+                session.alive_until = session.alive_until.min(at);
                 session.lost_at = Some(at);
                 session.gone_at = Some(session.gone_at.map_or(at, |gone| gone.min(at)));
             }

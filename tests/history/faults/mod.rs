@@ -1,15 +1,16 @@
-//! Fault runs: the real server, over real sockets, in all protocols, with clients in processes of
-//! their own that are killed, stopped and misbehave, and a server that is killed and comes back.
-//! Afterwards the checker judges what the clients noted, and the counters that the locks guarded
-//! must have lost no increment.
+//! Fault runs: the real server, over real sockets, in all protocols, with clients in separate
+//! processes that are killed, stopped and misbehave, and a server that is killed and comes back.
+//! Afterwards the checker decides whether the recorded calls fit, and the counters that the locks
+//! guarded must have lost no increment.
 //!
-//! The schedule of faults and the clients' choices follow from the printed seed; what the kernel
-//! makes of them does not.
+//! The schedule of faults and the clients' choices follow from the printed seed. How the kernel
+//! schedules them does not.
 //!
-//! - `run`: carries a run out. `fleet`, `child`: the processes of clients. `daemon`: the server.
-//! - `client`: what a client does. `wire`: how it speaks. `log`: what it notes. `counter`: what its
-//!   locks guard.
-//! - `gather`: all notes made one history. `local`: the same clients as threads of this process.
+//! - `run`: carries out a run. `fleet`, `child`: the processes of clients. `daemon`: the server.
+//! - `client`: what a client does. `wire`: how it speaks. `log`: what it records. `counter`: what
+//!   its locks guard.
+//! - `gather`: combines all records into one history. `local`: the same clients as threads of this
+//!   process.
 
 mod child;
 mod client;
@@ -26,7 +27,7 @@ use crate::checker::Model;
 use crate::plan::Mix;
 use run::{Scenario, run, run_here};
 
-/// A mix for real clients: what takes no time in a simulation does here.
+/// A mix for real clients, with shorter times: what takes no time in a simulation does here.
 const fn real(mix: Mix) -> Mix {
     Mix { names: 6, hold: (0, 400_000), idle: (0, 200_000), limit: (1_000_000, 30_000_000), ..mix }
 }
@@ -35,7 +36,7 @@ const fn real(mix: Mix) -> Mix {
 fn clients_that_are_killed_stopped_or_misbehave_break_nothing() {
     let mix = Mix { sets: 10, ..real(Mix::READ_WRITE) };
     let (history, _) = run(Scenario { name: "a short run", mix, ..Scenario::USUAL });
-    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+    assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
 }
 
 #[test]
@@ -43,8 +44,8 @@ fn holders_that_the_server_hangs_up_on_break_nothing() {
     let mix = Mix { sets: 10, ..real(Mix::READ_WRITE) };
     let (history, _) = run(Scenario { name: "a short run with kicks", mix, kicks: 20, ..Scenario::USUAL });
     let kicked: Vec<_> = history.sessions.iter().filter(|session| session.hung_up_at.is_some()).collect();
-    assert!(!kicked.is_empty(), "nobody was kicked");
-    assert!(kicked.iter().any(|session| session.lost_at.is_some()), "nobody found out");
+    assert!(!kicked.is_empty(), "no client was kicked");
+    assert!(kicked.iter().any(|session| session.lost_at.is_some()), "no kicked client found out");
 }
 
 #[test]
@@ -52,8 +53,8 @@ fn a_server_that_is_killed_and_comes_back_breaks_nothing() {
     let scenario = Scenario { server_kills: 250, server_stops: 450, ..Scenario::USUAL };
     let (history, _) =
         run(Scenario { name: "a short run with a server that dies", mix: real(Mix::MUTEX), ..scenario });
-    assert!(history.servers.len() > 2, "the server was killed");
-    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+    assert!(history.servers.len() > 2, "the server was not killed");
+    assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
 }
 
 #[test]
@@ -71,21 +72,21 @@ fn a_server_that_keeps_its_state_grants_nothing_until_old_holders_have_found_out
         ..Scenario::USUAL
     };
     let (history, verdict) = run(scenario);
-    assert!(history.servers.iter().any(|server| server.grace > 0), "the server was killed");
+    assert!(history.servers.iter().any(|server| server.grace > 0), "the server was not killed");
     let asked_after = verdict.checked.get(&Model::Recovery).copied().unwrap_or_default();
-    assert!(asked_after > 0, "no grant of the server that had a silence to keep");
+    assert!(asked_after > 0, "no grant by the server that had a grace to keep");
 }
 
 #[test]
 fn threads_of_this_process_break_nothing() {
     let mix = Mix { hold: (0, 100_000), idle: (0, 50_000), ..real(Mix::SETS) };
     let (history, _) = run_here("threads of one process", mix, 6, 40_000, 2000);
-    assert!(history.calls.len() > 500, "something happened: {} calls", history.calls.len());
+    assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
 }
 
-/// A million calls with all the faults of clients, and `here` more in this process.
+/// A million calls with all kinds of client faults, and `here` more calls in this process.
 fn deep(name: &'static str, mix: Mix, here: u64) {
-    // Not so many faults that nearly all of the time is spent waiting for clients that are stopped.
+    // With more faults, nearly all of the time would be spent waiting for clients that are stopped.
     let (kills, pauses, calls) = (300, 1000, DEEP_CALLS * 11 / 10);
     let scenario =
         Scenario { name, mix: real(mix), kills, pauses, calls, millis: 300_000, ..Scenario::USUAL };
@@ -96,7 +97,7 @@ fn deep(name: &'static str, mix: Mix, here: u64) {
     assert!(history.calls.len() as u64 >= here, "only {} calls", history.calls.len());
 }
 
-/// How many calls over sockets a deep run is to judge at least.
+/// The least number of calls over sockets that a deep run must check.
 const DEEP_CALLS: u64 = 1_000_000;
 
 #[test]
@@ -114,7 +115,7 @@ fn deep_read_write() {
 #[test]
 #[ignore = "takes a minute: make check-deep"]
 fn deep_sets() {
-    // Of these calls two in five are about several locks at once.
+    // Two in five of these calls are about several locks at once.
     deep("several at once", Mix::SETS, DEEP_CALLS * 5 / 2);
 }
 
@@ -133,7 +134,7 @@ fn deep_restarts() {
 #[test]
 #[ignore = "takes a minute: make check-deep"]
 fn deep_pauses() {
-    // Longer than after what time the server takes a silent host for gone, and then some.
+    // Longer than the time after which the server considers a silent host gone, plus a margin.
     let (pauses, pause_ms) = (4000, (12_500, 13_500));
     let scenario = Scenario { processes: 6, pauses, pause_ms, millis: 30_000, ..Scenario::USUAL };
     run(Scenario { name: "clients stopped for long", mix: real(Mix::READ_WRITE), ..scenario });

@@ -1,5 +1,5 @@
-//! Carries a fault run out: starts the server and the clients, does to them what the schedule says,
-//! gathers what the clients noted, has it judged, and gives an account of it.
+//! Carries out a fault run: starts the server and the clients, injects the faults of the schedule,
+//! gathers what the clients recorded, has it checked, and reports the result.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,55 +15,55 @@ use super::gather::Gathered;
 use super::local;
 use super::wire::Protocol;
 use crate::checker::{Rules, Verdict, check};
-use crate::dice::{Dice, fresh_seed};
 use crate::history::{History, NEVER, Nanos, SECOND};
 use crate::plan::Mix;
+use crate::random::{Random, fresh_seed};
 
-/// How long a broker may take to do what it can do before it counts as stuck: much, since the
-/// machine may be busy with other things.
-const PATIENCE: Nanos = 8 * SECOND;
+/// How long a broker may take to grant what it can grant before it counts as stuck. The time is
+/// long because the machine may be busy with other work.
+const GRANT_DELAY_MAX: Nanos = 8 * SECOND;
 /// How long a server may take to notice that a connection has ended.
-const NOTICE: Nanos = 3 * SECOND;
+const END_NOTICE_MAX: Nanos = 3 * SECOND;
 
-/// About how many bytes are noted for a call.
+/// About how many bytes are logged for a call.
 const BYTES_PER_CALL: u64 = 56;
 
-/// One run at a time: they are to have the machine for themselves, but for one that is mostly
-/// silence.
+/// One run at a time: a run needs the machine for itself, except for one that mostly waits.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Something that is done to processes.
+/// A fault that is injected into processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fault {
     KillClients,
     PauseClients,
-    /// The server hangs up on one that holds a lock.
+    /// The server hangs up on a client that holds a lock.
     KickHolder,
     KillServer,
     StopServer,
 }
 
-/// A fault run.
+/// The parameters of a fault run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
     pub(crate) mix: Mix,
     pub(crate) processes: usize,
     pub(crate) threads: u64,
-    /// It ends when about so many calls have been made, or after so long.
+    /// The run ends when about `calls` calls have been made, or after `millis` milliseconds.
     pub(crate) calls: u64,
     pub(crate) millis: u64,
-    /// Every how many milliseconds each fault comes, about; 0: never.
+    /// The average interval between two faults of a kind, in milliseconds; 0: never.
     pub(crate) kills: u64,
     pub(crate) pauses: u64,
     pub(crate) kicks: u64,
     pub(crate) server_kills: u64,
     pub(crate) server_stops: u64,
-    /// How long clients are stopped, at least and at most: longer than their limits.
+    /// The shortest and longest time for which clients are stopped, in milliseconds: longer than
+    /// their time limits.
     pub(crate) pause_ms: (u64, u64),
     pub(crate) misbehaves: u64,
     pub(crate) keeps_state: bool,
-    /// How often the server is killed or stopped at most.
+    /// The greatest number of times that the server is killed or stopped.
     pub(crate) server_faults_max: usize,
     /// Whether other runs wait until this one is over.
     pub(crate) alone: bool,
@@ -101,16 +101,17 @@ impl Scenario {
     }
 }
 
-/// What is to happen when: at so many milliseconds, to whom, and for how long.
+/// The faults to come. `next` holds the time, in milliseconds since the start, and the kind of
+/// each.
 struct Schedule {
-    dice: Dice,
+    random: Random,
     next: BTreeMap<(u64, Fault), ()>,
     scenario: Scenario,
 }
 
 impl Schedule {
     fn new(seed: u64, scenario: Scenario) -> Self {
-        let mut schedule = Self { dice: Dice::of_part(seed, 7), next: BTreeMap::new(), scenario };
+        let mut schedule = Self { random: Random::for_part(seed, 7), next: BTreeMap::new(), scenario };
         let of_clients = [Fault::KillClients, Fault::PauseClients, Fault::KickHolder];
         let of_servers = [Fault::KillServer, Fault::StopServer];
         of_clients.into_iter().chain(of_servers).for_each(|fault| schedule.plan(0, fault));
@@ -120,64 +121,64 @@ impl Schedule {
     fn plan(&mut self, after: u64, fault: Fault) {
         let every = self.scenario.every(fault);
         if every > 0 {
-            let at = after + self.dice.between(every / 2, every * 3 / 2);
+            let at = after + self.random.between(every / 2, every * 3 / 2);
             self.next.insert((at, fault), ());
         }
     }
 
-    /// The next fault that is due, with dice for what it needs.
-    fn due(&mut self, at: u64) -> Option<(Fault, &mut Dice)> {
+    /// The next fault that is due, with the generator for its choices.
+    fn due(&mut self, at: u64) -> Option<(Fault, &mut Random)> {
         let (&(when, fault), ()) = self.next.first_key_value().filter(|((when, _), ())| *when <= at)?;
         self.next.remove(&(when, fault));
         self.plan(when, fault);
-        Some((fault, &mut self.dice))
+        Some((fault, &mut self.random))
     }
 }
 
-/// A run that goes on.
+/// A run in progress.
 struct Run {
     scenario: Scenario,
     daemon: Daemon,
     fleet: Fleet,
-    /// Who is stopped, and when it is to go on.
+    /// The client processes that are stopped, and when each is to continue.
     stopped: Vec<(Instant, usize)>,
-    /// Who was kicked, and a time before that.
+    /// The owners that were kicked, each with a time before that.
     kicked: Vec<(String, Nanos)>,
     done: BTreeMap<Fault, usize>,
 }
 
 impl Run {
-    fn go_on(&mut self, seed: u64) {
+    fn run_schedule(&mut self, seed: u64) {
         let mut schedule = Schedule::new(seed, self.scenario);
         let start = Instant::now();
         let length = Duration::from_millis(self.scenario.millis);
-        let mut looks = 0;
+        let mut rounds = 0;
         while start.elapsed() < length {
             let at = u64::try_from(start.elapsed().as_millis()).unwrap();
-            while let Some((fault, dice)) = schedule.due(at) {
-                self.inflict(fault, dice);
+            while let Some((fault, random)) = schedule.due(at) {
+                self.inflict(fault, random);
             }
             let is_over = |(until, _): &mut (Instant, usize)| *until <= Instant::now();
             let over: Vec<_> = self.stopped.extract_if(.., is_over).collect();
             over.into_iter().for_each(|(_, slot)| self.fleet.resume(slot));
             assert!(self.daemon.runs(), "the server ended by itself");
-            looks += 1;
-            if looks % 64 == 0 && self.fleet.noted() >= self.scenario.calls * BYTES_PER_CALL {
+            rounds += 1;
+            if rounds % 64 == 0 && self.fleet.noted() >= self.scenario.calls * BYTES_PER_CALL {
                 return;
             }
             std::thread::sleep(Duration::from_millis(2));
         }
     }
 
-    fn inflict(&mut self, fault: Fault, dice: &mut Dice) {
+    fn inflict(&mut self, fault: Fault, random: &mut Random) {
         let lives = self.daemon.lives.len();
         if matches!(fault, Fault::KillServer | Fault::StopServer) && lives > self.scenario.server_faults_max {
             return;
         }
         *self.done.entry(fault).or_default() += 1;
-        let slot = usize::try_from(dice.below(self.fleet.len() as u64)).unwrap();
+        let slot = usize::try_from(random.below(self.fleet.len() as u64)).unwrap();
         let (low, high) = self.scenario.pause_ms;
-        let pause = Duration::from_millis(dice.between(low, high));
+        let pause = Duration::from_millis(random.between(low, high));
         match fault {
             Fault::KillClients => {
                 self.fleet.kill(slot);
@@ -187,7 +188,7 @@ impl Run {
                 self.fleet.pause(slot);
                 self.stopped.push((Instant::now() + pause, slot));
             }
-            Fault::KickHolder => self.kicked.extend(self.daemon.kick_holder(dice)),
+            Fault::KickHolder => self.kicked.extend(self.daemon.kick_holder(random)),
             Fault::KillServer | Fault::StopServer => {
                 self.daemon.end(if fault == Fault::KillServer { Signal::KILL } else { Signal::TERM });
                 self.daemon.start_again();
@@ -206,8 +207,8 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let daemon = Daemon::start(directory.path(), &options, scenario.keeps_state);
     let mut endpoints = daemon.endpoints().to_vec();
     if scenario.kicks > 0 {
-        // Most clients are the library's: only they have the server wait until they know, and are
-        // kicked.
+        // Most clients use the library here. Only those have the server wait until they know, and
+        // are kicked.
         let library: Vec<_> =
             endpoints.iter().filter(|(protocol, _)| *protocol == Protocol::Library).cloned().collect();
         (0..4).for_each(|_| endpoints.extend_from_slice(&library));
@@ -225,7 +226,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let fleet = Fleet::start(orders, scenario.processes);
     let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut run = Run { scenario, daemon, fleet, stopped, kicked, done };
-    run.go_on(seed);
+    run.run_schedule(seed);
     let Run { daemon, fleet, kicked, done, .. } = run;
     let mut gathered = fleet.finish();
     kicked.iter().for_each(|(owner, since)| gathered.was_kicked(owner, *since));
@@ -234,17 +235,19 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let head = format!("{}, LOCKD_SEED={seed}, ran {:.1} s\n  faults: {done:?}", scenario.name, {
         start.elapsed().as_secs_f64()
     });
-    let rules = Rules { patience: PATIENCE, notice: NOTICE };
-    // A client that holds while its server ends, or hangs up on it, does not look up before it
-    // writes; only a server that remembers waits for that. Without that, tokens keep it out.
+    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
+    // A client that holds while its server ends, or hangs up on it, does not check its session
+    // before it writes. Only a server with a state directory waits for such clients. Without that
+    // wait the plain counter may lose an increment, and only the tokens of the fenced one keep the
+    // old holder out.
     let has_ends = scenario.server_kills > 0 && !scenario.keeps_state || scenario.server_stops > 0;
     let plain_too = !has_ends && scenario.kicks == 0;
     let verdict = judge(&head, &gathered, &rules, directory.path(), plain_too);
     (gathered.history, verdict)
 }
 
-/// The same clients as threads of this process; until so many calls have been made, or so long has
-/// passed.
+/// Runs the same clients as threads of this process, until `calls` calls have been made or `millis`
+/// milliseconds have passed.
 pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u64) -> (History, Verdict) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let seed = fresh_seed();
@@ -253,12 +256,12 @@ pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u
     let (bytes, length) = (calls * BYTES_PER_CALL, Duration::from_millis(millis));
     let gathered = local::run(seed, mix, threads, bytes, length, directory.path());
     let head = format!("{name}, LOCKD_SEED={seed}, ran {:.1} s", start.elapsed().as_secs_f64());
-    let rules = Rules { patience: PATIENCE, notice: NOTICE };
+    let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
     let verdict = judge(&head, &gathered, &rules, directory.path(), true);
     (gathered.history, verdict)
 }
 
-/// Has a run judged, says what it was, and fails if anything is wrong.
+/// Has a run checked, prints a summary, and fails if anything is wrong.
 fn judge(head: &str, gathered: &Gathered, rules: &Rules, directory: &Path, plain_too: bool) -> Verdict {
     let start = Instant::now();
     let verdict = check(&gathered.history, rules);
@@ -273,7 +276,7 @@ fn judge(head: &str, gathered: &Gathered, rules: &Rules, directory: &Path, plain
     verdict
 }
 
-#[expect(clippy::print_stdout, reason = "what a run has shown is what it is for")]
+#[expect(clippy::print_stdout, reason = "a run exists to show its result")]
 fn say(text: &str) {
     println!("{text}");
 }
@@ -285,8 +288,8 @@ fn account(gathered: &Gathered, verdict: &Verdict) -> String {
     let queued = history.calls.iter().filter(|call| call.queued.is_some()).count();
     let lost = history.sessions.iter().filter(|session| session.lost_at.is_some()).count();
     format!(
-        "  {} calls, {granted} of them granted, {queued} known to be queued, {unknown} without an answer; {} sessions, \
-         {lost} of them lost; {} increments\n  calls that each model was asked about: {:?}",
+        "  {} calls, {granted} of them granted, {queued} known to be queued, {unknown} without a reply; {} sessions, \
+         {lost} of them lost; {} increments\n  calls checked against each model: {:?}",
         history.calls.len(),
         history.sessions.len(),
         gathered.increments(),

@@ -1,7 +1,7 @@
-//! Clients of a server for whom everything may fail at any time: one of each protocol by hand, so
-//! that they can misbehave as no library would, and the library's own. Each turns a step into
-//! requests and the replies into an outcome, and notes when it learns that it is queued. Chooses
-//! nothing, judges nothing.
+//! Clients of a server, prepared for any failure at any time. There is one for each protocol,
+//! written by hand so that it can misbehave as no library would, and one that uses the library.
+//! Each turns a step into requests and the replies into an outcome, and logs when it learns that it
+//! is queued. Chooses nothing, decides nothing.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::time::Duration;
@@ -14,20 +14,20 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::log::{Log, now};
 use crate::history::{Mode, Name, Nanos, Outcome};
 
-/// What a client speaks, and how it reaches its server.
+/// The protocol that a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Protocol {
     Lockd,
     Glockd,
     Message,
-    /// `message`, by [`lockd::Session`].
+    /// `message`, through [`lockd::Session`].
     Library,
 }
 
-/// Where a server is reached: `127.0.0.1:PORT` or a path.
+/// The address of a server: `127.0.0.1:PORT` or a path.
 pub(crate) type Address = String;
 
-/// The session has ended, or cannot be relied on any more.
+/// The session has ended, or is not reliable any more.
 #[derive(Debug)]
 pub(crate) struct Lost;
 
@@ -39,10 +39,10 @@ impl From<io::Error> for Lost {
 
 type Answer = Result<Outcome, Lost>;
 
-/// How long anything may take that does not wait for a lock, and how long a wait may last that ends
-/// by itself, before the client takes its server for dead. Longer than the checker's patience,
-/// which is to find out first.
-const DEAD: Duration = Duration::from_secs(60);
+/// How long a client waits before it considers its server dead: for a reply that waits for no lock,
+/// and for a wait with a time limit. Longer than the time that the checker allows, so that the
+/// checker finds the fault first.
+const SERVER_DEAD_AFTER: Duration = Duration::from_secs(60);
 
 /// A connected client.
 pub(crate) enum Client {
@@ -51,7 +51,7 @@ pub(crate) enum Client {
     Library(lockd::Session),
 }
 
-/// The name as it goes over the wire.
+/// The name as it is sent over the wire.
 fn text(name: Name) -> String {
     format!("n{name}")
 }
@@ -66,13 +66,13 @@ fn connect_socket(address: &str) -> io::Result<Socket> {
     if domain != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
     }
-    socket.set_read_timeout(Some(DEAD))?;
-    socket.set_write_timeout(Some(DEAD))?;
+    socket.set_read_timeout(Some(SERVER_DEAD_AFTER))?;
+    socket.set_write_timeout(Some(SERVER_DEAD_AFTER))?;
     Ok(socket)
 }
 
 impl Client {
-    /// The library tells its server that it is `owner`, as whom it can be kicked.
+    /// Connects. With the library the session is named `owner`, and can be kicked by that name.
     pub(crate) fn connect(protocol: Protocol, address: &str, owner: &str) -> Result<Self, Lost> {
         if protocol == Protocol::Library {
             let scheme = if address.starts_with('/') { "unix:" } else { "tcp://" };
@@ -168,7 +168,7 @@ impl Client {
         Ok(Outcome::Seen(u32::try_from(holders).unwrap()))
     }
 
-    /// The socket, for those who mean to misuse it.
+    /// The socket, for misuse.
     pub(crate) fn into_socket(self) -> Option<Socket> {
         match self {
             Self::Text(client) => Some(client.reader.into_inner()),
@@ -247,8 +247,8 @@ fn acquire_by_library(
     }
 }
 
-/// A library that finds its own limit over takes the request back, whatever has become of it: when
-/// it is paused for long, say.
+/// A library that finds its time limit over cancels the request, even if it may have been granted
+/// already: for example after a long pause.
 fn timed(
     grant: Result<lockd::broker::Grant, AcquireError>,
     start: Nanos,
@@ -274,14 +274,14 @@ fn library_outcome(grant: Result<lockd::broker::Grant, AcquireError>, limit: Opt
             Outcome::Refused
         }
         Err(AcquireError::Lost(_)) => return Err(Lost),
-        Err(error) => panic!("a call that was right was answered: {error}"),
+        Err(error) => panic!("a correct call failed: {error}"),
     })
 }
 
 /// A client of the text protocols.
 pub(crate) struct TextClient {
     reader: BufReader<Socket>,
-    /// `glockd` tells tokens, and waits.
+    /// True for `glockd`, which also has tokens and waits.
     has_tokens: bool,
 }
 
@@ -317,7 +317,7 @@ impl TextClient {
         let granted = self.number()? > 0;
         let token = if asks_token { Some(self.number()?) } else { None };
         match (granted, limit) {
-            (true, _) if token == Some(0) => panic!("{name} was granted, and then there was no token for it"),
+            (true, _) if token == Some(0) => panic!("{name} was granted, but there was no token for it"),
             (true, _) => Ok(Outcome::Granted(token)),
             (false, None) => Ok(Outcome::Refused),
             (false, Some(_)) => Ok(Outcome::Busy),
@@ -370,12 +370,12 @@ impl FrameClient {
         let id = self.request(command, parameters, &mut request);
         self.reader.get_mut().write_all(&request)?;
         let (answered, result) = self.receive()?;
-        assert_eq!(answered, id, "an answer to something else: {result}");
+        assert_eq!(answered, id, "a reply to a different request: {result}");
         Ok(result)
     }
 
-    /// A request that may have to wait. With `acked` a ping goes behind it, whose answer tells that
-    /// the request is queued, if its own has not come by then.
+    /// Sends a request that may have to wait. With `acked` it sends a ping after it: if the ping's
+    /// reply comes first, the request is queued.
     fn lock(
         &mut self,
         command: &str,
@@ -397,14 +397,14 @@ impl FrameClient {
                     log.queued();
                 }
             } else {
-                assert_eq!(answered, id, "an answer to something else: {result}");
+                assert_eq!(answered, id, "a reply to a different request: {result}");
                 answer = Some(result);
             }
         }
         let result = answer.unwrap_or_default();
         Ok(match result["status"].as_str() {
             Some("ok") if result["already"] == true => {
-                panic!("a client was told that it holds already: {result}")
+                panic!("a client was told that it already holds the lock: {result}")
             }
             Some("ok") => Outcome::Granted(Some(result["token"].as_u64().expect("a token"))),
             Some("timeout") if limit == Some(0) => Outcome::Busy,

@@ -1,4 +1,4 @@
-//! The real broker, put to the test in this process.
+//! The real broker, under test in this process.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,12 +7,12 @@ use lockd::broker::{
     AcquireError, Attempt, Broker, Key, LockName, ObservedSession, Observer, Outcome, Space, Wait,
 };
 
-use super::subject::{Answer, End, Subject};
+use super::broker_under_test::{Answer, BrokerUnderTest, End};
 use crate::history::{Mode, Name, Nanos};
 
 type Ends = Arc<Mutex<Vec<(usize, u64, End)>>>;
 
-/// Notes the ends of one session's waits.
+/// Records the ends of one session's waits.
 struct Notes {
     session: usize,
     ends: Ends,
@@ -33,7 +33,7 @@ impl Observer for Notes {
 
 /// The broker and its sessions.
 #[derive(Default)]
-pub(crate) struct Real {
+pub(crate) struct RealBroker {
     broker: Broker,
     sessions: HashMap<usize, ObservedSession>,
     ends: Ends,
@@ -58,7 +58,7 @@ fn answer(attempt: Result<Attempt, AcquireError>) -> Answer {
     }
 }
 
-impl Subject for Real {
+impl BrokerUnderTest for RealBroker {
     fn open(&mut self, session: usize) {
         let notes = Notes { session, ends: Arc::clone(&self.ends) };
         self.sessions.insert(session, self.broker.attach("simulated", Arc::new(notes)));
@@ -86,7 +86,7 @@ impl Subject for Real {
     }
 
     fn cancel(&mut self, session: usize, ticket: u64) {
-        // It may have ended meanwhile.
+        // The session may have ended in the meantime.
         if let Some(session) = self.sessions.get(&session) {
             session.cancel(ticket);
         }
@@ -97,7 +97,7 @@ impl Subject for Real {
     }
 
     fn hang_up(&mut self, session: usize) {
-        // It may have ended meanwhile.
+        // The session may have ended in the meantime.
         if let Some(session) = self.sessions.get(&session) {
             session.end_waits();
         }

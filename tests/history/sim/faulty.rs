@@ -1,51 +1,51 @@
-//! A small broker that can be given one defect: what the checker must convict. Without a defect it
-//! keeps all promises, in the plainest way there is, and must be acquitted.
+//! A small broker that can be given one defect, which the checker must find. Without a defect it
+//! keeps all promises in the simplest possible way, and must be acquitted.
 
 use std::collections::BTreeMap;
 
-use super::subject::{Answer, End, Subject};
-use crate::dice::Dice;
+use super::broker_under_test::{Answer, BrokerUnderTest, End};
 use crate::history::{MILLISECOND, Mode, Name, Nanos};
+use crate::random::Random;
 
-/// What is wrong with a broker.
+/// One defect of a broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// Grants an exclusive lock that is held.
+    /// Grants an exclusive lock that another session holds.
     GrantsTwice,
-    /// Lets a shared holder in beside an exclusive one.
-    SharedBesideExclusive,
-    /// Lets an exclusive one in beside shared ones.
-    ExclusiveBesideShared,
-    /// Makes a shared holder exclusive beside others.
-    ConvertsBesideOthers,
-    /// A token lower than those before.
+    /// Grants a shared lock while another session holds it exclusively.
+    SharedWithExclusive,
+    /// Grants an exclusive lock while other sessions share it.
+    ExclusiveWithShared,
+    /// Converts a shared holder to exclusive while others hold the lock.
+    ConvertsWithOtherHolders,
+    /// Issues a token lower than an earlier one.
     TokenGoesBack,
-    /// A token twice.
+    /// Issues a token twice.
     TokenRepeats,
     /// Grants the last in the queue first.
     Overtakes,
-    /// Grants a shared try to whom the holders admit, whoever waits.
+    /// Grants a shared try whenever the holders are compatible, even if other requests wait.
     TryOvertakes,
-    /// Hands a lock over to the next in the queue, and does not tell it.
-    LosesWakeUp,
-    /// Does not notice that a session has ended.
-    KeepsTheDead,
-    /// Says yes to several at once when it has granted only the free ones of them.
-    GrantsInPart,
-    /// Holds for a waiting request for several what of them is free.
+    /// Grants a lock to the next request in the queue, and does not tell its client.
+    LosesWakeup,
+    /// Does not release the locks of a session that has ended.
+    KeepsLocksOfEndedSessions,
+    /// Reports success for several names when it has granted only the free ones.
+    GrantsPartOfSet,
+    /// Holds the free names of a set for a request that waits for the others.
     HoldsWhileWaiting,
-    /// Frees what has been held for long.
-    FreesByTimer,
-    /// Lets anybody release.
-    ReleasesForAnybody,
-    /// Says yes to a release of what the asker does not hold, and does nothing.
-    SaysYes,
-    /// Frees what a client holds that it has hung up on, when its own kernel resets the connection:
-    /// the client does not know yet.
-    TakesOwnResetForWord,
+    /// Releases a lock that has been held for a long time.
+    ReleasesByTimer,
+    /// Lets a session that does not hold the lock release it.
+    ReleasesForNonHolder,
+    /// Reports success for a release by a session that does not hold the lock, and does nothing.
+    ConfirmsFalseRelease,
+    /// After it has hung up on a client, releases that client's locks when its own kernel resets
+    /// the connection, although the client does not know yet.
+    TakesOwnResetForClientEnd,
 }
 
-/// How long a lock may be held before [`Defect::FreesByTimer`] frees it.
+/// How long a lock may be held before [`Defect::ReleasesByTimer`] releases it.
 const TIMER: Nanos = MILLISECOND;
 
 #[derive(Clone, Debug)]
@@ -63,28 +63,28 @@ struct Request {
     is_conversion: bool,
 }
 
-/// The broker.
-pub(crate) struct Broken {
+/// The broker with a defect.
+pub(crate) struct FaultyBroker {
     defect: Option<Defect>,
-    dice: Dice,
+    random: Random,
     now: Nanos,
     token: u64,
     holds: BTreeMap<Name, Vec<Hold>>,
-    /// Conversions first, else in the order of arrival.
+    /// Conversions first, then the others in the order of arrival.
     queue: Vec<Request>,
     decided: Vec<(usize, u64, End)>,
 }
 
-impl Broken {
+impl FaultyBroker {
     pub(crate) fn new(defect: Option<Defect>, seed: u64) -> Self {
-        let dice = Dice::of_part(seed, 1);
+        let random = Random::for_part(seed, 1);
         let (holds, queue, decided) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { defect, dice, now: 0, token: 10_000, holds, queue, decided }
+        Self { defect, random, now: 0, token: 10_000, holds, queue, decided }
     }
 
-    /// Whether it does the wrong thing this time.
+    /// Whether it makes its mistake this time.
     fn errs(&mut self, defect: Defect) -> bool {
-        self.defect == Some(defect) && self.dice.once_in(6)
+        self.defect == Some(defect) && self.random.one_in(6)
     }
 
     fn holding(&self, name: Name) -> &[Hold] {
@@ -133,19 +133,19 @@ impl Broken {
         self.next_token()
     }
 
-    /// What a defect grants though it must not.
-    fn wrongly(&mut self, session: usize, wants: &[(Name, Mode)], waits: bool) -> Option<u64> {
+    /// A grant that a defect makes although it must not.
+    fn wrong_grant(&mut self, session: usize, wants: &[(Name, Mode)], waits: bool) -> Option<u64> {
         let (name, mode) = wants[0];
-        let beside = self.holding(name).iter().find(|hold| hold.session != session).map(|hold| hold.mode);
-        let errs = match (wants.len(), mode, beside) {
+        let other_mode = self.holding(name).iter().find(|hold| hold.session != session).map(|hold| hold.mode);
+        let errs = match (wants.len(), mode, other_mode) {
             (1, Mode::Exclusive, Some(Mode::Exclusive)) => self.errs(Defect::GrantsTwice),
-            (1, Mode::Exclusive, Some(Mode::Shared)) => self.errs(Defect::ExclusiveBesideShared),
-            (1, Mode::Shared, Some(Mode::Exclusive)) => self.errs(Defect::SharedBesideExclusive),
+            (1, Mode::Exclusive, Some(Mode::Shared)) => self.errs(Defect::ExclusiveWithShared),
+            (1, Mode::Shared, Some(Mode::Exclusive)) => self.errs(Defect::SharedWithExclusive),
             (1, Mode::Shared, Some(Mode::Shared)) if !waits => self.defect == Some(Defect::TryOvertakes),
             (2.., ..) => {
                 let free = |want: &&(Name, Mode)| self.can_have(session, &[**want], self.queue.len());
                 let part: Vec<_> = wants.iter().filter(free).copied().collect();
-                if !part.is_empty() && self.errs(Defect::GrantsInPart) {
+                if !part.is_empty() && self.errs(Defect::GrantsPartOfSet) {
                     return Some(self.grant(session, &part));
                 }
                 false
@@ -155,8 +155,8 @@ impl Broken {
         errs.then(|| self.grant(session, wants))
     }
 
-    /// Grants what can be had, again and again, whoever is first.
-    fn settle(&mut self) {
+    /// Grants requests until none can be granted any more, in the order of the queue.
+    fn grant_waiting(&mut self) {
         loop {
             let can_have = |at: &usize| {
                 let request = &self.queue[*at];
@@ -175,14 +175,14 @@ impl Broken {
             let Some(at) = overtaker.filter(|_| errs).or(first) else { break };
             let request = self.queue.remove(at);
             let token = self.grant(request.session, &request.wants);
-            if !self.errs(Defect::LosesWakeUp) {
+            if !self.errs(Defect::LosesWakeup) {
                 self.decided.push((request.session, request.ticket, End::Granted(token)));
             }
         }
         self.hold_for_waiting();
     }
 
-    /// The defect of taking some of a set while it waits for the others.
+    /// Carries out [`Defect::HoldsWhileWaiting`].
     fn hold_for_waiting(&mut self) {
         if self.defect != Some(Defect::HoldsWhileWaiting) {
             return;
@@ -197,8 +197,8 @@ impl Broken {
         }
     }
 
-    /// Whether the session waits, over others, for itself.
-    fn closes_circle(&self, session: usize) -> bool {
+    /// Whether the session waits for itself, directly or through other sessions.
+    fn closes_cycle(&self, session: usize) -> bool {
         let mut reached = vec![session];
         let mut next = 0;
         while let Some(&from) = reached.get(next) {
@@ -234,7 +234,7 @@ impl Broken {
         let conversions = self.queue.iter().filter(|request| request.is_conversion).count();
         let at = if request.is_conversion { conversions } else { self.queue.len() };
         self.queue.insert(at, request);
-        if self.closes_circle(session) {
+        if self.closes_cycle(session) {
             self.queue.remove(at);
             return Answer::Deadlock;
         }
@@ -242,7 +242,7 @@ impl Broken {
         Answer::Queued
     }
 
-    fn unhold(&mut self, session: usize, name: Name) -> bool {
+    fn remove_hold(&mut self, session: usize, name: Name) -> bool {
         let holders = self.holds.entry(name).or_default();
         let before = holders.len();
         holders.retain(|hold| hold.session != session);
@@ -254,23 +254,23 @@ impl Broken {
         for request in gone {
             if self.defect == Some(Defect::HoldsWhileWaiting) && !request.is_conversion {
                 request.wants.iter().for_each(|(name, _)| {
-                    self.unhold(request.session, *name);
+                    self.remove_hold(request.session, *name);
                 });
             }
             self.decided.push((request.session, request.ticket, why));
         }
-        self.settle();
+        self.grant_waiting();
     }
 }
 
-impl Subject for Broken {
+impl BrokerUnderTest for FaultyBroker {
     fn open(&mut self, _session: usize) {}
 
     fn acquire(&mut self, session: usize, wants: &[(Name, Mode)], ticket: Option<u64>) -> Answer {
         if self.can_have(session, wants, self.queue.len()) {
             return Answer::Granted(self.grant(session, wants));
         }
-        if let Some(token) = self.wrongly(session, wants, ticket.is_some()) {
+        if let Some(token) = self.wrong_grant(session, wants, ticket.is_some()) {
             return Answer::Granted(token);
         }
         let Some(ticket) = ticket else { return Answer::Busy };
@@ -283,10 +283,10 @@ impl Subject for Broken {
         }
         if mode == Mode::Shared {
             self.hold(session, &[(name, mode)]);
-            self.settle();
+            self.grant_waiting();
             return Answer::Granted(self.token);
         }
-        if self.admits(session, name, mode) || self.defect == Some(Defect::ConvertsBesideOthers) {
+        if self.admits(session, name, mode) || self.defect == Some(Defect::ConvertsWithOtherHolders) {
             return Answer::Granted(self.grant(session, &[(name, mode)]));
         }
         let Some(ticket) = ticket else { return Answer::Busy };
@@ -294,16 +294,16 @@ impl Subject for Broken {
     }
 
     fn release(&mut self, session: usize, name: Name) -> bool {
-        if self.unhold(session, name) {
-            self.settle();
+        if self.remove_hold(session, name) {
+            self.grant_waiting();
             return true;
         }
-        if self.defect == Some(Defect::ReleasesForAnybody) && !self.holding(name).is_empty() {
+        if self.defect == Some(Defect::ReleasesForNonHolder) && !self.holding(name).is_empty() {
             self.holds.remove(&name);
-            self.settle();
+            self.grant_waiting();
             return true;
         }
-        self.defect == Some(Defect::GrantsInPart) || self.defect == Some(Defect::SaysYes)
+        self.defect == Some(Defect::GrantsPartOfSet) || self.defect == Some(Defect::ConfirmsFalseRelease)
     }
 
     fn cancel(&mut self, session: usize, ticket: u64) {
@@ -319,13 +319,13 @@ impl Subject for Broken {
     }
 
     fn own_reset(&mut self, session: usize) {
-        if self.defect == Some(Defect::TakesOwnResetForWord) {
+        if self.defect == Some(Defect::TakesOwnResetForClientEnd) {
             self.end(session);
         }
     }
 
     fn end(&mut self, session: usize) {
-        if self.defect == Some(Defect::KeepsTheDead) {
+        if self.defect == Some(Defect::KeepsLocksOfEndedSessions) {
             return;
         }
         self.holds.values_mut().for_each(|holders| holders.retain(|hold| hold.session != session));
@@ -334,10 +334,10 @@ impl Subject for Broken {
 
     fn pass_time(&mut self, now: Nanos) {
         self.now = now;
-        if self.defect == Some(Defect::FreesByTimer) {
+        if self.defect == Some(Defect::ReleasesByTimer) {
             let long = |hold: &Hold| now.saturating_sub(hold.since) > TIMER;
             self.holds.values_mut().for_each(|holders| holders.retain(|hold| !long(hold)));
-            self.settle();
+            self.grant_waiting();
         }
     }
 

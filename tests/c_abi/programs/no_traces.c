@@ -1,6 +1,6 @@
-/* What a program does not notice of the library: no thread but those of a server, no signal handler, no
- * signal, no descriptor that a program started by exec would get. Arguments: a server, and a directory for
- * sockets. */
+/* The library leaves no traces in a program: no threads except those of a server, no signal
+ * handlers, no signals, no descriptors that a program started by exec would inherit. Arguments: a
+ * server, and a directory for sockets. */
 #include <fcntl.h>
 
 #include "check.h"
@@ -35,7 +35,7 @@ static void expect_close_on_exec(void) {
     }
 }
 
-/* The signals that a thread of this process has blocked, as the kernel writes them. */
+/* The signals that a thread of this process has blocked, as the kernel reports them. */
 static uint64_t blocked(int thread) {
     char path[64], line[256];
     uint64_t mask = 0;
@@ -49,7 +49,7 @@ static uint64_t blocked(int thread) {
     return mask;
 }
 
-/* All that a program can block. */
+/* All signals that a program can block. */
 static uint64_t all_blocked(void) {
     sigset_t all, before;
     sigfillset(&all);
@@ -75,7 +75,7 @@ static void use(lock_session *session) {
     EXPECT(LOCK_NOT_HELD, lock_wait(session, "lock", 0, NULL));
 }
 
-static void sessions_are_quiet(void) {
+static void sessions_leave_no_traces(void) {
     lock_broker *broker = lock_broker_new();
     lock_session *sessions[] = {lock_open(NULL, "a"), lock_open(broker, "b"), lock_connect(url, "c", 10000)};
     for (int i = 0; i < 3; i++) {
@@ -93,10 +93,10 @@ static void sessions_are_quiet(void) {
     CHECK(same(descriptors(), fds_before));
 }
 
-static void a_server_is_quiet(void) {
+static void a_server_leaves_no_traces(void) {
     char listen[2 * ADDRESS_BYTES], address[ADDRESS_BYTES];
     uint64_t all = all_blocked(), own = blocked(getpid());
-    snprintf(listen, sizeof listen, "message://127.0.0.1:0,lockd://127.0.0.1:0,message+unix:%s/quiet.sock",
+    snprintf(listen, sizeof listen, "message://127.0.0.1:0,lockd://127.0.0.1:0,message+unix:%s/traces.sock",
              directory);
     lock_server *server = serve(NULL, listen, address), *none = NULL;
     EXPECT(LOCK_INVALID, lock_serve(NULL, "nonsense", NULL, &none));
@@ -107,8 +107,8 @@ static void a_server_is_quiet(void) {
     CHECK(running.count == 1 + 3 + 1 + 1);
     for (int i = 0; i < running.count; i++) {
         if (running.at[i] != getpid()) {
-            /* A thread has them blocked before it is seen: it is started so. While the C library sees to its
-             * beginning it has even those blocked that no program can. */
+            /* A new thread starts with them blocked. While the C library initializes it, it also
+             * has signals blocked that no program can block. */
             CHECK((blocked(running.at[i]) & all) == all);
         }
     }
@@ -119,12 +119,12 @@ static void a_server_is_quiet(void) {
     EXPECT(LOCK_LOST, lock_check(session));
     lock_close(session);
     CHECK(same(descriptors(), fds_before));
-    /* A thread that was joined may be listed a moment longer. */
+    /* A joined thread may still be listed for a moment. */
     AWAIT(threads().count == 1);
     expect_same_actions();
 }
 
-/* SIGPIPE would end this process. */
+/* SIGPIPE from writing to the server would end this process. */
 static void a_server_vanishes(const char *listen) {
     char address[ADDRESS_BYTES];
     pid_t server = serve_elsewhere(listen, address);
@@ -144,7 +144,7 @@ static void a_server_vanishes(const char *listen) {
     lock_close(pair[1]);
 }
 
-/* And so would one that comes from writing to a client. */
+/* SIGPIPE from writing to a client would end this process too. */
 static void clients_vanish(const char *listen) {
     char address[ADDRESS_BYTES], byte;
     int ends[2];
@@ -182,8 +182,8 @@ int main(int argc, char **argv) {
     fds_before = descriptors();
     remember_actions();
     CHECK(threads().count == 1);
-    sessions_are_quiet();
-    a_server_is_quiet();
+    sessions_leave_no_traces();
+    a_server_leaves_no_traces();
     snprintf(listen, sizeof listen, "message+unix:%s/vanishing.sock", directory);
     a_server_vanishes("message://127.0.0.1:0");
     a_server_vanishes(listen);

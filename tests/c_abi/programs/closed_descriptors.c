@@ -1,6 +1,6 @@
-/* A program that closes all descriptors, as one that becomes a daemon does, and opens others, which get their
- * numbers: the session is lost, nobody waits for ever, and the others are left alone. Arguments: the address
- * of a server, and that of one on which the second part of the program holds what the first one held. */
+/* A program that closes all descriptors, as one that becomes a daemon does, and opens others, which
+ * get the same numbers: the session is lost, no call waits for ever, and the new descriptors are
+ * left alone. Arguments: the address of a server, and the address of another server. */
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -20,15 +20,15 @@ static void listen_somewhere(void) {
     here.sin_family = AF_INET;
     here.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int made = socket(AF_INET, SOCK_STREAM, 0);
-    /* Out of the way of what is closed. */
+    /* A number outside the range that is closed. */
     listener = fcntl(made, F_DUPFD, 200);
     close(made);
     CHECK(bind(listener, (struct sockaddr *)&here, sizeof here) == 0 && listen(listener, 200) == 0);
     CHECK(getsockname(listener, (struct sockaddr *)&here, &length) == 0);
 }
 
-/* Every number that was open is another connection now, or another eventfd. */
-static void take_the_numbers(bool connections) {
+/* Opens another connection or another eventfd under every number that was open. */
+static void reopen_the_numbers(bool connections) {
     for (int fd = FIRST; fd < END; fd++) {
         int made = connections ? socket(AF_INET, SOCK_STREAM, 0) : eventfd(1, EFD_NONBLOCK);
         CHECK(made >= 0);
@@ -41,14 +41,14 @@ static void take_the_numbers(bool connections) {
     }
 }
 
-/* Nothing was closed, shut down, written to or read from. */
-static void they_are_untouched(bool connections) {
+/* None of them was closed, shut down, written to or read from. */
+static void expect_untouched(bool connections) {
     for (int fd = FIRST; fd < END; fd++) {
         if (connections) {
             char byte;
             int theirs = accept(listener, NULL, NULL);
             CHECK(theirs >= 0);
-            CHECK(recv(theirs, &byte, 1, MSG_DONTWAIT) == -1 && "nothing came, nor the end");
+            CHECK(recv(theirs, &byte, 1, MSG_DONTWAIT) == -1 && "neither data nor the end has come");
             CHECK(recv(fd, &byte, 1, MSG_DONTWAIT) == -1 && "it can still receive");
             CHECK(close(theirs) == 0);
         } else {
@@ -74,20 +74,20 @@ static void *run_call(void *argument) {
     return NULL;
 }
 
-static void rob(const char *urls, bool connections) {
+static void lose_descriptors(const char *urls, bool connections) {
     lock_info info;
-    lock_session *session = lock_connect(urls, "robbed", 10000);
+    lock_session *session = lock_connect(urls, "session", 10000);
     CHECK(session != NULL);
     EXPECT(LOCK_OK, lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_OK, lock_check(session));
     close_range(FIRST, 100, 0);
-    take_the_numbers(connections);
+    reopen_the_numbers(connections);
     EXPECT(LOCK_LOST, lock_check(session));
     EXPECT(LOCK_LOST, lock_release(session, "x"));
     EXPECT(LOCK_LOST, lock_acquire(session, "y", LOCK_EXCLUSIVE, -1, NULL));
     EXPECT(LOCK_LOST, lock_inspect(session, "x", &info));
     EXPECT(LOCK_OK, lock_cancel(session));
-    /* A child closes what it has inherited of the library, and only that. */
+    /* A child closes the descriptors that it has inherited from the library, and only those. */
     pid_t child = fork();
     if (child == 0) {
         for (int fd = FIRST; fd < END; fd++) {
@@ -98,19 +98,19 @@ static void rob(const char *urls, bool connections) {
     }
     await_child(child);
     lock_close(session);
-    they_are_untouched(connections);
+    expect_untouched(connections);
 }
 
-/* The first call that is made, whatever it is, says so. */
-static void the_first_call_says_so(const char *url) {
+/* The first call, whichever it is, reports the loss. */
+static void the_first_call_reports_the_loss(const char *url) {
     lock_info info;
     char *json = NULL;
     for (int which = 0; which < 7; which++) {
-        lock_session *session = lock_connect(url, "robbed", 10000);
+        lock_session *session = lock_connect(url, "session", 10000);
         CHECK(session != NULL);
         EXPECT(LOCK_OK, lock_acquire(session, "x", LOCK_EXCLUSIVE, -1, NULL));
         close_range(FIRST, 100, 0);
-        take_the_numbers(true);
+        reopen_the_numbers(true);
         switch (which) {
         case 0:
             EXPECT(LOCK_LOST, lock_acquire(session, "y", LOCK_EXCLUSIVE, -1, NULL));
@@ -134,20 +134,20 @@ static void the_first_call_says_so(const char *url) {
             EXPECT(LOCK_OK, lock_end(session));
         }
         lock_close(session);
-        they_are_untouched(true);
+        expect_untouched(true);
     }
 }
 
-/* Threads that wait while it happens: one of them reads, the others rely on it. */
-static void who_waits_is_told(const char *url) {
+/* Threads that wait while the descriptors are closed: one reads, the others rely on it. */
+static void waiting_calls_are_told(const char *url) {
     enum { WAITS = 3 };
     static const char *const NAMES[WAITS] = {"a", "b", "c"};
     call calls[WAITS];
-    lock_session *session = lock_connect(url, "robbed", 10000);
+    lock_session *session = lock_connect(url, "session", 10000);
     lock_session *holder = lock_connect(url, "holder", 10000);
     pid_t child = fork();
     if (child == 0) {
-        /* Holds them from a process that keeps its descriptors. */
+        /* This process holds the locks and keeps its descriptors. */
         lock_close(holder);
         holder = lock_connect(url, "holder", 10000);
         for (int i = 0; i < WAITS; i++) {
@@ -163,7 +163,7 @@ static void who_waits_is_told(const char *url) {
         AWAIT(waiters(holder, NAMES[i]) == 1);
     }
     close_range(FIRST, 100, 0);
-    take_the_numbers(true);
+    reopen_the_numbers(true);
     for (int i = 0; i < WAITS; i++) {
         AWAIT(calls[i].is_done);
         CHECK(pthread_join(calls[i].thread, NULL) == 0);
@@ -171,7 +171,7 @@ static void who_waits_is_told(const char *url) {
     }
     lock_close(session);
     lock_close(holder);
-    they_are_untouched(true);
+    expect_untouched(true);
     kill_child(child);
 }
 
@@ -179,13 +179,13 @@ int main(int argc, char **argv) {
     char urls[2 * ADDRESS_BYTES];
     CHECK(argc == 3);
     listen_somewhere();
-    rob(argv[1], true);
-    rob(argv[2], true);
-    rob(argv[1], false);
+    lose_descriptors(argv[1], true);
+    lose_descriptors(argv[2], true);
+    lose_descriptors(argv[1], false);
     snprintf(urls, sizeof urls, "%s,%s", argv[1], argv[2]);
-    rob(urls, true);
-    rob(urls, false);
-    the_first_call_says_so(argv[1]);
-    who_waits_is_told(argv[1]);
+    lose_descriptors(urls, true);
+    lose_descriptors(urls, false);
+    the_first_call_reports_the_loss(argv[1]);
+    waiting_calls_are_told(argv[1]);
     return 0;
 }

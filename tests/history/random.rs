@@ -1,18 +1,18 @@
-//! Numbers that differ and can be had again: all choices of a run come from its seed, which is
-//! printed when the run fails. Knows nothing of what is chosen.
+//! Reproducible random numbers: all choices of a run follow from its seed, which is printed when
+//! the run fails. Knows nothing of what is chosen.
 
 /// A small generator (splitmix64), the same on every machine.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Random(u64);
 
-impl Dice {
+impl Random {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of its own for the part `which` of a run: what one part throws does not depend on how
-    /// often the others do.
-    pub(crate) fn of_part(seed: u64, which: u64) -> Self {
+    /// A separate generator for part `which` of a run, so that the numbers of one part do not
+    /// depend on how many the other parts draw.
+    pub(crate) fn for_part(seed: u64, which: u64) -> Self {
         let mut mixed = Self(seed ^ which.wrapping_mul(0xd134_2543_de82_ef95));
         Self(mixed.next())
     }
@@ -35,8 +35,8 @@ impl Dice {
         low + self.below(high - low + 1)
     }
 
-    /// True once in `times`; never if that is 0.
-    pub(crate) fn once_in(&mut self, times: u64) -> bool {
+    /// True once in `times` on average; never if `times` is 0.
+    pub(crate) fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.below(times) == 0
     }
 
@@ -56,5 +56,5 @@ pub(crate) fn seed_or(default: u64) -> u64 {
 /// A seed that differs from run to run, unless the environment asks for one.
 pub(crate) fn fresh_seed() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    seed_or(Dice::new(u64::from(now.unwrap().subsec_nanos()) ^ u64::from(std::process::id())).next() >> 32)
+    seed_or(Random::new(u64::from(now.unwrap().subsec_nanos()) ^ u64::from(std::process::id())).next() >> 32)
 }

@@ -1,16 +1,16 @@
-//! What inspections saw: not fewer holders than there certainly were throughout, and not more than
-//! there can have been at any moment of the look. It is how one who holds part of a set while it
-//! waits for the rest is found out.
+//! Checks what inspections saw: not fewer holders than there certainly were during the whole
+//! inspection, and not more than there can have been at any moment of it. This detects a session
+//! that holds part of a set while it waits for the rest.
 //!
-//! Cannot see: a wrong number between the two bounds, which lie apart while calls are under way.
+//! Cannot see: a wrong number between the two bounds, which differ while calls are in progress.
 
 use std::collections::HashMap;
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Rules, Verdict};
-use crate::history::{Ask, History, Mode, Name, Nanos, Outcome};
+use crate::history::{CallKind, History, Mode, Name, Nanos, Outcome};
 
-/// For one name the moments from which on holds are certain or possible, and until which, each
+/// The moments at which possible holds of one name begin and the moments at which they end, each
 /// sorted.
 #[derive(Default)]
 struct Spans {
@@ -18,17 +18,17 @@ struct Spans {
 }
 
 pub(crate) fn check(history: &History, fitted: &Fitted, rules: &Rules, verdict: &mut Verdict) {
-    let mut looks: HashMap<Name, Vec<usize>> = HashMap::new();
+    let mut inspections: HashMap<Name, Vec<usize>> = HashMap::new();
     for (index, call) in history.calls.iter().enumerate() {
         if let Outcome::Seen(_) = call.outcome {
-            looks.entry(call.wants[0].0).or_default().push(index);
+            inspections.entry(call.wants[0].0).or_default().push(index);
         }
     }
     let spans = spans(history, fitted, rules);
-    for (name, mut looks) in looks {
-        looks.sort_by_key(|&index| history.calls[index].start);
-        check_most(history, name, &spans[name as usize], &looks, verdict);
-        check_least(history, fitted, name, &looks, verdict);
+    for (name, mut inspections) in inspections {
+        inspections.sort_by_key(|&index| history.calls[index].start);
+        check_most(history, name, &spans[name as usize], &inspections, verdict);
+        check_least(history, fitted, name, &inspections, verdict);
     }
 }
 
@@ -43,7 +43,7 @@ fn spans(history: &History, fitted: &Fitted, rules: &Rules) -> Vec<Spans> {
     for maybe in &fitted.holds.maybe {
         let possible = &mut spans[maybe.name as usize].possible;
         possible.0.push(maybe.from);
-        possible.1.push(maybe.until.saturating_add(rules.notice));
+        possible.1.push(maybe.until.saturating_add(rules.end_notice_max));
     }
     for span in &mut spans {
         span.possible.0.sort_unstable();
@@ -57,8 +57,8 @@ fn before(sorted: &[Nanos], moment: Nanos) -> usize {
     sorted.partition_point(|&other| other < moment)
 }
 
-fn check_most(history: &History, name: Name, spans: &Spans, looks: &[usize], verdict: &mut Verdict) {
-    for &index in looks {
+fn check_most(history: &History, name: Name, spans: &Spans, inspections: &[usize], verdict: &mut Verdict) {
+    for &index in inspections {
         let call = &history.calls[index];
         let Outcome::Seen(seen) = call.outcome else { continue };
         let (begins, ends) = &spans.possible;
@@ -73,21 +73,22 @@ fn check_most(history: &History, name: Name, spans: &Spans, looks: &[usize], ver
     }
 }
 
-/// Requests for several names, this one among them, that were under way.
+/// Requests for several names, including this one, that were in progress.
 fn waiting_sets(history: &History, name: Name, from: Nanos, until: Nanos) -> Vec<usize> {
     let is_it = |(index, call): (usize, &crate::history::Call)| {
-        let asks = matches!(call.ask, Ask::Acquire { .. }) && call.is_set() && call.mode_of(name).is_some();
-        (asks && call.start <= until && call.end >= from).then_some(index)
+        let is_acquire =
+            matches!(call.kind, CallKind::Acquire { .. }) && call.is_set() && call.mode_of(name).is_some();
+        (is_acquire && call.start <= until && call.end >= from).then_some(index)
     };
     history.calls.iter().enumerate().filter_map(is_it).take(8).collect()
 }
 
-fn check_least(history: &History, fitted: &Fitted, name: Name, looks: &[usize], verdict: &mut Verdict) {
+fn check_least(history: &History, fitted: &Fitted, name: Name, inspections: &[usize], verdict: &mut Verdict) {
     let phases = &fitted.by_name[name as usize];
-    // Those whose cores may cover a look that begins now: few at any time.
+    // The phases whose cores may cover an inspection that begins now: few at any time.
     let mut covering: Vec<usize> = Vec::new();
     let mut next = 0;
-    for &index in looks {
+    for &index in inspections {
         let call = &history.calls[index];
         let Outcome::Seen(seen) = call.outcome else { continue };
         while let Some(&phase) = phases.get(next)
@@ -96,7 +97,7 @@ fn check_least(history: &History, fitted: &Fitted, name: Name, looks: &[usize], 
             covering.push(phase);
             next += 1;
         }
-        // Of what an old holder believes, the next server knows nothing.
+        // The next server does not know what a holder of the previous one believes to hold.
         let until = |phase: usize| {
             let phase = &fitted.holds.phases[phase];
             phase.core.1.min(history.server_stopped(phase.session))

@@ -1,5 +1,5 @@
-//! Programs to which bad things happen from outside the library: a server that does not answer,
-//! threads that are cancelled, descriptors that are closed under it.
+//! Programs with problems from outside the library: a server that does not reply, threads that are
+//! cancelled, descriptors that are closed while the library uses them.
 
 use tempfile::TempDir;
 
@@ -23,11 +23,11 @@ fn a_thread_that_is_cancelled_ends_outside_the_library() {
 #[test]
 fn a_session_whose_descriptors_are_closed_is_lost_and_leaves_others_alone() {
     if is_sanitized() {
-        // It has descriptors of its own, which the program closes.
+        // A sanitizer has descriptors of its own, which the program would close.
         return;
     }
     let (first, second) = (Served::start(), Served::start());
-    Program::compile("robbed", Linkage::Shared).run(&[&first.tcp(), &second.unix()]);
+    Program::compile("closed_descriptors", Linkage::Shared).run(&[&first.tcp(), &second.unix()]);
     first.await_no_connections();
     second.await_no_connections();
 }
