@@ -25,16 +25,16 @@ impl Shell {
             return;
         }
         let slot = info.slot;
-        // Every call checks `ended` with the lane or the table locked. So what another thread of
-        // this session acquired before that is found below, and nothing can be added. The order
+        // From here on every call of this session is refused, because each checks `ended` with the
+        // lane or the table locked. Everything acquired before is found below. The order
         // matters: first the waits, so that nothing more is granted. Then the lanes, since names go
         // from there to the table and, while the session holds them, never back. The table last.
         self.end_waits(slot, Outcome::Lost);
         // Once before the lanes, too: other sessions wait for what is in the table, and emptying
         // the lanes may take a while.
         self.end_holds(slot, vanished);
-        // One batch per lane and round. A thread that waits for the mutex of a lane would find it
-        // locked again if the next batch came from the same lane.
+        // One batch from each lane in turn, so that threads that wait for the mutex of a lane get
+        // in between.
         let now = self.end_of_hold();
         let batch = |lane: &mut Lane| lane.end_session(slot, RELEASE_BATCH, now, vanished);
         let mut lanes: Vec<_> = self.lanes.iter().collect();

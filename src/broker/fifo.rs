@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 use crate::os::sync::{Arc, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
 
 /// A thread that locks it again and again, as one that ends a session with a million locks does,
-/// queues after every thread that came meanwhile. An ordinary mutex would be its own again before
-/// the threads it wakes are awake.
+/// queues after every thread that came meanwhile. With an ordinary mutex it would lock
+/// again before the threads that it has woken run.
 pub(super) struct FifoMutex<T> {
     content: Mutex<T>,
     /// The waiting threads, in order. Only the first waits for `content`; the others wait to become

@@ -23,7 +23,8 @@ const GRACE: u8 = 3;
 pub(super) enum Intent<'a> {
     /// The broker's own work, such as housekeeping or a listing, for no session.
     Broker,
-    /// To release or to inspect. The session must not have ended.
+    /// To release, cancel, end what is due, or inspect: anything that acquires nothing. The session
+    /// must not have ended.
     Releasing(&'a SessionInfo),
     /// To acquire and to wait if need be: also possible in the grace.
     Queueing(&'a SessionInfo),

@@ -339,14 +339,14 @@ impl LocalSession {
     /// Ends the session in an orderly way and frees its locks. A call that waits in another thread
     /// ends with `Lost`.
     pub fn close(&self) {
-        self.session.leave();
+        self.session.close();
     }
 
     /// Ends the session as if it had vanished: as [`close`](Self::close), but the next exclusive
     /// holder of each lock that it held exclusively is told that the work under that lock may be
     /// half done ([`Grant::orphaned`]).
     pub fn abandon(&self) {
-        self.session.end();
+        self.session.abandon();
     }
 
     /// Makes a request and waits for up to `limit` for its outcome.

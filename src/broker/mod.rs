@@ -10,7 +10,6 @@
 //! - [`LocalSession`]: the same with calls that block, for threads of this process.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
-mod admission;
 mod blocks;
 mod clock;
 mod ending;
@@ -19,6 +18,7 @@ mod fifo;
 mod hasher;
 mod histogram;
 mod lifecycle;
+mod limit_checks;
 mod limits;
 mod listing;
 mod local;

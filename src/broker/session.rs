@@ -17,8 +17,8 @@ use crate::broker::session_info::{HeldCount, Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, Ordering};
 
-/// One owner of locks. When it is dropped or [ended](Self::end), or [leaves](Self::leave), all its
-/// locks are freed and all its waits leave their queues. May be shared between threads.
+/// One owner of locks. When it is dropped or [ended](Self::abandon), or [leaves](Self::close), all
+/// its locks are freed and all its waits leave their queues. May be shared between threads.
 pub struct ObservedSession {
     pub(super) shell: Arc<Shell>,
     info: Arc<SessionInfo>,
@@ -156,8 +156,8 @@ impl ObservedSession {
         self.shell.check_names([name])?;
         let info = &*self.info;
         let keys = [self.shell.key(space, name).to_owned()];
-        // In the grace no session holds anything. That is the answer then, with `wait` or without:
-        // hence the intent to queue in both cases.
+        // In the grace the answer must be `NotHeld`, not `NotYet`, because no session holds
+        // anything then. The intent to queue is not refused in the grace.
         let answer = self.shell.with_table(&keys, Intent::Queueing(info), |table, step| {
             let wait = wait.map(|wait| wait_spec(step, wait));
             table.convert(step, info.slot, &keys[0], mode, wait)
@@ -254,13 +254,13 @@ impl ObservedSession {
     /// Ends a session that has vanished: its waits leave their queues, its locks are freed and
     /// count as orphaned. Every later call fails with `Lost`. Locks are freed in batches, so that a
     /// session that holds a million of them does not keep the others waiting.
-    pub fn end(&self) {
+    pub fn abandon(&self) {
         self.shell.end_session(&self.info, true);
     }
 
-    /// Ends a session in an orderly way: as [`end`](Self::end), but its locks count as released.
-    /// Does nothing if the session has ended already.
-    pub fn leave(&self) {
+    /// Ends a session in an orderly way: as [`abandon`](Self::abandon), but its locks count as
+    /// released. Does nothing if the session has ended already.
+    pub fn close(&self) {
         self.shell.end_session(&self.info, false);
     }
 
@@ -296,7 +296,7 @@ impl ObservedSession {
 
 impl Drop for ObservedSession {
     fn drop(&mut self) {
-        self.end();
+        self.abandon();
     }
 }
 

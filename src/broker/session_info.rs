@@ -13,7 +13,8 @@ use crate::os::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
 /// to be told would be lost.
 pub trait Observer: Send + Sync {
     /// A wait has ended. Called exactly once for each wait, in the order in which the waits of the
-    /// session end: by the thread that ended the wait, or by one that calls the session. A call
+    /// session end. The caller is the thread that ended the wait, or one that makes a call of the
+    /// session. A call
     /// about a contended name returns only when the observer has been told of everything that was
     /// decided before. No lock of the table is held meanwhile, so only this thread waits, and those
     /// that call the same session. Must not call that session.

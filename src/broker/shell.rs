@@ -15,7 +15,7 @@ use crate::broker::lifecycle::{CallRefused, Intent, Lifecycle};
 use crate::broker::limits::{AtomicLimits, Limits};
 use crate::broker::name::Space;
 use crate::broker::registry::Registry;
-use crate::broker::rules::{Decision, Idle, Table};
+use crate::broker::rules::{Decision, FreedName, Table};
 use crate::broker::tokens::Tokens;
 use crate::os::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
 
@@ -45,16 +45,16 @@ pub(super) struct LaneCell {
 
 /// The table, and the results of a turn at it, which are kept here for their capacity.
 #[derive(Default)]
-pub(super) struct Contended {
+pub(super) struct TableCell {
     pub(super) table: Table,
     pub(super) decided: Vec<Decision>,
-    pub(super) idle: Vec<Idle>,
+    pub(super) idle: Vec<FreedName>,
 }
 
 pub(super) struct Shell {
     hasher: NameHasher,
     pub(super) lanes: Box<[CachePadded<LaneCell>]>,
-    pub(super) contended: CachePadded<FifoMutex<Contended>>,
+    pub(super) contended: CachePadded<FifoMutex<TableCell>>,
     /// Held for a bulk turn at the table, so that there is at most one of them at a time.
     pub(super) bulk: FifoMutex<()>,
     /// The number of locks in the table. Changed with the table locked, read without.
@@ -75,7 +75,7 @@ impl Shell {
         Self {
             hasher: NameHasher::new(),
             lanes: std::iter::repeat_with(cell).take(LANES).collect(),
-            contended: CachePadded(FifoMutex::new(Contended::default())),
+            contended: CachePadded(FifoMutex::new(TableCell::default())),
             bulk: FifoMutex::new(()),
             table_held: AtomicUsize::new(0),
             sessions: CachePadded(Registry::new()),

@@ -1,11 +1,11 @@
 //! Turns at the table. Threads get the table in the order in which they asked for it, and each does
 //! a bounded amount of work before it lets the next one in. Knows the mutexes and which sessions
-//! must be notified; what the table decides is no concern of it.
+//! must be notified; nothing about what the table decides.
 //!
-//! - An ordinary turn has the budget [`TURN_BUDGET`]. An event that needs more is *bulk*: it is repeated, or
-//!   continued, in a turn with the budget [`BULK_BUDGET`], and there is one bulk turn at a time. So whatever
-//!   N sessions ask for, another one waits for at most N ordinary turns of theirs and one bulk
-//!   turn: the sessions with bulk events wait for each other.
+//! - An ordinary turn has the budget [`TURN_BUDGET`]. An event that needs more is *bulk*: it is
+//!   repeated, or continued, in a turn with the budget [`BULK_BUDGET`], and there is one bulk turn
+//!   at a time. So a session waits for at most one ordinary turn of each other session and one bulk
+//!   turn, whatever they ask for, because bulk turns are serialized.
 //! - A turn may leave names unsettled, whose waiters could be granted. The first thread that leaves
 //!   some settles them, and what other threads leave meanwhile, in further turns. So only one
 //!   thread at a time does this work, and the others need not.
@@ -17,10 +17,10 @@ use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::outcome::Outcome;
 use crate::broker::registry::RegisteredSession;
 use crate::broker::rules::{
-    BULK_BUDGET, Decision, HashedKey, Idle, NAME_COST, Slot, Step, TURN_BUDGET, Table,
+    BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, Slot, Step, TURN_BUDGET, Table,
 };
 use crate::broker::session_info::HeldCount;
-use crate::broker::shell::{Contended, Shell};
+use crate::broker::shell::{Shell, TableCell};
 use crate::os::sync::Ordering::{Acquire, Relaxed};
 use crate::os::sync::{Arc, MutexGuard};
 
@@ -116,7 +116,7 @@ impl Shell {
         let mut guard = self.contended.lock();
         self.lifecycle.check(intent)?;
         let sentinel = self.lifecycle.arm();
-        let Contended { table, decided, idle } = &mut *guard;
+        let TableCell { table, decided, idle } = &mut *guard;
         debug_assert!(decided.is_empty() && idle.is_empty(), "a turn has left decisions behind");
         for key in keys {
             self.adopt(table, key)?;
@@ -169,7 +169,7 @@ impl Shell {
     }
 
     /// Returns a name to its lane that the table has removed.
-    fn return_to_lane(&self, idle: &Idle) -> Result<(), CallRefused> {
+    fn return_to_lane(&self, idle: &FreedName) -> Result<(), CallRefused> {
         self.in_lane(idle.key.hash, Intent::Broker, |lane| {
             debug_assert!(
                 matches!(lane.view(idle.key.as_ref()), LaneView::Deferred),

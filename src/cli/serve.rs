@@ -27,7 +27,7 @@ use super::systemd::{self, ServiceManager};
 use super::text::harmless;
 
 /// How long a stop waits for clients to acknowledge that they have lost their locks.
-const TELL_LIMIT: Duration = Duration::from_millis(500);
+const STOP_TELL_LIMIT: Duration = Duration::from_millis(500);
 /// The exit status after a clean stop that could not be recorded in the state directory.
 const EXIT_NOT_RECORDED: u8 = 3;
 
@@ -230,7 +230,7 @@ impl RunningServer<'_> {
             return true;
         };
         let failed = self.broker.has_failed();
-        let unaware = self.server.stop_and_tell(TELL_LIMIT);
+        let unaware = self.server.stop_and_tell(STOP_TELL_LIMIT);
         if failed || unaware > 0 {
             log::warn!(
                 "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"

@@ -16,7 +16,7 @@ use crate::server::state_dir::{self, Keeper};
 
 /// How long clients have to acknowledge that their locks are lost, when a broker with a state
 /// directory stops.
-const TELL_LIMIT: Duration = Duration::from_millis(500);
+const STOP_TELL_LIMIT: Duration = Duration::from_millis(500);
 
 /// The locks of this process. Made by lock_broker_new, freed by lock_broker_free. Every function
 /// that takes a broker also takes NULL, which means the default broker of the process.
@@ -78,7 +78,7 @@ impl LazyBroker {
         // First, so that nothing is granted while clients are told that their locks are lost.
         broker.shut();
         let failed = broker.has_failed();
-        let untold = server.stop_and_tell(TELL_LIMIT);
+        let untold = server.stop_and_tell(STOP_TELL_LIMIT);
         let Some(keeper) = self.keeper.lock().take() else { return };
         let stats = broker.stats();
         if stats.locks + stats.shared_locks > 0 {

@@ -95,9 +95,8 @@ impl Uncancellable {
         Self { before }
     }
 
-    /// For calls that reach a cancellation point only the first time they run in a thread. Later
-    /// they make no system call through libc that is a cancellation point, so they are spared the
-    /// cost of `begin`.
+    /// For calls whose only cancellation point is in their first run in a thread. That run is
+    /// prepared here, so later ones can do without the cost of `begin`.
     pub(super) fn prepare_thread() {
         thread_local! {
             static IS_PREPARED: Cell<bool> = const { Cell::new(false) };

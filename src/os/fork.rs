@@ -5,8 +5,8 @@
 //! child used a session of its parent, both would be the same owner. If it only kept the connection
 //! open, the parent's locks would outlive the parent. So each such value remembers its
 //! [`ProcessIdentity`], which in a child is not the current one ([`NotInherited`]), and each
-//! descriptor is a [`CloseOnForkFd`], which a child closes before it runs anything else. A value that
-//! each process makes for itself is a [`ProcessLocal`].
+//! descriptor is a [`CloseOnForkFd`], which a child closes before it runs anything else. A value
+//! that each process makes for itself is a [`ProcessLocal`].
 #![expect(unsafe_code, reason = "fork handlers are registered with libc, and called by it")]
 
 use std::ffi::c_int;
@@ -78,8 +78,9 @@ fn number() -> Option<&'static AtomicU32> {
 
 /// Registers the fork handlers and sets up the number, once for a process and all its descendants.
 ///
-/// If another thread forks in this very moment, its child finds `OPEN` locked for ever. This cannot
-/// be prevented; but at the first use, such a program has nothing yet that a child could inherit.
+/// If another thread forks during this first call, `OPEN` stays locked in its child for ever. This
+/// cannot be prevented. The parent has opened nothing yet that the child could inherit, but the
+/// child must not use the library.
 #[cold]
 fn initialize() -> &'static AtomicU32 {
     let open = OPEN.lock();

@@ -5,10 +5,10 @@
 //!
 //! To the server's kernel only data and answers to its own probes are signs of life; to the
 //! client's kernel likewise. When some packets are lost, one side may still hear what it counts
-//! while the other does not. So the argument starts from one moment: the server's kernel gives a
-//! client up. From then on only a reset can reach that client. Its own time without a sign of life
-//! has begun by then, whatever was lost before. The server keeps the client's locks for the
-//! [release delay](Keepalive::release_delay) from this moment.
+//! while the other does not. So time is counted from the moment at which the server's kernel gives
+//! a client up. From then on only a reset can reach that client, and the client's own silence has
+//! begun by then, whatever was lost before. The server resets the connection, and keeps the
+//! client's locks for the [release delay](Keepalive::release_delay) from that reset on.
 //!
 //! While data is unacknowledged, the client's kernel sends no probes, and it counts anew from its
 //! first retransmission. If the client sends just before its last probe would have failed, it finds

@@ -24,8 +24,8 @@ use crate::os::fork::CloseOnForkFd;
 /// The most bytes that one `send` passes to the kernel. Over TCP each such piece is marked as the
 /// end of a record, so that the kernel does not join it with the next.
 ///
-/// If a peer's buffer is full, Linux counts the user timeout from the moment at which it filled,
-/// until there is room for the whole first piece that waits. By itself the kernel makes pieces of
+/// While a peer's buffer is full, the user timeout of Linux runs until there is room for the whole
+/// first piece that waits. So pieces must be small. By itself the kernel makes pieces of
 /// up to 64 KiB. A peer that reads steadily, but little at a time, would then count as dead in the
 /// middle of a long reply.
 const PIECE_BYTES_MAX: usize = 4096;

@@ -3,10 +3,9 @@
 //!
 //! A request for one name is first tried without a place in the queue ([`Connection::try_first`]).
 //! Only if the name is taken, and the client is ready to wait, is it asked for with one
-//! ([`Connection::ask_or_queue`]). Trying first is for the free name, which nearly every name is: a
-//! request that may be queued costs more even when it is granted at once, since what its reply
-//! needs (the name, the id) must be copied and noted beforehand. A taken name is looked up once
-//! more; its request is about to sleep anyway.
+//! ([`Connection::ask_or_queue`]). Nearly every name is free, and trying first saves such a request
+//! the copy of what a queued request's reply needs (the name, the id), which must be noted
+//! beforehand. A taken name is looked up once more; its request is about to wait anyway.
 
 use std::time::Duration;
 

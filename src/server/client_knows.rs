@@ -30,7 +30,7 @@
 //! | has not said `hello` | not at all: it was promised nothing |
 //! | ended the connection itself | not at all: it knows, and its work has ended |
 //! | knows that the server ended it | until it ends its side, for its `windDown` at most |
-//! | does not know yet | until its kernel acknowledges the end; after [`TELL_LIMIT`] it is reset |
+//! | may not know yet | until its kernel acknowledges the end (then it knows: the row above); if not within [`TELL_LIMIT`], it is reset (the row below) |
 //! | is out of reach, or was reset | for [`Keepalive::release_delay`] and its `windDown` |
 //!
 //! The release delay is long enough for a client that hears nothing to find out by its own timeout
@@ -43,10 +43,10 @@
 //! # What must not be done while the client may not know
 //!
 //! Neither end the input of the socket nor reset it, although these are the only ways to wake the
-//! connection's own thread from `read`. After either, the server's kernel answers what the client
-//! sends by resets of its own, and what the client does can no longer be told from them. A thread
-//! that must do one of them all the same reports it here *before* the call; what happens to the
-//! socket afterwards proves nothing.
+//! connection's own thread from `read`. After either, the server's kernel itself resets the
+//! connection when the client sends, and these resets can no longer be told from the client's. A
+//! thread that must do one of them all the same reports it here *before* the call; what happens to
+//! the socket afterwards proves nothing.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -122,7 +122,7 @@ pub(super) enum NextStep {
     Reset,
     /// The connection was reset. The locks are kept until the client has found out: check again
     /// after this time.
-    Outlast(Duration),
+    KeepLocks(Duration),
     /// The locks may go to other sessions, and nothing more has to be learnt from the socket.
     Release,
 }
@@ -176,7 +176,7 @@ impl ConnectionEnd {
                 if now.saturating_duration_since(reset_at) >= kept_for {
                     NextStep::Release
                 } else {
-                    NextStep::Outlast(LEAVE_POLL)
+                    NextStep::KeepLocks(LEAVE_POLL)
                 }
             }
         }
@@ -191,7 +191,7 @@ impl ConnectionEnd {
     }
 
     /// Whether the client has said `hello`, and so relies on its locks being kept until it knows.
-    pub(super) fn has_terms(&self) -> bool {
+    pub(super) fn has_said_hello(&self) -> bool {
         self.terms.is_some()
     }
 
@@ -240,9 +240,9 @@ impl ConnectionEnd {
     /// a connection after that; `is_sole` that no other thread can have taken an error from the
     /// socket and not reported it yet.
     ///
-    /// If the connection is still there, it is the peer's end of stream. Without one, every end
-    /// looks like this once the kernel has reported its cause to some thread; so it is the peer's
-    /// doing if no other cause was reported.
+    /// If the connection is still there, it is the peer's end of stream. If it is gone, an end of
+    /// stream says nothing about the cause, which the kernel may have reported to another thread.
+    /// It then counts as the peer's only if no thread has reported another cause, or still may.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
         let is_peers = is_connected || is_sole && !self.peer_timed_out;
         self.peer_ended |= is_peers && !self.input_ended && self.reset_at.is_none();
@@ -495,7 +495,7 @@ mod tests {
         end.note_reset(tell_deadline);
         let free = tell_deadline + release_delay + WIND_DOWN;
         for before in [tell_deadline, free - Duration::from_millis(1)] {
-            assert_eq!(end.next_step(before, tell_deadline), NextStep::Outlast(LEAVE_POLL));
+            assert_eq!(end.next_step(before, tell_deadline), NextStep::KeepLocks(LEAVE_POLL));
         }
         assert_eq!(end.next_step(free, tell_deadline), NextStep::Release);
     }

@@ -24,8 +24,8 @@ use crate::os::sync::Arc;
 
 /// How long a client must send nothing before an input buffer that grew is given back.
 const GIVE_BACK_AFTER: Duration = Duration::from_millis(100);
-/// How many bytes a client may send after a request that waits. They must be read, since the end of
-/// the connection follows them; so there must be a limit.
+/// How many bytes a client may send after a request that waits. They are read so that the end of
+/// the connection is noticed, which follows them. So what is kept of them needs a limit.
 pub(super) const WAITING_INPUT_BYTES_MAX: usize = 256 << 10;
 /// How often to check whether a wait has ended if there is no waker that could signal it.
 const POLL_WITHOUT_WAKER: Duration = Duration::from_millis(50);
@@ -311,7 +311,7 @@ impl Connection {
         for _ in 0..GOODBYE_READS_MAX {
             if handler.is_goodbye(&mut input) {
                 self.send_queue.note_goodbye();
-                return self.session.leave();
+                return self.session.close();
             }
             let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             // Reads only what has come already, and waits for nothing.
@@ -334,12 +334,12 @@ impl Connection {
         hold_locks_until_client_knows(&self.send_queue, &self.session, &self.server);
         // Asked for before this side hangs up, which would count as an end by the server.
         let end = self.send_queue.with_end(|end| end.cause().in_words());
-        // Before the session ends: a client must not believe in its locks because its connection
-        // looks alive.
+        // Hang up before the session ends. Otherwise the client could see a live connection while
+        // its locks are free already.
         self.send_queue.hang_up();
         let info = self.session.info();
         let locks = info.locks_held();
-        self.session.end();
+        self.session.abandon();
         if let Some(error) = &self.error {
             log::debug!("{}: {error}", info.address());
         }

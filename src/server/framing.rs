@@ -22,7 +22,7 @@ pub(super) struct Framing {
     /// else it speaks.
     first_bytes: Vec<u8>,
     /// The client has said that it sends no more.
-    is_over: bool,
+    peer_has_ended: bool,
     /// The client was told that this side sends no more.
     has_ended: bool,
 }
@@ -38,7 +38,7 @@ impl Framing {
     pub(super) fn begin_websocket(&mut self, early: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
         self.websocket = WebSocket::new();
         if let Some(websocket) = &mut self.websocket {
-            self.is_over = decode_websocket(websocket, early, plain)?;
+            self.peer_has_ended = decode_websocket(websocket, early, plain)?;
         }
         Ok(())
     }
@@ -55,19 +55,19 @@ impl Framing {
     }
 
     /// Whether the client has said that it sends no more.
-    pub(super) fn is_over(&self) -> bool {
-        self.is_over
+    pub(super) fn peer_has_ended(&self) -> bool {
+        self.peer_has_ended
     }
 
     /// Decodes bytes from the wire and appends their content to `plain`. Drops what follows the
     /// client's end.
     pub(super) fn decode(&mut self, wire: &[u8], plain: &mut Vec<u8>) -> io::Result<()> {
-        if self.is_over {
+        if self.peer_has_ended {
             return Ok(());
         }
         let Self { tls, websocket, is_tls_seen, first_bytes, .. } = self;
         let mut decrypted = Vec::new();
-        self.is_over = match (tls, websocket) {
+        self.peer_has_ended = match (tls, websocket) {
             (Some(tls), None) => {
                 if !*is_tls_seen {
                     first_bytes.extend(wire.iter().take(FIRST_BYTES));

@@ -11,14 +11,14 @@ use crate::os::socket::wait_for;
 
 /// Returns once the client cannot believe any more that it holds a lock, and its work has ended or
 /// had its time. Ends its waits at once, since no grant can reach it any more. Returns early if the
-/// server is stopping and its broker grants nothing any more. (While the broker is shut but the
-/// server is not stopping yet, its holders are still to be counted, and so the locks are kept.)
+/// server is stopping and its broker grants nothing any more. (A server that stops
+/// first shuts its broker and then counts the holders, so until it is stopping the locks are kept.)
 pub(super) fn hold_locks_until_client_knows(
     send_queue: &SendQueue,
     session: &ObservedSession,
     server: &ServerState,
 ) {
-    if !send_queue.with_end(|end| end.has_terms()) || send_queue.client_state() == ClientState::HasLeft {
+    if !send_queue.with_end(|end| end.has_said_hello()) || send_queue.client_state() == ClientState::HasLeft {
         return;
     }
     send_queue.hang_up();
@@ -31,11 +31,11 @@ pub(super) fn hold_locks_until_client_knows(
         // The client's own end may follow requests that are not handled any more.
         send_queue.discard_input();
         let step = send_queue.next_step(tell_deadline);
-        if server.is_over() {
+        if server.is_stopped() {
             return;
         }
         match step {
-            NextStep::CheckAgain(interval) | NextStep::Outlast(interval) => {
+            NextStep::CheckAgain(interval) | NextStep::KeepLocks(interval) => {
                 // Interrupted or not, everything is checked again.
                 let _ = wait_for(&mut [], Some(interval));
             }

@@ -1,5 +1,6 @@
-//! Listening: binds addresses, and runs a thread for each that accepts connections, refuses some,
-//! and starts a thread for each of the others. If something goes wrong with one connection, or
+//! Listening: binds addresses, and runs a thread for each that accepts connections, refuses those
+//! that the access list excludes (`access_list`) and those beyond a limit, and starts a thread for
+//! each of the others. If something goes wrong with one connection, or
 //! descriptors, memory or threads run out, accepting goes on as soon as it can. `tcp` binds TCP
 //! addresses, `unix_socket` Unix sockets.
 

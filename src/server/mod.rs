@@ -14,6 +14,7 @@
 //!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
 //!   server must know after a restart.
 
+mod access_list;
 mod acquire;
 mod auth_token;
 mod client_knows;
@@ -45,8 +46,9 @@ use std::io;
 use std::sync::atomic::Ordering::Release;
 use std::time::{Duration, Instant};
 
+pub use access_list::parse_allow;
 pub use auth_token::AuthToken;
-pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_allow, parse_origin};
+pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_origin};
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Responder, Service};

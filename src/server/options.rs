@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::access_list::parse_allow;
 use super::auth_token::AuthToken;
-use super::config::{Config, parse_allow, parse_origin};
+use super::config::{Config, parse_origin};
 use crate::broker::Limits;
 use crate::os::Keepalive;
 use crate::os::tls::ServerTls;

@@ -249,7 +249,7 @@ impl ServerState {
     }
 
     /// Whether the server is stopping and its broker grants nothing any more.
-    pub(super) fn is_over(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.broker.has_failed() || self.broker.is_shut() && self.stopping.load(Acquire)
     }
 
@@ -269,7 +269,7 @@ impl ServerState {
     /// stopping.
     pub(super) fn close_all(&self) -> Vec<Thread> {
         // If nothing is granted any more, it does not matter which clients do not know yet.
-        let is_over = self.is_over();
+        let is_stopped = self.is_stopped();
         let wind_down_max = self.config().dead_peer_timeout;
         let mut entries = self.entries.lock();
         entries
@@ -279,7 +279,7 @@ impl ServerState {
                 let limit = if holds { wind_down_max } else { Duration::ZERO };
                 entry.send_queue.with_end(|end| end.limit_wind_down(limit));
                 entry.send_queue.close();
-                if is_over {
+                if is_stopped {
                     entry.send_queue.end_input();
                 }
                 entry.thread.take()

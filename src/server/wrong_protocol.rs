@@ -20,8 +20,8 @@ pub(super) struct WrongProtocol {
 impl WrongProtocol {
     /// Examines the first bytes of a client of a listener for `protocol`, before any of them has
     /// been handled. `None` if they may be that protocol, or if that cannot be told yet. A client
-    /// of the listener's protocol is never taken for another: what is objected to is neither a line
-    /// with a command nor a frame of a permitted length.
+    /// of the listener's own protocol is never found: only input that is invalid in that protocol
+    /// is objected to.
     pub(super) fn find(first: &[u8], protocol: Protocol, message_bytes_max: usize) -> Option<Self> {
         let speaks = detect_protocol(first)?;
         let is_wrong = match (protocol, speaks) {

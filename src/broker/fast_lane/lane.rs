@@ -357,7 +357,7 @@ impl Lane {
     }
 
     /// Gives the index's memory back when most of it belongs to names that have gone. That reads
-    /// the names that are left, and seven times as many have gone before.
+    /// every remaining entry, which pays because seven times as many have been removed.
     fn shrink_index_if_sparse(&mut self) {
         if self.index.capacity() > INDEX_MIN && self.index.len() < self.index.capacity() / 8 {
             self.index.shrink_to(2 * self.index.len(), |entry| spread(entry.hash));

@@ -17,13 +17,12 @@ pub(super) const NONE: NodeIndex = u32::MAX;
 ///
 /// | state      | holders         | waiters         | node is in the list of | `orphaned`       |
 /// |------------|-----------------|-----------------|------------------------|------------------|
-/// | `Held`     | this session    | none            | its holder             | see [`Node`]     |
+/// | `Held`     | one session     | none            | its holder             | see [`Node`]     |
 /// | `Deferred` | the table knows | the table knows | nothing                | false            |
 /// | `Marked`   | none            | none            | `Lane::marks`          | true             |
 /// | `Vacant`   | no name here    | –               | vacant ones of a block | false            |
 ///
-/// A name that fits no row (nobody holds it, nobody waits for it, and it is not orphaned) has no
-/// node.
+/// A name without holder, waiter and orphaned mark has no node.
 #[derive(Clone, Copy)]
 pub(super) enum NodeState {
     Held { slot: Slot, mode: Mode, hold: Hold },
@@ -43,8 +42,8 @@ pub(super) struct Node {
     pub(super) previous: NodeIndex,
     pub(super) next: NodeIndex,
     pub(super) space: Space,
-    /// Whether the last exclusive holder vanished without releasing. If the name is held
-    /// exclusively: whether the holder before this one did.
+    /// Whether the last exclusive holder vanished without releasing. While the name is held
+    /// exclusively: whether the holder before the present one did.
     pub(super) orphaned: bool,
 }
 

@@ -1,11 +1,11 @@
 //! Deadlock: whether sessions wait for each other in a cycle. Checked once, when a request is
-//! queued or the only holder of a name becomes exclusive. Nothing else lets a session wait for one
-//! that it did not wait for before.
+//! queued or the only holder of a name becomes exclusive. No other event makes a session start to
+//! wait for another one.
 //!
 //! A session waits for the holders, in a conflicting mode, of a name it has a queued request for;
-//! and for the session right before it in that queue, since nobody overtakes. (It reaches those
-//! further ahead through that one.) Sessions wait, not requests: a session with two requests waits
-//! for what both of them wait for.
+//! and for the session right before it in that queue, since no request overtakes. (Requests further
+//! ahead count as well: each waits for the one before it.) Sessions wait, not requests: a session
+//! with two requests waits for what both of them wait for.
 //!
 //! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there
 //! are such ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If
@@ -213,8 +213,8 @@ impl<'a> Search<'a> {
             found.push(table.requests[ahead].slot);
         }
         let conflicts = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
-        // A converting session is a holder and leaves itself out. So the next session must visit
-        // the holders of this name again, to find that one.
+        // A converting session is a holder and skips itself, so this visit is incomplete: the name
+        // does not count as visited.
         let converts = entry.holders.contains_key(&slot);
         if conflicts && (converts || self.holders_visited.insert(id)) {
             self.spend(entry.holders.len())?;

@@ -15,9 +15,10 @@
 //!    other holders, it waits ahead of everybody who does not hold the name.
 //! 5. A wait ends exactly once: *granted*, *cancelled*, or at its *deadline*; or its session or the
 //!    broker ends.
-//! 6. A holder *releases* the name, or its session ends. In the same step the head of the queue
-//!    becomes the holder if it can be; if it is shared, the shared requests right after it do, too.
-//!    Nobody overtakes.
+//! 6. A holder *releases* the name, or its session ends. In the same step the head of the queue is
+//!    granted if it can be; if it is shared, so are the shared requests right after it. (If the
+//!    budget of the event does not suffice, this happens in a later turn, and requests that come
+//!    meanwhile queue.) No request overtakes.
 //! 7. If the session vanished, a name it held exclusively is *orphaned*: the next grant says so.
 //! 8. A name that nobody holds and nobody waits for leaves the table, and its lane has it again.
 //!
@@ -35,6 +36,7 @@ mod view;
 
 pub use step::Ticket;
 pub(super) use step::{
-    BULK_BUDGET, Decision, HashedKey, Hold, Idle, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, WaitSpec,
+    BULK_BUDGET, Decision, FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET,
+    WaitSpec,
 };
 pub(super) use table::Table;

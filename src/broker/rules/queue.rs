@@ -27,7 +27,7 @@ impl Table {
         let WaitSpec { ticket, deadline } = wait;
         let since = step.now;
         let request =
-            QueuedRequest { slot, ticket, place, wants: wants.clone(), since, deadline, obstacle: 0 };
+            QueuedRequest { slot, ticket, place, wants: wants.clone(), since, deadline, first_unchecked: 0 };
         let request = self.requests.insert(request);
         for &(id, _) in &wants {
             self.change_queue(id, slot, place, Some(request));
@@ -38,9 +38,9 @@ impl Table {
         let other = session.requests.insert(ticket, request);
         debug_assert_eq!(other, None, "a ticket is unique among the waits of its session");
         session.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
-        // The request is in its queues before the ranks are checked, since a conversion also makes
-        // those wait that it has overtaken. A rejected request leaves again, as if it had never
-        // come.
+        // The request is in its queues before the ranks are checked, because a conversion
+        // goes ahead of others, and the requests after it now wait for it too. A rejected request
+        // leaves the queues again, as if it had never come.
         if let Err(rejected) = self.rank_waiter(step.budget, slot, place, &wants) {
             self.unqueue(request);
             return Err(self.reject(step, rejected));
@@ -107,10 +107,9 @@ impl Table {
     }
 
     /// Puts a request of that session into a queue, or takes it out, and keeps `followed` and
-    /// `contended` of the sessions right. With one more request in the queue, one more request has
-    /// another right after it: the one that was the last, or the new one if it is not the last
-    /// itself. If the queue has no other request, the name becomes contended, or stops being so,
-    /// for its holders.
+    /// `contended` of the sessions right. Adding a request gives exactly one request a new
+    /// successor: the former last one, or the new one if it is put further ahead. If the queue has
+    /// no other request, the name becomes contended, or stops being so, for its holders.
     fn change_queue(&mut self, id: EntryId, slot: Slot, place: QueuePlace, request: Option<RequestId>) {
         let entry = &mut self.entries[id];
         let was_there = entry.queue.remove(&place).is_some();
@@ -139,10 +138,10 @@ impl Table {
     /// granted. A grant of several names changes the heads of their other queues, so these are then
     /// settled too. Names that nobody holds and nobody waits for leave the table.
     ///
-    /// Call it after every event with `down_to` as the number of unsettled names before the event:
-    /// an event adds the names that it has changed. What the budget does not allow is left
-    /// unsettled. Until that is settled, some requests wait that could be granted, and requests
-    /// that come later queue after them.
+    /// Call it after every event. `down_to` is the number of unsettled names before the event,
+    /// which adds the names that it has changed; only these are settled. What the budget does not
+    /// allow is left unsettled. Until that is settled, some requests wait that could be granted,
+    /// and requests that come later queue after them.
     pub(crate) fn settle(&mut self, step: &mut Step<'_>, down_to: usize) {
         while self.unsettled.len() > down_to
             && let Some(id) = self.unsettled.pop()
@@ -205,9 +204,9 @@ impl Table {
 
     /// Whether the request is the head of all its queues, and every name admits it.
     fn is_grantable(&mut self, request: RequestId) -> bool {
-        let obstacle = self.obstacle_of(request);
-        self.requests[request].obstacle = obstacle.unwrap_or(0);
-        obstacle.is_none()
+        let first_unchecked = self.obstacle_of(request);
+        self.requests[request].first_unchecked = first_unchecked.unwrap_or(0);
+        first_unchecked.is_none()
     }
 
     /// Which of the names that the request wants cannot be granted to it; the search begins with
@@ -215,8 +214,8 @@ impl Table {
     pub(super) fn obstacle_of(&self, request: RequestId) -> Option<usize> {
         let request = &self.requests[request];
         let count = request.wants.len();
-        debug_assert!(request.obstacle < count, "a request wants at least one name");
-        (request.obstacle..request.obstacle + count).map(|at| at % count).find(|&at| {
+        debug_assert!(request.first_unchecked < count, "a request wants at least one name");
+        (request.first_unchecked..request.first_unchecked + count).map(|at| at % count).find(|&at| {
             let (id, mode) = request.wants[at];
             let entry = &self.entries[id];
             let is_head = entry.queue.first_key_value().is_some_and(|(&place, _)| place == request.place);

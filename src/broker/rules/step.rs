@@ -51,7 +51,7 @@ pub(crate) struct Step<'a> {
     /// Waits that ended through this event, in the order in which they did.
     pub(crate) decided: &'a mut Vec<Decision>,
     /// Names that left the table through this event.
-    pub(crate) idle: &'a mut Vec<Idle>,
+    pub(crate) idle: &'a mut Vec<FreedName>,
 }
 
 impl Step<'_> {
@@ -78,7 +78,7 @@ pub(crate) struct Decision {
 
 /// A name that nobody holds and nobody waits for any more.
 #[derive(Debug)]
-pub(crate) struct Idle {
+pub(crate) struct FreedName {
     pub(crate) key: HashedKey,
     /// Whether its last exclusive holder vanished without releasing.
     pub(crate) orphaned: bool,

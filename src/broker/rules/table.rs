@@ -40,7 +40,7 @@ use crate::broker::histogram::Histogram;
 use crate::broker::outcome::{Attempt, Grant, Held, Mode, Outcome, Released};
 use crate::broker::rules::index::{EntryId, NameIndex};
 use crate::broker::rules::step::{
-    HashedKey, Hold, Idle, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
+    FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
 };
 
 /// Where the table keeps a request.
@@ -64,8 +64,8 @@ pub(super) struct LockEntry {
     pub(super) mode: Mode,
     pub(super) holders: BTreeMap<Slot, Hold>,
     pub(super) queue: BTreeMap<QueuePlace, RequestId>,
-    /// Whether the last exclusive holder vanished without releasing. If the name is held
-    /// exclusively: whether the holder before this one did.
+    /// Whether the last exclusive holder vanished without releasing. While the name is held
+    /// exclusively: whether the holder before the present one did.
     pub(super) orphaned: bool,
 }
 
@@ -81,7 +81,7 @@ pub(super) struct QueuedRequest {
     /// Which of `wants` could not be granted at the last attempt. The next attempt begins there, so
     /// that a request for a thousand names is not checked from the start again and again while one
     /// of them is held.
-    pub(super) obstacle: usize,
+    pub(super) first_unchecked: usize,
 }
 
 /// What one session has in the table.
@@ -251,9 +251,9 @@ impl Table {
         self.enqueue(step, slot, place, vec![(id, mode)], wait)
     }
 
-    /// Makes the only holder exclusive. A shared request at the head of the queue, which is there
-    /// because it wants other names too, has not waited for this session so far and does now. This
-    /// is the one way to close a cycle without waiting.
+    /// Makes the only holder exclusive. A shared request can be at the head of the queue only
+    /// because another of its names is taken. Until now it did not wait for this session; now it
+    /// does. This is the one way to close a cycle without waiting.
     fn upgrade_alone(&mut self, step: &mut Step<'_>, slot: Slot, id: EntryId) -> Result<Attempt, NotGranted> {
         debug_assert_eq!(self.entries[id].holders.len(), 1, "only one holder can be exclusive");
         self.change(id, |entry| entry.mode = Mode::Exclusive);
@@ -418,7 +418,8 @@ impl Table {
     fn unhold(&mut self, now: Stamp, id: EntryId, slot: Slot, vanished: bool) -> bool {
         let (held, is_contended) = self.change(id, |entry| {
             let held = entry.holders.remove(&slot);
-            // A shared holder leaves the mark as it is, for the next exclusive one.
+            // Only an exclusive holder changes the mark. A shared one leaves it for the next
+            // exclusive holder.
             if held.is_some() && entry.mode == Mode::Exclusive {
                 entry.orphaned = vanished;
             }
@@ -456,7 +457,7 @@ impl Table {
         if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
             let entry = self.entries.remove(id);
             self.index.remove(entry.key.hash, id);
-            step.idle.push(Idle { key: entry.key, orphaned: entry.orphaned });
+            step.idle.push(FreedName { key: entry.key, orphaned: entry.orphaned });
         }
     }
 }

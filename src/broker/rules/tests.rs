@@ -10,7 +10,8 @@ use crate::broker::model::{End, Event, Model, Said};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Mode, Outcome, Released};
 use crate::broker::rules::{
-    BULK_BUDGET, Decision, HashedKey, Idle, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, Table, WaitSpec,
+    BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, Table,
+    WaitSpec,
 };
 use crate::broker::tokens::Tokens;
 
@@ -30,7 +31,7 @@ fn key(name: u8) -> HashedKey {
 #[derive(Default)]
 struct Decisions {
     decided: Vec<Decision>,
-    idle: Vec<Idle>,
+    idle: Vec<FreedName>,
 }
 
 impl Decisions {

@@ -23,7 +23,7 @@ impl Observer for EndingObserver {
     fn deliver(&self) {
         let session = self.0.lock().take();
         if let Some(session) = session {
-            session.end();
+            session.abandon();
             assert_eq!(session.expire(), None);
         }
     }
@@ -93,7 +93,7 @@ fn an_observer_that_is_told_of_a_grant_may_end_a_session() {
     assert_eq!(waiter.acquire(&wants, wait(1)), Ok(Attempt::Queued));
     let (tell, told) = channel();
     std::thread::spawn(move || {
-        holder.end();
+        holder.abandon();
         tell.send(()).unwrap();
     });
     told.recv_timeout(DEADLINE).expect("the session ends");

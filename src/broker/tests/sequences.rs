@@ -70,9 +70,9 @@ impl Driver {
             Event::End { session, vanished } => {
                 let session = self.session(*session);
                 if *vanished {
-                    session.end()
+                    session.abandon()
                 } else {
-                    session.leave()
+                    session.close()
                 }
                 Said::Nothing
             }

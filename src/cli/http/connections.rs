@@ -1,7 +1,7 @@
 //! The connections that are open. Their number is limited, and a new one gets in nevertheless: in
 //! place of the one that has waited longest for its client, either for a request or for a response
-//! to be read. So clients that send nothing, or read nothing, do not keep others out, above all not a
-//! probe that asks whether the server is healthy.
+//! to be read. So clients that send nothing, or read nothing, do not keep others out, above all not
+//! a probe that asks whether the server is healthy.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream};

@@ -283,7 +283,8 @@ impl HeldLocks {
         }
     }
 
-    /// Ends the session. If the server has ended it, it may have kept the locks until now.
+    /// Ends the session. After the server has ended the connection, it may keep the locks for the
+    /// command's end; this tells it that the command has ended.
     pub(super) fn close(&self) {
         self.session.close();
     }

@@ -1,11 +1,12 @@
 //! Waiting for descriptors and for threads, so that a signal ends each wait at once. Knows nothing
 //! about locks.
 //!
-//! Signals arrive on a signalfd, the loss of the lock on an eventfd of the session, and the end of
-//! a command as SIGCHLD: everything that `lockd run` waits for is a descriptor or a point in time,
-//! and one poll(2) in the thread that must act waits for all of it. A `select!` over channels would
-//! need a further thread for each descriptor, which would still have to be polled there. So there
-//! are no channels here, and the end of a thread is a pipe that closes.
+//! Signals arrive on a signalfd, the loss of the lock on the session's descriptor (a socket, or an
+//! epoll descriptor with several servers), and the end of a command as SIGCHLD: everything that
+//! `lockd run` waits for is a descriptor or a point in time, and one poll(2) in the thread that
+//! must act waits for all of it. A `select!` over channels would need a further thread for each
+//! descriptor, which would still have to be polled there. So there are no channels here, and the
+//! end of a thread is a pipe that closes.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,6 +1,6 @@
 //! How a connection ends: closed by this end, or lost. It is declared lost in one place only, and
-//! before the server can learn of the end: the server then gives the locks away, and from that
-//! moment no thread may be told that it holds one.
+//! before the server can learn of the end. Once the server knows, it gives the locks away, and no
+//! thread of this client may be told any more that it holds one.
 
 use super::ServerConnection;
 use super::state::{ConnectionState, Lost};

@@ -20,7 +20,7 @@ impl RemoteSession {
     /// unless the call was interrupted.
     pub(super) fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
         match self.or_abandon(id, self.connection.wait(&[id], backstop, self.on_signal))? {
-            ReplyWait::Reply(_, reply) => self.settle(id, &reply),
+            ReplyWait::Reply(_, reply) => self.record_reply(id, &reply),
             ReplyWait::Forgotten | ReplyWait::Cancelled => Err(AcquireError::Cancelled),
             ReplyWait::TimedOut => Err(self.give_up_waiting(id)),
             ReplyWait::Interrupted => {
@@ -81,7 +81,7 @@ impl RemoteSession {
     }
 
     /// Records the reply to `lock` or `convert`, and returns what it means to the call.
-    pub(super) fn settle(&self, id: u64, reply: &ServerReply) -> Result<Grant, AcquireError> {
+    pub(super) fn record_reply(&self, id: u64, reply: &ServerReply) -> Result<Grant, AcquireError> {
         let result: LockResult = self.or_abandon(id, self.read(reply))?;
         if result.status == Status::Ok && result.token.is_none() {
             let lost = self.lost("the server granted a lock without a token".to_owned());
@@ -97,8 +97,8 @@ impl RemoteSession {
         checked?;
         let Some(token) = token else { return Err(refusal(result)) };
         if let (true, None, [(_, mode), ..]) = (result.already, request.before, request.wants.as_slice()) {
-            // The view has the same order as the wire, and did not have the lock. Whatever the
-            // reason: this session holds the lock, but not by this call.
+            // By the local view the session did not hold the lock, but the server says that it did.
+            // So it holds the lock, but not by this call.
             return Err(AcquireError::AlreadyHeld(Held { mode: *mode, token }));
         }
         Ok(Grant { token, orphaned: result.orphaned, holders: result.holders.unwrap_or(1) })

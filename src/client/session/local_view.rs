@@ -37,8 +37,8 @@ pub(super) struct UndecidedRequest {
     is_enqueued: bool,
     /// The call that waited for it was interrupted, and a later call may ask for its outcome.
     is_kept: bool,
-    /// For its names, the cancelled requests of which no caller has been told yet. If this request
-    /// fails, a caller must still be told.
+    /// Earlier requests for the same names that were cancelled, and of which no caller has been
+    /// told yet. If this request fails, a caller must still be told.
     untold: Vec<(LockName, u64)>,
 }
 

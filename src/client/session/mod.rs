@@ -3,9 +3,8 @@
 //!
 //! Requests are sent in the order in which they were entered in the [`LocalView`], so the server
 //! sees what the session does in the same order as the session itself. That is why a request can be
-//! given up without waiting for the server: what takes it back follows it on the same connection,
-//! before anything that this session asks for later, whatever the server has decided in the
-//! meantime.
+//! given up without waiting for the server: the request that takes it back follows on the same
+//! connection, so the server handles it before anything newer.
 //!
 //! - `local_view`: what the session holds and waits for, without any I/O.
 //! - `decision`: how a request ends.
@@ -42,7 +41,7 @@ use local_view::LocalView;
 
 /// If the server does not answer, the client itself ends a wait this much later than the server
 /// should have.
-const GRACE: Duration = Duration::from_secs(1);
+const ANSWER_MARGIN: Duration = Duration::from_secs(1);
 
 /// One owner of locks on one server. Most programs use [`Session`](crate::Session) instead, whose
 /// calls are the same; they and the rules for sharing a session between threads are described
@@ -139,7 +138,7 @@ impl RemoteSession {
                 let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
                 let confirmed = self.confirmation(id, &mut deadline, "change to shared");
                 match self.or_abandon(id, confirmed)? {
-                    Some(reply) => self.settle(id, &reply),
+                    Some(reply) => self.record_reply(id, &reply),
                     // Another thread has released the lock.
                     None => Err(AcquireError::Cancelled),
                 }
@@ -193,7 +192,7 @@ impl RemoteSession {
         self.connection.forget(ping.id);
         match waited {
             ReplyWait::Reply(answered, reply) if answered == id => {
-                self.settle(id, &reply).map(Attempt::Granted)
+                self.record_reply(id, &reply).map(Attempt::Granted)
             }
             ReplyWait::Reply(..) => Ok(Attempt::Queued),
             ReplyWait::TimedOut => {
@@ -226,7 +225,7 @@ impl RemoteSession {
             ReplyWait::Reply(_, reply) => {
                 // Another thread that waits for the same request must not wait any longer.
                 self.connection.forget(id);
-                self.settle(id, &reply)
+                self.record_reply(id, &reply)
             }
             ReplyWait::TimedOut => Err(AcquireError::TimedOut),
             ReplyWait::Interrupted => Err(AcquireError::Interrupted),
@@ -407,5 +406,5 @@ impl AsFd for RemoteSession {
 
 /// The time at which the client ends a wait itself, if the server has not.
 fn backstop(limit: Option<Duration>) -> Option<Instant> {
-    deadline(limit.map(|limit| limit.saturating_add(GRACE)))
+    deadline(limit.map(|limit| limit.saturating_add(ANSWER_MARGIN)))
 }

@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::{GRACE, RemoteSession};
+use super::{ANSWER_MARGIN, RemoteSession};
 use crate::broker::{LockName, ReleaseError, Released};
 use crate::client::connection::{Lost, OnSignal, ReplyWait};
 use crate::client::reply_reader::ServerReply;
@@ -77,8 +77,8 @@ impl RemoteSession {
         Ok(PendingRelease { wanted: names.len(), released, requests })
     }
 
-    /// Waits until the server has confirmed a release. Returns what was given up, for each name that
-    /// was held or waited for.
+    /// Waits until the server has confirmed a release. Returns what was given up, for each name
+    /// that was held or waited for.
     fn confirm(&self, pending: PendingRelease) -> Result<Vec<Released>, ReleaseError> {
         let PendingRelease { wanted, released, requests } = pending;
         let mut deadline = self.answered_by();
@@ -104,8 +104,8 @@ impl RemoteSession {
     }
 
     /// Waits for the reply to a request that gives something up; `None` if it was forgotten. The
-    /// request cannot be taken back, so a cancelled call waits for up to another [`GRACE`], in
-    /// which a working server confirms it. If the reply does not come, it is unknown what the
+    /// request cannot be taken back, so a cancelled call waits for up to another [`ANSWER_MARGIN`],
+    /// in which a working server confirms it. If the reply does not come, it is unknown what the
     /// session holds, so this ends the session.
     pub(super) fn confirmation(
         &self,
@@ -128,7 +128,7 @@ impl RemoteSession {
                 }
                 ReplyWait::Cancelled if !is_cancelled => {
                     is_cancelled = true;
-                    *deadline = (*deadline).min(Instant::now() + GRACE);
+                    *deadline = (*deadline).min(Instant::now() + ANSWER_MARGIN);
                 }
                 ReplyWait::Cancelled | ReplyWait::Interrupted => {}
             }

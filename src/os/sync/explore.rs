@@ -3,8 +3,8 @@
 //!
 //! - loom tries every order in which threads are preempted at most `LOOM_MAX_PREEMPTIONS` (1)
 //!   times. It also lets loads return old values, as the memory model allows.
-//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders from the seed `LOCKD_SEED`: half of them random,
-//!   half with few preemptions at random places.
+//! - shuttle tries `LOCKD_ITERATIONS` (1000) orders from the seed `LOCKD_SEED`: half of them
+//!   random, half with few preemptions at random places.
 
 use std::env;
 use std::time::Duration;

@@ -65,8 +65,8 @@ fn bind_all<T>(
     }
 }
 
-/// An error says, too, whether another port may be free everywhere: the port is in use, and was only
-/// wanted because it was free at another address.
+/// An error says, too, whether another port may be free everywhere: the port is in use, and was
+/// only wanted because it was free at another address.
 fn bind_at_one_port<T>(
     addresses: &[SocketAddr],
     bind: &impl Fn(SocketAddr) -> io::Result<(T, SocketAddr)>,

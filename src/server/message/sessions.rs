@@ -76,7 +76,7 @@ pub(super) fn ping(call: &mut Call<'_, '_>) {
 pub(super) fn bye(call: &mut Call<'_, '_>) {
     let base = &call.connection.base;
     base.send_queue.note_goodbye();
-    base.session.leave();
+    base.session.close();
     call.reply(&LockResult::new(Status::Ok));
     call.connection.next = Flow::Close;
 }

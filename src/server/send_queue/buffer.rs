@@ -56,9 +56,9 @@ impl SendBuffer {
         self.bytes.len() >= GATHER_BYTES
     }
 
-    /// Takes the next batch for the thread that sends it, and whether it is encoded already. An
-    /// encoded rest goes first and by itself: if more were encoded and added to it, control frames
-    /// would pile up there for a peer that does not read.
+    /// Takes the next batch for the thread that sends it, and whether it is encoded already. The
+    /// rest of an encoded batch goes first and alone: if more were added to it, control frames
+    /// would accumulate for a peer that does not read.
     pub(super) fn take_batch(&mut self) -> (Vec<u8>, bool) {
         if !self.wire.is_empty() {
             return (std::mem::take(&mut self.wire), true);

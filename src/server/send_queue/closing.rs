@@ -71,7 +71,7 @@ impl SendQueue {
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
-        if !self.with_end(|end| end.has_terms()) {
+        if !self.with_end(|end| end.has_said_hello()) {
             // The client relies on nothing, so nothing has to be learnt from the socket.
             return self.end_input();
         }
@@ -90,7 +90,7 @@ impl SendQueue {
             // The thread reads until the client ends its side, which wakes it. A reset wakes it,
             // too.
             NextStep::Reset => self.reset(),
-            NextStep::Outlast(_) | NextStep::Release => self.end_input(),
+            NextStep::KeepLocks(_) | NextStep::Release => self.end_input(),
         }
         None
     }

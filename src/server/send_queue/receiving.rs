@@ -41,7 +41,7 @@ impl SendQueue {
         self.note_read(&read);
         let read = read?;
         let mut framing = framing.lock();
-        if read == 0 || framing.is_over() {
+        if read == 0 || framing.peer_has_ended() {
             return Ok(0);
         }
         let decoded = framing.decode(&wire, into);
@@ -68,7 +68,7 @@ impl SendQueue {
         mut framing: MutexGuard<'_, Framing>,
         decoded: io::Result<()>,
     ) -> io::Result<()> {
-        if decoded.is_ok() && framing.is_over() {
+        if decoded.is_ok() && framing.peer_has_ended() {
             self.note_goodbye();
             // Requests that came before the end are handled first. The next read then returns 0,
             // whatever the client does with the connection.

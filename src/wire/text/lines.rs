@@ -39,8 +39,8 @@ impl LineDecoder {
     /// Reads the line that `input` begins with, and returns the number of bytes consumed.
     ///
     /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be
-    /// too long. Later calls consume the rest of it; only then are bytes consumed although the
-    /// result is [`Line::Incomplete`].
+    /// too long. Later calls skip the rest of it, and return [`Line::Incomplete`] with the number
+    /// of bytes skipped. In all other cases [`Line::Incomplete`] consumes nothing.
     pub fn decode<'a>(&mut self, input: &'a [u8]) -> (usize, Line<'a>) {
         let skipped = if self.skipping { self.skip(input) } else { 0 };
         let (consumed, line) = self.decode_line(input.get(skipped..).unwrap_or_default());

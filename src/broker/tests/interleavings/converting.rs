@@ -42,7 +42,7 @@ fn an_upgrade_against_the_end_of_the_other_holder() {
     explore(|| {
         let (broker, [a, b]) = shared_by_two();
         let asked = spawn!([a] a.upgrade(1, "x"));
-        b.session.end();
+        b.session.abandon();
         assert_upgraded(&broker, &a, &asked.join().unwrap());
     });
 }
@@ -75,7 +75,7 @@ fn an_upgrade_against_another_upgrade() {
 fn an_upgrade_against_the_end_of_its_own_session() {
     explore(|| {
         let (broker, [a, b]) = shared_by_two();
-        at_once([work!([a] _ = a.upgrade(1, "x")), work!([a] a.session.end())]);
+        at_once([work!([a] _ = a.upgrade(1, "x")), work!([a] a.session.abandon())]);
         a.audit(&[]);
         assert!(a.outcome(1).is_none_or(|outcome| outcome == Outcome::Lost));
         assert_eq!(b.session.inspect(Space::Main, b"x").holders, 1);

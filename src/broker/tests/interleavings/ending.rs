@@ -12,7 +12,7 @@ fn a_release_against_the_end_of_the_holder() {
     explore(|| {
         let (broker, [a, b]) = held_and_waited_for();
         let released = spawn!([a] a.release("x"));
-        a.session.end();
+        a.session.abandon();
         let released = released.join().unwrap();
         b.audit(&[]);
         let Some(Outcome::Granted(grant)) = b.outcome(1) else { panic!("`b` was not granted it") };
@@ -27,7 +27,7 @@ fn a_release_against_the_end_of_the_holder() {
 fn an_acquire_against_the_end_of_its_own_session() {
     explore(|| {
         let (broker, [a, b]) = sessions();
-        at_once([work!([a] _ = a.try_acquire("x")), work!([a] a.session.end())]);
+        at_once([work!([a] _ = a.try_acquire("x")), work!([a] a.session.abandon())]);
         assert!(!a.session.is_alive());
         assert!(b.try_acquire("x").is_ok(), "a session that has ended holds nothing");
         b.release("x").unwrap();
@@ -39,7 +39,7 @@ fn an_acquire_against_the_end_of_its_own_session() {
 fn a_wait_against_the_end_of_its_own_session() {
     explore(|| {
         let (broker, [a, b]) = held();
-        at_once([work!([b] b.acquire_any(&["x"])), work!([b] b.session.end())]);
+        at_once([work!([b] b.acquire_any(&["x"])), work!([b] b.session.abandon())]);
         b.audit(&[]);
         assert!(b.outcome(1).is_none_or(|outcome| outcome == Outcome::Lost));
         a.release("x").unwrap();
@@ -52,7 +52,7 @@ fn an_acquire_against_the_end_of_the_holder() {
     explore(|| {
         let (broker, [a, b]) = held();
         let asked = spawn!([b] b.acquire(1, &["x"], Exclusive));
-        a.session.end();
+        a.session.abandon();
         let grant = match (asked.join().unwrap(), b.outcome(1)) {
             (Ok(Attempt::Granted(grant)), None) | (Ok(Attempt::Queued), Some(Outcome::Granted(grant))) => {
                 grant
@@ -78,7 +78,7 @@ fn a_slot_that_is_used_again_has_nothing_of_its_last_session() {
                 c.hold("z", Exclusive);
                 c
         });
-        a.session.end();
+        a.session.abandon();
         let c = next.join().unwrap();
         assert!(c.holds("z") && !c.holds("x") && !c.holds("y"));
         assert!(b.was_granted(1));
@@ -94,7 +94,7 @@ fn a_slot_that_is_used_again_has_nothing_of_its_last_session() {
 fn two_ends_of_one_session() {
     explore(|| {
         let (broker, [a, b]) = held_and_waited_for();
-        at_once([work!([a] a.session.end()), work!([a] a.session.end())]);
+        at_once([work!([a] a.session.abandon()), work!([a] a.session.abandon())]);
         assert!(b.was_granted(1));
         b.audit(&[]);
         assert_eq!((broker.stats().sessions, broker.stats().orphans), (1, 1));

@@ -74,7 +74,7 @@ fn a_grant_against_a_time_limit() {
 fn a_grant_against_the_end_of_the_waiter() {
     explore(|| {
         let (broker, [a, b]) = held_and_waited_for();
-        at_once([work!([b] b.session.end()), work!([a] a.release("x").unwrap())]);
+        at_once([work!([b] b.session.abandon()), work!([a] a.release("x").unwrap())]);
         b.audit(&[]);
         let granted = b.was_granted(1);
         assert!(granted || b.outcome(1) == Some(Outcome::Lost));

@@ -18,7 +18,7 @@ fn two_names_at_once_against_the_release_of_one() {
         assert!(b.holds("x") && b.holds("y"));
         b.audit(&[]);
         assert_eq!(broker.stats().locks, 2);
-        b.session.end();
+        b.session.abandon();
         assert_nothing_left(&broker);
     });
 }
@@ -49,11 +49,11 @@ fn two_names_at_once_against_a_request_for_one_and_the_end_of_a_holder() {
         at_once([
             work!([b] b.acquire_any(&["x", "y"])),
             work!([c] if c.try_acquire("y").is_ok() { c.release("y").unwrap(); }),
-            work!([a] a.session.end()),
+            work!([a] a.session.abandon()),
         ]);
         b.audit(&[]);
         assert!(b.holds("x") && b.holds("y"));
-        b.session.end();
+        b.session.abandon();
         assert_nothing_left(&broker);
     });
 }

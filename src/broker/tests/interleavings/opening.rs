@@ -59,7 +59,7 @@ fn the_end_of_the_grace_against_the_end_of_one_of_two_waiters() {
         let (broker, [a, b]) = sessions_in_grace();
         a.wait_for(1, &["x"], Exclusive);
         b.wait_for(1, &["x"], Exclusive);
-        at_once([work!([a] a.session.end()), work!([broker] broker.end_grace())]);
+        at_once([work!([a] a.session.abandon()), work!([broker] broker.end_grace())]);
         assert_granted(&b, &Ok(Attempt::Queued));
         b.release("x").unwrap();
         assert_nothing_left(&broker);

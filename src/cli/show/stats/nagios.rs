@@ -14,8 +14,8 @@ const UNKNOWN: u8 = 3;
 /// The statistics that are in every line.
 const ALWAYS_SHOWN: [&str; 4] = ["connections", "locks", "sharedLocks", "waiting"];
 
-/// A statistic and the range in which it causes no alert. The range is one of the Monitoring Plugins
-/// Guidelines: `[@][START:][END]`.
+/// A statistic and the range in which it causes no alert. The range is one of the Monitoring
+/// Plugins Guidelines: `[@][START:][END]`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Threshold {
     key: String,
