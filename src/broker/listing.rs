@@ -292,11 +292,11 @@ impl Shell {
         let mut after = None;
         self.in_batches(|table| {
             let holders = table.holders_after(key, after, SCAN_BATCH);
-            after = holders.last().map(|last| last.slot);
-            lock.holders.extend(holders.iter().filter_map(|holder| {
-                let session = self.sessions.info(holder.slot)?;
-                let held_for = now.since(holder.hold.since);
-                Some(HolderInfo { session, token: holder.hold.token, held_for })
+            after = holders.last().map(|(slot, _)| *slot);
+            lock.holders.extend(holders.iter().filter_map(|(slot, hold)| {
+                let session = self.sessions.info(*slot)?;
+                let held_for = now.since(hold.since);
+                Some(HolderInfo { session, token: hold.token, held_for })
             }));
             holders.len()
         });

@@ -11,13 +11,6 @@ use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{HashedKey, Hold, Slot};
 use crate::broker::rules::table::{QueuePlace, RequestId, Table, TableCounts};
 
-/// One holder of a name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HolderView {
-    pub(crate) slot: Slot,
-    pub(crate) hold: Hold,
-}
-
 /// One waiter for a name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WaiterView {
@@ -48,10 +41,10 @@ impl Table {
         key: &HashedKey,
         after: Option<Slot>,
         at_most: usize,
-    ) -> Vec<HolderView> {
+    ) -> Vec<(Slot, Hold)> {
         let Some(id) = self.find(key) else { return Vec::new() };
         let holders = self.entries[id].holders.range((beyond(after), Bound::Unbounded));
-        holders.take(at_most).map(|(&slot, &hold)| HolderView { slot, hold }).collect()
+        holders.take(at_most).map(|(&slot, &hold)| (slot, hold)).collect()
     }
 
     /// Up to `at_most` waiters after the place `after`, in the order in which they will be served.

@@ -57,10 +57,6 @@ pub struct RemoteSession {
     on_signal: OnSignal,
 }
 
-/// The parameters of `ping`.
-#[derive(Serialize)]
-struct PingRequest {}
-
 impl RemoteSession {
     /// Opens a session on the server at `url` (see [`ServerUrl`]), within `timeout`; only resolving
     /// the host's name may take longer. `owner` is the session's name in listings and deadlock
@@ -184,7 +180,7 @@ impl RemoteSession {
         request: &FramedRequest,
         ask: impl FnOnce(&mut LocalView) -> Result<(), AcquireError>,
     ) -> Result<Attempt, AcquireError> {
-        let ping = self.request("ping", &PingRequest {})?;
+        let ping = self.request("ping", &serde_json::Map::new())?;
         let id = request.id;
         self.start(&[request, &ping], ask)?;
         let waited = self.connection.wait(&[id, ping.id], Some(self.answered_by()), OnSignal::Continue);
