@@ -63,8 +63,10 @@ impl BenchReport {
     }
 }
 
+type Row = (&'static str, usize, fn(&RoundFigures) -> Option<f64>);
+
 /// The rows of the table: the label, the number of decimals, and the figure.
-const ROWS: [(&str, usize, fn(&RoundFigures) -> Option<f64>); 12] = [
+const ROWS: [Row; 12] = [
     ("requests/s", 0, |figures| Some(figures.requests_per_second)),
     ("p50 µs", 1, |figures| Some(figures.latency.p50)),
     ("p99 µs", 1, |figures| Some(figures.latency.p99)),
