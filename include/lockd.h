@@ -20,12 +20,12 @@
  * - Handles (lock_broker, lock_session, lock_server) are made by one function and freed by its
  *   counterpart, exactly once (or by lock_close_all). For a handle that is NULL, a call returns
  *   LOCK_INVALID and never crashes; freeing NULL does nothing.
- * - Strings end with a zero byte. They stay the caller's; the library copies what it needs after the
+ * - Strings end with a zero byte. They stay the caller's: the library copies what it still needs after the
  *   call. Text that functions return belongs to the library; do not free it. Text that lock_list
  *   writes belongs to the caller, who frees it with lock_list_free.
  * - Outputs are written only on LOCK_OK.
  * - Threads. Every function may be called from every thread, and several threads may use one handle
- *   at once. The exception is the function that frees it: then no other call may be using the handle.
+ *   at once. Only the function that frees the handle must be called when no other call is using it.
  * - Signals. The library installs no handlers and raises no SIGPIPE. Its own threads, which exist
  *   only while a lock_server runs, have all signals blocked. No function may be called from a signal
  *   handler.
@@ -34,7 +34,7 @@
  *   cancellation must not be enabled in a thread that calls the library.
  * - The library's descriptors belong to the library. If another part of the program closes the
  *   descriptor of a session all the same, or closes all descriptors, calls of the session return
- *   LOCK_LOST, and the library does not touch what has the descriptor's number by then. A call that
+ *   LOCK_LOST, and the library does not touch another file that has the same number by then. A call that
  *   is waiting at that moment notices within some seconds.
  * - If a server does not answer, no call waits for longer than its dead-peer timeout (25 seconds,
  *   unless configured otherwise). The exceptions are lock_connect and calls that wait for a lock: they
@@ -44,9 +44,9 @@
  * - fork. Handles belong to the process that made them. In a forked child, each call with an
  *   inherited handle returns LOCK_FORKED (or NULL, or -1) and changes nothing. The functions that
  *   free handles free only the handle: its content stays in the child's memory, unused, since a
- *   thread of the parent may have been changing it. The parent's connections are closed in the child
+ *   thread of the parent may have been changing it at the fork. The parent's connections are closed in the child
  *   before fork returns there. The child opens sessions of its own, and has its own default broker.
- * - exec. Descriptors of the library are not inherited through exec; the locks end with the process.
+ * - exec closes the library's descriptors, so all locks of the process that calls exec are freed.
  */
 
 
@@ -72,7 +72,7 @@ typedef enum lock_status {
   /**
    * The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
    * it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
-   * that would have taken a place: the session already had one. lock_wait waits there, unless
+   * that would have taken a place: the session already has one. lock_wait waits there, unless
    * another thread waits there in lock_acquire.
    */
   LOCK_PENDING = 1,
@@ -97,7 +97,7 @@ typedef enum lock_status {
    */
   LOCK_DEADLOCK = 5,
   /**
-   * lock_cancel ended the call, or another thread of the session has given up the place in the
+   * lock_cancel ended the call, or another thread that uses this session gave up its place in the
    * queue or received its outcome.
    */
   LOCK_CANCELLED = 6,
@@ -202,7 +202,7 @@ typedef struct lock_info {
   /**
    * Whether the last exclusive holder vanished without releasing it, so that its work may be
    * half done. While a session holds the lock exclusively: whether the exclusive holder before
-   * it vanished. So the new holder can check this, and the holder after it is told only if the
+   * it vanished: the new holder can still see this, and the holder after that is told only if the
    * new holder vanishes too.
    */
   bool orphaned;
@@ -261,7 +261,7 @@ uint32_t lock_abi_version(void);
 struct lock_broker *lock_broker_new(void);
 
 /**
- * Frees a broker. If it has sessions or servers, these continue as before: the locks stay until
+ * Frees the handle of a broker. If the broker has sessions or servers, these continue: its locks stay until
  * the last of them is closed or stopped.
  *
  * @param broker  May be NULL. Must not be used any more, nor be in use by another thread.
@@ -282,8 +282,8 @@ void lock_broker_free(struct lock_broker *broker);
  * @param owner   The session's name in listings and deadlock reports, in UTF-8. Anything beyond
  *                256 bytes is cut off. May be NULL.
  *
- * @return  The session, to be freed with lock_close; NULL if the broker is that of a parent
- *          process (LOCK_FORKED), which lock_last_error says.
+ * @return  The session, to be freed with lock_close; NULL if the broker was made by the parent
+ *          process of a fork; then lock_last_error says so.
  *
  * Any thread; never blocks.
  */
@@ -390,7 +390,7 @@ enum lock_status lock_abandon(struct lock_session *session);
  * Brokers and servers are not affected. Neither are sessions that other threads have opened, even
  * if this thread has used them.
  *
- * @return How many sessions were closed; also 0 if a bug in this library (LOCK_INTERNAL) prevented
+ * @return How many sessions were closed; 0 also if a bug in this library (LOCK_INTERNAL) prevented
  *         that.
  *
  * Any thread; waits for nothing. In a forked child, sessions that were opened before the fork do
@@ -399,7 +399,7 @@ enum lock_status lock_abandon(struct lock_session *session);
 size_t lock_close_all(void);
 
 /**
- * Whether the session is alive, and with it its locks. For a loop that must stop when they are
+ * Whether the session is alive and so still has its locks. For a loop that must stop when they are
  * lost.
  *
  * @param session  The session.
@@ -418,7 +418,7 @@ enum lock_status lock_check(struct lock_session *session);
 
 /**
  * A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
- * becomes readable when there is something else to read for the session, such as the grant of a
+ * becomes readable when something else has arrived for the session, such as the grant of a
  * lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
  * everything that has arrived and returns LOCK_LOST or LOCK_OK.
  *
@@ -432,7 +432,7 @@ enum lock_status lock_check(struct lock_session *session);
  * time. So give poll a timeout of about a second, call lock_check each time poll returns, and call
  * it before each step that needs the lock.
  *
- * After a loss it stays readable: once lock_check has returned LOCK_LOST, stop polling it, or the
+ * After a loss the descriptor stays readable: when lock_check has returned LOCK_LOST, stop polling, or the
  * loop spins.
  *
  * It is meaningful only while no call of the session is in progress. Do not read from it, and do
@@ -452,10 +452,10 @@ int lock_lost_fd(struct lock_session *session);
 /**
  * Ends every call of a session that is in progress in another thread. Waits for locks,
  * lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
- * a lock that was to become exclusive stays held as it is. Places where no call waits are given
+ * a lock that was being converted to exclusive stays held as before. Places where no call waits are given
  * up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
  * same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
- * on a server, a grant has come when it has arrived here.
+ * on a server, a grant has come when it has arrived in this process.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
  * LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
@@ -528,7 +528,7 @@ enum lock_status lock_acquire_all(struct lock_session *session,
 /**
  * Changes the mode of a lock that the session holds, without releasing it. To LOCK_SHARED it does
  * not wait for other sessions. To LOCK_EXCLUSIVE it waits until the other holders are gone, ahead
- * of everybody who waits for the lock. If two sessions do that with the same lock, the second
+ * of everybody who waits for the lock. If two sessions that hold it shared both do that, the second
  * one's call is a deadlock.
  *
  * @param session     The session.
@@ -536,7 +536,7 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @param mode        The new mode.
  * @param timeout_ms  As for lock_acquire.
  *
- * @return LOCK_OK: the lock is held in this mode, perhaps it was before. A lock that became
+ * @return LOCK_OK: the lock is held in this mode (or was already). A lock that became
  *         exclusive has a new token, which lock_token returns;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_PENDING: another thread is making it exclusive, or lock_enqueue_convert has taken a
@@ -569,7 +569,7 @@ enum lock_status lock_convert(struct lock_session *session,
  * @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
  *
  * @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
- *         LOCK_PENDING: the session has a place in the queue, perhaps it had one before. When its
+ *         LOCK_PENDING: the session has a place in the queue (or had one already). When its
  *         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
  *         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
  *         session as waiting until lock_wait has returned the grant;
@@ -595,7 +595,7 @@ enum lock_status lock_enqueue(struct lock_session *session, const char *name, ui
  * @param name     The name.
  * @param mode     The new mode.
  *
- * @return LOCK_OK: the lock is held in that mode, perhaps it was before. If it became exclusive it
+ * @return LOCK_OK: the lock is held in that mode (or was already). If it became exclusive it
  *         has a new token, which lock_token returns;
  *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
  *         it had one before, and holds the lock as it did. When the other holders are gone, the
@@ -624,7 +624,7 @@ enum lock_status lock_enqueue_convert(struct lock_session *session,
  * @param token       Receives the fencing token on LOCK_OK. May be NULL.
  *
  * @return LOCK_OK: the session holds the lock in the mode it asked for;
- *         LOCK_TIMEOUT: not yet. The session keeps its place, however often this happens. The
+ *         LOCK_TIMEOUT: not granted yet. The session keeps its place, however often this happens. The
  *         exception is the place of an interrupted call whose own timeout_ms is over: it is gone,
  *         and the next lock_wait returns LOCK_NOT_HELD;
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the session
@@ -645,7 +645,7 @@ enum lock_status lock_wait(struct lock_session *session,
                            uint64_t *token);
 
 /**
- * Releases a lock, which the next waiter gets in the same moment; or gives up the session's place
+ * Releases a lock, and the next waiter gets it at the same moment; or gives up the session's place
  * in the lock's queue (for all the names, if lock_acquire_all took it).
  *
  * @param session  The session.
@@ -677,7 +677,7 @@ enum lock_status lock_release(struct lock_session *session, const char *name);
 enum lock_status lock_release_all(struct lock_session *session, const char *const *names, size_t n);
 
 /**
- * The fencing token of a lock that the session holds. For calls that do not return it:
+ * The fencing token of a lock that the session holds. Use it after calls that do not return it:
  * lock_convert, and lock_enqueue and lock_enqueue_convert that return LOCK_OK. Asks no server; it
  * returns what the session's own calls have learned. So after one of these calls it is the token
  * of that grant, unless another thread of the session has changed what is held in the meantime.
@@ -686,7 +686,7 @@ enum lock_status lock_release_all(struct lock_session *session, const char *cons
  * @param name     The name.
  * @param token    Receives the token. May be NULL, to ask only whether the lock is held.
  *
- * @return LOCK_OK: the lock is held, as far as lock_check could tell;
+ * @return LOCK_OK: the lock is held, as far as can be known without asking the server;
  *         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked
  *         for, until lock_wait has returned the grant;
  *         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
@@ -728,7 +728,7 @@ enum lock_status lock_inspect(struct lock_session *session,
  *
  * `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would
  * say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
- * has what can be read of it. If `more` is true, ask for the next page with the bytes of the last
+ * has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
  * name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
  * one page. On several servers the page covers all of them, and a name is shown as it is on the
  * server that it belongs to.
@@ -748,11 +748,11 @@ enum lock_status lock_inspect(struct lock_session *session,
  * @return LOCK_OK;
  *         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than
  *         a request may be, which is a mebibyte;
- *         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know how to;
+ *         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know this command;
  *         LOCK_TIMEOUT, LOCK_CANCELLED: as for lock_inspect;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
  *
- * Any thread; waits only for the server, as lock_inspect. It looks at every name, so it takes a
+ * Any thread; waits only for the server, as lock_inspect does. It looks at every name, so it takes a
  * while if there are a million; no other call is delayed by that.
  */
 enum lock_status lock_list(struct lock_session *session,
@@ -799,7 +799,7 @@ enum lock_status lock_serve(struct lock_broker *broker,
                             struct lock_server **out);
 
 /**
- * As lock_serve, with all options of a server: those of the program lockd (`lockd serve --help`),
+ * As lock_serve, but with any options of a server: those of the program lockd (`lockd serve --help`),
  * by their long names without the dashes, with their values as text. `listen` must be among them.
  *
  * ```c
@@ -814,7 +814,7 @@ enum lock_status lock_serve(struct lock_broker *broker,
  *
  * - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
  *   broker, so they also apply to the sessions in this program.
- * - state-dir makes the broker continue where the last one with that directory ended, as `lockd
+ * - state-dir makes the broker continue where the last broker with that directory ended, as `lockd
  *   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
  *   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
  *   sessions in this program.
@@ -851,7 +851,7 @@ enum lock_status lock_serve_with(struct lock_broker *broker,
  * a Unix socket is absolute.
  *
  * @param server  The server.
- * @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A host
+ * @param index   Which address, counted from 0, in the order in which they were given to lock_serve. A host
  *                name that has several addresses counts once for each, in their order.
  * @param buf     Receives the address, with a zero byte at its end.
  * @param len     The size of buf in bytes. 300 are enough for any address except one with a long
@@ -879,7 +879,7 @@ enum lock_status lock_server_address(const struct lock_server *server,
  * If the server was given a state directory (lock_serve_with), the broker ends too. The next start
  * with that directory grants at once if all clients that held locks could be told that they are
  * lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
- * hold locks of the broker, the directory stays in use until the process ends.
+ * hold locks of the broker, no other server can use the directory until the process ends.
  *
  * Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
  * holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds

@@ -14,10 +14,11 @@ use super::show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchO
 /// The exit status of the server, for its help and its manual page.
 pub(super) const SERVER_EXIT_STATUS: &str = "\
 0 after a clean stop; 1 if the server cannot be started or has failed; 2 for wrong arguments or a wrong configuration; \
-3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example), so that the \
-next run waits as it does after a crash.";
+3 after a clean stop that could not be recorded in the state directory (if the disk is full, for example): the \
+next start waits as it does after a crash.";
 
-/// A lock broker: named locks, held only by processes that are still there.
+/// A lock server: keeps named locks for programs on one or many machines, as long as they are
+/// alive.
 #[derive(Parser)]
 #[command(name = "lockd", version, args_conflicts_with_subcommands = true)]
 pub(super) struct Cli {
@@ -29,13 +30,13 @@ pub(super) struct Cli {
 
 #[derive(Subcommand)]
 pub(super) enum CliCommand {
-    /// Serve locks to the network (also the default without a command)
+    /// Serve locks to the network; the default if no command is given
     Serve(ServeOptions),
     /// Run a command while holding a lock
     Run(RunOptions),
     /// List locks, their holders, and the number of waiters
     List(ListOptions),
-    /// Show one lock with its holders, its waiters, and the reason why they wait
+    /// Show one lock with its holders and waiters, and what each waiter waits for
     Inspect(InspectOptions),
     /// Show locks in the terminal, updated continuously
     Watch(WatchOptions),
@@ -45,7 +46,7 @@ pub(super) enum CliCommand {
     Kick(KickOptions),
     /// Measure a server under load: requests per second, latencies, CPU time, memory
     Bench(BenchOptions),
-    /// Print a shell's completions, to be sourced or installed
+    /// Print the completions for a shell, to be sourced or installed
     Completions {
         /// The shell; its completions are printed on standard output
         shell: Shell,

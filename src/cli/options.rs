@@ -49,13 +49,14 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "ADDRESS", env = "LOCKD_HTTP", value_delimiter = ',')]
     http: Vec<String>,
 
-    /// Answer HTTP requests for this host name, in addition to the address itself and localhost;
+    /// With --http: also answer requests that name the server by this host name (an address and
+    /// localhost are always answered);
     /// may be given several times
     #[arg(long, value_name = "NAME", env = "LOCKD_HTTP_HOST", value_delimiter = ',')]
     http_host: Vec<String>,
 
-    /// Let clients with this address, or in a network like 10.0.0.0/8, connect over TCP; may be
-    /// given several times [default: 127.0.0.0/8, ::1]
+    /// Let only clients with this address, or in a network like 10.0.0.0/8, connect over TCP; may
+    /// be given several times, and replaces the default [default: 127.0.0.0/8, ::1]
     #[arg(long, value_name = "IP|CIDR", env = "LOCKD_ALLOW", value_delimiter = ',')]
     allow: Vec<String>,
 
@@ -63,7 +64,8 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "MODE", env = "LOCKD_UNIX_MODE")]
     unix_mode: Option<String>,
 
-    /// Seconds without a sign of life after which a client's host counts as dead, 12 to 32767
+    /// Free the locks of a client whose host has given no sign of life for this many seconds, 12 to
+    /// 32767
     /// [default: 25]
     #[arg(long, value_name = "SECONDS", env = "LOCKD_DEAD_PEER_TIMEOUT")]
     dead_peer_timeout: Option<u64>,
@@ -92,16 +94,16 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "BYTES", env = "LOCKD_LINE_MAX")]
     line_max: Option<usize>,
 
-    /// Maximum length of a message [default: 1048576]
+    /// Maximum length of a request in the protocol `message` [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "LOCKD_MESSAGE_MAX")]
     message_max: Option<usize>,
 
-    /// Maximum output kept for a client that does not read it; a client with more is
+    /// Maximum output that waits for a client that does not read; a client with more is
     /// disconnected [default: 1048576]
     #[arg(long, value_name = "BYTES", env = "LOCKD_OUTBOX_MAX")]
     outbox_max: Option<usize>,
 
-    /// Do not let clients list locks and their holders (d, sd, dump, q full, who, list)
+    /// Do not let clients list locks and their holders (d, sd, dump, q full, who, list, /locks)
     #[arg(long, env = "LOCKD_NO_DUMP", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     no_dump: Option<bool>,
 
@@ -109,11 +111,13 @@ pub(super) struct ServeOptions {
     #[arg(long, env = "LOCKD_NO_REGISTRY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     no_registry: Option<bool>,
 
-    /// Let every client end the connections of others (kick)
+    /// Let every client end the connections of other clients, whose locks are then lost (lockd
+    /// kick)
     #[arg(long, env = "LOCKD_ALLOW_KICK", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     allow_kick: Option<bool>,
 
-    /// Let shared and exclusive locks of the text protocols exclude each other
+    /// Let shared and exclusive locks of the text protocols (sg and g) exclude each other; by
+    /// default they do not
     #[arg(long, env = "LOCKD_SHARED_EXCLUDES", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
     shared_excludes: Option<bool>,
 
@@ -123,14 +127,15 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "POLICY", env = "LOCKD_SCHEDULING")]
     scheduling: Option<String>,
 
-    /// Keep state for the next run in this directory. Fencing tokens then rise from one run to the
-    /// next even if the clock goes back, and after an unclean stop nothing is granted until the
+    /// Keep state for the next start in this directory. Fencing tokens then rise from one start to
+    /// the next even if the clock goes back, and after an unclean stop nothing is granted until the
     /// dead-peer timeout has passed
     #[arg(long, value_name = "DIRECTORY", env = "LOCKD_STATE_DIR")]
     #[serde(serialize_with = "serialize_path")]
     state_dir: Option<PathBuf>,
 
-    /// Write the process id to this file, and refuse to start while another process holds it
+    /// Write the process id to this file, and refuse to start if a running server uses the same
+    /// file
     #[arg(long, value_name = "FILE", env = "LOCKD_PIDFILE")]
     #[serde(serialize_with = "serialize_path")]
     pidfile: Option<PathBuf>,
@@ -156,8 +161,8 @@ pub(super) struct ServeOptions {
     tls_client_ca: Option<PathBuf>,
 
     /// Ask clients that speak message over TCP for the secret in this file, of 16 bytes or more.
-    /// Text protocols cannot send a secret: with one, their listeners must be out of reach of other
-    /// machines, or ask for client certificates
+    /// Text protocols cannot send a secret. So if there is one, they may listen only out of reach
+    /// of other machines, or with client certificates (--tls-client-ca)
     #[arg(long, value_name = "FILE", env = "LOCKD_AUTH_TOKEN_FILE")]
     #[serde(serialize_with = "serialize_path")]
     auth_token_file: Option<PathBuf>,

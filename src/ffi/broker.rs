@@ -129,7 +129,7 @@ pub extern "C" fn lock_broker_new() -> *mut lock_broker {
     guard(|| Ok(Box::into_raw(Box::new(lock_broker(NotInherited::new(Arc::default()))))))
 }
 
-/// Frees a broker. If it has sessions or servers, these continue as before: the locks stay until
+/// Frees the handle of a broker. If the broker has sessions or servers, these continue: its locks stay until
 /// the last of them is closed or stopped.
 ///
 /// @param broker  May be NULL. Must not be used any more, nor be in use by another thread.

@@ -31,12 +31,12 @@ pub struct lock_info {
     pub waiting: bool,
     /// Whether the last exclusive holder vanished without releasing it, so that its work may be
     /// half done. While a session holds the lock exclusively: whether the exclusive holder before
-    /// it vanished. So the new holder can check this, and the holder after it is told only if the
+    /// it vanished: the new holder can still see this, and the holder after that is told only if the
     /// new holder vanishes too.
     pub orphaned: bool,
 }
 
-/// The fencing token of a lock that the session holds. For calls that do not return it:
+/// The fencing token of a lock that the session holds. Use it after calls that do not return it:
 /// lock_convert, and lock_enqueue and lock_enqueue_convert that return LOCK_OK. Asks no server; it
 /// returns what the session's own calls have learned. So after one of these calls it is the token
 /// of that grant, unless another thread of the session has changed what is held in the meantime.
@@ -45,7 +45,7 @@ pub struct lock_info {
 /// @param name     The name.
 /// @param token    Receives the token. May be NULL, to ask only whether the lock is held.
 ///
-/// @return LOCK_OK: the lock is held, as far as lock_check could tell;
+/// @return LOCK_OK: the lock is held, as far as can be known without asking the server;
 ///         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked
 ///         for, until lock_wait has returned the grant;
 ///         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn lock_inspect(
 ///
 /// `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would
 /// say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
-/// has what can be read of it. If `more` is true, ask for the next page with the bytes of the last
+/// has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
 /// name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
 /// one page. On several servers the page covers all of them, and a name is shown as it is on the
 /// server that it belongs to.
@@ -144,11 +144,11 @@ pub unsafe extern "C" fn lock_inspect(
 /// @return LOCK_OK;
 ///         LOCK_INVALID: session or json is NULL; on a server also: prefix or after is longer than
 ///         a request may be, which is a mebibyte;
-///         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know how to;
+///         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know this command;
 ///         LOCK_TIMEOUT, LOCK_CANCELLED: as for lock_inspect;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
 ///
-/// Any thread; waits only for the server, as lock_inspect. It looks at every name, so it takes a
+/// Any thread; waits only for the server, as lock_inspect does. It looks at every name, so it takes a
 /// while if there are a million; no other call is delayed by that.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn lock_list(

@@ -92,7 +92,7 @@ pub unsafe extern "C" fn lock_acquire_all(
 
 /// Changes the mode of a lock that the session holds, without releasing it. To LOCK_SHARED it does
 /// not wait for other sessions. To LOCK_EXCLUSIVE it waits until the other holders are gone, ahead
-/// of everybody who waits for the lock. If two sessions do that with the same lock, the second
+/// of everybody who waits for the lock. If two sessions that hold it shared both do that, the second
 /// one's call is a deadlock.
 ///
 /// @param session     The session.
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn lock_acquire_all(
 /// @param mode        The new mode.
 /// @param timeout_ms  As for lock_acquire.
 ///
-/// @return LOCK_OK: the lock is held in this mode, perhaps it was before. A lock that became
+/// @return LOCK_OK: the lock is held in this mode (or was already). A lock that became
 ///         exclusive has a new token, which lock_token returns;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_PENDING: another thread is making it exclusive, or lock_enqueue_convert has taken a
@@ -141,7 +141,7 @@ pub unsafe extern "C" fn lock_convert(
 /// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
 ///
 /// @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
-///         LOCK_PENDING: the session has a place in the queue, perhaps it had one before. When its
+///         LOCK_PENDING: the session has a place in the queue (or had one already). When its
 ///         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
 ///         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
 ///         session as waiting until lock_wait has returned the grant;
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn lock_enqueue(
 /// @param name     The name.
 /// @param mode     The new mode.
 ///
-/// @return LOCK_OK: the lock is held in that mode, perhaps it was before. If it became exclusive it
+/// @return LOCK_OK: the lock is held in that mode (or was already). If it became exclusive it
 ///         has a new token, which lock_token returns;
 ///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
 ///         it had one before, and holds the lock as it did. When the other holders are gone, the
@@ -216,7 +216,7 @@ fn status_of(attempt: Attempt) -> lock_status {
 /// @param token       Receives the fencing token on LOCK_OK. May be NULL.
 ///
 /// @return LOCK_OK: the session holds the lock in the mode it asked for;
-///         LOCK_TIMEOUT: not yet. The session keeps its place, however often this happens. The
+///         LOCK_TIMEOUT: not granted yet. The session keeps its place, however often this happens. The
 ///         exception is the place of an interrupted call whose own timeout_ms is over: it is gone,
 ///         and the next lock_wait returns LOCK_NOT_HELD;
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread; the session
@@ -251,7 +251,7 @@ pub unsafe extern "C" fn lock_wait(
     unsafe { guard_token(session, name, token, body) }
 }
 
-/// Releases a lock, which the next waiter gets in the same moment; or gives up the session's place
+/// Releases a lock, and the next waiter gets it at the same moment; or gives up the session's place
 /// in the lock's queue (for all the names, if lock_acquire_all took it).
 ///
 /// @param session  The session.

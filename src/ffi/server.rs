@@ -115,7 +115,7 @@ pub unsafe extern "C" fn lock_serve(
     unsafe { guard_start(broker, out, body) }
 }
 
-/// As lock_serve, with all options of a server: those of the program lockd (`lockd serve --help`),
+/// As lock_serve, but with any options of a server: those of the program lockd (`lockd serve --help`),
 /// by their long names without the dashes, with their values as text. `listen` must be among them.
 ///
 /// ```c
@@ -130,7 +130,7 @@ pub unsafe extern "C" fn lock_serve(
 ///
 /// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
 ///   broker, so they also apply to the sessions in this program.
-/// - state-dir makes the broker continue where the last one with that directory ended, as `lockd
+/// - state-dir makes the broker continue where the last broker with that directory ended, as `lockd
 ///   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
 ///   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
 ///   sessions in this program.
@@ -185,7 +185,7 @@ pub unsafe extern "C" fn lock_serve_with(
 /// a Unix socket is absolute.
 ///
 /// @param server  The server.
-/// @param index   Which of the addresses, counted from 0 in the order given to lock_serve. A host
+/// @param index   Which address, counted from 0, in the order in which they were given to lock_serve. A host
 ///                name that has several addresses counts once for each, in their order.
 /// @param buf     Receives the address, with a zero byte at its end.
 /// @param len     The size of buf in bytes. 300 are enough for any address except one with a long
@@ -236,7 +236,7 @@ pub unsafe extern "C" fn lock_server_address(
 /// If the server was given a state directory (lock_serve_with), the broker ends too. The next start
 /// with that directory grants at once if all clients that held locks could be told that they are
 /// lost; otherwise it grants only after the dead-peer timeout. If sessions in this program still
-/// hold locks of the broker, the directory stays in use until the process ends.
+/// hold locks of the broker, no other server can use the directory until the process ends.
 ///
 /// Any thread; blocks until the threads have ended, normally for milliseconds. But a client that
 /// holds locks and cannot be told that they are lost takes up to the dead-peer timeout (25 seconds

@@ -24,8 +24,8 @@ use crate::session::Session;
 /// @param owner   The session's name in listings and deadlock reports, in UTF-8. Anything beyond
 ///                256 bytes is cut off. May be NULL.
 ///
-/// @return  The session, to be freed with lock_close; NULL if the broker is that of a parent
-///          process (LOCK_FORKED), which lock_last_error says.
+/// @return  The session, to be freed with lock_close; NULL if the broker was made by the parent
+///          process of a fork; then lock_last_error says so.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -163,7 +163,7 @@ pub unsafe extern "C" fn lock_abandon(session: *mut lock_session) -> lock_status
 /// Brokers and servers are not affected. Neither are sessions that other threads have opened, even
 /// if this thread has used them.
 ///
-/// @return How many sessions were closed; also 0 if a bug in this library (LOCK_INTERNAL) prevented
+/// @return How many sessions were closed; 0 also if a bug in this library (LOCK_INTERNAL) prevented
 ///         that.
 ///
 /// Any thread; waits for nothing. In a forked child, sessions that were opened before the fork do
@@ -174,7 +174,7 @@ pub unsafe extern "C" fn lock_close_all() -> usize {
     guard(|| Ok(unsafe { abandon_all_of_this_thread() }))
 }
 
-/// Whether the session is alive, and with it its locks. For a loop that must stop when they are
+/// Whether the session is alive and so still has its locks. For a loop that must stop when they are
 /// lost.
 ///
 /// @param session  The session.
@@ -199,7 +199,7 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 }
 
 /// A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
-/// becomes readable when there is something else to read for the session, such as the grant of a
+/// becomes readable when something else has arrived for the session, such as the grant of a
 /// lock that lock_enqueue has asked for. So when it is readable, call lock_check, which reads
 /// everything that has arrived and returns LOCK_LOST or LOCK_OK.
 ///
@@ -213,7 +213,7 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 /// time. So give poll a timeout of about a second, call lock_check each time poll returns, and call
 /// it before each step that needs the lock.
 ///
-/// After a loss it stays readable: once lock_check has returned LOCK_LOST, stop polling it, or the
+/// After a loss the descriptor stays readable: when lock_check has returned LOCK_LOST, stop polling, or the
 /// loop spins.
 ///
 /// It is meaningful only while no call of the session is in progress. Do not read from it, and do
@@ -236,10 +236,10 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 
 /// Ends every call of a session that is in progress in another thread. Waits for locks,
 /// lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
-/// a lock that was to become exclusive stays held as it is. Places where no call waits are given
+/// a lock that was being converted to exclusive stays held as before. Places where no call waits are given
 /// up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
 /// same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
-/// on a server, a grant has come when it has arrived here.
+/// on a server, a grant has come when it has arrived in this process.
 ///
 /// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
 /// LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does

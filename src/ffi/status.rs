@@ -32,7 +32,7 @@ pub enum lock_status {
     LOCK_OK = 0,
     /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
     /// it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
-    /// that would have taken a place: the session already had one. lock_wait waits there, unless
+    /// that would have taken a place: the session already has one. lock_wait waits there, unless
     /// another thread waits there in lock_acquire.
     LOCK_PENDING = 1,
     /// Not granted within the time limit. With a limit of zero: another session holds the lock or
@@ -47,7 +47,7 @@ pub enum lock_status {
     /// them; if there are more than 16, it names the first 16 and says how many there are. A server
     /// may tell only the number.
     LOCK_DEADLOCK = 5,
-    /// lock_cancel ended the call, or another thread of the session has given up the place in the
+    /// lock_cancel ended the call, or another thread that uses this session gave up its place in the
     /// queue or received its outcome.
     LOCK_CANCELLED = 6,
     /// A signal handler ran while the thread waited. The session keeps its place in the queue: the

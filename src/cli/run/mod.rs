@@ -66,9 +66,9 @@ token), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), 
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
 
-A lockd run in COMMAND that wants the same NAME would wait for ever. It fails at once if the server shows that the lock \
+If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows that the lock \
 is still held with the token in LOCKD_HELD. A server with --no-dump does not show that, and there is no LOCKD_HELD if \
-COMMAND clears its environment, as sudo does. Sharing a lock that is held shared is allowed, unless another session waits \
+COMMAND clears its environment, as sudo does: then it does wait. Sharing a lock that is held shared is allowed, unless another session waits \
 for it exclusively.
 
 The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
@@ -84,15 +84,15 @@ of another user, or those that wait for a dead file server. lockd run does not k
 service to run (at, systemd-run, docker). If lockd run itself is killed with SIGKILL, the lock is free at once, and \
 COMMAND is killed a moment later; but the processes that it has started are not, nor is a COMMAND that changes its user.
 
-After lockd kick, the next session is granted the lock when COMMAND has ended, or when the grace and a second have \
+After lockd kick (which ends COMMAND, as above), the next session is granted the lock when COMMAND has ended, or when --grace and a second have \
 passed; a second lockd kick does not wait for that. \
-After a failure of the network, it is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
+After a failure of the network, the next session is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
 grace and a second have passed. After a clean restart of the server, with or without a state directory, the next \
 command may start while this one is still being ended. After a crash of the server this may happen too, unless the \
 server has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is enough \
 for a grace of up to 7 s.
 
-With several servers, each NAME belongs to one of them, and the lock is lost only if that one is lost.";
+With several servers, each NAME belongs to one of them, and the lock is lost only if that server is lost. All NAMEs must belong to the same one.";
 
 #[derive(Args, Debug)]
 #[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
@@ -105,16 +105,17 @@ pub(super) struct RunOptions {
     #[arg(short, long, conflicts_with = "wait")]
     nonblock: bool,
 
-    /// Wait this long at most, connecting included; may have a fraction, and 0 is the same as
+    /// Wait for at most this long, connecting included; 0.5 is allowed, and 0 is the same as
     /// --nonblock [default: no limit, but 10 seconds for connecting]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
 
-    /// Exit status if the lock is busy or not granted in time [default: 75 and 124]
+    /// Exit status if the lock is busy, or not granted in time [default: 75 if busy, 124 if not in
+    /// time]
     #[arg(short = 'E', long, value_name = "CODE")]
     conflict_exit_code: Option<u8>,
 
-    /// Time between SIGTERM and SIGKILL if the lock is lost; 3590 at most
+    /// If the lock is lost, wait this long between SIGTERM and SIGKILL to COMMAND; 3590 at most
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace, allow_negative_numbers = true)]
     grace: Duration,
 
@@ -125,7 +126,7 @@ pub(super) struct RunOptions {
     #[command(flatten)]
     server: ServerOption,
 
-    /// Name of the lock; of several names, all are acquired together, or none
+    /// Name of the lock; if there are several, all are acquired together, or none
     #[arg(value_name = "NAME", required = true)]
     names: Vec<OsString>,
 
