@@ -135,10 +135,7 @@ impl LocalSession {
         self.session.info()
     }
 
-    /// Acquires the lock, waiting for up to `limit`. First come, first served.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `TimedOut` if it was not granted within `limit`.
+    /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         match self.session.try_acquire(Space::Main, name, mode) {
             Err(AcquireError::TimedOut | AcquireError::NotYet(_)) if limit != Some(Duration::ZERO) => {
@@ -148,11 +145,7 @@ impl LocalSession {
         }
     }
 
-    /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are
-    /// free. Holds none of them while it waits. All of them get the same token.
-    ///
-    /// # Errors
-    /// [`AcquireError`]
+    /// As [`Session::acquire_all`](crate::Session::acquire_all).
     pub fn acquire_all(
         &self,
         wants: &[(LockName, Mode)],
@@ -163,12 +156,7 @@ impl LocalSession {
         self.blocking(limit, |wait| self.session.acquire(&wants, wait))
     }
 
-    /// Changes the mode of a held lock without giving it up. A conversion to shared never waits. A
-    /// conversion to exclusive waits for up to `limit` until there is no other holder, and its
-    /// grant has a new token.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// As [`Session::convert`](crate::Session::convert).
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let converted = self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait));
         if converted.is_ok() {
@@ -177,11 +165,7 @@ impl LocalSession {
         converted
     }
 
-    /// Gives up the lock, or the wait that [`enqueue`](Self::enqueue) began. With the lock it also
-    /// gives up a wait that [`enqueue_convert`](Self::enqueue_convert) began.
-    ///
-    /// # Errors
-    /// [`ReleaseError`]
+    /// As [`Session::release`](crate::Session::release).
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
         if let Some(request) = self.enqueued.remove(name) {
             self.waits.forget(request.ticket);
@@ -189,11 +173,7 @@ impl LocalSession {
         self.session.release(Space::Main, name)
     }
 
-    /// Acquires the lock, or takes a place in its queue without waiting there: `Granted` if it
-    /// could be acquired at once, else `Queued`, and [`wait`](Self::wait) collects the outcome.
-    ///
-    /// # Errors
-    /// [`AcquireError`]
+    /// As [`Session::enqueue`](crate::Session::enqueue).
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         match self.session.try_acquire(Space::Main, name, mode) {
             Ok(grant) => {
@@ -208,13 +188,7 @@ impl LocalSession {
         }
     }
 
-    /// Changes the mode of a held lock, or queues for it without waiting: `Granted` if that was
-    /// possible at once, as it always is to shared, else `Queued`, and [`wait`](Self::wait)
-    /// collects the outcome. [`cancel`](Self::cancel) gives up the wait and leaves the lock as it
-    /// was held.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; the lock is then held as before.
+    /// As [`Session::enqueue_convert`](crate::Session::enqueue_convert).
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let before = self.inspect(name).held;
         self.enqueue_by(name, mode, before, |wait| self.session.convert(Space::Main, name, mode, wait))
@@ -269,12 +243,7 @@ impl LocalSession {
         self.waits.by_ticket.lock().get(&request.ticket) == Some(&Some(Outcome::Cancelled))
     }
 
-    /// Waits for up to `limit` for the outcome of a request that [`enqueue`](Self::enqueue) or
-    /// [`enqueue_convert`](Self::enqueue_convert) queued. After `TimedOut` the request stays
-    /// queued.
-    ///
-    /// # Errors
-    /// [`AcquireError`]; `NotHeld` if there is no such request.
+    /// As [`Session::wait`](crate::Session::wait).
     pub fn wait(&self, name: &[u8], limit: Option<Duration>) -> Result<Grant, AcquireError> {
         let name = LockName::new(name);
         if !self.session.is_alive() {
@@ -308,8 +277,7 @@ impl LocalSession {
         self.is_cancelled(request) && self.inspect(name.as_bytes()).held != request.held_before
     }
 
-    /// Ends every wait of this session, in all threads, with `Cancelled`. A wait that was granted
-    /// before stays granted.
+    /// As [`Session::cancel`](crate::Session::cancel).
     pub fn cancel(&self) {
         let waiting = |(&ticket, outcome): (&Ticket, &Option<Outcome>)| outcome.is_none().then_some(ticket);
         let tickets: Vec<Ticket> = self.waits.by_ticket.lock().iter().filter_map(waiting).collect();
@@ -318,7 +286,7 @@ impl LocalSession {
         }
     }
 
-    /// The state of the lock now.
+    /// As [`Session::inspect`](crate::Session::inspect).
     #[must_use]
     pub fn inspect(&self, name: &[u8]) -> Inspection {
         self.session.inspect(Space::Main, name)
@@ -330,21 +298,18 @@ impl LocalSession {
         self.session.shell.page(query, false)
     }
 
-    /// Whether the session has not ended and the broker has not failed.
+    /// As [`Session::is_alive`](crate::Session::is_alive).
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.session.is_alive()
     }
 
-    /// Ends the session in an orderly way and frees its locks. A call that waits in another thread
-    /// ends with `Lost`.
+    /// As [`Session::close`](crate::Session::close).
     pub fn close(&self) {
         self.session.close();
     }
 
-    /// Ends the session as if it had vanished: as [`close`](Self::close), but the next exclusive
-    /// holder of each lock that it held exclusively is told that the work under that lock may be
-    /// half done ([`Grant::orphaned`]).
+    /// As [`Session::abandon`](crate::Session::abandon).
     pub fn abandon(&self) {
         self.session.abandon();
     }
