@@ -75,6 +75,8 @@ pub(crate) fn endure(attack: &Attack, size: usize, calm_for: Duration, repeats: 
         await_round((10, 10));
         let calm_since = Instant::now();
         std::thread::sleep(calm_for);
+        // On a busy machine they may not have had a turn yet.
+        await_round(rounds());
         forget_peak(&server);
         let before = Vitals::of(&server);
         let start = Instant::now();
