@@ -89,7 +89,9 @@ static void expect_taken(const char *url) {
     lock_session *session = lock_connect(url, "child", 10000);
     CHECK(session != NULL);
     EXPECT(LOCK_TIMEOUT, lock_acquire(session, "held", LOCK_EXCLUSIVE, 0, NULL));
-    EXPECT(LOCK_OK, lock_acquire(session, "child", LOCK_EXCLUSIVE, 0, NULL));
+    /* lock_close does not wait for the server, which may still have to free the lock of the child's
+     * last session. */
+    EXPECT(LOCK_OK, lock_acquire(session, "child", LOCK_EXCLUSIVE, DEADLINE_SECONDS * 1000, NULL));
     CHECK(waiters(session, "queued") == 2);
     lock_close(session);
 }
