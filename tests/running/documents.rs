@@ -40,8 +40,9 @@ fn commands() -> BTreeSet<String> {
 /// The long options that the help of a command names.
 fn options(arguments: &[&str]) -> BTreeSet<String> {
     let help = lockd(&[arguments, &["--help"]].concat());
-    let words =
-        help.lines().filter(|line| line.trim_start().starts_with('-')).flat_map(str::split_whitespace);
+    // Options are indented; a line of the text below them may begin with the name of one, too.
+    let is_option = |line: &&str| line.starts_with(' ') && line.trim_start().starts_with('-');
+    let words = help.lines().filter(is_option).flat_map(str::split_whitespace);
     let long = words.filter_map(|word| word.strip_prefix("--"));
     long.map(|option| option.trim_end_matches(|c: char| c != '-' && !c.is_alphanumeric()))
         .map(|option| option.split(['[', '=']).next().unwrap_or(option).to_owned())

@@ -66,10 +66,10 @@ token), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), 
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
 
-If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows that the lock \
-is still held with the token in LOCKD_HELD. A server with --no-dump does not show that, and there is no LOCKD_HELD if \
-COMMAND clears its environment, as sudo does: then it does wait. Sharing a lock that is held shared is allowed, unless another session waits \
-for it exclusively.
+If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
+that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
+environment as sudo does, it cannot know, and waits. Sharing a lock that is held shared is allowed, unless another \
+session waits for it exclusively.
 
 The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
 
