@@ -25,9 +25,17 @@ static void wait_for_lock(bool interrupted) {
     exit(0);
 }
 
-static void await_stop(pid_t child) {
+/* Sends the signal until the child has stopped: a handler that runs just before the wait begins does
+ * not end it. */
+static void stop(pid_t child, int signal) {
     int status;
-    CHECK(waitpid(child, &status, WUNTRACED) == child && WIFSTOPPED(status));
+    pid_t changed;
+    do {
+        kill(child, signal);
+        nap();
+        changed = waitpid(child, &status, WUNTRACED | WNOHANG);
+    } while (changed == 0);
+    CHECK(changed == child && WIFSTOPPED(status));
 }
 
 static void stop_while_waiting(bool interrupted) {
@@ -39,8 +47,7 @@ static void stop_while_waiting(bool interrupted) {
         wait_for_lock(interrupted);
     }
     AWAIT(waiters(holder, "x") == 1);
-    kill(child, interrupted ? SIGUSR1 : SIGSTOP);
-    await_stop(child);
+    stop(child, interrupted ? SIGUSR1 : SIGSTOP);
 
     /* Now the lock is granted, and right after that the server ends, and the grant with it. */
     EXPECT(LOCK_OK, lock_release(holder, "x"));
