@@ -14,7 +14,7 @@ impl PairsProgram {
         let library = std::env::current_exe().unwrap().with_file_name("liblockd.so");
         for name in ["liblockd.so", "liblockd.so.1"] {
             let link = directory.join(name);
-            // The first time there is none to remove.
+            // Fails the first time, when there is no link yet.
             let _ = std::fs::remove_file(&link);
             std::os::unix::fs::symlink(&library, link).unwrap();
         }

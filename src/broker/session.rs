@@ -17,7 +17,7 @@ use crate::broker::session_info::{HeldCount, Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, Ordering};
 
-/// One owner of locks. When it is dropped or [ended](Self::abandon), or [leaves](Self::close), all
+/// One owner of locks. When it is dropped, [abandoned](Self::abandon) or [closed](Self::close), all
 /// its locks are freed and all its waits leave their queues. May be shared between threads.
 pub struct ObservedSession {
     pub(super) shell: Arc<Shell>,
