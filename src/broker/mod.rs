@@ -99,13 +99,13 @@ impl Broker {
         clock::wall_micros()
     }
 
-    /// The next fencing token. Other threads may be given it meanwhile.
+    /// A number above every fencing token so far. Other threads may be given it meanwhile.
     pub(crate) fn next_token(&self) -> u64 {
-        self.shell.tokens.peek()
+        self.shell.next_token()
     }
 
     pub(crate) fn set_tokens_end(&self, end: u64) {
-        self.shell.tokens.set_end(end);
+        self.shell.set_tokens_end(end);
     }
 
     /// Ends the grace, if there is one: grants from now on, first of all to the requests that wait.

@@ -15,7 +15,8 @@ pub enum Mode {
 /// A lock has been granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The fencing token: higher than that of every earlier grant of any name. Below 2^53.
+    /// The fencing token: higher than that of every earlier grant of the same name. Grants of
+    /// different names may have the same token. Below 2^53.
     pub token: u64,
     /// Whether the last exclusive holder vanished without releasing the lock, so that its work may
     /// be half done. For several names at once: whether that is so for any of them.

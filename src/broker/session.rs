@@ -61,9 +61,8 @@ impl ObservedSession {
             return Err(self.held_or(refusal, key));
         }
         let now = clock::now_coarse();
-        let token = || shell.tokens.next();
         let acquire = |content: &mut Lane| {
-            let fast = content.acquire(key, info.slot, mode, now, token);
+            let fast = content.acquire(key, info.slot, mode, now);
             if let LaneAcquire::Granted(_) = fast {
                 info.held.add(lane, 1);
                 debug_assert!(info.held.in_part(lane) <= content.held_in_all());

@@ -16,8 +16,8 @@ use crate::broker::limits::{AtomicLimits, Limits};
 use crate::broker::name::Space;
 use crate::broker::registry::Registry;
 use crate::broker::rules::{Decision, FreedName, Table};
-use crate::broker::tokens::Tokens;
-use crate::os::sync::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
+use crate::broker::tokens::{Tokens, TokensEnd};
+use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex};
 
 /// How many orphaned names a lane remembers. Names are spread evenly, so all lanes together
 /// remember the newest 65,536, except with negligible probability, and never more than twice that.
@@ -43,10 +43,11 @@ pub(super) struct LaneCell {
     pub(super) held: AtomicUsize,
 }
 
-/// The table, and the results of a turn at it, which are kept here for their capacity.
-#[derive(Default)]
+/// The table, the counter of its names' tokens, and the results of a turn, which are kept here for
+/// their capacity.
 pub(super) struct TableCell {
     pub(super) table: Table,
+    pub(super) tokens: Tokens,
     pub(super) decided: Vec<Decision>,
     pub(super) idle: Vec<FreedName>,
 }
@@ -61,7 +62,7 @@ pub(super) struct Shell {
     pub(super) table_held: AtomicUsize,
     pub(super) sessions: CachePadded<Registry>,
     session_ids: AtomicU64,
-    pub(super) tokens: CachePadded<Tokens>,
+    tokens_end: Arc<TokensEnd>,
     pub(super) limits: AtomicLimits,
     pub(super) lifecycle: Lifecycle,
     /// Whether hold times are measured.
@@ -70,17 +71,20 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(limits: Limits, tokens: Tokens, grace: Option<Duration>) -> Self {
-        let lane = || Mutex::new(Lane::new(MARKS_PER_LANE));
+        let lane = || Mutex::new(Lane::new(MARKS_PER_LANE, tokens.clone()));
         let cell = || CachePadded(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
+        let lanes = std::iter::repeat_with(cell).take(LANES).collect();
+        let tokens_end = tokens.end().clone();
+        let table = TableCell { table: Table::default(), tokens, decided: Vec::new(), idle: Vec::new() };
         Self {
             hasher: NameHasher::new(),
-            lanes: std::iter::repeat_with(cell).take(LANES).collect(),
-            contended: CachePadded(FifoMutex::new(TableCell::default())),
+            lanes,
+            contended: CachePadded(FifoMutex::new(table)),
             bulk: FifoMutex::new(()),
             table_held: AtomicUsize::new(0),
             sessions: CachePadded(Registry::new()),
             session_ids: AtomicU64::new(1),
-            tokens: CachePadded(tokens),
+            tokens_end,
             limits: AtomicLimits::new(limits),
             lifecycle: Lifecycle::new(grace),
             measures_holds: AtomicBool::new(false),
@@ -90,6 +94,16 @@ impl Shell {
     /// An id for a new session, which no session before it had.
     pub(super) fn next_session_id(&self) -> u64 {
         self.session_ids.fetch_add(1, Relaxed)
+    }
+
+    /// No grant so far has this token or a higher one. Other threads may be given it meanwhile.
+    pub(super) fn next_token(&self) -> u64 {
+        let in_table = self.contended.lock().tokens.peek();
+        self.lanes.iter().map(|cell| cell.lane.lock().next_token()).fold(in_table, u64::max)
+    }
+
+    pub(super) fn set_tokens_end(&self, end: u64) {
+        self.tokens_end.set(end);
     }
 
     pub(super) fn key<'a>(&self, space: Space, name: &'a [u8]) -> KeyRef<'a> {

@@ -11,7 +11,7 @@
 //!   thread at a time does this work, and the others need not.
 
 use crate::broker::clock;
-use crate::broker::fast_lane::LaneView;
+use crate::broker::fast_lane::{DeferredName, LaneView};
 use crate::broker::hasher::lane_of;
 use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::outcome::Outcome;
@@ -21,6 +21,7 @@ use crate::broker::rules::{
 };
 use crate::broker::session_info::HeldCount;
 use crate::broker::shell::{Shell, TableCell};
+use crate::broker::tokens::Tokens;
 use crate::os::sync::Ordering::{Acquire, Relaxed};
 use crate::os::sync::{Arc, MutexGuard};
 
@@ -116,15 +117,15 @@ impl Shell {
         let mut guard = self.contended.lock();
         self.lifecycle.check(intent)?;
         let sentinel = self.lifecycle.arm();
-        let TableCell { table, decided, idle } = &mut *guard;
+        let TableCell { table, tokens, decided, idle } = &mut *guard;
         debug_assert!(decided.is_empty() && idle.is_empty(), "a turn has left decisions behind");
         for key in keys {
-            self.adopt(table, key)?;
+            self.adopt(table, tokens, key)?;
         }
         let limits = self.limits.get();
         let mut step = Step {
             now: clock::now(),
-            tokens: &self.tokens,
+            tokens,
             limits: &limits,
             granting: self.lifecycle.is_open(),
             budget,
@@ -142,7 +143,7 @@ impl Shell {
         // pending notifications queued by then.
         self.add_pending(decided, concerned);
         for idle in idle.drain(..) {
-            self.return_to_lane(&idle)?;
+            self.return_to_lane(&idle, tokens.peek())?;
         }
         self.table_held.store(table.holds(), Relaxed);
         sentinel.disarm();
@@ -150,32 +151,34 @@ impl Shell {
     }
 
     /// Moves a name from its lane to the table, with its holder and its mark.
-    fn adopt(&self, table: &mut Table, key: &HashedKey) -> Result<(), CallRefused> {
+    fn adopt(&self, table: &mut Table, tokens: &mut Tokens, key: &HashedKey) -> Result<(), CallRefused> {
         let lane = lane_of(key.hash);
         let deferred = self.in_lane(key.hash, Intent::Broker, |content| {
-            let (hold, orphaned) = content.defer(key.as_ref())?;
-            if let Some(info) = hold.and_then(|(slot, ..)| self.sessions.info(slot)) {
+            let deferred = content.defer(key.as_ref())?;
+            if let Some(info) = deferred.holder.and_then(|(slot, ..)| self.sessions.info(slot)) {
                 info.held.move_to_table(lane);
             }
             debug_assert!(matches!(content.view(key.as_ref()), LaneView::Deferred));
-            Some((hold, orphaned))
+            Some(deferred)
         })?;
-        if let Some((hold, orphaned)) = deferred {
+        if let Some(DeferredName { holder, orphaned, next_token }) = deferred {
             debug_assert!(table.inspect(Slot::MAX, key).is_none(), "the name was in a lane and in the table");
-            table.adopt(key, hold, orphaned);
+            tokens.raise_to(next_token);
+            table.adopt(key, holder, orphaned);
         }
         debug_assert!(table.inspect(Slot::MAX, key).is_some(), "the lane defers a name that is nowhere");
         Ok(())
     }
 
-    /// Returns a name to its lane that the table has removed.
-    fn return_to_lane(&self, idle: &FreedName) -> Result<(), CallRefused> {
+    /// Returns a name to its lane that the table has removed. Its tokens in the table were lower
+    /// than `next_token`.
+    fn return_to_lane(&self, idle: &FreedName, next_token: u64) -> Result<(), CallRefused> {
         self.in_lane(idle.key.hash, Intent::Broker, |lane| {
             debug_assert!(
                 matches!(lane.view(idle.key.as_ref()), LaneView::Deferred),
                 "the name was in a lane and in the table"
             );
-            lane.take_back(idle.key.as_ref(), idle.orphaned);
+            lane.take_back(idle.key.as_ref(), idle.orphaned, next_token);
             debug_assert!(!matches!(lane.view(idle.key.as_ref()), LaneView::Deferred));
         })
     }

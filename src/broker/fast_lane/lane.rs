@@ -11,6 +11,7 @@ use crate::broker::histogram::Histogram;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{Grant, Held, Mode};
 use crate::broker::rules::{HashedKey, Hold, Slot};
+use crate::broker::tokens::Tokens;
 
 /// If this is ever untrue, nothing in this lane can be believed: the panic breaks the broker.
 const VACANT: &str = "the index has found a vacant node";
@@ -66,8 +67,14 @@ pub(crate) enum LaneRelease {
     Defer,
 }
 
-/// A name's only holder, as a lane hands it to the table.
-type Holder = (Slot, Mode, Hold);
+/// A name as a lane hands it to the table.
+pub(crate) struct DeferredName {
+    /// Its only holder, if it has one.
+    pub(crate) holder: Option<(Slot, Mode, Hold)>,
+    pub(crate) orphaned: bool,
+    /// Every token of the name has been lower than this.
+    pub(crate) next_token: u64,
+}
 
 /// Gauges and counters of one lane.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,11 +104,12 @@ pub(crate) struct Lane {
     marks: NodeList,
     marks_len: usize,
     marks_max: usize,
+    tokens: Tokens,
     counts: LaneCounts,
 }
 
 impl Lane {
-    pub(crate) fn new(marks_max: usize) -> Self {
+    pub(crate) fn new(marks_max: usize, tokens: Tokens) -> Self {
         Self {
             index: HashTable::new(),
             nodes: Nodes::default(),
@@ -109,19 +117,13 @@ impl Lane {
             marks: NodeList::EMPTY,
             marks_len: 0,
             marks_max,
+            tokens,
             counts: LaneCounts::default(),
         }
     }
 
-    /// Grants the name if it is free. `token` is called only then.
-    pub(crate) fn acquire(
-        &mut self,
-        key: KeyRef<'_>,
-        slot: Slot,
-        mode: Mode,
-        now: Stamp,
-        token: impl FnOnce() -> u64,
-    ) -> LaneAcquire {
+    /// Grants the name if it is free.
+    pub(crate) fn acquire(&mut self, key: KeyRef<'_>, slot: Slot, mode: Mode, now: Stamp) -> LaneAcquire {
         let (index, is_new) = self.find_or_insert(key, NodeState::Marked);
         if !is_new {
             match self.nodes[index].state {
@@ -137,7 +139,7 @@ impl Lane {
                 NodeState::Marked => self.unmark(index),
             }
         }
-        let hold = Hold { token: token(), since: now };
+        let hold = Hold { token: self.tokens.next(), since: now };
         let node = &mut self.nodes[index];
         node.state = NodeState::Held { slot, mode, hold };
         let orphaned = node.orphaned;
@@ -182,13 +184,14 @@ impl Lane {
         }
     }
 
-    /// Hands the name over to the table, and returns its holder, if it has one, and whether it is
-    /// orphaned. The table must adopt that before any other thread can look. `None` if the table
-    /// has the name already.
-    pub(crate) fn defer(&mut self, key: KeyRef<'_>) -> Option<(Option<Holder>, bool)> {
+    /// Hands the name over to the table, which must adopt what this returns before any other thread
+    /// can look. `None` if the table has the name already.
+    pub(crate) fn defer(&mut self, key: KeyRef<'_>) -> Option<DeferredName> {
+        // Also for a name without a node: it may have been granted here before it was forgotten.
+        let next_token = self.tokens.peek();
         let (index, is_new) = self.find_or_insert(key, NodeState::Deferred);
         if is_new {
-            return Some((None, false));
+            return Some(DeferredName { holder: None, orphaned: false, next_token });
         }
         let node = &mut self.nodes[index];
         let orphaned = std::mem::take(&mut node.orphaned);
@@ -206,11 +209,13 @@ impl Lane {
             }
         };
         self.debug_check();
-        Some((holder, orphaned))
+        Some(DeferredName { holder, orphaned, next_token })
     }
 
-    /// Takes a name back from the table, where nobody holds it or waits for it any more.
-    pub(crate) fn take_back(&mut self, key: KeyRef<'_>, orphaned: bool) {
+    /// Takes a name back from the table, where nobody holds it or waits for it any more. The name's
+    /// next token is `next_token` or higher.
+    pub(crate) fn take_back(&mut self, key: KeyRef<'_>, orphaned: bool, next_token: u64) {
+        self.tokens.raise_to(next_token);
         let found = self.find(key);
         debug_assert!(
             found.is_some_and(|index| matches!(self.nodes[index].state, NodeState::Deferred)),
@@ -246,6 +251,11 @@ impl Lane {
             self.unhold(head, slot, mode, vanished);
         }
         at_most
+    }
+
+    /// No grant here has had this token or a higher one.
+    pub(crate) fn next_token(&self) -> u64 {
+        self.tokens.peek()
     }
 
     pub(crate) fn counts(&self) -> LaneCounts {

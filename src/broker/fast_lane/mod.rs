@@ -11,5 +11,5 @@ mod lane;
 mod node;
 mod view;
 
-pub(super) use lane::{KeyRef, Lane, LaneAcquire, LaneCounts, LaneRelease};
+pub(super) use lane::{DeferredName, KeyRef, Lane, LaneAcquire, LaneCounts, LaneRelease};
 pub(super) use view::LaneView;

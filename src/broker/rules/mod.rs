@@ -7,7 +7,7 @@
 //!    or delete.
 //! 2. A *session* acquires a name, exclusive or shared, or several names at once, all or nothing.
 //!    If nobody else waits for them and the holders allow it, it is a *holder* at once. A grant has
-//!    a *token*, higher than the token of every earlier grant.
+//!    a *token*, higher than the token of every earlier grant of the same name.
 //! 3. Otherwise its request takes one *place* in the *queue* of each name and becomes a *waiter*;
 //!    but not if that would close a *cycle* of sessions that wait for each other: then it is
 //!    refused.

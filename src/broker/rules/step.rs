@@ -39,7 +39,7 @@ const _: () = assert!(IS_MODEL_CHECKED || NAMES_AT_ONCE_MAX * NAME_COST <= BULK_
 /// What every event is given, and where its decisions go.
 pub(crate) struct Step<'a> {
     pub(crate) now: Stamp,
-    pub(crate) tokens: &'a Tokens,
+    pub(crate) tokens: &'a mut Tokens,
     pub(crate) limits: &'a Limits,
     /// Whether anything may be granted: false during the grace, and once the broker has been shut.
     pub(crate) granting: bool,

@@ -437,7 +437,7 @@ impl Table {
     }
 
     /// Makes the session a holder of each name. The caller has checked that every name admits it.
-    pub(super) fn grant(&mut self, step: &Step<'_>, slot: Slot, wants: &[(EntryId, Mode)]) -> Grant {
+    pub(super) fn grant(&mut self, step: &mut Step<'_>, slot: Slot, wants: &[(EntryId, Mode)]) -> Grant {
         debug_assert!(!wants.is_empty());
         let token = step.tokens.next();
         let mut grant = Grant { token, orphaned: false, holders: 1 };

@@ -35,7 +35,13 @@ struct Decisions {
 }
 
 impl Decisions {
-    fn step<'a>(&'a mut self, now: Stamp, tokens: &'a Tokens, limits: &'a Limits, budget: usize) -> Step<'a> {
+    fn step<'a>(
+        &'a mut self,
+        now: Stamp,
+        tokens: &'a mut Tokens,
+        limits: &'a Limits,
+        budget: usize,
+    ) -> Step<'a> {
         let Self { decided, idle } = self;
         Step { now, tokens, limits, granting: true, budget, is_exhausted: false, decided, idle }
     }
@@ -43,7 +49,7 @@ impl Decisions {
 
 impl Driver {
     /// Applies the event to both, and compares all that can be seen.
-    fn apply(&mut self, tokens: &Tokens, event: &Event) {
+    fn apply(&mut self, tokens: &mut Tokens, event: &Event) {
         let (mut decisions, limits) = (Decisions::default(), Limits::default());
         let by = if let Event::Expire { by, .. } = event { *by } else { 0 };
         let now = Stamp::from_nanos(self.model.now + by);
@@ -250,14 +256,14 @@ fn events(sessions: u32, names: u8) -> Vec<Event> {
 fn explore(sessions: u32, names: u8, grace: bool) -> usize {
     let mut events = events(sessions, names);
     events.extend(grace.then_some(Event::Open));
-    let tokens = Tokens::starting_at(1);
+    let mut tokens = Tokens::starting_at(1);
     let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
     let mut seen = BTreeSet::from([start.model.fingerprint()]);
     let mut to_visit = VecDeque::from([start]);
     while let Some(state) = to_visit.pop_front() {
         for event in &events {
             let mut next = state.clone();
-            next.apply(&tokens, event);
+            next.apply(&mut tokens, event);
             if seen.insert(next.model.fingerprint()) {
                 to_visit.push_back(next);
             }
@@ -322,14 +328,14 @@ impl Dice {
 fn random_sequences_of_many_sessions_and_names_agree_with_the_model() {
     let given = std::env::var("LOCKD_SEED").ok().map(|seed| seed.parse().unwrap());
     let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 32 | 0x9e37_79b9);
-    let tokens = Tokens::starting_at(1);
+    let mut tokens = Tokens::starting_at(1);
     let mut dice = Dice(seed);
     for (sessions, names) in [(4, 3), (8, 5), (12, 12), (20, 8)] {
         let mut driver = Driver::default();
         for _ in 0..5000 {
             let event = dice.event(sessions, names);
             let told =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.apply(&tokens, &event)));
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.apply(&mut tokens, &event)));
             assert!(told.is_ok(), "LOCKD_SEED={seed} repeats this");
         }
         let counts = driver.table.counts();
@@ -338,14 +344,14 @@ fn random_sequences_of_many_sessions_and_names_agree_with_the_model() {
 }
 
 /// Lets the session acquire one name, without a time limit.
-fn acquire(table: &mut Table, tokens: &Tokens, slot: Slot, name: u32) -> Result<Attempt, NotGranted> {
+fn acquire(table: &mut Table, tokens: &mut Tokens, slot: Slot, name: u32) -> Result<Attempt, NotGranted> {
     acquire_within(BULK_BUDGET, table, tokens, slot, name)
 }
 
 fn acquire_within(
     budget: usize,
     table: &mut Table,
-    tokens: &Tokens,
+    tokens: &mut Tokens,
     slot: Slot,
     name: u32,
 ) -> Result<Attempt, NotGranted> {
@@ -361,28 +367,28 @@ fn acquire_within(
 fn the_search_for_a_cycle_ends_at_the_budget_and_is_not_needed_where_ranks_agree() {
     const NAMES: u32 = 10_000;
     const OWN: u32 = NAMES;
-    let (mut table, tokens) = (Table::default(), Tokens::starting_at(1));
+    let (mut table, mut tokens) = (Table::default(), Tokens::starting_at(1));
     let (early, holder, behind) = (0, 1, 2);
-    assert!(matches!(acquire(&mut table, &tokens, early, OWN), Ok(Attempt::Granted(_))));
+    assert!(matches!(acquire(&mut table, &mut tokens, early, OWN), Ok(Attempt::Granted(_))));
     for name in 0..NAMES {
-        assert!(matches!(acquire(&mut table, &tokens, holder, name), Ok(Attempt::Granted(_))));
+        assert!(matches!(acquire(&mut table, &mut tokens, holder, name), Ok(Attempt::Granted(_))));
     }
     for waiter in 3..10 {
         for name in 0..NAMES {
-            assert_eq!(acquire(&mut table, &tokens, waiter, name), Ok(Attempt::Queued));
+            assert_eq!(acquire(&mut table, &mut tokens, waiter, name), Ok(Attempt::Queued));
         }
     }
-    assert_eq!(acquire(&mut table, &tokens, behind, OWN), Ok(Attempt::Queued));
+    assert_eq!(acquire(&mut table, &mut tokens, behind, OWN), Ok(Attempt::Queued));
     for budget in [TURN_BUDGET, BULK_BUDGET] {
-        assert_eq!(acquire_within(budget, &mut table, &tokens, early, 0), Err(NotGranted::TooLarge));
+        assert_eq!(acquire_within(budget, &mut table, &mut tokens, early, 0), Err(NotGranted::TooLarge));
     }
     // The refused request has left no trace.
     assert!(!table.sessions[early as usize].waits.contains_key(&0) && table.counts().deadlocks == 0);
     let late = 11;
-    assert!(matches!(acquire(&mut table, &tokens, late, OWN + 1), Ok(Attempt::Granted(_))));
-    assert_eq!(acquire(&mut table, &tokens, behind, OWN + 1), Ok(Attempt::Queued));
+    assert!(matches!(acquire(&mut table, &mut tokens, late, OWN + 1), Ok(Attempt::Granted(_))));
+    assert_eq!(acquire(&mut table, &mut tokens, behind, OWN + 1), Ok(Attempt::Queued));
     // This session is ranked above all others, so nothing has to be searched.
-    assert_eq!(acquire(&mut table, &tokens, late, 0), Ok(Attempt::Queued));
+    assert_eq!(acquire(&mut table, &mut tokens, late, 0), Ok(Attempt::Queued));
 }
 
 #[test]
@@ -393,23 +399,26 @@ fn two_sessions_and_two_names_agree_with_the_model_in_every_state_of_a_grace() {
 
 #[test]
 fn a_wait_ends_at_its_deadline_and_not_before() {
-    let tokens = Tokens::starting_at(1);
+    let mut tokens = Tokens::starting_at(1);
     let mut driver = Driver::default();
     let acquire = |session, wait| Event::Acquire { session, wants: vec![(0, Mode::Exclusive)], wait };
-    driver.apply(&tokens, &acquire(0, None));
-    driver.apply(&tokens, &acquire(1, Some(Some(10))));
-    driver.apply(&tokens, &acquire(2, Some(Some(20))));
-    driver.apply(&tokens, &Event::Expire { session: 1, by: 9 });
+    driver.apply(&mut tokens, &acquire(0, None));
+    driver.apply(&mut tokens, &acquire(1, Some(Some(10))));
+    driver.apply(&mut tokens, &acquire(2, Some(Some(20))));
+    driver.apply(&mut tokens, &Event::Expire { session: 1, by: 9 });
     assert_eq!(driver.model.waiting.len(), 2);
-    driver.apply(&tokens, &Event::Expire { session: 1, by: 1 });
+    driver.apply(&mut tokens, &Event::Expire { session: 1, by: 1 });
     assert_eq!(driver.model.waiting.len(), 1);
-    driver.apply(&tokens, &Event::Release { session: 0, name: 0 });
+    driver.apply(&mut tokens, &Event::Release { session: 0, name: 0 });
     assert!(driver.model.held.contains_key(&(0, 2)));
 }
 
 #[test]
-fn tokens_rise_with_every_grant() {
-    let tokens = Tokens::starting_at(5);
-    let got: Vec<u64> = (0..4).map(|_| tokens.next()).collect();
-    assert_eq!(got, [5, 6, 7, 8]);
+fn tokens_rise_with_every_grant_and_with_the_counter_of_another_place() {
+    let mut tokens = Tokens::starting_at(5);
+    let mut next = |raised_to| {
+        tokens.raise_to(raised_to);
+        tokens.next()
+    };
+    assert_eq!([next(0), next(5), next(7), next(9), next(3)], [5, 6, 7, 9, 10]);
 }

@@ -27,7 +27,28 @@ struct Driver {
     broker: Broker,
     model: Model,
     sessions: Vec<(ObservedSession, Arc<Recorder>)>,
-    last_token: u64,
+    tokens: TokensOfNames,
+}
+
+/// Checks that each grant of a name has a higher token than all earlier grants of that name.
+#[derive(Default)]
+struct TokensOfNames {
+    /// The token of each hold, by name and session, when this was last looked at.
+    held: BTreeMap<(u8, u32), u64>,
+    highest: BTreeMap<u8, u64>,
+}
+
+impl TokensOfNames {
+    fn check(&mut self, held: BTreeMap<(u8, u32), u64>) {
+        let mut granted: Vec<_> =
+            held.iter().filter(|(at, token)| self.held.get(at) != Some(token)).collect();
+        granted.sort_unstable_by_key(|(_, token)| **token);
+        for (&(name, session), &token) in granted {
+            let before = self.highest.insert(name, token);
+            assert!(before < Some(token), "name {name}, session {session}: {token} after {before:?}");
+        }
+        self.held = held;
+    }
 }
 
 impl Driver {
@@ -35,7 +56,12 @@ impl Driver {
         let length = grace.then_some(std::time::Duration::from_secs(60));
         let broker = Broker::resumed(Limits::default(), &(1..1_000_000), length);
         let sessions = (0..SESSIONS).map(|_| attach(&broker)).collect();
-        Self { broker, model: Model { grace, ..Model::default() }, sessions, last_token: 0 }
+        Self {
+            broker,
+            model: Model { grace, ..Model::default() },
+            sessions,
+            tokens: TokensOfNames::default(),
+        }
     }
 
     fn apply(&mut self, event: &Event) {
@@ -137,15 +163,12 @@ impl Driver {
         }
     }
 
-    fn ends(&mut self) -> Vec<(u32, u64, End)> {
+    fn ends(&self) -> Vec<(u32, u64, End)> {
         let mut ends = Vec::new();
         for (session, (_, recorder)) in (0..).zip(&self.sessions) {
             for (ticket, outcome) in recorder.0.lock().drain(..) {
                 let end = match outcome {
-                    Outcome::Granted(grant) => {
-                        self.last_token = self.last_token.max(grant.token);
-                        End::Granted { orphaned: grant.orphaned }
-                    }
+                    Outcome::Granted(grant) => End::Granted { orphaned: grant.orphaned },
                     Outcome::TimedOut => End::TimedOut,
                     Outcome::Cancelled => End::Cancelled,
                     Outcome::Lost | Outcome::Stopping => End::Lost,
@@ -157,10 +180,12 @@ impl Driver {
         ends
     }
 
-    fn compare(&self) {
+    fn compare(&mut self) {
+        let mut tokens = BTreeMap::new();
         for name in 0..NAMES {
             for session in 0..SESSIONS {
                 let seen = self.session(session).inspect(Space::Main, &[name]);
+                tokens.extend(seen.held.map(|held| ((name, session), held.token)));
                 let held = seen.held.map(|held| held.mode);
                 assert_eq!(held, self.model.held.get(&(name, session)).copied());
                 assert_eq!(seen.holders, self.model.holders(name));
@@ -168,6 +193,7 @@ impl Driver {
                 assert_eq!(seen.orphaned, self.model.orphaned.contains(&name));
             }
         }
+        self.tokens.check(tokens);
         let all = PageQuery { space: Space::Main, prefix: LockName::new(b""), after: None, limit: 100 };
         let listed: BTreeMap<LockName, (usize, usize)> = self
             .broker
