@@ -3,7 +3,7 @@
 //! between. Decides nothing; knows in which order the steps must be taken so that nothing is
 //! overlooked.
 
-use std::sync::atomic::Ordering::Release;
+use std::sync::atomic::Ordering::{Release, SeqCst};
 
 use crate::broker::fast_lane::Lane;
 use crate::broker::lifecycle::Intent;
@@ -11,7 +11,7 @@ use crate::broker::outcome::Outcome;
 use crate::broker::rules::Slot;
 use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
-use crate::os::sync::IS_MODEL_CHECKED;
+use crate::os::sync::{IS_MODEL_CHECKED, fence};
 
 /// How many locks of an ending session are freed in one lane before its mutex is released for
 /// others.
@@ -24,6 +24,8 @@ impl Shell {
         if info.ended.swap(true, Release) {
             return;
         }
+        // For `Holdings::lanes`.
+        fence(SeqCst);
         let slot = info.slot;
         // From here on every call of this session is refused, because each checks `ended` with the
         // lane or the table locked. Everything acquired before is found below. The order
@@ -36,10 +38,13 @@ impl Shell {
         // One batch from each lane in turn, so that threads that wait for the mutex of a lane get
         // in between.
         let now = self.end_of_hold();
-        let batch = |lane: &mut Lane| lane.end_session(slot, RELEASE_BATCH, now, vanished);
-        let mut lanes: Vec<_> = self.lanes.iter().collect();
+        let mut lanes: Vec<_> = info.holdings.lanes().collect();
         while !lanes.is_empty() {
-            lanes.retain(|cell| self.in_cell(cell, Intent::Broker, batch) == Ok(RELEASE_BATCH));
+            lanes.retain(|&lane| {
+                let of = info.holder(lane);
+                let batch = |content: &mut Lane| content.end_session(of, RELEASE_BATCH, now, vanished);
+                self.in_lane(lane, Intent::Broker, batch) == Ok(RELEASE_BATCH)
+            });
         }
         self.end_holds(slot, vanished);
         // Nothing refers to the slot any more, so another session may have it.

@@ -12,7 +12,7 @@ use crate::os::sync::IS_MODEL_CHECKED;
 /// The number of lanes that names are spread over. More than cores, so that two threads rarely meet
 /// in one, and so that a lane is small: an operation that takes long, above all growing the lane's
 /// index, is over soon.
-pub(super) const LANES: usize = if IS_MODEL_CHECKED { 2 } else { 64 };
+pub(super) const LANES: usize = if IS_MODEL_CHECKED { 2 } else { 256 };
 
 /// The lane of `hash`. The upper half of the hash chooses it; the lane itself uses the lower half.
 pub(super) fn lane_of(hash: u64) -> usize {

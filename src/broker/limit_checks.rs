@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::broker::hasher::LANES;
 use crate::broker::outcome::AcquireError;
-use crate::broker::session_info::{HeldCount, SessionInfo};
+use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
 
 impl Shell {
@@ -29,10 +29,17 @@ impl Shell {
         wanted: usize,
         lane: usize,
     ) -> Result<(), AcquireError> {
+        if !self.limits.limits_locks() {
+            return Ok(());
+        }
+        self.check_limited_room(info, wanted, lane)
+    }
+
+    fn check_limited_room(&self, info: &SessionInfo, wanted: usize, lane: usize) -> Result<(), AcquireError> {
         let refused = |text: &str| Err(AcquireError::Refused(text.to_owned()));
-        let (in_table, in_lane) = (info.held.in_part(HeldCount::TABLE), info.held.in_part(lane));
+        let (in_table, in_lane) = (info.holdings.in_table(), info.holdings.in_lane(lane).count());
         let limit = self.limits.locks_per_session_max();
-        if !is_far_off(limit, in_table, in_lane) && info.held.total().saturating_add(wanted) > limit {
+        if !is_far_off(limit, in_table, in_lane) && info.holdings.total().saturating_add(wanted) > limit {
             return refused("this session holds as many locks as it may");
         }
         let in_table = self.table_held.load(Relaxed);
@@ -51,5 +58,5 @@ impl Shell {
 /// are spread evenly, so when there are many, one lane is a sample of all.
 fn is_far_off(limit: usize, in_table: usize, in_lane: usize) -> bool {
     let fair_share = limit.saturating_sub(in_table) / LANES;
-    fair_share > 10_000 && in_lane < fair_share / 2
+    fair_share > 1_000 && in_lane < fair_share / 2
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::broker::clock;
 use crate::broker::fast_lane::{Lane, LaneView};
+use crate::broker::hasher::{LANES, lane_of};
 use crate::broker::lifecycle::Intent;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::Mode;
@@ -177,12 +178,12 @@ impl Shell {
             });
             return first.finish();
         }
-        for cell in &self.lanes {
+        for lane in 0..LANES {
             let mut from = Some(0);
             while let Some(start) = from {
                 let scan =
                     |lane: &mut Lane| lane.scan(start, SCAN_BATCH, |space, name, _| first.add(space, name));
-                from = self.in_cell(cell, Intent::Broker, scan).ok().flatten();
+                from = self.in_lane(lane, Intent::Broker, scan).ok().flatten();
             }
         }
         first.finish()
@@ -191,7 +192,7 @@ impl Shell {
     /// Passes every lock to `each`, in no order, until `each` breaks off.
     pub(super) fn for_each_lock<B>(&self, mut each: impl FnMut(LockInfo) -> ControlFlow<B>) -> Option<B> {
         let mut batch: Vec<Result<LockInfo, Key>> = Vec::new();
-        for cell in &self.lanes {
+        for lane in 0..LANES {
             let mut from = Some(0);
             while let Some(start) = from {
                 let scan = |lane: &mut Lane| {
@@ -199,7 +200,7 @@ impl Shell {
                         batch.push(self.single_holder_info(Key { space, name: name.clone() }, view));
                     })
                 };
-                from = self.in_cell(cell, Intent::Broker, scan).ok().flatten();
+                from = self.in_lane(lane, Intent::Broker, scan).ok().flatten();
                 for listed in batch.drain(..) {
                     let look =
                         |key: Key| self.lock_info(&self.key(key.space, key.name.as_bytes()).to_owned());
@@ -220,7 +221,7 @@ impl Shell {
             LaneView::Deferred => ControlFlow::Continue(()),
             view => ControlFlow::Break(self.single_holder_info(key.key.clone(), view).ok()),
         };
-        match self.in_lane(key.hash, Intent::Broker, look).ok()? {
+        match self.in_lane(lane_of(key.hash), Intent::Broker, look).ok()? {
             ControlFlow::Break(found) => found,
             ControlFlow::Continue(()) => self.contended_lock_info(key),
         }
@@ -245,15 +246,16 @@ impl Shell {
         mut each: impl FnMut(&Key, Mode) -> ControlFlow<B>,
     ) -> Option<B> {
         let mut batch = Vec::new();
-        for cell in &self.lanes {
+        for lane in session.holdings.lanes() {
+            let of = session.holder(lane);
             let mut after = None;
             loop {
                 let copy = |lane: &mut Lane| {
-                    lane.held_after(session.slot, after, COPY_BATCH, |space, name, mode| {
+                    lane.held_after(of, after, COPY_BATCH, |space, name, mode| {
                         batch.push((Key { space, name: name.clone() }, mode));
                     })
                 };
-                after = self.in_cell(cell, Intent::Releasing(session), copy).ok().flatten();
+                after = self.in_lane(lane, Intent::Releasing(session), copy).ok().flatten();
                 if let Some(done) = pass_on(&mut batch, &mut each) {
                     return Some(done);
                 }

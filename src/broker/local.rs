@@ -72,9 +72,6 @@ impl EnqueuedRequests {
     }
 
     fn remove(&self, name: &[u8]) -> Option<EnqueuedRequest> {
-        if self.is_empty() {
-            return None;
-        }
         self.change(|by_name| by_name.remove(&LockName::new(name)))
     }
 
@@ -137,12 +134,13 @@ impl LocalSession {
 
     /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        match self.session.try_acquire(Space::Main, name, mode) {
-            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) if limit != Some(Duration::ZERO) => {
-                self.acquire_all(&[(LockName::new(name), mode)], limit)
-            }
-            answer => answer,
+        let answer = self.session.try_acquire(Space::Main, name, mode);
+        if let Err(AcquireError::TimedOut | AcquireError::NotYet(_)) = answer
+            && limit != Some(Duration::ZERO)
+        {
+            return self.acquire_all(&[(LockName::new(name), mode)], limit);
         }
+        answer
     }
 
     /// As [`Session::acquire_all`](crate::Session::acquire_all).
@@ -167,7 +165,9 @@ impl LocalSession {
 
     /// As [`Session::release`](crate::Session::release).
     pub fn release(&self, name: &[u8]) -> Result<Released, ReleaseError> {
-        if let Some(request) = self.enqueued.remove(name) {
+        if !self.enqueued.is_empty()
+            && let Some(request) = self.enqueued.remove(name)
+        {
             self.waits.forget(request.ticket);
         }
         self.session.release(Space::Main, name)

@@ -17,6 +17,8 @@ mod fast_lane;
 mod fifo;
 mod hasher;
 mod histogram;
+mod holdings;
+mod last_grant;
 mod lifecycle;
 mod limit_checks;
 mod limits;

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::broker::clock;
+use crate::broker::clock::{self, Stamp};
 use crate::broker::fast_lane::{KeyRef, Lane, LaneAcquire, LaneRelease};
 use crate::broker::hasher::lane_of;
 use crate::broker::lifecycle::{CallRefused, Intent};
@@ -13,7 +13,7 @@ use crate::broker::limits::check_set;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, Mode, ReleaseError, Released};
 use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
-use crate::broker::session_info::{HeldCount, Observer, SessionInfo, Wait};
+use crate::broker::session_info::{Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, Ordering};
 
@@ -54,24 +54,39 @@ impl ObservedSession {
     /// holds the lock or waits for it.
     pub fn try_acquire(&self, space: Space, name: &[u8], mode: Mode) -> Result<Grant, AcquireError> {
         let (shell, info) = (&*self.shell, &*self.info);
+        shell.check_names([name])?;
+        if let Some((lane, node)) = info.last_grant.of(name)
+            && shell.check_room(info, 1, lane).is_ok()
+        {
+            let (by, now) = (info.holder(lane), clock::now_coarse());
+            let acquire = |content: &mut Lane| content.acquire_at(node, (space, name), by, mode, now);
+            if let Some(grant) = shell.in_lane(lane, Intent::Acquiring(info), acquire)? {
+                return Ok(grant);
+            }
+        }
+        self.try_acquire_by_hash(space, name, mode)
+    }
+
+    // Not inlined: the shorter way is faster for it.
+    #[inline(never)]
+    fn try_acquire_by_hash(&self, space: Space, name: &[u8], mode: Mode) -> Result<Grant, AcquireError> {
+        let (shell, info) = (&*self.shell, &*self.info);
         let key = shell.key(space, name);
         let lane = lane_of(key.hash);
-        shell.check_names([name])?;
         if let Err(refusal) = shell.check_room(info, 1, lane) {
             return Err(self.held_or(refusal, key));
         }
-        let now = clock::now_coarse();
+        let (by, now) = (info.holder(lane), clock::now_coarse());
         let acquire = |content: &mut Lane| {
-            let fast = content.acquire(key, info.slot, mode, now);
-            if let LaneAcquire::Granted(_) = fast {
-                info.held.add(lane, 1);
-                debug_assert!(info.held.in_part(lane) <= content.held_in_all());
-                debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.held.is_some()));
-            }
+            let fast = content.acquire(key, by, mode, now);
+            debug_assert!(by.holdings.count() <= content.held_in_all());
             fast
         };
-        match shell.in_cell(&shell.lanes[lane], Intent::Acquiring(info), acquire)? {
-            LaneAcquire::Granted(grant) => Ok(grant),
+        match shell.in_lane(lane, Intent::Acquiring(info), acquire)? {
+            LaneAcquire::Granted(grant, node) => {
+                info.last_grant.set(name, lane, node);
+                Ok(grant)
+            }
             LaneAcquire::AlreadyHeld(held) => Err(AcquireError::AlreadyHeld(held)),
             LaneAcquire::Busy => Err(AcquireError::TimedOut),
             LaneAcquire::Defer => self.try_acquire_contended(key, mode),
@@ -132,8 +147,8 @@ impl ObservedSession {
             let wait = wait.map(|wait| wait_spec(step, wait));
             let answer = table.acquire(step, info.slot, wants, wait);
             if let Ok(Attempt::Granted(_)) = answer {
-                info.held.add(HeldCount::TABLE, wants.len());
-                debug_assert!(info.held.in_part(HeldCount::TABLE) <= table.holds());
+                info.holdings.add_in_table(wants.len());
+                debug_assert!(info.holdings.in_table() <= table.holds());
                 debug_assert!(table.inspect(info.slot, &wants[0].0).is_some_and(|seen| seen.held.is_some()));
             }
             answer
@@ -171,19 +186,34 @@ impl ObservedSession {
     /// [`ReleaseError`]
     pub fn release(&self, space: Space, name: &[u8]) -> Result<Released, ReleaseError> {
         let (shell, info) = (&*self.shell, &*self.info);
+        let now = shell.end_of_hold();
+        if let Some((lane, node)) = info.last_grant.of(name) {
+            let by = info.holder(lane);
+            let release = |content: &mut Lane| content.release_at(node, (space, name), by, now);
+            if shell.in_lane(lane, Intent::Releasing(info), release)? {
+                return Ok(Released::Hold);
+            }
+        }
+        self.release_by_hash(space, name, now)
+    }
+
+    #[inline(never)]
+    fn release_by_hash(
+        &self,
+        space: Space,
+        name: &[u8],
+        now: Option<Stamp>,
+    ) -> Result<Released, ReleaseError> {
+        let (shell, info) = (&*self.shell, &*self.info);
         let key = shell.key(space, name);
         let lane = lane_of(key.hash);
-        let now = shell.end_of_hold();
+        let by = info.holder(lane);
         let release = |content: &mut Lane| {
-            let fast = content.release(key, info.slot, now);
-            if let LaneRelease::Released = fast {
-                info.held.subtract_one(lane);
-                debug_assert!(info.held.in_part(lane) <= content.held_in_all());
-                debug_assert!(content.view(key).inspect(info.slot).is_some_and(|seen| seen.mode.is_none()));
-            }
+            let fast = content.release(key, by, now);
+            debug_assert!(by.holdings.count() <= content.held_in_all());
             fast
         };
-        match shell.in_cell(&shell.lanes[lane], Intent::Releasing(info), release)? {
+        match shell.in_lane(lane, Intent::Releasing(info), release)? {
             LaneRelease::Released => Ok(Released::Hold),
             LaneRelease::NotHeld => Err(ReleaseError::NotHeld),
             // If the name has left the table since, this session did not hold it.
@@ -196,8 +226,8 @@ impl ObservedSession {
         self.shell.with_table(&[], Intent::Releasing(info), |table, step| {
             let released = table.release(step, info.slot, key);
             if released == Some(Released::Hold) {
-                info.held.subtract_one(HeldCount::TABLE);
-                debug_assert!(info.held.in_part(HeldCount::TABLE) <= table.holds());
+                info.holdings.subtract_one_in_table();
+                debug_assert!(info.holdings.in_table() <= table.holds());
                 debug_assert!(table.inspect(info.slot, key).is_none_or(|seen| seen.held.is_none()));
             }
             released
@@ -234,7 +264,7 @@ impl ObservedSession {
     fn look_up(&self, key: KeyRef<'_>) -> Result<Inspection, CallRefused> {
         let slot = self.info.slot;
         let intent = Intent::Releasing(&self.info);
-        let seen = self.shell.in_lane(key.hash, intent, |lane| lane.view(key).inspect(slot))?;
+        let seen = self.shell.in_lane(lane_of(key.hash), intent, |lane| lane.view(key).inspect(slot))?;
         if let Some(seen) = seen {
             return Ok(seen);
         }

@@ -4,10 +4,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::broker::hasher::LANES;
+use crate::broker::fast_lane::Holder;
+use crate::broker::holdings::Holdings;
+use crate::broker::last_grant::LastGrant;
 use crate::broker::outcome::Outcome;
 use crate::broker::rules::{Slot, Ticket};
-use crate::os::sync::{Arc, AtomicBool, AtomicU32, Ordering, RwLock};
+use crate::os::sync::{Arc, AtomicBool, AtomicU32, RwLock};
 
 /// Is told how a session's waits end. If it panics, the broker has failed: outcomes that were still
 /// to be told would be lost.
@@ -48,6 +50,10 @@ pub fn truncate_owner(owner: &str) -> &str {
 }
 
 /// What identifies a session to others, and what it holds.
+///
+/// Has cache lines to itself: it changes with each grant, and another session's thread must not be
+/// slowed by that.
+#[repr(align(128))]
 pub struct SessionInfo {
     id: u64,
     address: Box<str>,
@@ -58,7 +64,8 @@ pub struct SessionInfo {
     pub(super) ended: AtomicBool,
     /// How many outcomes its observer has not been told yet.
     pub(super) pending_notifications: AtomicU32,
-    pub(super) held: HeldCount,
+    pub(super) holdings: Holdings,
+    pub(super) last_grant: LastGrant,
 }
 
 impl SessionInfo {
@@ -70,8 +77,14 @@ impl SessionInfo {
             slot,
             ended: AtomicBool::new(false),
             pending_notifications: AtomicU32::new(0),
-            held: HeldCount::new(),
+            holdings: Holdings::new(),
+            last_grant: LastGrant::default(),
         }
+    }
+
+    /// This session, for a lane.
+    pub(super) fn holder(&self, lane: usize) -> Holder<'_> {
+        Holder { slot: self.slot, holdings: self.holdings.in_lane(lane) }
     }
 
     /// A number no other session of this broker ever has.
@@ -111,7 +124,7 @@ impl SessionInfo {
     /// How many locks it holds. Changes that other threads make at this moment may be missing.
     #[must_use]
     pub fn locks_held(&self) -> usize {
-        self.held.total()
+        self.holdings.total()
     }
 
     /// Its name, or else its address.
@@ -125,46 +138,5 @@ impl SessionInfo {
 impl fmt::Debug for SessionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionInfo").field("id", &self.id).field("label", &self.label()).finish()
-    }
-}
-
-/// How many locks a session holds, for the limit on them: a count for each lane, by its number, and
-/// one for the table. Each count changes only under the mutex of its lane or of the table, so that
-/// a load and a store suffice; one count for all would cost an atomic operation for every lock.
-pub(super) struct HeldCount([AtomicU32; LANES + 1]);
-
-impl HeldCount {
-    /// The number of the count for locks in the table.
-    pub(super) const TABLE: usize = LANES;
-
-    fn new() -> Self {
-        Self(std::array::from_fn(|_| AtomicU32::new(0)))
-    }
-
-    pub(super) fn add(&self, part: usize, more: usize) {
-        let more = u32::try_from(more).unwrap_or(u32::MAX);
-        self.0[part].store(self.0[part].load(Ordering::Relaxed).saturating_add(more), Ordering::Relaxed);
-    }
-
-    /// Counts one lock less.
-    pub(super) fn subtract_one(&self, part: usize) {
-        let count = self.0[part].load(Ordering::Relaxed);
-        debug_assert!(count > 0, "a lock that was never counted is given up");
-        self.0[part].store(count.saturating_sub(1), Ordering::Relaxed);
-    }
-
-    /// A lock has gone from this lane to the table. The caller has both locked.
-    pub(super) fn move_to_table(&self, lane: usize) {
-        self.subtract_one(lane);
-        self.add(Self::TABLE, 1);
-    }
-
-    pub(super) fn in_part(&self, part: usize) -> usize {
-        self.0[part].load(Ordering::Relaxed) as usize
-    }
-
-    /// The sum of all counts. Changes that other threads make at this moment may be missing.
-    pub(super) fn total(&self) -> usize {
-        self.0.iter().map(|count| count.load(Ordering::Relaxed) as usize).sum()
     }
 }

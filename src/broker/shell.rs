@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::broker::fast_lane::{KeyRef, Lane};
 use crate::broker::fifo::FifoMutex;
-use crate::broker::hasher::{LANES, NameHasher, lane_of};
+use crate::broker::hasher::{LANES, NameHasher};
 use crate::broker::lifecycle::{CallRefused, Intent, Lifecycle};
 use crate::broker::limits::{AtomicLimits, Limits};
 use crate::broker::name::Space;
@@ -21,7 +21,7 @@ use crate::os::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex};
 
 /// How many orphaned names a lane remembers. Names are spread evenly, so all lanes together
 /// remember the newest 65,536, except with negligible probability, and never more than twice that.
-const MARKS_PER_LANE: usize = 2 * 65_536 / LANES;
+const ORPHANS_PER_LANE: usize = 2 * 65_536 / LANES;
 
 /// Has a cache line to itself, and the other line of the pair that a CPU fetches together: for what
 /// threads change all the time. A neighbour on the same line would be slow to read because of it.
@@ -36,11 +36,12 @@ impl<T> Deref for CachePadded<T> {
     }
 }
 
+#[repr(C)]
 pub(super) struct LaneCell {
-    pub(super) lane: Mutex<Lane>,
     /// The number of locks in the lane. Changed with the lane locked, read without, for the limit
     /// on all locks.
     pub(super) held: AtomicUsize,
+    pub(super) lane: Mutex<Lane>,
 }
 
 /// The table, the counter of its names' tokens, and the results of a turn, which are kept here for
@@ -57,11 +58,11 @@ pub(super) struct Shell {
     pub(super) lanes: Box<[CachePadded<LaneCell>]>,
     pub(super) contended: CachePadded<FifoMutex<TableCell>>,
     /// Held for a bulk turn at the table, so that there is at most one of them at a time.
-    pub(super) bulk: FifoMutex<()>,
+    pub(super) bulk: CachePadded<FifoMutex<()>>,
     /// The number of locks in the table. Changed with the table locked, read without.
-    pub(super) table_held: AtomicUsize,
+    pub(super) table_held: CachePadded<AtomicUsize>,
     pub(super) sessions: CachePadded<Registry>,
-    session_ids: AtomicU64,
+    session_ids: CachePadded<AtomicU64>,
     tokens_end: Arc<TokensEnd>,
     pub(super) limits: AtomicLimits,
     pub(super) lifecycle: Lifecycle,
@@ -71,7 +72,7 @@ pub(super) struct Shell {
 
 impl Shell {
     pub(super) fn new(limits: Limits, tokens: Tokens, grace: Option<Duration>) -> Self {
-        let lane = || Mutex::new(Lane::new(MARKS_PER_LANE, tokens.clone()));
+        let lane = || Mutex::new(Lane::new(ORPHANS_PER_LANE, tokens.clone()));
         let cell = || CachePadded(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
         let lanes = std::iter::repeat_with(cell).take(LANES).collect();
         let tokens_end = tokens.end().clone();
@@ -80,10 +81,10 @@ impl Shell {
             hasher: NameHasher::new(),
             lanes,
             contended: CachePadded(FifoMutex::new(table)),
-            bulk: FifoMutex::new(()),
-            table_held: AtomicUsize::new(0),
+            bulk: CachePadded(FifoMutex::new(())),
+            table_held: CachePadded(AtomicUsize::new(0)),
             sessions: CachePadded(Registry::new()),
-            session_ids: AtomicU64::new(1),
+            session_ids: CachePadded(AtomicU64::new(1)),
             tokens_end,
             limits: AtomicLimits::new(limits),
             lifecycle: Lifecycle::new(grace),
@@ -110,28 +111,22 @@ impl Shell {
         KeyRef { space, name, hash: self.hasher.hash(space, name) }
     }
 
-    /// Runs `work` on the lane of `hash`.
+    /// Runs `work` on the lane of this number.
     pub(super) fn in_lane<R>(
         &self,
-        hash: u64,
+        lane: usize,
         intent: Intent<'_>,
         work: impl FnOnce(&mut Lane) -> R,
     ) -> Result<R, CallRefused> {
-        self.in_cell(&self.lanes[lane_of(hash)], intent, work)
-    }
-
-    /// Runs `work` on this lane.
-    pub(super) fn in_cell<R>(
-        &self,
-        cell: &LaneCell,
-        intent: Intent<'_>,
-        work: impl FnOnce(&mut Lane) -> R,
-    ) -> Result<R, CallRefused> {
-        let mut lane = cell.lane.lock();
+        let cell = &self.lanes[lane];
+        let mut content = cell.lane.lock();
+        if let Intent::Acquiring(info) = intent {
+            info.holdings.note_lane(lane);
+        }
         self.lifecycle.check(intent)?;
         let sentinel = self.lifecycle.arm();
-        let result = work(&mut lane);
-        cell.held.store(lane.held_in_all(), Relaxed);
+        let result = work(&mut content);
+        cell.held.store(content.held_in_all(), Relaxed);
         sentinel.disarm();
         Ok(result)
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::broker::clock::{self, Stamp};
 use crate::broker::fast_lane::LaneCounts;
+use crate::broker::hasher::LANES;
 use crate::broker::histogram::Histogram;
 use crate::broker::lifecycle::Intent;
 use crate::broker::rules::Table;
@@ -74,8 +75,8 @@ impl Stats {
 impl Shell {
     pub(super) fn stats(&self) -> Stats {
         let mut stats = Stats { sessions: self.sessions.len(), ..Stats::default() };
-        for cell in &self.lanes {
-            if let Ok(counts) = self.in_cell(cell, Intent::Broker, |lane| lane.counts()) {
+        for lane in 0..LANES {
+            if let Ok(counts) = self.in_lane(lane, Intent::Broker, |lane| lane.counts()) {
                 stats.add_lane(counts);
             }
         }

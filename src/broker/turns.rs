@@ -19,7 +19,6 @@ use crate::broker::registry::RegisteredSession;
 use crate::broker::rules::{
     BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, Slot, Step, TURN_BUDGET, Table,
 };
-use crate::broker::session_info::HeldCount;
 use crate::broker::shell::{Shell, TableCell};
 use crate::broker::tokens::Tokens;
 use crate::os::sync::Ordering::{Acquire, Relaxed};
@@ -153,10 +152,12 @@ impl Shell {
     /// Moves a name from its lane to the table, with its holder and its mark.
     fn adopt(&self, table: &mut Table, tokens: &mut Tokens, key: &HashedKey) -> Result<(), CallRefused> {
         let lane = lane_of(key.hash);
-        let deferred = self.in_lane(key.hash, Intent::Broker, |content| {
-            let deferred = content.defer(key.as_ref())?;
-            if let Some(info) = deferred.holder.and_then(|(slot, ..)| self.sessions.info(slot)) {
-                info.held.move_to_table(lane);
+        let deferred = self.in_lane(lane, Intent::Broker, |content| {
+            let holder = content.holder(key.as_ref()).and_then(|slot| self.sessions.info(slot));
+            let holdings = holder.as_ref().map(|info| info.holdings.in_lane(lane));
+            let deferred = content.defer(key.as_ref(), holdings)?;
+            if let Some(info) = holder {
+                info.holdings.add_in_table(1);
             }
             debug_assert!(matches!(content.view(key.as_ref()), LaneView::Deferred));
             Some(deferred)
@@ -173,7 +174,7 @@ impl Shell {
     /// Returns a name to its lane that the table has removed. Its tokens in the table were lower
     /// than `next_token`.
     fn return_to_lane(&self, idle: &FreedName, next_token: u64) -> Result<(), CallRefused> {
-        self.in_lane(idle.key.hash, Intent::Broker, |lane| {
+        self.in_lane(lane_of(idle.key.hash), Intent::Broker, |lane| {
             debug_assert!(
                 matches!(lane.view(idle.key.as_ref()), LaneView::Deferred),
                 "the name was in a lane and in the table"
@@ -191,7 +192,7 @@ impl Shell {
                 debug_assert!(false, "a wait has outlived its session");
                 continue;
             };
-            session.info.held.add(HeldCount::TABLE, acquired);
+            session.info.holdings.add_in_table(acquired);
             session.add_pending(ticket, outcome);
             if !concerned.last().is_some_and(|last| Arc::ptr_eq(last, &session)) {
                 concerned.push(session);

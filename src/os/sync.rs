@@ -15,7 +15,7 @@ mod model_checked;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod ordinary {
     pub(crate) use std::sync::OnceLock;
-    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+    pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence};
 
     pub(crate) use rustix::time::clock_gettime;
     pub(crate) use rustix_futex_sync::{Condvar, Mutex, MutexGuard, RwLock};

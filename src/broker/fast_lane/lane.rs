@@ -1,4 +1,4 @@
-//! One lane: granting, freeing, deferring and taking back names, and the marks of orphaned ones. It
+//! One lane: granting, freeing, deferring and taking back names, and remembering free ones. It
 //! has three rules of its own: grant what is free, free what the asking session holds, and leave
 //! everything else to the table.
 
@@ -6,7 +6,9 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use crate::broker::clock::Stamp;
-use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeList, NodeState, Nodes};
+use crate::broker::fast_lane::lane_holdings::LaneHoldings;
+use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeState, Nodes, Orphans};
+use crate::broker::fast_lane::recent::RecentNodes;
 use crate::broker::histogram::Histogram;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{Grant, Held, Mode};
@@ -39,7 +41,7 @@ impl KeyRef<'_> {
     }
 
     fn is_name_of(self, node: &Node) -> bool {
-        node.name.as_bytes() == self.name && node.space == self.space
+        node.is_named((self.space, self.name))
     }
 }
 
@@ -49,9 +51,17 @@ impl HashedKey {
     }
 }
 
+/// A session that asks, and what it holds in the lane.
+#[derive(Clone, Copy)]
+pub(crate) struct Holder<'a> {
+    pub(crate) slot: Slot,
+    pub(crate) holdings: &'a LaneHoldings,
+}
+
 /// What an acquire comes to in a lane.
 pub(crate) enum LaneAcquire {
-    Granted(Grant),
+    /// With the node, for [`Lane::release_at`].
+    Granted(Grant, NodeIndex),
     AlreadyHeld(Held),
     /// Another session holds the name in a mode that conflicts. True only while the lane is locked.
     Busy,
@@ -95,39 +105,47 @@ struct IndexEntry {
 }
 
 /// The names of one part of all hashes.
+///
+/// What every acquire and release reads or writes comes first, so that it is on two cache lines:
+/// each line more is one more that moves between the caches of two processors.
+#[repr(C)]
 pub(crate) struct Lane {
     index: HashTable<IndexEntry>,
-    pub(super) nodes: Nodes,
-    /// The names that each session holds here, by slot, in the order in which it acquired them.
-    sessions: Vec<NodeList>,
-    /// Orphaned names that nobody holds, oldest first.
-    marks: NodeList,
-    marks_len: usize,
-    marks_max: usize,
     tokens: Tokens,
-    counts: LaneCounts,
+    recent: RecentNodes,
+    held_exclusive: u32,
+    held_shared: u32,
+    grants: u64,
+    pub(super) nodes: Nodes,
+    orphans: Orphans,
+    orphans_exclusive: u64,
+    orphans_shared: u64,
+    hold_times: Histogram,
 }
 
 impl Lane {
-    pub(crate) fn new(marks_max: usize, tokens: Tokens) -> Self {
+    pub(crate) fn new(orphans_max: usize, tokens: Tokens) -> Self {
         Self {
             index: HashTable::new(),
             nodes: Nodes::default(),
-            sessions: Vec::new(),
-            marks: NodeList::EMPTY,
-            marks_len: 0,
-            marks_max,
             tokens,
-            counts: LaneCounts::default(),
+            recent: RecentNodes::new(),
+            held_exclusive: 0,
+            held_shared: 0,
+            grants: 0,
+            orphans: Orphans::new(orphans_max),
+            orphans_exclusive: 0,
+            orphans_shared: 0,
+            hold_times: Histogram::default(),
         }
     }
 
     /// Grants the name if it is free.
-    pub(crate) fn acquire(&mut self, key: KeyRef<'_>, slot: Slot, mode: Mode, now: Stamp) -> LaneAcquire {
-        let (index, is_new) = self.find_or_insert(key, NodeState::Marked);
+    pub(crate) fn acquire(&mut self, key: KeyRef<'_>, by: Holder<'_>, mode: Mode, now: Stamp) -> LaneAcquire {
+        let (index, is_new) = self.find_or_insert(key, NodeState::Free);
         if !is_new {
             match self.nodes[index].state {
-                NodeState::Held { slot: holder, mode, hold } if holder == slot => {
+                NodeState::Held { slot, mode, hold } if slot == by.slot => {
                     return LaneAcquire::AlreadyHeld(Held { mode, token: hold.token });
                 }
                 NodeState::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => {
@@ -136,78 +154,113 @@ impl Lane {
                 NodeState::Held { .. } => return LaneAcquire::Busy,
                 NodeState::Deferred => return LaneAcquire::Defer,
                 NodeState::Vacant => unreachable!("{VACANT}"),
-                NodeState::Marked => self.unmark(index),
+                NodeState::Free => self.take_free(index),
             }
         }
+        LaneAcquire::Granted(self.grant(index, by, mode, now), index)
+    }
+
+    /// Grants the name if it is free and still at `index`, where an earlier grant has found it.
+    /// `None`, and nothing has changed, if not: anything may be there by now.
+    pub(crate) fn acquire_at(
+        &mut self,
+        index: NodeIndex,
+        key: (Space, &[u8]),
+        by: Holder<'_>,
+        mode: Mode,
+        now: Stamp,
+    ) -> Option<Grant> {
+        let node = self.nodes.get(index)?;
+        (matches!(node.state, NodeState::Free) && node.is_named(key)).then(|| {
+            self.take_free(index);
+            self.grant(index, by, mode, now)
+        })
+    }
+
+    /// Grants the name of a node that nobody holds and that is in no list.
+    fn grant(&mut self, index: NodeIndex, by: Holder<'_>, mode: Mode, now: Stamp) -> Grant {
         let hold = Hold { token: self.tokens.next(), since: now };
         let node = &mut self.nodes[index];
-        node.state = NodeState::Held { slot, mode, hold };
+        node.state = NodeState::Held { slot: by.slot, mode, hold };
         let orphaned = node.orphaned;
-        self.link_to_session(index, slot, hold);
+        by.holdings.add(&mut self.nodes, index);
         *self.held(mode) += 1;
-        self.counts.grants += 1;
+        self.grants += 1;
+        self.debug_check_list(index, by.slot, hold);
         self.debug_check();
-        LaneAcquire::Granted(Grant { token: hold.token, orphaned, holders: 1 })
+        Grant { token: hold.token, orphaned, holders: 1 }
     }
 
     /// Frees a name that this session holds. With `now`, counts for how long it was held.
-    pub(crate) fn release(&mut self, key: KeyRef<'_>, slot: Slot, now: Option<Stamp>) -> LaneRelease {
-        let hash = key.short_hash();
-        let nodes = &self.nodes;
-        let is_it = |entry: &IndexEntry| entry.hash == hash && key.is_name_of(&nodes[entry.node]);
-        let Ok(found) = self.index.find_entry(spread(hash), is_it) else { return LaneRelease::NotHeld };
-        let index = found.get().node;
-        let node = &self.nodes[index];
-        match node.state {
-            // The name goes without a mark, as most names do: then one look-up is enough for all of
-            // it.
-            NodeState::Held { slot: holder, mode, hold }
-                if holder == slot && (mode == Mode::Exclusive || !node.orphaned) =>
-            {
-                found.remove();
-                self.sessions[slot as usize].unlink(&mut self.nodes, index);
-                self.nodes.remove(index);
-                *self.held(mode) -= 1;
+    pub(crate) fn release(&mut self, key: KeyRef<'_>, by: Holder<'_>, now: Option<Stamp>) -> LaneRelease {
+        let Some(index) = self.find(key) else { return LaneRelease::NotHeld };
+        match self.nodes[index].state {
+            NodeState::Held { slot, mode, hold } if slot == by.slot => {
                 self.count_hold_time(hold, now);
-                self.shrink_index_if_sparse();
-                self.debug_check();
-                LaneRelease::Released
-            }
-            NodeState::Held { slot: holder, mode, hold } if holder == slot => {
-                self.count_hold_time(hold, now);
-                self.unhold(index, slot, mode, false);
+                self.unhold(index, by, mode, false);
                 LaneRelease::Released
             }
             NodeState::Deferred => LaneRelease::Defer,
-            NodeState::Held { .. } | NodeState::Marked => LaneRelease::NotHeld,
+            NodeState::Held { .. } | NodeState::Free => LaneRelease::NotHeld,
             NodeState::Vacant => unreachable!("{VACANT}"),
         }
     }
 
+    /// Frees the name if this session holds it and it is at `index`, where an earlier grant has
+    /// found it. Returns false, and changes nothing, if not: anything may be there by now.
+    pub(crate) fn release_at(
+        &mut self,
+        index: NodeIndex,
+        key: (Space, &[u8]),
+        by: Holder<'_>,
+        now: Option<Stamp>,
+    ) -> bool {
+        let Some(node) = self.nodes.get(index) else { return false };
+        match node.state {
+            NodeState::Held { slot, mode, hold } if slot == by.slot && node.is_named(key) => {
+                self.count_hold_time(hold, now);
+                self.unhold(index, by, mode, false);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The slot of the session that holds the name here.
+    pub(crate) fn holder(&self, key: KeyRef<'_>) -> Option<Slot> {
+        match self.nodes[self.find(key)?].state {
+            NodeState::Held { slot, .. } => Some(slot),
+            NodeState::Deferred | NodeState::Free | NodeState::Vacant => None,
+        }
+    }
+
     /// Hands the name over to the table, which must adopt what this returns before any other thread
-    /// can look. `None` if the table has the name already.
-    pub(crate) fn defer(&mut self, key: KeyRef<'_>) -> Option<DeferredName> {
+    /// can look. `None` if the table has the name already. `holdings` are those of its
+    /// [`holder`](Self::holder).
+    pub(crate) fn defer(&mut self, key: KeyRef<'_>, holdings: Option<&LaneHoldings>) -> Option<DeferredName> {
         // Also for a name without a node: it may have been granted here before it was forgotten.
         let next_token = self.tokens.peek();
         let (index, is_new) = self.find_or_insert(key, NodeState::Deferred);
         if is_new {
             return Some(DeferredName { holder: None, orphaned: false, next_token });
         }
-        let node = &mut self.nodes[index];
-        let orphaned = std::mem::take(&mut node.orphaned);
-        let holder = match std::mem::replace(&mut node.state, NodeState::Deferred) {
+        let holder = match self.nodes[index].state {
             NodeState::Deferred => return None,
             NodeState::Vacant => unreachable!("{VACANT}"),
             NodeState::Held { slot, mode, hold } => {
-                self.sessions[slot as usize].unlink(&mut self.nodes, index);
+                let Some(holdings) = holdings else { unreachable!("a holder has an open session") };
+                holdings.remove(&mut self.nodes, index);
                 *self.held(mode) -= 1;
                 Some((slot, mode, hold))
             }
-            NodeState::Marked => {
-                self.unmark(index);
+            NodeState::Free => {
+                self.take_free(index);
                 None
             }
         };
+        let node = &mut self.nodes[index];
+        node.state = NodeState::Deferred;
+        let orphaned = std::mem::take(&mut node.orphaned);
         self.debug_check();
         Some(DeferredName { holder, orphaned, next_token })
     }
@@ -223,7 +276,7 @@ impl Lane {
         );
         if let Some(index) = found {
             self.nodes[index].orphaned = orphaned;
-            self.mark_or_forget(index);
+            self.add_free(index);
         }
     }
 
@@ -231,13 +284,13 @@ impl Lane {
     /// The names that a session held exclusively when it `vanished` are orphaned.
     pub(crate) fn end_session(
         &mut self,
-        slot: Slot,
+        by: Holder<'_>,
         at_most: usize,
         now: Option<Stamp>,
         vanished: bool,
     ) -> usize {
         for freed in 0..at_most {
-            let head = self.first_held(slot);
+            let head = by.holdings.first();
             if head == NONE {
                 return freed;
             }
@@ -245,10 +298,10 @@ impl Lane {
             self.count_hold_time(hold, now);
             match mode {
                 _ if !vanished => {}
-                Mode::Exclusive => self.counts.orphans_exclusive += 1,
-                Mode::Shared => self.counts.orphans_shared += 1,
+                Mode::Exclusive => self.orphans_exclusive += 1,
+                Mode::Shared => self.orphans_shared += 1,
             }
-            self.unhold(head, slot, mode, vanished);
+            self.unhold(head, by, mode, vanished);
         }
         at_most
     }
@@ -259,17 +312,19 @@ impl Lane {
     }
 
     pub(crate) fn counts(&self) -> LaneCounts {
-        self.counts
+        LaneCounts {
+            held_exclusive: self.held_exclusive as usize,
+            held_shared: self.held_shared as usize,
+            grants: self.grants,
+            orphans_exclusive: self.orphans_exclusive,
+            orphans_shared: self.orphans_shared,
+            hold_times: self.hold_times,
+        }
     }
 
     /// How many locks are held here, in either mode.
     pub(crate) fn held_in_all(&self) -> usize {
-        self.counts.held_exclusive + self.counts.held_shared
-    }
-
-    /// The first node in the list of a session, or `NONE`.
-    pub(super) fn first_held(&self, slot: Slot) -> NodeIndex {
-        self.sessions.get(slot as usize).map_or(NONE, |list| list.head)
+        self.held_exclusive as usize + self.held_shared as usize
     }
 
     pub(super) fn find(&self, key: KeyRef<'_>) -> Option<NodeIndex> {
@@ -293,18 +348,15 @@ impl Lane {
         }
     }
 
-    fn held(&mut self, mode: Mode) -> &mut usize {
+    fn held(&mut self, mode: Mode) -> &mut u32 {
         match mode {
-            Mode::Exclusive => &mut self.counts.held_exclusive,
-            Mode::Shared => &mut self.counts.held_shared,
+            Mode::Exclusive => &mut self.held_exclusive,
+            Mode::Shared => &mut self.held_shared,
         }
     }
 
-    fn link_to_session(&mut self, index: NodeIndex, slot: Slot, hold: Hold) {
-        if slot as usize >= self.sessions.len() {
-            self.sessions.resize(slot as usize + 1, NodeList::EMPTY);
-        }
-        self.sessions[slot as usize].link(&mut self.nodes, index);
+    #[inline]
+    fn debug_check_list(&self, index: NodeIndex, slot: Slot, hold: Hold) {
         debug_assert!(
             self.nodes.get(self.nodes[index].previous).is_none_or(|previous| {
                 matches!(previous.state, NodeState::Held { slot: holder, hold: earlier, .. }
@@ -316,45 +368,53 @@ impl Lane {
 
     fn count_hold_time(&mut self, hold: Hold, now: Option<Stamp>) {
         if let Some(now) = now {
-            self.counts.hold_times.add(now.since(hold.since));
+            self.hold_times.add(now.since(hold.since));
         }
     }
 
-    fn unhold(&mut self, index: NodeIndex, slot: Slot, mode: Mode, vanished: bool) {
-        debug_assert!(
-            matches!(self.nodes[index].state, NodeState::Held { slot: holder, .. } if holder == slot)
-        );
+    fn unhold(&mut self, index: NodeIndex, by: Holder<'_>, mode: Mode, vanished: bool) {
+        debug_assert!(matches!(self.nodes[index].state, NodeState::Held { slot, .. } if slot == by.slot));
         // A shared holder leaves the mark as it is, for the next exclusive one.
         if mode == Mode::Exclusive {
             self.nodes[index].orphaned = vanished;
         }
-        self.sessions[slot as usize].unlink(&mut self.nodes, index);
+        by.holdings.remove(&mut self.nodes, index);
         *self.held(mode) -= 1;
-        self.mark_or_forget(index);
+        self.add_free(index);
     }
 
-    /// Keeps a node that nobody holds and that is in no list if it is orphaned, and removes it
-    /// otherwise.
-    fn mark_or_forget(&mut self, index: NodeIndex) {
-        if self.nodes[index].orphaned {
-            self.nodes[index].state = NodeState::Marked;
-            self.marks.link(&mut self.nodes, index);
-            self.marks_len += 1;
-            if self.marks_len > self.marks_max {
-                let oldest = self.marks.head;
-                self.unmark(oldest);
-                self.forget(oldest);
-            }
+    /// Frees a node. If too many free ones are kept now, the oldest one is forgotten.
+    fn add_free(&mut self, index: NodeIndex) {
+        let node = &mut self.nodes[index];
+        node.state = NodeState::Free;
+        let displaced = if node.orphaned {
+            let oldest = self.orphans.add(&mut self.nodes, index);
+            oldest.inspect(|&oldest| self.nodes[oldest].orphaned = false)
+        } else if !node.is_recent {
+            node.is_recent = true;
+            let oldest = self.recent.add(index);
+            oldest.inspect(|&oldest| self.nodes[oldest].is_recent = false)
         } else {
-            self.forget(index);
+            None
+        };
+        if let Some(displaced) = displaced {
+            self.forget_unless_kept(displaced);
         }
         self.debug_check();
     }
 
-    fn unmark(&mut self, index: NodeIndex) {
-        debug_assert!(self.marks_len > 0, "a marked node is in the list of marks");
-        self.marks.unlink(&mut self.nodes, index);
-        self.marks_len -= 1;
+    /// A free node is about to be held or deferred. It stays among the recent ones.
+    fn take_free(&mut self, index: NodeIndex) {
+        if self.nodes[index].orphaned {
+            self.orphans.take(&mut self.nodes, index);
+        }
+    }
+
+    fn forget_unless_kept(&mut self, index: NodeIndex) {
+        let node = &self.nodes[index];
+        if matches!(node.state, NodeState::Free) && !node.orphaned && !node.is_recent {
+            self.forget(index);
+        }
     }
 
     fn forget(&mut self, index: NodeIndex) {
@@ -378,12 +438,12 @@ impl Lane {
     #[inline]
     fn debug_check(&self) {
         debug_assert_eq!(self.index.len(), self.nodes.len(), "every node is in the index");
-        debug_assert!(self.marks_len <= self.marks_max, "the number of marks is bounded");
+        debug_assert!(self.orphans.len() <= self.orphans.max(), "the number of orphaned names is bounded");
         debug_assert!(
-            self.held_in_all() + self.marks_len <= self.nodes.len(),
-            "every node is held, marked or deferred, and only one of these"
+            self.held_in_all() + self.orphans.len() <= self.nodes.len(),
+            "every node is held, free or deferred, and only one of these"
         );
-        if cfg!(debug_assertions) && self.index.len() <= 8 && self.sessions.len() <= 8 {
+        if cfg!(debug_assertions) && self.index.len() <= 8 {
             self.check_invariants();
         }
     }
@@ -393,38 +453,39 @@ impl Lane {
     /// # Panics
     /// If one of the invariants does not hold.
     fn check_invariants(&self) {
-        let (mut exclusive, mut shared, mut marked, mut deferred) = (0, 0, 0, 0);
-        for (slot, list) in (0..).zip(&self.sessions) {
-            let mut index = list.head;
-            while index != NONE {
-                let node = &self.nodes[index];
-                match node.state {
-                    NodeState::Held { slot: holder, mode: Mode::Exclusive, .. } if holder == slot => {
-                        exclusive += 1
-                    }
-                    NodeState::Held { slot: holder, mode: Mode::Shared, .. } if holder == slot => shared += 1,
-                    _ => panic!("the list of session {slot} has a name that the session does not hold"),
-                }
-                index = node.next;
-            }
-        }
-        let mut index = self.marks.head;
+        let (mut exclusive, mut shared) = (0, 0);
+        let (mut index, mut orphans) = (self.orphans.oldest(), 0);
         while index != NONE {
             let node = &self.nodes[index];
-            assert!(matches!(node.state, NodeState::Marked) && node.orphaned, "a mark is an orphaned name");
-            (marked, index) = (marked + 1, node.next);
+            assert!(matches!(node.state, NodeState::Free) && node.orphaned);
+            (orphans, index) = (orphans + 1, node.next);
         }
+        assert_eq!(orphans, self.orphans.len());
+        let mut recent = 0;
         for (index, node) in (0..self.nodes.end()).filter_map(|index| Some((index, self.nodes.get(index)?))) {
             let is_it = |entry: &IndexEntry| entry.node == index;
             assert!(self.index.find(spread(node.hash), is_it).is_some(), "a node is not in the index");
-            if matches!(node.state, NodeState::Deferred) {
-                assert!(!node.orphaned, "the table knows whether a deferred name is orphaned");
-                deferred += 1;
+            match node.state {
+                NodeState::Held { slot, mode, .. } => {
+                    *(if mode == Mode::Exclusive { &mut exclusive } else { &mut shared }) += 1;
+                    if node.next != NONE {
+                        let next = &self.nodes[node.next];
+                        let is_held = matches!(next.state, NodeState::Held { slot: of, .. } if of == slot);
+                        assert!(is_held && next.previous == index, "the list of session {slot} is broken");
+                    }
+                }
+                NodeState::Deferred => {
+                    assert!(!node.orphaned, "the table knows whether a deferred name is orphaned");
+                }
+                NodeState::Free => {
+                    assert!(node.orphaned || node.is_recent, "a free name is kept for nothing")
+                }
+                NodeState::Vacant => {}
             }
+            recent += usize::from(node.is_recent);
         }
-        assert_eq!((exclusive, shared), (self.counts.held_exclusive, self.counts.held_shared));
-        assert_eq!(marked, self.marks_len);
-        assert_eq!(exclusive + shared + marked + deferred, self.nodes.len(), "a node is in no list");
+        assert!(recent <= RecentNodes::MAX, "the number of recent names is bounded");
+        assert_eq!((exclusive, shared), (self.held_exclusive, self.held_shared));
     }
 }
 

@@ -3,13 +3,18 @@
 //! soon as a second session wants the name, the lane *defers* it to the [table](super::rules),
 //! which has all rules, and takes it back when nobody holds it or waits for it any more.
 //!
-//! A lane also remembers which free names are orphaned, a bounded number of them.
+//! A lane also remembers free names, a bounded number of them: those that are orphaned, and a few
+//! that were released lately.
 //!
-//! Plain data: no mutex, no clock, and nothing of a session but its slot.
+//! Plain data: no mutex, no clock, and nothing of a session but its slot and what it holds here.
 
 mod lane;
+mod lane_holdings;
 mod node;
+mod recent;
 mod view;
 
-pub(super) use lane::{DeferredName, KeyRef, Lane, LaneAcquire, LaneCounts, LaneRelease};
+pub(super) use lane::{DeferredName, Holder, KeyRef, Lane, LaneAcquire, LaneCounts, LaneRelease};
+pub(super) use lane_holdings::LaneHoldings;
+pub(super) use node::NodeIndex;
 pub(super) use view::LaneView;

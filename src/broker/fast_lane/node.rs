@@ -8,7 +8,7 @@ use crate::broker::outcome::Mode;
 use crate::broker::rules::{Hold, Slot};
 
 /// Where a node is. 32 bits, so that a node with its two neighbours fits into a cache line.
-pub(super) type NodeIndex = u32;
+pub(crate) type NodeIndex = u32;
 
 /// What a list ends with: no node has this index.
 pub(super) const NONE: NodeIndex = u32::MAX;
@@ -19,15 +19,16 @@ pub(super) const NONE: NodeIndex = u32::MAX;
 /// |------------|-----------------|-----------------|------------------------|------------------|
 /// | `Held`     | one session     | none            | its holder             | see [`Node`]     |
 /// | `Deferred` | the table knows | the table knows | nothing                | false            |
-/// | `Marked`   | none            | none            | `Lane::marks`          | true             |
+/// | `Free`     | none            | none            | `Lane::orphans`        | if it is in there |
 /// | `Vacant`   | no name here    | –               | vacant ones of a block | false            |
 ///
-/// A name without holder, waiter and orphaned mark has no node.
+/// A name without holder and waiter has a node only while it is orphaned or recent. Of both there is
+/// a bounded number.
 #[derive(Clone, Copy)]
 pub(super) enum NodeState {
     Held { slot: Slot, mode: Mode, hold: Hold },
     Deferred,
-    Marked,
+    Free,
     Vacant,
 }
 
@@ -45,13 +46,19 @@ pub(super) struct Node {
     /// Whether the last exclusive holder vanished without releasing. While the name is held
     /// exclusively: whether the holder before the present one did.
     pub(super) orphaned: bool,
+    /// Whether it is one of the lane's [`RecentNodes`](super::recent::RecentNodes).
+    pub(super) is_recent: bool,
 }
 
 impl Node {
     /// A node that is in no list.
     pub(super) fn new(space: Space, name: &[u8], hash: u32, state: NodeState) -> Self {
         let name = LockName::new(name);
-        Self { name, state, hash, previous: NONE, next: NONE, space, orphaned: false }
+        Self { name, state, hash, previous: NONE, next: NONE, space, orphaned: false, is_recent: false }
+    }
+
+    pub(super) fn is_named(&self, (space, name): (Space, &[u8])) -> bool {
+        self.name.as_bytes() == name && self.space == space
     }
 
     fn vacant(next: NodeIndex) -> Self {
@@ -59,8 +66,8 @@ impl Node {
     }
 }
 
-/// How many nodes a block has: 16 KiB of them.
-const BLOCK_LEN: u32 = 256;
+/// How many nodes a block has: 2 KiB of them. Every lane that is used has a block.
+const BLOCK_LEN: u32 = 32;
 
 struct Block {
     /// `BLOCK_LEN` of them, or none while all are vacant and the memory is given back.
@@ -75,6 +82,7 @@ struct Block {
 /// access by an index from the lane's own lists checks nothing. Tried with `Blocks` instead: an
 /// uncontended acquire and release took 105 ns together, and 97.5 ns with this.
 #[derive(Default)]
+#[repr(C)]
 pub(super) struct Nodes {
     blocks: Vec<Block>,
     /// The blocks that are not full, each once. The last one is filled first, and kept when it is
@@ -180,11 +188,57 @@ impl IndexMut<NodeIndex> for Nodes {
     }
 }
 
+/// The free nodes that are orphaned, oldest first, of which there are at most `max`.
+pub(super) struct Orphans {
+    list: NodeList,
+    len: usize,
+    max: usize,
+}
+
+impl Orphans {
+    pub(super) fn new(max: usize) -> Self {
+        Self { list: NodeList::EMPTY, len: 0, max }
+    }
+
+    /// Adds a node that is in no list. If there are too many now, takes out the oldest one and
+    /// returns it.
+    #[inline]
+    pub(super) fn add(&mut self, nodes: &mut Nodes, index: NodeIndex) -> Option<NodeIndex> {
+        self.list.link(nodes, index);
+        self.len += 1;
+        let oldest = self.list.head;
+        (self.len > self.max).then(|| {
+            self.take(nodes, oldest);
+            oldest
+        })
+    }
+
+    /// Takes out a node that is in this list.
+    #[inline]
+    pub(super) fn take(&mut self, nodes: &mut Nodes, index: NodeIndex) {
+        debug_assert!(self.len > 0, "an orphaned node is in the list of them");
+        self.list.unlink(nodes, index);
+        self.len -= 1;
+    }
+
+    pub(super) fn oldest(&self) -> NodeIndex {
+        self.list.head
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn max(&self) -> usize {
+        self.max
+    }
+}
+
 /// A list that leads through nodes. A node is in one list at most.
 #[derive(Clone, Copy)]
 pub(super) struct NodeList {
     pub(super) head: NodeIndex,
-    tail: NodeIndex,
+    pub(super) tail: NodeIndex,
 }
 
 impl NodeList {

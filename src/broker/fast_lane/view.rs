@@ -1,7 +1,7 @@
 //! Looking into a lane without changing it: one name, all names in pieces, or what one session
 //! holds.
 
-use crate::broker::fast_lane::lane::{KeyRef, Lane};
+use crate::broker::fast_lane::lane::{Holder, KeyRef, Lane};
 use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeState};
 use crate::broker::name::{LockName, Space};
 use crate::broker::outcome::{Held, Inspection, Mode};
@@ -35,7 +35,7 @@ impl LaneView {
         match node.state {
             NodeState::Held { slot, mode, hold } => Self::One { slot, mode, hold, orphaned: node.orphaned },
             NodeState::Deferred => Self::Deferred,
-            NodeState::Marked | NodeState::Vacant => Self::Nobody { orphaned: node.orphaned },
+            NodeState::Free | NodeState::Vacant => Self::Nobody { orphaned: node.orphaned },
         }
     }
 }
@@ -66,7 +66,7 @@ impl Lane {
     ) -> Option<NodeIndex> {
         let end = self.nodes.end().min(from.saturating_add(u32::try_from(steps).unwrap_or(u32::MAX)));
         for node in (from..end).filter_map(|index| self.nodes.get(index)) {
-            if !matches!(node.state, NodeState::Marked) {
+            if !matches!(node.state, NodeState::Free) {
                 each(node.space, &node.name, LaneView::of(node));
             }
         }
@@ -78,16 +78,16 @@ impl Lane {
     /// one.
     pub(crate) fn held_after(
         &self,
-        slot: Slot,
+        by: Holder<'_>,
         after: Option<HeldCursor>,
         at_most: usize,
         mut each: impl FnMut(Space, &LockName, Mode),
     ) -> Option<HeldCursor> {
-        let mut index = self.first_held(slot);
+        let mut index = by.holdings.first();
         if let Some(after) = after {
             let is_still_held = self.nodes.get(after.index).is_some_and(|node| {
-                matches!(node.state, NodeState::Held { slot: holder, hold, .. }
-                    if holder == slot && hold.token == after.token)
+                matches!(node.state, NodeState::Held { slot, hold, .. }
+                    if slot == by.slot && hold.token == after.token)
             });
             if is_still_held {
                 index = self.nodes[after.index].next;
@@ -116,7 +116,7 @@ impl Lane {
         let node = (index != NONE).then(|| &self.nodes[index])?;
         match node.state {
             NodeState::Held { mode, hold, .. } => Some((mode, hold, node.next)),
-            NodeState::Deferred | NodeState::Marked | NodeState::Vacant => None,
+            NodeState::Deferred | NodeState::Free | NodeState::Vacant => None,
         }
     }
 }

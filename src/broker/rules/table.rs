@@ -5,8 +5,8 @@
 //! the table has it from the moment a second session wants it.
 //!
 //! ```text
-//!   name ──hash──► lane, one of 64
-//!                    Held by one session · Marked (orphaned) · Deferred
+//!   name ──hash──► lane, one of 256
+//!                    Held by one session · Free (orphaned) · Deferred
 //!                                                                  │ the table has it
 //!                                                                  ▼
 //!                                        NameIndex    hash, name ► EntryId

@@ -213,7 +213,7 @@ impl Driver {
         assert_eq!(stats.locks + stats.shared_locks, expected.values().filter(|count| count.0 > 0).count());
         for (session, (attached, _)) in (0..).zip(&self.sessions) {
             let held = self.model.held.keys().filter(|at| at.1 == session).count();
-            assert_eq!(attached.info().held.total(), held);
+            assert_eq!(attached.info().holdings.total(), held);
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::time::{ClockId, Timespec};
 use shuttle::sync;
 #[cfg(explore = "shuttle")]
 pub(crate) use shuttle::{lazy_static, thread};
-pub(crate) use sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize};
+pub(crate) use sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(sync::Mutex<T>);

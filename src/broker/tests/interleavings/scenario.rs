@@ -191,7 +191,7 @@ impl TestSession {
         drop(record);
         if self.session.is_alive() {
             let held = NAMES.iter().filter(|name| self.holds(name)).count();
-            assert_eq!(self.session.info().held.total(), held, "locks are counted wrong");
+            assert_eq!(self.session.info().holdings.total(), held, "locks are counted wrong");
         }
     }
 }
