@@ -40,7 +40,7 @@ use crate::wire::message::{ListRequest, LockPage};
 /// let (writer, other) = (Session::open(&broker, Some("writer")), Session::open(&broker, None));
 ///
 /// let grant = writer.acquire(b"report", Mode::Exclusive, Some(Duration::from_secs(5)))?;
-/// println!("may write; the storage must refuse any token below {}", grant.token);
+/// println!("may write; the storage must refuse any token of this name below {}", grant.token);
 ///
 /// let busy = other.acquire(b"report", Mode::Shared, Some(Duration::ZERO));
 /// assert_eq!(busy, Err(AcquireError::TimedOut));
@@ -140,7 +140,8 @@ impl Session {
     }
 
     /// Acquires all these locks at once or none of them, waiting for up to `limit` until all are
-    /// free at the same time. Holds none of them while it waits. All get the same token.
+    /// free at the same time. Holds none of them while it waits. All get the same token, which is
+    /// higher than all earlier tokens of each of them.
     ///
     /// # Errors
     /// [`AcquireError`]; `Invalid` also if the names belong to different servers, which cannot

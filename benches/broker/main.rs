@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a benchmark fails")]
 
 mod from_c;
+mod memory;
 mod names;
 mod parts;
 mod report;
@@ -42,13 +43,14 @@ const PAIRS_PER_THREAD: usize = 400 * PAIRS;
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let series: [(&str, fn()); 6] = [
+    let series: [(&str, fn()); 7] = [
         ("one", one_name),
         ("parts", parts::parts),
         ("threads", threads),
         ("c", from_c),
         ("end", end_of_a_session),
         ("held", names_held),
+        ("memory", memory::memory),
     ];
     for (name, run) in series {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {

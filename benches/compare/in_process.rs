@@ -24,6 +24,12 @@ impl BrokerFigures {
         Some(Self(text.lines().filter_map(figure).collect()))
     }
 
+    /// A value of the series `memory`, in bytes.
+    pub(crate) fn memory(&self, subject: &str, parameter: &str) -> f64 {
+        let key = ["memory", subject, parameter].map(str::to_owned);
+        self.0.get(&key).copied().unwrap_or(f64::NAN)
+    }
+
     /// The value of each parameter of one series and subject.
     pub(crate) fn series(&self, series: &str, subject: &str) -> Vec<(f64, f64)> {
         let of_it = self.0.iter().filter(|([s, of, _], _)| s == series && of == subject);

@@ -19,6 +19,7 @@ mod growth;
 mod idle;
 mod in_process;
 mod machine;
+mod memory;
 mod plot;
 mod servers;
 mod stalls;
@@ -29,12 +30,13 @@ use document::Document;
 /// A section of the document: the name in its marks, and the function that measures it.
 type Section = (&'static str, fn(&Document) -> String);
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     ("machine", |_| machine::describe()),
     ("uncontended", |_| uncontended::one_at_a_time()),
     ("pipelined", |_| uncontended::many_at_a_time()),
     ("contended", |_| contended::measure()),
     ("idle", |_| idle::measure()),
+    ("memory", memory::measure),
     ("stalls", |_| stalls::measure()),
     ("in-process", in_process::measure),
     ("growth", growth::measure),

@@ -3,9 +3,9 @@
  *
  *     server listen=message://127.0.0.1:20934 dead-peer-timeout=30 no-dump=true
  *
- * With state-dir=DIRECTORY, tokens rise from one run to the next, and after an unclean stop the
- * next run observes a grace. So the server must be started before the program opens a session of
- * its own.
+ * With state-dir=DIRECTORY, the tokens of each name rise from one run to the next, and after an
+ * unclean stop the next run observes a grace. So the server must be started before the program
+ * opens a session of its own.
  *
  * It prints the addresses, and serves until SIGINT or SIGTERM. The exit status is 0, or 1 if it
  * cannot serve.

@@ -127,9 +127,9 @@ pub(super) struct ServeOptions {
     #[arg(long, value_name = "POLICY", env = "LOCKD_SCHEDULING")]
     scheduling: Option<String>,
 
-    /// Keep state for the next start in this directory. Fencing tokens then rise from one start to
-    /// the next even if the clock goes back, and after an unclean stop nothing is granted until the
-    /// dead-peer timeout has passed
+    /// Keep state for the next start in this directory. The fencing tokens of each name then rise
+    /// from one start to the next even if the clock goes back, and after an unclean stop nothing is
+    /// granted until the dead-peer timeout has passed
     #[arg(long, value_name = "DIRECTORY", env = "LOCKD_STATE_DIR")]
     #[serde(serialize_with = "serialize_path")]
     state_dir: Option<PathBuf>,

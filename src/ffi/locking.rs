@@ -17,7 +17,9 @@ use crate::session::Session;
 /// @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
 /// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
 /// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
-///                    earlier grant of any name, below 2^53. May be NULL.
+///                    earlier grant of this name, below 2^53. What the lock protects can remember
+///                    the highest one for each name, and refuse a lower one. Tokens of different
+///                    names cannot be compared. May be NULL.
 ///
 /// @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
 ///         was alive when the answer was read;
@@ -56,7 +58,8 @@ pub unsafe extern "C" fn lock_acquire(
 /// @param modes       As many modes; NULL: all exclusive.
 /// @param n           The number of names: from 1 to 1024.
 /// @param timeout_ms  As for lock_acquire.
-/// @param token       Receives the fencing token, one for all of them. May be NULL.
+/// @param token       Receives the fencing token, one for all of them: higher than that of every
+///                    earlier grant of each of them. May be NULL.
 ///
 /// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. After
 ///         LOCK_INTERRUPTED there is one place for all of them: call lock_wait or lock_release with

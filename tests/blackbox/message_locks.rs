@@ -144,19 +144,35 @@ fn a_shared_holder_that_vanishes_leaves_no_orphan() {
 }
 
 #[test]
-fn tokens_rise_over_all_names_connections_and_protocols() {
+fn the_tokens_of_a_name_rise_over_connections_protocols_and_sets() {
     let server = Server::start();
     let (mut a, mut b) = (server.message(), FrameClient::new(server.unix("message")));
     let mut text = server.glockd();
     let mut last = 0;
     for round in 0..10 {
-        let names = [format!("x{round}"), format!("y{round}"), format!("z{round}")];
-        let first = token(&a.lock(&names[0]));
-        let second = token(&b.call("lock", shared(&names[1])));
-        text.ask(&format!("g {}", names[2]));
-        let third: u64 = text.ask(&format!("t {}", names[2])).trim_end().parse().unwrap();
-        assert!(last < first && first < second && second < third, "{last} {first} {second} {third}");
-        last = third;
+        // In its lane: alone, and shared by one.
+        let first = token(&a.lock("x"));
+        a.unlock("x");
+        let second = token(&b.call("lock", shared("x")));
+        // In the table: shared by two, in a set whose other name has seen fewer grants, and passed
+        // on to a waiter.
+        let third = token(&a.call("lock", shared("x")));
+        a.unlock("x");
+        b.unlock("x");
+        let names = json!({"lockNames": ["x", format!("y{round}")]});
+        let fourth = token(&b.call("lock", names.clone()));
+        let waiting = a.request_lock("x");
+        server.await_waiters("x", 1);
+        b.call("unlock", names);
+        let fifth = token(&a.result(waiting));
+        a.unlock("x");
+        // And in its lane again.
+        text.ask("g x");
+        let sixth: u64 = text.ask("t x").trim_end().parse().unwrap();
+        text.ask("r x");
+        let tokens = [last, first, second, third, fourth, fifth, sixth];
+        assert!(tokens.is_sorted_by(|one, next| one < next), "{tokens:?}");
+        last = sixth;
     }
     assert!(last < 1 << 53, "every JSON reader keeps it");
 }

@@ -82,16 +82,16 @@ fn after_a_server_was_killed_nothing_is_granted_for_one_dead_peer_timeout() {
 #[test]
 fn after_a_clean_stop_the_next_server_grants_at_once_and_higher_tokens() {
     let state = directory();
-    let mut last = 0;
+    let mut last = [0; 3];
     for _ in 0..3 {
         let server = launch(state.path()).start();
         // Holders on both kinds of socket, which learn of the end.
         let mut holders: Vec<FrameClient> =
             vec![server.message(), FrameClient::new(server.unix("message")), server.message()];
-        for (name, holder) in ["a", "b", "c"].iter().zip(&mut holders) {
+        for ((name, holder), last) in ["a", "b", "c"].iter().zip(&mut holders).zip(&mut last) {
             let token = token(&holder.try_lock(name));
-            assert!(token > last);
-            last = token;
+            assert!(token > *last);
+            *last = token;
         }
         stop(server);
     }

@@ -2,12 +2,13 @@
 //! same broker without a defect, and the real one, must be acquitted.
 
 use crate::checker::{Model, Rules, Verdict, check};
-use crate::history::{History, MILLISECOND, SECOND};
+use crate::history::{Call, History, MILLISECOND, Mode, Name, SECOND};
 use crate::plan::Mix;
 use crate::random::seed_or;
 use crate::sim::broker_under_test::BrokerUnderTest;
 use crate::sim::faulty::{Defect, FaultyBroker};
 use crate::sim::real::RealBroker;
+use crate::sim::tokens::{Counters, TokenDefect};
 use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 
 /// The number of seeds each defect is tried with.
@@ -83,9 +84,60 @@ fn shared_and_exclusive_holders_at_once_are_a_broken_read_write_lock() {
 }
 
 #[test]
-fn tokens_that_do_not_rise_are_broken_fencing() {
-    must_convict(Defect::TokenGoesBack, Mix::MUTEX, &[Model::Fencing]);
-    must_convict(Defect::TokenRepeats, Mix::MUTEX, &[Model::Fencing]);
+fn tokens_of_a_name_that_do_not_rise_are_broken_fencing() {
+    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+        must_convict(Defect::Tokens(TokenDefect::GoesBack), mix, &[Model::Fencing]);
+        must_convict(Defect::Tokens(TokenDefect::Repeats), mix, &[Model::Fencing]);
+        must_convict(Defect::Tokens(TokenDefect::StartsAgain), mix, &[Model::Fencing]);
+    }
+}
+
+/// Sets among so many names that most of them are in their lanes.
+const CALM: Mix = Mix { names: 12, sets: 20, hold: (0, MILLISECOND / 2), ..Mix::SETS };
+
+#[test]
+fn a_token_that_goes_back_when_its_name_changes_counters_is_broken_fencing() {
+    for mix in [Mix::MUTEX, Mix::READ_WRITE, CALM] {
+        must_convict(Defect::Tokens(TokenDefect::GoesBackInTable), mix, &[Model::Fencing]);
+        must_convict(Defect::Tokens(TokenDefect::GoesBackInLane), mix, &[Model::Fencing]);
+    }
+}
+
+#[test]
+fn a_set_whose_token_is_too_low_for_one_of_its_names_is_broken_fencing() {
+    must_convict(Defect::Tokens(TokenDefect::SetIsTooLow), CALM, &[Model::Fencing]);
+}
+
+/// How many grants have the token of an earlier grant of other names, and how many a lower one.
+fn repeated_and_lower(history: &History) -> (usize, usize) {
+    let mut granted: Vec<_> = history.calls.iter().filter(|call| call.is_granted()).collect();
+    granted.sort_by_key(|call| call.end);
+    let pairs = granted.windows(2).filter(|pair| {
+        let is_other = |&(name, _): &(Name, Mode)| pair[1].mode_of(name).is_none();
+        pair[0].end < pair[1].start && pair[0].wants.iter().all(is_other)
+    });
+    let count = |is: fn(&u64, &u64) -> bool| {
+        let is = |pair: &&[&Call]| {
+            pair[0].token().zip(pair[1].token()).is_some_and(|(one, other)| is(&other, &one))
+        };
+        pairs.clone().filter(is).count()
+    };
+    (count(u64::eq), count(u64::lt))
+}
+
+#[test]
+fn tokens_of_different_names_may_repeat_and_cross() {
+    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+        let (mut repeated, mut lower) = (0, 0);
+        for seed in (0..SEEDS).map(|seed| seed_or(2000) + seed) {
+            let mut broker = FaultyBroker::with_counters(Counters::Names, None, seed);
+            let (history, verdict) = judge(setup(seed, mix), &mut broker);
+            assert!(verdict.acquits(), "with LOCKD_SEED={seed}:\n{}", verdict.report(&history));
+            let found = repeated_and_lower(&history);
+            (repeated, lower) = (repeated + found.0, lower + found.1);
+        }
+        assert!(repeated > 0 && lower > 0, "{repeated} tokens repeated, {lower} crossed: nothing was tried");
+    }
 }
 
 #[test]

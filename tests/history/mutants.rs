@@ -10,6 +10,7 @@ use crate::history::{CallKind, History, MILLISECOND, Mode, NEVER, Nanos, Outcome
 use crate::plan::Mix;
 use crate::random::Random;
 use crate::sim::faulty::FaultyBroker;
+use crate::sim::tokens::Counters;
 use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 
 const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
@@ -28,7 +29,8 @@ fn small(seed: u64, mix: Mix) -> History {
         hang_ups: 0,
         stale_grants: StaleGrants::Discarded,
     };
-    run(setup, &mut FaultyBroker::new(None, seed))
+    let counters = if seed.is_multiple_of(2) { Counters::Lanes } else { Counters::Names };
+    run(setup, &mut FaultyBroker::with_counters(counters, None, seed))
 }
 
 /// Changes one or two things.
@@ -39,11 +41,15 @@ fn mutate(history: &mut History, random: &mut Random) {
             return;
         }
         let at = usize::try_from(random.below(count)).unwrap();
-        match random.below(6) {
+        match random.below(7) {
             0 => move_call(history, at, random),
             1 => {
                 let other = usize::try_from(random.below(count)).unwrap();
                 swap_tokens(history, at, other);
+            }
+            6 => {
+                let other = usize::try_from(random.below(count)).unwrap();
+                repeat_token(history, at, other);
             }
             // A call without an end must stay without a reply.
             2 | 5 if history.calls[at].end == NEVER => {}
@@ -89,6 +95,12 @@ fn swap_tokens(history: &mut History, one: usize, other: usize) {
     if let (Some(first), Some(second)) = (history.calls[one].token(), history.calls[other].token()) {
         history.calls[one].outcome = Outcome::Granted(Some(second));
         history.calls[other].outcome = Outcome::Granted(Some(first));
+    }
+}
+
+fn repeat_token(history: &mut History, one: usize, other: usize) {
+    if let (Some(_), Some(token)) = (history.calls[one].token(), history.calls[other].token()) {
+        history.calls[one].outcome = Outcome::Granted(Some(token));
     }
 }
 

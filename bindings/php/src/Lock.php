@@ -46,9 +46,10 @@ final class Lock
     }
 
     /**
-     * The fencing token: higher than that of every earlier grant of any name, below 2^53. A
-     * resource that is given the token can refuse a holder that comes too late. The token changes
-     * when the lock is made exclusive.
+     * The fencing token: higher than that of every earlier grant of this name, below 2^53. A
+     * resource that remembers the highest token it has seen for each lock name can refuse a holder
+     * that comes too late. Tokens of different names cannot be compared. The token changes when the
+     * lock is made exclusive.
      */
     public function token(): int
     {

@@ -110,9 +110,11 @@ impl Worlds {
 
     pub(crate) fn note_grant(&mut self, slot: usize, names: &[u8], token: u64) {
         let world = self.session(slot).expect("the session is open").world;
-        assert!(token > self.worlds[world].token, "the token is not higher than all earlier ones");
+        for &name in names {
+            let last = self.worlds[world].tokens.insert(name, token);
+            assert!(last < Some(token), "the token is not higher than all earlier ones of its name");
+        }
         assert!(token < TOKEN_END);
-        self.worlds[world].token = token;
         let session = self.session_mut(slot);
         session.tokens.extend(names.iter().map(|&name| (name, token)));
     }
@@ -324,9 +326,9 @@ impl Worlds {
         };
         expect(status, expected, "lock_wait");
         match (status, target) {
-            (lock_status::LOCK_OK, Ok((world, ..))) => {
+            (lock_status::LOCK_OK, Ok((world, _, name))) => {
                 assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
-                let known = &mut self.worlds[world].token;
+                let known = self.worlds[world].tokens.entry(name).or_default();
                 *known = token.max(*known);
             }
             _ => assert_eq!(token, UNTOUCHED),
@@ -392,7 +394,7 @@ impl Worlds {
         let token = *session.tokens.entry(name).or_insert(seen.token);
         assert_eq!(seen.token, token, "the token differs from an earlier one for the same grant");
         assert!((1..TOKEN_END).contains(&token));
-        let known = &mut self.worlds[world].token;
+        let known = self.worlds[world].tokens.entry(name).or_default();
         *known = token.max(*known);
     }
 

@@ -29,8 +29,8 @@ pub(crate) struct World {
     pub(crate) model: Model,
     /// A session that only inspects.
     pub(crate) observer: *mut lock_session,
-    /// The highest fencing token so far.
-    pub(crate) token: u64,
+    /// The highest fencing token of each name so far.
+    pub(crate) tokens: BTreeMap<u8, u64>,
     sessions: u32,
 }
 
@@ -74,7 +74,7 @@ impl World {
         // SAFETY: a broker that was just made, or NULL.
         let observer = unsafe { lock_open(broker, c"observer".as_ptr()) };
         assert!(!observer.is_null(), "no session in this process");
-        Self { model: Model::default(), observer, token: 0, sessions: 0 }
+        Self { model: Model::default(), observer, tokens: BTreeMap::new(), sessions: 0 }
     }
 
     /// The number of a new session.
@@ -197,12 +197,14 @@ impl Worlds {
 
     /// Acquires and releases the name: it must be free, and its orphaned mark is removed by that.
     fn acquire_and_release(&self, world: usize, name: u8) {
-        let (observer, name) = (self.worlds[world].observer, self.names.pointer(GivenName::Name(name)));
+        let World { observer, ref tokens, .. } = self.worlds[world];
+        let last = tokens.get(&name).copied();
+        let name = self.names.pointer(GivenName::Name(name));
         let mut token = 0;
         // SAFETY: a session, a string, and a place for the output.
         let status = unsafe { lock_acquire(observer, name, 0, 0, &mut token) };
         assert_eq!(status, lock_status::LOCK_OK, "a free lock cannot be acquired");
-        assert!(token > self.worlds[world].token, "the token is not higher than all earlier ones");
+        assert!(last < Some(token), "the token is not higher than all earlier ones of its name");
         // SAFETY: as above.
         let status = unsafe { lock_release(observer, name) };
         assert_eq!(status, lock_status::LOCK_OK);

@@ -62,7 +62,7 @@ const KILL_MARGIN: Duration = Duration::from_secs(1);
 
 const ABOUT: &str = "\
 COMMAND is run without a shell, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
-token), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
+token, higher than all earlier ones of the same names), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
 

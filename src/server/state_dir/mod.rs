@@ -1,6 +1,6 @@
 //! The state directory: what one run of a broker leaves to the next, so that after a restart no
-//! lock is granted that an old holder may still believe to hold, and no fencing token is given
-//! twice. Knows the broker, one file, and the shortest possible dead-peer timeout; no sockets.
+//! lock is granted that an old holder may still believe to hold, and no name gets a fencing token
+//! that it had before. Knows the broker, one file, and the shortest possible dead-peer timeout; no sockets.
 //!
 //! A run that is killed, alone or with its machine, cannot tell the holders of its locks. Holders
 //! on other machines find out by themselves within the dead-peer timeout. So the next run, which

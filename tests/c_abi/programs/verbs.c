@@ -2,18 +2,27 @@
  * in this process, or on a server. Arguments: [server]. */
 #include "sessions.h"
 
-static void tokens_rise_over_all_names(void) {
+static void the_tokens_of_each_name_rise(void) {
+    static const char *const names[] = {"tokens", "tokens too"};
     lock_session *a = new_session("a"), *b = new_session("b");
-    uint64_t last = 0;
-    for (int i = 0; i < 10; i++) {
+    uint64_t last[] = {0, 0};
+    for (int i = 0; i < 12; i++) {
         uint64_t token = 0;
         lock_session *session = i % 2 == 0 ? a : b;
-        const char *name = i % 3 == 0 ? "tokens" : "tokens too";
+        int which = i % 3 == 0;
+        const char *name = names[which];
         EXPECT(LOCK_OK, lock_acquire(session, name, LOCK_EXCLUSIVE, 0, &token));
-        CHECK(token > last && token < UINT64_C(1) << 53);
+        CHECK(token > last[which] && token < UINT64_C(1) << 53);
         CHECK(look(session, name).token == token);
-        last = token;
+        last[which] = token;
         EXPECT(LOCK_OK, lock_release(session, name));
+        if (i % 4 == 0) {
+            /* One token for both, above all earlier ones of each. */
+            EXPECT(LOCK_OK, lock_acquire_all(session, names, NULL, 2, 0, &token));
+            CHECK(token > last[0] && token > last[1] && token < UINT64_C(1) << 53);
+            last[0] = last[1] = token;
+            EXPECT(LOCK_OK, lock_release_all(session, names, 2));
+        }
     }
     lock_close(a);
     lock_close(b);
@@ -243,7 +252,7 @@ static void releasing_a_set_releases_the_names_that_are_held(void) {
 int main(int argc, char **argv) {
     argument_count = argc;
     arguments = argv;
-    tokens_rise_over_all_names();
+    the_tokens_of_each_name_rise();
     a_try_for_a_busy_lock_does_not_wait();
     a_release_lets_the_waiter_in();
     first_come_first_served();

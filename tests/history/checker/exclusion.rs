@@ -5,7 +5,7 @@
 //! has a core, so for each name the order of all holds that exclude each other is forced. With that
 //! order `instants` decides exactly whether every call can have taken effect at one moment between
 //! its start and its end: first for each name by itself; then for all names together, with one
-//! instant for all names of a set, and with the grants in the order of their tokens.
+//! instant for all names of a set, and with the grants of each name in the order of their tokens.
 //!
 //! Cannot see: holds of which the clients were never told. Such a hold could only make it harder to
 //! fit the others in, so leaving it out accuses no correct broker.
@@ -54,7 +54,10 @@ fn fit(history: &History, sets: Sets, verdict: &mut Verdict) -> Fitted {
     if sets == Sets::OneInstant {
         holds.tokens.sort_unstable();
         for pair in holds.tokens.windows(2) {
-            holds.order.before(pair[0].1, pair[1].1);
+            let ((first, _, earlier), (second, _, later)) = (pair[0], pair[1]);
+            if first == second {
+                holds.order.before(earlier, later);
+            }
         }
     }
     let (bounds, conflicts) = holds.order.solve();

@@ -1,35 +1,48 @@
-//! Fenced mutex: tokens rise in the order of the grants, over all names and over restarts, and no
-//! token is given twice.
+//! Fenced mutex: for each name by itself, tokens rise in the order of the grants, also over restarts,
+//! and no token is given twice. The token of a set counts for each of its names. Between different
+//! names nothing is promised: they may have the same tokens, in any order.
 //!
-//! Proves: no token is seen twice, and none is lower than that of a grant that had been reported
-//! before the call for it began. (Whether the tokens also fit the order that the holds force is
-//! decided in `exclusion`.) Cannot see: grants whose token was not reported to a client.
+//! Proves: no token of a name is seen twice, and none is lower than that of a grant of the name that
+//! had been reported before the call for it began. (Whether the tokens also fit the order that the
+//! holds force is decided in `exclusion`.) Cannot see: grants whose token was not reported to a
+//! client.
 
 use super::verdict::{Model, Verdict};
-use crate::history::{CallKind, History, Mode};
+use crate::history::{CallKind, History, Mode, Name};
 
 pub(crate) fn check(history: &History, verdict: &mut Verdict) {
-    let mut granted: Vec<(u64, usize)> = Vec::new();
+    let mut granted: Vec<(Name, u64, usize)> = Vec::new();
+    let mut calls = 0;
     for (index, call) in history.calls.iter().enumerate() {
         // A conversion to shared keeps the session's token.
         let is_new = !matches!(call.kind, CallKind::Convert { .. }) || call.wants[0].1 == Mode::Exclusive;
-        granted.extend(call.token().filter(|_| is_new).map(|token| (token, index)));
+        let Some(token) = call.token().filter(|_| is_new) else { continue };
+        calls += 1;
+        granted.extend(call.wants.iter().map(|&(name, _)| (name, token, index)));
     }
+    verdict.count(Model::Fencing, calls);
     granted.sort_unstable();
-    verdict.count(Model::Fencing, granted.len());
+    for of_name in granted.chunk_by(|one, other| one.0 == other.0) {
+        check_name(history, of_name, verdict);
+    }
+}
+
+/// Checks the grants of one name, which are in the order of their tokens.
+fn check_name(history: &History, granted: &[(Name, u64, usize)], verdict: &mut Verdict) {
     for pair in granted.windows(2) {
-        if pair[0].0 == pair[1].0 {
-            let what = format!("the token {} was given twice", pair[0].0);
-            verdict.convict(Model::Fencing, what, vec![pair[0].1, pair[1].1]);
+        let ((name, token, first), (_, next, second)) = (pair[0], pair[1]);
+        if token == next {
+            let what = format!("the token {token} was given twice for n{name}");
+            verdict.convict(Model::Fencing, what, vec![first, second]);
         }
     }
     // Of all grants with a lower token, the one whose call began last.
     let mut latest: Option<usize> = None;
-    for &(_, index) in &granted {
+    for &(name, _, index) in granted {
         let start = history.calls[index].start;
         match latest {
             Some(lower) if history.calls[lower].start > history.calls[index].end => {
-                let what = "the later grant has the lower token";
+                let what = format!("the later grant of n{name} has the lower token");
                 verdict.convict(Model::Fencing, what, vec![index, lower]);
             }
             Some(lower) if history.calls[lower].start >= start => continue,

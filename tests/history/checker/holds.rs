@@ -48,8 +48,8 @@ pub(crate) struct Holds {
     pub(crate) order: Order,
     pub(crate) phases: Vec<Phase>,
     pub(crate) maybe: Vec<MaybeHeld>,
-    /// Tokens, and the instants at which they were granted.
-    pub(crate) tokens: Vec<(u64, usize)>,
+    /// The tokens of each name, and the instants at which they were granted.
+    pub(crate) tokens: Vec<(Name, u64, usize)>,
 }
 
 /// Whether an acquire of several names is one instant, or one instant for each name.
@@ -117,11 +117,9 @@ impl Replay<'_> {
                 _ => self.holds.order.instant(call.start, call.end, index),
             };
             whole = Some(begin);
+            self.holds.tokens.extend(call.token().map(|token| (name, token, begin)));
             let of_set = call.is_set();
             open.push((name, Open { mode, call: index, begin, core_start: call.end, of_set }));
-        }
-        if let (Some(token), Some(begin)) = (call.token(), whole) {
-            self.holds.tokens.push((token, begin));
         }
     }
 
@@ -170,7 +168,7 @@ impl Replay<'_> {
                 let before = std::mem::replace(phase, next);
                 self.close(call.session, name, before, turn, Some(index), call.start);
                 if let (Some(token), Mode::Exclusive) = (token, mode) {
-                    self.holds.tokens.push((token, turn));
+                    self.holds.tokens.push((name, token, turn));
                 }
             }
             (Some((_, phase)), Outcome::NotHeld) => {

@@ -62,7 +62,9 @@ fn check_most(history: &History, name: Name, spans: &Spans, inspections: &[usize
         let call = &history.calls[index];
         let Outcome::Seen(seen) = call.outcome else { continue };
         let (begins, ends) = &spans.possible;
-        let most = before(begins, call.end.saturating_add(1)) - before(ends, call.start);
+        let (begun, ended) = (before(begins, call.end.saturating_add(1)), before(ends, call.start));
+        // Only in a history that was convicted already can a hold have ended before it began.
+        let Some(most) = begun.checked_sub(ended) else { continue };
         if seen as usize > most {
             let waiting = waiting_sets(history, name, call.start, call.end);
             let model = if waiting.is_empty() { Model::Mutex } else { Model::Sets };

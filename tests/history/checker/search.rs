@@ -24,17 +24,24 @@ struct Operation<'a> {
     is_certain: bool,
 }
 
-/// The holders of each name; true for an exclusive holder.
-type State = BTreeMap<Name, BTreeSet<(SessionIndex, bool)>>;
+/// What is known of one name.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+struct NameState {
+    /// The holders; true for an exclusive one.
+    holders: BTreeSet<(SessionIndex, bool)>,
+    /// The token of the latest grant.
+    token: u64,
+}
+
+type State = BTreeMap<Name, NameState>;
 
 struct Search<'a> {
     operations: Vec<Operation<'a>>,
-    /// The states that led nowhere: which operations were done, the holders at that point, and the
-    /// token.
-    dead_ends: HashSet<(Vec<bool>, State, u64)>,
+    /// The states that led nowhere: which operations were done, and the names at that point.
+    dead_ends: HashSet<(Vec<bool>, State)>,
 }
 
-/// Whether there is such an order in which the tokens also rise.
+/// Whether there is such an order in which the tokens of each name also rise.
 pub(crate) fn is_possible(history: &History) -> bool {
     let mut operations = Vec::new();
     for call in &history.calls {
@@ -54,16 +61,16 @@ pub(crate) fn is_possible(history: &History) -> bool {
         operations.push(Operation { event: Event::End(index), start, end: NEVER, is_certain: false });
     }
     let done = vec![false; operations.len()];
-    Search { operations, dead_ends: HashSet::new() }.from(done, State::new(), 0)
+    Search { operations, dead_ends: HashSet::new() }.from(done, State::new())
 }
 
 impl Search<'_> {
-    fn from(&mut self, done: Vec<bool>, state: State, token: u64) -> bool {
+    fn from(&mut self, done: Vec<bool>, state: State) -> bool {
         let left = || self.operations.iter().zip(&done).filter(|(_, done)| !**done).map(|(one, _)| one);
         if !left().any(|operation| operation.is_certain) {
             return true;
         }
-        if !self.dead_ends.insert((done.clone(), state.clone(), token)) {
+        if !self.dead_ends.insert((done.clone(), state.clone())) {
             return false;
         }
         let horizon = left().map(|operation| operation.end).min().unwrap_or(NEVER);
@@ -72,10 +79,10 @@ impl Search<'_> {
             if done[index] || operation.start > horizon {
                 continue;
             }
-            let Some((state, token)) = effect(operation, &state, token) else { continue };
+            let Some(state) = effect(operation, &state) else { continue };
             let mut done = done.clone();
             done[index] = true;
-            if self.from(done, state, token) {
+            if self.from(done, state) {
                 return true;
             }
         }
@@ -84,21 +91,21 @@ impl Search<'_> {
 }
 
 /// The state after the operation; `None` if the operation is impossible in this state.
-fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State, u64)> {
+fn effect(operation: &Operation<'_>, state: &State) -> Option<State> {
     let mut state = state.clone();
     let call = match operation.event {
         Event::Call(call) => call,
         Event::End(ended) => {
-            state.values_mut().for_each(|holders| holders.retain(|(session, _)| *session != ended));
-            return Some((state, token));
+            state.values_mut().for_each(|name| name.holders.retain(|(session, _)| *session != ended));
+            return Some(state);
         }
     };
     let told = call.token().filter(|_| !is_downgrade(call));
-    if told.is_some_and(|told| told <= token) {
-        return None;
-    }
     for &(name, mode) in &call.wants {
-        let holders = state.entry(name).or_default();
+        let NameState { holders, token } = state.entry(name).or_default();
+        if let Some(told) = told {
+            (told > *token).then(|| *token = told)?;
+        }
         let own = holders.iter().find(|(session, _)| *session == call.session).copied();
         let exclusive = mode == Mode::Exclusive;
         match (call.kind, call.outcome) {
@@ -119,7 +126,7 @@ fn effect(operation: &Operation<'_>, state: &State, token: u64) -> Option<(State
             _ => return None,
         }
     }
-    Some((state, told.unwrap_or(token)))
+    Some(state)
 }
 
 /// A conversion to shared keeps the session's token.

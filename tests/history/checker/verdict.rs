@@ -14,7 +14,7 @@ pub(crate) enum Model {
     /// An exclusive holder is alone, shared holders hold together, and a conversion never releases
     /// the lock in between.
     ReadWrite,
-    /// Tokens rise in the order of the grants, across all names, and no token is given twice.
+    /// The tokens of each name rise in the order of its grants, and none is given twice for a name.
     Fencing,
     /// No request overtakes one that is waiting.
     Fifo,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::broker_under_test::{Answer, BrokerUnderTest, End};
+use super::tokens::{Counters, TokenDefect, Tokens};
 use crate::history::{MILLISECOND, Mode, Name, Nanos};
 use crate::random::Random;
 
@@ -18,10 +19,8 @@ pub(crate) enum Defect {
     ExclusiveWithShared,
     /// Converts a shared holder to exclusive while others hold the lock.
     ConvertsWithOtherHolders,
-    /// Issues a token lower than an earlier one.
-    TokenGoesBack,
-    /// Issues a token twice.
-    TokenRepeats,
+    /// Counts tokens wrongly.
+    Tokens(TokenDefect),
     /// Grants the last in the queue first.
     Overtakes,
     /// Grants a shared try whenever the holders are compatible, even if other requests wait.
@@ -53,6 +52,7 @@ struct Hold {
     session: usize,
     mode: Mode,
     since: Nanos,
+    token: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub(crate) struct FaultyBroker {
     defect: Option<Defect>,
     random: Random,
     now: Nanos,
-    token: u64,
+    tokens: Tokens,
     holds: BTreeMap<Name, Vec<Hold>>,
     /// Conversions first, then the others in the order of arrival.
     queue: Vec<Request>,
@@ -77,9 +77,23 @@ pub(crate) struct FaultyBroker {
 
 impl FaultyBroker {
     pub(crate) fn new(defect: Option<Defect>, seed: u64) -> Self {
+        let counters = match defect {
+            // Only a counter of one name can start again because that name was forgotten.
+            Some(Defect::Tokens(TokenDefect::StartsAgain)) => Counters::Names,
+            _ => Counters::Lanes,
+        };
+        Self::with_counters(counters, defect, seed)
+    }
+
+    pub(crate) fn with_counters(counters: Counters, defect: Option<Defect>, seed: u64) -> Self {
+        let of_tokens = match defect {
+            Some(Defect::Tokens(defect)) => Some(defect),
+            _ => None,
+        };
+        let tokens = Tokens::new(of_tokens, counters, Random::for_part(seed, 4));
         let random = Random::for_part(seed, 1);
         let (holds, queue, decided) = (BTreeMap::new(), Vec::new(), Vec::new());
-        Self { defect, random, now: 0, token: 10_000, holds, queue, decided }
+        Self { defect, random, now: 0, tokens, holds, queue, decided }
     }
 
     /// Whether it makes its mistake this time.
@@ -109,28 +123,31 @@ impl FaultyBroker {
         wants.iter().all(|&(name, mode)| self.admits(session, name, mode) && !self.is_wanted(name, ahead))
     }
 
-    fn next_token(&mut self) -> u64 {
-        if self.errs(Defect::TokenRepeats) {
-            return self.token;
-        }
-        if self.errs(Defect::TokenGoesBack) {
-            return self.token - 950;
-        }
-        self.token += 100;
-        self.token
-    }
-
-    fn hold(&mut self, session: usize, wants: &[(Name, Mode)]) {
+    fn hold(&mut self, session: usize, wants: &[(Name, Mode)], token: u64) {
         for &(name, mode) in wants {
             let holders = self.holds.entry(name).or_default();
             holders.retain(|hold| hold.session != session);
-            holders.push(Hold { session, mode, since: self.now });
+            holders.push(Hold { session, mode, since: self.now, token });
         }
     }
 
     fn grant(&mut self, session: usize, wants: &[(Name, Mode)]) -> u64 {
-        self.hold(session, wants);
-        self.next_token()
+        let names: Vec<Name> = wants.iter().map(|(name, _)| *name).collect();
+        let has_others = |name: &Name| self.holding(*name).iter().any(|hold| hold.session != session);
+        if names.len() > 1 || names.iter().any(has_others) {
+            self.tokens.contend(&names);
+        }
+        let token = self.tokens.next(&names);
+        self.hold(session, wants, token);
+        token
+    }
+
+    /// Lets the counters forget the names that nobody holds or waits for.
+    fn forget_idle_names(&mut self) {
+        let is_idle =
+            |name: &Name| self.holding(*name).is_empty() && !self.is_wanted(*name, self.queue.len());
+        let idle: Vec<Name> = self.holds.keys().copied().filter(is_idle).collect();
+        idle.into_iter().for_each(|name| self.tokens.forget(name));
     }
 
     /// A grant that a defect makes although it must not.
@@ -180,6 +197,7 @@ impl FaultyBroker {
             }
         }
         self.hold_for_waiting();
+        self.forget_idle_names();
     }
 
     /// Carries out [`Defect::HoldsWhileWaiting`].
@@ -191,7 +209,7 @@ impl FaultyBroker {
             let request = self.queue[at].clone();
             for want in request.wants.iter().filter(|_| request.wants.len() > 1) {
                 if !self.holds(request.session, want.0) && self.can_have(request.session, &[*want], at) {
-                    self.hold(request.session, &[*want]);
+                    self.hold(request.session, &[*want], 0);
                 }
             }
         }
@@ -233,6 +251,7 @@ impl FaultyBroker {
         let session = request.session;
         let conversions = self.queue.iter().filter(|request| request.is_conversion).count();
         let at = if request.is_conversion { conversions } else { self.queue.len() };
+        self.tokens.contend(&request.wants.iter().map(|(name, _)| *name).collect::<Vec<_>>());
         self.queue.insert(at, request);
         if self.closes_cycle(session) {
             self.queue.remove(at);
@@ -278,13 +297,12 @@ impl BrokerUnderTest for FaultyBroker {
     }
 
     fn convert(&mut self, session: usize, name: Name, mode: Mode, ticket: Option<u64>) -> Answer {
-        if !self.holds(session, name) {
-            return Answer::NotHeld;
-        }
+        let held = self.holding(name).iter().find(|hold| hold.session == session);
+        let Some(token) = held.map(|hold| hold.token) else { return Answer::NotHeld };
         if mode == Mode::Shared {
-            self.hold(session, &[(name, mode)]);
+            self.hold(session, &[(name, mode)], token);
             self.grant_waiting();
-            return Answer::Granted(self.token);
+            return Answer::Granted(token);
         }
         if self.admits(session, name, mode) || self.defect == Some(Defect::ConvertsWithOtherHolders) {
             return Answer::Granted(self.grant(session, &[(name, mode)]));

@@ -53,7 +53,7 @@ pub enum Cause {
 pub struct LockResult {
     /// What became of the request.
     pub status: Status,
-    /// The fencing token of the grant, below 2^53.
+    /// The fencing token of the grant: above all earlier ones of the same name, below 2^53.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<u64>,
     /// Whether the last exclusive holder vanished without releasing.
