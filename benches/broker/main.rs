@@ -14,8 +14,8 @@ mod names;
 mod parts;
 mod report;
 mod subjects;
+mod threads;
 
-use std::sync::Barrier;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use lockd::broker::{Broker, Mode};
 
 use names::{Name, Random};
 use report::Rounds;
-use subjects::{LookUp, Subject};
+use subjects::{LookUp, Subject as _};
 
 const HELD: [usize; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 
@@ -36,17 +36,13 @@ const FREE: usize = 64;
 /// slices of other programs.
 const PAIRS: usize = 1_024;
 
-/// How many pairs each of several threads does: so many that the time in which the threads start
-/// does not count.
-const PAIRS_PER_THREAD: usize = 400 * PAIRS;
-
 fn main() {
     let wanted: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let series: [(&str, fn()); 7] = [
         ("one", one_name),
         ("parts", parts::parts),
-        ("threads", threads),
+        ("threads", threads::threads),
         ("c", from_c),
         ("end", end_of_a_session),
         ("held", names_held),
@@ -98,49 +94,6 @@ fn names_held() {
         on_free.report("free", &held.to_string(), "ns");
         on_held.report("held", &held.to_string(), "ns");
     }
-}
-
-/// `threads`: how much two threads do compared with one, each with a session and names of its own.
-fn threads() {
-    for (series, names) in [("threads", FREE), ("threads-one-name", 1)] {
-        let mut rounds = Rounds::default();
-        let subjects = subjects::all();
-        for _ in 0..9 {
-            for subject in &subjects {
-                let one = pairs_per_second(&**subject, names, 1);
-                let two = pairs_per_second(&**subject, names, 2);
-                rounds.add(subject.label(), two / one);
-            }
-        }
-        rounds.report(series, "2", "x");
-    }
-}
-
-/// Pairs per second of all threads, from when the first one starts until the last one has finished.
-/// If the time of each thread were taken separately, a thread that runs alone would count as if it
-/// had run with the others.
-fn pairs_per_second(subject: &dyn Subject, names: usize, threads: usize) -> f64 {
-    let start = Barrier::new(threads);
-    let spans: Vec<(Instant, Instant)> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .map(|number| {
-                let start = &start;
-                let names = names::free(number * names..(number + 1) * names).repeat(PAIRS / names);
-                scope.spawn(move || {
-                    let other = subject.for_thread();
-                    let subject = other.as_deref().unwrap_or(subject);
-                    start.wait();
-                    let began = Instant::now();
-                    (0..PAIRS_PER_THREAD / PAIRS).for_each(|_| _ = subject.pairs(&names));
-                    (began, Instant::now())
-                })
-            })
-            .collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).collect()
-    });
-    let first = spans.iter().map(|span| span.0).min().unwrap();
-    let last = spans.iter().map(|span| span.1).max().unwrap();
-    (threads * PAIRS_PER_THREAD) as f64 / (last - first).as_secs_f64()
 }
 
 /// `c`: the same pairs, called by a program in C and by one in Rust.

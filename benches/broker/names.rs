@@ -2,6 +2,9 @@
 
 use std::ops::{Deref, Range};
 
+/// How many lengths names have, one after the other.
+pub(crate) const LENGTHS: usize = 13;
+
 /// A name stored inline, so that reading it costs as much as reading an argument.
 #[derive(Clone, Copy)]
 pub(crate) struct Name {
@@ -28,7 +31,7 @@ pub(crate) fn free(numbers: Range<usize>) -> Vec<Name> {
 }
 
 fn numbered(kind: u8, mut number: usize) -> Name {
-    let len = 10 + number % 13;
+    let len = 10 + number % LENGTHS;
     let mut bytes = [b'0'; 22];
     bytes[0] = kind;
     for digit in bytes[1..len].iter_mut().rev() {

@@ -1,10 +1,8 @@
-//! The parts that every acquire and release need, measured separately: the mutex of a lane, a
-//! token, two hashes, the time. What lockd costs beyond their sum is its own work.
+//! The parts that every acquire and release need, measured separately: the mutex of a lane, two
+//! hashes, the time. What lockd costs beyond their sum is its own work.
 
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -18,14 +16,13 @@ use super::report::Rounds;
 const NAME: usize = 7;
 
 pub(crate) fn parts() {
-    let (mutex, counter) = (Mutex::new(0_u64), AtomicU64::new(0));
+    let mutex = Mutex::new(0_u64);
     let random = RandomState::new();
     let hasher = SipHasher13::new_with_keys(random.hash_one(1), random.hash_one(2));
     let name = names::held(NAME);
     let mut rounds = Rounds::default();
     for _ in 0..51 {
         rounds.add("locks", time(|| (0..2).for_each(|_| *black_box(mutex.lock()) += 1)));
-        rounds.add("token", time(|| _ = black_box(counter.fetch_add(1, Relaxed))));
         rounds.add("hashes", time(|| (0..2).for_each(|_| _ = black_box(hasher.hash(black_box(&name))))));
         rounds.add("clock", time(|| _ = black_box(clock_gettime(ClockId::MonotonicCoarse))));
     }

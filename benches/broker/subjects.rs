@@ -1,15 +1,16 @@
 //! What is measured: lockd, and what a program might use instead to lock by name.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashTable;
 use lockd::Session;
-use lockd::broker::{Broker, Mode};
+use lockd::broker::{AcquireError, Broker, Mode};
 use lockmap::LockMap;
 
 use super::names::{self, Name};
@@ -42,6 +43,9 @@ pub(crate) trait Subject: Sync {
             self.acquire(name);
         })
     }
+
+    /// Acquires and releases each name that nobody holds at that moment. Returns how many.
+    fn pairs_of_free(&self, names: &[Name]) -> usize;
 
     /// A subject for another thread that shares these locks; `None` if all threads can use this
     /// one.
@@ -86,6 +90,15 @@ impl Subject for Lockd {
         black_box(self.session.release(name).unwrap());
     }
 
+    fn pairs_of_free(&self, names: &[Name]) -> usize {
+        let acquires = |name: &[u8]| {
+            let answer = self.session.acquire(name, Mode::Exclusive, Some(Duration::ZERO));
+            assert!(matches!(answer, Ok(_) | Err(AcquireError::TimedOut)), "{answer:?}");
+            black_box(answer).is_ok()
+        };
+        names.iter().filter(|name| acquires(name)).inspect(|name| self.release(name)).count()
+    }
+
     fn for_thread(&self) -> Option<Box<dyn Subject>> {
         Some(Box::new(Self::new(&self.broker)))
     }
@@ -119,6 +132,10 @@ impl Subject for KeyedLocks {
     fn pairs(&self, names: &[Name]) -> f64 {
         time(names, |name| drop(black_box(self.0.entry_by_ref(name))))
     }
+
+    fn pairs_of_free(&self, names: &[Name]) -> usize {
+        names.iter().filter(|name| black_box(self.0.try_entry_by_ref(&***name)).is_some()).count()
+    }
 }
 
 /// One mutex around a map from names to owners, as it can be written in ten lines. A caller cannot
@@ -137,6 +154,20 @@ impl Subject for MutexMap {
 
     fn release(&self, name: &[u8]) {
         black_box(self.0.lock().unwrap().remove(name));
+    }
+
+    fn pairs_of_free(&self, names: &[Name]) -> usize {
+        let acquires = |name: &[u8]| {
+            let mut owners = self.0.lock().unwrap();
+            match owners.entry(name.into()) {
+                Entry::Vacant(free) => {
+                    free.insert(1);
+                    true
+                }
+                Entry::Occupied(_) => false,
+            }
+        };
+        names.iter().filter(|name| black_box(acquires(name))).inspect(|name| self.release(name)).count()
     }
 }
 

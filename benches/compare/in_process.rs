@@ -50,15 +50,22 @@ const PAIRS: [(&str, [&str; 3]); 5] = [
 ];
 
 /// The parts that every acquire and release need.
-const PARTS: [(&str, &str); 4] = [
+const PARTS: [(&str, &str); 3] = [
     ("locking and unlocking a mutex, twice", "locks"),
     ("hashing the name, twice", "hashes"),
-    ("a token", "token"),
     ("the time, to some milliseconds", "clock"),
 ];
 
-const THREADS: [(&str, &str); 3] =
+/// What several threads are measured with, for the rows of their table.
+const THREADS_SUBJECTS: [(&str, &str); 3] =
     [("lockd", "lockd"), ("`lockmap`", "lockmap"), ("a `HashMap` behind one mutex", "mutex-hashmap")];
+
+/// The names that the threads use, and the series with the ratios and with the rates.
+const THREADS_SERIES: [(&str, [&str; 2]); 3] = [
+    ("a name each", ["threads-one-name", "threads-one-name-rate"]),
+    ("64 names each, by turns", ["threads", "threads-rate"]),
+    ("the same 64 names, each one if it is free", ["threads-shared", "threads-shared-rate"]),
+];
 
 pub(crate) fn measure(_: &Document) -> String {
     let Some(figures) = BrokerFigures::read() else {
@@ -72,23 +79,13 @@ pub(crate) fn measure(_: &Document) -> String {
         .iter()
         .map(|(name, part)| vec![(*name).to_owned(), format!("{:.0}", figure(["parts", part, "1"]))])
         .collect();
-    let threads: Vec<Vec<String>> = THREADS
-        .iter()
-        .map(|(name, subject)| {
-            let of = |series| format!("{:.2}", figure([series, subject, "2"]));
-            vec![(*name).to_owned(), of("threads-one-name"), of("threads")]
-        })
-        .collect();
     let end = ["whole", "while-ending", "alone"]
         .map(|what| format!("{:.2}", figure(["end", what, "1000000"]) / 1000.0));
     let head = |head: &[&str]| head.iter().map(|&cell| cell.to_owned()).collect::<Vec<_>>();
     [
         table(&head(&["one thread, a name that nobody else has", "acquire + release, ns"]), &pairs),
         table(&head(&["of which cannot be done without", "ns"]), &parts),
-        table(
-            &head(&["two threads, in the time of one", "a name each", "64 names each, by turns"]),
-            &threads,
-        ),
+        threads(&figures),
         table(
             &head(&[
                 "a session ends that holds a million locks: takes, ms",
@@ -99,4 +96,22 @@ pub(crate) fn measure(_: &Document) -> String {
         ),
     ]
     .join("\n")
+}
+
+/// Pairs per second of several threads, and in comparison with one.
+fn threads(figures: &BrokerFigures) -> String {
+    let mut head = vec!["million pairs a second of all threads (of one thread's)".to_owned()];
+    let mut rows = Vec::new();
+    for (names, [ratios, rates]) in THREADS_SERIES {
+        for (name, subject) in THREADS_SUBJECTS {
+            let mut row = vec![format!("{names}: {name}")];
+            let both = figures.series(rates, subject).into_iter().zip(figures.series(ratios, subject));
+            row.extend(both.map(|((_, rate), (_, ratio))| format!("{rate:.2} ({ratio:.2})")));
+            rows.push(row);
+        }
+    }
+    for (threads, _) in figures.series("threads", "lockd") {
+        head.push(if threads == 1.0 { "1 thread".to_owned() } else { format!("{threads} threads") });
+    }
+    table(&head, &rows)
 }

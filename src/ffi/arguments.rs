@@ -23,7 +23,12 @@ pub(super) unsafe fn handle<'a, T>(handle: *const T, what: &str) -> Result<&'a T
 
 /// The content of a handle, unless it belongs to a parent process.
 pub(super) fn own<T>(thing: &NotInherited<T>) -> Result<&T, Failure> {
-    thing.get().ok_or_else(|| Failure::plain(lock_status::LOCK_FORKED))
+    thing.get().ok_or_else(is_of_parent)
+}
+
+#[cold]
+fn is_of_parent() -> Failure {
+    Failure::plain(lock_status::LOCK_FORKED)
 }
 
 /// Frees a handle, and its content unless that belongs to a parent process.
@@ -68,9 +73,14 @@ pub(super) unsafe fn name<'a>(name: *const c_char) -> Result<&'a [u8], Failure> 
     // SAFETY: the caller's promise.
     let name = unsafe { bytes(name, "name") }?;
     if name.len() > NAME_BYTES_MAX {
-        return Err(Failure::invalid(format_args!("a name is longer than {NAME_BYTES_MAX} bytes")));
+        return Err(is_too_long());
     }
     Ok(name)
+}
+
+#[cold]
+fn is_too_long() -> Failure {
+    Failure::invalid(format_args!("a name is longer than {NAME_BYTES_MAX} bytes"))
 }
 
 /// The text of a string that must not be NULL.
@@ -161,8 +171,13 @@ pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
     match number {
         EXCLUSIVE => Ok(Mode::Exclusive),
         SHARED => Ok(Mode::Shared),
-        _ => Err(Failure::invalid(format_args!("{number} is no mode"))),
+        _ => Err(is_no_mode(number)),
     }
+}
+
+#[cold]
+fn is_no_mode(number: u32) -> Failure {
+    Failure::invalid(format_args!("{number} is no mode"))
 }
 
 /// A time limit; a negative number is `None`, which means no limit.
@@ -181,6 +196,7 @@ pub(super) unsafe fn write<T>(output: *mut T, value: T) {
     }
 }
 
+#[cold]
 pub(super) fn is_null(what: &str) -> Failure {
     Failure::invalid(format_args!("{what} is NULL"))
 }

@@ -50,26 +50,33 @@ pub(super) fn guard<R: Returned>(body: impl FnOnce() -> Result<R, Failure>) -> R
     guard_and(body, || ())
 }
 
-/// The same. After a panic, `after_panic` must make sure that what the body may have left half done
-/// is not used any more.
+/// The same, for a body that reaches no cancellation point except in what
+/// [`GuardedThread::prepare`] does beforehand. After a panic, `after_panic` must make sure that
+/// what the body may have left half done is not used any more.
+#[inline]
 pub(super) fn guard_and<R: Returned>(
     body: impl FnOnce() -> Result<R, Failure>,
     after_panic: impl FnOnce(),
 ) -> R {
-    // A thread that panics may not set the hook; the next one will.
-    if !IS_QUIET.load(Relaxed) && !std::thread::panicking() {
-        silence_panics();
-    }
-    let result = catch(body).unwrap_or_else(|panic| {
-        // If that panics as well, nothing more can be done.
-        let _ = catch(after_panic);
-        Err(Failure::new(lock_status::LOCK_INTERNAL, format_args!("a bug in lockd: {panic}")))
-    });
-    result.unwrap_or_else(|failure| {
-        let status = failure.status;
-        remember(failure);
-        R::failed(status)
+    THREAD.with(|thread| {
+        if !thread.is_prepared.get() {
+            thread.prepare();
+        }
+        let answer = || body().unwrap_or_else(|failure| failed(failure));
+        thread.catch(answer).unwrap_or_else(|payload| {
+            let failure = bug(&*payload);
+            // If that panics as well, nothing more can be done.
+            let _ = thread.catch(after_panic);
+            failed(failure)
+        })
     })
+}
+
+#[cold]
+fn failed<R: Returned>(failure: Failure) -> R {
+    let status = failure.status;
+    remember(failure);
+    R::failed(status)
 }
 
 /// While it lives, pthread_cancel has no effect on its thread: a cancellation would unwind through
@@ -94,20 +101,6 @@ impl Uncancellable {
         unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut before) };
         Self { before }
     }
-
-    /// For calls whose only cancellation point is in their first run in a thread. That run is
-    /// prepared here, so later ones can do without the cost of `begin`.
-    pub(super) fn prepare_thread() {
-        thread_local! {
-            static IS_PREPARED: Cell<bool> = const { Cell::new(false) };
-        }
-        if !IS_PREPARED.get() {
-            let _until_return = Self::begin();
-            // The first one in a thread asks the kernel for random numbers.
-            let _ = RandomState::new();
-            IS_PREPARED.set(true);
-        }
-    }
 }
 
 impl Drop for Uncancellable {
@@ -118,23 +111,56 @@ impl Drop for Uncancellable {
     }
 }
 
+/// What the guard knows of a thread. All in one variable: a shared library finds a thread's
+/// variable by a function call, and does so once in each call.
+struct GuardedThread {
+    is_prepared: Cell<bool>,
+    /// Whether it is inside `catch`.
+    is_guarded: Cell<bool>,
+}
+
 thread_local! {
-    /// Whether this thread is inside `catch`.
-    static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
+    // Has no destructor, so it can still be used while the thread ends.
+    static THREAD: GuardedThread =
+        const { GuardedThread { is_prepared: Cell::new(false), is_guarded: Cell::new(false) } };
     /// The message of this thread's last panic.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `work`; if it panics, the message is the error. Calls do not nest.
-fn catch<R>(work: impl FnOnce() -> R) -> Result<R, String> {
-    IS_GUARDED.set(true);
-    // The broker itself and `after_panic` make sure that nothing half done is used.
-    let result = panic::catch_unwind(AssertUnwindSafe(work));
-    IS_GUARDED.set(false);
-    result.map_err(|payload| {
-        let said = PANIC.try_with(RefCell::take).ok().flatten();
-        said.unwrap_or_else(|| message(&*payload).to_owned())
-    })
+impl GuardedThread {
+    /// What the first call of a thread does, so that later ones need not.
+    #[cold]
+    fn prepare(&self) {
+        let _until_return = Uncancellable::begin();
+        // The first one in a thread asks the kernel for random numbers: a cancellation point.
+        let _ = RandomState::new();
+        // A thread that panics may not set the hook; the next one will.
+        if !IS_QUIET.load(Relaxed) {
+            if std::thread::panicking() {
+                return;
+            }
+            silence_panics();
+        }
+        self.is_prepared.set(true);
+    }
+
+    /// Runs `work`; if it panics, the payload is the error. Calls do not nest.
+    #[inline]
+    fn catch<R>(&self, work: impl FnOnce() -> R) -> std::thread::Result<R> {
+        self.is_guarded.set(true);
+        // The broker itself and `after_panic` make sure that nothing half done is used.
+        let result = panic::catch_unwind(AssertUnwindSafe(work));
+        self.is_guarded.set(false);
+        result
+    }
+}
+
+/// Why a call has failed that has just panicked.
+#[cold]
+fn bug(payload: &dyn Any) -> Failure {
+    let said = PANIC.try_with(RefCell::take).ok().flatten();
+    let said = said.unwrap_or_else(|| message(payload).to_owned());
+    Failure::new(lock_status::LOCK_INTERNAL, format_args!("a bug in lockd: {said}"))
 }
 
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
@@ -148,8 +174,7 @@ fn silence_panics() {
     }
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        let is_guarded = IS_GUARDED.try_with(Cell::get).unwrap_or(false);
-        if is_guarded {
+        if THREAD.with(|thread| thread.is_guarded.get()) {
             let _ = PANIC.try_with(|said| said.replace(Some(describe(info))));
         } else if thread::is_library_thread() {
             thread::log_after_unwind(describe(info));

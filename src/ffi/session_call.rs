@@ -4,7 +4,7 @@
 use std::ffi::c_char;
 
 use super::arguments::{name, write};
-use super::guard::{Returned, Uncancellable, guard_and};
+use super::guard::{Returned, Uncancellable, guard, guard_and};
 use super::session_registry::{lock_session, session_of};
 use super::status::{Failure, lock_status};
 use crate::session::Session;
@@ -19,15 +19,14 @@ pub(super) unsafe fn guard_session<R: Returned>(
     body: impl FnOnce(&Session) -> Result<R, Failure>,
 ) -> R {
     // SAFETY: the caller's promise.
-    let usable = || unsafe { session_of(session) };
+    let session = match unsafe { session_of(session) } {
+        Ok(session) => session,
+        Err(failure) => return guard(|| Err(failure)),
+    };
     // A call of a session in this process reaches no cancellation point, so it is spared the cost
     // of this.
-    let is_remote = usable().is_ok_and(Session::is_remote);
-    let _until_return = is_remote.then(Uncancellable::begin);
-    if !is_remote {
-        Uncancellable::prepare_thread();
-    }
-    guard_and(|| body(usable()?), || usable().map_or((), Session::abandon))
+    let _until_return = session.is_remote().then(Uncancellable::begin);
+    guard_and(|| body(session), || session.abandon())
 }
 
 /// Runs a call of a session that cannot fail.

@@ -99,6 +99,7 @@ impl Failure {
 }
 
 impl From<AcquireError> for Failure {
+    #[cold]
     fn from(error: AcquireError) -> Self {
         match error {
             AcquireError::TimedOut => Self::plain(lock_status::LOCK_TIMEOUT),
@@ -118,6 +119,7 @@ impl From<AcquireError> for Failure {
 }
 
 impl From<ReleaseError> for Failure {
+    #[cold]
     fn from(error: ReleaseError) -> Self {
         match error {
             ReleaseError::NotHeld => Self::plain(lock_status::LOCK_NOT_HELD),
