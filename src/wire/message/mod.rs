@@ -12,6 +12,7 @@ mod listing;
 mod object;
 mod replies;
 mod requests;
+mod scanner;
 mod values;
 
 pub use crate::os::Keepalive;
