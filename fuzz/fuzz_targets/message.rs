@@ -5,10 +5,10 @@
 use libfuzzer_sys::fuzz_target;
 use lockd::wire::frame;
 use lockd::wire::message::{
-    HelloResult, InspectResult, ListResult, LockResult, OldUnlockReply, OldUnlockRequest, RequestEnvelope,
-    encode_error, encode_granted, encode_pong, encode_request, encode_result, encode_unknown, parse,
-    parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect, parse_list, parse_lock,
-    parse_old_unlock, parse_reply, parse_unlock,
+    HelloResult, InspectResult, ListResult, LockNames, LockResult, OldUnlockReply, OldUnlockRequest,
+    RequestEnvelope, encode_error, encode_granted, encode_pong, encode_request, encode_result,
+    encode_unknown, parse, parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect,
+    parse_list, parse_lock, parse_old_unlock, parse_reply, parse_unlock,
 };
 use lockd_fuzz::pieces::Case;
 use lockd_fuzz::{made_json, naive_json, reading};
@@ -78,6 +78,8 @@ fn check_request(body: &[u8]) {
             return check_error(&bad.to_string());
         }
     };
+    let is_json = serde_json::from_slice::<&RawValue>(body).is_ok();
+    assert!(is_json, "what is not JSON was accepted: {}", body.escape_ascii());
     if let Some(whole) = &whole {
         check_envelope(&envelope, whole);
     }
@@ -89,7 +91,7 @@ fn check_request(body: &[u8]) {
     let old = parse_old_unlock(envelope.body).ok().flatten();
     if let Some(whole) = whole.as_ref().filter(|whole| is_naive(whole)) {
         let expected = naive_json::unlock(whole);
-        assert_eq!(old.clone().map(|request| (request.unlock.names, request.unlock.set)), expected);
+        assert_eq!(old.clone().map(|request| request.unlock.names), expected);
     }
     check_old_unlock(old.as_ref());
     if let Some(id) = envelope.id {
@@ -113,12 +115,12 @@ fn check_lock_commands(parameters: &RawValue, value: Option<&Value>) {
         let expected = naive_json::lock(value);
         match (&lock, &expected) {
             (Ok(lock), Some(expected)) => {
-                assert_eq!((&lock.names, lock.set), (&expected.names, expected.set));
+                assert_eq!(lock.names, expected.names);
                 assert!(naive_json::are_close(lock.limit, expected.limit), "{lock:?} {expected:?}");
             }
             _ => assert_eq!(lock.is_ok(), expected.is_some(), "{lock:?} {expected:?}"),
         }
-        let read = unlock.clone().ok().map(|request| (request.names, request.set));
+        let read = unlock.clone().ok().map(|request| request.names);
         assert_eq!(read, naive_json::unlock(value));
         match (&convert, naive_json::convert(value)) {
             (Ok(convert), Some((name, mode, limit))) => {
@@ -131,7 +133,7 @@ fn check_lock_commands(parameters: &RawValue, value: Option<&Value>) {
         }
     }
     if let Ok(lock) = &lock {
-        assert!(!lock.names.is_empty());
+        assert!(!lock.names.as_slice().is_empty());
         assert_eq!(parse_lock(&sent("lock", lock)).as_ref(), Ok(lock));
     }
     if let Ok(unlock) = &unlock {
@@ -220,7 +222,7 @@ fn check_old_unlock(request: Option<&OldUnlockRequest>) {
         assert!(read.id.is_none() && read.result.is_some());
         // The exact name is repeated even if it is not UTF-8.
         let back = parse_old_unlock(str::from_utf8(&out).expect("JSON is text"));
-        if let Some(request) = request.filter(|request| !request.unlock.set) {
+        if let Some(request) = request.filter(|request| matches!(request.unlock.names, LockNames::One(_))) {
             assert_eq!(back.as_ref(), Ok(&Some(request.clone())));
         }
     }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use lockd::broker::{LockName, Mode};
+use lockd::wire::message::LockNames;
 use serde_json::{Map, Value};
 
 /// A body read as a whole.
@@ -28,9 +29,7 @@ fn escapes_a_dollar(body: &[u8]) -> bool {
 #[derive(Debug, PartialEq)]
 pub struct Lock {
     /// The names and modes.
-    pub names: Vec<(LockName, Mode)>,
-    /// Whether they came as `lockNames`.
-    pub set: bool,
+    pub names: LockNames<(LockName, Mode)>,
     /// The time limit in seconds; `None` is without limit.
     pub limit: Option<f64>,
 }
@@ -55,8 +54,7 @@ pub fn lock(parameters: &Value) -> Option<Lock> {
     let map = object(parameters)?;
     let mode = mode(&map)?.unwrap_or(Mode::Exclusive);
     let limit = limit(&map)?;
-    let (names, set) = names(&map, mode)?;
-    Some(Lock { names, set, limit })
+    Some(Lock { names: names(&map, mode)?, limit })
 }
 
 /// Whether a name may be written as a number. A [`Value`] does not keep the text of a number, which
@@ -74,11 +72,13 @@ pub fn has_number_for_a_name(value: &Value) -> bool {
         })
 }
 
-/// The parameters of `unlock`: the names, and whether they are a set. `None` if they are malformed.
+/// The parameters of `unlock`: the names. `None` if they are malformed.
 #[must_use]
-pub fn unlock(parameters: &Value) -> Option<(Vec<LockName>, bool)> {
-    let (names, set) = names(&object(parameters)?, Mode::Exclusive)?;
-    Some((names.into_iter().map(|(name, _)| name).collect(), set))
+pub fn unlock(parameters: &Value) -> Option<LockNames<LockName>> {
+    Some(match names(&object(parameters)?, Mode::Exclusive)? {
+        LockNames::One((name, _)) => LockNames::One(name),
+        LockNames::Set(names) => LockNames::Set(names.into_iter().map(|(name, _)| name).collect()),
+    })
 }
 
 /// The parameters of `convert`: the name, the mode, and the time limit in seconds. `None` if they
@@ -152,15 +152,15 @@ fn limit(map: &Map<String, Value>) -> Option<Option<f64>> {
     }
 }
 
-fn names(map: &Map<String, Value>, mode: Mode) -> Option<(Vec<(LockName, Mode)>, bool)> {
+fn names(map: &Map<String, Value>, mode: Mode) -> Option<LockNames<(LockName, Mode)>> {
     let one = name(map, "lockName", "lockNameHex")?;
     match (one, get(map, "lockNames")) {
-        (Some(name), None) => Some((vec![(name, mode)], false)),
+        (Some(name), None) => Some(LockNames::One((name, mode))),
         (None, Some(Value::Array(entries))) => {
             let names: Option<Vec<_>> = entries.iter().map(|entry| self::entry(entry, mode)).collect();
             let names = names?;
             let distinct: HashSet<_> = names.iter().map(|(name, _)| name.clone()).collect();
-            (!names.is_empty() && distinct.len() == names.len()).then_some((names, true))
+            (!names.is_empty() && distinct.len() == names.len()).then_some(LockNames::Set(names))
         }
         _ => None,
     }

@@ -57,10 +57,11 @@ impl MessageReplies {
 
     fn note_request(&mut self, envelope: &RequestEnvelope<'_>, belief: &mut Belief) {
         let (command, parameters) = (envelope.command.as_deref(), envelope.parameters);
-        let new_unlock = || parse_unlock(parameters.unwrap_or(RawValue::NULL)).map(|request| request.names);
+        let new_unlock =
+            || parse_unlock(parameters.unwrap_or(RawValue::NULL)).map(|request| request.names.into_vec());
         if command == Some("unlock") {
             let old = match parse_old_unlock(envelope.body) {
-                Ok(old) => old.map(|request| request.unlock.names),
+                Ok(old) => old.map(|request| request.unlock.names.into_vec()),
                 Err(_) => Some(Vec::new()),
             };
             let without_id = || envelope.id.is_none().then(|| new_unlock().unwrap_or_default());
@@ -71,7 +72,7 @@ impl MessageReplies {
         let Some(id) = envelope.id else { return };
         let pending = match (command, parameters) {
             (Some("lock"), Some(parameters)) => {
-                parse_lock(parameters).ok().map(|lock| PendingRequest::Lock(lock.names))
+                parse_lock(parameters).ok().map(|lock| PendingRequest::Lock(lock.names.into_vec()))
             }
             (Some("convert"), Some(parameters)) => parse_convert(parameters)
                 .ok()

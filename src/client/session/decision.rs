@@ -10,7 +10,9 @@ use super::local_view::{LocalView, UndecidedRequest};
 use crate::broker::{AcquireError, Cycle, Grant, Held, LockName};
 use crate::client::connection::{FramedRequest, Lost, REQUEST_MAX, ReplyWait};
 use crate::client::reply_reader::ServerReply;
-use crate::wire::message::{CancelRequest, Cause, ConvertRequest, LockResult, Status, UnlockRequest};
+use crate::wire::message::{
+    CancelRequest, Cause, ConvertRequest, LockNames, LockResult, Status, UnlockRequest,
+};
 
 /// How many names one `unlock` has at most, so that it is never longer than a request may be.
 const UNLOCKED_AT_ONCE: usize = 100;
@@ -110,7 +112,11 @@ impl RemoteSession {
     }
 
     pub(super) fn unlock_request(&self, names: &[LockName]) -> Result<FramedRequest, Lost> {
-        let unlock = UnlockRequest { names: names.to_vec(), set: names.len() > 1 };
+        let names = match names {
+            [name] => LockNames::One(name.clone()),
+            names => LockNames::Set(names.to_vec()),
+        };
+        let unlock = UnlockRequest { names };
         // Cannot fail. If it did, the session must end, because the locks would stay held.
         self.connection.request("unlock", &unlock, REQUEST_MAX).map_err(|reason| self.lost(reason))
     }

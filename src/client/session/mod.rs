@@ -32,7 +32,7 @@ use super::url::ServerUrl;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
 use crate::os::sync::Mutex;
 use crate::wire::message::{
-    ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockPage, LockRequest,
+    ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockNames, LockPage, LockRequest,
     LockResult, Status,
 };
 pub use error::InspectError;
@@ -91,7 +91,7 @@ impl RemoteSession {
 
     /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.lock(LockRequest { names: vec![(LockName::new(name), mode)], set: false, limit })
+        self.lock(LockRequest { names: LockNames::One((LockName::new(name), mode)), limit })
     }
 
     /// As [`Session::acquire_all`](crate::Session::acquire_all).
@@ -102,18 +102,18 @@ impl RemoteSession {
     ) -> Result<Grant, AcquireError> {
         // The server checks the same, but only after the request has been entered in the view.
         check_set(wants.iter().map(|(name, _)| ((), name)))?;
-        self.lock(LockRequest { names: wants.to_vec(), set: true, limit })
+        self.lock(LockRequest { names: LockNames::Set(wants.to_vec()), limit })
     }
 
     fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
-        let kept = self.view.lock().resume_acquire(&lock.names);
+        let kept = self.view.lock().resume_acquire(lock.names.as_slice());
         if let Some(id) = kept {
             return self.resume(id, lock.limit);
         }
         let backstop = backstop(lock.limit);
         let request = self.request("lock", &lock)?;
         let id = request.id;
-        self.start(&[&request], |view| view.ask(id, lock.names, false))?;
+        self.start(&[&request], |view| view.ask(id, lock.names.into_vec(), false))?;
         self.outcome(id, backstop)
     }
 
@@ -154,10 +154,10 @@ impl RemoteSession {
     /// As [`Session::enqueue`](crate::Session::enqueue).
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
-        let lock = LockRequest { names: vec![(name.clone(), mode)], set: false, limit: None };
+        let lock = LockRequest { names: LockNames::One((name.clone(), mode)), limit: None };
         let request = self.request("lock", &lock)?;
         let id = request.id;
-        self.take_place(&name, &request, |view| view.ask(id, lock.names, true))
+        self.take_place(&name, &request, |view| view.ask(id, lock.names.into_vec(), true))
     }
 
     /// As [`Session::enqueue_convert`](crate::Session::enqueue_convert).

@@ -10,8 +10,8 @@ use crate::broker::{AcquireError, Attempt, Cycle, Grant, Key, LockName, Mode, Ob
 use crate::server::config::Config;
 use crate::server::connection::Flow;
 use crate::wire::message::{
-    Cause, LockResult, OldUnlockReply, OldUnlockRequest, Status, UnlockRequest, parse_cancel, parse_convert,
-    parse_lock, parse_old_unlock, parse_unlock,
+    Cause, LockNames, LockResult, OldUnlockReply, OldUnlockRequest, Status, UnlockRequest, parse_cancel,
+    parse_convert, parse_lock, parse_old_unlock, parse_unlock,
 };
 
 /// The longest id of a request that may have to wait, in bytes. The id is kept until the wait ends,
@@ -39,18 +39,18 @@ pub(super) fn lock(call: &mut Call<'_, '_>) {
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
     let limit = request.limit;
-    match request.names.as_slice() {
-        [(name, mode)] if !request.set => {
-            let asked = Acquisition { id, one: Some((name.as_bytes(), *mode)), limit };
-            if let Some(answer) = call.connection.base.try_first(Space::Main, name.as_bytes(), *mode, limit) {
+    match request.names {
+        LockNames::One((name, mode)) => {
+            let asked = Acquisition { id, one: Some((name.as_bytes(), mode)), limit };
+            if let Some(answer) = call.connection.base.try_first(Space::Main, name.as_bytes(), mode, limit) {
                 return reply(call, &asked, answer);
             }
-            let wants = [(Key::main(name.clone()), *mode)];
+            let wants = [(Key::main(name.clone()), mode)];
             ask(call, &asked, |session, wait| session.acquire(&wants, wait));
         }
-        names => {
+        LockNames::Set(names) => {
             let wants: Vec<(Key, Mode)> =
-                names.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
+                names.into_iter().map(|(name, mode)| (Key::main(name), mode)).collect();
             let asked = Acquisition { id, one: None, limit };
             ask(call, &asked, |session, wait| session.acquire(&wants, wait));
         }
@@ -96,6 +96,7 @@ fn ask(
 fn reply(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, answer: Result<Grant, AcquireError>) {
     match call.connection.base.with_limits_logged(answer) {
         Ok(grant) => call.connection.reply(|out| encode_grant(out, asked.id, asked.mode(), grant)),
+        Err(AcquireError::TimedOut) => call.reply_status(Status::Timeout),
         Err(error) => {
             if let AcquireError::Lost(_) = error {
                 call.connection.next = Flow::Close;
@@ -133,7 +134,6 @@ fn refusal(error: AcquireError, mode: Option<Mode>, config: &Config) -> LockResu
         AcquireError::Invalid(reason) => {
             LockResult { reason: Some(reason), ..LockResult::new(Status::Invalid) }
         }
-        AcquireError::TimedOut => LockResult::new(Status::Timeout),
         AcquireError::NotHeld => LockResult::new(Status::NotFound),
         AcquireError::Cancelled => LockResult::new(Status::Cancelled),
         AcquireError::Refused(reason) | AcquireError::NotYet(reason) | AcquireError::Lost(reason) => {
@@ -165,8 +165,7 @@ pub(super) fn unlock(call: &mut Call<'_, '_>) {
         (Ok(None), Some(_)) => match new() {
             Ok(request) => {
                 let found = release(call, &request);
-                let status = if found { Status::Ok } else { Status::NotFound };
-                call.reply(&LockResult::new(status));
+                call.reply_status(if found { Status::Ok } else { Status::NotFound });
             }
             Err(malformed) => call.reply(&LockResult::from(malformed)),
         },
@@ -188,15 +187,19 @@ fn unlock_old(call: &mut Call<'_, '_>, request: &OldUnlockRequest) {
 /// Releases every name, or leaves its queue. True if each of them was held or waited for.
 fn release(call: &Call<'_, '_>, request: &UnlockRequest) -> bool {
     let session = call.session();
+    let release = |name: &LockName| session.release(Space::Main, name.as_bytes()).is_ok();
+    let names = match &request.names {
+        LockNames::One(name) => return release(name),
+        LockNames::Set(names) => names,
+    };
     // Looked at before anything is released: a waiting request for several names leaves all their
     // queues when the first name is released, and the others would then count as not found.
     let is_held_or_waited_for = |name: &LockName| {
         let seen = session.inspect(Space::Main, name.as_bytes());
         seen.held.is_some() || seen.waiting
     };
-    let found = request.names.len() == 1 || request.names.iter().all(is_held_or_waited_for);
-    let released: Vec<bool> =
-        request.names.iter().map(|name| session.release(Space::Main, name.as_bytes()).is_ok()).collect();
+    let found = names.len() == 1 || names.iter().all(is_held_or_waited_for);
+    let released: Vec<bool> = names.iter().map(release).collect();
     found && released.first() == Some(&true)
 }
 

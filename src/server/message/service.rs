@@ -2,8 +2,6 @@
 //! of them ([`Service::locks`]); a program adds its own to them, or serves only its own. Knows no
 //! command.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -12,7 +10,9 @@ use super::connection::MessageConnection;
 use crate::broker::ObservedSession;
 use crate::os::sync::Arc;
 use crate::wire::frame;
-use crate::wire::message::{LockResult, Malformed, RequestEnvelope, encode_result, encode_unknown};
+use crate::wire::message::{
+    LockResult, Malformed, RequestEnvelope, Status, encode_result, encode_status, encode_unknown,
+};
 
 /// Handles the messages of one command.
 type Handler = dyn Fn(&mut Call<'_, '_>) + Send + Sync;
@@ -38,7 +38,8 @@ type Handler = dyn Fn(&mut Call<'_, '_>) + Send + Sync;
 /// ```
 #[derive(Clone, Default)]
 pub struct Service {
-    handlers: HashMap<String, Arc<Handler>>,
+    /// A list, because a program has few commands, and those that are asked for most are its first.
+    handlers: Vec<(String, Arc<Handler>)>,
 }
 
 impl Service {
@@ -58,7 +59,11 @@ impl Service {
         command: &str,
         handler: impl Fn(&mut Call<'_, '_>) + Send + Sync + 'static,
     ) -> &mut Self {
-        self.handlers.insert(command.to_owned(), Arc::new(handler));
+        let handler = Arc::new(handler);
+        match self.handlers.iter_mut().find(|(known, _)| known == command) {
+            Some((_, earlier)) => *earlier = handler,
+            None => self.handlers.push((command.to_owned(), handler)),
+        }
         self
     }
 
@@ -66,7 +71,8 @@ impl Service {
     /// with the status `unknown`, if the message has an id.
     pub(super) fn dispatch(&self, connection: &mut MessageConnection<'_>, envelope: &RequestEnvelope<'_>) {
         let command = envelope.command.as_deref();
-        if let Some(handler) = command.and_then(|command| self.handlers.get(command)) {
+        let handler = command.and_then(|command| self.handlers.iter().find(|(known, _)| known == command));
+        if let Some((_, handler)) = handler {
             return handler(&mut Call { connection, envelope });
         }
         if let (Some(id), Some(command)) = (envelope.id, command) {
@@ -120,6 +126,13 @@ impl<'a> Call<'a, '_> {
             let mut body = Vec::new();
             encode_result(&mut body, id, result);
             self.connection.reply(|out| out.extend_from_slice(&body));
+        }
+    }
+
+    /// Replies with only a status.
+    pub(super) fn reply_status(&mut self, status: Status) {
+        if let Some(id) = self.envelope.id {
+            self.connection.reply(|out| encode_status(out, id, status));
         }
     }
 

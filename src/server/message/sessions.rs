@@ -67,7 +67,7 @@ pub(super) fn identify(call: &mut Call<'_, '_>) {
 pub(super) fn ping(call: &mut Call<'_, '_>) {
     match (call.id(), call.parameters()) {
         (Some(id), Some(parameters)) => call.connection.reply(|out| encode_pong(out, id, parameters)),
-        _ => call.reply(&LockResult::new(Status::Ok)),
+        _ => call.reply_status(Status::Ok),
     }
 }
 
@@ -77,7 +77,7 @@ pub(super) fn bye(call: &mut Call<'_, '_>) {
     let base = &call.connection.base;
     base.send_queue.note_goodbye();
     base.session.close();
-    call.reply(&LockResult::new(Status::Ok));
+    call.reply_status(Status::Ok);
     call.connection.next = Flow::Close;
 }
 

@@ -38,7 +38,7 @@ pub fn parse(body: &[u8]) -> Result<RequestEnvelope<'_>, BadMessage> {
     let body = str::from_utf8(body).map_err(|_| BadMessage::NotUtf8)?;
     let ([command, id, parameters], has_others) = values_and_others(body, ["command", "id", "parameters"])?;
     let command = command.and_then(string).transpose()?;
-    let id = id.filter(|id| id.get().starts_with(|c: char| matches!(c, '"' | '-' | '0'..='9')));
+    let id = id.filter(|id| matches!(id.get().as_bytes(), [b'"' | b'-' | b'0'..=b'9', ..]));
     Ok(RequestEnvelope { command, id, parameters, has_others, body })
 }
 

@@ -12,6 +12,7 @@ mod listing;
 mod object;
 mod replies;
 mod requests;
+mod scanner;
 mod values;
 
 pub use crate::os::Keepalive;
@@ -19,11 +20,11 @@ pub use envelope::{BadMessage, ReplyEnvelope, RequestEnvelope, encode_request, p
 pub use listing::{InspectResult, ListResult, ListedHolder, ListedLock, ListedWaiter, LockPage};
 pub use replies::{
     Cause, HelloResult, LockResult, OldUnlockReply, Status, encode_error, encode_granted, encode_pong,
-    encode_result, encode_unknown,
+    encode_result, encode_status, encode_unknown,
 };
 pub use requests::{
     CancelRequest, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest, ListRequest,
-    LockRequest, Malformed, OldUnlockRequest, UnlockRequest, WIND_DOWN_MAX, parse_cancel, parse_convert,
-    parse_hello, parse_identify, parse_inspect, parse_kick, parse_list, parse_lock, parse_old_unlock,
-    parse_unlock,
+    LockNames, LockRequest, Malformed, OldUnlockRequest, UnlockRequest, WIND_DOWN_MAX, parse_cancel,
+    parse_convert, parse_hello, parse_identify, parse_inspect, parse_kick, parse_list, parse_lock,
+    parse_old_unlock, parse_unlock,
 };

@@ -1,5 +1,7 @@
 //! Reads objects one level deep: finds the values of certain keys and leaves them as raw JSON. This
 //! keeps reading iterative, because `serde_json` does not recurse to skip a raw or unknown value.
+//! What clients usually send is read by the [`scanner`](super::scanner), which is several times as
+//! fast; `serde_json` reads the rest, and finds the words for what is wrong.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,9 +9,12 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::wire::message::scanner::scan;
+
 /// Reads an object and returns the values of `keys`, in their order; `null` counts as absent.
 ///
 /// Other keys are ignored. If a key occurs twice, the last one counts, as in PHP.
+#[inline(always)]
 pub(super) fn values_of<'a, const N: usize>(
     json: &'a str,
     keys: [&str; N],
@@ -18,7 +23,18 @@ pub(super) fn values_of<'a, const N: usize>(
 }
 
 /// Like [`values_of`]; also returns whether the object has keys other than `keys`.
+#[inline(always)]
 pub(super) fn values_and_others<'a, const N: usize>(
+    json: &'a str,
+    keys: [&str; N],
+) -> serde_json::Result<([Option<&'a RawValue>; N], bool)> {
+    scan(json, keys).map_or_else(|| read(json, keys), Ok)
+}
+
+/// The same by `serde_json`, for every text.
+#[cold]
+#[inline(never)]
+pub(super) fn read<'a, const N: usize>(
     json: &'a str,
     keys: [&str; N],
 ) -> serde_json::Result<([Option<&'a RawValue>; N], bool)> {
@@ -79,7 +95,7 @@ impl Visitor<'_> for KeyIndex<'_> {
 /// Unicode (`"\ud800"`).
 pub(super) fn string(value: &RawValue) -> Option<serde_json::Result<Cow<'_, str>>> {
     let quoted = value.get().strip_prefix('"')?.strip_suffix('"')?;
-    if quoted.contains('\\') {
+    if quoted.bytes().any(|byte| byte == b'\\') {
         return Some(serde_json::from_str(value.get()).map(Cow::Owned));
     }
     Some(Ok(Cow::Borrowed(quoted)))

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::broker::LockName;
 use crate::wire::message::UnlockRequest;
 use crate::wire::message::replies::*;
 
@@ -33,6 +34,8 @@ fn a_result_with_only_a_status_has_no_other_key() {
     for (status, text) in statuses {
         let expected = format!(r#"{{"id":1,"result":{{"status":"{text}"}}}}"#);
         assert_eq!(result_of(&LockResult::new(status)), expected);
+        assert_eq!(encoded(|out| encode_status(out, &raw("1"), status)), expected);
+        assert_eq!(serde_json::from_str::<Status>(&format!("\"{text}\"")).unwrap(), status);
     }
 }
 
@@ -92,15 +95,13 @@ fn a_result_that_cannot_become_json_is_an_error_with_the_id() {
 
 #[test]
 fn old_unlock_replies_are_the_originals() {
-    let unlock = |names: &[&[u8]], set, is_number| {
-        let names = names.iter().map(|&name| name.into()).collect();
-        OldUnlockRequest { unlock: UnlockRequest { names, set }, is_number }
-    };
-    let foo = unlock(&[b"fo\"o"], false, false);
-    let set = unlock(&[b"a"], true, false);
-    let bytes = unlock(&[b"a\xff"], false, false);
-    let number = unlock(&[b"-4.20e1"], false, true);
-    let text = unlock(&[b"42"], false, false);
+    let unlock = |names, is_number| OldUnlockRequest { unlock: UnlockRequest { names }, is_number };
+    let one = |name: &[u8]| LockNames::One(LockName::new(name));
+    let foo = unlock(one(b"fo\"o"), false);
+    let set = unlock(LockNames::Set(vec![LockName::from("a")]), false);
+    let bytes = unlock(one(b"a\xff"), false);
+    let number = unlock(one(b"-4.20e1"), true);
+    let text = unlock(one(b"42"), false);
     let cases = [
         (OldUnlockReply::Ok(&foo), r#"{"attempted":"unlock","result":"ok","lockName":"fo\"o"}"#),
         (OldUnlockReply::NotFound(&foo), r#"{"attempted":"unlock","result":"notFound","lockName":"fo\"o"}"#),

@@ -5,6 +5,7 @@
 //! An empty array is accepted as an empty object, because PHP writes an empty array of parameters
 //! that way. So is `null`, which means that there are no parameters.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::time::Duration;
@@ -18,13 +19,41 @@ use crate::wire::message::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex,
 
 mod serialize;
 
+/// The locks that a request is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LockNames<T> {
+    /// One, as `lockName`. Needs no memory of its own, since nearly every request is like this.
+    One(T),
+    /// A set, as `lockNames`, even if it has only one name. When read, it has each name once and is
+    /// not empty. Only the length of the message limits their number.
+    Set(Vec<T>),
+}
+
+impl<T> LockNames<T> {
+    /// The locks, whichever way they came.
+    #[must_use]
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Set(set) => set,
+        }
+    }
+
+    /// The locks, whichever way they came.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<T> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::Set(set) => set,
+        }
+    }
+}
+
 /// `lock`: acquire one lock, or several at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRequest {
-    /// The locks, each once; never empty. Only the length of the message limits their number.
-    pub names: Vec<(LockName, Mode)>,
-    /// Whether they came as `lockNames`, which is a set even if it has one name.
-    pub set: bool,
+    /// The locks and the modes asked for.
+    pub names: LockNames<(LockName, Mode)>,
     /// The longest time to wait; `None` is without limit. A number of seconds that does not fit is
     /// [`Duration::MAX`], which no clock can be moved ahead by.
     pub limit: Option<Duration>,
@@ -33,10 +62,8 @@ pub struct LockRequest {
 /// `unlock`: release one lock, or several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnlockRequest {
-    /// The names, each once; never empty.
-    pub names: Vec<LockName>,
-    /// Whether they came as `lockNames`.
-    pub set: bool,
+    /// The locks.
+    pub names: LockNames<LockName>,
 }
 
 /// `unlock` in its old form, with the name in the message itself instead of `parameters`.
@@ -175,8 +202,8 @@ pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
     let [text, hex, names, mode, limit] =
         object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
     let mode = read_mode(mode)?.unwrap_or(Mode::Exclusive);
-    let (names, set) = read_names(text, hex, names, mode)?;
-    Ok(LockRequest { names, set, limit: read_limit(limit)? })
+    let names = read_names(text, hex, names, mode)?;
+    Ok(LockRequest { names, limit: read_limit(limit)? })
 }
 
 /// Reads the parameters of `unlock`. The `mode` of a name is ignored, so that a client can pass the
@@ -212,8 +239,11 @@ fn read_unlock(
     hex: Option<&RawValue>,
     names: Option<&RawValue>,
 ) -> Result<UnlockRequest, Malformed> {
-    let (names, set) = read_names(text, hex, names, Mode::Exclusive)?;
-    Ok(UnlockRequest { names: names.into_iter().map(|(name, _)| name).collect(), set })
+    let names = match read_names(text, hex, names, Mode::Exclusive)? {
+        LockNames::One((name, _)) => LockNames::One(name),
+        LockNames::Set(names) => LockNames::Set(names.into_iter().map(|(name, _)| name).collect()),
+    };
+    Ok(UnlockRequest { names })
 }
 
 /// Reads the parameters of `convert`.
@@ -318,21 +348,30 @@ fn read_wind_down(value: &RawValue) -> Result<Duration, Malformed> {
 const NAME_MISSING: Malformed = Malformed::new(LOCK_NAME.text, "is missing");
 const NOT_A_STRING: &str = "is not a string";
 
+#[inline(always)]
 fn object<'a, const N: usize>(
     json: &'a str,
     keys: [&'static str; N],
 ) -> Result<[Option<&'a RawValue>; N], Malformed> {
-    let in_brackets = json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
-    if json == "null" || in_brackets.is_some_and(|inside| inside.trim().is_empty()) {
+    let in_brackets = || json.strip_prefix('[').and_then(|json| json.strip_suffix(']'));
+    let is_empty = || json == "null" || in_brackets().is_some_and(|inside| inside.trim().is_empty());
+    if !json.starts_with('{') && is_empty() {
         return Ok([None; N]);
     }
     values_of(json, keys).map_err(|_| Malformed::new("parameters", "are not an object"))
 }
 
 fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<String>, Malformed> {
+    Ok(borrow_text(key, value)?.map(Cow::into_owned))
+}
+
+fn borrow_text<'a>(
+    key: &'static str,
+    value: Option<&'a RawValue>,
+) -> Result<Option<Cow<'a, str>>, Malformed> {
     let Some(value) = value else { return Ok(None) };
     match string(value) {
-        Some(Ok(text)) => Ok(Some(text.into_owned())),
+        Some(Ok(text)) => Ok(Some(text)),
         _ => Err(Malformed::new(key, NOT_A_STRING)),
     }
 }
@@ -344,7 +383,7 @@ fn read_name(
     text: Option<&RawValue>,
     hex: Option<&RawValue>,
 ) -> Result<Option<LockName>, Malformed> {
-    if let Some(hex) = read_text(keys.hex, hex)? {
+    if let Some(hex) = borrow_text(keys.hex, hex)? {
         return from_hex(&hex).map(Some).ok_or(Malformed::new(keys.hex, "is not hexadecimal"));
     }
     let Some(value) = text else { return Ok(None) };
@@ -355,16 +394,16 @@ fn read_name(
     }
 }
 
-/// Reads `lockName` or `lockNames`; also returns whether it was `lockNames`.
+/// Reads `lockName` or `lockNames`.
 fn read_names(
     text: Option<&RawValue>,
     hex: Option<&RawValue>,
     names: Option<&RawValue>,
     mode: Mode,
-) -> Result<(Vec<(LockName, Mode)>, bool), Malformed> {
+) -> Result<LockNames<(LockName, Mode)>, Malformed> {
     match (read_name(LOCK_NAME, text, hex)?, names) {
-        (Some(name), None) => Ok((vec![(name, mode)], false)),
-        (None, Some(names)) => Ok((read_set(names, mode)?, true)),
+        (Some(name), None) => Ok(LockNames::One((name, mode))),
+        (None, Some(names)) => Ok(LockNames::Set(read_set(names, mode)?)),
         (None, None) => Err(NAME_MISSING),
         (Some(_), Some(_)) => Err(Malformed::new("lockNames", "stands beside lockName")),
     }
@@ -395,12 +434,16 @@ fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malfo
 }
 
 fn read_mode(value: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
-    let Some(text) = read_text("mode", value)? else { return Ok(None) };
+    let Some(text) = borrow_text("mode", value)? else { return Ok(None) };
     mode::from_text(&text).map(Some).ok_or(Malformed::new("mode", "is neither exclusive nor shared"))
 }
 
 fn read_limit(value: Option<&RawValue>) -> Result<Option<Duration>, Malformed> {
     let Some(value) = value.filter(|value| value.get() != "false") else { return Ok(None) };
+    // Nearly every limit is a small whole number, which needs no floating point.
+    if let Ok(seconds) = value.get().parse::<u32>() {
+        return Ok(Some(Duration::from_secs(seconds.into())));
+    }
     let limit = number(value).and_then(seconds::from_f64);
     limit.map(Some).ok_or(Malformed::new("timeLimit", "is neither a number from 0 up nor false"))
 }

@@ -7,7 +7,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::broker::{LockName, Mode};
 use crate::wire::message::requests::{
-    ConvertRequest, InspectRequest, ListRequest, LockRequest, UnlockRequest,
+    ConvertRequest, InspectRequest, ListRequest, LockNames, LockRequest, UnlockRequest,
 };
 use crate::wire::message::values::{AFTER, LOCK_NAME, PREFIX, mode, seconds, serialize_exact};
 
@@ -39,14 +39,12 @@ fn serialize_limit<M: SerializeMap>(map: &mut M, limit: Option<Duration>) -> Res
     limit.map_or(Ok(()), |limit| map.serialize_entry("timeLimit", &Seconds(limit)))
 }
 
-/// A request whose number of names is not one is written as a set even if `set` is false, so that
-/// no name is lost.
 impl Serialize for LockRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        match self.names.as_slice() {
-            [(name, mode)] if !self.set => NameAndMode(name, Some(*mode)).serialize_into(&mut map)?,
-            names => {
+        match &self.names {
+            LockNames::One((name, mode)) => NameAndMode(name, Some(*mode)).serialize_into(&mut map)?,
+            LockNames::Set(names) => {
                 let entries: Vec<_> =
                     names.iter().map(|(name, mode)| NameAndMode(name, Some(*mode))).collect();
                 map.serialize_entry("lockNames", &entries)?;
@@ -57,13 +55,12 @@ impl Serialize for LockRequest {
     }
 }
 
-/// Written as a set under the same conditions as [`LockRequest`].
 impl Serialize for UnlockRequest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        match self.names.as_slice() {
-            [name] if !self.set => serialize_exact(&mut map, LOCK_NAME, name)?,
-            names => {
+        match &self.names {
+            LockNames::One(name) => serialize_exact(&mut map, LOCK_NAME, name)?,
+            LockNames::Set(names) => {
                 let entries: Vec<_> = names.iter().map(|name| NameAndMode(name, None)).collect();
                 map.serialize_entry("lockNames", &entries)?;
             }

@@ -12,12 +12,12 @@ fn lock(json: &str) -> Result<LockRequest, String> {
 
 fn one(name: &str, mode: Mode, limit: Option<f64>) -> LockRequest {
     let limit = limit.map(Duration::from_secs_f64);
-    LockRequest { names: vec![(LockName::from(name), mode)], set: false, limit }
+    LockRequest { names: LockNames::One((LockName::from(name), mode)), limit }
 }
 
 fn several(names: &[(&str, Mode)]) -> LockRequest {
     let names = names.iter().map(|&(name, mode)| (LockName::from(name), mode)).collect();
-    LockRequest { names, set: true, limit: None }
+    LockRequest { names: LockNames::Set(names), limit: None }
 }
 
 use Mode::{Exclusive, Shared};
@@ -104,15 +104,16 @@ fn a_malformed_lock_request_is_refused_with_a_reason() {
 
 #[test]
 fn an_unlock_is_read_from_parameters_or_from_the_body() {
-    let foo = UnlockRequest { names: vec![LockName::from("foo")], set: false };
+    let one = |name: &str| UnlockRequest { names: LockNames::One(LockName::from(name)) };
+    let foo = one("foo");
     assert_eq!(parse_unlock(&raw(r#"{"lockName":"foo"}"#)), Ok(foo.clone()));
     let old =
         |unlock: &UnlockRequest, is_number| Ok(Some(OldUnlockRequest { unlock: unlock.clone(), is_number }));
     assert_eq!(parse_old_unlock(r#"{"command":"unlock","lockName":"foo"}"#), old(&foo, false));
-    let number = UnlockRequest { names: vec![LockName::from("4.20")], set: false };
+    let number = one("4.20");
     assert_eq!(parse_old_unlock(r#"{"command":"unlock","lockName":4.20}"#), old(&number, true));
     assert_eq!(parse_old_unlock(r#"{"lockName":1,"lockNameHex":"342e3230"}"#), old(&number, false));
-    let set = UnlockRequest { names: vec![LockName::from("a"), LockName::from("b")], set: true };
+    let set = UnlockRequest { names: LockNames::Set(vec![LockName::from("a"), LockName::from("b")]) };
     assert_eq!(parse_unlock(&raw(r#"{"lockNames":["a",{"lockName":"b","mode":"shared"}]}"#)), Ok(set));
     assert_eq!(parse_old_unlock(r#"{"command":"unlock","parameters":{"lockName":"foo"}}"#), Ok(None));
     assert!(parse_old_unlock(r#"{"command":"unlock","lockName":[]}"#).is_err());
@@ -206,10 +207,9 @@ fn written(request: &impl Serialize) -> Box<RawValue> {
 
 #[test]
 fn a_request_is_written_in_its_shortest_form() {
-    let mut request = one("foo", Shared, Some(2.0));
+    let request = one("foo", Shared, Some(2.0));
     assert_eq!(written(&request).get(), r#"{"lockName":"foo","mode":"shared","timeLimit":2}"#);
-    request.set = true;
-    request.limit = None;
+    let request = several(&[("foo", Shared)]);
     assert_eq!(written(&request).get(), r#"{"lockNames":[{"lockName":"foo","mode":"shared"}]}"#);
     let bytes = InspectRequest { name: LockName::new(b"\xff") };
     assert_eq!(written(&bytes).get(), r#"{"lockNameHex":"ff"}"#);
@@ -245,9 +245,13 @@ proptest! {
     ) {
         let (name, mode) = names.first_key_value().map(|(name, mode)| (name.clone(), *mode)).unwrap();
         let set = set || names.len() > 1;
-        let unlock = UnlockRequest { names: names.keys().cloned().collect(), set };
+        let unlocked =
+            if set { LockNames::Set(names.keys().cloned().collect()) } else { LockNames::One(name.clone()) };
+        let unlock = UnlockRequest { names: unlocked };
         prop_assert_eq!(parse_unlock(&written(&unlock)), Ok(unlock));
-        let lock = LockRequest { names: names.into_iter().collect(), set, limit };
+        let locked =
+            if set { LockNames::Set(names.into_iter().collect()) } else { LockNames::One((name.clone(), mode)) };
+        let lock = LockRequest { names: locked, limit };
         prop_assert_eq!(parse_lock(&written(&lock)), Ok(lock));
         let convert = ConvertRequest { name: name.clone(), mode, limit };
         prop_assert_eq!(parse_convert(&written(&convert)), Ok(convert));
@@ -270,7 +274,7 @@ proptest! {
     ) {
         let Ok(json) = RawValue::from_string(format!(r#"{{"{key}":{value}}}"#)) else { return Ok(()) };
         if let Ok(lock) = parse_lock(&json) {
-            prop_assert!(!lock.names.is_empty());
+            prop_assert!(!lock.names.as_slice().is_empty());
         }
         if let Ok(list) = parse_list(&json) {
             prop_assert!((1..=1000).contains(&list.limit));
