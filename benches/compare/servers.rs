@@ -1,5 +1,5 @@
 //! The servers that are measured, each as a child process on a free port of this machine: lockd,
-//! its echo server, and Redis, memcached and PostgreSQL where they are installed. A server is
+//! its echo and baton servers, and Redis, memcached and PostgreSQL where they are installed. A server is
 //! stopped when it is dropped.
 
 use std::fs;
@@ -54,10 +54,19 @@ impl Server {
 
     /// The echo server.
     pub(crate) fn echo() -> Self {
+        Self::start_ceiling("echo", "bench-echo")
+    }
+
+    /// The server that passes a baton on.
+    pub(crate) fn baton() -> Self {
+        Self::start_ceiling("baton", "bench-baton")
+    }
+
+    fn start_ceiling(name: &str, command_name: &str) -> Self {
         let mut command = Command::new(LOCKD);
         clear_environment(&mut command);
-        command.arg("bench-echo");
-        Self::start_own("echo", command, 1)
+        command.arg(command_name);
+        Self::start_own(name, command, 1)
     }
 
     /// Starts a program that logs its addresses.

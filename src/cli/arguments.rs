@@ -66,4 +66,7 @@ pub(super) enum CliCommand {
     /// The echo server that `bench` compares with
     #[command(hide = true)]
     BenchEcho,
+    /// The baton server that `bench --contended` compares with
+    #[command(hide = true)]
+    BenchBaton,
 }

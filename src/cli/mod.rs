@@ -63,5 +63,9 @@ pub(crate) fn main() -> ExitCode {
             bench::end_with_parent();
             bench::serve_echo()
         }
+        CliCommand::BenchBaton => {
+            bench::end_with_parent();
+            bench::serve_baton()
+        }
     }
 }

@@ -61,12 +61,22 @@ fn a_server_whose_log_is_not_read_is_measured_to_the_end() {
 fn a_hand_over_is_measured_where_there_is_a_queue() {
     for protocol in ["glockd", "message"] {
         let measured = figures(&["--protocol", protocol, "--connections", "20", "--contended"]);
-        let (_, lockd) = &measured[0];
-        assert!(positive(lockd, "handOversPerSecond") && positive(&lockd["handOver"], "p50"), "{lockd}");
+        let names: Vec<&str> = measured.iter().map(|(name, _)| &**name).collect();
+        assert_eq!(names, ["lockd", "echo", "baton"]);
+        for (name, figures) in &measured {
+            assert!(positive(figures, "handOversPerSecond"), "{name}: {figures}");
+            assert!(positive(&figures["handOver"], "p50"), "{name}: {figures}");
+        }
     }
     let output = bench(&["--protocol", "lockd", "--contended"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("one cannot wait"));
+}
+
+#[test]
+fn the_processors_can_be_kept_awake_meanwhile() {
+    let measured = figures(&["--awake", "--connections", "3"]);
+    assert!(positive(&measured[0].1, "requestsPerSecond"), "{}", measured[0].1);
 }
 
 #[test]

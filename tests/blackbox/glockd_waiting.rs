@@ -63,6 +63,27 @@ fn a_release_grants_to_the_longest_waiter() {
 }
 
 #[test]
+fn a_client_that_has_waited_for_a_lock_need_not_wait_for_it_when_it_is_free() {
+    let server = Server::start();
+    let mut first = holder_of_foo(&server);
+    let mut second = waiter(&server, "gw - foo", 1);
+    assert_eq!(first.ask("r foo"), RELEASED);
+    assert_eq!(second.line(), GOT);
+    assert_eq!(second.ask("gw - foo"), GOT, "it holds the lock");
+    first.send("gw 60 foo\n");
+    server.await_waiters("foo", 1);
+    assert_eq!(second.ask("r foo"), RELEASED);
+    assert_eq!(first.line(), GOT);
+    for limit in ["-", "5", "0"] {
+        assert_eq!(first.ask("r foo"), RELEASED);
+        assert_eq!(first.ask(&format!("gw {limit} foo")), GOT);
+    }
+    assert_eq!(second.ask("gw 0 foo"), FAILED);
+    assert_eq!(first.ask("r foo"), RELEASED);
+    assert_eq!(second.ask("g foo"), GOT);
+}
+
+#[test]
 fn a_wait_ends_with_its_time_limit() {
     let server = Server::start();
     let _holder = holder_of_foo(&server);

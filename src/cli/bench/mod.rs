@@ -4,12 +4,15 @@
 //! machine slows both, so their ratio stays meaningful.
 //!
 //! - `target`: the server to be measured. `dialect`: the requests and replies of its protocol;
-//!   `wrong_port`: the message if it speaks another one. `echo`: the echo server.
+//!   `wrong_port`: the message if it speaks another one. `echo` and `baton`: the servers to compare
+//!   with.
 //! - `load`: the load, on a number of connections (`connection`); `background`: idle connections
-//!   and held locks.
+//!   and held locks; `awake`: processors that must not idle.
 //! - `measurement`, `usage`: what is measured. `report`: how it is shown.
 
+mod awake;
 mod background;
+mod baton;
 mod connection;
 mod dialect;
 mod echo;
@@ -26,6 +29,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use awake::ProcessorsAwake;
+pub(super) use baton::serve as serve_baton;
 use connection::LoadConnection;
 use dialect::BenchProtocol;
 pub(super) use echo::serve as serve_echo;
@@ -43,7 +48,7 @@ Each connection acquires a lock and releases it, over and over; it makes its nex
 answered. Every reply is checked. The first wrong reply ends the measurement with exit status 1.
 
 To measure a server that already runs, use --server: glockd://127.0.0.1:9999, message+unix:/run/lockd.sock. \
-For comparison, redis://, memcached://, postgres:// and echo:// also work.")]
+For comparison, redis://, memcached://, postgres://, echo:// and baton:// also work.")]
 pub(super) struct BenchOptions {
     /// Measure the server at this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH [default:
     /// start a lockd and an echo server, and measure both]
@@ -71,10 +76,16 @@ pub(super) struct BenchOptions {
     one_name: bool,
 
     /// Let all connections wait in the queue of the same lock, and measure the time from one
-    /// holder's release to the next one's grant; the echo server's figures are then round trips on
-    /// one connection
+    /// holder's release to the next one's grant. The echo server's figures are then round trips on
+    /// one connection, and a third server passes a baton on among as many connections, without any
+    /// rules
     #[arg(long, conflicts_with = "depth")]
     contended: bool,
+
+    /// Keep all processors from idling, with busy threads of the lowest priority: to wake an idle
+    /// processor can take longer than a request
+    #[arg(long)]
+    awake: bool,
 
     /// How long each lock is held
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0.0, value_parser = not_negative)]
@@ -134,6 +145,7 @@ fn measure(options: &BenchOptions) -> Result<BenchReport, String> {
     let descriptors = u64::from(options.connections).saturating_add(options.idle);
     raise_descriptor_limit(usize::try_from(descriptors).unwrap_or(usize::MAX));
     let targets = options.targets()?;
+    let _awake = options.awake.then(ProcessorsAwake::new).transpose().map_err(|error| error.to_string())?;
     // Kept to the end: dropping a connection releases its locks.
     let _background: Vec<Vec<LoadConnection>> =
         targets.iter().map(|target| options.background(target)).collect::<Result<_, _>>()?;
@@ -188,10 +200,12 @@ impl BenchOptions {
         if !matches!(self.protocol, BenchProtocol::Lockd | BenchProtocol::Glockd | BenchProtocol::Message) {
             return Err(format!("lockd does not speak {}: give --server", self.protocol));
         }
-        let lockd =
-            BenchTarget::start_lockd(self.protocol, &self.options).map_err(|error| error.to_string())?;
-        let echo = BenchTarget::start_echo().map_err(|error| error.to_string())?;
-        Ok(vec![lockd, echo])
+        let mut targets =
+            vec![BenchTarget::start_lockd(self.protocol, &self.options), BenchTarget::start_echo()];
+        if self.contended {
+            targets.push(BenchTarget::start_baton());
+        }
+        targets.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())
     }
 
     fn background(&self, target: &BenchTarget) -> Result<Vec<LoadConnection>, String> {
@@ -216,6 +230,9 @@ impl BenchOptions {
         }
         if self.hold > 0.0 {
             title += &format!(", held for {} ms", self.hold);
+        }
+        if self.awake {
+            title += ", processors kept awake";
         }
         title + &format!("; median of {} rounds of {} s", self.rounds, self.seconds)
     }

@@ -40,8 +40,11 @@ impl BenchReport {
         for server in &self.servers {
             write!(out, "{:>12}", server.name)?;
         }
-        let has_ratio = self.servers.len() == 2;
-        writeln!(out, "{}", if has_ratio { "       ratio" } else { "" })?;
+        // The first server's figures are also given as multiples of each other server's.
+        for server in self.servers.iter().skip(1) {
+            write!(out, "{:>12}", format!("/ {}", server.name))?;
+        }
+        writeln!(out)?;
         for (label, digits, figure) in ROWS {
             let values: Vec<Option<f64>> = self.servers.iter().map(|server| figure(&server.median)).collect();
             if values.iter().all(Option::is_none) {
@@ -54,8 +57,11 @@ impl BenchReport {
                     None => write!(out, "{:>12}", "-")?,
                 }
             }
-            if let ([Some(own), Some(other)], true) = (values.as_slice(), has_ratio) {
-                write!(out, "{:12.2}", own / other)?;
+            for other in values.iter().skip(1) {
+                match (values[0], other) {
+                    (Some(own), Some(other)) => write!(out, "{:12.2}", own / other)?,
+                    _ => write!(out, "{:>12}", "-")?,
+                }
             }
             writeln!(out)?;
         }

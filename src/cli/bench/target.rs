@@ -121,6 +121,11 @@ impl BenchTarget {
         Self::start("echo", &["bench-echo"])
     }
 
+    /// Starts the baton server, see [`super::baton`].
+    pub(super) fn start_baton() -> io::Result<Self> {
+        Self::start("baton", &["bench-baton"])
+    }
+
     /// Starts this program with `arguments`, and waits until it logs its address.
     fn start(name: &str, arguments: &[&str]) -> io::Result<Self> {
         // No variable may change how the server is configured.

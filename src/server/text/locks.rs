@@ -20,7 +20,8 @@ impl TextHandler {
     ) -> Flow {
         let space = connection.space_of(mode);
         let answer = connection.try_first(space, name, mode, limit).or_else(|| {
-            let wants = [(Key { space, name: LockName::new(name) }, mode)];
+            let name = LockName::new(name);
+            let wants = [(Key { space, name: name.clone() }, mode)];
             connection.ask_or_queue(
                 limit,
                 |_| self.wait.note(mode, name),

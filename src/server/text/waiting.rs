@@ -2,7 +2,7 @@
 //! later lines must not be handled before the wait is over.
 
 use super::super::send_queue::SendQueue;
-use crate::broker::{Mode, Observer, Outcome, Ticket};
+use crate::broker::{LockName, Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 use crate::wire::text::{TextDialect, TextReply};
 
@@ -13,7 +13,7 @@ pub(crate) struct LineWait {
     /// Whether replies belong to WebSocket messages. That of the waiting line is then held back.
     has_messages: bool,
     /// What the waiting line asked for.
-    wanted: Mutex<Option<(Mode, Vec<u8>)>>,
+    wanted: Mutex<Option<(Mode, LockName)>>,
 }
 
 impl LineWait {
@@ -22,8 +22,8 @@ impl LineWait {
         Self { send_queue, has_messages, wanted: Mutex::new(None) }
     }
 
-    pub(super) fn note(&self, mode: Mode, name: &[u8]) {
-        let earlier = self.wanted.lock().replace((mode, name.to_vec()));
+    pub(super) fn note(&self, mode: Mode, name: LockName) {
+        let earlier = self.wanted.lock().replace((mode, name));
         debug_assert!(earlier.is_none(), "no line is handled while another waits");
         self.set_waiting(true);
     }
@@ -53,7 +53,7 @@ impl Observer for LineWait {
         if let Some((mode, name)) = wanted.take() {
             let holders = if let Outcome::Granted(grant) = outcome { Some(grant.holders) } else { None };
             // Only this dialect has commands that wait.
-            let reply = TextReply::Acquire { mode, name: &name, holders };
+            let reply = TextReply::Acquire { mode, name: name.as_bytes(), holders };
             self.send_queue.push(|out| reply.encode(TextDialect::Glockd, out));
             self.set_waiting(false);
         }

@@ -76,6 +76,7 @@ impl LineDecoder {
 /// of the name, and runs of it inside the name become one space, as in the originals. A name that
 /// needs no folding is borrowed; nearly all names are.
 #[must_use]
+#[inline]
 pub fn split_command(line: &[u8]) -> (&[u8], Cow<'_, [u8]>) {
     let line = trim_end(trim_start(line));
     match split_at_space(line) {
@@ -124,6 +125,10 @@ fn fold(name: &[u8]) -> Cow<'_, [u8]> {
 
 /// Whether white space occurs as single spaces only.
 fn is_folded(name: &[u8]) -> bool {
+    // White space is among the lowest bytes, and few names have any of these.
+    if name.iter().all(|&byte| byte > b' ') {
+        return true;
+    }
     let mut after_space = false;
     name.iter().all(|&byte| {
         let space = byte == b' ';

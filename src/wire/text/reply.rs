@@ -61,27 +61,35 @@ pub enum TextReply<'a> {
     InvalidWait(&'a [u8]),
 }
 
+/// What stands between the count and the name, if the dialect names the lock: in `lockd`, and in
+/// `glockd` for an exclusive and for a shared lock.
+macro_rules! words {
+    ($lockd:literal, $glockd:literal) => {
+        &[concat!(" ", $lockd), concat!(" Lock ", $glockd, ": "), concat!(" Shared Lock ", $glockd, ": ")]
+    };
+}
+
 impl TextReply<'_> {
     /// Appends the line, ended by `\r\n`.
     pub fn encode(&self, dialect: TextDialect, out: &mut Vec<u8>) {
         match *self {
             Self::Acquire { mode, name, holders: Some(holders) } => {
-                push_outcome(out, dialect, mode, name, holders, ["Got Lock", "Get Success"]);
+                push_outcome(out, dialect, mode, name, holders, words!("Got Lock", "Get Success"));
             }
             Self::Acquire { mode, name, holders: None } => {
-                push_outcome(out, dialect, mode, name, 0, ["Cannot Get Lock", "Get Failure"]);
+                push_outcome(out, dialect, mode, name, 0, words!("Cannot Get Lock", "Get Failure"));
             }
             Self::Release { mode, name, released: true } => {
-                push_outcome(out, dialect, mode, name, 1, ["Released Lock", "Release Success"]);
+                push_outcome(out, dialect, mode, name, 1, words!("Released Lock", "Release Success"));
             }
             Self::Release { mode, name, released: false } => {
-                push_outcome(out, dialect, mode, name, 0, ["Cannot Release Lock", "Release Failure"]);
+                push_outcome(out, dialect, mode, name, 0, words!("Cannot Release Lock", "Release Failure"));
             }
             Self::Inspect { mode, name, holders: 0 } => {
-                push_outcome(out, dialect, mode, name, 0, ["Not Locked", "Not Locked"]);
+                push_outcome(out, dialect, mode, name, 0, words!("Not Locked", "Not Locked"));
             }
             Self::Inspect { mode, name, holders } => {
-                push_outcome(out, dialect, mode, name, holders, ["Locked", "Is Locked"]);
+                push_outcome(out, dialect, mode, name, holders, words!("Locked", "Is Locked"));
             }
             Self::LineTooLong => push_line(out, &[b"0 Line Too Long"]),
             Self::Token(token) => {
@@ -97,26 +105,27 @@ impl TextReply<'_> {
     }
 }
 
-/// Appends a line that says what became of a lock: a count, the words of the dialect (those of
-/// `lockd` first), and in `glockd` the mode and the name.
+/// Appends a line that says what became of a lock: a count, what the dialect says of it, and in
+/// `glockd` the name.
 fn push_outcome(
     out: &mut Vec<u8>,
     dialect: TextDialect,
     mode: Mode,
     name: &[u8],
     count: usize,
-    [lockd, glockd]: [&str; 2],
+    [lockd, exclusive, shared]: &[&str; 3],
 ) {
-    push_decimal(out, count);
-    match (dialect, mode) {
-        (TextDialect::Lockd, _) => push_line(out, &[b" ", lockd.as_bytes()]),
-        (TextDialect::Glockd, Mode::Exclusive) => {
-            push_line(out, &[b" Lock ", glockd.as_bytes(), b": ", name]);
-        }
-        (TextDialect::Glockd, Mode::Shared) => {
-            push_line(out, &[b" Shared Lock ", glockd.as_bytes(), b": ", name]);
-        }
+    // Most counts have one digit, and need no division.
+    match b"0123456789".get(count) {
+        Some(&digit) => out.push(digit),
+        None => push_decimal(out, count),
     }
+    let (words, name): (_, &[u8]) = match (dialect, mode) {
+        (TextDialect::Lockd, _) => (lockd, &[]),
+        (TextDialect::Glockd, Mode::Exclusive) => (exclusive, name),
+        (TextDialect::Glockd, Mode::Shared) => (shared, name),
+    };
+    push_line(out, &[words.as_bytes(), name]);
 }
 
 fn push_line(out: &mut Vec<u8>, parts: &[&[u8]]) {

@@ -20,17 +20,19 @@ pub(super) enum BenchProtocol {
     Glockd,
     Message,
     Echo,
+    Baton,
     Redis,
     Memcached,
     Postgres,
 }
 
 impl BenchProtocol {
-    const ALL: [(Self, &'static str); 7] = [
+    const ALL: [(Self, &'static str); 8] = [
         (Self::Lockd, "lockd"),
         (Self::Glockd, "glockd"),
         (Self::Message, "message"),
         (Self::Echo, "echo"),
+        (Self::Baton, "baton"),
         (Self::Redis, "redis"),
         (Self::Memcached, "memcached"),
         (Self::Postgres, "postgres"),
@@ -42,7 +44,7 @@ impl BenchProtocol {
         match self {
             Self::Redis => redis::hello(),
             Self::Postgres => postgres::hello(),
-            Self::Lockd | Self::Glockd | Self::Message | Self::Echo | Self::Memcached => Vec::new(),
+            _ => Vec::new(),
         }
     }
 
@@ -56,6 +58,7 @@ impl BenchProtocol {
             Self::Glockd => Ok(text::glockd(spec)),
             Self::Message => Ok(message::requests(spec)),
             Self::Echo => text::echo(spec),
+            Self::Baton => Ok(text::baton(spec)),
             Self::Redis => redis::requests(spec),
             Self::Memcached => text::memcached(spec),
             Self::Postgres => Ok(postgres::requests(spec)),
@@ -65,7 +68,7 @@ impl BenchProtocol {
     /// The first reply in `input`, once it is complete.
     pub(super) fn reply(self, input: &[u8]) -> Option<ParsedReply<'_>> {
         match self {
-            Self::Lockd | Self::Glockd | Self::Echo | Self::Memcached => text::reply(input),
+            Self::Lockd | Self::Glockd | Self::Echo | Self::Baton | Self::Memcached => text::reply(input),
             Self::Message => message::reply(input),
             Self::Redis => redis::reply(input),
             Self::Postgres => postgres::reply(input),
@@ -153,19 +156,23 @@ mod tests {
     }
 
     #[test]
-    fn the_reply_of_an_echo_is_the_request() {
-        let LockRequests { acquire, release } = BenchProtocol::Echo.requests(&SPEC).unwrap();
-        assert_eq!(kind(BenchProtocol::Echo, &acquire, &acquire.bytes), ReplyKind::Granted);
-        assert_eq!(kind(BenchProtocol::Echo, &acquire, &release.bytes), ReplyKind::Wrong);
+    fn the_reply_of_echo_and_baton_is_the_request() {
+        for protocol in [BenchProtocol::Echo, BenchProtocol::Baton] {
+            let LockRequests { acquire, release } = protocol.requests(&SPEC).unwrap();
+            assert_eq!(kind(protocol, &acquire, &acquire.bytes), ReplyKind::Granted);
+            assert_eq!(kind(protocol, &acquire, &release.bytes), ReplyKind::Wrong);
+        }
     }
 
     #[test]
     fn only_protocols_with_queues_can_wait_for_a_lock() {
         let spec = LockSpec { wait: true, ..SPEC };
-        let protocols: [(BenchProtocol, bool); 6] = [
+        let protocols: [(BenchProtocol, bool); 8] = [
             (BenchProtocol::Lockd, false),
             (BenchProtocol::Glockd, true),
             (BenchProtocol::Message, true),
+            (BenchProtocol::Echo, false),
+            (BenchProtocol::Baton, true),
             (BenchProtocol::Redis, false),
             (BenchProtocol::Memcached, false),
             (BenchProtocol::Postgres, true),

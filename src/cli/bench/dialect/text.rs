@@ -1,4 +1,5 @@
-//! The protocols of lines: lockd's, glockd's, memcached's, and the echo server's.
+//! The protocols of lines: lockd's, glockd's, memcached's, and those of the servers
+//! to compare with.
 
 use super::request::{CheckedRequest, LockRequests, LockSpec, ParsedReply};
 
@@ -34,8 +35,17 @@ pub(super) fn memcached(spec: &LockSpec) -> Result<LockRequests, &'static str> {
 /// Requests as long as glockd's; each is its own reply.
 pub(super) fn echo(spec: &LockSpec) -> Result<LockRequests, &'static str> {
     let name = spec.name_without_waiting()?;
-    let same = |text: String| CheckedRequest::new(text.clone(), text);
-    Ok(LockRequests { acquire: same(format!("g {name}\n")), release: same(format!("r {name}\n")) })
+    Ok(LockRequests { acquire: repeated(format!("g {name}\n")), release: repeated(format!("r {name}\n")) })
+}
+
+/// Asks for the one baton, and gives it back; the name means nothing.
+pub(super) fn baton(spec: &LockSpec) -> LockRequests {
+    let name = spec.name();
+    LockRequests { acquire: repeated(format!("gw - {name}\n")), release: repeated(format!("r {name}\n")) }
+}
+
+fn repeated(line: String) -> CheckedRequest {
+    CheckedRequest::new(line.clone(), line)
 }
 
 /// One line is one reply.
