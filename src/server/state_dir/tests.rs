@@ -150,11 +150,11 @@ fn tokens_are_reserved_ahead_and_never_given_beyond_that() {
     keeper.shared.keep_ahead().unwrap();
     let raised = record(&directory).tokens_end;
     assert!(raised > token + TOKENS_RESERVED, "{raised}");
-    // At the end of the reserve the broker fails, since another run could give the next token, too.
+    // At the end of the reserve the broker fails, since another run could give the next token of
+    // this name, too.
     broker.set_tokens_end(token + 1);
-    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        session.acquire(b"y", Mode::Exclusive, NOW)
-    }));
+    session.release(b"x").unwrap();
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| acquire(&session)));
     assert!(failed.is_err() && broker.has_failed());
 }
 
