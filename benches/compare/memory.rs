@@ -27,7 +27,7 @@ const EACH: [(&str, [&str; 2]); 6] = [
     ("a lock that one session holds and another one waits for", ["each", "contended"]),
     ("each further waiter", ["each", "waiters"]),
     ("a session", ["each", "sessions"]),
-    ("the places for a session in all lanes, once a later one has used them", ["in-lanes", "sessions"]),
+    ("the first lock of a session, in addition", ["with-lock", "sessions"]),
 ];
 
 pub(crate) fn measure(_: &Document) -> String {
