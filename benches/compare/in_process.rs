@@ -52,7 +52,7 @@ const PAIRS: [(&str, [&str; 3]); 5] = [
 /// The parts that every acquire and release need.
 const PARTS: [(&str, &str); 3] = [
     ("locking and unlocking a mutex, twice", "locks"),
-    ("hashing the name, twice", "hashes"),
+    ("hashing the name", "hashes"),
     ("the time, to some milliseconds", "clock"),
 ];
 
