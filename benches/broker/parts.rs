@@ -1,5 +1,5 @@
-//! The parts that every acquire and release need, measured separately: the mutex of a lane, two
-//! hashes, the time. What lockd costs beyond their sum is its own work.
+//! The parts that every acquire and release need, measured separately: the mutex of a lane, a
+//! hash, the time. What lockd costs beyond their sum is its own work.
 
 use std::hash::{BuildHasher, RandomState};
 use std::hint::black_box;
