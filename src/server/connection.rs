@@ -198,7 +198,11 @@ impl Connection {
     #[cold]
     #[inline(never)]
     fn find_wrong_protocol(&self, protocol: Protocol, first: &[u8]) -> Option<WrongProtocol> {
-        WrongProtocol::find(first, protocol, self.config.message_bytes_max)
+        let bytes_max = match protocol {
+            Protocol::Lockd | Protocol::Glockd => self.config.line_bytes_max,
+            Protocol::Message => self.config.message_bytes_max,
+        };
+        WrongProtocol::find(first, protocol, bytes_max)
     }
 
     /// Tells a client of another protocol what this listener speaks, and handles nothing.

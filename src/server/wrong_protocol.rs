@@ -21,17 +21,22 @@ impl WrongProtocol {
     /// Examines the first bytes of a client of a listener for `protocol`, before any of them has
     /// been handled. `None` if they may be that protocol, or if that cannot be told yet. A client
     /// of the listener's own protocol is never found: only input that is invalid in that protocol
-    /// is objected to.
-    pub(super) fn find(first: &[u8], protocol: Protocol, message_bytes_max: usize) -> Option<Self> {
+    /// is objected to. `bytes_max` is the most bytes that a line or a message of that protocol may
+    /// have.
+    pub(super) fn find(first: &[u8], protocol: Protocol, bytes_max: usize) -> Option<Self> {
         let speaks = detect_protocol(first)?;
         let is_wrong = match (protocol, speaks) {
             (Protocol::Message, DetectedProtocol::Message) => false,
             (Protocol::Message, _) => {
-                matches!(frame::decode(first, message_bytes_max), (_, Frame::TooLong { .. }))
+                matches!(frame::decode(first, bytes_max), (_, Frame::TooLong { .. }))
             }
             (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Text) => false,
-            // An incomplete line may still become something else.
-            (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Http) => first.contains(&b'\n'),
+            // An incomplete line may still become something else. But if it is too long, it must not
+            // be skipped: what comes after it would be carried out, and that may be what a page in
+            // a browser has sent.
+            (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Http) => {
+                first.contains(&b'\n') || first.len() > bytes_max
+            }
             (Protocol::Lockd | Protocol::Glockd, DetectedProtocol::Tls | DetectedProtocol::Message) => true,
         };
         is_wrong.then_some(Self { speaks, protocol, misses_tls: false })
@@ -111,6 +116,12 @@ mod tests {
         }
         for first in [&b"\0\0\0\x02{}"[..], b"\0\0\0\x02[]", b"", b"\0\0", b"GET"] {
             assert_eq!(found(first, Protocol::Message), None, "{first:?}");
+        }
+        let long = [&b"GET /"[..], &[b'a'; 100]].concat();
+        for protocol in TEXT {
+            assert_eq!(WrongProtocol::find(&long, protocol, 105), None);
+            assert!(WrongProtocol::find(&long, protocol, 104).is_some());
+            assert_eq!(WrongProtocol::find(&[b'g'; 105], protocol, 104), None);
         }
         // Where messages may be as long as this, it may be the length of one.
         assert_eq!(WrongProtocol::find(b"g foo\n", Protocol::Message, 1 << 31), None);

@@ -259,6 +259,27 @@ fn a_line_that_only_looks_like_another_protocol_is_a_line() {
     }
 }
 
+/// What a page in a browser can make it send: the body must not be carried out, however long the
+/// path is.
+#[test]
+fn a_request_of_a_browser_is_not_carried_out_even_if_its_first_line_is_too_long() {
+    let server = Server::start();
+    for length in [4_090, 4_097, 5_000, 70_000] {
+        let mut socket = server.tcp("lockd");
+        let path = "a".repeat(length);
+        let request = format!("POST /{path} HTTP/1.1\r\nContent-Length: 10\r\n\r\ng browser\n");
+        let (first, rest) = request.as_bytes().split_at(request.len().min(4_200));
+        socket.write_all(first).unwrap();
+        // The server may have ended the connection by now.
+        let _ = socket.write_all(rest);
+        let mut heard = Vec::new();
+        let _ = socket.read_to_end(&mut heard);
+        let heard = String::from_utf8_lossy(&heard).into_owned();
+        assert!(!heard.contains("Lock"), "{length}: {heard}");
+        assert_eq!(server.lockd().ask("i browser"), "0 Not Locked\r\n", "{length}");
+    }
+}
+
 #[test]
 fn a_server_that_is_not_there_is_no_mistake() {
     let kind = |url: &str, timeout| RemoteSession::connect(url, None, timeout).err().unwrap().kind();
