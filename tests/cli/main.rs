@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod codes;
+mod crontab;
 mod kicking;
 mod leaving;
+mod lingering;
 mod listing;
 mod losing;
 mod nested;

@@ -4,8 +4,8 @@
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
-//! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
-//!   end.
+//! - `supervise`: while the command runs. `linger`: after it has ended. `watch`: waiting during
+//!   both. `end`: ends the command. `outcome`: how `lockd run` itself can end.
 //! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
 //!   process, and waiting, which a signal ends at once.
 //!
@@ -30,10 +30,12 @@ mod descendants;
 mod dispositions;
 mod end;
 mod explain;
+mod linger;
 mod outcome;
 mod signals;
 mod supervise;
 mod wait;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -56,6 +58,9 @@ use signals::SignalQueue;
 
 /// The longest `--grace`.
 const GRACE_MAX: Duration = Duration::from_secs(3590);
+
+/// The longest `--at-least`: a day. Clocks do not differ by more; a larger number is a mistake.
+const AT_LEAST_MAX: Duration = Duration::from_secs(86_400);
 
 /// How much longer than the grace it may take until all processes that are killed then have ended.
 const KILL_MARGIN: Duration = Duration::from_secs(1);
@@ -119,6 +124,10 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace, allow_negative_numbers = true)]
     grace: Duration,
 
+    /// Keep the lock until this long after its grant, even if COMMAND ends earlier; 86400 at most
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = at_least, allow_negative_numbers = true)]
+    at_least: Duration,
+
     /// Print no message if the lock is busy or not granted in time, or if a signal ends the wait
     #[arg(short, long)]
     quiet: bool,
@@ -172,6 +181,8 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
         Ok(locks) => locks,
         Err(outcome) => return outcome,
     };
+    // Not earlier than the server has granted the lock, so the lock is not kept for too short.
+    let kept_until = Instant::now() + options.at_least;
     let descendants = match Descendants::adopt() {
         Ok(descendants) => descendants,
         Err(error) => {
@@ -189,10 +200,13 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     let Grant { token, orphaned, .. } = locks.grant;
     let environment = CommandEnv { names: &options.names, token, orphaned, held };
     match command::start(&options.command, &environment, signals.mask_before(), has_terminal, descendants) {
-        Ok(command) => supervise::supervise(locks, command, &signals, messages, options.grace, has_terminal),
+        Ok(command) => {
+            supervise::supervise(locks, command, &signals, messages, options.grace, kept_until, has_terminal)
+        }
         Err(outcome) => {
-            // Nothing was done under the lock, so it does not matter whether the lock was lost in
-            // the meantime.
+            // Nothing was done under the lock. So it does not matter whether the lock was lost in
+            // the meantime, and it is not kept: another host may have the program that is missing
+            // on this one.
             let _ = locks.release(&signals, false);
             outcome
         }
@@ -229,9 +243,16 @@ fn owner(program: Option<&OsString>) -> String {
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
 /// so the grace must be less than the longest time that a server can be asked for.
 fn grace(text: &str) -> Result<Duration, String> {
-    let grace = seconds(text)?;
-    let fits = grace <= GRACE_MAX;
-    fits.then_some(grace).ok_or_else(|| format!("more than {} seconds", GRACE_MAX.as_secs()))
+    seconds_up_to(GRACE_MAX, text)
+}
+
+fn at_least(text: &str) -> Result<Duration, String> {
+    seconds_up_to(AT_LEAST_MAX, text)
+}
+
+fn seconds_up_to(max: Duration, text: &str) -> Result<Duration, String> {
+    let given = seconds(text)?;
+    (given <= max).then_some(given).ok_or_else(|| format!("more than {} seconds", max.as_secs()))
 }
 
 #[cfg(test)]
