@@ -10,6 +10,7 @@ mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod shell;
 mod signals;
 mod stats;
 #[path = "../blackbox/support/mod.rs"]

@@ -2,7 +2,7 @@
 //! killed, the signals passed on to it, and its exit status and those of all other children. Knows
 //! only those facts about the locks that are in the command's environment.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -41,6 +41,12 @@ pub(super) struct RunningCommand {
 /// Whether there is a terminal that sends signals to process groups.
 pub(super) fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
+}
+
+/// The command that has the user's shell run `line`, as flock(1) does.
+pub(super) fn in_shell(line: &OsStr) -> Vec<OsString> {
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    vec![shell.unwrap_or_else(|| "/bin/sh".into()), "-c".into(), line.to_owned()]
 }
 
 /// Starts the command. Must be called by a thread that lives as long as the process: the kernel

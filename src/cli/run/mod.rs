@@ -51,7 +51,7 @@ use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
 use ancestors::Ancestors;
-use command::{CommandEnv, has_terminal};
+use command::{CommandEnv, has_terminal, in_shell};
 use descendants::Descendants;
 use outcome::RunOutcome;
 use signals::SignalQueue;
@@ -66,7 +66,7 @@ const AT_LEAST_MAX: Duration = Duration::from_secs(86_400);
 const KILL_MARGIN: Duration = Duration::from_secs(1);
 
 const ABOUT: &str = "\
-COMMAND is run without a shell, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
+COMMAND is run without a shell, unless it is the argument of -c, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
 token, higher than all earlier ones of the same names), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
@@ -76,11 +76,28 @@ that the lock is still held with the token in LOCKD_HELD. Where the server has -
 environment as sudo does, it cannot know, and waits. Sharing a lock that is held shared is allowed, unless another \
 session waits for it exclusively.
 
-The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
+The lock is free as soon as COMMAND has ended (or when --at-least has passed), even if processes that it has started \
+go on. This differs from flock(1), where a daemon or any other child that inherits the lock's descriptor keeps the lock, unless -o \
+closes it: here no process inherits the connection, as if -o were always given. Other descriptors are inherited as \
+usual. So to keep the lock for as long as a daemon runs, start the daemon in the foreground.
+
+With --at-least, lockd run keeps the lock for some time after a COMMAND that has ended earlier, also if COMMAND has \
+failed or was killed. With -n, for the same job on several hosts: SECONDS must be more than the hosts' clocks \
+differ plus the delay with which cron starts a job, and less than the period minus both. lockd run returns when the \
+lock is free; cron sends its mail then. HUP, INT, QUIT or TERM to lockd run ends this at once, also if it \
+arrived while COMMAND ran, and so does the loss of the lock, about which there is one line: COMMAND has done its work \
+under the lock, but another host may start it early. In each case the exit status is that of COMMAND. If COMMAND \
+cannot be started (126, 127), the lock is free at once, so that another host can run it. But a shell, env or timeout \
+that does not find its program has been started itself.
+
+To limit the time of a job, use timeout(1) inside: lockd run NAME -- timeout 600 JOB (in a terminal: timeout --foreground \
+600 JOB). Then only the time of JOB counts. Outside, timeout also counts the time for which lockd run waits for the \
+lock and keeps it, and its SIGKILL (-k) would end lockd run and free the lock while JOB's processes go on. JOB's timeout is \
+status 124; so give -w an -E of its own to tell the two apart.
 
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are passed on \
 to COMMAND and to all processes that it has started. Before COMMAND is started, and after it has ended, they end lockd \
-run. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
+run, which then releases the lock. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
 but a signal that a program sends to that group (kill %1) twice.
 
 If the lock is lost, COMMAND and all processes that it has started, including daemons and processes in sessions of \
@@ -99,8 +116,12 @@ for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and the lock is lost only if that server is lost. All NAMEs must belong to the same one.";
 
+const USAGE: &str = "\
+lockd run [OPTIONS] NAME... -- COMMAND [ARGUMENT]...
+       lockd run [OPTIONS] NAME... -c 'COMMAND'";
+
 #[derive(Args, Debug)]
-#[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
+#[command(override_usage = USAGE, after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
 pub(super) struct RunOptions {
     /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
@@ -139,8 +160,13 @@ pub(super) struct RunOptions {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<OsString>,
 
+    /// Run this with $SHELL -c, or with /bin/sh -c if SHELL is not set; one argument, and the last
+    /// one, as in: lockd run NAME -c 'cd /srv && ./job | tail'
+    #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "command")]
+    shell_line: Option<OsString>,
+
     /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", required = true)]
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "shell_line")]
     command: Vec<OsString>,
 }
 
@@ -171,7 +197,8 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
 fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     // Before signals are blocked: to look up a user's name can take long, and a signal must be able
     // to end that.
-    let request = options.acquire_request();
+    let command = options.command();
+    let request = options.acquire_request(command.first());
     let has_terminal = has_terminal();
     let signals = match SignalQueue::take(has_terminal) {
         Ok(signals) => signals,
@@ -199,7 +226,7 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     let held = request.ancestors.with(locks.grant.token, &options.names);
     let Grant { token, orphaned, .. } = locks.grant;
     let environment = CommandEnv { names: &options.names, token, orphaned, held };
-    match command::start(&options.command, &environment, signals.mask_before(), has_terminal, descendants) {
+    match command::start(&command, &environment, signals.mask_before(), has_terminal, descendants) {
         Ok(command) => {
             supervise::supervise(locks, command, &signals, messages, options.grace, kept_until, has_terminal)
         }
@@ -214,11 +241,21 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
 }
 
 impl RunOptions {
-    fn acquire_request(&self) -> AcquireRequest {
+    /// Whether the command is the argument of `-c`.
+    pub(super) fn is_for_shell(&self) -> bool {
+        self.shell_line.is_some()
+    }
+
+    /// The command to start, and its arguments.
+    fn command(&self) -> Vec<OsString> {
+        self.shell_line.as_deref().map_or_else(|| self.command.clone(), in_shell)
+    }
+
+    fn acquire_request(&self, program: Option<&OsString>) -> AcquireRequest {
         AcquireRequest {
             start: Instant::now(),
             urls: self.server.urls.clone(),
-            owner: owner(self.command.first()),
+            owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
