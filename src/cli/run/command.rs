@@ -117,9 +117,11 @@ impl RunningCommand {
     }
 
     /// Passes a signal on to the command and its descendants, unless the terminal has sent it to
-    /// them too.
+    /// them too. It has not if the command has left this process's group: timeout(1) does, for
+    /// example, and Ctrl-C would end nothing.
     pub(super) fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
-        let has_it_already = has_terminal && received.is_from_kernel;
+        let has_it_already =
+            has_terminal && received.is_from_kernel && self.descendants.is_in_own_group(self.pid);
         if received.signal == SignalNumber::SIGCHLD || has_it_already {
             return;
         }

@@ -19,9 +19,9 @@
 //! this process's group, so that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all
 //! others, and pipes to a pager keep working. A signal sent to this process alone is passed on to
 //! the command and all its descendants. A signal from the terminal is not passed on, since the
-//! command has already received it. A signal that a program sends to the whole group looks like one
-//! sent to this process alone, so in a terminal the command receives it twice. That is better than
-//! never.
+//! command has already received it, unless it has left the group. A signal that a program sends to
+//! the whole group looks like one sent to this process alone, so in a terminal the command receives
+//! it twice. That is better than never.
 
 mod acquire;
 mod ancestors;
@@ -90,10 +90,10 @@ under the lock, but another host may start it early. In each case the exit statu
 cannot be started (126, 127), the lock is free at once, so that another host can run it. But a shell, env or timeout \
 that does not find its program has been started itself.
 
-To limit the time of a job, use timeout(1) inside: lockd run NAME -- timeout 600 JOB (in a terminal: timeout --foreground \
-600 JOB). Then only the time of JOB counts. Outside, timeout also counts the time for which lockd run waits for the \
-lock and keeps it, and its SIGKILL (-k) would end lockd run and free the lock while JOB's processes go on. JOB's timeout is \
-status 124; so give -w an -E of its own to tell the two apart.
+To limit the time of a job, use timeout(1) inside: lockd run NAME -- timeout 600 JOB. Then only the time of JOB \
+counts. Outside, timeout would also count the time for which lockd run waits for the lock and keeps it, and its \
+SIGKILL (-k) would end lockd run and free the lock while processes of JOB go on. If JOB takes too long, the status is \
+124 (137 if timeout -k has killed it); with -w, use -E to tell 124 from a lock that was not granted in time.
 
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are passed on \
 to COMMAND and to all processes that it has started. Before COMMAND is started, and after it has ended, they end lockd \
