@@ -37,7 +37,7 @@ fn host(site: &Site, periods: &Receiver<Duration>, ended: &Sender<i32>) {
 /// Which host's clock is ahead in this period, and whether the others are behind by more than the
 /// job takes.
 fn skew(period: usize, hosts: usize) -> (usize, bool) {
-    (period / 3 % hosts, period % 3 != 0)
+    (period / 3 % hosts, !period.is_multiple_of(3))
 }
 
 /// Lets `hosts` go through [`PERIODS`].
