@@ -19,8 +19,8 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::arguments::{Cli, SERVER_EXIT_STATUS};
+use super::command_place::checked;
 use super::messages::write_within_limit;
-use super::missing_separator::explain_missing;
 use super::options::{OptionValues, ServeOptions, Settings};
 use super::show::{is_for_nagios, unknown};
 use super::text::harmless;
@@ -33,8 +33,8 @@ pub(super) fn command_line() -> Cli {
     let strict = without_environment(Cli::command());
     let strict = SERVING.iter().fold(strict, |all, name| all.mut_subcommand(name, without_environment));
     let parsed = strict.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    parsed.unwrap_or_else(|error| {
-        let error = explain_missing(error, &std::env::args_os().collect::<Vec<_>>());
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    checked(parsed, &arguments).unwrap_or_else(|error| {
         if error.kind() == ErrorKind::DisplayHelp {
             // The help also shows the variables.
             let status = format!(
@@ -43,7 +43,6 @@ pub(super) fn command_line() -> Cli {
             let with_status = |command: Command| command.after_help(status.clone());
             with_status(Cli::command()).mut_subcommand(SERVING[0], with_status).get_matches();
         }
-        let arguments: Vec<OsString> = std::env::args_os().collect();
         let in_variable = mistake_in_variable(&error, &arguments);
         if error.use_stderr() && is_for_nagios(&arguments) {
             let words = in_variable.unwrap_or_else(|| first_line(&error.to_string()));

@@ -1,7 +1,7 @@
 //! The program `lockd`: its commands, its configuration, signals, and output for people. Everything
 //! about locks is in the library; this module uses only what any other program could use.
 //!
-//! - `arguments`: the commands. `serve`: the server as a process. `run`: a command under a lock.
+//! - `arguments`: the commands. `command_place`: mistakes in the line of `run`. `serve`: the server as a process. `run`: a command under a lock.
 //!   `show`: commands that look into a server. `bench`: a load for measurements. `generate`: manual
 //!   pages and completions.
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
@@ -17,12 +17,12 @@
 
 mod arguments;
 mod bench;
+mod command_place;
 mod configuration;
 mod generate;
 mod http;
 mod logging;
 mod messages;
-mod missing_separator;
 mod options;
 mod pidfile;
 mod privileges;

@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 mod codes;
+mod crontab;
 mod kicking;
 mod leaving;
+mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod shell;
 mod signals;
 mod stats;
 #[path = "../blackbox/support/mod.rs"]

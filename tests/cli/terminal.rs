@@ -65,6 +65,34 @@ fn a_ctrl_c_reaches_the_command_once() {
 }
 
 #[test]
+fn a_ctrl_c_brings_the_prompt_back_while_the_lock_outlives_its_command() {
+    let site = Site::start();
+    let line = "trap : INT; lockd run --at-least 86400 a -- sh -c 'echo $$ > pid; exit 3'; exit $?";
+    let mut terminal = Terminal::run(&site, line);
+    let process = format!("/proc/{}", site.pid("pid"));
+    eventually("its end is seen", || !std::path::Path::new(&process).exists());
+    assert_eq!(site.server.message().try_lock("a")["status"], "timeout");
+    terminal.types(b"\x03");
+    assert_eq!(terminal.script.code(), 3);
+    site.server.await_free("a");
+}
+
+#[test]
+fn a_ctrl_c_reaches_a_command_that_has_left_the_process_group() {
+    for outer in ["timeout 1000", "setsid"] {
+        let site = Site::start();
+        let script = "trap 'echo int > heard; exit 4' INT; echo $$ > pid; while :; do sleep 0.01; done";
+        let line =
+            format!("trap : INT; lockd run a -- {outer} sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
+        let mut terminal = Terminal::run(&site, &line);
+        let pid = site.pid("pid");
+        terminal.types(b"\x03");
+        await_end(pid);
+        assert_eq!((site.line("heard"), terminal.script.code()), ("int".to_owned(), 4), "{outer}");
+    }
+}
+
+#[test]
 fn a_ctrl_c_ends_a_loop_of_the_shell() {
     if !Command::new("bash").arg("-c").arg("").status().is_ok_and(|status| status.success()) {
         println!("SKIPPED: there is no bash");

@@ -2,7 +2,7 @@
 //! killed, the signals passed on to it, and its exit status and those of all other children. Knows
 //! only those facts about the locks that are in the command's environment.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
@@ -41,6 +41,12 @@ pub(super) struct RunningCommand {
 /// Whether there is a terminal that sends signals to process groups.
 pub(super) fn has_terminal() -> bool {
     File::open("/dev/tty").is_ok()
+}
+
+/// The command that has the user's shell run `line`, as flock(1) does.
+pub(super) fn in_shell(line: &OsStr) -> Vec<OsString> {
+    let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+    vec![shell.unwrap_or_else(|| "/bin/sh".into()), "-c".into(), line.to_owned()]
 }
 
 /// Starts the command. Must be called by a thread that lives as long as the process: the kernel
@@ -111,9 +117,11 @@ impl RunningCommand {
     }
 
     /// Passes a signal on to the command and its descendants, unless the terminal has sent it to
-    /// them too.
+    /// them too. It has not if the command has left this process's group: timeout(1) does, for
+    /// example, and Ctrl-C would end nothing.
     pub(super) fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
-        let has_it_already = has_terminal && received.is_from_kernel;
+        let has_it_already =
+            has_terminal && received.is_from_kernel && self.descendants.is_in_own_group(self.pid);
         if received.signal == SignalNumber::SIGCHLD || has_it_already {
             return;
         }

@@ -68,6 +68,12 @@ impl Descendants {
         Ok(descendants)
     }
 
+    /// Whether a child, which has not been reaped, is in this process's group.
+    pub(super) fn is_in_own_group(&self, child: Pid) -> bool {
+        let child = Process::read(child.as_raw_nonzero().get());
+        child.is_none_or(|child| child.group == self.own_group)
+    }
+
     /// Whether this process is known to have descendants that are not the command's.
     pub(super) fn has_others(&self) -> bool {
         !self.others.is_empty()

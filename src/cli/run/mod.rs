@@ -4,8 +4,8 @@
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
-//! - `supervise`: while the command runs. `end`: ends it. `outcome`: how `lockd run` itself can
-//!   end.
+//! - `supervise`: while the command runs. `linger`: after it has ended. `watch`: waiting during
+//!   both. `end`: ends the command. `outcome`: how `lockd run` itself can end.
 //! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
 //!   process, and waiting, which a signal ends at once.
 //!
@@ -19,9 +19,9 @@
 //! this process's group, so that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all
 //! others, and pipes to a pager keep working. A signal sent to this process alone is passed on to
 //! the command and all its descendants. A signal from the terminal is not passed on, since the
-//! command has already received it. A signal that a program sends to the whole group looks like one
-//! sent to this process alone, so in a terminal the command receives it twice. That is better than
-//! never.
+//! command has already received it, unless it has left the group. A signal that a program sends to
+//! the whole group looks like one sent to this process alone, so in a terminal the command receives
+//! it twice. That is better than never.
 
 mod acquire;
 mod ancestors;
@@ -30,10 +30,12 @@ mod descendants;
 mod dispositions;
 mod end;
 mod explain;
+mod linger;
 mod outcome;
 mod signals;
 mod supervise;
 mod wait;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -49,7 +51,7 @@ use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
 use ancestors::Ancestors;
-use command::{CommandEnv, has_terminal};
+use command::{CommandEnv, has_terminal, in_shell};
 use descendants::Descendants;
 use outcome::RunOutcome;
 use signals::SignalQueue;
@@ -57,11 +59,14 @@ use signals::SignalQueue;
 /// The longest `--grace`.
 const GRACE_MAX: Duration = Duration::from_secs(3590);
 
+/// The longest `--at-least`: a day. Clocks do not differ by more; a larger number is a mistake.
+const AT_LEAST_MAX: Duration = Duration::from_secs(86_400);
+
 /// How much longer than the grace it may take until all processes that are killed then have ended.
 const KILL_MARGIN: Duration = Duration::from_secs(1);
 
 const ABOUT: &str = "\
-COMMAND is run without a shell, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
+COMMAND is run without a shell, unless it is the argument of -c, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
 token, higher than all earlier ones of the same names), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
@@ -71,11 +76,28 @@ that the lock is still held with the token in LOCKD_HELD. Where the server has -
 environment as sudo does, it cannot know, and waits. Sharing a lock that is held shared is allowed, unless another \
 session waits for it exclusively.
 
-The lock is free as soon as COMMAND has ended, even if processes that it has started go on.
+The lock is free as soon as COMMAND has ended (or when --at-least has passed), even if processes that it has started \
+go on. This differs from flock(1), where a daemon or any other child that inherits the lock's descriptor keeps the lock, unless -o \
+closes it: here no process inherits the connection, as if -o were always given. Other descriptors are inherited as \
+usual. So to keep the lock for as long as a daemon runs, start the daemon in the foreground.
+
+With --at-least, lockd run keeps the lock for some time after a COMMAND that has ended earlier, also if COMMAND has \
+failed or was killed. With -n, for the same job on several hosts: SECONDS must be more than the hosts' clocks \
+differ plus the delay with which cron starts a job, and less than the period minus both. lockd run returns when the \
+lock is free; cron sends its mail then. HUP, INT, QUIT or TERM to lockd run ends this at once, also if it \
+arrived while COMMAND ran, and so does the loss of the lock, about which there is one line: COMMAND has done its work \
+under the lock, but another host may start it early. In each case the exit status is that of COMMAND. If COMMAND \
+cannot be started (126, 127), the lock is free at once, so that another host can run it. But a shell, env or timeout \
+that does not find its program has been started itself.
+
+To limit the time of a job, use timeout(1) inside: lockd run NAME -- timeout 600 JOB. Then only the time of JOB \
+counts. Outside, timeout would also count the time for which lockd run waits for the lock and keeps it, and its \
+SIGKILL (-k) would end lockd run and free the lock while processes of JOB go on. If JOB takes too long, the status is \
+124 (137 if timeout -k has killed it); with -w, use -E to tell 124 from a lock that was not granted in time.
 
 Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are passed on \
 to COMMAND and to all processes that it has started. Before COMMAND is started, and after it has ended, they end lockd \
-run. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
+run, which then releases the lock. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
 but a signal that a program sends to that group (kill %1) twice.
 
 If the lock is lost, COMMAND and all processes that it has started, including daemons and processes in sessions of \
@@ -94,8 +116,12 @@ for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and the lock is lost only if that server is lost. All NAMEs must belong to the same one.";
 
+const USAGE: &str = "\
+lockd run [OPTIONS] NAME... -- COMMAND [ARGUMENT]...
+       lockd run [OPTIONS] NAME... -c 'COMMAND'";
+
 #[derive(Args, Debug)]
-#[command(after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
+#[command(override_usage = USAGE, after_help = outcome::HELP, after_long_help = format!("{ABOUT}\n\n{}", outcome::HELP))]
 pub(super) struct RunOptions {
     /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
@@ -119,6 +145,10 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = grace, allow_negative_numbers = true)]
     grace: Duration,
 
+    /// Keep the lock until this long after its grant, even if COMMAND ends earlier; 86400 at most
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = at_least, allow_negative_numbers = true)]
+    at_least: Duration,
+
     /// Print no message if the lock is busy or not granted in time, or if a signal ends the wait
     #[arg(short, long)]
     quiet: bool,
@@ -130,8 +160,13 @@ pub(super) struct RunOptions {
     #[arg(value_name = "NAME", required = true)]
     names: Vec<OsString>,
 
+    /// Run this with $SHELL -c, or with /bin/sh -c if SHELL is not set; one argument, and the last
+    /// one, as in: lockd run NAME -c 'cd /srv && ./job | tail'
+    #[arg(short = 'c', long = "command", value_name = "COMMAND", conflicts_with = "command")]
+    shell_line: Option<OsString>,
+
     /// The command and its arguments
-    #[arg(last = true, value_name = "COMMAND", required = true)]
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "shell_line")]
     command: Vec<OsString>,
 }
 
@@ -162,7 +197,8 @@ pub(super) fn run(options: &RunOptions) -> ExitCode {
 fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     // Before signals are blocked: to look up a user's name can take long, and a signal must be able
     // to end that.
-    let request = options.acquire_request();
+    let command = options.command();
+    let request = options.acquire_request(command.first());
     let has_terminal = has_terminal();
     let signals = match SignalQueue::take(has_terminal) {
         Ok(signals) => signals,
@@ -172,6 +208,8 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
         Ok(locks) => locks,
         Err(outcome) => return outcome,
     };
+    // Not earlier than the server has granted the lock, so the lock is not kept for too short.
+    let kept_until = Instant::now() + options.at_least;
     let descendants = match Descendants::adopt() {
         Ok(descendants) => descendants,
         Err(error) => {
@@ -188,11 +226,14 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
     let held = request.ancestors.with(locks.grant.token, &options.names);
     let Grant { token, orphaned, .. } = locks.grant;
     let environment = CommandEnv { names: &options.names, token, orphaned, held };
-    match command::start(&options.command, &environment, signals.mask_before(), has_terminal, descendants) {
-        Ok(command) => supervise::supervise(locks, command, &signals, messages, options.grace, has_terminal),
+    match command::start(&command, &environment, signals.mask_before(), has_terminal, descendants) {
+        Ok(command) => {
+            supervise::supervise(locks, command, &signals, messages, options.grace, kept_until, has_terminal)
+        }
         Err(outcome) => {
-            // Nothing was done under the lock, so it does not matter whether the lock was lost in
-            // the meantime.
+            // Nothing was done under the lock. So it does not matter whether the lock was lost in
+            // the meantime, and it is not kept: another host may have the program that is missing
+            // on this one.
             let _ = locks.release(&signals, false);
             outcome
         }
@@ -200,11 +241,21 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
 }
 
 impl RunOptions {
-    fn acquire_request(&self) -> AcquireRequest {
+    /// Whether the command is the argument of `-c`.
+    pub(super) fn is_for_shell(&self) -> bool {
+        self.shell_line.is_some()
+    }
+
+    /// The command to start, and its arguments.
+    fn command(&self) -> Vec<OsString> {
+        self.shell_line.as_deref().map_or_else(|| self.command.clone(), in_shell)
+    }
+
+    fn acquire_request(&self, program: Option<&OsString>) -> AcquireRequest {
         AcquireRequest {
             start: Instant::now(),
             urls: self.server.urls.clone(),
-            owner: owner(self.command.first()),
+            owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
@@ -229,9 +280,16 @@ fn owner(program: Option<&OsString>) -> String {
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
 /// so the grace must be less than the longest time that a server can be asked for.
 fn grace(text: &str) -> Result<Duration, String> {
-    let grace = seconds(text)?;
-    let fits = grace <= GRACE_MAX;
-    fits.then_some(grace).ok_or_else(|| format!("more than {} seconds", GRACE_MAX.as_secs()))
+    seconds_up_to(GRACE_MAX, text)
+}
+
+fn at_least(text: &str) -> Result<Duration, String> {
+    seconds_up_to(AT_LEAST_MAX, text)
+}
+
+fn seconds_up_to(max: Duration, text: &str) -> Result<Duration, String> {
+    let given = seconds(text)?;
+    (given <= max).then_some(given).ok_or_else(|| format!("more than {} seconds", max.as_secs()))
 }
 
 #[cfg(test)]

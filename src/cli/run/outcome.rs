@@ -30,7 +30,8 @@ const SIGNALLED: u8 = 128;
 /// The section of `--help` on the exit status.
 pub(super) const HELP: &str = "\
 Exit status:
-  the exit status of COMMAND, or 128 + N if signal N ended it; otherwise
+  the exit status of COMMAND, or 128 + N if signal N ended it, also if its lock
+  was not kept for --at-least; otherwise
    69  the server cannot be reached, does not answer, or turns clients away
        (it is full or stopping), or was stopped or lost before it granted the lock
    75  the lock is busy, or the server grants nothing yet, with --nonblock or
@@ -53,6 +54,9 @@ itself by SIGINT too, which a shell shows as 130.";
 pub(super) enum RunOutcome {
     /// The command has ended, and the lock was held until then.
     Command(ExitStatus),
+    /// The same, but then the lock was not held for as long as `--at-least` says. The command has
+    /// done its work under the lock, so its status counts.
+    NotKept(ExitStatus, String),
     /// A signal arrived before the command was started.
     Interrupted(Signal, String),
     Busy(String),
@@ -79,7 +83,9 @@ impl RunOutcome {
     /// command's.)
     pub(super) fn is_by_sigint(&self) -> bool {
         match self {
-            Self::Command(status) => status.signal() == Some(Signal::SIGINT as i32),
+            Self::Command(status) | Self::NotKept(status, _) => {
+                status.signal() == Some(Signal::SIGINT as i32)
+            }
             Self::Interrupted(signal, _) => *signal == Signal::SIGINT,
             _ => false,
         }
@@ -88,7 +94,7 @@ impl RunOutcome {
     /// The exit status. `conflict`, if given, replaces the statuses of busy and timed out.
     pub(super) fn code(&self, conflict: Option<u8>) -> u8 {
         match self {
-            Self::Command(status) => match (status.code(), status.signal()) {
+            Self::Command(status) | Self::NotKept(status, _) => match (status.code(), status.signal()) {
                 (Some(code), _) => u8::try_from(code).unwrap_or(FAILED),
                 (None, signal) => {
                     signal.and_then(|signal| u8::try_from(signal).ok()).map_or(FAILED, signal_status)
@@ -110,7 +116,8 @@ impl RunOutcome {
         match self {
             Self::Command(_) => None,
             Self::Busy(text) | Self::TimedOut(text) | Self::Interrupted(_, text) => Some((text, true)),
-            Self::NoServer(text)
+            Self::NotKept(_, text)
+            | Self::NoServer(text)
             | Self::Lost(text)
             | Self::NotFound(text)
             | Self::NotExecutable(text)
@@ -160,7 +167,9 @@ mod tests {
     #[test]
     fn the_commands_status_is_passed_on() {
         for code in [0, 1, 75, 255_u8] {
-            assert_eq!(RunOutcome::Command(ExitStatus::from_raw(i32::from(code) << 8)).code(Some(1)), code);
+            let status = ExitStatus::from_raw(i32::from(code) << 8);
+            assert_eq!(RunOutcome::Command(status).code(Some(1)), code);
+            assert_eq!(RunOutcome::NotKept(status, String::new()).code(Some(1)), code);
         }
         assert_eq!(RunOutcome::Command(ExitStatus::from_raw(9)).code(None), 137);
         assert_eq!(RunOutcome::Command(ExitStatus::from_raw(15 | 0x80)).code(None), 143);

@@ -40,6 +40,12 @@ impl ReceivedSignal {
     pub(super) fn is_ending(self) -> bool {
         ENDING.contains(&self.signal)
     }
+
+    /// Whether its sender wants this process to end, and not only to do something: SIGUSR1, for
+    /// example, may be a question to the command.
+    pub(super) fn asks_to_end(self) -> bool {
+        matches!(self.signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM)
+    }
 }
 
 /// The signals that have arrived. They are blocked in the thread that creates this, and in all

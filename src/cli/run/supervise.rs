@@ -1,6 +1,6 @@
 //! Supervises the running command: passes signals on to it, waits for its end, and watches the
 //! lock. A command that has lost its lock must not go on with what the lock protects, so it is
-//! ended.
+//! ended. When the command has ended by itself, the lock may be kept a little longer.
 
 use std::io;
 use std::process::ExitStatus;
@@ -10,32 +10,25 @@ use super::acquire::HeldLocks;
 use super::command::RunningCommand;
 use super::descendants::FIND_OTHERS_INTERVAL;
 use super::end::end;
+use super::linger::{LingerEnd, linger};
 use super::outcome::RunOutcome;
 use super::signals::SignalQueue;
-use super::wait::{readable, wait_for};
+use super::watch::watch;
 use crate::cli::messages::MessageWriter;
 
-/// How often to check whether the lock is held: if only the silence of this host shows the loss, no
-/// descriptor becomes readable.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Waits for the end of the command, and releases the lock.
+/// Waits for the end of the command, and releases the lock, but not before `kept_until`.
 pub(super) fn supervise(
     locks: HeldLocks,
     mut command: RunningCommand,
     signals: &SignalQueue,
     messages: &MessageWriter,
     grace: Duration,
+    kept_until: Instant,
     has_terminal: bool,
 ) -> RunOutcome {
     let was_ended = || "the command has been ended".to_owned();
     let ended = match wait(&locks, &mut command, signals, has_terminal) {
-        Ok(CommandEnd::Exited { status, is_in_a_hurry }) => {
-            return match locks.release(signals, is_in_a_hurry) {
-                Ok(()) => RunOutcome::Command(status),
-                Err(reason) => RunOutcome::Lost(format!("the lock was lost while the command ran: {reason}")),
-            };
-        }
+        Ok(CommandEnd::Exited(exit)) => return keep_and_release(locks, &exit, kept_until, signals),
         Ok(CommandEnd::LockLost) => {
             let reason = || format!("the lock is lost, the command is being ended: {}", locks.loss_reason());
             end(&mut command, signals, grace, messages, reason)
@@ -54,13 +47,48 @@ pub(super) fn supervise(
 }
 
 enum CommandEnd {
-    /// The command has exited. `is_in_a_hurry` says whether a signal arrived that was too late for
-    /// the command.
-    Exited {
-        status: ExitStatus,
-        is_in_a_hurry: bool,
-    },
+    Exited(CommandExit),
     LockLost,
+}
+
+struct CommandExit {
+    status: ExitStatus,
+    /// Whether a signal arrived that ends a process, but was too late for the command.
+    is_in_a_hurry: bool,
+    /// Whether a signal arrived while the command ran that [asks to
+    /// end](super::signals::ReceivedSignal::asks_to_end).
+    was_asked_to_end: bool,
+}
+
+/// Releases the lock, if the command has held it to its end. Before that keeps it until
+/// `kept_until`, unless somebody wants this process to end: `systemctl stop` or Ctrl-C must not
+/// have to be repeated.
+fn keep_and_release(
+    locks: HeldLocks,
+    exit: &CommandExit,
+    kept_until: Instant,
+    signals: &SignalQueue,
+) -> RunOutcome {
+    let &CommandExit { status, is_in_a_hurry, was_asked_to_end } = exit;
+    let is_over = is_in_a_hurry || was_asked_to_end || Instant::now() >= kept_until;
+    if is_over || !locks.session.is_alive() {
+        return match locks.release(signals, is_in_a_hurry) {
+            Ok(()) => RunOutcome::Command(status),
+            Err(reason) => RunOutcome::Lost(format!("the lock was lost while the command ran: {reason}")),
+        };
+    }
+    let lingered = linger(&locks.session, kept_until, signals);
+    let released = locks.release(signals, matches!(lingered, Ok(LingerEnd::Signal)));
+    match (lingered, released) {
+        (_, Err(reason)) => RunOutcome::NotKept(
+            status,
+            format!("the lock was lost after the command had ended, and others may get it early: {reason}"),
+        ),
+        (Err(error), Ok(())) => {
+            RunOutcome::NotKept(status, format!("the lock is released early, it cannot be watched: {error}"))
+        }
+        (Ok(_), Ok(())) => RunOutcome::Command(status),
+    }
 }
 
 fn wait(
@@ -69,15 +97,18 @@ fn wait(
     signals: &SignalQueue,
     has_terminal: bool,
 ) -> io::Result<CommandEnd> {
+    let mut was_asked_to_end = false;
     // A signal that arrived while the command was being started may not have reached it. Twice is
     // better than never.
     while let Some(received) = signals.next() {
+        was_asked_to_end |= received.asks_to_end();
         command.pass_on(received, false);
     }
     let mut next_search = Instant::now() + FIND_OTHERS_INTERVAL;
     loop {
         if let Some(status) = command.status()? {
-            return Ok(CommandEnd::Exited { status, is_in_a_hurry: false });
+            let exit = CommandExit { status, is_in_a_hurry: false, was_asked_to_end };
+            return Ok(CommandEnd::Exited(exit));
         }
         if !locks.session.is_alive() {
             return Ok(CommandEnd::LockLost);
@@ -86,15 +117,14 @@ fn wait(
             command.descendants.find();
             next_search = Instant::now() + FIND_OTHERS_INTERVAL;
         }
-        let lost = locks.session.lost_fd();
-        let mut fds = vec![readable(signals)];
-        fds.extend(lost.as_ref().map(readable));
-        wait_for(&mut fds, Some(Instant::now() + CHECK_INTERVAL))?;
+        watch(&locks.session, signals, None)?;
         while let Some(received) = signals.next() {
             // A command that has ended cannot receive it any more.
             if let Some(status) = command.status()? {
-                return Ok(CommandEnd::Exited { status, is_in_a_hurry: received.is_ending() });
+                let exit = CommandExit { status, is_in_a_hurry: received.is_ending(), was_asked_to_end };
+                return Ok(CommandEnd::Exited(exit));
             }
+            was_asked_to_end |= received.asks_to_end();
             command.pass_on(received, has_terminal);
         }
     }

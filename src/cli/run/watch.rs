@@ -1,0 +1,27 @@
+//! Waits while the lock is held, for whatever comes first: a signal, the loss of the lock, or a
+//! point in time. Knows nothing about the command.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use lockd::Session;
+
+use super::signals::SignalQueue;
+use super::wait::{readable, wait_for};
+
+/// How often to check whether the lock is held: if only the silence of this host shows the loss, no
+/// descriptor becomes readable.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Waits until a signal has arrived, until the lock is lost, or until `end`. May return early, so
+/// the caller must check again.
+///
+/// # Errors
+/// If the system cannot wait.
+pub(super) fn watch(session: &Session, signals: &SignalQueue, end: Option<Instant>) -> io::Result<()> {
+    let next_check = Instant::now() + CHECK_INTERVAL;
+    let lost = session.lost_fd();
+    let mut fds = vec![readable(signals)];
+    fds.extend(lost.as_ref().map(readable));
+    wait_for(&mut fds, Some(end.map_or(next_check, |end| end.min(next_check))))
+}
