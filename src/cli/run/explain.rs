@@ -141,12 +141,14 @@ mod tests {
             name: (number == 0).then(|| "bob\x1b".to_owned()),
             token: 1,
             held_for: 61.0,
+            session: None,
         };
         let waiter = |&waiting_for: &f64| ListedWaiter {
             address: "unix:1".to_owned(),
             name: None,
             mode: Mode::Shared,
             waiting_for,
+            session: None,
         };
         ListedLock {
             mode: Some(Mode::Exclusive),

@@ -151,12 +151,14 @@ mod tests {
             name: None,
             token: 5,
             held_for: 1.0,
+            session: None,
         };
         let waiter = |&(address, mode): &(&str, Mode)| ListedWaiter {
             address: address.to_owned(),
             name: Some("bob".to_owned()),
             mode,
             waiting_for: 1.0,
+            session: None,
         };
         ListedLock {
             mode,
