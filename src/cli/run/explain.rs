@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::signals::SignalQueue;
 use super::wait::{WaitOutcome, run_within};
+use crate::cli::chain::waits_of_holders;
 use crate::cli::text::{age, name_of, printable, printable_argument};
 
 /// How long the server may take to list the locks.
@@ -35,6 +36,7 @@ pub(super) struct DeniedRequest<'a> {
 /// If a signal arrives that ends a process.
 pub(super) fn explain(
     denied: &DeniedRequest<'_>,
+    urls: &str,
     session: &Arc<Session>,
     signals: &SignalQueue,
 ) -> Result<String, Signal> {
@@ -61,7 +63,7 @@ pub(super) fn explain(
         Ok(WaitOutcome::Late) => "its holder is unknown: the server does not answer".to_owned(),
         Err(error) => format!("its holder is unknown: {error}"),
     };
-    Ok(format!("{}: {text}", headline(denied)))
+    with_chain(format!("{}: {text}", headline(denied)), denied, urls, signals)
 }
 
 /// The names, and that they were busy or not acquired in time.
@@ -117,6 +119,28 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
         }
     }
     text
+}
+
+/// The text, and after a wait also what the holders wait for, if they wait for other locks.
+///
+/// # Errors
+/// If a signal arrives that ends a process.
+fn with_chain(
+    text: String,
+    denied: &DeniedRequest<'_>,
+    urls: &str,
+    signals: &SignalQueue,
+) -> Result<String, Signal> {
+    if denied.waited.is_none() {
+        return Ok(text);
+    }
+    let (urls, names) = (urls.to_owned(), denied.names.to_vec());
+    let ask = move || waits_of_holders(&urls, &names);
+    match run_within(Some(LIMIT), Some(signals), "lockd-chain", ask) {
+        Ok(WaitOutcome::Signal(signal)) => Err(signal),
+        Ok(WaitOutcome::Done(Some(waits))) => Ok(format!("{text}; {waits}")),
+        _ => Ok(text),
+    }
 }
 
 fn holder(holder: &ListedHolder) -> String {

@@ -10,9 +10,9 @@ use lockd::broker::Mode;
 use lockd::wire::message::ListedLock;
 
 use crate::cli::server_option::ServerOption;
-use crate::cli::show::table::TextTable;
 use crate::cli::show::{ShowError, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};
+use crate::cli::text_table::TextTable;
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
 
