@@ -88,11 +88,28 @@ fn a_lockd_run_waits_for_what_one_in_its_command_waits_for() {
 }
 
 #[test]
+fn two_lockd_runs_that_wait_for_each_other_are_shown_as_a_circle() {
+    let site = Site::start();
+    let crosswise = |held: &str, wanted: &str| {
+        let script = format!("echo >{held}; {}; exec \"$LOCKD\" run {wanted} -- true", until(wanted));
+        let mut run = site.tool(&["run", held, "--", "sh", "-c", &script]);
+        Running(run.env("LOCKD", crate::support::server::program()).spawn().unwrap())
+    };
+    let _both = [crosswise("a", "b"), crosswise("b", "a")];
+    ["a", "b"].iter().for_each(|name| site.server.await_waiters(name, 1));
+    let (code, shown, _) = site.said(&["inspect", "a", "--chain"]);
+    let expected =
+        [("a", "b, in a lockd run under it"), ("b", "a, in a lockd run under it, which closes a circle")];
+    assert_eq!((code, &rows(&shown)[..2]), (0, &expected[..]), "{shown}");
+    assert!(shown.contains("is a deadlock that no server sees"), "{shown}");
+}
+
+#[test]
 fn what_cannot_be_known_is_said() {
     let site = Site::with(&["--no-dump"]);
     let _clients = three(&site);
     let (code, shown, errors) = site.said(&["inspect", "deploy", "--chain"]);
-    assert!(shown.contains("held exclusive by one session"), "{shown}");
+    assert!(shown.contains("held exclusively by one session"), "{shown}");
     assert!(code == 1 && errors.contains("listing is disabled on this server (no-dump)"), "{errors}");
     let (code, _, errors) = site.said(&["run", "-w", "0.2", "deploy", "--", "true"]);
     assert!(code == 124 && errors.contains("its holder is unknown"), "{errors}");

@@ -25,12 +25,14 @@ impl ChainLock {
 
     /// What there is in place of a holder, if none is shown.
     fn without_holder(&self) -> String {
-        let state = self.mode.map_or_else(
-            || if self.waiters == 0 { "free".to_owned() } else { "held by nobody".to_owned() },
-            |mode| format!("held {mode}"),
-        );
+        let state = match self.mode {
+            Some("shared") => "held shared",
+            Some(_) => "held exclusively",
+            None if self.waiters == 0 => "free",
+            None => "held by nobody",
+        };
         match self.more_holders {
-            0 => state,
+            0 => state.to_owned(),
             1 => format!("{state} by one session"),
             many => format!("{state} by {many} sessions"),
         }
@@ -80,21 +82,24 @@ impl Chain {
         if self.more {
             lines.push(format!("The chain goes on: only the first {} locks are shown.", self.locks.len()));
         }
-        let waits = || self.locks.iter().flat_map(ChainLock::links).flat_map(|link| &link.waits_for);
-        if waits().any(|wait| wait.closes_circle) {
+        if self.waits().any(|wait| wait.closes_circle) {
             lines.push(self.about_circles().to_owned());
         }
         lines.extend(self.long_queues.clone());
         lines
     }
 
+    fn waits(&self) -> impl Iterator<Item = &ChainWait> {
+        self.locks.iter().flat_map(ChainLock::links).flat_map(|link| &link.waits_for)
+    }
+
+    /// A server refuses each wait that closes a circle of its own sessions.
     fn about_circles(&self) -> &'static str {
-        if self.are_several_servers {
-            "A circle over several servers is a deadlock that no server sees: it lasts until one of these sessions \
-             gives up. Or the locks have changed while they were listed: ask again."
+        if self.waits().any(|wait| matches!(wait.by, WaitsBy::Name | WaitsBy::Inside)) {
+            "A circle over several servers, or over a lockd run under another one, is a deadlock that no server \
+             sees: it lasts until one of these waits ends. Or the locks have changed meanwhile: ask again."
         } else {
-            "A server lets nobody wait in a circle. The locks have changed while they were listed: ask again. If the \
-             circle stays, a lockd run waits for a lock that it runs under."
+            "A server lets no sessions wait in a circle: the locks have changed while they were listed. Ask again."
         }
     }
 
@@ -226,7 +231,7 @@ mod tests {
             chain(vec![lock("deploy", (1, "bob"), &[(2, "anna")]), lock("db", (2, "anna"), &[(1, "bob")])]);
         let lines = found.lines();
         assert!(lines[2].ends_with("  deploy, which closes a circle"), "{lines:?}");
-        assert!(lines[3].starts_with("A server lets nobody wait in a circle."), "{lines:?}");
+        assert!(lines[3].starts_with("A server lets no sessions wait in a circle"), "{lines:?}");
         let line = found.line().unwrap();
         assert!(line.ends_with("which waits for deploy, which closes a circle"), "{line}");
     }

@@ -30,8 +30,6 @@ pub(in crate::cli) struct Chain {
     /// What the servers did not tell, for people.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) unknown: Vec<String>,
-    #[serde(skip)]
-    pub(super) are_several_servers: bool,
     /// That waits were left out because there are too many, for people.
     #[serde(skip)]
     pub(super) long_queues: Option<String>,
@@ -282,7 +280,6 @@ impl Chain {
             more: !to_do.is_empty(),
             unknown,
             long_queues,
-            are_several_servers: listings.are_several(),
             is_start_known: listings.listed.get(server).is_some_and(|listing| listing.has_told),
         }
     }
