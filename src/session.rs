@@ -304,7 +304,7 @@ impl Session {
                 // The locks of a broker that has failed are unknown.
                 if session.is_alive() { Ok(page.into()) } else { Err(closed()) }
             }
-            Backend::Servers(group) => group.list(&ListRequest { prefix, limit, after }),
+            Backend::Servers(group) => group.list(&ListRequest { prefix, limit, after, waiting: false }),
         }
     }
 

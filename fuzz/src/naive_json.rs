@@ -105,6 +105,9 @@ pub fn list(parameters: &Value) -> Option<(LockName, usize, Option<LockName>)> {
         Some(number @ Value::Number(_)) => number.as_i64()?,
         Some(_) => return None,
     };
+    if !matches!(get(&map, "waiting"), None | Some(Value::Bool(_))) {
+        return None;
+    }
     let prefix = name(&map, "prefix", "prefixHex")?.unwrap_or(LockName::new(b""));
     Some((prefix, limit.clamp(1, 1000) as usize, name(&map, "after", "afterHex")?))
 }

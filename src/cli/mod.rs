@@ -8,7 +8,9 @@
 //!   reload changes.
 //! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
 //!   needs.
-//! - `messages`, `text`: output for people. `processes`: the processes of the system.
+//! - `chain`: who holds a lock, what that one waits for, and so on. `owner_name`: how a `lockd run`
+//!   is called.
+//! - `messages`, `text`, `text_table`: output for people. `processes`: the processes of the system.
 //!
 //! Channels and locks are those of crossbeam-channel and parking_lot. The library cannot use
 //! parking_lot: a child forked by a program that uses the library might inherit its global table of
@@ -17,6 +19,7 @@
 
 mod arguments;
 mod bench;
+mod chain;
 mod command_place;
 mod configuration;
 mod generate;
@@ -24,6 +27,7 @@ mod http;
 mod logging;
 mod messages;
 mod options;
+mod owner_name;
 mod pidfile;
 mod privileges;
 mod processes;
@@ -35,6 +39,7 @@ mod server_option;
 mod show;
 mod systemd;
 mod text;
+mod text_table;
 
 use std::process::ExitCode;
 

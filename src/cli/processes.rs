@@ -7,6 +7,9 @@ use std::fs;
 
 use super::text::printable;
 
+/// How many ancestors of this process are looked at.
+const ANCESTORS_MAX: usize = 256;
+
 /// A process, as it was when /proc was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Process {
@@ -60,6 +63,24 @@ impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, printable(&self.name))
     }
+}
+
+/// The nearest ancestor that runs the same program as this process: for a `lockd run`, the one that
+/// it runs under. A process whose parent has ended has a `lockd run` above it as its parent, so this
+/// finds it for daemons, too, as long as it lives.
+pub(super) fn outer_of_same_program() -> Option<u32> {
+    let this = Process::read(i32::try_from(std::process::id()).ok()?)?;
+    let mut pid = this.parent;
+    // The ancestors are read one after the other, and ids are used again: without a bound they
+    // could seem to have no end.
+    for _ in 0..ANCESTORS_MAX {
+        let ancestor = Process::read(pid)?;
+        if ancestor.name == this.name {
+            return u32::try_from(ancestor.pid).ok();
+        }
+        pid = ancestor.parent;
+    }
+    None
 }
 
 /// All processes, by their ids. They are read one after the other, so a process that is started in

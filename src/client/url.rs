@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use super::rendezvous::choose;
 use crate::os::tls::ClientFiles;
 use crate::wire::parse_port;
 
@@ -107,6 +108,13 @@ impl ServerUrl {
             servers.push(server);
         }
         Ok(servers)
+    }
+
+    /// The index of the server in `servers`, a list from [`parse_list`](Self::parse_list), that the
+    /// name belongs to.
+    #[must_use]
+    pub fn index_for(servers: &[Self], name: &[u8]) -> usize {
+        choose(servers.iter().map(Self::address), name)
     }
 
     /// The address as it was written, without white space around it.

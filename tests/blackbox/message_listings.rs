@@ -56,6 +56,46 @@ fn list_shows_holders_and_waiters() {
 }
 
 #[test]
+fn list_shows_only_locks_with_waiters_if_asked_to() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.message(), server.message());
+    for name in ["c", "a", "b"] {
+        a.lock(name);
+    }
+    for name in ["c", "a"] {
+        b.request_lock(name);
+        server.await_waiters(name, 1);
+    }
+    assert_eq!(names(&a.call("list", json!({"waiting": true}))), ["a", "c"]);
+    assert_eq!(names(&a.call("list", json!({"waiting": false}))), ["a", "b", "c"]);
+    let page = a.call("list", json!({"waiting": true, "limit": 1}));
+    assert_eq!((names(&page), &page["more"]), (vec!["a"], &json!(true)));
+    let page = a.call("list", json!({"waiting": true, "limit": 1, "after": "a"}));
+    assert_eq!((names(&page), &page["more"]), (vec!["c"], &json!(false)));
+    let told = a.call("list", json!({"waiting": "yes"}));
+    assert_eq!(
+        (&told["status"], &told["reason"]),
+        (&json!("invalid"), &json!("waiting is neither true nor false"))
+    );
+}
+
+#[test]
+fn a_session_has_one_number_wherever_it_is_listed() {
+    let server = Server::start();
+    let (mut a, mut b) = (server.message(), server.message());
+    a.lock("a");
+    b.lock("b");
+    a.request_lock("b");
+    server.await_waiters("b", 1);
+    let listing = b.call("list", json!({}));
+    let number = |lock: usize, parties: &str| listing["locks"][lock][parties][0]["session"].as_u64().unwrap();
+    assert_eq!(number(0, "holders"), number(1, "waiters"));
+    assert_ne!(number(0, "holders"), number(1, "holders"));
+    let features = b.call("hello", json!({}))["features"].as_array().unwrap().clone();
+    assert!(["session", "waiting"].iter().all(|feature| features.contains(&json!(feature))), "{features:?}");
+}
+
+#[test]
 fn list_takes_a_prefix() {
     let server = Server::start();
     let mut client = server.message();

@@ -2,6 +2,7 @@
 //! programs, against a real server.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod chain;
 mod codes;
 mod crontab;
 mod kicking;

@@ -1,4 +1,5 @@
-//! Manual pages and completions contain every command and option of the program.
+//! Manual pages and completions contain every command and option of the program, and the links of
+//! the documents lead somewhere.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -90,6 +91,55 @@ fn the_documents_say_which_options_need_a_restart() {
         line.map(|(name, _)| name)
     };
     assert_eq!(marked.filter_map(first_option).collect::<BTreeSet<_>>(), fixed, "packaging/lockd.toml");
+}
+
+/// The documents for users, by their paths.
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "DESIGN.md",
+    "docs/c-api.md",
+    "docs/cron.md",
+    "docs/guarantees.md",
+    "docs/operations.md",
+    "docs/performance.md",
+    "docs/protocol.md",
+];
+
+/// What a heading is called in a link: `## The page's 2 rows` is `the-pages-2-rows`.
+fn anchor(heading: &str) -> String {
+    let text = heading.trim_start_matches('#').trim().to_lowercase();
+    let kept = text.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+/// The targets of the links in a document, without those to other sites.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+    targets.map(|(target, _)| target).filter(|target| !target.contains("://") && !target.contains(' '))
+}
+
+#[test]
+fn every_link_in_the_documents_leads_to_a_file_and_a_heading_of_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let mut count = 0;
+    for document in DOCUMENTS.map(|document| root.join(document)) {
+        let text = read(&document);
+        for link in links(&text) {
+            let (path, heading) = link.split_once('#').map_or((link, None), |(path, of)| (path, Some(of)));
+            let target = if path.is_empty() { document.clone() } else { document.with_file_name(path) };
+            assert!(target.exists(), "{}: {link}", document.display());
+            let Some(heading) = heading else { continue };
+            let text = read(&target);
+            let mut headings = text.lines().filter(|line| line.starts_with('#'));
+            assert!(headings.any(|line| anchor(line) == heading), "{}: {link}", document.display());
+            count += 1;
+        }
+    }
+    assert!(count > 10, "{count}");
+    let cron = read(&root.join("docs/cron.md"));
+    assert!(links(&cron).any(|link| link == "#what-each-status-means"));
 }
 
 fn assert_page(path: &Path, options: &BTreeSet<String>) {

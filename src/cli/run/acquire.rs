@@ -214,7 +214,7 @@ fn refused(
         (AcquireError::TimedOut, held_by_ancestor) => {
             let waited = request.limit.filter(|_| !is_try).map(|limit| (*since, limit));
             let denied = DeniedRequest { names: &request.names, waited, not_yet };
-            match (explain(&denied, session, signals), held_by_ancestor) {
+            match (explain(&denied, &request.urls, session, signals), held_by_ancestor) {
                 (Err(signal), _) => RunOutcome::interrupted(signal, &request.names),
                 (Ok(text), Some(_)) => {
                     RunOutcome::Busy(format!("{text}; this one runs under that lockd run"))

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 
 use super::signals::SignalQueue;
 use super::wait::{WaitOutcome, run_within};
+use crate::cli::chain::waits_of_holders;
 use crate::cli::text::{age, name_of, printable, printable_argument};
 
 /// How long the server may take to list the locks.
@@ -35,6 +36,7 @@ pub(super) struct DeniedRequest<'a> {
 /// If a signal arrives that ends a process.
 pub(super) fn explain(
     denied: &DeniedRequest<'_>,
+    urls: &str,
     session: &Arc<Session>,
     signals: &SignalQueue,
 ) -> Result<String, Signal> {
@@ -61,7 +63,7 @@ pub(super) fn explain(
         Ok(WaitOutcome::Late) => "its holder is unknown: the server does not answer".to_owned(),
         Err(error) => format!("its holder is unknown: {error}"),
     };
-    Ok(format!("{}: {text}", headline(denied)))
+    with_chain(format!("{}: {text}", headline(denied)), denied, urls, signals)
 }
 
 /// The names, and that they were busy or not acquired in time.
@@ -119,6 +121,28 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
     text
 }
 
+/// The text, and after a wait also what the holders wait for, if they wait for other locks.
+///
+/// # Errors
+/// If a signal arrives that ends a process.
+fn with_chain(
+    text: String,
+    denied: &DeniedRequest<'_>,
+    urls: &str,
+    signals: &SignalQueue,
+) -> Result<String, Signal> {
+    if denied.waited.is_none() {
+        return Ok(text);
+    }
+    let (urls, names) = (urls.to_owned(), denied.names.to_vec());
+    let ask = move || waits_of_holders(&urls, &names);
+    match run_within(Some(LIMIT), Some(signals), "lockd-chain", ask) {
+        Ok(WaitOutcome::Signal(signal)) => Err(signal),
+        Ok(WaitOutcome::Done(Some(waits))) => Ok(format!("{text}; {waits}")),
+        _ => Ok(text),
+    }
+}
+
 fn holder(holder: &ListedHolder) -> String {
     let since = age(holder.held_for);
     let address = printable(holder.address.as_bytes());
@@ -141,12 +165,14 @@ mod tests {
             name: (number == 0).then(|| "bob\x1b".to_owned()),
             token: 1,
             held_for: 61.0,
+            session: None,
         };
         let waiter = |&waiting_for: &f64| ListedWaiter {
             address: "unix:1".to_owned(),
             name: None,
             mode: Mode::Shared,
             waiting_for,
+            session: None,
         };
         ListedLock {
             mode: Some(Mode::Exclusive),

@@ -47,6 +47,8 @@ use clap::Args;
 use lockd::broker::{Grant, Mode};
 
 use super::messages::MessageWriter;
+use super::owner_name::owner_name;
+use super::processes::outer_of_same_program;
 use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
@@ -273,8 +275,7 @@ fn owner(program: Option<&OsString>) -> String {
     let user =
         nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (program, host, pid) = (printable_argument(program), host.trim(), std::process::id());
-    format!("run: {program} ({user}@{host}, pid {pid})")
+    owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), outer_of_same_program())
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],

@@ -10,9 +10,9 @@ use lockd::broker::Mode;
 use lockd::wire::message::ListedLock;
 
 use crate::cli::server_option::ServerOption;
-use crate::cli::show::table::TextTable;
 use crate::cli::show::{ShowError, connect, finish, pages};
 use crate::cli::text::{age, harmless, name_of, printable};
+use crate::cli::text_table::TextTable;
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
 
@@ -181,6 +181,7 @@ mod tests {
             name: owner.map(str::to_owned),
             token: 9,
             held_for: 2.0,
+            session: None,
         };
         ListedLock {
             mode: (!owners.is_empty()).then_some(Mode::Shared),
@@ -199,8 +200,13 @@ mod tests {
 
     #[test]
     fn a_table_has_a_line_for_each_holder() {
-        let waiter =
-            ListedWaiter { address: "x".to_owned(), name: None, mode: Mode::Shared, waiting_for: 1.0 };
+        let waiter = ListedWaiter {
+            address: "x".to_owned(),
+            name: None,
+            mode: Mode::Shared,
+            waiting_for: 1.0,
+            session: None,
+        };
         let waited = ListedLock { waiters: vec![waiter], ..lock(b"b\n", &[]) };
         let text = written(Writer::table(), &[&[lock(b"a", &[Some("bob\t"), None])], &[waited]]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();

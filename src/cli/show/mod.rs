@@ -11,7 +11,6 @@ mod inspect;
 mod kick;
 mod list;
 mod stats;
-mod table;
 mod watch;
 
 use std::io::{self, Write};

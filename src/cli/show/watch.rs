@@ -11,9 +11,9 @@ use rustix::termios::tcgetwinsize;
 
 use crate::cli::server_option::ServerOption;
 use crate::cli::show::list::{HEADS, Selection, rows};
-use crate::cli::show::table::TextTable;
 use crate::cli::show::{ShowError, Unreachable, connect, finish, pages};
 use crate::cli::text::{printable, seconds};
+use crate::cli::text_table::TextTable;
 
 /// Used if the terminal does not say how many lines it has.
 const LINES: usize = 24;

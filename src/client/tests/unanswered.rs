@@ -19,7 +19,7 @@ const CALLS: [(&str, Call); 7] = [
     ("convert", |session| format!("{:?}", session.convert(b"exclusive", Mode::Shared, None))),
     ("inspect", |session| format!("{:?}", session.inspect(b"exclusive"))),
     ("list", |session| {
-        let request = ListRequest { prefix: LockName::new(b""), limit: 1, after: None };
+        let request = ListRequest { prefix: LockName::new(b""), limit: 1, after: None, waiting: false };
         format!("{:?}", session.list(&request))
     }),
     ("enqueue", |session| format!("{:?}", session.enqueue(b"other", Mode::Exclusive))),

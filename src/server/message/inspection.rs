@@ -33,7 +33,9 @@ pub(super) fn list(call: &mut Call<'_, '_>) {
             after: request.after,
             limit: request.limit,
         };
-        let LockPage { locks, more } = call.connection.base.server.broker.page(&query).into();
+        let broker = &call.connection.base.server.broker;
+        let page = if request.waiting { broker.page_with_waiters(&query) } else { broker.page(&query) };
+        let LockPage { locks, more } = page.into();
         ListResult { status: Status::Ok, locks, more }
     });
 }

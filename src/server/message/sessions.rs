@@ -12,7 +12,7 @@ use crate::wire::message::{
 };
 
 /// What a client can rely on beyond the original protocol.
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 13] = [
     "bye",
     "cancel",
     "convert",
@@ -21,8 +21,10 @@ const FEATURES: [&str; 11] = [
     "lockNames",
     "mode",
     "orphaned",
+    "session",
     "timeLimit",
     "token",
+    "waiting",
     "windDown",
 ];
 

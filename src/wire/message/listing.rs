@@ -207,6 +207,7 @@ impl From<&broker::HolderInfo> for ListedHolder {
             name: name_of(&holder.session),
             token: holder.token,
             held_for: holder.held_for.as_secs_f64(),
+            session: Some(holder.session.id()),
         }
     }
 }
@@ -218,6 +219,7 @@ impl From<&broker::WaiterInfo> for ListedWaiter {
             name: name_of(&waiter.session),
             mode: waiter.mode,
             waiting_for: waiter.waiting_for.as_secs_f64(),
+            session: Some(waiter.session.id()),
         }
     }
 }
@@ -235,6 +237,11 @@ pub struct ListedHolder {
     pub token: u64,
     /// The seconds since it acquired the lock.
     pub held_for: f64,
+    /// The server's number for its session, which no other session of that server ever has; `None`
+    /// from a server that does not tell. Addresses are not enough: connections to two ports can
+    /// come from one address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
 }
 
 /// A waiter for a listed lock.
@@ -251,6 +258,9 @@ pub struct ListedWaiter {
     pub mode: Mode,
     /// The seconds since it began to wait.
     pub waiting_for: f64,
+    /// As [`ListedHolder::session`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
 }
 
 #[cfg(test)]
@@ -287,12 +297,14 @@ mod tests {
             name: Some("bob".to_owned()),
             token: 5,
             held_for: 1.5,
+            session: Some(9),
         });
         lock.waiters.push(ListedWaiter {
             address: "unix:3".to_owned(),
             name: None,
             mode: Mode::Shared,
             waiting_for: 0.25,
+            session: None,
         });
         let mut lost = ListedLock::new(&LockName::new(b"a\xff"));
         lost.orphaned = true;
@@ -301,7 +313,7 @@ mod tests {
             r#"{"status":"ok","locks":["#,
             r#"{"lockName":"a�","lockNameHex":"61ff","mode":null,"orphaned":true,"holders":[],"waiters":[]},"#,
             r#"{"lockName":"foo","mode":"exclusive","#,
-            r#""holders":[{"address":"127.0.0.1:57871","name":"bob","token":5,"heldFor":1.5}],"#,
+            r#""holders":[{"address":"127.0.0.1:57871","name":"bob","token":5,"heldFor":1.5,"session":9}],"#,
             r#""waiters":[{"address":"unix:3","name":null,"mode":"shared","waitingFor":0.25}]}"#,
             r#"],"more":true}"#,
         );

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::cli::prometheus::Exposition;
 use crate::cli::show::ShowError;
 use crate::cli::show::stats::reply::StatsReply;
-use crate::cli::show::table::TextTable;
 use crate::cli::text::{harmless, printable};
+use crate::cli::text_table::TextTable;
 
 /// The two graphs of Munin: name, title, unit, kind, and the numbers that each shows.
 const GRAPHS: [(&str, &str, &str, StatisticKind, &[&str]); 2] = [

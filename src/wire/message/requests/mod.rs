@@ -109,6 +109,8 @@ pub struct ListRequest {
     pub limit: usize,
     /// Only names after this one, which is the last name of the previous page.
     pub after: Option<LockName>,
+    /// Only locks that have waiters. A server that does not know this lists all of them.
+    pub waiting: bool,
 }
 
 /// `identify`: register a name for the connection.
@@ -283,10 +285,16 @@ pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed>
 ///
 /// # Errors
 ///
-/// If `prefix` or `after` is neither a string nor a number, or if `limit` is not a whole number.
+/// If `prefix` or `after` is neither a string nor a number, if `limit` is not a whole number, or if
+/// `waiting` is neither `true` nor `false` nor `null`.
 pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
-    let [prefix, prefix_hex, limit, after, after_hex] =
-        object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex])?;
+    let [prefix, prefix_hex, limit, after, after_hex, waiting] =
+        object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex, "waiting"])?;
+    let waiting = match waiting.map(RawValue::get) {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Malformed::new("waiting", "is neither true nor false")),
+    };
     let limit = limit.map(|limit| limit.get().parse::<i64>()).transpose();
     let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
     // A negative number counts as the smallest limit.
@@ -295,6 +303,7 @@ pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
         prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
         limit: limit.clamp(1, ListRequest::LIMIT_MAX),
         after: read_name(AFTER, after, after_hex)?,
+        waiting,
     })
 }
 

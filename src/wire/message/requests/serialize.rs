@@ -92,6 +92,9 @@ impl Serialize for ListRequest {
         if let Some(after) = &self.after {
             serialize_exact(&mut map, AFTER, after)?;
         }
+        if self.waiting {
+            map.serialize_entry("waiting", &true)?;
+        }
         map.end()
     }
 }

@@ -146,14 +146,19 @@ fn an_inspection_must_have_a_name() {
 #[test]
 fn a_list_has_defaults_and_bounds() {
     let list = |json: &str| parse_list(&raw(json));
-    let all = ListRequest { prefix: LockName::from(""), limit: 100, after: None };
-    for json in ["{}", "[]", r#"{"prefix":"","limit":100,"after":null}"#] {
+    let all = ListRequest { prefix: LockName::from(""), limit: 100, after: None, waiting: false };
+    for json in ["{}", "[]", r#"{"prefix":"","limit":100,"after":null,"waiting":null}"#] {
         assert_eq!(list(json), Ok(all.clone()), "{json}");
     }
     for (limit, clamped) in [(-5, 1), (0, 1), (1, 1), (1000, 1000), (1001, 1000), (i64::MAX, 1000)] {
         assert_eq!(list(&format!(r#"{{"limit":{limit}}}"#)).unwrap().limit, clamped, "{limit}");
     }
-    let page = ListRequest { prefix: LockName::from("a"), limit: 7, after: Some(LockName::new(b"a\xff")) };
+    let page = ListRequest {
+        prefix: LockName::from("a"),
+        limit: 7,
+        after: Some(LockName::new(b"a\xff")),
+        waiting: false,
+    };
     assert_eq!(list(r#"{"prefix":"a","limit":7,"after":"a?","afterHex":"61FF"}"#), Ok(page.clone()));
     assert_eq!(list(r#"{"prefixHex":"61","limit":7,"afterHex":"61ff"}"#), Ok(page));
     for (json, reason) in [
@@ -162,6 +167,7 @@ fn a_list_has_defaults_and_bounds() {
         (r#"{"prefix":true}"#, "prefix is neither a string nor a number"),
         (r#"{"after":[]}"#, "after is neither a string nor a number"),
         (r#"{"afterHex":"x"}"#, "afterHex is not hexadecimal"),
+        (r#"{"waiting":1}"#, "waiting is neither true nor false"),
     ] {
         assert_eq!(list(json).unwrap_err().to_string(), reason, "{json}");
     }
@@ -257,7 +263,7 @@ proptest! {
         prop_assert_eq!(parse_convert(&written(&convert)), Ok(convert));
         let inspect = InspectRequest { name: name.clone() };
         prop_assert_eq!(parse_inspect(&written(&inspect)), Ok(inspect));
-        let list = ListRequest { prefix: name, limit: page_limit, after };
+        let list = ListRequest { prefix: name, limit: page_limit, after, waiting: set };
         prop_assert_eq!(parse_list(&written(&list)), Ok(list));
         let wind_down = Duration::from_secs(page_limit as u64);
         let (client, version, auth_token) = (text.clone(), text.clone(), text.clone());
