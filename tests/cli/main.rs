@@ -8,6 +8,7 @@ mod leaving;
 mod listing;
 mod losing;
 mod nested;
+mod riding;
 mod signals;
 mod stats;
 #[path = "../blackbox/support/mod.rs"]
