@@ -71,7 +71,8 @@ pub(super) fn acquire(
     signals: &SignalQueue,
     messages: &MessageWriter,
 ) -> Result<HeldLocks, RunOutcome> {
-    let progress = Arc::new(WaitProgress::new(request, messages));
+    let AcquireRequest { names, start, limit, talk, .. } = request;
+    let progress = Arc::new(WaitProgress::new(names, (*start, *limit), *talk, messages));
     let failed = |error: io::Error| RunOutcome::Failed(format!("the wait for the lock failed: {error}"));
     progress.narrate().map_err(failed)?;
     let (thread_request, thread_progress) = (request.clone(), progress.clone());

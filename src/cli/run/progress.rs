@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use lockd::{Session, WaitEvent};
 use parking_lot::{Condvar, Mutex};
 
-use super::acquire::AcquireRequest;
 use super::explain::{describe_now, printable_names};
 use crate::cli::messages::MessageWriter;
 use crate::cli::text::age;
@@ -66,12 +65,17 @@ pub(super) struct WaitState {
 }
 
 impl WaitProgress {
-    pub(super) fn new(request: &AcquireRequest, messages: &MessageWriter) -> Self {
+    pub(super) fn new(
+        names: &[OsString],
+        (start, limit): (Instant, Option<Duration>),
+        talk: Talk,
+        messages: &MessageWriter,
+    ) -> Self {
         Self {
-            names: request.names.clone(),
-            start: request.start,
-            limit: request.limit,
-            talk: request.talk,
+            names: names.to_vec(),
+            start,
+            limit,
+            talk,
             messages: messages.clone(),
             state: Mutex::default(),
             ended: Condvar::new(),
