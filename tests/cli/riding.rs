@@ -137,7 +137,12 @@ fn after_a_crash_the_grace_of_the_next_server_is_waited_through_too() {
     let (code, _, errors) = place.said(&["-w", "0.1", "a"]);
     assert_eq!(code, 124, "{errors}");
     assert!(errors.contains("did not stop cleanly"), "{errors}");
+    let mut ended = place.run("ended", &["--verbose", "a"], "echo never > never");
+    place.await_said("ended", "s ago: the server did not stop cleanly");
+    ended.signal(Signal::TERM);
+    assert_eq!(ended.code(), 143);
     assert_eq!(waiting.code(), 5);
+    assert!(!place.site.path("never").exists());
 }
 
 #[test]
@@ -310,7 +315,7 @@ fn waiters_live_through_a_crash_and_its_grace() {
 }
 
 #[test]
-#[ignore = "takes 1 minute: make check-deep"]
+#[ignore = "takes 10 seconds: make check-deep"]
 fn fifty_waiters_live_through_three_restarts_and_two_crashes() {
     let signals = [Signal::TERM, Signal::KILL, Signal::TERM, Signal::KILL, Signal::TERM];
     take_turns(&Place::tcp(), 50, &signals);

@@ -171,7 +171,12 @@ impl WaitProgress {
         let mut pause = FIRST_LINE;
         while let Some(state) = self.state_after(pause) {
             let text = match (&state.session, &state.no_server) {
-                (Some((session, _)), _) => describe_now(session, &self.names, state.not_yet.clone()),
+                (Some((session, since)), _) => {
+                    // The reason says for how long, from when it was given.
+                    let ago = age(since.elapsed().as_secs_f64());
+                    let not_yet = state.not_yet.as_ref().map(|reason| format!("{ago} ago: {reason}"));
+                    describe_now(session, &self.names, not_yet)
+                }
                 (None, Some(reason)) => format!("no server: {reason}"),
                 (None, None) => "connecting".to_owned(),
             };
