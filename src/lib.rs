@@ -19,6 +19,7 @@ mod session;
 pub mod wire;
 
 pub use session::Session;
+pub use session::patient::{WaitError, WaitEvent};
 
 /// Runs the README's Rust programs with the documentation's tests.
 #[cfg(doctest)]

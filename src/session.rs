@@ -1,6 +1,8 @@
 //! One owner of locks, wherever the locks are: in this process or on servers. Has the same calls
 //! for both, and passes each on to the session that carries it out. Decides nothing about locks.
 
+pub(crate) mod patient;
+
 use std::collections::HashSet;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -23,10 +25,12 @@ use crate::wire::message::{ListRequest, LockPage};
 /// not answer returns at most a second after its time limit. A call without a time limit that waits
 /// only for the server returns within the server's dead-peer timeout.
 ///
-/// Nothing reconnects. When the connection to a server is lost, the session has lost its locks on
-/// that server. When the session is dropped, its locks are freed: dropping [closes](Self::close)
-/// it, but in a thread that is panicking it [abandons](Self::abandon) it, because work under the
-/// locks may be half done.
+/// Nothing reconnects a session. When the connection to a server is lost, the session has lost its
+/// locks on that server. (A caller who only waits holds nothing:
+/// [`connect_and_acquire`](Self::connect_and_acquire) waits through a restart of the server.) When
+/// the session is dropped, its locks are freed: dropping [closes](Self::close) it, but in a thread
+/// that is panicking it [abandons](Self::abandon) it, because work under the locks may be half
+/// done.
 ///
 /// A forked child must not use or drop a session of its parent, since another thread of the parent
 /// may have been changing it. (A session of the C API detects this itself.)

@@ -19,6 +19,7 @@ deep_tests() { "$cargo" test --release --locked --test "$1" -- --ignored --nocap
 
 histories() { deep_tests history; }
 cable() { deep_tests cable; }
+waiters() { deep_tests cli; }
 attacks() { deep_tests attacks; }
 interleavings() {
     LOCKD_ITERATIONS=20000 tests/explore.sh shuttle && LOOM_MAX_PREEMPTIONS=2 tests/explore.sh loom
@@ -48,7 +49,7 @@ run() {
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories cable attacks interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories cable waiters attacks interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::thread::Builder;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::text::harmless;
@@ -22,11 +22,11 @@ pub(super) const EXIT_USAGE: u8 = 2;
 /// How long the end of the program waits until its last messages are written.
 const FINISH_LIMIT: Duration = Duration::from_secs(1);
 
-/// Writes messages in the order in which they are given.
+/// Writes messages in the order in which they are given. Clones are the same writer, for other
+/// threads.
+#[derive(Clone)]
 pub(super) struct MessageWriter {
     writes: Sender<Box<dyn FnOnce() + Send>>,
-    /// Disconnected when the thread has ended.
-    done: Receiver<()>,
 }
 
 impl MessageWriter {
@@ -34,11 +34,7 @@ impl MessageWriter {
     /// If no thread can be started.
     pub(super) fn start() -> io::Result<Self> {
         let (writes, to_do) = crossbeam_channel::unbounded::<Box<dyn FnOnce() + Send>>();
-        let (ended, done) = crossbeam_channel::bounded(0);
-        let work = move || {
-            let _ended = ended;
-            to_do.into_iter().for_each(|write| write());
-        };
+        let work = move || to_do.into_iter().for_each(|write| write());
         // All signals are blocked while the thread is started, so that it inherits the mask.
         // Otherwise a signal that is blocked in all other threads would be delivered to this one,
         // and kill the process. With SIGTTOU blocked, a background process may write to a terminal
@@ -47,7 +43,7 @@ impl MessageWriter {
         let spawned = Builder::new().name("lockd-say".to_owned()).spawn(work);
         before.thread_set_mask()?;
         spawned?;
-        Ok(Self { writes, done })
+        Ok(Self { writes })
     }
 
     /// Writes the message now, or when the reader is ready.
@@ -62,11 +58,12 @@ impl MessageWriter {
         let _ = self.writes.send(Box::new(write));
     }
 
-    /// Waits until all messages are written, for a second at most.
+    /// Waits until all messages that were given so far are written, for a second at most.
     pub(super) fn finish(self) {
-        drop(self.writes);
-        // An error means that the thread has ended, or that the time is over.
-        let _ = self.done.recv_timeout(FINISH_LIMIT);
+        let (written, done) = crossbeam_channel::bounded::<()>(0);
+        self.run(move || drop(written));
+        // An error means that they are written, or that the time is over.
+        let _ = done.recv_timeout(FINISH_LIMIT);
     }
 }
 

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::epoll;
 
-use super::connect_error::ConnectError;
+use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::Lost;
 use super::dial::{ConnectOptions, deadline};
 use super::merge_pages::merge_pages;
 use super::rendezvous::choose;
 use super::session::{InspectError, RemoteSession};
 use super::url::ServerUrl;
-use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError};
+use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError, check_set};
 use crate::os::fork::CloseOnForkFd;
 use crate::wire::message::{ListRequest, LockPage};
 
@@ -33,8 +33,10 @@ pub(crate) struct SessionGroup {
 
 struct GroupMember {
     url: ServerUrl,
-    /// The error if the server could not be reached at the start.
+    /// The error if the server could not be reached at the start, or was not asked.
     session: Result<RemoteSession, ConnectError>,
+    /// Whether the group is meant to have a session there.
+    is_asked: bool,
 }
 
 impl GroupMember {
@@ -60,7 +62,7 @@ impl SessionGroup {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
             let session = RemoteSession::connect_to(&url, &ConnectOptions { timeout, ..*options });
-            servers.push(GroupMember { url, session });
+            servers.push(GroupMember { url, session, is_asked: true });
         }
         if servers.iter().all(|server: &GroupMember| server.session.is_err()) {
             let errors = servers.into_iter().filter_map(|server| server.session.err());
@@ -69,6 +71,43 @@ impl SessionGroup {
         let watch =
             watch(&servers).map_err(|error| ConnectError::Unreachable { server: urls.to_owned(), error })?;
         Ok(Self { servers, watch })
+    }
+
+    /// Opens a session on one of the servers, for names that belong to it. The others are not
+    /// asked, and calls on their names fail: they must not reach this server, where those names are
+    /// other locks.
+    pub(crate) fn connect_to_one(
+        urls: &[ServerUrl],
+        server: usize,
+        options: &ConnectOptions<'_>,
+    ) -> Result<Self, ConnectError> {
+        let mut servers = Vec::new();
+        for (index, url) in urls.iter().enumerate() {
+            let is_asked = index == server;
+            let session = if is_asked {
+                Ok(RemoteSession::connect_to(url, options)?)
+            } else {
+                let reason = "this session was opened for names of another server";
+                Err(ConnectRefusal::new(ConnectErrorKind::Refused, reason).of(url))
+            };
+            servers.push(GroupMember { url: url.clone(), session, is_asked });
+        }
+        let unwatched = |error| ConnectError::Unreachable { server: urls[server].to_string(), error };
+        let watch = watch(&servers).map_err(unwatched)?;
+        Ok(Self { servers, watch })
+    }
+
+    /// The index of the server that all these names belong to.
+    ///
+    /// # Errors
+    /// `Invalid` if no server can grant them at once, whether or not it is there.
+    pub(crate) fn common_server(
+        urls: &[ServerUrl],
+        wants: &[(LockName, Mode)],
+    ) -> Result<usize, AcquireError> {
+        check_set(wants.iter().map(|(name, _)| ((), name)))?;
+        let server_of = |name: &LockName| choose(urls.iter().map(ServerUrl::address), name.as_bytes());
+        one_server(wants, server_of, |server| &urls[server])
     }
 
     /// The session on the server that the name belongs to; it carries out every call about one
@@ -82,18 +121,9 @@ impl SessionGroup {
         wants: &[(LockName, Mode)],
         limit: Option<Duration>,
     ) -> Result<Grant, AcquireError> {
-        let Some((first, _)) = wants.first() else {
-            return Err(AcquireError::Invalid("no name is given".to_owned()));
-        };
-        let server = self.server_of(first.as_bytes());
-        let elsewhere = wants.iter().find(|(name, _)| self.server_of(name.as_bytes()) != server);
-        if let Some((other, _)) = elsewhere {
-            let (here, there) = (self.url_of(first), self.url_of(other));
-            return Err(AcquireError::Invalid(format!(
-                "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
-            )));
-        }
-        self.session_for(first.as_bytes())?.acquire_all(wants, limit)
+        let server_of = |name: &LockName| self.server_of(name.as_bytes());
+        let server = one_server(wants, server_of, |server| &self.servers[server].url)?;
+        self.servers[server].session()?.acquire_all(wants, limit)
     }
 
     pub(crate) fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {
@@ -122,14 +152,15 @@ impl SessionGroup {
         result
     }
 
-    /// As [`RemoteSession::list`], over all servers. Fails with the error of the first server that
-    /// has one.
+    /// As [`RemoteSession::list`], over all servers that the group is meant to have. Fails with the
+    /// error of the first one that has one.
     pub(crate) fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
         let page = |server: &GroupMember| server.session()?.list(request);
-        if let [server] = self.servers.as_slice() {
+        let asked: Vec<&GroupMember> = self.servers.iter().filter(|server| server.is_asked).collect();
+        if let [server] = asked.as_slice() {
             return page(server);
         }
-        let pages: Vec<LockPage> = self.servers.iter().map(page).collect::<Result<_, _>>()?;
+        let pages: Vec<LockPage> = asked.into_iter().map(page).collect::<Result<_, _>>()?;
         merge_pages(pages, request.limit, |name| self.server_of(name.as_bytes()))
             .ok_or_else(|| InspectError::Refused("a server has listed a name that makes no sense".to_owned()))
     }
@@ -186,10 +217,6 @@ impl SessionGroup {
         }
     }
 
-    fn url_of(&self, name: &LockName) -> &ServerUrl {
-        &self.servers[self.server_of(name.as_bytes())].url
-    }
-
     fn server_of(&self, name: &[u8]) -> usize {
         choose(self.servers.iter().map(|server| server.url.address()), name)
     }
@@ -203,6 +230,25 @@ impl AsFd for SessionGroup {
         let only = || self.sessions().next().expect("a session on one server").as_fd();
         self.watch.as_ref().map_or_else(only, AsFd::as_fd)
     }
+}
+
+/// The server that all these names belong to.
+fn one_server<'a>(
+    wants: &[(LockName, Mode)],
+    server_of: impl Fn(&LockName) -> usize,
+    url: impl Fn(usize) -> &'a ServerUrl,
+) -> Result<usize, AcquireError> {
+    let Some((first, _)) = wants.first() else {
+        return Err(AcquireError::Invalid("no name is given".to_owned()));
+    };
+    let server = server_of(first);
+    let Some((other, _)) = wants.iter().find(|(name, _)| server_of(name) != server) else {
+        return Ok(server);
+    };
+    let (here, there) = (url(server), url(server_of(other)));
+    Err(AcquireError::Invalid(format!(
+        "{first:?} belongs to {here} and {other:?} to {there}: they cannot be acquired at once"
+    )))
 }
 
 /// The connect timeout of the next server, if `left` of `all` servers have not been tried yet: its

@@ -6,6 +6,7 @@
 //!   `local_view`.
 //! - `group`: the same on several servers, each name on one of them (`rendezvous`).
 //! - [`MessageClient`]: requests and replies of any other command.
+//! - `pacing`: how long a waiting client pauses before it asks an absent server again.
 //! - `connection`: one socket, shared by threads; all of the above are built on it.
 //!
 //! Mutexes, in the order in which they may be taken: a session's view, then the connection's state.
@@ -20,6 +21,7 @@ mod group;
 mod merge_pages;
 mod message_client;
 mod outgoing;
+mod pacing;
 mod rendezvous;
 mod reply_reader;
 mod session;
@@ -31,5 +33,6 @@ pub use connect_error::{ConnectError, ConnectErrorKind};
 pub use dial::ConnectOptions;
 pub(crate) use group::SessionGroup;
 pub use message_client::{MessageClient, RpcError};
+pub(crate) use pacing::RetryPacer;
 pub use session::{InspectError, RemoteSession};
 pub use url::{BadUrl, ServerUrl};

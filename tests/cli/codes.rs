@@ -54,7 +54,7 @@ fn every_way_not_to_run_has_its_own_code() {
         (&["-w", "0.2", "held"], &TELL, 124),
         (&["-w", "0.2", "-E", "0", "held"], &TELL, 0),
         (&["-w", "0", "held"], &TELL, 75),
-        (&["--server", server, "a"], &TELL, 69),
+        (&["-n", "--server", server, "a"], &TELL, 69),
         (&["a"], &["--", file], 126),
         (&["a"], &["--", "/dev/null/program"], 126),
         (&["a"], &["--", "./no-such-program"], 127),
@@ -64,6 +64,8 @@ fn every_way_not_to_run_has_its_own_code() {
         (&[], &TELL, 2),
         (&["-w", "-1", "a"], &TELL, 2),
         (&["-n", "-w", "1", "a"], &TELL, 2),
+        (&["-q", "--verbose", "a"], &TELL, 2),
+        (&["--connect-timeout", "0", "a"], &TELL, 2),
     ] {
         let (is, out, errors) = site.said(&run(arguments, command));
         assert_eq!((is, &*out), (code, ""), "{arguments:?}: {errors}");
@@ -107,27 +109,29 @@ fn the_time_limit_covers_connecting() {
     let site = Site::start();
     // A server that hangs accepts no connection, but its kernel does.
     site.server.signal(Signal::STOP);
-    for (arguments, code) in [(&["-w", "0.2", "a"][..], 124), (&["-w", "0.2", "-E", "7", "a"], 7)] {
-        let (is, out, errors) = site.said(&run(arguments, &TELL));
-        assert_eq!((is, &*out), (code, ""), "{errors}");
+    for arguments in [&["-q", "-w", "0.2", "a"][..], &["-q", "-w", "0.2", "-E", "7", "a"]] {
+        let (code, out, errors) = site.said(&run(arguments, &TELL));
+        assert_eq!((code, &*out), (69, ""), "{errors}");
         assert!(
             errors.starts_with("lockd: a: not acquired within 0.2 s: ") && errors.contains(&site.url()),
             "{errors}"
         );
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
+    let (code, _, errors) = site.said(&run(&["-n", "--connect-timeout", "0.2", "a"], &TELL));
+    assert_eq!(code, 69, "{errors}");
     site.server.signal(Signal::CONT);
 }
 
 #[test]
 fn a_server_that_turns_clients_away_counts_as_no_server() {
     let barred = Site::with(&["--allow", "192.0.2.1"]);
-    let (code, _, errors) = barred.said(&run(&["a"], &TELL));
+    let (code, _, errors) = barred.said(&run(&["-n", "a"], &TELL));
     assert_eq!(code, 69, "{errors}");
     let full = Site::with(&["--connections-max", "1"]);
     let mut client = full.server.message();
     assert!(client.is_served());
-    let (code, _, errors) = full.said(&run(&["a"], &TELL));
+    let (code, _, errors) = full.said(&run(&["-n", "a"], &TELL));
     // The reason is not always known: the server's reply may be lost with a connection that is
     // reset.
     assert_eq!(code, 69, "{errors}");

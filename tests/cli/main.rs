@@ -11,6 +11,7 @@ mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod riding;
 mod shell;
 mod signals;
 mod stats;

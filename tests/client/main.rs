@@ -8,6 +8,7 @@ mod crossing;
 #[path = "../blackbox/support/environment.rs"]
 mod environment;
 mod losing;
+mod patient;
 mod serving;
 mod several;
 mod support;

@@ -2,22 +2,25 @@
 //! server, while this one watches for signals.
 
 use std::ffi::OsString;
+use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lockd::Session;
 use lockd::broker::{AcquireError, Grant, Mode, ReleaseError};
-use lockd::client::{ConnectError, ConnectOptions};
+use lockd::client::ConnectOptions;
+use lockd::{Session, WaitError, WaitEvent};
 
 use super::ancestors::Ancestors;
 use super::explain::{DeniedRequest, explain, headline};
 use super::outcome::RunOutcome;
+use super::progress::{Talk, WaitProgress, WaitState};
 use super::signals::SignalQueue;
 use super::wait::{WaitOutcome, run_within};
+use crate::cli::messages::MessageWriter;
 use crate::cli::text::printable_argument;
 
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long a release waits for the server's confirmation. A connection that is cut is known to be
 /// cut by then.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
@@ -44,6 +47,10 @@ pub(super) struct AcquireRequest {
     pub(super) mode: Mode,
     /// The time limit; zero to try only, `None` to wait without limit.
     pub(super) limit: Option<Duration>,
+    /// How long each attempt to connect may take.
+    pub(super) connect_timeout: Duration,
+    /// What is said while this waits.
+    pub(super) talk: Talk,
     /// The locks that cannot be acquired while this process runs.
     pub(super) ancestors: Ancestors,
 }
@@ -55,55 +62,57 @@ pub(super) struct HeldLocks {
     names: Vec<OsString>,
 }
 
-/// The session that a thread has connected and waits with, and when it joined the queue, or a
-/// little earlier.
-type WaitingSession = (Arc<Session>, Instant);
-
-enum AcquireFailure {
-    NoSession(ConnectError),
-    Refused {
-        error: AcquireError,
-        /// The server's reason for granting nothing at all when it was first asked, if it had one.
-        not_yet: Option<String>,
-        /// The name that an outer `lockd run` holds, if one does.
-        held_by_ancestor: Option<OsString>,
-    },
-}
-
-/// Connects and waits for the locks.
+/// Connects and waits for the locks. Waits for the server too, unless the locks are only tried.
 ///
 /// # Errors
 /// The outcome of `lockd run` if the locks are not granted.
-pub(super) fn acquire(request: &AcquireRequest, signals: &SignalQueue) -> Result<HeldLocks, RunOutcome> {
-    let waiting = Arc::new(OnceLock::new());
-    let (thread_request, thread_waiting) = (request.clone(), waiting.clone());
+pub(super) fn acquire(
+    request: &AcquireRequest,
+    signals: &SignalQueue,
+    messages: &MessageWriter,
+) -> Result<HeldLocks, RunOutcome> {
+    let AcquireRequest { names, start, limit, talk, .. } = request;
+    let progress = Arc::new(WaitProgress::new(names, (*start, *limit), *talk, messages));
+    let failed = |error: io::Error| RunOutcome::Failed(format!("the wait for the lock failed: {error}"));
+    progress.narrate().map_err(failed)?;
+    let (thread_request, thread_progress) = (request.clone(), progress.clone());
     let limit = request.time_left().map(|rest| rest + SERVER_MARGIN);
-    let work = move || connect_and_acquire(&thread_request, &thread_waiting);
-    let outcome = run_within(limit, Some(signals), "lockd-acquire", work)
-        .map_err(|error| RunOutcome::Failed(format!("waiting for the lock: {error}")))?;
-    let lost = || RunOutcome::NoServer("there is no session".to_owned());
-    match outcome {
-        WaitOutcome::Done(Ok(grant)) => {
-            let session = waiting.get().ok_or_else(lost)?.0.clone();
+    let work = move || connect_and_acquire(&thread_request, &thread_progress);
+    let outcome = run_within(limit, Some(signals), "lockd-acquire", work);
+    // From now on the thread opens no further session.
+    let state = progress.end();
+    match outcome.map_err(failed)? {
+        WaitOutcome::Done(Ok((session, grant))) => {
+            progress.tell_granted();
             Ok(HeldLocks { session, grant, names: request.names.clone() })
         }
-        WaitOutcome::Done(Err(AcquireFailure::NoSession(error))) => Err(no_session(&error, request)),
-        WaitOutcome::Done(Err(AcquireFailure::Refused { error, not_yet, held_by_ancestor })) => {
-            let waiting = waiting.get().ok_or_else(lost)?;
-            Err(refused(error, not_yet, held_by_ancestor, request, waiting, signals))
-        }
+        WaitOutcome::Done(Err(error)) if error.is_absence() => Err(no_server(request, &error)),
+        WaitOutcome::Done(Err(WaitError::Acquire(error))) => Err(refused(error, state, request, signals)),
+        WaitOutcome::Done(Err(error)) => Err(RunOutcome::Failed(error.to_string())),
         WaitOutcome::Signal(signal) => {
-            give_up_waiting(&waiting, request);
+            give_up_waiting(&state, request);
             Err(RunOutcome::interrupted(signal, &request.names))
         }
         WaitOutcome::Late => {
-            give_up_waiting(&waiting, request);
-            Err(RunOutcome::TimedOut(format!("{}: {} does not answer", request.timeout_text(), request.urls)))
+            give_up_waiting(&state, request);
+            let text = request.timeout_text();
+            let silent = format!("{} does not answer", request.urls);
+            Err(match (state.session, state.no_server) {
+                (Some(_), _) => RunOutcome::TimedOut(format!("{text}: {silent}")),
+                (None, reason) => {
+                    RunOutcome::NoServer(format!("{text}: no server: {}", reason.unwrap_or(silent)))
+                }
+            })
         }
     }
 }
 
 impl AcquireRequest {
+    /// Whether the locks are only tried.
+    fn is_try(&self) -> bool {
+        self.limit == Some(Duration::ZERO)
+    }
+
     /// How much of the time limit is left; `None` without a limit, or if the locks are only tried.
     fn time_left(&self) -> Option<Duration> {
         let limit = self.limit.filter(|limit| !limit.is_zero())?;
@@ -118,55 +127,41 @@ impl AcquireRequest {
 
 fn connect_and_acquire(
     request: &AcquireRequest,
-    waiting: &OnceLock<WaitingSession>,
-) -> Result<Grant, AcquireFailure> {
+    progress: &WaitProgress,
+) -> Result<(Arc<Session>, Grant), WaitError> {
     let options = ConnectOptions {
         owner: Some(&request.owner),
-        timeout: request.time_left().map_or(CONNECT_LIMIT, |rest| rest.min(CONNECT_LIMIT)),
+        timeout: request.connect_timeout,
         wind_down: request.wind_down,
         ..ConnectOptions::default()
     };
-    let connected = Session::connect_with(&request.urls, &options).map_err(AcquireFailure::NoSession)?;
-    let (session, _) = waiting.get_or_init(|| (Arc::new(connected), Instant::now()));
-    // First without waiting: only then is it known that there will be a wait, and why.
-    let refused =
-        |error, not_yet, held_by_ancestor| Err(AcquireFailure::Refused { error, not_yet, held_by_ancestor });
-    let not_yet = match acquire_names(session, request, Some(Duration::ZERO)) {
-        Ok(grant) => return Ok(grant),
-        Err(AcquireError::TimedOut) => match request.ancestors.held_name(session, &request.names) {
-            Some(name) => return refused(AcquireError::TimedOut, None, Some(name)),
-            None => None,
-        },
-        Err(AcquireError::NotYet(reason)) => Some(reason),
-        Err(error) => return refused(error, None, None),
+    let wants: Vec<_> = request.names.iter().map(|name| (name.as_bytes(), request.mode)).collect();
+    // A wait whose time is over already is still none that only tries.
+    let rest = request.time_left().map(|rest| rest.max(Duration::from_millis(1)));
+    let limit = if request.is_try() { Some(Duration::ZERO) } else { rest };
+    let held_by_ancestor = || {
+        let session = progress.session()?;
+        request.ancestors.held_name(&session, &request.names)
     };
-    let result = match (request.limit, not_yet.clone()) {
-        (Some(Duration::ZERO), Some(reason)) => Err(AcquireError::NotYet(reason)),
-        (Some(Duration::ZERO), None) => Err(AcquireError::TimedOut),
-        _ => acquire_names(session, request, request.time_left()),
-    };
-    result.or_else(|error| refused(error, not_yet, None))
-}
-
-fn acquire_names(
-    session: &Session,
-    request: &AcquireRequest,
-    limit: Option<Duration>,
-) -> Result<Grant, AcquireError> {
-    let names: Vec<&[u8]> = request.names.iter().map(|name| name.as_bytes()).collect();
-    match names.as_slice() {
-        [name] => session.acquire(name, request.mode, limit),
-        names => {
-            let wants: Vec<_> = names.iter().map(|&name| (name, request.mode)).collect();
-            session.acquire_all(&wants, limit)
+    let granted = Session::connect_and_acquire(&request.urls, &wants, limit, &options, |event| {
+        progress.note(event)?;
+        if matches!(event, WaitEvent::Waiting { not_yet: None })
+            && let Some(name) = held_by_ancestor()
+        {
+            progress.note_ancestor(Some(name));
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
+    });
+    if request.is_try() && matches!(granted, Err(WaitError::Acquire(AcquireError::TimedOut))) {
+        progress.note_ancestor(held_by_ancestor());
     }
+    granted
 }
 
-fn give_up_waiting(waiting: &OnceLock<WaitingSession>, request: &AcquireRequest) {
-    // Without a session no lock has been requested yet. None will be, since the thread ends with
-    // the process.
-    if let Some((session, _)) = waiting.get() {
+fn give_up_waiting(state: &WaitState, request: &AcquireRequest) {
+    // Without a session no lock has been requested, and none will be.
+    if let Some((session, _)) = &state.session {
         give_up(session, &request.names);
     }
 }
@@ -185,54 +180,45 @@ fn release_all(session: &Session, names: &[OsString]) -> Result<(), ReleaseError
     session.release_all(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>())
 }
 
-fn no_session(error: &ConnectError, request: &AcquireRequest) -> RunOutcome {
-    if !error.kind().is_absence() {
-        RunOutcome::Failed(error.to_string())
-    } else if request.time_left().is_some_and(|rest| rest.is_zero()) {
-        RunOutcome::TimedOut(format!("{}: {error}", request.timeout_text()))
-    } else {
-        RunOutcome::NoServer(error.to_string())
+fn no_server(request: &AcquireRequest, error: &WaitError) -> RunOutcome {
+    if request.is_try() {
+        return RunOutcome::NoServer(error.to_string());
     }
+    RunOutcome::NoServer(format!("{}: no server: {error}", request.timeout_text()))
 }
 
 fn refused(
     error: AcquireError,
-    not_yet: Option<String>,
-    held_by_ancestor: Option<OsString>,
+    state: WaitState,
     request: &AcquireRequest,
-    (session, since): &WaitingSession,
     signals: &SignalQueue,
 ) -> RunOutcome {
-    let is_try = request.limit == Some(Duration::ZERO);
+    let WaitState { session, not_yet, held_by_ancestor, .. } = state;
     match (error, held_by_ancestor) {
-        (AcquireError::TimedOut, Some(name)) if !is_try => {
+        (AcquireError::Cancelled, Some(name)) => {
             let name = printable_argument(&name);
             RunOutcome::Failed(format!(
                 "{name}: held by a lockd run that this one runs under: it would wait for ever"
             ))
         }
         (AcquireError::TimedOut, held_by_ancestor) => {
-            let waited = request.limit.filter(|_| !is_try).map(|limit| (*since, limit));
+            let Some((session, since)) = session else {
+                return RunOutcome::TimedOut(request.timeout_text());
+            };
+            let waited = request.limit.filter(|_| !request.is_try()).map(|limit| (since, limit));
             let denied = DeniedRequest { names: &request.names, waited, not_yet };
-            match (explain(&denied, &request.urls, session, signals), held_by_ancestor) {
+            match (explain(&denied, &request.urls, &session, signals), held_by_ancestor) {
                 (Err(signal), _) => RunOutcome::interrupted(signal, &request.names),
                 (Ok(text), Some(_)) => {
                     RunOutcome::Busy(format!("{text}; this one runs under that lockd run"))
                 }
-                (Ok(text), None) if is_try => RunOutcome::Busy(text),
+                (Ok(text), None) if request.is_try() => RunOutcome::Busy(text),
                 (Ok(text), None) => RunOutcome::TimedOut(text),
             }
         }
-        (AcquireError::NotYet(reason), _) if is_try => RunOutcome::Busy(reason),
+        (AcquireError::NotYet(reason), _) if request.is_try() => RunOutcome::Busy(reason),
         (AcquireError::NotYet(reason), _) => {
             RunOutcome::TimedOut(format!("{}: {reason}", request.timeout_text()))
-        }
-        (AcquireError::Lost(reason) | AcquireError::Stopping(reason), _) => {
-            // With several servers, the session may have been made although the server of these
-            // names could not be reached, perhaps because of a mistake. Then that error is the
-            // reason.
-            let connect_error = request.names.iter().find_map(|name| session.connect_error(name.as_bytes()));
-            connect_error.map_or(RunOutcome::NoServer(reason), |error| no_session(error, request))
         }
         (error, _) => RunOutcome::Failed(error.to_string()),
     }

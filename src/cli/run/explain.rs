@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lockd::Session;
 use lockd::broker::Mode;
-use lockd::wire::message::{ListedHolder, ListedLock};
+use lockd::wire::message::{ListedHolder, ListedLock, LockPage};
 use nix::sys::signal::Signal;
 
 use super::signals::SignalQueue;
@@ -41,39 +41,54 @@ pub(super) fn explain(
     signals: &SignalQueue,
 ) -> Result<String, Signal> {
     let (thread_session, names) = (session.clone(), denied.names.to_vec());
-    let list = move || {
-        // The first of all names that begin with a name is that name itself.
-        let page = |name: &OsString| {
-            thread_session.list(name.as_bytes(), None, 1).map_err(|error| error.to_string())
-        };
-        names.iter().map(page).collect::<Result<Vec<_>, String>>()
-    };
-    let listed = run_within(Some(LIMIT), Some(signals), "lockd-explain", list);
-    let since = denied.waited.map(|(start, _)| start.elapsed().as_secs_f64());
+    let listed =
+        run_within(Some(LIMIT), Some(signals), "lockd-explain", move || list(&thread_session, &names));
     let text = match listed {
         Ok(WaitOutcome::Signal(signal)) => return Err(signal),
-        Ok(WaitOutcome::Done(Ok(pages))) => {
-            let locks = pages.iter().zip(denied.names).filter_map(|(page, name)| {
-                let lock = page.locks.first()?;
-                (lock.name()?.as_bytes() == name.as_bytes()).then_some(lock)
-            });
-            describe_all(&locks.collect::<Vec<_>>(), denied, since)
-        }
-        Ok(WaitOutcome::Done(Err(reason))) => format!("its holder is unknown: {reason}"),
+        Ok(WaitOutcome::Done(listed)) => describe_listed(listed, denied),
         Ok(WaitOutcome::Late) => "its holder is unknown: the server does not answer".to_owned(),
         Err(error) => format!("its holder is unknown: {error}"),
     };
     with_chain(format!("{}: {text}", headline(denied)), denied, urls, signals)
 }
 
+/// Whose the locks are now, on one line. Waits for the server's answer.
+pub(super) fn describe_now(session: &Session, names: &[OsString], not_yet: Option<String>) -> String {
+    describe_listed(list(session, names), &DeniedRequest { names, waited: None, not_yet })
+}
+
+/// Lists these locks: a page for each name.
+fn list(session: &Session, names: &[OsString]) -> Result<Vec<LockPage>, String> {
+    // The first of all names that begin with a name is that name itself.
+    let page = |name: &OsString| session.list(name.as_bytes(), None, 1).map_err(|error| error.to_string());
+    names.iter().map(page).collect()
+}
+
+fn describe_listed(listed: Result<Vec<LockPage>, String>, denied: &DeniedRequest<'_>) -> String {
+    let pages = match listed {
+        Ok(pages) => pages,
+        Err(reason) => return format!("its holder is unknown: {reason}"),
+    };
+    let locks = pages.iter().zip(denied.names).filter_map(|(page, name)| {
+        let lock = page.locks.first()?;
+        (lock.name()?.as_bytes() == name.as_bytes()).then_some(lock)
+    });
+    let since = denied.waited.map(|(start, _)| start.elapsed().as_secs_f64());
+    describe_all(&locks.collect::<Vec<_>>(), denied, since)
+}
+
 /// The names, and that they were busy or not acquired in time.
 pub(super) fn headline(denied: &DeniedRequest<'_>) -> String {
-    let names: Vec<String> = denied.names.iter().map(|name| printable_argument(name)).collect();
-    let names = names.join(", ");
+    let names = printable_names(denied.names);
     match denied.waited {
         None => format!("{names}: busy"),
         Some((_, limit)) => format!("{names}: not acquired within {} s", limit.as_secs_f64()),
     }
+}
+
+pub(super) fn printable_names(names: &[OsString]) -> String {
+    let names: Vec<String> = names.iter().map(|name| printable_argument(name)).collect();
+    names.join(", ")
 }
 
 /// Describes the locks, all of which have holders or waiters, on one line.

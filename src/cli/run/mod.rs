@@ -1,6 +1,7 @@
 //! `lockd run`: runs a command while a lock is held, like flock(1), but for many hosts.
 //!
 //! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
+//!   `progress`: how the wait goes, and the messages about it.
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
@@ -32,6 +33,7 @@ mod end;
 mod explain;
 mod linger;
 mod outcome;
+mod progress;
 mod signals;
 mod supervise;
 mod wait;
@@ -56,6 +58,7 @@ use ancestors::Ancestors;
 use command::{CommandEnv, has_terminal, in_shell};
 use descendants::Descendants;
 use outcome::RunOutcome;
+use progress::Talk;
 use signals::SignalQueue;
 
 /// The longest `--grace`.
@@ -72,6 +75,11 @@ COMMAND is run without a shell, unless it is the argument of -c, and its exit st
 token, higher than all earlier ones of the same names), LOCKD_NAME (the first name), LOCKD_NAMES (all names, one on each line), LOCKD_ORPHANED=1 if the last exclusive \
 holder vanished without releasing the lock, and LOCKD_HELD, for a lockd run in COMMAND. COMMAND does not inherit the \
 connection. It ignores the signals that lockd run was started to ignore, including SIGPIPE.
+
+Who waits holds nothing. So while lockd run waits for the lock, it also waits through a restart or crash of the server, \
+a failure of the network, and a server that is not up yet. It says so once, tries again after random pauses of up to 4 \
+seconds, and then waits at the end of the queue, all of it within --wait. With --nonblock it waits for nothing. A mistake \
+that no waiting cures ends it at once with status 125.
 
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
 that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
@@ -129,14 +137,21 @@ pub(super) struct RunOptions {
     #[arg(short, long)]
     shared: bool,
 
-    /// Do not wait for the lock; connecting may still take 10 seconds
+    /// Do not wait for the lock, nor for a server that is not there; connecting may still take as
+    /// long as --connect-timeout
     #[arg(short, long, conflicts_with = "wait")]
     nonblock: bool,
 
-    /// Wait for at most this long, connecting included; 0.5 is allowed, and 0 is the same as
-    /// --nonblock [default: no limit, but 10 seconds for connecting]
+    /// Wait for at most this long, for the lock and for the server; 0.5 is allowed, and 0 is the
+    /// same as --nonblock [default: no limit]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
     wait: Option<Duration>,
+
+    /// Let each attempt to connect take at most this long, and no longer than --wait
+    #[arg(
+        long, value_name = "SECONDS", default_value = "10", value_parser = connect_timeout, allow_negative_numbers = true
+    )]
+    connect_timeout: Duration,
 
     /// Exit status if the lock is busy, or not granted in time [default: 75 if busy, 124 if not in
     /// time]
@@ -151,9 +166,15 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = at_least, allow_negative_numbers = true)]
     at_least: Duration,
 
-    /// Print no message if the lock is busy or not granted in time, or if a signal ends the wait
-    #[arg(short, long)]
+    /// Print no message if the lock is busy or not granted in time, if a signal ends the wait, or
+    /// while it waits for a server
+    #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
+
+    /// While it waits, print after 3 seconds and then every minute who holds the lock and for how
+    /// long; and when the lock is granted
+    #[arg(long)]
+    verbose: bool,
 
     #[command(flatten)]
     server: ServerOption,
@@ -206,7 +227,7 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
         Ok(signals) => signals,
         Err(error) => return RunOutcome::Failed(format!("signals: {error}")),
     };
-    let locks = match acquire::acquire(&request, &signals) {
+    let locks = match acquire::acquire(&request, &signals, messages) {
         Ok(locks) => locks,
         Err(outcome) => return outcome,
     };
@@ -262,6 +283,12 @@ impl RunOptions {
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
+            connect_timeout: self.connect_timeout,
+            talk: match (self.quiet, self.verbose) {
+                (true, _) => Talk::Quiet,
+                (false, false) => Talk::Outages,
+                (false, true) => Talk::Verbose,
+            },
             ancestors: Ancestors::of_environment(),
         }
     }
@@ -291,6 +318,12 @@ fn at_least(text: &str) -> Result<Duration, String> {
 fn seconds_up_to(max: Duration, text: &str) -> Result<Duration, String> {
     let given = seconds(text)?;
     (given <= max).then_some(given).ok_or_else(|| format!("more than {} seconds", max.as_secs()))
+}
+
+/// Parses the time of one attempt to connect. None at all would be no attempt.
+fn connect_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = seconds(text)?;
+    if timeout.is_zero() { Err("no time to connect".to_owned()) } else { Ok(timeout) }
 }
 
 #[cfg(test)]

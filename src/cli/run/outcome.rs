@@ -9,16 +9,17 @@ use nix::sys::signal::Signal;
 
 use crate::cli::text::printable_argument;
 
-/// The server cannot be reached, does not answer, turns clients away, or was stopped or lost before
-/// the lock was granted: `EX_UNAVAILABLE`. Trying again may help; where it cannot, the status is
-/// [`FAILED`].
+/// There is no server: it cannot be reached, does not answer, or turns clients away:
+/// `EX_UNAVAILABLE`. Trying again may help; where it cannot, the status is [`FAILED`]. If the locks
+/// are waited for, so is the server, and this is the status if it is still absent at the time
+/// limit.
 const NO_SERVER: u8 = 69;
 /// Another session holds the lock, or the server grants nothing yet, and `lockd run` was not to
 /// wait: `EX_TEMPFAIL`.
 const BUSY: u8 = 75;
 /// The lock was lost while the command ran.
 const LOST: u8 = 76;
-/// The lock was not granted within the time limit; the same status as of timeout(1).
+/// The lock was not granted within the time limit, although there was a server; the same status as of timeout(1).
 const TIMED_OUT: u8 = 124;
 /// `lockd run` itself has failed; the same status as of timeout(1) and env(1).
 const FAILED: u8 = 125;
@@ -32,13 +33,14 @@ pub(super) const HELP: &str = "\
 Exit status:
   the exit status of COMMAND, or 128 + N if signal N ended it, also if its lock
   was not kept for --at-least; otherwise
-   69  the server cannot be reached, does not answer, or turns clients away
-       (it is full or stopping), or was stopped or lost before it granted the lock
+   69  there is no server: at once with --nonblock or --wait 0, and with --wait if
+       there is none when SECONDS are over. It cannot be reached, does not answer,
+       or turns clients away (it is full or stopping)
    75  the lock is busy, or the server grants nothing yet, with --nonblock or
        --wait 0 (or CODE)
    76  the lock was lost while COMMAND ran, whatever COMMAND returned
-  124  the lock was not granted within SECONDS, connecting included, with --wait
-       (or CODE)
+  124  with --wait: the lock was not granted within SECONDS, although there was a
+       server when they were over (or CODE)
   125  trying again does not help: no such host, a wrong protocol or secret, TLS
        that fails, a limit of the server, a deadlock, a lock that an outer
        lockd run holds; or lockd run itself has failed
