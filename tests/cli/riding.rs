@@ -273,9 +273,11 @@ fn verbose_says_what_is_waited_for_and_when_it_is_granted() {
 /// Many waiters, while the server is ended with one signal after the other.
 fn take_turns(place: &Place, count: usize, signals: &[Signal]) {
     let (mut server, mut holder) = held(place);
-    // Only one process can create the directory. Whoever is cut short leaves it as it was.
-    let script = "mkdir inside || { echo 2 >> two; exit 9; }; trap 'rmdir inside; exit' TERM; \
-                  echo $$ >> turns; sleep 0.02; rmdir inside";
+    // Each command has a file of its own, and removes it whenever it is cut short. Of two that run
+    // at the same time, one at least sees both files.
+    let script = "trap 'rm -f inside.$$; exit' TERM; touch inside.$$; \
+                  [ \"$(ls -d inside.* | wc -l)\" = 1 ] || echo 2 >> two; \
+                  echo $$ >> turns; sleep 0.02; rm -f inside.$$";
     let mut waiting: Vec<Running> =
         (0..count).map(|number| place.run(&format!("errors{number}"), &["-w", "600", "a"], script)).collect();
     server.await_waiters("a", count);
@@ -284,12 +286,16 @@ fn take_turns(place: &Place, count: usize, signals: &[Signal]) {
         let text = std::fs::read_to_string(place.site.path("turns")).unwrap_or_default();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     };
+    let is_inside = || {
+        let mut files = std::fs::read_dir(place.site.path(".")).unwrap();
+        files.any(|file| file.unwrap().file_name().to_string_lossy().starts_with("inside."))
+    };
     for (number, &signal) in signals.iter().enumerate() {
         let enough = (number + 1) * count / (signals.len() + 2);
         eventually("some have had their turn", || turns().len() >= enough);
         stop(server, signal);
         // The next server may grant the lock while a command that has lost it is still ending.
-        eventually("nobody runs", || !place.site.path("inside").exists());
+        eventually("nobody runs", || !is_inside());
         server = place.serve();
     }
     let codes: Vec<i32> = waiting.iter_mut().map(Running::code).collect();
