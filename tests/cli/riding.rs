@@ -52,7 +52,9 @@ impl Place {
 
     /// `lockd run` at this place. What it says is written to the file `errors`.
     fn run(&self, errors: &str, arguments: &[&str], script: &str) -> Running {
-        let all = [&["run", "--server", &self.listen], arguments, &["--", "sh", "-c", script]].concat();
+        // With the least grace, since who has lost the server asks again only after it.
+        let run = ["run", "--server", &self.listen, "--grace", "0"];
+        let all = [&run[..], arguments, &["--", "sh", "-c", script]].concat();
         let errors = File::create(self.site.path(errors)).unwrap();
         Running(self.site.tool(&all).stderr(errors).spawn().unwrap())
     }
@@ -325,6 +327,29 @@ fn waiters_live_through_a_crash_and_its_grace() {
 fn fifty_waiters_live_through_three_restarts_and_two_crashes() {
     let signals = [Signal::TERM, Signal::KILL, Signal::TERM, Signal::KILL, Signal::TERM];
     take_turns(&Place::tcp(), 50, &signals);
+}
+
+/// The server ends with the lock held, and the holder's command takes its time to end. A waiter
+/// that is back before that must not start its own.
+#[test]
+fn a_waiter_does_not_start_while_a_command_that_lost_the_lock_is_still_ending() {
+    for signal in [Signal::TERM, Signal::KILL] {
+        let place = Place::tcp();
+        let server = place.serve();
+        let script = "trap 'sleep 1; rm running; exit' TERM; touch running; while :; do sleep 0.05; done";
+        let grace = ["--grace", "3", "a"];
+        let run = |script: &str| {
+            let all = [&["run", "--server", &place.listen], &grace[..], &["--", "sh", "-c", script]].concat();
+            Running(place.site.tool(&all).stderr(std::process::Stdio::null()).spawn().unwrap())
+        };
+        let mut holder = run(script);
+        eventually("the command runs", || place.site.path("running").exists());
+        let mut waiting = run("test ! -e running");
+        server.await_waiters("a", 1);
+        stop(server, signal);
+        let _server = place.serve();
+        assert_eq!((holder.code(), waiting.code()), (76, 0));
+    }
 }
 
 #[test]

@@ -143,7 +143,13 @@ fn connect_and_acquire(
         let session = progress.session()?;
         request.ancestors.held_name(&session, &request.names)
     };
+    let mut lost = None;
     let granted = Session::connect_and_acquire(&request.urls, &wants, limit, &options, |event| {
+        match event {
+            WaitEvent::NoServer { .. } if progress.session().is_some() => lost = Some(Instant::now()),
+            WaitEvent::Connected(_) => lost.into_iter().for_each(|lost| spare_last_holder(request, lost)),
+            _ => {}
+        }
         progress.note(event)?;
         if matches!(event, WaitEvent::Waiting { not_yet: None })
             && let Some(name) = held_by_ancestor()
@@ -157,6 +163,14 @@ fn connect_and_acquire(
         progress.note_ancestor(held_by_ancestor());
     }
     granted
+}
+
+/// Sleeps before the first request on a new connection. When the last one was `lost`, the holder of
+/// the lock may have lost it too, to the same restart, and its command then gets as long to end as
+/// its `--grace` says. That is assumed to be no longer than the one of this process. A server with
+/// a state directory that was killed makes everybody wait anyway, and for longer.
+fn spare_last_holder(request: &AcquireRequest, lost: Instant) {
+    std::thread::sleep(request.wind_down.saturating_sub(lost.elapsed()));
 }
 
 fn give_up_waiting(state: &WaitState, request: &AcquireRequest) {

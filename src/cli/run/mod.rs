@@ -119,10 +119,11 @@ COMMAND is killed a moment later; but the processes that it has started are not,
 After lockd kick (which ends COMMAND, as above), the next session is granted the lock when COMMAND has ended, or when --grace and a second have \
 passed; a second lockd kick does not wait for that. \
 After a failure of the network, the next session is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
-grace and a second have passed. After a clean restart of the server, with or without a state directory, the next \
-command may start while this one is still being ended. After a crash of the server this may happen too, unless the \
-server has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is enough \
-for a grace of up to 7 s.
+grace and a second have passed. After a restart or a crash of the server, a lockd run that was waiting asks again \
+only when its own --grace and a second have passed, so that this COMMAND has ended; but a lockd run that is started \
+meanwhile, or another client, may be granted the lock while this COMMAND is still being ended, unless the server has \
+crashed and has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is \
+enough for a grace of up to 7 s.
 
 With several servers, each NAME belongs to one of them, and the lock is lost only if that server is lost. All NAMEs must belong to the same one.";
 
