@@ -4,7 +4,7 @@
 
 use crate::broker::name::LockName;
 use crate::broker::outcome::AcquireError;
-use crate::os::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::os::sync::{AtomicUsize, Ordering};
 
 /// How many names one request may have. A request for several names holds the table lock for its
 /// whole duration.
@@ -52,12 +52,6 @@ pub struct Limits {
     pub waits_per_session_max: usize,
 }
 
-impl Limits {
-    fn limits_locks(&self) -> bool {
-        self.locks_max.min(self.locks_per_session_max) < usize::MAX
-    }
-}
-
 impl Default for Limits {
     /// Names of up to 1024 bytes, 10,000 waits per session, and no limit on locks.
     fn default() -> Self {
@@ -76,8 +70,6 @@ pub(super) struct AtomicLimits {
     locks_max: AtomicUsize,
     locks_per_session_max: AtomicUsize,
     waits_per_session_max: AtomicUsize,
-    /// Whether there is a limit on locks: if not, they need not be counted for each grant.
-    limits_locks: AtomicBool,
 }
 
 impl AtomicLimits {
@@ -87,7 +79,6 @@ impl AtomicLimits {
             locks_max: AtomicUsize::new(limits.locks_max),
             locks_per_session_max: AtomicUsize::new(limits.locks_per_session_max),
             waits_per_session_max: AtomicUsize::new(limits.waits_per_session_max),
-            limits_locks: AtomicBool::new(limits.limits_locks()),
         }
     }
 
@@ -96,7 +87,6 @@ impl AtomicLimits {
         self.locks_max.store(limits.locks_max, Ordering::Relaxed);
         self.locks_per_session_max.store(limits.locks_per_session_max, Ordering::Relaxed);
         self.waits_per_session_max.store(limits.waits_per_session_max, Ordering::Relaxed);
-        self.limits_locks.store(limits.limits_locks(), Ordering::Relaxed);
     }
 
     pub(super) fn get(&self) -> Limits {
@@ -108,8 +98,9 @@ impl AtomicLimits {
         }
     }
 
+    /// Whether there is a limit on locks: if not, they need not be counted for each grant.
     pub(super) fn limits_locks(&self) -> bool {
-        self.limits_locks.load(Ordering::Relaxed)
+        self.locks_max().min(self.locks_per_session_max()) < usize::MAX
     }
 
     pub(super) fn name_bytes_max(&self) -> usize {

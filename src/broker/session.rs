@@ -80,6 +80,10 @@ impl ObservedSession {
         let acquire = |content: &mut Lane| {
             let fast = content.acquire(key, by, mode, now);
             debug_assert!(by.holdings.count() <= content.held_in_all());
+            debug_assert!(
+                !matches!(fast, LaneAcquire::Granted(..))
+                    || content.view(key).inspect(info.slot).is_some_and(|seen| seen.held.is_some())
+            );
             fast
         };
         match shell.in_lane(lane, Intent::Acquiring(info), acquire)? {
@@ -211,6 +215,10 @@ impl ObservedSession {
         let release = |content: &mut Lane| {
             let fast = content.release(key, by, now);
             debug_assert!(by.holdings.count() <= content.held_in_all());
+            debug_assert!(
+                !matches!(fast, LaneRelease::Released)
+                    || content.view(key).inspect(info.slot).is_some_and(|seen| seen.mode.is_none())
+            );
             fast
         };
         match shell.in_lane(lane, Intent::Releasing(info), release)? {

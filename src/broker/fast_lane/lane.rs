@@ -60,7 +60,7 @@ pub(crate) struct Holder<'a> {
 
 /// What an acquire comes to in a lane.
 pub(crate) enum LaneAcquire {
-    /// With the node, for [`Lane::release_at`].
+    /// With the node, for [`Lane::release_at`] and [`Lane::acquire_at`].
     Granted(Grant, NodeIndex),
     AlreadyHeld(Held),
     /// Another session holds the name in a mode that conflicts. True only while the lane is locked.

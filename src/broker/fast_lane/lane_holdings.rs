@@ -38,6 +38,7 @@ impl LaneHoldings {
     /// Takes out a node that is in this list.
     #[inline]
     pub(super) fn remove(&self, nodes: &mut Nodes, index: NodeIndex) {
+        debug_assert!(self.count() > 0, "a lock that was never counted is given up");
         self.change(|list| list.unlink(nodes, index));
         self.count.store(self.count.load(Relaxed) - 1, Relaxed);
     }
@@ -47,5 +48,6 @@ impl LaneHoldings {
         change(&mut list);
         self.head.store(list.head, Relaxed);
         self.tail.store(list.tail, Relaxed);
+        debug_assert_eq!(list.head == NONE, list.tail == NONE, "an empty list has no ends");
     }
 }
