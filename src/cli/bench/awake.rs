@@ -33,9 +33,9 @@ impl ProcessorsAwake {
             let is_over = awake.is_over.clone();
             let (has_begun, begins) = std::sync::mpsc::channel();
             awake.threads.push(Builder::new().spawn(move || {
-                // Whoever waits for it has gone only if it is over.
                 let begun = begin(processor);
                 let is_busy = begun.is_ok();
+                // Fails only if the measurement is over: then nothing waits for this thread.
                 let _ = has_begun.send(begun);
                 while is_busy && !is_over.load(Relaxed) {
                     spin_loop();

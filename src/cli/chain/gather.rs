@@ -141,7 +141,7 @@ fn list(client: &MessageClient, request: &ListRequest, deadline: Instant) -> Res
     result(client, "list", request, deadline)
 }
 
-/// The result of a command, or why there is none.
+/// The result of a command; the error says why the server has given no result.
 fn result<T: DeserializeOwned>(
     client: &MessageClient,
     command: &str,

@@ -106,7 +106,7 @@ fn value(bytes: &[u8], at: usize) -> Option<usize> {
 /// An array or an object. At most 64 of them may be inside each other.
 fn nested(bytes: &[u8], mut at: usize) -> Option<usize> {
     // The arrays and objects around the position, in bits, the innermost in the lowest: 1 is an
-    // object. The 1 above all these is none.
+    // object. The 1 above them only marks where they begin.
     let mut around = 1_u64;
     loop {
         at = space(bytes, at);
