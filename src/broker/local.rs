@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::broker::clock::{self, Stamp};
 use crate::broker::lifecycle::CallRefused;
 use crate::broker::listing::{Page, PageQuery};
+use crate::broker::mode::Mode;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{
-    AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
+    AcquireError, Attempt, Grant, Held, Inspection, Outcome, ReleaseError, Released,
 };
 use crate::broker::rules::Ticket;
 use crate::broker::session::ObservedSession;
@@ -260,10 +261,8 @@ impl LocalSession {
         };
         self.enqueued.forget(&name, request);
         let grant = granted(outcome)?;
-        // Since the grant, another call may have released the lock, or made it shared again.
-        let is_held = |held: Held| {
-            held.token >= grant.token && (held.mode == Mode::Exclusive || request.mode == Mode::Shared)
-        };
+        // Since the grant, another call may have released the lock, or made its mode wider.
+        let is_held = |held: Held| held.token >= grant.token && held.mode <= request.mode;
         if self.inspect(name.as_bytes()).held.is_some_and(is_held) {
             Ok(grant)
         } else {

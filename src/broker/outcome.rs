@@ -3,14 +3,7 @@
 
 use std::fmt;
 
-/// How a lock is held: alone, or together with other shared holders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mode {
-    /// One holder and no other.
-    Exclusive,
-    /// Any number of holders, none of them exclusive.
-    Shared,
-}
+use crate::broker::mode::Mode;
 
 /// A lock has been granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,7 +170,8 @@ impl std::error::Error for ReleaseError {}
 /// The state of a lock, as one session sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The mode in which it is held; `None` if it is free.
+    /// The mode in force: of those in which it is held, the one that allows the fewest holders.
+    /// `None` if it is free.
     pub mode: Option<Mode>,
     /// How many sessions hold it.
     pub holders: usize,

@@ -91,7 +91,7 @@ pub unsafe extern "C" fn lock_inspect(
         }
         let seen = session.inspect(name)?;
         let mode = match seen.mode {
-            Some(Mode::Shared) => lock_mode::LOCK_SHARED,
+            Some(Mode::Limited(_) | Mode::Shared) => lock_mode::LOCK_SHARED,
             Some(Mode::Exclusive) | None => lock_mode::LOCK_EXCLUSIVE,
         };
         let info = lock_info {

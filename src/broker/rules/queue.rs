@@ -1,7 +1,8 @@
 //! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part
 //! of the table; knows nothing of how sessions are told.
 
-use crate::broker::outcome::{Attempt, Mode, Outcome};
+use crate::broker::mode::Mode;
+use crate::broker::outcome::{Attempt, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{BULK_BUDGET, Decision, NAME_COST, NotGranted, Slot, Step, WaitSpec};
@@ -85,7 +86,7 @@ impl Table {
     fn holders_to_mark(&self, id: EntryId, enters: bool) -> usize {
         let entry = &self.entries[id];
         let is_first_or_last = entry.queue.len() == usize::from(!enters);
-        if is_first_or_last { entry.holders.len() } else { 0 }
+        if is_first_or_last { entry.holders().len() } else { 0 }
     }
 
     fn unqueue(&mut self, request: RequestId) -> QueuedRequest {
@@ -121,7 +122,7 @@ impl Table {
                 if request.is_some() { *followed += 1 } else { *followed -= 1 }
             }
             None => {
-                for &holder in entry.holders.keys() {
+                for &holder in entry.holders().keys() {
                     let contended = &mut self.sessions[holder as usize].contended;
                     let has_changed =
                         if request.is_some() { contended.insert(id) } else { contended.remove(&id) };

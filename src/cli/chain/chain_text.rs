@@ -188,6 +188,7 @@ mod tests {
         let holder = ListedHolder {
             address: format!("10.0.0.1:{}", holder.0),
             name: Some(holder.1.to_owned()),
+            limit: None,
             token: 1,
             held_for: 182.0,
             session: Some(holder.0),

@@ -111,7 +111,7 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
     let mut text = String::new();
     match lock.mode {
         Some(Mode::Exclusive) => text.push_str("held by "),
-        Some(Mode::Shared) => text.push_str("held shared by "),
+        Some(Mode::Limited(_) | Mode::Shared) => text.push_str("held shared by "),
         None => text.push_str("held by nobody"),
     }
     let holders: Vec<String> = lock.holders.iter().take(NAMED).map(holder).collect();
@@ -178,6 +178,7 @@ mod tests {
         let holder = |number: usize| ListedHolder {
             address: format!("10.0.0.1:{number}"),
             name: (number == 0).then(|| "bob\x1b".to_owned()),
+            limit: None,
             token: 1,
             held_for: 61.0,
             session: None,

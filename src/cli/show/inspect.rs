@@ -104,7 +104,7 @@ fn show(options: &InspectOptions) -> Result<(), ShowError> {
 fn describe(lock: &ListedLock) -> Vec<String> {
     let state = match lock.mode {
         Some(Mode::Exclusive) => "held exclusively",
-        Some(Mode::Shared) => "held shared",
+        Some(Mode::Limited(_) | Mode::Shared) => "held shared",
         None if lock.waiters.is_empty() => "free",
         None => "held by nobody, and waited for",
     };
@@ -185,6 +185,7 @@ mod tests {
         let holder = |number: usize| ListedHolder {
             address: format!("h{number}"),
             name: None,
+            limit: None,
             token: 5,
             held_for: 1.0,
             session: None,

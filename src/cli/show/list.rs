@@ -144,7 +144,7 @@ impl Writer {
 pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let mode = match lock.mode {
         Some(Mode::Exclusive) => "exclusive",
-        Some(Mode::Shared) => "shared",
+        Some(Mode::Limited(_) | Mode::Shared) => "shared",
         None => "-",
     };
     let row = |address: String, owner: String, held: String| {
@@ -179,6 +179,7 @@ mod tests {
         let holder = |owner: &Option<&str>| ListedHolder {
             address: "[::1]:7".to_owned(),
             name: owner.map(str::to_owned),
+            limit: None,
             token: 9,
             held_for: 2.0,
             session: None,

@@ -18,7 +18,7 @@ struct NameState {
     request: Option<NameRequest>,
 }
 
-/// A request for a name: to acquire it, or if it is held, to make it exclusive or shared.
+/// A request for a name: to acquire it, or if it is held, to change its mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NameRequest {
     Undecided(u64),
@@ -54,8 +54,10 @@ impl UndecidedRequest {
         self.is_enqueued || self.is_kept
     }
 
-    fn is_downgrade(&self) -> bool {
-        self.before.is_some() && self.wants.iter().all(|(_, mode)| *mode == Mode::Shared)
+    /// Whether it is to convert a lock to a mode that allows more holders. That never waits, and it
+    /// cannot be taken back, since others may have been let in.
+    pub(super) fn widens(&self) -> bool {
+        self.before.is_some_and(|before| self.wants.iter().all(|(_, mode)| *mode > before.mode))
     }
 }
 
@@ -99,14 +101,15 @@ impl LocalView {
         Ok(())
     }
 
-    /// Enters the request `id` to change the mode of a held lock.
+    /// Enters the request `id` to change the mode of a held lock. Returns whether it
+    /// [widens](UndecidedRequest::widens) the mode.
     pub(super) fn ask_to_convert(
         &mut self,
         id: u64,
         name: LockName,
         mode: Mode,
         is_enqueued: bool,
-    ) -> Result<(), AcquireError> {
+    ) -> Result<bool, AcquireError> {
         let NameState { held, request } = self.names.get(&name).copied().unwrap_or_default();
         let Some(held) = held else { return Err(AcquireError::NotHeld) };
         let untold = match request {
@@ -116,7 +119,7 @@ impl LocalView {
         };
         let wants = vec![(name, mode)];
         self.enter(id, UndecidedRequest { wants, before: Some(held), is_enqueued, is_kept: false, untold });
-        Ok(())
+        Ok(mode > held.mode)
     }
 
     fn enter(&mut self, id: u64, request: UndecidedRequest) {
@@ -197,9 +200,9 @@ impl LocalView {
         }
     }
 
-    /// The requests that can be withdrawn. A conversion to shared cannot, because it never waits.
+    /// The requests that can be withdrawn. A conversion that widens the mode cannot.
     pub(super) fn waiting(&self) -> Vec<u64> {
-        self.requests.iter().filter(|(_, request)| !request.is_downgrade()).map(|(&id, _)| id).collect()
+        self.requests.iter().filter(|(_, request)| !request.widens()).map(|(&id, _)| id).collect()
     }
 
     /// Gives up the lock `name`, or the place in its queue; the caller must tell the server. `None`

@@ -124,7 +124,7 @@ fn put_in_order(holds: &mut Holds, in_order: &[usize]) {
             order.before(end, phase.begin);
         }
         match phase.mode {
-            Mode::Shared => shared_ends.push(phase.end),
+            Mode::Limited(_) | Mode::Shared => shared_ends.push(phase.end),
             Mode::Exclusive => {
                 shared_ends.drain(..).for_each(|end| order.before(end, phase.begin));
                 exclusive_end = Some(phase.end);

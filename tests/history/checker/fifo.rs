@@ -88,7 +88,7 @@ impl<'a> Longest<'a> {
         let kind = match (presence.never_granted, presence.mode) {
             (true, _) => &mut self.never_granted,
             (false, Mode::Exclusive) => &mut self.exclusive,
-            (false, Mode::Shared) => &mut self.shared,
+            (false, Mode::Limited(_) | Mode::Shared) => &mut self.shared,
         };
         if kind.is_none_or(|longest| presence.until > longest.until) {
             *kind = Some(presence);

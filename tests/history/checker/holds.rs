@@ -228,6 +228,6 @@ pub(crate) fn model(mode: Mode, of_set: bool) -> Model {
     match (of_set, mode) {
         (true, _) => Model::Sets,
         (false, Mode::Exclusive) => Model::Mutex,
-        (false, Mode::Shared) => Model::ReadWrite,
+        (false, Mode::Limited(_) | Mode::Shared) => Model::ReadWrite,
     }
 }

@@ -136,7 +136,7 @@ impl Log {
 fn letter_of(mode: Mode) -> char {
     match mode {
         Mode::Exclusive => 'x',
-        Mode::Shared => 's',
+        Mode::Limited(_) | Mode::Shared => 's',
     }
 }
 
