@@ -4,7 +4,8 @@
  * Generated from the sources of liblockd; do not edit.
  *
  * A session is one owner of locks. lock_open opens a session in this process; lock_connect opens one
- * on a server. The other calls are the same for both:
+ * on a server, and lock_connect_and_acquire waits for the server and for locks, too. The other calls
+ * are the same for both:
  *
  *     lock_session *session = lock_open(NULL, "invoices");
  *     uint64_t token;
@@ -37,9 +38,9 @@
  *   LOCK_LOST, and the library does not touch another file that has the same number by then. A call that
  *   is waiting at that moment notices within some seconds.
  * - If a server does not answer, no call waits for longer than its dead-peer timeout (25 seconds,
- *   unless configured otherwise). The exceptions are lock_connect and calls that wait for a lock: they
- *   wait for up to their own time limit, and without one for ever. lock_cancel and lock_end end every
- *   call of a session.
+ *   unless configured otherwise). The exceptions are lock_connect, lock_connect_and_acquire and calls
+ *   that wait for a lock: they wait for up to their own time limit, and without one for ever.
+ *   lock_cancel and lock_end end every call of a session.
  * - The library prints nothing and never ends the process.
  * - fork. Handles belong to the process that made them. In a forked child, each call with an
  *   inherited handle returns LOCK_FORKED (or NULL, or -1) and changes nothing. The functions that
@@ -98,12 +99,13 @@ typedef enum lock_status {
   LOCK_DEADLOCK = 5,
   /**
    * lock_cancel ended the call, or another thread that uses this session gave up its place in the
-   * queue or received its outcome.
+   * queue or received its outcome. From lock_connect_and_acquire: its report function ended it.
    */
   LOCK_CANCELLED = 6,
   /**
    * A signal handler ran while the thread waited. The session keeps its place in the queue: the
-   * same call again, or lock_wait, goes on waiting there; lock_release gives it up.
+   * same call again, or lock_wait, goes on waiting there; lock_release gives it up. Only
+   * lock_connect_and_acquire keeps nothing.
    */
   LOCK_INTERRUPTED = 7,
   /**
@@ -119,7 +121,8 @@ typedef enum lock_status {
   /**
    * The session has ended, perhaps because its connection is lost, and with it all its locks.
    * Nothing reconnects. Close the session and open a new one. With several servers: the server
-   * that the name belongs to is lost; lock_check says whether the session has lost any lock.
+   * that the name belongs to is lost; lock_check says whether the session has lost any lock. From
+   * lock_connect_and_acquire: there was no server.
    */
   LOCK_LOST = 10,
   /**
@@ -137,6 +140,27 @@ typedef enum lock_status {
    */
   LOCK_INTERNAL = 13,
 } lock_status;
+
+/**
+ * What lock_connect_and_acquire tells a lock_report. The function takes these as `uint32_t`. There
+ * may be more of them in a later version: a program must ignore those that it does not know.
+ */
+typedef enum lock_event {
+  /**
+   * There is no server now, or the connection to it is lost, for the reason given. The next
+   * attempt follows after a pause of at most four seconds.
+   */
+  LOCK_EVENT_NO_SERVER = 0,
+  /**
+   * The locks are not free, and from now on the call waits in the queue. If the server grants
+   * nothing at all yet, the reason says why; otherwise it is NULL.
+   */
+  LOCK_EVENT_WAITING = 1,
+  /**
+   * Nothing has changed: a signal handler has run in this thread, or a second has passed.
+   */
+  LOCK_EVENT_STILL_WAITING = 2,
+} lock_event;
 
 /**
  * How a lock is held. The functions take these as `uint32_t`.
@@ -165,10 +189,29 @@ typedef struct lock_broker lock_broker;
 typedef struct lock_server lock_server;
 
 /**
- * One owner of locks, in this process or on servers. Made by lock_open or lock_connect, freed by
- * lock_close.
+ * One owner of locks, in this process or on servers. Made by lock_open, lock_connect or
+ * lock_connect_and_acquire, freed by lock_close.
  */
 typedef struct lock_session lock_session;
+
+/**
+ * A function of the program that lock_connect_and_acquire calls while it waits: at each change, as
+ * soon as a signal handler has run in the thread, and about once a second at least. So a program
+ * that wants to end the wait, from a signal handler or from another thread, sets a variable that
+ * this function returns.
+ *
+ * It runs in the thread that has called lock_connect_and_acquire, and should not take long. It may
+ * call other functions of the library. It must return: no longjmp, no exception, no end of the
+ * thread. pthread_cancel has no effect in it. If it forks and returns in the child, the call ends
+ * there with LOCK_FORKED.
+ *
+ * @param event    A lock_event.
+ * @param reason   More about the event, in UTF-8, until the function returns; or NULL.
+ * @param context  As passed to lock_connect_and_acquire.
+ *
+ * @return 0 to go on waiting; anything else ends the wait.
+ */
+typedef int (*lock_report)(uint32_t event, const char *reason, void *context);
 
 /**
  * The state of a lock, filled in by lock_inspect. It will never have other members; new functions
@@ -469,6 +512,64 @@ int lock_lost_fd(struct lock_session *session);
  * bytes.
  */
 enum lock_status lock_cancel(struct lock_session *session);
+
+/**
+ * Opens a session on a server and acquires locks with it, waiting for up to timeout_ms in all.
+ * Waits through whatever happens to the server meanwhile: that it is not up yet, stops, restarts
+ * or crashes, or that the network fails. For jobs and workers that only need the lock some time:
+ * while they wait they hold nothing, so a lost connection costs them no more than their place in
+ * the queue. The call then connects again, after random pauses of up to four seconds, and waits at
+ * the end of the queue.
+ *
+ * From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
+ * fails, nothing is left of it, neither a session nor a place in a queue.
+ *
+ * @param url         As for lock_connect. Of several servers, only the one that the names belong
+ *                    to is asked, and waited for; calls of the session with names of the others
+ *                    return LOCK_LOST.
+ * @param owner       As for lock_open.
+ * @param names       The names, as for lock_acquire_all.
+ * @param modes       As many modes; NULL: all exclusive.
+ * @param n           The number of names: from 1 to 1024.
+ * @param timeout_ms  In milliseconds; 0: one attempt, without waiting for a lock; negative:
+ *                    without limit. Each attempt to connect takes 10 seconds at most, and no
+ *                    longer than timeout_ms unless that is 0. The resolver's time does not count.
+ * @param report      Is told what happens, and can end the wait: see lock_report. May be NULL.
+ * @param context     Is passed to report. May be NULL.
+ * @param token       Receives the fencing token, as from lock_acquire_all. May be NULL.
+ * @param session     Receives the session, to be freed with lock_close.
+ *
+ * @return LOCK_OK: the session holds the locks, as after lock_acquire;
+ *         LOCK_TIMEOUT: there is a server, but it has not granted the locks in time;
+ *         LOCK_LOST: there was no server when the time was over, or the connection to it was lost
+ *         and the time was over before there was another one. lock_last_error says why;
+ *         LOCK_CANCELLED: report has ended the wait;
+ *         LOCK_INTERRUPTED: report is NULL, and a signal handler has run in this thread. Unlike
+ *         after other calls, no place is kept;
+ *         LOCK_FORKED: report has forked, and this is the child;
+ *         LOCK_INTERNAL;
+ *         a mistake that waiting does not cure, at once. LOCK_INVALID: the address, a name, a mode
+ *         or NULL, or names that belong to different servers. LOCK_REFUSED: one side speaks TLS
+ *         and the other does not, a certificate or the secret is not accepted, it is no lockd, or
+ *         a limit is reached. LOCK_IO: the host's name is unknown, or the cause is in this
+ *         program: a file that cannot be read, no permission, no descriptors left.
+ *
+ * A handler that runs just before the thread begins to sleep does not wake it. With report, the
+ * call looks up a second later; without it, it goes on waiting. While the resolver looks for the
+ * host, nothing is noticed.
+ *
+ * Any thread; blocks.
+ */
+enum lock_status lock_connect_and_acquire(const char *url,
+                                          const char *owner,
+                                          const char *const *names,
+                                          const uint32_t *modes,
+                                          size_t n,
+                                          int64_t timeout_ms,
+                                          lock_report report,
+                                          void *context,
+                                          uint64_t *token,
+                                          struct lock_session **session);
 
 /**
  * Acquires a lock, waiting for up to timeout_ms. Waiters are served first come, first served.

@@ -11,7 +11,7 @@ use crate::broker::{
     AcquireError, Attempt, Broker, Grant, Held, Inspection, LocalSession, LockName, Mode, PageQuery,
     ReleaseError, Released, Space,
 };
-use crate::client::{ConnectError, ConnectOptions, InspectError, SessionGroup};
+use crate::client::{ConnectError, ConnectOptions, InspectError, SessionGroup, WaitHook};
 use crate::wire::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
@@ -159,6 +159,20 @@ impl Session {
         match &self.0 {
             Backend::Local(session) => session.acquire_all(&wants, limit),
             Backend::Servers(group) => group.acquire_all(&wants, limit),
+        }
+    }
+
+    /// As [`acquire_all`](Self::acquire_all), but on a server it calls the hook while it waits. If
+    /// the hook ends the wait, nothing is acquired.
+    fn acquire_with_hook(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Grant, AcquireError> {
+        match &self.0 {
+            Backend::Local(session) => session.acquire_all(wants, limit),
+            Backend::Servers(group) => group.acquire_with_hook(wants, limit, hook),
         }
     }
 

@@ -19,6 +19,12 @@ typedef enum lock_status {
   LOCK_INTERNAL = 13,
 } lock_status;
 
+typedef enum lock_event {
+  LOCK_EVENT_NO_SERVER = 0,
+  LOCK_EVENT_WAITING = 1,
+  LOCK_EVENT_STILL_WAITING = 2,
+} lock_event;
+
 typedef enum lock_mode {
   LOCK_EXCLUSIVE = 0,
   LOCK_SHARED = 1,
@@ -29,6 +35,8 @@ typedef struct lock_broker lock_broker;
 typedef struct lock_server lock_server;
 
 typedef struct lock_session lock_session;
+
+typedef int (*lock_report)(uint32_t event, const char *reason, void *context);
 
 typedef struct lock_info {
   uint64_t token;
@@ -69,6 +77,17 @@ enum lock_status lock_check(struct lock_session *session);
 int lock_lost_fd(struct lock_session *session);
 
 enum lock_status lock_cancel(struct lock_session *session);
+
+enum lock_status lock_connect_and_acquire(const char *url,
+                                          const char *owner,
+                                          const char *const *names,
+                                          const uint32_t *modes,
+                                          size_t n,
+                                          int64_t timeout_ms,
+                                          lock_report report,
+                                          void *context,
+                                          uint64_t *token,
+                                          struct lock_session **session);
 
 enum lock_status lock_acquire(struct lock_session *session,
                               const char *name,

@@ -55,6 +55,12 @@ pub(super) enum OnSignal {
     Interrupt,
 }
 
+impl OnSignal {
+    pub(super) fn interrupt_if(is_interruptible: bool) -> Self {
+        if is_interruptible { Self::Interrupt } else { Self::Continue }
+    }
+}
+
 pub(super) struct ServerConnection {
     stream: Stream,
     /// Wakes the thread that reads, so that it looks at the state again.
@@ -224,6 +230,7 @@ impl ServerConnection {
 mod tests {
     use super::super::dial::dial;
     use super::super::fake_server::{SOON, serve};
+    use super::super::wait_hook::WaitHook;
     use super::*;
 
     #[test]
@@ -233,7 +240,7 @@ mod tests {
                 peer.reply(asked.id, "{}");
             }
         });
-        let connection = dial(&url.parse().unwrap(), SOON).unwrap();
+        let connection = dial(&url.parse().unwrap(), SOON, &mut WaitHook::none()).unwrap();
         for _ in 0..500 {
             let request = connection.request("ping", &(), 1000).unwrap();
             connection.state.lock().slots.insert(request.id, ReplySlot::Awaited);

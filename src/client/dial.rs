@@ -4,15 +4,18 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket};
 
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::ServerConnection;
 use super::reply_reader::name_protocol;
 use super::url::{Endpoint, ServerUrl};
+use super::wait_hook::WaitHook;
 use crate::os::Keepalive;
 use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::os::tls::{TlsSession, client_session};
@@ -47,7 +50,8 @@ pub struct ConnectOptions<'a> {
     /// [`AcquireError::Interrupted`](crate::broker::AcquireError::Interrupted). The session then
     /// keeps its place in the queue for the rest of the call's time limit. The same call again, or
     /// `wait`, goes on waiting there; `release` gives it up. By default signal handlers do not end
-    /// waits.
+    /// waits. [`connect_and_acquire`](crate::Session::connect_and_acquire) reports signal handlers
+    /// instead, and its caller decides.
     pub interruptible: bool,
 }
 
@@ -63,18 +67,23 @@ pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
 }
 
 /// Connects within `timeout`. The time of the resolver cannot be limited, and does not count.
-pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<ServerConnection, ConnectError> {
+/// If the hook ends the wait, that is an error of the kind [`io::ErrorKind::Interrupted`].
+pub(super) fn dial(
+    url: &ServerUrl,
+    timeout: Duration,
+    hook: &mut WaitHook<'_>,
+) -> Result<ServerConnection, ConnectError> {
     let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
     let refused = |kind, reason| ConnectRefusal::new(kind, reason).of(url);
     let deadline = deadline(Some(timeout));
     let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
-        let stream = connect(url, timeout)?;
+        let stream = connect(url, timeout, hook)?;
         return ServerConnection::new(stream, None).map_err(unreachable);
     };
     // Before connecting: if our own files are wrong, the server need not be involved.
     let mut tls = client_session(files, host).map_err(|reason| refused(ConnectErrorKind::Local, reason))?;
-    let stream = connect(url, timeout)?;
-    match tls_handshake(&stream, &mut tls, deadline) {
+    let stream = connect(url, timeout, hook)?;
+    match tls_handshake(&stream, &mut tls, deadline, hook) {
         Ok(()) => ServerConnection::new(stream, Some(tls)).map_err(unreachable),
         Err(error) if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other => {
             Err(unreachable(error))
@@ -84,7 +93,17 @@ pub(super) fn dial(url: &ServerUrl, timeout: Duration) -> Result<ServerConnectio
 }
 
 /// Does the TLS handshake.
-fn tls_handshake(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant>) -> io::Result<()> {
+fn tls_handshake(
+    stream: &Stream,
+    tls: &mut TlsSession,
+    deadline: Option<Instant>,
+    hook: &mut WaitHook<'_>,
+) -> io::Result<()> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer to the TLS handshake in time");
+    let mut wait_until = |ready_for| match wait_until(stream, ready_for, deadline, hook)? {
+        true => Ok(()),
+        false => Err(late()),
+    };
     let mut early = Vec::new();
     let mut taken = Ok(());
     let mut is_first = true;
@@ -95,7 +114,7 @@ fn tls_handshake(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant
         while !unsent.is_empty() {
             match stream.send_now(unsent)? {
                 Some(sent) => unsent = unsent.get(sent..).unwrap_or_default(),
-                None => wait_until(stream, PollFlags::OUT, deadline)?,
+                None => wait_until(PollFlags::OUT)?,
             }
         }
         // Only now, after the alert that tells the server what is wrong has been sent.
@@ -105,7 +124,7 @@ fn tls_handshake(stream: &Stream, tls: &mut TlsSession, deadline: Option<Instant
             let problem = || name_protocol(&early).unwrap_or_else(|| "the server complains".to_owned());
             return if early.is_empty() { Ok(()) } else { Err(io::Error::other(problem())) };
         }
-        wait_until(stream, PollFlags::IN, deadline)?;
+        wait_until(PollFlags::IN)?;
         let mut chunk = [0; 4096];
         taken = match stream.receive_now(&mut chunk)? {
             None => Ok(()),
@@ -137,30 +156,39 @@ fn without_tls(first: &[u8]) -> Option<io::Error> {
     Some(io::Error::other(speaks))
 }
 
-fn wait_until(stream: &Stream, ready_for: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+/// Waits until the socket is ready. False if it is not ready before the deadline.
+fn wait_until(
+    socket: &impl AsFd,
+    ready_for: PollFlags,
+    deadline: Option<Instant>,
+    hook: &mut WaitHook<'_>,
+) -> io::Result<bool> {
     loop {
-        let rest = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        if rest == Some(Duration::ZERO) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to the TLS handshake in time"));
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Ok(false);
         }
-        let mut fds = [PollFd::new(stream, ready_for)];
-        match wait_for(&mut fds, rest) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-            _ if !fds[0].revents().is_empty() => return Ok(()),
-            _ => {}
+        let mut fds = [PollFd::new(socket, ready_for)];
+        let is_interrupted = match wait_for(&mut fds, hook.sleep_limit(deadline)) {
+            Ok(()) => false,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+            Err(error) => return Err(error),
+        };
+        hook.check_after_sleep(is_interrupted)?;
+        if !is_interrupted && !fds[0].revents().is_empty() {
+            return Ok(true);
         }
     }
 }
 
-fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
+fn connect(url: &ServerUrl, timeout: Duration, hook: &mut WaitHook<'_>) -> Result<Stream, ConnectError> {
     let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
     let stream = match url.endpoint() {
         Endpoint::Tcp { host, port } => {
             let addresses = (host.as_str(), *port).to_socket_addrs();
             let unresolved = |error| ConnectError::Unresolved { server: url.to_string(), error };
-            connect_tcp(&addresses.map_err(unresolved)?.collect::<Vec<_>>(), timeout)
+            connect_tcp(&addresses.map_err(unresolved)?.collect::<Vec<_>>(), timeout, hook)
         }
-        Endpoint::Unix(path) => connect_unix(path, timeout),
+        Endpoint::Unix(path) => connect_unix(path, timeout, hook),
     };
     // Until hello has returned the server's figures.
     let keepalive = Keepalive::client(Keepalive::DEAD_PEER_TIMEOUT);
@@ -173,7 +201,7 @@ fn connect(url: &ServerUrl, timeout: Duration) -> Result<Stream, ConnectError> {
 }
 
 /// Tries every address of the host, each for an equal share of the time left.
-fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream> {
+fn connect_tcp(addresses: &[SocketAddr], timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for (left, address) in (1..=addresses.len()).rev().zip(addresses) {
@@ -183,14 +211,36 @@ fn connect_tcp(addresses: &[SocketAddr], timeout: Duration) -> io::Result<Stream
             return Err(io::ErrorKind::TimedOut.into());
         }
         result = Stream::connect(Domain::for_address(*address), |socket| {
-            socket.connect_timeout(&(*address).into(), share)?;
+            connect_within(socket, &(*address).into(), share, hook)?;
             refuse_self_connection(socket)
         });
-        if result.is_ok() {
-            break;
+        match &result {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {}
+            _ => break,
         }
     }
     result
+}
+
+/// Connects within `limit`, and leaves the socket as it was: blocking.
+fn connect_within(
+    socket: &Socket,
+    address: &SockAddr,
+    limit: Duration,
+    hook: &mut WaitHook<'_>,
+) -> io::Result<()> {
+    let deadline = deadline(Some(limit));
+    socket.set_nonblocking(true)?;
+    let begun = socket.connect(address);
+    socket.set_nonblocking(false)?;
+    match begun {
+        Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
+        done => return done,
+    }
+    if !wait_until(socket, PollFlags::OUT, deadline, hook)? {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    socket.take_error()?.map_or(Ok(()), Err)
 }
 
 /// TCP can connect a socket to itself, if nothing listens on the port and the client's own port
@@ -202,21 +252,22 @@ fn refuse_self_connection(socket: &Socket) -> io::Result<()> {
     Ok(())
 }
 
-fn connect_unix(path: &Path, timeout: Duration) -> io::Result<Stream> {
+fn connect_unix(path: &Path, timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
     let (address, deadline) = (SockAddr::unix(path)?, deadline(Some(timeout)));
     Stream::connect(Domain::UNIX, |socket| {
         loop {
-            let rest =
-                deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let sleep_limit = hook.sleep_limit(deadline).unwrap_or(timeout);
             // For a Unix socket this also limits connecting. Zero would mean no limit.
-            socket.set_write_timeout(Some(rest.max(Duration::from_millis(1))))?;
-            match socket.connect(&address) {
+            socket.set_write_timeout(Some(sleep_limit.max(Duration::from_millis(1))))?;
+            let is_interrupted = match socket.connect(&address) {
                 Ok(()) => return socket.set_write_timeout(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted && !rest.is_zero() => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
                 Err(error) => return Err(error),
+            };
+            hook.check_after_sleep(is_interrupted)?;
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(io::ErrorKind::TimedOut.into());
             }
         }
     })

@@ -19,6 +19,7 @@ use super::merge_pages::merge_pages;
 use super::rendezvous::choose;
 use super::session::{InspectError, RemoteSession};
 use super::url::ServerUrl;
+use super::wait_hook::WaitHook;
 use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError, check_set};
 use crate::os::fork::CloseOnForkFd;
 use crate::wire::message::{ListRequest, LockPage};
@@ -61,7 +62,8 @@ impl SessionGroup {
         for (tried, url) in parsed.into_iter().enumerate() {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
-            let session = RemoteSession::connect_to(&url, &ConnectOptions { timeout, ..*options });
+            let options = ConnectOptions { timeout, ..*options };
+            let session = RemoteSession::connect_to(&url, &options, &mut WaitHook::none());
             servers.push(GroupMember { url, session, is_asked: true });
         }
         if servers.iter().all(|server: &GroupMember| server.session.is_err()) {
@@ -80,12 +82,13 @@ impl SessionGroup {
         urls: &[ServerUrl],
         server: usize,
         options: &ConnectOptions<'_>,
+        hook: &mut WaitHook<'_>,
     ) -> Result<Self, ConnectError> {
         let mut servers = Vec::new();
         for (index, url) in urls.iter().enumerate() {
             let is_asked = index == server;
             let session = if is_asked {
-                Ok(RemoteSession::connect_to(url, options)?)
+                Ok(RemoteSession::connect_to(url, options, hook)?)
             } else {
                 let reason = "this session was opened for names of another server";
                 Err(ConnectRefusal::new(ConnectErrorKind::Refused, reason).of(url))
@@ -121,9 +124,24 @@ impl SessionGroup {
         wants: &[(LockName, Mode)],
         limit: Option<Duration>,
     ) -> Result<Grant, AcquireError> {
+        self.session_for_all(wants)?.acquire_all(wants, limit)
+    }
+
+    /// As [`RemoteSession::acquire_with_hook`].
+    pub(crate) fn acquire_with_hook(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Grant, AcquireError> {
+        self.session_for_all(wants)?.acquire_with_hook(wants, limit, hook)
+    }
+
+    /// The session on the server that all these names belong to.
+    fn session_for_all(&self, wants: &[(LockName, Mode)]) -> Result<&RemoteSession, AcquireError> {
         let server_of = |name: &LockName| self.server_of(name.as_bytes());
         let server = one_server(wants, server_of, |server| &self.servers[server].url)?;
-        self.servers[server].session()?.acquire_all(wants, limit)
+        Ok(self.servers[server].session()?)
     }
 
     pub(crate) fn release_all(&self, names: &[LockName]) -> Result<(), ReleaseError> {

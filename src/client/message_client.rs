@@ -12,6 +12,7 @@ use super::connection::{Lost, OnSignal, ReplyWait, ServerConnection};
 use super::dial::{deadline, dial};
 use super::reply_reader::{MESSAGE_MAX, ServerReply};
 use super::url::{Secret, ServerUrl};
+use super::wait_hook::WaitHook;
 use crate::wire::message::{HelloRequest, HelloResult, Keepalive, LockResult, Status};
 
 /// A connection to a server of the `message` protocol. It may be shared between threads; a call
@@ -68,7 +69,7 @@ impl MessageClient {
         let url: ServerUrl = url.parse()?;
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(&url))?;
-        let client = Self { connection: dial(&url, timeout)? };
+        let client = Self { connection: dial(&url, timeout, &mut WaitHook::none())? };
         if let Some(secret) = secret {
             client.show(&secret, timeout).map_err(|refusal| refusal.of(&url))?;
         }

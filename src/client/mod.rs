@@ -7,6 +7,7 @@
 //! - `group`: the same on several servers, each name on one of them (`rendezvous`).
 //! - [`MessageClient`]: requests and replies of any other command.
 //! - `pacing`: how long a waiting client pauses before it asks an absent server again.
+//! - `wait_hook`: what a thread that waits for a server calls now and then.
 //! - `connection`: one socket, shared by threads; all of the above are built on it.
 //!
 //! Mutexes, in the order in which they may be taken: a session's view, then the connection's state.
@@ -28,6 +29,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 mod url;
+mod wait_hook;
 
 pub use connect_error::{ConnectError, ConnectErrorKind};
 pub use dial::ConnectOptions;
@@ -36,3 +38,4 @@ pub use message_client::{MessageClient, RpcError};
 pub(crate) use pacing::RetryPacer;
 pub use session::{InspectError, RemoteSession};
 pub use url::{BadUrl, ServerUrl};
+pub(crate) use wait_hook::{HookReason, WaitHook};

@@ -6,7 +6,7 @@ use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
 use super::status::{Failure, lock_mode, lock_status};
-use crate::broker::Mode;
+use crate::broker::{Mode, NAMES_AT_ONCE_MAX};
 use crate::os::fork::NotInherited;
 
 /// The longest name.
@@ -157,12 +157,31 @@ pub(super) unsafe fn names<'a>(names: *const *const c_char, count: usize) -> Res
 ///
 /// # Safety
 /// `modes` is NULL or points to `count` numbers.
-pub(super) unsafe fn modes(modes: *const u32, count: usize) -> Result<Vec<Mode>, Failure> {
+unsafe fn modes(modes: *const u32, count: usize) -> Result<Vec<Mode>, Failure> {
     if modes.is_null() {
         return Ok(vec![Mode::Exclusive; count]);
     }
     // SAFETY: the caller's promise.
     unsafe { each(modes, count, "modes", |_, number| mode(number)) }
+}
+
+/// Several names, each with its mode.
+///
+/// # Safety
+/// As for [`names`] and [`modes`].
+pub(super) unsafe fn wants<'a>(
+    names: *const *const c_char,
+    modes: *const u32,
+    count: usize,
+) -> Result<Vec<(&'a [u8], Mode)>, Failure> {
+    if count > NAMES_AT_ONCE_MAX {
+        return Err(Failure::invalid(format_args!("more than {NAMES_AT_ONCE_MAX} names at once")));
+    }
+    // SAFETY: the caller's promise.
+    let names = unsafe { self::names(names, count) }?;
+    // SAFETY: the caller's promise.
+    let modes = unsafe { self::modes(modes, count) }?;
+    Ok(names.into_iter().zip(modes).collect())
 }
 
 pub(super) fn mode(number: u32) -> Result<Mode, Failure> {

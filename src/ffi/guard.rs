@@ -144,13 +144,14 @@ impl GuardedThread {
         self.is_prepared.set(true);
     }
 
-    /// Runs `work`; if it panics, the payload is the error. Calls do not nest.
+    /// Runs `work`; if it panics, the payload is the error. Calls nest where the library calls a
+    /// function of the program, which may call the library.
     #[inline]
     fn catch<R>(&self, work: impl FnOnce() -> R) -> std::thread::Result<R> {
-        self.is_guarded.set(true);
+        let was_guarded = self.is_guarded.replace(true);
         // The broker itself and `after_panic` make sure that nothing half done is used.
         let result = panic::catch_unwind(AssertUnwindSafe(work));
-        self.is_guarded.set(false);
+        self.is_guarded.set(was_guarded);
         result
     }
 }
@@ -216,6 +217,16 @@ mod tests {
         assert!(last_error().contains("it was 7") && last_error().contains("guard.rs"), "{}", last_error());
         let handle: *mut u8 = guard_and(|| panic!("again"), || panic!("and again"));
         assert!(handle.is_null() && last_error().contains("again"));
+    }
+
+    #[test]
+    fn a_call_inside_another_one_leaves_it_guarded() {
+        let status: lock_status = guard(|| {
+            assert_eq!(guard(|| Ok(7)), 7);
+            panic!("after it");
+        });
+        assert_eq!(status, lock_status::LOCK_INTERNAL);
+        assert!(last_error().contains("after it (src/ffi/guard.rs"), "{}", last_error());
     }
 
     /// The events of the test below, in their order.

@@ -2,11 +2,11 @@
 
 use std::ffi::c_char;
 
-use super::arguments::{limit, mode, modes, names, write};
+use super::arguments::{limit, mode, names, wants, write};
 use super::session_call::{guard_named, guard_session, guard_token};
 use super::session_registry::lock_session;
 use super::status::{Failure, lock_status};
-use crate::broker::{AcquireError, Attempt, Mode, NAMES_AT_ONCE_MAX};
+use crate::broker::{AcquireError, Attempt};
 use crate::session::Session;
 
 /// Acquires a lock, waiting for up to timeout_ms. Waiters are served first come, first served.
@@ -76,14 +76,8 @@ pub unsafe extern "C" fn lock_acquire_all(
     token: *mut u64,
 ) -> lock_status {
     let body = |session: &Session| {
-        if n > NAMES_AT_ONCE_MAX {
-            return Err(Failure::invalid(format_args!("more than {NAMES_AT_ONCE_MAX} names at once")));
-        }
-        // SAFETY: the caller passes `n` strings or NULL.
-        let names = unsafe { self::names(names, n) }?;
-        // SAFETY: the caller passes `n` numbers or NULL.
-        let modes = unsafe { self::modes(modes, n) }?;
-        let wants: Vec<(&[u8], Mode)> = names.into_iter().zip(modes).collect();
+        // SAFETY: the caller passes `n` strings or NULL, and `n` numbers or NULL.
+        let wants = unsafe { wants(names, modes, n) }?;
         let grant = session.acquire_all(&wants, limit(timeout_ms))?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };

@@ -23,6 +23,7 @@ mod error_text;
 mod guard;
 mod inspect;
 mod locking;
+mod patient;
 mod server;
 mod session;
 mod session_call;
@@ -37,6 +38,7 @@ pub use locking::{
     lock_acquire, lock_acquire_all, lock_convert, lock_enqueue, lock_enqueue_convert, lock_release,
     lock_release_all, lock_wait,
 };
+pub use patient::{lock_connect_and_acquire, lock_event, lock_report};
 pub use server::{lock_serve, lock_serve_with, lock_server, lock_server_address, lock_server_stop};
 pub use session::{
     lock_abandon, lock_cancel, lock_check, lock_close, lock_close_all, lock_connect, lock_end, lock_lost_fd,

@@ -16,8 +16,8 @@ use crate::os::fork::{NotInherited, ProcessLocal};
 use crate::os::sync::ProcessMutex;
 use crate::session::Session;
 
-/// One owner of locks, in this process or on servers. Made by lock_open or lock_connect, freed by
-/// lock_close.
+/// One owner of locks, in this process or on servers. Made by lock_open, lock_connect or
+/// lock_connect_and_acquire, freed by lock_close.
 pub struct lock_session {
     session: NotInherited<Session>,
     key: RegistryKey,

@@ -48,10 +48,11 @@ pub enum lock_status {
     /// may tell only the number.
     LOCK_DEADLOCK = 5,
     /// lock_cancel ended the call, or another thread that uses this session gave up its place in the
-    /// queue or received its outcome.
+    /// queue or received its outcome. From lock_connect_and_acquire: its report function ended it.
     LOCK_CANCELLED = 6,
     /// A signal handler ran while the thread waited. The session keeps its place in the queue: the
-    /// same call again, or lock_wait, goes on waiting there; lock_release gives it up.
+    /// same call again, or lock_wait, goes on waiting there; lock_release gives it up. Only
+    /// lock_connect_and_acquire keeps nothing.
     LOCK_INTERRUPTED = 7,
     /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
     /// a malformed address.
@@ -61,7 +62,8 @@ pub enum lock_status {
     LOCK_REFUSED = 9,
     /// The session has ended, perhaps because its connection is lost, and with it all its locks.
     /// Nothing reconnects. Close the session and open a new one. With several servers: the server
-    /// that the name belongs to is lost; lock_check says whether the session has lost any lock.
+    /// that the name belongs to is lost; lock_check says whether the session has lost any lock. From
+    /// lock_connect_and_acquire: there was no server.
     LOCK_LOST = 10,
     /// The handle was inherited by a forked child. It belongs to the parent alone, and nothing was
     /// done.
@@ -82,9 +84,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(status: lock_status, detail: impl fmt::Display) -> Self {
-        let text = detail.to_string().replace('\0', "\\0");
-        // Cannot fail, since no zero byte is left.
-        Self { status, detail: CString::new(text).unwrap_or_default().into() }
+        Self { status, detail: c_text(detail).into() }
     }
 
     pub(super) fn invalid(detail: impl fmt::Display) -> Self {
@@ -96,6 +96,13 @@ impl Failure {
     pub(super) fn plain(status: lock_status) -> Self {
         Self { status, detail: Cow::Borrowed(text(status as c_int)) }
     }
+}
+
+/// A text for C. Zero bytes in it, which C would take for its end, are written as `\0`.
+pub(super) fn c_text(text: impl fmt::Display) -> CString {
+    let text = text.to_string().replace('\0', "\\0");
+    // Cannot fail, since no zero byte is left.
+    CString::new(text).unwrap_or_default()
 }
 
 impl From<AcquireError> for Failure {
@@ -142,7 +149,8 @@ impl From<InspectError> for Failure {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
-        // lock_connect returns no status; its callers see only the text.
+        // lock_connect returns no status; its callers see only the text. In
+        // lock_connect_and_acquire, an absent server is LOCK_LOST.
         let status = match error.kind() {
             ConnectErrorKind::Address => lock_status::LOCK_INVALID,
             ConnectErrorKind::Tls

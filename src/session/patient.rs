@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::{Backend, Session};
 use crate::broker::{AcquireError, Grant, LockName, Mode};
-use crate::client::{BadUrl, ConnectError, ConnectOptions, RetryPacer, ServerUrl, SessionGroup};
+use crate::client::{
+    BadUrl, ConnectError, ConnectOptions, HookReason, RetryPacer, ServerUrl, SessionGroup, WaitHook,
+};
 
 /// How long one attempt to connect may take, if the options do not say.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,6 +39,12 @@ pub enum WaitEvent<'a> {
         /// The server's reason for granting nothing at all yet, if it has one.
         not_yet: Option<&'a str>,
     },
+    /// A signal handler has run in this thread, and the options say that such a wait is
+    /// [interruptible](ConnectOptions::interruptible). The wait goes on where it was, also at its
+    /// place in the queue, unless `report` ends it: then it fails with `Interrupted`.
+    Interrupted,
+    /// Nothing has changed for about a second.
+    StillWaiting,
 }
 
 /// Why [`Session::connect_and_acquire`] has acquired nothing.
@@ -114,7 +122,8 @@ impl Session {
     /// the session on names of the others fail.
     ///
     /// `report` is told what happens, and ends the wait with [`ControlFlow::Break`]. It is called
-    /// in this thread, so it should not take long.
+    /// in this thread, so it should not take long; and at least about once a second, so that it can
+    /// end the wait for a reason of its own. (It is not called while a host's name is resolved.)
     ///
     /// ```no_run
     /// use lockd::{Session, WaitEvent, broker::Mode, client::ConnectOptions};
@@ -136,29 +145,32 @@ impl Session {
     ///
     /// # Errors
     /// [`WaitError`]: at once for a mistake that no waiting cures, and when `limit` is over.
-    /// `Cancelled` if `report` has ended the wait, or [`cancel`](Self::cancel); `Interrupted` if a
-    /// signal handler has, with the option for it. The session is then dropped, and with it its
-    /// place in the queue.
+    /// `Cancelled` if `report` has ended the wait, or [`cancel`](Self::cancel); `Interrupted` if
+    /// `report` has ended it because of a signal handler. The session is then dropped, and with it
+    /// its place in the queue.
     pub fn connect_and_acquire(
         urls: &str,
         wants: &[(&[u8], Mode)],
         limit: Option<Duration>,
         options: &ConnectOptions<'_>,
-        mut report: impl FnMut(WaitEvent<'_>) -> ControlFlow<()>,
+        report: impl FnMut(WaitEvent<'_>) -> ControlFlow<()>,
     ) -> Result<(Arc<Self>, Grant), WaitError> {
         let servers = ServerUrl::parse_list(urls)?;
         let wants: Vec<_> = wants.iter().map(|(name, mode)| (LockName::new(name), *mode)).collect();
         let server = SessionGroup::common_server(&servers, &wants)?;
         let limit = TimeLimit::new(limit);
         let mut pacer = RetryPacer::new();
+        let mut reporter = Reporter { report, is_interruptible: options.interruptible };
         loop {
             let options = ConnectOptions { timeout: limit.connect_timeout(options.timeout), ..*options };
             let mut lasted = Duration::ZERO;
-            let failure = match SessionGroup::connect_to_one(&servers, server, &options) {
+            let connected =
+                reporter.with_hook(|hook| SessionGroup::connect_to_one(&servers, server, &options, hook));
+            let failure = match connected? {
                 Ok(group) => {
                     let session = Arc::new(Self(Backend::Servers(group)));
                     let begun = Instant::now();
-                    let granted = acquire_once(&session, &wants, &limit, &mut report);
+                    let granted = acquire_once(&session, &wants, &limit, &mut reporter);
                     match granted.map_err(WaitError::from) {
                         Ok(grant) => return Ok((session, grant)),
                         Err(error) => {
@@ -176,9 +188,10 @@ impl Session {
             if !failure.is_absence() || limit.is_try() {
                 return Err(failure);
             }
-            go_on(report(WaitEvent::NoServer { reason: &failure.reason() }))?;
+            reporter.tell(WaitEvent::NoServer { reason: &failure.reason() })?;
             let pause = pacer.pause(lasted);
-            std::thread::sleep(limit.rest().map_or(pause, |rest| rest.min(pause)));
+            let pause = limit.rest().map_or(pause, |rest| rest.min(pause));
+            reporter.with_hook(|hook| hook.sleep(pause))?;
             if limit.rest() == Some(Duration::ZERO) {
                 return Err(failure);
             }
@@ -191,18 +204,12 @@ fn acquire_once(
     session: &Arc<Session>,
     wants: &[(LockName, Mode)],
     limit: &TimeLimit,
-    report: &mut impl FnMut(WaitEvent<'_>) -> ControlFlow<()>,
+    reporter: &mut Reporter<impl FnMut(WaitEvent<'_>) -> ControlFlow<()>>,
 ) -> Result<Grant, AcquireError> {
-    let acquire = |limit| match wants {
-        [(name, mode)] => session.acquire(name.as_bytes(), *mode, limit),
-        wants => {
-            let wants: Vec<_> = wants.iter().map(|(name, mode)| (name.as_bytes(), *mode)).collect();
-            session.acquire_all(&wants, limit)
-        }
-    };
-    go_on(report(WaitEvent::Connected(session)))?;
+    reporter.tell(WaitEvent::Connected(session))?;
     // First without waiting: only then is it known that there will be a wait, and why.
-    let refused = match acquire(Some(Duration::ZERO)) {
+    let tried = reporter.with_hook(|hook| session.acquire_with_hook(wants, Some(Duration::ZERO), hook));
+    let refused = match tried? {
         Err(error @ (AcquireError::TimedOut | AcquireError::NotYet(_))) if !limit.is_try() => error,
         result => return result,
     };
@@ -210,16 +217,44 @@ fn acquire_once(
         AcquireError::NotYet(reason) => Some(reason.as_str()),
         _ => None,
     };
-    go_on(report(WaitEvent::Waiting { not_yet }))?;
+    reporter.tell(WaitEvent::Waiting { not_yet })?;
     match limit.rest() {
         // As far as the server has said, it still grants nothing.
         Some(Duration::ZERO) => Err(refused),
-        rest => acquire(rest),
+        rest => reporter.with_hook(|hook| session.acquire_with_hook(wants, rest, hook))?,
     }
 }
 
-fn go_on(flow: ControlFlow<()>) -> Result<(), AcquireError> {
-    if flow.is_break() { Err(AcquireError::Cancelled) } else { Ok(()) }
+/// Reports to the caller of the whole wait.
+struct Reporter<R> {
+    report: R,
+    is_interruptible: bool,
+}
+
+impl<R: FnMut(WaitEvent<'_>) -> ControlFlow<()>> Reporter<R> {
+    fn tell(&mut self, event: WaitEvent<'_>) -> Result<(), AcquireError> {
+        let flow = (self.report)(event);
+        if flow.is_break() { Err(AcquireError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Runs a call that waits, and reports what its thread is told meanwhile. If the caller has then
+    /// ended the wait, the call has failed, and its own error does not matter.
+    fn with_hook<T>(&mut self, wait: impl FnOnce(&mut WaitHook<'_>) -> T) -> Result<T, AcquireError> {
+        let mut ended = None;
+        let mut call = |reason| {
+            let (event, error) = match reason {
+                HookReason::Signal => (WaitEvent::Interrupted, AcquireError::Interrupted),
+                HookReason::Tick => (WaitEvent::StillWaiting, AcquireError::Cancelled),
+            };
+            let flow = (self.report)(event);
+            if flow.is_break() {
+                ended = Some(error);
+            }
+            flow
+        };
+        let result = wait(&mut WaitHook::new(self.is_interruptible, &mut call));
+        ended.map_or(Ok(result), Err)
+    }
 }
 
 /// The time limit of the whole wait.

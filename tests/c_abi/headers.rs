@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// In the order in which a reader of the header should meet them.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     "status.rs",
     "error_text.rs",
     "version.rs",
     "broker.rs",
     "session_registry.rs",
     "session.rs",
+    "patient.rs",
     "locking.rs",
     "inspect.rs",
     "server.rs",

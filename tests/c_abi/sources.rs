@@ -2,7 +2,7 @@
 //! compared with this.
 
 use quote::ToTokens;
-use syn::{FnArg, ForeignItemFn, Item, ItemEnum, ItemFn, ItemStruct, ReturnType, Type};
+use syn::{FnArg, ForeignItemFn, Item, ItemEnum, ItemFn, ItemStruct, ItemType, ReturnType, Type};
 
 use crate::program::root;
 
@@ -14,6 +14,8 @@ pub(crate) struct Declared {
     /// Structs that C knows by name only.
     pub(crate) handles: Vec<String>,
     pub(crate) enums: Vec<ItemEnum>,
+    /// Types of functions that programs pass.
+    pub(crate) aliases: Vec<ItemType>,
 }
 
 impl Declared {
@@ -32,6 +34,7 @@ impl Declared {
         match item {
             Item::Fn(item) if is_exported(&item) => self.functions.push(item),
             Item::Enum(item) if item.ident.to_string().starts_with("lock_") => self.enums.push(item),
+            Item::Type(item) if item.ident.to_string().starts_with("lock_") => self.aliases.push(item),
             Item::Struct(item) if item.ident.to_string().starts_with("lock_") => {
                 match item.to_token_stream().to_string().contains("repr (C)") {
                     true => self.structs.push(item),
@@ -44,7 +47,7 @@ impl Declared {
 
     /// The declarations that a Rust program would write to call the library without this crate.
     pub(crate) fn as_rust_bindings(&self) -> String {
-        let mut text = "use std::ffi::{c_char, c_int, c_uint};\n".to_owned();
+        let mut text = "use std::ffi::{c_char, c_int, c_uint, c_void};\n".to_owned();
         for handle in &self.handles {
             text += &format!("#[repr(C)] pub struct {handle} {{ _private: [u8; 0] }}\n");
         }
@@ -60,6 +63,11 @@ impl Declared {
             let mut item = item.clone();
             item.attrs = vec![syn::parse_quote!(#[repr(C)])];
             item.fields.iter_mut().for_each(|field| field.attrs.clear());
+            text += &format!("{}\n", item.to_token_stream());
+        }
+        for item in &self.aliases {
+            let mut item = item.clone();
+            item.attrs.clear();
             text += &format!("{}\n", item.to_token_stream());
         }
         text += "unsafe extern \"C\" {\n";
@@ -105,6 +113,7 @@ fn c_type(rust: &Type) -> String {
         Type::Path(path) => match path.path.require_ident().unwrap().to_string().as_str() {
             "c_char" => "char".to_owned(),
             "c_int" => "int".to_owned(),
+            "c_void" => "void".to_owned(),
             "u32" => "uint32_t".to_owned(),
             "u64" => "uint64_t".to_owned(),
             "i64" => "int64_t".to_owned(),

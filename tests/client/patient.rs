@@ -139,6 +139,32 @@ fn the_caller_can_end_the_wait() {
 }
 
 #[test]
+fn report_is_called_while_nothing_changes_and_can_end_the_wait_then() {
+    let (_server, url) = serve();
+    let holder = connect(&url);
+    holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+    // Accepts connections, but never answers.
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    for url in [url, format!("tcp://{}", mute.local_addr().unwrap())] {
+        let mut told = 0;
+        let mut kept = None;
+        let result = Session::connect_and_acquire(&url, &A, None, &options(), |event| {
+            match event {
+                WaitEvent::Connected(session) => kept = Some(session.clone()),
+                WaitEvent::StillWaiting => told += 1,
+                WaitEvent::Interrupted => panic!("the options do not ask for it"),
+                _ => {}
+            }
+            if told == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(result, Err(WaitError::Acquire(AcquireError::Cancelled))));
+        // Even if the session is still there, its place is given up.
+        until(&holder, b"a", |state| state.waiters == 0);
+        assert_eq!(kept.is_some(), url.starts_with("message"));
+    }
+}
+
+#[test]
 fn of_several_servers_only_the_one_of_the_names_is_asked() {
     let (_server, url) = serve();
     let urls = format!("{NO_SERVER},{url}");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::state::{ConnectionState, Lost, ReplySlot, ReplyWait};
 use super::{OnSignal, ServerConnection};
+use crate::client::wait_hook::WaitHook;
 use crate::os::socket::{Waker, wait_for};
 use crate::os::sync::{Arc, MutexGuard};
 
@@ -52,6 +53,28 @@ impl ServerConnection {
             self.wake_one(&state);
         }
         waited
+    }
+
+    /// As [`wait`](Self::wait), but calls the hook now and then. If the hook ends the wait, that
+    /// counts as timed out.
+    pub(in crate::client) fn wait_with_hook(
+        &self,
+        ids: &[u64],
+        deadline: Option<Instant>,
+        on_signal: OnSignal,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<ReplyWait, Lost> {
+        loop {
+            let waited = self.wait(ids, hook.wake_at(deadline), on_signal)?;
+            let is_interrupted = match waited {
+                ReplyWait::Interrupted if !hook.is_none() => true,
+                ReplyWait::TimedOut if deadline.is_none_or(|deadline| Instant::now() < deadline) => false,
+                waited => return Ok(waited),
+            };
+            if hook.after_sleep(is_interrupted).is_break() {
+                return Ok(ReplyWait::TimedOut);
+            }
+        }
     }
 
     /// Sleeps until something changes, at most for `limit`.

@@ -10,6 +10,7 @@ use super::local_view::{LocalView, UndecidedRequest};
 use crate::broker::{AcquireError, Cycle, Grant, Held, LockName};
 use crate::client::connection::{FramedRequest, Lost, REQUEST_MAX, ReplyWait};
 use crate::client::reply_reader::ServerReply;
+use crate::client::wait_hook::WaitHook;
 use crate::wire::message::{
     CancelRequest, Cause, ConvertRequest, LockNames, LockResult, Status, UnlockRequest,
 };
@@ -20,8 +21,14 @@ const UNLOCKED_AT_ONCE: usize = 100;
 impl RemoteSession {
     /// Waits for the reply to a request. If the wait ends without a reply, the request is given up,
     /// unless the call was interrupted.
-    pub(super) fn outcome(&self, id: u64, backstop: Option<Instant>) -> Result<Grant, AcquireError> {
-        match self.or_abandon(id, self.connection.wait(&[id], backstop, self.on_signal))? {
+    pub(super) fn outcome(
+        &self,
+        id: u64,
+        backstop: Option<Instant>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Grant, AcquireError> {
+        let waited = self.connection.wait_with_hook(&[id], backstop, self.on_signal, hook);
+        match self.or_abandon(id, waited)? {
             ReplyWait::Reply(_, reply) => self.record_reply(id, &reply),
             ReplyWait::Forgotten | ReplyWait::Cancelled => Err(AcquireError::Cancelled),
             ReplyWait::TimedOut => Err(self.give_up_waiting(id)),

@@ -8,6 +8,7 @@ use crate::client::connect_error::{ConnectErrorKind, ConnectRefusal};
 use crate::client::connection::{Lost, OnSignal, REQUEST_MAX, ReplyWait, ServerConnection};
 use crate::client::dial::ConnectOptions;
 use crate::client::url::Secret;
+use crate::client::wait_hook::WaitHook;
 use crate::wire::message::{
     Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
@@ -26,6 +27,7 @@ pub(super) fn say_hello(
     options: &ConnectOptions<'_>,
     secret: Option<Secret>,
     deadline: Option<Instant>,
+    hook: &mut WaitHook<'_>,
 ) -> Result<Features, ConnectRefusal> {
     let local = |reason: String| ConnectRefusal::new(ConnectErrorKind::Local, reason);
     let lost = |lost: Lost| ConnectRefusal::new(connection.loss_kind(), lost.0);
@@ -46,7 +48,8 @@ pub(super) fn say_hello(
         connection.post_unheard(&[&identify]).map_err(lost)?;
     }
     connection.flush();
-    let reply = match connection.wait(&[hello.id], deadline, OnSignal::Continue) {
+    let on_signal = OnSignal::interrupt_if(hook.sees_signals());
+    let reply = match connection.wait_with_hook(&[hello.id], deadline, on_signal, hook) {
         Ok(ReplyWait::Reply(_, reply)) => {
             reply.map_err(|error| ConnectRefusal::new(ConnectErrorKind::Refused, error))?
         }

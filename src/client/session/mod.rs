@@ -29,6 +29,7 @@ use super::connection::{FramedRequest, Lost, OnSignal, REQUEST_MAX, ReplyWait, S
 use super::dial::{ConnectOptions, deadline, dial};
 use super::reply_reader::ServerReply;
 use super::url::ServerUrl;
+use super::wait_hook::WaitHook;
 use crate::broker::{AcquireError, Attempt, Grant, Held, Inspection, LockName, Mode, check_set};
 use crate::os::sync::Mutex;
 use crate::wire::message::{
@@ -74,26 +75,28 @@ impl RemoteSession {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect_with(url: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
-        Self::connect_to(&url.parse()?, options)
+        Self::connect_to(&url.parse()?, options, &mut WaitHook::none())
     }
 
     pub(in crate::client) fn connect_to(
         url: &ServerUrl,
         options: &ConnectOptions<'_>,
+        hook: &mut WaitHook<'_>,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(options.timeout));
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
-        let connection = dial(url, options.timeout)?;
+        let connection = dial(url, options.timeout, hook)?;
         let features =
-            say_hello(&connection, options, secret, deadline).map_err(|refusal| refusal.of(url))?;
-        let on_signal = if options.interruptible { OnSignal::Interrupt } else { OnSignal::Continue };
+            say_hello(&connection, options, secret, deadline, hook).map_err(|refusal| refusal.of(url))?;
+        let on_signal = OnSignal::interrupt_if(options.interruptible);
         Ok(Self { connection, view: Mutex::default(), on_signal, features })
     }
 
     /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        self.lock(LockRequest { names: LockNames::One((LockName::new(name), mode)), limit })
+        let names = LockNames::One((LockName::new(name), mode));
+        self.lock(LockRequest { names, limit }, &mut WaitHook::none())
     }
 
     /// As [`Session::acquire_all`](crate::Session::acquire_all).
@@ -104,19 +107,35 @@ impl RemoteSession {
     ) -> Result<Grant, AcquireError> {
         // The server checks the same, but only after the request has been entered in the view.
         check_set(wants.iter().map(|(name, _)| ((), name)))?;
-        self.lock(LockRequest { names: LockNames::Set(wants.to_vec()), limit })
+        self.lock(LockRequest { names: LockNames::Set(wants.to_vec()), limit }, &mut WaitHook::none())
     }
 
-    fn lock(&self, lock: LockRequest) -> Result<Grant, AcquireError> {
+    /// As [`acquire`](Self::acquire) for one lock, and as [`acquire_all`](Self::acquire_all) for
+    /// several. If the hook ends the wait, the request is given up as if its time were over.
+    pub(in crate::client) fn acquire_with_hook(
+        &self,
+        wants: &[(LockName, Mode)],
+        limit: Option<Duration>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Grant, AcquireError> {
+        check_set(wants.iter().map(|(name, _)| ((), name)))?;
+        let names = match wants {
+            [want] => LockNames::One(want.clone()),
+            wants => LockNames::Set(wants.to_vec()),
+        };
+        self.lock(LockRequest { names, limit }, hook)
+    }
+
+    fn lock(&self, lock: LockRequest, hook: &mut WaitHook<'_>) -> Result<Grant, AcquireError> {
         let kept = self.view.lock().resume_acquire(lock.names.as_slice());
         if let Some(id) = kept {
-            return self.resume(id, lock.limit);
+            return self.resume(id, lock.limit, hook);
         }
         let backstop = backstop(lock.limit);
         let request = self.lock_request(&lock)?;
         let id = request.id;
         self.start(&[&request], |view| view.ask(id, lock.names.into_vec(), false))?;
-        self.outcome(id, backstop)
+        self.outcome(id, backstop, hook)
     }
 
     fn lock_request(&self, lock: &LockRequest) -> Result<FramedRequest, AcquireError> {
@@ -149,7 +168,7 @@ impl RemoteSession {
         let name = LockName::new(name);
         let kept = self.view.lock().resume_conversion(&name, mode);
         if let Some(id) = kept {
-            return self.resume(id, limit);
+            return self.resume(id, limit, &mut WaitHook::none());
         }
         let request = self.convert_request(&name, mode, limit)?;
         let (id, backstop) = (request.id, backstop(limit));
@@ -159,7 +178,7 @@ impl RemoteSession {
             Ok(())
         })?;
         if !widens {
-            return self.outcome(id, backstop);
+            return self.outcome(id, backstop, &mut WaitHook::none());
         }
         let answered_by = self.answered_by();
         let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
@@ -173,11 +192,16 @@ impl RemoteSession {
 
     /// Waits again for the outcome of a request whose call was interrupted. The server ends the
     /// request at its own time limit; `limit` may be earlier, and ends only this wait.
-    fn resume(&self, id: u64, limit: Option<Duration>) -> Result<Grant, AcquireError> {
+    fn resume(
+        &self,
+        id: u64,
+        limit: Option<Duration>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Grant, AcquireError> {
         let deadline = deadline(limit);
         // Reads what has come, so that a limit of zero also finds an outcome that is already there.
         self.or_abandon(id, self.connection.check())?;
-        self.outcome(id, deadline)
+        self.outcome(id, deadline, hook)
     }
 
     /// As [`Session::enqueue`](crate::Session::enqueue).

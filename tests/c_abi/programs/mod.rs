@@ -7,6 +7,7 @@ mod loading;
 mod locking;
 mod no_traces;
 mod outside_faults;
+mod patient;
 mod several_servers;
 mod signals;
 mod statuses;

@@ -7,7 +7,8 @@
 //! - `refusing`: REFUSED, by a server that is stopping or does not allow it; CANCELLED, of
 //!   lock_enqueue; DEADLOCK, of lock_wait;
 //! - `lost`: LOST; `serving` and `serving_with`: the statuses of servers, including IO;
-//!   `connecting`: how lock_connect fails;
+//!   `connecting`: how lock_connect fails; `patient` and `patient_ends`: how lock_connect_and_acquire
+//!   fails;
 //! - `errors`: the texts of all statuses.
 
 use std::sync::{Arc, Mutex};
