@@ -68,6 +68,7 @@ final class PatientAcquire
         $deadline = Deadline::in($timeout);
         // Of several servers, only the one that the name belongs to is asked and waited for.
         $servers = Address::parseList($url);
+        assert($servers !== []);
         $server = $servers[Rendezvous::choose(array_keys($servers), $name)];
         $lock = null;
         try {

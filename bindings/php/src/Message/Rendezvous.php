@@ -26,6 +26,7 @@ final class Rendezvous
                 $best = [$score, $server];
             }
         }
+        assert($best !== null);
         return $best[1];
     }
 }
