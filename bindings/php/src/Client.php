@@ -16,8 +16,10 @@ use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Body;
 use Lockd\Internal\Owner;
+use Lockd\Internal\PatientAcquire;
 use Lockd\Internal\Process;
 use Lockd\Internal\Signals;
+use Lockd\Message\Address;
 use Lockd\Transport\FfiTransport;
 use Lockd\Transport\StreamTransport;
 use Lockd\Transport\Transport;
@@ -84,6 +86,73 @@ final class Client
     public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
         return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
+    }
+
+    /**
+     * Connects and acquires a lock, in one call that waits for the server too: if it is not up yet,
+     * restarts or crashes, or if the network fails. Then it connects again, after random pauses of
+     * up to 4 s, and waits at the end of the queue. For workers, commands and cron jobs.
+     *
+     * The lock has a connection of its own, which ends when the lock is released. It is a lock like
+     * any other: once it is granted, nothing reconnects.
+     *
+     *     $lock = Client::connectAndAcquire('tcp://127.0.0.1:20934', 'nightly-report');
+     *
+     * A mistake that waiting does not correct is thrown at once: a wrong address, port or secret,
+     * an unknown host, a limit of the server. Signal handlers run while it waits and pauses, but
+     * not during an attempt to connect; one that throws ends the wait.
+     *
+     * @param string $url as for {@see connect()}. Of several servers, only the one that the name
+     *     belongs to is asked and waited for
+     * @param ?float $timeout for everything; null: as long as it takes; 0.0: one attempt
+     * @param ?string $owner what the connection is called in listings
+     * @param float $connectTimeout for each attempt to connect, and, once connected, for every
+     *     answer that the server gives at once
+     * @param ?callable(WaitEvent, ?string): mixed $onWait is told what happens, and the reason if
+     *     there is one. If it throws, the wait ends
+     * @return ?Lock null: held by others until the time was over
+     * @throws ConnectException a mistake; or there was no server when the time was over
+     * @throws ConnectionLostException the connection was lost, and the time was over before there
+     *     was another
+     * @throws LockdException as for {@see acquire()}
+     */
+    public static function connectAndAcquire(
+        string $url,
+        string $name,
+        ?float $timeout = null,
+        bool $shared = false,
+        ?string $owner = null,
+        float $connectTimeout = 5.0,
+        ?callable $onWait = null,
+    ): ?Lock {
+        $owner = Owner::label($owner);
+        $open = static fn (Address $server, float $within): Transport =>
+            StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
+        $onWait = $onWait === null ? null : $onWait(...);
+        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $shared, $timeout);
+    }
+
+    /**
+     * As {@see connectAndAcquire()}, through liblockd, with the addresses of
+     * {@see connectByFfi()}. `$connectTimeout` is only for connecting.
+     *
+     * @param ?callable(WaitEvent, ?string): mixed $onWait
+     * @throws LockdException
+     */
+    public static function connectAndAcquireByFfi(
+        string $url,
+        string $name,
+        ?float $timeout = null,
+        bool $shared = false,
+        ?string $owner = null,
+        float $connectTimeout = 5.0,
+        ?callable $onWait = null,
+    ): ?Lock {
+        $owner = Owner::label($owner);
+        $open = static fn (Address $server, float $within): Transport =>
+            FfiTransport::connectToOne($server, $owner, $within);
+        $onWait = $onWait === null ? null : $onWait(...);
+        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $shared, $timeout);
     }
 
     /**

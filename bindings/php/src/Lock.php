@@ -17,7 +17,8 @@ use Lockd\Transport\Grant;
 
 /**
  * A lock that was granted. It is held until it is released, until this object is destroyed (which
- * releases it), or until its connection ends. Made by {@see Client::acquire()}.
+ * releases it), or until its connection ends. Made by {@see Client::acquire()} and
+ * {@see Client::connectAndAcquire()}.
  */
 final class Lock
 {

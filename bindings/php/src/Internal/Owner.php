@@ -31,7 +31,11 @@ final class Owner
     /** Whether a call has thrown a ConnectionLostException. */
     private bool $hasReportedLoss = false;
 
-    public function __construct(private readonly Transport $transport)
+    /**
+     * @param bool $endsWithLock whether the session was opened for one lock, and ends when that is
+     *     released
+     */
+    public function __construct(private readonly Transport $transport, private readonly bool $endsWithLock = false)
     {
         $this->pid = Process::id();
     }
@@ -47,6 +51,14 @@ final class Owner
             throw new InvalidArgumentException('the name of an owner must be UTF-8 text without zero bytes');
         }
         return $owner;
+    }
+
+    /** @throws InvalidArgumentException */
+    public static function checkName(string $name): void
+    {
+        if (str_contains($name, "\0")) {
+            throw new InvalidArgumentException('a name must not contain a zero byte: in C it would end the name');
+        }
     }
 
     public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
@@ -112,8 +124,14 @@ final class Owner
             // Whether or not the request succeeds, this owner must not count the lock as held any
             // more.
             unset($this->held[$name]);
-            return $this->transport->release($name)
-                ?: throw new NotHeldException("\"$name\" was already lost when it was to be released");
+            try {
+                return $this->transport->release($name)
+                    ?: throw new NotHeldException("\"$name\" was already lost when it was to be released");
+            } finally {
+                if ($this->endsWithLock) {
+                    $this->transport->close();
+                }
+            }
         });
     }
 
@@ -141,9 +159,7 @@ final class Owner
         if (!$this->isOurs()) {
             throw new ForkedException('this client is the parent process\'s: a forked child must connect by itself');
         }
-        if (str_contains($name, "\0")) {
-            throw new InvalidArgumentException('a name must not contain a zero byte: in C it would end the name');
-        }
+        self::checkName($name);
         try {
             return Signals::deferred(fn (): mixed => $body($this->transport));
         } catch (ConnectionLostException $e) {

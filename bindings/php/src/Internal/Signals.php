@@ -4,6 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Internal;
 
+use Throwable;
+use WeakReference;
+
 /**
  * Decides when signal handlers run. A handler may throw, or use the same client. So handlers are
  * deferred while a client works, and run at points where they do no harm: while it waits.
@@ -12,6 +15,9 @@ namespace Lockd\Internal;
  */
 final class Signals
 {
+    /** @var ?WeakReference<Throwable> what a handler has thrown last in {@see dispatch()} */
+    private static ?WeakReference $thrown = null;
+
     /**
      * Defers signal handlers while `$body` runs, except where it calls {@see dispatch()}.
      *
@@ -42,7 +48,18 @@ final class Signals
     public static function dispatch(): void
     {
         if (function_exists('pcntl_signal_dispatch')) {
-            pcntl_signal_dispatch();
+            try {
+                pcntl_signal_dispatch();
+            } catch (Throwable $e) {
+                self::$thrown = WeakReference::create($e);
+                throw $e;
+            }
         }
+    }
+
+    /** Whether a handler has thrown this, and not a call of this package. */
+    public static function threw(Throwable $e): bool
+    {
+        return self::$thrown?->get() === $e;
     }
 }

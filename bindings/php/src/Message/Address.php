@@ -27,12 +27,14 @@ final class Address
     private const SECRET_FILE = 'LOCKD_AUTH_TOKEN_FILE';
 
     /**
-     * @param string $text the address as given, without the `?` and what follows: the key by which
-     *     names are spread over several servers
+     * @param string $url the address as given
+     * @param string $text the address without the `?` and what follows: the key by which names are
+     *     spread over several servers
      * @param string $remote in the form that PHP's streams take
      * @param ?string $secretFile the file with the server's secret
      */
     private function __construct(
+        public readonly string $url,
         public readonly string $text,
         public readonly string $remote,
         public readonly bool $isTcp,
@@ -65,7 +67,7 @@ final class Address
     {
         $text = trim($text);
         if (preg_match('#^(?:message\+)?unix:(?://)?(/[^\0]*)$#D', $text, $parts)) {
-            return new self($text, 'unix://' . $parts[1], false);
+            return new self($text, $text, 'unix://' . $parts[1], false);
         }
         $address = explode('?', $text, 2);
         $tcp = '#^(tcp|message|tls|message\+tls)://(\[[0-9A-Fa-f:.%\w]+\]|[^/\s:\[\]\0]+)(?::([1-9]\d{0,4}))?$#D';
@@ -80,7 +82,7 @@ final class Address
                         . 'ca=, cert= and key= are for tls://');
                 }
                 preg_match('#(?:^|&)auth-token-file=([^&]+)#', $address[1] ?? '', $file);
-                return new self($address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
+                return new self($text, $address[0], "tcp://$parts[2]:$port", true, $isTls, $file[1] ?? null);
             }
         }
         $meant = self::withScheme($text);

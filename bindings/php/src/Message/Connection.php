@@ -12,6 +12,7 @@ use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
 use Lockd\Internal\Process;
 use Lockd\Internal\Quietly;
+use Lockd\Internal\Signals;
 
 /**
  * Frames of the `message` protocol over a plain stream, which PHP closes however a script ends.
@@ -29,6 +30,12 @@ final class Connection implements Endable
      */
     private const FRAME_MAX = 1 << 28;
 
+    /**
+     * The longest time, in seconds, for which a signal handler is deferred if its signal comes just
+     * before a wait.
+     */
+    private const SLICE = 0.25;
+
     /** What may be wrong with a server that has not answered anything yet. */
     private const UNANSWERED = 'it hangs, or speaks another protocol there than `message`, which clients need '
         . '(port 20934 unless the server says otherwise; not that of lockd, 2626, or of glockd, 9999)';
@@ -40,6 +47,7 @@ final class Connection implements Endable
     private readonly int $pid;
     private string $received = '';
     private bool $hasMessage = false;
+    private bool $speaksMessage = true;
     private int $lastId = 0;
     /** @var array<int, ?Result> the reply to each request, by id; null: not there yet */
     private array $asked = [];
@@ -153,8 +161,9 @@ final class Connection implements Endable
      * Waits for the message that answers a request which the server answers at once.
      *
      * @param ?float $within in seconds; null: the connection's time limit
+     * @param bool $dispatches whether signal handlers run meanwhile; one that throws ends the wait
      */
-    public function await(int $id, ?float $within = null): Result
+    public function await(int $id, ?float $within = null, bool $dispatches = false): Result
     {
         $within ??= $this->timeout;
         $deadline = Deadline::in($within);
@@ -167,7 +176,10 @@ final class Connection implements Endable
                 $hint = $this->hasMessage ? '' : ': ' . self::UNANSWERED;
                 throw $this->lose("the server has not answered within $within s$hint");
             }
-            $this->listen($deadline->remaining());
+            if ($dispatches) {
+                Signals::dispatch();
+            }
+            $this->listen($dispatches ? min(self::SLICE, $deadline->remaining()) : $deadline->remaining());
         }
     }
 
@@ -250,6 +262,12 @@ final class Connection implements Endable
         $this->received .= $bytes;
         $this->decodeFrames();
         return true;
+    }
+
+    /** False if what the server has sent shows that it does not speak `message`. */
+    public function speaksMessage(): bool
+    {
+        return $this->speaksMessage;
     }
 
     /** Whether the connection is alive, as far as this can be known without asking the server. */
@@ -368,6 +386,7 @@ final class Connection implements Endable
             $header = unpack('N', $this->received, $at);
             if ($header[1] > self::FRAME_MAX) {
                 $begins = $this->hasMessage ? '' : substr($this->received, $at);
+                $this->speaksMessage = false;
                 throw $this->lose(self::protocolOf($begins)
                     ?? "what the server sends is no message: its length would be $header[1]");
             }
@@ -403,6 +422,7 @@ final class Connection implements Endable
     {
         $decoded = json_decode($body, true);
         if (!is_array($decoded)) {
+            $this->speaksMessage = false;
             throw $this->lose('what the server sends is no message in JSON');
         }
         $message = new Result($decoded);

@@ -6,6 +6,7 @@ namespace Lockd\Message;
 
 use Closure;
 use Lockd\Exception\ConnectException;
+use Lockd\Internal\Absence;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Quietly;
 
@@ -18,6 +19,9 @@ use Lockd\Internal\Quietly;
  */
 final class Dialer
 {
+    /** Linux's number; PHP has a name for it only with ext-sockets. */
+    private const ECONNREFUSED = 111;
+
     /**
      * @param ?Closure(string): list<string> $resolve returns the addresses of a host; null: the
      *     system's resolver
@@ -48,12 +52,30 @@ final class Dialer
                 $flags = STREAM_CLIENT_CONNECT;
                 return stream_socket_client($remote, $no, $error, max(0.001, $share), $flags, $context);
             });
-            if ($stream !== false) {
+            if ($stream !== false && !self::isSelfConnected($stream)) {
                 return $stream;
+            }
+            if ($stream !== false) {
+                fclose($stream);
+                [$no, $error] = [self::ECONNREFUSED, 'nothing listens there'];
             }
             $error = $error ?: Quietly::$warning;
         }
-        throw new ConnectException("cannot connect to $address->text: $error");
+        $isAbsence = Absence::isErrno($no) || Absence::isOfResolver($error);
+        throw new ConnectException("cannot connect to $address->text: $error", isAbsence: $isAbsence);
+    }
+
+    /**
+     * TCP can connect a socket to itself, if nothing listens on the port and the client's own port
+     * happens to be the same one.
+     *
+     * @param resource $stream
+     */
+    public static function isSelfConnected($stream): bool
+    {
+        $name = stream_socket_get_name($stream, false);
+        // A client's end of a Unix socket has no name.
+        return $name !== false && $name !== '' && $name === stream_socket_get_name($stream, true);
     }
 
     /** @return non-empty-list<string> in the form that PHP's streams take */

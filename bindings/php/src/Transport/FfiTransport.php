@@ -19,6 +19,7 @@ use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Ffi\Library;
 use Lockd\Inspection;
+use Lockd\Internal\Absence;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
 use Lockd\Internal\Process;
@@ -62,9 +63,30 @@ final class FfiTransport implements Transport, Endable
     public static function connect(string $urls, ?string $owner, float $timeout): self
     {
         Address::parseList($urls);
+        return self::open($urls, $owner, $timeout);
+    }
+
+    /**
+     * Connects to this server only, for names that belong to it. On names of other servers nothing
+     * must be asked here, because on this server those names are other locks.
+     *
+     * @throws ConnectException
+     * @throws LibraryException
+     */
+    public static function connectToOne(Address $address, ?string $owner, float $within): self
+    {
+        return self::open($address->url, $owner, $within);
+    }
+
+    private static function open(string $urls, ?string $owner, float $timeout): self
+    {
         $c = Library::get();
         $session = $c->lock_connect($urls, $owner, self::milliseconds(Deadline::in($timeout)->remaining()));
-        return new self($c, $session ?? throw new ConnectException((string) $c->lock_last_error()));
+        if ($session === null) {
+            $detail = (string) $c->lock_last_error();
+            throw new ConnectException($detail, isAbsence: Absence::isInText($detail));
+        }
+        return new self($c, $session);
     }
 
     /** @throws LibraryException */
@@ -277,6 +299,16 @@ final class FfiTransport implements Transport, Endable
         return (int) ceil(min($seconds * 1000, 1e15));
     }
 
+    /** The cause of a refusal, which the library tells only by its text. */
+    private static function cause(string $text): ?string
+    {
+        return match (true) {
+            preg_match('/(?:the server is stopping|the broker has failed)$/D', $text) === 1 => 'stopping',
+            str_contains($text, 'it grants nothing for another ') => 'grace',
+            default => null,
+        };
+    }
+
     private function failure(int $status, string $name): Throwable
     {
         // Read the text first: the next call of the library replaces it.
@@ -293,7 +325,7 @@ final class FfiTransport implements Transport, Endable
             $this->c->LOCK_INVALID => new InvalidArgumentException($detail),
             $this->c->LOCK_TIMEOUT => new TimeoutException($detail),
             // LOCK_REFUSED; and an unknown status must not count as success.
-            default => new RefusedException($detail),
+            default => new RefusedException($detail, self::cause($detail)),
         };
     }
 }

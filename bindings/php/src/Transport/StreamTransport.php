@@ -19,6 +19,7 @@ use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
+use Lockd\Message\Rendezvous;
 use Lockd\Message\Result;
 use Throwable;
 
@@ -70,24 +71,54 @@ final class StreamTransport implements Transport
         [$connections, $missing, $unwatched] = [[], [], []];
         $left = count($addresses);
         foreach ($addresses as $text => $address) {
-            $share = Deadline::in(max($deadline->remaining() / $left--, $timeout / count($addresses)));
-            $connection = null;
+            $share = max($deadline->remaining() / $left--, $timeout / count($addresses));
             try {
-                $connection = Connection::open($address, $share->remaining(), $timeout);
-                if (!self::hello($connection, $owner, max(0.001, $share->remaining()))) {
+                [$connections[$text], $isWatched] = self::open($address, $owner, $share, $timeout);
+                if (!$isWatched) {
                     $unwatched[$text] = true;
                 }
-                $connections[$text] = $connection;
             } catch (ConnectException $e) {
-                $connection?->end();
                 $missing[$text] = $e->getMessage();
+                $isAbsence = ($isAbsence ?? true) && $e->isAbsence;
                 $last = $e;
             }
         }
         if ($connections === []) {
-            throw new ConnectException(implode('; ', $missing), 0, $last ?? null);
+            throw new ConnectException(implode('; ', $missing), 0, $last ?? null, $isAbsence ?? false);
         }
         return new self($connections, $missing, $unwatched);
+    }
+
+    /**
+     * Connects to this server only, for names that belong to it. On names of other servers nothing
+     * must be asked here, because on this server those names are other locks.
+     *
+     * @param float $within for connecting, in seconds
+     * @param float $timeout for each answer that the server gives at once, in seconds
+     * @throws ConnectException
+     */
+    public static function connectToOne(Address $address, ?string $owner, float $within, float $timeout): self
+    {
+        [$connection, $isWatched] = self::open($address, $owner, $within, $timeout);
+        return new self([$address->text => $connection], [], $isWatched ? [] : [$address->text => true]);
+    }
+
+    /**
+     * @return array{Connection, bool} and whether the kernel watches it
+     * @throws ConnectException
+     */
+    private static function open(Address $address, ?string $owner, float $within, float $timeout): array
+    {
+        $deadline = Deadline::in($within);
+        $connection = Connection::open($address, $within, $timeout);
+        try {
+            return [$connection, self::hello($connection, $owner, max(0.001, $deadline->remaining()))];
+        } catch (Throwable $e) {
+            // Do not leave this to the destructor: the exception's trace may refer to the
+            // connection.
+            $connection->end();
+            throw $e;
+        }
     }
 
     /** The owner's name as a server accepts it: the complete characters in the first 256 bytes. */
@@ -117,21 +148,22 @@ final class StreamTransport implements Transport
                 // The answer does not matter: the server may be configured not to keep names.
                 $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
             }
-            $answer = $connection->await($hello, $within)->object('result');
+            $answer = $connection->await($hello, $within, dispatches: true)->object('result');
         } catch (ConnectionLostException $e) {
-            throw new ConnectException($e->getMessage(), 0, $e);
+            throw new ConnectException($e->getMessage(), 0, $e, isAbsence: $connection->speaksMessage());
         }
         if ($answer->text('status') === 'refused') {
-            $connection->end();
-            $reason = $answer->text('reason') ?? 'without a reason';
-            $hint = $secret === null
+            $reason = "{$connection->address->text} refuses this client: "
+                . ($answer->text('reason') ?? 'without a reason');
+            if ($answer->text('cause') === 'stopping') {
+                throw new ConnectException($reason, isAbsence: true);
+            }
+            throw new ConnectException($reason . ($secret === null
                 ? ' (name the file with the secret: ?auth-token-file=FILE after the address, or LOCKD_AUTH_TOKEN_FILE)'
-                : ' (the secret is from the file that auth-token-file= or LOCKD_AUTH_TOKEN_FILE names)';
-            throw new ConnectException("{$connection->address->text} refuses this client: $reason$hint");
+                : ' (the secret is from the file that auth-token-file= or LOCKD_AUTH_TOKEN_FILE names)'));
         }
         $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
         if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
-            $connection->end();
             $where = $connection->address->text;
             throw new ConnectException("the server at $where speaks `message`, but is not lockd");
         }
@@ -361,25 +393,12 @@ final class StreamTransport implements Transport
         return $this->connections[$server] ?? throw new ConnectionLostException($this->missing[$server]);
     }
 
-    /**
-     * The server that a name belongs to, connected or not: the one with the highest score, as
-     * docs/protocol.md describes.
-     */
+    /** The server that a name belongs to, connected or not. */
     private function serverOf(string $name): string
     {
-        $best = null;
-        foreach ([...array_keys($this->connections), ...array_keys($this->missing)] as $server) {
-            // Hexadecimal of equal length and in lower case, so that comparing the texts compares
-            // the numbers.
-            $score = hash('fnv1a64', hash('fnv1a64', $server . "\0" . $name, true));
-            $wins = $best === null || strcmp($score, $best[0]) > 0
-                || ($score === $best[0] && strcmp($server, $best[1]) < 0);
-            if ($wins) {
-                $best = [$score, $server];
-            }
-        }
-        assert($best !== null);
-        return $best[1];
+        $servers = [...array_keys($this->connections), ...array_keys($this->missing)];
+        assert($servers !== []);
+        return Rendezvous::choose($servers, $name);
     }
 
     /** @return array<string, string> */
@@ -440,7 +459,7 @@ final class StreamTransport implements Transport
             ),
             'invalid' => new InvalidArgumentException($reason),
             'notFound' => new NotHeldException("this client does not hold \"$name\""),
-            'refused' => new RefusedException($reason),
+            'refused' => new RefusedException($reason, $result->text('cause')),
             // An unknown status must not count as success.
             default => new RefusedException('the server\'s answer is unknown: ' . (json_encode($result->fields) ?: '')),
         };

@@ -48,6 +48,22 @@ final class DialerTest extends TestCase
         self::assertIsResource($dialer->connect(Address::parse("tcp://$parts[1]"), 4.0));
     }
 
+    public function testASocketThatIsConnectedToItselfIsRecognised(): void
+    {
+        $probe = stream_socket_server('tcp://127.0.0.1:0');
+        assert($probe !== false);
+        $address = stream_socket_get_name($probe, false);
+        fclose($probe);
+        $context = stream_context_create(['socket' => ['bindto' => $address]]);
+        $itself = stream_socket_client("tcp://$address", context: $context);
+        self::assertIsResource($itself);
+        self::assertTrue(Dialer::isSelfConnected($itself));
+        $server = new Server();
+        foreach ([$server->tcp(), $server->unix()] as $url) {
+            self::assertFalse(Dialer::isSelfConnected((new Dialer())->connect(Address::parse($url), 4.0)));
+        }
+    }
+
     public function testHostNamesAreResolvedByTheSystem(): void
     {
         $server = new Server();

@@ -139,7 +139,8 @@ final class Server
         $this->startAgain();
     }
 
-    private function startAgain(): void
+    /** Starts a server on the addresses of the one that was killed. */
+    public function startAgain(): void
     {
         $listen = array_diff_key($this->addresses, ['unix' => '']);
         $this->addresses = [];

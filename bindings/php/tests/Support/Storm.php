@@ -14,15 +14,14 @@ final class Storm
 {
     private readonly Child $sender;
     private readonly bool $wasAsync;
-    private bool $throws = false;
+    /** How many signals later the handler throws; 0: never. */
+    private int $left = 0;
 
     public function __construct()
     {
         pcntl_signal(SIGUSR1, function (): void {
-            if ($this->throws) {
-                // At most one exception for each call, so that the caller's clean-up is not
-                // interrupted.
-                $this->throws = false;
+            // At most one exception for each call, so that the caller's clean-up is not interrupted.
+            if ($this->left > 0 && --$this->left === 0) {
                 throw new RuntimeException('struck');
             }
         });
@@ -36,11 +35,15 @@ final class Storm
         });
     }
 
-    /** Whether the handler threw during `$call`. */
-    public function strikes(callable $call): bool
+    /**
+     * Whether the handler threw during `$call`.
+     *
+     * @param int $signal at which of the signals it is to throw
+     */
+    public function strikes(callable $call, int $signal = 1): bool
     {
         try {
-            $this->throws = true;
+            $this->left = $signal;
             pcntl_async_signals(true);
             $call();
             pcntl_async_signals(false);
@@ -51,7 +54,7 @@ final class Storm
             return true;
         } finally {
             pcntl_async_signals(false);
-            $this->throws = false;
+            $this->left = 0;
         }
         return false;
     }
