@@ -22,9 +22,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::broker::mode::Mode;
+use crate::broker::rules::entry::QueuePlace;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::Slot;
-use crate::broker::rules::table::{QueuePlace, Table};
+use crate::broker::rules::table::Table;
 
 /// Why a session may not wait.
 #[derive(Debug)]

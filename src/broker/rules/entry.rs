@@ -4,9 +4,22 @@
 
 use std::collections::BTreeMap;
 
+use crate::broker::blocks::BlockIndex;
 use crate::broker::mode::{HolderLimit, Mode};
 use crate::broker::rules::step::{HashedKey, Hold, Slot};
-use crate::broker::rules::table::{QueuePlace, RequestId};
+
+/// Where the table keeps a request.
+pub(super) type RequestId = BlockIndex;
+
+/// A request's place in a queue: the number of its arrival, after all conversions. A request has
+/// the same place in all its queues, so two requests are in the same order wherever they meet.
+/// Conversions come first because everybody else in the queue waits for the converting session
+/// anyway: it is a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum QueuePlace {
+    Conversion(u64),
+    Arrival(u64),
+}
 
 /// One name: who holds it, and which requests wait for it.
 #[derive(Clone)]

@@ -39,7 +39,7 @@ mod tests;
 mod view;
 
 #[cfg(doc)]
-use super::mode::Mode;
+use crate::broker::mode::Mode;
 pub use step::Ticket;
 pub(super) use step::{
     BULK_BUDGET, Decision, FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET,

@@ -4,9 +4,10 @@
 use crate::broker::mode::Mode;
 use crate::broker::outcome::{Attempt, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
+use crate::broker::rules::entry::{QueuePlace, RequestId};
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{BULK_BUDGET, Decision, NAME_COST, NotGranted, Slot, Step, WaitSpec};
-use crate::broker::rules::table::{QueuePlace, QueuedRequest, RequestId, Table};
+use crate::broker::rules::table::{QueuedRequest, Table};
 
 impl Table {
     /// Puts a request that cannot be granted now into its queues, unless that would close a cycle.

@@ -35,29 +35,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::broker::blocks::{BlockIndex, Blocks};
+use crate::broker::blocks::Blocks;
 use crate::broker::clock::Stamp;
 use crate::broker::histogram::Histogram;
 use crate::broker::mode::Mode;
 use crate::broker::outcome::{Attempt, Grant, Held, Outcome, Released};
-use crate::broker::rules::entry::LockEntry;
+use crate::broker::rules::entry::{LockEntry, QueuePlace, RequestId};
 use crate::broker::rules::index::{EntryId, NameIndex};
 use crate::broker::rules::step::{
     FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
 };
-
-/// Where the table keeps a request.
-pub(super) type RequestId = BlockIndex;
-
-/// A request's place in a queue: the number of its arrival, after all conversions. A request has
-/// the same place in all its queues, so two requests are in the same order wherever they meet.
-/// Conversions come first because everybody else in the queue waits for the converting session
-/// anyway: it is a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum QueuePlace {
-    Conversion(u64),
-    Arrival(u64),
-}
 
 /// A request that waits: for one name, for several at once, or to convert one.
 #[derive(Clone)]

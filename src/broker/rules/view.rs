@@ -8,9 +8,10 @@ use crate::broker::clock::Stamp;
 use crate::broker::mode::Mode;
 use crate::broker::name::Key;
 use crate::broker::outcome::Inspection;
+use crate::broker::rules::entry::{QueuePlace, RequestId};
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{HashedKey, Hold, Slot};
-use crate::broker::rules::table::{QueuePlace, RequestId, Table, TableCounts};
+use crate::broker::rules::table::{Table, TableCounts};
 
 /// One waiter for a name.
 #[derive(Clone, Copy, Debug)]

@@ -111,7 +111,7 @@ pub(super) mod mode_or_null {
     }
 
     #[derive(Deserialize)]
-    struct ShownMode<'a> {
+    struct ModeKeys<'a> {
         #[serde(borrow, default)]
         mode: Option<Cow<'a, str>>,
         #[serde(default)]
@@ -126,7 +126,7 @@ pub(super) mod mode_or_null {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
-        let ShownMode { mode, limit } = ShownMode::deserialize(deserializer)?;
+        let ModeKeys { mode, limit } = ModeKeys::deserialize(deserializer)?;
         let Some(text) = mode else { return Ok(None) };
         let mode = match (mode::from_text(&text), limit) {
             (Some(Mode::Shared), Some(limit)) => Mode::at_most(limit),
