@@ -450,7 +450,7 @@ fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malfo
 fn read_mode(mode: Option<&RawValue>, limit: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
     let text = borrow_text("mode", mode)?;
     let mode = text.map(|text| mode::from_text(&text).ok_or(UNKNOWN_MODE)).transpose()?;
-    let Some(limit) = limit.filter(|limit| limit.get() != "null") else { return Ok(mode) };
+    let Some(limit) = limit else { return Ok(mode) };
     if mode.is_some_and(|mode| mode != Mode::Exclusive) {
         return Err(Malformed::new("limit", "stands beside the mode shared"));
     }
