@@ -78,6 +78,10 @@ impl Dice {
         (self.0 >> 33) % sides
     }
 
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+
     fn micros(&mut self, sides: u64) -> Duration {
         Duration::from_micros(self.below(sides))
     }
@@ -171,7 +175,7 @@ impl Holders {
     fn check(&self, mode: Mode) {
         let holders = self.0.load(SeqCst);
         let most = mode.holders_max().map_or(usize::MAX, |most| most as usize);
-        assert!(holders <= most, "{holders} holders, and one was promised: {mode}");
+        assert!(holders <= most, "{holders} holders, but one of them was promised: {mode}");
     }
 }
 
@@ -191,7 +195,7 @@ fn slots_that_cross_cancels_and_time_outs_are_never_too_many_and_none_is_lost() 
             threads.push(scope.spawn(move || {
                 let mut dice = Dice(seed);
                 while !stop.load(SeqCst) {
-                    let mut mode = MODES[1 + dice.below(2) as usize];
+                    let mut mode = dice.one_of(&MODES[1..3]);
                     if !ends.count(session.acquire(b"slots", mode, Some(dice.micros(1000)))) {
                         continue;
                     }
@@ -200,7 +204,7 @@ fn slots_that_cross_cancels_and_time_outs_are_never_too_many_and_none_is_lost() 
                         holders.check(mode);
                         thread::yield_now();
                         holders.check(mode);
-                        let wanted = MODES[dice.below(4) as usize];
+                        let wanted = dice.one_of(&MODES);
                         if ends.count(session.convert(b"slots", wanted, Some(dice.micros(1000)))) {
                             mode = wanted;
                         }
