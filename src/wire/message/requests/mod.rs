@@ -202,8 +202,8 @@ impl ListRequest {
 /// `"shared"`; if `limit` is not a whole number from 1 to [`HolderLimit::MAX`], or the mode is
 /// `"shared"`; if `timeLimit` is neither a number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
-    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "limit", "timeLimit"];
-    let [text, hex, names, mode, limit, time_limit] = object(parameters.get(), keys)?;
+    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit", "limit"];
+    let [text, hex, names, mode, time_limit, limit] = object(parameters.get(), keys)?;
     let mode = read_mode(mode, limit)?.unwrap_or(Mode::Exclusive);
     let names = read_names(text, hex, names, mode)?;
     Ok(LockRequest { names, limit: read_time_limit(time_limit)? })
