@@ -241,24 +241,7 @@ final class Client
         if ($lock === null) {
             throw new TimeoutException("\"$name\" was not granted within $timeout s");
         }
-        if (!$this->owner->hasGrant($name, $lock->token())) {
-            throw new ConnectionLostException("this client was closed just after it had acquired \"$name\"");
-        }
-        try {
-            $result = $body($lock);
-        } catch (\Throwable $e) {
-            // Do not leave this to the lock's destructor: the exception's trace may refer to the
-            // lock.
-            try {
-                $lock->release();
-            } catch (LockdException) {
-                // The caller must see the exception of the body, not this one.
-            }
-            throw $e;
-        }
-        $lock->release();
-        Body::mustBeDone($result);
-        return $result;
+        return $lock->callAndRelease(static fn (): mixed => $body($lock));
     }
 
     /**

@@ -12,6 +12,7 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
+use Lockd\Internal\Body;
 use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Transport\Grant;
@@ -131,6 +132,21 @@ final class Lock
             $this->mode = $mode;
         };
         return $this->owner->convert($this->name, $this->token, $this->mode, $mode, $timeout, $converted);
+    }
+
+    /**
+     * Calls the body while holding the lock, then releases the lock.
+     *
+     * @internal
+     * @throws LockdException
+     */
+    public function callAndRelease(callable $body): mixed
+    {
+        if (!$this->owner->hasGrant($this->name, $this->token)) {
+            // A signal handler may have done this.
+            throw new ConnectionLostException("this client was closed just after it had acquired \"$this->name\"");
+        }
+        return Body::run($body, $this->release(...));
     }
 
     public function __destruct()

@@ -12,7 +12,6 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Internal\Body;
-use Throwable;
 
 /**
  * A lock with Laravel's interface. Made by {@see LockdLockProvider}, which describes the
@@ -136,14 +135,6 @@ final class LockdLock implements Lock
 
     private function run(callable $callback): mixed
     {
-        try {
-            $result = $callback();
-        } catch (Throwable $e) {
-            $this->release();
-            throw $e;
-        }
-        $this->held->release($this->name, $this->owner);
-        Body::mustBeDone($result);
-        return $result;
+        return Body::run($callback, fn (): bool => $this->held->release($this->name, $this->owner));
     }
 }
