@@ -278,6 +278,17 @@ final class Client
     }
 
     /**
+     * Whether this client holds the lock or waits for it, as far as is known without asking the
+     * server.
+     *
+     * @internal
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return $this->owner->isOwnerOf($name);
+    }
+
+    /**
      * Whether a new client may replace this one: no connection of it is alive, or it holds nothing
      * and the connection to one of its servers is lost.
      *

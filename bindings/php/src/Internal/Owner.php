@@ -214,6 +214,15 @@ final class Owner
     }
 
     /**
+     * Whether this owner holds the lock or waits for it, as far as is known without asking the
+     * server.
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return isset($this->held[$name]);
+    }
+
+    /**
      * Whether the lock was granted and not released since, even if the connection is lost
      * meanwhile.
      */
