@@ -114,9 +114,9 @@ typedef enum lock_status {
    */
   LOCK_INVALID = 8,
   /**
-   * Refused: a limit of the broker or server is reached, the server is stopping, it is older than
-   * what is asked for (lock_at_most), or it grants nothing yet because the server before it did not
-   * stop cleanly.
+   * Refused: a limit of the broker or server is reached, the server is stopping, it is older
+   * than what is asked for (lock_at_most), or it grants nothing yet because the server before it
+   * did not stop cleanly.
    */
   LOCK_REFUSED = 9,
   /**
@@ -269,14 +269,15 @@ typedef struct lock_slots {
    */
   uint64_t waiters;
   /**
-   * The limit in force: the smallest of its holders' limits, which is 1 if it is held exclusively.
-   * 0: there is no limit, because it is free or all its holders have it LOCK_SHARED.
+   * The limit in force: the smallest of its holders' limits, which is 1 if it is held
+   * exclusively. 0: there is no limit, because it is free or all its holders have it
+   * LOCK_SHARED.
    */
   uint32_t limit;
   /**
    * How many more sessions can hold it, as far as its holders are concerned: the limit in force
-   * without the holders. UINT32_MAX: any number, because there is no limit. A request has a limit
-   * of its own, too.
+   * without the holders. UINT32_MAX: any number, because there is no limit. A request has a
+   * limit of its own, too.
    */
   uint32_t free;
 } lock_slots;
@@ -310,8 +311,8 @@ extern "C" {
  *
  * @param n  From 1 to 16777215.
  * @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
- *           function that takes a mode returns LOCK_INVALID for it. So does a plain number above 1:
- *           a limit always comes from this function.
+ *           function that takes a mode returns LOCK_INVALID for it. So does a plain number above
+ *           1: a limit always comes from this function.
  *
  * Any thread; never blocks.
  */
@@ -556,15 +557,15 @@ int lock_lost_fd(struct lock_session *session);
 
 /**
  * Ends every call of a session that is in progress in another thread. Waits for locks,
- * lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
- * a lock that was being converted to exclusive stays held as before. Places where no call waits are given
- * up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
- * same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
- * on a server, a grant has come when it has arrived in this process.
+ * lock_enqueue, lock_inspect, lock_inspect_slots and lock_list return LOCK_CANCELLED and leave the
+ * session as it was: a lock that was to be converted stays held as before. Places where no call
+ * waits are given up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another
+ * call with the same name has succeeded in between. A grant that came first stays, and its call
+ * returns LOCK_OK; on a server, a grant has come when it has arrived in this process.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
- * LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
- * not, the session ends, and they return LOCK_LOST.
+ * a mode that allows more holders continue for up to a second, in which a working server confirms
+ * them. If it does not, the session ends, and they return LOCK_LOST.
  *
  * @param session  The session.
  *
@@ -612,9 +613,10 @@ enum lock_status lock_cancel(struct lock_session *session);
  *         LOCK_INTERNAL;
  *         a mistake that waiting does not cure, at once. LOCK_INVALID: the address, a name, a mode
  *         or NULL, or names that belong to different servers. LOCK_REFUSED: one side speaks TLS
- *         and the other does not, a certificate or the secret is not accepted, it is no lockd, or
- *         a limit is reached. LOCK_IO: the host's name is unknown, or the cause is in this
- *         program: a file that cannot be read, no permission, no descriptors left.
+ *         and the other does not, a certificate or the secret is not accepted, it is no lockd or
+ *         one that is older than limited locks, or a limit of the server is reached. LOCK_IO: the
+ *         host's name is unknown, or the cause is in this program: a file that cannot be read, no
+ *         permission, no descriptors left.
  *
  * A handler that runs just before the thread begins to sleep does not wake it. With report, the
  * call looks up a second later; without it, it goes on waiting. While the resolver looks for the
@@ -704,8 +706,8 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @param mode        The new mode.
  * @param timeout_ms  As for lock_acquire.
  *
- * @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer holders
- *         than before, the lock has a new token, which lock_token returns;
+ * @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
+ *         holders than before, the lock has a new token, which lock_token returns;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_PENDING: another thread waits to change its mode, or lock_enqueue_convert has taken
  *         a place for that;
@@ -716,10 +718,10 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  *         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
  *         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
  *
- * To a mode that allows more holders, on a server: the conversion cannot be taken back, since others
- * may have come in. If the server does not confirm it in time, it is unknown what the session
- * holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second, within the
- * server's dead-peer timeout, and within a second of lock_cancel.
+ * To a mode that allows more holders, on a server: the conversion cannot be taken back, since
+ * others may have come in. If the server does not confirm it in time, it is unknown what the
+ * session holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second,
+ * within the server's dead-peer timeout, and within a second of lock_cancel.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -763,8 +765,8 @@ enum lock_status lock_enqueue(struct lock_session *session, const char *name, ui
  * @param name     The name.
  * @param mode     The new mode.
  *
- * @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer holders
- *         than before, the lock has a new token, which lock_token returns;
+ * @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
+ *         holders than before, the lock has a new token, which lock_token returns;
  *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
  *         it had one before, and holds the lock as it did. When enough of the other holders are
  *         gone, the lock has the new mode, even if lock_wait is never called; on a server,
@@ -865,8 +867,8 @@ enum lock_status lock_release_all(struct lock_session *session, const char *cons
 enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
 
 /**
- * The mode in which the session holds a lock, such as lock_at_most(4); other holders may have other
- * modes. Asks no server, as lock_token.
+ * The mode in which the session holds a lock, such as lock_at_most(4); other holders may have
+ * other modes. Asks no server, as lock_token.
  *
  * @param session  The session.
  * @param name     The name.
@@ -927,12 +929,12 @@ enum lock_status lock_inspect_slots(struct lock_session *session,
  *
  * `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
  * and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
- * `orphaned` is present, and true, if lock_inspect would
- * say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
- * has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
- * name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
- * one page. On several servers the page covers all of them, and a name is shown as it is on the
- * server that it belongs to.
+ * `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
+ * `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
+ * character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
+ * last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
+ * exactly one page. On several servers the page covers all of them, and a name is shown as it is
+ * on the server that it belongs to.
  *
  * @param session  The session.
  * @param prefix   Only names that begin with this. NULL: all.

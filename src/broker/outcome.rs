@@ -187,15 +187,16 @@ pub struct Inspection {
 }
 
 impl Inspection {
-    /// The limit in force: how many sessions may hold the lock while its present holders do. 1 if it
-    /// is held exclusively. `None`: any number, because it is free or only held shared.
+    /// The limit in force: how many sessions may hold the lock while its present holders do. 1 if
+    /// it is held exclusively. `None`: any number, because it is free or only held shared.
     #[must_use]
     pub fn limit(&self) -> Option<u32> {
         self.mode.and_then(Mode::holders_max)
     }
 
-    /// How many more sessions can hold the lock, as far as its present holders are concerned. `None`:
-    /// any number. Requests that wait come before new ones, and each has a limit of its own.
+    /// How many more sessions can hold the lock, as far as its present holders are concerned.
+    /// `None`: any number. Requests that wait come before new ones, and each has a limit of its
+    /// own.
     #[must_use]
     pub fn free_slots(&self) -> Option<u32> {
         let holders = u32::try_from(self.holders).unwrap_or(u32::MAX);

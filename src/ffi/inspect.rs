@@ -69,8 +69,8 @@ pub unsafe extern "C" fn lock_token(
     unsafe { guard_token(session, name, token, body) }
 }
 
-/// The mode in which the session holds a lock, such as lock_at_most(4); other holders may have other
-/// modes. Asks no server, as lock_token.
+/// The mode in which the session holds a lock, such as lock_at_most(4); other holders may have
+/// other modes. Asks no server, as lock_token.
 ///
 /// @param session  The session.
 /// @param name     The name.
@@ -150,12 +150,13 @@ pub struct lock_slots {
     pub holders: u64,
     /// The number of requests that wait for it. They come before any new request.
     pub waiters: u64,
-    /// The limit in force: the smallest of its holders' limits, which is 1 if it is held exclusively.
-    /// 0: there is no limit, because it is free or all its holders have it LOCK_SHARED.
+    /// The limit in force: the smallest of its holders' limits, which is 1 if it is held
+    /// exclusively. 0: there is no limit, because it is free or all its holders have it
+    /// LOCK_SHARED.
     pub limit: u32,
     /// How many more sessions can hold it, as far as its holders are concerned: the limit in force
-    /// without the holders. UINT32_MAX: any number, because there is no limit. A request has a limit
-    /// of its own, too.
+    /// without the holders. UINT32_MAX: any number, because there is no limit. A request has a
+    /// limit of its own, too.
     pub free: u32,
 }
 
@@ -206,12 +207,12 @@ pub unsafe extern "C" fn lock_inspect_slots(
 ///
 /// `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
 /// and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
-/// `orphaned` is present, and true, if lock_inspect would
-/// say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
-/// has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
-/// name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
-/// one page. On several servers the page covers all of them, and a name is shown as it is on the
-/// server that it belongs to.
+/// `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
+/// `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
+/// character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
+/// last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
+/// exactly one page. On several servers the page covers all of them, and a name is shown as it is
+/// on the server that it belongs to.
 ///
 /// @param session  The session.
 /// @param prefix   Only names that begin with this. NULL: all.

@@ -100,8 +100,8 @@ pub unsafe extern "C" fn lock_acquire_all(
 /// @param mode        The new mode.
 /// @param timeout_ms  As for lock_acquire.
 ///
-/// @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer holders
-///         than before, the lock has a new token, which lock_token returns;
+/// @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_PENDING: another thread waits to change its mode, or lock_enqueue_convert has taken
 ///         a place for that;
@@ -112,10 +112,10 @@ pub unsafe extern "C" fn lock_acquire_all(
 ///         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
 ///         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
 ///
-/// To a mode that allows more holders, on a server: the conversion cannot be taken back, since others
-/// may have come in. If the server does not confirm it in time, it is unknown what the session
-/// holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second, within the
-/// server's dead-peer timeout, and within a second of lock_cancel.
+/// To a mode that allows more holders, on a server: the conversion cannot be taken back, since
+/// others may have come in. If the server does not confirm it in time, it is unknown what the
+/// session holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second,
+/// within the server's dead-peer timeout, and within a second of lock_cancel.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
@@ -174,8 +174,8 @@ pub unsafe extern "C" fn lock_enqueue(
 /// @param name     The name.
 /// @param mode     The new mode.
 ///
-/// @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer holders
-///         than before, the lock has a new token, which lock_token returns;
+/// @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
 ///         it had one before, and holds the lock as it did. When enough of the other holders are
 ///         gone, the lock has the new mode, even if lock_wait is never called; on a server,

@@ -8,8 +8,8 @@ use crate::broker::{HolderLimit, Mode};
 const EXCLUSIVE: u32 = lock_mode::LOCK_EXCLUSIVE as u32;
 const SHARED: u32 = lock_mode::LOCK_SHARED as u32;
 
-/// The number of a limited mode is this and the limit. So it is far from every number that a program
-/// may have configured, and positive also for a language whose 32-bit numbers are signed.
+/// The number of a limited mode is this and the limit. So it is far from every number that a
+/// program may have configured, and positive also for a language whose 32-bit numbers are signed.
 const LIMITED: u32 = 1 << 30;
 
 /// What lock_at_most returns if no mode has this limit.
@@ -39,8 +39,8 @@ const NO_MODE: u32 = u32::MAX;
 ///
 /// @param n  From 1 to 16777215.
 /// @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
-///           function that takes a mode returns LOCK_INVALID for it. So does a plain number above 1:
-///           a limit always comes from this function.
+///           function that takes a mode returns LOCK_INVALID for it. So does a plain number above
+///           1: a limit always comes from this function.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -96,7 +96,9 @@ mod tests {
             assert_eq!(number(mode(made).unwrap()), made, "{limit}");
             assert!(i32::try_from(made).is_ok(), "{limit}");
         }
-        assert_eq!([0, HolderLimit::MAX + 1, u32::MAX].map(lock_at_most), [NO_MODE; 3]);
+        for none in [0, HolderLimit::MAX + 1, u32::MAX] {
+            assert_eq!(lock_at_most(none), NO_MODE, "{none}");
+        }
         assert_eq!(lock_at_most(1), EXCLUSIVE);
         let past = LIMITED + HolderLimit::MAX + 1;
         for plain in [2, 3, 4, 1 << 24, LIMITED - 1, LIMITED, LIMITED + 1, past, 1 << 31, NO_MODE] {

@@ -58,9 +58,9 @@ pub enum lock_status {
     /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
     /// a malformed address.
     LOCK_INVALID = 8,
-    /// Refused: a limit of the broker or server is reached, the server is stopping, it is older than
-    /// what is asked for (lock_at_most), or it grants nothing yet because the server before it did not
-    /// stop cleanly.
+    /// Refused: a limit of the broker or server is reached, the server is stopping, it is older
+    /// than what is asked for (lock_at_most), or it grants nothing yet because the server before it
+    /// did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, perhaps because its connection is lost, and with it all its locks.
     /// Nothing reconnects. Close the session and open a new one. With several servers: the server

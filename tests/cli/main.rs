@@ -7,6 +7,7 @@ mod codes;
 mod crontab;
 mod kicking;
 mod leaving;
+mod limited;
 mod lingering;
 mod listing;
 mod losing;

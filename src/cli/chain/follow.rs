@@ -319,10 +319,7 @@ fn chain_lock(key: &LockKey, lock: &ListedLock, server: &str, waits: &Waits<'_>)
     // The sort is stable: apart from that they stay in the order in which they acquired it.
     holders.sort_by_key(|link| link.waits_for.is_empty());
     holders.truncate(HOLDERS_MAX);
-    let can_be_next = |waiter: &&ListedWaiter| match lock.mode {
-        None => true,
-        Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
-    };
+    let can_be_next = |waiter: &&ListedWaiter| lock.admits(waiter.mode);
     ChainLock {
         key: key.clone(),
         lock_name: lock.lock_name.clone(),

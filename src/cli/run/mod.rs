@@ -46,7 +46,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lockd::broker::{Grant, Mode};
+use lockd::broker::{Grant, HolderLimit, Mode};
 
 use super::messages::MessageWriter;
 use super::owner_name::owner_name;
@@ -137,6 +137,11 @@ pub(super) struct RunOptions {
     /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
     shared: bool,
+
+    /// Acquire a lock that at most N sessions hold at the same time: N jobs run, the others wait. If
+    /// other sessions name another number, the lowest one among the holders counts. 1 is exclusive
+    #[arg(long, value_name = "N", value_parser = at_most, conflicts_with = "shared")]
+    at_most: Option<Mode>,
 
     /// Do not wait for the lock, nor for a server that is not there; connecting may still take as
     /// long as --connect-timeout
@@ -282,7 +287,7 @@ impl RunOptions {
             owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            mode: if self.shared { Mode::Shared } else { self.at_most.unwrap_or(Mode::Exclusive) },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
             connect_timeout: self.connect_timeout,
             talk: match (self.quiet, self.verbose) {
@@ -304,6 +309,12 @@ fn owner(program: Option<&OsString>) -> String {
         nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), outer_of_same_program())
+}
+
+/// Parses how many holders there may be.
+fn at_most(text: &str) -> Result<Mode, String> {
+    let holders = text.parse().ok().and_then(Mode::at_most);
+    holders.ok_or_else(|| format!("not a whole number from 1 to {}", HolderLimit::MAX))
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],

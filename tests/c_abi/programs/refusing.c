@@ -1,7 +1,7 @@
 /* Servers that refuse, or reply in unusual ways. Arguments: a server, and its behaviour: stopping
  * (it stops granting once four calls wait), blind (it does not allow inspecting locks, and does not
- * know the command list), old (it does not know limited locks), silent (it does not report that a request has to wait), late (it finds a
- * deadlock, and reports it only when a lock is inspected). */
+ * know the command list), old (it does not know limited locks), silent (it does not report that a
+ * request has to wait), late (it finds a deadlock, and reports it only when a lock is inspected). */
 #include <signal.h>
 #include <stdatomic.h>
 
