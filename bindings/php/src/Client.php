@@ -15,11 +15,11 @@ use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Body;
+use Lockd\Internal\LockedCall;
 use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Internal\PatientAcquire;
 use Lockd\Internal\Process;
-use Lockd\Internal\Signals;
 use Lockd\Message\Address;
 use Lockd\Transport\FfiTransport;
 use Lockd\Transport\StreamTransport;
@@ -232,16 +232,11 @@ final class Client
         ?int $atMost = null,
     ): mixed {
         Body::mustRunWhenCalled($body);
-        $lock = null;
-        // Stored before a signal handler can run and throw: PHP may then lose the function's return
-        // value.
-        Signals::deferred(function () use (&$lock, $name, $timeout, $shared, $atMost): void {
-            $lock = $this->acquire($name, $timeout, $shared, $atMost);
-        });
-        if ($lock === null) {
-            throw new TimeoutException("\"$name\" was not granted within $timeout s");
-        }
-        return $lock->callAndRelease(static fn (): mixed => $body($lock));
+        return LockedCall::run(
+            fn (): ?Lock => $this->acquire($name, $timeout, $shared, $atMost),
+            $body,
+            static fn () => throw new TimeoutException("\"$name\" was not granted within $timeout s"),
+        );
     }
 
     /**

@@ -12,7 +12,6 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
-use Lockd\Internal\Body;
 use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Transport\Grant;
@@ -135,18 +134,13 @@ final class Lock
     }
 
     /**
-     * Calls the body while holding the lock, then releases the lock.
+     * Whether it was not released since it was granted, even if the connection is lost meanwhile.
      *
      * @internal
-     * @throws LockdException
      */
-    public function callAndRelease(callable $body): mixed
+    public function isGranted(): bool
     {
-        if (!$this->owner->hasGrant($this->name, $this->token)) {
-            // A signal handler may have done this.
-            throw new ConnectionLostException("this client was closed just after it had acquired \"$this->name\"");
-        }
-        return Body::run($body, $this->release(...));
+        return $this->owner->hasGrant($this->name, $this->token);
     }
 
     public function __destruct()

@@ -8,13 +8,11 @@ use Closure;
 use Fiber;
 use Generator;
 use Lockd\Exception\InvalidArgumentException;
-use Lockd\Exception\LockdException;
 use ReflectionFunction;
-use Throwable;
 
 /**
- * Calls and checks code that runs while a lock is held. It must be finished when it returns,
- * because the lock is released then. This class knows nothing of locks.
+ * Checks for code that is called while a lock is held. It must be finished when it returns, because
+ * the lock is released then. This class knows nothing of locks.
  *
  * Refused are generators, fibers that have not ended, futures of Amp and promises: objects with a
  * method `then` (those of Guzzle, HTTPlug and React, and builders that start something when they
@@ -52,7 +50,7 @@ final class Body
     }
 
     /**
-     * Call this after the lock has been released; {@see run()} does.
+     * Call this after the lock has been released.
      *
      * @throws InvalidArgumentException some of the work that the result stands for has not run yet
      */
@@ -65,33 +63,6 @@ final class Body
                 . ' that is not done: it goes on without the lock. Await or read it inside that function'
             );
         }
-    }
-
-    /**
-     * Calls what is to run under a lock, and then `$release`. If the body throws, the caller gets
-     * that exception and not one of `$release`.
-     *
-     * @param callable(): mixed $release releases the lock
-     * @return mixed what the body returns
-     * @throws LockdException of `$release`: the lock may have been lost while the body ran
-     */
-    public static function run(callable $body, callable $release): mixed
-    {
-        try {
-            $result = $body();
-        } catch (Throwable $e) {
-            // Do not leave this to the lock's destructor: the exception's trace may refer to the
-            // lock.
-            try {
-                $release();
-            } catch (LockdException) {
-                // The caller must see the exception of the body, not this one.
-            }
-            throw $e;
-        }
-        $release();
-        self::mustBeDone($result);
-        return $result;
     }
 
     private static function isDone(object $result): bool

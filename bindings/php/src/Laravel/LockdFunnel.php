@@ -12,8 +12,8 @@ use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Internal\Body;
+use Lockd\Internal\LockedCall;
 use Lockd\Internal\Mode;
-use Lockd\Internal\Signals;
 use Lockd\Internal\Slots;
 use Lockd\Lock;
 
@@ -99,17 +99,15 @@ final class LockdFunnel
         Body::mustRunWhenCalled($callback);
         $limit = $this->limit
             ?? throw new InvalidArgumentException("how many may run at once? Call limit() for \"$this->name\"");
-        $lock = null;
-        // If a signal handler threw after the grant but before the lock is stored, the lock would
-        // stay held for ever.
-        Signals::deferred(function () use (&$lock, $limit): void {
-            $lock = $this->acquire($limit);
-        });
-        if ($lock !== null) {
-            return $lock->callAndRelease($callback);
-        }
-        $timeout = new LimiterTimeoutException("no slot of \"$this->name\" was granted within $this->timeout s");
-        return $failure === null ? throw $timeout : $failure($timeout);
+        return LockedCall::run(
+            fn (): ?Lock => $this->acquire($limit),
+            static fn (): mixed => $callback(),
+            function () use ($failure): mixed {
+                $text = "no slot of \"$this->name\" was granted within $this->timeout s";
+                $timeout = new LimiterTimeoutException($text);
+                return $failure === null ? throw $timeout : $failure($timeout);
+            },
+        );
     }
 
     private function acquire(int $limit): ?Lock
