@@ -35,7 +35,9 @@ fn a_full_lock_is_shown_with_its_holders_and_its_limit() {
         let script = format!("echo >{ready}; {}", until("done"));
         site.run(&["--at-most", "2", "gpu"], &script)
     });
-    ["one", "two"].map(|ready| site.line(ready));
+    for ready in ["one", "two"] {
+        site.line(ready);
+    }
     let (code, _, errors) = site.said(&["run", "-n", "--at-most", "4", "gpu", "--", "true"]);
     assert_eq!(code, 75, "{errors}");
     assert!(errors.contains("held by 2 of at most 2: "), "{errors}");

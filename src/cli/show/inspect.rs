@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limited_lock_is_described_with_its_limit_and_its_free_places() {
+    fn a_limited_lock_is_described_with_its_limit_and_its_free_slots() {
         let (two, four) = (Mode::at_most(2).unwrap(), Mode::at_most(4).unwrap());
         let full = lock(Some(two), 2, &[("h1", X), ("a", four), ("b", S)]);
         let expected =
