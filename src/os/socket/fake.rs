@@ -198,6 +198,13 @@ impl Pollable for CloseOnForkFd {
     }
 }
 
+/// One that is still connecting. No scenario connects.
+impl Pollable for socket2::Socket {
+    fn is_ready_for(&self) -> PollFlags {
+        PollFlags::empty()
+    }
+}
+
 pub(crate) struct PollFd<'a> {
     what: &'a dyn Pollable,
     events: PollFlags,
