@@ -11,6 +11,8 @@ mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod place;
+mod returning;
 mod riding;
 mod shell;
 mod signals;

@@ -1,7 +1,8 @@
 //! `lockd run`: runs a command while a lock is held, like flock(1), but for many hosts.
 //!
-//! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
-//!   `progress`: how the wait goes, and the messages about it.
+//! - `acquire`: acquires and releases the lock. `spare`: when it is asked for after a restart of the
+//!   server. `explain`: the message if it is not granted. `progress`: how the wait goes, and the
+//!   messages about it.
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
@@ -35,6 +36,7 @@ mod linger;
 mod outcome;
 mod progress;
 mod signals;
+mod spare;
 mod supervise;
 mod wait;
 mod watch;
