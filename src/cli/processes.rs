@@ -22,6 +22,8 @@ pub(super) struct Process {
     pub(super) start: u64,
     /// Whether it has ended and is not reaped yet; or whether only its first thread has ended.
     pub(super) is_zombie: bool,
+    /// Whether it is stopped, by a signal or by a debugger.
+    pub(super) is_stopped: bool,
     /// The CPU time used so far, in clock ticks.
     pub(super) cpu_ticks: u64,
     pub(super) threads: u64,
@@ -53,6 +55,7 @@ impl Process {
             threads: field(20)?.parse().ok()?,
             resident_pages: field(24)?.parse().ok()?,
             is_zombie: matches!(field(3)?, "Z" | "X"),
+            is_stopped: matches!(field(3)?, "T" | "t"),
             name,
         })
     }
@@ -116,7 +119,7 @@ mod tests {
     fn a_name_may_look_like_the_fields_after_it() {
         let process = Process::parse(17, STAT).unwrap();
         assert_eq!((process.parent, process.group, process.start), (1, 2, 4711));
-        assert!(process.is_zombie);
+        assert!(process.is_zombie && !process.is_stopped);
         assert_eq!(process.to_string(), "process 17 (a) b (\\xff)");
         assert_eq!(Process::parse(17, b"17 (a) S 1"), None);
     }

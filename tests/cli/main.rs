@@ -17,6 +17,7 @@ mod riding;
 mod shell;
 mod signals;
 mod stats;
+mod stopping;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;

@@ -6,8 +6,9 @@
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
-//! - `supervise`: while the command runs. `linger`: after it has ended. `watch`: waiting during
-//!   both. `end`: ends the command. `outcome`: how `lockd run` itself can end.
+//! - `supervise`: while the command runs. `stop`: Ctrl-Z. `linger`: after the command has ended.
+//!   `watch`: waiting during both. `end`: ends the command. `outcome`: how `lockd run` itself can
+//!   end.
 //! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
 //!   process, and waiting, which a signal ends at once.
 //!
@@ -37,6 +38,7 @@ mod outcome;
 mod progress;
 mod signals;
 mod spare;
+mod stop;
 mod supervise;
 mod wait;
 mod watch;
