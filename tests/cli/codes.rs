@@ -226,7 +226,7 @@ fn the_command_is_told_of_its_lock() {
     assert_eq!(held["locks"][1]["lockName"], "c");
     let owner = held["locks"][0]["holders"][0]["name"].as_str().unwrap().to_owned();
     assert!(
-        owner.starts_with("run: sh (") && owner.ends_with(&format!(", pid {})", running.pid())),
+        owner.starts_with("run: sh (") && owner.contains(&format!(", pid {}, id ", running.pid())),
         "{owner}"
     );
     site.write("stop");

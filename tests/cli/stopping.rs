@@ -37,8 +37,8 @@ fn in_shell(site: &Site, command: &str) -> (Terminal, [i32; 2]) {
     eventually("it runs", || site.said(&["inspect", "a"]).1.contains("held exclusively"));
     let listed = site.server.message().call("list", json!({}));
     let name = listed["locks"][0]["holders"][0]["name"].as_str().unwrap();
-    let (_, run) = name.rsplit_once("pid ").unwrap();
-    let run = run.trim_end_matches(')').parse().unwrap();
+    let (_, run) = name.rsplit_once(", pid ").unwrap();
+    let run = run.split_once(',').unwrap().0.parse().unwrap();
     eventually("it has the terminal", || state(job).is_some());
     (terminal, [job, run])
 }

@@ -53,8 +53,8 @@ use clap::Args;
 use lockd::broker::{Grant, Mode};
 
 use super::messages::MessageWriter;
-use super::owner_name::owner_name;
-use super::processes::outer_of_same_program;
+use super::owner_name::{RunId, owner_name};
+use super::processes::{line_of_same_program, place_of_ids};
 use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
@@ -307,7 +307,9 @@ fn owner(program: Option<&OsString>) -> String {
     let user =
         nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), outer_of_same_program())
+    let place = place_of_ids();
+    let line: Vec<RunId> = line_of_same_program().iter().map(|run| RunId::of(run, &place)).collect();
+    owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), &line)
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
