@@ -54,7 +54,8 @@ impl Descendants {
     /// unrelated processes would be taken for the command's.
     pub(super) fn adopt() -> io::Result<Self> {
         let own = getpid();
-        let shown = std::fs::read_link("/proc/self")?;
+        let unreadable = |error| io::Error::other(format!("/proc cannot be read: {error}"));
+        let shown = std::fs::read_link("/proc/self").map_err(unreadable)?;
         if shown.as_os_str() != own.as_raw_nonzero().to_string().as_str() {
             return Err(io::Error::other("/proc shows another namespace of processes"));
         }

@@ -50,6 +50,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use lockd::broker::{Grant, Mode};
 
 use super::messages::MessageWriter;
@@ -185,7 +186,7 @@ pub(super) struct RunOptions {
     server: ServerOption,
 
     /// Name of the lock; if there are several, all are acquired together, or none
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, value_parser = OsStringValueParser::new().try_map(name))]
     names: Vec<OsString>,
 
     /// Run this with $SHELL -c, or with /bin/sh -c if SHELL is not set; one argument, and the last
@@ -310,6 +311,13 @@ fn owner(program: Option<&OsString>) -> String {
     let place = place_of_ids();
     let line: Vec<RunId> = line_of_same_program().iter().map(|run| RunId::of(run, &place)).collect();
     owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), &line)
+}
+
+/// Checks a name. The empty name is one, too, and programs may use it. On a command line it is a
+/// variable that is not set, and then jobs that have nothing to do with each other would share a
+/// lock.
+fn name(name: OsString) -> Result<OsString, &'static str> {
+    if name.is_empty() { Err("it is empty: is a variable not set?") } else { Ok(name) }
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],
