@@ -5,6 +5,7 @@
 mod chain;
 mod codes;
 mod crontab;
+mod documented;
 mod kicking;
 mod leaving;
 mod lingering;
