@@ -10,7 +10,7 @@ use crate::place::{Place, held, stop};
 use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
 use crate::support::server::Server;
-use crate::tool::{Running, argument, await_end, until};
+use crate::tool::{Running, argument, await_end, state, until};
 
 const ABSENT: &str = "lockd: a: no server, trying again ";
 const BACK: &str = "lockd: a: connected to the server after ";
@@ -214,9 +214,14 @@ fn take_turns(place: &Place, count: usize, signals: &[Signal]) {
         let text = std::fs::read_to_string(place.site.path("turns")).unwrap_or_default();
         text.lines().map(str::to_owned).collect::<Vec<_>>()
     };
+    // A command may be killed before it has removed its file.
     let is_inside = || {
-        let mut files = std::fs::read_dir(place.site.path(".")).unwrap();
-        files.any(|file| file.unwrap().file_name().to_string_lossy().starts_with("inside."))
+        let files = std::fs::read_dir(place.site.path(".")).unwrap().map(|file| file.unwrap());
+        let mut inside = files.filter_map(|file| {
+            let pid = file.file_name().to_str()?.strip_prefix("inside.")?.parse::<i32>().ok()?;
+            Some((pid, file.path()))
+        });
+        inside.any(|(pid, path)| state(pid).is_some() || std::fs::remove_file(path).is_err())
     };
     for (number, &signal) in signals.iter().enumerate() {
         let enough = (number + 1) * count / (signals.len() + 2);
