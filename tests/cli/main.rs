@@ -5,6 +5,7 @@
 mod chain;
 mod codes;
 mod crontab;
+mod documented;
 mod kicking;
 mod leaving;
 mod limited;
@@ -12,10 +13,13 @@ mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod place;
+mod returning;
 mod riding;
 mod shell;
 mod signals;
 mod stats;
+mod stopping;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;

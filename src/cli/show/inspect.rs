@@ -19,9 +19,9 @@ use crate::cli::text_table::TextTable;
 
 const CHAIN_HELP: &str = "\
 With --chain, one line for each lock and holder: first NAME, then each lock that a holder of one before it waits for. A \
-holder that waits for no lock is the end of the chain: it works, or waits for something outside lockd. A holder that is \
-a lockd run also waits for what a lockd run in its command waits for. With several servers, a holder is found on the \
-others by its owner, if only one session there has that name. Neither can be seen on a server with --no-registry. At most 100 locks are shown, and 20 holders of each.
+holder that waits for no lock is the end of the chain: it works, or waits for something that lockd does not see. A holder that is \
+a lockd run also waits for what a lockd run in its command waits for, at any depth, unless that runs in a container or on another host. With several servers, a holder is found on the \
+others by its owner, if only one session there has that name. Of a holder without a name (as on a server with --no-registry), and if a server does not answer, it is said that more is unknown. At most 100 locks are shown, and 20 holders of each.
 
 With --chain --json one object: {\"locks\":[...],\"more\":...}, each lock with its holders, and with each holder what \
 it waitsFor; more is true if the chain goes on; unknown says what no server told.
