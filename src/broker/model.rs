@@ -2,6 +2,7 @@
 //! and every question is answered by looking at all of them. It was written from the description of
 //! a lock and shares no code and no data structure with the table.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::mode::Mode;
@@ -199,10 +200,6 @@ impl Model {
             self.held.insert((name, session), mode);
             return Said::Granted { orphaned: false, holders: self.holders(name) };
         }
-        // It delays no conversion that waits, since that one wants fewer holders than there are.
-        if self.fits(session, name, mode) {
-            return self.take_unless_deadlock(session, &[(name, mode)]);
-        }
         self.request(session, &[(name, mode)], true, wait)
     }
 
@@ -260,10 +257,14 @@ impl Model {
         self.held.keys().filter(|at| at.0 == name).count()
     }
 
-    /// The requests that wait for the name, in the order in which they will be served.
+    /// The requests that wait for the name, in the order in which they will be served: conversions
+    /// first, and of these the ones that allow the most holders.
     pub(super) fn queue(&self, name: u8) -> Vec<&Waiting> {
         let all = || self.waiting.iter().filter(|w| w.wants_name(name));
-        all().filter(|w| w.conversion).chain(all().filter(|w| !w.conversion)).collect()
+        let mut conversions: Vec<&Waiting> = all().filter(|w| w.conversion).collect();
+        // A stable sort: those that allow as many holders stay in the order of their arrival.
+        conversions.sort_by_key(|w| Reverse(w.wants[0].1));
+        conversions.into_iter().chain(all().filter(|w| !w.conversion)).collect()
     }
 
     /// The modes in which others hold the name.

@@ -2,6 +2,7 @@
 //! who may hold it together. Knows nothing of sessions but their slots, and decides nothing about
 //! the queue.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use crate::broker::blocks::BlockIndex;
@@ -13,11 +14,15 @@ pub(super) type RequestId = BlockIndex;
 
 /// A request's place in a queue: the number of its arrival, after all conversions. A request has
 /// the same place in all its queues, so two requests are in the same order wherever they meet.
+///
 /// Conversions come first because everybody else in the queue waits for the converting session
-/// anyway: it is a holder.
+/// anyway: it is a holder. Of two conversions, the one that allows more holders is first, whenever
+/// it came. While it must wait, so must the other; and when it is granted, the other has no more
+/// holders in its way than before. If it came second, it would wait although enough holders have
+/// gone, for a session that waits for more of them to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum QueuePlace {
-    Conversion(u64),
+    Conversion(Reverse<Mode>, u64),
     Arrival(u64),
 }
 

@@ -173,7 +173,7 @@ impl Table {
         let due = self.unqueue(head);
         self.counts.wait_times.add(step.now.since(due.since));
         let acquired = due.wants.iter().filter(|&&(id, _)| self.held_by(id, due.slot).is_none()).count();
-        debug_assert!(acquired == due.wants.len() || matches!(due.place, QueuePlace::Conversion(_)));
+        debug_assert!(acquired == due.wants.len() || matches!(due.place, QueuePlace::Conversion(..)));
         let outcome = Outcome::Granted(self.grant(step, due.slot, &due.wants));
         step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
         self.unsettled.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));

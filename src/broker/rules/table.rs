@@ -33,6 +33,7 @@
 //!
 //! Entries and requests are kept in [`Blocks`] that never move, so that growing holds nobody up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::broker::blocks::Blocks;
@@ -216,13 +217,13 @@ impl Table {
             return self.restrict_at_once(step, slot, id, mode);
         }
         let wait = wait.ok_or(NotGranted::Busy)?;
-        let place = QueuePlace::Conversion(self.next_arrival());
+        let place = QueuePlace::Conversion(Reverse(mode), self.next_arrival());
         self.enqueue(step, slot, place, vec![(id, mode)], wait)
     }
 
-    /// Gives a holder a mode that allows fewer holders, when there are no more than that. Does not
-    /// delay a conversion that waits: that one wants fewer holders than there are, so fewer than
-    /// this mode allows.
+    /// Gives a holder a mode that allows fewer holders, when there are no more than that. It does
+    /// not overtake a conversion that waits: that one wants fewer holders than there are, so its
+    /// place is behind this one's.
     ///
     /// If the mode is exclusive, a request may begin to wait for this session: one that is not
     /// exclusive can be at the head of the queue because another of its names is taken. This is the

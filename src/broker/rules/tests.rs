@@ -450,3 +450,24 @@ fn tokens_rise_with_every_grant_and_with_the_counter_of_another_place() {
     };
     assert_eq!([next(0), next(5), next(7), next(9), next(3)], [5, 6, 7, 9, 10]);
 }
+
+#[test]
+fn a_conversion_is_granted_when_enough_holders_have_gone_whatever_other_conversions_wait() {
+    let mut tokens = Tokens::starting_at(1);
+    let mut driver = Driver::default();
+    let four = at_most(4);
+    for session in 0..4 {
+        driver.apply(&mut tokens, &Event::Acquire { session, wants: vec![(0, four)], wait: None });
+    }
+    let convert = |session, mode| Event::Convert { session, name: 0, mode, wait: Some(None) };
+    driver.apply(&mut tokens, &convert(0, Mode::Exclusive));
+    driver.apply(&mut tokens, &convert(1, at_most(2)));
+    driver.apply(&mut tokens, &convert(2, at_most(3)));
+    assert_eq!(driver.model.waiting.len(), 3, "none of them is a deadlock");
+    driver.apply(&mut tokens, &Event::Release { session: 3, name: 0 });
+    assert_eq!(driver.model.held[&(0, 2)], at_most(3));
+    driver.apply(&mut tokens, &Event::Release { session: 2, name: 0 });
+    assert_eq!(driver.model.held[&(0, 1)], at_most(2));
+    driver.apply(&mut tokens, &Event::Release { session: 1, name: 0 });
+    assert_eq!(driver.model.held[&(0, 0)], Mode::Exclusive);
+}
