@@ -10,6 +10,7 @@ use Lockd\Exception\TimeoutException;
 use Lockd\Lock;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\LooseCalls;
 use Lockd\Tests\Support\Meanwhile;
 use Lockd\Tests\Support\Server;
 use Lockd\Tests\Support\Storm;
@@ -144,12 +145,36 @@ final class LimitedTest extends TestCase
                     $call();
                     self::fail('an invalid limit was accepted');
                 } catch (InvalidArgumentException $e) {
-                    self::assertStringContainsString('at most', $e->getMessage());
+                    self::assertStringContainsString('atMost', $e->getMessage());
                 }
             }
         }
         self::assertFalse($a->inspect('invalid')->isHeld());
         self::assertSame([true, 16_777_215], [$most->isHeld(), $most->limit()]);
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(): Client $client
+     */
+    public function testANumberOfHoldersIsNotTakenForASharedLock(callable $client): void
+    {
+        $a = $client();
+        $mine = $a->acquire('strict', 0.0, atMost: 2);
+        self::assertNotNull($mine);
+        foreach ([4, 1, 0, 2.5, '4', '2.5'] as $number) {
+            foreach (LooseCalls::withNumberAsShared($a, $mine, $number) as $call) {
+                try {
+                    $call();
+                    self::fail("$number was taken for true or false");
+                } catch (InvalidArgumentException $e) {
+                    self::assertStringContainsString("not $number: ", $e->getMessage());
+                    self::assertStringContainsString('atMost: 4', $e->getMessage());
+                }
+            }
+        }
+        self::assertFalse($a->inspect('loose')->isHeld());
+        self::assertSame([true, 2], [$mine->isHeld(), $mine->limit()]);
     }
 
     /**
