@@ -68,9 +68,10 @@ final class Owner
             if (isset($this->held[$name])) {
                 // If the connection is lost, the lock is lost too: then this throws
                 // ConnectionLostException.
-                $this->transport->inspect($name);
+                $limit = $this->transport->inspect($name)->limit;
                 $what = $this->held[$name] === 0 ? 'waits for' : 'holds';
-                throw new AlreadyHeldException("this client already $what \"$name\": a client is one owner");
+                $advice = $this->held[$name] === 0 ? '' : self::adviceForHolder($limit === 1, $mode);
+                throw new AlreadyHeldException("this client already $what \"$name\": a client is one owner$advice");
             }
             $this->held[$name] = 0;
             try {
@@ -84,6 +85,17 @@ final class Owner
             $this->held[$name] = $grant->token;
             return new Lock($this, $name, $mode, $grant);
         });
+    }
+
+    /** What a client can do that holds a lock and wants another slot of it, or another limit. */
+    private static function adviceForHolder(bool $isExclusive, Mode $wanted): string
+    {
+        return match (true) {
+            $isExclusive && $wanted->isExclusive() => '',
+            // A second client would wait for the first one.
+            $isExclusive, $wanted->isExclusive() => '; convert() changes how many may hold it',
+            default => '; convert() changes how many may hold it, and a further slot needs a second client',
+        };
     }
 
     /**

@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Lockd\Tests\Client;
 
 use Lockd\Client;
+use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Lock;
@@ -175,6 +176,30 @@ final class LimitedTest extends TestCase
         }
         self::assertFalse($a->inspect('loose')->isHeld());
         self::assertSame([true, 2], [$mine->isHeld(), $mine->limit()]);
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(): Client $client
+     */
+    public function testTheHolderOfASlotIsToldHowToGetAnotherLimitOrSlot(callable $client): void
+    {
+        $a = $client();
+        $two = $a->acquire('again', 0.0, atMost: 2);
+        $one = $a->acquire('alone', 0.0);
+        $calls = [['again', 2, true, true], ['again', 3, true, true], ['again', 1, true, false],
+            ['alone', 2, true, false], ['alone', 1, false, false]];
+        foreach ($calls as [$name, $limit, $convert, $second]) {
+            try {
+                $a->acquire($name, 0.0, atMost: $limit);
+                self::fail('one client has two slots');
+            } catch (AlreadyHeldException $e) {
+                self::assertSame($convert, str_contains($e->getMessage(), 'convert()'));
+                // A second client would wait for the first one if either of them is exclusive.
+                self::assertSame($second, str_contains($e->getMessage(), 'a second client'));
+            }
+        }
+        self::assertSame([2, 1], [$two?->limit(), $one?->limit()]);
     }
 
     /**
@@ -407,6 +432,26 @@ final class LimitedTest extends TestCase
         self::assertTrue($lock?->isHeld());
         // Only what was held alone may be left half done.
         self::assertFalse($lock->orphaned());
+    }
+
+    /**
+     * @dataProvider served
+     * @param callable(): Client $client
+     */
+    public function testAGrantOfAnyModeTellsThatAnExclusiveHolderVanished(callable $client): void
+    {
+        foreach ([1, 3, null] as $limit) {
+            $name = 'orphaned/' . ($limit ?? 'shared');
+            $holder = Child::start(function (callable $say, callable $pause) use ($client, $name): void {
+                $lock = $client()->acquire($name, 30.0);
+                $say($lock?->isHeld() ? 'held' : 'not held');
+                $pause();
+            });
+            self::assertSame('held', $holder->hear());
+            $holder->kill();
+            $lock = $client()->acquire($name, 30.0, $limit === null, $limit);
+            self::assertTrue($lock?->orphaned());
+        }
     }
 
     public function testOneCallConnectsAndAcquires(): void
