@@ -26,6 +26,8 @@ final class Owner
     private readonly int $pid;
     /** @var array<array-key, int> fencing token by name; 0: this owner waits for it */
     private array $held = [];
+    /** @var array<array-key, int> fencing token by name, of locks whose release has failed */
+    private array $lost = [];
     /** @var array<array-key, true> names that are being converted */
     private array $converting = [];
     /** Whether a call has thrown a ConnectionLostException. */
@@ -114,7 +116,8 @@ final class Owner
         $deadline = Deadline::in($timeout);
         return $this->withTransport($name, function () use ($name, $token, $from, $to, $deadline, $converted): bool {
             if (!$this->hasGrant($name, $token)) {
-                throw new NotHeldException("\"$name\" has been released");
+                $isLost = ($this->lost[$name] ?? 0) === $token;
+                throw new NotHeldException("\"$name\" " . ($isLost ? 'was lost' : 'has been released'));
             }
             $this->refuseWhileConverting($name);
             $this->converting[$name] = true;
@@ -142,9 +145,13 @@ final class Owner
             // Whether or not the request succeeds, this owner must not count the lock as held any
             // more.
             unset($this->held[$name]);
+            $this->lost[$name] = $token;
             try {
-                return $this->transport->release($name)
-                    ?: throw new NotHeldException("\"$name\" was already lost when it was to be released");
+                if (!$this->transport->release($name)) {
+                    throw new NotHeldException("\"$name\" was already lost when it was to be released");
+                }
+                unset($this->lost[$name]);
+                return true;
             } finally {
                 if ($this->endsWithLock) {
                     $this->transport->close();
