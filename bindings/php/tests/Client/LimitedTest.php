@@ -438,8 +438,10 @@ final class LimitedTest extends TestCase
      * @dataProvider served
      * @param callable(): Client $client
      */
-    public function testAGrantOfAnyModeTellsThatAnExclusiveHolderVanished(callable $client): void
+    public function testGrantsOfAnyModeTellThatAnExclusiveHolderVanished(callable $client): void
     {
+        // The server must not be the child's.
+        self::server();
         foreach ([1, 3, null] as $limit) {
             $name = 'orphaned/' . ($limit ?? 'shared');
             $holder = Child::start(function (callable $say, callable $pause) use ($client, $name): void {
@@ -451,6 +453,12 @@ final class LimitedTest extends TestCase
             $holder->kill();
             $lock = $client()->acquire($name, 30.0, $limit === null, $limit);
             self::assertTrue($lock?->orphaned());
+            self::assertTrue($lock->release());
+            // It is told to all until one of them has had the lock alone.
+            $alone = $client()->acquire($name, 30.0);
+            self::assertSame($limit !== 1, $alone?->orphaned());
+            self::assertTrue($alone->release());
+            self::assertFalse($client()->acquire($name, 30.0, $limit === null, $limit)?->orphaned());
         }
     }
 
