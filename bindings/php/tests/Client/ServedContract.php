@@ -34,6 +34,12 @@ abstract class ServedContract extends LocksContract
         return self::$server ??= new Server();
     }
 
+    protected function setUp(): void
+    {
+        // A server that a test's child starts would be the child's, and outlive it if it is killed.
+        self::server();
+    }
+
     public static function tearDownAfterClass(): void
     {
         self::$server = null;
