@@ -109,8 +109,9 @@ final class Client
      * @param ?string $owner what the connection is called in listings
      * @param float $connectTimeout for each attempt to connect, and, once connected, for every
      *     answer that the server gives at once
-     * @param ?callable(WaitEvent, ?string): mixed $onWait is told what happens, and the reason if
-     *     there is one. If it throws, the wait ends
+     * @param ?callable(WaitEvent, ?string): mixed $onWait is told what happens, and the reason: see
+     *     {@see WaitEvent}. If it throws, the wait ends
+     * @param bool $shared as for {@see acquire()}
      * @param ?int $atMost as for {@see acquire()}
      * @return ?Lock null: held by others until the time was over
      * @throws ConnectException a mistake; or there was no server when the time was over
@@ -122,7 +123,7 @@ final class Client
         string $url,
         string $name,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?string $owner = null,
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
@@ -140,6 +141,7 @@ final class Client
      * As {@see connectAndAcquire()}, through liblockd, with the addresses of
      * {@see connectByFfi()}. `$connectTimeout` is only for connecting.
      *
+     * @param bool $shared as for {@see acquire()}
      * @param ?callable(WaitEvent, ?string): mixed $onWait
      * @throws LockdException
      */
@@ -147,7 +149,7 @@ final class Client
         string $url,
         string $name,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?string $owner = null,
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
@@ -184,12 +186,14 @@ final class Client
      *
      * @param string $name up to 1024 bytes, none of them zero
      * @param ?float $timeout how long to wait; null: without limit; 0.0: not at all
-     * @param bool $shared held together with any number of others that share it
+     * @param bool $shared held together with any number of others that share it. A number is
+     *     refused: a limit is `$atMost`
      * @param ?int $atMost held by at most so many, this client included: 1 (the same as exclusive)
      *     to 16,777,215
      * @return ?Lock null: not granted within the time limit. Keep the object: the lock is released
      *     when it is destroyed
-     * @throws AlreadyHeldException this client already holds the lock or waits for it
+     * @throws AlreadyHeldException this client already holds the lock or waits for it.
+     *     {@see Lock::convert()} changes its limit; a further slot needs a second client
      * @throws DeadlockException waiting would close a cycle of clients that wait for each other
      * @throws RefusedException a limit of the server, or it is stopping, or it grants nothing yet,
      *     or it is older than `$atMost`
@@ -200,7 +204,7 @@ final class Client
     public function acquire(
         string $name,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?int $atMost = null,
     ): ?Lock {
         return $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout);
@@ -217,6 +221,7 @@ final class Client
      *
      * @template T
      * @param callable(Lock): T $body
+     * @param bool $shared as for {@see acquire()}
      * @return T
      * @throws InvalidArgumentException `$body` is a generator function, or its result is not
      *     finished when it returns
@@ -228,7 +233,7 @@ final class Client
         string $name,
         callable $body,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?int $atMost = null,
     ): mixed {
         Body::mustRunWhenCalled($body);

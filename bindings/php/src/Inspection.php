@@ -28,8 +28,9 @@ final class Inspection
     }
 
     /**
-     * How many more holders the present ones allow; null: any number. A request may have to wait
-     * all the same: behind the waiters, or because its own limit is smaller.
+     * How many more holders the present ones allow; null: any number, or the lock has no holder. A
+     * request may have to wait all the same: for those that wait already, who are served first, or
+     * because its own limit is smaller.
      */
     public function freeSlots(): ?int
     {

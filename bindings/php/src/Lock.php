@@ -42,7 +42,7 @@ final class Lock
         return $this->name;
     }
 
-    /** Whether it is not exclusive: others may hold it at the same time. */
+    /** Whether it is shared or limited, and not exclusive: others may hold it at the same time. */
     public function isShared(): bool
     {
         return !$this->mode->isExclusive();
@@ -60,8 +60,10 @@ final class Lock
     /**
      * The fencing token: higher than that of every earlier grant of this name, below 2^53. A
      * resource that remembers the highest token it has seen for each lock name can refuse a holder
-     * that comes too late. Tokens of different names cannot be compared. The token changes when the
-     * lock is converted so that it allows fewer holders.
+     * that comes too late, if the lock is always exclusive. The holders of a shared or limited lock
+     * hold it at the same time with different tokens, all of them valid: refuse only what is lower
+     * than the token of an exclusive grant. Tokens of different names cannot be compared. The token
+     * changes when the lock is converted so that it allows fewer holders.
      */
     public function token(): int
     {
@@ -70,7 +72,7 @@ final class Lock
 
     /**
      * Whether the last exclusive holder vanished without releasing the lock: its work may be half
-     * done.
+     * done. This lock itself may be exclusive, shared or limited.
      */
     public function orphaned(): bool
     {
@@ -81,8 +83,9 @@ final class Lock
     }
 
     /**
-     * Whether the lock is held now: asks the server. The answer is no if the server does not reply
-     * within the connection's time limit, and in a forked child.
+     * Whether the lock is held now: asks the server. The answer is no, and not an exception, if the
+     * lock was released or lost, if the server does not reply within the connection's time limit,
+     * and in a forked child.
      */
     public function isHeld(): bool
     {
@@ -92,7 +95,7 @@ final class Lock
     /**
      * Releases the lock. The server grants it to the next waiter at once.
      *
-     * @return bool false: it was released before
+     * @return bool false: it was released before, or an earlier call has thrown that it was lost
      * @throws ConnectionLostException it was lost, perhaps long ago: others may have held it since
      * @throws NotHeldException it was lost although the connection is alive
      * @throws ForkedException the lock belongs to the parent process
@@ -111,7 +114,8 @@ final class Lock
      * If a signal handler throws, the lock may have been converted all the same: {@see limit()}
      * tells.
      *
-     * @param bool $shared held together with any number of others that share it
+     * @param bool $shared held together with any number of others that share it. A number is
+     *     refused: a limit is `$atMost`
      * @param ?float $timeout in seconds; null: without limit; 0.0: not at all
      * @param ?int $atMost held by at most so many, as for {@see Client::acquire()}
      * @return bool false: not converted within the time limit; it is held as before
@@ -119,11 +123,11 @@ final class Lock
      * @throws DeadlockException two holders wait to make the same lock exclusive; it is held as
      *     before
      * @throws InvalidArgumentException
-     * @throws NotHeldException
+     * @throws NotHeldException it was released, or a release found that it was lost
      * @throws RefusedException it is held as before
      * @throws ConnectionLostException
      */
-    public function convert(bool $shared = false, ?float $timeout = null, ?int $atMost = null): bool
+    public function convert(bool|int|float $shared = false, ?float $timeout = null, ?int $atMost = null): bool
     {
         $mode = Mode::of($shared, $atMost);
         $converted = function (Grant $grant) use ($mode): void {

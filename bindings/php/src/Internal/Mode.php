@@ -28,21 +28,31 @@ final class Mode
     /**
      * The mode that a caller asks for with two arguments: exclusive without either of them.
      *
-     * @throws InvalidArgumentException they contradict each other, or the limit is out of range
+     * `$shared` takes numbers only to refuse them. As a plain `bool` it would be true for the 4 of
+     * `acquire($name, 0.0, 4)` in a file without strict types, and the lock would have no limit.
+     *
+     * @throws InvalidArgumentException `$shared` is a number, they contradict each other, or the
+     *     limit is out of range
      */
-    public static function of(bool $shared, ?int $atMost): self
+    public static function of(bool|int|float $shared, ?int $atMost): self
     {
+        if (!is_bool($shared)) {
+            throw new InvalidArgumentException(
+                "shared is true or false, not $shared: for a lock with at most so many holders name the argument, as "
+                . 'in atMost: 4'
+            );
+        }
         if ($atMost === null) {
             return new self($shared ? null : 1);
         }
         if ($shared) {
             throw new InvalidArgumentException(
-                'a shared lock has any number of holders: ask either for a shared lock or for at most so many holders'
+                'a shared lock has any number of holders, a limited lock at most so many: give either shared or atMost'
             );
         }
         if ($atMost < 1 || $atMost > self::HOLDERS_MAX) {
             throw new InvalidArgumentException(
-                "a lock has at most 1 to " . self::HOLDERS_MAX . " holders, not at most $atMost"
+                "atMost is $atMost, but a lock has at most 1 to " . self::HOLDERS_MAX . ' holders'
             );
         }
         return new self($atMost);

@@ -5,11 +5,13 @@ declare(strict_types=1);
 namespace Lockd\Tests\Client;
 
 use Lockd\Client;
+use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Lock;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
+use Lockd\Tests\Support\LooseCalls;
 use Lockd\Tests\Support\Meanwhile;
 use Lockd\Tests\Support\Server;
 use Lockd\Tests\Support\Storm;
@@ -24,6 +26,12 @@ final class LimitedTest extends TestCase
     private static function server(): Server
     {
         return self::$server ??= new Server();
+    }
+
+    protected function setUp(): void
+    {
+        // A server that a test's child starts would be the child's, and outlive it if it is killed.
+        self::server();
     }
 
     public static function tearDownAfterClass(): void
@@ -144,12 +152,60 @@ final class LimitedTest extends TestCase
                     $call();
                     self::fail('an invalid limit was accepted');
                 } catch (InvalidArgumentException $e) {
-                    self::assertStringContainsString('at most', $e->getMessage());
+                    self::assertStringContainsString('atMost', $e->getMessage());
                 }
             }
         }
         self::assertFalse($a->inspect('invalid')->isHeld());
         self::assertSame([true, 16_777_215], [$most->isHeld(), $most->limit()]);
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(): Client $client
+     */
+    public function testANumberOfHoldersIsNotTakenForASharedLock(callable $client): void
+    {
+        $a = $client();
+        $mine = $a->acquire('strict', 0.0, atMost: 2);
+        self::assertNotNull($mine);
+        foreach ([4, 1, 0, 2.5, '4', '2.5'] as $number) {
+            foreach (LooseCalls::withNumberAsShared($a, $mine, $number) as $call) {
+                try {
+                    $call();
+                    self::fail("$number was taken for true or false");
+                } catch (InvalidArgumentException $e) {
+                    self::assertStringContainsString("not $number: ", $e->getMessage());
+                    self::assertStringContainsString('atMost: 4', $e->getMessage());
+                }
+            }
+        }
+        self::assertFalse($a->inspect('loose')->isHeld());
+        self::assertSame([true, 2], [$mine->isHeld(), $mine->limit()]);
+    }
+
+    /**
+     * @dataProvider transports
+     * @param callable(): Client $client
+     */
+    public function testTheHolderOfASlotIsToldHowToGetAnotherLimitOrSlot(callable $client): void
+    {
+        $a = $client();
+        $two = $a->acquire('again', 0.0, atMost: 2);
+        $one = $a->acquire('alone', 0.0);
+        $calls = [['again', 2, true, true], ['again', 3, true, true], ['again', 1, true, false],
+            ['alone', 2, true, false], ['alone', 1, false, false]];
+        foreach ($calls as [$name, $limit, $convert, $second]) {
+            try {
+                $a->acquire($name, 0.0, atMost: $limit);
+                self::fail('one client has two slots');
+            } catch (AlreadyHeldException $e) {
+                self::assertSame($convert, str_contains($e->getMessage(), 'convert()'));
+                // A second client would wait for the first one if either of them is exclusive.
+                self::assertSame($second, str_contains($e->getMessage(), 'a second client'));
+            }
+        }
+        self::assertSame([2, 1], [$two?->limit(), $one?->limit()]);
     }
 
     /**
@@ -382,6 +438,32 @@ final class LimitedTest extends TestCase
         self::assertTrue($lock?->isHeld());
         // Only what was held alone may be left half done.
         self::assertFalse($lock->orphaned());
+    }
+
+    /**
+     * @dataProvider served
+     * @param callable(): Client $client
+     */
+    public function testGrantsOfAnyModeTellThatAnExclusiveHolderVanished(callable $client): void
+    {
+        foreach ([1, 3, null] as $limit) {
+            $name = 'orphaned/' . ($limit ?? 'shared');
+            $holder = Child::start(function (callable $say, callable $pause) use ($client, $name): void {
+                $lock = $client()->acquire($name, 30.0);
+                $say($lock?->isHeld() ? 'held' : 'not held');
+                $pause();
+            });
+            self::assertSame('held', $holder->hear());
+            $holder->kill();
+            $lock = $client()->acquire($name, 30.0, $limit === null, $limit);
+            self::assertTrue($lock?->orphaned());
+            self::assertTrue($lock->release());
+            // It is told to all until one of them has had the lock alone.
+            $alone = $client()->acquire($name, 30.0);
+            self::assertSame($limit !== 1, $alone?->orphaned());
+            self::assertTrue($alone->release());
+            self::assertFalse($client()->acquire($name, 30.0, $limit === null, $limit)?->orphaned());
+        }
     }
 
     public function testOneCallConnectsAndAcquires(): void
