@@ -176,7 +176,11 @@ fn waits_for(lock: &ListedLock, place: usize) -> String {
         Some(other) => format!("number {} in the queue", other + 1),
         None if lock.admits(waiter.mode) => "another name, which it wants at the same time".to_owned(),
         None if lock.mode.is_some_and(|mode| mode.is_compatible_with(waiter.mode)) => {
-            "a holder, whichever is first to release".to_owned()
+            let allowed = lock.mode.map_or(waiter.mode, |mode| mode.min(waiter.mode)).holders_max();
+            match allowed.map_or(1, |allowed| (lock.holder_count() + 1).saturating_sub(allowed as usize)) {
+                1 => "a holder, whichever is first to release".to_owned(),
+                many => format!("{many} of the holders, whichever are first to release"),
+            }
         }
         None if lock.holder_count() == 1 => "the holder".to_owned(),
         None => "the holders".to_owned(),
@@ -246,6 +250,8 @@ mod tests {
         assert_eq!(reasons(&full), expected);
         assert_eq!(reasons(&lock(Some(two), 2, &[("a", S)])), ["a holder, whichever is first to release"]);
         assert_eq!(reasons(&lock(Some(S), 3, &[("h1", two)])), ["other holders, until there are 2"]);
+        let narrower = reasons(&lock(Some(four), 3, &[("a", two)]));
+        assert_eq!(narrower, ["2 of the holders, whichever are first to release"]);
         let mut limited = lock(Some(four), 3, &[("w", X)]);
         limited.holders[1].limit = Some(4);
         let expected = [
