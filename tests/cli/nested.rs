@@ -112,9 +112,8 @@ fn a_slot_is_waited_for_unless_only_the_outer_command_could_free_it() {
     other.unlock("a");
     assert_eq!(waits.code(), 0);
 
-    for text in
-        ["lockd run a -- echo never", "lockd run --at-most 2 a -- lockd run --at-most 2 a -- echo never"]
-    {
+    let inner = format!("{} run --at-most 2 a -- echo never", argument(program().as_ref()));
+    for text in ["lockd run a -- echo never", &format!("lockd run --at-most 2 a -- {inner}")] {
         let (code, errors) = said(&site, &["--at-most", "2", "a"], text);
         assert_eq!(code, 125, "{errors}");
         assert!(errors.contains("this one runs under"), "{errors}");
