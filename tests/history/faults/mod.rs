@@ -11,6 +11,7 @@
 //!   its locks guard.
 //! - `gather`: combines all records into one history. `local`: the same clients as threads of this
 //!   process.
+//! - `slots`: many clients of one limited lock, which are killed.
 
 mod child;
 mod client;
@@ -21,6 +22,7 @@ mod gather;
 mod local;
 mod log;
 mod run;
+mod slots;
 mod wire;
 
 use crate::checker::Model;
