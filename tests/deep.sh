@@ -5,7 +5,8 @@
 #
 #     tests/deep.sh [PART...]
 #
-# FUZZ_SECONDS (60) sets how long each fuzz target runs.
+# FUZZ_SECONDS (60) sets how long each fuzz target runs, LOCKD_PERIODS (180) through how many periods
+# of a crontab the hosts go.
 set -u
 cd "$(dirname "$0")/.."
 

@@ -65,7 +65,8 @@ impl Mode {
     }
 
     /// Whether it allows so many holders.
-    pub(crate) fn allows(self, holders: usize) -> bool {
+    #[must_use]
+    pub fn allows(self, holders: usize) -> bool {
         self.holders_max().is_none_or(|max| holders <= max as usize)
     }
 

@@ -167,7 +167,7 @@ impl fmt::Display for ReleaseError {
 
 impl std::error::Error for ReleaseError {}
 
-/// The state of a lock, as one session sees it.
+/// The state of a lock at one moment, as one session sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
     /// The mode in force: of those in which it is held, the one that allows the fewest holders.
@@ -184,4 +184,22 @@ pub struct Inspection {
     /// Whether the last exclusive holder vanished without releasing it. If it is held exclusively
     /// now, the holder before the present one, as in the present one's grant.
     pub orphaned: bool,
+}
+
+impl Inspection {
+    /// The limit in force: how many sessions may hold the lock while its present holders do. 1 if
+    /// it is held exclusively. `None`: any number, because it is free or only held shared.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        self.mode.and_then(Mode::holders_max)
+    }
+
+    /// How many more sessions can hold the lock, as far as its present holders are concerned.
+    /// `None`: any number. Requests that wait come before new ones, and each has a limit of its
+    /// own.
+    #[must_use]
+    pub fn free_slots(&self) -> Option<u32> {
+        let holders = u32::try_from(self.holders).unwrap_or(u32::MAX);
+        self.limit().map(|limit| limit.saturating_sub(holders))
+    }
 }

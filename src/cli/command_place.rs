@@ -39,19 +39,24 @@ pub(super) fn checked(parsed: Result<Cli, Error>, arguments: &[OsString]) -> Res
     }
 }
 
-/// The message if something follows the argument of `-c`. Clap would take it for a name, or for an
-/// option of `run`.
-fn unquoted(run: &Command, arguments: &[OsString]) -> Option<String> {
+/// The indices of `-c` and of its argument, if it is there.
+fn shell_option(run: &Command, arguments: &[OsString]) -> Option<(usize, usize)> {
     let mut at = 0;
-    let (option, value) = loop {
+    loop {
         match part(run, arguments.get(at)?)? {
             Part::Valued { option, is_value_next } if option.get_long() == Some("command") => {
-                break (at, at + usize::from(is_value_next));
+                return Some((at, at + usize::from(is_value_next)));
             }
             Part::Valued { is_value_next, .. } => at += 1 + usize::from(is_value_next),
             Part::Word | Part::Flag => at += 1,
         }
-    };
+    }
+}
+
+/// The message if something follows the argument of `-c`. Clap would take it for a name, or for an
+/// option of `run`.
+fn unquoted(run: &Command, arguments: &[OsString]) -> Option<String> {
+    let (option, value) = shell_option(run, arguments)?;
     arguments.get(value + 1)?;
     let has_name = second_word(run, &arguments[..option]).is_some();
     let line = if has_name && option != value {
@@ -67,6 +72,9 @@ fn unquoted(run: &Command, arguments: &[OsString]) -> Option<String> {
 /// The message if the command is not separated from the names. Clap would take all words for names,
 /// and the command's options for options of `run`.
 fn missing_separator(error: &Error, run: &Command, arguments: &[OsString]) -> Option<String> {
+    if shell_option(run, arguments).is_some() {
+        return None;
+    }
     match second_word(run, arguments)? {
         at if at < arguments.len() => {
             let (names, command) = arguments.split_at(at);

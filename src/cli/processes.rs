@@ -22,6 +22,8 @@ pub(super) struct Process {
     pub(super) start: u64,
     /// Whether it has ended and is not reaped yet; or whether only its first thread has ended.
     pub(super) is_zombie: bool,
+    /// Whether it is stopped, by a signal or by a debugger.
+    pub(super) is_stopped: bool,
     /// The CPU time used so far, in clock ticks.
     pub(super) cpu_ticks: u64,
     pub(super) threads: u64,
@@ -53,6 +55,7 @@ impl Process {
             threads: field(20)?.parse().ok()?,
             resident_pages: field(24)?.parse().ok()?,
             is_zombie: matches!(field(3)?, "Z" | "X"),
+            is_stopped: matches!(field(3)?, "T" | "t"),
             name,
         })
     }
@@ -65,22 +68,33 @@ impl fmt::Display for Process {
     }
 }
 
-/// The nearest ancestor that runs the same program as this process: for a `lockd run`, the one that
-/// it runs under. A process whose parent has ended has a `lockd run` above it as its parent, so this
-/// finds it for daemons, too, as long as it lives.
-pub(super) fn outer_of_same_program() -> Option<u32> {
-    let this = Process::read(i32::try_from(std::process::id()).ok()?)?;
-    let mut pid = this.parent;
+/// This process, and its ancestors that run the same program, the nearest first: for a `lockd run`,
+/// those that it runs under. A process whose parent has ended has a `lockd run` above it as its
+/// parent, so this finds it for daemons, too, as long as it lives. Ancestors outside of a container
+/// are not found.
+pub(super) fn line_of_same_program() -> Vec<Process> {
+    let this = i32::try_from(std::process::id()).ok().and_then(Process::read);
+    let Some(mut pid) = this.as_ref().map(|this| this.parent) else { return Vec::new() };
+    let mut line: Vec<Process> = this.into_iter().collect();
     // The ancestors are read one after the other, and ids are used again: without a bound they
     // could seem to have no end.
     for _ in 0..ANCESTORS_MAX {
-        let ancestor = Process::read(pid)?;
-        if ancestor.name == this.name {
-            return u32::try_from(ancestor.pid).ok();
-        }
+        let Some(ancestor) = Process::read(pid) else { break };
         pid = ancestor.parent;
+        if ancestor.name == line[0].name {
+            line.push(ancestor);
+        }
     }
-    None
+    line
+}
+
+/// Where the process ids of this process count: on this machine, since its start, and in its
+/// container.
+pub(super) fn place_of_ids() -> Vec<u8> {
+    let mut place = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    place
+        .extend(fs::read_link("/proc/self/ns/pid").unwrap_or_default().into_os_string().into_encoded_bytes());
+    place
 }
 
 /// All processes, by their ids. They are read one after the other, so a process that is started in
@@ -116,7 +130,7 @@ mod tests {
     fn a_name_may_look_like_the_fields_after_it() {
         let process = Process::parse(17, STAT).unwrap();
         assert_eq!((process.parent, process.group, process.start), (1, 2, 4711));
-        assert!(process.is_zombie);
+        assert!(process.is_zombie && !process.is_stopped);
         assert_eq!(process.to_string(), "process 17 (a) b (\\xff)");
         assert_eq!(Process::parse(17, b"17 (a) S 1"), None);
     }

@@ -2,7 +2,8 @@
 
 use std::ffi::c_char;
 
-use super::arguments::{limit, mode, names, wants, write};
+use super::arguments::{limit, names, wants, write};
+use super::modes::mode;
 use super::session_call::{guard_named, guard_session, guard_token};
 use super::session_registry::lock_session;
 use super::status::{Failure, lock_status};
@@ -14,7 +15,7 @@ use crate::session::Session;
 /// @param session     The session.
 /// @param name        The lock's name: any bytes except zero, 1024 of them at most; it may be
 ///                    empty.
-/// @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
+/// @param mode        LOCK_EXCLUSIVE, LOCK_SHARED, or lock_at_most(n): n holders at most.
 /// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
 /// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
 ///                    earlier grant of this name, below 2^53. What the lock protects can remember
@@ -87,32 +88,34 @@ pub unsafe extern "C" fn lock_acquire_all(
     unsafe { guard_session(session, body) }
 }
 
-/// Changes the mode of a lock that the session holds, without releasing it. To LOCK_SHARED it does
-/// not wait for other sessions. To LOCK_EXCLUSIVE it waits until the other holders are gone, ahead
-/// of everybody who waits for the lock. If two sessions that hold it shared both do that, the second
-/// one's call is a deadlock.
+/// Changes the mode of a lock that the session holds, without releasing it, from any mode to any
+/// other. To one that allows more holders, as from LOCK_EXCLUSIVE to LOCK_SHARED or from
+/// lock_at_most(2) to lock_at_most(4), it does not wait for other sessions. To one that allows
+/// fewer, it waits until there are no more holders than that, ahead of everybody who waits for the
+/// lock. If two sessions that hold the lock both want it exclusively, the second one's call is a
+/// deadlock.
 ///
 /// @param session     The session.
 /// @param name        The name.
 /// @param mode        The new mode.
 /// @param timeout_ms  As for lock_acquire.
 ///
-/// @return LOCK_OK: the lock is held in this mode (or was already). A lock that became
-///         exclusive has a new token, which lock_token returns;
+/// @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_PENDING: another thread is making it exclusive, or lock_enqueue_convert has taken a
-///         place for that;
+///         LOCK_PENDING: another thread waits to change its mode, or lock_enqueue_convert has taken
+///         a place for that;
 ///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
 ///         before;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_INTERRUPTED: on a server only. The lock is held as before, and becomes exclusive
-///         once the other holders are gone, unless that takes longer than timeout_ms. The same call
-///         again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
+///         LOCK_INTERRUPTED: on a server only. The lock is held as before, and has the new mode
+///         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
+///         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
 ///
-/// To LOCK_SHARED on a server: the conversion cannot be taken back. If the server does not confirm
-/// it in time, it is unknown what the session holds, so the session ends: LOCK_LOST. In time means:
-/// within timeout_ms and a second, within the server's dead-peer timeout, and within a second of
-/// lock_cancel.
+/// To a mode that allows more holders, on a server: the conversion cannot be taken back, since
+/// others may have come in. If the server does not confirm it in time, it is unknown what the
+/// session holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second,
+/// within the server's dead-peer timeout, and within a second of lock_cancel.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
@@ -135,7 +138,7 @@ pub unsafe extern "C" fn lock_convert(
 ///
 /// @param session  The session.
 /// @param name     The name.
-/// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+/// @param mode     As for lock_acquire.
 ///
 /// @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
 ///         LOCK_PENDING: the session has a place in the queue (or had one already). When its
@@ -161,27 +164,28 @@ pub unsafe extern "C" fn lock_enqueue(
 
 /// Asks for another mode of a lock that the session holds, without waiting for it: the first half
 /// of lock_convert, as lock_enqueue is the first half of lock_acquire. lock_wait is the second
-/// half. A conversion to LOCK_SHARED never has to wait.
+/// half. A conversion to a mode that allows more holders never has to wait.
 ///
 /// To give up the place but keep the lock, call lock_cancel, which also ends every other wait of
 /// the session, and then lock_wait: LOCK_CANCELLED means that the lock is held as before, LOCK_OK
-/// that it had become exclusive first. lock_release gives up the place and the lock.
+/// that it had been converted first. lock_release gives up the place and the lock.
 ///
 /// @param session  The session.
 /// @param name     The name.
 /// @param mode     The new mode.
 ///
-/// @return LOCK_OK: the lock is held in that mode (or was already). If it became exclusive it
-///         has a new token, which lock_token returns;
+/// @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
-///         it had one before, and holds the lock as it did. When the other holders are gone, the
-///         lock becomes exclusive, even if lock_wait is never called; on a server, lock_inspect
-///         shows it as held as before and as waited for until lock_wait has returned the grant;
+///         it had one before, and holds the lock as it did. When enough of the other holders are
+///         gone, the lock has the new mode, even if lock_wait is never called; on a server,
+///         lock_inspect shows it as held as before and as waited for until lock_wait has returned
+///         the grant;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout. The session has
 ///         no place, and the lock is held as before;
 ///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
-///         LOCK_LOST: also as for lock_convert to LOCK_SHARED;
+///         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
 ///         LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -221,7 +225,7 @@ fn status_of(attempt: Attempt) -> lock_status {
 ///         LOCK_NOT_HELD: there is no such place; perhaps its outcome has been returned already.
 ///         This says nothing about the lock itself, which the session may hold: lock_token tells;
 ///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. If lock_cancel has
-///         given up a place that was to make a lock exclusive, the lock is held as before;
+///         given up a place that was to convert a lock, the lock is held as before;
 ///         LOCK_DEADLOCK: on a server only, if the call was interrupted before the server had
 ///         answered it;
 ///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.

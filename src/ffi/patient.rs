@@ -86,9 +86,10 @@ pub type lock_report =
 ///         LOCK_INTERNAL;
 ///         a mistake that waiting does not cure, at once. LOCK_INVALID: the address, a name, a mode
 ///         or NULL, or names that belong to different servers. LOCK_REFUSED: one side speaks TLS
-///         and the other does not, a certificate or the secret is not accepted, it is no lockd, or
-///         a limit is reached. LOCK_IO: the host's name is unknown, or the cause is in this
-///         program: a file that cannot be read, no permission, no descriptors left.
+///         and the other does not, a certificate or the secret is not accepted, it is no lockd or
+///         one that is older than limited locks, or a limit of the server is reached. LOCK_IO: the
+///         host's name is unknown, or the cause is in this program: a file that cannot be read, no
+///         permission, no descriptors left.
 ///
 /// A handler that runs just before the thread begins to sleep does not wake it. With report, the
 /// call looks up a second later; without it, it goes on waiting. While the resolver looks for the

@@ -235,15 +235,15 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 }
 
 /// Ends every call of a session that is in progress in another thread. Waits for locks,
-/// lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
-/// a lock that was being converted to exclusive stays held as before. Places where no call waits are given
-/// up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
-/// same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
-/// on a server, a grant has come when it has arrived in this process.
+/// lock_enqueue, lock_inspect, lock_inspect_slots and lock_list return LOCK_CANCELLED and leave the
+/// session as it was: a lock that was to be converted stays held as before. Places where no call
+/// waits are given up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another
+/// call with the same name has succeeded in between. A grant that came first stays, and its call
+/// returns LOCK_OK; on a server, a grant has come when it has arrived in this process.
 ///
 /// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
-/// LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
-/// not, the session ends, and they return LOCK_LOST.
+/// a mode that allows more holders continue for up to a second, in which a working server confirms
+/// them. If it does not, the session ends, and they return LOCK_LOST.
 ///
 /// @param session  The session.
 ///

@@ -10,13 +10,14 @@ use std::io;
 use crate::broker::{AcquireError, ReleaseError};
 use crate::client::{ConnectError, ConnectErrorKind, InspectError};
 
-/// How a lock is held. The functions take these as `uint32_t`.
+/// How a lock is held. The functions take these as `uint32_t`, and also what lock_at_most makes: a
+/// lock that several sessions hold, but only so many.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_mode {
     /// One holder alone.
     LOCK_EXCLUSIVE = 0,
-    /// Any number of holders, all of them shared.
+    /// Any number of holders, none of them exclusive.
     LOCK_SHARED = 1,
 }
 
@@ -57,8 +58,9 @@ pub enum lock_status {
     /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
     /// a malformed address.
     LOCK_INVALID = 8,
-    /// Refused: a limit is reached, the server is stopping, or it grants nothing yet because the
-    /// server before it did not stop cleanly.
+    /// Refused: a limit of the broker or server is reached, the server is stopping, it is older
+    /// than what is asked for (lock_at_most), or it grants nothing yet because the server before it
+    /// did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, perhaps because its connection is lost, and with it all its locks.
     /// Nothing reconnects. Close the session and open a new one. With several servers: the server

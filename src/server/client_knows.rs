@@ -6,22 +6,41 @@
 //! Other files only report facts and carry out the steps (`send_queue/closing.rs`,
 //! `hold_locks.rs`).
 //!
-//! # What ends a connection
+//! # What ends a connection, and what that proves
 //!
-//! - **The peer**: it ends its stream, resets the connection, or says goodbye in the words of the
-//!   protocol (`bye`), of TLS or of WebSocket.
-//! - **The server**: it sends the end of its stream, after all replies. It does so for a kick, a
-//!   stop, a client that reads too little, and whatever breaks the protocol.
-//! - **A timeout**: the server's kernel has heard nothing of the peer for too long, and has given
-//!   it up.
+//! | what the server sees | what it proves |
+//! | -------------------- | -------------- |
+//! | a goodbye: `bye`, TLS's `close_notify`, a close frame of WebSocket | the client says itself that it has ended |
+//! | the end of the peer's stream | every process that had the connection has closed it, or has ended. Its work has ended too: see below |
+//! | a reset after that end (the pending error is `EPIPE`) | nothing new: what was on its way to the client was thrown away |
+//! | a reset without that end (`ECONNRESET`, for a read or for a send) | over a Unix socket that the peer has closed it; over TCP nothing that is certain: see below |
+//! | the acknowledgement of the server's own end of stream, which it sends for a kick, a stop, a client that reads too little, and whatever breaks the protocol (a TLS alert, too) | the client knows, since its next call meets with that end. Its work may go on |
+//! | a timeout, or any other error | nothing: the server's kernel has heard nothing of the peer for too long |
+//! | an end of stream without a connection, a broken pipe for a send | the connection is gone. The kernel has reported the cause to another thread, or there was an end of both streams |
+//! | anything after this side has reset the connection or ended its input | nothing: it is the doing of the server's own kernel, although it looks like the peer's |
 //!
-//! # What is evidence that the client knows
+//! So each fact is judged by what this side had done to the socket before.
 //!
-//! Only what the client's side does: any end by the peer, or its kernel's acknowledgement of the
-//! server's end of stream. What the server's kernel does (a reset of its own, an error after it has
-//! given the peer up, an end of stream after this side has ended its input) proves nothing about
-//! the client, although it looks the same to a thread that reads or sends. So each fact is judged
-//! by what this side had done to the socket before.
+//! **The end of the peer's stream** also comes from the kernel, for a process that was killed. It
+//! counts as the end of the work all the same: a dead process' locks must be free at once. What
+//! such a process has started is its own affair (`lockd run` has the kernel kill its command with
+//! it). No router or NAT makes up an end of stream; a proxy does, and answers for the client in
+//! everything else, too.
+//!
+//! **A reset is no word of the client's.** A kernel sends one
+//!
+//! - for a process that has closed the connection, or was killed, with input unread: then the work
+//!   has ended;
+//! - when it gives the server up, because the network fails in one direction, or when an operator
+//!   destroys the connection: then the client knows, but its work goes on, and when that ends can
+//!   no longer be seen;
+//! - for another socket than the client's: a firewall rejects what the server sends, or another
+//!   machine has taken over the client's address. Then the client does not even know.
+//!
+//! These look alike. A client that asked for a `windDown` has work that must end before the next
+//! session begins. So after a reset it counts as out of reach. Any other client counts as having
+//! ended, or a killed process' locks would not be free at once; the third case is then excluded in
+//! docs/guarantees.md, section 2.
 //!
 //! # How long the locks are kept
 //!
@@ -31,7 +50,8 @@
 //! | ended the connection itself | not at all: it knows, and its work has ended |
 //! | knows that the server ended it | until it ends its side, for its `windDown` at most |
 //! | may not know yet | until its kernel acknowledges the end (then it knows: the row above); if not within [`TELL_LIMIT`], it is reset (the row below) |
-//! | is out of reach, or was reset | for [`Keepalive::release_delay`] and its `windDown` |
+//! | is out of reach, or was reset by the server | for [`Keepalive::release_delay`] and its `windDown` |
+//! | was reset, but not by the server | the same, if it asked for a `windDown`; otherwise not at all |
 //!
 //! The release delay is long enough for a client that hears nothing to find out by its own timeout
 //! (`os/keepalive.rs` says why).
@@ -65,8 +85,12 @@ pub(super) const LEAVE_POLL: Duration = Duration::from_millis(20);
 /// become true stays true.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ConnectionEnd {
+    /// Both sides are on this machine: no network can reset the connection.
+    is_local: bool,
     /// The peer has ended the connection.
     peer_ended: bool,
+    /// The connection was reset, and not by the server.
+    peer_reset: bool,
     /// The server has ended it: its end of stream follows what was sent before.
     server_ended: bool,
     /// The peer's kernel has acknowledged the server's end of stream.
@@ -92,6 +116,9 @@ struct HelloTerms {
     /// How much longer they are kept for its work to end, unless it ends its side of the connection
     /// before.
     wind_down: Duration,
+    /// It asked for such a time, whatever is left of it: a reset does not show that its work has
+    /// ended.
+    has_work: bool,
 }
 
 /// What a client knows of the end of its connection.
@@ -131,6 +158,8 @@ pub(super) enum NextStep {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseCause {
     Peer,
+    /// A reset, which need not be the peer's.
+    PeerReset,
     Server,
     PeerTimedOut,
 }
@@ -139,6 +168,7 @@ impl CloseCause {
     pub(super) fn in_words(self) -> &'static str {
         match self {
             Self::Peer => "ended its connection",
+            Self::PeerReset => "had its connection reset",
             Self::Server => "was hung up on",
             Self::PeerTimedOut => "was not heard of any more",
         }
@@ -148,12 +178,17 @@ impl CloseCause {
 /// What follows from the facts.
 impl ConnectionEnd {
     /// What the client knows. What it did itself counts whatever happens later; then what its
-    /// kernel has acknowledged; anything else is not known to have reached it.
+    /// kernel has acknowledged; then a reset that is taken for its own; anything else is not known
+    /// to have reached it.
     pub(super) fn client_state(&self) -> ClientState {
+        let has_work = self.terms.is_some_and(|terms| terms.has_work);
         match self {
             Self { peer_ended: true, .. } => ClientState::HasLeft,
             Self { end_acknowledged: true, .. } => ClientState::Knows,
-            Self { peer_timed_out: true, .. } | Self { reset_at: Some(_), .. } => ClientState::OutOfReach,
+            Self { peer_reset: true, .. } if !has_work => ClientState::HasLeft,
+            Self { peer_reset: true, .. }
+            | Self { peer_timed_out: true, .. }
+            | Self { reset_at: Some(_), .. } => ClientState::OutOfReach,
             _ => ClientState::MayNotKnow,
         }
     }
@@ -202,7 +237,9 @@ impl ConnectionEnd {
     pub(super) fn cause(&self) -> CloseCause {
         match self {
             Self { peer_timed_out: true, peer_ended: false, .. } => CloseCause::PeerTimedOut,
-            Self { server_ended: true, .. } | Self { reset_at: Some(_), .. } => CloseCause::Server,
+            Self { server_ended: true, .. } => CloseCause::Server,
+            Self { peer_reset: true, peer_ended: false, .. } => CloseCause::PeerReset,
+            Self { reset_at: Some(_), .. } => CloseCause::Server,
             _ => CloseCause::Peer,
         }
     }
@@ -213,7 +250,13 @@ impl ConnectionEnd {
     /// The client has said `hello`: it uses the client's side of these figures, and may need
     /// `wind_down` to end its work once it knows.
     pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration) {
-        self.terms = Some(HelloTerms { release_delay: keepalive.release_delay(), wind_down });
+        let release_delay = keepalive.release_delay();
+        self.terms = Some(HelloTerms { release_delay, wind_down, has_work: !wind_down.is_zero() });
+    }
+
+    /// Both sides of the connection are on this machine.
+    pub(super) fn set_local(&mut self) {
+        self.is_local = true;
     }
 
     /// The client gets no more than `limit` for its work to end, whatever it asked for.
@@ -244,19 +287,24 @@ impl ConnectionEnd {
     /// stream says nothing about the cause, which the kernel may have reported to another thread.
     /// It then counts as the peer's only if no thread has reported another cause, or still may.
     pub(super) fn note_end_of_stream(&mut self, is_connected: bool, is_sole: bool) {
-        let is_peers = is_connected || is_sole && !self.peer_timed_out;
+        let is_peers = is_connected || is_sole && !self.peer_timed_out && !self.peer_reset;
         self.peer_ended |= is_peers && !self.input_ended && self.reset_at.is_none();
     }
 
     /// Reading has failed, or the socket has an error that the next call would have met with. An
     /// error that is not the kernel's says nothing about the peer. A broken pipe is a reset that
-    /// follows the peer's end of stream.
+    /// follows the peer's end of stream. Once this side receives no more, its own kernel resets the
+    /// connection when the client sends.
     pub(super) fn note_error(&mut self, error: &io::Error) {
         if self.reset_at.is_some() || error.raw_os_error().is_none() {
             return;
         }
         match error.kind() {
-            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => self.peer_ended = true,
+            io::ErrorKind::BrokenPipe => self.peer_ended = true,
+            io::ErrorKind::ConnectionReset if self.is_local => self.peer_ended = true,
+            io::ErrorKind::ConnectionReset => {
+                self.peer_reset |= !self.input_ended && !self.peer_timed_out;
+            }
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
             _ => self.peer_timed_out = true,
         }
@@ -276,9 +324,10 @@ impl ConnectionEnd {
     }
 
     /// The kernel says that nothing sent is unacknowledged. That includes the server's end of
-    /// stream only once it has been sent, and means nothing once the connection is reset.
+    /// stream only once it has been sent, and means nothing once the connection is gone.
     pub(super) fn note_all_acknowledged(&mut self) {
-        self.end_acknowledged |= self.server_ended && self.reset_at.is_none();
+        let is_gone = self.peer_reset || self.peer_timed_out || self.reset_at.is_some();
+        self.end_acknowledged |= self.server_ended && !is_gone;
     }
 
     /// The facts have been checked: the client's time to end its work begins when it is first seen
@@ -301,202 +350,4 @@ impl ConnectionEnd {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const RESET: i32 = 104;
-    const BROKEN_PIPE: i32 = 32;
-    const TIMED_OUT: i32 = 110;
-    const UNREACHABLE: i32 = 113;
-
-    /// What can happen to a connection, in the order in which it happens.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Step {
-        Goodbye,
-        /// The end of the stream, with the connection still there or not.
-        End {
-            is_connected: bool,
-        },
-        /// The end of the stream, without a connection, while another thread sends and may have
-        /// taken an error.
-        EndWhileSending,
-        Error(i32),
-        SendError(i32),
-        ProtocolError,
-        ServerEnd,
-        Acknowledged,
-        InputEnded,
-        Reset,
-    }
-    use Step::{
-        Acknowledged, End, EndWhileSending, Error, Goodbye, InputEnded, ProtocolError, Reset, SendError,
-        ServerEnd,
-    };
-
-    const FIN: Step = End { is_connected: true };
-    const GONE: Step = End { is_connected: false };
-
-    fn after(steps: &[Step]) -> ConnectionEnd {
-        let mut end = ConnectionEnd::default();
-        for step in steps {
-            match *step {
-                Goodbye => end.note_goodbye(),
-                End { is_connected } => end.note_end_of_stream(is_connected, true),
-                EndWhileSending => end.note_end_of_stream(false, false),
-                Error(number) => end.note_error(&io::Error::from_raw_os_error(number)),
-                SendError(number) => end.note_send_error(&io::Error::from_raw_os_error(number)),
-                ProtocolError => end.note_error(&io::Error::other("too much")),
-                ServerEnd => end.note_server_end(),
-                Acknowledged => end.note_all_acknowledged(),
-                InputEnded => end.note_end_of_input(),
-                Reset => end.note_reset(Instant::now()),
-            }
-        }
-        end
-    }
-
-    /// How a connection ends, step by step, and what its client knows then.
-    const ENDS: &[(&str, &[Step], ClientState)] = &[
-        ("nothing has happened", &[], ClientState::MayNotKnow),
-        // By the peer.
-        ("it closes", &[FIN], ClientState::HasLeft),
-        ("it closes, and its machine vanishes", &[FIN, Error(TIMED_OUT)], ClientState::HasLeft),
-        ("it closes with something unread", &[Error(RESET)], ClientState::HasLeft),
-        ("it closes, and a reply meets with its reset", &[Error(BROKEN_PIPE)], ClientState::HasLeft),
-        ("it closes, and a sender meets with that", &[SendError(BROKEN_PIPE), GONE], ClientState::HasLeft),
-        ("it resets, and a sender meets with that", &[SendError(RESET), GONE], ClientState::HasLeft),
-        ("it says goodbye in TLS", &[Goodbye, InputEnded, GONE], ClientState::HasLeft),
-        // By a timeout.
-        ("nothing is heard", &[Error(TIMED_OUT)], ClientState::OutOfReach),
-        ("no route is left", &[Error(UNREACHABLE)], ClientState::OutOfReach),
-        ("nothing is heard, and the connection is gone", &[Error(TIMED_OUT), GONE], ClientState::OutOfReach),
-        ("a broken pipe hides the cause from a sender", &[SendError(BROKEN_PIPE)], ClientState::MayNotKnow),
-        ("a sender has not reported its error yet", &[EndWhileSending], ClientState::MayNotKnow),
-        ("a sender reports silence", &[EndWhileSending, SendError(TIMED_OUT), GONE], ClientState::OutOfReach),
-        ("a sender reports a reset", &[EndWhileSending, SendError(RESET)], ClientState::HasLeft),
-        // By the server.
-        ("it objects to the input", &[ProtocolError], ClientState::MayNotKnow),
-        ("acknowledged, but no end was sent", &[Acknowledged], ClientState::MayNotKnow),
-        ("its end is on its way", &[ServerEnd], ClientState::MayNotKnow),
-        ("its end arrives", &[ServerEnd, Acknowledged], ClientState::Knows),
-        ("its end arrives, and the client ends too", &[ServerEnd, Acknowledged, GONE], ClientState::HasLeft),
-        ("both end it at once", &[ServerEnd, FIN], ClientState::HasLeft),
-        ("a sender has not reported its error yet", &[ServerEnd, EndWhileSending], ClientState::MayNotKnow),
-        ("the client resets", &[ServerEnd, Error(RESET)], ClientState::HasLeft),
-        (
-            "a sender meets with the server's own end",
-            &[ServerEnd, SendError(BROKEN_PIPE)],
-            ClientState::MayNotKnow,
-        ),
-        ("nothing is heard then", &[ServerEnd, Error(TIMED_OUT)], ClientState::OutOfReach),
-        (
-            "nothing is heard, and the connection is gone",
-            &[ServerEnd, Error(TIMED_OUT), GONE],
-            ClientState::OutOfReach,
-        ),
-        ("acknowledged, then silent", &[ServerEnd, Acknowledged, Error(TIMED_OUT)], ClientState::Knows),
-        // By what the server does to its socket.
-        ("woken", &[ServerEnd, InputEnded, GONE], ClientState::MayNotKnow),
-        ("woken, still connected", &[ServerEnd, InputEnded, FIN], ClientState::MayNotKnow),
-        ("acknowledged, then woken", &[ServerEnd, Acknowledged, InputEnded, GONE], ClientState::Knows),
-        ("reset", &[ServerEnd, Reset, Error(RESET)], ClientState::OutOfReach),
-        ("reset, and the connection is gone", &[ServerEnd, Reset, GONE], ClientState::OutOfReach),
-        ("reset, nothing is left to acknowledge", &[ServerEnd, Reset, Acknowledged], ClientState::OutOfReach),
-        ("acknowledged, then reset", &[ServerEnd, Acknowledged, Reset, Error(RESET)], ClientState::Knows),
-        ("silent, then reset", &[Error(TIMED_OUT), ServerEnd, Reset, Error(RESET)], ClientState::OutOfReach),
-    ];
-
-    #[test]
-    fn each_end_has_its_client_state() {
-        for (what, steps, state) in ENDS {
-            assert_eq!(after(steps).client_state(), *state, "{what}: {steps:?}");
-        }
-    }
-
-    /// In every sequence of up to five steps.
-    #[test]
-    fn what_the_server_and_its_kernel_do_is_never_evidence() {
-        let own = [EndWhileSending, SendError(BROKEN_PIPE), Error(TIMED_OUT), ProtocolError, InputEnded];
-        let now = Instant::now();
-        let mut sequences = vec![vec![]];
-        for _ in 0..5 {
-            let longer = |steps: &Vec<Step>| own.map(|step| [steps.as_slice(), &[step]].concat());
-            sequences = sequences.iter().flat_map(longer).collect();
-            for steps in &sequences {
-                let (end, _) = after_hello(steps);
-                assert!(!end.client_state().knows_of_the_end(), "{steps:?}");
-                assert_ne!(end.next_step(now, now), NextStep::Release, "{steps:?}");
-                let reset = [&[ServerEnd, Reset], steps.as_slice(), &[Error(RESET), FIN, GONE, Acknowledged]]
-                    .concat();
-                assert_eq!(after(&reset).client_state(), ClientState::OutOfReach, "{reset:?}");
-                let woken = [&[ServerEnd, InputEnded], steps.as_slice(), &[FIN, GONE]].concat();
-                assert!(!after(&woken).client_state().knows_of_the_end(), "{woken:?}");
-                for known in [FIN, Error(RESET), Goodbye] {
-                    let left = [&[known], steps.as_slice(), &[ServerEnd, Reset]].concat();
-                    assert_eq!(after(&left).client_state(), ClientState::HasLeft, "{left:?}");
-                }
-            }
-        }
-    }
-
-    const WIND_DOWN: Duration = Duration::from_secs(60);
-
-    /// The end of a connection whose client has said `hello`.
-    fn after_hello(steps: &[Step]) -> (ConnectionEnd, Duration) {
-        let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
-        let mut end = after(steps);
-        end.set_terms(&keepalive, WIND_DOWN);
-        (end, keepalive.release_delay())
-    }
-
-    #[test]
-    fn a_client_that_did_not_say_hello_keeps_no_locks() {
-        let now = Instant::now();
-        for steps in [&[][..], &[ServerEnd], &[Error(TIMED_OUT)]] {
-            assert_eq!(after(steps).next_step(now, now + TELL_LIMIT), NextStep::Release, "{steps:?}");
-        }
-    }
-
-    #[test]
-    fn a_client_that_left_keeps_no_locks() {
-        let now = Instant::now();
-        for step in [FIN, Goodbye, Error(RESET)] {
-            assert_eq!(after_hello(&[step]).0.next_step(now, now + TELL_LIMIT), NextStep::Release);
-        }
-    }
-
-    #[test]
-    fn a_client_that_knows_keeps_its_locks_for_its_work_and_no_longer() {
-        let (mut end, _) = after_hello(&[ServerEnd]);
-        let begin = Instant::now();
-        let step = |end: &ConnectionEnd, now| end.next_step(now, begin + TELL_LIMIT);
-        assert_eq!(step(&end, begin), NextStep::CheckAgain(TELL_POLL));
-        end.note_all_acknowledged();
-        end.note_checked(begin);
-        end.note_checked(begin + WIND_DOWN / 2);
-        assert_eq!(step(&end, begin), NextStep::CheckAgain(LEAVE_POLL));
-        let last = Duration::from_millis(1);
-        assert_eq!(step(&end, begin + WIND_DOWN - last), NextStep::CheckAgain(last));
-        assert_eq!(step(&end, begin + WIND_DOWN), NextStep::Release);
-        end.note_kick();
-        assert_eq!(step(&end, begin), NextStep::CheckAgain(LEAVE_POLL));
-        end.note_kick();
-        assert_eq!(step(&end, begin), NextStep::Release);
-    }
-
-    #[test]
-    fn a_client_that_may_not_know_is_reset_and_keeps_its_locks_until_it_has_found_out() {
-        let begin = Instant::now();
-        let tell_deadline = begin + TELL_LIMIT;
-        let (silent, _) = after_hello(&[ServerEnd, Error(TIMED_OUT)]);
-        assert_eq!(silent.next_step(begin, tell_deadline), NextStep::Reset);
-        let (mut end, release_delay) = after_hello(&[ServerEnd]);
-        assert_eq!(end.next_step(tell_deadline, tell_deadline), NextStep::Reset);
-        end.note_reset(tell_deadline);
-        let free = tell_deadline + release_delay + WIND_DOWN;
-        for before in [tell_deadline, free - Duration::from_millis(1)] {
-            assert_eq!(end.next_step(before, tell_deadline), NextStep::KeepLocks(LEAVE_POLL));
-        }
-        assert_eq!(end.next_step(free, tell_deadline), NextStep::Release);
-    }
-}
+mod tests;

@@ -100,9 +100,13 @@ impl SendQueue {
         framing: Option<Framing>,
     ) -> Self {
         let framing = framing.map(|framing| Box::new(Mutex::new(framing)));
+        let mut state = SendState::default();
+        if !stream.is_tcp() {
+            state.end.set_local();
+        }
         Self {
             stream,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             is_closing: AtomicBool::new(false),
             bytes_max,
             maintenance,

@@ -11,6 +11,7 @@
 mod support;
 
 mod closings;
+mod commands;
 mod network;
 mod outages;
 mod pauses;

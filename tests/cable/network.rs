@@ -15,6 +15,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// The server's address; the clients have the next one.
 pub(crate) const SERVER: &str = "10.77.0.1";
 const CLIENTS: &str = "10.77.0.2";
+const CLIENTS_MAC: &str = "02:00:00:00:00:02";
 /// The addresses that may connect.
 pub(crate) const EVERYBODY: &str = "10.77.0.0/24";
 
@@ -115,6 +116,7 @@ impl Network {
             end.run(&format!("ip addr add {address}/24 dev eth0"))?;
             end.run("ip link set eth0 up")?;
         }
+        clients.run(&format!("ip link set eth0 address {CLIENTS_MAC}"))?;
         Ok(Self { server, clients, switch })
     }
 
@@ -127,6 +129,14 @@ impl Network {
             say_skipped("what the clients' own host drops", refused);
         }
         refused.is_none()
+    }
+
+    /// From now on another machine, the switch, has the clients' address. What is sent to the
+    /// clients reaches it, and not them.
+    pub(crate) fn answer_for_clients(&self) {
+        self.pass(Passing::TO_SERVER);
+        self.switch.run(&format!("ip link set switch address {CLIENTS_MAC}")).unwrap();
+        self.switch.run(&format!("ip addr add {CLIENTS}/24 dev switch")).unwrap();
     }
 
     /// From now on only these packets get through, unicast or broadcast.

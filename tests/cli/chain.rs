@@ -2,11 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::frame_client::FrameClient;
 use crate::support::server::Server;
 use crate::tool::{Running, Site, text, until};
 
-const WORKS: &str = "no lock: it works, or waits for something outside lockd";
+/// The session has no name, so others of its program cannot be told to be.
+const UNKNOWN: &str = "no lock; whether its program waits in another session is unknown";
+const WORKS: &str = "no lock: it works, or waits for something that lockd does not see";
 
 /// A session that holds a lock and waits for another one.
 fn between(site: &Site, held: &str, wanted: &str) -> FrameClient {
@@ -65,7 +68,7 @@ fn a_run_that_waited_in_vain_says_what_the_holder_waits_for() {
     assert_eq!((code, errors.lines().count()), (124, 1), "{errors}");
     let (_, chain) = errors.split_once("; the holder waits for migrate, held by ").expect(&errors);
     assert!(chain.contains(", which waits for db, held by \"bob"), "{errors}");
-    assert!(chain.ends_with(", which works, or waits for something outside lockd\n"), "{errors}");
+    assert!(chain.ends_with(", which works, or waits for something that lockd does not see\n"), "{errors}");
     let (code, _, errors) = site.said(&["run", "-w", "0.2", "db", "--", "true"]);
     assert!(code == 124 && !errors.contains("waits for"), "{errors}");
     // It says at once that a lock is busy.
@@ -78,12 +81,16 @@ fn a_lockd_run_waits_for_what_one_in_its_command_waits_for() {
     let site = Site::start();
     let mut holder = site.server.message();
     holder.lock("db");
-    let script = format!("\"$LOCKD\" run db -- true; {}", until("end"));
+    // Several levels: each of the outer ones waits for what the innermost one waits for.
+    let inner = "\"$LOCKD\" run stage -- \"$LOCKD\" run step -- \"$LOCKD\" run db -- true";
+    let script = format!("{inner}; {}", until("end"));
     let mut outer = site.tool(&["run", "deploy", "--", "sh", "-c", &script]);
     let _outer = Running(outer.env("LOCKD", crate::support::server::program()).spawn().unwrap());
     site.server.await_waiters("db", 1);
-    let (_, shown, _) = site.said(&["inspect", "deploy", "--chain"]);
-    assert_eq!(rows(&shown), [("deploy", "db, in a lockd run under it"), ("db", WORKS)], "{shown}");
+    for name in ["deploy", "stage", "step"] {
+        let (_, shown, _) = site.said(&["inspect", name, "--chain"]);
+        assert_eq!(rows(&shown), [(name, "db, in a lockd run under it"), ("db", UNKNOWN)], "{shown}");
+    }
     site.write("end");
 }
 
@@ -113,6 +120,12 @@ fn what_cannot_be_known_is_said() {
     assert!(code == 1 && errors.contains("listing is disabled on this server (no-dump)"), "{errors}");
     let (code, _, errors) = site.said(&["run", "-w", "0.2", "deploy", "--", "true"]);
     assert!(code == 124 && errors.contains("its holder is unknown"), "{errors}");
+    // Without names, nobody knows whether a lockd run has others under it.
+    let site = Site::with(&["--no-registry"]);
+    let _run = site.run(&["deploy"], "sleep 1000");
+    eventually("it runs", || site.said(&["inspect", "deploy"]).1.contains("held exclusively"));
+    let (_, shown, _) = site.said(&["inspect", "deploy", "--chain"]);
+    assert_eq!(rows(&shown), [("deploy", UNKNOWN)], "{shown}");
 }
 
 #[test]
@@ -147,7 +160,7 @@ fn a_chain_goes_from_one_server_to_another() {
     let found = rows(&shown);
     assert_eq!(found[0].1, format!("{second}, if the owner of the same name there is the same"), "{shown}");
     assert_eq!((found[1].0, found.len()), (second.as_str(), 2), "{shown}");
-    assert!(found[1].1.ends_with("what it waits for on others cannot be known"), "without a name: {shown}");
+    assert_eq!(found[1].1, UNKNOWN, "without a name: {shown}");
 
     let gone = format!("{},unix:/nonexistent/lockd.sock", one.url());
     let output = one.output(&["inspect", &first, "--chain", "--server", &gone]);

@@ -226,7 +226,7 @@ fn the_command_is_told_of_its_lock() {
     assert_eq!(held["locks"][1]["lockName"], "c");
     let owner = held["locks"][0]["holders"][0]["name"].as_str().unwrap().to_owned();
     assert!(
-        owner.starts_with("run: sh (") && owner.ends_with(&format!(", pid {})", running.pid())),
+        owner.starts_with("run: sh (") && owner.contains(&format!(", pid {}, id ", running.pid())),
         "{owner}"
     );
     site.write("stop");
@@ -364,4 +364,15 @@ fn a_mistake_in_a_commands_own_variable_is_told_by_its_name() {
         let (code, _, errors) = site.said(&["list", "--server", "h:1"]);
         assert!(code == 2 && errors.contains("--server") && !errors.contains("LOCKD_SERVER"), "{errors}");
     }
+}
+
+#[test]
+fn an_empty_name_is_a_variable_that_is_not_set() {
+    let site = Site::start();
+    for arguments in [&["run", "", "--", "echo", "never"][..], &["run", "a", "", "-c", "echo never"]] {
+        let (code, out, errors) = site.said(arguments);
+        assert!(code == 2 && out.is_empty() && errors.contains("is a variable not set?"), "{errors}");
+    }
+    let (code, _, errors) = site.said(&["run", "-w", "1e300", "a", "--", "echo", "never"]);
+    assert!(code == 2 && errors.contains("too large"), "{errors}");
 }

@@ -5,16 +5,21 @@
 mod chain;
 mod codes;
 mod crontab;
+mod documented;
 mod kicking;
 mod leaving;
+mod limited;
 mod lingering;
 mod listing;
 mod losing;
 mod nested;
+mod place;
+mod returning;
 mod riding;
 mod shell;
 mod signals;
 mod stats;
+mod stopping;
 #[path = "../blackbox/support/mod.rs"]
 #[expect(dead_code, reason = "made for other tests, too")]
 mod support;

@@ -45,7 +45,7 @@ fn a_lock_that_an_outer_command_holds_is_refused_at_once() {
 #[test]
 fn names_may_be_any_bytes() {
     let site = Site::start();
-    for name in [&b"a b"[..], b"a,b:c %41", b"a\nb", b"", "\u{fc}".as_bytes(), b"\xff\xfe"] {
+    for name in [&b"a b"[..], b"a,b:c %41", b"a\nb", "\u{fc}".as_bytes(), b"\xff\xfe"] {
         let mut command = site.tool(&["run"]);
         let text = script("lockd run \"$1\" -- echo never");
         let name = OsStr::from_bytes(name);

@@ -11,14 +11,14 @@ use crate::support::server::program;
 use crate::tool::{Running, Site, await_end, state, until, with_default_signals};
 
 /// A program in a terminal, and its output so far.
-struct Terminal {
+pub(crate) struct Terminal {
     script: Running,
     seen: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Terminal {
     /// Makes the shell run `line` in a terminal; `lockd` in it is the program under test.
-    fn run(site: &Site, line: &str) -> Self {
+    pub(crate) fn run(site: &Site, line: &str) -> Self {
         let program = program().into_string().unwrap();
         let mut command = with_default_signals("script");
         command.args(["-qefc", &format!("lockd() {{ \"{program}\" \"$@\"; }}; {line}"), "/dev/null"]);
@@ -36,11 +36,11 @@ impl Terminal {
         Self { script: Running(child), seen }
     }
 
-    fn types(&mut self, keys: &[u8]) {
+    pub(crate) fn types(&mut self, keys: &[u8]) {
         self.script.0.stdin.as_mut().unwrap().write_all(keys).unwrap();
     }
 
-    fn sees(&self, text: &str) -> bool {
+    pub(crate) fn sees(&self, text: &str) -> bool {
         String::from_utf8_lossy(&self.seen.lock().unwrap()).contains(text)
     }
 }

@@ -26,6 +26,9 @@ pub(crate) enum QueuePlace {
 pub(super) struct LockEntry {
     pub(super) key: HashedKey,
     holders: BTreeMap<Slot, (Mode, Hold)>,
+    /// Of the modes of all holders, the one that allows the fewest holders. Means nothing while
+    /// there are none.
+    in_force: Mode,
     /// How many of the holders have each limit.
     limits: BTreeMap<HolderLimit, usize>,
     pub(super) queue: BTreeMap<QueuePlace, RequestId>,
@@ -36,17 +39,17 @@ pub(super) struct LockEntry {
 
 impl LockEntry {
     pub(super) fn new(key: HashedKey, orphaned: bool) -> Self {
-        Self { key, holders: BTreeMap::new(), limits: BTreeMap::new(), queue: BTreeMap::new(), orphaned }
+        let (holders, limits, queue) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { key, holders, in_force: Mode::Shared, limits, queue, orphaned }
     }
 
     pub(super) fn holders(&self) -> &BTreeMap<Slot, (Mode, Hold)> {
         &self.holders
     }
 
-    /// The mode in force: the one that allows the fewest holders of all in which it is held. `None`
-    /// if nobody holds it.
+    /// The mode in force; `None` if nobody holds it.
     pub(super) fn held_as(&self) -> Option<Mode> {
-        self.mode_in_force_without(None)
+        (!self.holders.is_empty()).then_some(self.in_force)
     }
 
     /// Whether one session holds it exclusively.
@@ -56,58 +59,79 @@ impl LockEntry {
 
     /// Whether `slot` can be a holder in `mode` together with all other holders.
     pub(super) fn admits(&self, slot: Slot, mode: Mode) -> bool {
-        let others = self.holders.len() - usize::from(self.holders.contains_key(&slot));
-        let in_force = self.mode_in_force_without(Some(slot)).unwrap_or(Mode::Shared);
-        mode.min(in_force).allows(others + 1)
+        let Some(in_force) = self.held_as() else { return true };
+        match self.holders.get(&slot) {
+            None => mode.min(in_force).allows(self.holders.len() + 1),
+            Some(_) if self.holders.len() == 1 => true,
+            // It is itself one of them.
+            Some(_) => mode.min(self.in_force_without(slot)).allows(self.holders.len()),
+        }
     }
 
-    /// The mode in force if this session did not hold it. Looks at three holders at most.
-    fn mode_in_force_without(&self, without: Option<Slot>) -> Option<Mode> {
-        let mut others = self.holders.iter().filter(|(slot, _)| Some(**slot) != without);
-        let (_, &(first, _)) = others.next()?;
-        if others.next().is_none() {
-            return Some(first);
+    /// The mode in force if this session, which is one of several holders, did not hold it.
+    fn in_force_without(&self, slot: Slot) -> Mode {
+        let mut others = self.holders.iter().filter(|(other, _)| **other != slot);
+        match (others.next(), others.next()) {
+            (Some((_, &(only, _))), None) => only,
+            _ => {
+                let own = self.holders.get(&slot).map(|(mode, _)| *mode);
+                let is_of_others = |&(&limit, &count): &(&HolderLimit, &usize)| {
+                    count > 1 || own != Some(Mode::Limited(limit))
+                };
+                let lowest = self.limits.iter().find(is_of_others);
+                lowest.map_or(Mode::Shared, |(limit, _)| Mode::Limited(*limit))
+            }
         }
-        // One of several holders is not exclusive.
-        let own = without.and_then(|slot| self.holders.get(&slot)).map(|(mode, _)| *mode);
-        let limits =
-            self.limits.iter().filter(|(limit, count)| **count > 1 || own != Some(Mode::Limited(**limit)));
-        Some(limits.map(|(limit, _)| Mode::Limited(*limit)).next().unwrap_or(Mode::Shared))
     }
 
     /// Makes the session a holder, or changes what it holds. Returns what it held before.
     pub(super) fn insert_holder(&mut self, slot: Slot, mode: Mode, hold: Hold) -> Option<Hold> {
-        let before = self.remove_holder(slot);
-        self.holders.insert(slot, (mode, hold));
+        let before = self.holders.insert(slot, (mode, hold));
+        if let Some((Mode::Limited(limit), _)) = before {
+            self.subtract_limit(limit);
+        }
         if let Mode::Limited(limit) = mode {
             *self.limits.entry(limit).or_default() += 1;
         }
-        debug_assert!(mode.allows(self.holders.len()), "the promise to this holder");
-        debug_assert!(
-            self.held_as().is_some_and(|mode| mode.allows(self.holders.len())),
-            "and to the others"
-        );
+        self.update_in_force();
+        debug_assert!(self.in_force.allows(self.holders.len()), "the promise to each holder");
         before.map(|(_, hold)| hold)
     }
 
     pub(super) fn remove_holder(&mut self, slot: Slot) -> Option<(Mode, Hold)> {
         let held = self.holders.remove(&slot)?;
-        if let Mode::Limited(limit) = held.0
-            && let Some(count) = self.limits.get_mut(&limit)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.limits.remove(&limit);
-            }
+        if let Mode::Limited(limit) = held.0 {
+            self.subtract_limit(limit);
         }
+        self.update_in_force();
         Some(held)
     }
 
-    /// How many of the holders have each limit, counted anew; for the check of the invariants.
+    fn subtract_limit(&mut self, limit: HolderLimit) {
+        let Some(count) = self.limits.get_mut(&limit) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.limits.remove(&limit);
+        }
+    }
+
+    fn update_in_force(&mut self) {
+        self.in_force = match self.holders.first_key_value() {
+            Some((_, &(only, _))) if self.holders.len() == 1 => only,
+            // One of several holders is not exclusive.
+            _ => self.limits.first_key_value().map_or(Mode::Shared, |(limit, _)| Mode::Limited(*limit)),
+        };
+    }
+
+    /// Counts the limits of the holders anew, for the check of the invariants.
+    ///
+    /// # Panics
+    /// If the counts are wrong, or there are more holders than one of them was promised.
     pub(super) fn check_limits(&self) {
         let mut limits = BTreeMap::new();
         for (mode, _) in self.holders.values() {
-            assert!(mode.allows(self.holders.len()), "a holder has more company than it was promised");
+            assert!(mode.allows(self.holders.len()), "there are more holders than one of them was promised");
+            assert!(self.in_force <= *mode, "the mode in force is that with the fewest holders");
             if let Mode::Limited(limit) = mode {
                 *limits.entry(*limit).or_default() += 1;
             }

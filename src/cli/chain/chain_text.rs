@@ -8,9 +8,11 @@ const HEADS: [&str; 6] = ["LOCK", "HOLDER", "OWNER", "HELD", "WAITED", "WAITS FO
 /// How many locks are named in one line.
 const LINE_MAX: usize = 4;
 /// What the end of a chain does.
-const END: &str = "works, or waits for something outside lockd";
-/// What is said of a session that may have another session on another server.
-const UNKNOWN_ELSEWHERE: &str = "no lock of its server; what it waits for on others cannot be known";
+const END: &str = "works, or waits for something that lockd does not see";
+/// What is said of a session whose program may wait in another session.
+const UNKNOWN_ELSEWHERE: &str = "no lock; whether its program waits in another session is unknown";
+/// The same in one line.
+const UNKNOWN_IN_LINE: &str = "waits for no lock, unless in another session, which is unknown";
 
 impl ChainLock {
     fn printable(&self) -> String {
@@ -128,7 +130,7 @@ impl Chain {
             let others = if holders > 1 { format!(" and {} more", holders - 1) } else { String::new() };
             text.push_str(&format!(", {held}{others}"));
             let Some((_, further)) = lock.next_wait() else {
-                let end = if holder.may_wait_elsewhere { "waits for no lock of its server" } else { END };
+                let end = if holder.may_wait_elsewhere { UNKNOWN_IN_LINE } else { END };
                 return Some(format!("{text}, which {end}"));
             };
             text.push_str(&format!(", which waits for {}", further.text_in_line()));
@@ -214,13 +216,13 @@ mod tests {
             [
                 "LOCK    HOLDER      OWNER      HELD   WAITED  WAITS FOR",
                 "deploy  10.0.0.1:1  bob\\u{1b}  3m02s  2m50s   db\\n",
-                "db\\n    10.0.0.1:2  anna       3m02s  -       no lock: it works, or waits for something outside lockd",
+                "db\\n    10.0.0.1:2  anna       3m02s  -       no lock: it works, or waits for something that lockd does not see",
             ]
         );
         assert_eq!(
             found.line().unwrap(),
             "the holder waits for db\\n, held by \"anna\" at 10.0.0.1:2 for 3m02s, which works, or waits for \
-             something outside lockd"
+             something that lockd does not see"
         );
         assert_eq!(chain(vec![bob]).line(), None);
         assert!(chain(vec![]).lines()[1].starts_with("deploy  free    -"));

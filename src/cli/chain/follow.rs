@@ -80,8 +80,8 @@ pub(super) struct ChainLink {
     pub(super) held_for: Option<f64>,
     /// What it waits for; empty at the end of the chain.
     pub(super) waits_for: Vec<ChainWait>,
-    /// Whether it is unknown which waits on other servers are its own: it has no name there, or
-    /// shares it with others.
+    /// Whether its program may wait in another session that cannot be told to be its: it has no
+    /// name, or shares it with others; or a server has not told everything.
     #[serde(skip_serializing_if = "is_false")]
     pub(super) may_wait_elsewhere: bool,
 }
@@ -154,7 +154,8 @@ struct Place<'a> {
 
 /// The waits on all servers, by what they can be found by.
 struct Waits<'a> {
-    are_several_servers: bool,
+    /// Whether a server has not told everything.
+    has_gaps: bool,
     by_session: HashMap<(usize, PartyKey), Vec<Place<'a>>>,
     /// By the name that the waiter has registered.
     by_name: HashMap<&'a str, Vec<Place<'a>>>,
@@ -165,7 +166,7 @@ struct Waits<'a> {
 impl<'a> Waits<'a> {
     fn of(listings: &'a Listings) -> Self {
         let mut waits = Self {
-            are_several_servers: listings.are_several(),
+            has_gaps: !listings.gaps().is_empty(),
             by_session: HashMap::new(),
             by_name: HashMap::new(),
             nested: Vec::new(),
@@ -227,7 +228,7 @@ impl<'a> Waits<'a> {
     }
 
     fn may_wait_elsewhere(&self, server: usize, name: Option<&str>) -> bool {
-        let Some(name) = name else { return self.are_several_servers };
+        let Some(name) = name.filter(|_| !self.has_gaps) else { return true };
         let elsewhere = self.elsewhere(server, name);
         elsewhere.iter().any(|place| sessions(&elsewhere, place.server) > 1)
     }
@@ -319,10 +320,7 @@ fn chain_lock(key: &LockKey, lock: &ListedLock, server: &str, waits: &Waits<'_>)
     // The sort is stable: apart from that they stay in the order in which they acquired it.
     holders.sort_by_key(|link| link.waits_for.is_empty());
     holders.truncate(HOLDERS_MAX);
-    let can_be_next = |waiter: &&ListedWaiter| match lock.mode {
-        None => true,
-        Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
-    };
+    let can_be_next = |waiter: &&ListedWaiter| lock.admits(waiter.mode);
     ChainLock {
         key: key.clone(),
         lock_name: lock.lock_name.clone(),

@@ -65,10 +65,6 @@ impl Listings {
         ServerUrl::index_for(&self.servers, name.as_bytes())
     }
 
-    pub(super) fn are_several(&self) -> bool {
-        self.servers.len() > 1
-    }
-
     /// Why not everything is known, one text for each server of which that is so.
     pub(in crate::cli) fn gaps(&self) -> Vec<String> {
         self.listed.iter().filter_map(|server| server.gap.clone()).collect()

@@ -1,7 +1,7 @@
 //! Acquires the lock and releases it. A signal ends each wait at once: other threads talk to the
 //! server, while this one watches for signals.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
@@ -17,6 +17,7 @@ use super::explain::{DeniedRequest, explain, headline};
 use super::outcome::RunOutcome;
 use super::progress::{Talk, WaitProgress, WaitState};
 use super::signals::SignalQueue;
+use super::spare::{spare_last_holder, uptime};
 use super::wait::{WaitOutcome, run_within};
 use crate::cli::messages::MessageWriter;
 use crate::cli::text::printable_argument;
@@ -27,6 +28,8 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
 /// How long the server may take to confirm, after a signal, that the lock is given up. After that
 /// the session is closed, which has the same effect.
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
+/// How long it may take to find out, when the time is over, whether the server is back.
+const BACK_LIMIT: Duration = Duration::from_millis(500);
 /// How long it may take to find out why the session was lost.
 const REASON_LIMIT: Duration = Duration::from_millis(500);
 
@@ -76,7 +79,7 @@ pub(super) fn acquire(
     let failed = |error: io::Error| RunOutcome::Failed(format!("the wait for the lock failed: {error}"));
     progress.narrate().map_err(failed)?;
     let (thread_request, thread_progress) = (request.clone(), progress.clone());
-    let limit = request.time_left().map(|rest| rest + SERVER_MARGIN);
+    let limit = request.time_left().map(|rest| rest.saturating_add(SERVER_MARGIN));
     let work = move || connect_and_acquire(&thread_request, &thread_progress);
     let outcome = run_within(limit, Some(signals), "lockd-acquire", work);
     // From now on the thread opens no further session.
@@ -86,7 +89,7 @@ pub(super) fn acquire(
             progress.tell_granted();
             Ok(HeldLocks { session, grant, names: request.names.clone() })
         }
-        WaitOutcome::Done(Err(error)) if error.is_absence() => Err(no_server(request, &error)),
+        WaitOutcome::Done(Err(error)) if error.is_absence() => Err(no_server(request, &error, signals)),
         WaitOutcome::Done(Err(WaitError::Acquire(error))) => Err(refused(error, state, request, signals)),
         WaitOutcome::Done(Err(error)) => Err(RunOutcome::Failed(error.to_string())),
         WaitOutcome::Signal(signal) => {
@@ -95,14 +98,9 @@ pub(super) fn acquire(
         }
         WaitOutcome::Late => {
             give_up_waiting(&state, request);
-            let text = request.timeout_text();
-            let silent = format!("{} does not answer", request.urls);
-            Err(match (state.session, state.no_server) {
-                (Some(_), _) => RunOutcome::TimedOut(format!("{text}: {silent}")),
-                (None, reason) => {
-                    RunOutcome::NoServer(format!("{text}: no server: {}", reason.unwrap_or(silent)))
-                }
-            })
+            // The server would have answered by now.
+            let reason = state.no_server.unwrap_or_else(|| format!("{} does not answer", request.urls));
+            Err(RunOutcome::NoServer(format!("{}: no server: {reason}", request.timeout_text())))
         }
     }
 }
@@ -117,6 +115,11 @@ impl AcquireRequest {
     fn time_left(&self) -> Option<Duration> {
         let limit = self.limit.filter(|limit| !limit.is_zero())?;
         Some(limit.saturating_sub(self.start.elapsed()))
+    }
+
+    /// The servers, and a name of the one that the locks belong to.
+    fn place(&self) -> (&str, &OsStr) {
+        (&self.urls, self.names.first().map_or(OsStr::new(""), OsString::as_os_str))
     }
 
     fn timeout_text(&self) -> String {
@@ -143,19 +146,21 @@ fn connect_and_acquire(
         let session = progress.session()?;
         request.ancestors.held_name(&session, &request.names)
     };
-    let mut lost = None;
+    let mut was_away = false;
     let granted = Session::connect_and_acquire(&request.urls, &wants, limit, &options, |event| {
-        match event {
-            WaitEvent::NoServer { .. } if progress.session().is_some() => lost = Some(Instant::now()),
-            WaitEvent::Connected(_) => lost.into_iter().for_each(|lost| spare_last_holder(request, lost)),
-            _ => {}
-        }
         progress.note(event)?;
-        if matches!(event, WaitEvent::Waiting { not_yet: None })
-            && let Some(name) = held_by_ancestor()
-        {
-            progress.note_ancestor(Some(name));
-            return ControlFlow::Break(());
+        match event {
+            WaitEvent::NoServer { .. } => was_away = true,
+            WaitEvent::Connected(session) if was_away => {
+                spare_last_holder(request.place(), request.wind_down, session, progress)?;
+            }
+            WaitEvent::Waiting { not_yet: None } => {
+                if let Some(name) = held_by_ancestor() {
+                    progress.note_ancestor(Some(name));
+                    return ControlFlow::Break(());
+                }
+            }
+            _ => {}
         }
         ControlFlow::Continue(())
     });
@@ -163,14 +168,6 @@ fn connect_and_acquire(
         progress.note_ancestor(held_by_ancestor());
     }
     granted
-}
-
-/// Sleeps before the first request on a new connection. When the last one was `lost`, the holder of
-/// the lock may have lost it too, to the same restart, and its command then gets as long to end as
-/// its `--grace` says. That is assumed to be no longer than the one of this process. A server with
-/// a state directory that was killed makes everybody wait anyway, and for longer.
-fn spare_last_holder(request: &AcquireRequest, lost: Instant) {
-    std::thread::sleep(request.wind_down.saturating_sub(lost.elapsed()));
 }
 
 fn give_up_waiting(state: &WaitState, request: &AcquireRequest) {
@@ -194,11 +191,24 @@ fn release_all(session: &Session, names: &[OsString]) -> Result<(), ReleaseError
     session.release_all(&names.iter().map(|name| name.as_bytes()).collect::<Vec<_>>())
 }
 
-fn no_server(request: &AcquireRequest, error: &WaitError) -> RunOutcome {
+/// The outcome if there was no server at the last attempt.
+fn no_server(request: &AcquireRequest, error: &WaitError, signals: &SignalQueue) -> RunOutcome {
     if request.is_try() {
         return RunOutcome::NoServer(error.to_string());
     }
-    RunOutcome::NoServer(format!("{}: no server: {error}", request.timeout_text()))
+    let text = request.timeout_text();
+    // The last attempt is some seconds ago if the time ended in a pause. By now the server may be
+    // back, and then nobody needs to look for it.
+    let (urls, name) = request.place();
+    let (urls, name) = (urls.to_owned(), name.to_owned());
+    let work = move || uptime(&urls, &name);
+    match run_within(Some(BACK_LIMIT), Some(signals), "lockd-back", work) {
+        Ok(WaitOutcome::Signal(signal)) => RunOutcome::interrupted(signal, &request.names),
+        Ok(WaitOutcome::Done(Some(_))) => RunOutcome::TimedOut(format!(
+            "{text}: the server is there now, but was not at the last attempt: {error}"
+        )),
+        _ => RunOutcome::NoServer(format!("{text}: no server: {error}")),
+    }
 }
 
 fn refused(
@@ -229,6 +239,11 @@ fn refused(
                 (Ok(text), None) if request.is_try() => RunOutcome::Busy(text),
                 (Ok(text), None) => RunOutcome::TimedOut(text),
             }
+        }
+        // There was no time left to spare the last holder.
+        (AcquireError::Cancelled, None) => {
+            let reason = not_yet.unwrap_or_else(|| "it is not waited for any more".to_owned());
+            RunOutcome::TimedOut(format!("{}: {reason}", request.timeout_text()))
         }
         (AcquireError::NotYet(reason), _) if request.is_try() => RunOutcome::Busy(reason),
         (AcquireError::NotYet(reason), _) => {

@@ -17,7 +17,7 @@ use super::ancestors;
 use super::descendants::Descendants;
 use super::dispositions;
 use super::outcome::RunOutcome;
-use super::signals::{ReceivedSignal, stop_this_process};
+use super::signals::ReceivedSignal;
 use crate::cli::text::printable_argument;
 
 /// What the command finds in its environment.
@@ -117,22 +117,24 @@ impl RunningCommand {
     }
 
     /// Passes a signal on to the command and its descendants, unless the terminal has sent it to
-    /// them too. It has not if the command has left this process's group: timeout(1) does, for
-    /// example, and Ctrl-C would end nothing.
+    /// them too. It has not if they have left this process's group: timeout(1) does, for example,
+    /// and Ctrl-C would end nothing.
     pub(super) fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
-        let has_it_already =
-            has_terminal && received.is_from_kernel && self.descendants.is_in_own_group(self.pid);
-        if received.signal == SignalNumber::SIGCHLD || has_it_already {
+        if received.signal == SignalNumber::SIGCHLD {
             return;
+        }
+        if has_terminal && received.is_for_group() {
+            if received.is_stopping() {
+                return self.descendants.stop_outside_group();
+            }
+            if self.descendants.is_in_own_group(self.pid) {
+                return;
+            }
         }
         if let Some(signal) = Signal::from_named_raw(received.signal as i32) {
             // Processes that this process may not signal would not get the signal from its sender
             // either.
             let _ = self.descendants.signal(signal);
-        }
-        if received.signal == SignalNumber::SIGTSTP {
-            // All of it is to stop, including this process. The lock stays held.
-            stop_this_process();
         }
     }
 

@@ -54,7 +54,8 @@ impl Descendants {
     /// unrelated processes would be taken for the command's.
     pub(super) fn adopt() -> io::Result<Self> {
         let own = getpid();
-        let shown = std::fs::read_link("/proc/self")?;
+        let unreadable = |error| io::Error::other(format!("/proc cannot be read: {error}"));
+        let shown = std::fs::read_link("/proc/self").map_err(unreadable)?;
         if shown.as_os_str() != own.as_raw_nonzero().to_string().as_str() {
             return Err(io::Error::other("/proc shows another namespace of processes"));
         }
@@ -106,14 +107,38 @@ impl Descendants {
         found
     }
 
+    /// Whether all of them have stopped or ended.
+    pub(super) fn have_stopped(&mut self) -> bool {
+        self.find().iter().all(|process| process.is_stopped || process.is_zombie)
+    }
+
+    /// Continues those that are stopped.
+    pub(super) fn go_on(&mut self) {
+        // Who may not signal them could not stop them either.
+        let _ = self.signal_those(Signal::CONT, |process| process.is_stopped);
+    }
+
+    /// Asks those to stop that have left this process's group, so that a terminal does not.
+    pub(super) fn stop_outside_group(&mut self) {
+        let own = self.own_group;
+        // If one of them cannot be signalled, it does not stop, which is noticed.
+        let _ = self.signal_those(Signal::TSTP, |process| process.group != own);
+    }
+
     /// Sends a signal to all of them, including those that are started in the meantime. Returns
     /// those that could not be signalled.
     pub(super) fn signal(&mut self, signal: Signal) -> Vec<SignalFailure> {
+        self.signal_those(signal, |_| true)
+    }
+
+    fn signal_those(&mut self, signal: Signal, wanted: impl Fn(&Process) -> bool) -> Vec<SignalFailure> {
         let (mut signalled, mut refused) = (HashSet::new(), Vec::new());
         for _ in 0..ROUNDS_MAX {
             let found = self.find();
-            let new: Vec<Process> =
-                found.into_iter().filter(|process| signalled.insert((process.pid, process.start))).collect();
+            let new: Vec<Process> = found
+                .into_iter()
+                .filter(|process| wanted(process) && signalled.insert((process.pid, process.start)))
+                .collect();
             // A process that has received a fatal signal can start no further one: fork(2) fails in
             // it. So when a search that began after the last signal finds nothing new, no process
             // was missed.

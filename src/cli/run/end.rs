@@ -22,25 +22,37 @@ const KILL_AGAIN_MAX: Duration = Duration::from_millis(200);
 /// and those that wait in the kernel for a device or a file server.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Ends the command and all its descendants. `reason` is called for the message after SIGTERM has
-/// been sent.
+/// Ends the command and all its descendants. `grace` is the time between SIGTERM and SIGKILL;
+/// without one, they are killed at once. `reason` is called for the message after the first signal
+/// has been sent.
 ///
 /// # Errors
 /// The processes that could not be ended.
 pub(super) fn end(
     command: &mut RunningCommand,
     signals: &SignalQueue,
-    grace: Duration,
+    grace: Option<Duration>,
     messages: &MessageWriter,
     reason: impl FnOnce() -> String,
 ) -> Result<(), String> {
-    let deadline = Instant::now().checked_add(grace);
-    let refused = terminate(command);
-    messages.write(&reason());
-    for SignalFailure { process, error } in &refused {
-        messages.write(&format!("{process} cannot be signalled, trying again: {error}"));
-    }
-    if await_end(command, signals, deadline, refused) || kill(command, signals) {
+    let has_ended = match grace {
+        Some(grace) => {
+            let deadline = Instant::now().checked_add(grace);
+            let refused = terminate(command);
+            messages.write(&reason());
+            for SignalFailure { process, error } in &refused {
+                messages.write(&format!("{process} cannot be signalled, trying again: {error}"));
+            }
+            await_end(command, signals, deadline, refused)
+        }
+        None => {
+            // Processes that this does not reach are named at the end.
+            let _ = command.descendants.kill();
+            messages.write(&reason());
+            false
+        }
+    };
+    if has_ended || kill(command, signals) {
         return Ok(());
     }
     let left = describe_left(command);

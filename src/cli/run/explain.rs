@@ -111,7 +111,10 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
     let mut text = String::new();
     match lock.mode {
         Some(Mode::Exclusive) => text.push_str("held by "),
-        Some(Mode::Limited(_) | Mode::Shared) => text.push_str("held shared by "),
+        Some(Mode::Limited(limit)) => {
+            text.push_str(&format!("held by {} of at most {}: ", lock.holder_count(), limit.get()));
+        }
+        Some(Mode::Shared) => text.push_str("held shared by "),
         None => text.push_str("held by nobody"),
     }
     let holders: Vec<String> = lock.holders.iter().take(NAMED).map(holder).collect();

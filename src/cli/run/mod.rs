@@ -1,12 +1,14 @@
 //! `lockd run`: runs a command while a lock is held, like flock(1), but for many hosts.
 //!
-//! - `acquire`: acquires and releases the lock. `explain`: the message if it is not granted.
-//!   `progress`: how the wait goes, and the messages about it.
+//! - `acquire`: acquires and releases the lock. `spare`: when it is asked for after a restart of the
+//!   server. `explain`: the message if it is not granted. `progress`: how the wait goes, and the
+//!   messages about it.
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
-//! - `supervise`: while the command runs. `linger`: after it has ended. `watch`: waiting during
-//!   both. `end`: ends the command. `outcome`: how `lockd run` itself can end.
+//! - `supervise`: while the command runs. `stop`: Ctrl-Z. `linger`: after the command has ended.
+//!   `watch`: waiting during both. `end`: ends the command. `outcome`: how `lockd run` itself can
+//!   end.
 //! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
 //!   process, and waiting, which a signal ends at once.
 //!
@@ -23,6 +25,9 @@
 //! command has already received it, unless it has left the group. A signal that a program sends to
 //! the whole group looks like one sent to this process alone, so in a terminal the command receives
 //! it twice. That is better than never.
+//!
+//! While this process is stopped, nobody watches the lock. So it stops only if the whole command
+//! does, and when it is continued, it looks at the lock before the command goes on.
 
 mod acquire;
 mod ancestors;
@@ -35,6 +40,8 @@ mod linger;
 mod outcome;
 mod progress;
 mod signals;
+mod spare;
+mod stop;
 mod supervise;
 mod wait;
 mod watch;
@@ -46,11 +53,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use lockd::broker::{Grant, Mode};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use lockd::broker::{Grant, HolderLimit, Mode};
 
 use super::messages::MessageWriter;
-use super::owner_name::owner_name;
-use super::processes::outer_of_same_program;
+use super::owner_name::{RunId, owner_name};
+use super::processes::{line_of_same_program, place_of_ids};
 use super::server_option::ServerOption;
 use super::text::{printable_argument, seconds};
 use acquire::AcquireRequest;
@@ -78,7 +86,8 @@ connection. It ignores the signals that lockd run was started to ignore, includi
 
 Who waits holds nothing. So while lockd run waits for the lock, it also waits through a restart or crash of the server, \
 a failure of the network, and a server that is not up yet. It says so once, tries again after random pauses of up to 4 \
-seconds, and then waits at the end of the queue, all of it within --wait. With --nonblock it waits for nothing. A mistake \
+seconds, and then waits at the end of the queue, all of it within --wait. When it is back, it asks for the lock only if \
+the server has been up for --grace and a second: see below. With --nonblock it waits for nothing. A mistake \
 that no waiting cures ends it at once with status 125.
 
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
@@ -105,10 +114,17 @@ counts. Outside, timeout would also count the time for which lockd run waits for
 SIGKILL (-k) would end lockd run and free the lock while processes of JOB go on. If JOB takes too long, the status is \
 124 (137 if timeout -k has killed it); with -w, use -E to tell 124 from a lock that was not granted in time.
 
-Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, and without a terminal TSTP and CONT) are passed on \
+Signals sent to lockd run (HUP, INT, QUIT, TERM, USR1, USR2, ALRM, TSTP and CONT) are passed on \
 to COMMAND and to all processes that it has started. Before COMMAND is started, and after it has ended, they end lockd \
 run, which then releases the lock. In a terminal, COMMAND is in the process group of lockd run. So it receives a signal of the terminal (Ctrl-C) once, \
 but a signal that a program sends to that group (kill %1) twice.
+
+With Ctrl-Z (TSTP) all of COMMAND stops, and then lockd run. The lock stays held. If a process does not stop within 2 \
+seconds, because it ignores TSTP or has a session of its own, all go on, and one line says so. When lockd run is continued, \
+it looks at the lock first. If the lock was lost meanwhile, the time since then counts for the grace: usually that is over, \
+and COMMAND is killed at once, so that it does not work beside the next holder. (Processes that the shell itself \
+continues may run for some milliseconds.) Do not stop lockd run alone with SIGSTOP: COMMAND goes on, and nobody \
+watches its lock until lockd run is continued.
 
 If the lock is lost, COMMAND and all processes that it has started, including daemons and processes in sessions of \
 their own, get SIGTERM at once, and SIGKILL after the grace. Processes that cannot be ended are named: for example those \
@@ -119,9 +135,10 @@ COMMAND is killed a moment later; but the processes that it has started are not,
 After lockd kick (which ends COMMAND, as above), the next session is granted the lock when COMMAND has ended, or when --grace and a second have \
 passed; a second lockd kick does not wait for that. \
 After a failure of the network, the next session is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
-grace and a second have passed. After a restart or a crash of the server, a lockd run that was waiting asks again \
-only when its own --grace and a second have passed, so that this COMMAND has ended; but a lockd run that is started \
-meanwhile, or another client, may be granted the lock while this COMMAND is still being ended, unless the server has \
+grace and a second have passed. After a restart or a crash of the server, a lockd run that has lost the server, or has \
+found none, asks for the lock only when the server has been up for its own --grace and a second, so that this COMMAND has \
+ended (with a shorter --wait it cannot get the lock); but a lockd run that finds the new server at once, or another client, may be \
+granted the lock while this COMMAND is still being ended, unless the server has \
 crashed and has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is \
 enough for a grace of up to 7 s.
 
@@ -137,6 +154,11 @@ pub(super) struct RunOptions {
     /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
     shared: bool,
+
+    /// Acquire a lock that at most N sessions hold at the same time: N jobs run, the others wait. If
+    /// other sessions name another number, the lowest one among the holders counts. 1 is exclusive
+    #[arg(long, value_name = "N", value_parser = at_most, conflicts_with = "shared")]
+    at_most: Option<Mode>,
 
     /// Do not wait for the lock, nor for a server that is not there; connecting may still take as
     /// long as --connect-timeout
@@ -181,7 +203,7 @@ pub(super) struct RunOptions {
     server: ServerOption,
 
     /// Name of the lock; if there are several, all are acquired together, or none
-    #[arg(value_name = "NAME", required = true)]
+    #[arg(value_name = "NAME", required = true, value_parser = OsStringValueParser::new().try_map(name))]
     names: Vec<OsString>,
 
     /// Run this with $SHELL -c, or with /bin/sh -c if SHELL is not set; one argument, and the last
@@ -282,7 +304,7 @@ impl RunOptions {
             owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            mode: if self.shared { Mode::Shared } else { self.at_most.unwrap_or(Mode::Exclusive) },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
             connect_timeout: self.connect_timeout,
             talk: match (self.quiet, self.verbose) {
@@ -303,7 +325,22 @@ fn owner(program: Option<&OsString>) -> String {
     let user =
         nix::unistd::User::from_uid(uid).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), outer_of_same_program())
+    let place = place_of_ids();
+    let line: Vec<RunId> = line_of_same_program().iter().map(|run| RunId::of(run, &place)).collect();
+    owner_name(&printable_argument(program), &user, host.trim(), std::process::id(), &line)
+}
+
+/// Checks a name. The empty name is one, too, and programs may use it. On a command line it is a
+/// variable that is not set, and then jobs that have nothing to do with each other would share a
+/// lock.
+fn name(name: OsString) -> Result<OsString, &'static str> {
+    if name.is_empty() { Err("it is empty: is a variable not set?") } else { Ok(name) }
+}
+
+/// Parses how many holders there may be.
+fn at_most(text: &str) -> Result<Mode, String> {
+    let holders = text.parse().ok().and_then(Mode::at_most);
+    holders.ok_or_else(|| format!("not a whole number from 1 to {}", HolderLimit::MAX))
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],

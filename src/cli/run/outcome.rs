@@ -35,7 +35,8 @@ Exit status:
   was not kept for --at-least; otherwise
    69  there is no server: at once with --nonblock or --wait 0, and with --wait if
        there is none when SECONDS are over. It cannot be reached, does not answer,
-       or turns clients away (it is full or stopping)
+       (also while the lock is waited for), or turns clients away (it is full or
+       stopping, or its --allow does not name this host)
    75  the lock is busy, or the server grants nothing yet, with --nonblock or
        --wait 0 (or CODE)
    76  the lock was lost while COMMAND ran, whatever COMMAND returned

@@ -91,22 +91,44 @@ impl WaitProgress {
         }
         match event {
             WaitEvent::NoServer { reason } => {
-                state.session = None;
+                let was_connected = state.session.take().is_some();
                 state.no_server = Some(reason.to_owned());
-                self.tell_outage(&mut state, reason);
+                self.tell_outage(&mut state, was_connected, reason);
             }
             WaitEvent::Connected(session) => {
                 state.session = Some((session.clone(), Instant::now()));
                 (state.no_server, state.not_yet) = (None, None);
-                if let Some(outage) = state.outage.filter(|_| std::mem::take(&mut state.is_outage_open)) {
-                    let lasted = age(outage.elapsed().as_secs_f64());
-                    self.say(&format!("connected to the server after {lasted}"));
-                }
             }
             WaitEvent::Waiting { not_yet } => state.not_yet = not_yet.map(str::to_owned),
             _ => {}
         }
         ControlFlow::Continue(())
+    }
+
+    /// That the session is back after an outage, and asks for the locks after this pause.
+    pub(super) fn note_return(&self, pause: Duration) {
+        let mut state = self.state.lock();
+        let mut until = String::new();
+        if !pause.is_zero() {
+            let pause = age(pause.as_secs_f64());
+            let why = "a command that lost it with the last server may still be ending";
+            until = format!(", asking for the lock in {pause}: {why}");
+            state.not_yet = Some(format!("the server is new, and {why}, for up to {pause}"));
+        }
+        if let Some(outage) = state.outage.filter(|_| std::mem::take(&mut state.is_outage_open)) {
+            let lasted = age(outage.elapsed().as_secs_f64());
+            self.say(&format!("connected to the server after {lasted}{until}"));
+        }
+    }
+
+    /// How much of the time limit is left; `None` without a limit.
+    pub(super) fn time_left(&self) -> Option<Duration> {
+        Some(self.limit?.saturating_sub(self.start.elapsed()))
+    }
+
+    /// Whether nobody waits any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.lock().is_over
     }
 
     pub(super) fn note_ancestor(&self, name: Option<OsString>) {
@@ -133,20 +155,21 @@ impl WaitProgress {
         }
     }
 
-    fn tell_outage(&self, state: &mut WaitState, reason: &str) {
+    /// The end of a connection alone does not tell a restart of the server from a kick.
+    fn tell_outage(&self, state: &mut WaitState, was_connected: bool, reason: &str) {
         let is_new =
             !state.is_outage_open && state.outage.is_none_or(|last| last.elapsed() > BETWEEN_OUTAGES);
         if self.talk == Talk::Quiet || !is_new {
             return;
         }
         (state.outage, state.is_outage_open) = (Some(Instant::now()), true);
-        let until = match self.limit {
-            Some(limit) => {
-                format!("for {} more", age(limit.saturating_sub(self.start.elapsed()).as_secs_f64()))
-            }
+        let until = match self.time_left() {
+            Some(left) => format!("for {} more", age(left.as_secs_f64())),
             None => "for as long as it takes".to_owned(),
         };
-        self.say(&format!("no server, trying again {until}: {reason}"));
+        let what =
+            if was_connected { "the connection has ended (a restart, or lockd kick?)" } else { "no server" };
+        self.say(&format!("{what}, trying again {until}: {reason}"));
     }
 
     fn say(&self, text: &str) {

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::io::Errno;
 use rustix::process::{WaitOptions, getpid, kill_process, wait};
@@ -23,22 +23,34 @@ const ENDING: [Signal; 7] = [
     Signal::SIGALRM,
 ];
 
-/// The signals that stop and continue processes. A terminal sends these to the command itself, and
-/// they have their default effect on this process, as on every other one in its group.
-const STOPPING: [Signal; 2] = [Signal::SIGTSTP, Signal::SIGCONT];
+/// The signals that stop processes. A terminal sends the first when Ctrl-Z is typed, and the others
+/// to processes in the background that use it. The kernel must not stop this process: it would
+/// watch the lock no longer, while a command that has left the group, or ignores the signal, goes
+/// on.
+const STOPPING: [Signal; 3] = [Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU];
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ReceivedSignal {
     pub(super) signal: Signal,
-    /// Whether the kernel has sent it, as it does for a terminal. Then every process in the group
-    /// has received it.
-    pub(super) is_from_kernel: bool,
+    /// Whether the kernel has sent it, as it does for a terminal.
+    is_from_kernel: bool,
 }
 
 impl ReceivedSignal {
     /// Whether the signal ends a process that does not handle it.
     pub(super) fn is_ending(self) -> bool {
         ENDING.contains(&self.signal)
+    }
+
+    pub(super) fn is_stopping(self) -> bool {
+        STOPPING.contains(&self.signal)
+    }
+
+    /// Whether a terminal has sent it to the whole process group. The kernel sends other signals to
+    /// this process alone: SIGHUP to the leader of a session whose terminal is gone, SIGALRM to a
+    /// process whose timer has run out.
+    pub(super) fn is_for_group(self) -> bool {
+        self.is_from_kernel && (self.is_stopping() || matches!(self.signal, Signal::SIGINT | Signal::SIGQUIT))
     }
 
     /// Whether its sender wants this process to end, and not only to do something: SIGUSR1, for
@@ -54,11 +66,11 @@ pub(super) struct SignalQueue {
     fd: SignalFd,
     /// The mask before that, which the command gets.
     before: SigSet,
+    has_terminal: bool,
 }
 
 impl SignalQueue {
-    /// Blocks the signals and begins to queue them. Without a terminal these include the signals
-    /// that stop and continue.
+    /// Blocks the signals and begins to queue them.
     ///
     /// # Errors
     /// If the system refuses.
@@ -67,17 +79,17 @@ impl SignalQueue {
         // not be read.
         signal_hook::flag::register(signal_hook::consts::SIGCHLD, Arc::default())?;
         let mut taken = SigSet::empty();
-        let stopping: &[Signal] = if has_terminal { &[] } else { &STOPPING };
         // Signals that are ignored, for example because of nohup(1), are not taken: the command
         // ignores them too.
-        for &signal in ENDING.iter().chain(stopping).filter(|&&signal| !was_ignored(signal)) {
+        let all = ENDING.iter().chain(&STOPPING).chain(&[Signal::SIGCONT]);
+        for &signal in all.filter(|&&signal| !was_ignored(signal)) {
             taken.add(signal);
         }
         taken.add(Signal::SIGCHLD);
         let before = SigSet::thread_get_mask()?;
         taken.thread_block()?;
         let fd = SignalFd::with_flags(&taken, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
-        Ok(Self { fd, before })
+        Ok(Self { fd, before, has_terminal })
     }
 
     /// The next signal that has arrived, if there is one.
@@ -97,11 +109,26 @@ impl SignalQueue {
             if received.is_ending() {
                 return Some(received.signal);
             }
-            if received.signal == Signal::SIGTSTP {
-                stop_this_process();
+            if received.is_stopping() {
+                self.stop_this_process(received.signal);
             }
         }
         None
+    }
+
+    /// Stops this process until it is continued, as the signal would if it were not handled. In a
+    /// terminal the kernel decides: if no shell could continue this process, it is not stopped.
+    pub(super) fn stop_this_process(&self, signal: Signal) {
+        // Neither can fail: a process may always stop itself, and knows these signals.
+        if !self.has_terminal {
+            let _ = kill_process(getpid(), rustix::process::Signal::STOP);
+            return;
+        }
+        let mask = SigSet::from(signal);
+        if mask.thread_unblock().is_ok() {
+            let _ = raise(signal);
+            let _ = mask.thread_block();
+        }
     }
 
     pub(super) fn mask_before(&self) -> SigSet {
@@ -119,10 +146,4 @@ impl AsFd for SignalQueue {
 /// parent of orphaned processes, even before there is a command.
 fn reap_orphans() {
     while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
-}
-
-/// Stops this process until it is continued, as an unhandled SIGTSTP would.
-pub(super) fn stop_this_process() {
-    // It cannot fail: a process may always stop itself.
-    let _ = kill_process(getpid(), rustix::process::Signal::STOP);
 }

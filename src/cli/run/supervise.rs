@@ -6,14 +6,17 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use super::acquire::HeldLocks;
 use super::command::RunningCommand;
 use super::descendants::FIND_OTHERS_INTERVAL;
 use super::end::end;
 use super::linger::{LingerEnd, linger};
 use super::outcome::RunOutcome;
-use super::signals::SignalQueue;
-use super::watch::watch;
+use super::signals::{ReceivedSignal, SignalQueue};
+use super::stop::{PendingStop, StopProgress};
+use super::watch::{CHECK_INTERVAL, watch};
 use crate::cli::messages::MessageWriter;
 
 /// Waits for the end of the command, and releases the lock, but not before `kept_until`.
@@ -27,16 +30,19 @@ pub(super) fn supervise(
     has_terminal: bool,
 ) -> RunOutcome {
     let was_ended = || "the command has been ended".to_owned();
-    let ended = match wait(&locks, &mut command, signals, has_terminal) {
+    let mut watch = CommandWatch::new(&locks, &mut command, signals, messages, has_terminal);
+    let ended = match watch.until_end() {
         Ok(CommandEnd::Exited(exit)) => return keep_and_release(locks, &exit, kept_until, signals),
-        Ok(CommandEnd::LockLost) => {
-            let reason = || format!("the lock is lost, the command is being ended: {}", locks.loss_reason());
+        Ok(CommandEnd::LockLost { last_seen }) => {
+            let grace = grace_left(grace, last_seen.elapsed());
+            let how = if grace.is_some() { "ended" } else { "killed, since it could not be watched" };
+            let reason = || format!("the lock is lost, the command is being {how}: {}", locks.loss_reason());
             end(&mut command, signals, grace, messages, reason)
         }
         Err(error) => {
             // The lock can no longer be watched either.
             let reason = || format!("the command cannot be watched and is being ended: {error}");
-            let ended = end(&mut command, signals, grace, messages, reason);
+            let ended = end(&mut command, signals, Some(grace), messages, reason);
             locks.close();
             return RunOutcome::Failed(ended.err().unwrap_or_else(was_ended));
         }
@@ -46,9 +52,19 @@ pub(super) fn supervise(
     RunOutcome::Lost(ended.err().unwrap_or_else(was_ended))
 }
 
+/// How much of the grace a command still has that lost its lock at most `unseen` ago; `None` if the
+/// grace is over. Usually the loss is seen at once. But if this process was stopped, the server may
+/// have granted the lock to others meanwhile, and the command must not work beside them.
+fn grace_left(grace: Duration, unseen: Duration) -> Option<Duration> {
+    grace.checked_sub(unseen.saturating_sub(CHECK_INTERVAL))
+}
+
 enum CommandEnd {
     Exited(CommandExit),
-    LockLost,
+    /// The lock was still held at this time.
+    LockLost {
+        last_seen: Instant,
+    },
 }
 
 struct CommandExit {
@@ -91,41 +107,150 @@ fn keep_and_release(
     }
 }
 
-fn wait(
-    locks: &HeldLocks,
-    command: &mut RunningCommand,
-    signals: &SignalQueue,
+/// Watches the command and the lock while the command runs.
+struct CommandWatch<'a> {
+    locks: &'a HeldLocks,
+    command: &'a mut RunningCommand,
+    signals: &'a SignalQueue,
+    messages: &'a MessageWriter,
     has_terminal: bool,
-) -> io::Result<CommandEnd> {
-    let mut was_asked_to_end = false;
-    // A signal that arrived while the command was being started may not have reached it. Twice is
-    // better than never.
-    while let Some(received) = signals.next() {
-        was_asked_to_end |= received.asks_to_end();
-        command.pass_on(received, false);
+    /// When the lock was known to be held.
+    last_seen: Instant,
+    was_asked_to_end: bool,
+    pending_stop: Option<PendingStop>,
+    /// What is stopped is to be continued, if the lock is still held.
+    is_to_go_on: bool,
+}
+
+impl<'a> CommandWatch<'a> {
+    fn new(
+        locks: &'a HeldLocks,
+        command: &'a mut RunningCommand,
+        signals: &'a SignalQueue,
+        messages: &'a MessageWriter,
+        has_terminal: bool,
+    ) -> Self {
+        Self {
+            locks,
+            command,
+            signals,
+            messages,
+            has_terminal,
+            last_seen: Instant::now(),
+            was_asked_to_end: false,
+            pending_stop: None,
+            is_to_go_on: false,
+        }
     }
-    let mut next_search = Instant::now() + FIND_OTHERS_INTERVAL;
-    loop {
-        if let Some(status) = command.status()? {
-            let exit = CommandExit { status, is_in_a_hurry: false, was_asked_to_end };
-            return Ok(CommandEnd::Exited(exit));
+
+    fn until_end(&mut self) -> io::Result<CommandEnd> {
+        // A signal that arrived while the command was being started may not have reached it. Twice
+        // is better than never.
+        while let Some(received) = self.signals.next() {
+            self.pass_on(received, false);
         }
-        if !locks.session.is_alive() {
-            return Ok(CommandEnd::LockLost);
-        }
-        if command.descendants.has_others() && Instant::now() >= next_search {
-            command.descendants.find();
-            next_search = Instant::now() + FIND_OTHERS_INTERVAL;
-        }
-        watch(&locks.session, signals, None)?;
-        while let Some(received) = signals.next() {
-            // A command that has ended cannot receive it any more.
-            if let Some(status) = command.status()? {
-                let exit = CommandExit { status, is_in_a_hurry: received.is_ending(), was_asked_to_end };
-                return Ok(CommandEnd::Exited(exit));
+        let mut next_search = Instant::now() + FIND_OTHERS_INTERVAL;
+        loop {
+            if let Some(status) = self.command.status()? {
+                return Ok(self.exited(status, false));
             }
-            was_asked_to_end |= received.asks_to_end();
-            command.pass_on(received, has_terminal);
+            if !self.is_lock_held() {
+                return Ok(CommandEnd::LockLost { last_seen: self.last_seen });
+            }
+            if std::mem::take(&mut self.is_to_go_on) {
+                self.command.descendants.go_on();
+            }
+            if self.has_just_been_stopped() {
+                // The lock comes first.
+                continue;
+            }
+            if self.command.descendants.has_others() && Instant::now() >= next_search {
+                self.command.descendants.find();
+                next_search = Instant::now() + FIND_OTHERS_INTERVAL;
+            }
+            let next_check = self.pending_stop.as_ref().map(|_| PendingStop::next_check());
+            watch(&self.locks.session, self.signals, next_check)?;
+            if let Some(end) = self.take_signals()? {
+                return Ok(end);
+            }
         }
+    }
+
+    fn take_signals(&mut self) -> io::Result<Option<CommandEnd>> {
+        while let Some(received) = self.signals.next() {
+            // A command that has ended cannot receive it any more.
+            if let Some(status) = self.command.status()? {
+                return Ok(Some(self.exited(status, received.is_ending())));
+            }
+            // This process may have been stopped until now.
+            if received.signal == Signal::SIGCONT && !self.is_lock_held() {
+                return Ok(Some(CommandEnd::LockLost { last_seen: self.last_seen }));
+            }
+            self.pass_on(received, self.has_terminal);
+        }
+        Ok(None)
+    }
+
+    fn pass_on(&mut self, received: ReceivedSignal, has_terminal: bool) {
+        self.was_asked_to_end |= received.asks_to_end();
+        if received.is_stopping() {
+            self.pending_stop = Some(PendingStop::new(received.signal));
+        }
+        if received.signal == Signal::SIGCONT {
+            self.pending_stop = None;
+            // A shell continues the whole group, so only others need to be.
+            self.is_to_go_on = has_terminal;
+            if has_terminal {
+                return;
+            }
+        }
+        self.command.pass_on(received, has_terminal);
+    }
+
+    /// Stops this process if it is to stop and all others have stopped. Returns whether it was.
+    fn has_just_been_stopped(&mut self) -> bool {
+        let Some(stop) = self.pending_stop.take() else { return false };
+        match stop.advance(self.command, self.signals, self.messages) {
+            StopProgress::Pending(stop) => {
+                self.pending_stop = Some(stop);
+                false
+            }
+            StopProgress::Over => {
+                // Without a terminal, the signal that has continued this process is passed on.
+                self.is_to_go_on = self.has_terminal;
+                true
+            }
+            StopProgress::GivenUp => {
+                self.is_to_go_on = true;
+                true
+            }
+        }
+    }
+
+    fn is_lock_held(&mut self) -> bool {
+        let now = Instant::now();
+        let is_held = self.locks.session.is_alive();
+        if is_held {
+            self.last_seen = now;
+        }
+        is_held
+    }
+
+    fn exited(&self, status: ExitStatus, is_in_a_hurry: bool) -> CommandEnd {
+        CommandEnd::Exited(CommandExit { status, is_in_a_hurry, was_asked_to_end: self.was_asked_to_end })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grace_counts_from_when_the_lock_was_last_known_to_be_held() {
+        let left = |grace: u64, unseen: u64| {
+            grace_left(Duration::from_secs(grace), Duration::from_secs(unseen)).map(|left| left.as_secs())
+        };
+        assert_eq!((left(5, 0), left(5, 1), left(0, 1)), (Some(5), Some(5), Some(0)));
+        assert_eq!((left(5, 4), left(5, 6), left(5, 7), left(0, 2)), (Some(2), Some(0), None, None));
     }
 }

@@ -11,7 +11,7 @@ use super::wait::{readable, wait_for};
 
 /// How often to check whether the lock is held: if only the silence of this host shows the loss, no
 /// descriptor becomes readable.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Waits until a signal has arrived, until the lock is lost, or until `end`. May return early, so
 /// the caller must check again.

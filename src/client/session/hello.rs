@@ -30,7 +30,7 @@ pub(super) fn say_hello(
     hook: &mut WaitHook<'_>,
 ) -> Result<Features, ConnectRefusal> {
     let local = |reason: String| ConnectRefusal::new(ConnectErrorKind::Local, reason);
-    let lost = |lost: Lost| ConnectRefusal::new(connection.loss_kind(), lost.0);
+    let lost = |lost: Lost| ConnectRefusal::lost(connection.loss_kind(), lost.0);
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
     let client = Some("lockd".to_owned());
     let wind_down = options.wind_down.min(WIND_DOWN_MAX);

@@ -168,6 +168,18 @@ impl ListedLock {
         }
     }
 
+    /// The number of holders, with those that did not fit.
+    #[must_use]
+    pub fn holder_count(&self) -> usize {
+        self.holders.len() + self.more_holders
+    }
+
+    /// Whether its holders allow one more, in `mode`.
+    #[must_use]
+    pub fn admits(&self, mode: Mode) -> bool {
+        self.mode.map_or(mode, |in_force| in_force.min(mode)).allows(self.holder_count() + 1)
+    }
+
     /// The lock with as many of its holders and waiters as fit, and whether all of them fit. If
     /// there are too many of both, each get half of the space.
     fn fitting(lock: &broker::LockInfo, space: &mut PageSpace) -> (Self, bool) {

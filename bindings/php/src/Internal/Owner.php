@@ -61,10 +61,10 @@ final class Owner
         }
     }
 
-    public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
+    public function acquire(string $name, Mode $mode, ?float $timeout): ?Lock
     {
         $deadline = Deadline::in($timeout);
-        return $this->withTransport($name, function () use ($name, $shared, $deadline): ?Lock {
+        return $this->withTransport($name, function () use ($name, $mode, $deadline): ?Lock {
             if (isset($this->held[$name])) {
                 // If the connection is lost, the lock is lost too: then this throws
                 // ConnectionLostException.
@@ -74,7 +74,7 @@ final class Owner
             }
             $this->held[$name] = 0;
             try {
-                $grant = $this->transport->acquire($name, $shared, $deadline);
+                $grant = $this->transport->acquire($name, $mode, $deadline);
             } finally {
                 unset($this->held[$name]);
             }
@@ -82,7 +82,7 @@ final class Owner
                 return null;
             }
             $this->held[$name] = $grant->token;
-            return new Lock($this, $name, $shared, $grant);
+            return new Lock($this, $name, $mode, $grant);
         });
     }
 
@@ -91,17 +91,23 @@ final class Owner
      *     run
      * @return bool false: not granted within the time limit
      */
-    public function convert(string $name, int $token, bool $shared, ?float $timeout, callable $converted): bool
-    {
+    public function convert(
+        string $name,
+        int $token,
+        Mode $from,
+        Mode $to,
+        ?float $timeout,
+        callable $converted,
+    ): bool {
         $deadline = Deadline::in($timeout);
-        return $this->withTransport($name, function () use ($name, $token, $shared, $deadline, $converted): bool {
+        return $this->withTransport($name, function () use ($name, $token, $from, $to, $deadline, $converted): bool {
             if (!$this->hasGrant($name, $token)) {
                 throw new NotHeldException("\"$name\" has been released");
             }
             $this->refuseWhileConverting($name);
             $this->converting[$name] = true;
             try {
-                $grant = $this->transport->convert($name, $shared, $deadline);
+                $grant = $this->transport->convert($name, $from, $to, $deadline);
                 if ($grant !== null) {
                     $this->held[$name] = $grant->token;
                     $converted($grant);
@@ -205,6 +211,15 @@ final class Owner
     {
         return $this->isOurs() && Signals::deferred(fn (): bool =>
             $this->transport->isAlive(array_map('strval', array_keys($this->held))));
+    }
+
+    /**
+     * Whether this owner holds the lock or waits for it, as far as is known without asking the
+     * server.
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return isset($this->held[$name]);
     }
 
     /**

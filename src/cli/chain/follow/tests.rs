@@ -136,13 +136,25 @@ fn on_other_servers_a_name_is_followed_if_only_one_session_has_it() {
 
 #[test]
 fn a_lockd_run_waits_for_what_one_in_its_command_waits_for() {
-    let (outer, inner) = ("run: sh (root@h, pid 5)", "run: x (root@h, pid 6, inside pid 5)");
+    let (outer, inner) = ("run: sh (root@h, pid 5, id 05)", "run: x (root@h, pid 6, id 06, inside 04 05)");
     let a = lock("a", Some(Mode::Exclusive), &[(1, Some(outer))], &[]);
     let b = lock("b", Some(Mode::Exclusive), &[(2, None)], &[(3, Some(inner))]);
     let found = chain(ONE, vec![vec![a, b]]);
     assert_eq!(found[0].1, [to("b", WaitsBy::Inside)]);
     let own = lock("a", Some(Mode::Exclusive), &[(1, Some(outer))], &[(3, Some(inner))]);
     assert_eq!(chain(ONE, vec![vec![own]])[0].1, [("a".to_owned(), WaitsBy::Inside, true)]);
+}
+
+#[test]
+fn nothing_is_claimed_of_a_session_whose_others_may_not_be_seen() {
+    let ends = |name: Option<&str>, gap: Option<&str>| {
+        let mut listings = Listings::of(ONE, vec![vec![lock("a", Some(Mode::Exclusive), &[(1, name)], &[])]]);
+        listings.listed[0].gap = gap.map(str::to_owned);
+        let chain = Chain::of(&"a".into(), &listings);
+        chain.locks[0].holders[0].may_wait_elsewhere
+    };
+    assert!(!ends(Some("anna"), None));
+    assert!(ends(None, None) && ends(Some("anna"), Some("tcp://one: gone")));
 }
 
 #[test]

@@ -202,8 +202,8 @@ impl ListRequest {
 /// `"shared"`; if `limit` is not a whole number from 1 to [`HolderLimit::MAX`], or the mode is
 /// `"shared"`; if `timeLimit` is neither a number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
-    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "limit", "timeLimit"];
-    let [text, hex, names, mode, limit, time_limit] = object(parameters.get(), keys)?;
+    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit", "limit"];
+    let [text, hex, names, mode, time_limit, limit] = object(parameters.get(), keys)?;
     let mode = read_mode(mode, limit)?.unwrap_or(Mode::Exclusive);
     let names = read_names(text, hex, names, mode)?;
     Ok(LockRequest { names, limit: read_time_limit(time_limit)? })
@@ -450,7 +450,7 @@ fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malfo
 fn read_mode(mode: Option<&RawValue>, limit: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
     let text = borrow_text("mode", mode)?;
     let mode = text.map(|text| mode::from_text(&text).ok_or(UNKNOWN_MODE)).transpose()?;
-    let Some(limit) = limit.filter(|limit| limit.get() != "null") else { return Ok(mode) };
+    let Some(limit) = limit else { return Ok(mode) };
     if mode.is_some_and(|mode| mode != Mode::Exclusive) {
         return Err(Malformed::new("limit", "stands beside the mode shared"));
     }
