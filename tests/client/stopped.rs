@@ -65,7 +65,6 @@ impl Drop for Client {
 
 #[test]
 #[ignore = "not a test: the main function of the client that is stopped"]
-#[expect(clippy::print_stderr, reason = "the pipe to the test")]
 fn stopped_client() {
     let Ok(orders) = std::env::var(ORDERS) else { return };
     set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
