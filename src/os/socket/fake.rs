@@ -160,10 +160,6 @@ impl Stream {
         true
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        true
-    }
-
     pub(crate) fn has_peer(&self) -> bool {
         true
     }
