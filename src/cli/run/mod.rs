@@ -93,7 +93,7 @@ that no waiting cures ends it at once with status 125.
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
 that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
 environment as sudo does, it cannot know, and waits. Sharing a lock that is held shared is allowed, unless another \
-session waits for it exclusively.
+session waits for it exclusively. With --at-most the inner one needs a slot of its own.
 
 The lock is free as soon as COMMAND has ended (or when --at-least has passed), even if processes that it has started \
 go on. This differs from flock(1), where a daemon or any other child that inherits the lock's descriptor keeps the lock, unless -o \
@@ -156,7 +156,8 @@ pub(super) struct RunOptions {
     shared: bool,
 
     /// Acquire a lock that at most N sessions hold at the same time: N jobs run, the others wait. If
-    /// other sessions name another number, the lowest one among the holders counts. 1 is exclusive
+    /// other sessions name another number, the lowest of N and those of the holders counts. 1 is
+    /// exclusive
     #[arg(long, value_name = "N", value_parser = at_most, conflicts_with = "shared")]
     at_most: Option<Mode>,
 
