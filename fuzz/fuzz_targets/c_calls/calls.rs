@@ -158,9 +158,9 @@ impl Worlds {
         });
         let expected = match target {
             Err(status) => status,
-            Ok(((world, number, name), _)) => {
+            Ok(((world, number, name), mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let status = self.acquire_in_model(world, number, limit, event);
@@ -194,11 +194,12 @@ impl Worlds {
         let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
-            (Ok((world, number, name)), Some(_)) => {
+            (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
                 if expected::info_of(&self.worlds[world].model, session, name).held {
                     if self.is_converting(slot, name) {
-                        return expect(status, lock_status::LOCK_PENDING, "lock_convert");
+                        let claim = expected::waiting_claim(session, name, mode);
+                        return expect(status, claim, "lock_convert");
                     }
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let status = self.acquire_in_model(world, number, limit, event);
@@ -232,7 +233,7 @@ impl Worlds {
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let event =
@@ -290,7 +291,7 @@ impl Worlds {
                 if !expected::info_of(&self.worlds[world].model, session, name).held {
                     lock_status::LOCK_NOT_HELD
                 } else if self.is_converting(slot, name) {
-                    lock_status::LOCK_PENDING
+                    expected::waiting_claim(session, name, mode)
                 } else {
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let event = Event::Convert { session: number, name, mode, wait: Some(None) };
