@@ -299,20 +299,24 @@ extern "C" {
  *
  * Waiters are served first come, first served, whatever their limits: the first one that has to
  * wait delays all others. A slot is free at the moment at which its holder releases it or has
- * ended. `orphaned` in lock_info is about exclusive holders only: nothing tells that a limited one
- * vanished.
+ * ended. `orphaned` in lock_info is about exclusive holders only: the next holder is not told that
+ * a limited one vanished. (A server counts that, as sharedOrphans in its statistics, and logs it.)
  *
- * LOCK_DEADLOCK is exact where one of two sessions wants the lock exclusively or has it so. A
- * session that waits because a limit is reached waits for any one of the holders, so it is not
- * known to be part of a cycle. So no such wait is refused, and where sessions could wait for each
- * other in that way, wait with a time limit.
+ * LOCK_DEADLOCK is returned if the session would wait in a cycle in which each session waits for
+ * one that must go first: for a holder of an exclusive lock, or for every holder of a lock that it
+ * wants exclusively. A session that waits because a limit is reached waits until enough of the
+ * holders have gone, no matter which. Such a wait is never refused, even if in fact all of the
+ * holders wait for this session. So where that could happen, wait with a time limit.
+ *
+ * A limit always comes from this function. A plain number above 1 is LOCK_INVALID everywhere, but
+ * the plain number 1 is LOCK_SHARED, which is no limit at all. Modes are no flags, and no numbers
+ * to count with: lock_at_most(4) | LOCK_SHARED is LOCK_INVALID, and so is lock_at_most(4) + 1.
  *
  * A server that is older than limited locks is asked for nothing: the call returns LOCK_REFUSED.
  *
  * @param n  From 1 to 16777215.
  * @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
- *           function that takes a mode returns LOCK_INVALID for it. So does a plain number above
- *           1: a limit always comes from this function.
+ *           function that takes a mode returns LOCK_INVALID for it.
  *
  * Any thread; never blocks.
  */

@@ -42,12 +42,9 @@ fn no_mode(choice: u8) -> u32 {
         0..=247 => u32::from(choice) + 2,
         248 => lock_at_most(0),
         249 => lock_at_most(1 << 24),
-        // A limited mode has one bit in addition to its limit. These have others, or a limit that is
-        // too low or too high.
-        _ => {
-            (lock_at_most(2) & !2)
-                | [0, 1, 1 << 24, 1 << 31 | 2, u32::MAX, 3 << 28][usize::from(choice - 250)]
-        }
+        // A limited mode has one bit in addition to twice its limit. These have others, or a limit
+        // that is too low or too high, or are odd.
+        _ => (lock_at_most(2) & !4) | [0, 2, 5, 1 << 25, 1 << 31 | 4, 3 << 28][usize::from(choice - 250)],
     }
 }
 
