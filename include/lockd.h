@@ -515,11 +515,12 @@ size_t lock_close_all(void);
  * @param session  The session.
  *
  * @return LOCK_OK: it is alive, as far as can be known without asking the server;
- *         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
- *         another part of the program has closed the connection's descriptor. On several servers:
- *         the session holds a lock or waits for one on a server that is lost, or all servers are
- *         lost. A lost server where it does neither makes no difference. Locks on the other
- *         servers stay held until they are released or the session is closed;
+ *         LOCK_LOST: it has ended, and with it all its locks; lock_last_error says why. On a server
+ *         this is also the case if another part of the program has closed the connection's
+ *         descriptor. On several servers: the session holds a lock or waits for one on a server
+ *         that is lost, or all servers are lost. A lost server where it does neither makes no
+ *         difference. Locks on the other servers stay held until they are released or the session
+ *         is closed;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks.
