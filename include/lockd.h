@@ -62,8 +62,10 @@
  * The result of a call. The numbers never change, and no number ever gets another meaning.
  *
  * If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
- * LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK,
- * lock_last_error says more.
+ * LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. After every status except LOCK_OK and
+ * LOCK_PENDING, lock_last_error has a text for this call. It says more than lock_strerror where
+ * more is known: above all after LOCK_INVALID, LOCK_REFUSED, LOCK_DEADLOCK, LOCK_LOST, LOCK_IO and
+ * LOCK_INTERNAL, and after LOCK_ALREADY_HELD if the lock is held in another mode.
  */
 typedef enum lock_status {
   /**
@@ -73,8 +75,9 @@ typedef enum lock_status {
   /**
    * The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
    * it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
-   * that would have taken a place: the session already has one. lock_wait waits there, unless
-   * another thread waits there in lock_acquire.
+   * that would have taken a place: the session already has one, in the mode that the call asks
+   * for (in another mode it is LOCK_INVALID). lock_wait waits there, unless another thread waits
+   * there in lock_acquire.
    */
   LOCK_PENDING = 1,
   /**
@@ -87,8 +90,9 @@ typedef enum lock_status {
    */
   LOCK_NOT_HELD = 3,
   /**
-   * The session already holds this lock. It is one owner: if two threads share it, only one of
-   * them may believe that it got the lock.
+   * The session already holds this lock, perhaps in another mode than the call asks for:
+   * lock_held_mode tells the mode, and lock_convert changes it. The session is one owner: if two
+   * threads share it, only one of them may believe that it got the lock.
    */
   LOCK_ALREADY_HELD = 4,
   /**
@@ -104,13 +108,16 @@ typedef enum lock_status {
   LOCK_CANCELLED = 6,
   /**
    * A signal handler ran while the thread waited. The session keeps its place in the queue: the
-   * same call again, or lock_wait, goes on waiting there; lock_release gives it up. Only
-   * lock_connect_and_acquire keeps nothing.
+   * same call again, in the same mode, or lock_wait, goes on waiting there; lock_release gives it
+   * up. Only lock_connect_and_acquire keeps nothing.
    */
   LOCK_INTERRUPTED = 7,
   /**
    * The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
-   * a malformed address.
+   * a malformed address. Also if the session already waits for the lock, but in another mode than
+   * the call asks for, or for several locks otherwise than all of them at once: what lock_wait
+   * would return is then not what the call asks for. lock_release or lock_cancel gives that place
+   * up.
    */
   LOCK_INVALID = 8,
   /**
@@ -148,8 +155,9 @@ typedef enum lock_status {
  */
 typedef enum lock_event {
   /**
-   * There is no server now, or the connection to it is lost, for the reason given. The next
-   * attempt follows after a pause of at most four seconds.
+   * There is no server now, or the connection to it is lost, for the reason given. Comes for
+   * every attempt that fails, so a program that prints it should do so once. The next attempt
+   * follows after a random pause, the first time of at most half a second, later of at most four.
    */
   LOCK_EVENT_NO_SERVER = 0,
   /**
@@ -165,7 +173,7 @@ typedef enum lock_event {
 
 /**
  * How a lock is held. The functions take these as `uint32_t`, and also what lock_at_most makes: a
- * lock that several sessions hold, but only so many.
+ * lock that several sessions hold, but only so many. Modes are no flags and cannot be combined.
  */
 typedef enum lock_mode {
   /**
@@ -173,7 +181,8 @@ typedef enum lock_mode {
    */
   LOCK_EXCLUSIVE = 0,
   /**
-   * Any number of holders, none of them exclusive.
+   * Any number of holders, none of them exclusive. So the plain number 1 is no limit; a limit of
+   * 1 is LOCK_EXCLUSIVE, and lock_at_most(1) returns that.
    */
   LOCK_SHARED = 1,
 } lock_mode;
@@ -299,20 +308,24 @@ extern "C" {
  *
  * Waiters are served first come, first served, whatever their limits: the first one that has to
  * wait delays all others. A slot is free at the moment at which its holder releases it or has
- * ended. `orphaned` in lock_info is about exclusive holders only: nothing tells that a limited one
- * vanished.
+ * ended. `orphaned` in lock_info is about exclusive holders only: the next holder is not told that
+ * a limited one vanished. (A server counts that, as sharedOrphans in its statistics, and logs it.)
  *
- * LOCK_DEADLOCK is exact where one of two sessions wants the lock exclusively or has it so. A
- * session that waits because a limit is reached waits for any one of the holders, so it is not
- * known to be part of a cycle. So no such wait is refused, and where sessions could wait for each
- * other in that way, wait with a time limit.
+ * LOCK_DEADLOCK is returned if the session would wait in a cycle in which each session waits for
+ * one that must go first: for a holder of an exclusive lock, or for every holder of a lock that it
+ * wants exclusively. A session that waits because a limit is reached waits until enough of the
+ * holders have gone, no matter which. Such a wait is never refused, even if in fact all of the
+ * holders wait for this session. So where that could happen, wait with a time limit.
+ *
+ * A limit always comes from this function. A plain number above 1 is LOCK_INVALID everywhere, but
+ * the plain number 1 is LOCK_SHARED, which is no limit at all. Modes are no flags, and no numbers
+ * to count with: lock_at_most(4) | LOCK_SHARED is LOCK_INVALID, and so is lock_at_most(4) + 1.
  *
  * A server that is older than limited locks is asked for nothing: the call returns LOCK_REFUSED.
  *
  * @param n  From 1 to 16777215.
  * @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
- *           function that takes a mode returns LOCK_INVALID for it. So does a plain number above
- *           1: a limit always comes from this function.
+ *           function that takes a mode returns LOCK_INVALID for it.
  *
  * Any thread; never blocks.
  */
@@ -329,8 +342,10 @@ uint32_t lock_at_most(uint32_t n);
 const char *lock_strerror(int status);
 
 /**
- * Why the last failed call of this thread failed. Says more than the status, such as the address
- * that could not be reached, or the sessions of a deadlock.
+ * Why the last failed call of this thread failed, such as the address that could not be reached,
+ * or the sessions of a deadlock. If nothing is known beyond the status, it is the text of
+ * lock_strerror. The text is complete: print it instead of that of lock_strerror, not after it. A
+ * call that returns LOCK_OK, or LOCK_PENDING because it has taken a place, leaves it as it was.
  *
  * @return  Text of this thread, in UTF-8, valid until the thread's next call of this library;
  *          empty if no call has failed. Never NULL.
@@ -511,11 +526,12 @@ size_t lock_close_all(void);
  * @param session  The session.
  *
  * @return LOCK_OK: it is alive, as far as can be known without asking the server;
- *         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
- *         another part of the program has closed the connection's descriptor. On several servers:
- *         the session holds a lock or waits for one on a server that is lost, or all servers are
- *         lost. A lost server where it does neither makes no difference. Locks on the other
- *         servers stay held until they are released or the session is closed;
+ *         LOCK_LOST: it has ended, and with it all its locks; lock_last_error says why. On a server
+ *         this is also the case if another part of the program has closed the connection's
+ *         descriptor. On several servers: the session holds a lock or waits for one on a server
+ *         that is lost, or all servers are lost. A lost server where it does neither makes no
+ *         difference. Locks on the other servers stay held until they are released or the session
+ *         is closed;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks.
@@ -581,8 +597,8 @@ enum lock_status lock_cancel(struct lock_session *session);
  * Waits through whatever happens to the server meanwhile: that it is not up yet, stops, restarts
  * or crashes, or that the network fails. For jobs and workers that only need the lock some time:
  * while they wait they hold nothing, so a lost connection costs them no more than their place in
- * the queue. The call then connects again, after random pauses of up to four seconds, and waits at
- * the end of the queue.
+ * the queue. The call then connects again, after random pauses of up to half a second at first and
+ * four seconds later, and waits at the end of the queue.
  *
  * From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
  * fails, nothing is left of it, neither a session nor a place in a queue.
@@ -644,18 +660,21 @@ enum lock_status lock_connect_and_acquire(const char *url,
  * @param mode        LOCK_EXCLUSIVE, LOCK_SHARED, or lock_at_most(n): n holders at most.
  * @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
  * @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
- *                    earlier grant of this name, below 2^53. What the lock protects can remember
- *                    the highest one for each name, and refuse a lower one. Tokens of different
+ *                    earlier grant of this name, below 2^53. If every holder is exclusive, what
+ *                    the lock protects can remember the highest one for each name, and refuse a
+ *                    lower one. Holders at the same time have different ones, so what a shared or
+ *                    limited lock protects must not refuse the lower one. Tokens of different
  *                    names cannot be compared. May be NULL.
  *
  * @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
  *         was alive when the answer was read;
  *         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
  *         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
- *         LOCK_PENDING: the session already has a place in this queue, where lock_wait waits;
+ *         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
+ *         lock_wait waits. If it has one in another mode, LOCK_INVALID;
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
- *         keeps its place in the queue, for the rest of timeout_ms. The same call again, or
- *         lock_wait, goes on waiting; lock_release gives the place up.
+ *         keeps its place in the queue, for the rest of timeout_ms. The same call again, in the
+ *         same mode, or lock_wait, goes on waiting; lock_release gives the place up.
  *
  * Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer.
  * lock_cancel and lock_end end it.
@@ -680,9 +699,10 @@ enum lock_status lock_acquire(struct lock_session *session,
  * @param token       Receives the fencing token, one for all of them: higher than that of every
  *                    earlier grant of each of them. May be NULL.
  *
- * @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. After
- *         LOCK_INTERRUPTED there is one place for all of them: call lock_wait or lock_release with
- *         any of the names.
+ * @return As lock_acquire. LOCK_ALREADY_HELD if the session holds any of them. LOCK_PENDING only
+ *         if it already has one place for all of them, in the same modes; LOCK_INVALID if it waits
+ *         for any of them otherwise. After LOCK_INTERRUPTED there is one place for all of them:
+ *         call lock_wait or lock_release with any of the names.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -709,8 +729,8 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  * @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
  *         holders than before, the lock has a new token, which lock_token returns;
  *         LOCK_NOT_HELD: the session does not hold it;
- *         LOCK_PENDING: another thread waits to change its mode, or lock_enqueue_convert has taken
- *         a place for that;
+ *         LOCK_PENDING: another thread waits to change it to this mode, or lock_enqueue_convert has
+ *         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
  *         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
  *         before;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
@@ -739,14 +759,15 @@ enum lock_status lock_convert(struct lock_session *session,
  * @param mode     As for lock_acquire.
  *
  * @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
- *         LOCK_PENDING: the session has a place in the queue (or had one already). When its
- *         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
- *         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
- *         session as waiting until lock_wait has returned the grant;
+ *         LOCK_PENDING: the session has a place in the queue (or had one already, in the same
+ *         mode). When its turn comes, the session holds the lock, even if lock_wait is never
+ *         called; lock_release gives up the place or the lock. On a server, lock_inspect and
+ *         lock_convert treat the session as waiting until lock_wait has returned the grant;
+ *         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
  *         no place;
- *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
- *         LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+ *         LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
  */
@@ -767,14 +788,15 @@ enum lock_status lock_enqueue(struct lock_session *session, const char *name, ui
  *
  * @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
  *         holders than before, the lock has a new token, which lock_token returns;
- *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
- *         it had one before, and holds the lock as it did. When enough of the other holders are
- *         gone, the lock has the new mode, even if lock_wait is never called; on a server,
- *         lock_inspect shows it as held as before and as waited for until lock_wait has returned
- *         the grant;
+ *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock (or had
+ *         one already, for the same mode), and holds the lock as it did. When enough of the other
+ *         holders are gone, the lock has the new mode, even if lock_wait is never called; on a
+ *         server, lock_inspect shows it as held as before and as waited for until lock_wait has
+ *         returned the grant;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout. The session has
  *         no place, and the lock is held as before;
+ *         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
  *         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
  *         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
  *         LOCK_FORKED, LOCK_INTERNAL.

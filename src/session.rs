@@ -57,18 +57,20 @@ use crate::wire::message::{ListRequest, LockPage};
 /// # Limited locks
 ///
 /// [`Mode::at_most`] makes the mode of a lock that several sessions may hold, but only so many. It
-/// goes wherever a mode goes. A holder is promised that there are never more holders than its own
-/// mode allows, itself included, while it holds the lock. So programs that name different limits
-/// need no agreement: the smallest limit of those that hold the lock is in force. Exclusive is a
-/// limit of 1, and shared has no limit.
+/// returns `None` for 0, since no session could hold such a lock, and for more than
+/// [`HolderLimit::MAX`](crate::broker::HolderLimit::MAX). The mode goes wherever a mode goes. A
+/// holder is promised that there are never more holders than its own mode allows, itself included,
+/// while it holds the lock. So programs that name different limits need no agreement: the smallest
+/// limit of those that hold the lock is in force. Exclusive is a limit of 1, and shared has no
+/// limit.
 ///
 /// ```
 /// use lockd::Session;
 /// use lockd::broker::{AcquireError, Broker, Mode};
 /// use std::time::Duration;
 ///
-/// /// Two licences for four workers. A limit that is not constant is checked when it is read:
-/// /// `Mode::at_most(number).ok_or("no limit")?`.
+/// /// Two licences for four workers. A limit that is not constant may be 0 or too large:
+/// /// `Mode::at_most(number).ok_or("a limit must be from 1 to 16777215")?`.
 /// const LICENCES: Mode = Mode::at_most(2).unwrap();
 /// const NOW: Option<Duration> = Some(Duration::ZERO);
 ///
@@ -92,11 +94,13 @@ use crate::wire::message::{ListRequest, LockPage};
 /// ```
 ///
 /// Waiters are served first come, first served, whatever their limits. [`Grant::orphaned`] is about
-/// exclusive holders only. A deadlock is found wherever one of two sessions wants the lock
-/// exclusively or has it so. A session that waits because a limit is reached waits for any one of
-/// the holders, so such a wait is never refused as a deadlock, and should have a time limit if
-/// sessions could wait for each other in that way. A server that is older than limited locks is
-/// asked for nothing: the call ends with [`AcquireError::Refused`].
+/// exclusive holders only. Holders at the same time have different tokens, so the storage must not
+/// refuse the lower one. A wait is refused as a deadlock if it would close a cycle in which each
+/// session waits for one that must go first: for a holder of an exclusive lock, or for every holder
+/// of a lock that it wants exclusively. A session that waits because a limit is reached waits until
+/// enough of the holders have gone, no matter which. Such a wait is never refused, even if in fact
+/// all of them wait for this session: where that could happen, give it a time limit. A server that
+/// is older than limited locks is asked for nothing: the call ends with [`AcquireError::Refused`].
 pub struct Session(Backend);
 
 /// What carries the calls out. The calls about one name are those of [`LocalSession`] and of
@@ -240,8 +244,10 @@ impl Session {
     /// queued request keeps its place, and [`wait`](Self::wait) returns its outcome.
     ///
     /// # Errors
-    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout:
-    /// then the session has no place in the queue.
+    /// [`AcquireError`]; `AlreadyWaiting` if the session already has a place in this mode, and
+    /// `Invalid` if it has one in another mode: [`wait`](Self::wait) would return a grant in that
+    /// mode. `TimedOut` if the server does not answer within its dead-peer timeout: then the session
+    /// has no place in the queue.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         call!(self, name, enqueue(name, mode))
     }
@@ -388,6 +394,14 @@ impl Session {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         call!(self, is_alive())
+    }
+
+    /// Why the session, or a server that it needs, is not alive.
+    pub(crate) fn loss(&self) -> Option<InspectError> {
+        match &self.0 {
+            Backend::Local(session) => (!session.is_alive()).then(closed),
+            Backend::Servers(group) => group.loss().map(InspectError::from),
+        }
     }
 
     /// A descriptor for `poll(2)`; `None` for a session in this process. If it is readable while no

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use crate::broker::mode::Mode;
+use crate::broker::name::LockName;
 
 /// A lock has been granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,9 @@ pub enum AcquireError {
     /// This session holds the lock already. A session is one owner: of two threads that share it,
     /// only one must believe that it acquired the lock.
     AlreadyHeld(Held),
-    /// This session waits for the lock already; a session can be in a queue only once.
+    /// This session waits for the lock already, in the same mode, and of several for all of them
+    /// at once; a session can be in a queue only once. If it waits for it otherwise, the error is
+    /// `Invalid`: the outcome of that wait is not what this call asks for.
     AlreadyWaiting,
     /// Of a convert: this session does not hold the lock. Of a wait for an enqueued request: there
     /// is no such request whose outcome is still to be collected.
@@ -74,7 +77,8 @@ pub enum AcquireError {
     /// A signal handler ran while the thread waited. Only from a session on a server that was asked
     /// to report this. The only error after which the request stays in the queue.
     Interrupted,
-    /// The request itself is wrong: a name is too long or given twice, or no name is given.
+    /// The request itself is wrong: a name is too long or given twice, or no name is given. Also if
+    /// this session waits for the lock already, but in another mode.
     Invalid(String),
     /// A limit is reached, or the broker is stopping.
     Refused(String),
@@ -86,6 +90,32 @@ pub enum AcquireError {
     Stopping(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
+}
+
+impl AcquireError {
+    /// The error of a request for `wants` by a session that has a request for `waiting` in the
+    /// queue, if they have a name in common.
+    ///
+    /// A caller who is told `AlreadyWaiting` may wait for the outcome of that request, and believe
+    /// to hold what it has asked for last. So it is told this only if that outcome grants all of
+    /// `wants`.
+    pub(crate) fn already_waiting(wants: &[(LockName, Mode)], waiting: &[(LockName, Mode)]) -> Self {
+        let waits_for = |name: &LockName| waiting.iter().find(|(other, _)| other == name);
+        let differs = |(name, mode): &(LockName, Mode)| waits_for(name).filter(|(_, other)| other != mode);
+        if let Some((_, mode)) = wants.iter().find_map(differs) {
+            return Self::Invalid(format!(
+                "this session already waits for the lock in another mode ({mode})"
+            ));
+        }
+        match wants.iter().all(|(name, _)| waits_for(name).is_some()) {
+            true => Self::AlreadyWaiting,
+            false => {
+                let text =
+                    "this session already waits for one of these locks, but not for all of them at once";
+                Self::Invalid(text.to_owned())
+            }
+        }
+    }
 }
 
 impl fmt::Display for AcquireError {

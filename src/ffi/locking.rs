@@ -18,18 +18,21 @@ use crate::session::Session;
 /// @param mode        LOCK_EXCLUSIVE, LOCK_SHARED, or lock_at_most(n): n holders at most.
 /// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
 /// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
-///                    earlier grant of this name, below 2^53. What the lock protects can remember
-///                    the highest one for each name, and refuse a lower one. Tokens of different
+///                    earlier grant of this name, below 2^53. If every holder is exclusive, what
+///                    the lock protects can remember the highest one for each name, and refuse a
+///                    lower one. Holders at the same time have different ones, so what a shared or
+///                    limited lock protects must not refuse the lower one. Tokens of different
 ///                    names cannot be compared. May be NULL.
 ///
 /// @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
 ///         was alive when the answer was read;
 ///         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
 ///         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_PENDING: the session already has a place in this queue, where lock_wait waits;
+///         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
+///         lock_wait waits. If it has one in another mode, LOCK_INVALID;
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
-///         keeps its place in the queue, for the rest of timeout_ms. The same call again, or
-///         lock_wait, goes on waiting; lock_release gives the place up.
+///         keeps its place in the queue, for the rest of timeout_ms. The same call again, in the
+///         same mode, or lock_wait, goes on waiting; lock_release gives the place up.
 ///
 /// Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer.
 /// lock_cancel and lock_end end it.
@@ -42,7 +45,9 @@ pub unsafe extern "C" fn lock_acquire(
     token: *mut u64,
 ) -> lock_status {
     let body = |session: &Session, name: &[u8]| {
-        Ok(session.acquire(name, self::mode(mode)?, limit(timeout_ms))?.token)
+        let mode = self::mode(mode)?;
+        let acquired = session.acquire(name, mode, limit(timeout_ms));
+        Ok(acquired.map_err(|error| Failure::of_request(error, &[mode]))?.token)
     };
     // SAFETY: the caller passes a session that is not being closed, a string, and a number's
     // address, or NULLs.
@@ -62,9 +67,10 @@ pub unsafe extern "C" fn lock_acquire(
 /// @param token       Receives the fencing token, one for all of them: higher than that of every
 ///                    earlier grant of each of them. May be NULL.
 ///
-/// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. After
-///         LOCK_INTERRUPTED there is one place for all of them: call lock_wait or lock_release with
-///         any of the names.
+/// @return As lock_acquire. LOCK_ALREADY_HELD if the session holds any of them. LOCK_PENDING only
+///         if it already has one place for all of them, in the same modes; LOCK_INVALID if it waits
+///         for any of them otherwise. After LOCK_INTERRUPTED there is one place for all of them:
+///         call lock_wait or lock_release with any of the names.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
@@ -79,7 +85,9 @@ pub unsafe extern "C" fn lock_acquire_all(
     let body = |session: &Session| {
         // SAFETY: the caller passes `n` strings or NULL, and `n` numbers or NULL.
         let wants = unsafe { wants(names, modes, n) }?;
-        let grant = session.acquire_all(&wants, limit(timeout_ms))?;
+        let acquired = session.acquire_all(&wants, limit(timeout_ms));
+        let modes = || wants.iter().map(|(_, mode)| *mode).collect::<Vec<_>>();
+        let grant = acquired.map_err(|error| Failure::of_request(error, &modes()))?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };
         Ok(lock_status::LOCK_OK)
@@ -103,8 +111,8 @@ pub unsafe extern "C" fn lock_acquire_all(
 /// @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
 ///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_PENDING: another thread waits to change its mode, or lock_enqueue_convert has taken
-///         a place for that;
+///         LOCK_PENDING: another thread waits to change it to this mode, or lock_enqueue_convert has
+///         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
 ///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
 ///         before;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
@@ -141,14 +149,15 @@ pub unsafe extern "C" fn lock_convert(
 /// @param mode     As for lock_acquire.
 ///
 /// @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
-///         LOCK_PENDING: the session has a place in the queue (or had one already). When its
-///         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
-///         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
-///         session as waiting until lock_wait has returned the grant;
+///         LOCK_PENDING: the session has a place in the queue (or had one already, in the same
+///         mode). When its turn comes, the session holds the lock, even if lock_wait is never
+///         called; lock_release gives up the place or the lock. On a server, lock_inspect and
+///         lock_convert treat the session as waiting until lock_wait has returned the grant;
+///         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
 ///         no place;
-///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
-///         LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+///         LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
 #[unsafe(no_mangle)]
@@ -157,7 +166,11 @@ pub unsafe extern "C" fn lock_enqueue(
     name: *const c_char,
     mode: u32,
 ) -> lock_status {
-    let body = |session: &Session, name: &[u8]| Ok(status_of(session.enqueue(name, self::mode(mode)?)?));
+    let body = |session: &Session, name: &[u8]| {
+        let mode = self::mode(mode)?;
+        let attempt = session.enqueue(name, mode);
+        Ok(status_of(attempt.map_err(|error| Failure::of_request(error, &[mode]))?))
+    };
     // SAFETY: the caller passes a session that is not being closed, and a string, or NULLs.
     unsafe { guard_named(session, name, body) }
 }
@@ -176,14 +189,15 @@ pub unsafe extern "C" fn lock_enqueue(
 ///
 /// @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
 ///         holders than before, the lock has a new token, which lock_token returns;
-///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
-///         it had one before, and holds the lock as it did. When enough of the other holders are
-///         gone, the lock has the new mode, even if lock_wait is never called; on a server,
-///         lock_inspect shows it as held as before and as waited for until lock_wait has returned
-///         the grant;
+///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock (or had
+///         one already, for the same mode), and holds the lock as it did. When enough of the other
+///         holders are gone, the lock has the new mode, even if lock_wait is never called; on a
+///         server, lock_inspect shows it as held as before and as waited for until lock_wait has
+///         returned the grant;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout. The session has
 ///         no place, and the lock is held as before;
+///         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
 ///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
 ///         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
 ///         LOCK_FORKED, LOCK_INTERNAL.

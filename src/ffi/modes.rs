@@ -8,8 +8,9 @@ use crate::broker::{HolderLimit, Mode};
 const EXCLUSIVE: u32 = lock_mode::LOCK_EXCLUSIVE as u32;
 const SHARED: u32 = lock_mode::LOCK_SHARED as u32;
 
-/// The number of a limited mode is this and the limit. So it is far from every number that a
+/// The number of a limited mode is this and twice the limit. So it is far from every number that a
 /// program may have configured, and positive also for a language whose 32-bit numbers are signed.
+/// An odd number is no mode: with `| LOCK_SHARED`, or with 1 added, it must not be another limit.
 const LIMITED: u32 = 1 << 30;
 
 /// What lock_at_most returns if no mode has this limit.
@@ -27,20 +28,24 @@ const NO_MODE: u32 = u32::MAX;
 ///
 /// Waiters are served first come, first served, whatever their limits: the first one that has to
 /// wait delays all others. A slot is free at the moment at which its holder releases it or has
-/// ended. `orphaned` in lock_info is about exclusive holders only: nothing tells that a limited one
-/// vanished.
+/// ended. `orphaned` in lock_info is about exclusive holders only: the next holder is not told that
+/// a limited one vanished. (A server counts that, as sharedOrphans in its statistics, and logs it.)
 ///
-/// LOCK_DEADLOCK is exact where one of two sessions wants the lock exclusively or has it so. A
-/// session that waits because a limit is reached waits for any one of the holders, so it is not
-/// known to be part of a cycle. So no such wait is refused, and where sessions could wait for each
-/// other in that way, wait with a time limit.
+/// LOCK_DEADLOCK is returned if the session would wait in a cycle in which each session waits for
+/// one that must go first: for a holder of an exclusive lock, or for every holder of a lock that it
+/// wants exclusively. A session that waits because a limit is reached waits until enough of the
+/// holders have gone, no matter which. Such a wait is never refused, even if in fact all of the
+/// holders wait for this session. So where that could happen, wait with a time limit.
+///
+/// A limit always comes from this function. A plain number above 1 is LOCK_INVALID everywhere, but
+/// the plain number 1 is LOCK_SHARED, which is no limit at all. Modes are no flags, and no numbers
+/// to count with: lock_at_most(4) | LOCK_SHARED is LOCK_INVALID, and so is lock_at_most(4) + 1.
 ///
 /// A server that is older than limited locks is asked for nothing: the call returns LOCK_REFUSED.
 ///
 /// @param n  From 1 to 16777215.
 /// @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
-///           function that takes a mode returns LOCK_INVALID for it. So does a plain number above
-///           1: a limit always comes from this function.
+///           function that takes a mode returns LOCK_INVALID for it.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -53,7 +58,7 @@ pub extern "C" fn lock_at_most(n: u32) -> u32 {
 pub(super) fn number(mode: Mode) -> u32 {
     match mode {
         Mode::Exclusive => EXCLUSIVE,
-        Mode::Limited(limit) => LIMITED + limit.get(),
+        Mode::Limited(limit) => LIMITED + 2 * limit.get(),
         Mode::Shared => SHARED,
     }
 }
@@ -68,9 +73,9 @@ pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
 }
 
 fn limited(number: u32) -> Option<Mode> {
-    let mode = Mode::at_most(number.checked_sub(LIMITED)?);
+    let twice = number.checked_sub(LIMITED).filter(|twice| twice.is_multiple_of(2))?;
     // Each mode has one number: a limit of 1 is exclusive.
-    mode.filter(|mode| *mode != Mode::Exclusive)
+    Mode::at_most(twice / 2).filter(|mode| *mode != Mode::Exclusive)
 }
 
 #[cold]
@@ -80,7 +85,10 @@ fn is_no_mode(number: u32) -> Failure {
             let max = HolderLimit::MAX;
             Failure::invalid(format_args!("no mode: lock_at_most takes a number from 1 to {max}"))
         }
-        _ => Failure::invalid(format_args!("{number} is no mode")),
+        ..=HolderLimit::MAX => {
+            Failure::invalid(format_args!("{number} is no mode; use lock_at_most({number})"))
+        }
+        _ => Failure::invalid(format_args!("{number} is no mode; modes cannot be combined or counted with")),
     }
 }
 
@@ -100,9 +108,15 @@ mod tests {
             assert_eq!(lock_at_most(none), NO_MODE, "{none}");
         }
         assert_eq!(lock_at_most(1), EXCLUSIVE);
-        let past = LIMITED + HolderLimit::MAX + 1;
-        for plain in [2, 3, 4, 1 << 24, LIMITED - 1, LIMITED, LIMITED + 1, past, 1 << 31, NO_MODE] {
+        let past = LIMITED + 2 * (HolderLimit::MAX + 1);
+        for plain in [2, 3, 4, 1 << 24, LIMITED - 1, LIMITED, LIMITED + 2, past, 1 << 31, NO_MODE] {
             assert!(mode(plain).is_err(), "{plain:#x}");
+        }
+        for limit in [2, 3, 4, HolderLimit::MAX] {
+            let made = lock_at_most(limit);
+            for other in [made | SHARED, made + 1, made - 1] {
+                assert!(mode(other).is_err(), "{limit} as {other:#x}");
+            }
         }
     }
 }

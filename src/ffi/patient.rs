@@ -22,8 +22,9 @@ use crate::session::patient::{WaitError, WaitEvent};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_event {
-    /// There is no server now, or the connection to it is lost, for the reason given. The next
-    /// attempt follows after a pause of at most four seconds.
+    /// There is no server now, or the connection to it is lost, for the reason given. Comes for
+    /// every attempt that fails, so a program that prints it should do so once. The next attempt
+    /// follows after a random pause, the first time of at most half a second, later of at most four.
     LOCK_EVENT_NO_SERVER = 0,
     /// The locks are not free, and from now on the call waits in the queue. If the server grants
     /// nothing at all yet, the reason says why; otherwise it is NULL.
@@ -54,8 +55,8 @@ pub type lock_report =
 /// Waits through whatever happens to the server meanwhile: that it is not up yet, stops, restarts
 /// or crashes, or that the network fails. For jobs and workers that only need the lock some time:
 /// while they wait they hold nothing, so a lost connection costs them no more than their place in
-/// the queue. The call then connects again, after random pauses of up to four seconds, and waits at
-/// the end of the queue.
+/// the queue. The call then connects again, after random pauses of up to half a second at first and
+/// four seconds later, and waits at the end of the queue.
 ///
 /// From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
 /// fails, nothing is left of it, neither a session nor a place in a queue.

@@ -22,7 +22,7 @@ const EXPECTED: [&str; 13] = [
     "they wait on: done",
     "they are gone, and have not released it",
     "we share two: done",
-    "an unknown mode: invalid argument: 7 is no mode",
+    "an unknown mode: 7 is no mode; use lock_at_most(7)",
     "what we do not hold: the session has no such lock, or no such place in a queue",
     "no address: not the address of a server: \"nowhere\": it has no scheme; did you mean tcp://nowhere?",
 ];

@@ -295,6 +295,38 @@ fn a_failed_call_leaves_the_report_of_a_cancelled_place_to_lock_wait() {
     }
 }
 
+/// Otherwise a caller could wait there, and believe to hold the mode that it has asked for last.
+#[test]
+fn a_place_counts_only_in_the_mode_in_which_it_was_taken() {
+    let is_refused = |said: Result<(), AcquireError>| matches!(&said, Err(AcquireError::Invalid(why)) if why.contains("already waits"));
+    for world in [World::here(), World::there()] {
+        let [holder, session, ..] = world.sessions.as_slice() else { unreachable!() };
+        holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        assert_eq!(session.enqueue(b"a", TWO), Ok(Attempt::Queued));
+        for mode in [Mode::Exclusive, THREE, Mode::Shared] {
+            assert!(is_refused(session.enqueue(b"a", mode).map(drop)), "{mode}");
+            assert!(is_refused(session.acquire(b"a", mode, NOW).map(drop)), "{mode}");
+            assert!(is_refused(session.acquire(b"a", mode, None).map(drop)), "{mode}");
+        }
+        let both = NAMES.map(|name| (name, TWO));
+        assert!(is_refused(session.acquire_all(&both, None).map(drop)));
+        assert_eq!(session.acquire_all(&both[..1], None), Err(AcquireError::AlreadyWaiting));
+        assert_eq!(session.enqueue(b"a", TWO), Err(AcquireError::AlreadyWaiting));
+        assert_eq!(session.acquire(b"a", TWO, None), Err(AcquireError::AlreadyWaiting));
+        holder.release(b"a").unwrap();
+        session.wait(b"a", Some(SOON)).unwrap();
+        assert_eq!(session.held(b"a").unwrap().map(|held| held.mode), Some(TWO));
+
+        holder.acquire(b"a", TWO, NOW).unwrap();
+        assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+        for mode in [TWO, THREE, Mode::Shared] {
+            assert!(is_refused(session.enqueue_convert(b"a", mode).map(drop)), "{mode}");
+            assert!(is_refused(session.convert(b"a", mode, None).map(drop)), "{mode}");
+        }
+        assert_eq!(session.convert(b"a", Mode::Exclusive, None), Err(AcquireError::AlreadyWaiting));
+    }
+}
+
 #[test]
 fn every_call_of_an_ended_session_reports_the_end() {
     for world in [World::here(), World::there()] {

@@ -42,12 +42,9 @@ fn no_mode(choice: u8) -> u32 {
         0..=247 => u32::from(choice) + 2,
         248 => lock_at_most(0),
         249 => lock_at_most(1 << 24),
-        // A limited mode has one bit in addition to its limit. These have others, or a limit that is
-        // too low or too high.
-        _ => {
-            (lock_at_most(2) & !2)
-                | [0, 1, 1 << 24, 1 << 31 | 2, u32::MAX, 3 << 28][usize::from(choice - 250)]
-        }
+        // A limited mode has one bit in addition to twice its limit. These have others, or a limit
+        // that is too low or too high, or are odd.
+        _ => (lock_at_most(2) & !4) | [0, 2, 5, 1 << 25, 1 << 31 | 4, 3 << 28][usize::from(choice - 250)],
     }
 }
 
@@ -158,9 +155,9 @@ impl Worlds {
         });
         let expected = match target {
             Err(status) => status,
-            Ok(((world, number, name), _)) => {
+            Ok(((world, number, name), mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let status = self.acquire_in_model(world, number, limit, event);
@@ -194,11 +191,12 @@ impl Worlds {
         let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
-            (Ok((world, number, name)), Some(_)) => {
+            (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
                 if expected::info_of(&self.worlds[world].model, session, name).held {
                     if self.is_converting(slot, name) {
-                        return expect(status, lock_status::LOCK_PENDING, "lock_convert");
+                        let claim = expected::waiting_claim(session, name, mode);
+                        return expect(status, claim, "lock_convert");
                     }
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let status = self.acquire_in_model(world, number, limit, event);
@@ -232,7 +230,7 @@ impl Worlds {
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let event =
@@ -290,7 +288,7 @@ impl Worlds {
                 if !expected::info_of(&self.worlds[world].model, session, name).held {
                     lock_status::LOCK_NOT_HELD
                 } else if self.is_converting(slot, name) {
-                    lock_status::LOCK_PENDING
+                    expected::waiting_claim(session, name, mode)
                 } else {
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let event = Event::Convert { session: number, name, mode, wait: Some(None) };

@@ -72,14 +72,29 @@ pub(crate) fn number(mode: Mode) -> u32 {
     }
 }
 
-/// The status of an acquire that is refused because the session already holds the name or waits for
-/// it.
-pub(crate) fn existing_claim(model: &Model, session: &Session, name: u8) -> Option<lock_status> {
-    let info = info_of(model, session, name);
-    match (info.held, info.waiting) {
-        (true, _) => Some(lock_status::LOCK_ALREADY_HELD),
-        (_, true) => Some(lock_status::LOCK_PENDING),
-        _ => None,
+/// The status of an acquire that is refused because the session already holds one of the names or
+/// waits for it.
+pub(crate) fn existing_claim(model: &Model, session: &Session, wants: &[(u8, Mode)]) -> Option<lock_status> {
+    wants.iter().find_map(|&(name, mode)| {
+        let info = info_of(model, session, name);
+        match (info.held, info.waiting) {
+            (true, _) => Some(lock_status::LOCK_ALREADY_HELD),
+            // Every place is for one name.
+            (_, true) if wants.len() == 1 => Some(waiting_claim(session, name, mode)),
+            (_, true) => Some(lock_status::LOCK_INVALID),
+            _ => None,
+        }
+    })
+}
+
+/// The status of a call for a name that the session waits for: the place counts as the one asked
+/// for only in the same mode.
+pub(crate) fn waiting_claim(session: &Session, name: u8, mode: Mode) -> lock_status {
+    match session.enqueued.get(&name) {
+        Some(Enqueued::Waiting(_, waiting) | Enqueued::Granted(waiting)) if *waiting == mode => {
+            lock_status::LOCK_PENDING
+        }
+        _ => lock_status::LOCK_INVALID,
     }
 }
 

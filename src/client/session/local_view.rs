@@ -94,7 +94,11 @@ impl LocalView {
                 Some(NameState { request: Some(NameRequest::Cancelled(id)), .. }) => {
                     untold.push((name.clone(), *id));
                 }
-                Some(_) => return Err(AcquireError::AlreadyWaiting),
+                Some(NameState { request: Some(NameRequest::Undecided(id)), .. }) => {
+                    return Err(self.already_waiting(&wants, *id));
+                }
+                // Not listed: neither held nor requested.
+                Some(NameState { request: None, .. }) => {}
             }
         }
         self.enter(id, UndecidedRequest { wants, before: None, is_enqueued, is_kept: false, untold });
@@ -112,14 +116,21 @@ impl LocalView {
     ) -> Result<bool, AcquireError> {
         let NameState { held, request } = self.names.get(&name).copied().unwrap_or_default();
         let Some(held) = held else { return Err(AcquireError::NotHeld) };
+        let wants = vec![(name.clone(), mode)];
         let untold = match request {
             None => Vec::new(),
-            Some(NameRequest::Cancelled(id)) => vec![(name.clone(), id)],
-            Some(NameRequest::Undecided(_)) => return Err(AcquireError::AlreadyWaiting),
+            Some(NameRequest::Cancelled(id)) => vec![(name, id)],
+            Some(NameRequest::Undecided(id)) => return Err(self.already_waiting(&wants, id)),
         };
-        let wants = vec![(name, mode)];
         self.enter(id, UndecidedRequest { wants, before: Some(held), is_enqueued, is_kept: false, untold });
         Ok(mode > held.mode)
+    }
+
+    /// The error of a request for `wants`, of which the undecided request `id` has a name.
+    fn already_waiting(&self, wants: &[(LockName, Mode)], id: u64) -> AcquireError {
+        let waiting = self.requests.get(&id);
+        debug_assert!(waiting.is_some(), "an undecided request is listed");
+        AcquireError::already_waiting(wants, waiting.map_or(&[], |request| &request.wants))
     }
 
     fn enter(&mut self, id: u64, request: UndecidedRequest) {
@@ -300,6 +311,10 @@ mod tests {
         assert_eq!(view.ask(2, wants(&["b", "a"]), false), Err(AcquireError::AlreadyHeld(held(1))));
         view.ask(3, wants(&["b"]), false).unwrap();
         assert_eq!(view.ask(4, wants(&["b"]), true), Err(AcquireError::AlreadyWaiting));
+        for other in [vec![("b".into(), Mode::Exclusive)], wants(&["b", "c"]), wants(&["c", "b"])] {
+            let asked = view.ask(4, other, true);
+            assert!(matches!(asked, Err(AcquireError::Invalid(_))), "{asked:?}");
+        }
         assert!(view.decide(3, None).is_some());
         view.ask(5, wants(&["b"]), false).unwrap();
     }
@@ -340,6 +355,8 @@ mod tests {
             view.ask_to_convert(2, a.clone(), Mode::Exclusive, false).unwrap();
             let again = view.ask_to_convert(3, a.clone(), Mode::Exclusive, false);
             assert_eq!(again, Err(AcquireError::AlreadyWaiting));
+            let other = view.ask_to_convert(3, a.clone(), Mode::Shared, false);
+            assert!(matches!(other, Err(AcquireError::Invalid(_))), "{other:?}");
             assert_eq!(view.waiting(), [2]);
             assert!(end(&mut view));
             assert_eq!(view.held(&a), Some(held(1)));

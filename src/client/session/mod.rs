@@ -376,6 +376,11 @@ impl RemoteSession {
         self.connection.check().is_ok()
     }
 
+    /// Why it is not alive.
+    pub(in crate::client) fn loss(&self) -> Option<Lost> {
+        self.connection.check().err()
+    }
+
     /// Whether the session holds a lock or waits for one, in its own view. A loss of the connection
     /// does not change that by itself; a call that reports the loss, or gives the lock up, does.
     pub(in crate::client) fn holds_or_waits(&self) -> bool {

@@ -86,6 +86,15 @@ static void a_limit_is_made_by_lock_at_most_only(void) {
     no_mode(session, LIMIT_MAX);
     no_mode(session, 1U << 30);
     no_mode(session, (1U << 30) + 1);
+    no_mode(session, 4);
+    CHECK(strcmp(lock_last_error(), "4 is no mode; use lock_at_most(4)") == 0);
+    /* Modes are no flags, and no numbers to count with. */
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        no_mode(session, lock_at_most(limits[i]) | LOCK_SHARED);
+        CHECK(strstr(lock_last_error(), "cannot be combined"));
+        no_mode(session, lock_at_most(limits[i]) + 1);
+        no_mode(session, lock_at_most(limits[i]) - 1);
+    }
     CHECK(lock_at_most(1) == LOCK_EXCLUSIVE);
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         CHECK(lock_at_most(limits[i]) != LOCK_EXCLUSIVE && lock_at_most(limits[i]) != LOCK_SHARED);
@@ -187,6 +196,74 @@ static void no_request_overtakes_one_that_needs_more_slots(void) {
     EXPECT(LOCK_OK, lock_wait(at[3], "order", -1, NULL));
     CHECK(has(at[4], "order", 4, 2, 2));
     end(&crew, "order");
+}
+
+static void expect_another_mode(lock_status status, const char *mode) {
+    EXPECT(LOCK_INVALID, status);
+    CHECK(strstr(lock_last_error(), "already waits for the lock in another mode"));
+    CHECK(strstr(lock_last_error(), mode));
+}
+
+/* Otherwise lock_wait would return LOCK_OK to a program that then holds the lock in a mode that it
+ * has not asked for last. */
+static void a_place_is_not_taken_for_one_in_another_mode(void) {
+    crew crew = new_crew();
+    lock_session **at = crew.at;
+    const char *names[] = {"place", "free"};
+    const uint32_t fours[] = {lock_at_most(4), lock_at_most(4)};
+    EXPECT(LOCK_OK, try(at[0], "place", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_PENDING, lock_enqueue(at[1], "place", lock_at_most(4)));
+    expect_another_mode(lock_enqueue(at[1], "place", lock_at_most(2)), "at most 4");
+    expect_another_mode(lock_enqueue(at[1], "place", LOCK_EXCLUSIVE), "at most 4");
+    expect_another_mode(lock_acquire(at[1], "place", LOCK_EXCLUSIVE, 0, NULL), "at most 4");
+    expect_another_mode(lock_acquire(at[1], "place", LOCK_SHARED, -1, NULL), "at most 4");
+    expect_another_mode(lock_acquire_all(at[1], names, NULL, 2, -1, NULL), "at most 4");
+    EXPECT(LOCK_PENDING, lock_enqueue(at[1], "place", lock_at_most(4)));
+    EXPECT(LOCK_PENDING, lock_acquire(at[1], "place", lock_at_most(4), -1, NULL));
+    EXPECT(LOCK_PENDING, lock_acquire_all(at[1], names, fours, 1, -1, NULL));
+    /* That place is for one of the two names only. */
+    EXPECT(LOCK_INVALID, lock_acquire_all(at[1], names, fours, 2, -1, NULL));
+    CHECK(strstr(lock_last_error(), "one of these locks"));
+    CHECK(slots(at[2], "place").waiters == 1 && slots(at[2], "free").holders == 0);
+    EXPECT(LOCK_OK, lock_release(at[0], "place"));
+    EXPECT(LOCK_OK, lock_wait(at[1], "place", -1, NULL));
+    CHECK(held_mode(at[1], "place") == lock_at_most(4));
+
+    EXPECT(LOCK_OK, try(at[0], "place", LOCK_SHARED));
+    EXPECT(LOCK_PENDING, lock_enqueue_convert(at[1], "place", LOCK_EXCLUSIVE));
+    expect_another_mode(lock_enqueue_convert(at[1], "place", lock_at_most(2)), "exclusive");
+    expect_another_mode(lock_enqueue_convert(at[1], "place", LOCK_SHARED), "exclusive");
+    expect_another_mode(lock_convert(at[1], "place", lock_at_most(2), 0), "exclusive");
+    expect_another_mode(lock_convert(at[1], "place", LOCK_SHARED, -1), "exclusive");
+    EXPECT(LOCK_PENDING, lock_enqueue_convert(at[1], "place", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_PENDING, lock_convert(at[1], "place", LOCK_EXCLUSIVE, -1));
+    EXPECT(LOCK_OK, lock_release(at[1], "place"));
+
+    call wait = {.verb = ACQUIRE, .session = at[1], .name = "place"};
+    begin(&wait);
+    await_waiters(at[2], "place", 1);
+    expect_another_mode(lock_enqueue(at[1], "place", lock_at_most(4)), "exclusive");
+    EXPECT(LOCK_PENDING, lock_enqueue(at[1], "place", LOCK_EXCLUSIVE));
+    EXPECT(LOCK_OK, lock_release(at[0], "place"));
+    EXPECT(LOCK_OK, finish(&wait));
+    CHECK(held_mode(at[1], "place") == LOCK_EXCLUSIVE);
+    end(&crew, "place");
+}
+
+static void a_lock_held_in_another_mode_is_reported_so(void) {
+    lock_session *session = new_session("session");
+    const char *names[] = {"mine"};
+    EXPECT(LOCK_OK, try(session, "mine", lock_at_most(4)));
+    EXPECT(LOCK_ALREADY_HELD, try(session, "mine", lock_at_most(4)));
+    CHECK(strcmp(lock_last_error(), lock_strerror(LOCK_ALREADY_HELD)) == 0);
+    EXPECT(LOCK_ALREADY_HELD, try(session, "mine", lock_at_most(2)));
+    CHECK(strstr(lock_last_error(), "in another mode, which lock_convert changes"));
+    EXPECT(LOCK_ALREADY_HELD, lock_enqueue(session, "mine", LOCK_SHARED));
+    CHECK(strstr(lock_last_error(), "in another mode"));
+    EXPECT(LOCK_ALREADY_HELD, lock_acquire_all(session, names, NULL, 1, 0, NULL));
+    CHECK(strstr(lock_last_error(), "in another mode"));
+    EXPECT(LOCK_OK, lock_release(session, "mine"));
+    lock_close(session);
 }
 
 static void a_wait_for_a_slot_is_cancelled_and_ends_in_time(void) {
@@ -424,6 +501,8 @@ int main(int argc, char **argv) {
     the_smallest_limit_of_the_holders_is_in_force();
     an_exclusive_holder_excludes_limited_ones_and_they_exclude_it();
     no_request_overtakes_one_that_needs_more_slots();
+    a_place_is_not_taken_for_one_in_another_mode();
+    a_lock_held_in_another_mode_is_reported_so();
     a_wait_for_a_slot_is_cancelled_and_ends_in_time();
     a_set_has_a_limit_for_each_name();
     a_sole_holder_converts_between_any_two_modes();
