@@ -66,6 +66,7 @@ fn a_limit_is_sent_to_a_server_that_knows_limits() {
 #[test]
 fn a_cancelled_conversion_to_a_lower_limit_is_converted_back_to_the_limit_before() {
     let (is_asked, asked) = signal();
+    let (is_answered, answered) = signal();
     let (session, server) = session_with_limits(|mut peer| {
         let lock = peer.expect("lock");
         peer.reply(lock.id, &granted(1));
@@ -79,6 +80,7 @@ fn a_cancelled_conversion_to_a_lower_limit_is_converted_back_to_the_limit_before
         let back = peer.expect("convert");
         assert_eq!((&back.parameters["limit"], &back.parameters["timeLimit"]), (&4.into(), &0.into()));
         peer.reply(back.id, &granted(2));
+        is_answered();
         peer.outlast();
     });
     session.acquire(b"a", FOUR, None).unwrap();
@@ -87,6 +89,7 @@ fn a_cancelled_conversion_to_a_lower_limit_is_converted_back_to_the_limit_before
     session.cancel();
     assert_eq!(blocked.join().unwrap(), Err(AcquireError::Cancelled));
     assert_eq!(session.held(b"a"), Ok(Some(Held { mode: FOUR, token: 1 })));
+    answered();
     drop(session);
     server.join().unwrap();
 }
