@@ -136,6 +136,7 @@ test-setup:
 	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
+		/usr/share/php/Symfony/Component/Semaphore/Semaphore.php \
 		/usr/share/php/Illuminate/Contracts/Cache/Lock.php >/dev/null 2>&1 || \
 		exec $(MAKE) --no-print-directory test-tools
 
@@ -143,8 +144,8 @@ test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
-		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-illuminate-contracts \
-		chromium fonts-dejavu-core
+		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-symfony-semaphore \
+		php-illuminate-contracts chromium fonts-dejavu-core
 
 # Measures the figures of docs/performance.md again. The machine should be idle otherwise. Redis,
 # memcached and PostgreSQL are also measured if they are installed.

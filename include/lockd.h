@@ -62,8 +62,10 @@
  * The result of a call. The numbers never change, and no number ever gets another meaning.
  *
  * If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
- * LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK,
- * lock_last_error says more.
+ * LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. After every status except LOCK_OK and
+ * LOCK_PENDING, lock_last_error has a text for this call. It says more than lock_strerror where
+ * more is known: above all after LOCK_INVALID, LOCK_REFUSED, LOCK_DEADLOCK, LOCK_LOST, LOCK_IO and
+ * LOCK_INTERNAL, and after LOCK_ALREADY_HELD if the lock is held in another mode.
  */
 typedef enum lock_status {
   /**
@@ -73,8 +75,9 @@ typedef enum lock_status {
   /**
    * The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
    * it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
-   * that would have taken a place: the session already has one. lock_wait waits there, unless
-   * another thread waits there in lock_acquire.
+   * that would have taken a place: the session already has one, in the mode that the call asks
+   * for (in another mode it is LOCK_INVALID). lock_wait waits there, unless another thread waits
+   * there in lock_acquire.
    */
   LOCK_PENDING = 1,
   /**
@@ -87,8 +90,9 @@ typedef enum lock_status {
    */
   LOCK_NOT_HELD = 3,
   /**
-   * The session already holds this lock. It is one owner: if two threads share it, only one of
-   * them may believe that it got the lock.
+   * The session already holds this lock, perhaps in another mode than the call asks for:
+   * lock_held_mode tells the mode, and lock_convert changes it. The session is one owner: if two
+   * threads share it, only one of them may believe that it got the lock.
    */
   LOCK_ALREADY_HELD = 4,
   /**
@@ -104,18 +108,22 @@ typedef enum lock_status {
   LOCK_CANCELLED = 6,
   /**
    * A signal handler ran while the thread waited. The session keeps its place in the queue: the
-   * same call again, or lock_wait, goes on waiting there; lock_release gives it up. Only
-   * lock_connect_and_acquire keeps nothing.
+   * same call again, in the same mode, or lock_wait, goes on waiting there; lock_release gives it
+   * up. Only lock_connect_and_acquire keeps nothing.
    */
   LOCK_INTERRUPTED = 7,
   /**
    * The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
-   * a malformed address.
+   * a malformed address. Also if the session already waits for the lock, but in another mode than
+   * the call asks for, or for several locks otherwise than all of them at once: what lock_wait
+   * would return is then not what the call asks for. lock_release or lock_cancel gives that place
+   * up.
    */
   LOCK_INVALID = 8,
   /**
-   * Refused: a limit is reached, the server is stopping, or it grants nothing yet because the
-   * server before it did not stop cleanly.
+   * Refused: a limit of the broker or server is reached, the server is stopping, it is older
+   * than what is asked for (lock_at_most), or it grants nothing yet because the server before it
+   * did not stop cleanly.
    */
   LOCK_REFUSED = 9,
   /**
@@ -147,8 +155,9 @@ typedef enum lock_status {
  */
 typedef enum lock_event {
   /**
-   * There is no server now, or the connection to it is lost, for the reason given. The next
-   * attempt follows after a pause of at most four seconds.
+   * There is no server now, or the connection to it is lost, for the reason given. Comes for
+   * every attempt that fails, so a program that prints it should do so once. The next attempt
+   * follows after a random pause, the first time of at most half a second, later of at most four.
    */
   LOCK_EVENT_NO_SERVER = 0,
   /**
@@ -163,7 +172,8 @@ typedef enum lock_event {
 } lock_event;
 
 /**
- * How a lock is held. The functions take these as `uint32_t`.
+ * How a lock is held. The functions take these as `uint32_t`, and also what lock_at_most makes: a
+ * lock that several sessions hold, but only so many. Modes are no flags and cannot be combined.
  */
 typedef enum lock_mode {
   /**
@@ -171,7 +181,8 @@ typedef enum lock_mode {
    */
   LOCK_EXCLUSIVE = 0,
   /**
-   * Any number of holders, all of them shared.
+   * Any number of holders, none of them exclusive. So the plain number 1 is no limit; a limit of
+   * 1 is LOCK_EXCLUSIVE, and lock_at_most(1) returns that.
    */
   LOCK_SHARED = 1,
 } lock_mode;
@@ -231,7 +242,9 @@ typedef struct lock_info {
    */
   uint64_t waiters;
   /**
-   * The mode in which it is held, a lock_mode; LOCK_EXCLUSIVE if it is free.
+   * The mode in which it is held, a lock_mode; LOCK_EXCLUSIVE if it is free. LOCK_SHARED also if
+   * the number of holders is limited, as programs that know no limits expect: lock_inspect_slots
+   * tells the limit, and lock_held_mode the mode of this session.
    */
   uint32_t mode;
   /**
@@ -251,9 +264,72 @@ typedef struct lock_info {
   bool orphaned;
 } lock_info;
 
+/**
+ * How many sessions hold a lock, and how many more may, all at one moment. Filled in by
+ * lock_inspect_slots. It will never have other members.
+ */
+typedef struct lock_slots {
+  /**
+   * The number of sessions that hold the lock; 0: it is free.
+   */
+  uint64_t holders;
+  /**
+   * The number of requests that wait for it. They come before any new request.
+   */
+  uint64_t waiters;
+  /**
+   * The limit in force: the smallest of its holders' limits, which is 1 if it is held
+   * exclusively. 0: there is no limit, because it is free or all its holders have it
+   * LOCK_SHARED.
+   */
+  uint32_t limit;
+  /**
+   * How many more sessions can hold it, as far as its holders are concerned: the limit in force
+   * without the holders. UINT32_MAX: any number, because there is no limit. A request has a
+   * limit of its own, too.
+   */
+  uint32_t free;
+} lock_slots;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
+
+/**
+ * The mode of a lock that has at most n holders, for every function that takes a mode:
+ *
+ *   status = lock_acquire(session, "gpu", lock_at_most(4), 5000, &token);
+ *
+ * A holder is promised that there are never more than n holders, itself included, while it holds
+ * the lock. So a lock is granted if, with the new holder, there are no more holders than its own n
+ * and than the n of every other holder. LOCK_EXCLUSIVE is n = 1, and LOCK_SHARED has no limit.
+ * Programs that name different limits need no agreement: the smallest limit of those that hold the
+ * lock is in force (lock_inspect_slots tells it).
+ *
+ * Waiters are served first come, first served, whatever their limits: the first one that has to
+ * wait delays all others. A slot is free at the moment at which its holder releases it or has
+ * ended. `orphaned` in lock_info is about exclusive holders only: the next holder is not told that
+ * a limited one vanished. (A server counts that, as sharedOrphans in its statistics, and logs it.)
+ *
+ * LOCK_DEADLOCK is returned if the session would wait in a cycle in which each session waits for
+ * one that must go first: for a holder of an exclusive lock, or for every holder of a lock that it
+ * wants exclusively. A session that waits because a limit is reached waits until enough of the
+ * holders have gone, no matter which. Such a wait is never refused, even if in fact all of the
+ * holders wait for this session. So where that could happen, wait with a time limit.
+ *
+ * A limit always comes from this function. A plain number above 1 is LOCK_INVALID everywhere, but
+ * the plain number 1 is LOCK_SHARED, which is no limit at all. Modes are no flags, and no numbers
+ * to count with: lock_at_most(4) | LOCK_SHARED is LOCK_INVALID, and so is lock_at_most(4) + 1.
+ *
+ * A server that is older than limited locks is asked for nothing: the call returns LOCK_REFUSED.
+ *
+ * @param n  From 1 to 16777215.
+ * @return   The mode; LOCK_EXCLUSIVE for 1. For any other n a number that is no mode, and every
+ *           function that takes a mode returns LOCK_INVALID for it.
+ *
+ * Any thread; never blocks.
+ */
+uint32_t lock_at_most(uint32_t n);
 
 /**
  * The meaning of a status, in a few words of English.
@@ -266,8 +342,10 @@ extern "C" {
 const char *lock_strerror(int status);
 
 /**
- * Why the last failed call of this thread failed. Says more than the status, such as the address
- * that could not be reached, or the sessions of a deadlock.
+ * Why the last failed call of this thread failed, such as the address that could not be reached,
+ * or the sessions of a deadlock. If nothing is known beyond the status, it is the text of
+ * lock_strerror. The text is complete: print it instead of that of lock_strerror, not after it. A
+ * call that returns LOCK_OK, or LOCK_PENDING because it has taken a place, leaves it as it was.
  *
  * @return  Text of this thread, in UTF-8, valid until the thread's next call of this library;
  *          empty if no call has failed. Never NULL.
@@ -448,11 +526,12 @@ size_t lock_close_all(void);
  * @param session  The session.
  *
  * @return LOCK_OK: it is alive, as far as can be known without asking the server;
- *         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
- *         another part of the program has closed the connection's descriptor. On several servers:
- *         the session holds a lock or waits for one on a server that is lost, or all servers are
- *         lost. A lost server where it does neither makes no difference. Locks on the other
- *         servers stay held until they are released or the session is closed;
+ *         LOCK_LOST: it has ended, and with it all its locks; lock_last_error says why. On a server
+ *         this is also the case if another part of the program has closed the connection's
+ *         descriptor. On several servers: the session holds a lock or waits for one on a server
+ *         that is lost, or all servers are lost. A lost server where it does neither makes no
+ *         difference. Locks on the other servers stay held until they are released or the session
+ *         is closed;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks.
@@ -494,15 +573,15 @@ int lock_lost_fd(struct lock_session *session);
 
 /**
  * Ends every call of a session that is in progress in another thread. Waits for locks,
- * lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
- * a lock that was being converted to exclusive stays held as before. Places where no call waits are given
- * up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
- * same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
- * on a server, a grant has come when it has arrived in this process.
+ * lock_enqueue, lock_inspect, lock_inspect_slots and lock_list return LOCK_CANCELLED and leave the
+ * session as it was: a lock that was to be converted stays held as before. Places where no call
+ * waits are given up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another
+ * call with the same name has succeeded in between. A grant that came first stays, and its call
+ * returns LOCK_OK; on a server, a grant has come when it has arrived in this process.
  *
  * Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
- * LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
- * not, the session ends, and they return LOCK_LOST.
+ * a mode that allows more holders continue for up to a second, in which a working server confirms
+ * them. If it does not, the session ends, and they return LOCK_LOST.
  *
  * @param session  The session.
  *
@@ -518,8 +597,8 @@ enum lock_status lock_cancel(struct lock_session *session);
  * Waits through whatever happens to the server meanwhile: that it is not up yet, stops, restarts
  * or crashes, or that the network fails. For jobs and workers that only need the lock some time:
  * while they wait they hold nothing, so a lost connection costs them no more than their place in
- * the queue. The call then connects again, after random pauses of up to four seconds, and waits at
- * the end of the queue.
+ * the queue. The call then connects again, after random pauses of up to half a second at first and
+ * four seconds later, and waits at the end of the queue.
  *
  * From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
  * fails, nothing is left of it, neither a session nor a place in a queue.
@@ -550,9 +629,10 @@ enum lock_status lock_cancel(struct lock_session *session);
  *         LOCK_INTERNAL;
  *         a mistake that waiting does not cure, at once. LOCK_INVALID: the address, a name, a mode
  *         or NULL, or names that belong to different servers. LOCK_REFUSED: one side speaks TLS
- *         and the other does not, a certificate or the secret is not accepted, it is no lockd, or
- *         a limit is reached. LOCK_IO: the host's name is unknown, or the cause is in this
- *         program: a file that cannot be read, no permission, no descriptors left.
+ *         and the other does not, a certificate or the secret is not accepted, it is no lockd or
+ *         one that is older than limited locks, or a limit of the server is reached. LOCK_IO: the
+ *         host's name is unknown, or the cause is in this program: a file that cannot be read, no
+ *         permission, no descriptors left.
  *
  * A handler that runs just before the thread begins to sleep does not wake it. With report, the
  * call looks up a second later; without it, it goes on waiting. While the resolver looks for the
@@ -577,21 +657,24 @@ enum lock_status lock_connect_and_acquire(const char *url,
  * @param session     The session.
  * @param name        The lock's name: any bytes except zero, 1024 of them at most; it may be
  *                    empty.
- * @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
+ * @param mode        LOCK_EXCLUSIVE, LOCK_SHARED, or lock_at_most(n): n holders at most.
  * @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
  * @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
- *                    earlier grant of this name, below 2^53. What the lock protects can remember
- *                    the highest one for each name, and refuse a lower one. Tokens of different
+ *                    earlier grant of this name, below 2^53. If every holder is exclusive, what
+ *                    the lock protects can remember the highest one for each name, and refuse a
+ *                    lower one. Holders at the same time have different ones, so what a shared or
+ *                    limited lock protects must not refuse the lower one. Tokens of different
  *                    names cannot be compared. May be NULL.
  *
  * @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
  *         was alive when the answer was read;
  *         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
  *         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
- *         LOCK_PENDING: the session already has a place in this queue, where lock_wait waits;
+ *         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
+ *         lock_wait waits. If it has one in another mode, LOCK_INVALID;
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
- *         keeps its place in the queue, for the rest of timeout_ms. The same call again, or
- *         lock_wait, goes on waiting; lock_release gives the place up.
+ *         keeps its place in the queue, for the rest of timeout_ms. The same call again, in the
+ *         same mode, or lock_wait, goes on waiting; lock_release gives the place up.
  *
  * Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer.
  * lock_cancel and lock_end end it.
@@ -616,9 +699,10 @@ enum lock_status lock_acquire(struct lock_session *session,
  * @param token       Receives the fencing token, one for all of them: higher than that of every
  *                    earlier grant of each of them. May be NULL.
  *
- * @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. After
- *         LOCK_INTERRUPTED there is one place for all of them: call lock_wait or lock_release with
- *         any of the names.
+ * @return As lock_acquire. LOCK_ALREADY_HELD if the session holds any of them. LOCK_PENDING only
+ *         if it already has one place for all of them, in the same modes; LOCK_INVALID if it waits
+ *         for any of them otherwise. After LOCK_INTERRUPTED there is one place for all of them:
+ *         call lock_wait or lock_release with any of the names.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -630,32 +714,34 @@ enum lock_status lock_acquire_all(struct lock_session *session,
                                   uint64_t *token);
 
 /**
- * Changes the mode of a lock that the session holds, without releasing it. To LOCK_SHARED it does
- * not wait for other sessions. To LOCK_EXCLUSIVE it waits until the other holders are gone, ahead
- * of everybody who waits for the lock. If two sessions that hold it shared both do that, the second
- * one's call is a deadlock.
+ * Changes the mode of a lock that the session holds, without releasing it, from any mode to any
+ * other. To one that allows more holders, as from LOCK_EXCLUSIVE to LOCK_SHARED or from
+ * lock_at_most(2) to lock_at_most(4), it does not wait for other sessions. To one that allows
+ * fewer, it waits until there are no more holders than that, ahead of everybody who waits for the
+ * lock. If two sessions that hold the lock both want it exclusively, the second one's call is a
+ * deadlock.
  *
  * @param session     The session.
  * @param name        The name.
  * @param mode        The new mode.
  * @param timeout_ms  As for lock_acquire.
  *
- * @return LOCK_OK: the lock is held in this mode (or was already). A lock that became
- *         exclusive has a new token, which lock_token returns;
+ * @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
+ *         holders than before, the lock has a new token, which lock_token returns;
  *         LOCK_NOT_HELD: the session does not hold it;
- *         LOCK_PENDING: another thread is making it exclusive, or lock_enqueue_convert has taken a
- *         place for that;
+ *         LOCK_PENDING: another thread waits to change it to this mode, or lock_enqueue_convert has
+ *         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
  *         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
  *         before;
  *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
- *         LOCK_INTERRUPTED: on a server only. The lock is held as before, and becomes exclusive
- *         once the other holders are gone, unless that takes longer than timeout_ms. The same call
- *         again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
+ *         LOCK_INTERRUPTED: on a server only. The lock is held as before, and has the new mode
+ *         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
+ *         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
  *
- * To LOCK_SHARED on a server: the conversion cannot be taken back. If the server does not confirm
- * it in time, it is unknown what the session holds, so the session ends: LOCK_LOST. In time means:
- * within timeout_ms and a second, within the server's dead-peer timeout, and within a second of
- * lock_cancel.
+ * To a mode that allows more holders, on a server: the conversion cannot be taken back, since
+ * others may have come in. If the server does not confirm it in time, it is unknown what the
+ * session holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second,
+ * within the server's dead-peer timeout, and within a second of lock_cancel.
  *
  * Any thread; blocks, as lock_acquire.
  */
@@ -670,17 +756,18 @@ enum lock_status lock_convert(struct lock_session *session,
  *
  * @param session  The session.
  * @param name     The name.
- * @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+ * @param mode     As for lock_acquire.
  *
  * @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
- *         LOCK_PENDING: the session has a place in the queue (or had one already). When its
- *         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
- *         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
- *         session as waiting until lock_wait has returned the grant;
+ *         LOCK_PENDING: the session has a place in the queue (or had one already, in the same
+ *         mode). When its turn comes, the session holds the lock, even if lock_wait is never
+ *         called; lock_release gives up the place or the lock. On a server, lock_inspect and
+ *         lock_convert treat the session as waiting until lock_wait has returned the grant;
+ *         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
  *         no place;
- *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
- *         LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+ *         LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
  */
@@ -689,27 +776,29 @@ enum lock_status lock_enqueue(struct lock_session *session, const char *name, ui
 /**
  * Asks for another mode of a lock that the session holds, without waiting for it: the first half
  * of lock_convert, as lock_enqueue is the first half of lock_acquire. lock_wait is the second
- * half. A conversion to LOCK_SHARED never has to wait.
+ * half. A conversion to a mode that allows more holders never has to wait.
  *
  * To give up the place but keep the lock, call lock_cancel, which also ends every other wait of
  * the session, and then lock_wait: LOCK_CANCELLED means that the lock is held as before, LOCK_OK
- * that it had become exclusive first. lock_release gives up the place and the lock.
+ * that it had been converted first. lock_release gives up the place and the lock.
  *
  * @param session  The session.
  * @param name     The name.
  * @param mode     The new mode.
  *
- * @return LOCK_OK: the lock is held in that mode (or was already). If it became exclusive it
- *         has a new token, which lock_token returns;
- *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
- *         it had one before, and holds the lock as it did. When the other holders are gone, the
- *         lock becomes exclusive, even if lock_wait is never called; on a server, lock_inspect
- *         shows it as held as before and as waited for until lock_wait has returned the grant;
+ * @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
+ *         holders than before, the lock has a new token, which lock_token returns;
+ *         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock (or had
+ *         one already, for the same mode), and holds the lock as it did. When enough of the other
+ *         holders are gone, the lock has the new mode, even if lock_wait is never called; on a
+ *         server, lock_inspect shows it as held as before and as waited for until lock_wait has
+ *         returned the grant;
  *         LOCK_NOT_HELD: the session does not hold it;
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout. The session has
  *         no place, and the lock is held as before;
+ *         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
  *         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
- *         LOCK_LOST: also as for lock_convert to LOCK_SHARED;
+ *         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
  *         LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -736,7 +825,7 @@ enum lock_status lock_enqueue_convert(struct lock_session *session,
  *         LOCK_NOT_HELD: there is no such place; perhaps its outcome has been returned already.
  *         This says nothing about the lock itself, which the session may hold: lock_token tells;
  *         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. If lock_cancel has
- *         given up a place that was to make a lock exclusive, the lock is held as before;
+ *         given up a place that was to convert a lock, the lock is held as before;
  *         LOCK_DEADLOCK: on a server only, if the call was interrupted before the server had
  *         answered it;
  *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
@@ -800,6 +889,21 @@ enum lock_status lock_release_all(struct lock_session *session, const char *cons
 enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
 
 /**
+ * The mode in which the session holds a lock, such as lock_at_most(4); other holders may have
+ * other modes. Asks no server, as lock_token.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param mode     Receives the mode, as functions take it: it can be passed to lock_convert later,
+ *                 to have the lock as it was. May be NULL.
+ *
+ * @return As lock_token.
+ *
+ * Any thread; never blocks.
+ */
+enum lock_status lock_held_mode(struct lock_session *session, const char *name, uint32_t *mode);
+
+/**
  * Returns the current state of a lock.
  *
  * @param session  The session.
@@ -819,6 +923,21 @@ enum lock_status lock_inspect(struct lock_session *session,
                               struct lock_info *out);
 
 /**
+ * Returns the limit of a lock that is in force, its holders and its free slots.
+ *
+ * @param session  The session.
+ * @param name     The name.
+ * @param out      Receives them on LOCK_OK.
+ *
+ * @return As lock_inspect.
+ *
+ * Any thread; waits as lock_inspect does.
+ */
+enum lock_status lock_inspect_slots(struct lock_session *session,
+                                    const char *name,
+                                    struct lock_slots *out);
+
+/**
  * Lists the locks of the session's broker or server that any session holds or waits for: one page
  * of them, in the order of the bytes of their names.
  *
@@ -830,12 +949,14 @@ enum lock_status lock_inspect(struct lock_session *session,
  *              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
  *    "more":false}
  *
- * `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would
- * say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
- * has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
- * name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
- * one page. On several servers the page covers all of them, and a name is shown as it is on the
- * server that it belongs to.
+ * `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
+ * and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
+ * `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
+ * `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
+ * character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
+ * last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
+ * exactly one page. On several servers the page covers all of them, and a name is shown as it is
+ * on the server that it belongs to.
  *
  * @param session  The session.
  * @param prefix   Only names that begin with this. NULL: all.

@@ -53,6 +53,54 @@ use crate::wire::message::{ListRequest, LockPage};
 /// assert!(other.acquire(b"report", Mode::Shared, Some(Duration::ZERO)).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Limited locks
+///
+/// [`Mode::at_most`] makes the mode of a lock that several sessions may hold, but only so many. It
+/// returns `None` for 0, since no session could hold such a lock, and for more than
+/// [`HolderLimit::MAX`](crate::broker::HolderLimit::MAX). The mode goes wherever a mode goes. A
+/// holder is promised that there are never more holders than its own mode allows, itself included,
+/// while it holds the lock. So programs that name different limits need no agreement: the smallest
+/// limit of those that hold the lock is in force. Exclusive is a limit of 1, and shared has no
+/// limit.
+///
+/// ```
+/// use lockd::Session;
+/// use lockd::broker::{AcquireError, Broker, Mode};
+/// use std::time::Duration;
+///
+/// /// Two licences for four workers. A limit that is not constant may be 0 or too large:
+/// /// `Mode::at_most(number).ok_or("a limit must be from 1 to 16777215")?`.
+/// const LICENCES: Mode = Mode::at_most(2).unwrap();
+/// const NOW: Option<Duration> = Some(Duration::ZERO);
+///
+/// let broker = Broker::default();
+/// let workers: Vec<Session> = (0..4).map(|_| Session::open(&broker, None)).collect();
+/// workers[0].acquire(b"licence", LICENCES, NOW)?;
+/// workers[1].acquire(b"licence", LICENCES, NOW)?;
+/// assert_eq!(workers[2].acquire(b"licence", LICENCES, NOW), Err(AcquireError::TimedOut));
+///
+/// let seen = workers[2].inspect(b"licence")?;
+/// assert_eq!((seen.limit(), seen.holders, seen.free_slots()), (Some(2), 2, Some(0)));
+///
+/// // A slot is free as soon as its holder has released it or has ended.
+/// workers[0].abandon();
+/// workers[2].acquire(b"licence", LICENCES, NOW)?;
+///
+/// // For maintenance: waits for the other holders, ahead of the queue.
+/// workers[1].close();
+/// workers[2].convert(b"licence", Mode::Exclusive, NOW)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Waiters are served first come, first served, whatever their limits. [`Grant::orphaned`] is about
+/// exclusive holders only. Holders at the same time have different tokens, so the storage must not
+/// refuse the lower one. A wait is refused as a deadlock if it would close a cycle in which each
+/// session waits for one that must go first: for a holder of an exclusive lock, or for every holder
+/// of a lock that it wants exclusively. A session that waits because a limit is reached waits until
+/// enough of the holders have gone, no matter which. Such a wait is never refused, even if in fact
+/// all of them wait for this session: where that could happen, give it a time limit. A server that
+/// is older than limited locks is asked for nothing: the call ends with [`AcquireError::Refused`].
 pub struct Session(Backend);
 
 /// What carries the calls out. The calls about one name are those of [`LocalSession`] and of
@@ -176,14 +224,15 @@ impl Session {
         }
     }
 
-    /// Changes the mode of a held lock without releasing it. To exclusive: waits for up to `limit`
-    /// until the other holders are gone, ahead of the queue, and the grant has a new token. To
-    /// shared: never waits for another session.
+    /// Changes the mode of a held lock without releasing it, from any mode to any other. To a mode
+    /// that allows fewer holders, such as exclusive: waits for up to `limit` until there are no
+    /// more holders than that, ahead of the queue, and the grant has a new token. To a mode that
+    /// allows more holders, such as shared: never waits for another session, and keeps the token.
     ///
-    /// On a server a conversion to shared cannot be taken back. If the server does not confirm it
-    /// in time, it is unknown what the session holds, so the session ends: `Lost`. In time means:
-    /// before `limit` plus one second, before the server's dead-peer timeout, and within a second
-    /// of a [`cancel`](Self::cancel).
+    /// On a server a conversion to a mode that allows more holders cannot be taken back, since
+    /// others may have come in. If the server does not confirm it in time, it is unknown what the
+    /// session holds, so the session ends: `Lost`. In time means: before `limit` plus one second,
+    /// before the server's dead-peer timeout, and within a second of a [`cancel`](Self::cancel).
     ///
     /// # Errors
     /// [`AcquireError`]; except for `Lost` the lock is then held as before.
@@ -195,16 +244,18 @@ impl Session {
     /// queued request keeps its place, and [`wait`](Self::wait) returns its outcome.
     ///
     /// # Errors
-    /// [`AcquireError`]; `TimedOut` if the server does not answer within its dead-peer timeout:
-    /// then the session has no place in the queue.
+    /// [`AcquireError`]; `AlreadyWaiting` if the session already has a place in this mode, and
+    /// `Invalid` if it has one in another mode: [`wait`](Self::wait) would return a grant in that
+    /// mode. `TimedOut` if the server does not answer within its dead-peer timeout: then the session
+    /// has no place in the queue.
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         call!(self, name, enqueue(name, mode))
     }
 
     /// Asks for another mode of a held lock without waiting for it: `Granted` if it can be had at
-    /// once, as shared always can, otherwise `Queued`, and [`wait`](Self::wait) returns the
-    /// outcome. [`cancel`](Self::cancel) gives the place up and leaves the lock held as it was;
-    /// [`release`](Self::release) gives up the lock too.
+    /// once, as one that allows more holders always can, otherwise `Queued`, and
+    /// [`wait`](Self::wait) returns the outcome. [`cancel`](Self::cancel) gives the place up and
+    /// leaves the lock held as it was; [`release`](Self::release) gives up the lock too.
     ///
     /// # Errors
     /// As for [`convert`](Self::convert) and [`enqueue`](Self::enqueue); the lock is then held as
@@ -263,9 +314,10 @@ impl Session {
         }
     }
 
-    /// What this session holds on the name, as far as its own calls have learned. Asks no server,
-    /// and never blocks. On a server, a request that [`enqueue`](Self::enqueue) has queued counts
-    /// as waiting until [`wait`](Self::wait) has returned its grant.
+    /// What this session holds on the name, and in which mode, as far as its own calls have
+    /// learned. Asks no server, and never blocks. On a server, a request that
+    /// [`enqueue`](Self::enqueue) has queued counts as waiting until [`wait`](Self::wait) has
+    /// returned its grant.
     ///
     /// # Errors
     /// `Lost` if the session has ended, or its connection to the server that the name belongs to,
@@ -278,7 +330,8 @@ impl Session {
         }
     }
 
-    /// The lock's current state.
+    /// The lock's current state: how many sessions hold it, how many more may
+    /// ([`Inspection::free_slots`]), and how many requests wait.
     ///
     /// # Errors
     /// [`InspectError`]
@@ -328,9 +381,9 @@ impl Session {
 
     /// Ends every call of this session that is in progress, in any thread, without waiting for
     /// anything. Waits for locks, [`inspect`](Self::inspect) and [`list`](Self::list) end with
-    /// `Cancelled`; but a grant that came first stays. A release, or a conversion to shared, cannot
-    /// be taken back: if the server does not confirm it within a second, the session ends, and the
-    /// call returns `Lost`.
+    /// `Cancelled`; but a grant that came first stays. A release, or a conversion to a mode that
+    /// allows more holders, cannot be taken back: if the server does not confirm it within a
+    /// second, the session ends, and the call returns `Lost`.
     pub fn cancel(&self) {
         call!(self, cancel())
     }
@@ -341,6 +394,14 @@ impl Session {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         call!(self, is_alive())
+    }
+
+    /// Why the session, or a server that it needs, is not alive.
+    pub(crate) fn loss(&self) -> Option<InspectError> {
+        match &self.0 {
+            Backend::Local(session) => (!session.is_alive()).then(closed),
+            Backend::Servers(group) => group.loss().map(InspectError::from),
+        }
     }
 
     /// A descriptor for `poll(2)`; `None` for a session in this process. If it is readable while no

@@ -48,6 +48,15 @@ typedef struct lock_info {
   bool orphaned;
 } lock_info;
 
+typedef struct lock_slots {
+  uint64_t holders;
+  uint64_t waiters;
+  uint32_t limit;
+  uint32_t free;
+} lock_slots;
+
+uint32_t lock_at_most(uint32_t n);
+
 const char *lock_strerror(int status);
 
 const char *lock_last_error(void);
@@ -124,9 +133,15 @@ enum lock_status lock_release_all(struct lock_session *session, const char *cons
 
 enum lock_status lock_token(struct lock_session *session, const char *name, uint64_t *token);
 
+enum lock_status lock_held_mode(struct lock_session *session, const char *name, uint32_t *mode);
+
 enum lock_status lock_inspect(struct lock_session *session,
                               const char *name,
                               struct lock_info *out);
+
+enum lock_status lock_inspect_slots(struct lock_session *session,
+                                    const char *name,
+                                    struct lock_slots *out);
 
 enum lock_status lock_list(struct lock_session *session,
                            const char *prefix,

@@ -138,13 +138,19 @@ fn from_hex(text: &str) -> Option<LockName> {
     Some(LockName::new(&bytes?))
 }
 
+/// The mode that `mode` and `limit` say; the inner `None` if there is neither.
 fn mode(map: &Map<String, Value>) -> Option<Option<Mode>> {
-    Some(match text(map, "mode")?.as_deref() {
+    let mode = match text(map, "mode")?.as_deref() {
         None => None,
         Some("exclusive") => Some(Mode::Exclusive),
         Some("shared") => Some(Mode::Shared),
         Some(_) => return None,
-    })
+    };
+    match (get(map, "limit"), mode) {
+        (None, mode) => Some(mode),
+        (Some(_), Some(Mode::Shared)) => None,
+        (Some(limit), _) => Mode::at_most(u32::try_from(limit.as_u64()?).ok()?).map(Some),
+    }
 }
 
 fn limit(map: &Map<String, Value>) -> Option<Option<f64>> {

@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use lockd::broker::Mode;
-use lockd::wire::text::{TextDialect, TextRequest};
+use lockd::wire::text::{TextDialect, TextMode, TextRequest};
 
 /// The lines of a stream; `None` for each line of more than `line_max` bytes. The bytes after the
 /// last newline count only if they are too long already.
@@ -48,7 +47,7 @@ pub fn command_and_name(line: &[u8]) -> (Vec<u8>, Vec<u8>) {
 /// What the dialect should make of a command and its name.
 #[must_use]
 pub fn request(dialect: TextDialect, command: &[u8], name: &[u8]) -> TextRequest<'static> {
-    let (exclusive, shared) = (Mode::Exclusive, Mode::Shared);
+    let (exclusive, shared) = (TextMode::Exclusive, TextMode::Shared);
     let some_name = (!name.is_empty()).then(|| Cow::Owned(name.to_vec()));
     let owned = Cow::Owned(name.to_vec());
     let is_glockd = dialect == TextDialect::Glockd;
@@ -75,7 +74,7 @@ pub fn request(dialect: TextDialect, command: &[u8], name: &[u8]) -> TextRequest
     }
 }
 
-fn wait(mode: Mode, rest: &[u8]) -> TextRequest<'static> {
+fn wait(mode: TextMode, rest: &[u8]) -> TextRequest<'static> {
     let mut words = rest.splitn(2, |&byte| byte == b' ');
     let (seconds, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     match limit_of(seconds) {

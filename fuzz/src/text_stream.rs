@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use lockd::broker::Mode;
-use lockd::wire::text::{TextDialect, TextReply, TextRequest};
+use lockd::wire::text::{TextDialect, TextMode, TextReply, TextRequest};
 
 use crate::naive_text::{self, assert_one_line, command_and_name};
 use crate::pieces::Case;
@@ -74,7 +73,7 @@ fn are_close(one: Option<Duration>, other: Option<Duration>) -> bool {
 fn check_replies(dialect: TextDialect, name: &[u8]) {
     let count = name.len();
     let yes = count.is_multiple_of(2);
-    for mode in [Mode::Exclusive, Mode::Shared] {
+    for mode in [TextMode::Exclusive, TextMode::Shared] {
         let holders = yes.then_some(count + 1);
         let granted = encoded(dialect, TextReply::Acquire { mode, name, holders });
         let says_yes = granted.first().is_some_and(|first| (b'1'..=b'9').contains(first));

@@ -11,8 +11,8 @@ use crate::broker::clock;
 use crate::broker::fast_lane::{Lane, LaneView};
 use crate::broker::hasher::{LANES, lane_of};
 use crate::broker::lifecycle::Intent;
+use crate::broker::mode::Mode;
 use crate::broker::name::{Key, LockName, Space};
-use crate::broker::outcome::Mode;
 use crate::broker::rules::{HashedKey, Slot, Table};
 use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
@@ -37,7 +37,8 @@ const PAGE_SESSIONS_MAX: usize = 8192;
 pub struct LockInfo {
     /// Its space and name.
     pub key: Key,
-    /// How it is held; `None` if no session held it at that moment.
+    /// The mode in force: of those in which it is held, the one that allows the fewest holders.
+    /// `None` if no session held it at that moment.
     pub mode: Option<Mode>,
     /// The last exclusive holder vanished without releasing it. If there is an exclusive holder
     /// now, the one before it.
@@ -53,6 +54,8 @@ pub struct LockInfo {
 pub struct HolderInfo {
     /// The session that holds the lock.
     pub session: Arc<SessionInfo>,
+    /// The mode in which it holds it.
+    pub mode: Mode,
     /// The token of its grant.
     pub token: u64,
     /// How long it has held the lock, to within some milliseconds.
@@ -233,7 +236,7 @@ impl Shell {
         let LaneView::One { slot, mode, hold, orphaned } = view else { return Err(key) };
         let Some(session) = self.sessions.info(slot) else { return Err(key) };
         let held_for = clock::now_coarse().since(hold.since);
-        let holders = vec![HolderInfo { session, token: hold.token, held_for }];
+        let holders = vec![HolderInfo { session, mode, token: hold.token, held_for }];
         Ok(LockInfo { key, mode: Some(mode), orphaned, holders, waiters: Vec::new() })
     }
 
@@ -294,11 +297,11 @@ impl Shell {
         let mut after = None;
         self.in_batches(|table| {
             let holders = table.holders_after(key, after, SCAN_BATCH);
-            after = holders.last().map(|(slot, _)| *slot);
-            lock.holders.extend(holders.iter().filter_map(|(slot, hold)| {
-                let session = self.sessions.info(*slot)?;
-                let held_for = now.since(hold.since);
-                Some(HolderInfo { session, token: hold.token, held_for })
+            after = holders.last().map(|last| last.slot);
+            lock.holders.extend(holders.iter().filter_map(|holder| {
+                let session = self.sessions.info(holder.slot)?;
+                let held_for = now.since(holder.hold.since);
+                Some(HolderInfo { session, mode: holder.mode, token: holder.hold.token, held_for })
             }));
             holders.len()
         });

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::broker::clock::{self, Stamp};
 use crate::broker::lifecycle::CallRefused;
 use crate::broker::listing::{Page, PageQuery};
+use crate::broker::mode::Mode;
 use crate::broker::name::{Key, LockName, Space};
 use crate::broker::outcome::{
-    AcquireError, Attempt, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
+    AcquireError, Attempt, Grant, Held, Inspection, Outcome, ReleaseError, Released,
 };
 use crate::broker::rules::Ticket;
 use crate::broker::session::ObservedSession;
@@ -92,23 +93,45 @@ impl EnqueuedRequests {
     }
 }
 
-/// The waits whose outcome a thread will ask for; `None` while a wait goes on.
+/// The waits whose outcome a thread will ask for.
 #[derive(Default)]
 struct WaitOutcomes {
-    by_ticket: Mutex<HashMap<Ticket, Option<Outcome>>>,
+    by_ticket: Mutex<HashMap<Ticket, ExpectedOutcome>>,
     changed: Condvar,
+}
+
+struct ExpectedOutcome {
+    wants: Vec<(LockName, Mode)>,
+    /// `None` while the wait goes on.
+    outcome: Option<Outcome>,
 }
 
 impl WaitOutcomes {
     fn forget(&self, ticket: Ticket) {
         self.by_ticket.lock().remove(&ticket);
     }
+
+    /// The error of a request for `wants`, if the broker has said that the session waits for one of
+    /// them. That wait may have been granted since; a thread can still ask for its outcome then.
+    fn already_waiting(&self, wants: &[(LockName, Mode)]) -> AcquireError {
+        let by_ticket = self.by_ticket.lock();
+        let waits_for = |name: &LockName| {
+            let waits = by_ticket.values().filter(|wait| wait.wants.iter().any(|(other, _)| other == name));
+            let open = waits.filter(|wait| matches!(wait.outcome, None | Some(Outcome::Granted(_))));
+            open.max_by_key(|wait| wait.outcome.is_none())
+        };
+        match wants.iter().find_map(|(name, _)| waits_for(name)) {
+            Some(wait) => AcquireError::already_waiting(wants, &wait.wants),
+            // The wait has ended since: there is no grant to ask for.
+            None => AcquireError::AlreadyWaiting,
+        }
+    }
 }
 
 impl Observer for WaitOutcomes {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
-        if let Some(entry) = self.by_ticket.lock().get_mut(&ticket) {
-            *entry = Some(outcome);
+        if let Some(wait) = self.by_ticket.lock().get_mut(&ticket) {
+            wait.outcome = Some(outcome);
         }
     }
 
@@ -134,13 +157,15 @@ impl LocalSession {
 
     /// As [`Session::acquire`](crate::Session::acquire).
     pub fn acquire(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        let answer = self.session.try_acquire(Space::Main, name, mode);
-        if let Err(AcquireError::TimedOut | AcquireError::NotYet(_)) = answer
-            && limit != Some(Duration::ZERO)
-        {
-            return self.acquire_all(&[(LockName::new(name), mode)], limit);
+        match self.session.try_acquire(Space::Main, name, mode) {
+            Err(AcquireError::TimedOut | AcquireError::NotYet(_)) if limit != Some(Duration::ZERO) => {
+                self.acquire_all(&[(LockName::new(name), mode)], limit)
+            }
+            Err(AcquireError::AlreadyWaiting) => {
+                Err(self.waits.already_waiting(&[(LockName::new(name), mode)]))
+            }
+            answer => answer,
         }
-        answer
     }
 
     /// As [`Session::acquire_all`](crate::Session::acquire_all).
@@ -149,14 +174,16 @@ impl LocalSession {
         wants: &[(LockName, Mode)],
         limit: Option<Duration>,
     ) -> Result<Grant, AcquireError> {
-        let wants: Vec<(Key, Mode)> =
+        let keys: Vec<(Key, Mode)> =
             wants.iter().map(|(name, mode)| (Key::main(name.clone()), *mode)).collect();
-        self.blocking(limit, |wait| self.session.acquire(&wants, wait))
+        self.blocking(wants, limit, |wait| self.session.acquire(&keys, wait))
     }
 
     /// As [`Session::convert`](crate::Session::convert).
     pub fn convert(&self, name: &[u8], mode: Mode, limit: Option<Duration>) -> Result<Grant, AcquireError> {
-        let converted = self.blocking(limit, |wait| self.session.convert(Space::Main, name, mode, wait));
+        let wants = [(LockName::new(name), mode)];
+        let converted =
+            self.blocking(&wants, limit, |wait| self.session.convert(Space::Main, name, mode, wait));
         if converted.is_ok() {
             self.forget_cancelled(name);
         }
@@ -184,6 +211,9 @@ impl LocalSession {
                 let wants = [(Key::main(name), mode)];
                 self.enqueue_by(name, mode, None, |wait| self.session.acquire(&wants, wait))
             }
+            Err(AcquireError::AlreadyWaiting) => {
+                Err(self.waits.already_waiting(&[(LockName::new(name), mode)]))
+            }
             Err(error) => Err(error),
         }
     }
@@ -201,7 +231,8 @@ impl LocalSession {
         held_before: Option<Held>,
         attempt: impl FnOnce(Option<Wait>) -> Result<Attempt, AcquireError>,
     ) -> Result<Attempt, AcquireError> {
-        let ticket = self.expect_outcome();
+        let wants = [(LockName::new(name), mode)];
+        let ticket = self.expect_outcome(&wants);
         let attempt = attempt(Some(Wait { ticket, limit: None }));
         let unused = match attempt {
             // An earlier request for the name may have ended, and its outcome was never collected.
@@ -213,6 +244,9 @@ impl LocalSession {
         };
         if let Some(ticket) = unused {
             self.waits.forget(ticket);
+        }
+        if attempt == Err(AcquireError::AlreadyWaiting) {
+            return Err(self.waits.already_waiting(&wants));
         }
         if let Ok(Attempt::Granted(_)) = attempt {
             self.forget_cancelled(name);
@@ -240,7 +274,8 @@ impl LocalSession {
     }
 
     fn is_cancelled(&self, request: EnqueuedRequest) -> bool {
-        self.waits.by_ticket.lock().get(&request.ticket) == Some(&Some(Outcome::Cancelled))
+        let by_ticket = self.waits.by_ticket.lock();
+        by_ticket.get(&request.ticket).is_some_and(|wait| wait.outcome == Some(Outcome::Cancelled))
     }
 
     /// As [`Session::wait`](crate::Session::wait).
@@ -260,10 +295,8 @@ impl LocalSession {
         };
         self.enqueued.forget(&name, request);
         let grant = granted(outcome)?;
-        // Since the grant, another call may have released the lock, or made it shared again.
-        let is_held = |held: Held| {
-            held.token >= grant.token && (held.mode == Mode::Exclusive || request.mode == Mode::Shared)
-        };
+        // Since the grant, another call may have released the lock, or made its mode wider.
+        let is_held = |held: Held| held.token >= grant.token && held.mode <= request.mode;
         if self.inspect(name.as_bytes()).held.is_some_and(is_held) {
             Ok(grant)
         } else {
@@ -279,7 +312,7 @@ impl LocalSession {
 
     /// As [`Session::cancel`](crate::Session::cancel).
     pub fn cancel(&self) {
-        let waiting = |(&ticket, outcome): (&Ticket, &Option<Outcome>)| outcome.is_none().then_some(ticket);
+        let waiting = |(&ticket, wait): (&Ticket, &ExpectedOutcome)| wait.outcome.is_none().then_some(ticket);
         let tickets: Vec<Ticket> = self.waits.by_ticket.lock().iter().filter_map(waiting).collect();
         for ticket in tickets {
             self.session.cancel(ticket);
@@ -314,32 +347,34 @@ impl LocalSession {
         self.session.abandon();
     }
 
-    /// Makes a request and waits for up to `limit` for its outcome.
+    /// Makes a request for `wants` and waits for up to `limit` for its outcome.
     fn blocking(
         &self,
+        wants: &[(LockName, Mode)],
         limit: Option<Duration>,
         attempt: impl FnOnce(Option<Wait>) -> Result<Attempt, AcquireError>,
     ) -> Result<Grant, AcquireError> {
-        if limit == Some(Duration::ZERO) {
-            return match attempt(None)? {
-                Attempt::Granted(grant) => Ok(grant),
-                Attempt::Queued => unreachable!("a request without a wait is not queued"),
-            };
+        let wait =
+            (limit != Some(Duration::ZERO)).then(|| Wait { ticket: self.expect_outcome(wants), limit });
+        let attempt = attempt(wait);
+        if let Some(wait) = wait
+            && attempt != Ok(Attempt::Queued)
+        {
+            self.waits.forget(wait.ticket);
         }
-        let ticket = self.expect_outcome();
-        let attempt = attempt(Some(Wait { ticket, limit }));
-        if attempt != Ok(Attempt::Queued) {
-            self.waits.forget(ticket);
-        }
-        match attempt? {
-            Attempt::Granted(grant) => Ok(grant),
-            Attempt::Queued => granted(self.outcome(ticket, limit)),
+        match (attempt, wait) {
+            (Ok(Attempt::Granted(grant)), _) => Ok(grant),
+            (Ok(Attempt::Queued), Some(wait)) => granted(self.outcome(wait.ticket, limit)),
+            (Ok(Attempt::Queued), None) => unreachable!("a request without a wait is not queued"),
+            (Err(AcquireError::AlreadyWaiting), _) => Err(self.waits.already_waiting(wants)),
+            (Err(error), _) => Err(error),
         }
     }
 
-    fn expect_outcome(&self) -> Ticket {
+    fn expect_outcome(&self, wants: &[(LockName, Mode)]) -> Ticket {
         let ticket = self.tickets.fetch_add(1, Ordering::Relaxed);
-        self.waits.by_ticket.lock().insert(ticket, None);
+        let wait = ExpectedOutcome { wants: wants.to_vec(), outcome: None };
+        self.waits.by_ticket.lock().insert(ticket, wait);
         ticket
     }
 
@@ -364,9 +399,12 @@ impl LocalSession {
             if !self.session.is_alive() {
                 return Some(Outcome::Lost);
             }
-            match by_ticket.get(&ticket) {
+            match by_ticket.get(&ticket).map(|wait| wait.outcome) {
                 Some(None) => {}
-                Some(Some(_)) => return by_ticket.remove(&ticket).flatten(),
+                Some(outcome) => {
+                    by_ticket.remove(&ticket);
+                    return outcome;
+                }
                 // Another thread has given up the wait by a release.
                 None => return Some(Outcome::Cancelled),
             }

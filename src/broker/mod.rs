@@ -24,6 +24,7 @@ mod limit_checks;
 mod limits;
 mod listing;
 mod local;
+mod mode;
 #[cfg(test)]
 mod model;
 mod name;
@@ -49,10 +50,9 @@ pub(crate) use limits::check_set;
 pub use limits::{Limits, NAMES_AT_ONCE_MAX, NAMES_BYTES_MAX};
 pub use listing::{HolderInfo, LockInfo, Page, PageQuery, WaiterInfo};
 pub use local::LocalSession;
+pub use mode::{HolderLimit, Mode};
 pub use name::{Key, LockName, Space};
-pub use outcome::{
-    AcquireError, Attempt, Cycle, Grant, Held, Inspection, Mode, Outcome, ReleaseError, Released,
-};
+pub use outcome::{AcquireError, Attempt, Cycle, Grant, Held, Inspection, Outcome, ReleaseError, Released};
 pub use rules::Ticket;
 pub use session::ObservedSession;
 pub use session_info::{OWNER_BYTES_MAX, Observer, SessionInfo, Wait, truncate_owner};

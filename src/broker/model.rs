@@ -2,9 +2,10 @@
 //! and every question is answered by looking at all of them. It was written from the description of
 //! a lock and shares no code and no data structure with the table.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::outcome::Mode;
+use super::mode::Mode;
 
 /// What can happen. Sessions and names are small numbers. `wait` is `None` for a request that does
 /// not wait, and otherwise its time limit, if it has one.
@@ -91,6 +92,13 @@ pub(super) struct Model {
     pub(super) grace: bool,
 }
 
+/// See [`Model::fingerprint`].
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Fingerprint(FingerprintParts);
+
+type FingerprintParts =
+    (Vec<(u32, u32, Mode)>, Vec<(u32, Vec<(u32, Mode)>, bool, bool)>, BTreeSet<u32>, bool);
+
 impl Model {
     /// Applies the event. Returns what the session is told, and which waits ended: session, ticket
     /// and end, sorted.
@@ -143,7 +151,7 @@ impl Model {
                 for (name, mode) in freed {
                     self.held.remove(&(name, *session));
                     match mode {
-                        Mode::Shared => {}
+                        Mode::Limited(_) | Mode::Shared => {}
                         Mode::Exclusive if *vanished => {
                             self.orphaned.insert(name);
                         }
@@ -185,8 +193,8 @@ impl Model {
         if self.waiting.iter().any(|w| w.session == session && w.wants_name(name)) {
             return Said::AlreadyWaiting;
         }
-        if mode == Mode::Shared || held == mode {
-            if held != mode {
+        if most(mode) >= most(held) {
+            if held == Mode::Exclusive && held != mode {
                 self.orphaned.remove(&name);
             }
             self.held.insert((name, session), mode);
@@ -210,14 +218,7 @@ impl Model {
         let at = self.waiting.len() - 1;
         if self.is_due(at) {
             self.waiting.remove(at);
-            let before = self.clone();
-            let orphaned = self.take(session, wants);
-            if self.reaches(session, session, &mut BTreeSet::new()) {
-                *self = before;
-                return Said::Deadlock;
-            }
-            let holders = if wants.len() == 1 { self.holders(wants[0].0) } else { 1 };
-            return Said::Granted { orphaned, holders };
+            return self.take_unless_deadlock(session, wants);
         }
         if wait.is_none() {
             self.waiting.remove(at);
@@ -228,6 +229,18 @@ impl Model {
             return Said::Deadlock;
         }
         Said::Queued
+    }
+
+    /// Makes the session a holder of all names, unless others would then wait for each other.
+    fn take_unless_deadlock(&mut self, session: u32, wants: &[(u8, Mode)]) -> Said {
+        let before = self.clone();
+        let orphaned = self.take(session, wants);
+        if self.reaches(session, session, &mut BTreeSet::new()) {
+            *self = before;
+            return Said::Deadlock;
+        }
+        let holders = if wants.len() == 1 { self.holders(wants[0].0) } else { 1 };
+        Said::Granted { orphaned, holders }
     }
 
     /// Makes the session a holder of all names. Returns whether one of them is orphaned.
@@ -244,20 +257,33 @@ impl Model {
         self.held.keys().filter(|at| at.0 == name).count()
     }
 
-    /// The requests that wait for the name, in the order in which they will be served.
+    /// The requests that wait for the name, in the order in which they will be served: conversions
+    /// first, and of these the ones that allow the most holders.
     pub(super) fn queue(&self, name: u8) -> Vec<&Waiting> {
         let all = || self.waiting.iter().filter(|w| w.wants_name(name));
-        all().filter(|w| w.conversion).chain(all().filter(|w| !w.conversion)).collect()
+        let mut conversions: Vec<&Waiting> = all().filter(|w| w.conversion).collect();
+        // A stable sort: those that allow as many holders stay in the order of their arrival.
+        conversions.sort_by_key(|w| Reverse(w.wants[0].1));
+        conversions.into_iter().chain(all().filter(|w| !w.conversion)).collect()
     }
 
-    /// The other holders of the name that keep the session from holding it in `mode`.
-    fn conflicting(&self, session: u32, name: u8, mode: Mode) -> impl Iterator<Item = u32> {
-        self.held
-            .iter()
-            .filter(move |(at, held)| {
-                at.0 == name && at.1 != session && (mode == Mode::Exclusive || **held == Mode::Exclusive)
-            })
-            .map(|(at, _)| at.1)
+    /// The modes in which others hold the name.
+    fn others(&self, session: u32, name: u8) -> impl Iterator<Item = (u32, Mode)> {
+        let others = self.held.iter().filter(move |(at, _)| at.0 == name && at.1 != session);
+        others.map(|(at, mode)| (at.1, *mode))
+    }
+
+    /// Whether the session can hold the name in `mode` beside the other holders.
+    fn fits(&self, session: u32, name: u8, mode: Mode) -> bool {
+        let holders = self.others(session, name).count() + 1;
+        self.others(session, name).all(|(_, other)| holders <= most(other)) && holders <= most(mode)
+    }
+
+    /// The other holders of the name that must go before the session can hold it in `mode`: those
+    /// beside which it cannot hold it even if they are alone.
+    fn in_the_way(&self, session: u32, name: u8, mode: Mode) -> impl Iterator<Item = u32> {
+        let others = self.others(session, name);
+        others.filter(move |(_, other)| most(mode) < 2 || most(*other) < 2).map(|(session, _)| session)
     }
 
     /// Whether the request can be granted.
@@ -266,17 +292,17 @@ impl Model {
         !self.grace
             && request.wants.iter().all(|&(name, mode)| {
                 self.queue(name).first().is_some_and(|head| head.ticket == request.ticket)
-                    && self.conflicting(request.session, name, mode).next().is_none()
+                    && self.fits(request.session, name, mode)
             })
     }
 
     /// The sessions that this one waits for: all that are ahead of it in a queue, and all holders
-    /// in its way.
+    /// that must go.
     pub(super) fn waits_for(&self, session: u32) -> BTreeSet<u32> {
         let mut found = BTreeSet::new();
         for request in self.waiting.iter().filter(|w| w.session == session) {
             for &(name, mode) in &request.wants {
-                found.extend(self.conflicting(session, name, mode));
+                found.extend(self.in_the_way(session, name, mode));
                 let queue = self.queue(name);
                 found.extend(queue.iter().take_while(|w| w.ticket != request.ticket).map(|w| w.session));
             }
@@ -292,21 +318,30 @@ impl Model {
     }
 
     /// The state without what only counts up: two states with the same fingerprint behave the same.
-    pub(super) fn fingerprint(&self) -> impl Ord + Clone + use<> {
-        let waiting: Vec<_> = self
-            .waiting
-            .iter()
-            .map(|w| (w.session, w.wants.clone(), w.conversion, w.deadline.is_some()))
-            .collect();
-        (self.held.clone(), waiting, self.orphaned.clone(), self.grace)
+    /// To the rules all sessions are alike, and so are all names. So each of `renumberings` gives
+    /// them other numbers, first the sessions and then the names, and the lowest result counts.
+    pub(super) fn fingerprint(&self, renumberings: &[(Vec<u32>, Vec<u32>)]) -> Fingerprint {
+        let renumbered = |(sessions, names): &(Vec<u32>, Vec<u32>)| {
+            let session = |old: u32| sessions[old as usize];
+            let name = |old: u8| names[usize::from(old)];
+            let mut held: Vec<_> =
+                self.held.iter().map(|(at, &mode)| (name(at.0), session(at.1), mode)).collect();
+            held.sort_unstable();
+            let waiting = self.waiting.iter().map(|w| {
+                let mut wants: Vec<_> = w.wants.iter().map(|&(wanted, mode)| (name(wanted), mode)).collect();
+                wants.sort_unstable();
+                (session(w.session), wants, w.conversion, w.deadline.is_some())
+            });
+            let orphaned = self.orphaned.iter().map(|&orphaned| name(orphaned)).collect();
+            (held, waiting.collect(), orphaned, self.grace)
+        };
+        Fingerprint(renumberings.iter().map(renumbered).min().unwrap())
     }
 
     /// What must hold in every state.
     pub(super) fn check(&self, context: &dyn Fn() -> String) {
-        for &(name, session) in self.held.keys() {
-            if self.held[&(name, session)] == Mode::Exclusive {
-                assert_eq!(self.holders(name), 1, "an exclusive holder of {name} is not alone");
-            }
+        for (&(name, _), &mode) in &self.held {
+            assert!(self.holders(name) <= most(mode), "too many hold {name} after {}: {self:?}", context());
         }
         for at in 0..self.waiting.len() {
             assert!(!self.is_due(at), "a request waits for what it could have after {}", context());
@@ -315,6 +350,11 @@ impl Model {
             assert!(!is_cycle, "a cycle of waiting sessions after {}: {self:?}", context());
         }
     }
+}
+
+/// How many holders a mode allows.
+fn most(mode: Mode) -> usize {
+    mode.holders_max().map_or(usize::MAX, |most| most as usize)
 }
 
 impl Waiting {

@@ -3,14 +3,8 @@
 
 use std::fmt;
 
-/// How a lock is held: alone, or together with other shared holders.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Mode {
-    /// One holder and no other.
-    Exclusive,
-    /// Any number of holders, none of them exclusive.
-    Shared,
-}
+use crate::broker::mode::Mode;
+use crate::broker::name::LockName;
 
 /// A lock has been granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +63,9 @@ pub enum AcquireError {
     /// This session holds the lock already. A session is one owner: of two threads that share it,
     /// only one must believe that it acquired the lock.
     AlreadyHeld(Held),
-    /// This session waits for the lock already; a session can be in a queue only once.
+    /// This session waits for the lock already, in the same mode, and of several for all of them
+    /// at once; a session can be in a queue only once. If it waits for it otherwise, the error is
+    /// `Invalid`: the outcome of that wait is not what this call asks for.
     AlreadyWaiting,
     /// Of a convert: this session does not hold the lock. Of a wait for an enqueued request: there
     /// is no such request whose outcome is still to be collected.
@@ -81,7 +77,8 @@ pub enum AcquireError {
     /// A signal handler ran while the thread waited. Only from a session on a server that was asked
     /// to report this. The only error after which the request stays in the queue.
     Interrupted,
-    /// The request itself is wrong: a name is too long or given twice, or no name is given.
+    /// The request itself is wrong: a name is too long or given twice, or no name is given. Also if
+    /// this session waits for the lock already, but in another mode.
     Invalid(String),
     /// A limit is reached, or the broker is stopping.
     Refused(String),
@@ -93,6 +90,32 @@ pub enum AcquireError {
     Stopping(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
+}
+
+impl AcquireError {
+    /// The error of a request for `wants` by a session that has a request for `waiting` in the
+    /// queue, if they have a name in common.
+    ///
+    /// A caller who is told `AlreadyWaiting` may wait for the outcome of that request, and believe
+    /// to hold what it has asked for last. So it is told this only if that outcome grants all of
+    /// `wants`.
+    pub(crate) fn already_waiting(wants: &[(LockName, Mode)], waiting: &[(LockName, Mode)]) -> Self {
+        let waits_for = |name: &LockName| waiting.iter().find(|(other, _)| other == name);
+        let differs = |(name, mode): &(LockName, Mode)| waits_for(name).filter(|(_, other)| other != mode);
+        if let Some((_, mode)) = wants.iter().find_map(differs) {
+            return Self::Invalid(format!(
+                "this session already waits for the lock in another mode ({mode})"
+            ));
+        }
+        match wants.iter().all(|(name, _)| waits_for(name).is_some()) {
+            true => Self::AlreadyWaiting,
+            false => {
+                let text =
+                    "this session already waits for one of these locks, but not for all of them at once";
+                Self::Invalid(text.to_owned())
+            }
+        }
+    }
 }
 
 impl fmt::Display for AcquireError {
@@ -174,10 +197,11 @@ impl fmt::Display for ReleaseError {
 
 impl std::error::Error for ReleaseError {}
 
-/// The state of a lock, as one session sees it.
+/// The state of a lock at one moment, as one session sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// The mode in which it is held; `None` if it is free.
+    /// The mode in force: of those in which it is held, the one that allows the fewest holders.
+    /// `None` if it is free.
     pub mode: Option<Mode>,
     /// How many sessions hold it.
     pub holders: usize,
@@ -190,4 +214,22 @@ pub struct Inspection {
     /// Whether the last exclusive holder vanished without releasing it. If it is held exclusively
     /// now, the holder before the present one, as in the present one's grant.
     pub orphaned: bool,
+}
+
+impl Inspection {
+    /// The limit in force: how many sessions may hold the lock while its present holders do. 1 if
+    /// it is held exclusively. `None`: any number, because it is free or only held shared.
+    #[must_use]
+    pub fn limit(&self) -> Option<u32> {
+        self.mode.and_then(Mode::holders_max)
+    }
+
+    /// How many more sessions can hold the lock, as far as its present holders are concerned.
+    /// `None`: any number. Requests that wait come before new ones, and each has a limit of its
+    /// own.
+    #[must_use]
+    pub fn free_slots(&self) -> Option<u32> {
+        let holders = u32::try_from(self.holders).unwrap_or(u32::MAX);
+        self.limit().map(|limit| limit.saturating_sub(holders))
+    }
 }

@@ -10,8 +10,9 @@ use crate::broker::fast_lane::{KeyRef, Lane, LaneAcquire, LaneRelease};
 use crate::broker::hasher::lane_of;
 use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::limits::check_set;
+use crate::broker::mode::Mode;
 use crate::broker::name::{Key, Space};
-use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, Mode, ReleaseError, Released};
+use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, ReleaseError, Released};
 use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
 use crate::broker::session_info::{Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
@@ -160,7 +161,8 @@ impl ObservedSession {
         self.attempt(answer)
     }
 
-    /// Changes the mode of a held lock without giving it up. A conversion to shared never waits.
+    /// Changes the mode of a held lock without giving it up. To a mode that allows more holders it
+    /// never waits.
     ///
     /// # Errors
     /// [`AcquireError`], except `Cancelled`. `TimedOut` only without `wait`.

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -100,7 +99,7 @@ fn tls_handshake(
     hook: &mut WaitHook<'_>,
 ) -> io::Result<()> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer to the TLS handshake in time");
-    let mut wait_until = |ready_for| match wait_until(stream, ready_for, deadline, hook)? {
+    let mut wait_until = |ready_for| match wait_until(PollFd::new(stream, ready_for), deadline, hook)? {
         true => Ok(()),
         false => Err(late()),
     };
@@ -157,17 +156,12 @@ fn without_tls(first: &[u8]) -> Option<io::Error> {
 }
 
 /// Waits until the socket is ready. False if it is not ready before the deadline.
-fn wait_until(
-    socket: &impl AsFd,
-    ready_for: PollFlags,
-    deadline: Option<Instant>,
-    hook: &mut WaitHook<'_>,
-) -> io::Result<bool> {
+fn wait_until(socket: PollFd<'_>, deadline: Option<Instant>, hook: &mut WaitHook<'_>) -> io::Result<bool> {
+    let mut fds = [socket];
     loop {
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(false);
         }
-        let mut fds = [PollFd::new(socket, ready_for)];
         let is_interrupted = match wait_for(&mut fds, hook.sleep_limit(deadline)) {
             Ok(()) => false,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
@@ -237,7 +231,7 @@ fn connect_within(
         Err(error) if error.raw_os_error() == Some(Errno::INPROGRESS.raw_os_error()) => {}
         done => return done,
     }
-    if !wait_until(socket, PollFlags::OUT, deadline, hook)? {
+    if !wait_until(PollFd::new(socket, PollFlags::OUT), deadline, hook)? {
         return Err(io::ErrorKind::TimedOut.into());
     }
     socket.take_error()?.map_or(Ok(()), Err)

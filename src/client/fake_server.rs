@@ -60,10 +60,15 @@ impl Peer {
 
     /// The same with this dead-peer timeout, in seconds.
     pub(super) fn accept_hello_for(&mut self, hello: &Asked, dead_peer_timeout: u32) {
+        self.accept_hello_with(hello, dead_peer_timeout, "[]");
+    }
+
+    /// The same with these features, a JSON array.
+    pub(super) fn accept_hello_with(&mut self, hello: &Asked, dead_peer_timeout: u32, features: &str) {
         let keepalive = r#"{"idle":10,"interval":5,"probes":3,"userTimeout":25"#;
         let keepalive = format!(r#"{keepalive},"deadPeerTimeout":{dead_peer_timeout}}}"#);
         let result = format!(
-            r#"{{"status":"ok","server":"lockd","version":"0","features":[],"keepalive":{keepalive}}}"#
+            r#"{{"status":"ok","server":"lockd","version":"0","features":{features},"keepalive":{keepalive}}}"#
         );
         self.reply(hello.id, &result);
     }

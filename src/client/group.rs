@@ -214,6 +214,12 @@ impl SessionGroup {
         any_alive && all_needed
     }
 
+    /// Why a server is lost; of several, one where the session holds a lock or waits for one.
+    pub(crate) fn loss(&self) -> Option<Lost> {
+        let lost = self.sessions().filter_map(|session| Some((session.holds_or_waits(), session.loss()?)));
+        lost.max_by_key(|(is_needed, _)| *is_needed).map(|(_, loss)| loss)
+    }
+
     pub(crate) fn close(&self) {
         self.sessions().for_each(RemoteSession::close);
     }

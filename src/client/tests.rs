@@ -10,6 +10,7 @@ use super::fake_server::{Peer, SOON, serve, serve_session, signal};
 use super::{ConnectError, MessageClient, RemoteSession, RpcError};
 use crate::broker::{AcquireError, Attempt, Cycle, Grant, Held, LockName, Mode, ReleaseError, Released};
 
+mod limited;
 mod places;
 mod unanswered;
 // Model checkers have no sockets that a session could be polled by.

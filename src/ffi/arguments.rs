@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_char};
 use std::time::Duration;
 
-use super::status::{Failure, lock_mode, lock_status};
+use super::modes::mode;
+use super::status::{Failure, lock_status};
 use crate::broker::{Mode, NAMES_AT_ONCE_MAX};
 use crate::os::fork::NotInherited;
 
@@ -182,21 +183,6 @@ pub(super) unsafe fn wants<'a>(
     // SAFETY: the caller's promise.
     let modes = unsafe { self::modes(modes, count) }?;
     Ok(names.into_iter().zip(modes).collect())
-}
-
-pub(super) fn mode(number: u32) -> Result<Mode, Failure> {
-    const EXCLUSIVE: u32 = lock_mode::LOCK_EXCLUSIVE as u32;
-    const SHARED: u32 = lock_mode::LOCK_SHARED as u32;
-    match number {
-        EXCLUSIVE => Ok(Mode::Exclusive),
-        SHARED => Ok(Mode::Shared),
-        _ => Err(is_no_mode(number)),
-    }
-}
-
-#[cold]
-fn is_no_mode(number: u32) -> Failure {
-    Failure::invalid(format_args!("{number} is no mode"))
 }
 
 /// A time limit; a negative number is `None`, which means no limit.

@@ -2,8 +2,9 @@
 
 use std::ffi::{CString, c_char};
 
-use super::arguments::{is_null, optional_bytes};
+use super::arguments::{is_null, optional_bytes, write};
 use super::guard::guard;
+use super::modes::number;
 use super::session_call::{guard_named, guard_session, guard_token};
 use super::session_registry::lock_session;
 use super::status::{Failure, lock_mode, lock_status};
@@ -23,7 +24,9 @@ pub struct lock_info {
     pub holders: u64,
     /// The number of requests that wait for it.
     pub waiters: u64,
-    /// The mode in which it is held, a lock_mode; LOCK_EXCLUSIVE if it is free.
+    /// The mode in which it is held, a lock_mode; LOCK_EXCLUSIVE if it is free. LOCK_SHARED also if
+    /// the number of holders is limited, as programs that know no limits expect: lock_inspect_slots
+    /// tells the limit, and lock_held_mode the mode of this session.
     pub mode: u32,
     /// Whether this session holds it.
     pub held: bool,
@@ -66,6 +69,33 @@ pub unsafe extern "C" fn lock_token(
     unsafe { guard_token(session, name, token, body) }
 }
 
+/// The mode in which the session holds a lock, such as lock_at_most(4); other holders may have
+/// other modes. Asks no server, as lock_token.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param mode     Receives the mode, as functions take it: it can be passed to lock_convert later,
+///                 to have the lock as it was. May be NULL.
+///
+/// @return As lock_token.
+///
+/// Any thread; never blocks.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_held_mode(
+    session: *mut lock_session,
+    name: *const c_char,
+    mode: *mut u32,
+) -> lock_status {
+    let body = |session: &Session, name: &[u8]| {
+        let held = session.held(name)?.ok_or_else(|| Failure::plain(lock_status::LOCK_NOT_HELD))?;
+        // SAFETY: the caller passes a number's address or NULL.
+        unsafe { write(mode, number(held.mode)) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, and a string, or NULLs.
+    unsafe { guard_named(session, name, body) }
+}
+
 /// Returns the current state of a lock.
 ///
 /// @param session  The session.
@@ -91,7 +121,7 @@ pub unsafe extern "C" fn lock_inspect(
         }
         let seen = session.inspect(name)?;
         let mode = match seen.mode {
-            Some(Mode::Shared) => lock_mode::LOCK_SHARED,
+            Some(Mode::Limited(_) | Mode::Shared) => lock_mode::LOCK_SHARED,
             Some(Mode::Exclusive) | None => lock_mode::LOCK_EXCLUSIVE,
         };
         let info = lock_info {
@@ -111,6 +141,59 @@ pub unsafe extern "C" fn lock_inspect(
     unsafe { guard_named(session, name, body) }
 }
 
+/// How many sessions hold a lock, and how many more may, all at one moment. Filled in by
+/// lock_inspect_slots. It will never have other members.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct lock_slots {
+    /// The number of sessions that hold the lock; 0: it is free.
+    pub holders: u64,
+    /// The number of requests that wait for it. They come before any new request.
+    pub waiters: u64,
+    /// The limit in force: the smallest of its holders' limits, which is 1 if it is held
+    /// exclusively. 0: there is no limit, because it is free or all its holders have it
+    /// LOCK_SHARED.
+    pub limit: u32,
+    /// How many more sessions can hold it, as far as its holders are concerned: the limit in force
+    /// without the holders. UINT32_MAX: any number, because there is no limit. A request has a
+    /// limit of its own, too.
+    pub free: u32,
+}
+
+/// Returns the limit of a lock that is in force, its holders and its free slots.
+///
+/// @param session  The session.
+/// @param name     The name.
+/// @param out      Receives them on LOCK_OK.
+///
+/// @return As lock_inspect.
+///
+/// Any thread; waits as lock_inspect does.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_inspect_slots(
+    session: *mut lock_session,
+    name: *const c_char,
+    out: *mut lock_slots,
+) -> lock_status {
+    let body = |session: &Session, name: &[u8]| {
+        if out.is_null() {
+            return Err(is_null("out"));
+        }
+        let seen = session.inspect(name)?;
+        let slots = lock_slots {
+            holders: seen.holders as u64,
+            waiters: seen.waiters as u64,
+            limit: seen.limit().unwrap_or(0),
+            free: seen.free_slots().unwrap_or(u32::MAX),
+        };
+        // SAFETY: not NULL, so the caller lets it be written.
+        unsafe { out.write(slots) };
+        Ok(lock_status::LOCK_OK)
+    };
+    // SAFETY: the caller passes a session that is not being closed, and a string, or NULLs.
+    unsafe { guard_named(session, name, body) }
+}
+
 /// Lists the locks of the session's broker or server that any session holds or waits for: one page
 /// of them, in the order of the bytes of their names.
 ///
@@ -122,12 +205,14 @@ pub unsafe extern "C" fn lock_inspect(
 ///              "waiters":[{"address":"unix:7","name":null,"mode":"shared","waitingFor":0.25}]}],
 ///    "more":false}
 ///
-/// `mode` is null if there are only waiters. `orphaned` is present, and true, if lock_inspect would
-/// say so. For a name that is not UTF-8, `lockNameHex` has its bytes in hexadecimal, and `lockName`
-/// has the same name with a replacement character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the last
-/// name as `after`. The pages are no snapshot, but a lock that is there all the time is on exactly
-/// one page. On several servers the page covers all of them, and a name is shown as it is on the
-/// server that it belongs to.
+/// `mode` is null if there are only waiters. If the number of holders is limited, `mode` is shared,
+/// and `limit` is present: for the lock the limit in force, for a holder and a waiter its own.
+/// `orphaned` is present, and true, if lock_inspect would say so. For a name that is not UTF-8,
+/// `lockNameHex` has its bytes in hexadecimal, and `lockName` has the same name with a replacement
+/// character for what is not UTF-8. If `more` is true, ask for the next page with the bytes of the
+/// last name as `after`. The pages are no snapshot, but a lock that is there all the time is on
+/// exactly one page. On several servers the page covers all of them, and a name is shown as it is
+/// on the server that it belongs to.
 ///
 /// @param session  The session.
 /// @param prefix   Only names that begin with this. NULL: all.

@@ -2,7 +2,8 @@
 
 use std::ffi::c_char;
 
-use super::arguments::{limit, mode, names, wants, write};
+use super::arguments::{limit, names, wants, write};
+use super::modes::mode;
 use super::session_call::{guard_named, guard_session, guard_token};
 use super::session_registry::lock_session;
 use super::status::{Failure, lock_status};
@@ -14,21 +15,24 @@ use crate::session::Session;
 /// @param session     The session.
 /// @param name        The lock's name: any bytes except zero, 1024 of them at most; it may be
 ///                    empty.
-/// @param mode        LOCK_EXCLUSIVE or LOCK_SHARED.
+/// @param mode        LOCK_EXCLUSIVE, LOCK_SHARED, or lock_at_most(n): n holders at most.
 /// @param timeout_ms  In milliseconds; 0: do not wait; negative: without limit.
 /// @param token       Receives the fencing token on LOCK_OK: a number higher than that of every
-///                    earlier grant of this name, below 2^53. What the lock protects can remember
-///                    the highest one for each name, and refuse a lower one. Tokens of different
+///                    earlier grant of this name, below 2^53. If every holder is exclusive, what
+///                    the lock protects can remember the highest one for each name, and refuse a
+///                    lower one. Holders at the same time have different ones, so what a shared or
+///                    limited lock protects must not refuse the lower one. Tokens of different
 ///                    names cannot be compared. May be NULL.
 ///
 /// @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
 ///         was alive when the answer was read;
 ///         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
 ///         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_PENDING: the session already has a place in this queue, where lock_wait waits;
+///         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
+///         lock_wait waits. If it has one in another mode, LOCK_INVALID;
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
-///         keeps its place in the queue, for the rest of timeout_ms. The same call again, or
-///         lock_wait, goes on waiting; lock_release gives the place up.
+///         keeps its place in the queue, for the rest of timeout_ms. The same call again, in the
+///         same mode, or lock_wait, goes on waiting; lock_release gives the place up.
 ///
 /// Any thread; blocks, for up to a second longer than timeout_ms if the server does not answer.
 /// lock_cancel and lock_end end it.
@@ -41,7 +45,9 @@ pub unsafe extern "C" fn lock_acquire(
     token: *mut u64,
 ) -> lock_status {
     let body = |session: &Session, name: &[u8]| {
-        Ok(session.acquire(name, self::mode(mode)?, limit(timeout_ms))?.token)
+        let mode = self::mode(mode)?;
+        let acquired = session.acquire(name, mode, limit(timeout_ms));
+        Ok(acquired.map_err(|error| Failure::of_request(error, &[mode]))?.token)
     };
     // SAFETY: the caller passes a session that is not being closed, a string, and a number's
     // address, or NULLs.
@@ -61,9 +67,10 @@ pub unsafe extern "C" fn lock_acquire(
 /// @param token       Receives the fencing token, one for all of them: higher than that of every
 ///                    earlier grant of each of them. May be NULL.
 ///
-/// @return As lock_acquire. LOCK_ALREADY_HELD or LOCK_PENDING if that is so for any of them. After
-///         LOCK_INTERRUPTED there is one place for all of them: call lock_wait or lock_release with
-///         any of the names.
+/// @return As lock_acquire. LOCK_ALREADY_HELD if the session holds any of them. LOCK_PENDING only
+///         if it already has one place for all of them, in the same modes; LOCK_INVALID if it waits
+///         for any of them otherwise. After LOCK_INTERRUPTED there is one place for all of them:
+///         call lock_wait or lock_release with any of the names.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
@@ -78,7 +85,9 @@ pub unsafe extern "C" fn lock_acquire_all(
     let body = |session: &Session| {
         // SAFETY: the caller passes `n` strings or NULL, and `n` numbers or NULL.
         let wants = unsafe { wants(names, modes, n) }?;
-        let grant = session.acquire_all(&wants, limit(timeout_ms))?;
+        let acquired = session.acquire_all(&wants, limit(timeout_ms));
+        let modes = || wants.iter().map(|(_, mode)| *mode).collect::<Vec<_>>();
+        let grant = acquired.map_err(|error| Failure::of_request(error, &modes()))?;
         // SAFETY: the caller passes a number's address or NULL.
         unsafe { write(token, grant.token) };
         Ok(lock_status::LOCK_OK)
@@ -87,32 +96,34 @@ pub unsafe extern "C" fn lock_acquire_all(
     unsafe { guard_session(session, body) }
 }
 
-/// Changes the mode of a lock that the session holds, without releasing it. To LOCK_SHARED it does
-/// not wait for other sessions. To LOCK_EXCLUSIVE it waits until the other holders are gone, ahead
-/// of everybody who waits for the lock. If two sessions that hold it shared both do that, the second
-/// one's call is a deadlock.
+/// Changes the mode of a lock that the session holds, without releasing it, from any mode to any
+/// other. To one that allows more holders, as from LOCK_EXCLUSIVE to LOCK_SHARED or from
+/// lock_at_most(2) to lock_at_most(4), it does not wait for other sessions. To one that allows
+/// fewer, it waits until there are no more holders than that, ahead of everybody who waits for the
+/// lock. If two sessions that hold the lock both want it exclusively, the second one's call is a
+/// deadlock.
 ///
 /// @param session     The session.
 /// @param name        The name.
 /// @param mode        The new mode.
 /// @param timeout_ms  As for lock_acquire.
 ///
-/// @return LOCK_OK: the lock is held in this mode (or was already). A lock that became
-///         exclusive has a new token, which lock_token returns;
+/// @return LOCK_OK: the lock is held in this mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
 ///         LOCK_NOT_HELD: the session does not hold it;
-///         LOCK_PENDING: another thread is making it exclusive, or lock_enqueue_convert has taken a
-///         place for that;
+///         LOCK_PENDING: another thread waits to change it to this mode, or lock_enqueue_convert has
+///         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
 ///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
 ///         before;
 ///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
-///         LOCK_INTERRUPTED: on a server only. The lock is held as before, and becomes exclusive
-///         once the other holders are gone, unless that takes longer than timeout_ms. The same call
-///         again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
+///         LOCK_INTERRUPTED: on a server only. The lock is held as before, and has the new mode
+///         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
+///         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
 ///
-/// To LOCK_SHARED on a server: the conversion cannot be taken back. If the server does not confirm
-/// it in time, it is unknown what the session holds, so the session ends: LOCK_LOST. In time means:
-/// within timeout_ms and a second, within the server's dead-peer timeout, and within a second of
-/// lock_cancel.
+/// To a mode that allows more holders, on a server: the conversion cannot be taken back, since
+/// others may have come in. If the server does not confirm it in time, it is unknown what the
+/// session holds, so the session ends: LOCK_LOST. In time means: within timeout_ms and a second,
+/// within the server's dead-peer timeout, and within a second of lock_cancel.
 ///
 /// Any thread; blocks, as lock_acquire.
 #[unsafe(no_mangle)]
@@ -135,17 +146,18 @@ pub unsafe extern "C" fn lock_convert(
 ///
 /// @param session  The session.
 /// @param name     The name.
-/// @param mode     LOCK_EXCLUSIVE or LOCK_SHARED.
+/// @param mode     As for lock_acquire.
 ///
 /// @return LOCK_OK: the lock was free, and the session holds it; lock_token returns its token;
-///         LOCK_PENDING: the session has a place in the queue (or had one already). When its
-///         turn comes, the session holds the lock, even if lock_wait is never called; lock_release
-///         gives up the place or the lock. On a server, lock_inspect and lock_convert treat the
-///         session as waiting until lock_wait has returned the grant;
+///         LOCK_PENDING: the session has a place in the queue (or had one already, in the same
+///         mode). When its turn comes, the session holds the lock, even if lock_wait is never
+///         called; lock_release gives up the place or the lock. On a server, lock_inspect and
+///         lock_convert treat the session as waiting until lock_wait has returned the grant;
+///         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
 ///         no place;
-///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED, LOCK_LOST,
-///         LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+///         LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
 #[unsafe(no_mangle)]
@@ -154,34 +166,40 @@ pub unsafe extern "C" fn lock_enqueue(
     name: *const c_char,
     mode: u32,
 ) -> lock_status {
-    let body = |session: &Session, name: &[u8]| Ok(status_of(session.enqueue(name, self::mode(mode)?)?));
+    let body = |session: &Session, name: &[u8]| {
+        let mode = self::mode(mode)?;
+        let attempt = session.enqueue(name, mode);
+        Ok(status_of(attempt.map_err(|error| Failure::of_request(error, &[mode]))?))
+    };
     // SAFETY: the caller passes a session that is not being closed, and a string, or NULLs.
     unsafe { guard_named(session, name, body) }
 }
 
 /// Asks for another mode of a lock that the session holds, without waiting for it: the first half
 /// of lock_convert, as lock_enqueue is the first half of lock_acquire. lock_wait is the second
-/// half. A conversion to LOCK_SHARED never has to wait.
+/// half. A conversion to a mode that allows more holders never has to wait.
 ///
 /// To give up the place but keep the lock, call lock_cancel, which also ends every other wait of
 /// the session, and then lock_wait: LOCK_CANCELLED means that the lock is held as before, LOCK_OK
-/// that it had become exclusive first. lock_release gives up the place and the lock.
+/// that it had been converted first. lock_release gives up the place and the lock.
 ///
 /// @param session  The session.
 /// @param name     The name.
 /// @param mode     The new mode.
 ///
-/// @return LOCK_OK: the lock is held in that mode (or was already). If it became exclusive it
-///         has a new token, which lock_token returns;
-///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock, perhaps
-///         it had one before, and holds the lock as it did. When the other holders are gone, the
-///         lock becomes exclusive, even if lock_wait is never called; on a server, lock_inspect
-///         shows it as held as before and as waited for until lock_wait has returned the grant;
+/// @return LOCK_OK: the lock is held in that mode (or was already). If the mode allows fewer
+///         holders than before, the lock has a new token, which lock_token returns;
+///         LOCK_PENDING: the session has a place ahead of everybody who waits for the lock (or had
+///         one already, for the same mode), and holds the lock as it did. When enough of the other
+///         holders are gone, the lock has the new mode, even if lock_wait is never called; on a
+///         server, lock_inspect shows it as held as before and as waited for until lock_wait has
+///         returned the grant;
 ///         LOCK_NOT_HELD: the session does not hold it;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout. The session has
 ///         no place, and the lock is held as before;
+///         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
 ///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
-///         LOCK_LOST: also as for lock_convert to LOCK_SHARED;
+///         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
 ///         LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -221,7 +239,7 @@ fn status_of(attempt: Attempt) -> lock_status {
 ///         LOCK_NOT_HELD: there is no such place; perhaps its outcome has been returned already.
 ///         This says nothing about the lock itself, which the session may hold: lock_token tells;
 ///         LOCK_CANCELLED: lock_cancel or lock_release has given up the place. If lock_cancel has
-///         given up a place that was to make a lock exclusive, the lock is held as before;
+///         given up a place that was to convert a lock, the lock is held as before;
 ///         LOCK_DEADLOCK: on a server only, if the call was interrupted before the server had
 ///         answered it;
 ///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.

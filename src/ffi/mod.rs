@@ -23,6 +23,7 @@ mod error_text;
 mod guard;
 mod inspect;
 mod locking;
+mod modes;
 mod patient;
 mod server;
 mod session;
@@ -33,11 +34,15 @@ mod version;
 
 pub use broker::{lock_broker, lock_broker_free, lock_broker_new};
 pub use error_text::{lock_last_error, lock_strerror};
-pub use inspect::{lock_info, lock_inspect, lock_list, lock_list_free, lock_token};
+pub use inspect::{
+    lock_held_mode, lock_info, lock_inspect, lock_inspect_slots, lock_list, lock_list_free, lock_slots,
+    lock_token,
+};
 pub use locking::{
     lock_acquire, lock_acquire_all, lock_convert, lock_enqueue, lock_enqueue_convert, lock_release,
     lock_release_all, lock_wait,
 };
+pub use modes::lock_at_most;
 pub use patient::{lock_connect_and_acquire, lock_event, lock_report};
 pub use server::{lock_serve, lock_serve_with, lock_server, lock_server_address, lock_server_stop};
 pub use session::{

@@ -22,8 +22,9 @@ use crate::session::patient::{WaitError, WaitEvent};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_event {
-    /// There is no server now, or the connection to it is lost, for the reason given. The next
-    /// attempt follows after a pause of at most four seconds.
+    /// There is no server now, or the connection to it is lost, for the reason given. Comes for
+    /// every attempt that fails, so a program that prints it should do so once. The next attempt
+    /// follows after a random pause, the first time of at most half a second, later of at most four.
     LOCK_EVENT_NO_SERVER = 0,
     /// The locks are not free, and from now on the call waits in the queue. If the server grants
     /// nothing at all yet, the reason says why; otherwise it is NULL.
@@ -54,8 +55,8 @@ pub type lock_report =
 /// Waits through whatever happens to the server meanwhile: that it is not up yet, stops, restarts
 /// or crashes, or that the network fails. For jobs and workers that only need the lock some time:
 /// while they wait they hold nothing, so a lost connection costs them no more than their place in
-/// the queue. The call then connects again, after random pauses of up to four seconds, and waits at
-/// the end of the queue.
+/// the queue. The call then connects again, after random pauses of up to half a second at first and
+/// four seconds later, and waits at the end of the queue.
 ///
 /// From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
 /// fails, nothing is left of it, neither a session nor a place in a queue.
@@ -86,9 +87,10 @@ pub type lock_report =
 ///         LOCK_INTERNAL;
 ///         a mistake that waiting does not cure, at once. LOCK_INVALID: the address, a name, a mode
 ///         or NULL, or names that belong to different servers. LOCK_REFUSED: one side speaks TLS
-///         and the other does not, a certificate or the secret is not accepted, it is no lockd, or
-///         a limit is reached. LOCK_IO: the host's name is unknown, or the cause is in this
-///         program: a file that cannot be read, no permission, no descriptors left.
+///         and the other does not, a certificate or the secret is not accepted, it is no lockd or
+///         one that is older than limited locks, or a limit of the server is reached. LOCK_IO: the
+///         host's name is unknown, or the cause is in this program: a file that cannot be read, no
+///         permission, no descriptors left.
 ///
 /// A handler that runs just before the thread begins to sleep does not wake it. With report, the
 /// call looks up a second later; without it, it goes on waiting. While the resolver looks for the

@@ -180,11 +180,12 @@ pub unsafe extern "C" fn lock_close_all() -> usize {
 /// @param session  The session.
 ///
 /// @return LOCK_OK: it is alive, as far as can be known without asking the server;
-///         LOCK_LOST: it has ended, and with it all its locks. On a server this is also the case if
-///         another part of the program has closed the connection's descriptor. On several servers:
-///         the session holds a lock or waits for one on a server that is lost, or all servers are
-///         lost. A lost server where it does neither makes no difference. Locks on the other
-///         servers stay held until they are released or the session is closed;
+///         LOCK_LOST: it has ended, and with it all its locks; lock_last_error says why. On a server
+///         this is also the case if another part of the program has closed the connection's
+///         descriptor. On several servers: the session holds a lock or waits for one on a server
+///         that is lost, or all servers are lost. A lost server where it does neither makes no
+///         difference. Locks on the other servers stay held until they are released or the session
+///         is closed;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
@@ -192,7 +193,7 @@ pub unsafe extern "C" fn lock_close_all() -> usize {
 pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
     let body = |session: &Session| match session.is_alive() {
         true => Ok(lock_status::LOCK_OK),
-        false => Err(Failure::plain(lock_status::LOCK_LOST)),
+        false => Err(session.loss().map_or_else(|| Failure::plain(lock_status::LOCK_LOST), Failure::from)),
     };
     // SAFETY: the caller passes a session that is not being closed, or NULL.
     unsafe { guard_session(session, body) }
@@ -235,15 +236,15 @@ pub unsafe extern "C" fn lock_lost_fd(session: *mut lock_session) -> c_int {
 }
 
 /// Ends every call of a session that is in progress in another thread. Waits for locks,
-/// lock_enqueue, lock_inspect and lock_list return LOCK_CANCELLED and leave the session as it was:
-/// a lock that was being converted to exclusive stays held as before. Places where no call waits are given
-/// up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another call with the
-/// same name has succeeded in between. A grant that came first stays, and its call returns LOCK_OK;
-/// on a server, a grant has come when it has arrived in this process.
+/// lock_enqueue, lock_inspect, lock_inspect_slots and lock_list return LOCK_CANCELLED and leave the
+/// session as it was: a lock that was to be converted stays held as before. Places where no call
+/// waits are given up; the next lock_wait for such a place returns LOCK_CANCELLED, unless another
+/// call with the same name has succeeded in between. A grant that came first stays, and its call
+/// returns LOCK_OK; on a server, a grant has come when it has arrived in this process.
 ///
 /// Giving something up cannot be taken back. So lock_release, lock_release_all and lock_convert to
-/// LOCK_SHARED continue for up to a second, in which a working server confirms them. If it does
-/// not, the session ends, and they return LOCK_LOST.
+/// a mode that allows more holders continue for up to a second, in which a working server confirms
+/// them. If it does not, the session ends, and they return LOCK_LOST.
 ///
 /// @param session  The session.
 ///

@@ -7,24 +7,28 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::fmt;
 use std::io;
 
-use crate::broker::{AcquireError, ReleaseError};
+use crate::broker::{AcquireError, Mode, ReleaseError};
 use crate::client::{ConnectError, ConnectErrorKind, InspectError};
 
-/// How a lock is held. The functions take these as `uint32_t`.
+/// How a lock is held. The functions take these as `uint32_t`, and also what lock_at_most makes: a
+/// lock that several sessions hold, but only so many. Modes are no flags and cannot be combined.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_mode {
     /// One holder alone.
     LOCK_EXCLUSIVE = 0,
-    /// Any number of holders, all of them shared.
+    /// Any number of holders, none of them exclusive. So the plain number 1 is no limit; a limit of
+    /// 1 is LOCK_EXCLUSIVE, and lock_at_most(1) returns that.
     LOCK_SHARED = 1,
 }
 
 /// The result of a call. The numbers never change, and no number ever gets another meaning.
 ///
 /// If a call that takes a lock or changes its mode returns any status except LOCK_OK, LOCK_PENDING,
-/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. For every status except LOCK_OK,
-/// lock_last_error says more.
+/// LOCK_INTERRUPTED and LOCK_LOST, it has changed nothing. After every status except LOCK_OK and
+/// LOCK_PENDING, lock_last_error has a text for this call. It says more than lock_strerror where
+/// more is known: above all after LOCK_INVALID, LOCK_REFUSED, LOCK_DEADLOCK, LOCK_LOST, LOCK_IO and
+/// LOCK_INTERNAL, and after LOCK_ALREADY_HELD if the lock is held in another mode.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum lock_status {
@@ -32,16 +36,18 @@ pub enum lock_status {
     LOCK_OK = 0,
     /// The session has a place in the queue, and does not hold the lock yet, or not yet in the mode
     /// it asked for. From lock_enqueue and lock_enqueue_convert: lock_wait waits there. From a call
-    /// that would have taken a place: the session already has one. lock_wait waits there, unless
-    /// another thread waits there in lock_acquire.
+    /// that would have taken a place: the session already has one, in the mode that the call asks
+    /// for (in another mode it is LOCK_INVALID). lock_wait waits there, unless another thread waits
+    /// there in lock_acquire.
     LOCK_PENDING = 1,
     /// Not granted within the time limit. With a limit of zero: another session holds the lock or
     /// waits for it. From a call without a time limit: the server has not answered.
     LOCK_TIMEOUT = 2,
     /// The session neither holds this lock nor waits for it. From lock_wait: it has no place there.
     LOCK_NOT_HELD = 3,
-    /// The session already holds this lock. It is one owner: if two threads share it, only one of
-    /// them may believe that it got the lock.
+    /// The session already holds this lock, perhaps in another mode than the call asks for:
+    /// lock_held_mode tells the mode, and lock_convert changes it. The session is one owner: if two
+    /// threads share it, only one of them may believe that it got the lock.
     LOCK_ALREADY_HELD = 4,
     /// Waiting would close a cycle of sessions that wait for each other. lock_last_error names
     /// them; if there are more than 16, it names the first 16 and says how many there are. A server
@@ -51,14 +57,18 @@ pub enum lock_status {
     /// queue or received its outcome. From lock_connect_and_acquire: its report function ended it.
     LOCK_CANCELLED = 6,
     /// A signal handler ran while the thread waited. The session keeps its place in the queue: the
-    /// same call again, or lock_wait, goes on waiting there; lock_release gives it up. Only
-    /// lock_connect_and_acquire keeps nothing.
+    /// same call again, in the same mode, or lock_wait, goes on waiting there; lock_release gives it
+    /// up. Only lock_connect_and_acquire keeps nothing.
     LOCK_INTERRUPTED = 7,
     /// The call is invalid: NULL where it is not allowed, an unknown mode, a name that is too long,
-    /// a malformed address.
+    /// a malformed address. Also if the session already waits for the lock, but in another mode than
+    /// the call asks for, or for several locks otherwise than all of them at once: what lock_wait
+    /// would return is then not what the call asks for. lock_release or lock_cancel gives that place
+    /// up.
     LOCK_INVALID = 8,
-    /// Refused: a limit is reached, the server is stopping, or it grants nothing yet because the
-    /// server before it did not stop cleanly.
+    /// Refused: a limit of the broker or server is reached, the server is stopping, it is older
+    /// than what is asked for (lock_at_most), or it grants nothing yet because the server before it
+    /// did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, perhaps because its connection is lost, and with it all its locks.
     /// Nothing reconnects. Close the session and open a new one. With several servers: the server
@@ -103,6 +113,22 @@ pub(super) fn c_text(text: impl fmt::Display) -> CString {
     let text = text.to_string().replace('\0', "\\0");
     // Cannot fail, since no zero byte is left.
     CString::new(text).unwrap_or_default()
+}
+
+impl Failure {
+    /// Why a request for `wants` has failed. Unlike the error alone, `wants` shows whether a lock
+    /// that is held already is held in another mode.
+    #[cold]
+    pub(super) fn of_request(error: AcquireError, wants: &[Mode]) -> Self {
+        match error {
+            AcquireError::AlreadyHeld(held) if !wants.contains(&held.mode) => Self {
+                status: lock_status::LOCK_ALREADY_HELD,
+                detail: c"the session already holds the lock in another mode, which lock_convert changes"
+                    .into(),
+            },
+            error => error.into(),
+        }
+    }
 }
 
 impl From<AcquireError> for Failure {
@@ -186,7 +212,7 @@ pub(super) fn text(status: c_int) -> &'static CStr {
         c"a signal handler ran while waiting; the place in the queue is kept",
         c"invalid argument",
         c"refused",
-        c"the session is lost, and with it its locks",
+        c"the session and its locks are lost, or there was no server",
         c"the handle belongs to the process that this one was forked from",
         c"the operating system failed the call",
         c"a bug in lockd",

@@ -12,6 +12,7 @@ mod documented_sessions;
 mod glockd_listings;
 mod glockd_protocol;
 mod glockd_waiting;
+mod limited_locks;
 mod limits;
 mod lockd_protocol;
 mod lockd_statistics;

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// In the order in which a reader of the header should meet them.
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "status.rs",
+    "modes.rs",
     "error_text.rs",
     "version.rs",
     "broker.rs",

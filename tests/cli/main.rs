@@ -8,6 +8,7 @@ mod crontab;
 mod documented;
 mod kicking;
 mod leaving;
+mod limited;
 mod lingering;
 mod listing;
 mod losing;

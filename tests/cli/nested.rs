@@ -99,3 +99,23 @@ fn a_process_that_outlives_the_outer_command_may_have_its_lock() {
     holder.unlock("a");
     assert_eq!(site.line("code"), "0");
 }
+
+/// The place of another job is free sooner or later. That of the outer command is not.
+#[test]
+fn a_slot_is_waited_for_unless_only_the_outer_command_could_free_it() {
+    let site = Site::start();
+    let mut other = site.server.message();
+    other.call("lock", serde_json::json!({"lockName": "a", "limit": 2}));
+    let text = script("lockd run --at-most 2 a -- true");
+    let mut waits = site.run(&["--at-most", "2", "a"], &text);
+    site.server.await_waiters("a", 1);
+    other.unlock("a");
+    assert_eq!(waits.code(), 0);
+
+    let inner = format!("{} run --at-most 2 a -- echo never", argument(program().as_ref()));
+    for text in ["lockd run a -- echo never", &format!("lockd run --at-most 2 a -- {inner}")] {
+        let (code, errors) = said(&site, &["--at-most", "2", "a"], text);
+        assert_eq!(code, 125, "{errors}");
+        assert!(errors.contains("this one runs under"), "{errors}");
+    }
+}

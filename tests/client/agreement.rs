@@ -12,9 +12,12 @@ use proptest::prelude::*;
 
 use crate::support::*;
 
-const SESSIONS: usize = 2;
+/// One more than the smallest limit.
+const SESSIONS: usize = 3;
 const NAMES: [&[u8]; 2] = [b"a", b"b"];
 const SHORT: Duration = Duration::from_millis(1);
+const TWO: Mode = Mode::at_most(2).unwrap();
+const THREE: Mode = Mode::at_most(3).unwrap();
 
 /// A broker and its sessions, in this process or on a server over a Unix socket. When a call has
 /// returned, every grant that it caused is in such a socket.
@@ -165,7 +168,7 @@ fn call(session: usize, name: usize, what: What) -> Call {
 }
 
 fn calls() -> impl Strategy<Value = Call> {
-    let mode = || prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)];
+    let mode = || prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared), Just(TWO), Just(THREE)];
     let limit = || prop_oneof![4 => Just(Duration::ZERO), 1 => Just(SHORT)];
     let what = prop_oneof![
         6 => (mode(), limit()).prop_map(|(mode, limit)| What::Acquire(mode, limit)),
@@ -225,6 +228,36 @@ proptest! {
     }
 }
 
+/// The lock is free before and after the calls for each three modes.
+#[test]
+fn conversions_between_any_two_modes_have_the_same_results_locally_and_on_a_server() {
+    const MODES: [Mode; 4] = [Mode::Exclusive, TWO, THREE, Mode::Shared];
+    let acquire = |session, mode| call(session, 0, What::Acquire(mode, Duration::ZERO));
+    let mut calls = Vec::new();
+    for (own, other, to) in all_of(MODES) {
+        // Some of these are refused, and then nobody is in the way.
+        calls.extend([acquire(0, own), acquire(1, other), acquire(2, other)]);
+        calls.push(call(0, 0, What::Convert(to, Duration::ZERO)));
+        calls.push(call(0, 0, What::Convert(own, SHORT)));
+        calls.extend([call(0, 0, What::EnqueueConvert(to)), call(0, 0, What::Wait)]);
+        calls.extend([call(0, 0, What::Cancel), call(0, 0, What::Wait)]);
+        calls.push(call(0, 0, What::EnqueueConvert(own)));
+        calls.extend([call(1, 0, What::Release), call(0, 0, What::Wait)]);
+        calls.extend([call(1, 0, What::Enqueue(other)), call(1, 0, What::Wait)]);
+        calls.extend([call(2, 0, What::Release), call(1, 0, What::Wait), call(0, 0, What::Wait)]);
+        calls.extend((0..SESSIONS).map(|session| call(session, 0, What::Release)));
+    }
+    agree(&calls);
+}
+
+fn all_of<T: Copy, const N: usize>(values: [T; N]) -> impl Iterator<Item = (T, T, T)> {
+    let pairs = move |first| values.into_iter().map(move |second| (first, second));
+    values
+        .into_iter()
+        .flat_map(pairs)
+        .flat_map(move |(first, second)| values.map(|third| (first, second, third)))
+}
+
 #[test]
 fn a_failed_call_leaves_the_report_of_a_cancelled_place_to_lock_wait() {
     use Mode::{Exclusive, Shared};
@@ -262,6 +295,38 @@ fn a_failed_call_leaves_the_report_of_a_cancelled_place_to_lock_wait() {
     }
 }
 
+/// Otherwise a caller could wait there, and believe to hold the mode that it has asked for last.
+#[test]
+fn a_place_counts_only_in_the_mode_in_which_it_was_taken() {
+    let is_refused = |said: Result<(), AcquireError>| matches!(&said, Err(AcquireError::Invalid(why)) if why.contains("already waits"));
+    for world in [World::here(), World::there()] {
+        let [holder, session, ..] = world.sessions.as_slice() else { unreachable!() };
+        holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
+        assert_eq!(session.enqueue(b"a", TWO), Ok(Attempt::Queued));
+        for mode in [Mode::Exclusive, THREE, Mode::Shared] {
+            assert!(is_refused(session.enqueue(b"a", mode).map(drop)), "{mode}");
+            assert!(is_refused(session.acquire(b"a", mode, NOW).map(drop)), "{mode}");
+            assert!(is_refused(session.acquire(b"a", mode, None).map(drop)), "{mode}");
+        }
+        let both = NAMES.map(|name| (name, TWO));
+        assert!(is_refused(session.acquire_all(&both, None).map(drop)));
+        assert_eq!(session.acquire_all(&both[..1], None), Err(AcquireError::AlreadyWaiting));
+        assert_eq!(session.enqueue(b"a", TWO), Err(AcquireError::AlreadyWaiting));
+        assert_eq!(session.acquire(b"a", TWO, None), Err(AcquireError::AlreadyWaiting));
+        holder.release(b"a").unwrap();
+        session.wait(b"a", Some(SOON)).unwrap();
+        assert_eq!(session.held(b"a").unwrap().map(|held| held.mode), Some(TWO));
+
+        holder.acquire(b"a", TWO, NOW).unwrap();
+        assert_eq!(session.enqueue_convert(b"a", Mode::Exclusive), Ok(Attempt::Queued));
+        for mode in [TWO, THREE, Mode::Shared] {
+            assert!(is_refused(session.enqueue_convert(b"a", mode).map(drop)), "{mode}");
+            assert!(is_refused(session.convert(b"a", mode, None).map(drop)), "{mode}");
+        }
+        assert_eq!(session.convert(b"a", Mode::Exclusive, None), Err(AcquireError::AlreadyWaiting));
+    }
+}
+
 #[test]
 fn every_call_of_an_ended_session_reports_the_end() {
     for world in [World::here(), World::there()] {
@@ -288,7 +353,7 @@ fn every_call_of_an_ended_session_reports_the_end() {
 #[test]
 fn a_grant_that_came_before_a_cancel_is_kept() {
     for world in [World::here(), World::there()] {
-        let [holder, session] = world.sessions.as_slice() else { unreachable!() };
+        let [holder, session, ..] = world.sessions.as_slice() else { unreachable!() };
         holder.acquire(b"a", Mode::Exclusive, NOW).unwrap();
         assert_eq!(session.enqueue(b"a", Mode::Exclusive), Ok(Attempt::Queued));
         holder.release(b"a").unwrap();

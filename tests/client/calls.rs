@@ -361,3 +361,36 @@ fn a_server_without_listings_says_so() {
     assert_eq!(session.list(b"", None, 1), Err(refused));
     assert!(session.is_alive());
 }
+
+#[test]
+fn the_limit_in_force_the_holders_and_the_free_slots_are_shown() {
+    let broker = Broker::default();
+    let listen = vec!["message://127.0.0.1:0".parse().unwrap()];
+    let server = Server::start(&broker, Config { listen, ..Config::default() }, Service::locks()).unwrap();
+    let url = server.addresses()[0].to_string();
+    let at_most = |holders| Mode::at_most(holders).unwrap();
+    let holders: Vec<Session> = (0..3).map(|_| Session::connect(&url, None, SOON).unwrap()).collect();
+    let lookers = [Session::open(&broker, None), Session::connect(&url, None, SOON).unwrap()];
+    let shown = |limit, holders, free| {
+        for session in &lookers {
+            let seen = session.inspect(b"a").unwrap();
+            assert_eq!((seen.limit(), seen.holders, seen.free_slots()), (limit, holders, free));
+        }
+    };
+    shown(None, 0, None);
+    holders[0].acquire(b"a", Mode::Shared, NOW).unwrap();
+    shown(None, 1, None);
+    holders[1].acquire(b"a", at_most(5), NOW).unwrap();
+    shown(Some(5), 2, Some(3));
+    assert_eq!(holders[2].acquire(b"a", at_most(3), NOW).map(|grant| grant.holders), Ok(3));
+    shown(Some(3), 3, Some(0));
+    assert_eq!(holders[1].held(b"a").unwrap().map(|held| held.mode), Some(at_most(5)));
+    holders[2].convert(b"a", at_most(4), NOW).unwrap();
+    shown(Some(4), 3, Some(1));
+    holders[0].release(b"a").unwrap();
+    holders[1].release(b"a").unwrap();
+    holders[2].convert(b"a", Mode::Exclusive, NOW).unwrap();
+    shown(Some(1), 1, Some(0));
+    let page = lookers[1].list(b"a", None, 0).unwrap();
+    assert_eq!((page.locks[0].mode, page.locks[0].holders[0].limit), (Some(Mode::Exclusive), None));
+}

@@ -78,6 +78,10 @@ impl Dice {
         (self.0 >> 33) % sides
     }
 
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[usize::try_from(self.below(all.len() as u64)).unwrap()]
+    }
+
     fn micros(&mut self, sides: u64) -> Duration {
         Duration::from_micros(self.below(sides))
     }
@@ -161,4 +165,66 @@ fn an_upgrade_that_is_given_up_keeps_what_was_held() {
         threads.into_iter().for_each(|thread| thread.join().unwrap());
     });
     assert!(connect(&url).acquire(b"room", Mode::Exclusive, Some(SOON)).is_ok());
+}
+
+/// The holders of a lock, each with what its mode promises.
+#[derive(Default)]
+struct Holders(AtomicUsize);
+
+impl Holders {
+    fn check(&self, mode: Mode) {
+        let holders = self.0.load(SeqCst);
+        let most = mode.holders_max().map_or(usize::MAX, |most| most as usize);
+        assert!(holders <= most, "{holders} holders, but one of them was promised: {mode}");
+    }
+}
+
+/// The same with limits: no holder ever has more company than its own mode allows, whatever limits
+/// the others name, and however its waits and conversions end.
+#[test]
+fn slots_that_cross_cancels_and_time_outs_are_never_too_many_and_none_is_lost() {
+    const MODES: [Mode; 4] =
+        [Mode::Exclusive, Mode::at_most(2).unwrap(), Mode::at_most(3).unwrap(), Mode::Shared];
+    let (_server, url) = serve();
+    let (holders, stop, ends) = (Holders::default(), AtomicBool::new(false), Ends::default());
+    let sessions: Vec<client::RemoteSession> = (0..5).map(|_| connect(&url)).collect();
+    thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for (seed, session) in (1..).zip(&sessions) {
+            let (holders, stop, ends) = (&holders, &stop, &ends);
+            threads.push(scope.spawn(move || {
+                let mut dice = Dice(seed);
+                while !stop.load(SeqCst) {
+                    let mut mode = dice.one_of(&MODES[1..3]);
+                    if !ends.count(session.acquire(b"slots", mode, Some(dice.micros(1000)))) {
+                        continue;
+                    }
+                    holders.0.fetch_add(1, SeqCst);
+                    for _ in 0..3 {
+                        holders.check(mode);
+                        thread::yield_now();
+                        holders.check(mode);
+                        let wanted = dice.one_of(&MODES);
+                        if ends.count(session.convert(b"slots", wanted, Some(dice.micros(1000)))) {
+                            mode = wanted;
+                        }
+                    }
+                    holders.check(mode);
+                    holders.0.fetch_sub(1, SeqCst);
+                    assert_eq!(session.release(b"slots"), Ok(Released::Hold));
+                }
+            }));
+            threads.push(scope.spawn(move || {
+                let mut dice = Dice(seed + 100);
+                while !stop.load(SeqCst) {
+                    thread::sleep(dice.micros(2000));
+                    session.cancel();
+                }
+            }));
+        }
+        ends.until_all_are_many(&stop);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+    let seen = connect(&url).acquire(b"slots", Mode::Exclusive, Some(SOON));
+    assert!(seen.is_ok(), "a slot was left behind: {seen:?}");
 }

@@ -11,4 +11,5 @@ mod losing;
 mod patient;
 mod serving;
 mod several;
+mod stopped;
 mod support;

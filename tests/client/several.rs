@@ -257,3 +257,28 @@ fn a_server_that_hangs_does_not_prevent_releases_on_another_one() {
         assert_eq!(pair.direct[hangs].inspect(pair.name(hangs, 0)).unwrap().holders, 0);
     }
 }
+
+#[test]
+fn a_limited_lock_has_its_slots_on_the_server_that_its_name_belongs_to() {
+    const TWO: Mode = Mode::at_most(2).unwrap();
+    let pair = Pair::new();
+    let urls = [0, 1].map(|server: usize| pair.servers[server].1.as_str());
+    let other = Session::connect(&urls.join(","), None, SOON).unwrap();
+    for server in [0, 1] {
+        let name = pair.name(server, 0);
+        pair.both.acquire(name, TWO, NOW).unwrap();
+        pair.direct[server].acquire(name, Mode::Shared, NOW).unwrap();
+        assert_eq!(other.acquire(name, TWO, NOW), Err(AcquireError::TimedOut));
+        let seen = other.inspect(name).unwrap();
+        assert_eq!((seen.limit(), seen.holders, seen.free_slots()), (Some(2), 2, Some(0)));
+        assert_eq!(pair.direct[1 - server].inspect(name).unwrap().holders, 0);
+        assert_eq!(other.enqueue(name, TWO), Ok(Attempt::Queued));
+        pair.direct[server].release(name).unwrap();
+        other.wait(name, Some(SOON)).unwrap();
+    }
+    let both = [(pair.name(0, 1), TWO), (pair.name(0, 2), Mode::at_most(3).unwrap())];
+    pair.both.acquire_all(&both, NOW).unwrap();
+    other.acquire_all(&both, NOW).unwrap();
+    let third = connect(urls[0]).acquire(both[0].0, TWO, NOW);
+    assert_eq!(third, Err(AcquireError::TimedOut));
+}

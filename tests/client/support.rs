@@ -64,8 +64,13 @@ pub(crate) struct Process(Child, pub(crate) String);
 
 impl Process {
     pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    pub(crate) fn start_with(options: &[&str]) -> Self {
         let mut child = without_options(&mut Command::new(env!("CARGO_BIN_EXE_lockd")))
             .args(["serve", "--listen", "message://127.0.0.1:0"])
+            .args(options)
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -81,6 +86,12 @@ impl Process {
         kill_process(pid, Signal::STOP).unwrap();
         // Reported once every thread of it has stopped.
         waitpid(Some(pid), WaitOptions::UNTRACED).unwrap();
+    }
+
+    /// Sends the signal and waits until the server has ended.
+    pub(crate) fn end(&mut self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+        self.0.wait().unwrap();
     }
 
     pub(crate) fn resume(&self) {

@@ -16,6 +16,8 @@ const SEEDS: u64 = 40;
 
 const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
 
+const ALL_MIXES: [Mix; 4] = [Mix::MUTEX, Mix::READ_WRITE, Mix::LIMITED, Mix::SETS];
+
 fn setup(seed: u64, mix: Mix) -> Setup {
     Setup {
         seed,
@@ -84,8 +86,50 @@ fn shared_and_exclusive_holders_at_once_are_a_broken_read_write_lock() {
 }
 
 #[test]
+fn more_holders_than_one_of_them_allows_are_a_broken_limit() {
+    let mix = Mix { sets: 0, converts: 35, ..Mix::LIMITED };
+    must_convict(Defect::LimitIsTooHigh, mix, &[Model::Limit]);
+    must_convict(Defect::IgnoresLimitsOfHolders, mix, &[Model::Limit]);
+    must_convict(Defect::IgnoresLimitOfNewcomer, mix, &[Model::Limit]);
+    must_convict(Defect::ConvertsWithOtherHolders, mix, &[Model::Limit]);
+    let often = Mix { names: 2, converts: 60, ..mix };
+    must_convict(Defect::ForgetsLimitOnConversion, often, &[Model::Limit]);
+}
+
+/// Limited locks that are held for so long that a request which could be granted is late.
+const LONG: Mix = Mix {
+    names: 1,
+    sets: 0,
+    converts: 0,
+    shared: 0,
+    limited: 100,
+    tries: 0,
+    unlimited: 100,
+    hold: (3 * SECOND, 6 * SECOND),
+    ..Mix::LIMITED
+};
+
+#[test]
+fn a_slot_of_a_limited_lock_that_is_not_given_away_is_stuck() {
+    // With more clients, one of those that wait could be a holder that was not told yet.
+    let long = |seed| Setup { length: 40 * SECOND, clients: 2, kills: 0, ..setup(seed, LONG) };
+    must_convict_of("a limit that is too low", &[Model::Stuck], |seed| {
+        judge(long(seed), &mut FaultyBroker::new(Some(Defect::LimitIsTooLow), seed))
+    });
+    let mix = Mix { converts: 0, sets: 0, ..Mix::LIMITED };
+    must_convict(Defect::LosesWakeup, mix, &[Model::Stuck]);
+    must_convict(Defect::KeepsLocksOfEndedSessions, mix, &[Model::Stuck]);
+    for seed in (0..SEEDS).map(|seed| seed_or(3000) + seed) {
+        let (history, verdict) = judge(long(seed), &mut FaultyBroker::new(None, seed));
+        assert!(verdict.acquits(), "with LOCKD_SEED={seed}:\n{}", verdict.report(&history));
+        let (history, verdict) = judge(long(seed), &mut RealBroker::default());
+        assert!(verdict.acquits(), "with LOCKD_SEED={seed}:\n{}", verdict.report(&history));
+    }
+}
+
+#[test]
 fn tokens_of_a_name_that_do_not_rise_are_broken_fencing() {
-    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+    for mix in ALL_MIXES {
         must_convict(Defect::Tokens(TokenDefect::GoesBack), mix, &[Model::Fencing]);
         must_convict(Defect::Tokens(TokenDefect::Repeats), mix, &[Model::Fencing]);
         must_convict(Defect::Tokens(TokenDefect::StartsAgain), mix, &[Model::Fencing]);
@@ -127,7 +171,7 @@ fn repeated_and_lower(history: &History) -> (usize, usize) {
 
 #[test]
 fn tokens_of_different_names_may_repeat_and_cross() {
-    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+    for mix in ALL_MIXES {
         let (mut repeated, mut lower) = (0, 0);
         for seed in (0..SEEDS).map(|seed| seed_or(2000) + seed) {
             let mut broker = FaultyBroker::with_counters(Counters::Names, None, seed);
@@ -144,6 +188,8 @@ fn tokens_of_different_names_may_repeat_and_cross() {
 fn overtaking_breaks_first_come_first_served() {
     must_convict(Defect::Overtakes, Mix::MUTEX, &[Model::Fifo]);
     must_convict(Defect::TryOvertakes, Mix { tries: 50, ..Mix::READ_WRITE }, &[Model::Fifo]);
+    must_convict(Defect::Overtakes, Mix::LIMITED, &[Model::Fifo]);
+    must_convict(Defect::LimitedOvertakesExclusive, Mix::LIMITED, &[Model::Fifo]);
 }
 
 #[test]
@@ -170,28 +216,31 @@ fn a_release_by_a_session_that_does_not_hold_is_a_broken_mutex() {
 }
 
 #[test]
-fn a_server_that_takes_its_own_reset_for_the_clients_end_is_a_broken_mutex() {
-    must_convict_of("a server that trusts its own kernel", &[Model::Mutex], |seed| {
-        let defect = Some(Defect::TakesOwnResetForClientEnd);
-        judge(with_hang_ups(seed, Mix::MUTEX), &mut FaultyBroker::new(defect, seed))
-    });
+fn a_server_that_takes_its_own_reset_for_the_clients_end_breaks_the_lock() {
+    for (mix, model) in [(Mix::MUTEX, Model::Mutex), (Mix::LIMITED, Model::Limit)] {
+        must_convict_of("a server that trusts its own kernel", &[model], |seed| {
+            let defect = Some(Defect::TakesOwnResetForClientEnd);
+            judge(with_hang_ups(seed, mix), &mut FaultyBroker::new(defect, seed))
+        });
+    }
 }
 
 #[test]
-fn a_client_that_believes_a_stale_grant_is_a_broken_mutex() {
-    must_convict_of("a client that believes a stale grant", &[Model::Mutex], |seed| {
-        let setup = Setup { stale_grants: StaleGrants::Believed, ..with_hang_ups(seed, Mix::MUTEX) };
-        judge(setup, &mut FaultyBroker::new(None, seed))
-    });
-    must_convict_of("a client of the real broker that believes a stale grant", &[Model::Mutex], |seed| {
-        let setup = Setup { stale_grants: StaleGrants::Believed, ..with_hang_ups(seed, Mix::MUTEX) };
-        judge(setup, &mut RealBroker::default())
-    });
+fn a_client_that_believes_a_stale_grant_breaks_the_lock() {
+    for (mix, model) in [(Mix::MUTEX, Model::Mutex), (Mix::LIMITED, Model::Limit)] {
+        let believing = |seed| Setup { stale_grants: StaleGrants::Believed, ..with_hang_ups(seed, mix) };
+        must_convict_of("a client that believes a stale grant", &[model], |seed| {
+            judge(believing(seed), &mut FaultyBroker::new(None, seed))
+        });
+        must_convict_of("a client of the real broker that believes a stale grant", &[model], |seed| {
+            judge(believing(seed), &mut RealBroker::default())
+        });
+    }
 }
 
 #[test]
 fn a_server_that_hangs_up_on_clients_that_check_for_the_end_is_acquitted() {
-    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+    for mix in ALL_MIXES {
         let hung_up = |setup: Setup| with_hang_ups(setup.seed, setup.mix);
         must_acquit(mix, |setup| {
             let (history, verdict) = judge(hung_up(setup), &mut FaultyBroker::new(None, setup.seed));
@@ -205,14 +254,14 @@ fn a_server_that_hangs_up_on_clients_that_check_for_the_end_is_acquitted() {
 
 #[test]
 fn a_broker_without_a_defect_is_acquitted() {
-    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+    for mix in ALL_MIXES {
         must_acquit(mix, |setup| judge(setup, &mut FaultyBroker::new(None, setup.seed)));
     }
 }
 
 #[test]
 fn the_real_broker_is_acquitted() {
-    for mix in [Mix::MUTEX, Mix::READ_WRITE, Mix::SETS] {
+    for mix in ALL_MIXES {
         must_acquit(mix, |setup| judge(setup, &mut RealBroker::default()));
     }
 }

@@ -243,8 +243,7 @@ impl fmt::Display for Call {
             .iter()
             .map(|(name, mode)| match (self.kind, mode) {
                 (CallKind::Release | CallKind::Inspect, _) => format!("n{name}"),
-                (_, Mode::Exclusive) => format!("n{name} exclusive"),
-                (_, Mode::Shared) => format!("n{name} shared"),
+                (_, mode) => format!("n{name} {mode}"),
             })
             .collect();
         let names = names.join(" + ");

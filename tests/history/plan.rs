@@ -12,6 +12,8 @@ pub(crate) struct Mix {
     /// The number of names to lock. The first two are requested much more often than the others.
     pub(crate) names: u32,
     pub(crate) shared: u64,
+    /// The share of limited locks; what is neither shared nor limited is exclusive.
+    pub(crate) limited: u64,
     pub(crate) sets: u64,
     /// The share of acquires that do not wait, and of those that wait without a time limit.
     pub(crate) tries: u64,
@@ -32,6 +34,7 @@ impl Mix {
     pub(crate) const MUTEX: Self = Self {
         names: 4,
         shared: 0,
+        limited: 0,
         sets: 0,
         tries: 20,
         unlimited: 40,
@@ -50,7 +53,14 @@ impl Mix {
     /// Acquires of several names at once, in addition to all of that.
     pub(crate) const SETS: Self =
         Self { names: 5, shared: 25, sets: 40, converts: 10, inspects: 12, ..Self::MUTEX };
+
+    /// Limited locks, together with those in the other modes, with conversions and sets.
+    pub(crate) const LIMITED: Self =
+        Self { names: 3, shared: 15, limited: 65, sets: 10, converts: 25, inspects: 8, ..Self::MUTEX };
 }
+
+/// The limits that limited locks have here: fewer than there are clients, so that they are reached.
+const LIMITS: [u32; 3] = [2, 3, 4];
 
 /// What a client does next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,8 +104,8 @@ impl Plan {
                 self.acquire()
             }
             [(name, mode)] if self.random.percent(converts) => {
-                let mode = if mode == Mode::Shared { Mode::Exclusive } else { Mode::Shared };
-                Step::Convert { name, mode, limit: self.limit() }
+                let mode = self.other_mode(mode);
+                Step::Convert { name, mode, limit: self.limit_of_conversion(mode) }
             }
             _ => Step::Release,
         }
@@ -114,11 +124,30 @@ impl Plan {
         while (wants.len() as u64) < count.min(u64::from(self.mix.names)) {
             let name = self.name();
             if wants.iter().all(|(wanted, _)| *wanted != name) {
-                let shared = self.random.percent(self.mix.shared);
-                wants.push((name, if shared { Mode::Shared } else { Mode::Exclusive }));
+                let mode = self.mode();
+                wants.push((name, mode));
             }
         }
         wants
+    }
+
+    fn mode(&mut self) -> Mode {
+        let Mix { shared, limited, .. } = self.mix;
+        match self.random.below(100) {
+            roll if roll < shared => Mode::Shared,
+            roll if roll < shared + limited => self.random.one_of(&LIMITS.map(limited_to)),
+            _ => Mode::Exclusive,
+        }
+    }
+
+    /// The mode that a lock held in `mode` is converted to.
+    fn other_mode(&mut self, mode: Mode) -> Mode {
+        let mut others = vec![Mode::Exclusive, Mode::Shared];
+        if self.mix.limited > 0 {
+            others.extend(LIMITS.map(limited_to));
+        }
+        others.retain(|other| *other != mode);
+        self.random.one_of(&others)
     }
 
     /// Chooses one of the first two names half of the time.
@@ -137,9 +166,21 @@ impl Plan {
         }
     }
 
+    /// Sessions that hold a lock and wait until there are no more holders than their new limits
+    /// allow can wait for each other, and a broker does not find that. So they wait for a limited
+    /// time.
+    fn limit_of_conversion(&mut self, mode: Mode) -> Option<Nanos> {
+        let limit = self.limit();
+        if mode.limit().is_some() { limit.or(Some(self.mix.limit.1)) } else { limit }
+    }
+
     /// How long to pause before the next step.
     pub(crate) fn pause(&mut self, holds: bool) -> Nanos {
         let (low, high) = if holds { self.mix.hold } else { self.mix.idle };
         self.random.between(low, high)
     }
+}
+
+fn limited_to(holders: u32) -> Mode {
+    Mode::at_most(holders).expect("a limit in the range of limits")
 }

@@ -35,6 +35,10 @@ impl Random {
         low + self.below(high - low + 1)
     }
 
+    pub(crate) fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[usize::try_from(self.below(choices.len() as u64)).unwrap()]
+    }
+
     /// True once in `times` on average; never if `times` is 0.
     pub(crate) fn one_in(&mut self, times: u64) -> bool {
         times > 0 && self.below(times) == 0

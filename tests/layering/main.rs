@@ -34,13 +34,14 @@ const LAYERS: [(&str, &[&str]); 8] = [
 
 /// What the rules may use of the broker around them: modules, or single items of a module. No
 /// mutex, no clock, no shell.
-const RULES_MAY_USE: [(&str, Option<&str>); 9] = [
+const RULES_MAY_USE: [(&str, Option<&str>); 10] = [
     ("blocks", None),
     ("clock", Some("Stamp")),
     ("histogram", None),
     ("limits", Some("Limits")),
     ("limits", Some("NAMES_AT_ONCE_MAX")),
     ("model", None),
+    ("mode", None),
     ("name", None),
     ("outcome", None),
     ("tokens", None),

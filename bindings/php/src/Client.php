@@ -15,10 +15,11 @@ use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Body;
+use Lockd\Internal\LockedCall;
+use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Internal\PatientAcquire;
 use Lockd\Internal\Process;
-use Lockd\Internal\Signals;
 use Lockd\Message\Address;
 use Lockd\Transport\FfiTransport;
 use Lockd\Transport\StreamTransport;
@@ -108,8 +109,10 @@ final class Client
      * @param ?string $owner what the connection is called in listings
      * @param float $connectTimeout for each attempt to connect, and, once connected, for every
      *     answer that the server gives at once
-     * @param ?callable(WaitEvent, ?string): mixed $onWait is told what happens, and the reason if
-     *     there is one. If it throws, the wait ends
+     * @param ?callable(WaitEvent, ?string): mixed $onWait is told what happens, and the reason: see
+     *     {@see WaitEvent}. If it throws, the wait ends
+     * @param bool $shared as for {@see acquire()}
+     * @param ?int $atMost as for {@see acquire()}
      * @return ?Lock null: held by others until the time was over
      * @throws ConnectException a mistake; or there was no server when the time was over
      * @throws ConnectionLostException the connection was lost, and the time was over before there
@@ -120,22 +123,25 @@ final class Client
         string $url,
         string $name,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?string $owner = null,
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
+        ?int $atMost = null,
     ): ?Lock {
+        $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
         $onWait = $onWait === null ? null : $onWait(...);
-        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $shared, $timeout);
+        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
     }
 
     /**
      * As {@see connectAndAcquire()}, through liblockd, with the addresses of
      * {@see connectByFfi()}. `$connectTimeout` is only for connecting.
      *
+     * @param bool $shared as for {@see acquire()}
      * @param ?callable(WaitEvent, ?string): mixed $onWait
      * @throws LockdException
      */
@@ -143,16 +149,18 @@ final class Client
         string $url,
         string $name,
         ?float $timeout = null,
-        bool $shared = false,
+        bool|int|float $shared = false,
         ?string $owner = null,
         float $connectTimeout = 5.0,
         ?callable $onWait = null,
+        ?int $atMost = null,
     ): ?Lock {
+        $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             FfiTransport::connectToOne($server, $owner, $within);
         $onWait = $onWait === null ? null : $onWait(...);
-        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $shared, $timeout);
+        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
     }
 
     /**
@@ -169,23 +177,37 @@ final class Client
     }
 
     /**
-     * Acquires a lock, waiting its turn: first come, first served.
+     * Acquires a lock, waiting its turn: first come, first served. Without `$shared` and `$atMost`
+     * it is exclusive: it has one holder.
+     *
+     * With `$atMost` there are never more holders than that, of any kind, while this client holds
+     * the lock. So programs that give different limits need no agreement: the smallest limit among
+     * the holders is in force.
      *
      * @param string $name up to 1024 bytes, none of them zero
      * @param ?float $timeout how long to wait; null: without limit; 0.0: not at all
-     * @param bool $shared held together with others that share it
+     * @param bool $shared held together with any number of others that share it. A number is
+     *     refused: a limit is `$atMost`
+     * @param ?int $atMost held by at most so many, this client included: 1 (the same as exclusive)
+     *     to 16,777,215
      * @return ?Lock null: not granted within the time limit. Keep the object: the lock is released
      *     when it is destroyed
-     * @throws AlreadyHeldException this client already holds the lock or waits for it
+     * @throws AlreadyHeldException this client already holds the lock or waits for it.
+     *     {@see Lock::convert()} changes its limit; a further slot needs a second client
      * @throws DeadlockException waiting would close a cycle of clients that wait for each other
-     * @throws RefusedException a limit of the server, or it is stopping, or it grants nothing yet
+     * @throws RefusedException a limit of the server, or it is stopping, or it grants nothing yet,
+     *     or it is older than `$atMost`
      * @throws ConnectionLostException
      * @throws ForkedException this client is the parent process'
      * @throws InvalidArgumentException
      */
-    public function acquire(string $name, ?float $timeout = null, bool $shared = false): ?Lock
-    {
-        return $this->owner->acquire($name, $shared, $timeout);
+    public function acquire(
+        string $name,
+        ?float $timeout = null,
+        bool|int|float $shared = false,
+        ?int $atMost = null,
+    ): ?Lock {
+        return $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout);
     }
 
     /**
@@ -199,6 +221,7 @@ final class Client
      *
      * @template T
      * @param callable(Lock): T $body
+     * @param bool $shared as for {@see acquire()}
      * @return T
      * @throws InvalidArgumentException `$body` is a generator function, or its result is not
      *     finished when it returns
@@ -206,40 +229,24 @@ final class Client
      * @throws ConnectionLostException also if the lock was lost while `$body` ran
      * @throws LockdException as for {@see acquire()}
      */
-    public function synchronized(string $name, callable $body, ?float $timeout = null, bool $shared = false): mixed
-    {
+    public function synchronized(
+        string $name,
+        callable $body,
+        ?float $timeout = null,
+        bool|int|float $shared = false,
+        ?int $atMost = null,
+    ): mixed {
         Body::mustRunWhenCalled($body);
-        $lock = null;
-        // Stored before a signal handler can run and throw: PHP may then lose the function's return
-        // value.
-        Signals::deferred(function () use (&$lock, $name, $timeout, $shared): void {
-            $lock = $this->acquire($name, $timeout, $shared);
-        });
-        if ($lock === null) {
-            throw new TimeoutException("\"$name\" was not granted within $timeout s");
-        }
-        if (!$this->owner->hasGrant($name, $lock->token())) {
-            throw new ConnectionLostException("this client was closed just after it had acquired \"$name\"");
-        }
-        try {
-            $result = $body($lock);
-        } catch (\Throwable $e) {
-            // Do not leave this to the lock's destructor: the exception's trace may refer to the
-            // lock.
-            try {
-                $lock->release();
-            } catch (LockdException) {
-                // The caller must see the exception of the body, not this one.
-            }
-            throw $e;
-        }
-        $lock->release();
-        Body::mustBeDone($result);
-        return $result;
+        return LockedCall::run(
+            fn (): ?Lock => $this->acquire($name, $timeout, $shared, $atMost),
+            $body,
+            static fn () => throw new TimeoutException("\"$name\" was not granted within $timeout s"),
+        );
     }
 
     /**
-     * The present state of a lock: its mode, and how many sessions hold it and wait for it.
+     * The present state of a lock: its mode and limit, and how many sessions hold it and wait for
+     * it.
      *
      * @throws LockdException
      */
@@ -268,6 +275,17 @@ final class Client
     public function stands(): bool
     {
         return $this->owner->isAlive();
+    }
+
+    /**
+     * Whether this client holds the lock or waits for it, as far as is known without asking the
+     * server.
+     *
+     * @internal
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return $this->owner->isOwnerOf($name);
     }
 
     /**

@@ -12,6 +12,7 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
+use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Transport\Grant;
 
@@ -29,7 +30,7 @@ final class Lock
     public function __construct(
         private readonly Owner $owner,
         private readonly string $name,
-        private bool $shared,
+        private Mode $mode,
         Grant $grant,
     ) {
         $this->token = $grant->token;
@@ -41,16 +42,28 @@ final class Lock
         return $this->name;
     }
 
+    /** Whether it is shared or limited, and not exclusive: others may hold it at the same time. */
     public function isShared(): bool
     {
-        return $this->shared;
+        return !$this->mode->isExclusive();
+    }
+
+    /**
+     * How many holders this lock allows: there are never more while it is held. 1: it is exclusive;
+     * null: any number.
+     */
+    public function limit(): ?int
+    {
+        return $this->mode->holdersMax;
     }
 
     /**
      * The fencing token: higher than that of every earlier grant of this name, below 2^53. A
      * resource that remembers the highest token it has seen for each lock name can refuse a holder
-     * that comes too late. Tokens of different names cannot be compared. The token changes when the
-     * lock is made exclusive.
+     * that comes too late, if the lock is always exclusive. The holders of a shared or limited lock
+     * hold it at the same time with different tokens, all of them valid: refuse only what is lower
+     * than the token of an exclusive grant. Tokens of different names cannot be compared. The token
+     * changes when the lock is converted so that it allows fewer holders.
      */
     public function token(): int
     {
@@ -59,7 +72,7 @@ final class Lock
 
     /**
      * Whether the last exclusive holder vanished without releasing the lock: its work may be half
-     * done.
+     * done. This lock itself may be exclusive, shared or limited.
      */
     public function orphaned(): bool
     {
@@ -70,8 +83,9 @@ final class Lock
     }
 
     /**
-     * Whether the lock is held now: asks the server. The answer is no if the server does not reply
-     * within the connection's time limit, and in a forked child.
+     * Whether the lock is held now: asks the server. The answer is no, and not an exception, if the
+     * lock was released or lost, if the server does not reply within the connection's time limit,
+     * and in a forked child.
      */
     public function isHeld(): bool
     {
@@ -81,7 +95,7 @@ final class Lock
     /**
      * Releases the lock. The server grants it to the next waiter at once.
      *
-     * @return bool false: it was released before
+     * @return bool false: it was released before, or an earlier call has thrown that it was lost
      * @throws ConnectionLostException it was lost, perhaps long ago: others may have held it since
      * @throws NotHeldException it was lost although the connection is alive
      * @throws ForkedException the lock belongs to the parent process
@@ -92,29 +106,45 @@ final class Lock
     }
 
     /**
-     * Makes a shared lock exclusive or an exclusive one shared, without releasing it in between. To
-     * become exclusive it waits, ahead of the queue, until the other holders have released it. To
-     * become shared it does not wait.
+     * Changes how many holders the lock allows, without releasing it in between; without `$shared`
+     * and `$atMost` it becomes exclusive. If there are more holders than it is to allow, it waits,
+     * ahead of the queue, until enough of them have released it. To allow more holders it does not
+     * wait.
      *
-     * If a signal handler throws, the lock may have been converted all the same: {@see isShared()}
+     * If a signal handler throws, the lock may have been converted all the same: {@see limit()}
      * tells.
      *
+     * @param bool $shared held together with any number of others that share it. A number is
+     *     refused: a limit is `$atMost`
      * @param ?float $timeout in seconds; null: without limit; 0.0: not at all
+     * @param ?int $atMost held by at most so many, as for {@see Client::acquire()}
      * @return bool false: not converted within the time limit; it is held as before
      * @throws AlreadyHeldException it is being converted already
      * @throws DeadlockException two holders wait to make the same lock exclusive; it is held as
      *     before
-     * @throws NotHeldException
+     * @throws InvalidArgumentException
+     * @throws NotHeldException it was released, or a release found that it was lost
      * @throws RefusedException it is held as before
      * @throws ConnectionLostException
      */
-    public function convert(bool $shared, ?float $timeout = null): bool
+    public function convert(bool|int|float $shared = false, ?float $timeout = null, ?int $atMost = null): bool
     {
-        $converted = function (Grant $grant) use ($shared): void {
+        $mode = Mode::of($shared, $atMost);
+        $converted = function (Grant $grant) use ($mode): void {
             $this->token = $grant->token;
-            $this->shared = $shared;
+            $this->mode = $mode;
         };
-        return $this->owner->convert($this->name, $this->token, $shared, $timeout, $converted);
+        return $this->owner->convert($this->name, $this->token, $this->mode, $mode, $timeout, $converted);
+    }
+
+    /**
+     * Whether it was not released since it was granted, even if the connection is lost meanwhile.
+     *
+     * @internal
+     */
+    public function isGranted(): bool
+    {
+        return $this->owner->hasGrant($this->name, $this->token);
     }
 
     public function __destruct()

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd;
 
+use Lockd\Internal\Mode;
 use Lockd\Message\Result;
 
 /** A holder or a waiter of a lock. */
@@ -13,9 +14,11 @@ final class Party
      * @param string $address address of the client's connection, as the server sees it
      * @param ?string $owner the name that the client has given itself
      * @param ?int $token the holder's fencing token; null: this is a waiter
-     * @param ?string $mode the mode that a waiter waits for, 'exclusive' or 'shared'; null: this is
-     *     a holder
+     * @param ?string $mode the mode that a waiter waits for, 'exclusive' or 'shared', with a limit
+     *     or without; null: this is a holder
      * @param float $seconds how long it has held the lock or waited for it
+     * @param ?int $limit how many holders it allows, or is going to allow. 1: exclusive; null: any
+     *     number
      */
     public function __construct(
         public readonly string $address,
@@ -23,11 +26,15 @@ final class Party
         public readonly ?int $token,
         public readonly ?string $mode,
         public readonly float $seconds,
+        public readonly ?int $limit = null,
     ) {
     }
 
-    /** @internal */
-    public static function fromMessage(Result $party): self
+    /**
+     * @param ?string $lockMode the mode of a lock whose holder this is
+     * @internal
+     */
+    public static function fromMessage(Result $party, ?string $lockMode = null): self
     {
         return new self(
             $party->text('address') ?? '',
@@ -35,6 +42,7 @@ final class Party
             $party->integer('token'),
             $party->text('mode'),
             $party->number('heldFor') ?? $party->number('waitingFor') ?? 0.0,
+            Mode::limitIn($party, $party->text('mode') ?? $lockMode),
         );
     }
 }

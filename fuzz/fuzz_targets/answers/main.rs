@@ -38,7 +38,11 @@ fuzz_target!(|data: &[u8]| {
 fn carry_out(session: &RemoteSession, call: u8) {
     let start = Instant::now();
     let name = NAMES[usize::from(call / 16) % NAMES.len()];
-    let mode = if call & 8 == 0 { Mode::Exclusive } else { Mode::Shared };
+    let mode = match (call & 8, call) {
+        (0, _) => Mode::Exclusive,
+        (_, 0..160) => Mode::Shared,
+        _ => Mode::at_most(3).expect("a limit"),
+    };
     let limit = Some(Duration::from_millis(1));
     match call % 8 {
         0 => believe("lock", name, &session.acquire(name, mode, limit)),

@@ -212,7 +212,7 @@ impl Play<'_> {
 
 fn hello() -> Value {
     let keepalive = json!({"idle": 10, "interval": 5, "probes": 3, "userTimeout": 25, "deadPeerTimeout": 25});
-    json!({"status": "ok", "server": "lockd", "version": "0", "features": [], "keepalive": keepalive})
+    json!({"status": "ok", "server": "lockd", "version": "0", "features": ["limit"], "keepalive": keepalive})
 }
 
 fn names_of(parameters: &Value) -> Vec<Vec<u8>> {

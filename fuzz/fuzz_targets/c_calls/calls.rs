@@ -6,8 +6,9 @@ use std::ptr;
 
 use lockd::broker::Mode;
 use lockd::ffi::{
-    lock_acquire, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_enqueue_convert, lock_inspect,
-    lock_list, lock_list_free, lock_lost_fd, lock_release, lock_session, lock_status, lock_token, lock_wait,
+    lock_acquire, lock_at_most, lock_cancel, lock_check, lock_convert, lock_enqueue, lock_enqueue_convert,
+    lock_held_mode, lock_inspect, lock_list, lock_list_free, lock_lost_fd, lock_release, lock_session,
+    lock_status, lock_token, lock_wait,
 };
 
 use crate::expected;
@@ -24,10 +25,26 @@ pub(crate) const UNTOUCHED: u64 = 7;
 
 /// A mode as C passes it; `None` if the number is not a mode.
 pub(crate) fn mode(input: &mut Input<'_>) -> (u32, Option<Mode>) {
-    match input.byte() % 16 {
+    let choice = input.byte();
+    if choice >= 160 {
+        let limit = 2 + u32::from(choice % 3);
+        return (lock_at_most(limit), Mode::at_most(limit));
+    }
+    match choice % 16 {
         0..=7 => (0, Some(Mode::Exclusive)),
         8..=14 => (1, Some(Mode::Shared)),
-        _ => (u32::from(input.byte()) + 2, None),
+        _ => (no_mode(input.byte()), None),
+    }
+}
+
+fn no_mode(choice: u8) -> u32 {
+    match choice {
+        0..=247 => u32::from(choice) + 2,
+        248 => lock_at_most(0),
+        249 => lock_at_most(1 << 24),
+        // A limited mode has one bit in addition to twice its limit. These have others, or a limit
+        // that is too low or too high, or are odd.
+        _ => (lock_at_most(2) & !4) | [0, 2, 5, 1 << 25, 1 << 31 | 4, 3 << 28][usize::from(choice - 250)],
     }
 }
 
@@ -138,9 +155,9 @@ impl Worlds {
         });
         let expected = match target {
             Err(status) => status,
-            Ok(((world, number, name), _)) => {
+            Ok(((world, number, name), mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let status = self.acquire_in_model(world, number, limit, event);
@@ -174,21 +191,17 @@ impl Worlds {
         let expected = match (target, mode) {
             (_, None) => lock_status::LOCK_INVALID,
             (Err(status), _) => status,
-            (Ok((world, number, name)), Some(_)) => {
+            (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
                 if expected::info_of(&self.worlds[world].model, session, name).held {
                     if self.is_converting(slot, name) {
-                        return expect(status, lock_status::LOCK_PENDING, "lock_convert");
+                        let claim = expected::waiting_claim(session, name, mode);
+                        return expect(status, claim, "lock_convert");
                     }
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let status = self.acquire_in_model(world, number, limit, event);
                     self.forget_cancelled(slot, &[name], status);
-                    if self.worlds[world].model.held.get(&(name, number)).copied() != before
-                        && mode == Some(Mode::Exclusive)
-                    {
-                        // The lock has a new token, which only lock_inspect and lock_token return.
-                        self.session_mut(slot).tokens.remove(&name);
-                    }
+                    self.forget_token_if_narrower(slot, name, before);
                     status
                 } else {
                     lock_status::LOCK_NOT_HELD
@@ -196,6 +209,15 @@ impl Worlds {
             }
         };
         expect(status, expected, "lock_convert");
+    }
+
+    /// To be called after a conversion of a lock that was held as `before`. If its mode now allows
+    /// fewer holders, it has a new token, which only lock_inspect and lock_token return.
+    fn forget_token_if_narrower(&mut self, slot: usize, name: u8, before: Option<Mode>) {
+        let Session { world, number, .. } = *self.session(slot).expect("the session is open");
+        if self.worlds[world].model.held.get(&(name, number)).copied() < before {
+            self.session_mut(slot).tokens.remove(&name);
+        }
     }
 
     pub(crate) fn enqueue(&mut self, input: &mut Input<'_>) {
@@ -208,7 +230,7 @@ impl Worlds {
             (Err(status), _) => status,
             (Ok((world, number, name)), Some(mode)) => {
                 let session = self.session(slot).expect("the session is open");
-                match expected::existing_claim(&self.worlds[world].model, session, name) {
+                match expected::existing_claim(&self.worlds[world].model, session, &[(name, mode)]) {
                     Some(status) => status,
                     None => {
                         let event =
@@ -245,7 +267,7 @@ impl Worlds {
     /// Whether the session believes that it waits to convert the name.
     fn is_converting(&self, slot: usize, name: u8) -> bool {
         let session = self.session(slot).expect("the session is open");
-        session.converting.contains(&name)
+        session.converting.contains_key(&name)
             && match session.enqueued.get(&name) {
                 Some(Enqueued::Waiting(..)) => true,
                 Some(Enqueued::Granted(_)) => session.is_remote,
@@ -266,17 +288,15 @@ impl Worlds {
                 if !expected::info_of(&self.worlds[world].model, session, name).held {
                     lock_status::LOCK_NOT_HELD
                 } else if self.is_converting(slot, name) {
-                    lock_status::LOCK_PENDING
+                    expected::waiting_claim(session, name, mode)
                 } else {
                     let before = self.worlds[world].model.held.get(&(name, number)).copied();
                     let event = Event::Convert { session: number, name, mode, wait: Some(None) };
                     let status = self.enqueue_in_model(slot, name, mode, &event);
                     if status == lock_status::LOCK_PENDING {
-                        self.session_mut(slot).converting.insert(name);
-                    } else if self.worlds[world].model.held.get(&(name, number)).copied() != before
-                        && mode == Mode::Exclusive
-                    {
-                        self.session_mut(slot).tokens.remove(&name);
+                        self.session_mut(slot).converting.extend(before.map(|before| (name, before)));
+                    } else {
+                        self.forget_token_if_narrower(slot, name, before);
                     }
                     status
                 }
@@ -313,11 +333,14 @@ impl Worlds {
             }
             (Ok((world, number, name)), Some(Enqueued::Granted(mode))) => {
                 self.session_mut(slot).enqueued.remove(&name);
-                // In this process the lock may have been converted to shared before the grant was
-                // collected.
+                // In this process the lock may have been converted to a mode that allows more holders
+                // before the grant was collected.
                 let held = self.worlds[world].model.held.get(&(name, number)).copied();
-                let is_as_asked = held == Some(Mode::Exclusive) || mode == Mode::Shared;
-                if is_as_asked { lock_status::LOCK_OK } else { lock_status::LOCK_NOT_HELD }
+                if held.is_some_and(|held| held <= mode) {
+                    lock_status::LOCK_OK
+                } else {
+                    lock_status::LOCK_NOT_HELD
+                }
             }
             (Ok((.., name)), Some(Enqueued::Cancelled)) => {
                 self.session_mut(slot).enqueued.remove(&name);
@@ -330,6 +353,10 @@ impl Worlds {
                 assert!((UNTOUCHED + 1..TOKEN_END).contains(&token));
                 let known = self.worlds[world].tokens.entry(name).or_default();
                 *known = token.max(*known);
+                if is_remote {
+                    // Until then a converted lock had its old token to the session.
+                    self.session_mut(slot).tokens.insert(name, token);
+                }
             }
             _ => assert_eq!(token, UNTOUCHED),
         }
@@ -422,11 +449,10 @@ impl Worlds {
                 }
                 // A grant that has not arrived yet is undone; one that has arrived is kept.
                 Enqueued::Granted(_) if is_remote && !self.is_waiting(slot, name) => {
-                    let back = if self.session(slot).expect("the session is open").converting.contains(&name)
-                    {
-                        Event::Convert { session: number, name, mode: Mode::Shared, wait: None }
-                    } else {
-                        Event::Release { session: number, name }
+                    let session = self.session(slot).expect("the session is open");
+                    let back = match session.converting.get(&name) {
+                        Some(&mode) => Event::Convert { session: number, name, mode, wait: None },
+                        None => Event::Release { session: number, name },
                     };
                     self.apply(world, &back);
                     self.session_mut(slot).enqueued.insert(name, Enqueued::Cancelled);
@@ -465,6 +491,7 @@ impl Worlds {
             }
         };
         expect(status, expected, "lock_token");
+        self.compare_held_mode(slot, name, target, expected);
         match (status, target) {
             (lock_status::LOCK_OK, Ok((.., name))) => {
                 let known = *self.session_mut(slot).tokens.entry(name).or_insert(token);
@@ -473,6 +500,23 @@ impl Worlds {
             }
             _ => assert_eq!(token, UNTOUCHED),
         }
+    }
+
+    fn compare_held_mode(
+        &self,
+        slot: usize,
+        name: GivenName,
+        target: Result<(usize, u32, u8), lock_status>,
+        expected: lock_status,
+    ) {
+        let mut number = 77;
+        // SAFETY: a session or NULL, a string or NULL, a place for the output.
+        let status = unsafe { lock_held_mode(self.handle(slot), self.names.pointer(name), &mut number) };
+        expect(status, expected, "lock_held_mode");
+        let mode = target.ok().and_then(|(world, _, name)| {
+            expected::held_mode(&self.worlds[world].model, self.session(slot)?, name)
+        });
+        assert_eq!(number, mode.map_or(77, expected::number));
     }
 
     /// Checks that a page has as many locks as the model, up to the limit.

@@ -1,7 +1,7 @@
 //! Opens and closes sessions, and makes the calls that need no session: servers, addresses, texts,
 //! freeing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char};
 use std::ptr;
 
@@ -57,7 +57,7 @@ impl Worlds {
         let lost_fd = unsafe { lock_lost_fd(handle) };
         assert_eq!(lost_fd >= 0, is_remote);
         let number = self.worlds[world].next_number();
-        let (enqueued, converting, tokens) = (BTreeMap::new(), BTreeSet::new(), BTreeMap::new());
+        let (enqueued, converting, tokens) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         let is_lost = false;
         self.sessions[slot] = Some(Session {
             handle,

@@ -15,7 +15,7 @@ mod sets;
 mod world;
 
 /// The model imports the mode from here.
-mod outcome {
+mod mode {
     pub(crate) use lockd::broker::Mode;
 }
 

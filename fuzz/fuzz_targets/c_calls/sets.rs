@@ -49,7 +49,7 @@ impl Worlds {
                 let session = self.session(slot).expect("the session is open");
                 let model = &self.worlds[*world].model;
                 let names: Vec<u8> = wants.iter().map(|(name, _)| *name).collect();
-                match names.iter().find_map(|&name| expected::existing_claim(model, session, name)) {
+                match expected::existing_claim(model, session, wants) {
                     Some(status) => status,
                     None => {
                         let status = self.acquire_in_model(*world, *number, limit, event);

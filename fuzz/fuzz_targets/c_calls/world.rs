@@ -1,19 +1,21 @@
 //! The state of a run: two brokers (the program's own, which a server may serve, and the default
 //! one), a model of each, and the sessions with what they have been told.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::{CStr, CString, c_int};
+use std::collections::BTreeMap;
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use lockd::ffi::{
     lock_acquire, lock_broker, lock_broker_free, lock_broker_new, lock_close, lock_info, lock_inspect,
-    lock_last_error, lock_open, lock_release, lock_server, lock_server_stop, lock_session, lock_status,
+    lock_inspect_slots, lock_last_error, lock_open, lock_release, lock_server, lock_server_stop,
+    lock_session, lock_slots, lock_status,
 };
 
 use lockd::broker::Mode;
 
+use crate::expected;
 use crate::model::{Event, Model};
 use crate::names::{GivenName, Names};
 
@@ -52,8 +54,9 @@ pub(crate) struct Session {
     pub(crate) is_remote: bool,
     pub(crate) is_lost: bool,
     pub(crate) enqueued: BTreeMap<u8, Enqueued>,
-    /// The names whose wait, if there is one, is a conversion of a held lock.
-    pub(crate) converting: BTreeSet<u8>,
+    /// The names whose wait, if there is one, is a conversion of a held lock; and the mode that it was
+    /// held in before.
+    pub(crate) converting: BTreeMap<u8, Mode>,
     /// The tokens of its locks that it has been told.
     pub(crate) tokens: BTreeMap<u8, u64>,
     pub(crate) lost_fd: c_int,
@@ -111,7 +114,7 @@ impl Worlds {
             let Some((name, mode)) = wait else { continue };
             let after = match end {
                 crate::model::End::Granted { .. } => {
-                    // A lock that was converted to exclusive has a new token.
+                    // A lock that was converted has a new token.
                     session.tokens.remove(&name);
                     Enqueued::Granted(mode)
                 }
@@ -139,13 +142,16 @@ impl Worlds {
         // SAFETY: a session, a string, and a place for the output.
         let status = unsafe { lock_inspect(world.observer, pointer, &mut seen) };
         assert_eq!(status, lock_status::LOCK_OK, "an observer cannot inspect");
-        let expected = crate::expected::info(&world.model, name);
+        let expected = expected::info(&world.model, name);
         let text = self.names.text(name);
-        if crate::expected::as_tuple(&seen) == crate::expected::as_tuple(&expected) {
-            Ok(())
-        } else {
-            Err(format!("{text:?}: {seen:?}, expected {expected:?}"))
+        if expected::as_tuple(&seen) != expected::as_tuple(&expected) {
+            return Err(format!("{text:?}: {seen:?}, expected {expected:?}"));
         }
+        let (seen, expected) = (slots(world.observer, pointer), expected::slots(&world.model, name));
+        if expected::slots_as_tuple(&seen) != expected::slots_as_tuple(&expected) {
+            return Err(format!("{text:?}: {seen:?}, expected {expected:?}"));
+        }
+        Ok(())
     }
 
     /// Waits until the broker agrees with the model, because other threads may have work left.
@@ -209,6 +215,15 @@ impl Worlds {
         let status = unsafe { lock_release(observer, name) };
         assert_eq!(status, lock_status::LOCK_OK);
     }
+}
+
+/// The slots of a lock, as an observer sees them.
+fn slots(observer: *mut lock_session, name: *const c_char) -> lock_slots {
+    let mut seen = lock_slots { holders: 77, waiters: 77, limit: 77, free: 77 };
+    // SAFETY: a session, a string, and a place for the output.
+    let status = unsafe { lock_inspect_slots(observer, name, &mut seen) };
+    assert_eq!(status, lock_status::LOCK_OK, "an observer cannot inspect");
+    seen
 }
 
 pub(crate) fn untouched_info() -> lock_info {

@@ -56,11 +56,23 @@ const MESSAGES: [&str; 22] = [
     r#"{"command":"dance","parameters":{"@":1},"id":#}"#,
 ];
 
+/// Requests for limited locks. Chosen by the highest bytes, so that those of the seeds keep their
+/// meaning.
+const LIMITED: [&str; 6] = [
+    r#"{"command":"lock","parameters":{"lockName":"@","limit":2},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","limit":3,"timeLimit":0},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockNames":["b",{"lockName":"@","limit":2}],"limit":3},"id":#}"#,
+    r#"{"command":"convert","parameters":{"lockName":"@","limit":2},"id":#}"#,
+    r#"{"command":"convert","parameters":{"lockName":"@","limit":3},"id":#}"#,
+    r#"{"command":"lock","parameters":{"lockName":"@","limit":1},"id":#}"#,
+];
+
 /// The request that these two bytes choose. `id` must be new.
 pub(crate) fn phrase(protocol: Protocol, which: u8, name: u8, id: u32) -> Vec<u8> {
     let phrases: &[&str] = match protocol {
         Protocol::Lockd => &LOCKD,
         Protocol::Glockd => &GLOCKD,
+        Protocol::Message if which >= 220 => &LIMITED,
         Protocol::Message => &MESSAGES,
     };
     let phrase = phrases[usize::from(which) % phrases.len()];

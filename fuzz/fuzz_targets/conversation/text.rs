@@ -54,10 +54,10 @@ impl LockdReplies {
                 Line::TooLong => Some(PendingRequest::TooLong),
                 Line::Complete(line) => match TextDialect::Lockd.parse(line) {
                     TextRequest::Acquire { mode, name } => {
-                        Some(PendingRequest::Acquire(LockName::new(&name), mode))
+                        Some(PendingRequest::Acquire(LockName::new(&name), mode.into()))
                     }
                     TextRequest::Release { mode, name } => {
-                        Some(PendingRequest::Release(LockName::new(&name), mode))
+                        Some(PendingRequest::Release(LockName::new(&name), mode.into()))
                     }
                     TextRequest::Inspect { .. } => Some(PendingRequest::Inspect),
                     _ => None,

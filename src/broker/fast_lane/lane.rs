@@ -10,8 +10,9 @@ use crate::broker::fast_lane::lane_holdings::LaneHoldings;
 use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeState, Nodes, Orphans};
 use crate::broker::fast_lane::recent::RecentNodes;
 use crate::broker::histogram::Histogram;
+use crate::broker::mode::Mode;
 use crate::broker::name::{Key, LockName, Space};
-use crate::broker::outcome::{Grant, Held, Mode};
+use crate::broker::outcome::{Grant, Held};
 use crate::broker::rules::{HashedKey, Hold, Slot};
 use crate::broker::tokens::Tokens;
 
@@ -148,7 +149,7 @@ impl Lane {
                 NodeState::Held { slot, mode, hold } if slot == by.slot => {
                     return LaneAcquire::AlreadyHeld(Held { mode, token: hold.token });
                 }
-                NodeState::Held { mode: Mode::Shared, .. } if mode == Mode::Shared => {
+                NodeState::Held { mode: held, .. } if held.is_compatible_with(mode) => {
                     return LaneAcquire::Defer;
                 }
                 NodeState::Held { .. } => return LaneAcquire::Busy,
@@ -299,7 +300,7 @@ impl Lane {
             match mode {
                 _ if !vanished => {}
                 Mode::Exclusive => self.orphans_exclusive += 1,
-                Mode::Shared => self.orphans_shared += 1,
+                Mode::Limited(_) | Mode::Shared => self.orphans_shared += 1,
             }
             self.unhold(head, by, mode, vanished);
         }
@@ -322,7 +323,7 @@ impl Lane {
         }
     }
 
-    /// How many locks are held here, in either mode.
+    /// How many locks are held here, in any mode.
     pub(crate) fn held_in_all(&self) -> usize {
         self.held_exclusive as usize + self.held_shared as usize
     }
@@ -351,7 +352,7 @@ impl Lane {
     fn held(&mut self, mode: Mode) -> &mut u32 {
         match mode {
             Mode::Exclusive => &mut self.held_exclusive,
-            Mode::Shared => &mut self.held_shared,
+            Mode::Limited(_) | Mode::Shared => &mut self.held_shared,
         }
     }
 
@@ -374,7 +375,7 @@ impl Lane {
 
     fn unhold(&mut self, index: NodeIndex, by: Holder<'_>, mode: Mode, vanished: bool) {
         debug_assert!(matches!(self.nodes[index].state, NodeState::Held { slot, .. } if slot == by.slot));
-        // A shared holder leaves the mark as it is, for the next exclusive one.
+        // Any other holder leaves the mark as it is, for the next exclusive one.
         if mode == Mode::Exclusive {
             self.nodes[index].orphaned = vanished;
         }

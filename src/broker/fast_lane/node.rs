@@ -3,8 +3,8 @@
 
 use std::ops::{Index, IndexMut};
 
+use crate::broker::mode::Mode;
 use crate::broker::name::{LockName, Space};
-use crate::broker::outcome::Mode;
 use crate::broker::rules::{Hold, Slot};
 
 /// Where a node is. 32 bits, so that a node with its two neighbours fits into a cache line.

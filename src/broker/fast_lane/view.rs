@@ -3,8 +3,9 @@
 
 use crate::broker::fast_lane::lane::{Holder, KeyRef, Lane};
 use crate::broker::fast_lane::node::{NONE, Node, NodeIndex, NodeState};
+use crate::broker::mode::Mode;
 use crate::broker::name::{LockName, Space};
-use crate::broker::outcome::{Held, Inspection, Mode};
+use crate::broker::outcome::{Held, Inspection};
 use crate::broker::rules::{Hold, Slot};
 
 /// A name as its lane sees it.

@@ -2,10 +2,15 @@
 //! queued or the only holder of a name becomes exclusive. No other event makes a session start to
 //! wait for another one.
 //!
-//! A session waits for the holders, in a conflicting mode, of a name it has a queued request for;
-//! and for the session right before it in that queue, since no request overtakes. (Requests further
-//! ahead count as well: each waits for the one before it.) Sessions wait, not requests: a session
-//! with two requests waits for what both of them wait for.
+//! A session waits for each holder that must go before its queued request can be granted: for all
+//! holders if it wants the name exclusively, and for an exclusive holder. And it waits for the
+//! session right before it in the queue, since no request overtakes. (Requests further ahead count
+//! as well: each waits for the one before it.) Sessions wait, not requests: a session with two
+//! requests waits for what both of them wait for.
+//!
+//! A request that waits because a limit is reached needs *some* holders to go, and any of them will
+//! do. So it waits for none of them in particular, and a cycle through such a name is not found,
+//! even if all its holders wait for the session. There is never a false alarm.
 //!
 //! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there
 //! are such ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If
@@ -16,10 +21,11 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use crate::broker::outcome::Mode;
+use crate::broker::mode::Mode;
+use crate::broker::rules::entry::QueuePlace;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::Slot;
-use crate::broker::rules::table::{QueuePlace, Table};
+use crate::broker::rules::table::Table;
 
 /// Why a session may not wait.
 #[derive(Debug)]
@@ -66,7 +72,7 @@ impl Table {
 
     /// Ranks the session, which holds the name exclusively now, below those that wait for the name.
     pub(super) fn rank_holder(&mut self, budget: usize, slot: Slot, id: EntryId) -> Result<(), WaitRejected> {
-        debug_assert!(self.entries[id].holders.contains_key(&slot) && self.entries[id].holders.len() == 1);
+        debug_assert!(self.entries[id].is_exclusive() && self.entries[id].holders().contains_key(&slot));
         let mut search = Search::new(self, budget);
         let behind = search.first_obstructed(slot, id)?.into_iter().collect();
         let budget = search.budget;
@@ -212,13 +218,13 @@ impl<'a> Search<'a> {
         if let Some((_, &ahead)) = entry.queue.range(..place).next_back() {
             found.push(table.requests[ahead].slot);
         }
-        let conflicts = mode == Mode::Exclusive || entry.mode == Mode::Exclusive;
+        let conflicts = mode == Mode::Exclusive || entry.is_exclusive();
         // A converting session is a holder and skips itself, so this visit is incomplete: the name
         // does not count as visited.
-        let converts = entry.holders.contains_key(&slot);
+        let converts = entry.holders().contains_key(&slot);
         if conflicts && (converts || self.holders_visited.insert(id)) {
-            self.spend(entry.holders.len())?;
-            found.extend(entry.holders.keys().copied().filter(|&holder| holder != slot));
+            self.spend(entry.holders().len())?;
+            found.extend(entry.holders().keys().copied().filter(|&holder| holder != slot));
         }
         Ok(())
     }
@@ -251,11 +257,12 @@ impl<'a> Search<'a> {
     fn first_obstructed(&mut self, holder: Slot, id: EntryId) -> Result<Option<Slot>, WaitRejected> {
         let table = self.table;
         let entry = &table.entries[id];
+        let is_exclusive = entry.is_exclusive();
         for &request in entry.queue.values() {
             let request = &table.requests[request];
             let wants_exclusive = |want: &(EntryId, Mode)| want.0 == id && want.1 == Mode::Exclusive;
-            self.spend(if entry.mode == Mode::Exclusive { 1 } else { request.wants.len() })?;
-            let conflicts = entry.mode == Mode::Exclusive || request.wants.iter().any(wants_exclusive);
+            self.spend(if is_exclusive { 1 } else { request.wants.len() })?;
+            let conflicts = is_exclusive || request.wants.iter().any(wants_exclusive);
             if conflicts && request.slot != holder {
                 return Ok(Some(request.slot));
             }

@@ -2,7 +2,7 @@
 //! runs after every step of the rules' own tests, and in builds with debug assertions while a table
 //! is small. In addition, each function of the rules asserts what it can at little cost.
 //!
-//! - An exclusive lock has exactly one holder.
+//! - A lock has no more holders than the mode of each of them allows.
 //! - A request waits only while it cannot be granted: at one of its names it is not the head of the
 //!   queue, or a holder is in its way. The exceptions: nothing is granted at present, or one of its
 //!   names is unsettled.
@@ -12,10 +12,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::broker::outcome::Mode;
+use crate::broker::rules::entry::LockEntry;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::Slot;
-use crate::broker::rules::table::{LockEntry, SessionState, Table};
+use crate::broker::rules::table::{SessionState, Table};
 
 /// A table with more entries, requests or sessions is not checked in full by
 /// [`check_invariants_if_small`](Table::check_invariants_if_small).
@@ -39,9 +39,9 @@ impl Table {
         let (mut holds, mut exclusive, mut shared) = (0, 0, 0);
         for (id, entry) in self.entries.iter() {
             self.check_entry(id, entry);
-            holds += entry.holders.len();
-            exclusive += usize::from(entry.held_as() == Some(Mode::Exclusive));
-            shared += usize::from(entry.held_as() == Some(Mode::Shared));
+            holds += entry.holders().len();
+            exclusive += usize::from(entry.is_exclusive());
+            shared += usize::from(entry.held_as().is_some() && !entry.is_exclusive());
         }
         assert_eq!(self.holds, holds, "the count of locks");
         assert_eq!(self.names_held, (exclusive, shared), "the counts of names that are held");
@@ -61,11 +61,10 @@ impl Table {
 
     fn check_entry(&self, id: EntryId, entry: &LockEntry) {
         assert_eq!(self.find(&entry.key), Some(id), "the index finds every entry");
-        let is_exclusive = entry.held_as() == Some(Mode::Exclusive);
-        assert!(!is_exclusive || entry.holders.len() == 1, "an exclusive lock has exactly one holder");
-        let is_used = !entry.holders.is_empty() || !entry.queue.is_empty();
+        entry.check_limits();
+        let is_used = !entry.holders().is_empty() || !entry.queue.is_empty();
         assert!(is_used || self.unsettled.contains(&id), "a name that nobody uses is in the table");
-        for slot in entry.holders.keys() {
+        for slot in entry.holders().keys() {
             assert!(self.sessions[*slot as usize].holds.contains(&id), "a holder does not know of its lock");
         }
         for (&place, &request) in &entry.queue {
@@ -86,7 +85,7 @@ impl Table {
         let followed = session.waits.iter().filter(|&(id, request)| last(id) != Some(*request)).count();
         assert_eq!(session.followed, followed, "the requests right after those of session {slot}");
         for &id in &session.holds {
-            assert!(self.entries[id].holders.contains_key(&slot), "session {slot} does not hold its lock");
+            assert!(self.entries[id].holders().contains_key(&slot), "session {slot} does not hold its lock");
         }
         let (mut waits, mut deadlines) = (0, BTreeSet::new());
         for (&ticket, &request) in &session.requests {

@@ -1,11 +1,13 @@
 //! Waiting: how requests enter the queues, leave them, and are granted when their turn comes. Part
 //! of the table; knows nothing of how sessions are told.
 
-use crate::broker::outcome::{Attempt, Mode, Outcome};
+use crate::broker::mode::Mode;
+use crate::broker::outcome::{Attempt, Outcome};
 use crate::broker::rules::deadlock::WaitRejected;
+use crate::broker::rules::entry::{QueuePlace, RequestId};
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{BULK_BUDGET, Decision, NAME_COST, NotGranted, Slot, Step, WaitSpec};
-use crate::broker::rules::table::{QueuePlace, QueuedRequest, RequestId, Table};
+use crate::broker::rules::table::{QueuedRequest, Table};
 
 impl Table {
     /// Puts a request that cannot be granted now into its queues, unless that would close a cycle.
@@ -85,7 +87,7 @@ impl Table {
     fn holders_to_mark(&self, id: EntryId, enters: bool) -> usize {
         let entry = &self.entries[id];
         let is_first_or_last = entry.queue.len() == usize::from(!enters);
-        if is_first_or_last { entry.holders.len() } else { 0 }
+        if is_first_or_last { entry.holders().len() } else { 0 }
     }
 
     fn unqueue(&mut self, request: RequestId) -> QueuedRequest {
@@ -121,7 +123,7 @@ impl Table {
                 if request.is_some() { *followed += 1 } else { *followed -= 1 }
             }
             None => {
-                for &holder in entry.holders.keys() {
+                for &holder in entry.holders().keys() {
                     let contended = &mut self.sessions[holder as usize].contended;
                     let has_changed =
                         if request.is_some() { contended.insert(id) } else { contended.remove(&id) };
@@ -171,7 +173,7 @@ impl Table {
         let due = self.unqueue(head);
         self.counts.wait_times.add(step.now.since(due.since));
         let acquired = due.wants.iter().filter(|&&(id, _)| self.held_by(id, due.slot).is_none()).count();
-        debug_assert!(acquired == due.wants.len() || matches!(due.place, QueuePlace::Conversion(_)));
+        debug_assert!(acquired == due.wants.len() || matches!(due.place, QueuePlace::Conversion(..)));
         let outcome = Outcome::Granted(self.grant(step, due.slot, &due.wants));
         step.decided.push(Decision { slot: due.slot, ticket: due.ticket, outcome, acquired });
         self.unsettled.extend(due.wants.iter().map(|&(id, _)| id).filter(|&other| other != id));

@@ -1,5 +1,6 @@
-//! The table: its data, and how names are held, converted and freed. Waiting is in `queue.rs`, the
-//! search for cycles in `deadlock.rs`, looking without a change in `view.rs`.
+//! The table: its data, and how names are held, converted and freed. Who may hold a name together
+//! is in `entry.rs`, waiting in `queue.rs`, the search for cycles in `deadlock.rs`, looking without a
+//! change in `view.rs`.
 //!
 //! The data of one lock. A lock that one session holds and nobody waits for is in its lane only;
 //! the table has it from the moment a second session wants it.
@@ -12,9 +13,9 @@
 //!                                        NameIndex    hash, name ► EntryId
 //!                                                                  │
 //!   ┌─ LockEntry ──────────────────────────────────────────────────▼──┐
-//!   │ key · mode · orphaned                                           │
-//!   │ holders   slot 3         ► Hold (token, since)                  │  one exclusive holder,
-//!   │           slot 8         ► Hold (token, since)                  │  or any number of shared
+//!   │ key · orphaned                                                  │
+//!   │ holders   slot 3         ► Mode, Hold (token, since)            │  no more than the mode of
+//!   │           slot 8         ► Mode, Hold (token, since)            │  each of them allows
 //!   │ queue     Conversion(41) ► RequestId                            │  the head is served next
 //!   │           Arrival(37)    ► RequestId ────────────────────────┐  │
 //!   └──────────────────────────────────────────────────────────────┼──┘
@@ -32,42 +33,19 @@
 //!
 //! Entries and requests are kept in [`Blocks`] that never move, so that growing holds nobody up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::broker::blocks::{BlockIndex, Blocks};
+use crate::broker::blocks::Blocks;
 use crate::broker::clock::Stamp;
 use crate::broker::histogram::Histogram;
-use crate::broker::outcome::{Attempt, Grant, Held, Mode, Outcome, Released};
+use crate::broker::mode::Mode;
+use crate::broker::outcome::{Attempt, Grant, Held, Outcome, Released};
+use crate::broker::rules::entry::{LockEntry, QueuePlace, RequestId};
 use crate::broker::rules::index::{EntryId, NameIndex};
 use crate::broker::rules::step::{
     FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, Ticket, WaitSpec,
 };
-
-/// Where the table keeps a request.
-pub(super) type RequestId = BlockIndex;
-
-/// A request's place in a queue: the number of its arrival, after all conversions. A request has
-/// the same place in all its queues, so two requests are in the same order wherever they meet.
-/// Conversions come first because everybody else in the queue waits for the converting session
-/// anyway: it is a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum QueuePlace {
-    Conversion(u64),
-    Arrival(u64),
-}
-
-/// One name: who holds it, and which requests wait for it.
-#[derive(Clone)]
-pub(super) struct LockEntry {
-    pub(super) key: HashedKey,
-    /// How it is held; means nothing while `holders` is empty.
-    pub(super) mode: Mode,
-    pub(super) holders: BTreeMap<Slot, Hold>,
-    pub(super) queue: BTreeMap<QueuePlace, RequestId>,
-    /// Whether the last exclusive holder vanished without releasing. While the name is held
-    /// exclusively: whether the holder before the present one did.
-    pub(super) orphaned: bool,
-}
 
 /// A request that waits: for one name, for several at once, or to convert one.
 #[derive(Clone)]
@@ -132,7 +110,7 @@ pub(crate) struct Table {
     pub(super) unsettled: Vec<EntryId>,
     /// How many locks are held, each holder of a name counted.
     pub(super) holds: usize,
-    /// How many names are held exclusively, and how many shared.
+    /// How many names are held exclusively, and how many in other modes.
     pub(super) names_held: (usize, usize),
     pub(super) counts: TableCounts,
 }
@@ -144,19 +122,13 @@ impl Table {
         if self.find(key).is_some() {
             return;
         }
-        let id = self.entries.insert(LockEntry {
-            key: key.clone(),
-            mode: Mode::Shared,
-            holders: BTreeMap::new(),
-            queue: BTreeMap::new(),
-            orphaned,
-        });
+        let id = self.entries.insert(LockEntry::new(key.clone(), orphaned));
         self.index.insert(key.hash, id);
         if let Some((slot, mode, hold)) = holder {
             self.hold(id, slot, mode, hold);
         }
         debug_assert_eq!(self.find(key), Some(id), "a name that was adopted is found");
-        debug_assert_eq!(self.entries[id].holders.len(), usize::from(holder.is_some()));
+        debug_assert_eq!(self.entries[id].holders().len(), usize::from(holder.is_some()));
     }
 
     /// Acquires all of `wants` or nothing. Every name must have been adopted, and be in `wants`
@@ -211,9 +183,9 @@ impl Table {
         self.enqueue(step, slot, place, wants.to_vec(), wait)
     }
 
-    /// Changes the mode of a lock that the session holds, without letting it go. Making it shared
-    /// never waits, and lets shared waiters in. Making it exclusive waits for the other holders to
-    /// go, ahead of all who do not hold it, and gets a new token.
+    /// Changes the mode of a lock that the session holds, without letting it go. To a mode that
+    /// allows more holders it never waits, and lets waiters in. To one that allows fewer it waits
+    /// for other holders to go, ahead of all who do not hold it, and gets a new token.
     pub(crate) fn convert(
         &mut self,
         step: &mut Step<'_>,
@@ -223,45 +195,57 @@ impl Table {
         wait: Option<WaitSpec>,
     ) -> Result<Attempt, NotGranted> {
         let id = self.find(key).ok_or(NotGranted::NotHeld)?;
-        let Some(held) = self.held_by(id, slot) else {
+        let Some(&(held, hold)) = self.entries[id].holders().get(&slot) else {
             self.retire(step, id);
             return Err(NotGranted::NotHeld);
         };
         if self.session(slot).waits.contains_key(&id) {
             return Err(NotGranted::AlreadyWaiting);
         }
-        if held.mode == mode || mode == Mode::Shared {
+        if mode >= held {
             self.change(id, |entry| {
                 // A session that has held it exclusively has had the time to check what was left
                 // half done.
-                entry.orphaned &= entry.mode == mode;
-                entry.mode = mode;
+                entry.orphaned &= held != Mode::Exclusive || mode == held;
+                entry.insert_holder(slot, mode, hold);
             });
-            debug_assert!(held.mode == mode || self.entries[id].holders.len() == 1);
-            let holders = self.entries[id].holders.len();
+            let holders = self.entries[id].holders().len();
             self.unsettled.push(id);
-            return Ok(Attempt::Granted(Grant { token: held.token, orphaned: false, holders }));
+            return Ok(Attempt::Granted(Grant { token: hold.token, orphaned: false, holders }));
         }
-        debug_assert_eq!((held.mode, mode), (Mode::Shared, Mode::Exclusive));
         if self.entries[id].admits(slot, mode) {
-            return self.upgrade_alone(step, slot, id);
+            return self.restrict_at_once(step, slot, id, mode);
         }
         let wait = wait.ok_or(NotGranted::Busy)?;
-        let place = QueuePlace::Conversion(self.next_arrival());
+        let place = QueuePlace::Conversion(Reverse(mode), self.next_arrival());
         self.enqueue(step, slot, place, vec![(id, mode)], wait)
     }
 
-    /// Makes the only holder exclusive. A shared request can be at the head of the queue only
-    /// because another of its names is taken. Until now it did not wait for this session; now it
-    /// does. This is the one way to close a cycle without waiting.
-    fn upgrade_alone(&mut self, step: &mut Step<'_>, slot: Slot, id: EntryId) -> Result<Attempt, NotGranted> {
-        debug_assert_eq!(self.entries[id].holders.len(), 1, "only one holder can be exclusive");
-        self.change(id, |entry| entry.mode = Mode::Exclusive);
-        if let Err(rejected) = self.rank_holder(step.budget, slot, id) {
-            self.change(id, |entry| entry.mode = Mode::Shared);
-            return Err(self.reject(step, rejected));
+    /// Gives a holder a mode that allows fewer holders, when there are no more than that. It does
+    /// not overtake a conversion that waits: that one wants fewer holders than there are, so its
+    /// place is behind this one's.
+    ///
+    /// If the mode is exclusive, a request may begin to wait for this session: one that is not
+    /// exclusive can be at the head of the queue because another of its names is taken. This is the
+    /// one way to close a cycle without waiting.
+    fn restrict_at_once(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        id: EntryId,
+        mode: Mode,
+    ) -> Result<Attempt, NotGranted> {
+        if mode == Mode::Exclusive {
+            let Some(&(before, hold)) = self.entries[id].holders().get(&slot) else {
+                return Err(NotGranted::NotHeld);
+            };
+            self.change(id, |entry| entry.insert_holder(slot, mode, hold));
+            if let Err(rejected) = self.rank_holder(step.budget, slot, id) {
+                self.change(id, |entry| entry.insert_holder(slot, before, hold));
+                return Err(self.reject(step, rejected));
+            }
         }
-        Ok(Attempt::Granted(self.grant(step, slot, &[(id, Mode::Exclusive)])))
+        Ok(Attempt::Granted(self.grant(step, slot, &[(id, mode)])))
     }
 
     /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the
@@ -338,10 +322,10 @@ impl Table {
             if !step.spend(NAME_COST) {
                 return;
             }
-            match self.entries[id].mode {
-                _ if !vanished => {}
-                Mode::Exclusive => self.counts.orphans_exclusive += 1,
-                Mode::Shared => self.counts.orphans_shared += 1,
+            if vanished {
+                let is_exclusive = self.entries[id].is_exclusive();
+                let TableCounts { orphans_exclusive, orphans_shared, .. } = &mut self.counts;
+                *(if is_exclusive { orphans_exclusive } else { orphans_shared }) += 1;
             }
             self.unhold(step.now, id, slot, vanished);
             self.unsettled.push(id);
@@ -368,8 +352,8 @@ impl Table {
     }
 
     pub(super) fn held_by(&self, id: EntryId, slot: Slot) -> Option<Held> {
-        let entry = &self.entries[id];
-        entry.holders.get(&slot).map(|hold| Held { mode: entry.mode, token: hold.token })
+        let holder = self.entries[id].holders().get(&slot);
+        holder.map(|&(mode, hold)| Held { mode, token: hold.token })
     }
 
     /// Changes how an entry is held, and keeps `names_held` right.
@@ -380,24 +364,22 @@ impl Table {
         let after = entry.held_as();
         let mut count = |mode, by: fn(&mut usize)| match mode {
             Some(Mode::Exclusive) => by(&mut self.names_held.0),
-            Some(Mode::Shared) => by(&mut self.names_held.1),
+            Some(Mode::Limited(_) | Mode::Shared) => by(&mut self.names_held.1),
             None => {}
         };
         count(before, |count| *count -= 1);
         count(after, |count| *count += 1);
         debug_assert!(
-            after != Some(Mode::Exclusive) || self.entries[id].holders.len() == 1,
-            "an exclusive lock has exactly one holder"
+            after.is_none_or(|mode| mode.allows(self.entries[id].holders().len())),
+            "there are no more holders than the mode in force allows"
         );
         debug_assert!(self.names_held.0 + self.names_held.1 <= self.entries.len());
         result
     }
 
     fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
-        let (before, is_contended) = self.change(id, |entry| {
-            entry.mode = mode;
-            (entry.holders.insert(slot, hold), !entry.queue.is_empty())
-        });
+        let (before, is_contended) =
+            self.change(id, |entry| (entry.insert_holder(slot, mode, hold), !entry.queue.is_empty()));
         if let Some(before) = before {
             debug_assert!(before.token < hold.token, "a new grant has a higher token");
             self.counts.hold_times.add(hold.since.since(before.since));
@@ -417,15 +399,15 @@ impl Table {
     /// Ends one session's hold on the name. Returns whether it had one.
     fn unhold(&mut self, now: Stamp, id: EntryId, slot: Slot, vanished: bool) -> bool {
         let (held, is_contended) = self.change(id, |entry| {
-            let held = entry.holders.remove(&slot);
-            // Only an exclusive holder changes the mark. A shared one leaves it for the next
+            let held = entry.remove_holder(slot);
+            // Only an exclusive holder changes the mark. Any other one leaves it for the next
             // exclusive holder.
-            if held.is_some() && entry.mode == Mode::Exclusive {
+            if held.is_some_and(|(mode, _)| mode == Mode::Exclusive) {
                 entry.orphaned = vanished;
             }
             (held, !entry.queue.is_empty())
         });
-        let Some(hold) = held else { return false };
+        let Some((_, hold)) = held else { return false };
         self.holds -= 1;
         self.counts.hold_times.add(now.since(hold.since));
         let session = self.session(slot);
@@ -443,10 +425,10 @@ impl Table {
         let mut grant = Grant { token, orphaned: false, holders: 1 };
         for &(id, mode) in wants {
             let entry = &self.entries[id];
-            debug_assert!(entry.admits(slot, mode), "never two holders of an exclusive lock");
+            debug_assert!(entry.admits(slot, mode), "never more holders than one of them was promised");
             grant.orphaned |= entry.orphaned;
             self.hold(id, slot, mode, Hold { token, since: step.now });
-            grant.holders = if wants.len() == 1 { self.entries[id].holders.len() } else { 1 };
+            grant.holders = if wants.len() == 1 { self.entries[id].holders().len() } else { 1 };
         }
         self.counts.grants += 1;
         grant
@@ -454,25 +436,10 @@ impl Table {
 
     /// Removes a name that nobody holds and nobody waits for. Does nothing for any other.
     pub(super) fn retire(&mut self, step: &mut Step<'_>, id: EntryId) {
-        if self.entries.get(id).is_some_and(|entry| entry.holders.is_empty() && entry.queue.is_empty()) {
+        if self.entries.get(id).is_some_and(|entry| entry.holders().is_empty() && entry.queue.is_empty()) {
             let entry = self.entries.remove(id);
             self.index.remove(entry.key.hash, id);
             step.idle.push(FreedName { key: entry.key, orphaned: entry.orphaned });
-        }
-    }
-}
-
-impl LockEntry {
-    /// How it is held; `None` if nobody holds it.
-    pub(super) fn held_as(&self) -> Option<Mode> {
-        (!self.holders.is_empty()).then_some(self.mode)
-    }
-
-    /// Whether `slot` can be a holder in `mode` together with all other holders.
-    pub(super) fn admits(&self, slot: Slot, mode: Mode) -> bool {
-        match (mode, self.mode) {
-            (Mode::Shared, Mode::Shared) => true,
-            _ => self.holders.is_empty() || (self.holders.len() == 1 && self.holders.contains_key(&slot)),
         }
     }
 }

@@ -5,11 +5,13 @@
 use std::ops::Bound;
 
 use crate::broker::clock::Stamp;
+use crate::broker::mode::Mode;
 use crate::broker::name::Key;
-use crate::broker::outcome::{Inspection, Mode};
+use crate::broker::outcome::Inspection;
+use crate::broker::rules::entry::{QueuePlace, RequestId};
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{HashedKey, Hold, Slot};
-use crate::broker::rules::table::{QueuePlace, RequestId, Table, TableCounts};
+use crate::broker::rules::table::{Table, TableCounts};
 
 /// One waiter for a name.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,14 @@ pub(crate) struct WaiterView {
     pub(crate) since: Stamp,
 }
 
+/// One holder of a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HolderView {
+    pub(crate) slot: Slot,
+    pub(crate) mode: Mode,
+    pub(crate) hold: Hold,
+}
+
 impl Table {
     /// The name as this session sees it; `None` if the table does not have it.
     pub(crate) fn inspect(&self, slot: Slot, key: &HashedKey) -> Option<Inspection> {
@@ -27,7 +37,7 @@ impl Table {
         let entry = &self.entries[id];
         Some(Inspection {
             mode: entry.held_as(),
-            holders: entry.holders.len(),
+            holders: entry.holders().len(),
             waiters: entry.queue.len(),
             held: self.held_by(id, slot),
             waiting: self.sessions.get(slot as usize).is_some_and(|session| session.waits.contains_key(&id)),
@@ -41,10 +51,11 @@ impl Table {
         key: &HashedKey,
         after: Option<Slot>,
         at_most: usize,
-    ) -> Vec<(Slot, Hold)> {
+    ) -> Vec<HolderView> {
         let Some(id) = self.find(key) else { return Vec::new() };
-        let holders = self.entries[id].holders.range((beyond(after), Bound::Unbounded));
-        holders.take(at_most).map(|(&slot, &hold)| (slot, hold)).collect()
+        let holders = self.entries[id].holders().range((beyond(after), Bound::Unbounded));
+        let view = |(&slot, &(mode, hold)): (&Slot, &(Mode, Hold))| HolderView { slot, mode, hold };
+        holders.take(at_most).map(view).collect()
     }
 
     /// Up to `at_most` waiters after the place `after`, in the order in which they will be served.
@@ -74,10 +85,11 @@ impl Table {
     ) -> Vec<(EntryId, Key, Mode)> {
         let Some(session) = self.sessions.get(slot as usize) else { return Vec::new() };
         let held = session.holds.range((beyond(after), Bound::Unbounded)).take(at_most);
-        held.map(|&id| (id, self.entries[id].key.key.clone(), self.entries[id].mode)).collect()
+        let mode = |id| self.held_by(id, slot).map_or(Mode::Exclusive, |held| held.mode);
+        held.map(|&id| (id, self.entries[id].key.key.clone(), mode(id))).collect()
     }
 
-    /// How many names are held exclusively, and how many shared.
+    /// How many names are held exclusively, and how many in other modes.
     pub(crate) fn names_held(&self) -> (usize, usize) {
         self.names_held
     }

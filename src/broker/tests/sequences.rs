@@ -224,7 +224,8 @@ fn attach(broker: &Broker) -> (ObservedSession, Arc<Recorder>) {
 }
 
 fn mode() -> impl Strategy<Value = Mode> {
-    prop_oneof![Just(Mode::Exclusive), Just(Mode::Shared)]
+    let limited = (2..=3_u32).prop_map(|holders| Mode::at_most(holders).unwrap());
+    prop_oneof![Just(Mode::Exclusive), limited, Just(Mode::Shared)]
 }
 
 fn event() -> impl Strategy<Value = Event> {

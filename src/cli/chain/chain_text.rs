@@ -15,8 +15,13 @@ const UNKNOWN_ELSEWHERE: &str = "no lock; whether its program waits in another s
 const UNKNOWN_IN_LINE: &str = "waits for no lock, unless in another session, which is unknown";
 
 impl ChainLock {
+    /// The name, and for a limited lock how many hold it and how many may.
     fn printable(&self) -> String {
-        printable(self.key.1.as_bytes())
+        let name = printable(self.key.1.as_bytes());
+        match self.limit {
+            Some(limit) => format!("{name} ({}/{limit})", self.holders.len() + self.more_holders),
+            None => name,
+        }
     }
 
     /// The first session that waits for another lock, and that wait.
@@ -56,7 +61,12 @@ impl ChainWait {
         let name = printable(self.key.1.as_bytes());
         let by = match self.by {
             WaitsBy::Session => "",
-            WaitsBy::Conversion => return "the other holders, to be the only one".to_owned(),
+            WaitsBy::Conversion => {
+                return match self.limit {
+                    Some(limit) => format!("other holders, until there are {limit}"),
+                    None => "the other holders, to be the only one".to_owned(),
+                };
+            }
             WaitsBy::Name => ", if the owner of the same name there is the same",
             WaitsBy::Inside => ", in a lockd run under it",
         };
@@ -95,9 +105,15 @@ impl Chain {
         self.locks.iter().flat_map(ChainLock::links).flat_map(|link| &link.waits_for)
     }
 
-    /// A server refuses each wait that closes a circle of its own sessions.
+    /// A server refuses each wait that closes a circle of its own sessions, if each of them waits
+    /// for one that must go first. For a limited lock any holder will do.
     fn about_circles(&self) -> &'static str {
-        if self.waits().any(|wait| matches!(wait.by, WaitsBy::Name | WaitsBy::Inside)) {
+        let is_limited = self.locks.iter().any(|lock| lock.limit.is_some())
+            || self.waits().any(|wait| wait.limit.is_some());
+        if is_limited {
+            "A circle over a limited lock is a deadlock only if all its holders wait in the circle. A server does \
+             not see that: it lasts until one of these waits ends. Or the locks have changed meanwhile: ask again."
+        } else if self.waits().any(|wait| matches!(wait.by, WaitsBy::Name | WaitsBy::Inside)) {
             "A circle over several servers, or over a lockd run under another one, is a deadlock that no server \
              sees: it lasts until one of these waits ends. Or the locks have changed meanwhile: ask again."
         } else {
@@ -190,6 +206,7 @@ mod tests {
         let holder = ListedHolder {
             address: format!("10.0.0.1:{}", holder.0),
             name: Some(holder.1.to_owned()),
+            limit: None,
             token: 1,
             held_for: 182.0,
             session: Some(holder.0),
@@ -225,6 +242,20 @@ mod tests {
         );
         assert_eq!(chain(vec![bob]).line(), None);
         assert!(chain(vec![]).lines()[1].starts_with("deploy  free    -"));
+    }
+
+    #[test]
+    fn a_circle_over_a_limited_lock_is_not_said_to_be_a_deadlock_for_sure() {
+        let two = Mode::at_most(2);
+        let limited = ListedLock { mode: two, more_holders: 1, ..lock("deploy", (1, "bob"), &[(2, "anna")]) };
+        let mut narrows = lock("db", (2, "anna"), &[(1, "bob"), (2, "anna")]);
+        narrows.mode = Some(Mode::Shared);
+        narrows.waiters[1].mode = two.unwrap();
+        let lines = chain(vec![limited, narrows]).lines();
+        assert!(lines[1].starts_with("deploy (2/2)  "), "{lines:?}");
+        assert!(lines.iter().any(|line| line.ends_with("  other holders, until there are 2")), "{lines:?}");
+        let last = lines.last().unwrap();
+        assert!(last.starts_with("A circle over a limited lock is a deadlock only if"), "{lines:?}");
     }
 
     #[test]

@@ -50,6 +50,9 @@ pub(super) struct ChainLock {
     pub(super) server: String,
     /// `exclusive` or `shared`; `None` if nobody holds it.
     pub(super) mode: Option<&'static str>,
+    /// How many holders it may have, if it is limited.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limit: Option<u32>,
     pub(super) orphaned: bool,
     /// Those that wait come first.
     pub(super) holders: Vec<ChainLink>,
@@ -101,8 +104,11 @@ pub(super) struct ChainWait {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lock_name_hex: Option<String>,
     pub(super) waiting_for: f64,
+    /// How many holders it allows, if it asks for a limited lock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) limit: Option<u32>,
     pub(super) by: WaitsBy,
-    /// Whether the holder of that lock waits, over others or not, for this one.
+    /// Whether a holder of that lock waits, over others or not, for this one.
     pub(super) closes_circle: bool,
 }
 
@@ -206,6 +212,7 @@ impl<'a> Waits<'a> {
                 lock_name: place.lock.lock_name.clone(),
                 lock_name_hex: place.lock.lock_name_hex.clone(),
                 waiting_for: place.waiter.waiting_for,
+                limit: place.waiter.mode.limit(),
                 by: if is_this && by == WaitsBy::Session { WaitsBy::Conversion } else { by },
                 closes_circle: false,
             });
@@ -320,15 +327,13 @@ fn chain_lock(key: &LockKey, lock: &ListedLock, server: &str, waits: &Waits<'_>)
     // The sort is stable: apart from that they stay in the order in which they acquired it.
     holders.sort_by_key(|link| link.waits_for.is_empty());
     holders.truncate(HOLDERS_MAX);
-    let can_be_next = |waiter: &&ListedWaiter| match lock.mode {
-        None => true,
-        Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
-    };
+    let can_be_next = |waiter: &&ListedWaiter| lock.admits(waiter.mode);
     ChainLock {
         key: key.clone(),
         lock_name: lock.lock_name.clone(),
         lock_name_hex: lock.lock_name_hex.clone(),
         server: server.to_owned(),
+        limit: lock.mode.and_then(Mode::limit),
         mode: lock.mode.map(|mode| if mode == Mode::Exclusive { "exclusive" } else { "shared" }),
         orphaned: lock.orphaned,
         more_holders: lock.holders.len() + lock.more_holders - holders.len(),

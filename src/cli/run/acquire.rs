@@ -74,8 +74,8 @@ pub(super) fn acquire(
     signals: &SignalQueue,
     messages: &MessageWriter,
 ) -> Result<HeldLocks, RunOutcome> {
-    let AcquireRequest { names, start, limit, talk, .. } = request;
-    let progress = Arc::new(WaitProgress::new(names, (*start, *limit), *talk, messages));
+    let AcquireRequest { names, mode, start, limit, talk, .. } = request;
+    let progress = Arc::new(WaitProgress::new((names, *mode), (*start, *limit), *talk, messages));
     let failed = |error: io::Error| RunOutcome::Failed(format!("the wait for the lock failed: {error}"));
     progress.narrate().map_err(failed)?;
     let (thread_request, thread_progress) = (request.clone(), progress.clone());
@@ -124,7 +124,7 @@ impl AcquireRequest {
 
     fn timeout_text(&self) -> String {
         let waited = self.limit.map(|limit| (self.start, limit));
-        headline(&DeniedRequest { names: &self.names, waited, not_yet: None })
+        headline(&DeniedRequest { names: &self.names, mode: self.mode, waited, not_yet: None })
     }
 }
 
@@ -144,7 +144,7 @@ fn connect_and_acquire(
     let limit = if request.is_try() { Some(Duration::ZERO) } else { rest };
     let held_by_ancestor = || {
         let session = progress.session()?;
-        request.ancestors.held_name(&session, &request.names)
+        request.ancestors.held_name(&session, &request.names, request.mode)
     };
     let mut was_away = false;
     let granted = Session::connect_and_acquire(&request.urls, &wants, limit, &options, |event| {
@@ -230,7 +230,7 @@ fn refused(
                 return RunOutcome::TimedOut(request.timeout_text());
             };
             let waited = request.limit.filter(|_| !request.is_try()).map(|limit| (since, limit));
-            let denied = DeniedRequest { names: &request.names, waited, not_yet };
+            let denied = DeniedRequest { names: &request.names, mode: request.mode, waited, not_yet };
             match (explain(&denied, &request.urls, &session, signals), held_by_ancestor) {
                 (Err(signal), _) => RunOutcome::interrupted(signal, &request.names),
                 (Ok(text), Some(_)) => {

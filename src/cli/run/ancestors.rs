@@ -11,6 +11,8 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 
 use lockd::Session;
+use lockd::broker::Mode;
+use lockd::wire::message::{ListedHolder, ListedLock};
 
 /// The variable. It has one `TOKEN:NAME,NAME…` for each outer `lockd run`, the innermost last,
 /// separated by spaces. In a name, every byte that is not a letter, a digit or one of `-._/` is
@@ -43,9 +45,10 @@ impl Ancestors {
         Self(levels.filter_map(AncestorLocks::parse).collect())
     }
 
-    /// The first of `names` that an outer `lockd run` holds, according to the server. `None` also
-    /// if the server does not let clients list locks.
-    pub(super) fn held_name(&self, session: &Session, names: &[OsString]) -> Option<OsString> {
+    /// The first of `names` that an outer `lockd run` holds, according to the server, so that a
+    /// request in `mode` would wait for it. `None` also if the server does not let clients list
+    /// locks.
+    pub(super) fn held_name(&self, session: &Session, names: &[OsString], mode: Mode) -> Option<OsString> {
         let is_held = |name: &&OsString| {
             let tokens = self.tokens(name.as_bytes());
             if tokens.is_empty() {
@@ -55,7 +58,7 @@ impl Ancestors {
             let Ok(page) = session.list(name.as_bytes(), None, 1) else { return false };
             let lock = page.locks.first();
             lock.filter(|lock| lock.name().is_some_and(|listed| listed.as_bytes() == name.as_bytes()))
-                .is_some_and(|lock| lock.holders.iter().any(|holder| tokens.contains(&holder.token)))
+                .is_some_and(|lock| waits_for_holders(lock, &tokens, mode))
         };
         names.iter().find(is_held).cloned()
     }
@@ -80,6 +83,20 @@ impl Ancestors {
         }
         text
     }
+}
+
+/// Whether a request in `mode` cannot be granted before one of the holders with these tokens goes:
+/// they do not allow one more holder, or somebody waits ahead of it for whom that is so.
+fn waits_for_holders(lock: &ListedLock, tokens: &[u64], mode: Mode) -> bool {
+    let holders: Vec<&ListedHolder> =
+        lock.holders.iter().filter(|holder| tokens.contains(&holder.token)).collect();
+    let of_holder = |holder: &&ListedHolder| match holder.limit {
+        Some(limit) => Mode::at_most(limit),
+        None => lock.mode.filter(|mode| *mode == Mode::Exclusive),
+    };
+    let allowed = holders.iter().filter_map(of_holder).min().unwrap_or(Mode::Shared);
+    let is_blocked = |mode: Mode| !mode.min(allowed).allows(holders.len() + 1);
+    !holders.is_empty() && (is_blocked(mode) || lock.waiters.iter().any(|waiter| is_blocked(waiter.mode)))
 }
 
 impl AncestorLocks {

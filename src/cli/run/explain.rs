@@ -23,6 +23,7 @@ const NAMED: usize = 3;
 
 pub(super) struct DeniedRequest<'a> {
     pub(super) names: &'a [OsString],
+    pub(super) mode: Mode,
     /// When the wait began and how long it was; `None` if there was no wait.
     pub(super) waited: Option<(Instant, Duration)>,
     /// The server's reason for granting nothing at all at first, if it had one.
@@ -53,8 +54,13 @@ pub(super) fn explain(
 }
 
 /// Whose the locks are now, on one line. Waits for the server's answer.
-pub(super) fn describe_now(session: &Session, names: &[OsString], not_yet: Option<String>) -> String {
-    describe_listed(list(session, names), &DeniedRequest { names, waited: None, not_yet })
+pub(super) fn describe_now(
+    session: &Session,
+    names: &[OsString],
+    mode: Mode,
+    not_yet: Option<String>,
+) -> String {
+    describe_listed(list(session, names), &DeniedRequest { names, mode, waited: None, not_yet })
 }
 
 /// Lists these locks: a page for each name.
@@ -98,19 +104,25 @@ fn describe_all(locks: &[&ListedLock], denied: &DeniedRequest<'_>, waited: Optio
         // If no session holds the lock, that is why it was not granted.
         (Some(reason), _) if !is_held => reason.clone(),
         (_, []) => "nobody holds it any more".to_owned(),
-        (_, [lock]) if denied.names.len() == 1 => describe(lock, waited),
+        (_, [lock]) if denied.names.len() == 1 => describe(lock, denied.mode, waited),
         (_, locks) => {
-            let each = locks.iter().map(|lock| format!("{} is {}", name_of(lock), describe(lock, waited)));
+            let each = locks
+                .iter()
+                .map(|lock| format!("{} is {}", name_of(lock), describe(lock, denied.mode, waited)));
             each.collect::<Vec<_>>().join("; ")
         }
     }
 }
 
-/// Describes one lock. `waited` is how many seconds this process has waited for it, if it has.
-fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
+/// Describes one lock for a request in `mode`. `waited` is how many seconds this process has waited
+/// for it, if it has.
+fn describe(lock: &ListedLock, mode: Mode, waited: Option<f64>) -> String {
     let mut text = String::new();
     match lock.mode {
         Some(Mode::Exclusive) => text.push_str("held by "),
+        Some(Mode::Limited(limit)) => {
+            text.push_str(&format!("held by {} of at most {}: ", lock.holder_count(), limit.get()));
+        }
         Some(Mode::Shared) => text.push_str("held shared by "),
         None => text.push_str("held by nobody"),
     }
@@ -119,6 +131,11 @@ fn describe(lock: &ListedLock, waited: Option<f64>) -> String {
     let unnamed = lock.holders.len() - holders.len() + lock.more_holders;
     if unnamed > 0 {
         text.push_str(&format!(" and {unnamed} more"));
+    }
+    // Otherwise there would seem to be a free slot.
+    let is_stricter = lock.mode.is_some_and(|in_force| in_force.is_compatible_with(mode) && mode < in_force);
+    if is_stricter {
+        text.push_str(&format!("; this one asks for {mode}"));
     }
     let waiters = lock.waiters.len() + lock.more_waiters;
     match waited {
@@ -178,6 +195,7 @@ mod tests {
         let holder = |number: usize| ListedHolder {
             address: format!("10.0.0.1:{number}"),
             name: (number == 0).then(|| "bob\x1b".to_owned()),
+            limit: None,
             token: 1,
             held_for: 61.0,
             session: None,
@@ -200,14 +218,14 @@ mod tests {
     #[test]
     fn the_text_names_the_holder_and_counts_the_waiters() {
         let bob = "held by \"bob\\u{1b}\" at 10.0.0.1:0 for 1m01s";
-        assert_eq!(describe(&lock(1, &[]), None), bob);
-        assert_eq!(describe(&lock(1, &[1.0, 2.0]), None), format!("{bob}; 2 waiting"));
+        assert_eq!(describe(&lock(1, &[]), Mode::Exclusive, None), bob);
+        assert_eq!(describe(&lock(1, &[1.0, 2.0]), Mode::Exclusive, None), format!("{bob}; 2 waiting"));
     }
 
     #[test]
     fn after_a_wait_the_text_says_the_place_in_the_queue() {
         let place = |waiting: &[f64]| {
-            let text = describe(&lock(1, waiting), Some(5.0));
+            let text = describe(&lock(1, waiting), Mode::Exclusive, Some(5.0));
             text.rsplit_once("; ").unwrap().1.to_owned()
         };
         assert_eq!(place(&[]), "was number 1 of 1 in the queue");
@@ -216,14 +234,26 @@ mod tests {
 
     #[test]
     fn only_a_few_of_many_holders_are_named() {
-        let text = describe(&lock(5, &[]), None);
+        let text = describe(&lock(5, &[]), Mode::Exclusive, None);
         assert!(text.ends_with("and 10.0.0.1:2 for 1m01s and 2 more"), "{text}");
         let many = ListedLock { more_holders: 10, more_waiters: 20, ..lock(5, &[9.0, 7.0]) };
-        let text = describe(&many, Some(8.0));
+        let text = describe(&many, Mode::Exclusive, Some(8.0));
         assert!(text.ends_with(" and 12 more; was number 2 of 23 in the queue"), "{text}");
-        let text = describe(&many, Some(5.0));
+        let text = describe(&many, Mode::Exclusive, Some(5.0));
         assert!(text.ends_with("; was at least number 3 of 23 in the queue"), "{text}");
         let free = ListedLock { mode: None, ..lock(0, &[1.0]) };
-        assert_eq!(describe(&free, None), "held by nobody; 1 waiting");
+        assert_eq!(describe(&free, Mode::Exclusive, None), "held by nobody; 1 waiting");
+    }
+
+    #[test]
+    fn a_request_that_allows_fewer_holders_than_there_are_is_told_so() {
+        let [two, four] = [2, 4].map(|limit| Mode::at_most(limit).unwrap());
+        let limited = ListedLock { mode: Some(four), ..lock(3, &[]) };
+        let told = describe(&limited, two, None);
+        assert!(told.starts_with("held by 3 of at most 4: \"bob"), "{told}");
+        assert!(told.ends_with("; this one asks for at most 2"), "{told}");
+        for mode in [four, Mode::Shared, Mode::Exclusive] {
+            assert!(!describe(&limited, mode, None).contains("this one asks"), "{mode}");
+        }
     }
 }

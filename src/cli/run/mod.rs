@@ -54,7 +54,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use lockd::broker::{Grant, Mode};
+use lockd::broker::{Grant, HolderLimit, Mode};
 
 use super::messages::MessageWriter;
 use super::owner_name::{RunId, owner_name};
@@ -93,7 +93,7 @@ that no waiting cures ends it at once with status 125.
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
 that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
 environment as sudo does, it cannot know, and waits. Sharing a lock that is held shared is allowed, unless another \
-session waits for it exclusively.
+session waits for it exclusively. With --at-most the inner one needs a slot of its own.
 
 The lock is free as soon as COMMAND has ended (or when --at-least has passed), even if processes that it has started \
 go on. This differs from flock(1), where a daemon or any other child that inherits the lock's descriptor keeps the lock, unless -o \
@@ -154,6 +154,12 @@ pub(super) struct RunOptions {
     /// Acquire a shared lock, which other sessions can hold shared at the same time
     #[arg(short, long)]
     shared: bool,
+
+    /// Acquire a lock that at most N sessions hold at the same time: N jobs run, the others wait. If
+    /// other sessions name another number, the lowest of N and those of the holders counts. 1 is
+    /// exclusive
+    #[arg(long, value_name = "N", value_parser = at_most, conflicts_with = "shared")]
+    at_most: Option<Mode>,
 
     /// Do not wait for the lock, nor for a server that is not there; connecting may still take as
     /// long as --connect-timeout
@@ -299,7 +305,7 @@ impl RunOptions {
             owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
             names: self.names.clone(),
-            mode: if self.shared { Mode::Shared } else { Mode::Exclusive },
+            mode: if self.shared { Mode::Shared } else { self.at_most.unwrap_or(Mode::Exclusive) },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
             connect_timeout: self.connect_timeout,
             talk: match (self.quiet, self.verbose) {
@@ -330,6 +336,12 @@ fn owner(program: Option<&OsString>) -> String {
 /// lock.
 fn name(name: OsString) -> Result<OsString, &'static str> {
     if name.is_empty() { Err("it is empty: is a variable not set?") } else { Ok(name) }
+}
+
+/// Parses how many holders there may be.
+fn at_most(text: &str) -> Result<Mode, String> {
+    let holders = text.parse().ok().and_then(Mode::at_most);
+    holders.ok_or_else(|| format!("not a whole number from 1 to {}", HolderLimit::MAX))
 }
 
 /// Parses the grace, in seconds. The server must keep the lock for the grace and [`KILL_MARGIN`],

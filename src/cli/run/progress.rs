@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::Builder;
 use std::time::{Duration, Instant};
 
+use lockd::broker::Mode;
 use lockd::{Session, WaitEvent};
 use parking_lot::{Condvar, Mutex};
 
@@ -35,6 +36,7 @@ pub(super) enum Talk {
 
 pub(super) struct WaitProgress {
     names: Vec<OsString>,
+    mode: Mode,
     /// Since when the whole wait lasts, and its time limit.
     start: Instant,
     limit: Option<Duration>,
@@ -66,13 +68,14 @@ pub(super) struct WaitState {
 
 impl WaitProgress {
     pub(super) fn new(
-        names: &[OsString],
+        (names, mode): (&[OsString], Mode),
         (start, limit): (Instant, Option<Duration>),
         talk: Talk,
         messages: &MessageWriter,
     ) -> Self {
         Self {
             names: names.to_vec(),
+            mode,
             start,
             limit,
             talk,
@@ -198,7 +201,7 @@ impl WaitProgress {
                     // The reason says for how long, from when it was given.
                     let ago = age(since.elapsed().as_secs_f64());
                     let not_yet = state.not_yet.as_ref().map(|reason| format!("{ago} ago: {reason}"));
-                    describe_now(session, &self.names, not_yet)
+                    describe_now(session, &self.names, self.mode, not_yet)
                 }
                 (None, Some(reason)) => format!("no server: {reason}"),
                 (None, None) => "connecting".to_owned(),

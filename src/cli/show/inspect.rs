@@ -103,21 +103,32 @@ fn show(options: &InspectOptions) -> Result<(), ShowError> {
 
 fn describe(lock: &ListedLock) -> Vec<String> {
     let state = match lock.mode {
-        Some(Mode::Exclusive) => "held exclusively",
-        Some(Mode::Shared) => "held shared",
-        None if lock.waiters.is_empty() => "free",
-        None => "held by nobody, and waited for",
+        Some(Mode::Exclusive) => "held exclusively".to_owned(),
+        Some(Mode::Limited(limit)) => {
+            let holders = lock.holder_count();
+            let free = (limit.get() as usize).saturating_sub(holders);
+            format!("held by {holders} of at most {}, {free} free", limit.get())
+        }
+        Some(Mode::Shared) => "held shared".to_owned(),
+        None if lock.waiters.is_empty() => "free".to_owned(),
+        None => "held by nobody, and waited for".to_owned(),
     };
     let mut lines = vec![format!("{}: {state}", name_of(lock))];
     if lock.orphaned {
         lines.push("orphaned: the previous exclusive holder vanished without releasing it".to_owned());
     }
     if !lock.holders.is_empty() {
-        let mut table = TextTable::with_heads(&["HOLDER", "OWNER", "HELD", "TOKEN"]);
+        let is_limited = matches!(lock.mode, Some(Mode::Limited(_)));
+        let heads = ["HOLDER", "OWNER", "HELD", "TOKEN", "AT MOST"];
+        let columns = heads.len() - usize::from(!is_limited);
+        let mut table = TextTable::with_heads(&heads[..columns]);
         for holder in &lock.holders {
             let address = printable(holder.address.as_bytes());
             let (since, token) = (age(holder.held_for), holder.token.to_string());
-            table.add(vec![address, owner(holder.name.as_deref()), since, token]);
+            let limit = holder.limit.map_or_else(|| "-".to_owned(), |limit| limit.to_string());
+            let mut row = vec![address, owner(holder.name.as_deref()), since, token, limit];
+            row.truncate(columns);
+            table.add(row);
         }
         lines.push(String::new());
         lines.extend(table.take_lines());
@@ -126,13 +137,12 @@ fn describe(lock: &ListedLock) -> Vec<String> {
     if !lock.waiters.is_empty() {
         let mut table = TextTable::with_heads(&["QUEUE", "WAITER", "OWNER", "WAITED", "WANTS", "WAITS FOR"]);
         for (place, waiter) in lock.waiters.iter().enumerate() {
-            let wants = if waiter.mode == Mode::Exclusive { "exclusive" } else { "shared" };
             table.add(vec![
                 (place + 1).to_string(),
                 printable(waiter.address.as_bytes()),
                 owner(waiter.name.as_deref()),
                 age(waiter.waiting_for),
-                wants.to_owned(),
+                waiter.mode.to_string(),
                 waits_for(lock, place),
             ]);
         }
@@ -152,21 +162,27 @@ fn unlisted(more: usize) -> Option<String> {
 fn waits_for(lock: &ListedLock, place: usize) -> String {
     let Some(waiter) = lock.waiters.get(place) else { return String::new() };
     if lock.holders.iter().any(|holder| holder.address == waiter.address) {
-        return "the other holders, to be the only one".to_owned();
+        return match waiter.mode.limit() {
+            Some(limit) => format!("other holders, until there are {limit}"),
+            None => "the other holders, to be the only one".to_owned(),
+        };
     }
-    let is_compatible = match lock.mode {
-        None => true,
-        Some(mode) => mode == Mode::Shared && waiter.mode == Mode::Shared,
-    };
     let in_front = &lock.waiters[..place];
-    // Waiters for a shared lock can hold it together, so a waiter in front is in the way only if
-    // one of the two is exclusive.
+    // Any number of waiters for a shared lock can hold it together, so a waiter in front is in the
+    // way only if one of the two is not shared.
     let in_the_way =
-        in_front.iter().rposition(|other| waiter.mode == Mode::Exclusive || other.mode == Mode::Exclusive);
+        in_front.iter().rposition(|other| waiter.mode != Mode::Shared || other.mode != Mode::Shared);
     match in_the_way {
         Some(other) => format!("number {} in the queue", other + 1),
-        None if is_compatible => "another name, which it wants at the same time".to_owned(),
-        None if lock.holders.len() + lock.more_holders == 1 => "the holder".to_owned(),
+        None if lock.admits(waiter.mode) => "another name, which it wants at the same time".to_owned(),
+        None if lock.mode.is_some_and(|mode| mode.is_compatible_with(waiter.mode)) => {
+            let allowed = lock.mode.map_or(waiter.mode, |mode| mode.min(waiter.mode)).holders_max();
+            match allowed.map_or(1, |allowed| (lock.holder_count() + 1).saturating_sub(allowed as usize)) {
+                1 => "a holder, whichever is first to release".to_owned(),
+                many => format!("{many} of the holders, whichever are first to release"),
+            }
+        }
+        None if lock.holder_count() == 1 => "the holder".to_owned(),
         None => "the holders".to_owned(),
     }
 }
@@ -185,6 +201,7 @@ mod tests {
         let holder = |number: usize| ListedHolder {
             address: format!("h{number}"),
             name: None,
+            limit: None,
             token: 5,
             held_for: 1.0,
             session: None,
@@ -222,6 +239,33 @@ mod tests {
         assert_eq!(reasons(&lock(Some(S), 1, &[("a", S)])), [another]);
         let upgrade = lock(Some(S), 2, &[("h1", X)]);
         assert_eq!(reasons(&upgrade), ["the other holders, to be the only one"]);
+    }
+
+    #[test]
+    fn a_limited_lock_is_described_with_its_limit_and_its_free_slots() {
+        let (two, four) = (Mode::at_most(2).unwrap(), Mode::at_most(4).unwrap());
+        let full = lock(Some(two), 2, &[("h1", X), ("a", four), ("b", S)]);
+        let expected =
+            ["the other holders, to be the only one", "number 1 in the queue", "number 2 in the queue"];
+        assert_eq!(reasons(&full), expected);
+        assert_eq!(reasons(&lock(Some(two), 2, &[("a", S)])), ["a holder, whichever is first to release"]);
+        assert_eq!(reasons(&lock(Some(S), 3, &[("h1", two)])), ["other holders, until there are 2"]);
+        let narrower = reasons(&lock(Some(four), 3, &[("a", two)]));
+        assert_eq!(narrower, ["2 of the holders, whichever are first to release"]);
+        let mut limited = lock(Some(four), 3, &[("w", X)]);
+        limited.holders[1].limit = Some(4);
+        let expected = [
+            "a: held by 3 of at most 4, 1 free",
+            "",
+            "HOLDER  OWNER  HELD  TOKEN  AT MOST",
+            "h0      -      1.0s  5      -",
+            "h1      -      1.0s  5      4",
+            "h2      -      1.0s  5      -",
+            "",
+            "QUEUE  WAITER  OWNER  WAITED  WANTS      WAITS FOR",
+            "1      w       bob    1.0s    exclusive  the holders",
+        ];
+        assert_eq!(describe(&limited), expected);
     }
 
     #[test]

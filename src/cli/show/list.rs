@@ -143,13 +143,13 @@ impl Writer {
 /// without holders has one row.
 pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     let mode = match lock.mode {
-        Some(Mode::Exclusive) => "exclusive",
-        Some(Mode::Shared) => "shared",
-        None => "-",
+        Some(Mode::Limited(limit)) => format!("{}/{}", lock.holder_count(), limit.get()),
+        Some(mode) => mode.to_string(),
+        None => "-".to_owned(),
     };
     let row = |address: String, owner: String, held: String| {
         let waiters = lock.waiters.len() + lock.more_waiters;
-        vec![name_of(lock), mode.to_owned(), address, owner, held, waiters.to_string()]
+        vec![name_of(lock), mode.clone(), address, owner, held, waiters.to_string()]
     };
     if lock.holders.is_empty() {
         let dash = || "-".to_owned();
@@ -179,6 +179,7 @@ mod tests {
         let holder = |owner: &Option<&str>| ListedHolder {
             address: "[::1]:7".to_owned(),
             name: owner.map(str::to_owned),
+            limit: None,
             token: 9,
             held_for: 2.0,
             session: None,
@@ -214,6 +215,12 @@ mod tests {
         assert_eq!(lines[1], ["a", "shared", "[::1]:7", r"bob\t", "2.0s", "0"]);
         assert_eq!(lines[2], ["a", "shared", "[::1]:7", "-", "2.0s", "0"]);
         assert_eq!(lines[3], [r"b\n", "-", "-", "-", "-", "1"]);
+    }
+
+    #[test]
+    fn a_limited_lock_is_shown_with_its_holders_and_its_limit() {
+        let limited = ListedLock { mode: Mode::at_most(4), more_holders: 1, ..lock(b"a", &[None, None]) };
+        assert_eq!(rows(&limited)[0][..2], ["a", "3/4"]);
     }
 
     #[test]

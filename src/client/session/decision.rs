@@ -62,6 +62,12 @@ impl RemoteSession {
     pub(super) fn take_back(&self, view: &mut LocalView, id: u64) -> bool {
         let Some(request) = view.withdraw(id) else { return false };
         self.connection.forget(id);
+        if request.widens() {
+            // Two threads have converted the lock at the same time. The session may hold it in the
+            // wider mode, and others may have come in.
+            self.lost("a change of the mode could not be taken back".to_owned());
+            return true;
+        }
         if let Ok(requests) = self.undoing(id, request) {
             // If the connection is lost, there is nothing to take back.
             let _ = self.connection.post_unheard(&requests.iter().collect::<Vec<_>>());

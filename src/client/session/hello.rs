@@ -13,15 +13,22 @@ use crate::wire::message::{
     Cause, HelloRequest, HelloResult, IdentifyRequest, Keepalive, LockResult, Status, WIND_DOWN_MAX,
 };
 
+/// What a server can do that older ones cannot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Features {
+    /// It knows limited locks.
+    pub(super) limit: bool,
+}
+
 /// Checks that this is a lock server that accepts the secret, sets the keepalive to the server's,
-/// and tells it the session's name.
+/// and tells it the session's name. Returns what the server can do.
 pub(super) fn say_hello(
     connection: &ServerConnection,
     options: &ConnectOptions<'_>,
     secret: Option<Secret>,
     deadline: Option<Instant>,
     hook: &mut WaitHook<'_>,
-) -> Result<(), ConnectRefusal> {
+) -> Result<Features, ConnectRefusal> {
     let local = |reason: String| ConnectRefusal::new(ConnectErrorKind::Local, reason);
     let lost = |lost: Lost| ConnectRefusal::lost(connection.loss_kind(), lost.0);
     let version = Some(env!("CARGO_PKG_VERSION").to_owned());
@@ -59,9 +66,11 @@ pub(super) fn say_hello(
         return Err(ConnectRefusal::secret(file.as_deref(), &reason));
     }
     let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| ConnectRefusal::no_hello())?;
-    if hello.features.iter().any(|feature| feature == "bye") {
+    let has = |wanted: &str| hello.features.iter().any(|feature| feature == wanted);
+    if has("bye") {
         connection.say_bye_when_closed();
     }
     let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);
-    connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))
+    connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))?;
+    Ok(Features { limit: has("limit") })
 }

@@ -18,7 +18,7 @@ struct NameState {
     request: Option<NameRequest>,
 }
 
-/// A request for a name: to acquire it, or if it is held, to make it exclusive or shared.
+/// A request for a name: to acquire it, or if it is held, to change its mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NameRequest {
     Undecided(u64),
@@ -54,8 +54,10 @@ impl UndecidedRequest {
         self.is_enqueued || self.is_kept
     }
 
-    fn is_downgrade(&self) -> bool {
-        self.before.is_some() && self.wants.iter().all(|(_, mode)| *mode == Mode::Shared)
+    /// Whether it is to convert a lock to a mode that allows more holders. That never waits, and it
+    /// cannot be taken back, since others may have been let in.
+    pub(super) fn widens(&self) -> bool {
+        self.before.is_some_and(|before| self.wants.iter().all(|(_, mode)| *mode > before.mode))
     }
 }
 
@@ -92,31 +94,43 @@ impl LocalView {
                 Some(NameState { request: Some(NameRequest::Cancelled(id)), .. }) => {
                     untold.push((name.clone(), *id));
                 }
-                Some(_) => return Err(AcquireError::AlreadyWaiting),
+                Some(NameState { request: Some(NameRequest::Undecided(id)), .. }) => {
+                    return Err(self.already_waiting(&wants, *id));
+                }
+                // Not listed: neither held nor requested.
+                Some(NameState { request: None, .. }) => {}
             }
         }
         self.enter(id, UndecidedRequest { wants, before: None, is_enqueued, is_kept: false, untold });
         Ok(())
     }
 
-    /// Enters the request `id` to change the mode of a held lock.
+    /// Enters the request `id` to change the mode of a held lock. Returns whether it
+    /// [widens](UndecidedRequest::widens) the mode.
     pub(super) fn ask_to_convert(
         &mut self,
         id: u64,
         name: LockName,
         mode: Mode,
         is_enqueued: bool,
-    ) -> Result<(), AcquireError> {
+    ) -> Result<bool, AcquireError> {
         let NameState { held, request } = self.names.get(&name).copied().unwrap_or_default();
         let Some(held) = held else { return Err(AcquireError::NotHeld) };
+        let wants = vec![(name.clone(), mode)];
         let untold = match request {
             None => Vec::new(),
-            Some(NameRequest::Cancelled(id)) => vec![(name.clone(), id)],
-            Some(NameRequest::Undecided(_)) => return Err(AcquireError::AlreadyWaiting),
+            Some(NameRequest::Cancelled(id)) => vec![(name, id)],
+            Some(NameRequest::Undecided(id)) => return Err(self.already_waiting(&wants, id)),
         };
-        let wants = vec![(name, mode)];
         self.enter(id, UndecidedRequest { wants, before: Some(held), is_enqueued, is_kept: false, untold });
-        Ok(())
+        Ok(mode > held.mode)
+    }
+
+    /// The error of a request for `wants`, of which the undecided request `id` has a name.
+    fn already_waiting(&self, wants: &[(LockName, Mode)], id: u64) -> AcquireError {
+        let waiting = self.requests.get(&id);
+        debug_assert!(waiting.is_some(), "an undecided request is listed");
+        AcquireError::already_waiting(wants, waiting.map_or(&[], |request| &request.wants))
     }
 
     fn enter(&mut self, id: u64, request: UndecidedRequest) {
@@ -197,9 +211,9 @@ impl LocalView {
         }
     }
 
-    /// The requests that can be withdrawn. A conversion to shared cannot, because it never waits.
+    /// The requests that can be withdrawn. A conversion that widens the mode cannot.
     pub(super) fn waiting(&self) -> Vec<u64> {
-        self.requests.iter().filter(|(_, request)| !request.is_downgrade()).map(|(&id, _)| id).collect()
+        self.requests.iter().filter(|(_, request)| !request.widens()).map(|(&id, _)| id).collect()
     }
 
     /// Gives up the lock `name`, or the place in its queue; the caller must tell the server. `None`
@@ -297,6 +311,10 @@ mod tests {
         assert_eq!(view.ask(2, wants(&["b", "a"]), false), Err(AcquireError::AlreadyHeld(held(1))));
         view.ask(3, wants(&["b"]), false).unwrap();
         assert_eq!(view.ask(4, wants(&["b"]), true), Err(AcquireError::AlreadyWaiting));
+        for other in [vec![("b".into(), Mode::Exclusive)], wants(&["b", "c"]), wants(&["c", "b"])] {
+            let asked = view.ask(4, other, true);
+            assert!(matches!(asked, Err(AcquireError::Invalid(_))), "{asked:?}");
+        }
         assert!(view.decide(3, None).is_some());
         view.ask(5, wants(&["b"]), false).unwrap();
     }
@@ -337,6 +355,8 @@ mod tests {
             view.ask_to_convert(2, a.clone(), Mode::Exclusive, false).unwrap();
             let again = view.ask_to_convert(3, a.clone(), Mode::Exclusive, false);
             assert_eq!(again, Err(AcquireError::AlreadyWaiting));
+            let other = view.ask_to_convert(3, a.clone(), Mode::Shared, false);
+            assert!(matches!(other, Err(AcquireError::Invalid(_))), "{other:?}");
             assert_eq!(view.waiting(), [2]);
             assert!(end(&mut view));
             assert_eq!(view.held(&a), Some(held(1)));

@@ -37,7 +37,7 @@ use crate::wire::message::{
     LockResult, Status,
 };
 pub use error::InspectError;
-use hello::say_hello;
+use hello::{Features, say_hello};
 use local_view::LocalView;
 
 /// If the server does not answer, the client itself ends a wait this much later than the server
@@ -56,6 +56,7 @@ pub struct RemoteSession {
     view: Mutex<LocalView>,
     /// What signal handlers mean to waits for locks.
     on_signal: OnSignal,
+    features: Features,
 }
 
 impl RemoteSession {
@@ -86,9 +87,10 @@ impl RemoteSession {
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
         let connection = dial(url, options.timeout, hook)?;
-        say_hello(&connection, options, secret, deadline, hook).map_err(|refusal| refusal.of(url))?;
+        let features =
+            say_hello(&connection, options, secret, deadline, hook).map_err(|refusal| refusal.of(url))?;
         let on_signal = OnSignal::interrupt_if(options.interruptible);
-        Ok(Self { connection, view: Mutex::default(), on_signal })
+        Ok(Self { connection, view: Mutex::default(), on_signal, features })
     }
 
     /// As [`Session::acquire`](crate::Session::acquire).
@@ -130,10 +132,35 @@ impl RemoteSession {
             return self.resume(id, lock.limit, hook);
         }
         let backstop = backstop(lock.limit);
-        let request = self.request("lock", &lock)?;
+        let request = self.lock_request(&lock)?;
         let id = request.id;
         self.start(&[&request], |view| view.ask(id, lock.names.into_vec(), false))?;
         self.outcome(id, backstop, hook)
+    }
+
+    fn lock_request(&self, lock: &LockRequest) -> Result<FramedRequest, AcquireError> {
+        lock.names.as_slice().iter().try_for_each(|&(_, mode)| self.check_mode(mode))?;
+        self.request("lock", lock)
+    }
+
+    fn convert_request(
+        &self,
+        name: &LockName,
+        mode: Mode,
+        limit: Option<Duration>,
+    ) -> Result<FramedRequest, AcquireError> {
+        self.check_mode(mode)?;
+        self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })
+    }
+
+    /// A server that does not know limits would take a limited lock for an exclusive one.
+    fn check_mode(&self, mode: Mode) -> Result<(), AcquireError> {
+        match mode {
+            Mode::Limited(_) if !self.features.limit => {
+                Err(AcquireError::Refused("the server is older than limited locks".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As [`Session::convert`](crate::Session::convert).
@@ -143,21 +170,23 @@ impl RemoteSession {
         if let Some(id) = kept {
             return self.resume(id, limit, &mut WaitHook::none());
         }
-        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit })?;
+        let request = self.convert_request(&name, mode, limit)?;
         let (id, backstop) = (request.id, backstop(limit));
-        self.start(&[&request], |view| view.ask_to_convert(id, name, mode, false))?;
-        match mode {
-            Mode::Exclusive => self.outcome(id, backstop, &mut WaitHook::none()),
-            Mode::Shared => {
-                let answered_by = self.answered_by();
-                let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
-                let confirmed = self.confirmation(id, &mut deadline, "change to shared");
-                match self.or_abandon(id, confirmed)? {
-                    Some(reply) => self.record_reply(id, &reply),
-                    // Another thread has released the lock.
-                    None => Err(AcquireError::Cancelled),
-                }
-            }
+        let mut widens = false;
+        self.start(&[&request], |view| {
+            widens = view.ask_to_convert(id, name, mode, false)?;
+            Ok(())
+        })?;
+        if !widens {
+            return self.outcome(id, backstop, &mut WaitHook::none());
+        }
+        let answered_by = self.answered_by();
+        let mut deadline = backstop.map_or(answered_by, |backstop| backstop.min(answered_by));
+        let confirmed = self.confirmation(id, &mut deadline, "change of the mode");
+        match self.or_abandon(id, confirmed)? {
+            Some(reply) => self.record_reply(id, &reply),
+            // Another thread has released the lock.
+            None => Err(AcquireError::Cancelled),
         }
     }
 
@@ -179,20 +208,22 @@ impl RemoteSession {
     pub fn enqueue(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
         let name = LockName::new(name);
         let lock = LockRequest { names: LockNames::One((name.clone(), mode)), limit: None };
-        let request = self.request("lock", &lock)?;
+        let request = self.lock_request(&lock)?;
         let id = request.id;
         self.take_place(&name, &request, |view| view.ask(id, lock.names.into_vec(), true))
     }
 
     /// As [`Session::enqueue_convert`](crate::Session::enqueue_convert).
     pub fn enqueue_convert(&self, name: &[u8], mode: Mode) -> Result<Attempt, AcquireError> {
-        if mode == Mode::Shared {
+        let locked = LockName::new(name);
+        let held = self.view.lock().held(&locked);
+        if held.is_some_and(|held| mode > held.mode) {
             return self.convert(name, mode, None).map(Attempt::Granted);
         }
-        let name = LockName::new(name);
-        let request = self.request("convert", &ConvertRequest { name: name.clone(), mode, limit: None })?;
-        let ask = |view: &mut LocalView| view.ask_to_convert(request.id, name.clone(), mode, true);
-        self.take_place(&name, &request, ask)
+        let request = self.convert_request(&locked, mode, None)?;
+        let ask =
+            |view: &mut LocalView| view.ask_to_convert(request.id, locked.clone(), mode, true).map(drop);
+        self.take_place(&locked, &request, ask)
     }
 
     /// Sends a request that may have to queue at `name`, and finds out whether it has to. A `ping`
@@ -343,6 +374,11 @@ impl RemoteSession {
     #[must_use]
     pub fn is_alive(&self) -> bool {
         self.connection.check().is_ok()
+    }
+
+    /// Why it is not alive.
+    pub(in crate::client) fn loss(&self) -> Option<Lost> {
+        self.connection.check().err()
     }
 
     /// Whether the session holds a lock or waits for one, in its own view. A loss of the connection

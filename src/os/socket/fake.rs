@@ -160,10 +160,6 @@ impl Stream {
         true
     }
 
-    pub(crate) fn is_tcp(&self) -> bool {
-        true
-    }
-
     pub(crate) fn has_peer(&self) -> bool {
         true
     }
@@ -197,6 +193,13 @@ impl Pollable for Stream {
 }
 
 impl Pollable for CloseOnForkFd {
+    fn is_ready_for(&self) -> PollFlags {
+        PollFlags::empty()
+    }
+}
+
+/// One that is still connecting. No scenario connects.
+impl Pollable for socket2::Socket {
     fn is_ready_for(&self) -> PollFlags {
         PollFlags::empty()
     }

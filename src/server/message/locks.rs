@@ -112,7 +112,9 @@ fn reply(call: &mut Call<'_, '_>, asked: &Acquisition<'_>, answer: Result<Grant,
             };
             let config = &call.connection.base.config;
             let mut result = LockResult { cause, ..refusal(error, asked.mode(), config) };
-            if let (true, Some((name, Mode::Shared))) = (result.already, asked.one) {
+            if let (true, Some((name, mode))) = (result.already, asked.one)
+                && mode != Mode::Exclusive
+            {
                 result.holders = Some(call.session().inspect(Space::Main, name).holders);
             }
             call.reply(&result);

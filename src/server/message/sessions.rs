@@ -12,11 +12,12 @@ use crate::wire::message::{
 };
 
 /// What a client can rely on beyond the original protocol.
-const FEATURES: [&str; 13] = [
+const FEATURES: [&str; 14] = [
     "bye",
     "cancel",
     "convert",
     "deadlock",
+    "limit",
     "list",
     "lockNames",
     "mode",

@@ -107,12 +107,14 @@ impl Observer for MessageWaits {
     }
 }
 
-/// Appends the reply to a granted request. `mode` is `None` for several locks at once.
+/// Appends the reply to a granted request. `mode` is `None` for several locks at once. The number of
+/// holders is shown if there may be others.
 pub(super) fn encode_grant(out: &mut Vec<u8>, id: &RawValue, mode: Option<Mode>, grant: Grant) {
-    if mode != Some(Mode::Shared) && !grant.orphaned {
+    let is_shown = mode.is_some_and(|mode| mode != Mode::Exclusive);
+    if !is_shown && !grant.orphaned {
         return encode_granted(out, id, grant.token);
     }
-    let holders = (mode == Some(Mode::Shared)).then_some(grant.holders);
+    let holders = is_shown.then_some(grant.holders);
     let result = LockResult { orphaned: grant.orphaned, holders, ..LockResult::granted(grant.token) };
     encode_result(out, id, &result);
 }

@@ -5,12 +5,13 @@
 use std::ops::ControlFlow;
 
 use super::super::connection::{Connection, Flow};
-use crate::broker::{LockInfo, Mode, SessionInfo};
+use crate::broker::{LockInfo, SessionInfo};
+use crate::wire::text::TextMode;
 use crate::wire::text::glockd::{DumpEncoder, encode_pair};
 use crate::wire::text::lockd::DetailsEncoder;
 
 /// `d` and `sd`: a line for each holder, by its registered name or else its address.
-pub(super) fn holders(connection: &Connection, mode: Mode, name: Option<&[u8]>) -> Flow {
+pub(super) fn holders(connection: &Connection, mode: TextMode, name: Option<&[u8]>) -> Flow {
     flow(each_lock(connection, mode, name, |lock| {
         lock.holders.iter().try_for_each(|holder| {
             let address = holder.session.address().as_bytes();
@@ -22,14 +23,14 @@ pub(super) fn holders(connection: &Connection, mode: Mode, name: Option<&[u8]>) 
 }
 
 /// `dump`: one line with every lock and the addresses of its holders.
-pub(super) fn dump(connection: &Connection, mode: Mode) -> Flow {
+pub(super) fn dump(connection: &Connection, mode: TextMode) -> Flow {
     let mut start = Vec::new();
     let mut encoder = DumpEncoder::start(&mut start);
     let written = write(connection, |out| out.extend_from_slice(&start)).is_continue()
         && each_lock(connection, mode, None, |lock| {
             let name = lock.key.name.as_bytes();
             let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
-            if mode == Mode::Exclusive {
+            if mode == TextMode::Exclusive {
                 let holder = addresses.next().unwrap_or_default();
                 return write(connection, |out| encoder.entry(out, name, holder));
             }
@@ -65,11 +66,11 @@ fn write_details(connection: &Connection) -> ControlFlow<()> {
     each_lock_of_any_mode(connection, |lock, mode| {
         let name = lock.key.name.as_bytes();
         match mode {
-            Mode::Exclusive => {
+            TextMode::Exclusive => {
                 let holder = lock.holders.first().map(|holder| holder.session.address());
                 write(connection, |out| encoder.lock(out, name, holder.unwrap_or_default().as_bytes()))
             }
-            Mode::Shared => write(connection, |out| encoder.shared_lock(out, name, lock.holders.len())),
+            TextMode::Shared => write(connection, |out| encoder.shared_lock(out, name, lock.holders.len())),
         }
     })?;
     write(connection, |out| encoder.begin_shares(out))?;
@@ -82,10 +83,10 @@ fn write_details(connection: &Connection) -> ControlFlow<()> {
 
 /// The shared locks of one holder, if it has any.
 fn write_shares(connection: &Connection, encoder: &DetailsEncoder, holder: &SessionInfo) -> ControlFlow<()> {
-    let shared_space = connection.space_of(Mode::Shared);
+    let shared_space = connection.space_of(TextMode::Shared);
     let mut count = 0;
     let broken_off = connection.server.broker.for_each_held(holder, |key, mode| {
-        if mode != Mode::Shared || key.space != shared_space {
+        if TextMode::from(mode) != TextMode::Shared || key.space != shared_space {
             return ControlFlow::Continue(());
         }
         let number = count;
@@ -107,7 +108,7 @@ fn write_shares(connection: &Connection, encoder: &DetailsEncoder, holder: &Sess
 /// Shows `each` the locks held in this mode, or only the one of this name.
 fn each_lock(
     connection: &Connection,
-    mode: Mode,
+    mode: TextMode,
     name: Option<&[u8]>,
     mut each: impl FnMut(LockInfo) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
@@ -117,7 +118,7 @@ fn each_lock(
         });
     };
     match connection.server.broker.lock_info(connection.space_of(mode), name) {
-        Some(lock) if lock.mode == Some(mode) => each(lock),
+        Some(lock) if lock.mode.map(TextMode::from) == Some(mode) => each(lock),
         _ => ControlFlow::Continue(()),
     }
 }
@@ -125,13 +126,13 @@ fn each_lock(
 /// Shows `each` the held locks with their modes.
 fn each_lock_of_any_mode(
     connection: &Connection,
-    mut each: impl FnMut(LockInfo, Mode) -> ControlFlow<()>,
+    mut each: impl FnMut(LockInfo, TextMode) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
     let broken_off = connection.server.broker.for_each_lock(|mut lock| {
         // The lists do not show waiters, and there may be many: they are not kept while a reply is
         // sent.
         lock.waiters = Vec::new();
-        match lock.mode {
+        match lock.mode.map(TextMode::from) {
             Some(mode) if lock.key.space == connection.space_of(mode) => each(lock, mode),
             _ => ControlFlow::Continue(()),
         }

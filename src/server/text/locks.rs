@@ -7,21 +7,21 @@ use std::time::Duration;
 use super::super::connection::{Connection, Flow};
 use super::TextHandler;
 use crate::broker::{AcquireError, Grant, Key, LockName, Mode, Space};
-use crate::wire::text::{TextDialect, TextReply};
+use crate::wire::text::{TextDialect, TextMode, TextReply};
 
 impl TextHandler {
     /// `g` and `sg`, with a limit of zero; `gw` and `sgw`.
     pub(super) fn acquire(
         &self,
         connection: &mut Connection,
-        mode: Mode,
+        mode: TextMode,
         name: &[u8],
         limit: Option<Duration>,
     ) -> Flow {
         let space = connection.space_of(mode);
-        let answer = connection.try_first(space, name, mode, limit).or_else(|| {
+        let answer = connection.try_first(space, name, mode.into(), limit).or_else(|| {
             let name = LockName::new(name);
-            let wants = [(Key { space, name: name.clone() }, mode)];
+            let wants = [(Key { space, name: name.clone() }, mode.into())];
             connection.ask_or_queue(
                 limit,
                 |_| self.wait.note(mode, name),
@@ -39,15 +39,15 @@ impl TextHandler {
     fn holders_after(
         &self,
         connection: &Connection,
-        mode: Mode,
+        mode: TextMode,
         name: &[u8],
         answer: Result<Grant, AcquireError>,
     ) -> Option<usize> {
         match connection.with_limits_logged(answer) {
             Ok(grant) => Some(grant.holders),
-            Err(AcquireError::AlreadyHeld(held)) if held.mode == mode => match mode {
-                Mode::Exclusive => (self.dialect == TextDialect::Glockd).then_some(1),
-                Mode::Shared => Some(connection.session.inspect(connection.space_of(mode), name).holders),
+            Err(AcquireError::AlreadyHeld(held)) if held.mode == mode.into() => match mode {
+                TextMode::Exclusive => (self.dialect == TextDialect::Glockd).then_some(1),
+                TextMode::Shared => Some(connection.session.inspect(connection.space_of(mode), name).holders),
             },
             Err(_) => None,
         }
@@ -56,27 +56,27 @@ impl TextHandler {
 
 impl Connection {
     /// Where the locks of that mode are.
-    pub(super) fn space_of(&self, mode: Mode) -> Space {
+    pub(super) fn space_of(&self, mode: TextMode) -> Space {
         match mode {
-            Mode::Shared if !self.config.shared_excludes => Space::Counted,
+            TextMode::Shared if !self.config.shared_excludes => Space::Counted,
             _ => Space::Main,
         }
     }
 
     /// `i` and `si`: the number of sessions that hold the lock in this mode.
-    pub(super) fn holders_in(&self, mode: Mode, name: &[u8]) -> usize {
+    pub(super) fn holders_in(&self, mode: TextMode, name: &[u8]) -> usize {
         let seen = self.session.inspect(self.space_of(mode), name);
-        if seen.mode == Some(mode) { seen.holders } else { 0 }
+        if seen.mode.map(TextMode::from) == Some(mode) { seen.holders } else { 0 }
     }
 
     /// `r` and `sr`: releases the lock if the session holds it in this mode; says whether it did.
-    pub(super) fn release_held(&self, mode: Mode, name: &[u8]) -> bool {
+    pub(super) fn release_held(&self, mode: TextMode, name: &[u8]) -> bool {
         let space = self.space_of(mode);
         // Where both modes share a space, `r` must not release what `sg` acquired, nor the other
         // way round. Only this thread acts for the session, so nothing changes between the look and
         // the release.
         let held_mode = || self.session.inspect(space, name).held.map(|held| held.mode);
-        if self.config.shared_excludes && held_mode() != Some(mode) {
+        if self.config.shared_excludes && held_mode() != Some(Mode::from(mode)) {
             return false;
         }
         self.session.release(space, name).is_ok()

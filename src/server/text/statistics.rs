@@ -1,7 +1,7 @@
 //! What `q` tells, and the counts of commands that it is made from.
 
 use super::super::server_state::{COMMANDS, ServerState};
-use crate::broker::Mode::{Exclusive, Shared};
+use crate::wire::text::TextMode::{Exclusive, Shared};
 use crate::wire::text::TextRequest;
 use crate::wire::text::glockd::GlockdStatistics;
 use crate::wire::text::lockd::LockdStatistics;

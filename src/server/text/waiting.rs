@@ -2,9 +2,9 @@
 //! later lines must not be handled before the wait is over.
 
 use super::super::send_queue::SendQueue;
-use crate::broker::{LockName, Mode, Observer, Outcome, Ticket};
+use crate::broker::{LockName, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
-use crate::wire::text::{TextDialect, TextReply};
+use crate::wire::text::{TextDialect, TextMode, TextReply};
 
 /// The wait of one connection, if it has one. Replies when the wait ends, in the thread that ended
 /// it.
@@ -13,7 +13,7 @@ pub(crate) struct LineWait {
     /// Whether replies belong to WebSocket messages. That of the waiting line is then held back.
     has_messages: bool,
     /// What the waiting line asked for.
-    wanted: Mutex<Option<(Mode, LockName)>>,
+    wanted: Mutex<Option<(TextMode, LockName)>>,
 }
 
 impl LineWait {
@@ -22,7 +22,7 @@ impl LineWait {
         Self { send_queue, has_messages, wanted: Mutex::new(None) }
     }
 
-    pub(super) fn note(&self, mode: Mode, name: LockName) {
+    pub(super) fn note(&self, mode: TextMode, name: LockName) {
         let earlier = self.wanted.lock().replace((mode, name));
         debug_assert!(earlier.is_none(), "no line is handled while another waits");
         self.set_waiting(true);

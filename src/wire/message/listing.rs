@@ -21,8 +21,9 @@ const MORE_BYTES: usize = 64;
 pub struct InspectResult {
     /// `Ok`, unless the request was invalid.
     pub status: Status,
-    /// The mode in which it is held; `None` if it is free.
-    #[serde(default, with = "mode_or_null")]
+    /// The mode in force: of those in which it is held, the one that allows the fewest holders.
+    /// `None` if it is free.
+    #[serde(flatten, with = "mode_or_null")]
     pub mode: Option<Mode>,
     /// The number of holders.
     #[serde(default)]
@@ -127,8 +128,8 @@ pub struct ListedLock {
     /// The name's bytes in hexadecimal, if they are not UTF-8.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_name_hex: Option<String>,
-    /// The mode in which it is held; `None` if there are only waiters.
-    #[serde(default, with = "mode_or_null")]
+    /// The mode in force, as in [`InspectResult`]; `None` if there are only waiters.
+    #[serde(flatten, with = "mode_or_null")]
     pub mode: Option<Mode>,
     /// As in [`InspectResult`].
     #[serde(default, skip_serializing_if = "is_false")]
@@ -165,6 +166,18 @@ impl ListedLock {
             waiters: Vec::new(),
             more_waiters: 0,
         }
+    }
+
+    /// The number of holders, with those that did not fit.
+    #[must_use]
+    pub fn holder_count(&self) -> usize {
+        self.holders.len() + self.more_holders
+    }
+
+    /// Whether its holders allow one more, in `mode`.
+    #[must_use]
+    pub fn admits(&self, mode: Mode) -> bool {
+        self.mode.map_or(mode, |in_force| in_force.min(mode)).allows(self.holder_count() + 1)
     }
 
     /// The lock with as many of its holders and waiters as fit, and whether all of them fit. If
@@ -205,6 +218,7 @@ impl From<&broker::HolderInfo> for ListedHolder {
         Self {
             address: holder.session.address().to_owned(),
             name: name_of(&holder.session),
+            limit: holder.mode.limit(),
             token: holder.token,
             held_for: holder.held_for.as_secs_f64(),
             session: Some(holder.session.id()),
@@ -233,6 +247,10 @@ pub struct ListedHolder {
     /// The name it registered, if any.
     #[serde(default)]
     pub name: Option<String>,
+    /// How many holders it allows, if it holds a limited lock. The lowest limit of all holders is in
+    /// force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
     /// The fencing token of its grant.
     pub token: u64,
     /// The seconds since it acquired the lock.
@@ -254,7 +272,7 @@ pub struct ListedWaiter {
     #[serde(default)]
     pub name: Option<String>,
     /// The mode that it asks for.
-    #[serde(with = "mode")]
+    #[serde(flatten, with = "mode")]
     pub mode: Mode,
     /// The seconds since it began to wait.
     pub waiting_for: f64,
@@ -295,6 +313,7 @@ mod tests {
         lock.holders.push(ListedHolder {
             address: "127.0.0.1:57871".to_owned(),
             name: Some("bob".to_owned()),
+            limit: None,
             token: 5,
             held_for: 1.5,
             session: Some(9),

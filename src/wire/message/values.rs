@@ -60,18 +60,19 @@ pub(super) fn from_hex(text: &str) -> Option<LockName> {
     Some(LockName::new(&bytes?))
 }
 
-/// Modes: `"exclusive"` and `"shared"`. For `#[serde(with)]`.
+/// A mode as it is shown: `"mode":"exclusive"`, `"mode":"shared"`, or for a limited lock
+/// `"mode":"shared","limit":n`, so that a client that does not know limits takes it for shared. For
+/// `#[serde(flatten, with)]`.
 pub(super) mod mode {
-    use std::borrow::Cow;
+    use serde::{Deserializer, Serialize, Serializer, de::Error};
 
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
+    use super::mode_or_null;
     use crate::broker::Mode;
 
     pub(crate) fn to_text(mode: Mode) -> &'static str {
         match mode {
             Mode::Exclusive => "exclusive",
-            Mode::Shared => "shared",
+            Mode::Limited(_) | Mode::Shared => "shared",
         }
     }
 
@@ -79,17 +80,23 @@ pub(super) mod mode {
         [Mode::Exclusive, Mode::Shared].into_iter().find(|&mode| to_text(mode) == text)
     }
 
+    #[derive(Serialize)]
+    struct ShownMode {
+        mode: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        limit: Option<u32>,
+    }
+
     pub(crate) fn serialize<S: Serializer>(mode: &Mode, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(to_text(*mode))
+        ShownMode { mode: to_text(*mode), limit: mode.limit() }.serialize(serializer)
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mode, D::Error> {
-        let text = Cow::<'de, str>::deserialize(deserializer)?;
-        from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode"))
+        mode_or_null::deserialize(deserializer)?.ok_or_else(|| D::Error::missing_field("mode"))
     }
 }
 
-/// The mode of a name that may be free; `null` then. For `#[serde(with)]`.
+/// The mode of a name that may be free: `"mode":null` then. For `#[serde(flatten, with)]`.
 pub(super) mod mode_or_null {
     use std::borrow::Cow;
 
@@ -98,14 +105,34 @@ pub(super) mod mode_or_null {
     use super::mode;
     use crate::broker::Mode;
 
+    #[derive(Serialize)]
+    struct NoMode {
+        mode: (),
+    }
+
+    #[derive(Deserialize)]
+    struct ModeKeys<'a> {
+        #[serde(borrow, default)]
+        mode: Option<Cow<'a, str>>,
+        #[serde(default)]
+        limit: Option<u32>,
+    }
+
     pub(crate) fn serialize<S: Serializer>(mode: &Option<Mode>, serializer: S) -> Result<S::Ok, S::Error> {
-        mode.map(mode::to_text).serialize(serializer)
+        match mode {
+            Some(mode) => mode::serialize(mode, serializer),
+            None => NoMode { mode: () }.serialize(serializer),
+        }
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mode>, D::Error> {
-        let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
-        let mode = text.map(|text| mode::from_text(&text).ok_or_else(|| D::Error::custom("an unknown mode")));
-        mode.transpose()
+        let ModeKeys { mode, limit } = ModeKeys::deserialize(deserializer)?;
+        let Some(text) = mode else { return Ok(None) };
+        let mode = match (mode::from_text(&text), limit) {
+            (Some(Mode::Shared), Some(limit)) => Mode::at_most(limit),
+            (mode, _) => mode,
+        };
+        mode.map(Some).ok_or_else(|| D::Error::custom("an unknown mode"))
     }
 }
 

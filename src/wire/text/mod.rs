@@ -8,4 +8,4 @@ mod reply;
 mod request;
 
 pub use reply::TextReply;
-pub use request::{TextDialect, TextRequest};
+pub use request::{TextDialect, TextMode, TextRequest};

@@ -1,9 +1,8 @@
 //! The replies of one line. The dialects say the same in different words, and `glockd` also names
 //! the lock. Only appends bytes; the caller knows what became of the request.
 
-use crate::broker::Mode;
 use crate::wire::push_decimal;
-use crate::wire::text::request::TextDialect;
+use crate::wire::text::request::{TextDialect, TextMode};
 
 /// A reply of one line. `glockd` repeats the name as it was understood: trimmed and folded,
 /// otherwise byte for byte.
@@ -13,7 +12,7 @@ pub enum TextReply<'a> {
     /// [`AcquireWaiting`](super::TextRequest::AcquireWaiting).
     Acquire {
         /// The mode that was asked for.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: &'a [u8],
         /// The number of sessions that hold the lock now. `None` if it was refused, or if the wait
@@ -23,7 +22,7 @@ pub enum TextReply<'a> {
     /// To [`Release`](super::TextRequest::Release).
     Release {
         /// The mode of the lock that was to be released.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: &'a [u8],
         /// Whether there was a lock to release.
@@ -32,7 +31,7 @@ pub enum TextReply<'a> {
     /// To [`Inspect`](super::TextRequest::Inspect).
     Inspect {
         /// The mode that was asked for.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: &'a [u8],
         /// The number of sessions that hold the lock in this mode; 0 or 1 if it is exclusive.
@@ -110,7 +109,7 @@ impl TextReply<'_> {
 fn push_outcome(
     out: &mut Vec<u8>,
     dialect: TextDialect,
-    mode: Mode,
+    mode: TextMode,
     name: &[u8],
     count: usize,
     [lockd, exclusive, shared]: &[&str; 3],
@@ -122,8 +121,8 @@ fn push_outcome(
     }
     let (words, name): (_, &[u8]) = match (dialect, mode) {
         (TextDialect::Lockd, _) => (lockd, &[]),
-        (TextDialect::Glockd, Mode::Exclusive) => (exclusive, name),
-        (TextDialect::Glockd, Mode::Shared) => (shared, name),
+        (TextDialect::Glockd, TextMode::Exclusive) => (exclusive, name),
+        (TextDialect::Glockd, TextMode::Shared) => (shared, name),
     };
     push_line(out, &[words.as_bytes(), name]);
 }
@@ -138,7 +137,7 @@ fn push_line(out: &mut Vec<u8>, parts: &[&[u8]]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Mode::{Exclusive, Shared};
+    use TextMode::{Exclusive, Shared};
 
     fn encoded(reply: TextReply<'_>, dialect: TextDialect) -> String {
         let mut out = Vec::new();

@@ -17,6 +17,34 @@ pub enum TextDialect {
     Glockd,
 }
 
+/// One of the two modes of the text protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TextMode {
+    /// `g`, `r`, `i`, `d` and `dump`.
+    Exclusive,
+    /// `sg`, `sr`, `si`, `sd` and `dump shared`.
+    Shared,
+}
+
+impl From<TextMode> for Mode {
+    fn from(mode: TextMode) -> Self {
+        match mode {
+            TextMode::Exclusive => Self::Exclusive,
+            TextMode::Shared => Self::Shared,
+        }
+    }
+}
+
+impl From<Mode> for TextMode {
+    /// Limited locks have several holders, so they are shown as shared.
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exclusive => Self::Exclusive,
+            Mode::Limited(_) | Mode::Shared => Self::Shared,
+        }
+    }
+}
+
 /// A request: one line.
 ///
 /// Names are trimmed, and white space within them is folded. The empty name is a name to the lock
@@ -26,21 +54,21 @@ pub enum TextRequest<'a> {
     /// `g NAME`, `sg NAME`: acquire the lock, or be refused at once.
     Acquire {
         /// Exclusive for `g`, shared for `sg`.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: Cow<'a, [u8]>,
     },
     /// `r NAME`, `sr NAME`: release the lock.
     Release {
         /// Exclusive for `r`, shared for `sr`.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: Cow<'a, [u8]>,
     },
     /// `i NAME`, `si NAME`: how many sessions hold the lock?
     Inspect {
         /// Exclusive for `i`, shared for `si`.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: Cow<'a, [u8]>,
     },
@@ -53,7 +81,7 @@ pub enum TextRequest<'a> {
     /// `gw SECONDS NAME`, `sgw SECONDS NAME` (an extension of `glockd`): wait for the lock.
     AcquireWaiting {
         /// Exclusive for `gw`, shared for `sgw`.
-        mode: Mode,
+        mode: TextMode,
         /// The lock.
         name: Cow<'a, [u8]>,
         /// The longest time to wait; `None` is without limit. A number of seconds that does not fit
@@ -75,7 +103,7 @@ pub enum TextRequest<'a> {
     /// `d [NAME]`, `sd [NAME]` in `glockd`: the locks, or this one, and their holders.
     List {
         /// Exclusive for `d`, shared for `sd`.
-        mode: Mode,
+        mode: TextMode,
         /// The only lock asked for.
         name: Option<Cow<'a, [u8]>>,
     },
@@ -83,7 +111,7 @@ pub enum TextRequest<'a> {
     /// ignored.
     Dump {
         /// Shared for `dump shared`, else exclusive.
-        mode: Mode,
+        mode: TextMode,
     },
     /// `help` (an extension of `glockd`): the commands.
     Help,
@@ -96,7 +124,7 @@ impl TextDialect {
     #[must_use]
     pub fn parse(self, line: &[u8]) -> TextRequest<'_> {
         let (command, name) = split_command(line);
-        let (exclusive, shared) = (Mode::Exclusive, Mode::Shared);
+        let (exclusive, shared) = (TextMode::Exclusive, TextMode::Shared);
         match command {
             b"g" => TextRequest::Acquire { mode: exclusive, name },
             b"r" => TextRequest::Release { mode: exclusive, name },
@@ -113,7 +141,7 @@ impl TextDialect {
 
 /// Reads a command that only `glockd` has. Anything after `me` and `help` is ignored.
 fn parse_glockd<'a>(command: &[u8], name: Cow<'a, [u8]>) -> TextRequest<'a> {
-    let (exclusive, shared) = (Mode::Exclusive, Mode::Shared);
+    let (exclusive, shared) = (TextMode::Exclusive, TextMode::Shared);
     match command {
         b"gw" => parse_wait(exclusive, name),
         b"sgw" => parse_wait(shared, name),
@@ -134,7 +162,7 @@ fn non_empty(name: Cow<'_, [u8]>) -> Option<Cow<'_, [u8]>> {
 }
 
 /// Reads `SECONDS NAME`. If there is no name, it is the empty one.
-fn parse_wait(mode: Mode, rest: Cow<'_, [u8]>) -> TextRequest<'_> {
+fn parse_wait(mode: TextMode, rest: Cow<'_, [u8]>) -> TextRequest<'_> {
     let (seconds, _) = split_at_space(&rest).unwrap_or((&rest, b""));
     let Some(limit) = parse_seconds(seconds) else { return TextRequest::InvalidWait(rest) };
     let name_start = seconds.len() + 1;
@@ -163,8 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use Mode::{Exclusive, Shared};
     use TextDialect::{Glockd, Lockd};
+    use TextMode::{Exclusive, Shared};
 
     fn name(text: &str) -> Cow<'_, [u8]> {
         Cow::Borrowed(text.as_bytes())
@@ -225,7 +253,7 @@ mod tests {
         }
     }
 
-    fn wait(text: &str, limit: Option<Duration>, mode: Mode) -> TextRequest<'_> {
+    fn wait(text: &str, limit: Option<Duration>, mode: TextMode) -> TextRequest<'_> {
         TextRequest::AcquireWaiting { mode, name: name(text), limit }
     }
 

@@ -78,7 +78,8 @@ static void it_becomes_exclusive_without_a_waiting_thread(void) {
     stage s = queue_to_convert("unheard");
     EXPECT(LOCK_OK, lock_release(s.reader, "unheard"));
     EXPECT(LOCK_TIMEOUT, lock_acquire(s.reader, "unheard", LOCK_SHARED, 0, NULL));
-    EXPECT(LOCK_OK, lock_wait(s.session, "unheard", 0, NULL));
+    /* Over TCP the grant may arrive after that answer, which came on another connection. */
+    EXPECT(LOCK_OK, lock_wait(s.session, "unheard", -1, NULL));
     end(&s);
 }
 
@@ -146,7 +147,8 @@ static void a_conversion_back_to_shared_is_not_reported_as_exclusive(void) {
         EXPECT(LOCK_NOT_HELD, lock_wait(s.session, "back", 0, NULL));
         CHECK(look(s.session, "back").mode == LOCK_SHARED);
     } else {
-        CHECK(status == LOCK_PENDING && !is_local());
+        /* On a server, before lock_wait has returned the grant. */
+        CHECK(status == LOCK_INVALID && !is_local());
         EXPECT(LOCK_OK, lock_wait(s.session, "back", -1, NULL));
         CHECK(look(s.session, "back").mode == LOCK_EXCLUSIVE);
     }

@@ -17,7 +17,9 @@ typedef struct inherited {
 static inline void expect_forked_session(lock_session *session) {
     const char *names[] = {"held", "other"};
     lock_info info = {.holders = 77};
+    lock_slots slots = {.holders = 77};
     uint64_t token = 77;
+    uint32_t mode = 77;
     char *json = NULL;
     EXPECT(LOCK_FORKED, lock_acquire(session, "other", LOCK_EXCLUSIVE, -1, &token));
     EXPECT(LOCK_FORKED, lock_acquire(session, "held", LOCK_SHARED, 0, NULL));
@@ -29,11 +31,14 @@ static inline void expect_forked_session(lock_session *session) {
     EXPECT(LOCK_FORKED, lock_release(session, "held"));
     EXPECT(LOCK_FORKED, lock_release_all(session, names, 2));
     EXPECT(LOCK_FORKED, lock_inspect(session, "held", &info));
+    EXPECT(LOCK_FORKED, lock_inspect_slots(session, "held", &slots));
+    EXPECT(LOCK_FORKED, lock_token(session, "held", &token));
+    EXPECT(LOCK_FORKED, lock_held_mode(session, "held", &mode));
     EXPECT(LOCK_FORKED, lock_list(session, NULL, NULL, 0, &json));
     EXPECT(LOCK_FORKED, lock_check(session));
     EXPECT(LOCK_FORKED, lock_cancel(session));
     CHECK(lock_lost_fd(session) == -1);
-    CHECK(token == 77 && info.holders == 77 && json == NULL);
+    CHECK(token == 77 && mode == 77 && info.holders == 77 && slots.holders == 77 && json == NULL);
 }
 
 static inline void expect_forked(const inherited *all) {

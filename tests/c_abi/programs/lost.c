@@ -31,6 +31,7 @@ static void every_call_fails(lock_session *session) {
     lock_info info = {.token = 7};
     char *json = NULL;
     EXPECT(LOCK_LOST, lock_check(session));
+    CHECK(strstr(lock_last_error(), "the session has ended: "));
     EXPECT(LOCK_LOST, lock_acquire(session, "one", LOCK_EXCLUSIVE, 0, &token));
     EXPECT(LOCK_LOST, lock_acquire(session, "one", LOCK_SHARED, -1, &token));
     EXPECT(LOCK_LOST, lock_acquire(session, "held", LOCK_EXCLUSIVE, -1, &token));

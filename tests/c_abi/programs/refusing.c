@@ -1,7 +1,7 @@
 /* Servers that refuse, or reply in unusual ways. Arguments: a server, and its behaviour: stopping
  * (it stops granting once four calls wait), blind (it does not allow inspecting locks, and does not
- * know the command list), silent (it does not report that a request has to wait), late (it finds a
- * deadlock, and reports it only when a lock is inspected). */
+ * know the command list), old (it does not know limited locks), silent (it does not report that a
+ * request has to wait), late (it finds a deadlock, and reports it only when a lock is inspected). */
 #include <signal.h>
 #include <stdatomic.h>
 
@@ -52,6 +52,36 @@ static void blind(void) {
     EXPECT(LOCK_REFUSED, lock_list(session, NULL, NULL, 0, &json));
     CHECK(strstr(lock_last_error(), "does not know the command list") && json == NULL);
     EXPECT(LOCK_OK, lock_acquire(session, "name", LOCK_EXCLUSIVE, -1, NULL));
+    lock_close(session);
+}
+
+static void old(void) {
+    const char *names[] = {"name", "name too"};
+    const uint32_t two = lock_at_most(2), modes[] = {LOCK_SHARED, two};
+    lock_session *session = new_session("session"), *opened = NULL;
+    uint64_t token = 7;
+    EXPECT(LOCK_REFUSED, lock_acquire(session, "name", two, -1, &token));
+    CHECK(strstr(lock_last_error(), "older than limited locks"));
+    EXPECT(LOCK_REFUSED, lock_acquire_all(session, names, modes, 2, -1, &token));
+    EXPECT(LOCK_REFUSED, lock_enqueue(session, "name", two));
+    EXPECT(LOCK_REFUSED, lock_connect_and_acquire(arguments[1], "opened", names, &two, 1, -1, NULL, NULL, &token,
+                                                  &opened));
+    CHECK(token == 7 && opened == NULL);
+    /* It would have been granted exclusively. */
+    CHECK(look(session, "name").holders + look(session, "name too").holders == 0);
+    EXPECT(LOCK_OK, lock_acquire(session, "name", LOCK_SHARED, -1, &token));
+    EXPECT(LOCK_REFUSED, lock_convert(session, "name", two, -1));
+    EXPECT(LOCK_REFUSED, lock_enqueue_convert(session, "name", two));
+    uint32_t mode = 7;
+    EXPECT(LOCK_OK, lock_held_mode(session, "name", &mode));
+    CHECK(mode == LOCK_SHARED && look(session, "name").token == token);
+    EXPECT(LOCK_OK, lock_acquire(session, "name too", lock_at_most(1), -1, NULL));
+    lock_slots seen;
+    EXPECT(LOCK_OK, lock_inspect_slots(session, "name too", &seen));
+    CHECK(seen.limit == 1 && seen.holders == 1 && seen.free == 0);
+    EXPECT(LOCK_REFUSED, lock_convert(session, "name too", two, -1));
+    EXPECT(LOCK_REFUSED, lock_enqueue_convert(session, "name too", two));
+    EXPECT(LOCK_OK, lock_check(session));
     lock_close(session);
 }
 
@@ -110,6 +140,8 @@ int main(int argc, char **argv) {
         stopping();
     } else if (strcmp(argv[2], "blind") == 0) {
         blind();
+    } else if (strcmp(argv[2], "old") == 0) {
+        old();
     } else if (strcmp(argv[2], "late") == 0) {
         late();
     } else {

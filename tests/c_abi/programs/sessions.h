@@ -39,7 +39,7 @@ static inline void *run_call(void *arg) {
         c->status = lock_acquire_all(c->session, names, NULL, 2, -1, &c->token);
         break;
     case CONVERT:
-        c->status = lock_convert(c->session, c->name, LOCK_EXCLUSIVE, -1);
+        c->status = lock_convert(c->session, c->name, c->mode, -1);
         break;
     case ENQUEUE:
         c->status = lock_enqueue(c->session, c->name, c->mode);

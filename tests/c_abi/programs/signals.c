@@ -110,10 +110,14 @@ static void lock_cancel_ends_it(verb verb, struct scene *scene) {
 
 static void another_call_reports_the_place(verb verb, struct scene *scene) {
     lock_status status = verb == CONVERT ? LOCK_ALREADY_HELD : LOCK_PENDING;
+    lock_status in_another_mode = verb == CONVERT ? LOCK_ALREADY_HELD : LOCK_INVALID;
     set_interrupted(scene, verb);
-    EXPECT(status, lock_acquire(scene->waiter, "lock", LOCK_SHARED, -1, NULL));
-    EXPECT(status, lock_enqueue(scene->waiter, "lock", LOCK_SHARED));
+    EXPECT(in_another_mode, lock_acquire(scene->waiter, "lock", LOCK_SHARED, -1, NULL));
+    EXPECT(in_another_mode, lock_enqueue(scene->waiter, "lock", LOCK_SHARED));
     EXPECT(status, lock_enqueue(scene->waiter, "lock", LOCK_EXCLUSIVE));
+    if (verb == CONVERT) {
+        EXPECT(LOCK_INVALID, lock_convert(scene->waiter, "lock", LOCK_SHARED, -1));
+    }
     expect_place(scene->waiter, true);
 }
 

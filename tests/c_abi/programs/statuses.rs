@@ -4,8 +4,8 @@
 //! - `statuses`: OK, PENDING, TIMEOUT, NOT_HELD, ALREADY_HELD, DEADLOCK, of every verb in every
 //!   situation;
 //! - `queues` (see `verbs`): CANCELLED; `misuse`: INVALID; `limits`: REFUSED, by a limit;
-//! - `refusing`: REFUSED, by a server that is stopping or does not allow it; CANCELLED, of
-//!   lock_enqueue; DEADLOCK, of lock_wait;
+//! - `refusing`: REFUSED, by a server that is stopping, does not allow it or is too old; CANCELLED,
+//!   of lock_enqueue; DEADLOCK, of lock_wait;
 //! - `lost`: LOST; `serving` and `serving_with`: the statuses of servers, including IO;
 //!   `connecting`: how lock_connect fails; `patient` and `patient_ends`: how lock_connect_and_acquire
 //!   fails;
@@ -121,6 +121,22 @@ fn a_server_that_does_not_allow_inspecting_refuses_it() {
     });
     let server = Served::with(&Broker::default(), service);
     Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "blind"]);
+}
+
+#[test]
+fn a_server_that_is_older_than_limited_locks_is_not_asked_for_one() {
+    let mut service = Service::locks();
+    service.on("hello", |call: &mut Call<'_, '_>| {
+        let keepalive = json!({
+            "idle": 10, "interval": 5, "probes": 3, "userTimeout": 25, "deadPeerTimeout": 25
+        });
+        call.reply(&json!({
+            "status": "ok", "server": "lockd", "version": "0.1.0", "features": ["convert", "mode"],
+            "keepalive": keepalive,
+        }));
+    });
+    let server = Served::with(&Broker::default(), service);
+    Program::compile("refusing", Linkage::Shared).run(&[&server.unix(), "old"]);
 }
 
 #[test]

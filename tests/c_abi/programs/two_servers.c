@@ -121,6 +121,30 @@ static void a_conversion_queues_at_its_own_server(lock_session *session) {
     EXPECT(LOCK_OK, lock_release(insiders[1], own[1][0]));
 }
 
+/* Each name has its own limit at its own server. */
+static void a_limited_lock_has_its_slots_at_its_own_server(lock_session *session) {
+    lock_session *other = connect_to(1, 0, "other"), *third = connect_to(0, 1, "third");
+    for (int i = 0; i < SERVERS; i++) {
+        uint32_t two = lock_at_most(2);
+        lock_slots seen;
+        EXPECT(LOCK_OK, lock_acquire(session, own[i][0], two, -1, NULL));
+        EXPECT(LOCK_OK, lock_acquire(other, own[i][0], two, -1, NULL));
+        EXPECT(LOCK_TIMEOUT, lock_acquire(third, own[i][0], two, 0, NULL));
+        EXPECT(LOCK_OK, lock_inspect_slots(third, own[i][0], &seen));
+        CHECK(seen.holders == 2 && seen.limit == 2 && seen.free == 0);
+        CHECK(look(insiders[i], own[i][0]).holders == 2 && look(insiders[!i], own[i][0]).holders == 0);
+        EXPECT(LOCK_PENDING, lock_enqueue(third, own[i][0], two));
+        EXPECT(LOCK_OK, lock_release(session, own[i][0]));
+        EXPECT(LOCK_OK, lock_wait(third, own[i][0], -1, NULL));
+        EXPECT(LOCK_PENDING, lock_enqueue_convert(third, own[i][0], LOCK_EXCLUSIVE));
+        EXPECT(LOCK_OK, lock_release(other, own[i][0]));
+        EXPECT(LOCK_OK, lock_wait(third, own[i][0], -1, NULL));
+        EXPECT(LOCK_OK, lock_release(third, own[i][0]));
+    }
+    lock_close(other);
+    lock_close(third);
+}
+
 static void one_cancel_ends_the_waits_on_both(lock_session *session) {
     call waits[SERVERS];
     for (int i = 0; i < SERVERS; i++) {
@@ -227,6 +251,7 @@ int main(int argc, char **argv) {
     a_set_must_belong_to_one_server(session);
     a_page_lists_the_locks_of_both(session);
     a_conversion_queues_at_its_own_server(session);
+    a_limited_lock_has_its_slots_at_its_own_server(session);
     one_cancel_ends_the_waits_on_both(session);
     a_server_that_stops_matters_only_to_sessions_that_hold_or_wait_there(session);
     one_server_is_enough_to_connect();

@@ -5,7 +5,9 @@
 
 /* The calls that wait only for the server's reply. `shared` and `exclusive` are held in those
  * modes. */
-typedef enum verb { RELEASE, RELEASE_ALL, TO_SHARED, INSPECT, LIST, ENQUEUE, ENQUEUE_CONVERT, VERBS } verb;
+typedef enum verb {
+    RELEASE, RELEASE_ALL, TO_SHARED, INSPECT, INSPECT_SLOTS, LIST, ENQUEUE, ENQUEUE_CONVERT, VERBS
+} verb;
 
 typedef struct call {
     verb verb;
@@ -21,6 +23,7 @@ static pid_t server;
 static lock_status ask(verb verb, lock_session *session) {
     const char *const names[] = {"exclusive", "shared"};
     lock_info info;
+    lock_slots slots;
     char *json = NULL;
     switch (verb) {
     case RELEASE:
@@ -31,6 +34,8 @@ static lock_status ask(verb verb, lock_session *session) {
         return lock_convert(session, "exclusive", LOCK_SHARED, -1);
     case INSPECT:
         return lock_inspect(session, "exclusive", &info);
+    case INSPECT_SLOTS:
+        return lock_inspect_slots(session, "exclusive", &slots);
     case LIST:
         return lock_list(session, NULL, NULL, 0, &json);
     case ENQUEUE:

@@ -1,6 +1,7 @@
 //! What every verb does, in this process and on a server, through the shared library, the static
 //! one, and under valgrind. Each program runs with both kinds of session. They are about locks,
-//! queues, conversions in slices, listing, and closing sessions that a thread has left open.
+//! queues, conversions in slices, limited locks, listing, and closing sessions that a thread has left
+//! open.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use lockd::broker::Mode;
 
 use crate::program::{Linkage, Program, Served};
 
-const PROGRAMS: [&str; 5] = ["verbs", "queues", "conversions", "listing", "closing"];
+const PROGRAMS: [&str; 6] = ["verbs", "queues", "conversions", "limited", "listing", "closing"];
 
 #[test]
 fn every_verb_works_in_this_process() {

@@ -7,20 +7,16 @@
 //! holds force is decided in `exclusion`.) Cannot see: grants whose token was not reported to a
 //! client.
 
+use super::exclusion::Fitted;
 use super::verdict::{Model, Verdict};
-use crate::history::{CallKind, History, Mode, Name};
+use crate::history::{History, Name};
 
-pub(crate) fn check(history: &History, verdict: &mut Verdict) {
-    let mut granted: Vec<(Name, u64, usize)> = Vec::new();
-    let mut calls = 0;
-    for (index, call) in history.calls.iter().enumerate() {
-        // A conversion to shared keeps the session's token.
-        let is_new = !matches!(call.kind, CallKind::Convert { .. }) || call.wants[0].1 == Mode::Exclusive;
-        let Some(token) = call.token().filter(|_| is_new) else { continue };
-        calls += 1;
-        granted.extend(call.wants.iter().map(|&(name, _)| (name, token, index)));
-    }
-    verdict.count(Model::Fencing, calls);
+pub(crate) fn check(history: &History, fitted: &Fitted, verdict: &mut Verdict) {
+    let holds = &fitted.holds;
+    let call_of = |at: usize| holds.order.instants[at].call;
+    let mut granted: Vec<(Name, u64, usize)> =
+        holds.tokens.iter().map(|&(name, token, at)| (name, token, call_of(at))).collect();
+    verdict.count(Model::Fencing, granted.len());
     granted.sort_unstable();
     for of_name in granted.chunk_by(|one, other| one.0 == other.0) {
         check_name(history, of_name, verdict);

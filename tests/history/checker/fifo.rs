@@ -4,9 +4,11 @@
 //! A request certainly is in its queue, or holds what it was granted, from the moment its client
 //! learned that it was queued (a reply to something sent after it on the same connection) until the
 //! client may first have released it. A grant of the same name that was requested after that moment
-//! is an overtaking in two cases:
-//! - it was reported before the first request may have been released, and the two exclude each
-//!   other or the first one was never granted at all;
+//! is an overtaking in three cases, the first two of which need that it was reported before the
+//! first request may have been released:
+//! - the first one was never granted at all;
+//! - all that were in the queue or held the name cannot hold it together with this grant: there are
+//!   more of them than the mode of one of them allows, so one of the queued ones was waiting;
 //! - its token is the lower one.
 //!
 //! Cannot see: the order of two requests if neither is known to have been queued before the other
@@ -15,7 +17,7 @@
 
 use super::exclusion::Fitted;
 use super::verdict::{Model, Verdict};
-use crate::history::{CallKind, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome};
+use crate::history::{Call, CallKind, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome};
 
 /// How much earlier a wait may end than its client computes.
 const CLOCK_MARGIN: Nanos = MILLISECOND;
@@ -26,6 +28,8 @@ struct Presence {
     since: Nanos,
     until: Nanos,
     mode: Mode,
+    /// The request was in the queue first. If not, it certainly held the name all the time.
+    was_queued: bool,
     /// The request certainly was not granted before `until`.
     never_granted: bool,
 }
@@ -49,13 +53,18 @@ pub(crate) fn check(history: &History, fitted: &Fitted, verdict: &mut Verdict) {
 fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
     let mut present: Vec<Vec<Presence>> = Vec::new();
     present.resize_with(history.names(), Vec::new);
-    let mut add = |call: usize, name: Name, mode: Mode, until: Nanos, never_granted: bool| {
-        let until = until.min(history.waited_until(history.calls[call].session));
-        let Some(since) = history.calls[call].queued.filter(|&since| since < until) else { return };
-        present[name as usize].push(Presence { call, since, until, mode, never_granted });
+    let mut add = |name: Name, presence: Presence| {
+        let until = presence.until.min(history.waited_until(history.calls[presence.call].session));
+        if presence.since < until {
+            present[name as usize].push(Presence { until, ..presence });
+        }
     };
     for phase in &fitted.holds.phases {
-        add(phase.call, phase.name, phase.mode, phase.core.1, false);
+        let (call, mode, until) = (phase.call, phase.mode, phase.core.1);
+        let queued = history.calls[call].queued;
+        let since = queued.unwrap_or(phase.core.0);
+        let was_queued = queued.is_some();
+        add(phase.name, Presence { call, since, until, mode, was_queued, never_granted: false });
     }
     for (index, call) in history.calls.iter().enumerate() {
         let (until, never_granted) = match (call.kind, call.outcome) {
@@ -68,56 +77,38 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
             (CallKind::Acquire { .. }, Outcome::Unanswered) => (call.end, false),
             _ => continue,
         };
-        call.wants.iter().for_each(|&(name, mode)| add(index, name, mode, until, never_granted));
+        let Some(since) = call.queued else { continue };
+        for &(name, mode) in &call.wants {
+            add(name, Presence { call: index, since, until, mode, was_queued: true, never_granted });
+        }
     }
     present
 }
 
-/// Of the presences so far, the longest of each kind that excludes others, and the one with the
-/// highest token.
-#[derive(Default)]
-struct Longest<'a> {
-    exclusive: Option<&'a Presence>,
-    shared: Option<&'a Presence>,
-    never_granted: Option<&'a Presence>,
-    token: Option<(u64, &'a Presence)>,
-}
-
-impl<'a> Longest<'a> {
-    fn add(&mut self, history: &History, presence: &'a Presence) {
-        let kind = match (presence.never_granted, presence.mode) {
-            (true, _) => &mut self.never_granted,
-            (false, Mode::Exclusive) => &mut self.exclusive,
-            (false, Mode::Shared) => &mut self.shared,
-        };
-        if kind.is_none_or(|longest| presence.until > longest.until) {
-            *kind = Some(presence);
-        }
-        let Some(token) = history.calls[presence.call].token() else { return };
-        if self.token.is_none_or(|(highest, _)| token > highest) {
-            self.token = Some((token, presence));
-        }
-    }
-}
-
 fn check_name(history: &History, name: Name, present: &[Presence], asked: &[usize], verdict: &mut Verdict) {
-    let mut longest_so_far = Longest::default();
+    // The presences that began before the request, and may go on; and of all that began before it
+    // in the queue, the one with the highest token.
+    let mut before: Vec<&Presence> = Vec::new();
+    let mut highest: Option<(u64, &Presence)> = None;
     let mut next = 0;
     for &index in asked {
         let call = &history.calls[index];
         while let Some(presence) = present.get(next).filter(|presence| presence.since < call.start) {
-            longest_so_far.add(history, presence);
+            before.push(presence);
+            let token = history.calls[presence.call].token().filter(|_| presence.was_queued);
+            if let Some(token) = token.filter(|token| highest.is_none_or(|(highest, _)| *token > highest)) {
+                highest = Some((token, presence));
+            }
             next += 1;
         }
-        let of_shared = longest_so_far.shared.filter(|_| call.mode_of(name) == Some(Mode::Exclusive));
-        let mut before =
-            [longest_so_far.never_granted, longest_so_far.exclusive, of_shared].into_iter().flatten();
-        if let Some(overtaken) = before.find(|presence| presence.until > call.end) {
+        before.retain(|presence| presence.until > call.start);
+        let overtaken = overtaken(&before, call, name);
+        if !overtaken.is_empty() {
             let what =
                 format!("n{name} was granted ahead of a request that was queued before this one was sent");
-            verdict.convict(Model::Fifo, what, vec![overtaken.call, index]);
+            verdict.convict(Model::Fifo, what, overtaken.into_iter().chain([index]).collect());
         }
-        if let (Some((highest, first)), Some(token)) = (longest_so_far.token, call.token())
+        if let (Some((highest, first)), Some(token)) = (highest, call.token())
             && token < highest
         {
             let what = format!(
@@ -126,4 +117,19 @@ fn check_name(history: &History, name: Name, present: &[Presence], asked: &[usiz
             verdict.convict(Model::Fifo, what, vec![first.call, index]);
         }
     }
+}
+
+/// The requests in the queue of which one was certainly overtaken by this call, which was granted.
+fn overtaken(before: &[&Presence], granted: &Call, name: Name) -> Vec<usize> {
+    let throughout = || before.iter().filter(|presence| presence.until > granted.end);
+    if let Some(waiting) = throughout().find(|presence| presence.never_granted) {
+        return vec![waiting.call];
+    }
+    let modes = throughout().map(|presence| presence.mode).chain(granted.mode_of(name));
+    let allowed = modes.filter_map(Mode::holders_max).min();
+    let holders = throughout().count() + 1;
+    if allowed.is_none_or(|allowed| holders <= allowed as usize) {
+        return Vec::new();
+    }
+    throughout().filter(|presence| presence.was_queued).map(|presence| presence.call).collect()
 }

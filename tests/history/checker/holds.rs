@@ -7,7 +7,7 @@
 //! become holds or not; they are listed separately. Cannot see: a hold that was reported to its
 //! client only after its server had ended; it is left out, because nothing of it is certain.
 
-use super::instants::Order;
+use super::instants::{Least, Order};
 use super::verdict::{Model, Verdict};
 use crate::history::{Call, CallKind, History, Mode, NEVER, Name, Nanos, Outcome, SessionIndex};
 
@@ -17,9 +17,8 @@ pub(crate) struct Phase {
     pub(crate) name: Name,
     pub(crate) session: SessionIndex,
     pub(crate) mode: Mode,
-    /// The call that was granted, and the call that ended the phase, if any.
+    /// The call that was granted.
     pub(crate) call: usize,
-    pub(crate) ended_by: Option<usize>,
     /// The instants at which it began and ended.
     pub(crate) begin: usize,
     pub(crate) end: usize,
@@ -29,11 +28,13 @@ pub(crate) struct Phase {
     pub(crate) of_set: bool,
 }
 
-/// A request that may have been granted without its client knowing.
+/// A request, or a conversion to a mode that allows fewer holders, that may have been granted without
+/// its client knowing.
 #[derive(Clone, Debug)]
 pub(crate) struct MaybeHeld {
     pub(crate) name: Name,
     pub(crate) session: SessionIndex,
+    pub(crate) mode: Mode,
     pub(crate) from: Nanos,
     /// The time by which the request had been cancelled or its session had ended; the broker may
     /// notice that later. [`NEVER`] if it is not known.
@@ -100,8 +101,8 @@ impl Replay<'_> {
         }
         for (name, phase) in open {
             let ended = self.history.sessions[session].alive_until.max(phase.core_start);
-            let end = self.holds.order.instant(ended, NEVER, phase.call);
-            self.close(session, name, phase, end, None, ended);
+            let end = self.holds.order.instant((ended, NEVER), phase.call, Least::AsEarlyAsPossible);
+            self.close(session, name, phase, end, ended);
         }
     }
 
@@ -109,12 +110,12 @@ impl Replay<'_> {
         let mut whole = None;
         for &(name, mode) in &call.wants {
             if open.iter().any(|(held, _)| *held == name) {
-                self.convict(mode, "granted to a session that holds it", index);
+                self.convict(&[mode], "granted to a session that holds it", index);
                 continue;
             }
             let begin = match (self.sets, whole) {
                 (Sets::OneInstant, Some(begin)) => begin,
-                _ => self.holds.order.instant(call.start, call.end, index),
+                _ => self.holds.order.instant((call.start, call.end), index, Least::AsLateAsPossible),
             };
             whole = Some(begin);
             self.holds.tokens.extend(call.token().map(|token| (name, token, begin)));
@@ -130,8 +131,8 @@ impl Replay<'_> {
         let until = next.map_or(NEVER, |&next| self.history.calls[next].end).min(gone);
         let unanswered = call.outcome == Outcome::Unanswered;
         let (session, from) = (call.session, call.start);
-        for &(name, _) in &call.wants {
-            self.holds.maybe.push(MaybeHeld { name, session, from, until, unanswered });
+        for &(name, mode) in &call.wants {
+            self.holds.maybe.push(MaybeHeld { name, session, mode, from, until, unanswered });
         }
     }
 
@@ -142,15 +143,16 @@ impl Replay<'_> {
                 (Some(at), Outcome::NotHeld) => {
                     let (_, phase) = open.swap_remove(at);
                     let what = "a holder was told that it does not hold the lock";
-                    self.verdict.convict(model(phase.mode, phase.of_set), what, vec![phase.call, index]);
+                    self.verdict.convict(model(&[phase.mode], phase.of_set), what, vec![phase.call, index]);
                 }
                 (Some(at), _) => {
                     let (_, phase) = open.swap_remove(at);
-                    let end = self.holds.order.instant(call.start, call.end, index);
-                    self.close(call.session, name, phase, end, Some(index), call.start);
+                    let during = (call.start, call.end);
+                    let end = self.holds.order.instant(during, index, Least::AsEarlyAsPossible);
+                    self.close(call.session, name, phase, end, call.start);
                 }
                 (None, Outcome::Released) => {
-                    self.convict(Mode::Exclusive, "released by a session that did not hold it", index);
+                    self.convict(&[Mode::Exclusive], "released by a session that did not hold it", index);
                 }
                 (None, _) => {}
             }
@@ -162,72 +164,73 @@ impl Replay<'_> {
         let held = open.iter_mut().find(|(held, _)| *held == name);
         match (held, call.outcome) {
             (Some((_, phase)), Outcome::Granted(token)) => {
-                let turn = self.holds.order.instant(call.start, call.end, index);
+                let is_stricter = mode < phase.mode;
+                let turn = self.turn(index, call.end, is_stricter);
                 let of_set = phase.of_set;
                 let next = Open { mode, call: index, begin: turn, core_start: call.end, of_set };
                 let before = std::mem::replace(phase, next);
-                self.close(call.session, name, before, turn, Some(index), call.start);
-                if let (Some(token), Mode::Exclusive) = (token, mode) {
+                self.close(call.session, name, before, turn, call.start);
+                // A conversion to a mode that allows as many holders or more keeps the token.
+                if let Some(token) = token.filter(|_| is_stricter) {
                     self.holds.tokens.push((name, token, turn));
                 }
             }
             (Some((_, phase)), Outcome::NotHeld) => {
-                let calls = vec![phase.call, index];
-                self.verdict.convict(
-                    Model::ReadWrite,
-                    "a holder was told that it does not hold the lock",
-                    calls,
-                );
+                let what = "a holder was told that it does not hold the lock";
+                let model = model(&[phase.mode, mode], phase.of_set);
+                self.verdict.convict(model, what, vec![phase.call, index]);
             }
-            (Some((_, phase)), Outcome::Unknown) if mode == Mode::Shared && phase.mode == Mode::Exclusive => {
+            (Some((_, phase)), Outcome::Unknown) if mode > phase.mode => {
                 // From here on the name is certainly held in one of the two modes, and so at least
-                // shared.
-                let turn = self.holds.order.instant(call.start, NEVER, index);
-                let shared = Open { mode, call: index, begin: turn, core_start: call.start, of_set: false };
-                let before = std::mem::replace(phase, shared);
-                self.close(call.session, name, before, turn, Some(index), call.start);
+                // in the one that allows more holders.
+                let turn = self.turn(index, NEVER, false);
+                let next = Open { mode, call: index, begin: turn, core_start: call.start, of_set: false };
+                let before = std::mem::replace(phase, next);
+                self.close(call.session, name, before, turn, call.start);
             }
+            (Some(_), Outcome::Unknown | Outcome::Unanswered) => self.maybe(call, None),
             (None, Outcome::Granted(_)) => {
-                self.convict(mode, "converted by a session that did not hold it", index);
+                self.convict(&[mode], "converted by a session that did not hold it", index);
             }
             _ => {}
         }
     }
 
-    fn close(
-        &mut self,
-        session: SessionIndex,
-        name: Name,
-        phase: Open,
-        end: usize,
-        ended_by: Option<usize>,
-        core_end: Nanos,
-    ) {
+    /// The instant of a conversion. During the call the lock is held in one of two modes; the least
+    /// that can be held is the mode that allows more holders, for as long as possible.
+    fn turn(&mut self, call: usize, until: Nanos, is_stricter: bool) -> usize {
+        let least = if is_stricter { Least::AsLateAsPossible } else { Least::AsEarlyAsPossible };
+        self.holds.order.instant((self.history.calls[call].start, until), call, least)
+    }
+
+    fn close(&mut self, session: SessionIndex, name: Name, phase: Open, end: usize, core_end: Nanos) {
         let Open { mode, call, begin, core_start, of_set } = phase;
         let stopped = self.history.held_at_server_until(session);
         if core_start > stopped {
             // The server had ended by the time the client was told.
             let from = self.history.calls[call].start;
             let until = self.history.sessions[session].gone_at.unwrap_or(NEVER);
-            self.holds.maybe.push(MaybeHeld { name, session, from, until, unanswered: false });
+            self.holds.maybe.push(MaybeHeld { name, session, mode, from, until, unanswered: false });
             return;
         }
         let instant = &mut self.holds.order.instants[end];
         instant.low = instant.low.min(stopped);
         let core = (core_start, core_end.min(stopped).max(core_start));
-        self.holds.phases.push(Phase { name, session, mode, call, ended_by, begin, end, core, of_set });
+        self.holds.phases.push(Phase { name, session, mode, call, begin, end, core, of_set });
     }
 
-    fn convict(&mut self, mode: Mode, what: &str, call: usize) {
-        self.verdict.convict(model(mode, false), what, vec![call]);
+    fn convict(&mut self, modes: &[Mode], what: &str, call: usize) {
+        self.verdict.convict(model(modes, false), what, vec![call]);
     }
 }
 
-/// The model that says which other holds are compatible with such a hold.
-pub(crate) fn model(mode: Mode, of_set: bool) -> Model {
-    match (of_set, mode) {
-        (true, _) => Model::Sets,
-        (false, Mode::Exclusive) => Model::Mutex,
-        (false, Mode::Shared) => Model::ReadWrite,
+/// The model that says whether locks may be held in these modes together.
+pub(crate) fn model(modes: &[Mode], of_set: bool) -> Model {
+    let is_limited = |mode: &Mode| mode.limit().is_some();
+    match of_set {
+        true => Model::Sets,
+        false if modes.iter().any(is_limited) => Model::Limit,
+        false if modes.iter().all(|mode| *mode == Mode::Exclusive) => Model::Mutex,
+        false => Model::ReadWrite,
     }
 }

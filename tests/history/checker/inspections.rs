@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::exclusion::Fitted;
+use super::holds::model;
 use super::verdict::{Model, Rules, Verdict};
 use crate::history::{CallKind, History, Mode, Name, Nanos, Outcome};
 
@@ -109,8 +110,8 @@ fn check_least(history: &History, fitted: &Fitted, name: Name, inspections: &[us
             covering.iter().copied().filter(|&phase| until(phase) > call.end).collect();
         if throughout.len() > seen as usize {
             let phases = throughout.iter().map(|&phase| &fitted.holds.phases[phase]);
-            let model =
-                if phases.clone().any(|p| p.mode == Mode::Shared) { Model::ReadWrite } else { Model::Mutex };
+            let modes: Vec<Mode> = phases.clone().map(|phase| phase.mode).collect();
+            let model = model(&modes, false);
             let what = format!("n{name} was seen with {seen} holders when there certainly were more");
             verdict.convict(model, what, phases.map(|phase| phase.call).chain([index]).collect());
         }

@@ -4,6 +4,10 @@
 //! Every instant is put as early as its own bound and its predecessors allow. If that is too late
 //! for one of them, no choice exists, because no other choice puts any instant earlier. So the
 //! answer is exact, and it takes one pass.
+//!
+//! There is also a *least* choice: it puts some instants as late as possible, and the others as
+//! early as possible. It is a choice too, unless one of the first kind must come before one of the
+//! second kind and can be later.
 
 use crate::history::Nanos;
 
@@ -14,6 +18,14 @@ pub(crate) struct Instant {
     pub(crate) high: Nanos,
     /// The call it is part of.
     pub(crate) call: usize,
+    pub(crate) least: Least,
+}
+
+/// Where the least choice puts an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Least {
+    AsLateAsPossible,
+    AsEarlyAsPossible,
 }
 
 /// Instants, and which of them come before which. Two may fall on the same moment.
@@ -38,9 +50,17 @@ pub(crate) struct Conflict {
 }
 
 impl Order {
-    pub(crate) fn instant(&mut self, low: Nanos, high: Nanos, call: usize) -> usize {
-        self.instants.push(Instant { low, high, call });
+    pub(crate) fn instant(&mut self, (low, high): (Nanos, Nanos), call: usize, least: Least) -> usize {
+        self.instants.push(Instant { low, high, call, least });
         self.instants.len() - 1
+    }
+
+    /// Where the least choice puts this instant.
+    pub(crate) fn least(&self, bounds: &Bounds, at: usize) -> Nanos {
+        match self.instants[at].least {
+            Least::AsLateAsPossible => bounds.latest[at],
+            Least::AsEarlyAsPossible => bounds.earliest[at],
+        }
     }
 
     pub(crate) fn before(&mut self, first: usize, second: usize) {

@@ -3,7 +3,7 @@
 //! - `instants`: the exact core: decides whether moments can be chosen within bounds and in an
 //!   order.
 //! - `holds`: computes from each session's calls what it held, and from when to when for certain.
-//! - `exclusion`: mutex, read/write lock, several names at once. `fencing`, `fifo`, `stuck`: what
+//! - `exclusion`: mutex, read/write lock, limited lock, several names at once. `fencing`, `fifo`, `stuck`: what
 //!   their names say.
 //! - `inspections`: compares what inspections saw with all that.
 //! - `search`: answers the same question as `exclusion` by trying everything, for small histories.
@@ -32,7 +32,7 @@ pub(crate) use verdict::{Model, Rules, Verdict};
 pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
     let mut verdict = Verdict::default();
     let fitted = exclusion::check(history, &mut verdict);
-    fencing::check(history, &mut verdict);
+    fencing::check(history, &fitted, &mut verdict);
     fifo::check(history, &fitted, &mut verdict);
     inspections::check(history, &fitted, rules, &mut verdict);
     stuck::check(history, &fitted, rules, &mut verdict);

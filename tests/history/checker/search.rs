@@ -27,8 +27,7 @@ struct Operation<'a> {
 /// What is known of one name.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 struct NameState {
-    /// The holders; true for an exclusive one.
-    holders: BTreeSet<(SessionIndex, bool)>,
+    holders: BTreeSet<(SessionIndex, Mode)>,
     /// The token of the latest grant.
     token: u64,
 }
@@ -100,25 +99,24 @@ fn effect(operation: &Operation<'_>, state: &State) -> Option<State> {
             return Some(state);
         }
     };
-    let told = call.token().filter(|_| !is_downgrade(call));
     for &(name, mode) in &call.wants {
         let NameState { holders, token } = state.entry(name).or_default();
-        if let Some(told) = told {
+        let own = holders.iter().find(|(session, _)| *session == call.session).copied();
+        // A conversion to a mode that allows as many holders or more keeps the session's token.
+        let is_new = own.is_none_or(|(_, held)| mode < held);
+        if let Some(told) = call.token().filter(|_| is_new) {
             (told > *token).then(|| *token = told)?;
         }
-        let own = holders.iter().find(|(session, _)| *session == call.session).copied();
-        let exclusive = mode == Mode::Exclusive;
         match (call.kind, call.outcome) {
             (_, Outcome::NotHeld) if own.is_none() => {}
             (CallKind::Acquire { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
-                let admitted = holders.iter().all(|(_, other)| !exclusive && !other);
-                (own.is_none() && admitted).then(|| holders.insert((call.session, exclusive)))?;
+                own.is_none().then(|| holders.insert((call.session, mode)))?;
+                keeps_all_promises(holders).then_some(())?;
             }
             (CallKind::Convert { .. }, Outcome::Granted(_) | Outcome::Unknown | Outcome::Unanswered) => {
-                let is_alone = holders.len() == 1;
-                let held = own.filter(|_| is_alone || !exclusive)?;
-                holders.remove(&held);
-                holders.insert((call.session, exclusive));
+                holders.remove(&own?);
+                holders.insert((call.session, mode));
+                keeps_all_promises(holders).then_some(())?;
             }
             (CallKind::Release, Outcome::Released | Outcome::Unknown | Outcome::Unanswered) => {
                 holders.remove(&own?);
@@ -129,7 +127,7 @@ fn effect(operation: &Operation<'_>, state: &State) -> Option<State> {
     Some(state)
 }
 
-/// A conversion to shared keeps the session's token.
-fn is_downgrade(call: &Call) -> bool {
-    matches!(call.kind, CallKind::Convert { .. }) && call.wants[0].1 == Mode::Shared
+/// Whether there are no more holders than the mode of each of them allows.
+fn keeps_all_promises(holders: &BTreeSet<(SessionIndex, Mode)>) -> bool {
+    holders.iter().all(|(_, mode)| mode.holders_max().is_none_or(|max| holders.len() <= max as usize))
 }

@@ -14,6 +14,9 @@ pub(crate) enum Model {
     /// An exclusive holder is alone, shared holders hold together, and a conversion never releases
     /// the lock in between.
     ReadWrite,
+    /// While a session holds a limited lock, there are never more holders than its limit, itself
+    /// included, whatever the modes of the others.
+    Limit,
     /// The tokens of each name rise in the order of its grants, and none is given twice for a name.
     Fencing,
     /// No request overtakes one that is waiting.

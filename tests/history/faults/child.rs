@@ -14,6 +14,7 @@ use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::client;
+use super::slots::{self, SlotOrders};
 use super::wire::{Address, Protocol};
 use crate::plan::Mix;
 
@@ -27,6 +28,8 @@ pub(crate) const DRAIN: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Orders {
     Clients(ClientOrders),
+    /// Compete for the slots of a limited lock.
+    Slots(SlotOrders),
     /// Become `lockd` with these arguments.
     Serve(Vec<String>),
 }
@@ -84,6 +87,7 @@ fn child_process() {
             panic!("the lockd binary does not run: {error}");
         }
         Orders::Clients(orders) => run_clients(orders),
+        Orders::Slots(orders) => slots::run_clients(orders),
     }
 }
 

@@ -92,7 +92,8 @@ pub(crate) fn run(orders: &ClientOrders, thread: u64, connect: Connect<'_>, stop
 fn mix_of(protocol: Protocol, orders: &ClientOrders) -> Mix {
     let mix = orders.mix;
     let shared = if orders.text_can_share { mix.shared } else { 0 };
-    let text_mix = Mix { sets: 0, converts: 0, inspects: 0, acked: 0, shared, ..mix };
+    // The text protocols have no limited locks.
+    let text_mix = Mix { sets: 0, converts: 0, inspects: 0, acked: 0, shared, limited: 0, ..mix };
     match protocol {
         Protocol::Lockd => Mix { tries: 100, unlimited: 0, ..text_mix },
         Protocol::Glockd => text_mix,

@@ -70,7 +70,8 @@ impl Log {
             CallKind::Release => ('r', limit(None)),
             CallKind::Inspect => ('i', limit(None)),
         };
-        let wants: String = wants.iter().map(|(name, mode)| format!(" {}{name}", letter_of(*mode))).collect();
+        let wants: String =
+            wants.iter().map(|(name, mode)| format!(" {}:{name}", mode_text(*mode))).collect();
         self.note(format_args!("C {} {letter} {limit}{wants}", now()));
         self.flush();
     }
@@ -133,10 +134,20 @@ impl Log {
     }
 }
 
-fn letter_of(mode: Mode) -> char {
+/// A mode in the log: how many holders it allows, or a letter.
+fn mode_text(mode: Mode) -> String {
     match mode {
-        Mode::Exclusive => 'x',
-        Mode::Shared => 's',
+        Mode::Exclusive => "x".to_owned(),
+        Mode::Limited(limit) => limit.get().to_string(),
+        Mode::Shared => "s".to_owned(),
+    }
+}
+
+fn mode_of(text: &str) -> Option<Mode> {
+    match text {
+        "x" => Some(Mode::Exclusive),
+        "s" => Some(Mode::Shared),
+        limit => Mode::at_most(limit.parse().ok()?),
     }
 }
 
@@ -204,8 +215,8 @@ impl Notes {
             _ => return None,
         };
         let wants = words.map(|want| {
-            let mode = if want.starts_with('x') { Mode::Exclusive } else { Mode::Shared };
-            Some((want.get(1..)?.parse().ok()?, mode))
+            let (mode, name) = want.split_once(':')?;
+            Some((name.parse().ok()?, mode_of(mode)?))
         });
         self.calls.push(Call {
             session: self.sessions.len().checked_sub(1)?,

@@ -11,6 +11,7 @@
 //!   its locks guard.
 //! - `gather`: combines all records into one history. `local`: the same clients as threads of this
 //!   process.
+//! - `slots`: many clients of one limited lock, which are killed.
 
 mod child;
 mod client;
@@ -21,6 +22,7 @@ mod gather;
 mod local;
 mod log;
 mod run;
+mod slots;
 mod wire;
 
 use crate::checker::Model;
@@ -37,6 +39,16 @@ fn clients_that_are_killed_stopped_or_misbehave_break_nothing() {
     let mix = Mix { sets: 10, ..real(Mix::READ_WRITE) };
     let (history, _) = run(Scenario { name: "a short run", mix, ..Scenario::USUAL });
     assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
+}
+
+#[test]
+fn holders_of_limited_locks_that_are_killed_stopped_or_kicked_break_nothing() {
+    let mix = real(Mix::LIMITED);
+    let (history, verdict) =
+        run(Scenario { name: "a short run with limited locks", mix, kicks: 60, ..Scenario::USUAL });
+    assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
+    let of_limit = verdict.checked.get(&Model::Limit).copied().unwrap_or_default();
+    assert!(of_limit > 100, "only {of_limit} calls for limited locks");
 }
 
 #[test]
@@ -82,6 +94,9 @@ fn threads_of_this_process_break_nothing() {
     let mix = Mix { hold: (0, 100_000), idle: (0, 50_000), ..real(Mix::SETS) };
     let (history, _) = run_here("threads of one process", mix, 6, 40_000, 2000);
     assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
+    let mix = Mix { hold: (0, 100_000), idle: (0, 50_000), ..real(Mix::LIMITED) };
+    let (history, _) = run_here("limited locks in one process", mix, 6, 40_000, 2000);
+    assert!(history.calls.len() > 500, "only {} calls", history.calls.len());
 }
 
 /// A million calls with all kinds of client faults, and `here` more calls in this process.
@@ -114,6 +129,12 @@ fn deep_read_write() {
 
 #[test]
 #[ignore = "takes a minute: make check-deep"]
+fn deep_limited() {
+    deep("limited", Mix::LIMITED, DEEP_CALLS);
+}
+
+#[test]
+#[ignore = "takes a minute: make check-deep"]
 fn deep_sets() {
     // Two in five of these calls are about several locks at once.
     deep("several at once", Mix::SETS, DEEP_CALLS * 5 / 2);
@@ -138,4 +159,5 @@ fn deep_pauses() {
     let (pauses, pause_ms) = (4000, (12_500, 13_500));
     let scenario = Scenario { processes: 6, pauses, pause_ms, millis: 30_000, ..Scenario::USUAL };
     run(Scenario { name: "clients stopped for long", mix: real(Mix::READ_WRITE), ..scenario });
+    run(Scenario { name: "the same with limited locks", mix: real(Mix::LIMITED), ..scenario });
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -30,6 +30,10 @@ const BYTES_PER_CALL: u64 = 56;
 
 /// One run at a time: a run needs the machine for itself, except for one that mostly waits.
 static TURN: Mutex<()> = Mutex::new(());
+
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A fault that is injected into processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -199,7 +203,7 @@ impl Run {
 
 /// Carries a scenario out and judges it.
 pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
-    let _turn = scenario.alone.then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    let _turn = scenario.alone.then(turn);
     let seed = fresh_seed();
     let directory = tempfile::tempdir().unwrap();
     let start = Instant::now();
@@ -249,7 +253,7 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
 /// Runs the same clients as threads of this process, until `calls` calls have been made or `millis`
 /// milliseconds have passed.
 pub(crate) fn run_here(name: &str, mix: Mix, threads: u64, calls: u64, millis: u64) -> (History, Verdict) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let seed = fresh_seed();
     let directory = tempfile::tempdir().unwrap();
     let start = Instant::now();
@@ -277,7 +281,7 @@ fn judge(head: &str, gathered: &Gathered, rules: &Rules, directory: &Path, plain
 }
 
 #[expect(clippy::print_stdout, reason = "a run exists to show its result")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }
 

@@ -202,8 +202,11 @@ impl Client {
 }
 
 fn want(name: Name, mode: Mode) -> Value {
-    let mode = if mode == Mode::Shared { "shared" } else { "exclusive" };
-    json!({"lockName": text(name), "mode": mode})
+    match mode {
+        Mode::Exclusive => json!({"lockName": text(name), "mode": "exclusive"}),
+        Mode::Limited(limit) => json!({"lockName": text(name), "limit": limit.get()}),
+        Mode::Shared => json!({"lockName": text(name), "mode": "shared"}),
+    }
 }
 
 fn seconds(limit: Option<Nanos>) -> Value {

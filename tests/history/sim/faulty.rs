@@ -17,8 +17,21 @@ pub(crate) enum Defect {
     SharedWithExclusive,
     /// Grants an exclusive lock while other sessions share it.
     ExclusiveWithShared,
-    /// Converts a shared holder to exclusive while others hold the lock.
+    /// Converts a holder to a mode that allows fewer holders while there are too many others.
     ConvertsWithOtherHolders,
+    /// Grants a limited lock to one session more than the limit allows.
+    LimitIsTooHigh,
+    /// Grants a limited lock to one session fewer than the limit allows.
+    LimitIsTooLow,
+    /// Takes the number of holders that the newcomer allows, and not those that the holders of
+    /// limited locks allow.
+    IgnoresLimitsOfHolders,
+    /// Takes the numbers of holders that the holders allow, and not the limit of the newcomer.
+    IgnoresLimitOfNewcomer,
+    /// Forgets the limit of a holder that converts.
+    ForgetsLimitOnConversion,
+    /// Grants a limited lock whenever the holders allow it, even if an exclusive request waits.
+    LimitedOvertakesExclusive,
     /// Counts tokens wrongly.
     Tokens(TokenDefect),
     /// Grants the last in the queue first.
@@ -110,17 +123,44 @@ impl FaultyBroker {
     }
 
     fn admits(&self, session: usize, name: Name, mode: Mode) -> bool {
-        let mut others = self.holding(name).iter().filter(|hold| hold.session != session);
-        others.all(|hold| mode == Mode::Shared && hold.mode == Mode::Shared)
+        let others = || self.holding(name).iter().filter(|hold| hold.session != session);
+        let holders = others().count() + 1;
+        let own = Some(mode).filter(|_| {
+            let is_ignored = self.defect == Some(Defect::IgnoresLimitOfNewcomer) && mode.limit().is_some();
+            !is_ignored
+        });
+        let of_holders = others().map(|hold| hold.mode).filter(|mode| {
+            let is_ignored = self.defect == Some(Defect::IgnoresLimitsOfHolders) && mode.limit().is_some();
+            !is_ignored
+        });
+        of_holders.chain(own).all(|mode| self.allows(mode, holders))
     }
 
-    /// Whether one of the first `ahead` requests wants the name.
-    fn is_wanted(&self, name: Name, ahead: usize) -> bool {
-        self.queue[..ahead].iter().any(|request| request.wants.iter().any(|(wanted, _)| *wanted == name))
+    fn allows(&self, mode: Mode, holders: usize) -> bool {
+        let allowed = match (mode.limit(), self.defect) {
+            (Some(limit), Some(Defect::LimitIsTooHigh)) => Some(limit + 1),
+            (Some(limit), Some(Defect::LimitIsTooLow)) => Some(limit - 1),
+            _ => mode.holders_max(),
+        };
+        allowed.is_none_or(|allowed| holders <= allowed as usize)
+    }
+
+    /// Whether one of the first `ahead` requests wants the name, so that a request for `mode` must
+    /// wait.
+    fn is_wanted(&self, name: Name, mode: Mode, ahead: usize) -> bool {
+        let overtakes = self.defect == Some(Defect::LimitedOvertakesExclusive) && mode.limit().is_some();
+        self.queue[..ahead].iter().any(|request| {
+            request
+                .wants
+                .iter()
+                .any(|&(wanted, of_request)| wanted == name && !(overtakes && of_request == Mode::Exclusive))
+        })
     }
 
     fn can_have(&self, session: usize, wants: &[(Name, Mode)], ahead: usize) -> bool {
-        wants.iter().all(|&(name, mode)| self.admits(session, name, mode) && !self.is_wanted(name, ahead))
+        wants
+            .iter()
+            .all(|&(name, mode)| self.admits(session, name, mode) && !self.is_wanted(name, mode, ahead))
     }
 
     fn hold(&mut self, session: usize, wants: &[(Name, Mode)], token: u64) {
@@ -144,8 +184,9 @@ impl FaultyBroker {
 
     /// Lets the counters forget the names that nobody holds or waits for.
     fn forget_idle_names(&mut self) {
-        let is_idle =
-            |name: &Name| self.holding(*name).is_empty() && !self.is_wanted(*name, self.queue.len());
+        let is_idle = |name: &Name| {
+            self.holding(*name).is_empty() && !self.is_wanted(*name, Mode::Shared, self.queue.len())
+        };
         let idle: Vec<Name> = self.holds.keys().copied().filter(is_idle).collect();
         idle.into_iter().for_each(|name| self.tokens.forget(name));
     }
@@ -239,7 +280,8 @@ impl FaultyBroker {
             for &(name, mode) in &request.wants {
                 let ahead = self.queue[..at].iter().filter(|r| r.wants.iter().any(|(n, _)| *n == name));
                 found.extend(ahead.map(|request| request.session));
-                let exclude = |hold: &&Hold| mode == Mode::Exclusive || hold.mode == Mode::Exclusive;
+                // Where a limit is reached, any of the holders will do: it waits for none of them.
+                let exclude = |hold: &&Hold| !mode.is_compatible_with(hold.mode);
                 found.extend(self.holding(name).iter().filter(exclude).map(|hold| hold.session));
             }
         }
@@ -298,14 +340,16 @@ impl BrokerUnderTest for FaultyBroker {
 
     fn convert(&mut self, session: usize, name: Name, mode: Mode, ticket: Option<u64>) -> Answer {
         let held = self.holding(name).iter().find(|hold| hold.session == session);
-        let Some(token) = held.map(|hold| hold.token) else { return Answer::NotHeld };
-        if mode == Mode::Shared {
-            self.hold(session, &[(name, mode)], token);
+        let Some((held, token)) = held.map(|hold| (hold.mode, hold.token)) else { return Answer::NotHeld };
+        let forgets = self.defect == Some(Defect::ForgetsLimitOnConversion) && mode.limit().is_some();
+        let remembered = if forgets { Mode::Shared } else { mode };
+        if mode >= held {
+            self.hold(session, &[(name, remembered)], token);
             self.grant_waiting();
             return Answer::Granted(token);
         }
         if self.admits(session, name, mode) || self.defect == Some(Defect::ConvertsWithOtherHolders) {
-            return Answer::Granted(self.grant(session, &[(name, mode)]));
+            return Answer::Granted(self.grant(session, &[(name, remembered)]));
         }
         let Some(ticket) = ticket else { return Answer::Busy };
         self.enqueue(Request { session, ticket, wants: vec![(name, mode)], is_conversion: true })

@@ -41,6 +41,12 @@ final class ClientSource
         }
     }
 
+    /** A source of other clients with the same address; null: this one was given its client. */
+    public function another(): ?self
+    {
+        return $this->url === null ? null : new self($this->url, $this->owner, $this->timeout);
+    }
+
     /** @throws ConnectException */
     public function client(): Client
     {

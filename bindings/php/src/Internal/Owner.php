@@ -26,6 +26,8 @@ final class Owner
     private readonly int $pid;
     /** @var array<array-key, int> fencing token by name; 0: this owner waits for it */
     private array $held = [];
+    /** @var array<array-key, int> fencing token by name, of locks whose release has failed */
+    private array $lost = [];
     /** @var array<array-key, true> names that are being converted */
     private array $converting = [];
     /** Whether a call has thrown a ConnectionLostException. */
@@ -61,20 +63,21 @@ final class Owner
         }
     }
 
-    public function acquire(string $name, bool $shared, ?float $timeout): ?Lock
+    public function acquire(string $name, Mode $mode, ?float $timeout): ?Lock
     {
         $deadline = Deadline::in($timeout);
-        return $this->withTransport($name, function () use ($name, $shared, $deadline): ?Lock {
+        return $this->withTransport($name, function () use ($name, $mode, $deadline): ?Lock {
             if (isset($this->held[$name])) {
                 // If the connection is lost, the lock is lost too: then this throws
                 // ConnectionLostException.
-                $this->transport->inspect($name);
+                $limit = $this->transport->inspect($name)->limit;
                 $what = $this->held[$name] === 0 ? 'waits for' : 'holds';
-                throw new AlreadyHeldException("this client already $what \"$name\": a client is one owner");
+                $advice = $this->held[$name] === 0 ? '' : self::adviceForHolder($limit === 1, $mode);
+                throw new AlreadyHeldException("this client already $what \"$name\": a client is one owner$advice");
             }
             $this->held[$name] = 0;
             try {
-                $grant = $this->transport->acquire($name, $shared, $deadline);
+                $grant = $this->transport->acquire($name, $mode, $deadline);
             } finally {
                 unset($this->held[$name]);
             }
@@ -82,8 +85,19 @@ final class Owner
                 return null;
             }
             $this->held[$name] = $grant->token;
-            return new Lock($this, $name, $shared, $grant);
+            return new Lock($this, $name, $mode, $grant);
         });
+    }
+
+    /** What a client can do that holds a lock and wants another slot of it, or another limit. */
+    private static function adviceForHolder(bool $isExclusive, Mode $wanted): string
+    {
+        return match (true) {
+            $isExclusive && $wanted->isExclusive() => '',
+            // A second client would wait for the first one.
+            $isExclusive, $wanted->isExclusive() => '; convert() changes how many may hold it',
+            default => '; convert() changes how many may hold it, and a further slot needs a second client',
+        };
     }
 
     /**
@@ -91,17 +105,24 @@ final class Owner
      *     run
      * @return bool false: not granted within the time limit
      */
-    public function convert(string $name, int $token, bool $shared, ?float $timeout, callable $converted): bool
-    {
+    public function convert(
+        string $name,
+        int $token,
+        Mode $from,
+        Mode $to,
+        ?float $timeout,
+        callable $converted,
+    ): bool {
         $deadline = Deadline::in($timeout);
-        return $this->withTransport($name, function () use ($name, $token, $shared, $deadline, $converted): bool {
+        return $this->withTransport($name, function () use ($name, $token, $from, $to, $deadline, $converted): bool {
             if (!$this->hasGrant($name, $token)) {
-                throw new NotHeldException("\"$name\" has been released");
+                $isLost = ($this->lost[$name] ?? 0) === $token;
+                throw new NotHeldException("\"$name\" " . ($isLost ? 'was lost' : 'has been released'));
             }
             $this->refuseWhileConverting($name);
             $this->converting[$name] = true;
             try {
-                $grant = $this->transport->convert($name, $shared, $deadline);
+                $grant = $this->transport->convert($name, $from, $to, $deadline);
                 if ($grant !== null) {
                     $this->held[$name] = $grant->token;
                     $converted($grant);
@@ -124,9 +145,13 @@ final class Owner
             // Whether or not the request succeeds, this owner must not count the lock as held any
             // more.
             unset($this->held[$name]);
+            $this->lost[$name] = $token;
             try {
-                return $this->transport->release($name)
-                    ?: throw new NotHeldException("\"$name\" was already lost when it was to be released");
+                if (!$this->transport->release($name)) {
+                    throw new NotHeldException("\"$name\" was already lost when it was to be released");
+                }
+                unset($this->lost[$name]);
+                return true;
             } finally {
                 if ($this->endsWithLock) {
                     $this->transport->close();
@@ -205,6 +230,15 @@ final class Owner
     {
         return $this->isOurs() && Signals::deferred(fn (): bool =>
             $this->transport->isAlive(array_map('strval', array_keys($this->held))));
+    }
+
+    /**
+     * Whether this owner holds the lock or waits for it, as far as is known without asking the
+     * server.
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return isset($this->held[$name]);
     }
 
     /**

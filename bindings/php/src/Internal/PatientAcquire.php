@@ -62,7 +62,7 @@ final class PatientAcquire
      * @return ?Lock null: not granted within the time limit. The session ends with the lock
      * @throws LockdException
      */
-    public function acquire(string $url, string $name, bool $shared, ?float $timeout): ?Lock
+    public function acquire(string $url, string $name, Mode $mode, ?float $timeout): ?Lock
     {
         Owner::checkName($name);
         $deadline = Deadline::in($timeout);
@@ -72,8 +72,8 @@ final class PatientAcquire
         $server = $servers[Rendezvous::choose(array_keys($servers), $name)];
         $lock = null;
         try {
-            Signals::deferred(function () use (&$lock, $server, $name, $shared, $timeout, $deadline): void {
-                $wants = fn (Owner $owner): ?Lock => $this->acquireOn($owner, $name, $shared, $timeout, $deadline);
+            Signals::deferred(function () use (&$lock, $server, $name, $mode, $timeout, $deadline): void {
+                $wants = fn (Owner $owner): ?Lock => $this->acquireOn($owner, $name, $mode, $timeout, $deadline);
                 $lock = $this->retry($server, $wants, $timeout === 0.0, $deadline);
             });
         } catch (Throwable $e) {
@@ -145,12 +145,12 @@ final class PatientAcquire
     }
 
     /** Asks for the lock on this session, and waits for it in the queue. */
-    private function acquireOn(Owner $owner, string $name, bool $shared, ?float $timeout, Deadline $deadline): ?Lock
+    private function acquireOn(Owner $owner, string $name, Mode $mode, ?float $timeout, Deadline $deadline): ?Lock
     {
         $refused = null;
         try {
             // First without waiting: only then is it known that there will be a wait, and why.
-            $lock = $owner->acquire($name, $shared, 0.0);
+            $lock = $owner->acquire($name, $mode, 0.0);
         } catch (RefusedException $e) {
             if ($e->cause !== 'grace' || $timeout === 0.0) {
                 throw $e;
@@ -165,7 +165,7 @@ final class PatientAcquire
         if ($deadline->isOver()) {
             return $refused === null ? null : throw $refused;
         }
-        return $owner->acquire($name, $shared, $timeout === null ? null : $deadline->remaining());
+        return $owner->acquire($name, $mode, $timeout === null ? null : $deadline->remaining());
     }
 
     /** Whether there was no server, as opposed to a mistake that no waiting corrects. */

@@ -28,19 +28,20 @@ final class HeldLocks
     }
 
     /**
+     * @return ?Lock null: not granted within the time limit
      * @throws AlreadyHeldException this provider holds the lock already, for this owner or another
      * @throws LockdException
      */
-    public function acquire(string $name, string $owner, float $timeout): bool
+    public function acquire(string $name, string $owner, float $timeout): ?Lock
     {
         // If a signal handler threw after the grant but before the lock is stored, the lock would
         // stay held for ever.
-        return Signals::deferred(function () use ($name, $owner, $timeout): bool {
+        return Signals::deferred(function () use ($name, $owner, $timeout): ?Lock {
             $lock = $this->source->client()->acquire($name, $timeout);
             if ($lock !== null) {
                 $this->held[$name] = [$owner, $lock];
             }
-            return $lock !== null;
+            return $lock;
         });
     }
 

@@ -12,7 +12,8 @@ use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Internal\Body;
-use Throwable;
+use Lockd\Internal\LockedCall;
+use Lockd\Lock as Acquired;
 
 /**
  * A lock with Laravel's interface. Made by {@see LockdLockProvider}, which describes the
@@ -46,11 +47,9 @@ final class LockdLock implements Lock
      */
     public function get($callback = null): mixed
     {
-        self::mustRunWhenCalled($callback);
-        if (!$this->acquire()) {
-            return false;
-        }
-        return is_callable($callback) ? $this->run($callback) : true;
+        return is_callable($callback)
+            ? $this->run($this->tryToAcquire(...), $callback, static fn (): bool => false)
+            : $this->acquire();
     }
 
     /**
@@ -68,25 +67,38 @@ final class LockdLock implements Lock
      */
     public function block($seconds, $callback = null): mixed
     {
-        self::mustRunWhenCalled($callback);
+        $acquire = fn (): Acquired => $this->acquireWithin((float) $seconds);
+        if (is_callable($callback)) {
+            // It throws if the lock is not granted.
+            return $this->run($acquire, $callback, static fn () => null);
+        }
+        $acquire();
+        return true;
+    }
+
+    /** @throws LockTimeoutException */
+    private function acquireWithin(float $seconds): Acquired
+    {
         try {
-            $acquired = $this->held->acquire($this->name, $this->owner, (float) $seconds);
+            return $this->held->acquire($this->name, $this->owner, $seconds)
+                ?? throw new LockTimeoutException("\"$this->name\" was not granted within $seconds s");
         } catch (AlreadyHeldException $e) {
             throw new LockTimeoutException("this process already holds \"$this->name\"", 0, $e);
         }
-        if (!$acquired) {
-            throw new LockTimeoutException("\"$this->name\" was not granted within $seconds s");
-        }
-        return is_callable($callback) ? $this->run($callback) : true;
     }
 
     /** Acquires the lock if it is free; false: it is held, by this process or another. */
     public function acquire(): bool
     {
+        return $this->tryToAcquire() !== null;
+    }
+
+    private function tryToAcquire(): ?Acquired
+    {
         try {
             return $this->held->acquire($this->name, $this->owner, 0.0);
         } catch (AlreadyHeldException) {
-            return false;
+            return null;
         }
     }
 
@@ -127,23 +139,14 @@ final class LockdLock implements Lock
         return $this->isOwnedByCurrentProcess();
     }
 
-    private static function mustRunWhenCalled(mixed $callback): void
+    /**
+     * @param callable(): ?Acquired $acquire
+     * @param callable(): mixed $otherwise is called if the lock was not granted
+     */
+    private function run(callable $acquire, callable $callback, callable $otherwise): mixed
     {
-        if (is_callable($callback)) {
-            Body::mustRunWhenCalled($callback);
-        }
-    }
-
-    private function run(callable $callback): mixed
-    {
-        try {
-            $result = $callback();
-        } catch (Throwable $e) {
-            $this->release();
-            throw $e;
-        }
-        $this->held->release($this->name, $this->owner);
-        Body::mustBeDone($result);
-        return $result;
+        Body::mustRunWhenCalled($callback);
+        $release = fn (): bool => $this->held->release($this->name, $this->owner);
+        return LockedCall::run($acquire, static fn (): mixed => $callback(), $otherwise, $release);
     }
 }

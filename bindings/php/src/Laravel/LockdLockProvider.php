@@ -9,6 +9,7 @@ use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\NotHeldException;
 use Lockd\Internal\ClientSource;
+use Lockd\Internal\Slots;
 
 /**
  * Locks on a lockd, with the interface that Laravel defines for lock providers.
@@ -28,6 +29,7 @@ use Lockd\Internal\ClientSource;
 final class LockdLockProvider implements LockProvider
 {
     private readonly HeldLocks $held;
+    private readonly Slots $slots;
 
     /**
      * @param Client|string $client a client; or an address for {@see Client::connect()}, to which
@@ -39,7 +41,9 @@ final class LockdLockProvider implements LockProvider
      */
     public function __construct(Client|string $client, ?string $name = null, float $timeout = 5.0)
     {
-        $this->held = new HeldLocks(new ClientSource($client, $name, $timeout));
+        $source = new ClientSource($client, $name, $timeout);
+        $this->held = new HeldLocks($source);
+        $this->slots = new Slots($source);
     }
 
     /**
@@ -52,6 +56,21 @@ final class LockdLockProvider implements LockProvider
     public function lock($name, $seconds = 0, $owner = null): LockdLock
     {
         return new LockdLock($this->held, (string) $name, (string) ($owner ?? bin2hex(random_bytes(8))));
+    }
+
+    /**
+     * Limits how many processes run something at once, with the methods of Laravel's
+     * `Cache::funnel()`:
+     *
+     *     $locks->funnel('gpu')->limit(4)->block(10)->then(function () {
+     *         // At most four are here.
+     *     });
+     *
+     * @param string $name the name of a lock: the holder of `lock($name)` keeps all others out
+     */
+    public function funnel($name): LockdFunnel
+    {
+        return new LockdFunnel($this->slots, (string) $name);
     }
 
     /**

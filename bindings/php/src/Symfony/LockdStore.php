@@ -62,35 +62,13 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
      */
     public function __construct(Client|string $client)
     {
-        $this->source = $client instanceof Client ? new ClientSource($client) : self::parse($client);
-        $this->state = self::class . '#' . spl_object_id($this);
-        $this->locks = new WeakMap();
-    }
-
-    private static function parse(string $dsn): ClientSource
-    {
-        $address = (string) strstr("$dsn?", '?', true);
-        parse_str(substr($dsn, strlen($address) + 1), $options);
-        $owner = $options['owner'] ?? null;
-        $timeout = $options['timeout'] ?? '5';
-        $unknown = array_diff_key($options, ['owner' => true, 'timeout' => true]);
-        if ($unknown !== [] || is_array($owner) || !is_numeric($timeout)) {
-            throw new InvalidArgumentException("a DSN has the options owner and timeout, in seconds: \"$dsn\"");
-        }
-        if (preg_match('#^lockd://([^/]+)/?$#D', $address, $parts)) {
-            $url = 'tcp://' . str_replace(',', ',tcp://', $parts[1]);
-        } elseif (preg_match('#^lockd\+unix://(/.+)$#D', $address, $parts)) {
-            $url = 'unix:' . $parts[1];
-        } else {
-            throw new InvalidArgumentException(
-                "a DSN is lockd://HOST[:PORT][,HOST[:PORT]…] or lockd+unix:///PATH, and not \"$dsn\""
-            );
-        }
         try {
-            return new ClientSource($url, $owner, (float) $timeout);
+            $this->source = Dsn::source($client);
         } catch (InvalidArgument $e) {
             throw new InvalidArgumentException($e->getMessage(), 0, $e);
         }
+        $this->state = self::class . '#' . spl_object_id($this);
+        $this->locks = new WeakMap();
     }
 
     public function save(Key $key): void

@@ -22,6 +22,7 @@ use Lockd\Inspection;
 use Lockd\Internal\Absence;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
+use Lockd\Internal\Mode;
 use Lockd\Internal\Process;
 use Lockd\Internal\Signals;
 use Lockd\ListedLock;
@@ -97,13 +98,13 @@ final class FfiTransport implements Transport, Endable
         return new self($c, $session ?? throw new ConnectException((string) $c->lock_last_error()));
     }
 
-    public function acquire(string $name, bool $shared, Deadline $deadline): ?Grant
+    public function acquire(string $name, Mode $mode, Deadline $deadline): ?Grant
     {
-        $mode = $this->mode($shared);
+        $number = $this->number($mode);
         $token = $this->c->new('uint64_t');
         // Nearly always the lock is free: then one call returns the grant and its token.
         do {
-            $status = $this->c->lock_acquire($this->session, $name, $mode, 0, FFI::addr($token));
+            $status = $this->c->lock_acquire($this->session, $name, $number, 0, FFI::addr($token));
         } while ($status === $this->c->LOCK_INTERRUPTED);
         if ($status === $this->c->LOCK_TIMEOUT && $deadline->isOver()) {
             return null;
@@ -111,7 +112,7 @@ final class FfiTransport implements Transport, Endable
         // An attempt that does not wait may be refused where a request in the queue is granted in
         // its turn.
         if (in_array($status, [$this->c->LOCK_TIMEOUT, $this->c->LOCK_REFUSED], true) && !$deadline->isOver()) {
-            $status = $this->c->lock_enqueue($this->session, $name, $mode);
+            $status = $this->c->lock_enqueue($this->session, $name, $number);
             $giveUp = fn () => $this->c->lock_release($this->session, $name);
             $status = $this->await($status, $name, $deadline, $giveUp, $token);
         }
@@ -122,14 +123,14 @@ final class FfiTransport implements Transport, Endable
         };
     }
 
-    public function convert(string $name, bool $shared, Deadline $deadline): ?Grant
+    public function convert(string $name, Mode $from, Mode $to, Deadline $deadline): ?Grant
     {
-        $status = $this->c->lock_enqueue_convert($this->session, $name, $this->mode($shared));
-        $giveUp = function () use ($name, $shared): void {
+        $status = $this->c->lock_enqueue_convert($this->session, $name, $this->number($to));
+        $giveUp = function () use ($name, $from): void {
             $this->c->lock_cancel($this->session);
             if ($this->c->lock_wait($this->session, $name, 0, null) === $this->c->LOCK_OK) {
                 // The grant came before the cancel: convert back.
-                $this->c->lock_convert($this->session, $name, $this->mode(!$shared), 0);
+                $this->c->lock_convert($this->session, $name, $this->number($from), 0);
             }
         };
         $status = $this->await($status, $name, $deadline, $giveUp, $this->c->new('uint64_t'));
@@ -193,8 +194,20 @@ final class FfiTransport implements Transport, Endable
     public function inspect(string $name): Inspection
     {
         $info = $this->look($name);
-        $mode = $info->mode === $this->c->LOCK_SHARED ? 'shared' : 'exclusive';
-        return new Inspection($info->holders > 0 ? $mode : null, $info->holders, $info->waiters, $info->orphaned);
+        if ($info->mode !== $this->c->LOCK_SHARED) {
+            $isHeld = $info->holders > 0;
+            $mode = $isHeld ? 'exclusive' : null;
+            return new Inspection($mode, $info->holders, $info->waiters, $info->orphaned, $isHeld ? 1 : null);
+        }
+        // Only this call tells a limit. Since the first one the lock may have changed.
+        $slots = $this->c->new('lock_slots');
+        $status = $this->c->lock_inspect_slots($this->session, $name, FFI::addr($slots));
+        if ($status !== $this->c->LOCK_OK) {
+            throw $this->failure($status, $name);
+        }
+        $mode = $slots->limit === 1 ? 'exclusive' : 'shared';
+        $mode = $slots->holders > 0 ? $mode : null;
+        return new Inspection($mode, $slots->holders, $slots->waiters, $info->orphaned, $slots->limit ?: null);
     }
 
     public function list(string $prefix): Generator
@@ -288,9 +301,14 @@ final class FfiTransport implements Transport, Endable
         return $status === $this->c->LOCK_OK ? $info : throw $this->failure($status, $name);
     }
 
-    private function mode(bool $shared): int
+    /** The library's number for a mode. */
+    private function number(Mode $mode): int
     {
-        return $shared ? $this->c->LOCK_SHARED : $this->c->LOCK_EXCLUSIVE;
+        return match ($mode->holdersMax) {
+            null => $this->c->LOCK_SHARED,
+            1 => $this->c->LOCK_EXCLUSIVE,
+            default => $this->c->lock_at_most($mode->holdersMax),
+        };
     }
 
     /** Rounded up, so that time which is left does not become 0. */

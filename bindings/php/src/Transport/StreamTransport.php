@@ -15,6 +15,7 @@ use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
 use Lockd\Inspection;
 use Lockd\Internal\Deadline;
+use Lockd\Internal\Mode;
 use Lockd\Internal\Signals;
 use Lockd\ListedLock;
 use Lockd\Message\Address;
@@ -39,20 +40,12 @@ final class StreamTransport implements Transport
 
     private const PAGE = 500;
 
-    /** The longest name of an owner that a server accepts. */
-    private const OWNER_BYTES_MAX = 256;
-
     /**
-     * @param array<string, Connection> $connections by address
+     * @param array<string, ServerConnection> $servers by address
      * @param array<string, string> $missing by address, the reason why there is no connection
-     * @param array<string, true> $unwatched by address, the connections that the kernel does not
-     *     watch
      */
-    private function __construct(
-        private readonly array $connections,
-        private readonly array $missing,
-        private readonly array $unwatched,
-    ) {
+    private function __construct(private readonly array $servers, private readonly array $missing)
+    {
     }
 
     /**
@@ -68,25 +61,22 @@ final class StreamTransport implements Transport
         Connection::mustBeLimited($timeout);
         $deadline = Deadline::in($timeout);
         $addresses = Address::parseList($urls);
-        [$connections, $missing, $unwatched] = [[], [], []];
+        [$servers, $missing] = [[], []];
         $left = count($addresses);
         foreach ($addresses as $text => $address) {
             $share = max($deadline->remaining() / $left--, $timeout / count($addresses));
             try {
-                [$connections[$text], $isWatched] = self::open($address, $owner, $share, $timeout);
-                if (!$isWatched) {
-                    $unwatched[$text] = true;
-                }
+                $servers[$text] = ServerConnection::open($address, $owner, $share, $timeout);
             } catch (ConnectException $e) {
                 $missing[$text] = $e->getMessage();
                 $isAbsence = ($isAbsence ?? true) && $e->isAbsence;
                 $last = $e;
             }
         }
-        if ($connections === []) {
+        if ($servers === []) {
             throw new ConnectException(implode('; ', $missing), 0, $last ?? null, $isAbsence ?? false);
         }
-        return new self($connections, $missing, $unwatched);
+        return new self($servers, $missing);
     }
 
     /**
@@ -99,97 +89,31 @@ final class StreamTransport implements Transport
      */
     public static function connectToOne(Address $address, ?string $owner, float $within, float $timeout): self
     {
-        [$connection, $isWatched] = self::open($address, $owner, $within, $timeout);
-        return new self([$address->text => $connection], [], $isWatched ? [] : [$address->text => true]);
+        return new self([$address->text => ServerConnection::open($address, $owner, $within, $timeout)], []);
     }
 
-    /**
-     * @return array{Connection, bool} and whether the kernel watches it
-     * @throws ConnectException
-     */
-    private static function open(Address $address, ?string $owner, float $within, float $timeout): array
-    {
-        $deadline = Deadline::in($within);
-        $connection = Connection::open($address, $within, $timeout);
-        try {
-            return [$connection, self::hello($connection, $owner, max(0.001, $deadline->remaining()))];
-        } catch (Throwable $e) {
-            // Do not leave this to the destructor: the exception's trace may refer to the
-            // connection.
-            $connection->end();
-            throw $e;
-        }
-    }
-
-    /** The owner's name as a server accepts it: the complete characters in the first 256 bytes. */
-    private static function shortened(string $owner): string
-    {
-        $name = substr($owner, 0, self::OWNER_BYTES_MAX);
-        // At most three bytes of a character that was cut are left.
-        for ($cut = 0; $cut < 3 && preg_match('//u', $name) !== 1; $cut++) {
-            $name = substr($name, 0, -1);
-        }
-        return $name;
-    }
-
-    /**
-     * Exchanges the hello, and sets the client's name.
-     *
-     * @return bool whether the kernel watches the connection
-     * @throws ConnectException
-     */
-    private static function hello(Connection $connection, ?string $owner, float $within): bool
-    {
-        $identity = ['client' => 'lockd-php', 'version' => \Lockd\Client::VERSION];
-        try {
-            $secret = $connection->address->secret();
-            $hello = $connection->send('hello', $secret === null ? $identity : $identity + ['authToken' => $secret]);
-            if ($owner !== null) {
-                // The answer does not matter: the server may be configured not to keep names.
-                $connection->forget($connection->send('identify', ['name' => self::shortened($owner)]));
-            }
-            $answer = $connection->await($hello, $within, dispatches: true)->object('result');
-        } catch (ConnectionLostException $e) {
-            throw new ConnectException($e->getMessage(), 0, $e, isAbsence: $connection->speaksMessage());
-        }
-        if ($answer->text('status') === 'refused') {
-            $reason = "{$connection->address->text} refuses this client: "
-                . ($answer->text('reason') ?? 'without a reason');
-            if ($answer->text('cause') === 'stopping') {
-                throw new ConnectException($reason, isAbsence: true);
-            }
-            throw new ConnectException($reason . ($secret === null
-                ? ' (name the file with the secret: ?auth-token-file=FILE after the address, or LOCKD_AUTH_TOKEN_FILE)'
-                : ' (the secret is from the file that auth-token-file= or LOCKD_AUTH_TOKEN_FILE names)'));
-        }
-        $deadPeerTimeout = $answer->object('keepalive')->integer('deadPeerTimeout');
-        if ($answer->text('status') !== 'ok' || $deadPeerTimeout === null) {
-            $where = $connection->address->text;
-            throw new ConnectException("the server at $where speaks `message`, but is not lockd");
-        }
-        return $connection->keepAlive($deadPeerTimeout);
-    }
-
-    public function acquire(string $name, bool $shared, Deadline $deadline): ?Grant
+    public function acquire(string $name, Mode $mode, Deadline $deadline): ?Grant
     {
         $withdraw = fn (Connection $connection) => $connection->ask('unlock', self::named($name));
-        $result = $this->await('lock', $name, $shared, $deadline, $withdraw);
+        $result = $this->await('lock', $name, $mode, $deadline, $withdraw);
         if ($result?->flag('already')) {
             throw new AlreadyHeldException("this client already holds \"$name\"");
         }
         return $result === null ? null : $this->grant($name, $result);
     }
 
-    public function convert(string $name, bool $shared, Deadline $deadline): ?Grant
+    public function convert(string $name, Mode $from, Mode $to, Deadline $deadline): ?Grant
     {
-        $toShared = ['mode' => self::mode(true)] + self::named($name);
-        if ($shared) {
-            // A change to shared never waits.
-            $connection = $this->connectionFor($name);
-            return $this->grant($name, self::confirmed($connection, $connection->ask('convert', $toShared), $name));
+        $server = $this->serverFor($name);
+        if ($to->allowsAsManyAs($from)) {
+            // Such a change never waits.
+            $connection = $server->connection;
+            $result = $connection->ask('convert', $server->parameters($to) + self::named($name));
+            return $this->grant($name, self::confirmed($connection, $result, $name));
         }
-        $withdraw = fn (Connection $connection) => $connection->ask('convert', $toShared);
-        $result = $this->await('convert', $name, false, $deadline, $withdraw);
+        $back = $server->parameters($from) + self::named($name);
+        $withdraw = fn (Connection $connection) => $connection->ask('convert', $back);
+        $result = $this->await('convert', $name, $to, $deadline, $withdraw);
         return $result === null ? null : $this->grant($name, $result);
     }
 
@@ -202,12 +126,13 @@ final class StreamTransport implements Transport
     private function await(
         string $command,
         string $name,
-        bool $shared,
+        Mode $mode,
         Deadline $deadline,
         callable $withdraw,
     ): ?Result {
-        $connection = $this->connectionFor($name);
-        $parameters = ['mode' => self::mode($shared)] + self::named($name);
+        $server = $this->serverFor($name);
+        $connection = $server->connection;
+        $parameters = $server->parameters($mode) + self::named($name);
         if (is_finite($deadline->remaining())) {
             $parameters['timeLimit'] = $deadline->remaining();
         }
@@ -216,7 +141,7 @@ final class StreamTransport implements Transport
         try {
             do {
                 Signals::dispatch();
-                $answer = $connection->answer($id) ?? $this->listen($connection, $id, $deadline);
+                $answer = $connection->answer($id) ?? self::listen($server, $id, $deadline);
             } while ($answer === null);
         } catch (Throwable $e) {
             // The connection is lost, or a signal handler has thrown: the caller will never learn
@@ -229,13 +154,14 @@ final class StreamTransport implements Transport
     }
 
     /** Waits for the answer for one slice. */
-    private function listen(Connection $connection, int $id, Deadline $deadline): ?Result
+    private static function listen(ServerConnection $server, int $id, Deadline $deadline): ?Result
     {
+        $connection = $server->connection;
         $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
         if ($deadline->overdue() > $connection->timeout && $connection->silence() > $connection->timeout) {
             throw $connection->lose("the server has not answered within $connection->timeout s");
         }
-        if (isset($this->unwatched[$connection->address->text]) && $connection->silence() > $connection->timeout) {
+        if (!$server->isWatched && $connection->silence() > $connection->timeout) {
             // The kernel does not watch this connection, so check with a ping that the server is
             // alive.
             $connection->ask('ping', []);
@@ -291,6 +217,7 @@ final class StreamTransport implements Transport
             $result->integer('holders') ?? 0,
             $result->integer('waiters') ?? 0,
             $result->flag('orphaned'),
+            Mode::limitIn($result, $result->text('mode')),
         );
     }
 
@@ -302,8 +229,8 @@ final class StreamTransport implements Transport
             throw new ConnectionLostException($reason);
         }
         $lists = [];
-        foreach ($this->connections as $connection) {
-            $lists[] = self::listOf($connection, $prefix);
+        foreach ($this->servers as $server) {
+            $lists[] = self::listOf($server->connection, $prefix);
         }
         while (true) {
             [$first, $its] = [null, null];
@@ -346,8 +273,8 @@ final class StreamTransport implements Transport
             return false;
         }
         foreach ($names as $name) {
-            $connection = $this->connections[$this->serverOf($name)] ?? null;
-            if ($connection?->isAlive() !== true) {
+            $server = $this->servers[$this->addressOf($name)] ?? null;
+            if ($server?->connection->isAlive() !== true) {
                 return false;
             }
         }
@@ -356,8 +283,8 @@ final class StreamTransport implements Transport
 
     public function hasLostAServer(): bool
     {
-        foreach ($this->connections as $connection) {
-            if (!$connection->isAlive()) {
+        foreach ($this->servers as $server) {
+            if (!$server->connection->isAlive()) {
                 return true;
             }
         }
@@ -366,8 +293,8 @@ final class StreamTransport implements Transport
 
     public function hasEnded(): bool
     {
-        foreach ($this->connections as $connection) {
-            if ($connection->isAlive()) {
+        foreach ($this->servers as $server) {
+            if ($server->connection->isAlive()) {
                 return false;
             }
         }
@@ -376,29 +303,34 @@ final class StreamTransport implements Transport
 
     public function close(): void
     {
-        foreach ($this->connections as $connection) {
-            $connection->end();
+        foreach ($this->servers as $server) {
+            $server->connection->end();
         }
     }
 
+    private function connectionFor(string $name): Connection
+    {
+        return $this->serverFor($name)->connection;
+    }
+
     /**
-     * The connection to the server that a name belongs to.
+     * The server that a name belongs to.
      *
      * @throws ConnectionLostException there was no connection from the start. Another server cannot
      *     take over: a lock held on the missing server could be granted there a second time
      */
-    private function connectionFor(string $name): Connection
+    private function serverFor(string $name): ServerConnection
     {
-        $server = $this->serverOf($name);
-        return $this->connections[$server] ?? throw new ConnectionLostException($this->missing[$server]);
+        $address = $this->addressOf($name);
+        return $this->servers[$address] ?? throw new ConnectionLostException($this->missing[$address]);
     }
 
-    /** The server that a name belongs to, connected or not. */
-    private function serverOf(string $name): string
+    /** The address of the server that a name belongs to, connected or not. */
+    private function addressOf(string $name): string
     {
-        $servers = [...array_keys($this->connections), ...array_keys($this->missing)];
-        assert($servers !== []);
-        return Rendezvous::choose($servers, $name);
+        $addresses = [...array_keys($this->servers), ...array_keys($this->missing)];
+        assert($addresses !== []);
+        return Rendezvous::choose($addresses, $name);
     }
 
     /** @return array<string, string> */
@@ -412,11 +344,6 @@ final class StreamTransport implements Transport
     {
         // JSON text must be UTF-8, so other bytes are sent in hexadecimal.
         return preg_match('//u', $value) === 1 ? [$key => $value] : [$key . 'Hex' => bin2hex($value)];
-    }
-
-    private static function mode(bool $shared): string
-    {
-        return $shared ? 'shared' : 'exclusive';
     }
 
     private function grant(string $name, Result $result): Grant

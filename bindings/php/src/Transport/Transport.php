@@ -7,6 +7,7 @@ namespace Lockd\Transport;
 use Lockd\Exception\LockdException;
 use Lockd\Inspection;
 use Lockd\Internal\Deadline;
+use Lockd\Internal\Mode;
 use Lockd\ListedLock;
 
 /**
@@ -20,13 +21,14 @@ use Lockd\ListedLock;
 interface Transport
 {
     /** Acquires a lock, waiting its turn; null: not granted within the time limit. */
-    public function acquire(string $name, bool $shared, Deadline $deadline): ?Grant;
+    public function acquire(string $name, Mode $mode, Deadline $deadline): ?Grant;
 
     /**
-     * Changes the mode of a lock, waiting ahead of the queue for the other holders to release it;
-     * null: not converted within the time limit, the lock is held as before.
+     * Changes the mode of a lock. If there are more holders than the new mode allows, it waits
+     * ahead of the queue for them to release it; null: not converted within the time limit, the
+     * lock is held as before.
      */
-    public function convert(string $name, bool $shared, Deadline $deadline): ?Grant;
+    public function convert(string $name, Mode $from, Mode $to, Deadline $deadline): ?Grant;
 
     /** Releases a lock; false: it is not held. */
     public function release(string $name): bool;

@@ -303,6 +303,7 @@ abstract class LocksContract extends TestCase
         self::assertNotNull($three = $b->acquire('converted', 0.0, true));
         self::assertTrue($one->release());
         $this->expectException(NotHeldException::class);
+        $this->expectExceptionMessage('"converted" has been released');
         $one->convert(false);
     }
 

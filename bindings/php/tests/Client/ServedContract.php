@@ -9,6 +9,7 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\LockdException;
+use Lockd\Exception\NotHeldException;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
@@ -31,6 +32,12 @@ abstract class ServedContract extends LocksContract
     protected static function server(): Server
     {
         return self::$server ??= new Server();
+    }
+
+    protected function setUp(): void
+    {
+        // A server that a test's child starts would be the child's, and outlive it if it is killed.
+        self::server();
     }
 
     public static function tearDownAfterClass(): void
@@ -193,6 +200,14 @@ abstract class ServedContract extends LocksContract
         }
         foreach ($locks as $lock) {
             self::assertFalse($lock?->isHeld());
+        }
+        // The release has told of the loss; what comes after it must not speak of a release.
+        self::assertFalse($locks[0]?->release());
+        try {
+            $locks[0]->convert(true);
+            self::fail('a lost lock was converted');
+        } catch (NotHeldException $e) {
+            self::assertSame('"lost" was lost', $e->getMessage());
         }
         self::assertFalse($a->stands());
         self::assertFalse($b->stands());

@@ -141,6 +141,8 @@ final class BodyTest extends TestCase
                 $laravel($server)->get($body),
             'Laravel, block' => static fn (Server $server) => static fn (callable $body): mixed =>
                 $laravel($server)->block(30, $body),
+            'Laravel, funnel' => static fn (Server $server) => static fn (callable $body): mixed =>
+                (new LockdLockProvider($server->tcp()))->funnel('x')->limit(2)->then($body),
             'WordPress, once' => static fn (Server $server) => static fn (callable $body): mixed =>
                 (new Locks($server->tcp(), static fn (): string => ''))->once('x', $body),
             'WordPress, cronOnce' => static fn (Server $server) => static function (callable $body) use ($server) {

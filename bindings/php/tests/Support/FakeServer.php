@@ -50,11 +50,17 @@ final class FakeServer
         return pack('N', strlen($body)) . $body;
     }
 
-    /** The answer to the `hello` with which a client begins. */
-    public static function hello(callable $receive, callable $send): void
+    /**
+     * The answer to the `hello` with which a client begins.
+     *
+     * @param list<string> $features what the server can do beyond the original protocol
+     */
+    public static function hello(callable $receive, callable $send, array $features = []): void
     {
         $request = $receive();
-        $result = ['status' => 'ok', 'server' => 'lockd', 'keepalive' => ['deadPeerTimeout' => 25]];
+        $keepalive = ['idle' => 4, 'interval' => 1, 'probes' => 4, 'userTimeout' => 8, 'deadPeerTimeout' => 25];
+        $result = ['status' => 'ok', 'server' => 'lockd', 'version' => '0.1.0', 'features' => $features,
+            'keepalive' => $keepalive];
         $send(self::frame(['id' => $request['id'], 'result' => $result]));
     }
 

@@ -2,12 +2,13 @@
 //! with a model checker instead of the operating system's primitives, see `os/sync.rs`. One thread
 //! sets each scenario up, without any choice of order; then two or three threads run at once.
 //!
-//! `scenario.rs` has the set-up, and asserts what must always hold: never two holders of an
-//! exclusive lock; every wait ends exactly once, and its outcome is final.
+//! `scenario.rs` has the set-up, and asserts what must always hold: never more holders of a lock than
+//! one of them allows; every wait ends exactly once, and its outcome is final.
 
 mod converting;
 mod ending;
 mod granting;
+mod limited;
 mod local;
 mod many;
 mod opening;

@@ -113,8 +113,13 @@ impl TestSession {
 
     /// Makes a shared lock exclusive, or waits for that with `ticket`.
     pub(super) fn upgrade(&self, ticket: Ticket, name: &str) -> Result<Attempt, AcquireError> {
+        self.convert(ticket, name, Mode::Exclusive)
+    }
+
+    /// Converts a lock to `mode`, or waits for that with `ticket`.
+    pub(super) fn convert(&self, ticket: Ticket, name: &str, mode: Mode) -> Result<Attempt, AcquireError> {
         let wait = Some(Wait { ticket, limit: None });
-        let attempt = self.session.convert(Space::Main, name.as_bytes(), Mode::Exclusive, wait);
+        let attempt = self.session.convert(Space::Main, name.as_bytes(), mode, wait);
         self.recorded(ticket, attempt)
     }
 

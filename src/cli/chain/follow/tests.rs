@@ -12,6 +12,7 @@ fn lock(name: &str, mode: Option<Mode>, holders: &[Party<'_>], waiters: &[Party<
     let holder = |&(number, name): &Party<'_>| ListedHolder {
         address: format!("h{number}"),
         name: name.map(str::to_owned),
+        limit: None,
         token: 1,
         held_for: 61.0,
         session: Some(number),

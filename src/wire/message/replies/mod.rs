@@ -83,7 +83,7 @@ pub struct LockResult {
     /// Whether the connection held the lock before.
     #[serde(default, skip_serializing_if = "is_false")]
     pub already: bool,
-    /// The number of sessions that hold a shared lock now.
+    /// The number of sessions that hold a shared or limited lock now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holders: Option<usize>,
     /// Why the request was invalid or refused.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::broker::{LockName, Mode};
+use crate::broker::{HolderLimit, LockName, Mode};
 use crate::wire::message::object::{number, string, values_of};
 use crate::wire::message::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex, mode, seconds};
 
@@ -199,13 +199,14 @@ impl ListRequest {
 ///
 /// If there is neither `lockName` nor `lockNames`, or both; if a name is neither a string nor a
 /// number; if `lockNames` is empty or has a name twice; if `mode` is neither `"exclusive"` nor
+/// `"shared"`; if `limit` is not a whole number from 1 to [`HolderLimit::MAX`], or the mode is
 /// `"shared"`; if `timeLimit` is neither a number from 0 up nor `false` nor `null`.
 pub fn parse_lock(parameters: &RawValue) -> Result<LockRequest, Malformed> {
-    let [text, hex, names, mode, limit] =
-        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit"])?;
-    let mode = read_mode(mode)?.unwrap_or(Mode::Exclusive);
+    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "lockNames", "mode", "timeLimit", "limit"];
+    let [text, hex, names, mode, time_limit, limit] = object(parameters.get(), keys)?;
+    let mode = read_mode(mode, limit)?.unwrap_or(Mode::Exclusive);
     let names = read_names(text, hex, names, mode)?;
-    Ok(LockRequest { names, limit: read_limit(limit)? })
+    Ok(LockRequest { names, limit: read_time_limit(time_limit)? })
 }
 
 /// Reads the parameters of `unlock`. The `mode` of a name is ignored, so that a client can pass the
@@ -252,13 +253,13 @@ fn read_unlock(
 ///
 /// # Errors
 ///
-/// If `lockName` or `mode` is missing, and the errors of [`parse_lock`].
+/// If `lockName` is missing, or both `mode` and `limit` are, and the errors of [`parse_lock`].
 pub fn parse_convert(parameters: &RawValue) -> Result<ConvertRequest, Malformed> {
-    let [text, hex, mode, limit] =
-        object(parameters.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode", "timeLimit"])?;
+    let keys = [LOCK_NAME.text, LOCK_NAME.hex, "mode", "limit", "timeLimit"];
+    let [text, hex, mode, limit, time_limit] = object(parameters.get(), keys)?;
     let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
-    let mode = read_mode(mode)?.ok_or(Malformed::new("mode", "is missing"))?;
-    Ok(ConvertRequest { name, mode, limit: read_limit(limit)? })
+    let mode = read_mode(mode, limit)?.ok_or(Malformed::new("mode", "is missing"))?;
+    Ok(ConvertRequest { name, mode, limit: read_time_limit(time_limit)? })
 }
 
 /// Reads the parameters of `cancel`.
@@ -430,24 +431,38 @@ fn read_set(names: &RawValue, mode: Mode) -> Result<Vec<(LockName, Mode)>, Malfo
     if distinct.len() < names.len() { Err(problem("has a name twice")) } else { Ok(names) }
 }
 
-/// Reads an entry of `lockNames`: a name, or an object with a name and its mode.
+/// Reads an entry of `lockNames`: a name, or an object with a name and its mode. An entry with a
+/// `mode` or a `limit` of its own has nothing of the default.
 fn read_entry(entry: &RawValue, default: Mode) -> Result<(LockName, Mode), Malformed> {
     if string(entry).is_some() || number(entry).is_some() {
         let name = read_name(LOCK_NAME, Some(entry), None)?.ok_or(NAME_MISSING)?;
         return Ok((name, default));
     }
-    let [text, hex, mode] = values_of(entry.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode"])
-        .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a name nor an object"))?;
+    let [text, hex, mode, limit] =
+        values_of(entry.get(), [LOCK_NAME.text, LOCK_NAME.hex, "mode", "limit"])
+            .map_err(|_| Malformed::new("lockNames", "has an entry that is neither a name nor an object"))?;
     let name = read_name(LOCK_NAME, text, hex)?.ok_or(NAME_MISSING)?;
-    Ok((name, read_mode(mode)?.unwrap_or(default)))
+    Ok((name, read_mode(mode, limit)?.unwrap_or(default)))
 }
 
-fn read_mode(value: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
-    let Some(text) = borrow_text("mode", value)? else { return Ok(None) };
-    mode::from_text(&text).map(Some).ok_or(Malformed::new("mode", "is neither exclusive nor shared"))
+/// Reads `mode` and `limit`; `None` if there is neither. A limit goes with exclusive only, so that a
+/// server that does not know limits never has more holders than the limit allows.
+fn read_mode(mode: Option<&RawValue>, limit: Option<&RawValue>) -> Result<Option<Mode>, Malformed> {
+    let text = borrow_text("mode", mode)?;
+    let mode = text.map(|text| mode::from_text(&text).ok_or(UNKNOWN_MODE)).transpose()?;
+    let Some(limit) = limit else { return Ok(mode) };
+    if mode.is_some_and(|mode| mode != Mode::Exclusive) {
+        return Err(Malformed::new("limit", "stands beside the mode shared"));
+    }
+    let limit = limit.get().parse().ok().and_then(Mode::at_most);
+    limit.map(Some).ok_or(Malformed::new("limit", LIMIT_OUT_OF_RANGE))
 }
 
-fn read_limit(value: Option<&RawValue>) -> Result<Option<Duration>, Malformed> {
+const UNKNOWN_MODE: Malformed = Malformed::new("mode", "is neither exclusive nor shared");
+const LIMIT_OUT_OF_RANGE: &str = "is not a whole number from 1 to 16777215";
+const _: () = assert!(HolderLimit::MAX == 16_777_215);
+
+fn read_time_limit(value: Option<&RawValue>) -> Result<Option<Duration>, Malformed> {
     let Some(value) = value.filter(|value| value.get() != "false") else { return Ok(None) };
     // Nearly every limit is a small whole number, which needs no floating point.
     if let Ok(seconds) = value.get().parse::<u32>() {

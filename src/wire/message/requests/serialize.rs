@@ -18,7 +18,12 @@ struct NameAndMode<'a>(&'a LockName, Option<Mode>);
 impl NameAndMode<'_> {
     fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         serialize_exact(map, LOCK_NAME, self.0)?;
-        self.1.map_or(Ok(()), |mode| map.serialize_entry("mode", mode::to_text(mode)))
+        match self.1 {
+            // Without a mode: a server that does not know limits takes it for exclusive.
+            Some(Mode::Limited(limit)) => map.serialize_entry("limit", &limit.get()),
+            Some(mode) => map.serialize_entry("mode", mode::to_text(mode)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,0 +1,65 @@
+<?php
+
+declare(strict_types=1);
+
+namespace Lockd\Internal;
+
+use Lockd\Exception\ConnectionLostException;
+use Lockd\Exception\LockdException;
+use Lockd\Lock;
+use Throwable;
+
+/**
+ * Acquires a lock, calls a function while holding it, and releases it. A signal handler may throw
+ * at any moment meanwhile. Does not know which lock it is, or what its caller says if it is not
+ * granted.
+ *
+ * @internal
+ */
+final class LockedCall
+{
+    /**
+     * @param callable(): ?Lock $acquire
+     * @param callable(Lock): mixed $body must be finished when it returns
+     * @param callable(): mixed $otherwise is called if the lock was not granted
+     * @param ?callable(): mixed $release releases the lock; may be called again after that
+     * @return mixed what the body returns, or `$otherwise`
+     * @throws LockdException also if the lock was lost while the body ran
+     */
+    public static function run(
+        callable $acquire,
+        callable $body,
+        callable $otherwise,
+        ?callable $release = null,
+    ): mixed {
+        $lock = null;
+        try {
+            // Stored before a signal handler can run and throw: PHP may then lose the function's
+            // return value.
+            Signals::deferred(static function () use (&$lock, $acquire): void {
+                $lock = $acquire();
+            });
+            if ($lock === null) {
+                return $otherwise();
+            }
+            $release ??= $lock->release(...);
+            if (!$lock->isGranted()) {
+                $name = $lock->name();
+                throw new ConnectionLostException("this client was closed just after it had acquired \"$name\"");
+            }
+            $result = $body($lock);
+            $release();
+        } catch (Throwable $e) {
+            // Do not leave this to the lock's destructor: the exception's trace may refer to the
+            // lock. If the exception is a signal handler's, it may have interrupted the release.
+            try {
+                $lock === null || ($release ?? $lock->release(...))();
+            } catch (LockdException) {
+                // The caller must see the first exception, not this one.
+            }
+            throw $e;
+        }
+        Body::mustBeDone($result);
+        return $result;
+    }
+}
