@@ -31,8 +31,9 @@ const LIMIT: Duration = Duration::from_secs(2);
 /// How often to check whether anybody still waits.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits on a new connection to the server of the lock `name` until every command that has lost its lock to a restart has had its
-/// time to end, which is `wind_down`, or until the connection is lost, too.
+/// Waits, with a new session on the server of the lock `name`, until every command that has lost its
+/// lock to a restart has had its time to end, which is `wind_down`; or until that session is lost,
+/// too.
 ///
 /// # Errors
 /// `Break` if the wait for the lock is over before that.
