@@ -10,7 +10,9 @@
 //!
 //! A request that waits because a limit is reached needs *some* holders to go, and any of them will
 //! do. So it waits for none of them in particular, and a cycle through such a name is not found,
-//! even if all its holders wait for the session. There is never a false alarm.
+//! even if all its holders wait for the session. So there is no false alarm among sessions that make
+//! one request at a time. (With two, one may be what others wait for, and the other what it waits
+//! for itself.)
 //!
 //! Every session has a *rank*, higher than the ranks of all sessions that it waits for. While there
 //! are such ranks, there is no cycle. Nearly every new wait agrees with the ranks as they are. If
