@@ -214,7 +214,7 @@ impl Table {
             return Ok(Attempt::Granted(Grant { token: hold.token, orphaned: false, holders }));
         }
         if self.entries[id].admits(slot, mode) {
-            return self.restrict_at_once(step, slot, id, mode);
+            return self.restrict_at_once(step, slot, (id, mode), (held, hold));
         }
         let wait = wait.ok_or(NotGranted::Busy)?;
         let place = QueuePlace::Conversion(Reverse(mode), self.next_arrival());
@@ -232,13 +232,10 @@ impl Table {
         &mut self,
         step: &mut Step<'_>,
         slot: Slot,
-        id: EntryId,
-        mode: Mode,
+        (id, mode): (EntryId, Mode),
+        (before, hold): (Mode, Hold),
     ) -> Result<Attempt, NotGranted> {
         if mode == Mode::Exclusive {
-            let Some(&(before, hold)) = self.entries[id].holders().get(&slot) else {
-                return Err(NotGranted::NotHeld);
-            };
             self.change(id, |entry| entry.insert_holder(slot, mode, hold));
             if let Err(rejected) = self.rank_holder(step.budget, slot, id) {
                 self.change(id, |entry| entry.insert_holder(slot, before, hold));
