@@ -94,7 +94,7 @@ fn the_documents_say_which_options_need_a_restart() {
 }
 
 /// The documents for users, by their paths.
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "ARCHITECTURE.md",
     "DESIGN.md",
@@ -104,6 +104,11 @@ const DOCUMENTS: [&str; 9] = [
     "docs/operations.md",
     "docs/performance.md",
     "docs/protocol.md",
+    "bindings/php/README.md",
+    "bindings/php/docs/laravel.md",
+    "bindings/php/docs/moving.md",
+    "bindings/php/docs/symfony.md",
+    "bindings/php/docs/wordpress.md",
 ];
 
 /// What a heading is called in a link: `## The page's 2 rows` is `the-pages-2-rows`.

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Client;
 
+use Lockd\Tests\Support\Recipe;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
@@ -27,9 +28,6 @@ final class ReadmeTest extends TestCase
             $seen = "$seen\ngpu is held by painter\n";
             yield "a look at a lock with $mode" => ['->inspect(', 'tcp://127.0.0.1:20934', $before, $seen];
         }
-        yield 'a semaphore of Symfony' => ['LockdSemaphoreStore(', 'lockd://10.0.0.1:20934', '', 'called'];
-        $provider = '$locks = new Lockd\Laravel\LockdLockProvider("tcp://10.0.0.1:20934");';
-        yield 'a funnel of Laravel' => ['->funnel(', 'tcp://10.0.0.1:20934', $provider, 'called'];
     }
 
     /**
@@ -41,41 +39,18 @@ final class ReadmeTest extends TestCase
     {
         $server = new Server();
         $url = strstr($address, '://', true) . strstr($server->tcp(), '://');
-        $example = str_replace($address, $url, "$before\n" . self::example($call), $count);
+        $example = str_replace($address, $url, "$before\n" . Recipe::in('README.md', $call), $count);
         self::assertSame(1, $count);
-        self::assertSame([$output, 0], self::execute($example, $server));
+        self::assertSame([$output, 0], Recipe::run($example, $server));
     }
 
     public function testTheExampleThatWaitsForTheServerSaysSoOnce(): void
     {
         $nowhere = ['tcp://127.0.0.1:20934' => 'tcp://127.0.0.1:1', '3600.0' => '2.0'];
-        [$output, $status] = self::execute(strtr(self::example('connectAndAcquire('), $nowhere), new Server());
+        [$output, $status] = Recipe::run(strtr(Recipe::in('README.md', 'connectAndAcquire('), $nowhere), new Server());
         // In two seconds there are several attempts.
         self::assertSame(1, substr_count($output, 'still trying'), $output);
         self::assertStringContainsString('ConnectException', $output);
         self::assertNotSame(0, $status);
-    }
-
-    /** The first example of the README with this call. */
-    private static function example(string $call): string
-    {
-        $readme = (string) file_get_contents(__DIR__ . '/../../README.md');
-        $pattern = '/^```php\n([^`]*' . preg_quote($call, '/') . '[^`]*)^```$/m';
-        self::assertSame(1, preg_match($pattern, $readme, $parts));
-        return $parts[1];
-    }
-
-    /** @return array{string, int} what the example prints, and its exit status */
-    private static function execute(string $example, Server $server): array
-    {
-        $example = str_replace('// At most four processes are here.', 'theWork();', $example);
-        $example = preg_replace('/\b(writeTheReport|renderTheImage)\(/', 'theWork(', $example);
-        $script = $server->directory() . '/example.php';
-        file_put_contents($script, "<?php\n$example\nfunction theWork(): void\n{\n    echo 'called';\n}\n");
-        $command = [PHP_BINARY, '-d', 'auto_prepend_file=' . dirname(__DIR__) . '/bootstrap.php', $script];
-        $process = proc_open($command, [1 => ['pipe', 'w'], 2 => ['pipe', 'w']], $pipes);
-        self::assertIsResource($process);
-        $output = stream_get_contents($pipes[1]) . stream_get_contents($pipes[2]);
-        return [$output, proc_close($process)];
     }
 }
