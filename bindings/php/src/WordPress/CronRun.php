@@ -75,8 +75,8 @@ final class CronRun
         } catch (LockdException $e) {
             WP_CLI::error("lockd granted no lock, so no cron event was run: {$e->getMessage()}");
         }
-        // A crontab that comes every minute should not send a mail each time. But who names an
-        // event must be told that it was not run.
+        // A crontab that calls it every minute should not send a mail each time. But someone who
+        // has named an event must be told that it was not run.
         if (WP_CLI::get_runner()->assoc_args['due-now'] ?? false) {
             WP_CLI::log('Another run of this site\'s cron events goes on: nothing was run.');
             WP_CLI::halt(0);

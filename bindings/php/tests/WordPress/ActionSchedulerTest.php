@@ -4,7 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\WordPress;
 
+use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Tests\Support\Recipe;
 use Lockd\Tests\Support\Server;
 use Lockd\WordPress\Locks;
 use PHPUnit\Framework\TestCase;
@@ -100,6 +102,38 @@ final class ActionSchedulerTest extends TestCase
         $hooks = $this->request(1);
         $this->server->kill();
         self::assertSame(0, $this->runQueue($hooks, 0, fn () => self::fail('it has no slot')));
+    }
+
+    /** `wp action-scheduler run` asks before each queue, and runs several. */
+    public function testTheCommandKeepsItsSlotFromQueueToQueue(): void
+    {
+        $script = <<<'PHP'
+            define('WP_CLI', true);
+            require 'STUBS';
+            $locks = new Lockd\WordPress\Locks('URL', fn (): string => 'shop/wp_/');
+            $locks->limitActionScheduler(1);
+            $observer = Lockd\Client::connect('URL');
+            $look = function () use ($observer): void {
+                echo $observer->inspect('shop/wp_/action-scheduler')->holders, ' ';
+            };
+            WP_CLI::invoke('action-scheduler run', [], function () use ($look): void {
+                foreach ([1, 2] as $queue) {
+                    $allowed = apply_filters('action_scheduler_queue_runner_concurrent_batches', 1);
+                    echo $allowed > 1 ? 'runs ' : 'waits ';
+                    do_action('action_scheduler_before_process_queue');
+                    $look();
+                    do_action('action_scheduler_after_process_queue');
+                    $look();
+                }
+            });
+            $look();
+            PHP;
+        $script = strtr($script, ['STUBS' => __DIR__ . '/stubs.php', 'URL' => $this->server->tcp()]);
+        self::assertSame(['runs 1 1 runs 1 1 0 ', 0], Recipe::run($script, $this->server));
+
+        $holder = Client::connect($this->server->tcp())->acquire('shop/wp_/action-scheduler', atMost: 1);
+        self::assertNotNull($holder);
+        self::assertSame(['waits 1 1 waits 1 1 1 ', 0], Recipe::run($script, $this->server));
     }
 
     public function testBetweenQueuesActionSchedulerIsToldTheLimit(): void
