@@ -13,8 +13,8 @@ use WP_CLI;
 /**
  * Lets one run of the site's cron events go on at a time: either a request to wp-cron.php or WP-CLI's
  * `wp cron event run`. A second one runs nothing. Two runs at once would not only call the same
- * event twice: WordPress keeps all events in one option, and each run writes its own copy of it, so
- * that an event which one run has done would come back with what the other writes.
+ * event twice: WordPress keeps all events in one option, and each run writes its own copy of it. So
+ * an event that one run has done would come back with what the other run writes.
  *
  * Knows WordPress's hooks and those of WP-CLI. What the locks do without a server is
  * {@see Locks}' concern.

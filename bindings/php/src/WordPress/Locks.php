@@ -219,9 +219,9 @@ final class Locks
 
     /**
      * Limits how many queues of Action Scheduler (WooCommerce's, for example) run at the same time
-     * on all of the site's servers. The limit is exact, and replaces Action Scheduler's own: that
-     * one counts the claims in the database, which those of processes that have died stay in for
-     * minutes. Without a lockd no queue runs.
+     * on all of the site's servers. The limit is exact, and replaces Action Scheduler's own, which
+     * counts the claims in the database: those of processes that have died stay there for minutes.
+     * Without a lockd no queue runs.
      *
      * @param int $queues how many, from 1 on
      * @throws InvalidArgumentException

@@ -98,6 +98,6 @@ final class Outage
     {
         return "The first failure, on {$outage['host']}: {$outage['reason']}. WP-Cron's events, and all else that "
             . 'needs a lock, wait until the server answers. Start lockd, or correct LOCKD_URL in wp-config.php. '
-            . 'PHP\'s error log has every failure. This message goes when a request next gets an answer.';
+            . 'PHP\'s error log has every failure. This message disappears when a request next gets an answer.';
     }
 }
