@@ -10,50 +10,43 @@
 declare(strict_types=1);
 
 /**
- * A connection to a lock server. It owns the locks acquired through it, which are freed when the
- * object is destroyed. A second lock() of a name that this object holds returns true, and one
- * unlock() frees the lock.
+ * A connection to a lock server, made by the first call that needs it. It owns the locks acquired
+ * through it, which are freed when the object is destroyed. A second lock() of a name that this
+ * object holds returns true, and one unlock() frees the lock.
  *
- * Only the constructor throws. After any other failure the answer is false, an E_USER_WARNING gives
- * the reason once, and error() returns it again.
+ * Nothing throws. After a failure the answer is false, an E_USER_WARNING gives the reason once, and
+ * error() returns it again.
  *
  * When a connection is lost, its locks are lost. If locks were held, every later call returns
  * false, and only a new object connects again, so that code which believes that it holds them is
  * told. If no lock was held, the next lock() or rpc() connects again, so that a worker survives a
- * restart of its server.
+ * restart of its server. A grant counts only if the connection is alive after it has been read.
  *
  * After a fork the connection belongs to the parent alone: each call in the child returns false.
  * The child needs an object of its own, and should destroy its copy of this one: while the copy
  * exists, the death of the parent does not end the connection.
  *
- * Names are used as they are, byte by byte. The drop-in `lockc` folds white space, as its protocol
- * does. So if a name has white space at an end, a tab, or two spaces in a row, the two classes get
- * different locks by it.
- *
- * After a wait, a lock counts as granted only if the connection is alive after the grant has been
- * read. With the original server only the end of the connection can show that it is not. A lockd is
- * asked again after a long wait.
+ * Names are used as they are, byte by byte. The drop-in `lockc` folds white space, so for some names
+ * the two classes get different locks.
  *
  * Signal handlers run while a call waits. They may throw or exit, but must not use the waiting
  * object.
  */
 class pkLockClient
 {
-    private const CONNECT_SECONDS = 10.0;
-    /** How long the server may take for an answer that need not wait. */
-    private const ANSWER_SECONDS = 10.0;
-    /**
-     * How long after the time limit the client waits for the server to say that the limit has
-     * passed.
-     */
+    private const DEFAULTS = ['host' => 'localhost', 'port' => 20934, 'connectTimeLimit' => 10,
+        'answerTimeLimit' => 10, 'timeLimit' => 30];
+    /** How long the client waits for the server to say that a time limit has passed, in seconds. */
     private const GRACE_SECONDS = 0.5;
+    /** The longest time limit of PHP's streams, in place of none. */
+    private const SECONDS_MAX = 1e6;
     /** The commands whose results may tell a program that it holds a lock. */
     private const TELL_OF_LOCKS = ['lock', 'convert', 'inspect', 'list', 'ping'];
     private const MESSAGE_MAX = 1 << 26;
     private const FATAL = E_ERROR | E_CORE_ERROR | E_COMPILE_ERROR | E_USER_ERROR;
 
-    private string $host;
-    private int $port;
+    /** Those of the constructor. */
+    private array $options;
     /** @var resource|null */
     private $connection = null;
     /** The id of the process that opened the connection. */
@@ -75,8 +68,8 @@ class pkLockClient
      */
     private array $unlocks = [];
     private int $nextUnlock = 0;
-    /** The result in the last answer to an unlock. */
-    private string $unlocked = '';
+    /** Why the last unlock that was answered has failed; empty: this object does not hold the lock. */
+    private string $notUnlocked = '';
     /** @var array<string, true> the names that lock() has acquired */
     private array $held = [];
     /**
@@ -100,32 +93,32 @@ class pkLockClient
     private static ?WeakMap $objects = null;
 
     /**
-     * @param array $options `host` (a host name, an address, or `unix:/PATH`) and `port`
-     * @throws Exception if it cannot connect
+     * Does not connect.
+     *
+     * @param array $options `host` (a host name, an address, or `unix:/PATH`) and `port`; and how
+     *     many seconds to wait at most: `connectTimeLimit` (10) for a connection, `answerTimeLimit`
+     *     (10) for answers that the server gives at once, and `timeLimit` (30; false: no limit) for
+     *     what lock() and rpc() ask for, unless they say otherwise
      */
     public function __construct($options = [])
     {
-        $options = (array) $options + ['host' => 'localhost', 'port' => 20934];
-        $this->host = (string) $options['host'];
-        $this->port = (int) $options['port'];
-        $this->connect();
+        $this->options = (array) $options + self::DEFAULTS;
     }
 
     /**
      * Waits for the lock, first come, first served.
      *
-     * @param array $options `timeLimit`: how many seconds to wait, by default 30; false for no
-     *     limit
+     * @param array $options `timeLimit`: how many seconds to wait; false for no limit
      * @return bool whether this object holds the lock now
      */
     public function lock(mixed $name, $options = [])
     {
         return $this->carryOut(function () use ($name, $options): bool {
-            $limit = $this->timeLimit($options);
+            $limit = $this->seconds('timeLimit', (array) $options);
             $parameters = $this->nameParameter($name) + ['timeLimit' => is_finite($limit) ? $limit : false];
             // For a lock that is already held the server answers at once, unless it hangs.
             $free = !$this->changed && !isset($this->held[(string) $name]);
-            $limit += $free ? self::GRACE_SECONDS : self::ANSWER_SECONDS;
+            $limit += $free ? self::GRACE_SECONDS : $this->seconds('answerTimeLimit');
             $reply = $unlock = null;
             try {
                 $reply = $this->askOfLock('lock', $parameters, $limit);
@@ -155,10 +148,45 @@ class pkLockClient
         });
     }
 
-    /** @return bool whether the lock was held */
+    /**
+     * Releases the lock. True also if this object does not hold it, unless it held it and has lost
+     * it.
+     *
+     * @return bool false: the lock was lost, or the server has not answered
+     */
     public function unlock(mixed $name)
     {
-        return $this->carryOut(fn (): bool => $this->answer($this->sendUnlock($name)) === 'ok');
+        return $this->carryOut(function () use ($name): bool {
+            // Without a connection it holds nothing.
+            $reason = $this->connection === null ? '' : $this->answer($this->sendUnlock($name));
+            return $reason === '' ?: throw $this->fail($reason);
+        }, false);
+    }
+
+    /**
+     * Reads what the server has sent, without waiting. Does not connect.
+     *
+     * @return bool whether there is a connection, as far as is known without asking the server
+     */
+    public function poll()
+    {
+        return $this->carryOut(fn (): bool => $this->connection !== null, false);
+    }
+
+    /**
+     * Waits until the server has answered all that it was asked: an unlock() that has returned
+     * false may be unanswered. Does not connect. (Requests are sent at once, so nothing is left to
+     * send.)
+     *
+     * @return bool whether no answer is outstanding
+     */
+    public function flush()
+    {
+        return $this->carryOut(function (): bool {
+            $isAnswered = fn (): bool => $this->unlocks === [];
+            return $this->connection === null || $this->read($this->seconds('answerTimeLimit'), $isAnswered)
+                || throw $this->fail('the server does not answer');
+        }, false);
     }
 
     /**
@@ -168,14 +196,13 @@ class pkLockClient
      *
      * @param string $command
      * @param array $parameters
-     * @param array $options `timeLimit`: how many seconds to wait for the result, by default 30;
-     *     false for no limit
+     * @param array $options `timeLimit`: how many seconds to wait for the result; false for no limit
      * @return mixed the result, an array; false if there was no result in time
      */
     public function rpc($command, $parameters = [], $options = [])
     {
         return $this->carryOut(function () use ($command, $parameters, $options) {
-            $limit = $this->timeLimit($options);
+            $limit = $this->seconds('timeLimit', (array) $options);
             $parameters = (array) $parameters;
             $changes = in_array($command, ['lock', 'unlock', 'convert'], true);
             if ($changes) {
@@ -219,10 +246,10 @@ class pkLockClient
     }
 
     /**
-     * Carries out a call. Signal handlers run only where it waits, and this object's own exceptions
-     * become warnings.
+     * Carries out a call, if no locks have been lost, with a connection if it needs one. Signal
+     * handlers run only where it waits, and this object's own exceptions become warnings.
      */
-    private function carryOut(callable $call)
+    private function carryOut(callable $call, bool $connects = true)
     {
         $async = function_exists('pcntl_async_signals') && pcntl_async_signals();
         $nested = $this->busy;
@@ -242,7 +269,10 @@ class pkLockClient
             if ($this->lost) {
                 return false;
             }
-            $this->ensureConnected();
+            $this->readArrived();
+            if ($connects && $this->connection === null) {
+                $this->connect();
+            }
             return $call();
         } catch (Throwable $exception) {
             if ($exception !== $this->failure) {
@@ -265,22 +295,17 @@ class pkLockClient
     }
 
     /**
-     * Reads what has arrived meanwhile, and connects again if the connection has ended while no
-     * lock was held.
+     * Reads what has arrived meanwhile. It is no failure if the connection has ended while no lock
+     * was held.
      */
-    private function ensureConnected(): void
+    private function readArrived(): void
     {
         try {
-            if ($this->connection !== null) {
-                $this->read(0.0, fn (): bool => false);
-            }
+            $this->connection !== null && $this->readAll();
         } catch (RuntimeException $exception) {
             if ($exception !== $this->failure || $this->lost) {
                 throw $exception;
             }
-        }
-        if ($this->connection === null) {
-            $this->connect();
         }
     }
 
@@ -288,7 +313,7 @@ class pkLockClient
     {
         $this->connection = $this->open();
         stream_set_blocking($this->connection, false);
-        stream_set_timeout($this->connection, (int) self::ANSWER_SECONDS);
+        stream_set_timeout($this->connection, (int) ceil(min($this->seconds('answerTimeLimit'), self::SECONDS_MAX)));
         $this->owner = getmypid();
         $this->proven = self::now();
         $this->proofLasts = INF;
@@ -310,33 +335,31 @@ class pkLockClient
     {
         $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
         $addresses = $this->addresses();
-        $end = self::now() + self::CONNECT_SECONDS;
+        $end = self::now() + $this->seconds('connectTimeLimit');
         $error = '';
         foreach ($addresses as $at => $address) {
             $share = ($end - self::now()) / (count($addresses) - $at);
             if ($at > 0 && $share <= 0) {
                 break;
             }
-            $share = max(0.001, $share);
-            $flags = STREAM_CLIENT_CONNECT;
-            $connection = @stream_socket_client($address, $no, $error, $share, $flags, $context);
+            $share = max(0.001, min($share, self::SECONDS_MAX));
+            $connection = @stream_socket_client($address, $no, $error, $share, STREAM_CLIENT_CONNECT, $context);
             if ($connection !== false) {
                 return $connection;
             }
         }
-        $server = count($addresses) > 1 ? "$this->host, port $this->port" : $addresses[0];
-        throw $this->fail("cannot connect to $server: $error");
+        throw $this->fail('cannot connect to ' . implode(' or ', $addresses) . ": $error");
     }
 
     /** @return non-empty-list<string> the addresses to try, in the form that PHP's streams take */
     private function addresses(): array
     {
-        if (preg_match('#^unix:(?://)?(/.*)$#s', $this->host, $path)) {
+        $host = (string) $this->options['host'];
+        if (preg_match('#^unix:(?://)?(/.*)$#s', $host, $path)) {
             return ['unix://' . $path[1]];
         }
-        $isAddress = substr_count($this->host, ':') > 1;
-        $hosts = $isAddress ? ['[' . trim($this->host, '[]') . ']'] : $this->resolve($this->host);
-        return array_map(fn (string $host): string => "tcp://$host:$this->port", $hosts);
+        $hosts = substr_count($host, ':') > 1 ? ['[' . trim($host, '[]') . ']'] : $this->resolve($host);
+        return array_map(fn (string $host): string => "tcp://$host:" . (int) $this->options['port'], $hosts);
     }
 
     /**
@@ -378,7 +401,7 @@ class pkLockClient
         }
         $this->readAll();
         while (self::now() - $this->proven >= $this->proofLasts) {
-            if ($this->ask('ping', [], self::ANSWER_SECONDS) === null) {
+            if ($this->ask('ping', [], $this->seconds('answerTimeLimit')) === null) {
                 throw $this->lose('the server does not answer');
             }
             $this->readAll();
@@ -413,13 +436,13 @@ class pkLockClient
         return $this->nextUnlock++;
     }
 
-    /** Waits until this unlock is answered: `ok` or `notFound`. */
+    /** Waits until this unlock is answered; returns why it failed, or an empty text. */
     private function answer(int $unlock): string
     {
-        if (!$this->read(self::ANSWER_SECONDS, fn (): bool => !isset($this->unlocks[$unlock]))) {
+        if (!$this->read($this->seconds('answerTimeLimit'), fn (): bool => !isset($this->unlocks[$unlock]))) {
             throw $this->fail('the server does not answer an unlock');
         }
-        return $this->unlocked;
+        return $this->notUnlocked;
     }
 
     /**
@@ -512,9 +535,19 @@ class pkLockClient
         } elseif ($id === null && isset($message['error'])) {
             throw $this->lose('the server says: ' . json_encode($message['error']));
         } elseif (($message['attempted'] ?? null) === 'unlock' && $this->unlocks !== []) {
-            $this->unlocked = is_string($message['result'] ?? null) ? $message['result'] : '';
-            unset($this->held[reset($this->unlocks)], $this->unlocks[key($this->unlocks)]);
+            $this->unlockAnswered($message['result'] ?? null);
         }
+    }
+
+    /** Handles the answer to the first of the outstanding unlocks. */
+    private function unlockAnswered(mixed $result): void
+    {
+        $name = reset($this->unlocks);
+        // It is no failure that there was nothing to release, unless this object believes that it
+        // holds the lock. It does not know what rpc() has released.
+        $isFree = $result === 'ok' || $result === 'notFound' && ($this->changed || !isset($this->held[$name]));
+        $this->notUnlocked = $isFree ? '' : 'the server says to an unlock: ' . json_encode($result);
+        unset($this->held[$name], $this->unlocks[key($this->unlocks)]);
     }
 
     /**
@@ -524,7 +557,7 @@ class pkLockClient
      */
     private function keepAlive(mixed $timeout): void
     {
-        $isTcp = !str_starts_with($this->host, 'unix:');
+        $isTcp = !str_starts_with((string) $this->options['host'], 'unix:');
         if (!is_int($timeout) || $timeout < 12 || $timeout > 32767 || !$isTcp) {
             return;
         }
@@ -573,9 +606,10 @@ class pkLockClient
         return preg_match('//u', $name) ? ['lockName' => $name] : ['lockNameHex' => bin2hex($name)];
     }
 
-    private function timeLimit(mixed $options): float
+    /** How long to wait by this option of the call, or else of the constructor; INF: no limit. */
+    private function seconds(string $option, array $options = []): float
     {
-        $limit = ((array) $options)['timeLimit'] ?? 30;
+        $limit = $options[$option] ?? $this->options[$option] ?? self::DEFAULTS[$option];
         if ($limit !== false && (!is_numeric($limit) || is_nan((float) $limit))) {
             throw $this->fail('a time limit must be a number of seconds, or false for none');
         }

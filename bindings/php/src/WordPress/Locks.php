@@ -13,9 +13,9 @@ use Lockd\Exception\LockdException;
 use Lockd\Internal\Body;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
+use Lockd\Internal\Mode;
 use Lockd\Internal\Signals;
 use Lockd\Lock;
-use Throwable;
 
 /**
  * Locks for a WordPress site, across all of its web servers.
@@ -26,9 +26,9 @@ use Throwable;
  *
  * **Without a server, no lock is granted**: acquire() returns null, and what was to run under a
  * lock does not run. PHP's error log says why, and so does the action `lockd_unavailable`, which is
- * given the exception and the lock's name. A server that cannot be reached is not tried again for
- * ten times `LOCKD_TIMEOUT`, so that requests do not wait for it again and again. Constants with
- * invalid values have the same effect as a missing server.
+ * given the exception and the lock's name. A notice tells the site's administrators. A server that
+ * cannot be reached is not tried again for ten times `LOCKD_TIMEOUT`, so that requests do not wait
+ * for it again and again. Constants with invalid values have the same effect as a missing server.
  *
  * Configured by constants in wp-config.php, each of which is optional:
  *
@@ -50,7 +50,9 @@ final class Locks
     private ?ConnectException $unreachable = null;
     /** The time before which the server is not tried again. */
     private float $unreachableUntil = 0.0;
-    private ?Lock $cron = null;
+    private ?CronRun $cron = null;
+    private ?ActionSchedulerLimit $queues = null;
+    private readonly Outage $outage;
 
     /**
      * @param Client|string $client a client; or an address, to which this connects when a lock is
@@ -63,6 +65,7 @@ final class Locks
         private readonly Closure $prefix,
         private readonly float $timeout = 2.0,
     ) {
+        $this->outage = new Outage();
     }
 
     /**
@@ -96,23 +99,57 @@ final class Locks
      * Acquires a lock of this site, waiting its turn.
      *
      * @param float $timeout how long to wait, in seconds; 0.0: not at all
+     * @param ?int $atMost how many may hold it at the same time, as for {@see Client::acquire()}
      * @return ?Lock null: it is busy (perhaps held by this request), or the server does not grant
      *     it. Keep the object: the lock is released when it is destroyed
      * @throws InvalidArgumentException for a name or a time limit that is not valid
      */
-    public function acquire(string $name, float $timeout = 0.0): ?Lock
+    public function acquire(string $name, float $timeout = 0.0, ?int $atMost = null): ?Lock
     {
-        $name = ($this->prefix)() . $name;
         try {
-            return $this->client()->acquire($name, $timeout);
+            return $this->acquireOrThrow($name, $timeout, $atMost);
+        } catch (InvalidArgumentException $e) {
+            throw $e;
+        } catch (LockdException) {
+            return null;
+        }
+    }
+
+    /**
+     * The same, but throws why the server does not grant it. That has been reported then.
+     *
+     * @internal
+     * @return ?Lock null: it is busy
+     * @throws LockdException
+     */
+    public function acquireOrThrow(string $name, float $timeout = 0.0, ?int $atMost = null): ?Lock
+    {
+        try {
+            $lock = $this->client()->acquire(($this->prefix)() . $name, $timeout, atMost: $atMost);
         } catch (AlreadyHeldException) {
             return null;
         } catch (InvalidArgumentException $e) {
             throw $e;
         } catch (LockdException $e) {
-            self::report($e, $name);
-            return null;
+            $this->report($e, $name);
+            throw $e;
         }
+        $this->outage->ends();
+        return $lock;
+    }
+
+    /**
+     * Says in the error log, to plugins and to the site's administrators that a lock was not
+     * granted, or was lost.
+     *
+     * @internal
+     */
+    public function report(LockdException $e, string $name): void
+    {
+        $name = ($this->prefix)() . $name;
+        error_log("lockd: no lock \"$name\": {$e->getMessage()}");
+        $this->outage->begins($e);
+        do_action('lockd_unavailable', $e, $name);
     }
 
     /**
@@ -121,19 +158,20 @@ final class Locks
      * @param callable(): mixed $body must be finished when it returns, as for
      *     {@see Client::synchronized()}
      * @param float $timeout how long to wait for the lock, in seconds; 0.0: not at all
+     * @param ?int $atMost how many may run it at the same time; null: one
      * @return bool whether it was called
      * @throws InvalidArgumentException for a name or a time limit that is not valid; or `$body` is
      *     a generator function, or its result is not finished when it returns
      */
-    public function once(string $name, callable $body, float $timeout = 0.0): bool
+    public function once(string $name, callable $body, float $timeout = 0.0, ?int $atMost = null): bool
     {
         Body::mustRunWhenCalled($body);
         [$lock, $result] = [null, null];
         try {
             // If a signal handler threw after the grant but before the lock is stored, the lock
             // would stay held for ever.
-            Signals::deferred(function () use (&$lock, $name, $timeout): void {
-                $lock = $this->acquire($name, $timeout);
+            Signals::deferred(function () use (&$lock, $name, $timeout, $atMost): void {
+                $lock = $this->acquire($name, $timeout, $atMost);
             });
             if ($lock === null) {
                 return false;
@@ -144,7 +182,7 @@ final class Locks
                 $lock?->release();
             } catch (LockdException $e) {
                 // The body has run, but may have lost the lock before its end.
-                self::report($e, $lock?->name() ?? $name);
+                $this->report($e, $name);
             }
         }
         Body::mustBeDone($result);
@@ -180,26 +218,29 @@ final class Locks
     }
 
     /**
-     * Keeps wp-cron.php from running on two servers at the same time: the second run finds no due
-     * jobs. If there is no lockd, no run finds any. The lock is held until its request ends. This
-     * is a filter for `pre_get_ready_cron_jobs`, which WordPress has from 5.1 on.
+     * Limits how many queues of Action Scheduler (WooCommerce's, for example) run at the same time
+     * on all of the site's servers. The limit is exact, and replaces Action Scheduler's own, which
+     * counts the claims in the database: those of processes that have died stay there for minutes.
+     * Without a lockd no queue runs.
      *
-     * @param mixed $jobs null: WordPress looks for due jobs itself
+     * @param int $queues how many, from 1 on
+     * @throws InvalidArgumentException
      */
-    public function readyCronJobs(mixed $jobs): mixed
+    public function limitActionScheduler(int $queues = 1): void
     {
-        if (!wp_doing_cron() || $jobs === [] || $this->cron?->isHeld() === true) {
-            return $jobs;
+        Mode::of(false, $queues);
+        $this->queues ??= new ActionSchedulerLimit($this);
+        $this->queues->register($queues);
+    }
+
+    /** Adds the plugin's hooks to WordPress. To call it again changes nothing. */
+    public function register(): void
+    {
+        if ($this->cron === null) {
+            $this->cron = new CronRun($this);
+            $this->cron->register();
+            $this->outage->register();
         }
-        Signals::deferred(function (): void {
-            $this->cron = $this->acquire('wp-cron');
-            // The process may outlive the request and serve others, so release the lock when the
-            // request ends.
-            register_shutdown_function(function (): void {
-                $this->cron = null;
-            });
-        });
-        return $this->cron === null ? [] : $jobs;
     }
 
     private function client(): Client
@@ -215,11 +256,5 @@ final class Locks
             $this->unreachableUntil = Deadline::now() + 10.0 * $this->timeout;
             throw $this->unreachable;
         }
-    }
-
-    private static function report(Throwable $e, string $name): void
-    {
-        error_log("lockd: no lock \"$name\": {$e->getMessage()}");
-        do_action('lockd_unavailable', $e, $name);
     }
 }

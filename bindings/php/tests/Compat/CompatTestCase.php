@@ -55,6 +55,12 @@ abstract class CompatTestCase extends TestCase
         $this->warnings = [];
     }
 
+    /** For warnings that may come, but need not. */
+    protected function forgetWarnings(): void
+    {
+        $this->warnings = [];
+    }
+
     protected function assertNotWarned(): void
     {
         self::assertSame([], $this->warnings);

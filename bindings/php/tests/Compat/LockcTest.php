@@ -66,59 +66,6 @@ final class LockcTest extends CompatTestCase
         $this->assertNothingLost('lockc_script.php', 'lockc.php', $this->server, $port);
     }
 
-    /**
-     * The answers of the class of 2009, with their types. On `lockd` a lock is refused to the
-     * connection that holds it; on `glockd` it is granted again.
-     *
-     * @return iterable<string, array{string, bool, list<int|true>}>
-     */
-    public function answers(): iterable
-    {
-        // The method, whether the lock is shared, and the answers if the lock is free; held by
-        // another; held by itself, on lockd and on glockd; and without a server.
-        $table = [
-            ['lock', false, [1, 0, 0, 1, 0]],
-            ['unlock', false, [0, 0, 1, 1, 0]],
-            ['is_locked', false, [0, 1, 1, 1, true]],
-            ['lock', true, [1, 2, 1, 1, 0]],
-            ['unlock', true, [0, 0, 1, 1, 0]],
-            ['is_locked', true, [0, 1, 1, 1, true]],
-        ];
-        $names = [
-            'lock' => ['lock', 'get'],
-            'unlock' => ['unlock', 'release'],
-            'is_locked' => ['is_locked', 'check', 'inspect'],
-        ];
-        foreach ($table as [$method, $shared, $answers]) {
-            foreach ($names[$method] as $name) {
-                yield $name . ($shared ? ', shared' : '') => [$name, $shared, $answers];
-            }
-        }
-    }
-
-    /**
-     * @dataProvider answers
-     * @param list<int|true> $answers
-     */
-    public function testAnswersHaveTheOriginalsValuesAndTypes(string $method, bool $shared, array $answers): void
-    {
-        $answered = [];
-        foreach (['lockd', 'glockd'] as $protocol) {
-            [$one, $two] = [$this->client(20, $protocol), $this->client(20, $protocol)];
-            $answered['nobody'] = $one->$method("nobody, $protocol", $shared);
-            $two->lock('another', $shared);
-            $answered['another'] = $one->$method('another', $shared);
-            $one->lock("itself, $protocol", $shared);
-            $answered["itself, $protocol"] = $one->$method("itself, $protocol", $shared);
-            unset($one, $two);
-            $this->assertBecomesFree('another');
-        }
-        $this->server->kill();
-        $answered['no server'] = $this->client()->$method('nobody', $shared);
-        $this->assertWarned('cannot connect');
-        self::assertSame($answers, array_values($answered));
-    }
-
     public function testHasTheOriginalsPublicProperties(): void
     {
         $client = new lockc('localhost', 1);
@@ -536,41 +483,5 @@ final class LockcTest extends CompatTestCase
         });
         self::assertSame(0, $this->client()->lock('held'), 'the child has released it');
         self::assertSame(1, $client->unlock('held'));
-    }
-
-    public function testAProgramInTheBackgroundDoesNotKeepTheLock(): void
-    {
-        $client = $this->client();
-        self::assertSame(1, $client->lock('held'));
-        $this->startInBackground();
-        unset($client);
-        $this->assertBecomesFree('held');
-    }
-
-    public function testAProgramInTheBackgroundDoesNotKeepTheLockAfterOutOfMemory(): void
-    {
-        $script = <<<'PHP'
-            <?php
-            require $argv[1];
-            $client = new lockc('127.0.0.1', $argv[2]);
-            register_shutdown_function(function () use ($client) {
-                echo $client->is_locked('held') ? 'still locked, ' : 'lost, ';
-            });
-            echo $client->lock('held') ? 'locked ' : 'not locked ';
-            $null = ['file', '/dev/null', 'w'];
-            $process = proc_open(['sleep', '600'], [['file', '/dev/null', 'r'], $null, $null], $pipes);
-            echo proc_get_status($process)['pid'], ' ';
-            ini_set('memory_limit', '4M');
-            str_repeat('x', 100000000);
-            PHP;
-        $output = $this->runScript($script, self::COMPAT . 'lockc.php', [(string) $this->server->port('lockd')]);
-        $said = stream_get_contents($output);
-        self::assertSame(1, preg_match('/^locked (\d+) .*still locked, $/s', $said, $parts), $said);
-        try {
-            $this->assertBecomesFree('held');
-            self::assertFileExists("/proc/$parts[1]/fd", 'the program has already ended');
-        } finally {
-            posix_kill((int) $parts[1], SIGKILL);
-        }
     }
 }

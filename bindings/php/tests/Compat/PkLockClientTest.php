@@ -4,11 +4,9 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Compat;
 
-use Exception;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use Lockd\Tests\Support\Swallower;
-use LogicException;
 use pkLockClient;
 use ReflectionProperty;
 
@@ -19,8 +17,6 @@ final class PkLockClientTest extends CompatTestCase
     private const AT_ONCE = ['timeLimit' => 0];
 
     private Server $server;
-    /** The process that sends a signal; null: there is none. */
-    private int $signaller = 0;
 
     protected function setUp(): void
     {
@@ -30,12 +26,6 @@ final class PkLockClientTest extends CompatTestCase
 
     protected function tearDown(): void
     {
-        pcntl_async_signals(false);
-        if ($this->signaller > 0) {
-            posix_kill($this->signaller, SIGKILL);
-            pcntl_waitpid($this->signaller, $status);
-        }
-        pcntl_signal(SIGUSR1, SIG_DFL);
         unset($this->server);
         parent::tearDown();
     }
@@ -48,24 +38,6 @@ final class PkLockClientTest extends CompatTestCase
     private function assertBecomesFree(string $name): void
     {
         self::assertTrue($this->client()->lock($name), "$name does not become free");
-    }
-
-    /** Sends a signal to this process as soon as it waits for the lock. */
-    private function signalWhenWaitedFor(string $name): void
-    {
-        [$port, $test] = [$this->server->port(), getmypid()];
-        $this->signaller = pcntl_fork();
-        if ($this->signaller === 0) {
-            try {
-                $observer = $this->client($port);
-                Deadline::until("$name has a waiter", static function () use ($observer, $name): bool {
-                    return $observer->rpc('inspect', ['lockName' => $name])['waiters'] > 0;
-                });
-                posix_kill($test, SIGUSR1);
-            } finally {
-                posix_kill(getmypid(), SIGKILL);
-            }
-        }
     }
 
     public function testOldScriptsRunUnchanged(): void
@@ -90,7 +62,6 @@ final class PkLockClientTest extends CompatTestCase
         self::assertSame('ok', $one->rpc('inspect', ['lockName' => 'a'])['status']);
         self::assertSame(0, $one->rpc('inspect', ['lockName' => 'a'])['waiters']);
         self::assertTrue($one->unlock('a'));
-        self::assertFalse($one->unlock('a'));
         self::assertTrue($two->lock('a', ['timeLimit' => false]));
     }
 
@@ -122,12 +93,100 @@ final class PkLockClientTest extends CompatTestCase
         self::assertTrue((new pkLockClient($options))->lock('a'));
     }
 
-    public function testTheConstructorThrowsIfItCannotConnect(): void
+    public function testConnectsWhenACallFirstNeedsIt(): void
     {
         $this->server->kill();
-        $this->expectException(Exception::class);
-        $this->expectExceptionMessage('pkLockClient: cannot connect to tcp://127.0.0.1:');
-        $this->client();
+        $client = $this->client();
+        self::assertFalse($client->lock('a'));
+        $this->assertWarned('pkLockClient: cannot connect to tcp://127.0.0.1:');
+        $this->server->startAgain();
+        self::assertTrue($client->unlock('a'));
+        self::assertTrue($client->flush());
+        self::assertFalse($client->poll());
+        $observer = $this->client();
+        self::assertSame(1, $observer->rpc('stats')['connections']);
+        self::assertTrue($client->lock('a'));
+        self::assertTrue($client->poll());
+        self::assertSame(2, $observer->rpc('stats')['connections']);
+    }
+
+    public function testTheConstructorSetsTimeLimits(): void
+    {
+        [$holder, $options] = [$this->client(), ['host' => '127.0.0.1', 'port' => $this->server->port()]];
+        self::assertTrue($holder->lock('a'));
+        $client = new pkLockClient($options + ['timeLimit' => 0, 'answerTimeLimit' => 0.1]);
+        self::assertFalse($client->lock('a'));
+        self::assertSame('timeout', $client->rpc('lock', ['lockName' => 'a'])['status']);
+        self::assertTrue($holder->unlock('a'));
+        self::assertTrue($client->lock('a', ['timeLimit' => false]));
+        $this->server->pause();
+        self::assertFalse($client->unlock('a'));
+        $this->assertWarned('does not answer an unlock');
+        $this->server->resume();
+
+        $swallower = new Swallower('127.0.0.2', $this->server->port());
+        $swallowed = new pkLockClient(['host' => '127.0.0.2', 'connectTimeLimit' => 0.1] + $options);
+        self::assertFalse($swallowed->lock('a'));
+        $this->assertWarned('cannot connect to tcp://127.0.0.2:');
+        foreach (['timeLimit', 'answerTimeLimit', 'connectTimeLimit'] as $option) {
+            self::assertFalse((new pkLockClient($options + [$option => 'soon']))->rpc('ping'));
+            $this->assertWarned('a time limit must be a number of seconds');
+        }
+    }
+
+    public function testFlushWaitsForTheAnswersThatAreOutstanding(): void
+    {
+        $options = ['host' => '127.0.0.1', 'port' => $this->server->port(), 'answerTimeLimit' => 0.1];
+        [$client, $other] = [new pkLockClient($options), $this->client()];
+        self::assertTrue($client->lock('a'));
+        $this->server->pause();
+        foreach ([1, 2] as $time) {
+            self::assertFalse($client->unlock('a'));
+            $this->assertWarned('does not answer an unlock');
+        }
+        self::assertTrue($client->poll(), 'the connection is there');
+        self::assertFalse($client->flush());
+        $this->assertWarned('does not answer');
+        $this->server->resume();
+        Deadline::until('all is answered', static fn (): bool => $client->flush());
+        $this->forgetWarnings();
+        self::assertTrue($other->lock('a', self::AT_ONCE));
+        // The second of the two unlocks had nothing to release, and that was no loss.
+        self::assertTrue($client->unlock('a'));
+    }
+
+    /** A server on which the lock has gone while its connection lives: it must not look released. */
+    public function testAnUnlockOfALockThatIsGoneFails(): void
+    {
+        $fake = new FakeServer(static function ($connection): void {
+            while (($message = FakeServer::receive($connection)) !== null) {
+                $reply = match ($message['command']) {
+                    'lock' => ['id' => $message['id'], 'result' => ['status' => 'ok']],
+                    'unlock' => ['attempted' => 'unlock', 'result' => 'notFound', 'lockName' => 'a'],
+                    default => ['id' => $message['id'], 'result' => []],
+                };
+                fwrite($connection, FakeServer::frame($reply));
+            }
+        });
+        $client = $this->client($fake->port);
+        self::assertTrue($client->lock('a'));
+        self::assertFalse($client->unlock('a'));
+        $this->assertWarned('the server says to an unlock: "notFound"');
+        self::assertTrue($client->unlock('a'), 'the loss has been told');
+    }
+
+    public function testPollNoticesALoss(): void
+    {
+        [$idle, $holder] = [$this->client(), $this->client()];
+        self::assertTrue($holder->lock('a'));
+        self::assertSame('ok', $idle->rpc('ping')['status']);
+        $this->server->restart();
+        self::assertFalse($idle->poll());
+        self::assertFalse($holder->poll());
+        $this->assertWarned('all its locks are lost');
+        self::assertFalse($holder->unlock('a'));
+        self::assertFalse($holder->flush());
+        self::assertTrue($idle->unlock('a'));
     }
 
     public function testRpcSendsAnyCommand(): void
@@ -159,18 +218,6 @@ final class PkLockClientTest extends CompatTestCase
         self::assertFalse($client->rpc('ping'));
         $this->assertNotWarned();
         self::assertTrue($this->client()->lock('held'));
-    }
-
-    public function testLockFailsIfTheServerIsLostDuringTheWait(): void
-    {
-        [$holder, $client] = [$this->client(), $this->client()];
-        self::assertTrue($holder->lock('a'));
-        pcntl_signal(SIGUSR1, fn () => $this->server->kill());
-        $this->signalWhenWaitedFor('a');
-        self::assertFalse($client->lock('a'));
-        $this->assertWarned('has ended the connection');
-        self::assertFalse($client->lock('a'));
-        $this->assertWarned('cannot connect');
     }
 
     public function testReconnectsIfNoLockWasHeld(): void
@@ -336,104 +383,6 @@ final class PkLockClientTest extends CompatTestCase
         self::assertSame(['status' => 'ok', 'more' => 'ä'], $client->rpc('c'));
     }
 
-    /** @return iterable<string, array{bool}> */
-    public function asynchronousOrNot(): iterable
-    {
-        return ['synchronous' => [false], 'asynchronous' => [true]];
-    }
-
-    /** @dataProvider asynchronousOrNot */
-    public function testSignalHandlersRunDuringTheWait(bool $asynchronous): void
-    {
-        [$holder, $client] = [$this->client(), $this->client()];
-        self::assertTrue($holder->lock('a'));
-        pcntl_async_signals($asynchronous);
-        pcntl_signal(SIGUSR1, static fn () => $holder->unlock('a'));
-        $this->signalWhenWaitedFor('a');
-        self::assertTrue($client->lock('a'));
-        self::assertSame($asynchronous, pcntl_async_signals());
-    }
-
-    /** @dataProvider asynchronousOrNot */
-    public function testAHandlerThatThrowsEndsTheWait(bool $asynchronous): void
-    {
-        [$holder, $client, $other] = [$this->client(), $this->client(), $this->client()];
-        self::assertTrue($holder->lock('a'));
-        self::assertTrue($client->lock('held'));
-        pcntl_async_signals($asynchronous);
-        pcntl_signal(SIGUSR1, static function (): void {
-            throw new LogicException('enough');
-        });
-        $this->signalWhenWaitedFor('a');
-        try {
-            $client->lock('a', ['timeLimit' => false]);
-            self::fail('the exception has got lost');
-        } catch (LogicException $exception) {
-            self::assertSame('enough', $exception->getMessage());
-        }
-        self::assertTrue($holder->unlock('a'));
-        self::assertTrue($other->lock('a'), 'the request is still in the queue');
-        self::assertFalse($other->lock('held', self::AT_ONCE));
-        self::assertFalse($client->lock('a', self::AT_ONCE));
-        self::assertTrue($client->unlock('held'));
-    }
-
-    public function testAHandlerThatThrowsEndsTheWaitOfACommand(): void
-    {
-        [$holder, $client] = [$this->client(), $this->client()];
-        self::assertTrue($holder->lock('a'));
-        pcntl_signal(SIGUSR1, static function (): void {
-            throw new LogicException('enough');
-        });
-        $this->signalWhenWaitedFor('a');
-        try {
-            $client->rpc('lock', ['lockName' => 'a']);
-            self::fail('the exception has got lost');
-        } catch (LogicException $exception) {
-            $this->assertWarned('does not answer to lock; all its locks are lost');
-        }
-        self::assertTrue($holder->unlock('a'));
-        $this->assertBecomesFree('a');
-    }
-
-    public function testWithdrawingARequestDoesNotReleaseAHeldLock(): void
-    {
-        $client = $this->client();
-        self::assertTrue($client->lock('held'));
-        $this->server->pause();
-        pcntl_signal(SIGALRM, static function (): void {
-            throw new LogicException('enough');
-        });
-        pcntl_alarm(1);
-        try {
-            $client->lock('held');
-            self::fail('the exception has got lost');
-        } catch (LogicException $exception) {
-            $this->assertWarned('the server does not answer; all its locks are lost');
-        } finally {
-            pcntl_alarm(0);
-            pcntl_signal(SIGALRM, SIG_DFL);
-            $this->server->resume();
-        }
-        self::assertFalse($client->lock('held'));
-    }
-
-    public function testAHandlerCannotUseTheWaitingObject(): void
-    {
-        [$holder, $client] = [$this->client(), $this->client()];
-        self::assertTrue($holder->lock('a'));
-        $nested = null;
-        pcntl_signal(SIGUSR1, static function () use ($holder, $client, &$nested): void {
-            $nested = $client->lock('b');
-            $holder->unlock('a');
-        });
-        $this->signalWhenWaitedFor('a');
-        self::assertTrue($client->lock('a'));
-        self::assertFalse($nested);
-        $this->assertWarned('signal handler');
-        self::assertTrue($client->lock('b'));
-    }
-
     public function testTriesEveryAddressOfItsHost(): void
     {
         $swallower = new Swallower('127.0.0.2', $this->server->port());
@@ -464,6 +413,7 @@ final class PkLockClientTest extends CompatTestCase
         $fake = new FakeServer(static function ($connection) use ($isAnswered): void {
             $answer = static fn (array $result) => fwrite($connection, FakeServer::frame($result));
             FakeServer::receive($connection);
+            $answer(['id' => FakeServer::receive($connection)['id'], 'result' => []]);
             $lock = FakeServer::receive($connection);
             usleep(50_000);
             $answer(['id' => $lock['id'], 'result' => ['status' => 'ok']]);
@@ -474,6 +424,7 @@ final class PkLockClientTest extends CompatTestCase
             FakeServer::receive($connection);
         });
         $client = $this->client($fake->port);
+        self::assertSame([], $client->rpc('connect'));
         $proofLasts = new ReflectionProperty(pkLockClient::class, 'proofLasts');
         $proofLasts->setAccessible(true);
         $proofLasts->setValue($client, 0.02);
@@ -532,41 +483,5 @@ final class PkLockClientTest extends CompatTestCase
         });
         self::assertFalse($this->client()->lock('held', self::AT_ONCE), 'the child has released it');
         self::assertTrue($client->unlock('held'));
-    }
-
-    public function testAProgramInTheBackgroundDoesNotKeepTheLock(): void
-    {
-        $client = $this->client();
-        self::assertTrue($client->lock('held'));
-        $this->startInBackground();
-        unset($client);
-        $this->assertBecomesFree('held');
-    }
-
-    public function testAProgramInTheBackgroundDoesNotKeepTheLockAfterOutOfMemory(): void
-    {
-        $script = <<<'PHP'
-            <?php
-            require $argv[1];
-            $client = new pkLockClient(['host' => '127.0.0.1', 'port' => $argv[2]]);
-            register_shutdown_function(function () use ($client) {
-                echo $client->lock('held') ? 'still locked, ' : 'lost, ';
-            });
-            echo $client->lock('held') ? 'locked ' : 'not locked ';
-            $null = ['file', '/dev/null', 'w'];
-            $process = proc_open(['sleep', '600'], [['file', '/dev/null', 'r'], $null, $null], $pipes);
-            echo proc_get_status($process)['pid'], ' ';
-            ini_set('memory_limit', '4M');
-            str_repeat('x', 100000000);
-            PHP;
-        $output = $this->runScript($script, self::COMPAT . 'pkLockClient.php', [(string) $this->server->port()]);
-        $said = stream_get_contents($output);
-        self::assertSame(1, preg_match('/^locked (\d+) .*still locked, $/s', $said, $parts), $said);
-        try {
-            $this->assertBecomesFree('held');
-            self::assertFileExists("/proc/$parts[1]/fd", 'the program has already ended');
-        } finally {
-            posix_kill((int) $parts[1], SIGKILL);
-        }
     }
 }

@@ -13,7 +13,8 @@ final class Version
     private const SETTINGS = ['error_reporting' => E_ALL & ~E_DEPRECATED & ~E_USER_DEPRECATED];
     /** What PHPUnit and the tests need, and is not part of the program. */
     private const EXTENSIONS = [
-        'ctype', 'dom', 'ffi', 'iconv', 'mbstring', 'phar', 'posix', 'sockets', 'tokenizer', 'xml', 'xmlwriter',
+        'ctype', 'dom', 'ffi', 'iconv', 'mbstring', 'pdo', 'pdo_sqlite', 'phar', 'posix', 'simplexml', 'sockets',
+        'tokenizer', 'xml', 'xmlwriter',
     ];
 
     /**

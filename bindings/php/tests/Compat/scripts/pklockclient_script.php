@@ -30,13 +30,18 @@ if (isset($argv[5])) {
 }
 
 $other = new pkLockClient(array('host' => $argv[2], 'port' => $argv[3], 'unheard' => 'of'));
+answer('unlock before there is a connection', $client->unlock('test'));
+answer('poll', $client->poll());
+answer('flush', $client->flush());
 answer('lock', $client->lock('test'));
+answer('poll with a connection', $client->poll());
 answer('lock again', $client->lock('test'));
 answer('other gives up', $other->lock('test', array('timeLimit' => 0.3)));
 answer('other gives up at once', $other->lock('test', array('timeLimit' => 0)));
 answer('other unlocks', $other->unlock('test'));
 answer('unlock', $client->unlock('test'));
 answer('unlock again', $client->unlock('test'));
+answer('flush with a connection', $client->flush());
 answer('other locks in time', $other->lock('test', array('timeLimit' => 20)));
 answer('other unlocks it', $other->unlock('test'));
 answer('other locks without limit', $other->lock('test', array('timeLimit' => false)));
@@ -51,5 +56,13 @@ $result = $client->rpc('ping', array('to' => 'you'));
 answer('rpc', $result['status'] === 'ok' && $result['parameters'] === array('to' => 'you'));
 $result = $client->rpc('dance', array());
 answer('rpc of what there is not', $result['status'] === 'ok');
+// Both classes warn of a server that cannot be reached, each in its own words.
+error_reporting(0);
+$nowhere = new pkLockClient(array('host' => $argv[2], 'port' => 1));
+answer('lock nowhere', $nowhere->lock('test'));
+answer('unlock nowhere', $nowhere->unlock('test'));
+answer('rpc nowhere', $nowhere->rpc('ping', array()));
+answer('poll nowhere', $nowhere->poll());
+error_reporting(E_ALL);
 unset($other);
 answer('the lock of the other when it is gone', $client->lock('test'));

@@ -10,17 +10,33 @@ declare(strict_types=1);
 
 class pkLockClient
 {
+    public $options;
     public $socket;
     public $id = 0;
 
     public function __construct($options = array())
     {
-        $host = isset($options['host']) ? $options['host'] : 'localhost';
-        $port = isset($options['port']) ? $options['port'] : 20934;
-        $this->socket = fsockopen($host, (int) $port, $errno, $errstr, 10);
+        $this->options = $options;
+    }
+
+    public function connect()
+    {
         if (!$this->socket) {
-            throw new Exception($errstr);
+            $host = isset($this->options['host']) ? $this->options['host'] : 'localhost';
+            $port = isset($this->options['port']) ? $this->options['port'] : 20934;
+            $this->socket = @fsockopen($host, (int) $port, $errno, $errstr, 10);
         }
+        return $this->socket ? true : false;
+    }
+
+    public function poll()
+    {
+        return $this->socket ? true : false;
+    }
+
+    public function flush()
+    {
+        return true;
     }
 
     public function lock($name, $options = array())
@@ -36,15 +52,20 @@ class pkLockClient
 
     public function unlock($name)
     {
-        $this->send(array('command' => 'unlock', 'lockName' => (string) $name));
-        do {
-            $answer = $this->receive();
-        } while (!isset($answer['attempted']));
-        return $answer['result'] == 'ok';
+        if ($this->socket) {
+            $this->send(array('command' => 'unlock', 'lockName' => (string) $name));
+            do {
+                $answer = $this->receive();
+            } while (!isset($answer['attempted']));
+        }
+        return true;
     }
 
     public function rpc($command, $parameters = array(), $options = array())
     {
+        if (!$this->connect()) {
+            return false;
+        }
         $id = $this->id++;
         $this->send(array('command' => $command, 'parameters' => (object) $parameters, 'id' => $id));
         $limit = isset($options['timeLimit']) ? $options['timeLimit'] : 30;
