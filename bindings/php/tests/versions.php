@@ -1,9 +1,9 @@
 <?php
 
 /**
- * Tries the package with versions of PHP that are not installed: loads all of it, and runs its tests
- * where there are processes and sockets. A deprecation in the package is a failure. Prints a table,
- * and exits with 0 only if nothing failed.
+ * Tries the package with versions of PHP that are not installed: all of them load all of it, and run
+ * the tests that need no server; the newest runs all tests. A deprecation in the package is a
+ * failure. Prints a table, and exits with 0 only if nothing failed.
  *
  *     php bindings/php/tests/versions.php NODE_MODULES
  *

@@ -19,12 +19,12 @@ final class Version
 
     /**
      * @param list<string> $command
-     * @param bool $forks whether it has all that tests with processes need
+     * @param bool $newest whether it is the newest, which has the deprecations of all
      */
     private function __construct(
         public readonly string $name,
         private array $command,
-        public readonly bool $forks,
+        public readonly bool $newest,
     ) {
     }
 
@@ -40,7 +40,7 @@ final class Version
             new self('8.1', [...$web, ...self::settings()], false),
             self::native('8.3', "$modules/@libphp/amazon-linux-2-v83/native"),
             self::native('8.4', "$modules/@libphp/amazon-linux-2023-v84/native"),
-            self::native('8.5', "$modules/@libphp/almalinux-9-v85/native"),
+            self::native('8.5', "$modules/@libphp/almalinux-9-v85/native", true),
         ];
     }
 
@@ -49,7 +49,7 @@ final class Version
      * PHP_BINARY. LD_LIBRARY_PATH would not reach the PHP that a test starts with an environment of
      * its own, and would reach the other programs that tests start.
      */
-    private static function native(string $name, string $directory): self
+    private static function native(string $name, string $directory, bool $newest = false): self
     {
         $ini = "extension_dir=$directory/php/modules\n";
         foreach (self::SETTINGS as $setting => $value) {
@@ -63,7 +63,7 @@ final class Version
         $loader = "/lib64/ld-linux-x86-64.so.2 --library-path '$directory/lib' --argv0 \"\$0\"";
         file_put_contents($program, "#!/bin/sh\nPHPRC='$directory' exec $loader '$directory/php/php' \"\$@\"\n");
         chmod($program, 0755);
-        return new self($name, [$program], is_file("$directory/php/modules/posix.so"));
+        return new self($name, [$program], $newest);
     }
 
     /** @return list<string> */
