@@ -98,7 +98,7 @@ abstract class LocksContract extends TestCase
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('unlimited');
         $meanwhile = Meanwhile::does(fn () => $held?->release());
-        self::assertTrue($b->acquire('unlimited')?->isHeld());
+        self::assertTrue($b->acquire('unlimited', null)?->isHeld());
     }
 
     public function testSignalHandlersRunDuringAWaitWithoutAsyncSignals(): void
@@ -333,7 +333,7 @@ abstract class LocksContract extends TestCase
         $caught = null;
         $meanwhile = Meanwhile::does(function () use ($b, $theirs, &$caught): void {
             try {
-                $b->acquire('circle/a');
+                $b->acquire('circle/a', null);
             } catch (DeadlockException $e) {
                 $caught = $e;
             }
