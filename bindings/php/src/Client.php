@@ -75,7 +75,7 @@ final class Client
      */
     public static function connect(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
-        Requirements::ofStreams();
+        Requirements::forStreams();
         return new self(StreamTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -92,7 +92,7 @@ final class Client
      */
     public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
-        Requirements::ofAll();
+        Requirements::forLibrary();
         return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -137,14 +137,14 @@ final class Client
         ?callable $onWait = null,
         ?int $atMost = null,
     ): ?Lock {
-        Requirements::ofStreams();
+        Requirements::forStreams();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
         $onWait = $onWait === null ? null : $onWait(...);
         $lock = (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
-        assert($lock === null || Unkept::isReported($name));
+        assert($lock === null || Unkept::report($name));
         return $lock;
     }
 
@@ -167,14 +167,14 @@ final class Client
         ?callable $onWait = null,
         ?int $atMost = null,
     ): ?Lock {
-        Requirements::ofAll();
+        Requirements::forLibrary();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             FfiTransport::connectToOne($server, $owner, $within);
         $onWait = $onWait === null ? null : $onWait(...);
         $lock = (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
-        assert($lock === null || Unkept::isReported($name));
+        assert($lock === null || Unkept::report($name));
         return $lock;
     }
 
@@ -184,11 +184,12 @@ final class Client
      * **It excludes only the sessions of this process from each other.** Other processes, such as
      * the other workers of a web server, have brokers of their own.
      *
+     * @throws ConnectException a function of PHP is disabled that is needed
      * @throws LibraryException
      */
     public static function embedded(?string $owner = null): self
     {
-        Requirements::ofAll();
+        Requirements::forLibrary();
         return new self(FfiTransport::embedded(Owner::label($owner)));
     }
 
@@ -230,7 +231,7 @@ final class Client
     ): ?Lock {
         $lock = $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout);
         // Where assertions are off, as in production, PHP does not evaluate this.
-        assert($lock === null || Unkept::isReported($name));
+        assert($lock === null || Unkept::report($name));
         return $lock;
     }
 

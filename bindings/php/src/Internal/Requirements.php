@@ -40,13 +40,14 @@ final class Requirements
     /** Whether they were found: of every client, and of the streams too. */
     private static bool $isMet = false;
     private static bool $isMetByStreams = false;
+    private static bool $hasQuickWay = false;
 
     /**
      * For a client that uses liblockd.
      *
      * @throws ConnectException a function is missing; it says which
      */
-    public static function ofAll(): void
+    public static function forLibrary(): void
     {
         if (!self::$isMet) {
             self::mustExist(self::ALWAYS);
@@ -59,7 +60,7 @@ final class Requirements
      *
      * @throws ConnectException a function is missing; it says which
      */
-    public static function ofStreams(): void
+    public static function forStreams(): void
     {
         if (!self::$isMetByStreams) {
             self::mustExist([...self::ALWAYS, ...self::BY_STREAMS]);
@@ -70,6 +71,7 @@ final class Requirements
     /** @param list<string> $functions */
     private static function mustExist(array $functions): void
     {
+        self::$hasQuickWay = self::isDefined('function_exists');
         $missing = '';
         foreach ([...$functions, ...self::dependingOnPhp()] as $function) {
             if (!self::exists($function)) {
@@ -105,14 +107,19 @@ final class Requirements
         return $needed;
     }
 
-    private static function exists(string $function): bool
+    private static function isDefined(string $function): bool
     {
         try {
-            // Not function_exists(), which may itself be disabled.
             new ReflectionFunction($function);
             return true;
         } catch (ReflectionException) {
             return false;
         }
+    }
+
+    private static function exists(string $function): bool
+    {
+        // The quick way may itself be disabled.
+        return self::$hasQuickWay ? function_exists($function) : self::isDefined($function);
     }
 }

@@ -49,8 +49,9 @@ final class SourceFile
     {
         $name = self::lastPart($function);
         $common = null;
-        foreach (array_keys($this->tokens) as $at) {
-            $end = $this->isCallOf($name, $at) ? $this->end($at + 1) : null;
+        foreach ($this->tokens as $at => $token) {
+            $isNamed = $token->is(self::NAMES) && strcasecmp(self::lastPart($token->text), $name) === 0;
+            $end = $isNamed && $this->isCall($at) ? $this->end($at + 1) : null;
             if ($end === null) {
                 continue;
             }
@@ -64,11 +65,8 @@ final class SourceFile
         return $common ?? ResultUse::Unknown;
     }
 
-    private function isCallOf(string $name, int $at): bool
+    private function isCall(int $at): bool
     {
-        if (!$this->is($at, self::NAMES) || strcasecmp(self::lastPart($this->tokens[$at]->text), $name) !== 0) {
-            return false;
-        }
         $isDeclaration = $this->is($at - 1, [T_FUNCTION, T_NEW]) || $this->is($at - 2, [T_FUNCTION]);
         $isClosure = $this->is($at + 2, [T_ELLIPSIS]) && $this->is($at + 3, [')']);
         return $this->is($at + 1, ['(']) && !$isDeclaration && !$isClosure;

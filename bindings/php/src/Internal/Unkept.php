@@ -26,9 +26,9 @@ final class Unkept
     /**
      * To be called by the method whose result must be kept, in an assertion.
      *
-     * @return true so that the assertion holds
+     * @return bool true, so that the assertion holds
      */
-    public static function isReported(string $name): bool
+    public static function report(string $name): bool
     {
         // It may be disabled.
         $calls = function_exists('debug_backtrace') ? debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS, self::DEPTH) : [];

@@ -44,7 +44,7 @@ final class MessageClient
      */
     public static function connect(string $url, float $timeout = 5.0): self
     {
-        Requirements::ofStreams();
+        Requirements::forStreams();
         $connection = Connection::open(Address::parse($url), $timeout, $timeout);
         $connection->keepAlive(self::DEAD_PEER_TIMEOUT);
         return new self($connection);

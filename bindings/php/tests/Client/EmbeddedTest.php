@@ -21,7 +21,7 @@ final class EmbeddedTest extends LocksContract
         $lock = $client->acquire('parted');
         $child = Child::start(function (callable $say) use ($client, $lock): void {
             try {
-                $client->acquire('parted', 0.0);
+                $second = $client->acquire('parted', 0.0);
             } catch (ForkedException) {
                 $say($lock?->isHeld() ? 'held' : 'not held');
             }

@@ -61,7 +61,7 @@ try {
         $must($lock?->isHeld() === true && $lock->token() > 0 && !$lock->orphaned(), 'a free lock');
         $must($theirs->acquire("bytes \xff", 0.01) === null, 'a busy lock');
         try {
-            $ours->acquire("bytes \xff");
+            $second = $ours->acquire("bytes \xff");
             $must(false, 'the same lock twice');
         } catch (AlreadyHeldException) {
             $lock->share();
