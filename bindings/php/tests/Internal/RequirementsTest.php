@@ -5,6 +5,8 @@ declare(strict_types=1);
 namespace Lockd\Tests\Internal;
 
 use Lockd\Internal\Requirements;
+use Lockd\Tests\Fpm\Fpm;
+use Lockd\Tests\Fpm\Request;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 use PhpToken;
@@ -50,6 +52,19 @@ final class RequirementsTest extends TestCase
         $server = new Server();
         $output = self::without('getmypid,posix_getpid', self::classes($server), $server);
         self::assertStringStartsWith(self::missing() . 'getmypid (', $output);
+    }
+
+    public function testAScriptThatCannotForkNeedsNoProcessId(): void
+    {
+        $server = new Server();
+        $fpm = Fpm::start(['disable_functions' => 'getmypid,posix_getpid']);
+        $script = dirname(__DIR__) . '/Fpm/without-process-id.php';
+        $request = new Request($fpm->socket('worker'), $script, ['server' => $server->tcp()]);
+        // Debian's php-fpm has no pcntl, others may have it.
+        $mayFork = $request->expect('forks') === 'yes';
+        $mayFork
+            ? self::assertStringContainsString('getmypid', $request->expect('holds'))
+            : self::assertSame('true', $request->expect('holds'));
     }
 
     public function testNoRequiredFunctionIsUnused(): void
