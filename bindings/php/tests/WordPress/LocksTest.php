@@ -119,7 +119,7 @@ final class LocksTest extends TestCase
         symlink($this->server->socket(), $socket);
         self::assertNull($patient->acquire('import'));
         self::assertNotNull((new Locks("unix:$socket", $prefix))->acquire('import'));
-        Deadline::until('the server is tried again', static fn (): bool => $brief->acquire('report') !== null);
+        Deadline::until('the server is tried again', static fn (): bool => $brief->acquire('report')?->isHeld() === true);
     }
 
     public function testReportsALockThatWasLostWhileTheCallbackRan(): void
