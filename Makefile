@@ -133,10 +133,15 @@ check-php:
 # Compilers, valgrind and pkg-config for programs in C; PHP, its test tools and the frameworks that
 # the PHP package works with; Chromium for the server's page; nc; and ip for networks that fail.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip; do \
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip openssl; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
 		/usr/share/php/Symfony/Component/Semaphore/Semaphore.php \
+		/usr/share/php/Symfony/Bundle/FrameworkBundle/FrameworkBundle.php \
+		/usr/share/php/Symfony/Component/Console/Application.php \
+		/usr/share/php/Symfony/Component/Messenger/MessageBus.php \
+		/usr/share/php/Symfony/Component/RateLimiter/RateLimiterFactory.php \
+		/usr/share/php/Symfony/Component/Yaml/Yaml.php /usr/lib/php/*/pdo_sqlite.so \
 		/usr/share/php/Illuminate/Contracts/Cache/Lock.php >/dev/null 2>&1 || \
 		exec $(MAKE) --no-print-directory test-tools
 
@@ -145,6 +150,8 @@ test-tools:
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
 		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-symfony-semaphore \
+		php-symfony-framework-bundle php-symfony-console php-symfony-messenger php-symfony-rate-limiter \
+		php-symfony-yaml php-sqlite3 openssl \
 		php-illuminate-contracts chromium fonts-dejavu-core
 
 # Measures the figures of docs/performance.md again. The machine should be idle otherwise. Redis,

@@ -7,6 +7,7 @@ namespace Lockd\Internal;
 use Lockd\Client;
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\LibraryException;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
 
@@ -21,9 +22,11 @@ final class ClientSource
 {
     private ?Client $client = null;
     private ?string $url = null;
+    private bool $isTls = false;
 
     /**
-     * @param Client|string $client a client, or the address for {@see Client::connect()}
+     * @param Client|string $client a client, or the address for {@see Client::connect()}; with
+     *     `tls://` for {@see Client::connectByFfi()}
      * @throws InvalidArgumentException for an address that is not valid
      */
     public function __construct(
@@ -34,7 +37,9 @@ final class ClientSource
         if ($client instanceof Client) {
             $this->client = $client;
         } else {
-            Address::parseList($client);
+            foreach (Address::parseList($client) as $address) {
+                $this->isTls = $this->isTls || $address->isTls;
+            }
             Owner::label($owner);
             Connection::mustBeLimited($timeout);
             $this->url = $client;
@@ -56,11 +61,17 @@ final class ClientSource
         return $this->client !== null && !$this->isReplaceable() && $this->client->isOwnerOf($name);
     }
 
-    /** @throws ConnectException */
+    /**
+     * @throws ConnectException
+     * @throws LibraryException a `tls://` address, and liblockd cannot be used
+     */
     public function client(): Client
     {
         if ($this->url !== null && ($this->client === null || $this->isReplaceable())) {
-            $this->client = Client::connect($this->url, $this->owner, $this->timeout);
+            // Only liblockd speaks TLS.
+            $this->client = $this->isTls
+                ? Client::connectByFfi($this->url, $this->owner, $this->timeout)
+                : Client::connect($this->url, $this->owner, $this->timeout);
         }
         assert($this->client !== null);
         return $this->client;

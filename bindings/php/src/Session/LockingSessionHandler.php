@@ -43,6 +43,8 @@ final class LockingSessionHandler implements
 {
     private readonly ClientSource $source;
     private ?Lock $lock = null;
+    /** The session that could not be locked when its id was checked, and must not be read. */
+    private ?string $refused = null;
 
     /**
      * @param SessionHandlerInterface $handler the handler that keeps the sessions
@@ -71,6 +73,10 @@ final class LockingSessionHandler implements
 
     public function read(string $id): string|false
     {
+        if ($this->refused === $id) {
+            $this->refused = null;
+            return false;
+        }
         return $this->orRelease(fn (): bool|string => $this->acquire($id) ? $this->handler->read($id) : false);
     }
 
@@ -122,9 +128,17 @@ final class LockingSessionHandler implements
      */
     public function validateId(string $id): bool
     {
-        return $this->handler instanceof SessionUpdateTimestampHandlerInterface
+        // Some handlers, as Symfony's, keep what they read here and return it from the next read().
+        // So the session is locked before its id is checked. PHP also checks new ids while a session
+        // is open, which keeps its lock.
+        if ($this->lock === null && !$this->acquire($id)) {
+            // If this returned false, PHP would replace the id, and the user would lose the session.
+            $this->refused = $id;
+            return true;
+        }
+        return $this->orRelease(fn (): bool => $this->handler instanceof SessionUpdateTimestampHandlerInterface
             ? $this->handler->validateId($id)
-            : !in_array($this->handler->read($id), ['', false], true);
+            : !in_array($this->handler->read($id), ['', false], true));
     }
 
     private function acquire(string $id): bool

@@ -4,44 +4,163 @@ declare(strict_types=1);
 
 namespace Lockd\Symfony;
 
-use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Internal\ClientSource;
 
 /**
- * The addresses of servers as Symfony writes them. Knows the text only; connects to nothing.
+ * The address of servers, and how to use them, as Symfony writes it: `lockd://HOST[:PORT]`,
+ * `lockd+tls://HOST[:PORT]` (both with further hosts after commas) or `lockd+unix:///PATH`, and
+ * options after a `?`. Knows the text only: it connects to nothing.
+ *
+ * Values may be percent-encoded. A plus stands for itself.
  *
  * @internal
  */
 final class Dsn
 {
+    /** Options that go into the address of each host. */
+    private const FILES = ['auth-token-file', 'ca', 'cert', 'key'];
+
+    private const OPTIONS = ['owner', 'timeout', 'wait', ...self::FILES];
+
+    /** Ports that are meant for other protocols, by their number. */
+    private const TEXT_PORTS = ['2626' => 'lockd', '9999' => 'glockd'];
+
+    private const FORMS = 'lockd://HOST[:PORT][,HOST[:PORT]…], lockd+tls://HOST[:PORT][,…] or lockd+unix:///PATH';
+
     /**
-     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or
-     *     `lockd+unix:///PATH`, with the options `?owner=NAME&timeout=S`
+     * @param string $url for {@see \Lockd\Client::connect()}
+     * @param ?string $owner what the client is called in listings
+     * @param float $timeout for connecting and for answers, in seconds
+     * @param ?float $wait how long a blocking acquire waits, in seconds; null: without limit
+     */
+    private function __construct(
+        public readonly string $url,
+        public readonly ?string $owner,
+        public readonly float $timeout,
+        public readonly ?float $wait,
+    ) {
+    }
+
+    /**
+     * Whether a connection in a Symfony configuration is meant for this package, so that a mistake
+     * in it is reported here. The protocols of the server count too: they are easily written
+     * instead.
+     */
+    public static function isMeantBy(mixed $connection): bool
+    {
+        return is_string($connection) && preg_match('#^(?:g?lockds?|message)(?:\+\w+)*:#', $connection) === 1;
+    }
+
+    /** @throws InvalidArgumentException */
+    public static function parse(string $dsn): self
+    {
+        [$address, $query] = explode('?', $dsn, 2) + [1 => ''];
+        $options = self::options($query, $dsn);
+        return new self(
+            self::url($address, array_intersect_key($options, array_flip(self::FILES)), $dsn),
+            $options['owner'] ?? null,
+            self::seconds('timeout', $options, $dsn) ?? 5.0,
+            self::seconds('wait', $options, $dsn),
+        );
+    }
+
+    /** @throws InvalidArgumentException */
+    public function source(): ClientSource
+    {
+        return new ClientSource($this->url, $this->owner, $this->timeout);
+    }
+
+    /** What two DSNs have in common if one client can serve both. */
+    public function client(): string
+    {
+        return serialize([$this->url, $this->owner, $this->timeout]);
+    }
+
+    /**
+     * @return array<string, string> values by option, decoded
      * @throws InvalidArgumentException
      */
-    public static function source(Client|string $client): ClientSource
+    private static function options(string $query, string $dsn): array
     {
-        if ($client instanceof Client) {
-            return new ClientSource($client);
+        $options = [];
+        foreach ($query === '' ? [] : explode('&', $query) as $option) {
+            [$name, $value] = explode('=', $option, 2) + [1 => ''];
+            if (!in_array($name, self::OPTIONS, true)) {
+                throw new InvalidArgumentException("a DSN has no option \"$name\": the options are "
+                    . implode(', ', self::OPTIONS) . ", and not as in \"$dsn\"");
+            }
+            if ($value === '' || isset($options[$name])) {
+                throw new InvalidArgumentException("the option \"$name\" needs one value: \"$dsn\"");
+            }
+            $options[$name] = rawurldecode($value);
         }
-        $address = (string) strstr("$client?", '?', true);
-        parse_str(substr($client, strlen($address) + 1), $options);
-        $owner = $options['owner'] ?? null;
-        $timeout = $options['timeout'] ?? '5';
-        $unknown = array_diff_key($options, ['owner' => true, 'timeout' => true]);
-        if ($unknown !== [] || is_array($owner) || !is_numeric($timeout)) {
-            throw new InvalidArgumentException("a DSN has the options owner and timeout, in seconds: \"$client\"");
+        return $options;
+    }
+
+    /**
+     * @param array<string, string> $options
+     * @throws InvalidArgumentException
+     */
+    private static function seconds(string $name, array $options, string $dsn): ?float
+    {
+        $value = $options[$name] ?? null;
+        if ($value === null) {
+            return null;
         }
-        if (preg_match('#^lockd://([^/]+)/?$#D', $address, $parts)) {
-            $url = 'tcp://' . str_replace(',', ',tcp://', $parts[1]);
-        } elseif (preg_match('#^lockd\+unix://(/.+)$#D', $address, $parts)) {
-            $url = 'unix:' . $parts[1];
-        } else {
-            throw new InvalidArgumentException(
-                "a DSN is lockd://HOST[:PORT][,HOST[:PORT]…] or lockd+unix:///PATH, and not \"$client\""
-            );
+        if (!is_numeric($value) || !is_finite((float) $value) || (float) $value < 0.0) {
+            throw new InvalidArgumentException("the option \"$name\" is a number of seconds: \"$dsn\"");
         }
-        return new ClientSource($url, $owner, (float) $timeout);
+        return (float) $value;
+    }
+
+    /**
+     * @param array<string, string> $files
+     * @throws InvalidArgumentException
+     */
+    private static function url(string $address, array $files, string $dsn): string
+    {
+        if (preg_match('#^lockd\+unix://(/.+)$#D', $address, $parts)) {
+            if ($files !== []) {
+                throw new InvalidArgumentException('the option "' . array_key_first($files) . '" is for lockd:// and '
+                    . "lockd+tls://; for a Unix socket LOCKD_AUTH_TOKEN_FILE names the file with the secret: \"$dsn\"");
+            }
+            $path = rawurldecode($parts[1]);
+            self::mustNotSplit($path, ',', $dsn);
+            return "unix:$path";
+        }
+        if (!preg_match('#^lockd(\+tls)?://([^/]+)/?$#D', $address, $parts)) {
+            throw new InvalidArgumentException('a DSN is ' . self::FORMS . ", and not \"$dsn\"");
+        }
+        $query = [];
+        foreach ($files as $name => $file) {
+            self::mustNotSplit($file, ',&', $dsn);
+            $query[] = "$name=$file";
+        }
+        $scheme = $parts[1] === '' ? 'tcp' : 'tls';
+        $urls = [];
+        foreach (explode(',', $parts[2]) as $host) {
+            self::mustNotBeTextPort($host, $dsn);
+            $urls[] = "$scheme://$host" . ($query === [] ? '' : '?' . implode('&', $query));
+        }
+        return implode(',', $urls);
+    }
+
+    /** Lists of addresses have no way to write a path with one of these characters. */
+    private static function mustNotSplit(string $path, string $characters, string $dsn): void
+    {
+        if (strpbrk($path, $characters) !== false) {
+            throw new InvalidArgumentException("a path here may contain none of the characters $characters: \"$dsn\"");
+        }
+    }
+
+    private static function mustNotBeTextPort(string $host, string $dsn): void
+    {
+        $port = strrchr($host, ':');
+        $protocol = $port === false ? null : self::TEXT_PORTS[substr($port, 1)] ?? null;
+        if ($protocol !== null) {
+            throw new InvalidArgumentException("$port is the port of the server's text protocol \"$protocol\", and a "
+                . "store speaks `message`: write the port of a `message` listener, 20934 by default, not \"$dsn\"");
+        }
     }
 }

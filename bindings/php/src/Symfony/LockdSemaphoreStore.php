@@ -8,6 +8,7 @@ use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
 use Lockd\Exception\InvalidArgumentException as InvalidArgument;
 use Lockd\Exception\LockdException;
+use Lockd\Internal\ClientSource;
 use Lockd\Internal\Signals;
 use Lockd\Internal\Slots;
 use Lockd\Lock;
@@ -48,15 +49,19 @@ final class LockdSemaphoreStore implements PersistingStoreInterface
     private WeakMap $locks;
 
     /**
-     * @param Client|string $client as for {@see LockdStore}
+     * @param Client|string $client as for {@see LockdStore}, without `wait`
      * @throws InvalidArgumentException
      */
     public function __construct(Client|string $client)
     {
         try {
-            $this->slots = new Slots(Dsn::source($client));
+            $dsn = $client instanceof Client ? null : Dsn::parse($client);
+            $this->slots = new Slots($dsn?->source() ?? new ClientSource($client));
         } catch (InvalidArgument $e) {
             throw new InvalidArgumentException($e->getMessage(), 0, $e);
+        }
+        if ($dsn?->wait !== null) {
+            throw new InvalidArgumentException("a semaphore does not wait: \"wait\" is for locks only: \"$client\"");
         }
         $this->state = self::class . '#' . spl_object_id($this);
         $this->locks = new WeakMap();

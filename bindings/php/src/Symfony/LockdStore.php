@@ -51,24 +51,51 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
      *     refer to the same object
      */
     private WeakMap $locks;
+    /** How long a blocking acquire waits, in seconds; null: without limit. */
+    private ?float $wait = null;
+    /** The store that this one was made from: it must live as long, so that it is found again. */
+    private ?self $original = null;
 
     /**
-     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]` or
+     * @param Client|string $client a client; or `lockd://HOST[:PORT][,HOST[:PORT]…]`,
+     *     `lockd+tls://…` (through liblockd, by {@see Client::connectByFfi()}) or
      *     `lockd+unix:///PATH`, to which the store connects when it is first needed, and again when
-     *     that connection is lost. Options: `?owner=NAME&timeout=S`, as for
-     *     {@see Client::connect()}, for which `lockd://a,b:1` becomes `tcp://a,tcp://b:1`. The
-     *     protocol is `message` (port 20934), not the server's text protocol `lockd`.
+     *     that connection is lost. The protocol is `message` (port 20934), not the server's text
+     *     protocol `lockd`. After a `?` may follow, separated by `&` and percent-encoded: `wait=S`
+     *     as for {@see withWait()}, `owner=NAME` and `timeout=S` as for {@see Client::connect()},
+     *     `auth-token-file=FILE`, and with TLS `ca=FILE`, `cert=FILE` and `key=FILE`
      * @throws InvalidArgumentException
      */
     public function __construct(Client|string $client)
     {
         try {
-            $this->source = Dsn::source($client);
+            $dsn = $client instanceof Client ? null : Dsn::parse($client);
+            $this->source = $dsn?->source() ?? new ClientSource($client);
         } catch (InvalidArgument $e) {
             throw new InvalidArgumentException($e->getMessage(), 0, $e);
         }
-        $this->state = self::class . '#' . spl_object_id($this);
+        $this->wait = $dsn?->wait;
         $this->locks = new WeakMap();
+        $this->state = self::class . '#' . spl_object_id($this->locks);
+    }
+
+    /**
+     * A store that differs only in how long it waits. Both are one owner, have the same locks, and
+     * may use the same keys.
+     *
+     * @param ?float $seconds how long a blocking acquire waits; then it throws a
+     *     {@see LockConflictedException}. Null: without limit
+     * @throws InvalidArgumentException for a number below zero, or NAN
+     */
+    public function withWait(?float $seconds): self
+    {
+        if ($seconds !== null && !($seconds >= 0.0)) {
+            throw new InvalidArgumentException('a wait is a number of seconds from 0 up, or null for no limit');
+        }
+        $store = clone $this;
+        $store->wait = $seconds;
+        $store->original = $this->original ?? $this;
+        return $store;
     }
 
     public function save(Key $key): void
@@ -82,18 +109,25 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     }
 
     /**
-     * Waits in the server's queue, without limit. A key that is saved for reading keeps its shared
-     * lock while it waits.
+     * Waits in the server's queue, for as long as the option `wait` says, or without limit. A key
+     * that is saved for reading keeps its shared lock while it waits.
+     *
+     * @throws LockConflictedException not granted within that time, or another key of this process
+     *     holds the lock
      */
     public function waitAndSave(Key $key): void
     {
-        $this->hold($key, false, null);
+        $this->hold($key, false, $this->wait);
     }
 
-    /** Waits in the server's queue, without limit. */
+    /**
+     * Waits in the server's queue, as {@see waitAndSave()} does.
+     *
+     * @throws LockConflictedException
+     */
     public function waitAndSaveRead(Key $key): void
     {
-        $this->hold($key, true, null);
+        $this->hold($key, true, $this->wait);
     }
 
     public function delete(Key $key): void
@@ -154,7 +188,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
     {
         try {
             return $this->source->client()->acquire($name, $timeout, $shared)
-                ?? throw new LockConflictedException("\"$name\" is held by others");
+                ?? throw new LockConflictedException("\"$name\" is held by others" . self::after($timeout));
         } catch (AlreadyHeldException $e) {
             return ($shared ? $this->sharedBefore($name) : null)
                 ?? throw new LockConflictedException("another key of this process holds \"$name\"", 0, $e);
@@ -180,8 +214,13 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
             throw new LockConflictedException("other keys of this process share \"{$lock->name()}\"");
         }
         if (!$lock->convert($shared, $timeout)) {
-            throw new LockConflictedException("others share \"{$lock->name()}\"");
+            throw new LockConflictedException("others share \"{$lock->name()}\"" . self::after($timeout));
         }
+    }
+
+    private static function after(?float $timeout): string
+    {
+        return $timeout === 0.0 ? '' : ", after a wait of $timeout s";
     }
 
     /** The number of keys that hold this lock. */

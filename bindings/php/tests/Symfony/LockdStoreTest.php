@@ -8,7 +8,6 @@ use Lockd\Client;
 use Lockd\Symfony\LockdStore;
 use Lockd\Tests\Support\Child;
 use Lockd\Tests\Support\Deadline;
-use Lockd\Tests\Support\FakeServer;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
@@ -437,69 +436,6 @@ final class LockdStoreTest extends TestCase
         self::assertFalse($store->exists($this->key));
         $this->expectException(LockStorageException::class);
         $store->save($this->other);
-    }
-
-    public function testReadsTheOptionsOfADsn(): void
-    {
-        $port = $this->server->port();
-        $second = new Server();
-        $hosts = "127.0.0.1:$port,127.0.0.1:{$second->port()}";
-        $store = new LockdStore("lockd://$hosts/?owner=the%20shop&timeout=2.5");
-        $store->save($this->key);
-        $found = [];
-        foreach ([$this->server, $second] as $server) {
-            foreach (Client::connect($server->tcp())->list() as $lock) {
-                $found[] = $lock->holders[0]->owner;
-            }
-        }
-        self::assertSame(['the shop'], $found);
-    }
-
-    public function testADsnConnectsWhenItIsNeeded(): void
-    {
-        $store = new LockdStore('lockd+unix:///nowhere/lockd.sock');
-        self::assertFalse($store->exists($this->key));
-        $store->delete($this->key);
-        $this->expectException(LockStorageException::class);
-        $store->save($this->key);
-    }
-
-    public function testADsnWithThePortOfATextProtocolSaysWhichPortIsMeant(): void
-    {
-        $silent = FakeServer::start(static fn () => null);
-        $hosts = ["127.0.0.1:{$this->server->port('lockd')}", substr($silent->url, strlen('tcp://'))];
-        foreach ($hosts as $host) {
-            try {
-                (new LockdStore("lockd://$host?timeout=1"))->save($this->key);
-                self::fail('a lock was granted');
-            } catch (LockStorageException $e) {
-                self::assertStringContainsString('`message`', $e->getMessage());
-                self::assertStringContainsString('20934', $e->getMessage());
-            }
-        }
-    }
-
-    /** @dataProvider invalidDsns */
-    public function testRefusesAnInvalidDsn(string $dsn): void
-    {
-        $this->expectException(InvalidArgumentException::class);
-        new LockdStore($dsn);
-    }
-
-    /** @return list<array{string}> */
-    public function invalidDsns(): array
-    {
-        return [
-            ['flock'],
-            ['redis://localhost'],
-            ['lockd://'],
-            ['lockd://localhost:99999'],
-            ['lockd://localhost/database'],
-            ['lockd+unix://relative'],
-            ['lockd://localhost?ttl=5'],
-            ['lockd://localhost?timeout=soon'],
-            ['lockd://localhost?owner[]=me'],
-        ];
     }
 
     private function client(): Client
