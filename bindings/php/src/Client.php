@@ -20,6 +20,8 @@ use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
 use Lockd\Internal\PatientAcquire;
 use Lockd\Internal\Process;
+use Lockd\Internal\Requirements;
+use Lockd\Internal\Unkept;
 use Lockd\Message\Address;
 use Lockd\Transport\FfiTransport;
 use Lockd\Transport\StreamTransport;
@@ -43,6 +45,9 @@ use Lockd\Transport\Transport;
 final class Client
 {
     public const VERSION = '0.1.0';
+
+    /** What PHP 8.5 and later say of a statement that is only a call of acquire(). */
+    private const NOT_KEPT = 'as the lock is released when its object is destroyed: keep it in a variable';
 
     private readonly Owner $owner;
 
@@ -70,6 +75,7 @@ final class Client
      */
     public static function connect(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
+        Requirements::forStreams();
         return new self(StreamTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -86,6 +92,7 @@ final class Client
      */
     public static function connectByFfi(string $url, ?string $owner = null, float $timeout = 5.0): self
     {
+        Requirements::forLibrary();
         return new self(FfiTransport::connect($url, Owner::label($owner), $timeout));
     }
 
@@ -119,6 +126,7 @@ final class Client
      *     was another
      * @throws LockdException as for {@see acquire()}
      */
+    #[\NoDiscard(self::NOT_KEPT)]
     public static function connectAndAcquire(
         string $url,
         string $name,
@@ -129,12 +137,15 @@ final class Client
         ?callable $onWait = null,
         ?int $atMost = null,
     ): ?Lock {
+        Requirements::forStreams();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             StreamTransport::connectToOne($server, $owner, $within, $connectTimeout);
         $onWait = $onWait === null ? null : $onWait(...);
-        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
+        $lock = (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
+        assert($lock === null || Unkept::report($name));
+        return $lock;
     }
 
     /**
@@ -145,6 +156,7 @@ final class Client
      * @param ?callable(WaitEvent, ?string): mixed $onWait
      * @throws LockdException
      */
+    #[\NoDiscard(self::NOT_KEPT)]
     public static function connectAndAcquireByFfi(
         string $url,
         string $name,
@@ -155,12 +167,15 @@ final class Client
         ?callable $onWait = null,
         ?int $atMost = null,
     ): ?Lock {
+        Requirements::forLibrary();
         $mode = Mode::of($shared, $atMost);
         $owner = Owner::label($owner);
         $open = static fn (Address $server, float $within): Transport =>
             FfiTransport::connectToOne($server, $owner, $within);
         $onWait = $onWait === null ? null : $onWait(...);
-        return (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
+        $lock = (new PatientAcquire($open, $connectTimeout, $onWait))->acquire($url, $name, $mode, $timeout);
+        assert($lock === null || Unkept::report($name));
+        return $lock;
     }
 
     /**
@@ -169,29 +184,35 @@ final class Client
      * **It excludes only the sessions of this process from each other.** Other processes, such as
      * the other workers of a web server, have brokers of their own.
      *
+     * @throws ConnectException a function of PHP is disabled that is needed
      * @throws LibraryException
      */
     public static function embedded(?string $owner = null): self
     {
+        Requirements::forLibrary();
         return new self(FfiTransport::embedded(Owner::label($owner)));
     }
 
     /**
-     * Acquires a lock, waiting its turn: first come, first served. Without `$shared` and `$atMost`
-     * it is exclusive: it has one holder.
+     * Acquires a lock if it is free; with a `$timeout` it waits its turn: first come, first served.
+     * Without `$shared` and `$atMost` it is exclusive: it has one holder.
+     *
+     * **Keep the object that this returns in a variable**: the lock is released when the object is
+     * destroyed. In `if ($client->acquire('x')) { … }` that is so before the first line of the
+     * block. Where PHP's assertions are on, a call whose result is not kept raises a warning.
      *
      * With `$atMost` there are never more holders than that, of any kind, while this client holds
      * the lock. So programs that give different limits need no agreement: the smallest limit among
      * the holders is in force.
      *
      * @param string $name up to 1024 bytes, none of them zero
-     * @param ?float $timeout how long to wait; null: without limit; 0.0: not at all
+     * @param ?float $timeout how long to wait; 0.0: not at all; null: without limit, which is too
+     *     long for a web request
      * @param bool $shared held together with any number of others that share it. A number is
      *     refused: a limit is `$atMost`
      * @param ?int $atMost held by at most so many, this client included: 1 (the same as exclusive)
      *     to 16,777,215
-     * @return ?Lock null: not granted within the time limit. Keep the object: the lock is released
-     *     when it is destroyed
+     * @return ?Lock null: not granted within the time limit
      * @throws AlreadyHeldException this client already holds the lock or waits for it.
      *     {@see Lock::convert()} changes its limit; a further slot needs a second client
      * @throws DeadlockException waiting would close a cycle of clients that wait for each other
@@ -201,13 +222,17 @@ final class Client
      * @throws ForkedException this client is the parent process'
      * @throws InvalidArgumentException
      */
+    #[\NoDiscard(self::NOT_KEPT)]
     public function acquire(
         string $name,
-        ?float $timeout = null,
+        ?float $timeout = 0.0,
         bool|int|float $shared = false,
         ?int $atMost = null,
     ): ?Lock {
-        return $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout);
+        $lock = $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout);
+        // Where assertions are off, as in production, PHP does not evaluate this.
+        assert($lock === null || Unkept::report($name));
+        return $lock;
     }
 
     /**
@@ -221,24 +246,26 @@ final class Client
      *
      * @template T
      * @param callable(Lock): T $body
+     * @param ?float $timeout how long to wait for the lock; 0.0: not at all; null: without limit
      * @param bool $shared as for {@see acquire()}
      * @return T
      * @throws InvalidArgumentException `$body` is a generator function, or its result is not
      *     finished when it returns
      * @throws TimeoutException the lock was not granted in time; `$body` was not called
-     * @throws ConnectionLostException also if the lock was lost while `$body` ran
+     * @throws ConnectionLostException also if the lock was lost, or this client closed, while
+     *     `$body` ran
      * @throws LockdException as for {@see acquire()}
      */
     public function synchronized(
         string $name,
         callable $body,
-        ?float $timeout = null,
+        ?float $timeout = 10.0,
         bool|int|float $shared = false,
         ?int $atMost = null,
     ): mixed {
         Body::mustRunWhenCalled($body);
         return LockedCall::run(
-            fn (): ?Lock => $this->acquire($name, $timeout, $shared, $atMost),
+            fn (): ?Lock => $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout),
             $body,
             static fn () => throw new TimeoutException("\"$name\" was not granted within $timeout s"),
         );

@@ -107,16 +107,17 @@ final class Lock
 
     /**
      * Changes how many holders the lock allows, without releasing it in between; without `$shared`
-     * and `$atMost` it becomes exclusive. If there are more holders than it is to allow, it waits,
-     * ahead of the queue, until enough of them have released it. To allow more holders it does not
-     * wait.
+     * and `$atMost` it becomes exclusive. If there are more holders than it is to allow, and a
+     * `$timeout` is given, it waits, ahead of the queue, until enough of them have released it. To
+     * allow more holders it does not wait. It is meant for limits; {@see makeExclusive()} and
+     * {@see share()} do the rest.
      *
      * If a signal handler throws, the lock may have been converted all the same: {@see limit()}
      * tells.
      *
      * @param bool $shared held together with any number of others that share it. A number is
      *     refused: a limit is `$atMost`
-     * @param ?float $timeout in seconds; null: without limit; 0.0: not at all
+     * @param ?float $timeout how long to wait, in seconds; 0.0: not at all; null: without limit
      * @param ?int $atMost held by at most so many, as for {@see Client::acquire()}
      * @return bool false: not converted within the time limit; it is held as before
      * @throws AlreadyHeldException it is being converted already
@@ -127,7 +128,7 @@ final class Lock
      * @throws RefusedException it is held as before
      * @throws ConnectionLostException
      */
-    public function convert(bool|int|float $shared = false, ?float $timeout = null, ?int $atMost = null): bool
+    public function convert(bool|int|float $shared = false, ?float $timeout = 0.0, ?int $atMost = null): bool
     {
         $mode = Mode::of($shared, $atMost);
         $converted = function (Grant $grant) use ($mode): void {
@@ -138,6 +139,33 @@ final class Lock
     }
 
     /**
+     * Makes the lock exclusive, without releasing it in between. If there are other holders, and a
+     * `$timeout` is given, it waits for them, ahead of the queue. The lock then has a new token,
+     * unless it was exclusive before.
+     *
+     * @param ?float $timeout how long to wait, in seconds; 0.0: not at all; null: without limit
+     * @return bool false: others hold it too; this lock is held as before
+     * @throws LockdException as for {@see convert()}
+     */
+    #[\NoDiscard('as it tells whether the lock is exclusive now')]
+    public function makeExclusive(?float $timeout = 0.0): bool
+    {
+        return $this->convert(false, $timeout);
+    }
+
+    /**
+     * Lets any number of others share the lock from now on, without releasing it in between. This
+     * never waits. When it returns, the lock is shared; it has no other result.
+     *
+     * @throws LockdException as for {@see convert()}
+     */
+    public function share(): void
+    {
+        // Without a time limit there is no result but true.
+        $this->convert(true, null);
+    }
+
+    /**
      * Whether it was not released since it was granted, even if the connection is lost meanwhile.
      *
      * @internal
@@ -145,6 +173,17 @@ final class Lock
     public function isGranted(): bool
     {
         return $this->owner->hasGrant($this->name, $this->token);
+    }
+
+    /**
+     * Whether it has ended otherwise than by its release, as far as is known without asking the
+     * server: its client was closed, or a release has found that it was lost.
+     *
+     * @internal
+     */
+    public function hasFailed(): bool
+    {
+        return $this->owner->hasLost($this->name, $this->token);
     }
 
     public function __destruct()

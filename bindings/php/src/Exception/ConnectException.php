@@ -7,7 +7,8 @@ namespace Lockd\Exception;
 use Throwable;
 
 /**
- * No session could be opened: the server cannot be reached, refuses this client, or is not lockd.
+ * No session could be opened: the server cannot be reached, refuses this client, or is not lockd. Or
+ * a function of PHP is disabled that is needed.
  */
 final class ConnectException extends \RuntimeException implements LockdException
 {

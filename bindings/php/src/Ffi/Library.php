@@ -63,7 +63,9 @@ final class Library
         // `true`: only the process's own environment, not variables that a web server passes on
         // from a request. The default is a name for the system's loader: a relative path would
         // depend on the working directory.
-        $path = getenv('LOCKD_LIBRARY', true) ?: get_cfg_var('lockd.library') ?: 'liblockd.so.1';
+        $path = (function_exists('getenv') ? getenv('LOCKD_LIBRARY', true) : false)
+            ?: (function_exists('get_cfg_var') ? get_cfg_var('lockd.library') : false)
+            ?: 'liblockd.so.1';
         try {
             return FFI::cdef((string) file_get_contents(self::HEADER), $path);
         } catch (FFI\Exception $e) {

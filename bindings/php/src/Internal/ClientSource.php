@@ -53,14 +53,21 @@ final class ClientSource
     }
 
     /**
+     * Whether its client holds the lock or waits for it, as far as is known without asking the
+     * server; does not connect.
+     */
+    public function isOwnerOf(string $name): bool
+    {
+        return $this->client !== null && !$this->isReplaceable() && $this->client->isOwnerOf($name);
+    }
+
+    /**
      * @throws ConnectException
      * @throws LibraryException a `tls://` address, and liblockd cannot be used
      */
     public function client(): Client
     {
-        // A client that lost one of several servers but still holds a lock on another must be kept:
-        // with a new client this process would wait for its own lock.
-        if ($this->url !== null && ($this->client === null || $this->client->isSpent())) {
+        if ($this->url !== null && ($this->client === null || $this->isReplaceable())) {
             // Only liblockd speaks TLS.
             $this->client = $this->isTls
                 ? Client::connectByFfi($this->url, $this->owner, $this->timeout)
@@ -68,5 +75,12 @@ final class ClientSource
         }
         assert($this->client !== null);
         return $this->client;
+    }
+
+    private function isReplaceable(): bool
+    {
+        // A client that lost one of several servers but still holds a lock on another must be kept:
+        // with a new client this process would wait for its own lock.
+        return $this->url !== null && $this->client?->isSpent() === true;
     }
 }

@@ -24,7 +24,7 @@ final class LockedCall
      * @param callable(): mixed $otherwise is called if the lock was not granted
      * @param ?callable(): mixed $release releases the lock; may be called again after that
      * @return mixed what the body returns, or `$otherwise`
-     * @throws LockdException also if the lock was lost while the body ran
+     * @throws LockdException also if the lock was lost, or its client closed, while the body ran
      */
     public static function run(
         callable $acquire,
@@ -49,6 +49,11 @@ final class LockedCall
             }
             $result = $body($lock);
             $release();
+            // A function may release its lock itself. But if it has closed the client, the lock was
+            // gone while it went on.
+            if ($lock->hasFailed()) {
+                throw new ConnectionLostException("\"{$lock->name()}\" was lost while the function ran under it");
+            }
         } catch (Throwable $e) {
             // Do not leave this to the lock's destructor: the exception's trace may refer to the
             // lock. If the exception is a signal handler's, it may have interrupted the release.

@@ -26,7 +26,10 @@ final class Owner
     private readonly int $pid;
     /** @var array<array-key, int> fencing token by name; 0: this owner waits for it */
     private array $held = [];
-    /** @var array<array-key, int> fencing token by name, of locks whose release has failed */
+    /**
+     * @var array<array-key, int> fencing token by name, of locks whose release has failed, or that
+     *     were held when this owner was closed
+     */
     private array $lost = [];
     /** @var array<array-key, true> names that are being converted */
     private array $converting = [];
@@ -116,8 +119,8 @@ final class Owner
         $deadline = Deadline::in($timeout);
         return $this->withTransport($name, function () use ($name, $token, $from, $to, $deadline, $converted): bool {
             if (!$this->hasGrant($name, $token)) {
-                $isLost = ($this->lost[$name] ?? 0) === $token;
-                throw new NotHeldException("\"$name\" " . ($isLost ? 'was lost' : 'has been released'));
+                $how = $this->hasLost($name, $token) ? 'was lost' : 'has been released';
+                throw new NotHeldException("\"$name\" $how");
             }
             $this->refuseWhileConverting($name);
             $this->converting[$name] = true;
@@ -204,6 +207,7 @@ final class Owner
                     // A lost lock need not be released. Locks on other servers still must be.
                 }
             }
+            $this->lost = array_filter($this->held) + $this->lost;
             $this->held = [];
             $this->transport->close();
         });
@@ -248,5 +252,11 @@ final class Owner
     public function hasGrant(string $name, int $token): bool
     {
         return ($this->held[$name] ?? 0) === $token;
+    }
+
+    /** Whether the lock was lost: a release has found it so, or this owner was closed. */
+    public function hasLost(string $name, int $token): bool
+    {
+        return ($this->lost[$name] ?? 0) === $token;
     }
 }

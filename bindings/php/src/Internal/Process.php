@@ -34,12 +34,16 @@ final class Process
     private static array $open = [];
 
     /**
-     * The id of this process, which differs after a fork. 0 where getmypid is disabled: a system
-     * that forbids it is taken to forbid pcntl_fork too.
+     * The id of this process, which differs after a fork. 0 where no function tells it;
+     * {@see Requirements} allows that only where a script cannot fork.
      */
     public static function id(): int
     {
-        return function_exists('getmypid') ? (int) getmypid() : 0;
+        return match (true) {
+            function_exists('getmypid') => (int) getmypid(),
+            function_exists('posix_getpid') => posix_getpid(),
+            default => 0,
+        };
     }
 
     public static function opened(Endable $session): void

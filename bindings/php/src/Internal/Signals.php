@@ -27,8 +27,7 @@ final class Signals
      */
     public static function deferred(callable $body): mixed
     {
-        $hasHandlers = function_exists('pcntl_async_signals') && function_exists('pcntl_signal_dispatch');
-        if (!$hasHandlers || !pcntl_async_signals()) {
+        if (!function_exists('pcntl_async_signals') || !pcntl_async_signals()) {
             return $body();
         }
         try {
@@ -40,7 +39,9 @@ final class Signals
             // Runs the handlers of signals that arrived meanwhile. If one throws, the return value
             // of the body is lost, and PHP may not even destroy it. So the body must store what
             // matters before it returns.
-            pcntl_signal_dispatch();
+            if (function_exists('pcntl_signal_dispatch')) {
+                pcntl_signal_dispatch();
+            }
         }
     }
 

@@ -51,7 +51,7 @@ final class Address
      */
     public function secret(): ?string
     {
-        $file = $this->secretFile ?? (getenv(self::SECRET_FILE) ?: null);
+        $file = $this->secretFile ?? (function_exists('getenv') ? getenv(self::SECRET_FILE) ?: null : null);
         if ($file === null) {
             return null;
         }

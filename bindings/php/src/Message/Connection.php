@@ -135,7 +135,7 @@ final class Connection implements Endable
      */
     private static function encode(array $request): string|false
     {
-        $precision = ini_get('serialize_precision');
+        $precision = function_exists('ini_get') ? ini_get('serialize_precision') : '-1';
         if ($precision === '-1' || !function_exists('ini_set')) {
             return json_encode($request, self::JSON);
         }

@@ -39,7 +39,9 @@ final class Dialer
      */
     public function connect(Address $address, float $within)
     {
-        $context = stream_context_create(['socket' => ['tcp_nodelay' => true]]);
+        $context = function_exists('stream_context_create')
+            ? stream_context_create(['socket' => ['tcp_nodelay' => true]])
+            : null;
         $remotes = $this->remotes($address);
         $deadline = Deadline::in($within);
         [$no, $error] = [0, ''];
@@ -98,7 +100,7 @@ final class Dialer
         if (!function_exists('socket_addrinfo_lookup') || !function_exists('socket_addrinfo_explain')) {
             // gethostbynamel knows only IPv4. The name itself comes last, for PHP to find other
             // addresses.
-            return [...(gethostbynamel($host) ?: []), $host];
+            return [...(function_exists('gethostbynamel') ? gethostbynamel($host) ?: [] : []), $host];
         }
         $found = Quietly::call(static fn () => socket_addrinfo_lookup($host, null, ['ai_socktype' => SOCK_STREAM]));
         $addresses = [];

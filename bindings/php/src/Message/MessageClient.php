@@ -9,6 +9,7 @@ use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Deadline;
+use Lockd\Internal\Requirements;
 use Lockd\Internal\Signals;
 
 /**
@@ -43,6 +44,7 @@ final class MessageClient
      */
     public static function connect(string $url, float $timeout = 5.0): self
     {
+        Requirements::forStreams();
         $connection = Connection::open(Address::parse($url), $timeout, $timeout);
         $connection->keepAlive(self::DEAD_PEER_TIMEOUT);
         return new self($connection);

@@ -115,9 +115,11 @@ final class LockingSessionHandler implements
     // phpcs:ignore PSR1.Methods.CamelCapsMethodName -- the name is PHP's.
     public function create_sid(): string
     {
-        return $this->handler instanceof SessionIdInterface
-            ? $this->handler->create_sid()
-            : (string) session_create_id();
+        return match (true) {
+            $this->handler instanceof SessionIdInterface => $this->handler->create_sid(),
+            function_exists('session_create_id') => (string) session_create_id(),
+            default => bin2hex(random_bytes(32)),
+        };
     }
 
     /**

@@ -27,7 +27,7 @@ final class HungServerTest extends TestCase
         self::assertNotNull($lock);
         $server->pause();
         try {
-            $client->acquire('free', 3600.0);
+            $second = $client->acquire('free', 3600.0);
             self::fail('a hung server cannot have granted the lock');
         } catch (TimeoutException) {
             self::assertTrue($client->stands(), 'the session is still alive');

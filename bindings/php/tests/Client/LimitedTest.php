@@ -197,7 +197,7 @@ final class LimitedTest extends TestCase
             ['alone', 2, true, false], ['alone', 1, false, false]];
         foreach ($calls as [$name, $limit, $convert, $second]) {
             try {
-                $a->acquire($name, 0.0, atMost: $limit);
+                $lock = $a->acquire($name, 0.0, atMost: $limit);
                 self::fail('one client has two slots');
             } catch (AlreadyHeldException $e) {
                 self::assertSame($convert, str_contains($e->getMessage(), 'convert()'));

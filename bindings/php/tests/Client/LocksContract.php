@@ -98,7 +98,7 @@ abstract class LocksContract extends TestCase
         [$a, $b] = [static::client(), static::client()];
         $held = $a->acquire('unlimited');
         $meanwhile = Meanwhile::does(fn () => $held?->release());
-        self::assertTrue($b->acquire('unlimited')?->isHeld());
+        self::assertTrue($b->acquire('unlimited', null)?->isHeld());
     }
 
     public function testSignalHandlersRunDuringAWaitWithoutAsyncSignals(): void
@@ -118,7 +118,7 @@ abstract class LocksContract extends TestCase
             $seen[] = $b->acquire('used/2')?->release();
             $seen[] = $b->inspect('used')->waiters;
             try {
-                $b->acquire('used', 0.0);
+                $lock = $b->acquire('used', 0.0);
             } catch (AlreadyHeldException) {
                 $seen[] = 'waits already';
             }
@@ -136,7 +136,7 @@ abstract class LocksContract extends TestCase
         $held = $a->acquire('thrown');
         $meanwhile = Meanwhile::does(fn () => throw new RuntimeException('enough'));
         try {
-            $b->acquire('thrown', 30.0);
+            $lock = $b->acquire('thrown', 30.0);
             self::fail('the handler\'s exception is lost');
         } catch (RuntimeException $e) {
             self::assertSame('enough', $e->getMessage());
@@ -333,7 +333,7 @@ abstract class LocksContract extends TestCase
         $caught = null;
         $meanwhile = Meanwhile::does(function () use ($b, $theirs, &$caught): void {
             try {
-                $b->acquire('circle/a');
+                $lock = $b->acquire('circle/a', null);
             } catch (DeadlockException $e) {
                 $caught = $e;
             }
@@ -350,7 +350,7 @@ abstract class LocksContract extends TestCase
         $lock = $a->acquire('mine');
         foreach ([false, true] as $shared) {
             try {
-                $a->acquire('mine', 0.0, $shared);
+                $second = $a->acquire('mine', 0.0, $shared);
                 self::fail('the lock was granted twice');
             } catch (AlreadyHeldException) {
                 self::assertTrue($lock?->isHeld());
@@ -404,7 +404,7 @@ abstract class LocksContract extends TestCase
         }
         foreach ([-0.001, NAN, -INF] as $timeout) {
             try {
-                $a->acquire('limit', $timeout);
+                $lock = $a->acquire('limit', $timeout);
                 self::fail('an invalid time limit was accepted');
             } catch (InvalidArgumentException) {
                 self::assertFalse($a->inspect('limit')->isHeld());

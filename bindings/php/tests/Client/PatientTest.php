@@ -277,7 +277,7 @@ final class PatientTest extends TestCase
     public function testStreamsDoNotSpeakTls(): void
     {
         $this->expectException(InvalidArgumentException::class);
-        Client::connectAndAcquire('tls://127.0.0.1:1', 'a', onWait: self::mustNotWait());
+        $lock = Client::connectAndAcquire('tls://127.0.0.1:1', 'a', onWait: self::mustNotWait());
     }
 
     /** @dataProvider transports */
@@ -354,7 +354,7 @@ final class PatientTest extends TestCase
             $send(FakeServer::frame(['id' => $receive()['id'], 'result' => $stopping]));
         $server = FakeServer::start(static fn (callable $receive, callable $send) => $answer($receive, $send));
         try {
-            Client::connectAndAcquire($server->url, 'a', 0.0, onWait: self::mustNotWait());
+            $lock = Client::connectAndAcquire($server->url, 'a', 0.0, onWait: self::mustNotWait());
             self::fail('granted');
         } catch (ConnectException $e) {
             self::assertTrue($e->isAbsence);
@@ -365,6 +365,6 @@ final class PatientTest extends TestCase
         });
         $this->expectException(ConnectionLostException::class);
         $this->expectExceptionMessage('the server is stopping');
-        Client::connectAndAcquire($server->url, 'a', 0.0, onWait: self::mustNotWait());
+        $lock = Client::connectAndAcquire($server->url, 'a', 0.0, onWait: self::mustNotWait());
     }
 }

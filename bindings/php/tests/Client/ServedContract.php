@@ -230,7 +230,7 @@ abstract class ServedContract extends LocksContract
         $held = static::client()->acquire('ending');
         $child = Child::start(function (callable $say): void {
             try {
-                $say(static::client()->acquire('ending') === null ? 'busy' : 'granted');
+                $say(static::client()->acquire('ending', null) === null ? 'busy' : 'granted');
             } catch (LockdException $e) {
                 $say($e instanceof ConnectionLostException ? 'lost' : get_class($e));
             }

@@ -6,7 +6,9 @@ namespace Lockd\Tests\Internal;
 
 use Closure;
 use Lockd\Client;
+use Lockd\Exception\ConnectionLostException;
 use Lockd\Laravel\LockdLockProvider;
+use Lockd\Lock;
 use Lockd\Tests\Support\Server;
 use Lockd\Tests\Support\Storm;
 use PHPUnit\Framework\TestCase;
@@ -30,6 +32,46 @@ final class LockedCallTest extends TestCase
         }];
         yield 'Laravel, funnel' => [static fn (Client $client, string $name): Closure =>
             (new LockdLockProvider($client))->funnel($name)->limit(2)->block(1)->then(...)];
+    }
+
+    /**
+     * @dataProvider ways
+     * @param callable(Client, string): Closure $way
+     */
+    public function testAClientThatIsClosedMeanwhileHasLostTheLock(callable $way): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->unix());
+        $call = $way($client, 'closed');
+        $this->expectException(ConnectionLostException::class);
+        $this->expectExceptionMessage('"closed" was lost');
+        $call(static fn () => $client->close());
+    }
+
+    public function testTheFunctionMayReleaseTheLockAndThenCloseTheClient(): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->unix());
+        self::assertSame('done', $client->synchronized('early', static function (Lock $lock) use ($client): string {
+            $lock->release();
+            $client->close();
+            return 'done';
+        }));
+    }
+
+    public function testALossThatTheFunctionConcealsIsNoticed(): void
+    {
+        $server = new Server();
+        $client = Client::connect($server->unix());
+        $this->expectException(ConnectionLostException::class);
+        $client->synchronized('concealed', static function (Lock $lock) use ($server): void {
+            $server->kill();
+            try {
+                $lock->release();
+            } catch (ConnectionLostException) {
+                return;
+            }
+        });
     }
 
     /**

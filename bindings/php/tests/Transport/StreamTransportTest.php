@@ -137,7 +137,7 @@ final class StreamTransportTest extends TestCase
         $client = Client::connect($server->url);
         foreach ([[['a', 'b'], 'deadlock: a > b > … (40 owners)'], [[], 'deadlock: (3 owners)']] as [$circle, $words]) {
             try {
-                $client->acquire('round', 30.0);
+                $lock = $client->acquire('round', 30.0);
                 self::fail('the deadlock was not reported');
             } catch (DeadlockException $e) {
                 self::assertSame($circle, $e->circle);
@@ -226,7 +226,7 @@ final class StreamTransportTest extends TestCase
         $server->resume();
         self::assertFalse($locks[1]?->isHeld());
         $this->expectException(ConnectionLostException::class);
-        $client->acquire('silent/3');
+        $lock = $client->acquire('silent/3');
     }
 
     public function testAWaitEndsAtItsLimitIfTheServerIsSilent(): void
@@ -236,7 +236,7 @@ final class StreamTransportTest extends TestCase
         $held = $a->acquire('overdue');
         $server->pause();
         try {
-            $b->acquire('overdue', 0.2);
+            $lock = $b->acquire('overdue', 0.2);
             self::fail('a silent server counted as an answer');
         } catch (ConnectionLostException $e) {
             self::assertStringContainsString('not answered', $e->getMessage());
@@ -381,7 +381,7 @@ final class StreamTransportTest extends TestCase
         $client = Client::connect($server->tcp());
         $lock = $client->acquire('the only one');
         try {
-            $client->acquire('one more', 0.0);
+            $second = $client->acquire('one more', 0.0);
             self::fail('a lock over the limit was granted');
         } catch (RefusedException $e) {
             self::assertStringContainsString('locks', $e->getMessage());
