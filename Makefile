@@ -23,6 +23,9 @@ PROGRAM ?= $(BUILT)/lockd
 # The output of the benchmark `broker`, which the benchmark `compare` turns into tables.
 BROKER_FIGURES := $(RELEASE)/broker-figures.txt
 
+# Where npm puts the versions of PHP that the PHP package is tried with.
+PHP_VERSIONS := $(or $(CARGO_TARGET_DIR),target)/php-versions
+
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
 # The date on the manual pages.
 DATE ?= $(shell date -u -d "@$${SOURCE_DATE_EPOCH:-$$(date +%s)}" +%F)
@@ -31,7 +34,7 @@ CONFIGURATION = "$(DESTDIR)$(SYSCONFDIR)/lockd/lockd.toml"
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install install-library install-program uninstall deb test test-setup test-php check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
+.PHONY: all install install-library install-program uninstall deb test test-setup test-php test-php-versions check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -103,6 +106,20 @@ test-php:
 	$(CARGO) test --locked --no-run --quiet --test blackbox
 	cd bindings/php && phpunit
 	php bindings/php/tests/endings.php
+	$(MAKE) --no-print-directory test-php-versions
+
+# The PHP package with PHP 8.1, 8.3, 8.4 and 8.5, from npm.
+test-php-versions:
+	@if [ "$$(uname -m)" = x86_64 ] && command -v node >/dev/null && command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory "$(PHP_VERSIONS)/installed" && \
+		php bindings/php/tests/versions.php "$(PHP_VERSIONS)/node_modules"; \
+		else echo 'test-php-versions: no npm, or not x86_64: other versions of PHP are not tried'; fi
+
+$(PHP_VERSIONS)/installed: bindings/php/tests/Versions/package-lock.json
+	mkdir -p "$(@D)"
+	cp bindings/php/tests/Versions/package.json bindings/php/tests/Versions/package-lock.json "$(@D)"
+	cd "$(@D)" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	touch "$@"
 
 # C programs with AddressSanitizer and ThreadSanitizer, if there is a nightly tool chain.
 sanitize:
@@ -124,8 +141,9 @@ check:
 	$(CARGO) clippy --locked --lib --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 
-# The style of the PHP sources, and their types if mago is installed.
+# The manifest for Composer, the style of the PHP sources, and their types if mago is installed.
 check-php:
+	COMPOSER_ALLOW_SUPERUSER=1 composer validate --strict --no-check-lock --no-interaction
 	phpcs -q --standard=bindings/php/phpcs.xml bindings/php examples/php
 	@if command -v mago >/dev/null; then cd bindings/php && mago analyze; \
 		else echo 'check-php: no mago (cargo install mago): the types are not checked'; fi
@@ -133,7 +151,7 @@ check-php:
 # Compilers, valgrind and pkg-config for programs in C; PHP, its test tools and the frameworks that
 # the PHP package works with; Chromium for the server's page; nc; and ip for networks that fail.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs cgi-fcgi chromium nc ip openssl; do \
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs composer git cgi-fcgi chromium nc ip openssl; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
 		/usr/share/php/Symfony/Component/Semaphore/Semaphore.php \
@@ -149,7 +167,7 @@ test-tools:
 	$(SUDO) apt-get update -qq
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
-		php-cli php-fpm libfcgi-bin phpunit php-codesniffer php-symfony-lock php-symfony-semaphore \
+		php-cli php-fpm libfcgi-bin phpunit php-codesniffer composer git php-symfony-lock php-symfony-semaphore \
 		php-symfony-framework-bundle php-symfony-console php-symfony-messenger php-symfony-rate-limiter \
 		php-symfony-yaml php-sqlite3 openssl \
 		php-illuminate-contracts chromium fonts-dejavu-core

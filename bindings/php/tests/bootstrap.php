@@ -7,7 +7,7 @@
 
 declare(strict_types=1);
 
-$composer = __DIR__ . '/../vendor/autoload.php';
+$composer = dirname(__DIR__, 3) . '/vendor/autoload.php';
 if (is_file($composer)) {
     require $composer;
 } else {

@@ -232,8 +232,10 @@ final class Owner
 
     public function isAlive(): bool
     {
+        // PHP has made integers of the names that are numbers.
+        $text = static fn (int|string $name): string => (string) $name;
         return $this->isOurs() && Signals::deferred(fn (): bool =>
-            $this->transport->isAlive(array_map('strval', array_keys($this->held))));
+            $this->transport->isAlive(array_map($text, array_keys($this->held))));
     }
 
     /**

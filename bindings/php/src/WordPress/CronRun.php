@@ -106,7 +106,9 @@ final class CronRun
         wp_cache_delete('alloptions', 'options');
         wp_cache_delete('cron', 'options');
         foreach (_get_cron_array() ?: [] as $events) {
-            array_push($this->hooks, ...array_map(strval(...), array_keys($events)));
+            foreach (array_keys($events) as $hook) {
+                $this->hooks[] = (string) $hook;
+            }
         }
         return true;
     }

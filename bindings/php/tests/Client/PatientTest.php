@@ -158,7 +158,7 @@ final class PatientTest extends TestCase
             $events[] = [$event, $reason];
         };
         try {
-            $acquire(self::NOWHERE, 'patient', 0.3, onWait: $onWait);
+            $lock = $acquire(self::NOWHERE, 'patient', 0.3, onWait: $onWait);
             self::fail('there is no server');
         } catch (ConnectException $e) {
             self::assertTrue($e->isAbsence);
@@ -186,7 +186,7 @@ final class PatientTest extends TestCase
             }
         };
         try {
-            $acquire($server->tcp(), 'patient', 1.0, onWait: $onWait);
+            $lock = $acquire($server->tcp(), 'patient', 1.0, onWait: $onWait);
             self::fail('there is no server');
         } catch (ConnectException | ConnectionLostException $e) {
             // Whether there was time for another attempt is a matter of chance.
@@ -203,7 +203,7 @@ final class PatientTest extends TestCase
         self::assertTrue($lock?->isHeld());
         self::assertNull($acquire($server->tcp(), 'patient', 0.0, onWait: self::mustNotWait()));
         $this->expectException(ConnectException::class);
-        $acquire(self::NOWHERE, 'patient', 0.0, onWait: self::mustNotWait());
+        $lock = $acquire(self::NOWHERE, 'patient', 0.0, onWait: self::mustNotWait());
     }
 
     /** @dataProvider transports */
@@ -261,7 +261,7 @@ final class PatientTest extends TestCase
             ] as [$expected, $arguments]
         ) {
             try {
-                $acquire(...$arguments, onWait: self::mustNotWait());
+                $lock = $acquire(...$arguments, onWait: self::mustNotWait());
                 self::fail("granted: $arguments[0]");
             } catch (LockdException $e) {
                 self::assertInstanceOf($expected, $e, "$arguments[0]: {$e->getMessage()}");
@@ -311,7 +311,7 @@ final class PatientTest extends TestCase
         ));
         $this->expectException(ConnectException::class);
         $this->expectExceptionMessage($urls[0]);
-        $acquire("$urls[0],$urls[1]?auth-token-file=$secret", $names[$urls[0]], 0.2);
+        $lock = $acquire("$urls[0],$urls[1]?auth-token-file=$secret", $names[$urls[0]], 0.2);
     }
 
     /** @dataProvider transports */
@@ -335,7 +335,7 @@ final class PatientTest extends TestCase
             self::assertStringContainsString('grants nothing', (string) $reasons[0]);
             self::assertNotNull($held);
             try {
-                $acquire($server->tcp(), 'patient', 0.0, onWait: self::mustNotWait());
+                $lock = $acquire($server->tcp(), 'patient', 0.0, onWait: self::mustNotWait());
                 self::fail('granted too early');
             } catch (RefusedException $e) {
                 self::assertSame('grace', $e->cause);

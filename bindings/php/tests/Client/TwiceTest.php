@@ -24,6 +24,8 @@ use Symfony\Component\Semaphore\Exception\SemaphoreAcquiringException;
 use Symfony\Component\Semaphore\Key as SemaphoreKey;
 use Throwable;
 
+require_once __DIR__ . '/../WordPress/stubs.php';
+
 /**
  * One client, or one adapter, that asks for a lock which it holds. The second request is refused at
  * once, in the adapter's own way of saying that a lock is busy. It never waits for itself, and it

@@ -54,6 +54,7 @@ final class RequirementsTest extends TestCase
         self::assertStringStartsWith(self::missing() . 'getmypid (', $output);
     }
 
+    /** @group installed-php */
     public function testAScriptThatCannotForkNeedsNoProcessId(): void
     {
         $server = new Server();

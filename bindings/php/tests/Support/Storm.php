@@ -16,10 +16,13 @@ final class Storm
     private readonly bool $wasAsync;
     /** How many signals later the handler throws; 0: never. */
     private int $left = 0;
+    private bool $began = false;
 
+    /** Returns when the signals come. */
     public function __construct()
     {
         pcntl_signal(SIGUSR1, function (): void {
+            $this->began = true;
             // At most one exception for each call, so that the caller's clean-up is not interrupted.
             if ($this->left > 0 && --$this->left === 0) {
                 throw new RuntimeException('struck');
@@ -32,6 +35,10 @@ final class Storm
                 posix_kill($parent, SIGUSR1);
                 usleep(50);
             }
+        });
+        Deadline::until('the signals come', function (): bool {
+            pcntl_signal_dispatch();
+            return $this->began;
         });
     }
 
