@@ -14,7 +14,7 @@ use WeakReference;
 
 /**
  * Makes the stores of a Symfony application: ours for a DSN of ours, and Symfony's own for all
- * others. {@see LockdBundle} puts it in the place of Symfony's factories. It decides when a store is
+ * others. {@see \Lockd\LockdBundle} puts it in the place of Symfony's factories. It decides when a store is
  * made, because only then are the environment variables known.
  */
 final class StoreFactory

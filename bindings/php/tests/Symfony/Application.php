@@ -61,7 +61,7 @@ final class Application
         $this->write('src/Kernel.php', self::KERNEL);
         $this->write('config/bundles.php', "<?php\nreturn [\n"
             . "    Symfony\\Bundle\\FrameworkBundle\\FrameworkBundle::class => ['all' => true],\n"
-            . "    Lockd\\Symfony\\LockdBundle::class => ['all' => true],\n];\n");
+            . "    Lockd\\LockdBundle::class => ['all' => true],\n];\n");
         $this->write('config/packages/framework.yaml', self::FRAMEWORK);
         $this->write('config/routes.yaml', '{}');
         $this->write('composer.json', '{}');

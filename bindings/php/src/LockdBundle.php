@@ -2,8 +2,10 @@
 
 declare(strict_types=1);
 
-namespace Lockd\Symfony;
+namespace Lockd;
 
+use Lockd\Symfony\DeduplicationRefusal;
+use Lockd\Symfony\StoreFactoryPass;
 use Symfony\Component\DependencyInjection\ContainerBuilder;
 use Symfony\Component\DependencyInjection\ContainerInterface;
 use Symfony\Component\DependencyInjection\Reference;
@@ -12,6 +14,8 @@ use Symfony\Component\HttpKernel\Bundle\Bundle;
 /**
  * Makes an application accept a DSN of a lockd wherever it accepts one for locks or semaphores, in
  * Symfony 5.4 and later. It has no configuration. All other DSNs mean what they meant before.
+ *
+ * It is in the package's root namespace because Symfony Flex looks for a bundle there.
  */
 final class LockdBundle extends Bundle
 {
