@@ -28,6 +28,18 @@ use Lockd\Internal\Slots;
  */
 final class LockdLockProvider implements LockProvider
 {
+    /**
+     * How names begin of which Laravel acquires the lock in one process and releases it in another,
+     * and what to do instead.
+     */
+    private const REFUSED = [
+        'laravel_unique_job:' => 'a unique job is locked by the process that dispatches it, and released by a worker: '
+            . 'give the job another store, by its method uniqueVia()',
+        'framework/schedule-' => 'a scheduled event is locked longer than schedule:run lasts: set LOCKD_SCHEDULER=true '
+            . '(\'scheduler\' in config/lockd.php), or give the schedule another store, by SCHEDULE_CACHE_DRIVER or '
+            . 'useCache()',
+    ];
+
     private readonly HeldLocks $held;
     private readonly Slots $slots;
 
@@ -37,10 +49,16 @@ final class LockdLockProvider implements LockProvider
      * @param ?string $name the client's name in listings
      * @param float $timeout in seconds, for connecting and for every answer that the server gives
      *     at once
+     * @param string $prefix what the name of each lock begins with on the server, so that
+     *     applications do not exclude each other by chance
      * @throws InvalidArgumentException for an address that is not valid
      */
-    public function __construct(Client|string $client, ?string $name = null, float $timeout = 5.0)
-    {
+    public function __construct(
+        Client|string $client,
+        ?string $name = null,
+        float $timeout = 5.0,
+        private readonly string $prefix = '',
+    ) {
         $source = new ClientSource($client, $name, $timeout);
         $this->held = new HeldLocks($source);
         $this->slots = new Slots($source);
@@ -52,10 +70,19 @@ final class LockdLockProvider implements LockProvider
      * @param string $name
      * @param int $seconds ignored: the lock does not expire
      * @param ?string $owner the owner within this process; null: a random name
+     * @throws InvalidArgumentException Laravel would release the lock in another process, or needs
+     *     it for longer than this process lasts
      */
     public function lock($name, $seconds = 0, $owner = null): LockdLock
     {
-        return new LockdLock($this->held, (string) $name, (string) ($owner ?? bin2hex(random_bytes(8))));
+        $name = (string) $name;
+        foreach (self::REFUSED as $prefix => $reason) {
+            if (str_starts_with(strtr($name, '\\', '/'), $prefix)) {
+                throw new InvalidArgumentException("\"$name\" cannot be a lock of lockd: $reason");
+            }
+        }
+        $owner = (string) ($owner ?? bin2hex(random_bytes(8)));
+        return new LockdLock($this->held, $this->prefix . $name, $owner);
     }
 
     /**
@@ -70,7 +97,7 @@ final class LockdLockProvider implements LockProvider
      */
     public function funnel($name): LockdFunnel
     {
-        return new LockdFunnel($this->slots, (string) $name);
+        return new LockdFunnel($this->slots, $this->prefix . $name);
     }
 
     /**
