@@ -38,10 +38,12 @@ final class Holder
     public function run(): void
     {
         self::detach();
-        $isAsked = true;
-        while ($isAsked || $this->held !== []) {
+        while ($this->await()) {
             $this->releaseWhatIsOver();
-            $isAsked = $isAsked ? $this->await() : self::sleep($this->nextEnd());
+        }
+        while ($this->held !== []) {
+            usleep((int) ceil(1e6 * $this->nextEnd()));
+            $this->releaseWhatIsOver();
         }
     }
 
@@ -60,7 +62,10 @@ final class Holder
         chdir('/');
     }
 
-    /** Waits for a question until the time of a lock is over; false: there will be no more. */
+    /**
+     * Waits for a question until the time of a lock is over, and answers it; false: there will be no
+     * more.
+     */
     private function await(): bool
     {
         [$read, $none] = [[$this->questions], null];
@@ -123,12 +128,6 @@ final class Holder
     private function nextEnd(): float
     {
         $left = array_map(static fn (array $held): float => $held[1]->remaining(), array_values($this->held));
-        return min(self::PAUSE, ...$left, ...[self::PAUSE]);
-    }
-
-    private static function sleep(float $seconds): bool
-    {
-        usleep((int) ceil(1e6 * $seconds));
-        return false;
+        return min([self::PAUSE, ...$left]);
     }
 }

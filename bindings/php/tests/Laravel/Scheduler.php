@@ -13,7 +13,7 @@ use Lockd\Tests\Support\Server;
  */
 final class Scheduler
 {
-    private string $mark;
+    public readonly string $mark;
     private string $directory;
 
     /** @param string $events code that adds events to `$schedule`; `$dir` is a directory for it */
