@@ -29,8 +29,8 @@ use Lockd\Internal\Slots;
 final class LockdLockProvider implements LockProvider
 {
     /**
-     * How names begin of which Laravel acquires the lock in one process and releases it in another,
-     * and what to do instead.
+     * How names begin for which Laravel needs a lock that outlasts its process or expires, and what
+     * to do instead.
      */
     private const REFUSED = [
         'laravel_unique_job:' => 'a unique job is locked by the process that dispatches it, and released by a worker: '
@@ -38,6 +38,8 @@ final class LockdLockProvider implements LockProvider
         'framework/schedule-' => 'a scheduled event is locked longer than schedule:run lasts: set LOCKD_SCHEDULER=true '
             . '(\'scheduler\' in config/lockd.php), or give the schedule another store, by SCHEDULE_CACHE_DRIVER or '
             . 'useCache()',
+        'laravel:pulse:check' => 'Pulse lets this lock expire, and never releases it: give Pulse another store, by '
+            . 'PULSE_CACHE_DRIVER',
     ];
 
     private readonly HeldLocks $held;
@@ -70,8 +72,8 @@ final class LockdLockProvider implements LockProvider
      * @param string $name
      * @param int $seconds ignored: the lock does not expire
      * @param ?string $owner the owner within this process; null: a random name
-     * @throws InvalidArgumentException Laravel would release the lock in another process, or needs
-     *     it for longer than this process lasts
+     * @throws InvalidArgumentException for a name of Laravel's own, of a lock that another process
+     *     would release, or that must outlast this process or expire
      */
     public function lock($name, $seconds = 0, $owner = null): LockdLock
     {

@@ -92,8 +92,8 @@ final class LockdServiceProvider extends ServiceProvider
         }
         if ($isOurs($name)) {
             throw new InvalidArgumentException(
-                "the cache store \"$name\" has the driver lockd, which keeps no values: name the store that keeps them, "
-                . "as in 'lockd' => ['driver' => 'lockd', 'store' => 'redis'] in config/cache.php"
+                "the cache store \"$name\" has the driver lockd, which keeps no values: name the store that keeps "
+                . "them, as in 'lockd' => ['driver' => 'lockd', 'store' => 'redis'] in config/cache.php"
             );
         }
         $values = $this->app->make('cache')->store($name)->getStore();

@@ -126,7 +126,7 @@ final class LockdStoreTest extends TestCase
         $ours->getStore()->touch('color', 60);
     }
 
-    public function testAStoreMayHaveASettingsOfItsOwn(): void
+    public function testAStoreMayHaveSettingsOfItsOwn(): void
     {
         $store = ['driver' => 'lockd', 'store' => 'array', 'prefix' => '', 'owner' => 'mine'];
         $ours = $this->application(['default' => 'mine', 'stores' => ['mine' => $store]])['cache']->store();
@@ -152,14 +152,15 @@ final class LockdStoreTest extends TestCase
         self::assertTrue($app['cache']->store('lockd')->put('color', 'red', 60));
     }
 
-    /** Laravel would release these in another process, or they must outlast this one. */
-    public function testLocksThatPassFromProcessToProcessAreRefused(): void
+    /** Another process would release these, or they must outlast this one, or expire. */
+    public function testLocksThatCannotBelongToThisProcessAreRefused(): void
     {
         $unique = new UniqueLock($this->ours);
         $calls = [
             'uniqueVia()' => fn () => $unique->acquire(new stdClass()),
             'uniqueVia' => fn () => $this->ours->restoreLock('laravel_unique_job:Job', 'owner'),
             'LOCKD_SCHEDULER=true' => fn () => $this->ours->getStore()->lock('framework/schedule-0123', 3600),
+            'PULSE_CACHE_DRIVER' => fn () => $this->ours->getStore()->lock('laravel:pulse:check', 1),
             'SCHEDULE_CACHE_DRIVER' => fn () => $this->ours->lock('framework\\schedule-0123', 3600),
         ];
         foreach ($calls as $advice => $call) {
