@@ -89,7 +89,8 @@ final class DocumentTest extends TestCase
             Recipe::in(self::DOCUMENT, '$schedule->command('),
             '$schedule = $app->make(Illuminate\Console\Scheduling\Schedule::class);',
             '[$event] = $schedule->events();
-            echo $event->onOneServer && $event->mutex->create($event) && !$event->filtersPass($app) ? "locked" : "free";'
+            $isLocked = $event->onOneServer && $event->mutex->create($event) && !$event->filtersPass($app);
+            echo $isLocked ? "locked" : "free";'
         );
     }
 
@@ -106,7 +107,8 @@ final class DocumentTest extends TestCase
     /** The settings that the document names are those that there are. */
     public function testTheSettings(): void
     {
-        preg_match_all('/^\| `(LOCKD_\w+)`/m', (string) file_get_contents(__DIR__ . '/../../' . self::DOCUMENT), $named);
+        $document = (string) file_get_contents(dirname(__DIR__, 2) . '/' . self::DOCUMENT);
+        preg_match_all('/^\| `(LOCKD_\w+)`/m', $document, $named);
         $config = dirname((string) (new \ReflectionClass(LockdServiceProvider::class))->getFileName()) . '/config.php';
         preg_match_all("/'(LOCKD_\\w+)'/", (string) file_get_contents($config), $known);
         self::assertEqualsCanonicalizing($known[1], $named[1]);

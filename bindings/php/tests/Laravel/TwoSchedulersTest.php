@@ -15,7 +15,7 @@ use PHPUnit\Framework\TestCase;
  */
 final class TwoSchedulersTest extends TestCase
 {
-    private const MINUTES = 16;
+    private const MINUTES = 12;
 
     /**
      * Each event writes when it runs, and notices another run of the same event: then its directory
