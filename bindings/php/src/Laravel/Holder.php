@@ -79,7 +79,7 @@ final class Holder
         if ($line === false) {
             return false;
         }
-        /** @var array{url?: string, owner?: ?string, timeout?: float, name?: string, seconds?: int} $question */
+        /** @var array{url?: string, owner?: ?string, timeout?: float, id?: int, name?: string, seconds?: int} */
         $question = (array) json_decode($line, true);
         if (isset($question['url'])) {
             $timeout = (float) ($question['timeout'] ?? 5.0);
@@ -88,7 +88,7 @@ final class Holder
         }
         $answer = $this->answer((string) hex2bin($question['name'] ?? ''), (float) ($question['seconds'] ?? 0));
         // Nobody listens if the scheduler has ended meanwhile.
-        $line = json_encode($answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
+        $line = json_encode(['id' => $question['id'] ?? null] + $answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
         Quietly::call(fn () => fwrite($this->answers, $line));
         return true;
     }

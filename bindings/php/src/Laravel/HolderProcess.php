@@ -31,6 +31,7 @@ final class HolderProcess
     private array $pipes = [];
     /** The process that has started the holder. */
     private int $pid = 0;
+    private int $lastId = 0;
 
     public function __construct(private readonly SeparateLocks $locks)
     {
@@ -52,12 +53,12 @@ final class HolderProcess
         }
         $answer = null;
         try {
-            $this->tell(['name' => bin2hex($name), 'seconds' => $seconds]);
-            $answer = $this->hear(self::START + 2 * $this->locks->timeout);
+            $id = ++$this->lastId;
+            $this->tell(['id' => $id, 'name' => bin2hex($name), 'seconds' => $seconds]);
+            $answer = $this->hear($id, Deadline::in(self::START + 2 * $this->locks->timeout));
         } finally {
             if ($answer === null) {
-                // A later answer would be taken for that to another question. The holder goes on
-                // holding what it has, until its time is over.
+                // The holder goes on holding what it has, until its time is over.
                 [$this->process, $this->pipes] = [null, []];
             }
         }
@@ -107,7 +108,7 @@ final class HolderProcess
         foreach (['/proc/self/fd', '/dev/fd'] as $directory) {
             $names = Quietly::call(static fn () => scandir($directory)) ?: [];
             // The directory itself was open while it was read, and is not open any more.
-            $open = array_filter($names, static fn (string $name): bool => ctype_digit($name) && (int) $name > 2
+            $open = array_filter($names, static fn (string $name): bool => (string) (int) $name === $name && $name > 2
                 && Quietly::call(static fn () => lstat("$directory/$name")) !== false);
             if ($names !== []) {
                 return array_map('intval', array_values($open));
@@ -127,21 +128,27 @@ final class HolderProcess
         }
     }
 
-    /** @return array<string, mixed> the answer */
-    private function hear(float $within): array
+    /** @return array<mixed> the answer to that question */
+    private function hear(int $id, Deadline $deadline): array
     {
-        $deadline = Deadline::in($within);
+        do {
+            // PHP may print warnings when it starts, which are no answers.
+            $answer = json_decode($this->line($deadline), true);
+        } while (!is_array($answer) || ($answer['id'] ?? null) !== $id);
+        return $answer;
+    }
+
+    private function line(Deadline $deadline): string
+    {
         $line = '';
         while (!str_ends_with($line, "\n")) {
-            $read = [$this->pipes[1]];
-            $none = null;
             if ($deadline->isOver() || feof($this->pipes[1])) {
                 throw new ConnectionLostException('the process that holds the locks does not answer');
             }
-            // A signal ends the wait early.
+            [$read, $none] = [[$this->pipes[1]], null];
             Quietly::call(static fn () => stream_select($read, $none, $none, 0, 200_000));
             $line .= (string) fgets($this->pipes[1]);
         }
-        return (array) json_decode($line, true);
+        return $line;
     }
 }
