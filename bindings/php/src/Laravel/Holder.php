@@ -68,6 +68,7 @@ final class Holder
      */
     private function await(): bool
     {
+        // A signal ends it early.
         [$read, $none] = [[$this->questions], null];
         $microseconds = (int) ceil(1e6 * $this->nextEnd());
         $seconds = intdiv($microseconds, 1_000_000);
@@ -86,10 +87,13 @@ final class Holder
             $this->source = new ClientSource($question['url'], $question['owner'] ?? null, $timeout);
             return true;
         }
-        $answer = $this->answer((string) hex2bin($question['name'] ?? ''), (float) ($question['seconds'] ?? 0));
-        // Nobody listens if the scheduler has ended meanwhile.
-        $line = json_encode(['id' => $question['id'] ?? null] + $answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
-        Quietly::call(fn () => fwrite($this->answers, $line));
+        // The line is not complete if the scheduler was killed while it wrote it.
+        if (isset($question['id'], $question['name'], $question['seconds'])) {
+            $answer = $this->answer((string) hex2bin($question['name']), (float) $question['seconds']);
+            $line = json_encode(['id' => $question['id']] + $answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
+            // Nobody listens if the scheduler has ended meanwhile.
+            Quietly::call(fn () => fwrite($this->answers, $line));
+        }
         return true;
     }
 

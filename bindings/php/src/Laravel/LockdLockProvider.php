@@ -24,7 +24,7 @@ use Lockd\Internal\Slots;
  * connection or this provider ends. It stays held when its lock object is destroyed. A time to live
  * is ignored. A lock cannot be handed over to another process such as a queued job, which could
  * neither restore nor release it. Locks that one process acquires and another releases (as for
- * `ShouldBeUnique`) must stay in a cache.
+ * `ShouldBeUnique`) must stay in a cache; Laravel's own are refused by their names.
  */
 final class LockdLockProvider implements LockProvider
 {

@@ -20,7 +20,7 @@ class LockdStore implements Store, LockProvider
     /**
      * @param Store $values keeps the values
      */
-    public function __construct(protected readonly Store $values, private readonly LockdLockProvider $locks)
+    public function __construct(private readonly Store $values, private readonly LockdLockProvider $locks)
     {
     }
 

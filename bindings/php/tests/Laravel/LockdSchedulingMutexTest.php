@@ -36,6 +36,7 @@ final class LockdSchedulingMutexTest extends TestCase
     {
         Carbon::setTestNow();
         putenv('APP_MARK');
+        putenv('PHP_INI_SCAN_DIR');
         foreach ($this->schedulers as $scheduler) {
             $scheduler->kill();
         }
@@ -168,6 +169,16 @@ final class LockdSchedulingMutexTest extends TestCase
         } catch (LockdException) {
             self::assertTrue($holder->try('event', 600));
         }
+    }
+
+    public function testWhatPhpPrintsWhenItStartsIsNoAnswer(): void
+    {
+        $this->marked();
+        $settings = "display_errors = 1\ndisplay_startup_errors = 1\nextension = missing\n";
+        file_put_contents($this->server->directory() . '/warning.ini', $settings);
+        putenv('PHP_INI_SCAN_DIR=:' . $this->server->directory());
+        $holder = $this->holder();
+        self::assertSame([true, false], [$holder->try('event', 600), $holder->try('event', 600)]);
     }
 
     public function testAnEventThatIsTooLateDoesNotRun(): void
