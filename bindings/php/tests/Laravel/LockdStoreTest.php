@@ -6,6 +6,7 @@ namespace Lockd\Tests\Laravel;
 
 use BadMethodCallException;
 use Illuminate\Bus\UniqueLock;
+use Illuminate\Cache\ArrayStore;
 use Illuminate\Cache\Repository;
 use Illuminate\Contracts\Cache\LockProvider;
 use Illuminate\Contracts\Cache\LockTimeoutException;
@@ -13,7 +14,10 @@ use Illuminate\Queue\Middleware\WithoutOverlapping;
 use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\NotHeldException;
+use Lockd\Laravel\LockdLockProvider;
+use Lockd\Laravel\LockdStore;
 use Lockd\Laravel\LockdTaggedStore;
+use Lockd\Tests\Laravel\contracts\TouchableStore;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 use stdClass;
@@ -124,6 +128,21 @@ final class LockdStoreTest extends TestCase
         $ours->flush();
         $this->expectException(BadMethodCallException::class);
         $ours->getStore()->touch('color', 60);
+    }
+
+    public function testAStoreOfLaravel13(): void
+    {
+        $values = new class extends ArrayStore implements TouchableStore {
+            public function touch($key, $seconds): bool
+            {
+                return $this->put($key, "$seconds s", $seconds);
+            }
+        };
+        $locks = new LockdLockProvider($this->server->tcp());
+        $ours = new class ($values, $locks) extends LockdStore implements TouchableStore {
+        };
+        self::assertTrue($ours->touch('color', 60));
+        self::assertSame('60 s', $ours->get('color'));
     }
 
     public function testAStoreMayHaveSettingsOfItsOwn(): void
