@@ -111,7 +111,7 @@ final class HolderProcess
             $open = array_filter($names, static fn (string $name): bool => (string) (int) $name === $name && $name > 2
                 && Quietly::call(static fn () => lstat("$directory/$name")) !== false);
             if ($names !== []) {
-                return array_map('intval', array_values($open));
+                return array_map(static fn (string $name): int => (int) $name, array_values($open));
             }
         }
         return [];
