@@ -160,7 +160,10 @@ test-setup:
 		/usr/share/php/Symfony/Component/Messenger/MessageBus.php \
 		/usr/share/php/Symfony/Component/RateLimiter/RateLimiterFactory.php \
 		/usr/share/php/Symfony/Component/Yaml/Yaml.php /usr/lib/php/*/pdo_sqlite.so \
-		/usr/share/php/Illuminate/Contracts/Cache/Lock.php >/dev/null 2>&1 || \
+		/usr/share/php/Illuminate/Contracts/Cache/Lock.php /usr/share/php/Cron/CronExpression.php \
+		/usr/share/php/Illuminate/Queue/autoload.php /usr/share/php/Illuminate/Cache/autoload.php \
+		/usr/share/php/Illuminate/Config/autoload.php /usr/share/php/Illuminate/Events/autoload.php \
+		/usr/share/php/Dotenv/autoload.php >/dev/null 2>&1 || \
 		exec $(MAKE) --no-print-directory test-tools
 
 test-tools:
@@ -170,7 +173,9 @@ test-tools:
 		php-cli php-fpm libfcgi-bin phpunit php-codesniffer composer git php-symfony-lock php-symfony-semaphore \
 		php-symfony-framework-bundle php-symfony-console php-symfony-messenger php-symfony-rate-limiter \
 		php-symfony-yaml php-sqlite3 openssl \
-		php-illuminate-contracts chromium fonts-dejavu-core
+		php-illuminate-cache php-illuminate-config php-illuminate-console php-illuminate-contracts \
+		php-illuminate-events php-illuminate-filesystem php-illuminate-queue \
+		php-dragonmantank-cron-expression php-vlucas-phpdotenv chromium fonts-dejavu-core
 
 # Measures the figures of docs/performance.md again. The machine should be idle otherwise. Redis,
 # memcached and PostgreSQL are also measured if they are installed.

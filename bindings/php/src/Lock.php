@@ -25,6 +25,7 @@ final class Lock
 {
     private int $token;
     private ?bool $orphaned;
+    private bool $isForChildren = false;
 
     /** @internal */
     public function __construct(
@@ -186,9 +187,36 @@ final class Lock
         return $this->owner->hasLost($this->name, $this->token);
     }
 
+    /**
+     * Lets the programs that this process starts hold the lock too. When this process ends, or this
+     * object is destroyed, the lock is not released: it is free when all of them have ended. Only
+     * for a lock with a connection of its own, as {@see Client::connectAndAcquire()} makes it:
+     * everything on the connection is kept in this way.
+     *
+     * @internal
+     * @throws RefusedException programs do not inherit the connection
+     */
+    public function keepForChildren(): void
+    {
+        $this->owner->keepForChildren();
+        $this->isForChildren = true;
+    }
+
+    /**
+     * Ends this process's part in a lock that is kept for children.
+     *
+     * @internal
+     */
+    public function leaveToChildren(): void
+    {
+        $this->owner->leaveToChildren();
+    }
+
     public function __destruct()
     {
-        if ($this->owner->isOurs()) {
+        if ($this->isForChildren) {
+            $this->leaveToChildren();
+        } elseif ($this->owner->isOurs()) {
             try {
                 $this->release();
             } catch (LockdException) {

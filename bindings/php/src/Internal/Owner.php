@@ -10,6 +10,7 @@ use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\NotHeldException;
+use Lockd\Exception\RefusedException;
 use Lockd\Lock;
 use Lockd\Transport\Grant;
 use Lockd\Transport\Transport;
@@ -194,6 +195,27 @@ final class Owner
             $this->hasReportedLoss = true;
             throw $e;
         }
+    }
+
+    /**
+     * Lets the programs that this process starts hold the locks too, and go on holding them when
+     * this process ends or calls {@see leaveToChildren()}.
+     *
+     * @throws RefusedException programs do not inherit the connection
+     */
+    public function keepForChildren(): void
+    {
+        Signals::deferred(fn () => $this->transport->keepForChildren());
+    }
+
+    /**
+     * Closes this process's part of a session that is kept for children. Nothing is released: the
+     * locks are free when all programs have ended that have inherited the connection.
+     */
+    public function leaveToChildren(): void
+    {
+        $this->held = [];
+        Signals::deferred(fn () => $this->transport->close());
     }
 
     /** Releases everything and ends the session. */

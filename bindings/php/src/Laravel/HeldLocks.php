@@ -65,9 +65,19 @@ final class HeldLocks
         $owner = $this->held[$name][0] ?? null;
         if ($owner !== null && $this->holds($name, $owner)) {
             $this->release($name, $owner);
-        } elseif ($this->source->client()->inspect($name)->holders > 0) {
+        } elseif ($this->isHeldByAnyone($name)) {
             throw new NotHeldException("another process holds \"$name\", and only that process can release it");
         }
+    }
+
+    /**
+     * Whether any process holds the lock now.
+     *
+     * @throws LockdException
+     */
+    public function isHeldByAnyone(string $name): bool
+    {
+        return $this->source->client()->inspect($name)->isHeld();
     }
 
     /** Whether this owner holds the lock now: asks the server. */

@@ -140,6 +140,48 @@ final class LockdLock implements Lock
     }
 
     /**
+     * Whether this process holds the lock for that owner now: asks the server, which does not know
+     * the owners of other processes. So it is false for those.
+     *
+     * @param ?string $owner
+     */
+    public function isOwnedBy($owner): bool
+    {
+        return $owner !== null && $this->held->holds($this->name, (string) $owner);
+    }
+
+    /**
+     * Whether any process holds the lock now.
+     *
+     * @throws LockdException
+     */
+    public function isLocked(): bool
+    {
+        return $this->held->isHeldByAnyone($this->name);
+    }
+
+    /**
+     * There is nothing to extend, because the lock does not expire. So this only tells whether this
+     * owner still holds it.
+     *
+     * @param ?int $seconds ignored
+     */
+    public function refresh($seconds = null): bool
+    {
+        return $this->isOwnedByCurrentProcess();
+    }
+
+    /**
+     * Ignored: a waiting process has a place in the server's queue, and does not poll.
+     *
+     * @param int $milliseconds
+     */
+    public function betweenBlockedAttemptsSleepFor($milliseconds): static
+    {
+        return $this;
+    }
+
+    /**
      * @param callable(): ?Acquired $acquire
      * @param callable(): mixed $otherwise is called if the lock was not granted
      */

@@ -24,10 +24,24 @@ use Lockd\Internal\Slots;
  * connection or this provider ends. It stays held when its lock object is destroyed. A time to live
  * is ignored. A lock cannot be handed over to another process such as a queued job, which could
  * neither restore nor release it. Locks that one process acquires and another releases (as for
- * `ShouldBeUnique`) must stay in a cache.
+ * `ShouldBeUnique`) must stay in a cache; Laravel's own are refused by their names.
  */
 final class LockdLockProvider implements LockProvider
 {
+    /**
+     * How names begin for which Laravel needs a lock that outlasts its process or expires, and what
+     * to do instead.
+     */
+    private const REFUSED = [
+        'laravel_unique_job:' => 'a unique job is locked by the process that dispatches it, and released by a worker: '
+            . 'give the job another store, by its method uniqueVia()',
+        'framework/schedule-' => 'a scheduled event is locked longer than schedule:run lasts: set LOCKD_SCHEDULER=true '
+            . '(\'scheduler\' in config/lockd.php), or give the schedule another store, by SCHEDULE_CACHE_DRIVER or '
+            . 'useCache()',
+        'laravel:pulse:check' => 'Pulse lets this lock expire, and never releases it: give Pulse another store, by '
+            . 'PULSE_CACHE_DRIVER',
+    ];
+
     private readonly HeldLocks $held;
     private readonly Slots $slots;
 
@@ -37,10 +51,16 @@ final class LockdLockProvider implements LockProvider
      * @param ?string $name the client's name in listings
      * @param float $timeout in seconds, for connecting and for every answer that the server gives
      *     at once
+     * @param string $prefix what the name of each lock begins with on the server, so that
+     *     applications do not exclude each other by chance
      * @throws InvalidArgumentException for an address that is not valid
      */
-    public function __construct(Client|string $client, ?string $name = null, float $timeout = 5.0)
-    {
+    public function __construct(
+        Client|string $client,
+        ?string $name = null,
+        float $timeout = 5.0,
+        private readonly string $prefix = '',
+    ) {
         $source = new ClientSource($client, $name, $timeout);
         $this->held = new HeldLocks($source);
         $this->slots = new Slots($source);
@@ -52,10 +72,19 @@ final class LockdLockProvider implements LockProvider
      * @param string $name
      * @param int $seconds ignored: the lock does not expire
      * @param ?string $owner the owner within this process; null: a random name
+     * @throws InvalidArgumentException for a name of Laravel's own, of a lock that another process
+     *     would release, or that must outlast this process or expire
      */
     public function lock($name, $seconds = 0, $owner = null): LockdLock
     {
-        return new LockdLock($this->held, (string) $name, (string) ($owner ?? bin2hex(random_bytes(8))));
+        $name = (string) $name;
+        foreach (self::REFUSED as $prefix => $reason) {
+            if (str_starts_with(strtr($name, '\\', '/'), $prefix)) {
+                throw new InvalidArgumentException("\"$name\" cannot be a lock of lockd: $reason");
+            }
+        }
+        $owner = (string) ($owner ?? bin2hex(random_bytes(8)));
+        return new LockdLock($this->held, $this->prefix . $name, $owner);
     }
 
     /**
@@ -70,7 +99,7 @@ final class LockdLockProvider implements LockProvider
      */
     public function funnel($name): LockdFunnel
     {
-        return new LockdFunnel($this->slots, (string) $name);
+        return new LockdFunnel($this->slots, $this->prefix . $name);
     }
 
     /**

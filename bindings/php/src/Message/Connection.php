@@ -8,6 +8,7 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\ForkedException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Exception\RefusedException;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Endable;
 use Lockd\Internal\Process;
@@ -53,6 +54,8 @@ final class Connection implements Endable
     private array $asked = [];
     /** @var array<int, float> when each of those requests was sent, in seconds */
     private array $sent = [];
+    /** Whether {@see end()} leaves the connection to the processes that have inherited it. */
+    private bool $isForChildren = false;
     private string $end = 'the connection was closed';
     private float $heard;
     /** When the latest request that the server has answered was sent, in seconds. */
@@ -284,9 +287,23 @@ final class Connection implements Endable
         }
     }
 
+    /**
+     * From now on {@see end()} closes only this process's copy. The connection, and the locks on
+     * it, then last as long as a program that this process has started and that has inherited it.
+     *
+     * @throws RefusedException programs do not inherit the connection: they could not hold its locks
+     */
+    public function keepForChildren(): void
+    {
+        if (!Inheritance::isSure($this->stream())) {
+            throw new RefusedException('programs that this PHP starts do not inherit its connections');
+        }
+        $this->isForChildren = true;
+    }
+
     public function end(): void
     {
-        if ($this->pid !== Process::id()) {
+        if ($this->isForChildren || $this->pid !== Process::id()) {
             $this->abandon();
             return;
         }

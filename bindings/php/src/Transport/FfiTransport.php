@@ -256,6 +256,11 @@ final class FfiTransport implements Transport, Endable
         return !$this->isAlive([]);
     }
 
+    public function keepForChildren(): void
+    {
+        throw new RefusedException('programs do not inherit the connections of liblockd');
+    }
+
     public function close(): void
     {
         if ($this->session !== null) {

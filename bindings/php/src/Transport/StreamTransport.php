@@ -301,6 +301,13 @@ final class StreamTransport implements Transport
         return true;
     }
 
+    public function keepForChildren(): void
+    {
+        foreach ($this->servers as $server) {
+            $server->connection->keepForChildren();
+        }
+    }
+
     public function close(): void
     {
         foreach ($this->servers as $server) {

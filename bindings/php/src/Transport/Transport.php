@@ -5,6 +5,7 @@ declare(strict_types=1);
 namespace Lockd\Transport;
 
 use Lockd\Exception\LockdException;
+use Lockd\Exception\RefusedException;
 use Lockd\Inspection;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Mode;
@@ -54,6 +55,15 @@ interface Transport
 
     /** Whether the connection to a server that answered at the start is lost. */
     public function hasLostAServer(): bool;
+
+    /**
+     * Lets the programs that this process starts hold the locks: from now on {@see close()} closes
+     * only this process's copies of the connections, and the session ends when all copies are
+     * closed.
+     *
+     * @throws RefusedException programs do not inherit the connections
+     */
+    public function keepForChildren(): void;
 
     /** Ends the session. In a forked child it only closes the child's copy. */
     public function close(): void;
