@@ -104,7 +104,7 @@ final class LockingSessionHandler implements
 
     public function destroy(string $id): bool
     {
-        return $this->orRelease(fn (): bool => $this->handler->destroy($id));
+        return $this->orRelease(fn (): bool => $this->mayDestroy($id) && $this->handler->destroy($id));
     }
 
     public function gc(int $max_lifetime): int|false
@@ -181,6 +181,14 @@ final class LockingSessionHandler implements
     private function mayWrite(string $id): bool
     {
         return $this->holds($id) || self::warn('the session is not written, since its lock was lost meanwhile');
+    }
+
+    /** A session that is not open here may be destroyed by anybody, as an administrator ends others'. */
+    private function mayDestroy(string $id): bool
+    {
+        return $this->lock?->name() !== $this->nameOf($id)
+            || $this->holds($id)
+            || self::warn('the session is not destroyed, since its lock was lost meanwhile');
     }
 
     /** Whether the lock of this session is held now: asks the server. */

@@ -140,6 +140,50 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertSame(5, $late->do('start')['n']);
     }
 
+    /**
+     * @dataProvider ends
+     * @param string ...$ends what a request does that has lost its session's lock
+     */
+    public function testARequestThatHasLostTheLockDoesNotDestroyWhatALaterOneHasWritten(string ...$ends): void
+    {
+        $late = $this->request();
+        $late->quietly('start');
+        $late->quietly('add 1');
+        $this->server->restart();
+        $later = $this->request();
+        $later->quietly('start');
+        $later->quietly('add 5');
+        self::assertTrue($later->quietly('write'));
+        $later->quietly('start');
+
+        $answers = array_map($late->do(...), $ends);
+        self::assertFalse($answers[0]['result']);
+        self::assertStringContainsString('its lock was lost meanwhile', $answers[0]['warnings'][0]);
+        $later->quietly('write');
+        self::assertSame(5, $this->request()->do('start')['n']);
+        $id = end($answers)['id'];
+        self::assertContains($id === '' ? null : $this->request($id)->do('start')['n'], [null, 5]);
+    }
+
+    /** @return array<string, list<string>> */
+    public function ends(): array
+    {
+        return [
+            'destroy' => ['destroy'],
+            'a new id, at a login' => ['regenerate 1', 'write'],
+        ];
+    }
+
+    public function testASessionThatIsNotOpenMayBeDestroyedByAnybody(): void
+    {
+        $request = $this->request();
+        $request->quietly('start');
+        $request->quietly('write');
+        $handler = new LockingSessionHandler(new FileHandler($this->server->directory()), $this->server->tcp());
+        self::assertTrue($handler->destroy(self::ID));
+        self::assertNull($this->request()->do('start')['n']);
+    }
+
     public function testAnUnchangedSessionIsNotTouchedWithoutItsLock(): void
     {
         $request = $this->request(class: CapableFileHandler::class);
