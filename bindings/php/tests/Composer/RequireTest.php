@@ -68,6 +68,16 @@ final class RequireTest extends TestCase
         }
     }
 
+    /** Old versions of Symfony Flex turn on the bundle of a package of this type only. */
+    public function testFlexKnowsThatItIsABundle(): void
+    {
+        self::assertSame('symfony-bundle', self::manifest()['type']);
+        $roots = array_keys(self::manifest()['autoload']['psr-4']);
+        self::assertSame(['Lockd\\'], $roots);
+        $bundle = self::$project->repository . '/bindings/php/src/LockdBundle.php';
+        self::assertStringContainsString('Symfony\Component\HttpKernel\Bundle\Bundle', (string) file_get_contents($bundle));
+    }
+
     /** @return array<string, mixed> */
     private static function manifest(): array
     {
