@@ -53,7 +53,7 @@ final class PatientAcquire
         private readonly float $connectTimeout,
         private readonly ?Closure $onWait,
     ) {
-        Connection::mustBeLimited($connectTimeout);
+        Connection::mustBeLimited($connectTimeout, 'connectTimeout, the time limit of a connection,');
         $this->pacer = new RetryPacer();
     }
 

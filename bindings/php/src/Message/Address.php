@@ -6,6 +6,7 @@ namespace Lockd\Message;
 
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Internal\Quietly;
 
 /**
  * The address of a server: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or in the form
@@ -55,9 +56,12 @@ final class Address
         if ($file === null) {
             return null;
         }
-        $secret = @file_get_contents($file);
-        if ($secret === false) {
-            throw new ConnectException("the secret in $file cannot be read");
+        $secret = Quietly::call(static fn (): string|false => file_get_contents($file));
+        if ($secret === false || Quietly::$warning !== '') {
+            $where = $this->secretFile === null ? 'the environment variable ' . self::SECRET_FILE : 'auth-token-file=';
+            // PHP's warning ends with the reason of the system.
+            $reason = preg_match('/: ([^:]+)$/D', Quietly::$warning, $parts) ? ": $parts[1]" : '';
+            throw new ConnectException("the secret in $file, which $where names, cannot be read$reason");
         }
         return trim($secret);
     }
