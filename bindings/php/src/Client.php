@@ -272,8 +272,10 @@ final class Client
         return LockedCall::run(
             fn (): ?Lock => $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout),
             $body,
-            static fn () =>
-                throw new TimeoutException("\"$name\" was not granted within " . Deadline::text($timeout ?? INF) . ' s'),
+            static function () use ($name, $timeout): never {
+                $limit = Deadline::text($timeout ?? INF);
+                throw new TimeoutException("\"$name\" was not granted within $limit s");
+            },
         );
     }
 

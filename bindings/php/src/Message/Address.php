@@ -52,11 +52,12 @@ final class Address
      */
     public function secret(): ?string
     {
-        $file = $this->secretFile ?? (function_exists('getenv') ? getenv(self::SECRET_FILE) ?: null : null);
+        $ofProcess = function_exists('getenv') ? getenv(self::SECRET_FILE) : false;
+        $file = $this->secretFile ?? ($ofProcess ?: null);
         if ($file === null) {
             return null;
         }
-        $secret = Quietly::call(static fn (): string|false => file_get_contents($file));
+        $secret = Quietly::call(static fn () => file_get_contents($file));
         if ($secret === false || Quietly::$warning !== '') {
             $where = $this->secretFile === null ? 'the environment variable ' . self::SECRET_FILE : 'auth-token-file=';
             // PHP's warning ends with the reason of the system.

@@ -173,8 +173,8 @@ final class Dsn
         try {
             Address::parse("tcp://$host");
         } catch (InvalidArgumentException) {
-            throw new InvalidArgumentException("\"$host\" is not a host, or a host with a port from 1 to 65535: a DSN is "
-                . self::FORMS . ", and not \"$dsn\"");
+            throw new InvalidArgumentException("\"$host\" is not a host, or a host with a port from 1 to 65535: "
+                . 'a DSN is ' . self::FORMS . ", and not \"$dsn\"");
         }
     }
 

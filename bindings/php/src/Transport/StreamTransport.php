@@ -172,7 +172,8 @@ final class StreamTransport implements Transport
         $connection = $server->connection;
         $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
         if ($deadline->overdue() > $connection->timeout && $connection->silence() > $connection->timeout) {
-            throw $connection->lose('the server has not answered within ' . Deadline::text($connection->timeout) . ' s');
+            $limit = Deadline::text($connection->timeout);
+            throw $connection->lose("the server has not answered within $limit s");
         }
         if (!$server->isWatched && $connection->silence() > $connection->timeout) {
             // The kernel does not watch this connection, so check with a ping that the server is

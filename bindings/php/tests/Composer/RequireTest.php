@@ -74,8 +74,9 @@ final class RequireTest extends TestCase
         self::assertSame('symfony-bundle', self::manifest()['type']);
         $roots = array_keys(self::manifest()['autoload']['psr-4']);
         self::assertSame(['Lockd\\'], $roots);
-        $bundle = self::$project->repository . '/bindings/php/src/LockdBundle.php';
-        self::assertStringContainsString('Symfony\Component\HttpKernel\Bundle\Bundle', (string) file_get_contents($bundle));
+        // It looks for this class where the root of the namespace is, and for this name in its file.
+        $bundle = (string) file_get_contents(self::$project->repository . '/bindings/php/src/LockdBundle.php');
+        self::assertStringContainsString('Symfony\Component\HttpKernel\Bundle\Bundle', $bundle);
     }
 
     /** @return array<string, mixed> */
