@@ -15,6 +15,7 @@ use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Exception\TimeoutException;
 use Lockd\Internal\Body;
+use Lockd\Internal\Deadline;
 use Lockd\Internal\LockedCall;
 use Lockd\Internal\Mode;
 use Lockd\Internal\Owner;
@@ -85,7 +86,8 @@ final class Client
      *
      * @param string $url as for {@see connect()}, and also `tls://HOST:PORT`, with
      *     `?ca=FILE&cert=FILE&key=FILE` as for lock_connect of the C API
-     * @param float $timeout for connecting
+     * @param float $timeout for connecting only. An answer of a server that hangs is waited for
+     *     until the server's dead-peer timeout is over, 25 seconds unless it was told another
      * @throws ConnectException
      * @throws InvalidArgumentException for an address that is not valid
      * @throws LibraryException
@@ -104,10 +106,13 @@ final class Client
      * The lock has a connection of its own, which ends when the lock is released. It is a lock like
      * any other: once it is granted, nothing reconnects.
      *
-     *     $lock = Client::connectAndAcquire('tcp://127.0.0.1:20934', 'nightly-report');
+     *     $lock = Client::connectAndAcquire('tcp://127.0.0.1:20934', 'nightly-report', 3600.0);
      *
-     * A mistake that waiting does not correct is thrown at once: a wrong address, port or secret,
-     * an unknown host, a limit of the server. Signal handlers run while it waits and pauses, but
+     * **Without a `$timeout` and an `$onWait` a mistake may look like an endless wait**: at a port
+     * where nothing listens, at a mistyped path of a socket and at a service that stays silent there
+     * may be a server later. What cannot be one is thrown at once: an address that is not valid, an
+     * unknown host, a port where another protocol answers, a wrong secret, a limit of the server.
+     * Signal handlers run while it waits and pauses, but
      * not during an attempt to connect; one that throws ends the wait.
      *
      * @param string $url as for {@see connect()}. Of several servers, only the one that the name
@@ -150,7 +155,7 @@ final class Client
 
     /**
      * As {@see connectAndAcquire()}, through liblockd, with the addresses of
-     * {@see connectByFfi()}. `$connectTimeout` is only for connecting.
+     * {@see connectByFfi()}. `$connectTimeout` is only for connecting, as `$timeout` there.
      *
      * @param bool $shared as for {@see acquire()}
      * @param ?callable(WaitEvent, ?string): mixed $onWait
@@ -205,7 +210,7 @@ final class Client
      * the lock. So programs that give different limits need no agreement: the smallest limit among
      * the holders is in force.
      *
-     * @param string $name up to 1024 bytes, none of them zero
+     * @param string $name up to 1024 bytes, none of them zero. The empty name is one like any other
      * @param ?float $timeout how long to wait; 0.0: not at all; null: without limit, which is too
      *     long for a web request
      * @param bool $shared held together with any number of others that share it. A number is
@@ -267,7 +272,10 @@ final class Client
         return LockedCall::run(
             fn (): ?Lock => $this->owner->acquire($name, Mode::of($shared, $atMost), $timeout),
             $body,
-            static fn () => throw new TimeoutException("\"$name\" was not granted within $timeout s"),
+            static function () use ($name, $timeout): never {
+                $limit = Deadline::text($timeout ?? INF);
+                throw new TimeoutException("\"$name\" was not granted within $limit s");
+            },
         );
     }
 

@@ -46,6 +46,12 @@ final class Deadline
         return $this->remaining() === 0.0;
     }
 
+    /** A number of seconds as a message shows it: to the millisecond. */
+    public static function text(float $seconds): string
+    {
+        return $seconds < 1e12 ? (string) ((int) ($seconds * 1000.0 + 0.5) / 1000) : (string) $seconds;
+    }
+
     public static function now(): float
     {
         return hrtime(true) / 1e9;

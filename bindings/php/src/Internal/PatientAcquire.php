@@ -9,7 +9,6 @@ use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
-use Lockd\Exception\TimeoutException;
 use Lockd\Lock;
 use Lockd\Message\Address;
 use Lockd\Message\Connection;
@@ -53,7 +52,7 @@ final class PatientAcquire
         private readonly float $connectTimeout,
         private readonly ?Closure $onWait,
     ) {
-        Connection::mustBeLimited($connectTimeout);
+        Connection::mustBeLimited($connectTimeout, 'connectTimeout, the time limit of a connection,');
         $this->pacer = new RetryPacer();
     }
 
@@ -176,8 +175,7 @@ final class PatientAcquire
             $e === $this->thrown, Signals::threw($e) => false,
             $e instanceof ConnectException => $e->isAbsence,
             $e instanceof RefusedException => $e->cause === 'stopping',
-            // TimeoutException: the server hangs, and has not queued the request.
-            default => $e instanceof ConnectionLostException || $e instanceof TimeoutException,
+            default => $e instanceof ConnectionLostException,
         };
     }
 

@@ -6,6 +6,7 @@ namespace Lockd\Message;
 
 use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
+use Lockd\Internal\Quietly;
 
 /**
  * The address of a server: `tcp://HOST[:PORT]`, `tls://HOST[:PORT]` or `unix:/PATH`, or in the form
@@ -51,13 +52,17 @@ final class Address
      */
     public function secret(): ?string
     {
-        $file = $this->secretFile ?? (function_exists('getenv') ? getenv(self::SECRET_FILE) ?: null : null);
+        $ofProcess = function_exists('getenv') ? getenv(self::SECRET_FILE) : false;
+        $file = $this->secretFile ?? ($ofProcess ?: null);
         if ($file === null) {
             return null;
         }
-        $secret = @file_get_contents($file);
-        if ($secret === false) {
-            throw new ConnectException("the secret in $file cannot be read");
+        $secret = Quietly::call(static fn () => file_get_contents($file));
+        if ($secret === false || Quietly::$warning !== '') {
+            $where = $this->secretFile === null ? 'the environment variable ' . self::SECRET_FILE : 'auth-token-file=';
+            // PHP's warning ends with the reason of the system.
+            $reason = preg_match('/: ([^:]+)$/D', Quietly::$warning, $parts) ? ": $parts[1]" : '';
+            throw new ConnectException("the secret in $file, which $where names, cannot be read$reason");
         }
         return trim($secret);
     }

@@ -38,7 +38,7 @@ final class Connection implements Endable
     private const SLICE = 0.25;
 
     /** What may be wrong with a server that has not answered anything yet. */
-    private const UNANSWERED = 'it hangs, or speaks another protocol there than `message`, which clients need '
+    public const UNANSWERED = ': it hangs, or speaks another protocol there than `message`, which clients need '
         . '(port 20934 unless the server says otherwise; not that of lockd, 2626, or of glockd, 9999)';
 
     private const JSON = JSON_UNESCAPED_SLASHES | JSON_UNESCAPED_UNICODE | JSON_PRESERVE_ZERO_FRACTION;
@@ -90,11 +90,14 @@ final class Connection implements Endable
         return new self($stream, $address, $timeout);
     }
 
-    /** @throws InvalidArgumentException for a time limit that is not finite, or not above 0 */
-    public static function mustBeLimited(float $timeout): void
+    /**
+     * @param string $what the name of the time limit for the message
+     * @throws InvalidArgumentException for a time limit that is not finite, or not above 0
+     */
+    public static function mustBeLimited(float $timeout, string $what = 'the time limit of a connection'): void
     {
         if (!($timeout > 0.0) || is_infinite($timeout)) {
-            throw new InvalidArgumentException('the time limit of a connection is a number of seconds above 0');
+            throw new InvalidArgumentException("$what is a number of seconds above 0");
         }
     }
 
@@ -176,8 +179,8 @@ final class Connection implements Endable
                 return $answer;
             }
             if ($deadline->isOver()) {
-                $hint = $this->hasMessage ? '' : ': ' . self::UNANSWERED;
-                throw $this->lose("the server has not answered within $within s$hint");
+                $hint = $this->hasMessage ? '' : self::UNANSWERED;
+                throw $this->lose('the server has not answered within ' . Deadline::text($within) . " s$hint");
             }
             if ($dispatches) {
                 Signals::dispatch();
@@ -374,7 +377,8 @@ final class Connection implements Endable
                 return;
             }
             if ($deadline->isOver()) {
-                throw $this->lose("the server has not read what it was sent within $this->timeout s");
+                $limit = Deadline::text($this->timeout);
+                throw $this->lose("the server has not read what it was sent within $limit s");
             }
             $this->awaitStream(false, $deadline->remaining());
         }

@@ -55,7 +55,9 @@ final class MessageClient
      *
      * @param array<string, mixed> $parameters
      * @param ?float $timeLimit in seconds; null: no limit
-     * @return mixed the result of the command's handler; for the commands of lockd an array
+     * @return mixed the result of the command's handler; for the commands of lockd an array; for a
+     *     command that the server does not know `['status' => 'unknown', 'command' => …]`, which is
+     *     no exception
      * @throws RefusedException the server answers with an error
      * @throws TimeoutException the result has not arrived in time; the server may still carry out
      *     the command
@@ -72,7 +74,8 @@ final class MessageClient
                     $this->connection->listen(min(self::SLICE, $deadline->remaining()));
                     $answer = $this->connection->answer($id);
                     if ($answer === null && $deadline->isOver()) {
-                        throw new TimeoutException("no result of \"$command\" within $timeLimit s");
+                        $limit = Deadline::text($timeLimit ?? INF);
+                        throw new TimeoutException("no result of \"$command\" within $limit s");
                     }
                 } while ($answer === null);
                 $error = $answer->fields['error'] ?? null;

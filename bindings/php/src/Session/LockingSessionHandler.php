@@ -158,7 +158,7 @@ final class LockingSessionHandler implements
             return self::warn("the session cannot be locked: {$e->getMessage()}");
         }
         return $this->lock !== null
-            || self::warn("the session was in use by others for longer than $this->timeout s");
+            || self::warn('the session was in use by others for longer than ' . Deadline::text($this->timeout) . ' s');
     }
 
     /**

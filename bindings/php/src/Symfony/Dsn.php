@@ -6,6 +6,7 @@ namespace Lockd\Symfony;
 
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Internal\ClientSource;
+use Lockd\Message\Address;
 
 /**
  * The address of servers, and how to use them, as Symfony writes it: `lockd://HOST[:PORT]`,
@@ -44,12 +45,13 @@ final class Dsn
 
     /**
      * Whether a connection in a Symfony configuration is meant for this package, so that a mistake
-     * in it is reported here. The protocols of the server count too: they are easily written
-     * instead.
+     * in it is reported here. The protocols of the server and the addresses of {@see \Lockd\Client}
+     * count too: they are easily written instead.
      */
     public static function isMeantBy(mixed $connection): bool
     {
-        return is_string($connection) && preg_match('#^(?:g?lockds?|message)(?:\+\w+)*:#', $connection) === 1;
+        $ours = '#^(?:(?:g?lockds?|message)(?:\+\w+)*|tcp|tls|unix):#';
+        return is_string($connection) && preg_match($ours, $connection) === 1;
     }
 
     /** @throws InvalidArgumentException */
@@ -111,6 +113,9 @@ final class Dsn
         if (!is_numeric($value) || !is_finite((float) $value) || (float) $value < 0.0) {
             throw new InvalidArgumentException("the option \"$name\" is a number of seconds: \"$dsn\"");
         }
+        if ($name === 'timeout' && (float) $value === 0.0) {
+            throw new InvalidArgumentException("the option \"timeout\" is a number of seconds above 0: \"$dsn\"");
+        }
         return (float) $value;
     }
 
@@ -138,8 +143,12 @@ final class Dsn
             $query[] = "$name=$file";
         }
         $scheme = $parts[1] === '' ? 'tcp' : 'tls';
+        if ($scheme === 'tcp' && array_intersect_key($files, ['ca' => 1, 'cert' => 1, 'key' => 1]) !== []) {
+            throw new InvalidArgumentException("ca=, cert= and key= are for lockd+tls://, and not as in \"$dsn\"");
+        }
         $urls = [];
         foreach (explode(',', $parts[2]) as $host) {
+            self::mustBeHost($host, $dsn);
             self::mustNotBeTextPort($host, $dsn);
             $urls[] = "$scheme://$host" . ($query === [] ? '' : '?' . implode('&', $query));
         }
@@ -151,6 +160,21 @@ final class Dsn
     {
         if (strpbrk($path, $characters) !== false) {
             throw new InvalidArgumentException("a path here may contain none of the characters $characters: \"$dsn\"");
+        }
+    }
+
+    /** The address as {@see Address} has it would say nothing to someone who has written a DSN. */
+    private static function mustBeHost(string $host, string $dsn): void
+    {
+        if (str_contains($host, '@')) {
+            throw new InvalidArgumentException('a DSN of a lockd has neither user nor password: the secret is in a '
+                . "file, which the option auth-token-file=FILE names, and not as in \"$dsn\"");
+        }
+        try {
+            Address::parse("tcp://$host");
+        } catch (InvalidArgumentException) {
+            throw new InvalidArgumentException("\"$host\" is not a host, or a host with a port from 1 to 65535: "
+                . 'a DSN is ' . self::FORMS . ", and not \"$dsn\"");
         }
     }
 

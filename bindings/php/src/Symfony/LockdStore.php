@@ -11,6 +11,7 @@ use Lockd\Exception\InvalidArgumentException as InvalidArgument;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 use Lockd\Internal\ClientSource;
+use Lockd\Internal\Deadline;
 use Lockd\Internal\Signals;
 use Lockd\Lock;
 use Symfony\Component\Lock\BlockingSharedLockStoreInterface;
@@ -220,7 +221,7 @@ final class LockdStore implements BlockingSharedLockStoreInterface, BlockingStor
 
     private static function after(?float $timeout): string
     {
-        return $timeout === 0.0 ? '' : ", after a wait of $timeout s";
+        return $timeout === 0.0 ? '' : ', after a wait of ' . Deadline::text($timeout ?? INF) . ' s';
     }
 
     /** The number of keys that hold this lock. */

@@ -51,7 +51,13 @@ final class FfiTransport implements Transport, Endable
     /** Null after the session is closed. */
     private ?CData $session;
 
-    private function __construct(private readonly FFI $c, CData $session)
+    /** Why this object has ended the session; null: it has not. */
+    private ?string $end = null;
+
+    /**
+     * @param ?string $server the address of the only server; null: there are several, or none
+     */
+    private function __construct(private readonly FFI $c, CData $session, private readonly ?string $server = null)
     {
         $this->session = $session;
         Process::opened($this);
@@ -63,8 +69,8 @@ final class FfiTransport implements Transport, Endable
      */
     public static function connect(string $urls, ?string $owner, float $timeout): self
     {
-        Address::parseList($urls);
-        return self::open($urls, $owner, $timeout);
+        $servers = array_keys(Address::parseList($urls));
+        return self::open($urls, isset($servers[1]) ? null : $servers[0], $owner, $timeout);
     }
 
     /**
@@ -76,10 +82,10 @@ final class FfiTransport implements Transport, Endable
      */
     public static function connectToOne(Address $address, ?string $owner, float $within): self
     {
-        return self::open($address->url, $owner, $within);
+        return self::open($address->url, $address->text, $owner, $within);
     }
 
-    private static function open(string $urls, ?string $owner, float $timeout): self
+    private static function open(string $urls, ?string $server, ?string $owner, float $timeout): self
     {
         $c = Library::get();
         $session = $c->lock_connect($urls, $owner, self::milliseconds(Deadline::in($timeout)->remaining()));
@@ -87,7 +93,7 @@ final class FfiTransport implements Transport, Endable
             $detail = (string) $c->lock_last_error();
             throw new ConnectException($detail, isAbsence: Absence::isInText($detail));
         }
-        return new self($c, $session);
+        return new self($c, $session, $server);
     }
 
     /** @throws LibraryException */
@@ -150,7 +156,7 @@ final class FfiTransport implements Transport, Endable
     private function await(int $status, string $name, Deadline $deadline, callable $giveUp, CData $token): int
     {
         if ($status === $this->c->LOCK_TIMEOUT) {
-            // The server hangs, so that the request is in no queue.
+            // The server hangs: the request is in no queue.
             throw $this->failure($status, $name);
         }
         $goOn = [$this->c->LOCK_PENDING, $this->c->LOCK_TIMEOUT, $this->c->LOCK_INTERRUPTED];
@@ -186,7 +192,7 @@ final class FfiTransport implements Transport, Endable
     {
         try {
             return $this->look($name)->held;
-        } catch (ConnectionLostException) {
+        } catch (ConnectionLostException | RefusedException | TimeoutException) {
             return false;
         }
     }
@@ -340,15 +346,31 @@ final class FfiTransport implements Transport, Endable
             return new ConnectionLostException('the connection was closed');
         }
         return match ($status) {
-            $this->c->LOCK_LOST, $this->c->LOCK_IO => new ConnectionLostException($detail),
+            $this->c->LOCK_LOST, $this->c->LOCK_IO => new ConnectionLostException($this->end ?? $detail),
             $this->c->LOCK_FORKED => new ForkedException($detail),
             $this->c->LOCK_DEADLOCK => new DeadlockException("waiting for \"$name\" would be a deadlock: $detail"),
             $this->c->LOCK_ALREADY_HELD, $this->c->LOCK_PENDING => new AlreadyHeldException($detail),
             $this->c->LOCK_NOT_HELD => new NotHeldException("this client does not hold \"$name\""),
             $this->c->LOCK_INVALID => new InvalidArgumentException($detail),
-            $this->c->LOCK_TIMEOUT => new TimeoutException($detail),
+            $this->c->LOCK_TIMEOUT => $this->unanswered(),
             // LOCK_REFUSED; and an unknown status must not count as success.
             default => new RefusedException($detail, self::cause($detail)),
         };
+    }
+
+    /**
+     * The server has not answered for its dead-peer timeout, and would not answer the next request
+     * either. So the session is ended, and that time is lost only once. Not with several servers:
+     * locks on those that answer would be lost too.
+     */
+    private function unanswered(): ConnectionLostException|TimeoutException
+    {
+        if ($this->server === null) {
+            return new TimeoutException('the server has not answered in time');
+        }
+        $this->end = "$this->server: the server has not answered in time";
+        // Does not wait for the server. The work under the locks may be half done.
+        $this->c->lock_abandon($this->session);
+        return new ConnectionLostException($this->end);
     }
 }

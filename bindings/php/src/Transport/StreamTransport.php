@@ -74,9 +74,22 @@ final class StreamTransport implements Transport
             }
         }
         if ($servers === []) {
-            throw new ConnectException(implode('; ', $missing), 0, $last ?? null, $isAbsence ?? false);
+            throw new ConnectException(self::together($missing), 0, $last ?? null, $isAbsence ?? false);
         }
         return new self($servers, $missing);
+    }
+
+    /**
+     * The reasons in one text, which says only once what may be wrong with a silent server.
+     *
+     * @param array<string, string> $reasons
+     */
+    private static function together(array $reasons): string
+    {
+        $parts = explode(Connection::UNANSWERED, implode('; ', $reasons));
+        $first = $parts[0];
+        unset($parts[0]);
+        return $parts === [] ? $first : $first . Connection::UNANSWERED . implode('', $parts);
     }
 
     /**
@@ -159,7 +172,8 @@ final class StreamTransport implements Transport
         $connection = $server->connection;
         $connection->listen(min(self::SLICE, $deadline->remaining() + 0.01));
         if ($deadline->overdue() > $connection->timeout && $connection->silence() > $connection->timeout) {
-            throw $connection->lose("the server has not answered within $connection->timeout s");
+            $limit = Deadline::text($connection->timeout);
+            throw $connection->lose("the server has not answered within $limit s");
         }
         if (!$server->isWatched && $connection->silence() > $connection->timeout) {
             // The kernel does not watch this connection, so check with a ping that the server is

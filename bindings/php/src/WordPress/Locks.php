@@ -16,6 +16,7 @@ use Lockd\Internal\Deadline;
 use Lockd\Internal\Mode;
 use Lockd\Internal\Signals;
 use Lockd\Lock;
+use Lockd\Message\Connection;
 
 /**
  * Locks for a WordPress site, across all of its web servers.
@@ -249,6 +250,7 @@ final class Locks
             throw $this->unreachable;
         }
         try {
+            Connection::mustBeLimited($this->timeout, 'the time limit of a connection (LOCKD_TIMEOUT)');
             $this->source ??= new ClientSource($this->client, null, $this->timeout);
             return $this->source->client();
         } catch (ConnectException | InvalidArgumentException $e) {

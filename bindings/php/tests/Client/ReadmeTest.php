@@ -44,6 +44,55 @@ final class ReadmeTest extends TestCase
         self::assertSame([$output, 0], Recipe::run($example, $server));
     }
 
+    /** What nextJob() returns next, and what was performed. */
+    private static array $jobs = [];
+    private static array $performed = [];
+
+    public static function nextJob(): ?string
+    {
+        return (array_shift(self::$jobs) ?? static fn () => null)();
+    }
+
+    public static function perform(string $job, ?int $token): void
+    {
+        self::$performed[$job] = $token;
+    }
+
+    public function testTheWorkerSurvivesARestartOfTheServer(): void
+    {
+        $server = new Server();
+        self::$performed = [];
+        self::$jobs = [
+            static fn (): string => 'first',
+            static fn (): string => 'second',
+            static function () use ($server): string {
+                $server->restartCleanly();
+                return 'third';
+            },
+        ];
+        $example = Recipe::in('README.md', 'while ($job = nextJob())');
+        $example = strtr($example, [
+            'tcp://127.0.0.1:20934' => $server->tcp(),
+            'nextJob()' => '\\' . self::class . '::nextJob()',
+            'perform($job)' => '\\' . self::class . '::perform($job, $lock?->isHeld() ? $lock->token() : null)',
+            'error_log(' => 'strlen(',
+        ]);
+        eval($example);
+        self::assertSame(['first', 'second', 'third'], array_keys(self::$performed));
+        self::assertNotContains(null, self::$performed, 'a job was performed without the lock');
+        self::assertSame(self::$performed['first'], self::$performed['second']);
+        self::assertGreaterThan(self::$performed['second'], self::$performed['third']);
+    }
+
+    public function testTheExampleOfSessionsShowsThatTheServerIsDown(): void
+    {
+        $example = strtr(Recipe::in('README.md', 'session_set_save_handler('), ['10.0.0.1:20934' => '127.0.0.1:1']);
+        [$output, $status] = Recipe::run("\$handler = new SessionHandler();\n$example", new Server());
+        self::assertStringContainsString('the session cannot be locked: cannot connect to tcp://127.0.0.1:1', $output);
+        self::assertStringContainsString('RuntimeException: the session could not be locked', $output);
+        self::assertNotSame(0, $status);
+    }
+
     public function testTheExampleThatWaitsForTheServerSaysSoOnce(): void
     {
         $nowhere = ['tcp://127.0.0.1:20934' => 'tcp://127.0.0.1:1', '3600.0' => '2.0'];

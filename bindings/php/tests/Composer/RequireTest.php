@@ -68,6 +68,17 @@ final class RequireTest extends TestCase
         }
     }
 
+    /** Old versions of Symfony Flex turn on the bundle of a package of this type only. */
+    public function testFlexKnowsThatItIsABundle(): void
+    {
+        self::assertSame('symfony-bundle', self::manifest()['type']);
+        $roots = array_keys(self::manifest()['autoload']['psr-4']);
+        self::assertSame(['Lockd\\'], $roots);
+        // It looks for this class where the root of the namespace is, and for this name in its file.
+        $bundle = (string) file_get_contents(self::$project->repository . '/bindings/php/src/LockdBundle.php');
+        self::assertStringContainsString('Symfony\Component\HttpKernel\Bundle\Bundle', $bundle);
+    }
+
     /** @return array<string, mixed> */
     private static function manifest(): array
     {

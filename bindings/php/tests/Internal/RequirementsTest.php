@@ -19,6 +19,15 @@ final class RequirementsTest extends TestCase
 {
     private const SOURCE = __DIR__ . '/../../src';
 
+    public function testTheFileThatLoadsTheClassesSaysWhichFunctionIsMissing(): void
+    {
+        $without = '-d display_errors=1 -d log_errors=0 -d disable_functions=spl_autoload_register';
+        $file = escapeshellarg(dirname(__DIR__, 2) . '/autoload.php');
+        exec(escapeshellarg(PHP_BINARY) . " $without $file", $output);
+        $text = 'RuntimeException: lockd needs the function spl_autoload_register (see disable_functions in php.ini)';
+        self::assertStringContainsString($text, implode("\n", $output));
+    }
+
     public function testNoFunctionIsFoundMissingOnTheWay(): void
     {
         $server = new Server();

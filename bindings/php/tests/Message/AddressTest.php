@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Tests\Message;
 
+use Lockd\Exception\ConnectException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Message\Address;
 use PHPUnit\Framework\TestCase;
@@ -63,5 +64,30 @@ final class AddressTest extends TestCase
         $this->expectException(InvalidArgumentException::class);
         $this->expectExceptionMessage("did you mean $meant?");
         Address::parse($text);
+    }
+
+    /**
+     * @testWith ["tcp://a?auth-token-file=/nowhere/secret", "auth-token-file="]
+     *           ["tcp://a", "the environment variable LOCKD_AUTH_TOKEN_FILE"]
+     */
+    public function testASecretThatCannotBeReadSaysWhyAndWhoNamesIt(string $text, string $where): void
+    {
+        putenv('LOCKD_AUTH_TOKEN_FILE=/nowhere/secret');
+        try {
+            Address::parse($text)->secret();
+            self::fail('there is no secret');
+        } catch (ConnectException $e) {
+            $expected = "the secret in /nowhere/secret, which $where names, cannot be read: No such file or directory";
+            self::assertSame($expected, $e->getMessage());
+        } finally {
+            putenv('LOCKD_AUTH_TOKEN_FILE');
+        }
+    }
+
+    public function testADirectoryIsNoSecret(): void
+    {
+        $this->expectException(ConnectException::class);
+        $this->expectExceptionMessage('Is a directory');
+        Address::parse('tcp://a?auth-token-file=/')->secret();
     }
 }

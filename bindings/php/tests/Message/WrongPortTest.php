@@ -67,6 +67,20 @@ final class WrongPortTest extends TestCase
             self::fail('connected to a silent server');
         } catch (ConnectException $e) {
             self::assertHas(['has not answered', 'another protocol', '`message`', '20934', '2626'], $e->getMessage());
+            self::assertMatchesRegularExpression('/within 0\.[12]\d{0,2} s:/', $e->getMessage());
+        }
+    }
+
+    public function testWhatMayBeWrongWithSeveralSilentServersIsSaidOnce(): void
+    {
+        $servers = [FakeServer::start(static fn () => null), FakeServer::start(static fn () => null)];
+        try {
+            Client::connect("{$servers[0]->url},{$servers[1]->url}", timeout: 0.2);
+            self::fail('connected to a silent server');
+        } catch (ConnectException $e) {
+            self::assertHas([$servers[0]->url, $servers[1]->url], $e->getMessage());
+            self::assertSame(2, substr_count($e->getMessage(), 'has not answered within'), $e->getMessage());
+            self::assertSame(1, substr_count($e->getMessage(), 'another protocol'), $e->getMessage());
         }
     }
 

@@ -54,11 +54,17 @@ final class FakeServer
      * The answer to the `hello` with which a client begins.
      *
      * @param list<string> $features what the server can do beyond the original protocol
+     * @param int $deadPeerTimeout in seconds; liblockd waits for answers that long
      */
-    public static function hello(callable $receive, callable $send, array $features = []): void
-    {
+    public static function hello(
+        callable $receive,
+        callable $send,
+        array $features = [],
+        int $deadPeerTimeout = 25,
+    ): void {
         $request = $receive();
-        $keepalive = ['idle' => 4, 'interval' => 1, 'probes' => 4, 'userTimeout' => 8, 'deadPeerTimeout' => 25];
+        $keepalive = ['idle' => 4, 'interval' => 1, 'probes' => 4, 'userTimeout' => 8,
+            'deadPeerTimeout' => $deadPeerTimeout];
         $result = ['status' => 'ok', 'server' => 'lockd', 'version' => '0.1.0', 'features' => $features,
             'keepalive' => $keepalive];
         $send(self::frame(['id' => $request['id'], 'result' => $result]));

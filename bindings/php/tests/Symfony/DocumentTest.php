@@ -70,6 +70,15 @@ final class DocumentTest extends TestCase
         self::assertSame([$expected, 0], $this->application->run($server . $script));
     }
 
+    public function testWithoutTheBundleTheMessageIsAsTheDocumentSays(): void
+    {
+        $dsn = self::DSN . '?wait=30';
+        $document = (string) file_get_contents(dirname(__DIR__, 2) . '/' . self::DOCUMENT);
+        self::assertStringContainsString("`Unsupported Connection: \"$dsn\".`", $document);
+        $this->expectExceptionMessage("Unsupported Connection: \"$dsn\".");
+        \Symfony\Component\Lock\Store\StoreFactory::createStore($dsn);
+    }
+
     /** @return iterable<int, array{string, string}> */
     public static function scripts(): iterable
     {

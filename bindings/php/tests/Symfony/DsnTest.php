@@ -8,6 +8,7 @@ use Lockd\Client;
 use Lockd\Symfony\Dsn;
 use Lockd\Symfony\LockdSemaphoreStore;
 use Lockd\Symfony\LockdStore;
+use Lockd\Symfony\StoreFactory;
 use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\FakeServer;
 use Lockd\Tests\Support\Server;
@@ -15,6 +16,7 @@ use PHPUnit\Framework\TestCase;
 use Symfony\Component\Lock\Exception\InvalidArgumentException;
 use Symfony\Component\Lock\Exception\LockStorageException;
 use Symfony\Component\Lock\Key;
+use Symfony\Component\Semaphore\Exception\InvalidArgumentException as SemaphoreInvalidArgument;
 use Symfony\Component\Semaphore\Key as SemaphoreKey;
 
 final class DsnTest extends TestCase
@@ -193,7 +195,29 @@ final class DsnTest extends TestCase
             ['lockd://localhost:2626', '20934 by default'],
             ['lockd+unix:///lockd.sock?auth-token-file=/secret', 'LOCKD_AUTH_TOKEN_FILE'],
             ['message://localhost', 'a DSN is lockd://HOST'],
+            ['tcp://localhost:20934', 'a DSN is lockd://HOST[:PORT][,HOST[:PORT]…]'],
+            ['lockd://me:pw@localhost', 'has neither user nor password: the secret is in a file, which the option '
+                . 'auth-token-file=FILE names, and not as in "lockd://me:pw@localhost"'],
+            ['lockd://a,b?ca=/ca.pem', 'for lockd+tls://, and not as in "lockd://a,b?ca=/ca.pem"'],
+            ['lockd://a,b:99999', '"b:99999" is not a host, or a host with a port from 1 to 65535: a DSN is lockd://'],
+            ['lockd://localhost?timeout=0', 'the option "timeout" is a number of seconds above 0'],
         ];
+    }
+
+    /** What the application says whose configuration has such a mistake. */
+    public function testTheApplicationsStoresExplainAnAddressThatIsNoDsn(): void
+    {
+        foreach (['tcp://localhost', 'tls://localhost', 'unix:/lockd.sock', 'message://localhost'] as $address) {
+            foreach ([StoreFactory::createLockStore(...), StoreFactory::createSemaphoreStore(...)] as $create) {
+                try {
+                    $create($address);
+                    self::fail("$address was taken for a DSN");
+                } catch (InvalidArgumentException | SemaphoreInvalidArgument $e) {
+                    self::assertStringContainsString("a DSN is lockd://HOST", $e->getMessage());
+                    self::assertStringContainsString("and not \"$address\"", $e->getMessage());
+                }
+            }
+        }
     }
 
     public function testOtherConnectionsAreNotOurs(): void

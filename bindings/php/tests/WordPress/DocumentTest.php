@@ -38,6 +38,23 @@ final class DocumentTest extends TestCase
         ), $again);
     }
 
+    public function testTheSecretIsInTheFileAfterTheAddress(): void
+    {
+        $secret = tempnam(sys_get_temp_dir(), 'lockd-secret-');
+        file_put_contents($secret, "0123456789abcdef0123456789abcdef\n");
+        $server = new Server(['--auth-token-file', $secret]);
+        $document = (string) file_get_contents(dirname(__DIR__, 2) . '/docs/wordpress.md');
+        self::assertSame(1, preg_match("/`(define\\('LOCKD_URL'[^`]*)`/", $document, $example));
+        $define = strtr($example[1], ['tcp://10.0.0.1:20934' => $server->tcp(), '/etc/lockd/secret' => $secret]);
+        $stubs = sprintf("require '%s/stubs.php';\n\$wpdb = (object) ['prefix' => 'wp_'];", __DIR__);
+        $once = 'Lockd\WordPress\Locks::ofSite()->once("import", theWork(...));';
+        try {
+            self::assertSame(['called', 0], Recipe::run("$stubs\n$define\n$once", $server));
+        } finally {
+            unlink($secret);
+        }
+    }
+
     public function testTheLimitForActionScheduler(): void
     {
         $server = new Server();

@@ -227,7 +227,7 @@ final class LocksTest extends TestCase
     /** @return list<array{?string, string, string}> */
     public function invalidConstants(): array
     {
-        $limit = 'the time limit of a connection';
+        $limit = 'the time limit of a connection (LOCKD_TIMEOUT) is a number of seconds above 0';
         return [
             ['localhost', '2', 'not the address of a server: "localhost"'],
             ['', '2', 'not the address of a server: ""'],
