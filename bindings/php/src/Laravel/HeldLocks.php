@@ -23,8 +23,20 @@ final class HeldLocks
     /** @var array<array-key, array{string, Lock}> the owner and the lock, by name */
     private array $held = [];
 
-    public function __construct(private readonly ClientSource $source)
+    public function __construct(
+        private readonly ClientSource $source,
+        private readonly Reachability $reachability,
+    ) {
+    }
+
+    /**
+     * Connects if there is no connection.
+     *
+     * @throws LockdException
+     */
+    public function reach(string $name): void
     {
+        $this->reachability->attempt($name, $this->source->client(...));
     }
 
     /**
@@ -37,7 +49,14 @@ final class HeldLocks
         // If a signal handler threw after the grant but before the lock is stored, the lock would
         // stay held for ever.
         return Signals::deferred(function () use ($name, $owner, $timeout): ?Lock {
-            $lock = $this->source->client()->acquire($name, $timeout);
+            $acquire = fn (): ?Lock => $this->source->client()->acquire($name, $timeout);
+            if ($timeout > 0.0) {
+                // How long it waits for its turn says nothing of the server.
+                $this->reach($name);
+                $lock = $acquire();
+            } else {
+                $lock = $this->reachability->attempt($name, $acquire);
+            }
             if ($lock !== null) {
                 $this->held[$name] = [$owner, $lock];
             }
@@ -77,7 +96,7 @@ final class HeldLocks
      */
     public function isHeldByAnyone(string $name): bool
     {
-        return $this->source->client()->inspect($name)->isHeld();
+        return $this->reachability->attempt($name, fn (): bool => $this->source->client()->inspect($name)->isHeld());
     }
 
     /** Whether this owner holds the lock now: asks the server. */

@@ -4,8 +4,12 @@ declare(strict_types=1);
 
 namespace Lockd\Laravel;
 
+use Lockd\Client;
 use Lockd\Exception\AlreadyHeldException;
+use Lockd\Exception\ConnectException;
+use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\LockdException;
+use Lockd\Exception\TimeoutException;
 use Lockd\Internal\ClientSource;
 use Lockd\Internal\Deadline;
 use Lockd\Internal\Quietly;
@@ -14,7 +18,7 @@ use Lockd\Lock;
 /**
  * A process that holds locks for a scheduler which may end before the locks must be free. It is
  * asked over its standard streams, in lines of JSON. It ends by itself when the scheduler has ended
- * and the time of each lock is over. Started by {@see HolderProcess}.
+ * and the time of each lock is over, or its connection has ended. Started by {@see HolderProcess}.
  *
  * @internal
  */
@@ -23,8 +27,14 @@ final class Holder
     /** The longest pause between two looks at the time, in seconds. */
     private const PAUSE = 60.0;
 
+    /**
+     * The longest pause between two looks at the connections when there are no more questions, in
+     * seconds.
+     */
+    private const PAUSE_ALONE = 1.0;
+
     private ?ClientSource $source = null;
-    /** @var array<array-key, array{Lock, Deadline}> the locks, and until when they are held, by name */
+    /** @var array<array-key, array{Lock, Deadline, Client}> the locks, until when they are held, by name */
     private array $held = [];
 
     /**
@@ -41,9 +51,11 @@ final class Holder
         while ($this->await()) {
             $this->releaseWhatIsOver();
         }
+        $this->forgetWhatIsLost();
         while ($this->held !== []) {
-            usleep((int) ceil(1e6 * $this->nextEnd()));
+            usleep((int) ceil(1e6 * min(self::PAUSE_ALONE, $this->nextEnd())));
             $this->releaseWhatIsOver();
+            $this->forgetWhatIsLost();
         }
     }
 
@@ -101,14 +113,17 @@ final class Holder
     private function answer(string $name, float $seconds): array
     {
         try {
-            $lock = $this->source?->client()->acquire($name, 0.0);
-            if ($lock === null) {
+            $client = $this->source?->client();
+            $lock = $client?->acquire($name, 0.0);
+            if ($client === null || $lock === null) {
                 return ['result' => 'no'];
             }
-            $this->held[$name] = [$lock, Deadline::in($seconds)];
+            $this->held[$name] = [$lock, Deadline::in($seconds), $client];
             return ['result' => 'yes'];
         } catch (AlreadyHeldException) {
             return ['result' => 'no'];
+        } catch (ConnectException | ConnectionLostException | TimeoutException $e) {
+            return ['result' => 'absent', 'error' => $e->getMessage()];
         } catch (LockdException $e) {
             return ['result' => 'error', 'error' => $e->getMessage()];
         }
@@ -124,6 +139,18 @@ final class Holder
                 } catch (LockdException) {
                     // It was lost, and need not be released.
                 }
+            }
+        }
+    }
+
+    /** So that a process whose server is gone does not stay for locks that it does not hold. */
+    private function forgetWhatIsLost(): void
+    {
+        foreach ($this->held as $name => [$lock, , $client]) {
+            // With several servers a client has several connections. A lock is forgotten, and so
+            // released, only if its own is lost.
+            if ($client->isSpent() && !$lock->isHeld()) {
+                unset($this->held[$name]);
             }
         }
     }

@@ -4,6 +4,7 @@ declare(strict_types=1);
 
 namespace Lockd\Laravel;
 
+use Lockd\Exception\ConnectException;
 use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\LibraryException;
 use Lockd\Exception\LockdException;
@@ -25,7 +26,17 @@ final class HolderProcess
     /** How long PHP may take to start, in seconds. */
     private const START = 10.0;
 
-    /** @var ?resource the holder; null: it is not running, as far as is known */
+    /**
+     * Starts the holder and ends at once. So the holder is not a child of this process, which would
+     * have to wait for its end, and may be a web server's that never does. The shell gives programs
+     * in the background an empty input, unless another is named.
+     */
+    private const ORPHAN = 'exec 3<&0; "$@" <&3 3<&- &';
+
+    /**
+     * @var ?resource what has started the holder, and keeps the pipes open; null: the holder is not
+     *     running, as far as is known
+     */
     private $process = null;
     /** @var array<int, resource> the pipes: 0 to ask, 1 for the answers */
     private array $pipes = [];
@@ -47,6 +58,12 @@ final class HolderProcess
      */
     public function try(string $name, int $seconds): bool
     {
+        return $this->locks->attempt($name, fn (): bool => $this->ask($name, $seconds));
+    }
+
+    /** @throws LockdException */
+    private function ask(string $name, int $seconds): bool
+    {
         if ($this->process === null || $this->pid !== Process::id()) {
             // A forked child must not read the answers of its parent's holder.
             $this->start();
@@ -65,6 +82,7 @@ final class HolderProcess
         return match ($answer['result'] ?? null) {
             'yes' => true,
             'no' => false,
+            'absent' => throw new ConnectException($answer['error'] ?? '', isAbsence: true),
             default => throw new RefusedException('the holder of the lock reports: ' . ($answer['error'] ?? '')),
         };
     }
@@ -81,6 +99,9 @@ final class HolderProcess
             $streams[$descriptor] = $nothing;
         }
         $command = [(new PhpExecutableFinder())->find(false) ?: PHP_BINARY, __DIR__ . '/hold.php'];
+        if (DIRECTORY_SEPARATOR === '/') {
+            $command = ['/bin/sh', '-c', self::ORPHAN, 'sh', ...$command];
+        }
         $process = Quietly::call(static function () use ($command, $streams, &$pipes) {
             return proc_open($command, $streams, $pipes);
         });
@@ -90,11 +111,27 @@ final class HolderProcess
         [$this->process, $this->pid] = [$process, Process::id()];
         $this->pipes = [$pipes[0], $pipes[1]];
         stream_set_blocking($pipes[1], false);
+        if (DIRECTORY_SEPARATOR === '/') {
+            self::reap($process);
+        }
         $this->tell([
             'url' => $this->locks->url,
             'owner' => $this->locks->owner,
             'timeout' => $this->locks->timeout,
         ]);
+    }
+
+    /**
+     * Waits for the end of the shell. Not by proc_close, which would close the pipes.
+     *
+     * @param resource $process
+     */
+    private static function reap($process): void
+    {
+        $deadline = Deadline::in(self::START);
+        while (proc_get_status($process)['running'] && !$deadline->isOver()) {
+            usleep(1000);
+        }
     }
 
     /**

@@ -38,15 +38,15 @@ final class LockdEventMutex implements EventMutex
      * Acquires the lock if it is free.
      *
      * @return bool false: the event is running, here or elsewhere
-     * @throws InvalidArgumentException the event runs in the background, and its command would not
-     *     inherit the lock
+     * @throws InvalidArgumentException its command would not inherit the lock: it runs in the
+     *     background, or the connection is a TLS one
      * @throws LockdException for example because there is no server; then the event must not run
      */
     public function create(Event $event): bool
     {
         $hasCommand = !$event instanceof CallbackEvent;
-        if ($hasCommand && $event->runInBackground) {
-            self::mustPassOnConnections($event);
+        if ($hasCommand) {
+            $this->mustPassOnConnections($event);
         }
         $lock = $this->locks->tryToAcquire($event->mutexName());
         if ($lock === null) {
@@ -124,8 +124,19 @@ final class LockdEventMutex implements EventMutex
      * @throws InvalidArgumentException the command would run without the lock when the scheduler
      *     has ended
      */
-    private static function mustPassOnConnections(Event $event): void
+    private function mustPassOnConnections(Event $event): void
     {
+        if ($this->locks->isTls) {
+            throw new InvalidArgumentException(
+                "\"{$event->getSummaryForDisplay()}\" cannot have withoutOverlapping() on lockd over TLS (LOCKD_URL "
+                . 'begins with tls://): its command must inherit the connection with the lock, which is not possible '
+                . 'with TLS. Take the lock in the command, by Cache::store(\'lockd\')->lock(), or reach lockd by '
+                . 'tcp:// or unix:, through a tunnel for example'
+            );
+        }
+        if (!$event->runInBackground) {
+            return;
+        }
         $reason = match (true) {
             (string) $event->user !== '' => 'sudo, which user() starts, closes the connection with the lock',
             DIRECTORY_SEPARATOR === '\\' => 'Windows does not pass on the connection with the lock',

@@ -31,8 +31,11 @@ final class LockdFunnel
     private float $timeout = 3.0;
 
     /** @internal */
-    public function __construct(private readonly Slots $slots, private readonly string $name)
-    {
+    public function __construct(
+        private readonly Slots $slots,
+        private readonly HeldLocks $held,
+        private readonly string $name,
+    ) {
     }
 
     /**
@@ -88,7 +91,8 @@ final class LockdFunnel
      * @param ?callable $failure is called instead if no slot was granted in time, with the
      *     exception that is thrown without it
      * @return mixed what the callback returns, or `$failure`
-     * @throws LimiterTimeoutException no slot was granted in time
+     * @throws LimiterTimeoutException no slot was granted in time, or at once: this process holds all
+     *     of them and would wait for itself
      * @throws InvalidArgumentException there is no limit, or the time limit is not valid; or the
      *     callback is a generator function, or its result is not finished when it returns
      * @throws ConnectionLostException also if the slot was lost while the callback ran
@@ -99,24 +103,22 @@ final class LockdFunnel
         Body::mustRunWhenCalled($callback);
         $limit = $this->limit
             ?? throw new InvalidArgumentException("how many may run at once? Call limit() for \"$this->name\"");
+        $ownHold = null;
         return LockedCall::run(
-            fn (): ?Lock => $this->acquire($limit),
+            function () use ($limit, &$ownHold): ?Lock {
+                try {
+                    $this->held->reach($this->name);
+                    return $this->slots->acquire($this->name, $limit, $this->timeout);
+                } catch (AlreadyHeldException $ownHold) {
+                    return null;
+                }
+            },
             static fn (): mixed => $callback(),
-            function () use ($failure): mixed {
-                $text = "no slot of \"$this->name\" was granted within $this->timeout s";
-                $timeout = new LimiterTimeoutException($text);
+            function () use ($failure, &$ownHold): mixed {
+                $text = $ownHold?->getMessage() ?? "no slot of \"$this->name\" was granted within $this->timeout s";
+                $timeout = new LimiterTimeoutException($text, 0, $ownHold);
                 return $failure === null ? throw $timeout : $failure($timeout);
             },
         );
-    }
-
-    private function acquire(int $limit): ?Lock
-    {
-        try {
-            return $this->slots->acquire($this->name, $limit, $this->timeout);
-        } catch (AlreadyHeldException) {
-            // The provider was given one client. It would wait for itself.
-            return null;
-        }
     }
 }

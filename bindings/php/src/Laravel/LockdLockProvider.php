@@ -62,7 +62,7 @@ final class LockdLockProvider implements LockProvider
         private readonly string $prefix = '',
     ) {
         $source = new ClientSource($client, $name, $timeout);
-        $this->held = new HeldLocks($source);
+        $this->held = new HeldLocks($source, new Reachability(is_string($client) ? $client : null, $timeout));
         $this->slots = new Slots($source);
     }
 
@@ -99,7 +99,7 @@ final class LockdLockProvider implements LockProvider
      */
     public function funnel($name): LockdFunnel
     {
-        return new LockdFunnel($this->slots, $this->prefix . $name);
+        return new LockdFunnel($this->slots, $this->held, $this->prefix . $name);
     }
 
     /**

@@ -8,7 +8,6 @@ use DateTimeInterface;
 use Illuminate\Console\Scheduling\Event;
 use Illuminate\Console\Scheduling\SchedulingMutex;
 use Illuminate\Support\Carbon;
-use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Exception\RefusedException;
 
@@ -25,16 +24,12 @@ final class LockdSchedulingMutex implements SchedulingMutex
     /**
      * @internal
      * @param int $lateMinutes how many minutes after its minute an event may be asked for: at least 1
-     * @throws InvalidArgumentException
      */
     public function __construct(
         private readonly SeparateLocks $locks,
         private readonly HolderProcess $holder,
         private readonly int $lateMinutes = 10,
     ) {
-        if ($lateMinutes < 1) {
-            throw new InvalidArgumentException('lockd.late_minutes must be at least 1');
-        }
     }
 
     /**
@@ -51,7 +46,7 @@ final class LockdSchedulingMutex implements SchedulingMutex
             throw new RefusedException(
                 "\"{$event->getSummaryForDisplay()}\" was due at {$time->format('H:i')}, and its turn came only "
                 . intdiv($late, 60) . ' minutes later: whether another server has run it is not known any more. '
-                . 'Let the events before it run in the background, or raise lockd.late_minutes'
+                . 'Let the events before it run in the background, or raise LOCKD_LATE_MINUTES'
             );
         }
         $seconds = 60 * ($this->lateMinutes + self::CLOCKS_DIFFER_BY) - max(0, $late);

@@ -63,7 +63,7 @@ final class LockdServiceProvider extends ServiceProvider
         $this->app->singleton(SchedulingMutex::class, fn ($app) => new LockdSchedulingMutex(
             $app->make(SeparateLocks::class),
             new HolderProcess($app->make(SeparateLocks::class)),
-            (int) $this->setting('late_minutes'),
+            Settings::minutes('late_minutes', $this->setting('late_minutes')),
         ));
         $this->callAfterResolving('events', static function ($events): void {
             // For a command in the background this says that it has been started.
@@ -113,6 +113,7 @@ final class LockdServiceProvider extends ServiceProvider
      * @param array<string, mixed> $config
      * @return array{string, ?string, float, string} the address, the owner, the time limit and the
      *     prefix of names
+     * @throws InvalidArgumentException
      */
     private function server(array $config): array
     {
@@ -122,16 +123,17 @@ final class LockdServiceProvider extends ServiceProvider
         return [
             (string) ($config['url'] ?? $this->setting('url')),
             $owner === null ? null : (string) $owner,
-            (float) ($config['timeout'] ?? $this->setting('timeout')),
+            Settings::seconds('timeout', $config['timeout'] ?? $this->setting('timeout')),
             (string) $prefix,
         ];
     }
 
+    /** @throws InvalidArgumentException */
     private function isWanted(string $what): bool
     {
         $config = $this->app->make('config');
         $default = $config->get('cache.stores.' . $config->get('cache.default') . '.driver') === 'lockd';
-        return (bool) ($this->setting($what) ?? $default);
+        return Settings::isOn($what, $this->setting($what)) ?? $default;
     }
 
     private function setting(string $name): mixed

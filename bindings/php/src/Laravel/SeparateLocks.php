@@ -4,22 +4,27 @@ declare(strict_types=1);
 
 namespace Lockd\Laravel;
 
+use Closure;
 use Lockd\Client;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
 use Lockd\Internal\ClientSource;
 use Lockd\Lock;
+use Lockd\Message\Address;
 
 /**
  * Locks that have a connection each, for Laravel's mutexes: programs that are started while one is
- * held inherit that connection, and no other lock. Knows the server and the application's prefix,
- * and does not keep the locks.
+ * held inherit that connection, and no other lock; with TLS they inherit none. Knows the server and
+ * the application's prefix, and does not keep the locks.
  *
  * @internal
  */
 final class SeparateLocks
 {
     private readonly ClientSource $source;
+    private readonly Reachability $reachability;
+    /** Whether liblockd connects, because the address asks for TLS. */
+    public readonly bool $isTls;
 
     /**
      * @param string $url as for {@see Client::connect()}
@@ -33,6 +38,8 @@ final class SeparateLocks
         private readonly string $prefix,
     ) {
         $this->source = new ClientSource($url, $owner, $timeout);
+        $this->reachability = new Reachability($url, $timeout);
+        $this->isTls = array_filter(Address::parseList($url), static fn (Address $one): bool => $one->isTls) !== [];
     }
 
     /** What the lock of that name is called on the server. */
@@ -50,13 +57,15 @@ final class SeparateLocks
      */
     public function tryToAcquire(string $name): ?Lock
     {
-        return Client::connectAndAcquire(
+        $name = $this->nameOf($name);
+        $acquire = $this->isTls ? Client::connectAndAcquireByFfi(...) : Client::connectAndAcquire(...);
+        return $this->attempt($name, fn (): ?Lock => $acquire(
             $this->url,
-            $this->nameOf($name),
+            $name,
             timeout: 0.0,
             owner: $this->owner,
             connectTimeout: $this->timeout,
-        );
+        ));
     }
 
     /**
@@ -66,6 +75,22 @@ final class SeparateLocks
      */
     public function isHeld(string $name): bool
     {
-        return $this->source->client()->inspect($this->nameOf($name))->isHeld();
+        $name = $this->nameOf($name);
+        return $this->attempt($name, fn (): bool => $this->source->client()->inspect($name)->isHeld());
+    }
+
+    /**
+     * Calls `$ask`, which asks the server for the lock, unless the server has not answered a short
+     * while ago: {@see Reachability::attempt()}.
+     *
+     * @template T
+     * @param string $name of the lock on the server
+     * @param Closure(): T $ask
+     * @return T
+     * @throws LockdException
+     */
+    public function attempt(string $name, Closure $ask): mixed
+    {
+        return $this->reachability->attempt($name, $ask);
     }
 }

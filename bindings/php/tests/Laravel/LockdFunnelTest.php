@@ -165,6 +165,23 @@ final class LockdFunnelTest extends TestCase
         self::assertTrue($lock->get());
     }
 
+    public function testSaysThatThisProcessHoldsAllSlotsItself(): void
+    {
+        $this->ours->lock('gpu')->get();
+        foreach ([0, 3600] as $seconds) {
+            try {
+                $this->ours->funnel('gpu')->limit(1)->block($seconds)->then(fn () => self::fail('not alone'));
+                self::fail('there was a slot');
+            } catch (LimiterTimeoutException $e) {
+                self::assertStringContainsString('this process holds', $e->getMessage());
+                self::assertStringNotContainsString('within', $e->getMessage());
+            }
+        }
+        $failure = static fn (LimiterTimeoutException $e): string => $e->getMessage();
+        $said = $this->try($this->ours)->then(fn () => self::fail('not alone'), $failure);
+        self::assertStringContainsString('this process holds', $said);
+    }
+
     public function testLimitsAreChecked(): void
     {
         foreach ([0, -1, 16_777_216] as $limit) {

@@ -115,6 +115,63 @@ final class LockdSchedulingMutexTest extends TestCase
         self::assertFalse($this->client->inspect('event')->isHeld());
     }
 
+    /** A web server's process, for example, does not wait for the end of its children. */
+    public function testTheHolderIsNoChildOfTheProcessThatAsks(): void
+    {
+        $scheduler = $this->marked();
+        $holder = $this->holder();
+        self::assertTrue($holder->try('event', 600));
+        self::assertNotSame(getmypid(), self::stat($scheduler->holders()[0])[1]);
+        foreach (glob('/proc/[0-9]*') ?: [] as $process) {
+            self::assertNotSame(['Z', getmypid()], self::stat((int) basename($process)), 'a zombie is left');
+        }
+    }
+
+    /** @return array{string, int} the state of a process, and its parent */
+    private static function stat(int $pid): array
+    {
+        preg_match('/\) (\w) (\d+) /', (string) @file_get_contents("/proc/$pid/stat"), $parts);
+        return [$parts[1] ?? 'X', (int) ($parts[2] ?? 0)];
+    }
+
+    public function testTheHolderEndsWithItsServer(): void
+    {
+        $scheduler = $this->marked();
+        $holder = $this->holder();
+        self::assertTrue($holder->try('event', 600));
+        $this->server->restart();
+        // As long as the scheduler may ask, the holder stays.
+        self::assertTrue($holder->try('event', 600));
+        self::assertFalse($this->holder()->try('event', 600));
+        unset($holder);
+        Deadline::until('the other holder has ended', static fn (): bool => count($scheduler->holders()) === 1);
+        $this->server->kill();
+        Deadline::until('the holder has ended', static fn (): bool => $scheduler->holders() === []);
+    }
+
+    /** The locks on the servers that are left stay held. */
+    public function testTheHolderStaysWhenOneOfItsServersIsGone(): void
+    {
+        $scheduler = $this->marked();
+        $another = new Server();
+        $url = "{$this->server->tcp()},{$another->tcp()}";
+        $holder = new HolderProcess(new SeparateLocks($url, null, 5.0, ''));
+        foreach (range(1, 20) as $number) {
+            self::assertTrue($holder->try("event $number", 600));
+        }
+        $left = count([...$this->client->list()]);
+        self::assertGreaterThan(0, $left);
+        self::assertLessThan(20, $left);
+        $another->kill();
+        unset($holder);
+        // Longer than the holder's pause between two looks: it has looked when this one has ended.
+        $ended = new HolderProcess(new SeparateLocks($this->server->tcp(), null, 5.0, ''));
+        self::assertTrue($ended->try('short', 2));
+        unset($ended);
+        Deadline::until('one holder is left', static fn (): bool => count($scheduler->holders()) === 1);
+        self::assertCount($left, [...$this->client->list('event')]);
+    }
+
     public function testTheHolderInheritsNothingButItsPipes(): void
     {
         $scheduler = $this->marked();

@@ -9,6 +9,7 @@ use Illuminate\Console\Scheduling\EventMutex;
 use Illuminate\Console\Scheduling\SchedulingMutex;
 use Illuminate\Support\ServiceProvider;
 use Lockd\Client;
+use Lockd\Exception\InvalidArgumentException;
 use Lockd\Laravel\LockdLockProvider;
 use Lockd\Laravel\LockdServiceProvider;
 use Lockd\Tests\Support\Server;
@@ -21,7 +22,7 @@ final class LockdServiceProviderTest extends TestCase
 
     protected function tearDown(): void
     {
-        foreach (['URL', 'OWNER', 'PREFIX', 'SCHEDULER', 'TIMEOUT'] as $name) {
+        foreach (['URL', 'OWNER', 'PREFIX', 'SCHEDULER', 'COMMANDS', 'TIMEOUT', 'LATE_MINUTES'] as $name) {
             unset($_ENV["LOCKD_$name"]);
         }
     }
@@ -79,6 +80,54 @@ final class LockdServiceProviderTest extends TestCase
         $app->make(LockdLockProvider::class)->funnel('gpu')->limit(2)->then(static function () use ($client): void {
             self::assertSame(2, $client->inspect('gpu')->limit);
         });
+    }
+
+    public function testASettingIsOnOrOffByAnyOfItsWords(): void
+    {
+        foreach (['true', '(true)', 'on', 'On', 'yes', '1'] as $on) {
+            $_ENV['LOCKD_SCHEDULER'] = $_ENV['LOCKD_COMMANDS'] = $on;
+            self::assertSame([true, true, true], self::boundMutexes([]), $on);
+        }
+        foreach (['false', '(false)', 'off', 'OFF', 'no', '0', ''] as $off) {
+            $_ENV['LOCKD_SCHEDULER'] = $_ENV['LOCKD_COMMANDS'] = $off;
+            self::assertSame([false, false, false], self::boundMutexes(['cache' => ['default' => 'lockd']]), $off);
+        }
+        $_ENV['LOCKD_SCHEDULER'] = $_ENV['LOCKD_COMMANDS'] = 'null';
+        self::assertSame([true, true, true], self::boundMutexes(['cache' => ['default' => 'lockd']]));
+    }
+
+    /** @return iterable<array{string, string}> */
+    public static function mistakes(): iterable
+    {
+        $all = [
+            'SCHEDULER' => ['of', '2'],
+            'COMMANDS' => ['maybe'],
+            'TIMEOUT' => ['soon', '', '0', '-1', '1e999', '5 s'],
+            'LATE_MINUTES' => ['many', '', '0', '2.5', '1440'],
+        ];
+        foreach ($all as $name => $values) {
+            foreach ($values as $value) {
+                yield "$name=$value" => ["LOCKD_$name", $value];
+            }
+        }
+    }
+
+    /** @dataProvider mistakes */
+    public function testASettingThatIsNotUnderstoodIsNamed(string $name, string $value): void
+    {
+        $_ENV += ['LOCKD_SCHEDULER' => 'true', 'LOCKD_COMMANDS' => 'true'];
+        $_ENV[$name] = $value;
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessageMatches("/^$name .* '" . preg_quote($value) . "'$/");
+        Application::with([])->make(SchedulingMutex::class);
+    }
+
+    public function testTheTimeLimitOfAStoreIsChecked(): void
+    {
+        $app = Application::with(['cache' => ['stores' => ['lockd' => ['driver' => 'lockd', 'timeout' => 'soon']]]]);
+        $this->expectException(InvalidArgumentException::class);
+        $this->expectExceptionMessage("'timeout'");
+        $app['cache']->store('lockd');
     }
 
     public function testTheSettingsArePublished(): void
