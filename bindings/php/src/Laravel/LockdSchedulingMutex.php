@@ -41,6 +41,23 @@ final class LockdSchedulingMutex implements SchedulingMutex
      */
     public function create(Event $event, DateTimeInterface $time): bool
     {
+        $late = $this->lateness($event, $time);
+        $seconds = 60 * ($this->lateMinutes + self::CLOCKS_DIFFER_BY) - max(0, $late);
+        $isTaken = $this->holder->try($this->locks->nameOf(self::nameOf($event, $time)), $seconds);
+        // This process may have been stopped before it asked, until the server that has run the event
+        // had forgotten it. If it is not too late now, the lock was still remembered when it was
+        // granted.
+        $this->lateness($event, $time);
+        return $isTaken;
+    }
+
+    /**
+     * How many seconds after the beginning of that minute it is.
+     *
+     * @throws RefusedException it is too late to ask
+     */
+    private function lateness(Event $event, DateTimeInterface $time): int
+    {
         $late = Carbon::now()->getTimestamp() - $time->getTimestamp() + (int) $time->format('s');
         if ($late >= 60 * $this->lateMinutes) {
             throw new RefusedException(
@@ -49,8 +66,7 @@ final class LockdSchedulingMutex implements SchedulingMutex
                 . 'Let the events before it run in the background, or raise LOCKD_LATE_MINUTES'
             );
         }
-        $seconds = 60 * ($this->lateMinutes + self::CLOCKS_DIFFER_BY) - max(0, $late);
-        return $this->holder->try($this->locks->nameOf(self::nameOf($event, $time)), $seconds);
+        return $late;
     }
 
     /**

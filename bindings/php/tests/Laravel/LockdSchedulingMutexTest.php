@@ -75,6 +75,21 @@ final class LockdSchedulingMutexTest extends TestCase
         self::assertTrue($theirs->serverShouldRun($event, $at->modify('+55 seconds')));
     }
 
+    public function testASchedulerThatWasStoppedWhileItAskedDoesNotRunTheEventTooLate(): void
+    {
+        $this->marked();
+        $schedule = $this->schedule(['late_minutes' => 2]);
+        $event = $schedule->exec('true');
+        // The clock is read before the lock is asked for, and after it was granted.
+        $times = ['2030-01-01 12:00:05', '2030-01-01 12:02:00'];
+        Carbon::setTestNow(static function () use (&$times): Carbon {
+            return new Carbon(count($times) > 1 ? array_shift($times) : $times[0]);
+        });
+        $this->expectException(RefusedException::class);
+        $this->expectExceptionMessage('2 minutes later');
+        $schedule->serverShouldRun($event, new DateTimeImmutable('2030-01-01 12:00:05'));
+    }
+
     public function testWhatWasTakenStaysTakenWhenTheSchedulerIsKilled(): void
     {
         $scheduler = $this->marked();
