@@ -19,11 +19,13 @@ use Throwable;
 final class LockedCall
 {
     /**
+     * @template T
+     * @template U
      * @param callable(): ?Lock $acquire
-     * @param callable(Lock): mixed $body must be finished when it returns
-     * @param callable(): mixed $otherwise is called if the lock was not granted
+     * @param callable(Lock): T $body must be finished when it returns
+     * @param callable(): U $otherwise is called if the lock was not granted
      * @param ?callable(): mixed $release releases the lock; may be called again after that
-     * @return mixed what the body returns, or `$otherwise`
+     * @return T|U what the body returns, or `$otherwise`
      * @throws LockdException also if the lock was lost, or its client closed, while the body ran
      */
     public static function run(
@@ -58,7 +60,9 @@ final class LockedCall
             // Do not leave this to the lock's destructor: the exception's trace may refer to the
             // lock. If the exception is a signal handler's, it may have interrupted the release.
             try {
-                $lock === null || ($release ?? $lock->release(...))();
+                if ($lock !== null) {
+                    ($release ?? $lock->release(...))();
+                }
             } catch (LockdException) {
                 // The caller must see the first exception, not this one.
             }

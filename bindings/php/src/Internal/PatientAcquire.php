@@ -198,7 +198,7 @@ final class PatientAcquire
         do {
             Signals::dispatch();
             // A signal ends it early.
-            usleep((int) ceil(min(self::SLICE, $end->remaining()) * 1e6));
+            usleep(max(0, (int) ceil(min(self::SLICE, $end->remaining()) * 1e6)));
         } while (!$end->isOver());
     }
 }

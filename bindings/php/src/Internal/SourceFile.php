@@ -14,13 +14,19 @@ use PhpToken;
  */
 final class SourceFile
 {
+    /** @var list<int> */
     private const ARROWS = [T_OBJECT_OPERATOR, T_NULLSAFE_OBJECT_OPERATOR, T_DOUBLE_COLON];
+    /** @var list<int> */
     private const COMPARISONS = [T_IS_IDENTICAL, T_IS_NOT_IDENTICAL, T_IS_EQUAL, T_IS_NOT_EQUAL];
+    /** @var list<int> */
     private const AND_OR = [T_BOOLEAN_AND, T_BOOLEAN_OR];
-    /** The same operators with a lower precedence than an assignment. */
+    /** @var list<int> the same operators with a lower precedence than an assignment */
     private const AND_OR_WORDS = [T_LOGICAL_AND, T_LOGICAL_OR, T_LOGICAL_XOR];
+    /** @var list<int> */
     private const NAMES = [T_STRING, T_NAME_QUALIFIED, T_NAME_FULLY_QUALIFIED, T_NAME_RELATIVE, T_VARIABLE, T_STATIC];
+    /** @var list<int|string> */
     private const OPENING = ['(', '[', '{', T_CURLY_OPEN, T_DOLLAR_OPEN_CURLY_BRACES, T_ATTRIBUTE];
+    /** @var list<string> */
     private const CLOSING = [')', ']', '}'];
 
     /** @param list<PhpToken> $tokens without spaces and comments */

@@ -31,6 +31,7 @@ final class Unkept
     public static function report(string $name): bool
     {
         // It may be disabled.
+        /** @var array<int, array{file?: string, line?: int, function: string}> */
         $calls = function_exists('debug_backtrace') ? debug_backtrace(DEBUG_BACKTRACE_IGNORE_ARGS, self::DEPTH) : [];
         // The first call is that of this method.
         unset($calls[0]);

@@ -53,7 +53,7 @@ final class Holder
         }
         $this->forgetWhatIsLost();
         while ($this->held !== []) {
-            usleep((int) ceil(1e6 * min(self::PAUSE_ALONE, $this->nextEnd())));
+            usleep(max(0, (int) ceil(1e6 * min(self::PAUSE_ALONE, $this->nextEnd()))));
             $this->releaseWhatIsOver();
             $this->forgetWhatIsLost();
         }
@@ -92,8 +92,9 @@ final class Holder
         if ($line === false) {
             return false;
         }
-        /** @var array{url?: string, owner?: ?string, timeout?: float, id?: int, name?: string, seconds?: int} */
-        $question = (array) json_decode($line, true);
+        $question = json_decode($line, true);
+        /** @var array{url?: string, owner?: ?string, timeout?: int|float, id?: int, name?: string, seconds?: int} */
+        $question = is_array($question) ? $question : [];
         if (isset($question['url'])) {
             $timeout = (float) ($question['timeout'] ?? 5.0);
             $this->source = new ClientSource($question['url'], $question['owner'] ?? null, $timeout);
@@ -102,7 +103,7 @@ final class Holder
         // The line is not complete if the scheduler was killed while it wrote it.
         if (isset($question['id'], $question['name'], $question['seconds'])) {
             $answer = $this->answer((string) hex2bin($question['name']), (float) $question['seconds']);
-            $line = json_encode(['id' => $question['id']] + $answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
+            $line = (string) json_encode(['id' => $question['id']] + $answer, JSON_INVALID_UTF8_SUBSTITUTE) . "\n";
             // Nobody listens if the scheduler has ended meanwhile.
             Quietly::call(fn () => fwrite($this->answers, $line));
         }

@@ -102,6 +102,7 @@ final class HolderProcess
         if (DIRECTORY_SEPARATOR === '/') {
             $command = ['/bin/sh', '-c', self::ORPHAN, 'sh', ...$command];
         }
+        $pipes = [];
         $process = Quietly::call(static function () use ($command, $streams, &$pipes) {
             return proc_open($command, $streams, $pipes);
         });
@@ -109,6 +110,7 @@ final class HolderProcess
             throw new LibraryException("cannot start $command[0]: " . Quietly::$warning);
         }
         [$this->process, $this->pid] = [$process, Process::id()];
+        /** @var array{resource, resource} $pipes the other streams have none */
         $this->pipes = [$pipes[0], $pipes[1]];
         stream_set_blocking($pipes[1], false);
         if (DIRECTORY_SEPARATOR === '/') {
@@ -165,13 +167,14 @@ final class HolderProcess
         }
     }
 
-    /** @return array<mixed> the answer to that question */
+    /** @return array{id: int, result?: string, error?: string} the answer to that question */
     private function hear(int $id, Deadline $deadline): array
     {
         do {
             // PHP may print warnings when it starts, which are no answers.
             $answer = json_decode($this->line($deadline), true);
         } while (!is_array($answer) || ($answer['id'] ?? null) !== $id);
+        /** @var array{id: int, result?: string, error?: string} $answer */
         return $answer;
     }
 

@@ -96,7 +96,9 @@ final class LockdEventMutex implements EventMutex
             $lock->release();
         } catch (LockdException $e) {
             // Laravel calls this in the middle of its work, which must go on.
-            $this->report === null || ($this->report)($e);
+            if ($this->report !== null) {
+                ($this->report)($e);
+            }
         }
     }
 

@@ -86,11 +86,13 @@ final class LockdFunnel
     /**
      * Waits for a slot, and calls the callback while holding it.
      *
-     * @param callable $callback must be finished when it returns, as for
+     * @template T
+     * @template U
+     * @param callable(): T $callback must be finished when it returns, as for
      *     {@see \Lockd\Client::synchronized()}
-     * @param ?callable $failure is called instead if no slot was granted in time, with the
-     *     exception that is thrown without it
-     * @return mixed what the callback returns, or `$failure`
+     * @param ?callable(LimiterTimeoutException): U $failure is called instead if no slot was
+     *     granted in time, with the exception that is thrown without it
+     * @return ($failure is null ? T : T|U) what the callback returns, or `$failure`
      * @throws LimiterTimeoutException no slot was granted in time, or at once: this process holds all
      *     of them and would wait for itself
      * @throws InvalidArgumentException there is no limit, or the time limit is not valid; or the
@@ -103,6 +105,7 @@ final class LockdFunnel
         Body::mustRunWhenCalled($callback);
         $limit = $this->limit
             ?? throw new InvalidArgumentException("how many may run at once? Call limit() for \"$this->name\"");
+        /** @var ?AlreadyHeldException $ownHold */
         $ownHold = null;
         return LockedCall::run(
             function () use ($limit, &$ownHold): ?Lock {

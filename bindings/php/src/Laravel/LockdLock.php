@@ -36,10 +36,11 @@ final class LockdLock implements Lock
      * Acquires the lock if it is free. With a callback: calls it while holding the lock, then
      * releases the lock.
      *
-     * @param ?callable $callback must be finished when it returns, as for
+     * @template T
+     * @param (callable(mixed...): T)|null $callback must be finished when it returns, as for
      *     {@see \Lockd\Client::synchronized()}
-     * @return mixed what the callback returns, or true; false: the lock is held, by this process or
-     *     another
+     * @return ($callback is null ? bool : T|false) what the callback returns, or true; false: the
+     *     lock is held, by this process or another
      * @throws InvalidArgumentException the callback is a generator function, or its result is not
      *     finished when it returns
      * @throws ConnectionLostException also if the lock was lost while the callback was at work
@@ -55,9 +56,10 @@ final class LockdLock implements Lock
     /**
      * Acquires the lock, waiting its turn in the server's queue.
      *
+     * @template T
      * @param int|float $seconds how long to wait
-     * @param ?callable $callback as for {@see get()}
-     * @return mixed what the callback returns, or true
+     * @param (callable(mixed...): T)|null $callback as for {@see get()}
+     * @return ($callback is null ? true : T) what the callback returns, or true
      * @throws LockTimeoutException the lock was not granted in that time, or this process holds it
      *     already and would wait for itself
      * @throws InvalidArgumentException the callback is a generator function, or its result is not
@@ -182,8 +184,12 @@ final class LockdLock implements Lock
     }
 
     /**
+     * @template T
+     * @template U
      * @param callable(): ?Acquired $acquire
-     * @param callable(): mixed $otherwise is called if the lock was not granted
+     * @param callable(mixed...): T $callback
+     * @param callable(): U $otherwise is called if the lock was not granted
+     * @return T|U
      */
     private function run(callable $acquire, callable $callback, callable $otherwise): mixed
     {

@@ -4,11 +4,15 @@ declare(strict_types=1);
 
 namespace Lockd\Laravel;
 
+use Illuminate\Cache\CacheManager;
 use Illuminate\Console\CommandMutex;
 use Illuminate\Console\Events\ScheduledTaskFinished;
 use Illuminate\Console\Scheduling\EventMutex;
 use Illuminate\Console\Scheduling\SchedulingMutex;
+use Illuminate\Contracts\Config\Repository;
+use Illuminate\Contracts\Container\Container;
 use Illuminate\Contracts\Debug\ExceptionHandler;
+use Illuminate\Contracts\Events\Dispatcher;
 use Illuminate\Support\ServiceProvider;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
@@ -23,7 +27,7 @@ final class LockdServiceProvider extends ServiceProvider
     public function register(): void
     {
         $this->mergeConfigFrom(__DIR__ . '/config.php', 'lockd');
-        $config = $this->app->make('config');
+        $config = $this->config();
         if (!$config->has('cache.stores.lockd')) {
             $config->set('cache.stores.lockd', ['driver' => 'lockd']);
         }
@@ -33,8 +37,8 @@ final class LockdServiceProvider extends ServiceProvider
             $this->registerScheduler();
         }
         if ($this->isWanted('commands') && interface_exists(CommandMutex::class)) {
-            $this->app->singleton(CommandMutex::class, fn ($app) => new LockdCommandMutex(
-                $app->make(SeparateLocks::class),
+            $this->app->singleton(CommandMutex::class, static fn (Container $app) => new LockdCommandMutex(
+                self::make($app, SeparateLocks::class),
             ));
         }
     }
@@ -42,10 +46,12 @@ final class LockdServiceProvider extends ServiceProvider
     public function boot(): void
     {
         $this->publishes([__DIR__ . '/config.php' => $this->app->basePath('config/lockd.php')], 'lockd-config');
-        $make = fn (array $config): LockdStore => $this->store($config);
+        $make = $this->store(...);
         $this->callAfterResolving('cache', static function ($cache) use ($make): void {
+            /** @var CacheManager $cache */
             // Laravel binds this function to the cache manager.
             $cache->extend('lockd', function ($app, array $config) use ($cache, $make) {
+                /** @var array<string, mixed> $config */
                 return $cache->repository($make($config), $config);
             });
         });
@@ -54,18 +60,19 @@ final class LockdServiceProvider extends ServiceProvider
     /** Binds the mutexes of the scheduler. */
     private function registerScheduler(): void
     {
-        $this->app->singleton(EventMutex::class, static fn ($app) => new LockdEventMutex(
-            $app->make(SeparateLocks::class),
+        $this->app->singleton(EventMutex::class, static fn (Container $app) => new LockdEventMutex(
+            self::make($app, SeparateLocks::class),
             static function (LockdException $e) use ($app): void {
-                $app->make(ExceptionHandler::class)->report($e);
+                self::make($app, ExceptionHandler::class)->report($e);
             },
         ));
-        $this->app->singleton(SchedulingMutex::class, fn ($app) => new LockdSchedulingMutex(
-            $app->make(SeparateLocks::class),
-            new HolderProcess($app->make(SeparateLocks::class)),
+        $this->app->singleton(SchedulingMutex::class, fn (Container $app) => new LockdSchedulingMutex(
+            self::make($app, SeparateLocks::class),
+            new HolderProcess(self::make($app, SeparateLocks::class)),
             Settings::minutes('late_minutes', $this->setting('late_minutes')),
         ));
         $this->callAfterResolving('events', static function ($events): void {
+            /** @var Dispatcher $events */
             // For a command in the background this says that it has been started.
             $events->listen(ScheduledTaskFinished::class, static function (ScheduledTaskFinished $of): void {
                 if ($of->task->mutex instanceof LockdEventMutex) {
@@ -83,12 +90,12 @@ final class LockdServiceProvider extends ServiceProvider
      */
     private function store(array $config): LockdStore
     {
-        $stores = $this->app->make('config')->get('cache.stores', []);
+        $stores = $this->config()->get('cache.stores', []);
         $isOurs = static fn (mixed $name): bool => ($stores[$name]['driver'] ?? null) === 'lockd';
         $name = $config['store'] ?? null;
         // Laravel 11 and later add the store's own name where no other is given.
         if ($name === null || $isOurs($name)) {
-            $name = $this->app->make('config')->get('cache.default');
+            $name = $this->config()->get('cache.default');
         }
         if ($isOurs($name)) {
             throw new InvalidArgumentException(
@@ -96,9 +103,12 @@ final class LockdServiceProvider extends ServiceProvider
                 . "them, as in 'lockd' => ['driver' => 'lockd', 'store' => 'redis'] in config/cache.php"
             );
         }
-        $values = $this->app->make('cache')->store($name)->getStore();
+        /** @var ?string $name */
+        /** @var CacheManager $cache */
+        $cache = $this->app->make('cache');
+        $values = $cache->store($name)->getStore();
         $locks = array_intersect_key($config, ['url' => 1, 'owner' => 1, 'timeout' => 1, 'prefix' => 1]) === []
-            ? $this->app->make(LockdLockProvider::class)
+            ? self::make($this->app, LockdLockProvider::class)
             : $this->provider($config);
         return method_exists($values, 'tags') ? new LockdTaggedStore($values, $locks) : new LockdStore($values, $locks);
     }
@@ -117,7 +127,7 @@ final class LockdServiceProvider extends ServiceProvider
      */
     private function server(array $config): array
     {
-        $app = $this->app->make('config');
+        $app = $this->config();
         $owner = $config['owner'] ?? $this->setting('owner') ?? $app->get('app.name');
         $prefix = $config['prefix'] ?? $this->setting('prefix') ?? $app->get('cache.prefix');
         return [
@@ -131,13 +141,32 @@ final class LockdServiceProvider extends ServiceProvider
     /** @throws InvalidArgumentException */
     private function isWanted(string $what): bool
     {
-        $config = $this->app->make('config');
-        $default = $config->get('cache.stores.' . $config->get('cache.default') . '.driver') === 'lockd';
+        $config = $this->config();
+        $default = $config->get('cache.stores.' . (string) $config->get('cache.default') . '.driver') === 'lockd';
         return Settings::isOn($what, $this->setting($what)) ?? $default;
     }
 
     private function setting(string $name): mixed
     {
-        return $this->app->make('config')->get("lockd.$name");
+        return $this->config()->get("lockd.$name");
+    }
+
+    private function config(): Repository
+    {
+        /** @var Repository */
+        return $this->app->make('config');
+    }
+
+    /**
+     * What the container has for a class or an interface, with its type.
+     *
+     * @template T of object
+     * @param class-string<T> $class
+     * @return T
+     */
+    private static function make(Container $app, string $class): object
+    {
+        /** @var T */
+        return $app->make($class);
     }
 }

@@ -63,7 +63,7 @@ final class Dialer
             }
             $error = $error ?: Quietly::$warning;
         }
-        $isAbsence = Absence::isErrno($no) || Absence::isOfResolver($error);
+        $isAbsence = Absence::isErrno((int) $no) || Absence::isOfResolver($error);
         throw new ConnectException("cannot connect to $address->text: $error", isAbsence: $isAbsence);
     }
 
@@ -106,7 +106,7 @@ final class Dialer
         $addresses = [];
         foreach ($found ?: [] as $one) {
             /** @var array{sin_addr?: string, sin6_addr?: string} $address */
-            $address = (array) socket_addrinfo_explain($one)['ai_addr'];
+            $address = socket_addrinfo_explain($one)['ai_addr'];
             $addresses[] = $address['sin_addr'] ?? '[' . ($address['sin6_addr'] ?? '') . ']';
         }
         return $addresses;

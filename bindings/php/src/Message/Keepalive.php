@@ -29,10 +29,9 @@ final class Keepalive
      */
     public static function set($stream, int $deadPeerTimeout): bool
     {
-        foreach (['socket_import_stream', 'socket_set_option'] as $function) {
-            if (!function_exists($function) || !defined('TCP_KEEPIDLE')) {
-                return false;
-            }
+        $isThere = function_exists('socket_import_stream') && function_exists('socket_set_option');
+        if (!$isThere || !defined('TCP_KEEPIDLE')) {
+            return false;
         }
         $socket = socket_import_stream($stream);
         if (!$socket instanceof \Socket) {

@@ -22,6 +22,7 @@ final class Dsn
     /** Options that go into the address of each host. */
     private const FILES = ['auth-token-file', 'ca', 'cert', 'key'];
 
+    /** @var list<string> */
     private const OPTIONS = ['owner', 'timeout', 'wait', ...self::FILES];
 
     /** Ports that are meant for other protocols, by their number. */
@@ -57,10 +58,10 @@ final class Dsn
     /** @throws InvalidArgumentException */
     public static function parse(string $dsn): self
     {
-        [$address, $query] = explode('?', $dsn, 2) + [1 => ''];
-        $options = self::options($query, $dsn);
+        $parts = explode('?', $dsn, 2);
+        $options = self::options($parts[1] ?? '', $dsn);
         return new self(
-            self::url($address, array_intersect_key($options, array_flip(self::FILES)), $dsn),
+            self::url($parts[0], array_intersect_key($options, array_flip(self::FILES)), $dsn),
             $options['owner'] ?? null,
             self::seconds('timeout', $options, $dsn) ?? 5.0,
             self::seconds('wait', $options, $dsn),
@@ -87,7 +88,8 @@ final class Dsn
     {
         $options = [];
         foreach ($query === '' ? [] : explode('&', $query) as $option) {
-            [$name, $value] = explode('=', $option, 2) + [1 => ''];
+            $parts = explode('=', $option, 2);
+            [$name, $value] = [$parts[0], $parts[1] ?? ''];
             if (!in_array($name, self::OPTIONS, true)) {
                 throw new InvalidArgumentException("a DSN has no option \"$name\": the options are "
                     . implode(', ', self::OPTIONS) . ", and not as in \"$dsn\"");

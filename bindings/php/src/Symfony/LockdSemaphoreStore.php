@@ -60,7 +60,7 @@ final class LockdSemaphoreStore implements PersistingStoreInterface
         } catch (InvalidArgument $e) {
             throw new InvalidArgumentException($e->getMessage(), 0, $e);
         }
-        if ($dsn?->wait !== null) {
+        if (is_string($client) && $dsn?->wait !== null) {
             throw new InvalidArgumentException("a semaphore does not wait: \"wait\" is for locks only: \"$client\"");
         }
         $this->state = self::class . '#' . spl_object_id($this);

@@ -62,6 +62,7 @@ final class StreamTransport implements Transport
         $deadline = Deadline::in($timeout);
         $addresses = Address::parseList($urls);
         [$servers, $missing] = [[], []];
+        [$isAbsence, $last] = [true, null];
         $left = count($addresses);
         foreach ($addresses as $text => $address) {
             $share = max($deadline->remaining() / $left--, $timeout / count($addresses));
@@ -69,12 +70,12 @@ final class StreamTransport implements Transport
                 $servers[$text] = ServerConnection::open($address, $owner, $share, $timeout);
             } catch (ConnectException $e) {
                 $missing[$text] = $e->getMessage();
-                $isAbsence = ($isAbsence ?? true) && $e->isAbsence;
+                $isAbsence = $isAbsence && $e->isAbsence;
                 $last = $e;
             }
         }
         if ($servers === []) {
-            throw new ConnectException(self::together($missing), 0, $last ?? null, $isAbsence ?? false);
+            throw new ConnectException(self::together($missing), 0, $last, $isAbsence);
         }
         return new self($servers, $missing);
     }

@@ -31,7 +31,7 @@ final class Outage
         // The first failure tells since when. A deadlock is no failure of the server.
         if (self::now() === null && !$reason instanceof DeadlockException) {
             $outage = ['since' => time(), 'host' => (string) gethostname(), 'reason' => $reason->getMessage()];
-            update_option(self::OPTION, json_encode($outage, JSON_INVALID_UTF8_SUBSTITUTE), true);
+            update_option(self::OPTION, (string) json_encode($outage, JSON_INVALID_UTF8_SUBSTITUTE), true);
         }
     }
 
@@ -47,7 +47,13 @@ final class Outage
     {
         // get_option() would query the database for an option that does not exist.
         $outage = json_decode((string) (wp_load_alloptions()[self::OPTION] ?? ''), true);
-        return is_array($outage) && isset($outage['since'], $outage['host'], $outage['reason']) ? $outage : null;
+        if (!is_array($outage)) {
+            return null;
+        }
+        [$since, $host, $reason] = [$outage['since'] ?? null, $outage['host'] ?? null, $outage['reason'] ?? null];
+        return is_int($since) && is_string($host) && is_string($reason)
+            ? ['since' => $since, 'host' => $host, 'reason' => $reason]
+            : null;
     }
 
     private function notice(): void

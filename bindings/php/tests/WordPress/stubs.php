@@ -75,7 +75,7 @@ function options_in_database(): array
     return json_decode((string) file_get_contents($GLOBALS['database']), true) ?? [];
 }
 
-/** @return array<string, string> */
+/** @return array<string, mixed> */
 function wp_load_alloptions(): array
 {
     return $GLOBALS['alloptions'] ??= options_in_database();
@@ -101,7 +101,7 @@ function delete_option(string $name): bool
     return update_option($name, '', true);
 }
 
-/** @return array<int, array<string, array<string, array{schedule: string|false, args: list<mixed>}>>> */
+/** @return array<int, array<array-key, array<string, array{schedule: string|false, args: list<mixed>}>>> */
 function _get_cron_array(): array
 {
     return json_decode(wp_load_alloptions()['cron'] ?? '', true) ?? [];
