@@ -109,7 +109,8 @@ fn a_lock_that_was_lost_while_lockd_run_was_stopped_kills_the_command_at_once() 
     running.signal(Signal::STOP);
     await_stop(running.pid());
     kick(&site);
-    let mut next = site.run(&["a"], "sleep 1");
+    // Together with the time that the command gets, longer than its grace by far.
+    let mut next = site.run(&["a"], "sleep 2");
     assert_eq!(next.code(), 0);
     running.signal(Signal::CONT);
     assert_eq!(running.code(), 76);
