@@ -20,8 +20,10 @@ use Lockd\Tests\Versions\Version;
 
 exit((function (string $modules): int {
     $trials = new Trials(dirname(__DIR__));
+    // Before the directory is changed: the path may be relative.
+    $modules = realpath($modules) ?: throw new RuntimeException("there is no $modules");
     chdir($trials->package);
-    $versions = Version::all(realpath($modules) ?: exit("there is no $modules\n"), $trials->directories());
+    $versions = Version::all($modules, $trials->directories());
     $jobs = new Jobs();
     foreach ($versions as $version) {
         foreach ($trials->of($version) as $trial => $arguments) {
