@@ -6,7 +6,6 @@ namespace Lockd\Tests\Compat;
 
 use lockc;
 use Lockd\Tests\Support\Deadline;
-use Lockd\Tests\Support\Server;
 use pkLockClient;
 
 require_once __DIR__ . '/../../compat/lockc.php';
@@ -15,20 +14,6 @@ require_once __DIR__ . '/../../compat/pkLockClient.php';
 /** A program in the background inherits the connection. It must not keep the locks. */
 final class BackgroundTest extends CompatTestCase
 {
-    private Server $server;
-
-    protected function setUp(): void
-    {
-        parent::setUp();
-        $this->server = new Server();
-    }
-
-    protected function tearDown(): void
-    {
-        unset($this->server);
-        parent::tearDown();
-    }
-
     /** @return iterable<string, array{string, string, 'lockd'|'message'}> */
     public function classes(): iterable
     {

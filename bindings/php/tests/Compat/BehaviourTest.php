@@ -20,7 +20,6 @@ require_once __DIR__ . '/../../compat/pkLockClient.php';
  */
 final class BehaviourTest extends CompatTestCase
 {
-    private Server $server;
     /** @var list<object> clients that hold a lock until the call has been made */
     private array $others = [];
 
@@ -34,7 +33,6 @@ final class BehaviourTest extends CompatTestCase
     protected function tearDown(): void
     {
         $this->others = [];
-        unset($this->server);
         parent::tearDown();
     }
 

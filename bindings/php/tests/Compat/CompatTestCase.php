@@ -8,12 +8,16 @@ use Lockd\Tests\Support\Deadline;
 use Lockd\Tests\Support\Server;
 use PHPUnit\Framework\TestCase;
 
-/** Shared by the tests of both drop-in classes: collects warnings and runs other processes. */
+/**
+ * Shared by the tests of both drop-in classes: starts a server for each test, collects warnings and
+ * runs other processes.
+ */
 abstract class CompatTestCase extends TestCase
 {
     protected const COMPAT = __DIR__ . '/../../compat/';
     private const SCRIPTS = __DIR__ . '/scripts/';
 
+    protected Server $server;
     /** @var list<string> the warnings since the last check */
     private array $warnings = [];
     /** @var list<resource> */
@@ -27,6 +31,7 @@ abstract class CompatTestCase extends TestCase
             $this->warnings[] = $message;
             return true;
         }, E_USER_WARNING);
+        $this->server = new Server();
     }
 
     protected function assertPostConditions(): void
@@ -36,6 +41,7 @@ abstract class CompatTestCase extends TestCase
 
     protected function tearDown(): void
     {
+        unset($this->server);
         restore_error_handler();
         foreach ($this->processes as $process) {
             proc_terminate($process, SIGKILL);

@@ -17,20 +17,6 @@ require_once __DIR__ . '/../../compat/lockc.php';
 
 final class LockcTest extends CompatTestCase
 {
-    private Server $server;
-
-    protected function setUp(): void
-    {
-        parent::setUp();
-        $this->server = new Server();
-    }
-
-    protected function tearDown(): void
-    {
-        unset($this->server);
-        parent::tearDown();
-    }
-
     private function client(float $timeout = 20, string $protocol = 'lockd'): lockc
     {
         return new lockc('127.0.0.1', $this->server->port($protocol), $timeout);

@@ -16,20 +16,6 @@ final class PkLockClientTest extends CompatTestCase
 {
     private const AT_ONCE = ['timeLimit' => 0];
 
-    private Server $server;
-
-    protected function setUp(): void
-    {
-        parent::setUp();
-        $this->server = new Server();
-    }
-
-    protected function tearDown(): void
-    {
-        unset($this->server);
-        parent::tearDown();
-    }
-
     private function client(?int $port = null): pkLockClient
     {
         return new pkLockClient(['host' => '127.0.0.1', 'port' => $port ?? $this->server->port()]);

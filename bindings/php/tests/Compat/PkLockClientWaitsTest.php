@@ -5,7 +5,6 @@ declare(strict_types=1);
 namespace Lockd\Tests\Compat;
 
 use Lockd\Tests\Support\Deadline;
-use Lockd\Tests\Support\Server;
 use LogicException;
 use pkLockClient;
 
@@ -16,15 +15,8 @@ final class PkLockClientWaitsTest extends CompatTestCase
 {
     private const AT_ONCE = ['timeLimit' => 0];
 
-    private Server $server;
     /** The process that sends a signal; 0: there is none. */
     private int $signaller = 0;
-
-    protected function setUp(): void
-    {
-        parent::setUp();
-        $this->server = new Server();
-    }
 
     protected function tearDown(): void
     {
@@ -34,7 +26,6 @@ final class PkLockClientWaitsTest extends CompatTestCase
             pcntl_waitpid($this->signaller, $status);
         }
         pcntl_signal(SIGUSR1, SIG_DFL);
-        unset($this->server);
         parent::tearDown();
     }
 

@@ -121,7 +121,8 @@ final class LockingSessionHandlerTest extends TestCase
         self::assertStringContainsString('lockd: the session cannot be locked: cannot connect', $answer['warnings'][0]);
     }
 
-    public function testALateRequestDoesNotOverwriteALaterOne(): void
+    /** @return array{Request, Request} one that has lost its session's lock, and one that has written since */
+    private function lateAndLater(): array
     {
         $late = $this->request();
         $late->quietly('start');
@@ -131,6 +132,12 @@ final class LockingSessionHandlerTest extends TestCase
         $later->quietly('start');
         $later->quietly('add 5');
         self::assertTrue($later->quietly('write'));
+        return [$late, $later];
+    }
+
+    public function testALateRequestDoesNotOverwriteALaterOne(): void
+    {
+        [$late] = $this->lateAndLater();
 
         $answer = $late->do('write');
         self::assertSame(
@@ -146,14 +153,7 @@ final class LockingSessionHandlerTest extends TestCase
      */
     public function testARequestThatHasLostTheLockDoesNotDestroyWhatALaterOneHasWritten(string ...$ends): void
     {
-        $late = $this->request();
-        $late->quietly('start');
-        $late->quietly('add 1');
-        $this->server->restart();
-        $later = $this->request();
-        $later->quietly('start');
-        $later->quietly('add 5');
-        self::assertTrue($later->quietly('write'));
+        [$late, $later] = $this->lateAndLater();
         $later->quietly('start');
 
         $answers = array_map($late->do(...), $ends);
