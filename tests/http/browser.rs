@@ -115,7 +115,7 @@ impl Drop for Script {
 fn script(server: &Server, name: &str) -> Script {
     let Endpoint::Tcp(address) = server.tcp_endpoint("message") else { panic!("a TCP address") };
     let code = "require $argv[1];
-        $lock = Lockd\\Client::connect($argv[2], $argv[3])->acquire('php/report');
+        $lock = Lockd\\Client::connect($argv[2], $argv[3])->acquire('php/report', null);
         fgets(STDIN);";
     let mut php = Command::new("php");
     php.args(["-r", code, "--", concat!(env!("CARGO_MANIFEST_DIR"), "/bindings/php/autoload.php")]);
