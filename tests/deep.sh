@@ -15,13 +15,20 @@ logs=${CARGO_TARGET_DIR:-target}/deep
 mkdir -p "$logs"
 rm -f "$logs/status"
 
-# The ignored tests of a program are its deep tests.
-deep_tests() { "$cargo" test --release --locked --test "$1" -- --ignored --nocapture --test-threads=1; }
+# The ignored tests of a program are its deep tests. More arguments choose among them.
+deep_tests() {
+    program=$1
+    shift
+    "$cargo" test --release --locked --test "$program" -- --ignored --nocapture --test-threads=1 "$@"
+}
 
-histories() { deep_tests history; }
+histories() { deep_tests history --skip deep_upgrades; }
+# A million calls amid upgrades, and upgrades of up to 5,000 connections with the times that they take.
+deep_upgrades() { deep_tests history deep_upgrades && deep_tests upgrade deep_scale; }
 cable() { deep_tests cable; }
 waiters() { deep_tests cli; }
 attacks() { deep_tests attacks; }
+deep_upgrade_kills() { deep_tests upgrade deep_upgrade_kills; }
 interleavings() {
     LOCKD_ITERATIONS=20000 tests/explore.sh shuttle && LOOM_MAX_PREEMPTIONS=2 tests/explore.sh loom
 }
@@ -43,14 +50,14 @@ run() {
     ended=$(cat "$logs/status")
     # A part that was skipped because something is missing says so in its last line.
     [ "$ended" = passed ] && tail -n 1 "$logs/$1.log" | grep -q '^skipped: ' && ended=skipped
-    summary="$summary$(printf '%-14s %7d s  %s' "$1" $(($(date +%s) - began)) "$ended")
+    summary="$summary$(printf '%-18s %7d s  %s' "$1" $(($(date +%s) - began)) "$ended")
 "
     [ "$ended" != FAILED ] || failed=yes
 }
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories cable waiters attacks interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories deep_upgrades cable waiters attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

@@ -13,10 +13,12 @@ use crate::os::sync::clock_gettime;
 pub(super) struct Stamp(u64);
 
 impl Stamp {
-    /// For tests of the rules, which bring their own time.
-    #[cfg(test)]
     pub(super) const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)
+    }
+
+    pub(super) const fn nanos(self) -> u64 {
+        self.0
     }
 
     /// The time from `earlier` to `self`; zero if `earlier` is later.

@@ -19,7 +19,16 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    const RANGES: usize = 18;
+    pub(super) const RANGES: usize = 18;
+
+    /// With these counts, and durations that have this sum.
+    pub(super) fn from_parts(counts: [u64; Self::RANGES], sum: Duration) -> Self {
+        Self { counts, nanos: sum.as_nanos() }
+    }
+
+    pub(super) fn counts(&self) -> [u64; Self::RANGES] {
+        self.counts
+    }
 
     pub(super) fn add(&mut self, time: Duration) {
         // A linear search, since nearly all durations are in the first ranges.

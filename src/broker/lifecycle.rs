@@ -90,11 +90,11 @@ pub(super) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// With `grace`, grants nothing until it is [opened](Self::open), about that long from now;
-    /// otherwise open from the start.
-    pub(super) fn new(grace: Option<Duration>) -> Self {
-        let state = AtomicU8::new(if grace.is_some() { GRACE } else { OPEN });
-        Self { state, grace_ends: clock::now().after(grace.unwrap_or_default()) }
+    /// With `grace_ends`, grants nothing until it is [opened](Self::open), which is expected to
+    /// happen then; otherwise open from the start.
+    pub(super) fn new(grace_ends: Option<Stamp>) -> Self {
+        let state = AtomicU8::new(if grace_ends.is_some() { GRACE } else { OPEN });
+        Self { state, grace_ends: grace_ends.unwrap_or_default() }
     }
 
     /// Whether a call with this intent may proceed. The caller must have locked the lane or the
@@ -118,6 +118,11 @@ impl Lifecycle {
             GRACE => self.grace_ends.since(clock::now()),
             _ => Duration::ZERO,
         }
+    }
+
+    /// When the grace is expected to end; `None` in every state but the grace.
+    pub(super) fn grace_ends(&self) -> Option<Stamp> {
+        (self.state.load(Acquire) == GRACE).then_some(self.grace_ends)
     }
 
     /// Ends the grace. Returns false if the broker was not in it.

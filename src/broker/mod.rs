@@ -5,6 +5,7 @@
 //! - `fast_lane`: names that only one session is concerned with, which is nearly all of them.
 //! - `shell`: lanes and table behind their mutexes. `turns` is how the table is used, `registry`
 //!   which session is notified of what it decides, `lifecycle` whether anything is granted.
+//! - `snapshot`: the state of a broker as data, and a broker made from it.
 //! - [`ObservedSession`]: one owner, calls that never block, an [`Observer`] that is told how waits
 //!   end. `ending`: how a session ends.
 //! - [`LocalSession`]: the same with calls that block, for threads of this process.
@@ -34,6 +35,7 @@ mod rules;
 mod session;
 mod session_info;
 mod shell;
+pub(crate) mod snapshot;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -57,6 +59,10 @@ pub use rules::Ticket;
 pub use session::ObservedSession;
 pub use session_info::{OWNER_BYTES_MAX, Observer, SessionInfo, Wait, truncate_owner};
 use shell::Shell;
+pub use snapshot::{
+    BrokerSnapshot, BrokerSnapshotError, CountsSnapshot, HistogramSnapshot, HolderSnapshot, LockSnapshot,
+    NameSnapshot, SessionSnapshot, WaitSnapshot, WantSnapshot,
+};
 pub use stats::Stats;
 use tokens::Tokens;
 
@@ -93,7 +99,8 @@ impl Broker {
     /// grace is left; a request that waits is queued.
     pub(crate) fn resumed(limits: Limits, tokens: &Range<u64>, grace: Option<Duration>) -> Self {
         let tokens = Tokens::between(tokens.start, tokens.end);
-        Self { shell: Arc::new(Shell::new(limits, tokens, grace)) }
+        let grace_ends = grace.map(|grace| clock::now().after(grace));
+        Self { shell: Arc::new(Shell::new(limits, tokens, grace_ends)) }
     }
 
     /// The first fencing token of a broker that knows nothing of an earlier run.
@@ -120,6 +127,33 @@ impl Broker {
     #[must_use]
     pub fn grace(&self) -> Duration {
         self.shell.lifecycle.grace()
+    }
+
+    /// The state of this broker as data, for a program that replaces itself by another version and
+    /// keeps the sessions. To be called only while no other thread is in a call of the broker or of
+    /// one of its sessions.
+    ///
+    /// # Errors
+    /// If the broker is shut or has failed, or if it shows that a thread is in a call.
+    pub fn snapshot(&self) -> Result<BrokerSnapshot, BrokerSnapshotError> {
+        self.shell.snapshot()
+    }
+
+    /// A broker that continues where the one of the snapshot was, and its sessions, in the order of
+    /// the snapshot. `observer_of` makes the observer of each. Fencing tokens stay below
+    /// `tokens_end`: rather than give a token at or above it, the broker fails. What exceeds the
+    /// limits already stays.
+    ///
+    /// # Errors
+    /// If the snapshot is not the state of a broker, or no token is left.
+    pub fn restore(
+        snapshot: &BrokerSnapshot,
+        limits: Limits,
+        tokens_end: u64,
+        observer_of: impl FnMut(&SessionSnapshot) -> Arc<dyn Observer>,
+    ) -> Result<(Self, Vec<ObservedSession>), BrokerSnapshotError> {
+        let (shell, sessions) = Shell::restore(snapshot, limits, tokens_end, observer_of)?;
+        Ok((Self { shell }, sessions))
     }
 
     /// Opens a session for threads of this process. `owner` is its name in listings, cut to

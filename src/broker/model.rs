@@ -362,3 +362,54 @@ impl Waiting {
         self.wants.iter().any(|want| want.0 == name)
     }
 }
+
+pub(super) fn at_most(holders: u32) -> Mode {
+    Mode::at_most(holders).unwrap()
+}
+
+/// What sessions ask for. To the events, all sessions are alike, and so are all names.
+pub(super) fn every_event(sessions: u32, names: u8, with_tries: bool) -> Vec<Event> {
+    use Mode::{Exclusive, Shared};
+    let two = at_most(2);
+    let mut events = Vec::new();
+    for session in 0..sessions {
+        for name in 0..names {
+            for mode in [Exclusive, two, Shared] {
+                for wait in [Some(None), None].into_iter().take(1 + usize::from(with_tries)) {
+                    events.push(Event::Acquire { session, wants: vec![(name, mode)], wait });
+                    events.push(Event::Convert { session, name, mode, wait });
+                }
+            }
+            for other in (0..names).filter(|&other| other != name) {
+                for mode in [two, Shared] {
+                    let wants = vec![(name, Exclusive), (other, mode)];
+                    events.push(Event::Acquire { session, wants, wait: Some(None) });
+                }
+            }
+            events.push(Event::Release { session, name });
+        }
+        events.push(Event::Cancel { session });
+        events.extend([true, false].map(|vanished| Event::End { session, vanished }));
+    }
+    events
+}
+
+/// The numbers below `count` in every order.
+fn permutations(count: u32) -> Vec<Vec<u32>> {
+    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
+    let shorter = permutations(last);
+    let with_last = |at: u32| {
+        shorter.iter().cloned().map(move |mut order| {
+            order.insert(at as usize, last);
+            order
+        })
+    };
+    (0..count).flat_map(with_last).collect()
+}
+
+/// For [`Model::fingerprint`]: every way to number so many sessions and names anew.
+pub(super) fn renumberings(sessions: u32, names: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
+    let names = permutations(names);
+    let of_names = |sessions: Vec<u32>| names.iter().map(move |names| (sessions.clone(), names.clone()));
+    permutations(sessions).into_iter().flat_map(of_names).collect()
+}

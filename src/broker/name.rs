@@ -40,6 +40,12 @@ impl LockName {
     }
 }
 
+impl AsRef<[u8]> for LockName {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl From<&[u8]> for LockName {
     fn from(bytes: &[u8]) -> Self {
         Self::new(bytes)

@@ -104,6 +104,11 @@ impl Registry {
         self.0.read().len()
     }
 
+    /// In the order of their slots.
+    pub(super) fn all(&self) -> Vec<Arc<RegisteredSession>> {
+        self.0.read().iter().map(|(_, session)| session.clone()).collect()
+    }
+
     pub(super) fn infos(&self) -> Vec<Arc<SessionInfo>> {
         self.0.read().iter().map(|(_, session)| session.info.clone()).collect()
     }

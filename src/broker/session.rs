@@ -38,6 +38,11 @@ impl ObservedSession {
         Self { shell: shell.clone(), info }
     }
 
+    /// A session that is registered already: it is the one of a snapshot.
+    pub(super) fn restored(shell: &Arc<Shell>, info: Arc<SessionInfo>) -> Self {
+        Self { shell: shell.clone(), info }
+    }
+
     /// What identifies this session to others.
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {

@@ -6,8 +6,8 @@
 
 use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 
+use crate::broker::clock::Stamp;
 use crate::broker::fast_lane::{KeyRef, Lane};
 use crate::broker::fifo::FifoMutex;
 use crate::broker::hasher::{LANES, NameHasher};
@@ -62,7 +62,7 @@ pub(super) struct Shell {
     /// The number of locks in the table. Changed with the table locked, read without.
     pub(super) table_held: CachePadded<AtomicUsize>,
     pub(super) sessions: CachePadded<Registry>,
-    session_ids: CachePadded<AtomicU64>,
+    pub(super) session_ids: CachePadded<AtomicU64>,
     tokens_end: Arc<TokensEnd>,
     pub(super) limits: AtomicLimits,
     pub(super) lifecycle: Lifecycle,
@@ -71,7 +71,7 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(limits: Limits, tokens: Tokens, grace: Option<Duration>) -> Self {
+    pub(super) fn new(limits: Limits, tokens: Tokens, grace_ends: Option<Stamp>) -> Self {
         let lane = || Mutex::new(Lane::new(ORPHANS_PER_LANE, tokens.clone()));
         let cell = || CachePadded(LaneCell { lane: lane(), held: AtomicUsize::new(0) });
         let lanes = std::iter::repeat_with(cell).take(LANES).collect();
@@ -87,7 +87,7 @@ impl Shell {
             session_ids: CachePadded(AtomicU64::new(1)),
             tokens_end,
             limits: AtomicLimits::new(limits),
-            lifecycle: Lifecycle::new(grace),
+            lifecycle: Lifecycle::new(grace_ends),
             measures_holds: AtomicBool::new(false),
         }
     }

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::bench::BenchOptions;
+use super::control::UpgradeOptions;
 use super::options::ServeOptions;
 use super::run::RunOptions;
 use super::show::{InspectOptions, KickOptions, ListOptions, StatsOptions, WatchOptions};
@@ -44,6 +45,9 @@ pub(super) enum CliCommand {
     Stats(StatsOptions),
     /// End a client's connection
     Kick(KickOptions),
+    /// Let a server become the new version of the program that has been installed in its place, and
+    /// keep its connections and locks
+    Upgrade(UpgradeOptions),
     /// Measure a server under load: requests per second, latencies, CPU time, memory
     Bench(BenchOptions),
     /// Print the completions for a shell, to be sourced or installed

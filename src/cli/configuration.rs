@@ -24,6 +24,7 @@ use super::messages::write_within_limit;
 use super::options::{OptionValues, ServeOptions, Settings};
 use super::show::{is_for_nagios, unknown};
 use super::text::harmless;
+use super::upgrade;
 
 /// The commands that take the server's options.
 const SERVING: [&str; 2] = ["serve", "bench-serve"];
@@ -32,8 +33,8 @@ const SERVING: [&str; 2] = ["serve", "bench-serve"];
 pub(super) fn command_line() -> Cli {
     let strict = without_environment(Cli::command());
     let strict = SERVING.iter().fold(strict, |all, name| all.mut_subcommand(name, without_environment));
-    let parsed = strict.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let arguments = upgrade::arguments();
+    let parsed = strict.try_get_matches_from(&arguments).and_then(|matches| Cli::from_arg_matches(&matches));
     checked(parsed, &arguments).unwrap_or_else(|error| {
         if error.kind() == ErrorKind::DisplayHelp {
             // The help also shows the variables.

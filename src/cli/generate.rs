@@ -27,7 +27,10 @@ The state directory of the systemd unit.
 Stop: grant nothing any more, tell clients that they have lost their locks, and end. A second signal ends the process at once.
 .TP
 \fBSIGHUP\fR
-Read the configuration again, with the certificates and the secret. New limits on locks, waits and names and a new log level take effect at once; other options take effect for new connections. \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR take effect only at a restart. The log says what has changed, and what needs a restart. \fBlockd serve \-\-check\fR finds mistakes beforehand.
+Read the configuration again, with the certificates and the secret. New limits on locks, waits and names and a new log level take effect at once; other options take effect for new connections. \fBcontrol\fR, \fBhttp\fR, \fBlisten\fR, \fBpidfile\fR, \fBshared\-excludes\fR, \fBstate\-dir\fR, \fBunix\-mode\fR and \fBuser\fR take effect only at a restart. The log says what has changed, and what needs a restart. \fBlockd serve \-\-check\fR finds mistakes beforehand.
+.TP
+\fBSIGUSR2\fR
+Become the program that is now at the path of this one, as \fBlockd upgrade\fR asks for, and keep connections, locks and waits. The log says how that has ended.
 "#;
 
 pub(super) fn completions(shell: Shell) -> ExitCode {

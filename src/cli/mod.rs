@@ -1,11 +1,13 @@
 //! The program `lockd`: its commands, its configuration, signals, and output for people. Everything
 //! about locks is in the library; this module uses only what any other program could use.
 //!
-//! - `arguments`: the commands. `command_place`: mistakes in the line of `run`. `serve`: the server as a process. `run`: a command under a lock.
+//! - `arguments`: the commands. `command_place`: mistakes in the line of `run`. `serve`: the server as a process, from its start on, and `running`: until it stops. `run`: a command under a lock.
 //!   `show`: commands that look into a server. `bench`: a load for measurements. `generate`: manual
 //!   pages and completions.
 //! - `options`: the server's options; `configuration`: where they are read from; `reload`: what a
 //!   reload changes.
+//! - `upgrade`: the server becomes the next version of the program. `control`: orders for it.
+//!   `signal_gate`: the signals that direct it.
 //! - `http`: the server's pages. `logging`, `systemd`, `pidfile`, `privileges`: what a daemon
 //!   needs.
 //! - `chain`: who holds a lock, what that one waits for, and so on. `owner_name`: how a `lockd run`
@@ -22,6 +24,7 @@ mod bench;
 mod chain;
 mod command_place;
 mod configuration;
+mod control;
 mod generate;
 mod http;
 mod logging;
@@ -34,12 +37,15 @@ mod processes;
 mod prometheus;
 mod reload;
 mod run;
+mod running;
 mod serve;
 mod server_option;
 mod show;
+mod signal_gate;
 mod systemd;
 mod text;
 mod text_table;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -57,6 +63,7 @@ pub(crate) fn main() -> ExitCode {
         CliCommand::Watch(options) => show::watch(&options),
         CliCommand::Stats(options) => show::stats(&options),
         CliCommand::Kick(options) => show::kick(&options),
+        CliCommand::Upgrade(options) => control::upgrade(&options),
         CliCommand::Bench(options) => bench::bench(&options),
         CliCommand::Completions { shell } => generate::completions(shell),
         CliCommand::Man { directory, date } => generate::man(&directory, &date),

@@ -140,6 +140,12 @@ pub(super) struct ServeOptions {
     #[serde(serialize_with = "serialize_path")]
     pidfile: Option<PathBuf>,
 
+    /// Take orders of root and of the server's user over a Unix socket at this path, which only
+    /// they can use: lockd upgrade [default: none]
+    #[arg(long, value_name = "PATH", env = "LOCKD_CONTROL")]
+    #[serde(serialize_with = "serialize_path")]
+    control: Option<PathBuf>,
+
     /// Become this user once all addresses are bound
     #[arg(long, value_name = "NAME", env = "LOCKD_USER")]
     user: Option<String>,
@@ -217,12 +223,26 @@ pub(super) struct Settings {
     pub(super) http_hosts: Vec<String>,
     pub(super) state_dir: Option<PathBuf>,
     pub(super) pidfile: Option<PathBuf>,
+    pub(super) control: Option<PathBuf>,
     /// The user to become.
     pub(super) account: Option<UserAccount>,
     pub(super) log_level: LevelFilter,
 }
 
 impl Settings {
+    /// The settings that result from options of which each is given as JSON, as in
+    /// [`given`](Self::given).
+    ///
+    /// # Errors
+    /// The first mistake that is found.
+    pub(super) fn of_given(given: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        let read = |(name, value): (&String, &String)| match serde_json::from_str(value) {
+            Ok(value) => Ok((name.clone(), value)),
+            Err(error) => Err(mistake(name, error.to_string())),
+        };
+        Self::new(&given.iter().map(read).collect::<Result<_, _>>()?, true)
+    }
+
     /// The settings that result from `values`. With `check_together` these must be the options of
     /// all places. Without it each value is only checked by itself, and neither the user nor
     /// certificates are looked up.
@@ -240,7 +260,7 @@ impl Settings {
         let http = parse_each("http", texts_of("http"), host_and_port)?;
         let http_hosts = parse_each("http-host", texts_of("http-host"), host_name)?;
         let log_level = parse_each("log-level", texts_of("log-level"), log_level)?.pop();
-        for name in ["pidfile", "user"] {
+        for name in ["control", "pidfile", "user"] {
             if texts_of(name).iter().any(|text| text.is_empty()) {
                 return Err(mistake(name, "it is empty".to_owned()));
             }
@@ -258,6 +278,7 @@ impl Settings {
             http_hosts,
             state_dir: path_of("state-dir"),
             pidfile: path_of("pidfile"),
+            control: path_of("control"),
             account,
             log_level: log_level.unwrap_or(LevelFilter::Info),
         })
@@ -361,6 +382,7 @@ mod tests {
             ("scheduling = 'idle'", "scheduling", "idle"),
             ("state-dir = ''", "state-dir", "empty"),
             ("user = ''", "user", "empty"),
+            ("control = ''", "control", "empty"),
             ("tls-key = '/x'", "tls-key", "tls-cert"),
             ("tls-client-ca = '/x'", "tls-client-ca", "tls-cert"),
             ("tls-cert = '/x'", "tls-cert", "tls-key"),

@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,16 @@ impl Pidfile {
         let named =
             |error: io::Error| io::Error::new(error.kind(), format!("pidfile {}: {error}", path.display()));
         Self::take(path).map_err(named)
+    }
+
+    /// The pidfile of an earlier image of this process, which has kept its descriptor, and with it
+    /// the lock.
+    pub(super) fn handed_over(descriptor: OwnedFd, path: &Path) -> Self {
+        Self { file: File::from(descriptor), path: path.to_owned() }
+    }
+
+    pub(super) fn descriptor(&self) -> RawFd {
+        self.file.as_raw_fd()
     }
 
     fn take(path: &Path) -> io::Result<Self> {

@@ -5,8 +5,8 @@ use std::ffi::CString;
 use std::io;
 use std::path::Path;
 
-use lockd::server::Bound;
 use lockd::server::state_dir;
+use lockd::server::{Bound, ControlSocket};
 use nix::unistd::{User, initgroups, setgid, setuid};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -26,17 +26,30 @@ impl UserAccount {
     }
 
     /// Becomes this user for good. Before that, gives it the files of the Unix sockets, with their
-    /// lock files, and the state directory.
+    /// lock files, those of the control socket, and the state directory.
     ///
     /// # Errors
     /// If this process may not do that; the message names the user.
-    pub(super) fn take_over(&self, bound: &Bound, state_dir: Option<&Path>) -> io::Result<()> {
-        self.become_it(bound, state_dir).map_err(|error| in_context(&self.0.name, &error))
+    pub(super) fn take_over(
+        &self,
+        bound: &Bound,
+        control: Option<&ControlSocket>,
+        state_dir: Option<&Path>,
+    ) -> io::Result<()> {
+        self.become_it(bound, control, state_dir).map_err(|error| in_context(&self.0.name, &error))
     }
 
-    fn become_it(&self, bound: &Bound, state_dir: Option<&Path>) -> io::Result<()> {
+    fn become_it(
+        &self,
+        bound: &Bound,
+        control: Option<&ControlSocket>,
+        state_dir: Option<&Path>,
+    ) -> io::Result<()> {
         let (uid, gid) = (self.0.uid, self.0.gid);
         bound.give_to(uid.as_raw(), gid.as_raw())?;
+        if let Some(control) = control {
+            control.give_to(uid.as_raw(), gid.as_raw())?;
+        }
         if let Some(directory) = state_dir {
             state_dir::prepare_for(directory, uid.as_raw(), gid.as_raw())?;
         }

@@ -16,6 +16,10 @@ impl ActiveOptions {
         Self(given)
     }
 
+    pub(super) fn values(&self) -> &BTreeMap<String, String> {
+        &self.0
+    }
+
     /// Replaces the options by those that are given now. Returns what has changed, as lines for the
     /// log. A change that needs a restart is a warning, and is returned by every reload until then.
     pub(super) fn reload(&mut self, mut given: BTreeMap<String, String>) -> Vec<(Level, String)> {

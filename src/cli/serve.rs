@@ -1,21 +1,24 @@
-//! `lockd serve`: the server as a process, with its pidfile, its user and its signals. The main
-//! thread waits for events of all kinds on one channel, and acts on them one after the other.
+//! `lockd serve`: the server as a process, with its pidfile, its user and its signals. This starts
+//! it, or goes on with the server of an earlier version that this program has replaced; `running` is
+//! what it does from then on.
 
 use std::io::{self, Write};
+use std::net::TcpListener;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
-use lockd::broker::Broker;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use lockd::broker::{Broker, Stats};
+use lockd::server::snapshot::RestoredServer;
 use lockd::server::state_dir::{self, Keeper};
-use lockd::server::{Bound, Inherited, Server, Service};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
-use signal_hook::iterator::Signals;
+use lockd::server::{Bound, ControlSocket, Inherited, Server, Service, Upgrades, allow_parking};
+use nix::sys::signal::Signal;
 
 use super::configuration;
+use super::control::{self, Asker, Reply};
 use super::http::{self, Http, Rules};
 use super::logging::{self, LogStyle};
 use super::messages::{EXIT_USAGE, exit_with_message};
@@ -23,26 +26,27 @@ use super::options::{ServeOptions, Settings};
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::reload::ActiveOptions;
+use super::running::{ReloadState, RunningServer, ServeEvent};
+use super::signal_gate::{SignalGate, stops};
 use super::systemd::{self, ServiceManager};
 use super::text::harmless;
+use super::upgrade::{self, Predecessor, StateDirHandOver, SuccessorSettings, UpgradeClaim};
 
-/// How long a stop waits for clients to acknowledge that they have lost their locks.
-const STOP_TELL_LIMIT: Duration = Duration::from_millis(500);
 /// The exit status after a clean stop that could not be recorded in the state directory.
 const EXIT_NOT_RECORDED: u8 = 3;
 
-/// What the main thread waits for.
-enum ServeEvent {
-    /// The configuration is to be read again.
-    Reload,
-    /// The configuration has been read again.
-    ReloadRead(Result<Box<Settings>, String>),
-    Stop,
-    /// The broker has failed.
-    Failed,
+pub(super) fn serve(options: &ServeOptions) -> ExitCode {
+    if upgrade::is_rehearsal() {
+        return upgrade::rehearse(options);
+    }
+    match Predecessor::find() {
+        Ok(None) => start(options),
+        Ok(Some(predecessor)) => go_on(options, predecessor),
+        Err(error) => exit_with_message(&format!("cannot take over: {error}"), 1),
+    }
 }
 
-pub(super) fn serve(options: &ServeOptions) -> ExitCode {
+fn start(options: &ServeOptions) -> ExitCode {
     let settings = match configuration::settings(options) {
         Ok(settings) if options.check => return check(&settings),
         Ok(settings) => settings,
@@ -50,16 +54,53 @@ pub(super) fn serve(options: &ServeOptions) -> ExitCode {
     };
     // Before anything is opened, as that function requires.
     let inherited = systemd::inherited_sockets();
-    let style = if systemd::logs_to_journal() { LogStyle::Journal } else { LogStyle::Plain };
-    if let Err(error) = logging::start(settings.log_level, style) {
-        return exit_with_message(&format!("the log cannot be written: {error}"), 1);
-    }
-    let code = inherited.and_then(|inherited| run(options, settings, inherited)).unwrap_or_else(|error| {
-        log::error!("{error}");
-        ExitCode::FAILURE
-    });
-    logging::finish();
-    code
+    with_log(&settings, upgrade::program_path(), |process| {
+        let active = ActiveOptions::new(settings.given.clone());
+        let served = OpenServer::open(&settings, inherited?)?;
+        for address in served.server.addresses() {
+            log::info!("listening on {address}");
+        }
+        for address in served.http.addresses() {
+            log::info!("listening on http://{address}");
+        }
+        let grace = served.broker.grace();
+        if !grace.is_zero() {
+            log::warn!(
+                "the last run did not stop cleanly: nothing is granted for {} s",
+                grace.as_secs_f64().ceil()
+            );
+        }
+        process.run(options, active, served, 0)
+    })
+}
+
+/// Goes on with the server of an earlier version, which this program has replaced in its process.
+/// If that is not possible, nothing is served, as after a crash.
+fn go_on(options: &ServeOptions, predecessor: Predecessor) -> ExitCode {
+    let SuccessorSettings { settings, active, changes } = match predecessor.settings(options) {
+        Ok(settings) => settings,
+        Err(error) => return exit_with_message(&format!("cannot take over: {error}"), 1),
+    };
+    let program = PathBuf::from(predecessor.program.program.clone());
+    upgrade::set_process_name(&program);
+    with_log(&settings, program, |process| {
+        let upgrades = predecessor.program.upgrades + 1;
+        let reload = predecessor.program.reload;
+        logging::add_lost(predecessor.program.lost_lines);
+        let taken = TakenOver::from(&settings, predecessor);
+        let TakenOver { served, asker, report } =
+            taken.map_err(|error| io::Error::new(error.kind(), format!("cannot take over: {error}")))?;
+        log::info!("{report}");
+        changes.into_iter().for_each(|(level, text)| log::log!(level, "{text}"));
+        if let Some(asker) = asker {
+            asker.tell(&Reply::Done(report));
+        }
+        if reload {
+            // It cannot fail: the receiver is in the same value.
+            let _ = process.events.send(ServeEvent::Reload);
+        }
+        process.run(options, active, served, upgrades)
+    })
 }
 
 /// `--check`: prints the warnings that a start would log, and `ok`.
@@ -72,198 +113,233 @@ fn check(settings: &Settings) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn run(options: &ServeOptions, mut settings: Settings, inherited: Vec<Inherited>) -> io::Result<ExitCode> {
-    if !inherited.is_empty() && settings.listens_by_default {
-        settings.config.listen.clear();
+/// Runs the server while its log is written.
+fn with_log(
+    settings: &Settings,
+    program: PathBuf,
+    run: impl FnOnce(ServerProcess) -> io::Result<ExitCode>,
+) -> ExitCode {
+    // Before there is any thread, as that function requires.
+    let process = ServerProcess::new(program);
+    let style = if systemd::logs_to_journal() { LogStyle::Journal } else { LogStyle::Plain };
+    if let Err(error) = logging::start(settings.log_level, style) {
+        return exit_with_message(&format!("the log cannot be written: {error}"), 1);
     }
-    let (events, received_events) = unbounded();
-    // Before anything is created that only an orderly end removes.
-    watch_signals(events.clone())?;
-    let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
-    privileges::raise_descriptor_limit(settings.config.connections_max);
-    let dead_peer_timeout = settings.config.dead_peer_timeout;
-    let rules = Rules::new(&settings.config, &settings.http_hosts);
-    let http = http::bind(&settings.http)?;
-    let bound = Bound::with_inherited(settings.config, inherited)?;
-    if let Some(account) = settings.account {
-        account.take_over(&bound, settings.state_dir.as_deref())?;
-    }
-    let (broker, keeper) = match &settings.state_dir {
-        Some(directory) => {
-            let (broker, keeper) = state_dir::resume(directory, settings.limits, dead_peer_timeout)?;
-            (broker, Some(keeper))
-        }
-        None => (Broker::new(settings.limits), None),
-    };
-    let server = bound.serve(&broker, Service::locks())?;
-    let failed = events.clone();
-    server.on_failure(move || {
-        // If the main thread does not receive events any more, it is stopping.
-        let _ = failed.send(ServeEvent::Failed);
+    let code = process.and_then(run).unwrap_or_else(|error| {
+        log::error!("{error}");
+        ExitCode::FAILURE
     });
-    for address in server.addresses() {
-        log::info!("listening on {address}");
-    }
-    let http = Http::serve(http, &broker, server.stats_reader(), rules)?;
-    for address in http.addresses() {
-        log::info!("listening on http://{address}");
-    }
-    let grace = broker.grace();
-    if !grace.is_zero() {
-        log::warn!(
-            "the last run did not stop cleanly: nothing is granted for {} s",
-            grace.as_secs_f64().ceil()
-        );
-    }
-    let mut manager = ServiceManager::new();
-    manager.notify_ready(&server);
-    let active = ActiveOptions::new(settings.given);
-    let reload = ReloadState::Idle;
-    let mut running =
-        RunningServer { options, active, broker, server, http, keeper, manager, events, reload };
-    let code = running.wait(&received_events);
-    log::info!("stopping");
-    running.manager.notify_stopping();
-    let is_recorded = running.stop();
-    drop(pidfile);
-    log::info!("stopped");
-    Ok(if is_recorded { code } else { ExitCode::from(EXIT_NOT_RECORDED) })
+    logging::finish();
+    code
 }
 
-struct RunningServer<'a> {
-    options: &'a ServeOptions,
-    active: ActiveOptions,
+/// What the process has before it serves anything.
+struct ServerProcess {
+    events: Sender<ServeEvent>,
+    received: Receiver<ServeEvent>,
+    signals: SignalGate,
+    claim: UpgradeClaim,
+    program: PathBuf,
+}
+
+impl ServerProcess {
+    /// Takes the signals. To be called before there is any other thread, and before anything is
+    /// created that only an orderly end removes.
+    fn new(program: PathBuf) -> io::Result<Self> {
+        let (events, received) = unbounded();
+        let claim = UpgradeClaim::default();
+        allow_parking()?;
+        let (to, own) = (events.clone(), claim.clone());
+        let signals = SignalGate::open(move |signal| {
+            let event = match signal {
+                Signal::SIGHUP => ServeEvent::Reload,
+                signal if stops(signal) => ServeEvent::Stop,
+                _ if own.take() => ServeEvent::Upgrade(None),
+                _ => {
+                    log::error!("not upgraded, the server goes on as before: an upgrade is in progress");
+                    return true;
+                }
+            };
+            to.send(event).is_ok()
+        })?;
+        Ok(Self { events, received, signals, claim, program })
+    }
+
+    /// Serves until the server is to stop, and stops it.
+    fn run(
+        self,
+        options: &ServeOptions,
+        active: ActiveOptions,
+        served: OpenServer,
+        upgrades: u64,
+    ) -> io::Result<ExitCode> {
+        let OpenServer { broker, server, http, keeper, pidfile, control } = served;
+        let failed = self.events.clone();
+        server.on_failure(move || {
+            // If the main thread does not receive events any more, it is stopping.
+            let _ = failed.send(ServeEvent::Failed);
+        });
+        if let Some(control) = &control {
+            let (events, claim) = (self.events.clone(), self.claim.clone());
+            control::serve(control.clone(), move |asker| {
+                if claim.take() {
+                    // If the main thread does not receive events any more, it is stopping.
+                    let _ = events.send(ServeEvent::Upgrade(Some(asker)));
+                } else {
+                    asker.tell(&Reply::Refused("an upgrade is in progress".to_owned()));
+                }
+            })?;
+        }
+        let mut manager = ServiceManager::new();
+        manager.notify_ready(&server);
+        let mut running = RunningServer {
+            options,
+            active,
+            broker,
+            server,
+            http,
+            keeper,
+            manager,
+            pidfile,
+            control,
+            signals: self.signals,
+            events: self.events,
+            reload: ReloadState::Idle,
+            program: self.program,
+            upgrades,
+            claim: self.claim,
+            upgrading: None,
+        };
+        let code = running.wait(&self.received);
+        log::info!("stopping");
+        running.manager.notify_stopping();
+        let is_recorded = running.stop();
+        log::info!("stopped");
+        Ok(if is_recorded { code } else { ExitCode::from(EXIT_NOT_RECORDED) })
+    }
+}
+
+/// What is served, and with what.
+struct OpenServer {
     broker: Broker,
     server: Server,
     http: Http,
     keeper: Option<Keeper>,
-    manager: ServiceManager,
-    events: Sender<ServeEvent>,
-    reload: ReloadState,
+    pidfile: Option<Pidfile>,
+    control: Option<Arc<ControlSocket>>,
 }
 
-/// Whether the configuration is being read again.
-enum ReloadState {
-    Idle,
-    Reading,
-    /// Another reload was requested in the meantime. The file may have changed after it was read,
-    /// so it must be read once more.
-    ReadAgain,
-}
-
-impl RunningServer<'_> {
-    /// Handles events until the server is to stop; the exit status of an orderly stop.
-    fn wait(&mut self, events: &Receiver<ServeEvent>) -> ExitCode {
-        loop {
-            self.manager.beat(&self.broker, &self.server);
-            match self.manager.next(events) {
-                Ok(ServeEvent::Reload) => match self.reload {
-                    ReloadState::Idle => self.read_again(),
-                    ReloadState::Reading | ReloadState::ReadAgain => self.reload = ReloadState::ReadAgain,
-                },
-                Ok(ServeEvent::ReloadRead(settings)) => {
-                    match settings.and_then(|settings| self.apply(*settings)) {
-                        Ok(()) => log::info!("the configuration has been read again"),
-                        Err(error) => log::error!("the configuration stays as it was: {error}"),
-                    }
-                    self.manager.notify_ready(&self.server);
-                    if let ReloadState::ReadAgain = std::mem::replace(&mut self.reload, ReloadState::Idle) {
-                        self.read_again();
-                    }
-                }
-                Ok(ServeEvent::Stop) => return ExitCode::SUCCESS,
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(ServeEvent::Failed) | Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+impl OpenServer {
+    /// Opens everything, and gives up privileges once all addresses are bound.
+    fn open(settings: &Settings, inherited: Vec<Inherited>) -> io::Result<Self> {
+        let pidfile = settings.pidfile.as_deref().map(Pidfile::hold).transpose()?;
+        privileges::raise_descriptor_limit(settings.config.connections_max);
+        let dead_peer_timeout = settings.config.dead_peer_timeout;
+        let rules = Rules::new(&settings.config, &settings.http_hosts);
+        let http = http::bind(&settings.http)?;
+        let mut config = settings.config.clone();
+        if !inherited.is_empty() && settings.listens_by_default {
+            config.listen.clear();
+        }
+        let bound = Bound::with_inherited(config, inherited)?;
+        let control = settings.control.as_deref().map(control::bind).transpose()?;
+        if let Some(account) = &settings.account {
+            account.take_over(&bound, control.as_ref(), settings.state_dir.as_deref())?;
+        }
+        let (broker, keeper) = match &settings.state_dir {
+            Some(directory) => {
+                let (broker, keeper) = state_dir::resume(directory, settings.limits, dead_peer_timeout)?;
+                (broker, Some(keeper))
             }
-        }
-    }
-
-    /// Reads the configuration again, in a thread of its own: a file may be on a file server that
-    /// hangs, and until it is read the server must still stop when told to, and send signs of life
-    /// to its service manager.
-    fn read_again(&mut self) {
-        self.manager.notify_reloading();
-        self.reload = ReloadState::Reading;
-        let (options, events) = (self.options.clone(), self.events.clone());
-        let work = move || {
-            // If the main thread does not receive events any more, it is stopping.
-            let _ = events.send(ServeEvent::ReloadRead(configuration::settings(&options).map(Box::new)));
+            None => (Broker::new(settings.limits), None),
         };
-        if let Err(error) = std::thread::Builder::new().name("lockd-reload".to_owned()).spawn(work) {
-            // It cannot fail: the receiver lives in the caller of this function.
-            let _ = self.events.send(ServeEvent::ReloadRead(Err(error.to_string())));
-        }
+        let server = bound.serve(&broker, Service::locks())?;
+        let http = Http::serve(http, &broker, server.stats_reader(), rules, SystemTime::now())?;
+        Ok(Self { broker, server, http, keeper, pidfile, control: control.map(Arc::new) })
     }
+}
 
-    /// Puts new settings into effect.
+/// What an earlier version has served until now, and this one serves from now on.
+struct TakenOver {
+    served: OpenServer,
+    /// The client that has asked for the upgrade.
+    asker: Option<Asker>,
+    /// What was kept, and how long it took.
+    report: String,
+}
+
+impl TakenOver {
+    /// Takes everything over. `settings` are those with which the earlier version has opened it, as
+    /// far as a restart would be needed to change them.
     ///
     /// # Errors
-    /// If they cannot take effect: then nothing has changed.
-    fn apply(&mut self, settings: Settings) -> Result<(), String> {
-        // The checks come first, so that settings with a mistake change nothing.
-        self.server
-            .check(&settings.config)
-            .map_err(|error| format!("{error}; what is bound stays until a restart"))?;
-        if let Some(keeper) = &self.keeper {
-            let timeout = settings.config.dead_peer_timeout;
-            keeper.set_dead_peer_timeout(timeout).map_err(|error| format!("state directory: {error}"))?;
-        }
-        log::set_max_level(settings.log_level);
-        self.broker.set_limits(settings.limits);
-        self.http.set_rules(Rules::new(&settings.config, &settings.http_hosts));
-        self.server.reconfigure(settings.config)?;
-        // Last, so that the log does not report changes that have failed. The new log level applies
-        // to these lines too.
-        for (level, text) in self.active.reload(settings.given) {
-            log::log!(level, "{text}");
-        }
-        Ok(())
-    }
-
-    /// Stops the server. Returns whether everything that the next run must know is recorded.
-    fn stop(self) -> bool {
-        // The broker is shut first. Otherwise a lock of a connection that is closed now could be
-        // granted to one that is closed a moment later.
-        self.broker.shut();
-        let Some(keeper) = self.keeper else {
-            self.server.stop();
-            return true;
+    /// If anything cannot be taken over. Then nothing is served.
+    fn from(settings: &Settings, predecessor: Predecessor) -> io::Result<Self> {
+        let Predecessor { program, server: state } = predecessor;
+        privileges::raise_descriptor_limit(settings.config.connections_max);
+        let own = |number: &RawFd| upgrade::own(*number);
+        let pidfile = match (&settings.pidfile, &program.pidfile) {
+            (Some(path), Some(number)) => Some(Pidfile::handed_over(own(number)?, path)),
+            _ => None,
         };
-        let failed = self.broker.has_failed();
-        let unaware = self.server.stop_and_tell(STOP_TELL_LIMIT);
-        if failed || unaware > 0 {
-            log::warn!(
-                "{unaware} clients may not know yet that they have lost their locks: the next run waits for them to find out"
-            );
-        } else if let Err(error) = keeper.stopped() {
-            log::error!(
-                "the state directory cannot be written, so the next run waits as after a crash: {error}"
-            );
-            return false;
-        }
-        true
+        let control = match (&settings.control, &program.control) {
+            (Some(path), Some(control)) => Some(Arc::new(control::go_on(path, *control)?)),
+            _ => None,
+        };
+        let asker = program.asker.as_ref().map(own).transpose()?.map(Asker::handed_over);
+        let listeners = program.http.iter().map(own).collect::<io::Result<Vec<_>>>()?;
+        let tokens_end = program.state_dir.as_ref().map(|state_dir| state_dir.keeper.tokens_end);
+        let (connections, lost) = (state.connections(), state.lost_connections().count());
+        let tokens_end = tokens_end.unwrap_or(u64::MAX);
+        let restored = RestoredServer::new(state, settings.config.clone(), settings.limits, tokens_end)?;
+        let broker = restored.broker().clone();
+        // If something fails from here on, the connections end. Then a lock of one that has ended
+        // must not be granted to one that ends a moment later.
+        let shut = |error| {
+            broker.shut();
+            error
+        };
+        let keeper = match (&settings.state_dir, &program.state_dir) {
+            (Some(path), Some(StateDirHandOver { directory, keeper })) => {
+                let keeper =
+                    own(directory).and_then(|locked| state_dir::go_on(path, locked, keeper, &broker));
+                let keeper = keeper.map_err(shut)?;
+                keeper.set_dead_peer_timeout(settings.config.dead_peer_timeout).map_err(shut)?;
+                Some(keeper)
+            }
+            _ => None,
+        };
+        let kept = kept(connections - lost, lost, &broker.stats());
+        let server = restored.serve(Service::locks())?;
+        let rules = Rules::new(&settings.config, &settings.http_hosts);
+        let listeners = listeners.into_iter().map(TcpListener::from).collect();
+        let http =
+            Http::serve(listeners, &broker, server.stats_reader(), rules, program.started).map_err(shut)?;
+        let pause = Duration::from_nanos(upgrade::monotonic_nanos().saturating_sub(program.ceased));
+        let last = Some((Instant::now(), pause));
+        server.set_upgrades(Upgrades { count: program.upgrades + 1, last });
+        let report = format!(
+            "upgraded from {} to {}: {kept}; nobody was served for {} ms",
+            program.version,
+            env!("CARGO_PKG_VERSION"),
+            pause.as_millis()
+        );
+        let served = OpenServer { broker, server, http, keeper, pidfile, control };
+        Ok(Self { served, asker, report })
     }
 }
 
-/// Starts the thread that turns signals into events.
-fn watch_signals(events: Sender<ServeEvent>) -> io::Result<()> {
-    // The second of these signals ends the process at once. Handlers run in the order of their
-    // registration: at the first signal the conditional shutdown finds the flag unset, and the flag
-    // is set only after that.
-    let stopping = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        flag::register_conditional_shutdown(signal, 1, stopping.clone())?;
-        flag::register(signal, stopping.clone())?;
-    }
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    let send_events = move || {
-        for signal in signals.forever() {
-            let event = if signal == SIGHUP { ServeEvent::Reload } else { ServeEvent::Stop };
-            if events.send(event).is_err() {
-                return;
-            }
-        }
+/// What was kept, and what was not.
+fn kept(connections: usize, lost: usize, stats: &Stats) -> String {
+    let count = |number: usize, what: &str| {
+        let ending = if number == 1 { "" } else { "s" };
+        format!("{number} {what}{ending}")
     };
-    std::thread::Builder::new().name("lockd-signals".to_owned()).spawn(send_events)?;
-    Ok(())
+    let locks = count(stats.locks + stats.shared_locks, "lock");
+    let kept =
+        format!("kept {}, {locks}, {}", count(connections, "connection"), count(stats.waiting, "wait"));
+    match lost {
+        0 => kept,
+        lost => format!("{kept}; not kept: {} in TLS or a handshake", count(lost, "connection")),
+    }
 }

@@ -82,6 +82,13 @@ impl ServiceManager {
         }
     }
 
+    /// Notifies the manager that the program is about to be replaced by its next version, in the
+    /// same process, until [`notify_ready`](Self::notify_ready).
+    pub(super) fn notify_upgrading(&mut self) {
+        self.notify_reloading();
+        self.notify(&[NotifyState::Status("upgrading")]);
+    }
+
     /// Notifies the manager that the server is about to stop.
     pub(super) fn notify_stopping(&mut self) {
         self.notify(&[NotifyState::Stopping, NotifyState::Status("stopping")]);

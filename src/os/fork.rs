@@ -12,7 +12,7 @@
 use std::ffi::c_int;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64};
@@ -282,6 +282,17 @@ impl DescriptorTable {
     }
 }
 
+/// A copy of the descriptor, as it would be after it was handed over: it can be [taken
+/// over](CloseOnForkFd::take_over).
+#[cfg(test)]
+pub(crate) fn copy_to_hand_over(number: RawFd) -> io::Result<RawFd> {
+    // SAFETY: makes a new descriptor, or fails if nothing is open there.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        copy => Ok(copy),
+    }
+}
+
 /// A descriptor that forked children do not keep: each closes its copy before it runs anything
 /// else.
 #[derive(Debug)]
@@ -303,6 +314,16 @@ impl CloseOnForkFd {
         Self::enter(make, FileIdentity::mark)
     }
 
+    /// Takes over a descriptor that this process has had since its image was replaced by execve(2),
+    /// and sets that it is closed on the next one.
+    ///
+    /// # Errors
+    /// If nothing is open there, or it was not handed over: it is closed on exec, as everything that
+    /// this process opens itself, or has been taken over already.
+    pub(crate) fn take_over(number: RawFd) -> io::Result<Self> {
+        Self::enter(|| handed_over(number), |fd| Ok(FileIdentity::of(fd)?))
+    }
+
     fn enter(
         make: impl FnOnce() -> io::Result<OwnedFd>,
         identify: impl FnOnce(BorrowedFd<'_>) -> io::Result<FileIdentity>,
@@ -322,6 +343,25 @@ impl CloseOnForkFd {
     pub(crate) fn is_intact(&self) -> bool {
         self.process.is_current() && self.identity.is_of(self.fd.as_raw_fd())
     }
+}
+
+/// The descriptor with this number, if it was handed over through execve(2).
+fn handed_over(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: reads a number of the descriptor, or fails if nothing is open there.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(io::Error::other("the descriptor was not handed over"));
+    }
+    // SAFETY: sets a flag of a descriptor that has just been found open.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, flags | libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and nothing in this process owns it: whatever opens a descriptor here has
+    // it closed on exec, and so has this function, which is called with `OPEN` locked.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 impl AsFd for CloseOnForkFd {
@@ -348,7 +388,7 @@ impl Drop for CloseOnForkFd {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::FromRawFd;
+    use std::os::fd::IntoRawFd;
 
     use rustix::event::{EventfdFlags, eventfd};
 
@@ -385,6 +425,20 @@ mod tests {
             assert_eq!(FileIdentity::of(number.as_fd()), FileIdentity::of(other.as_fd()), "it is not closed");
             drop(ManuallyDrop::into_inner(number));
         }
+    }
+
+    #[test]
+    fn only_a_descriptor_that_was_handed_over_is_taken_over_and_once() {
+        let own = KINDS[0]().unwrap();
+        assert!(CloseOnForkFd::take_over(own.as_fd().as_raw_fd()).is_err());
+        let handed = rustix::io::dup(&own).unwrap().into_raw_fd();
+        let taken = CloseOnForkFd::take_over(handed).unwrap();
+        assert!(taken.is_intact() && taken.as_fd().as_raw_fd() == handed);
+        assert!(CloseOnForkFd::take_over(handed).is_err());
+        let flags = rustix::io::fcntl_getfd(&taken).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
+        drop(taken);
+        assert!(CloseOnForkFd::take_over(-1).is_err());
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! What the operating system gives, made safe to use: mutexes, forks, threads, sockets, keepalive
-//! figures, TLS. Knows nothing of lockd's locks, protocols or sessions, and uses no other top
-//! module.
+//! What the operating system gives, made safe to use: mutexes, forks, threads and how they are
+//! interrupted, sockets, keepalive figures, TLS. Knows nothing of lockd's locks, protocols or
+//! sessions, and uses no other top module.
 
 pub(crate) mod fork;
+pub(crate) mod interrupt;
 mod keepalive;
+pub(crate) mod monotonic;
 #[cfg_attr(any(explore = "loom", explore = "shuttle"), path = "socket/fake.rs")]
 pub(crate) mod socket;
 pub(crate) mod sync;

@@ -5,10 +5,11 @@
 //! signal in the program that embeds this library.
 
 mod kernel;
+mod readiness;
 
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
@@ -17,6 +18,8 @@ pub(crate) use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, connect_unspec, recv, send};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+pub(crate) use readiness::Readiness;
 
 use crate::os::Keepalive;
 use crate::os::fork::CloseOnForkFd;
@@ -70,6 +73,29 @@ impl Stream {
         })?;
         let peer = peer.ok_or(io::ErrorKind::NotConnected)?;
         Ok((Self { fd, is_tcp: !peer.is_unix() }, peer))
+    }
+
+    /// Takes over the connection with this descriptor, which was handed over through execve(2).
+    /// [`receive`](Self::receive) has no limit then.
+    ///
+    /// # Errors
+    /// If it was not handed over, or is no stream socket of this kind.
+    pub(crate) fn take_over(number: RawFd, is_tcp: bool) -> io::Result<Self> {
+        let fd = CloseOnForkFd::take_over(number)?;
+        let socket = SockRef::from(&fd);
+        let is_stream = socket.r#type()? == Type::STREAM && !socket.is_listener()?;
+        let is_unix = socket.domain()? == Domain::UNIX;
+        if !is_stream || is_unix == is_tcp {
+            return Err(io::Error::other("the descriptor is of another kind of socket"));
+        }
+        let stream = Self { fd, is_tcp };
+        stream.set_receive_limit(None)?;
+        Ok(stream)
+    }
+
+    /// The number of its descriptor.
+    pub(crate) fn number(&self) -> RawFd {
+        self.fd.as_fd().as_raw_fd()
     }
 
     /// Whether its descriptor still stands for this connection. False once another part of the
@@ -143,9 +169,10 @@ impl Stream {
     }
 
     /// Waits for bytes and appends them to `into`, as many as its spare capacity allows. 0 means
-    /// that the peer will send no more.
+    /// that the peer will send no more. If a signal handler runs meanwhile, it fails with
+    /// [`io::ErrorKind::Interrupted`] and has read nothing.
     pub(crate) fn receive(&self, into: &mut Vec<u8>) -> io::Result<usize> {
-        retry(|| recv(&self.fd, spare_capacity(into), RecvFlags::empty()).map(|(read, _)| read))
+        Ok(recv(&self.fd, spare_capacity(into), RecvFlags::empty()).map(|(read, _)| read)?)
     }
 
     /// Limits the time that [`receive`](Self::receive) waits. At the limit it fails with
@@ -241,6 +268,12 @@ impl Waker {
 
     pub(crate) fn poll_fd(&self) -> PollFd<'_> {
         PollFd::new(&self.0, PollFlags::IN)
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -21,8 +21,8 @@ mod ordinary {
     pub(crate) use rustix_futex_sync::{Condvar, Mutex, MutexGuard, RwLock};
 }
 
-pub(crate) use std::sync::Arc;
 pub(crate) use std::sync::atomic::Ordering;
+pub(crate) use std::sync::{Arc, Weak};
 
 #[cfg(any(explore = "loom", explore = "shuttle"))]
 pub(crate) use model_checked::*;

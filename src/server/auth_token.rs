@@ -6,6 +6,8 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// The shortest secret, so that none can be found by trying.
 const BYTES_MIN: usize = 16;
 /// The longest: much shorter than a message may be.
@@ -13,12 +15,21 @@ const BYTES_MAX: usize = 4096;
 
 /// A secret. It is never printed, and the time that a comparison takes depends on nothing of it but
 /// its length.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct AuthToken(String);
 
 impl fmt::Debug for AuthToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AuthToken(…)")
+    }
+}
+
+impl TryFrom<String> for AuthToken {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::new(&text)
     }
 }
 

@@ -68,6 +68,8 @@
 //! thread that must do one of them all the same reports it here *before* the call; what happens to
 //! the socket afterwards proves nothing.
 
+mod snapshot;
+
 use std::io;
 use std::time::{Duration, Instant};
 

@@ -14,8 +14,10 @@ use std::time::{Duration, Instant};
 use super::config::{Config, Protocol};
 use super::hold_locks::hold_locks_until_client_knows;
 use super::input::InputBuffer;
+use super::parking::ParkedState;
 use super::send_queue::{Appended, SendQueue};
 use super::server_state::ServerState;
+use super::snapshot::types::HandlerSnapshot;
 use super::wrong_protocol::WrongProtocol;
 use crate::broker::{AcquireError, ObservedSession, Observer, SessionInfo};
 use crate::os::Keepalive;
@@ -27,6 +29,9 @@ const GIVE_BACK_AFTER: Duration = Duration::from_millis(100);
 /// How many bytes a client may send after a request that waits. They are read so that the end of
 /// the connection is noticed, which follows them. So what is kept of them needs a limit.
 pub(super) const WAITING_INPUT_BYTES_MAX: usize = 256 << 10;
+/// How many bytes may be unsent when the thread parks. A thread that has more to send waits for its
+/// client to read, and does not park before.
+const PARKED_BYTES_MAX: usize = 16 << 20;
 /// How often to check whether a wait has ended if there is no waker that could signal it.
 const POLL_WITHOUT_WAKER: Duration = Duration::from_millis(50);
 /// How many bytes are read at once, and how many such reads there are, in search of a goodbye.
@@ -54,6 +59,9 @@ pub(super) trait ProtocolHandler {
     /// Whether the lock wait that keeps it from handling more is still going on.
     fn is_waiting(&self) -> bool;
 
+    /// What only the handler knows, between two calls of [`handle`](Self::handle).
+    fn snapshot(&self) -> HandlerSnapshot;
+
     /// Whether the client says goodbye in input that will not be handled any more. Removes what it
     /// has looked at.
     fn is_goodbye(&self, _unhandled: &mut Vec<u8>) -> bool {
@@ -63,6 +71,7 @@ pub(super) trait ProtocolHandler {
 
 /// What a connection has, whatever its protocol. Its session ends when it is dropped.
 pub(super) struct Connection {
+    id: u64,
     pub(super) server: Arc<ServerState>,
     pub(super) config: Arc<Config>,
     pub(super) send_queue: Arc<SendQueue>,
@@ -70,6 +79,11 @@ pub(super) struct Connection {
     /// When the next of its waits ends, or a moment before that.
     next_expiry: Cell<Option<Instant>>,
     tickets: u64,
+    /// Nothing has been handled yet, so this may be a client of another protocol.
+    is_new: bool,
+    /// If it had ended in an earlier image of the program: until when its client was to acknowledge
+    /// that.
+    tell_deadline: Option<Instant>,
     /// The error that ended the connection, if one did.
     error: Option<io::Error>,
 }
@@ -77,6 +91,7 @@ pub(super) struct Connection {
 /// For protocols.
 impl Connection {
     pub(super) fn new(
+        id: u64,
         server: Arc<ServerState>,
         config: Arc<Config>,
         send_queue: Arc<SendQueue>,
@@ -84,7 +99,42 @@ impl Connection {
         observer: Arc<dyn Observer>,
     ) -> Self {
         let session = server.broker.attach(address, observer);
-        Self { server, config, send_queue, session, next_expiry: Cell::new(None), tickets: 0, error: None }
+        Self::with_session(id, server, config, send_queue, session)
+    }
+
+    /// A connection whose session has begun already.
+    pub(super) fn with_session(
+        id: u64,
+        server: Arc<ServerState>,
+        config: Arc<Config>,
+        send_queue: Arc<SendQueue>,
+        session: ObservedSession,
+    ) -> Self {
+        Self {
+            id,
+            server,
+            config,
+            send_queue,
+            session,
+            next_expiry: Cell::new(None),
+            tickets: 0,
+            is_new: true,
+            tell_deadline: None,
+            error: None,
+        }
+    }
+
+    /// The connection has been going on in an earlier image of the program.
+    pub(super) fn resume(&mut self, is_new: bool, tickets: u64) {
+        (self.is_new, self.tickets) = (is_new, tickets);
+        // The broker knows how long its waits last, and is asked before this thread sleeps.
+        self.next_expiry.set(Some(Instant::now()));
+    }
+
+    /// The connection had ended in an earlier image of the program. Its client was to acknowledge
+    /// that until then.
+    pub(super) fn resume_end(&mut self, tell_deadline: Instant) {
+        self.tell_deadline = Some(tell_deadline);
     }
 
     /// From now on a dead peer is found by these figures. The client uses its side of them, too,
@@ -117,9 +167,19 @@ impl Connection {
     }
 
     /// Sends everything, waiting for the peer to read, and enforces the time limits of the waits
-    /// meanwhile. False if the connection is gone.
+    /// meanwhile. False if the connection is gone. If the thread is to park, it does not wait: what
+    /// the peer has not read is sent later, and a request that is being handled can be finished.
     pub(super) fn flush(&self) -> bool {
-        self.send_queue.send_all(|| ControlFlow::Continue(self.expire()))
+        let is_put_off = Cell::new(false);
+        let limit = || {
+            is_put_off.set(self.is_to_park_with_unsent_bytes());
+            if is_put_off.get() { ControlFlow::Break(()) } else { ControlFlow::Continue(self.expire()) }
+        };
+        self.send_queue.send_all(limit) || is_put_off.get()
+    }
+
+    fn is_to_park_with_unsent_bytes(&self) -> bool {
+        self.server.parking.is_requested() && self.send_queue.unsent_bytes() <= PARKED_BYTES_MAX
     }
 
     /// Returns the broker's answer unchanged, and logs it if a limit was the reason.
@@ -170,15 +230,13 @@ impl Connection {
         protocol: Protocol,
         input: &mut InputBuffer,
     ) -> io::Result<()> {
-        // Until something has been handled, this may be a client of another protocol.
-        let mut is_new = true;
         loop {
-            let wrong = is_new.then(|| self.find_wrong_protocol(protocol, input.bytes())).flatten();
+            let wrong = self.is_new.then(|| self.find_wrong_protocol(protocol, input.bytes())).flatten();
             let (done, flow) = match wrong {
                 Some(wrong) => self.turn_away(wrong),
                 None => handler.handle(self, input.bytes()),
             };
-            is_new &= done == 0;
+            self.is_new &= done == 0;
             input.consume(done);
             // Replies of a broker that has failed may be wrong: they are not sent.
             if self.server.has_failed() || !self.flush() {
@@ -188,6 +246,11 @@ impl Connection {
                 self.send_queue.discard_input();
                 self.send_queue.hang_up();
                 return Ok(());
+            }
+            if self.server.parking.is_requested() {
+                self.park(input, handler);
+                // Something may be left to handle or to send.
+                continue;
             }
             if !self.get_input(input, flow, handler)? || self.send_queue.is_closing() {
                 return Ok(());
@@ -216,7 +279,8 @@ impl Connection {
         (0, Flow::Close)
     }
 
-    /// Waits until the handler can go on. False if the connection has ended.
+    /// Waits until the handler can go on, or the thread is to park. False if the connection has
+    /// ended.
     fn get_input(
         &self,
         input: &mut InputBuffer,
@@ -224,7 +288,7 @@ impl Connection {
         handler: &impl ProtocolHandler,
     ) -> io::Result<bool> {
         let stream = &self.send_queue.stream;
-        loop {
+        while !self.server.parking.is_requested() {
             let limit = self.expire();
             if flow == Flow::Wait && !input.bytes().is_empty() {
                 match self.await_wait_or_input(input, limit, handler)? {
@@ -241,6 +305,7 @@ impl Connection {
             }
             return self.receive(input);
         }
+        Ok(true)
     }
 
     /// There is input, but it may be handled only after a lock wait of the connection has ended.
@@ -297,8 +362,23 @@ impl Connection {
                 Ok(true)
             }
             Ok(true) if input.check_grown() => stream.set_receive_limit(Some(GIVE_BACK_AFTER)).map(|()| true),
+            // The thread is to park.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             received => received,
         }
+    }
+
+    /// Parks. Nothing is being handled, and what was answered is in the send queue.
+    #[cold]
+    #[inline(never)]
+    fn park(&self, input: &InputBuffer, handler: &impl ProtocolHandler) {
+        let conversation = || ParkedState::Conversation {
+            input: input.bytes().to_vec(),
+            is_new: self.is_new,
+            tickets: self.tickets,
+            handler: handler.snapshot(),
+        };
+        self.server.parking.park_if_requested(|| Some((self.id, conversation())));
     }
 }
 
@@ -335,7 +415,13 @@ impl Connection {
     #[cold]
     #[inline(never)]
     fn end(&self) {
-        hold_locks_until_client_knows(&self.send_queue, &self.session, &self.server);
+        hold_locks_until_client_knows(
+            self.id,
+            &self.send_queue,
+            &self.session,
+            &self.server,
+            self.tell_deadline,
+        );
         // Asked for before this side hangs up, which would count as an end by the server.
         let end = self.send_queue.with_end(|end| end.cause().in_words());
         // Hang up before the session ends. Otherwise the client could see a live connection while

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use super::snapshot::types::{FramingSnapshot, LossReason};
 use crate::os::tls::{TlsInput, TlsSession};
 use crate::wire::websocket::{Violation, WebSocket};
 
@@ -31,6 +32,32 @@ impl Framing {
     /// In TLS, or unencoded until [`begin_websocket`](Self::begin_websocket).
     pub(super) fn new(tls: Option<TlsSession>) -> Self {
         Self { tls, ..Self::default() }
+    }
+
+    /// Why the connection cannot go on in another image, if so.
+    pub(super) fn loss_reason(&self) -> Option<LossReason> {
+        match self {
+            Self { tls: Some(tls), .. } if !tls.is_handshaking() => Some(LossReason::Tls),
+            Self { tls: None, websocket: Some(_), .. } => None,
+            _ => Some(LossReason::Handshake),
+        }
+    }
+
+    /// Its state; `None` if the connection [cannot go on](Self::loss_reason).
+    pub(super) fn snapshot(&self) -> Option<FramingSnapshot> {
+        let Self { tls: None, websocket: Some(websocket), peer_has_ended, has_ended, .. } = self else {
+            return None;
+        };
+        let (peer_has_ended, has_ended) = (*peer_has_ended, *has_ended);
+        Some(FramingSnapshot { websocket: websocket.snapshot(), peer_has_ended, has_ended })
+    }
+
+    /// # Errors
+    /// If the snapshot is not the state of a connection in WebSocket.
+    pub(super) fn restore(snapshot: FramingSnapshot) -> Result<Self, &'static str> {
+        let FramingSnapshot { websocket, peer_has_ended, has_ended } = snapshot;
+        let websocket = Some(WebSocket::restore(websocket)?);
+        Ok(Self { websocket, peer_has_ended, has_ended, ..Self::default() })
     }
 
     /// From now on the bytes are in WebSocket, inside of TLS if there was TLS before. So is

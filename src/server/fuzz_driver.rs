@@ -12,9 +12,10 @@ use socket2::{Domain, SockAddr};
 use super::config::{Config, Protocol};
 use super::connection::{Connection, Flow, ProtocolHandler, WAITING_INPUT_BYTES_MAX};
 use super::input::InputBuffer;
-use super::message::{MessageHandler, MessageWaits, Service};
+use super::message::{MessageHandler, Service};
+use super::serve::ConnectionWaits;
 use super::server_state::ServerState;
-use super::text::{LineWait, TextHandler};
+use super::text::TextHandler;
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::Stream;
 use crate::os::sync::Arc;
@@ -43,28 +44,20 @@ impl FuzzServer {
     pub fn connect(&self, protocol: Protocol, address: &str, peer: &Path) -> io::Result<Conversation> {
         let stream = Stream::connect(Domain::UNIX, |socket| socket.connect(&SockAddr::unix(peer)?))?;
         let (server, config) = (self.server.clone(), self.server.config());
-        let (id, send_queue) =
-            server.admit(stream, &config, None).map_err(|_| io::ErrorKind::QuotaExceeded)?;
-        let attach = |observer| Connection::new(server, config, send_queue.clone(), address, observer);
-        let (connection, handler): (_, Box<dyn ProtocolHandler>) = match protocol {
-            Protocol::Lockd => {
-                let wait = Arc::new(LineWait::new(send_queue.clone()));
-                let connection = attach(wait.clone());
-                let handler = TextHandler::lockd(&connection, wait);
-                (connection, Box::new(handler))
+        let (id, send_queue) = server
+            .admit(stream, &config, None, (protocol, address))
+            .map_err(|_| io::ErrorKind::QuotaExceeded)?;
+        let attach = |observer| Connection::new(id, server, config, send_queue.clone(), address, observer);
+        let waits = ConnectionWaits::new(protocol, send_queue.clone());
+        let connection = attach(waits.observer());
+        self.server.set_session(id, connection.session.info().clone(), waits.pending());
+        let handler: Box<dyn ProtocolHandler> = match waits {
+            ConnectionWaits::Messages(waits) => Box::new(MessageHandler::new(self.service.clone(), waits)),
+            ConnectionWaits::Line(wait) if protocol == Protocol::Lockd => {
+                Box::new(TextHandler::lockd(&connection, wait))
             }
-            Protocol::Glockd => {
-                let wait = Arc::new(LineWait::new(send_queue.clone()));
-                let connection = attach(wait.clone());
-                let handler = TextHandler::glockd(&connection, wait);
-                (connection, Box::new(handler))
-            }
-            Protocol::Message => {
-                let waits = Arc::new(MessageWaits::new(send_queue.clone()));
-                (attach(waits.clone()), Box::new(MessageHandler::new(self.service.clone(), waits)))
-            }
+            ConnectionWaits::Line(wait) => Box::new(TextHandler::glockd(&connection, wait)),
         };
-        self.server.set_info(id, connection.session.info().clone());
         let input = InputBuffer::default();
         let entry = ConnectionEntryGuard { server: self.server.clone(), id };
         Ok(Conversation { connection, handler, input, flow: Flow::Read, is_open: true, _entry: entry })

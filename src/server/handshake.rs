@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::auth_token::AuthToken;
 use super::config::{Config, Protocol};
 use super::connection::ignore_interruption;
+use super::parking::ParkedState;
 use super::send_queue::SendQueue;
 use super::server_state::ServerState;
 use super::wrong_protocol::WrongProtocol;
@@ -68,6 +69,14 @@ impl AcceptedConnection {
         self.perform_handshake()
     }
 
+    /// Goes on with a handshake that began in an earlier image of the program: all of it but the
+    /// secret was done there. `early` has been decoded, and must be handled until the deadline.
+    pub(super) fn resume_handshake(&self, early: Vec<u8>, deadline: Instant) -> Option<Vec<u8>> {
+        let Some(secret) = &self.secret else { return Some(early) };
+        let mut handshake = Handshake { accepted: self, deadline, early, has_skipped_secret: false };
+        handshake.await_secret(secret).map_err(|error| self.refuse(&error)).ok().map(|()| handshake.early)
+    }
+
     /// Not inlined: its stack would be kept in use for as long as the connection lasts.
     #[cold]
     #[inline(never)]
@@ -115,7 +124,8 @@ impl AcceptedConnection {
             let rest = deadline.saturating_duration_since(Instant::now());
             let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             let _ = wait_for(&mut fds, Some(rest));
-            if rest.is_zero() || fds[0].revents().is_empty() || !self.send_queue.discard_input() {
+            let is_over = rest.is_zero() || self.server.parking.is_requested();
+            if is_over || fds[0].revents().is_empty() || !self.send_queue.discard_input() {
                 return;
             }
         }
@@ -144,7 +154,10 @@ impl Handshake<'_> {
 
     /// Waits for more input. `what` is what it should be, for the error.
     fn receive(&mut self, what: &str) -> io::Result<()> {
-        let send_queue = &self.accepted.send_queue;
+        let Self { accepted: AcceptedConnection { id, server, send_queue, .. }, deadline, early, .. } =
+            &*self;
+        let state = || ParkedState::Handshake { early: early.clone(), deadline: *deadline };
+        server.parking.park_if_requested(|| Some((*id, state())));
         let rest = self.rest();
         if rest.is_zero() {
             let text = format!("nothing of {what} has come within {} s", LIMIT.as_secs());
@@ -161,12 +174,13 @@ impl Handshake<'_> {
         Ok(())
     }
 
-    /// Sends a reply. An error if the client does not read it before the deadline.
+    /// Sends a reply. An error if the client does not read it before the deadline, or before the
+    /// thread is to park: a client that asks on and reads nothing must not put that off.
     fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) -> io::Result<()> {
         let send_queue = &self.accepted.send_queue;
         send_queue.append(write);
         let until_deadline = || match self.rest() {
-            Duration::ZERO => ControlFlow::Break(()),
+            rest if rest.is_zero() || self.accepted.server.parking.is_requested() => ControlFlow::Break(()),
             rest => ControlFlow::Continue(Some(rest)),
         };
         if send_queue.send_all(until_deadline) {

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use super::client_knows::{ClientState, NextStep, TELL_LIMIT};
+use super::parking::ParkedState;
 use super::send_queue::SendQueue;
 use super::server_state::ServerState;
 use crate::broker::ObservedSession;
@@ -13,10 +14,13 @@ use crate::os::socket::wait_for;
 /// had its time. Ends its waits at once, since no grant can reach it any more. Returns early if the
 /// server is stopping and its broker grants nothing any more. (A server that stops
 /// first shuts its broker and then counts the holders, so until it is stopping the locks are kept.)
+/// `tell_deadline` is of a connection that had ended in an earlier image of the program.
 pub(super) fn hold_locks_until_client_knows(
+    id: u64,
     send_queue: &SendQueue,
     session: &ObservedSession,
     server: &ServerState,
+    tell_deadline: Option<Instant>,
 ) {
     if !send_queue.with_end(|end| end.has_said_hello()) || send_queue.client_state() == ClientState::HasLeft {
         return;
@@ -26,8 +30,9 @@ pub(super) fn hold_locks_until_client_knows(
     if session.info().locks_held() == 0 {
         return;
     }
-    let tell_deadline = Instant::now() + TELL_LIMIT;
+    let tell_deadline = tell_deadline.unwrap_or_else(|| Instant::now() + TELL_LIMIT);
     loop {
+        server.parking.park_if_requested(|| Some((id, ParkedState::Ending { tell_deadline })));
         // The client's own end may follow requests that are not handled any more.
         send_queue.discard_input();
         let step = send_queue.next_step(tell_deadline);

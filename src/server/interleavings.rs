@@ -74,7 +74,7 @@ fn spawn<R: Send + 'static>(
 fn what_several_threads_append_is_sent_once_and_in_order() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let other = spawn(&sending, |sending| sending.push("ab"));
         assert!(sending.reply("cd"));
         other.join().unwrap();
@@ -89,7 +89,7 @@ fn what_several_threads_append_is_sent_once_and_in_order() {
 fn two_threads_that_deliver_at_once_leave_nothing_unsent() {
     explore(|| {
         let sending = Sending::new(MUCH, MUCH);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let others =
             [spawn(&sending, |sending| sending.push("ab")), spawn(&sending, |sending| sending.push("cd"))];
         sending.peer.await_bytes(4);
@@ -104,7 +104,7 @@ fn two_threads_that_deliver_at_once_leave_nothing_unsent() {
 fn the_maintenance_sends_on_to_a_slow_reader() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let other = spawn(&sending, |sending| sending.push("abc"));
         sending.peer.take(1);
         sending.peer.await_bytes(2);
@@ -121,7 +121,7 @@ fn the_maintenance_sends_on_to_a_slow_reader() {
 fn a_slow_reader_of_replies_also_gets_what_other_threads_append() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let own = spawn(&sending, |sending| assert!(sending.reply("abc")));
         let other = spawn(&sending, |sending| sending.push("de"));
         sending.peer.take(MUCH);
@@ -138,7 +138,7 @@ fn a_slow_reader_of_replies_also_gets_what_other_threads_append() {
 fn after_a_close_no_thread_waits_and_nothing_is_sent() {
     explore(|| {
         let sending = Sending::new(1, MUCH);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let own = spawn(&sending, |sending| sending.reply("abc"));
         let other = spawn(&sending, |sending| sending.push("de"));
         sending.send_queue.close();
@@ -156,7 +156,7 @@ fn after_a_close_no_thread_waits_and_nothing_is_sent() {
 fn a_client_that_reads_nothing_is_cut_off_and_blocks_no_thread() {
     explore(|| {
         let sending = Sending::new(0, 2);
-        let maintenance = spawn(&sending, |sending| sending.maintenance.run());
+        let maintenance = spawn(&sending, |sending| sending.maintenance.run(&Parking::default()));
         let other =
             spawn(&sending, |sending| ["abc", "d", "e"].into_iter().for_each(|text| sending.push(text)));
         sending.peer.await_end();
@@ -171,7 +171,9 @@ fn a_client_that_reads_nothing_is_cut_off_and_blocks_no_thread() {
 fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
     let (stream, peer) = Peer::new(MUCH);
     let config = server.config();
-    let Ok((id, send_queue)) = server.admit(stream, &config, None) else { panic!("there is room") };
+    let Ok((id, send_queue)) = server.admit(stream, &config, None, (Protocol::Glockd, "client")) else {
+        panic!("there is room")
+    };
     let (server, service) = (server.clone(), service.clone());
     let address = format!("client {id}");
     let accepted = AcceptedConnection {
@@ -191,7 +193,7 @@ fn start_server() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
     let server = Arc::new(ServerState::new(Broker::default(), Config::default()).unwrap());
     let maintenance = thread::spawn({
         let maintenance = server.maintenance.clone();
-        move || maintenance.run()
+        move || maintenance.run(&Parking::default())
     });
     (server, Arc::new(Service::locks()), maintenance)
 }

@@ -5,12 +5,14 @@
 //! addresses, `unix_socket` Unix sockets.
 
 mod tcp;
-mod unix_socket;
+pub(super) mod unix_socket;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
@@ -25,16 +27,14 @@ use super::handshake::AcceptedConnection;
 use super::log_throttle::LogThrottle;
 use super::message::Service;
 use super::send_queue::SendQueue;
-use super::serve::serve;
+use super::serve::{serve, start_thread};
 use super::server_state::ServerState;
+use super::snapshot::types::{AddressSnapshot, ListenerSnapshot};
 use crate::os::fork::CloseOnForkFd;
 use crate::os::socket::{PollFd, PollFlags, Stream, wait_for};
 use crate::os::sync::{Arc, AtomicU64};
-use crate::os::thread::Thread;
 use crate::wire::{frame, message};
 
-/// The stack of a connection's thread: reserved address space, of which a few KiB are used.
-const STACK_BYTES: usize = 128 << 10;
 /// How long to pause when there are no descriptors or memory left to accept with.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
@@ -107,6 +107,50 @@ impl Listener {
         Ok(Self { socket, file: None, protocol, address, unix_peers: unix_peers.clone() })
     }
 
+    /// Its state, with its descriptors.
+    pub(super) fn snapshot(&self) -> ListenerSnapshot {
+        let Listen { protocol, websocket, tls, ref address } = self.address;
+        ListenerSnapshot {
+            fd: self.socket.as_fd().as_raw_fd(),
+            protocol,
+            websocket,
+            tls,
+            address: match address {
+                ListenAddress::Tcp(address) => AddressSnapshot::Tcp(address.clone()),
+                ListenAddress::Unix(path) => AddressSnapshot::Unix(path.as_os_str().as_bytes().to_vec()),
+            },
+            file: self.file.as_ref().map(SocketFile::snapshot),
+        }
+    }
+
+    /// How many connections there have been over Unix sockets, to any listener of the server.
+    pub(super) fn unix_peers(&self) -> u64 {
+        self.unix_peers.load(Relaxed)
+    }
+
+    /// Takes over a listener from an earlier image of the program.
+    ///
+    /// # Errors
+    /// If its descriptors do not stand for what the snapshot says. The message names the address.
+    pub(super) fn restore(snapshot: ListenerSnapshot, unix_peers: &Arc<AtomicU64>) -> io::Result<Self> {
+        let listen = listen_of(&snapshot);
+        let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{listen}: {error}"));
+        let restore = || {
+            let socket = CloseOnForkFd::take_over(snapshot.fd)?;
+            if address_of(&socket)? != listen.address {
+                return Err(io::Error::other("the descriptor listens somewhere else"));
+            }
+            let file = match (snapshot.file, &listen.address) {
+                (None, _) => None,
+                (Some(file), ListenAddress::Unix(path)) => Some(SocketFile::restore(path, file)?),
+                (Some(_), ListenAddress::Tcp(_)) => return Err(io::Error::other("a TCP socket has no file")),
+            };
+            let (protocol, address) = (listen.protocol, listen.clone());
+            Ok(Self { socket, file, protocol, address, unix_peers: unix_peers.clone() })
+        };
+        restore().map_err(in_context)
+    }
+
     /// Accepts until the server stops. A refusal is logged only after the client has been told:
     /// logging may block this thread if the log's reader is slow, but must not keep that client
     /// waiting.
@@ -116,6 +160,7 @@ impl Listener {
             format!("accepting has failed {more} more times")
         });
         while !server.stopping.load(Acquire) {
+            server.parking.park_if_requested(|| None);
             let mut fds = [PollFd::new(&self.socket, PollFlags::IN), server.stop.poll_fd()];
             // Whatever ended the wait, `accept` does not block.
             let _ = wait_for(&mut fds, None);
@@ -181,7 +226,7 @@ impl Listener {
         };
         let secret = config.auth_token.clone();
         let secret = secret.filter(|_| self.protocol == Protocol::Message && stream.is_tcp());
-        let (id, send_queue) = match server.admit(stream, &config, framing) {
+        let (id, send_queue) = match server.admit(stream, &config, framing, (self.protocol, &address)) {
             Ok(admitted) => admitted,
             Err(stream) => {
                 server.refused.fetch_add(1, Relaxed);
@@ -203,9 +248,8 @@ impl Listener {
             address,
         };
         let service = service.clone();
-        match Thread::start(c"lockd-conn", STACK_BYTES, move || serve(&accepted, service)) {
-            Ok(thread) => server.set_thread(id, thread),
-            Err(error) => self.give_up(server, id, &send_queue, &error),
+        if let Err(error) = start_thread(server, id, move || serve(&accepted, service)) {
+            self.give_up(server, id, &send_queue, &error);
         }
     }
 
@@ -246,6 +290,16 @@ impl Listener {
         server.remove(id);
         server.no_room.warn(|| format!("{}: cannot start a thread: {error}", self.address));
     }
+}
+
+/// The address of a listener as data.
+pub(super) fn listen_of(snapshot: &ListenerSnapshot) -> Listen {
+    let ListenerSnapshot { protocol, websocket, tls, .. } = *snapshot;
+    let address = match &snapshot.address {
+        AddressSnapshot::Tcp(address) => ListenAddress::Tcp(address.clone()),
+        AddressSnapshot::Unix(path) => ListenAddress::Unix(OsStr::from_bytes(path).into()),
+    };
+    Listen { protocol, websocket, tls, address }
 }
 
 /// The address of a listening socket. Makes the socket non-blocking.

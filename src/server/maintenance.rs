@@ -6,6 +6,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::parking::Parking;
 use crate::os::socket::{PollFd, PollFlags, Stream, Waker, wait_for};
 use crate::os::sync::{Arc, Mutex};
 use crate::os::thread::Thread;
@@ -67,10 +68,11 @@ impl Maintenance {
         self.waker.wake();
     }
 
-    pub(super) fn run(&self) {
+    pub(super) fn run(&self, parking: &Parking) {
         let mut slow: Vec<Arc<dyn Flush>> = Vec::new();
         let mut tasks: Vec<Task> = Vec::new();
         loop {
+            parking.park_if_requested(|| None);
             self.waker.reset();
             let mut work = self.work.lock();
             for connection in work.slow.drain(..) {

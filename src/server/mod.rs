@@ -12,7 +12,11 @@
 //!   locks**; `hold_locks` keeps them until then.
 //! - `server_state` is what all connections share; `config` how a server is set up, and `options`
 //!   the same as text; `log_throttle` logs what clients can cause often; `state_dir` keeps what a
-//!   server must know after a restart.
+//!   server must know after a restart; `control_socket` is for the orders of its
+//!   administrator.
+//! - How it is replaced by another image of the program: `parking` stops every thread at a safe
+//!   point; `snapshot` is the state as data, and a server made from it; `starter` starts the threads
+//!   of its connections when they have something to do.
 
 mod access_list;
 mod acquire;
@@ -20,6 +24,7 @@ mod auth_token;
 mod client_knows;
 mod config;
 mod connection;
+mod control_socket;
 mod framing;
 #[cfg(fuzzing)]
 pub mod fuzz_driver;
@@ -33,14 +38,19 @@ mod log_throttle;
 mod maintenance;
 mod message;
 mod options;
+mod parking;
 mod send_queue;
 mod serve;
 mod server_state;
+pub mod snapshot;
+mod starter;
 pub mod state_dir;
 mod statistics;
 mod text;
+mod upgrades;
 mod wrong_protocol;
 
+use std::collections::BTreeMap;
 use std::ffi::CStr;
 use std::io;
 use std::sync::atomic::Ordering::Release;
@@ -49,16 +59,23 @@ use std::time::{Duration, Instant};
 pub use access_list::parse_allow;
 pub use auth_token::AuthToken;
 pub use config::{Config, Inherited, Listen, ListenAddress, Protocol, Scheduling, parse_origin};
+pub use control_socket::ControlSocket;
 use listener::Listener;
 pub use listener::bind_every;
 pub use message::{Call, Responder, Service};
 pub use options::{OptionError, Options};
+pub use parking::allow_parking;
+use parking::{NotParked, ParkedState};
 use send_queue::SendQueue;
+use serve::RestoredConnection;
 use server_state::ServerState;
+use snapshot::{RestoredServer, ServerSnapshot};
+use starter::Starter;
 pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
+pub use upgrades::Upgrades;
 
 use crate::broker::Broker;
-use crate::os::sync::{Arc, AtomicU64};
+use crate::os::sync::{Arc, AtomicU64, Weak};
 use crate::os::thread::{SignalsBlocked, Thread};
 pub use crate::os::tls::ServerTls;
 
@@ -130,20 +147,18 @@ impl Bound {
     /// If a thread cannot be started. Then nothing is served.
     pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
         let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
-        // If a later step fails, its drop stops the threads that have been started.
-        let mut server = Server { state: state.clone(), addresses: self.addresses, threads: Vec::new() };
-        let maintenance = state.maintenance.clone();
-        let _blocked = SignalsBlocked::new()?;
-        server.spawn(c"lockd-maint", move || maintenance.run())?;
-        let service = Arc::new(service);
-        let config = state.config();
-        server.addresses.iter().for_each(|address| config.log_exposure(address));
-        config.log_objection(&server.addresses);
-        for listener in self.listeners {
-            let (state, service) = (state.clone(), service.clone());
-            server.spawn(c"lockd-listen", move || listener.run(&state, &service))?;
-        }
-        Ok(server)
+        Server::start_threads(state, self.listeners, self.addresses, service, Vec::new())
+    }
+}
+
+impl RestoredServer {
+    /// Serves its broker and goes on with its connections, as [`Bound::serve`].
+    ///
+    /// # Errors
+    /// If a thread cannot be started. Then nothing is served.
+    pub fn serve(self, service: Service) -> io::Result<Server> {
+        let Self { state, listeners, addresses, connections } = self;
+        Server::start_threads(state, listeners, addresses, service, connections)
     }
 }
 
@@ -151,7 +166,12 @@ impl Bound {
 pub struct Server {
     state: Arc<ServerState>,
     addresses: Vec<Listen>,
+    /// The maintenance first.
     threads: Vec<Thread>,
+    /// Each is kept by its thread.
+    listeners: Vec<Weak<Listener>>,
+    /// Of a server with connections from an earlier image of the program.
+    starter: Option<Arc<Starter>>,
 }
 
 impl Server {
@@ -163,7 +183,44 @@ impl Server {
         Bound::new(config)?.serve(broker, service)
     }
 
+    fn start_threads(
+        state: Arc<ServerState>,
+        listeners: Vec<Listener>,
+        addresses: Vec<Listen>,
+        service: Service,
+        connections: Vec<RestoredConnection>,
+    ) -> io::Result<Self> {
+        // If a later step fails, its drop stops the threads that have been started.
+        let (threads, waiting) = (Vec::new(), Vec::new());
+        let mut server = Self { state: state.clone(), addresses, threads, listeners: waiting, starter: None };
+        let maintenance = state.maintenance.clone();
+        let _blocked = SignalsBlocked::new()?;
+        let parking = state.parking.clone();
+        server.spawn(c"lockd-maint", move || maintenance.run(&parking))?;
+        let service = Arc::new(service);
+        let config = state.config();
+        server.addresses.iter().for_each(|address| config.log_exposure(address));
+        config.log_objection(&server.addresses);
+        for listener in listeners {
+            let (listener, state, service) = (Arc::new(listener), state.clone(), service.clone());
+            server.listeners.push(Arc::downgrade(&listener));
+            server.spawn(c"lockd-listen", move || listener.run(&state, &service))?;
+        }
+        if !connections.is_empty() {
+            connections.iter().for_each(|connection| connection.accepted.send_queue.go_on());
+            let starter = Arc::new(Starter::new(state, service, connections)?);
+            server.starter = Some(starter.clone());
+            server.spawn(c"lockd-starter", move || starter.run())?;
+        }
+        Ok(server)
+    }
+
     fn spawn(&mut self, name: &'static CStr, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let starting = self.state.parking.expect_thread();
+        let work = move || {
+            let _parkable = starting.join();
+            work();
+        };
         self.threads.push(Thread::start(name, STACK_BYTES, work)?);
         Ok(())
     }
@@ -186,6 +243,12 @@ impl Server {
         StatsReader::of(&self.state)
     }
 
+    /// Sets what the statistics say of upgrades in place. For a program that has taken this server
+    /// over from an earlier image of its process.
+    pub fn set_upgrades(&self, upgrades: Upgrades) {
+        *self.state.upgrades.lock() = upgrades;
+    }
+
     /// Checks whether [`reconfigure`](Self::reconfigure) would accept this configuration. The
     /// listeners stay as they are, so it must suit them.
     ///
@@ -193,6 +256,15 @@ impl Server {
     /// The reason why not, such as a listener through which a client could avoid the secret.
     pub fn check(&self, config: &Config) -> Result<(), String> {
         self.addresses.iter().try_for_each(|address| config.check_listener(address))
+    }
+
+    /// Checks whether a server with the present configuration could be made from a snapshot of this
+    /// one.
+    ///
+    /// # Errors
+    /// The reason why not: a bug.
+    pub fn check_snapshot(&self, snapshot: &ServerSnapshot) -> Result<(), String> {
+        snapshot.check(&self.state.config(), self.state.broker.limits())
     }
 
     /// Replaces the configuration. The access list and the limits apply to connections that are
@@ -213,6 +285,38 @@ impl Server {
     /// From then on the server accepts no connection and answers no request, and should be stopped.
     pub fn on_failure(&self, report: impl FnOnce() + Send + 'static) {
         *self.state.on_failure.lock() = Some(Box::new(report));
+    }
+
+    /// Stops all threads at a safe point for as long as `work` runs: no request is being handled,
+    /// no call of the broker is going on, and nothing is read or sent. Then all go on as if nothing
+    /// had happened. Needs [`allow_parking`]. Not to be called while it runs already, or while the
+    /// server stops.
+    ///
+    /// # Errors
+    /// If they could not all be stopped within `limit`: mostly because a client does not read a
+    /// long reply. They go on.
+    pub fn while_parked<R>(
+        &self,
+        limit: Duration,
+        work: impl FnOnce(ParkedServer<'_>) -> R,
+    ) -> io::Result<R> {
+        let parked = self.state.parking.park_all(limit, |told| work(ParkedServer { server: self, told }));
+        parked.map_err(|error| io::Error::new(io::ErrorKind::TimedOut, self.explain(error, limit)))
+    }
+
+    /// Why not all threads could be stopped.
+    fn explain(&self, NotParked { threads, mut parked }: NotParked, limit: Duration) -> String {
+        parked.extend(self.starter.iter().flat_map(|starter| starter.parked_states()).map(|(id, _)| id));
+        let connections = self.state.listed_connections().into_iter();
+        let busy: Vec<_> =
+            connections.filter(|(id, _)| !parked.contains(id)).map(|(_, one)| one.address).collect();
+        let who = match &busy[..] {
+            [] if threads == 1 => "a thread was".to_owned(),
+            [] => format!("{threads} threads were"),
+            [one] => format!("the connection of {one} was"),
+            [one, others @ ..] => format!("the connections of {one} and {} more were", others.len()),
+        };
+        format!("{who} busy for longer than {} s, in which nobody was served", limit.as_secs_f64())
     }
 
     /// Closes all listeners and connections, and joins every thread. The connections' locks are
@@ -249,6 +353,33 @@ impl Server {
         self.state.maintenance.stop();
         maintenance.into_iter().for_each(Thread::join);
         unaware
+    }
+}
+
+/// A server whose threads are all parked.
+pub struct ParkedServer<'a> {
+    server: &'a Server,
+    /// What the connections' threads have told, by the connections' numbers.
+    told: BTreeMap<u64, ParkedState>,
+}
+
+impl ParkedServer<'_> {
+    /// How many connections there are.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        debug_assert!(self.told.len() <= self.server.connections());
+        self.server.connections()
+    }
+
+    /// The state of the server and of its broker, for the image that replaces this one.
+    ///
+    /// # Errors
+    /// If it cannot be handed over. The text says why.
+    pub fn snapshot(&self) -> Result<ServerSnapshot, String> {
+        let Server { state, listeners, starter, .. } = self.server;
+        let mut told = self.told.clone();
+        told.extend(starter.iter().flat_map(|starter| starter.parked_states()));
+        snapshot::collect::collect(state, listeners, told)
     }
 }
 

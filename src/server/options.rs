@@ -103,7 +103,7 @@ const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> Optio
 
 /// Every option of `lockd serve`: its name, its value in the help, and what becomes of the value.
 #[rustfmt::skip]
-const TABLE: [OptionSpec; 30] = [
+const TABLE: [OptionSpec; 31] = [
     fixed("listen", "ADDRESS", Add(|to, text| push(&mut to.config.listen, text.parse()))),
     live("allow", "IP|CIDR", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
     live("ws-origin", "ORIGIN", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
@@ -132,6 +132,7 @@ const TABLE: [OptionSpec; 30] = [
     live("config", "FILE", Refuse("only the program lockd reads a configuration file; give the options themselves")),
     live("check", "", Refuse("only the program lockd checks without a start")),
     fixed("pidfile", "FILE", Refuse("the process is the embedding program's, which can write one itself")),
+    fixed("control", "PATH", Refuse("only the program lockd takes orders")),
     fixed("user", "NAME", Refuse("the process is the embedding program's, which can change its user itself")),
     live("log-level", "LEVEL", Refuse("the log is the embedding program's")),
 ];

@@ -11,6 +11,7 @@ mod buffer;
 mod closing;
 mod pushed;
 mod receiving;
+mod snapshot;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -247,6 +248,11 @@ impl SendQueue {
     /// has none.
     pub(super) fn framing(&self) -> Option<MutexGuard<'_, Framing>> {
         self.framing.as_deref().map(Mutex::lock)
+    }
+
+    /// How many bytes are still to be sent, as far as they are encoded.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.state.lock().buffer.unsent_bytes()
     }
 
     /// Whether the client left too much unread, and so was cut off.

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
-use super::config::Config;
+use super::config::{Config, Protocol};
 use super::framing::Framing;
 use super::log_throttle::LogThrottle;
 use super::maintenance::Maintenance;
+use super::parking::Parking;
 use super::send_queue::SendQueue;
+use super::snapshot::types::{CountersSnapshot, WaitsSnapshot};
+use super::upgrades::Upgrades;
 use crate::broker::{Broker, SessionInfo};
 use crate::os::socket::{Stream, Waker};
 use crate::os::sync::{Arc, AtomicBool, AtomicU64, Mutex, RwLock};
@@ -33,16 +36,56 @@ impl CommandCounts {
         }
     }
 
+    /// The counts of all commands.
+    pub(super) fn all(&self) -> Vec<u64> {
+        self.0.iter().map(|count| count.load(Relaxed)).collect()
+    }
+
+    /// Counts that go on. An earlier version may have had fewer commands.
+    ///
+    /// # Errors
+    /// If there are more commands.
+    pub(super) fn restore(counts: &[u64]) -> Result<Self, &'static str> {
+        if counts.len() > COMMANDS {
+            return Err("counts of unknown commands");
+        }
+        let restored = Self::default();
+        restored.0.iter().zip(counts).for_each(|(count, before)| count.store(*before, Relaxed));
+        Ok(restored)
+    }
+
     pub(super) fn get(&self, command: usize) -> u64 {
         self.0.get(command).map_or(0, |count| count.load(Relaxed))
     }
 }
 
+/// What the client of a connection waits for, and the replies that it is owed.
+pub(super) trait PendingWaits: Send + Sync {
+    fn snapshot(&self) -> WaitsSnapshot;
+}
+
+/// What is known of a connection outside of its thread.
+#[derive(Clone)]
+pub(super) struct ListedConnection {
+    pub(super) protocol: Protocol,
+    pub(super) address: Arc<str>,
+    pub(super) send_queue: Arc<SendQueue>,
+    /// What it has begun with.
+    pub(super) config: Arc<Config>,
+    /// Known once its session has begun.
+    pub(super) info: Option<Arc<SessionInfo>>,
+    pub(super) waits: Option<Arc<dyn PendingWaits>>,
+}
+
+impl ListedConnection {
+    fn holds_locks(&self) -> bool {
+        self.info.as_ref().is_some_and(|info| info.locks_held() > 0)
+    }
+}
+
 /// One connection in the server's list.
 struct ConnectionEntry {
-    send_queue: Arc<SendQueue>,
-    /// Known once its session has begun.
-    info: Option<Arc<SessionInfo>>,
+    connection: ListedConnection,
     thread: Option<Thread>,
 }
 
@@ -52,10 +95,12 @@ pub(super) struct ServerState {
     entries: Mutex<BTreeMap<u64, ConnectionEntry>>,
     next_id: AtomicU64,
     pub(super) maintenance: Arc<Maintenance>,
+    pub(super) parking: Arc<Parking>,
     /// Wakes the listeners once they are to stop.
     pub(super) stop: Waker,
     pub(super) stopping: AtomicBool,
     pub(super) started: Instant,
+    pub(super) upgrades: Mutex<Upgrades>,
     pub(super) lockd_commands: CommandCounts,
     pub(super) glockd_commands: CommandCounts,
     pub(super) messages: AtomicU64,
@@ -89,7 +134,15 @@ pub(super) enum NameRegistration {
 
 impl ServerState {
     pub(super) fn new(broker: Broker, config: Config) -> std::io::Result<Self> {
-        let maintenance = Arc::new(Maintenance::new()?);
+        Self::with_maintenance(broker, config, Arc::new(Maintenance::new()?))
+    }
+
+    /// A server for connections that know their maintenance already.
+    pub(super) fn with_maintenance(
+        broker: Broker,
+        config: Config,
+        maintenance: Arc<Maintenance>,
+    ) -> std::io::Result<Self> {
         let throttle = |summary| LogThrottle::new(&maintenance, summary);
         Ok(Self {
             no_room: throttle(|more, _| format!("{more} more connections were refused for lack of room")),
@@ -112,10 +165,12 @@ impl ServerState {
             config: RwLock::new(Arc::new(config)),
             entries: Mutex::default(),
             next_id: AtomicU64::new(0),
-            maintenance: maintenance.clone(),
+            maintenance,
+            parking: Arc::default(),
             stop: Waker::new()?,
             stopping: AtomicBool::new(false),
             started: Instant::now(),
+            upgrades: Mutex::default(),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),
             messages: AtomicU64::new(0),
@@ -138,9 +193,13 @@ impl ServerState {
         if !keeps_names {
             // Only after the configuration has been replaced: `register` checks it again once it
             // has set a name.
-            for info in self.sessions() {
-                info.forget_name();
-            }
+            self.forget_names();
+        }
+    }
+
+    pub(super) fn forget_names(&self) {
+        for info in self.sessions() {
+            info.forget_name();
         }
     }
 
@@ -165,8 +224,9 @@ impl ServerState {
     pub(super) fn admit(
         &self,
         stream: Stream,
-        config: &Config,
+        config: &Arc<Config>,
         framing: Option<Framing>,
+        (protocol, address): (Protocol, &str),
     ) -> Result<(u64, Arc<SendQueue>), Stream> {
         let mut entries = self.entries.lock();
         if entries.len() >= config.connections_max {
@@ -175,8 +235,56 @@ impl ServerState {
         let id = self.next_id.fetch_add(1, Relaxed);
         let send_queue =
             Arc::new(SendQueue::new(stream, config.outbox_bytes_max, self.maintenance.clone(), framing));
-        entries.insert(id, ConnectionEntry { send_queue: send_queue.clone(), info: None, thread: None });
+        let connection = ListedConnection {
+            protocol,
+            address: address.into(),
+            send_queue: send_queue.clone(),
+            config: config.clone(),
+            info: None,
+            waits: None,
+        };
+        entries.insert(id, ConnectionEntry { connection, thread: None });
         Ok((id, send_queue))
+    }
+
+    /// Adds a connection that an earlier image of the program had accepted, however many there are.
+    pub(super) fn readmit(&self, id: u64, connection: ListedConnection) {
+        let earlier = self.entries.lock().insert(id, ConnectionEntry { connection, thread: None });
+        debug_assert!(earlier.is_none(), "two connections have one number");
+    }
+
+    /// All connections, by their numbers.
+    pub(super) fn listed_connections(&self) -> Vec<(u64, ListedConnection)> {
+        self.entries.lock().iter().map(|(&id, entry)| (id, entry.connection.clone())).collect()
+    }
+
+    /// What has been counted since the start.
+    pub(super) fn counters(&self) -> CountersSnapshot {
+        CountersSnapshot {
+            next_id: self.next_id.load(Relaxed),
+            refused: self.refused.load(Relaxed),
+            messages: self.messages.load(Relaxed),
+            lockd_commands: self.lockd_commands.all(),
+            glockd_commands: self.glockd_commands.all(),
+        }
+    }
+
+    /// Goes on counting.
+    ///
+    /// # Errors
+    /// If the counters are not a server's.
+    pub(super) fn resume_counters(
+        &mut self,
+        counters: &CountersSnapshot,
+        started: Instant,
+    ) -> Result<(), &'static str> {
+        self.started = started;
+        self.next_id = AtomicU64::new(counters.next_id);
+        self.refused = AtomicU64::new(counters.refused);
+        self.messages = AtomicU64::new(counters.messages);
+        self.lockd_commands = CommandCounts::restore(&counters.lockd_commands)?;
+        self.glockd_commands = CommandCounts::restore(&counters.glockd_commands)?;
+        Ok(())
     }
 
     /// Sets the thread that serves the connection. The connection may have ended already.
@@ -188,9 +296,10 @@ impl ServerState {
         }
     }
 
-    pub(super) fn set_info(&self, id: u64, info: Arc<SessionInfo>) {
+    /// Notes the session of the connection, and its observer.
+    pub(super) fn set_session(&self, id: u64, info: Arc<SessionInfo>, waits: Arc<dyn PendingWaits>) {
         if let Some(entry) = self.entries.lock().get_mut(&id) {
-            entry.info = Some(info);
+            (entry.connection.info, entry.connection.waits) = (Some(info), Some(waits));
         }
     }
 
@@ -222,7 +331,7 @@ impl ServerState {
 
     /// The sessions of all connections, in the order in which these were accepted.
     pub(super) fn sessions(&self) -> Vec<Arc<SessionInfo>> {
-        self.entries.lock().values().filter_map(|entry| entry.info.clone()).collect()
+        self.entries.lock().values().filter_map(|entry| entry.connection.info.clone()).collect()
     }
 
     /// Ends the connections of the sessions that `is_meant` picks, and returns these sessions.
@@ -230,7 +339,9 @@ impl ServerState {
     /// for to end their work. A session that is kicked a second time gets no more time for its
     /// work.
     pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
-        let known = |entry: &ConnectionEntry| Some((entry.info.clone()?, entry.send_queue.clone()));
+        let known = |ConnectionEntry { connection, .. }: &ConnectionEntry| {
+            Some((connection.info.clone()?, connection.send_queue.clone()))
+        };
         // Picked with the list unlocked, since `is_meant` may lock a session's name.
         let all: Vec<_> = self.entries.lock().values().filter_map(known).collect();
         let meant = all.into_iter().filter(|(info, _)| is_meant(info));
@@ -255,13 +366,15 @@ impl ServerState {
 
     /// Hangs up on every connection.
     pub(super) fn hang_up_all(&self) {
-        self.entries.lock().values().for_each(|entry| entry.send_queue.hang_up());
+        self.entries.lock().values().for_each(|entry| entry.connection.send_queue.hang_up());
     }
 
     /// The connections that hold locks.
     pub(super) fn holders(&self) -> Vec<Arc<SendQueue>> {
-        let holds = |entry: &&ConnectionEntry| entry.info.as_ref().is_some_and(|info| info.locks_held() > 0);
-        self.entries.lock().values().filter(holds).map(|entry| entry.send_queue.clone()).collect()
+        let entries = self.entries.lock();
+        let connections = entries.values().map(|entry| &entry.connection);
+        let holding = connections.filter(|connection| connection.holds_locks());
+        holding.map(|connection| connection.send_queue.clone()).collect()
     }
 
     /// Closes every connection, and returns the threads that still serve one. A client gets no
@@ -275,12 +388,12 @@ impl ServerState {
         entries
             .values_mut()
             .filter_map(|entry| {
-                let holds = entry.info.as_ref().is_some_and(|info| info.locks_held() > 0);
-                let limit = if holds { wind_down_max } else { Duration::ZERO };
-                entry.send_queue.with_end(|end| end.limit_wind_down(limit));
-                entry.send_queue.close();
+                let ListedConnection { send_queue, .. } = &entry.connection;
+                let limit = if entry.connection.holds_locks() { wind_down_max } else { Duration::ZERO };
+                send_queue.with_end(|end| end.limit_wind_down(limit));
+                send_queue.close();
                 if is_stopped {
-                    entry.send_queue.end_input();
+                    send_queue.end_input();
                 }
                 entry.thread.take()
             })

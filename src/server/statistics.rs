@@ -23,6 +23,12 @@ pub struct ServerStats {
     pub connections_refused: u64,
     /// Messages of the protocol `message` received since the start.
     pub messages: u64,
+    /// Upgrades in place since the start.
+    pub upgrades: u64,
+    /// How long ago the last upgrade in place was; zero if there was none.
+    pub since_upgrade: Duration,
+    /// For how long nobody was served in the last upgrade in place.
+    pub upgrade_pause: Duration,
     /// What the broker counts.
     pub broker: Stats,
 }
@@ -47,7 +53,13 @@ impl StatsReader {
 
 impl ServerState {
     pub(super) fn stats(&self) -> ServerStats {
+        let upgrades = *self.upgrades.lock();
+        let (since_upgrade, upgrade_pause) =
+            upgrades.last.map(|(done, pause)| (done.elapsed(), pause)).unwrap_or_default();
         ServerStats {
+            upgrades: upgrades.count,
+            since_upgrade,
+            upgrade_pause,
             uptime: self.started.elapsed(),
             grace: self.broker.grace(),
             connections: self.connections(),
@@ -109,7 +121,7 @@ const fn counter(key: &'static str, metric: &'static str, help: &'static str, ge
 
 /// Every number, in the order in which they are shown. `uptime` is rounded down, and `grace` up, so
 /// that a time that is not over is never shown as zero.
-pub const STATISTICS: [Statistic; 16] = [
+pub const STATISTICS: [Statistic; 19] = [
     gauge("uptime", "lockd_uptime_seconds", "seconds since the server was started", |s| s.uptime.as_secs()),
     gauge("grace", "lockd_grace_seconds", "seconds until the server grants anything", |s| {
         s.grace.as_secs() + u64::from(s.grace.subsec_nanos() > 0)
@@ -140,6 +152,19 @@ pub const STATISTICS: [Statistic; 16] = [
         s.broker.shared_orphans
     })
     .of_mode("shared", "locks whose holder vanished"),
+    counter("upgrades", "lockd_upgrades_total", "upgrades in place since the start", |s| s.upgrades),
+    gauge(
+        "sinceUpgrade",
+        "lockd_since_upgrade_seconds",
+        "seconds since the last upgrade in place, 0 if there was none",
+        |s| s.since_upgrade.as_secs(),
+    ),
+    gauge(
+        "upgradePause",
+        "lockd_upgrade_pause_milliseconds",
+        "milliseconds for which nobody was served in the last upgrade in place",
+        |s| u64::try_from(s.upgrade_pause.as_millis()).unwrap_or(u64::MAX),
+    ),
 ];
 
 #[cfg(test)]
@@ -158,6 +183,9 @@ mod tests {
             connections: 3,
             connections_refused: 4,
             messages: 5,
+            upgrades: 17,
+            since_upgrade: Duration::from_secs(18),
+            upgrade_pause: Duration::from_millis(19),
             broker: Stats {
                 sessions: 6,
                 locks: 7,
@@ -175,7 +203,7 @@ mod tests {
             },
         };
         let values = STATISTICS.map(|statistic| statistic.value(&stats));
-        assert_eq!(values.to_vec(), (1..=16).collect::<Vec<u64>>());
+        assert_eq!(values.to_vec(), (1..=19).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -6,6 +6,8 @@
 //! nested, or allocate memory for bytes that were only announced.
 #![deny(clippy::disallowed_types, clippy::disallowed_methods)]
 
+#[cfg(test)]
+pub(crate) mod changed_leaves;
 pub mod first_bytes;
 pub mod frame;
 pub mod message;

@@ -14,11 +14,11 @@ use crate::sim::{GRANT_DELAY_MAX, Setup, StaleGrants, run};
 /// The number of seeds each defect is tried with.
 const SEEDS: u64 = 40;
 
-const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
+pub(crate) const RULES: Rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: 0 };
 
-const ALL_MIXES: [Mix; 4] = [Mix::MUTEX, Mix::READ_WRITE, Mix::LIMITED, Mix::SETS];
+pub(crate) const ALL_MIXES: [Mix; 4] = [Mix::MUTEX, Mix::READ_WRITE, Mix::LIMITED, Mix::SETS];
 
-fn setup(seed: u64, mix: Mix) -> Setup {
+pub(crate) fn setup(seed: u64, mix: Mix) -> Setup {
     Setup {
         seed,
         clients: 5,
@@ -31,12 +31,12 @@ fn setup(seed: u64, mix: Mix) -> Setup {
 }
 
 /// The same with a server that hangs up on clients, which often want the same few names.
-fn with_hang_ups(seed: u64, mix: Mix) -> Setup {
+pub(crate) fn with_hang_ups(seed: u64, mix: Mix) -> Setup {
     let mix = Mix { names: 2, hold: (0, 4 * MILLISECOND), ..mix };
     Setup { length: 3 * SECOND, hang_ups: 4, kills: 200, ..setup(seed, mix) }
 }
 
-fn judge(setup: Setup, broker: &mut impl BrokerUnderTest) -> (History, Verdict) {
+pub(crate) fn judge(setup: Setup, broker: &mut impl BrokerUnderTest) -> (History, Verdict) {
     let history = run(setup, broker);
     let verdict = check(&history, &RULES);
     (history, verdict)

@@ -4,7 +4,7 @@
 //!
 //! - `history`: what is recorded. `checker`: decides. `plan`, `random`: choose what clients do.
 //! - `sim`: clients of a broker in this process, in simulated time. `controls`, `mutants`,
-//!   `restarts`, `tokens_by_hand`: test the checker itself.
+//!   `restarts`, `tokens_by_hand`, `upgrades`: test the checker itself.
 //! - `faults`: clients and servers as processes that are killed and stopped.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -18,3 +18,4 @@ mod random;
 mod restarts;
 mod sim;
 mod tokens_by_hand;
+mod upgrades;

@@ -118,7 +118,7 @@ pub(crate) struct Lane {
     held_shared: u32,
     grants: u64,
     pub(super) nodes: Nodes,
-    orphans: Orphans,
+    pub(super) orphans: Orphans,
     orphans_exclusive: u64,
     orphans_shared: u64,
     hold_times: Histogram,
@@ -335,7 +335,7 @@ impl Lane {
     }
 
     /// The node of the name, and whether it was made just now, in the given state and in no list.
-    fn find_or_insert(&mut self, key: KeyRef<'_>, state: NodeState) -> (NodeIndex, bool) {
+    pub(super) fn find_or_insert(&mut self, key: KeyRef<'_>, state: NodeState) -> (NodeIndex, bool) {
         let hash = key.short_hash();
         let nodes = &mut self.nodes;
         let is_it = |entry: &IndexEntry| entry.hash == hash && key.is_name_of(&nodes[entry.node]);
@@ -349,7 +349,7 @@ impl Lane {
         }
     }
 
-    fn held(&mut self, mode: Mode) -> &mut u32 {
+    pub(super) fn held(&mut self, mode: Mode) -> &mut u32 {
         match mode {
             Mode::Exclusive => &mut self.held_exclusive,
             Mode::Limited(_) | Mode::Shared => &mut self.held_shared,
@@ -385,7 +385,7 @@ impl Lane {
     }
 
     /// Frees a node. If too many free ones are kept now, the oldest one is forgotten.
-    fn add_free(&mut self, index: NodeIndex) {
+    pub(super) fn add_free(&mut self, index: NodeIndex) {
         let node = &mut self.nodes[index];
         node.state = NodeState::Free;
         let displaced = if node.orphaned {
@@ -437,7 +437,7 @@ impl Lane {
 
     /// Called after every change, in builds with debug assertions. Constant time in a large lane.
     #[inline]
-    fn debug_check(&self) {
+    pub(super) fn debug_check(&self) {
         debug_assert_eq!(self.index.len(), self.nodes.len(), "every node is in the index");
         debug_assert!(self.orphans.len() <= self.orphans.max(), "the number of orphaned names is bounded");
         debug_assert!(
@@ -453,7 +453,7 @@ impl Lane {
     ///
     /// # Panics
     /// If one of the invariants does not hold.
-    fn check_invariants(&self) {
+    pub(crate) fn check_invariants(&self) {
         let (mut exclusive, mut shared) = (0, 0);
         let (mut index, mut orphans) = (self.orphans.oldest(), 0);
         while index != NONE {

@@ -12,6 +12,7 @@ mod lane;
 mod lane_holdings;
 mod node;
 mod recent;
+mod snapshot;
 mod view;
 
 pub(super) use lane::{DeferredName, Holder, KeyRef, Lane, LaneAcquire, LaneCounts, LaneRelease};

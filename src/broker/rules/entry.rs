@@ -26,6 +26,15 @@ pub(crate) enum QueuePlace {
     Arrival(u64),
 }
 
+impl QueuePlace {
+    /// The number of the arrival. No two requests have the same.
+    pub(super) fn number(self) -> u64 {
+        match self {
+            Self::Conversion(_, number) | Self::Arrival(number) => number,
+        }
+    }
+}
+
 /// One name: who holds it, and which requests wait for it.
 #[derive(Clone)]
 pub(super) struct LockEntry {

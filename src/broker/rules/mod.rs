@@ -32,6 +32,7 @@ mod entry;
 mod index;
 mod invariants;
 mod queue;
+mod snapshot;
 mod step;
 mod table;
 #[cfg(test)]
@@ -40,9 +41,11 @@ mod view;
 
 #[cfg(doc)]
 use crate::broker::mode::Mode;
+pub(super) use snapshot::{EntrySnapshot, RequestSnapshot, TableSnapshot};
 pub use step::Ticket;
 pub(super) use step::{
     BULK_BUDGET, Decision, FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET,
     WaitSpec,
 };
-pub(super) use table::Table;
+pub(super) use table::{Table, TableCounts};
+pub(super) use view::HolderView;

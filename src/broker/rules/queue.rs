@@ -30,16 +30,7 @@ impl Table {
         let since = step.now;
         let request =
             QueuedRequest { slot, ticket, place, wants: wants.clone(), since, deadline, first_unchecked: 0 };
-        let request = self.requests.insert(request);
-        for &(id, _) in &wants {
-            self.change_queue(id, slot, place, Some(request));
-            let other = self.session(slot).waits.insert(id, request);
-            debug_assert_eq!(other, None, "a session waits for a name once");
-        }
-        let session = self.session(slot);
-        let other = session.requests.insert(ticket, request);
-        debug_assert_eq!(other, None, "a ticket is unique among the waits of its session");
-        session.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
+        let request = self.insert_request(request);
         // The request is in its queues before the ranks are checked, because a conversion
         // goes ahead of others, and the requests after it now wait for it too. A rejected request
         // leaves the queues again, as if it had never come.
@@ -49,6 +40,23 @@ impl Table {
         }
         self.counts.waits += 1;
         Ok(Attempt::Queued)
+    }
+
+    /// Puts a request into its queues, and tells its session. Does not look at ranks.
+    pub(super) fn insert_request(&mut self, request: QueuedRequest) -> RequestId {
+        let QueuedRequest { slot, ticket, place, deadline, .. } = request;
+        let request = self.requests.insert(request);
+        for at in 0..self.requests[request].wants.len() {
+            let (id, _) = self.requests[request].wants[at];
+            self.change_queue(id, slot, place, Some(request));
+            let other = self.session(slot).waits.insert(id, request);
+            debug_assert_eq!(other, None, "a session waits for a name once");
+        }
+        let session = self.session(slot);
+        let other = session.requests.insert(ticket, request);
+        debug_assert_eq!(other, None, "a ticket is unique among the waits of its session");
+        session.deadlines.extend(deadline.map(|deadline| (deadline, ticket)));
+        request
     }
 
     /// Counts a rejected wait, and says why it was rejected.

@@ -15,7 +15,7 @@ pub(crate) type Slot = u32;
 pub type Ticket = u64;
 
 /// A name and its hash. The table never computes a hash: the shell has done so already.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HashedKey {
     pub(crate) key: Key,
     pub(crate) hash: u64,
@@ -110,7 +110,7 @@ pub(crate) enum NotGranted {
 }
 
 /// One session's share of one name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) token: u64,
     pub(crate) since: Stamp,

@@ -81,7 +81,7 @@ pub(super) struct SessionState {
 }
 
 /// Counts since the start.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TableCounts {
     pub(crate) grants: u64,
     pub(crate) waits: u64,
@@ -102,7 +102,7 @@ pub(crate) struct Table {
     pub(super) requests: Blocks<QueuedRequest>,
     pub(super) sessions: Vec<SessionState>,
     /// How many requests have come so far: numbers the places in all queues.
-    arrivals: u64,
+    pub(super) arrivals: u64,
     /// The highest rank given so far.
     pub(super) highest_rank: u64,
     /// Names whose queues must still be settled, the next one last. A name may be here twice, or
@@ -343,7 +343,7 @@ impl Table {
         &mut self.sessions[slot]
     }
 
-    fn next_arrival(&mut self) -> u64 {
+    pub(super) fn next_arrival(&mut self) -> u64 {
         self.arrivals += 1;
         self.arrivals
     }
@@ -374,7 +374,7 @@ impl Table {
         result
     }
 
-    fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
+    pub(super) fn hold(&mut self, id: EntryId, slot: Slot, mode: Mode, hold: Hold) {
         let (before, is_contended) =
             self.change(id, |entry| (entry.insert_holder(slot, mode, hold), !entry.queue.is_empty()));
         if let Some(before) = before {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::broker::clock::Stamp;
 use crate::broker::limits::Limits;
 use crate::broker::mode::Mode;
-use crate::broker::model::{End, Event, Model, Said};
+use crate::broker::model::{End, Event, Model, Said, at_most, every_event, renumberings};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Outcome, Released};
 use crate::broker::rules::{
@@ -92,6 +92,15 @@ impl Driver {
             self.table.check_heads();
         }
         self.compare(&context);
+    }
+
+    /// The same with a table that is made from a snapshot of this one.
+    fn restored(&self) -> Self {
+        let snapshot = self.table.snapshot();
+        let table = Table::restore(snapshot.clone(), !self.model.grace).unwrap();
+        assert_eq!(table.snapshot(), snapshot);
+        table.check_invariants();
+        Self { table, model: self.model.clone() }
     }
 
     fn compare(&self, context: &dyn Fn() -> String) {
@@ -228,66 +237,22 @@ fn check_cycle(before: &Model, event: &Event, cycle: &[Slot]) {
     }
 }
 
-fn at_most(holders: u32) -> Mode {
-    Mode::at_most(holders).unwrap()
-}
-
-/// What sessions ask for. To the events, all sessions are alike, and so are all names.
-fn events(sessions: u32, names: u8, with_tries: bool) -> Vec<Event> {
-    use Mode::{Exclusive, Shared};
-    let two = at_most(2);
-    let mut events = Vec::new();
-    for session in 0..sessions {
-        for name in 0..names {
-            for mode in [Exclusive, two, Shared] {
-                for wait in [Some(None), None].into_iter().take(1 + usize::from(with_tries)) {
-                    events.push(Event::Acquire { session, wants: vec![(name, mode)], wait });
-                    events.push(Event::Convert { session, name, mode, wait });
-                }
-            }
-            for other in (0..names).filter(|&other| other != name) {
-                for mode in [two, Shared] {
-                    let wants = vec![(name, Exclusive), (other, mode)];
-                    events.push(Event::Acquire { session, wants, wait: Some(None) });
-                }
-            }
-            events.push(Event::Release { session, name });
-        }
-        events.push(Event::Cancel { session });
-        events.extend([true, false].map(|vanished| Event::End { session, vanished }));
-    }
-    events
-}
-
-/// The numbers below `count` in every order.
-fn permutations(count: u32) -> Vec<Vec<u32>> {
-    let Some(last) = count.checked_sub(1) else { return vec![Vec::new()] };
-    let shorter = permutations(last);
-    let with_last = |at: u32| {
-        shorter.iter().cloned().map(move |mut order| {
-            order.insert(at as usize, last);
-            order
-        })
-    };
-    (0..count).flat_map(with_last).collect()
-}
-
 /// Applies every event in every state that can be reached from the start. Returns how many states
 /// there are; states in which only sessions or names have changed their parts are counted once.
 fn explore(sessions: u32, names: u8, grace: bool) -> usize {
     // In the largest space they would take half of the time, and what they do differently shows in
     // the others.
     let with_tries = sessions < 3 || names < 2;
-    let mut events = events(sessions, names, with_tries);
+    let mut events = every_event(sessions, names, with_tries);
     events.extend(grace.then_some(Event::Open));
     let mut tokens = Tokens::starting_at(1);
     let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
-    let names = permutations(names.into());
-    let of_names = |sessions: Vec<u32>| names.iter().map(move |names| (sessions.clone(), names.clone()));
-    let renumberings: Vec<_> = permutations(sessions).into_iter().flat_map(of_names).collect();
+    let renumberings = renumberings(sessions, names.into());
     let mut seen = BTreeSet::from([start.model.fingerprint(&renumberings)]);
     let mut to_visit = VecDeque::from([start]);
     while let Some(state) = to_visit.pop_front() {
+        // So every event is applied to a table that was made from a snapshot.
+        let state = state.restored();
         for event in &events {
             let mut next = state.clone();
             next.apply(&mut tokens, event);
@@ -361,6 +326,9 @@ fn random_sequences_of_many_sessions_and_names_agree_with_the_model() {
     for (sessions, names) in [(4, 3), (8, 5), (12, 12), (20, 8)] {
         let mut driver = Driver::default();
         for _ in 0..5000 {
+            if dice.below(20) == 0 {
+                driver = driver.restored();
+            }
             let event = dice.event(sessions, names);
             let told =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| driver.apply(&mut tokens, &event)));

@@ -23,7 +23,7 @@ pub(crate) struct WaiterView {
 }
 
 /// One holder of a name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HolderView {
     pub(crate) slot: Slot,
     pub(crate) mode: Mode,

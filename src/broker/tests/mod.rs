@@ -7,6 +7,8 @@ mod observers;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod sequences;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
+mod snapshots;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod threads;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod times;

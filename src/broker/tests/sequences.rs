@@ -1,19 +1,21 @@
 //! Long random sequences of events, on the broker and on the naive model.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::broker::model::{End, Event, Model, Said};
+use crate::broker::model::{End, Event, Model, Said, Waiting};
 use crate::broker::*;
 use crate::os::sync::Mutex;
 
 const SESSIONS: u32 = 4;
 const NAMES: u8 = 4;
+const TOKENS_END: u64 = 1_000_000;
 
 /// Records the outcomes it is told.
 #[derive(Default)]
-struct Recorder(Mutex<Vec<(Ticket, Outcome)>>);
+pub(super) struct Recorder(Mutex<Vec<(Ticket, Outcome)>>);
 
 impl Observer for Recorder {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
@@ -23,15 +25,15 @@ impl Observer for Recorder {
     fn deliver(&self) {}
 }
 
-struct Driver {
-    broker: Broker,
-    model: Model,
+pub(super) struct Driver {
+    pub(super) broker: Broker,
+    pub(super) model: Model,
     sessions: Vec<(ObservedSession, Arc<Recorder>)>,
     tokens: TokensOfNames,
 }
 
 /// Checks that each grant of a name has a higher token than all earlier grants of that name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct TokensOfNames {
     /// The token of each hold, by name and session, when this was last looked at.
     held: BTreeMap<(u8, u32), u64>,
@@ -52,9 +54,9 @@ impl TokensOfNames {
 }
 
 impl Driver {
-    fn new(grace: bool) -> Self {
-        let length = grace.then_some(std::time::Duration::from_secs(60));
-        let broker = Broker::resumed(Limits::default(), &(1..1_000_000), length);
+    pub(super) fn new(grace: bool) -> Self {
+        let length = grace.then_some(Duration::from_secs(60));
+        let broker = Broker::resumed(Limits::default(), &(1..TOKENS_END), length);
         let sessions = (0..SESSIONS).map(|_| attach(&broker)).collect();
         Self {
             broker,
@@ -64,19 +66,20 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self, event: &Event) {
+    pub(super) fn apply(&mut self, event: &Event) {
         if let (true, Event::Acquire { session, wants, wait: None }) = (self.model.grace, event) {
             return self.try_in_the_grace(*session, wants);
         }
         let ticket = self.model.tickets + 1;
         let oldest = |model: &Model, s| model.waiting.iter().find(|w| w.session == s).map(|w| w.ticket);
+        let mut next_limit = None;
         let said = match event {
             Event::Acquire { session, wants, wait } => {
-                let wait = wait.map(|_| Wait { ticket, limit: None });
+                let wait = wait.map(|limit| Wait { ticket, limit: limit.map(Duration::from_nanos) });
                 self.said(self.acquire(*session, wants, wait))
             }
             Event::Convert { session, name, mode, wait } => {
-                let wait = wait.map(|_| Wait { ticket, limit: None });
+                let wait = wait.map(|limit| Wait { ticket, limit: limit.map(Duration::from_nanos) });
                 self.said(self.session(*session).convert(Space::Main, &[*name], *mode, wait))
             }
             Event::Release { session, name } => match self.session(*session).release(Space::Main, &[*name]) {
@@ -90,7 +93,7 @@ impl Driver {
                 Said::Nothing
             }
             Event::Expire { session, .. } => {
-                assert_eq!(self.session(*session).expire(), None);
+                next_limit = self.session(*session).expire();
                 Said::Nothing
             }
             Event::End { session, vanished } => {
@@ -111,10 +114,35 @@ impl Driver {
         let (expected, ends) = self.model.apply(event);
         assert_eq!(said, expected, "{event:?}");
         assert_eq!(self.ends(), ends, "{event:?}");
+        if let Event::Expire { session, .. } = event {
+            let has_limit = |wait: &Waiting| wait.session == *session && wait.deadline.is_some();
+            assert_eq!(next_limit.is_some(), self.model.waiting.iter().any(has_limit));
+        }
         if let Event::End { session, .. } = event {
             self.sessions[*session as usize] = attach(&self.broker);
         }
         self.compare();
+    }
+
+    /// The state of the broker, as text.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(&self.broker.snapshot().unwrap()).unwrap()
+    }
+
+    /// One that goes on from here with another broker, which is made from this text.
+    pub(super) fn continued_from(&self, text: &str) -> Self {
+        let snapshot: BrokerSnapshot = serde_json::from_str(text).unwrap();
+        let mut recorders = Vec::new();
+        let observer = |_: &SessionSnapshot| {
+            let recorder = Arc::new(Recorder::default());
+            recorders.push(recorder.clone());
+            recorder as Arc<dyn Observer>
+        };
+        let (broker, sessions) = Broker::restore(&snapshot, Limits::default(), TOKENS_END, observer).unwrap();
+        let sessions: Vec<_> = sessions.into_iter().zip(recorders).collect();
+        assert_eq!(sessions.len(), SESSIONS as usize);
+        assert_eq!((listed(&broker), broker.stats()), (listed(&self.broker), self.broker.stats()));
+        Self { broker, model: self.model.clone(), sessions, tokens: self.tokens.clone() }
     }
 
     /// A request that does not wait is told that nothing is granted yet, before anything else is
@@ -218,6 +246,20 @@ impl Driver {
     }
 }
 
+/// The sessions that hold a lock, with modes and tokens, and those that wait for it, in order.
+type ListedSessions = (Vec<(u64, Mode, u64)>, Vec<(u64, Mode)>);
+
+/// Every lock by its name, with all that a listing shows except times.
+fn listed(broker: &Broker) -> BTreeMap<LockName, (bool, ListedSessions)> {
+    let all = PageQuery { space: Space::Main, prefix: LockName::new(b""), after: None, limit: 100 };
+    let entry = |lock: LockInfo| {
+        let holders = lock.holders.iter().map(|one| (one.session.id(), one.mode, one.token)).collect();
+        let waiters = lock.waiters.iter().map(|one| (one.session.id(), one.mode)).collect();
+        (lock.key.name, (lock.orphaned, (holders, waiters)))
+    };
+    broker.page(&all).locks.into_iter().map(entry).collect()
+}
+
 fn attach(broker: &Broker) -> (ObservedSession, Arc<Recorder>) {
     let recorder = Arc::new(Recorder::default());
     (broker.attach("test", recorder.clone()), recorder)
@@ -230,7 +272,10 @@ fn mode() -> impl Strategy<Value = Mode> {
 
 fn event() -> impl Strategy<Value = Event> {
     let session = 0..SESSIONS;
-    let wait = prop_oneof![1 => Just(None), 3 => Just(Some(None))];
+    // A limit is over when it is looked at for the first time, or long after the test.
+    let limits = [Some(0), Some(3_600_000_000_000)].map(|limit| Just(Some(limit)));
+    let [over, long] = limits;
+    let wait = prop_oneof![4 => Just(None), 10 => Just(Some(None)), 1 => over, 1 => long];
     let set = prop::collection::btree_map(0..NAMES, mode(), 1..=3);
     let set = set.prop_map(|wants| wants.into_iter().collect::<Vec<_>>());
     prop_oneof![
@@ -242,6 +287,7 @@ fn event() -> impl Strategy<Value = Event> {
             .prop_map(|(session, name, mode, wait)| Event::Convert { session, name, mode, wait }),
         9 => (session.clone(), 0..NAMES).prop_map(|(session, name)| Event::Release { session, name }),
         1 => session.clone().prop_map(|session| Event::Cancel { session }),
+        1 => session.clone().prop_map(|session| Event::Expire { session, by: 1 }),
         1 => (session, any::<bool>()).prop_map(|(session, vanished)| Event::End { session, vanished }),
     ]
 }
@@ -253,6 +299,24 @@ proptest! {
     fn long_random_sequences_agree_with_the_model(events in prop::collection::vec(event(), 1..250)) {
         let mut driver = Driver::new(false);
         for event in &events {
+            driver.apply(event);
+        }
+    }
+
+    #[test]
+    fn nothing_changes_when_the_broker_is_replaced_by_one_that_is_made_from_its_snapshot(
+        events in prop::collection::vec((event(), prop::bool::weighted(0.1)), 1..250),
+        grace in prop::bool::weighted(0.1),
+    ) {
+        let mut driver = Driver::new(grace);
+        let opened = events.len() / 2;
+        for (number, (event, is_replaced)) in events.iter().enumerate() {
+            if *is_replaced {
+                driver = driver.continued_from(&driver.text());
+            }
+            if grace && number == opened {
+                driver.apply(&Event::Open);
+            }
             driver.apply(event);
         }
     }

@@ -29,7 +29,9 @@ mod trust;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use lockd::broker::Broker;
 use lockd::server::{StatsReader, bind_every};
@@ -62,10 +64,13 @@ pub(crate) fn bind(addresses: &[String]) -> io::Result<Vec<TcpListener>> {
 pub(crate) struct Http {
     state: Arc<HttpState>,
     addresses: Vec<SocketAddr>,
+    /// The listeners, which stay open as long as the process.
+    descriptors: Vec<RawFd>,
 }
 
 impl Http {
-    /// Serves the pages on all of `listeners`, from threads that end with the process.
+    /// Serves the pages on all of `listeners`, from threads that end with the process. `started` is
+    /// when the process was.
     ///
     /// # Errors
     /// If a thread cannot be started.
@@ -74,9 +79,11 @@ impl Http {
         broker: &Broker,
         stats: StatsReader,
         rules: Rules,
+        started: SystemTime,
     ) -> io::Result<Self> {
-        let state = Arc::new(HttpState::new(broker, stats, rules));
+        let state = Arc::new(HttpState::new(broker, stats, rules, started));
         let addresses = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let descriptors = listeners.iter().map(AsRawFd::as_raw_fd).collect();
         if !listeners.is_empty() {
             broker.measure_holds();
             let state = state.clone();
@@ -86,7 +93,17 @@ impl Http {
             let state = state.clone();
             spawn("lockd-http", move || listener::run(&listener, &state))?;
         }
-        Ok(Self { state, addresses })
+        Ok(Self { state, addresses, descriptors })
+    }
+
+    /// When the process was started.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.state.started
+    }
+
+    /// The numbers of the listeners' descriptors.
+    pub(crate) fn descriptors(&self) -> Vec<RawFd> {
+        self.descriptors.clone()
     }
 
     /// The addresses served. Where port 0 was asked for, they have the port that was taken.

@@ -52,13 +52,13 @@ pub(super) struct HttpState {
 }
 
 impl HttpState {
-    pub(super) fn new(broker: &Broker, stats: StatsReader, rules: Rules) -> Self {
+    pub(super) fn new(broker: &Broker, stats: StatsReader, rules: Rules, started: SystemTime) -> Self {
         Self {
             broker: broker.clone(),
             stats,
             rules: RwLock::new(Arc::new(rules)),
             history: History::default(),
-            started: SystemTime::now(),
+            started,
             connections: HttpConnections::with_limit(CONNECTIONS_MAX),
             refused: AtomicU64::new(0),
             listing: Mutex::new(()),

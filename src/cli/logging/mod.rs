@@ -94,6 +94,25 @@ pub(super) fn finish() {
     log::logger().flush();
 }
 
+/// Waits up to `limit` until everything logged is written, before the next version of the program
+/// takes over. Returns how many lines are lost then.
+pub(super) fn finish_within(limit: Duration) -> u64 {
+    let Some(logger) = LOGGER.get() else { return 0 };
+    let deadline = Instant::now() + limit;
+    if let Some(written) = logger.queue.when_written(limit) {
+        // If they are not written in time, they are counted.
+        let _ = written.recv_deadline(deadline);
+    }
+    logger.queue.unwritten()
+}
+
+/// Counts the lines that the version before this one could not write.
+pub(super) fn add_lost(lines: u64) {
+    if let Some(logger) = LOGGER.get() {
+        logger.queue.add_lost(lines);
+    }
+}
+
 /// Logs what the default panic hook would print. Returns when it is written, or not read: the
 /// process may be about to abort.
 fn log_panic(panic: &PanicHookInfo<'_>) {

@@ -38,6 +38,8 @@ struct QueueCounts {
     bytes: AtomicUsize,
     /// How many lines were lost after the last line in the queue.
     lost: AtomicU64,
+    /// How many lines have been neither written nor reported as lost.
+    unwritten: AtomicU64,
 }
 
 /// Creates a queue for `lines_max` lines with `bytes_max` bytes in all.
@@ -53,6 +55,7 @@ pub(super) fn bounded(lines_max: usize, bytes_max: usize) -> (LogQueue, QueuedLi
 impl LogQueue {
     /// Appends a line. It is lost if there is no room for it.
     pub(super) fn push(&self, text: String) {
+        self.counts.unwritten.fetch_add(1, Relaxed);
         // A boxed string has no unused capacity, which `bytes` would not count.
         let text = text.into_boxed_str();
         let bytes = text.len();
@@ -66,6 +69,17 @@ impl LogQueue {
             self.counts.bytes.fetch_sub(bytes, Relaxed);
             self.counts.lost.fetch_add(lost_before + 1, Relaxed);
         }
+    }
+
+    /// How many lines have been neither written nor reported as lost.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.counts.unwritten.load(Relaxed)
+    }
+
+    /// Counts lines that were lost before this queue was made.
+    pub(super) fn add_lost(&self, lines: u64) {
+        self.counts.unwritten.fetch_add(lines, Relaxed);
+        self.counts.lost.fetch_add(lines, Relaxed);
     }
 
     /// Requests to be told, through the returned channel, when everything pushed before is written.
@@ -82,7 +96,9 @@ impl QueuedLines {
     /// makes a line of their number.
     pub(super) fn write_all(&self, mut write: impl FnMut(&str) -> bool, notice: impl Fn(u64) -> String) {
         let write_notice = |write: &mut dyn FnMut(&str) -> bool, lost: u64| {
-            if lost > 0 && !write(&notice(lost)) {
+            if lost > 0 && write(&notice(lost)) {
+                self.counts.unwritten.fetch_sub(lost, Relaxed);
+            } else {
                 self.counts.lost.fetch_add(lost, Relaxed);
             }
         };
@@ -96,7 +112,9 @@ impl QueuedLines {
             match next {
                 Ok(QueueEntry::Line { text, lost_before }) => {
                     write_notice(&mut write, lost_before);
-                    if !write(&text) {
+                    if write(&text) {
+                        self.counts.unwritten.fetch_sub(1, Relaxed);
+                    } else {
                         self.counts.lost.fetch_add(1, Relaxed);
                     }
                     self.counts.bytes.fetch_sub(text.len(), Relaxed);

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 pub(crate) use rustix::event::PollFlags;
@@ -87,6 +87,14 @@ impl Stream {
 
     pub(crate) fn accept(_: &CloseOnForkFd) -> io::Result<(Self, SockAddr)> {
         unsupported()
+    }
+
+    pub(crate) fn take_over(_: RawFd, _: bool) -> io::Result<Self> {
+        unsupported()
+    }
+
+    pub(crate) fn number(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     pub(crate) fn is_intact(&self) -> bool {
@@ -253,9 +261,38 @@ impl Waker {
     }
 }
 
+/// For a [`Readiness`], which does not exist here.
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        unreachable!("no scenario waits for descriptors")
+    }
+}
+
 impl Pollable for Waker {
     fn is_ready_for(&self) -> PollFlags {
         if *self.0.lock() { PollFlags::IN } else { PollFlags::empty() }
+    }
+}
+
+/// No scenario has one.
+#[derive(Debug)]
+pub(crate) enum Readiness {}
+
+impl Readiness {
+    pub(crate) fn new() -> io::Result<Self> {
+        unsupported()
+    }
+
+    pub(crate) fn add(&self, _: &impl AsFd, _: u64) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn remove(&self, _: &impl AsFd) {
+        match *self {}
+    }
+
+    pub(crate) fn wait(&self, _: Option<Duration>) -> io::Result<Vec<u64>> {
+        match *self {}
     }
 }
 

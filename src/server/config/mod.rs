@@ -11,13 +11,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::auth_token::AuthToken;
 use crate::os::Keepalive;
 use crate::os::tls::ServerTls;
 
 /// How the kernel schedules the threads of connections.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Scheduling {
     /// Like the thread that started the server. Usually this means that a thread runs as soon as
     /// its client sends something, and displaces the thread that was running. Better where the

@@ -28,9 +28,10 @@ use socket2::{Domain, SockAddr, SockRef};
 use super::tcp::BACKLOG;
 use crate::os::fork::CloseOnForkFd;
 use crate::os::socket::new_socket;
+use crate::server::snapshot::types::SocketFileSnapshot;
 
 /// The file of a socket. Removed when it is dropped, unless another file has taken its place.
-pub(super) struct SocketFile {
+pub(in crate::server) struct SocketFile {
     /// Absolute.
     path: PathBuf,
     /// The file itself, whatever is at its path by now.
@@ -57,6 +58,34 @@ impl SocketFile {
         Ok(Self { path: path.to_owned(), file, lock })
     }
 
+    /// Its descriptors.
+    pub(in crate::server) fn snapshot(&self) -> SocketFileSnapshot {
+        let number = |fd: &CloseOnForkFd| fd.as_fd().as_raw_fd();
+        SocketFileSnapshot { fd: number(&self.file), lock_fd: number(&self.lock.file) }
+    }
+
+    /// Takes over the file at `path`, and the right to the path, from an earlier image of the
+    /// program.
+    ///
+    /// # Errors
+    /// If a descriptor is not of such a file.
+    pub(in crate::server) fn restore(path: &Path, snapshot: SocketFileSnapshot) -> io::Result<Self> {
+        let file = CloseOnForkFd::take_over(snapshot.fd)?;
+        let lock = CloseOnForkFd::take_over(snapshot.lock_fd)?;
+        let kind =
+            |fd: &CloseOnForkFd| Ok::<_, Errno>(FileType::from_raw_mode(rustix::fs::fstat(fd)?.st_mode));
+        if kind(&file)? != FileType::Socket || kind(&lock)? != FileType::RegularFile {
+            return Err(io::Error::other("a descriptor is not of the socket's file or its lock file"));
+        }
+        // The lock belongs to the open file, which this process has had all the time.
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                Ok(Self { path: path.into(), file, lock: PathLock { file: lock, path: lock_file(path) } })
+            }
+            Err(error) => Err(io::Error::new(io::Error::from(error).kind(), "its lock file is another's")),
+        }
+    }
+
     fn set_mode(&self, mode: u32) -> io::Result<()> {
         if rustix::fs::fstat(&self.file)?.st_mode & 0o777 == mode {
             return Ok(());
@@ -77,7 +106,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// If this process may not do that.
-    pub(super) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
+    pub(in crate::server) fn give_to(&self, uid: u32, gid: u32) -> io::Result<()> {
         let owner = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
         rustix::fs::chownat(&self.file, "", owner.0, owner.1, AtFlags::EMPTY_PATH)?;
         fchown(&self.lock.file, Some(uid), Some(gid))
@@ -101,7 +130,7 @@ impl Drop for SocketFile {
 ///
 /// # Errors
 /// If another server has the path, if something else is there, or if a file cannot be made.
-pub(super) fn bind(path: &Path, mode: u32) -> io::Result<(CloseOnForkFd, SocketFile)> {
+pub(in crate::server) fn bind(path: &Path, mode: u32) -> io::Result<(CloseOnForkFd, SocketFile)> {
     // Clients may have another working directory, and so may this process when it removes the file.
     let path = &std::path::absolute(path)?;
     check_directory(path)?;

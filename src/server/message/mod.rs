@@ -15,6 +15,7 @@ pub(super) use waits::MessageWaits;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::connection::{Connection, Flow, ProtocolHandler};
+use super::snapshot::types::HandlerSnapshot;
 use crate::os::sync::Arc;
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::{encode_error, parse};
@@ -92,6 +93,10 @@ impl ProtocolHandler for MessageHandler {
 
     fn is_waiting(&self) -> bool {
         false
+    }
+
+    fn snapshot(&self) -> HandlerSnapshot {
+        HandlerSnapshot::Message {}
     }
 
     fn is_goodbye(&self, unhandled: &mut Vec<u8>) -> bool {

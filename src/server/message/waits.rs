@@ -7,6 +7,8 @@ use std::hash::{BuildHasher, RandomState};
 use serde_json::value::RawValue;
 
 use super::super::send_queue::SendQueue;
+use super::super::server_state::PendingWaits;
+use super::super::snapshot::types::{PendingSnapshot, WaitsSnapshot};
 use crate::broker::{Grant, Mode, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 use crate::wire::frame;
@@ -64,6 +66,27 @@ impl MessageWaits {
         Self { send_queue, pending: Mutex::default(), hasher: RandomState::new() }
     }
 
+    /// Waits that go on.
+    ///
+    /// # Errors
+    /// If those are not waits of the protocol `message`.
+    pub(crate) fn restore(send_queue: Arc<SendQueue>, snapshot: WaitsSnapshot) -> Result<Self, &'static str> {
+        let WaitsSnapshot::Messages { pending } = snapshot else { return Err("waits of another protocol") };
+        let waits = Self::new(send_queue);
+        for (ticket, reply) in pending_replies(pending)? {
+            waits.note(ticket, reply);
+        }
+        Ok(waits)
+    }
+
+    /// Checks what needs no connection.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub(crate) fn check(pending: &[PendingSnapshot]) -> Result<(), &'static str> {
+        pending_replies(pending.to_vec()).map(drop)
+    }
+
     pub(super) fn note(&self, ticket: Ticket, reply: PendingReply) {
         let hash = self.hasher.hash_one(reply.id.get());
         self.pending.lock().insert(ticket, hash, reply);
@@ -82,6 +105,21 @@ impl MessageWaits {
         let ticket = pending.oldest_with(hash, id)?;
         pending.by_ticket.get_mut(&ticket)?.1.tell_cancelled = true;
         Some(ticket)
+    }
+}
+
+impl PendingWaits for MessageWaits {
+    fn snapshot(&self) -> WaitsSnapshot {
+        let pending = self.pending.lock();
+        let one = |(&ticket, (_, reply)): (&Ticket, &(u64, PendingReply))| PendingSnapshot {
+            ticket,
+            id: reply.id.get().to_owned(),
+            holders_max: reply.mode.map(|mode| mode.holders_max().unwrap_or(0)),
+            tell_cancelled: reply.tell_cancelled,
+        };
+        let mut pending: Vec<_> = pending.by_ticket.iter().map(one).collect();
+        pending.sort_by_key(|pending| pending.ticket);
+        WaitsSnapshot::Messages { pending }
     }
 }
 
@@ -105,6 +143,22 @@ impl Observer for MessageWaits {
     fn deliver(&self) {
         self.send_queue.deliver();
     }
+}
+
+fn pending_replies(pending: Vec<PendingSnapshot>) -> Result<Vec<(Ticket, PendingReply)>, &'static str> {
+    if !pending.is_sorted_by(|one, next| one.ticket < next.ticket) {
+        return Err("the tickets of its waits are out of order");
+    }
+    let reply = |PendingSnapshot { ticket, id, holders_max, tell_cancelled }| {
+        let id = RawValue::from_string(id).map_err(|_| "the id of a request is not JSON")?;
+        let mode = match holders_max {
+            None => None,
+            Some(0) => Some(Mode::Shared),
+            Some(holders) => Some(Mode::at_most(holders).ok_or("a mode that does not exist")?),
+        };
+        Ok((ticket, PendingReply { id, mode, tell_cancelled }))
+    };
+    pending.into_iter().map(reply).collect()
 }
 
 /// Appends the reply to a granted request. `mode` is `None` for several locks at once. The number of

@@ -1,5 +1,7 @@
 //! The bytes that a connection has still to send, in order. Pure: no socket, no locks, no threads.
 
+mod snapshot;
+
 use super::pushed::PushedBytes;
 use crate::wire::websocket::ReplyAssembler;
 
@@ -45,6 +47,10 @@ impl SendBuffer {
     /// How many of the unsent bytes other threads appended.
     pub(super) fn pushed_bytes(&self) -> u64 {
         self.pushed.bytes()
+    }
+
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.bytes.len() + self.wire.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -21,6 +21,28 @@ impl PushedBytes {
         self.bytes
     }
 
+    /// Where the runs begin and end, in order.
+    pub(super) fn runs(&self) -> Vec<(u64, u64)> {
+        self.runs.iter().map(|run| (run.start, run.end)).collect()
+    }
+
+    /// The unsent bytes of these runs. `end` is where the stream ends so far.
+    ///
+    /// # Errors
+    /// If the runs are not in order, or go beyond the end.
+    pub(super) fn restore(runs: &[(u64, u64)], end: u64) -> Result<Self, &'static str> {
+        let mut pushed = Self::default();
+        let mut last = None;
+        for &(start, until) in runs {
+            if start >= until || until > end || last.is_some_and(|last| start <= last) {
+                return Err("bytes that are not in the stream");
+            }
+            last = Some(until);
+            pushed.add(start..until);
+        }
+        Ok(pushed)
+    }
+
     /// Bytes have been appended at these positions, which follow all others.
     pub(super) fn add(&mut self, run: Range<u64>) {
         if run.is_empty() {

@@ -9,6 +9,7 @@
 use std::ffi::{CStr, OsString};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{DirBuilderExt, fchown};
 use std::path::{Path, PathBuf};
@@ -50,6 +51,18 @@ impl Directory {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The same directory in a new image of the process, which has kept the descriptor, and with it
+    /// the lock.
+    ///
+    /// # Errors
+    /// If the descriptor is not that of a directory.
+    pub(super) fn locked(path: &Path, fd: OwnedFd) -> io::Result<Self> {
+        if FileType::from_raw_mode(fstat(&fd)?.st_mode) != FileType::Directory {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "the descriptor is of something else"));
+        }
+        Ok(Self { fd: CloseOnForkFd::open(|| Ok(fd))?, path: path.to_owned() })
     }
 
     /// Reads the record of the last run; `None` if there was no run before.
@@ -96,6 +109,12 @@ impl Directory {
         file.sync_all()?;
         renameat(&self.fd, NEW_FILE, &self.fd, FILE)?;
         Ok(fsync(&self.fd)?)
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

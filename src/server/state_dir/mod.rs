@@ -16,11 +16,13 @@ mod record;
 mod tests;
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use directory::Directory;
 use record::Record;
+use serde::{Deserialize, Serialize};
 
 use crate::broker::{Broker, Limits};
 use crate::os::Keepalive;
@@ -65,6 +67,17 @@ pub fn resume(directory: &Path, limits: Limits, dead_peer_timeout: Duration) -> 
     Keeper::resume(directory, limits, dead_peer_timeout).map_err(|error| named(directory, &error))
 }
 
+/// Goes on as the keeper of a directory for the same run of the same broker, in a new image of the
+/// process: nothing is written, there is no new grace, and the reserved tokens stay reserved.
+/// `locked` is the descriptor of [`KeeperRest::directory`], through which the directory has been
+/// locked all the time; `path` is for messages.
+///
+/// # Errors
+/// If the thread cannot be started. The message names the directory.
+pub fn go_on(path: &Path, locked: OwnedFd, snapshot: &KeeperSnapshot, broker: &Broker) -> io::Result<Keeper> {
+    Keeper::go_on(path, locked, snapshot, broker).map_err(|error| named(path, &error))
+}
+
 fn named(directory: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("state directory {}: {error}", directory.display()))
 }
@@ -96,6 +109,60 @@ struct Progress {
     grace_ends: Option<Instant>,
     /// Whether the thread is to end.
     stop: bool,
+    /// Whether the thread is to begin nothing.
+    rest: bool,
+    /// Whether the thread writes, or calls the broker.
+    is_busy: bool,
+}
+
+impl Progress {
+    fn new(grace_ends: Option<Instant>) -> Self {
+        Self { grace_ends, stop: false, rest: false, is_busy: false }
+    }
+}
+
+/// What a keeper knows, as data: for [`go_on`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeeperSnapshot {
+    /// Every fencing token of the run is lower than this, as the record on disk says.
+    pub tokens_end: u64,
+    /// The recorded time until all clients know of the end of the run, in seconds.
+    pub dead_peer_timeout: u64,
+    /// Whether nothing is granted yet after an unclean stop.
+    pub in_grace: bool,
+}
+
+/// While this exists, the keeper neither writes nor calls the broker. It goes on when this is
+/// dropped.
+pub struct KeeperRest<'a> {
+    shared: &'a KeeperState,
+}
+
+impl KeeperRest<'_> {
+    /// What the keeper knows.
+    #[must_use]
+    pub fn snapshot(&self) -> KeeperSnapshot {
+        let in_grace = self.shared.progress.lock().grace_ends.is_some();
+        let kept = self.shared.kept.lock();
+        let record = &kept.1;
+        let dead_peer_timeout = record.dead_peer_timeout.as_secs();
+        KeeperSnapshot { tokens_end: record.tokens_end, dead_peer_timeout, in_grace }
+    }
+
+    /// The number of the descriptor by which the directory is locked. It stays open as long as the
+    /// keeper.
+    #[must_use]
+    pub fn directory(&self) -> RawFd {
+        self.shared.kept.lock().0.as_fd().as_raw_fd()
+    }
+}
+
+impl Drop for KeeperRest<'_> {
+    fn drop(&mut self) {
+        self.shared.progress.lock().rest = false;
+        self.shared.changed.notify_all();
+    }
 }
 
 impl Keeper {
@@ -114,16 +181,57 @@ impl Keeper {
         directory.write(&record)?;
         let broker = Broker::resumed(limits, &(first..record.tokens_end), grace);
         let grace_ends = grace.and_then(|grace| Instant::now().checked_add(grace));
+        let keeper = Self::start(directory, record, &broker, grace_ends)?;
+        Ok((broker, keeper))
+    }
+
+    fn go_on(path: &Path, locked: OwnedFd, snapshot: &KeeperSnapshot, broker: &Broker) -> io::Result<Self> {
+        let directory = Directory::locked(path, locked)?;
+        let record = Record {
+            tokens_end: snapshot.tokens_end,
+            dead_peer_timeout: Duration::from_secs(snapshot.dead_peer_timeout),
+            stopped: false,
+        };
+        let grace_ends = snapshot.in_grace.then(|| Instant::now() + broker.grace());
+        Self::start(directory, record, broker, grace_ends)
+    }
+
+    fn start(
+        directory: Directory,
+        record: Record,
+        broker: &Broker,
+        grace_ends: Option<Instant>,
+    ) -> io::Result<Self> {
         let shared = Arc::new(KeeperState {
             broker: broker.clone(),
             kept: Mutex::new((directory, record)),
-            progress: Mutex::new(Progress { grace_ends, stop: false }),
+            progress: Mutex::new(Progress::new(grace_ends)),
             changed: Condvar::new(),
         });
         let keeper = shared.clone();
         let _blocked = SignalsBlocked::new()?;
         let thread = Thread::start(c"lockd-state", STACK_BYTES, move || keeper.run())?;
-        Ok((broker, Self { shared, thread: Some(thread) }))
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Makes the keeper rest, once it has finished what it does.
+    ///
+    /// # Errors
+    /// If that is not within `limit`, for example because the disk is slow. Then it does not rest.
+    pub fn rest(&self, limit: Duration) -> io::Result<KeeperRest<'_>> {
+        let deadline = Instant::now() + limit;
+        let mut progress = self.shared.progress.lock();
+        progress.rest = true;
+        while progress.is_busy {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                progress.rest = false;
+                let text = "the state directory is being written";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            progress = self.shared.changed.wait_timeout(progress, left).0;
+        }
+        Ok(KeeperRest { shared: &self.shared })
     }
 
     /// Records that the server's dead-peer timeout is about to change to `timeout`. Until this
@@ -188,15 +296,21 @@ impl KeeperState {
     /// the thread is to end.
     fn sleep(&self) -> bool {
         let mut progress = self.progress.lock();
-        let rest = |ends: Instant| ends.saturating_duration_since(Instant::now());
+        progress.is_busy = false;
+        self.changed.notify_all();
+        let left = |ends: Instant| ends.saturating_duration_since(Instant::now());
         if !progress.stop {
-            let sleep = progress.grace_ends.map_or(CHECK_INTERVAL, |ends| rest(ends).min(CHECK_INTERVAL));
+            let sleep = progress.grace_ends.map_or(CHECK_INTERVAL, |ends| left(ends).min(CHECK_INTERVAL));
             progress = self.changed.wait_timeout(progress, sleep).0;
+        }
+        while progress.rest && !progress.stop {
+            progress = self.changed.wait_timeout(progress, CHECK_INTERVAL).0;
         }
         if progress.stop {
             return false;
         }
-        if progress.grace_ends.is_some_and(|ends| rest(ends).is_zero()) {
+        progress.is_busy = true;
+        if progress.grace_ends.is_some_and(|ends| left(ends).is_zero()) {
             progress.grace_ends = None;
             drop(progress);
             self.broker.end_grace();

@@ -158,6 +158,81 @@ fn tokens_are_reserved_ahead_and_never_given_beyond_that() {
     assert!(failed.is_err() && broker.has_failed());
 }
 
+/// The keeper that a new image of the process has, while the old one rests.
+fn gone_on(directory: &TempDir, keeper: &Keeper, broker: &Broker) -> Keeper {
+    let rest = keeper.rest(Duration::from_secs(60)).unwrap();
+    let snapshot = rest.snapshot();
+    let json = serde_json::to_string(&snapshot).unwrap();
+    assert_eq!(serde_json::from_str::<KeeperSnapshot>(&json).unwrap(), snapshot);
+    let locked = keeper.shared.kept.lock().0.as_fd().try_clone_to_owned().unwrap();
+    go_on(directory.path(), locked, &snapshot, broker).unwrap()
+}
+
+#[test]
+fn a_keeper_that_goes_on_writes_nothing_and_stops_as_the_first_one() {
+    let directory = directory();
+    let (broker, first) = start(&directory);
+    let before = record(&directory);
+    let keeper = gone_on(&directory, &first, &broker);
+    drop(first);
+    assert!(broker.grace().is_zero());
+    assert_eq!(record(&directory), before, "also not stopped");
+    let error = resume(directory.path(), Limits::default(), TIMEOUT).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse, "it is locked all the time");
+    let token = acquire(&broker.open(None)).unwrap().token;
+    keeper.set_dead_peer_timeout(2 * TIMEOUT).unwrap();
+    assert_eq!(record(&directory).dead_peer_timeout, 2 * TIMEOUT);
+    broker.shut();
+    keeper.stopped().unwrap();
+    assert!(record(&directory).stopped && record(&directory).tokens_end == token + 1);
+}
+
+#[test]
+fn a_grace_goes_on_and_ends_once() {
+    let directory = directory();
+    drop(start(&directory));
+    let (broker, first) = start(&directory);
+    let left = broker.grace();
+    let keeper = gone_on(&directory, &first, &broker);
+    drop(first);
+    assert!(!broker.grace().is_zero() && broker.grace() <= left);
+    let session = broker.open(None);
+    assert!(acquire(&session).is_err());
+    pass_grace(&keeper);
+    assert!(acquire(&session).is_ok());
+    assert!(!keeper.rest(Duration::from_secs(60)).unwrap().snapshot().in_grace);
+}
+
+#[test]
+fn a_keeper_that_rests_ends_no_grace_and_goes_on_afterwards() {
+    let directory = directory();
+    drop(start(&directory));
+    let (broker, keeper) = start(&directory);
+    let rest = keeper.rest(Duration::from_secs(60)).unwrap();
+    keeper.shared.progress.lock().grace_ends = Some(Instant::now());
+    keeper.shared.changed.notify_all();
+    // It may wake late, but it must not do anything then.
+    let until = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < until {
+        assert!(rest.snapshot().in_grace && !broker.grace().is_zero());
+        std::thread::yield_now();
+    }
+    drop(rest);
+    pass_grace(&keeper);
+}
+
+#[test]
+fn a_keeper_that_is_busy_does_not_rest() {
+    let directory = directory();
+    let (_broker, keeper) = start(&directory);
+    // As if it were writing.
+    let _ = keeper.rest(Duration::from_secs(60)).unwrap();
+    keeper.shared.progress.lock().is_busy = true;
+    let error = keeper.rest(Duration::ZERO).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    assert!(!keeper.shared.progress.lock().rest);
+}
+
 #[test]
 fn a_directory_is_used_by_one_process_at_a_time() {
     let directory = directory();

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Flow, ProtocolHandler};
 use super::server_state::{COMMANDS, NameRegistration, ServerState};
+use super::snapshot::types::HandlerSnapshot;
 use crate::broker::{Mode, Space};
 use crate::os::sync::Arc;
 use crate::wire::text::glockd::HELP;
@@ -46,6 +47,12 @@ impl TextHandler {
         let decoder = LineDecoder::new(connection.config.line_bytes_max);
         let has_messages = connection.send_queue.has_messages();
         Self { dialect, decoder, counts: [0; COMMANDS], wait, has_messages }
+    }
+
+    /// The conversation has been going on in an earlier image of the program, and its next bytes
+    /// belong to a line that was too long, or not.
+    pub(super) fn resume(&mut self, connection: &Connection, is_skipping: bool) {
+        self.decoder = LineDecoder::resumed(connection.config.line_bytes_max, is_skipping);
     }
 
     fn handle_line(&mut self, connection: &mut Connection, line: &[u8]) -> Flow {
@@ -151,6 +158,10 @@ impl ProtocolHandler for TextHandler {
 
     fn is_waiting(&self) -> bool {
         self.wait.is_pending()
+    }
+
+    fn snapshot(&self) -> HandlerSnapshot {
+        HandlerSnapshot::Text { is_skipping: self.decoder.is_skipping() }
     }
 }
 

@@ -2,6 +2,8 @@
 //! later lines must not be handled before the wait is over.
 
 use super::super::send_queue::SendQueue;
+use super::super::server_state::PendingWaits;
+use super::super::snapshot::types::{WaitsSnapshot, WantedSnapshot};
 use crate::broker::{LockName, Observer, Outcome, Ticket};
 use crate::os::sync::{Arc, Mutex};
 use crate::wire::text::{TextDialect, TextMode, TextReply};
@@ -20,6 +22,18 @@ impl LineWait {
     pub(crate) fn new(send_queue: Arc<SendQueue>) -> Self {
         let has_messages = send_queue.has_messages();
         Self { send_queue, has_messages, wanted: Mutex::new(None) }
+    }
+
+    /// One that goes on with what the client waited for.
+    ///
+    /// # Errors
+    /// If that is not a wait of a text protocol.
+    pub(crate) fn restore(send_queue: Arc<SendQueue>, snapshot: WaitsSnapshot) -> Result<Self, &'static str> {
+        let WaitsSnapshot::Line { wanted } = snapshot else { return Err("waits of another protocol") };
+        let mode = |is_shared| if is_shared { TextMode::Shared } else { TextMode::Exclusive };
+        let wanted = wanted.map(|wanted| (mode(wanted.is_shared), LockName::new(&wanted.name)));
+        // Whether a reply is held back is a part of the send queue's own state.
+        Ok(Self { wanted: Mutex::new(wanted), ..Self::new(send_queue) })
     }
 
     pub(super) fn note(&self, mode: TextMode, name: LockName) {
@@ -42,6 +56,17 @@ impl LineWait {
 
     pub(super) fn is_pending(&self) -> bool {
         self.wanted.lock().is_some()
+    }
+}
+
+impl PendingWaits for LineWait {
+    fn snapshot(&self) -> WaitsSnapshot {
+        let wanted = self.wanted.lock();
+        let wanted = wanted.as_ref().map(|(mode, name)| WantedSnapshot {
+            is_shared: *mode == TextMode::Shared,
+            name: name.as_bytes().to_vec(),
+        });
+        WaitsSnapshot::Line { wanted }
     }
 }
 

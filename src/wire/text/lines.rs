@@ -36,6 +36,19 @@ impl LineDecoder {
         Self { line_max, skipping: false }
     }
 
+    /// Whether the next bytes belong to a line that was already reported as too long.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.skipping
+    }
+
+    /// A decoder that goes on where another one was, which [was skipping](Self::is_skipping) or
+    /// not.
+    #[must_use]
+    pub fn resumed(line_max: usize, is_skipping: bool) -> Self {
+        Self { line_max, skipping: is_skipping }
+    }
+
     /// Reads the line that `input` begins with, and returns the number of bytes consumed.
     ///
     /// [`Line::TooLong`] is reported once for each long line, as soon as the line is known to be
@@ -187,6 +200,33 @@ mod tests {
         for at in 0..=stream.len() {
             let (left, right) = stream.split_at(at);
             assert_eq!(lines_of([left, right], 8), expected, "split at {at}");
+        }
+    }
+
+    #[test]
+    fn a_stream_goes_on_with_another_decoder_wherever_it_is_cut() {
+        let stream = b"g foo\r\nfar too long for this\n12345678\nr x\n";
+        for at in 0..=stream.len() {
+            let (left, right) = stream.split_at(at);
+            let mut lines = Vec::new();
+            let mut decoder = LineDecoder::new(8);
+            let mut buffer = Vec::new();
+            for piece in [left, right] {
+                buffer.extend_from_slice(piece);
+                decoder = LineDecoder::resumed(8, decoder.is_skipping());
+                loop {
+                    let (consumed, line) = decoder.decode(&buffer);
+                    let found = match line {
+                        Line::Complete(line) => Some(line.to_vec()),
+                        Line::TooLong => Some(b"too long".to_vec()),
+                        Line::Incomplete => None,
+                    };
+                    buffer.drain(..consumed);
+                    let Some(line) = found else { break };
+                    lines.push(line);
+                }
+            }
+            assert_eq!(lines, [&b"g foo\r"[..], b"too long", b"12345678", b"r x"], "cut at {at}");
         }
     }
 

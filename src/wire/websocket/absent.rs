@@ -1,18 +1,29 @@
 //! Stands in for WebSocket in a build without it: types without values, and a handshake that
 //! refuses.
 
-use crate::wire::websocket::{Upgrade, Violation};
+use crate::wire::websocket::{AssemblerSnapshot, Upgrade, Violation, WebSocketSnapshot};
+
+const ABSENT: &str = "this lockd was built without WebSocket";
 
 /// Has no values, because no connection speaks WebSocket in this build.
 #[derive(Debug)]
-pub(crate) enum Absent {}
+pub(crate) enum WebSocket {}
 
-pub(crate) use Absent as ReplyAssembler;
-pub(crate) use Absent as WebSocket;
+/// Has no values, because no connection speaks WebSocket in this build.
+#[derive(Debug)]
+pub(crate) enum ReplyAssembler {}
 
-impl Absent {
+impl WebSocket {
     pub(crate) fn new() -> Option<Self> {
         None
+    }
+
+    pub(crate) fn snapshot(&self) -> WebSocketSnapshot {
+        match *self {}
+    }
+
+    pub(crate) fn restore(_: WebSocketSnapshot) -> Result<Self, &'static str> {
+        Err(ABSENT)
     }
 
     pub(crate) fn decode(&mut self, _: &[u8], _: &mut Vec<u8>) -> Result<bool, Violation> {
@@ -33,6 +44,20 @@ impl Absent {
 
     pub(crate) fn control_pending(&self) -> bool {
         match *self {}
+    }
+}
+
+impl ReplyAssembler {
+    pub(crate) fn new() -> Option<Self> {
+        None
+    }
+
+    pub(crate) fn snapshot(&self) -> AssemblerSnapshot {
+        match *self {}
+    }
+
+    pub(crate) fn restore(_: AssemblerSnapshot) -> Result<Self, &'static str> {
+        Err(ABSENT)
     }
 
     pub(crate) fn messages_ended(
@@ -57,5 +82,5 @@ impl Absent {
 }
 
 pub(crate) fn upgrade(_: &[u8], _: &[String]) -> Upgrade {
-    Upgrade::Refused { response: Vec::new(), reason: "this lockd was built without WebSocket".to_owned() }
+    Upgrade::Refused { response: Vec::new(), reason: ABSENT.to_owned() }
 }

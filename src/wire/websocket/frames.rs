@@ -6,6 +6,8 @@
 //! of messages, so a message may be of any length; the reader of the lines limits the length of
 //! each line.
 
+mod snapshot;
+
 use std::io::Cursor;
 use std::str;
 
@@ -269,17 +271,17 @@ pub(super) fn push_frame(wire: &mut Vec<u8>, opcode: OpCode, is_final: bool, pay
 mod tests {
     use super::*;
 
-    const TEXT: u8 = 0x81;
-    const BINARY: u8 = 0x82;
-    const FIRST: u8 = 0x01;
-    const MIDDLE: u8 = 0x00;
-    const LAST: u8 = 0x80;
-    const CLOSE: u8 = 0x88;
-    const PING: u8 = 0x89;
-    const PONG: u8 = 0x8a;
+    pub(super) const TEXT: u8 = 0x81;
+    pub(super) const BINARY: u8 = 0x82;
+    pub(super) const FIRST: u8 = 0x01;
+    pub(super) const MIDDLE: u8 = 0x00;
+    pub(super) const LAST: u8 = 0x80;
+    pub(super) const CLOSE: u8 = 0x88;
+    pub(super) const PING: u8 = 0x89;
+    pub(super) const PONG: u8 = 0x8a;
 
     /// A frame as a client sends it.
-    fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mask = [0x11, 0xa2, 0x37, 0xff];
         let mut out = vec![first];
         match payload.len() {

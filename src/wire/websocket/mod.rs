@@ -7,6 +7,7 @@ mod frames;
 mod handshake;
 #[cfg(feature = "websocket")]
 mod reply_assembler;
+mod snapshot;
 #[cfg(feature = "websocket")]
 pub(crate) use {frames::WebSocket, handshake::upgrade, reply_assembler::ReplyAssembler};
 
@@ -14,6 +15,8 @@ pub(crate) use {frames::WebSocket, handshake::upgrade, reply_assembler::ReplyAss
 mod absent;
 #[cfg(not(feature = "websocket"))]
 pub(crate) use absent::{ReplyAssembler, WebSocket, upgrade};
+
+pub(crate) use snapshot::{AssemblerSnapshot, POSITION_MAX, WebSocketSnapshot};
 
 /// Whether this build has WebSocket.
 pub(crate) const IS_PRESENT: bool = cfg!(feature = "websocket");

@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
-use crate::wire::websocket::Violation;
 use crate::wire::websocket::frames::push_frame;
+use crate::wire::websocket::{AssemblerSnapshot, POSITION_MAX, Violation};
 
 /// A longer answer is sent in several frames of one message, so that no more than this is buffered.
 /// The limit is high because some simple clients mistake each frame for a message.
@@ -39,6 +39,30 @@ impl ReplyAssembler {
     /// An assembler for a new connection; `None` only in a build without WebSocket.
     pub(crate) fn new() -> Option<Self> {
         Some(Self::default())
+    }
+
+    /// Its state.
+    pub(crate) fn snapshot(&self) -> AssemblerSnapshot {
+        AssemblerSnapshot {
+            ends: self.ends.iter().copied().collect(),
+            handled: self.handled,
+            is_waiting: self.is_waiting,
+            lines: self.lines.clone(),
+            sent_as_text: self.sent.map(|kind| kind == Data::Text),
+        }
+    }
+
+    /// One that goes on from there.
+    ///
+    /// # Errors
+    /// If that is no state of an assembler.
+    pub(crate) fn restore(snapshot: AssemblerSnapshot) -> Result<Self, &'static str> {
+        let AssemblerSnapshot { ends, handled, is_waiting, lines, sent_as_text } = snapshot;
+        if handled > POSITION_MAX || !ends.is_sorted() || ends.len() > MESSAGES_MAX {
+            return Err("ends of messages out of order, or too many");
+        }
+        let sent = sent_as_text.map(|is_text| if is_text { Data::Text } else { Data::Binary });
+        Ok(Self { ends: ends.into(), handled, is_waiting, lines, sent })
     }
 
     /// Notes that messages of the client have ended at these positions, which count bytes of lines
@@ -112,6 +136,7 @@ impl ReplyAssembler {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::changed_leaves::for_each_changed_leaf;
 
     const TEXT: u8 = 0x81;
     const BINARY: u8 = 0x82;
@@ -199,6 +224,40 @@ mod tests {
         assembler.messages_ended([8], &mut out).unwrap();
         assembler.lines_handled(4, &mut out);
         assert_eq!(out, frames(&[(TEXT, b"")]), "the next answer is a new message");
+    }
+
+    #[test]
+    fn replies_go_on_wherever_they_are_interrupted() {
+        type Step = fn(&mut ReplyAssembler, &mut Vec<u8>);
+        let steps: [Step; 9] = [
+            |assembler, out| assembler.messages_ended([8, 12], out).unwrap(),
+            |assembler, out| reply(assembler, out, b"1 a\r\n"),
+            |assembler, out| reply(assembler, out, &[b'x'; PART_BYTES]),
+            |assembler, out| reply(assembler, out, b"1 \xff\r\n"),
+            |assembler, out| assembler.lines_handled(8, out),
+            |assembler, out| assembler.set_waiting(true, out),
+            |assembler, out| assembler.lines_handled(4, out),
+            |assembler, out| reply(assembler, out, b"1 b\r\n"),
+            |assembler, out| assembler.set_waiting(false, out),
+        ];
+        let mut whole = Vec::new();
+        let mut assembler = ReplyAssembler::default();
+        steps.iter().for_each(|step| step(&mut assembler, &mut whole));
+        for at in 0..=steps.len() {
+            let (mut assembler, mut out) = (ReplyAssembler::default(), Vec::new());
+            steps[..at].iter().for_each(|step| step(&mut assembler, &mut out));
+            let snapshot = assembler.snapshot();
+            let read = serde_json::from_str(&serde_json::to_string(&snapshot).unwrap()).unwrap();
+            let mut restored = ReplyAssembler::restore(read).unwrap();
+            assert_eq!(restored.snapshot(), snapshot);
+            for_each_changed_leaf(&snapshot, |changed: AssemblerSnapshot| {
+                if let Ok(restored) = ReplyAssembler::restore(changed.clone()) {
+                    assert_eq!(restored.snapshot(), changed);
+                }
+            });
+            steps[at..].iter().for_each(|step| step(&mut restored, &mut out));
+            assert!(out == whole, "interrupted before step {at}");
+        }
     }
 
     #[test]

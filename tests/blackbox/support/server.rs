@@ -31,7 +31,12 @@ pub(crate) struct Launch {
 impl Launch {
     /// A server without any option, and without the environment's options.
     pub(crate) fn new() -> Self {
-        let mut command = Command::new(program());
+        Self::of(program())
+    }
+
+    /// The same, with the program at another path.
+    pub(crate) fn of(program: impl Into<OsString>) -> Self {
+        let mut command = Command::new(program.into());
         without_options(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         Launch { command, listeners: 0, directory: tempfile::tempdir().unwrap() }

@@ -3,8 +3,8 @@
 //! - `instants`: the exact core: decides whether moments can be chosen within bounds and in an
 //!   order.
 //! - `holds`: computes from each session's calls what it held, and from when to when for certain.
-//! - `exclusion`: mutex, read/write lock, limited lock, several names at once. `fencing`, `fifo`, `stuck`: what
-//!   their names say.
+//! - `exclusion`: mutex, read/write lock, limited lock, several names at once. `fencing`, `fifo`, `stuck`,
+//!   `time_limits`: what their names say.
 //! - `inspections`: compares what inspections saw with all that.
 //! - `search`: answers the same question as `exclusion` by trying everything, for small histories.
 //!   It shows that the fast answer is right.
@@ -23,6 +23,7 @@ mod inspections;
 mod instants;
 pub(crate) mod search;
 mod stuck;
+mod time_limits;
 mod verdict;
 
 use crate::history::History;
@@ -36,6 +37,7 @@ pub(crate) fn check(history: &History, rules: &Rules) -> Verdict {
     fifo::check(history, &fitted, &mut verdict);
     inspections::check(history, &fitted, rules, &mut verdict);
     stuck::check(history, &fitted, rules, &mut verdict);
+    time_limits::check(history, rules, &mut verdict);
     recovery(history, &mut verdict);
     losses(history, &mut verdict);
     verdict

@@ -26,6 +26,8 @@ pub(crate) enum Model {
     Sets,
     /// A request that can be granted is granted.
     Stuck,
+    /// A wait with a time limit ends at its time.
+    TimeLimit,
     /// After an unclean stop, the next server grants nothing until old holders have found out.
     Recovery,
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::child::{Orders, start};
 use super::log::now;
+use super::upgrades::Upgrades;
 use super::wire::{Address, Protocol};
 use crate::history::{NEVER, Nanos, SECOND, ServerLife};
 use crate::random::Random;
@@ -34,6 +35,7 @@ pub(crate) struct Daemon {
     grace_limits: (Nanos, Nanos),
     process: Option<Child>,
     pub(crate) lives: Vec<ServerLife>,
+    pub(crate) upgrades: Upgrades,
 }
 
 /// Ports outside the range from which the kernel chooses ports for outgoing connections. Otherwise
@@ -73,6 +75,8 @@ impl Daemon {
             .map(|(_, address)| (Protocol::Library, address.clone()))
             .collect();
         endpoints.extend(library);
+        let control = directory.join("control");
+        arguments.push(format!("--control={}", control.display()));
         arguments.push(format!("--dead-peer-timeout={DEAD_PEER_SECONDS}"));
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
         if keeps_state {
@@ -85,6 +89,7 @@ impl Daemon {
             grace_limits: (0, 0),
             process: None,
             lives: Vec::new(),
+            upgrades: Upgrades::at(control),
         };
         daemon.start_again();
         daemon
@@ -113,6 +118,16 @@ impl Daemon {
         let ((grace, grace_max), ready) = (self.grace_limits, now());
         let (stopped, ended, is_remembered) = (NEVER, NEVER, false);
         self.lives.push(ServerLife { started, ready, stopped, ended, grace, grace_max, is_remembered });
+    }
+
+    /// Asks the server to upgrade itself, and does not wait for it.
+    pub(crate) fn begin_upgrade(&mut self) {
+        self.upgrades.begin();
+    }
+
+    /// Waits until the last upgrade is over.
+    pub(crate) fn finish_upgrade(&mut self) {
+        self.upgrades.finish();
     }
 
     /// Has the server hang up on one of the named sessions that hold a lock. Returns the session's
@@ -156,6 +171,7 @@ impl Daemon {
             std::thread::sleep(Duration::from_millis(1));
         };
         life.ended = now();
+        self.upgrades.abandon();
         let is_clean = signal == Signal::TERM;
         assert!(!is_clean || status.success(), "the server stopped with {status}");
         if self.keeps_state {

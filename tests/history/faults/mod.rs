@@ -11,6 +11,7 @@
 //!   its locks guard.
 //! - `gather`: combines all records into one history. `local`: the same clients as threads of this
 //!   process.
+//! - `upgrades`: has the server replace itself while all that goes on.
 //! - `slots`: many clients of one limited lock, which are killed.
 
 mod child;
@@ -23,6 +24,7 @@ mod local;
 mod log;
 mod run;
 mod slots;
+mod upgrades;
 mod wire;
 
 use crate::checker::Model;

@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     KickHolder,
     KillServer,
     StopServer,
+    /// The server replaces itself, and keeps its clients.
+    Upgrade,
 }
 
 /// The parameters of a fault run.
@@ -62,10 +64,13 @@ pub(crate) struct Scenario {
     pub(crate) kicks: u64,
     pub(crate) server_kills: u64,
     pub(crate) server_stops: u64,
+    pub(crate) upgrades: u64,
     /// The shortest and longest time for which clients are stopped, in milliseconds: longer than
     /// their time limits.
     pub(crate) pause_ms: (u64, u64),
     pub(crate) misbehaves: u64,
+    /// The least number of upgrades that must succeed.
+    pub(crate) upgrades_min: usize,
     pub(crate) keeps_state: bool,
     /// The greatest number of times that the server is killed or stopped.
     pub(crate) server_faults_max: usize,
@@ -87,8 +92,10 @@ impl Scenario {
         kicks: 0,
         server_kills: 0,
         server_stops: 0,
+        upgrades: 0,
         pause_ms: (100, 600),
         misbehaves: 300,
+        upgrades_min: 0,
         keeps_state: false,
         server_faults_max: usize::MAX,
         alone: true,
@@ -101,6 +108,7 @@ impl Scenario {
             Fault::KickHolder => self.kicks,
             Fault::KillServer => self.server_kills,
             Fault::StopServer => self.server_stops,
+            Fault::Upgrade => self.upgrades,
         }
     }
 }
@@ -117,7 +125,7 @@ impl Schedule {
     fn new(seed: u64, scenario: Scenario) -> Self {
         let mut schedule = Self { random: Random::for_part(seed, 7), next: BTreeMap::new(), scenario };
         let of_clients = [Fault::KillClients, Fault::PauseClients, Fault::KickHolder];
-        let of_servers = [Fault::KillServer, Fault::StopServer];
+        let of_servers = [Fault::KillServer, Fault::StopServer, Fault::Upgrade];
         of_clients.into_iter().chain(of_servers).for_each(|fault| schedule.plan(0, fault));
         schedule
     }
@@ -192,6 +200,7 @@ impl Run {
                 self.fleet.pause(slot);
                 self.stopped.push((Instant::now() + pause, slot));
             }
+            Fault::Upgrade => self.daemon.begin_upgrade(),
             Fault::KickHolder => self.kicked.extend(self.daemon.kick_holder(random)),
             Fault::KillServer | Fault::StopServer => {
                 self.daemon.end(if fault == Fault::KillServer { Signal::KILL } else { Signal::TERM });
@@ -231,14 +240,20 @@ pub(crate) fn run(scenario: Scenario) -> (History, Verdict) {
     let (stopped, kicked, done) = (Vec::new(), Vec::new(), BTreeMap::new());
     let mut run = Run { scenario, daemon, fleet, stopped, kicked, done };
     run.run_schedule(seed);
-    let Run { daemon, fleet, kicked, done, .. } = run;
+    let Run { mut daemon, fleet, kicked, done, .. } = run;
+    daemon.finish_upgrade();
     let mut gathered = fleet.finish();
     kicked.iter().for_each(|(owner, since)| gathered.was_kicked(owner, *since));
     gathered.history.servers.clone_from(&daemon.lives);
+    let upgrades = std::mem::take(&mut daemon.upgrades);
     drop(daemon);
-    let head = format!("{}, LOCKD_SEED={seed}, ran {:.1} s\n  faults: {done:?}", scenario.name, {
+    let mut head = format!("{}, LOCKD_SEED={seed}, ran {:.1} s\n  faults: {done:?}", scenario.name, {
         start.elapsed().as_secs_f64()
     });
+    if scenario.upgrades > 0 {
+        head.push_str(&format!("\n  {upgrades}"));
+        assert!(upgrades.done >= scenario.upgrades_min, "{head}");
+    }
     let rules = Rules { grant_delay_max: GRANT_DELAY_MAX, end_notice_max: END_NOTICE_MAX };
     // A client that holds while its server ends, or hangs up on it, does not check its session
     // before it writes. Only a server with a state directory waits for such clients. Without that

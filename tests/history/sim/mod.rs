@@ -16,6 +16,7 @@ pub(crate) mod broker_under_test;
 pub(crate) mod faulty;
 pub(crate) mod real;
 pub(crate) mod tokens;
+pub(crate) mod upgrading;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

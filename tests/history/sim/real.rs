@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use lockd::broker::{
-    AcquireError, Attempt, Broker, Key, LockName, ObservedSession, Observer, Outcome, Space, Wait,
+    AcquireError, Attempt, Broker, BrokerSnapshot, BrokerSnapshotError, Key, Limits, LockName,
+    ObservedSession, Observer, Outcome, SessionSnapshot, Space, Wait,
 };
 
 use super::broker_under_test::{Answer, BrokerUnderTest, End};
@@ -39,6 +40,32 @@ pub(crate) struct RealBroker {
     ends: Ends,
 }
 
+impl RealBroker {
+    pub(crate) fn snapshot(&self) -> BrokerSnapshot {
+        self.broker.snapshot().expect("no thread is in a call of the broker")
+    }
+
+    /// Puts a broker that is made from this snapshot in the place of this one. What this one has
+    /// decided so far is still reported; the end of its sessions is not.
+    pub(crate) fn become_restored(&mut self, snapshot: &BrokerSnapshot) -> Result<(), BrokerSnapshotError> {
+        let ends = Ends::default();
+        let number = |session: &SessionSnapshot| session.address.parse().expect("the session's number");
+        let observer = |session: &SessionSnapshot| -> Arc<dyn Observer> {
+            Arc::new(Notes { session: number(session), ends: Arc::clone(&ends) })
+        };
+        let (broker, sessions) = Broker::restore(snapshot, Limits::default(), u64::MAX, observer)?;
+        ends.lock().unwrap().append(&mut self.ends.lock().unwrap());
+        let sessions = snapshot.sessions.iter().map(number).zip(sessions).collect();
+        *self = Self { broker, sessions, ends };
+        Ok(())
+    }
+
+    /// Reports that a wait was granted, whatever the broker knows of it.
+    pub(crate) fn report_grant(&mut self, session: usize, ticket: u64, token: u64) {
+        self.ends.lock().unwrap().push((session, ticket, End::Granted(token)));
+    }
+}
+
 pub(crate) fn bytes(name: Name) -> Vec<u8> {
     format!("n{name}").into_bytes()
 }
@@ -61,7 +88,7 @@ fn answer(attempt: Result<Attempt, AcquireError>) -> Answer {
 impl BrokerUnderTest for RealBroker {
     fn open(&mut self, session: usize) {
         let notes = Notes { session, ends: Arc::clone(&self.ends) };
-        self.sessions.insert(session, self.broker.attach("simulated", Arc::new(notes)));
+        self.sessions.insert(session, self.broker.attach(&session.to_string(), Arc::new(notes)));
     }
 
     fn acquire(&mut self, session: usize, wants: &[(Name, Mode)], ticket: Option<u64>) -> Answer {
