@@ -8,6 +8,7 @@ use super::config::{Config, Protocol};
 use super::handshake::AcceptedConnection;
 use super::maintenance::Maintenance;
 use super::message::Service;
+use super::parking::Parking;
 use super::send_queue::{SendOutcome, SendQueue};
 use super::serve::serve;
 use super::server_state::ServerState;
@@ -15,6 +16,7 @@ use crate::broker::Broker;
 use crate::os::socket::Peer;
 use crate::os::sync::explore::{explore, explore_large};
 use crate::os::sync::{Arc, ProcessMutex, thread};
+use crate::wire::frame;
 
 /// More than any scenario sends.
 const MUCH: usize = 1 << 20;
@@ -169,9 +171,17 @@ fn a_client_that_reads_nothing_is_cut_off_and_blocks_no_thread() {
 
 /// A client that speaks `glockd`, and the thread that serves it.
 fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::JoinHandle<()>) {
+    connect_by(Protocol::Glockd, server, service)
+}
+
+fn connect_by(
+    protocol: Protocol,
+    server: &Arc<ServerState>,
+    service: &Arc<Service>,
+) -> (Peer, thread::JoinHandle<()>) {
     let (stream, peer) = Peer::new(MUCH);
     let config = server.config();
-    let Ok((id, send_queue)) = server.admit(stream, &config, None, (Protocol::Glockd, "client")) else {
+    let Ok((id, send_queue)) = server.admit(stream, &config, None, (protocol, "client")) else {
         panic!("there is room")
     };
     let (server, service) = (server.clone(), service.clone());
@@ -181,7 +191,7 @@ fn connect(server: &Arc<ServerState>, service: &Arc<Service>) -> (Peer, thread::
         server,
         send_queue,
         config,
-        protocol: Protocol::Glockd,
+        protocol,
         websocket: false,
         secret: None,
         address,
@@ -266,6 +276,36 @@ fn a_waiter_that_hangs_up_keeps_no_lock() {
         one.0.send_text(b"r x\r\n");
         one.0.await_bytes(GOT.len() + RELEASED.len());
         assert!(["", GOT].contains(&two.0.heard().as_str()));
+        end(&server, maintenance, [one, two]);
+    });
+}
+
+/// The reply of the wait tells the client that it holds the lock, so it must not come after the
+/// reply to `cancel` that says that nothing waits.
+#[test]
+fn a_cancel_is_answered_after_the_grant_that_it_came_too_late_for() {
+    explore_large(|| {
+        let (server, service, maintenance) = start_server();
+        let one = connect(&server, &service);
+        one.0.send_text(b"g x\r\n");
+        one.0.await_bytes(GOT.len());
+        let two = connect_by(Protocol::Message, &server, &service);
+        let message = |text: &str| {
+            let mut sent = Vec::new();
+            frame::encode(&mut sent, |body| body.extend(text.as_bytes()));
+            sent
+        };
+        two.0.send_text(&message(r#"{"id":1,"command":"lock","parameters":{"lockName":"x"}}"#));
+        one.0.send_text(b"r x\r\n");
+        two.0.send_text(&message(r#"{"id":2,"command":"cancel","parameters":{"id":1}}"#));
+        // The two shortest replies that there may be; of longer ones, more than the first.
+        let shortest =
+            [r#"{"id":1,"result":{"status":"cancelled"}}"#, r#"{"id":2,"result":{"status":"ok"}}"#];
+        two.0.await_bytes(shortest.map(|text| message(text).len()).iter().sum());
+        one.0.await_bytes(GOT.len() + RELEASED.len());
+        let heard = two.0.heard();
+        let [wait, cancel] = [1, 2].map(|id| heard.find(&format!("{{\"id\":{id},")));
+        assert!(wait < cancel || heard.contains("cancelled"), "{heard}");
         end(&server, maintenance, [one, two]);
     });
 }

@@ -270,12 +270,20 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
         Ok(locks) => locks,
         Err(outcome) => return outcome,
     };
+    // Before the command is started, or a stop of this process just then would be overlooked.
+    let last_seen = Instant::now();
+    if !locks.session.is_alive() {
+        let reason = format!("the lock was lost before the command was started: {}", locks.loss_reason());
+        locks.close();
+        return RunOutcome::Lost(reason);
+    }
     let held = request.ancestors.with(locks.grant.token, &options.names);
     let Grant { token, orphaned, .. } = locks.grant;
     let environment = CommandEnv { names: &options.names, token, orphaned, held };
     match command::start(&command, &environment, signals.mask_before(), has_terminal, descendants) {
         Ok(command) => {
-            supervise::supervise(locks, command, &signals, messages, options.grace, kept_until, has_terminal)
+            let terms = supervise::HoldTerms { grace: options.grace, kept_until, last_seen };
+            supervise::supervise(locks, command, &signals, messages, &terms, has_terminal)
         }
         Err(outcome) => {
             // Nothing was done under the lock. So it does not matter whether the lock was lost in

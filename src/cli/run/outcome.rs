@@ -39,7 +39,8 @@ Exit status:
        stopping, or its --allow does not name this host)
    75  the lock is busy, or the server grants nothing yet, with --nonblock or
        --wait 0 (or CODE)
-   76  the lock was lost while COMMAND ran, whatever COMMAND returned
+   76  the lock was lost while COMMAND ran, whatever COMMAND returned, or before it
+       could be started
   124  with --wait: the lock was not granted within SECONDS, although there was a
        server when they were over (or CODE)
   125  trying again does not help: no such host, a wrong protocol or secret, TLS

@@ -19,18 +19,38 @@ use super::stop::{PendingStop, StopProgress};
 use super::watch::{CHECK_INTERVAL, watch};
 use crate::cli::messages::MessageWriter;
 
-/// Waits for the end of the command, and releases the lock, but not before `kept_until`.
+/// How long a lock is held.
+pub(super) struct HoldTerms {
+    /// How long the command has to end if the lock is lost.
+    pub(super) grace: Duration,
+    /// The lock is not released before this time.
+    pub(super) kept_until: Instant,
+    /// When the lock was known to be held: a time before the command was started.
+    pub(super) last_seen: Instant,
+}
+
+/// Waits for the end of the command, and releases the lock.
 pub(super) fn supervise(
     locks: HeldLocks,
     mut command: RunningCommand,
     signals: &SignalQueue,
     messages: &MessageWriter,
-    grace: Duration,
-    kept_until: Instant,
+    terms: &HoldTerms,
     has_terminal: bool,
 ) -> RunOutcome {
+    let &HoldTerms { grace, kept_until, last_seen } = terms;
     let was_ended = || "the command has been ended".to_owned();
-    let mut watch = CommandWatch::new(&locks, &mut command, signals, messages, has_terminal);
+    let mut watch = CommandWatch {
+        locks: &locks,
+        command: &mut command,
+        signals,
+        messages,
+        has_terminal,
+        last_seen,
+        was_asked_to_end: false,
+        pending_stop: None,
+        is_to_go_on: false,
+    };
     let ended = match watch.until_end() {
         Ok(CommandEnd::Exited(exit)) => return keep_and_release(locks, &exit, kept_until, signals),
         Ok(CommandEnd::LockLost { last_seen }) => {
@@ -122,27 +142,7 @@ struct CommandWatch<'a> {
     is_to_go_on: bool,
 }
 
-impl<'a> CommandWatch<'a> {
-    fn new(
-        locks: &'a HeldLocks,
-        command: &'a mut RunningCommand,
-        signals: &'a SignalQueue,
-        messages: &'a MessageWriter,
-        has_terminal: bool,
-    ) -> Self {
-        Self {
-            locks,
-            command,
-            signals,
-            messages,
-            has_terminal,
-            last_seen: Instant::now(),
-            was_asked_to_end: false,
-            pending_stop: None,
-            is_to_go_on: false,
-        }
-    }
-
+impl CommandWatch<'_> {
     fn until_end(&mut self) -> io::Result<CommandEnd> {
         // A signal that arrived while the command was being started may not have reached it. Twice
         // is better than never.

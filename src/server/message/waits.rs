@@ -125,7 +125,10 @@ impl PendingWaits for MessageWaits {
 
 impl Observer for MessageWaits {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
-        let Some(pending) = self.pending.lock().remove(ticket) else { return };
+        // Locked until the reply is in the queue: a `cancel` that no longer finds the request must be
+        // answered after it, or the client could not know that it holds the lock.
+        let mut all = self.pending.lock();
+        let Some(pending) = all.remove(ticket) else { return };
         let result = match outcome {
             Outcome::Granted(grant) => {
                 return self.send_queue.push(|out| {

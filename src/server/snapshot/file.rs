@@ -101,6 +101,7 @@ pub fn decode(bytes: &[u8]) -> Result<ServerSnapshot, SnapshotError> {
 }
 
 #[cfg(test)]
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod tests {
     use super::*;
     use crate::server::snapshot::tests::example;

@@ -3,7 +3,8 @@
 //! Proves: no wait was ended by its server before its time limit had passed, and no call with a time
 //! limit stayed open longer than that and what the rules allow, while its client was running.
 //!
-//! Cannot see: a wait that ends late by less than that.
+//! Cannot see: a wait that ends late by less than that; and one of a text protocol that ends early,
+//! since the reply does not say whether the time was over or the server is stopping.
 
 use super::verdict::{Model, Rules, Verdict};
 use crate::history::{Call, CallKind, History, MILLISECOND, NEVER, Nanos, Outcome};
@@ -13,9 +14,8 @@ pub(crate) fn check(history: &History, rules: &Rules, verdict: &mut Verdict) {
         // Without a reply, its session has ended the call.
         let Some(limit) = time_limit(call).filter(|_| call.end != NEVER) else { continue };
         verdict.count(Model::TimeLimit, 1);
-        let ended_by_limit = matches!(call.outcome, Outcome::TimedOut | Outcome::Busy);
         let lasted = call.end - call.start;
-        if ended_by_limit && lasted < limit {
+        if call.outcome == Outcome::TimedOut && lasted < limit {
             let what = format!("this ended {} ms before its time", (limit - lasted).div_ceil(MILLISECOND));
             verdict.convict(Model::TimeLimit, what, vec![index]);
         }
