@@ -169,7 +169,7 @@ impl ConnectRefusal {
     /// The connection was lost before the server's first answer. A server that says nothing before
     /// it closes the connection has most often not found this host in its access list.
     pub(super) fn lost(kind: ConnectErrorKind, words: String) -> Self {
-        let is_silent = kind == ConnectErrorKind::Closed && !words.contains("closed the connection: ");
+        let is_silent = kind == ConnectErrorKind::Closed && !words.contains("reported an error: ");
         // Before the words: bindings tell by the end of the text that the server is absent.
         let hint = "perhaps its --allow does not name this host: ";
         Self::new(kind, if is_silent { hint.to_owned() + &words } else { words })

@@ -14,6 +14,8 @@ use crate::os::tls::TlsInput;
 /// How much is read at once, in bytes.
 const CHUNK: usize = 4096;
 
+const CLOSED_BY_SERVER: &str = "the server closed the connection";
+
 impl ServerConnection {
     /// Whether the connection is alive, as far as can be known without waiting. Also sends what
     /// could not be sent before, and reads what has come. It reads even while another thread is the
@@ -83,7 +85,7 @@ impl ServerConnection {
         let mut chunk = [0; CHUNK];
         let problem = match self.intact_stream().and_then(|stream| stream.receive_now(&mut chunk)) {
             Ok(None) => return false,
-            Ok(Some(0)) => state.closed_by_server(),
+            Ok(Some(0)) => CLOSED_BY_SERVER.to_owned(),
             Ok(Some(read)) => match decode(state, chunk.get(..read).unwrap_or_default(), own) {
                 Ok(for_others) => {
                     if for_others {
@@ -122,6 +124,6 @@ fn decode(state: &mut ConnectionState, wire: &[u8], own: &[u64]) -> Result<bool,
     let for_others = state.accept(&plain, own)?;
     match decoded {
         TlsInput::More => Ok(for_others),
-        TlsInput::End => Err(state.closed_by_server()),
+        TlsInput::End => Err(CLOSED_BY_SERVER.to_owned()),
     }
 }

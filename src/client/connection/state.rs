@@ -53,9 +53,6 @@ pub(super) struct ConnectionState {
     pub(super) pollers: Vec<Arc<Waker>>,
     /// Wakers that no thread uses now.
     pub(super) spare_wakers: Vec<Arc<Waker>>,
-    /// What the server said about a message that it could not read. If it then hangs up, this is
-    /// why.
-    pub(super) server_error: Option<String>,
     /// How long the server may be silent.
     pub(super) silence_max: Option<Duration>,
     /// The server's dead-peer timeout: how long it may take no bytes, and how long to wait for
@@ -87,7 +84,6 @@ impl ConnectionState {
             sleepers: 0,
             pollers: Vec::new(),
             spare_wakers: Vec::new(),
-            server_error: None,
             silence_max: None,
             answer_limit: Keepalive::DEAD_PEER_TIMEOUT,
             open_until_closed: false,
@@ -112,12 +108,6 @@ impl ConnectionState {
         self.lost.is_none() || self.is_closing && !self.is_shut
     }
 
-    /// The reason for a loss by which the server has closed the connection.
-    pub(super) fn closed_by_server(&mut self) -> String {
-        let closed = "the server closed the connection";
-        self.server_error.take().map_or_else(|| closed.to_owned(), |text| format!("{closed}: {text}"))
-    }
-
     /// How the wait for these requests ends now, if it does.
     pub(super) fn take(&mut self, ids: &[u64]) -> Option<ReplyWait> {
         for &id in ids {
@@ -139,8 +129,9 @@ impl ConnectionState {
     /// Hands out the replies in what has arrived. Returns whether there are replies to requests
     /// other than `own`.
     pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, replies, server_error, loss_kind, .. } = self;
+        let Self { slots, replies, loss_kind, .. } = self;
         let mut for_others = false;
+        let mut error = None;
         replies.push(bytes);
         let drained = replies.drain(|message| match message {
             ServerMessage::Reply(id, reply) => {
@@ -149,10 +140,11 @@ impl ConnectionState {
                     for_others |= !own.contains(&id);
                 }
             }
-            ServerMessage::Error(text) => *server_error = Some(text),
+            ServerMessage::Error(text) => error = Some(text),
             ServerMessage::Other => {}
         });
         drained.inspect_err(|_| *loss_kind = ConnectErrorKind::WrongProtocol)?;
-        Ok(for_others)
+        // It has no id: some request will never be answered, and nobody knows which.
+        error.map_or(Ok(for_others), |text| Err(format!("the server reported an error: {text}")))
     }
 }

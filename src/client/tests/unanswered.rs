@@ -127,6 +127,24 @@ fn every_call_that_is_not_answered_ends_by_itself() {
     }
 }
 
+/// Nobody knows which request it is for, and that one will never be answered.
+#[test]
+fn an_error_without_an_id_ends_the_session_also_if_the_server_keeps_the_connection() {
+    let (url, server) = serve_session(|mut peer| {
+        peer.expect("lock");
+        peer.say(r#"{"error":"the message is not JSON"}"#);
+        peer.outlast();
+    });
+    let session = connect(&url);
+    let result = session.acquire(b"x", Mode::Exclusive, None);
+    assert_eq!(
+        result,
+        Err(AcquireError::Lost("the server reported an error: the message is not JSON".to_owned()))
+    );
+    drop(session);
+    server.join().unwrap();
+}
+
 /// Names that make a request of nearly a megabyte.
 fn long_set(set: usize) -> Vec<(LockName, Mode)> {
     let name = |n| format!("{set}.{n}{}", "\u{1}".repeat(120));

@@ -68,7 +68,8 @@ final class Absence
             return self::isErrno((int) $parts[1]);
         }
         $texts = '/: (?:it has not answered in time|no answer to the TLS handshake in time|nothing was heard of the '
-            . 'server|the server closed the connection|the server is stopping|(?:connection )?timed out$)/D';
+            . 'server|the server closed the connection|the server reported an error|the server is stopping|'
+            . '(?:connection )?timed out$)/D';
         return self::isOfResolver($error) || preg_match($texts, $error) === 1;
     }
 }

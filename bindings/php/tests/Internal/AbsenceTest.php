@@ -30,7 +30,7 @@ final class AbsenceTest extends TestCase
                 'tcp://a cannot be reached: its host name cannot be resolved: failed to lookup address information: '
                     . 'Name or service not known' => false,
                 'no session on tcp://a: it has not answered in time: it hangs (2626, or 9999; and so on)' => true,
-                'no session on tcp://a: the server closed the connection: too many connections' => true,
+                'no session on tcp://a: the server reported an error: too many connections' => true,
                 'no session on tcp://a: reading from the server failed: Connection reset (os error 104)' => true,
                 'no session on tcp://a: the secret in /b cannot be read: No such file (os error 2)' => false,
                 'no session on tcp://a: the server is stopping' => true,
