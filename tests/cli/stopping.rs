@@ -43,8 +43,10 @@ fn in_shell(site: &Site, command: &str) -> (Terminal, [i32; 2]) {
     (terminal, [job, run])
 }
 
-/// Its first line makes it write its id. It notices SIGTERM, and works on for ever.
-const JOB: &str = "trap 'echo term > heard' TERM; echo $$ > pid; while :; do sleep 0.01; done";
+/// Its first line makes it write its id. It notices SIGTERM, and works on for ever. It starts no
+/// process again and again: a shell that is about to do so stops only when the new one has started,
+/// which it does not if it has been stopped first.
+const JOB: &str = "trap 'echo term > heard' TERM; echo $$ > pid; sleep 1000 & while :; do wait; done";
 
 #[test]
 fn ctrl_z_stops_a_command_that_has_left_the_process_group() {
@@ -125,7 +127,7 @@ fn a_lock_that_was_lost_while_lockd_run_was_stopped_kills_the_command_at_once() 
 fn a_terminal_that_is_gone_ends_the_command_of_a_session_leader() {
     let site = Site::start();
     let program = program().into_string().unwrap();
-    let script = "trap 'echo hup > heard; exit 4' HUP; echo $$ > pid; while :; do sleep 0.01; done";
+    let script = "trap 'echo hup > heard; exit 4' HUP; echo $$ > pid; sleep 1000 & while :; do wait; done";
     let line = format!("exec {program} run a -- sh -c \"{}\"", script.replace('$', "\\$"));
     let terminal = Terminal::run(&site, &line);
     let pid = site.pid("pid");

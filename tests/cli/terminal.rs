@@ -45,6 +45,12 @@ impl Terminal {
     }
 }
 
+fn parent(pid: i32) -> i32 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
 fn kill(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
@@ -56,7 +62,9 @@ fn a_ctrl_c_reaches_the_command_once() {
     // The shell that started it gets the signal, too.
     let line = format!("trap : INT; lockd run a -- sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
     let mut terminal = Terminal::run(&site, &line);
-    site.pid("pid");
+    let run = parent(site.pid("pid"));
+    // What comes while a command is being started is passed on, since it may not have reached it.
+    eventually("lockd run watches its command", || state(run) == Some('S'));
     terminal.types(b"\x03");
     assert_eq!(site.line("heard"), "int");
     site.write("stop");
@@ -81,7 +89,7 @@ fn a_ctrl_c_brings_the_prompt_back_while_the_lock_outlives_its_command() {
 fn a_ctrl_c_reaches_a_command_that_has_left_the_process_group() {
     for outer in ["timeout 1000", "setsid"] {
         let site = Site::start();
-        let script = "trap 'echo int > heard; exit 4' INT; echo $$ > pid; while :; do sleep 0.01; done";
+        let script = "trap 'echo int > heard; exit 4' INT; echo $$ > pid; sleep 1000 & while :; do wait; done";
         let line =
             format!("trap : INT; lockd run a -- {outer} sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
         let mut terminal = Terminal::run(&site, &line);

@@ -195,6 +195,8 @@ impl CommandWatch<'_> {
         self.was_asked_to_end |= received.asks_to_end();
         if received.is_stopping() {
             self.pending_stop = Some(PendingStop::new(received.signal));
+            // Or a Ctrl-Z right after `fg` would be undone.
+            self.is_to_go_on = false;
         }
         if received.signal == Signal::SIGCONT {
             self.pending_stop = None;
