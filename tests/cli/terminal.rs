@@ -89,7 +89,8 @@ fn a_ctrl_c_brings_the_prompt_back_while_the_lock_outlives_its_command() {
 fn a_ctrl_c_reaches_a_command_that_has_left_the_process_group() {
     for outer in ["timeout 1000", "setsid"] {
         let site = Site::start();
-        let script = "trap 'echo int > heard; exit 4' INT; echo $$ > pid; sleep 1000 & while :; do wait; done";
+        let script =
+            "trap 'echo int > heard; exit 4' INT; echo $$ > pid; sleep 1000 & while :; do wait; done";
         let line =
             format!("trap : INT; lockd run a -- {outer} sh -c \"{}\"; exit $?", script.replace('$', "\\$"));
         let mut terminal = Terminal::run(&site, &line);

@@ -3,11 +3,12 @@
 //! part.
 //!
 //! - `history`: what is recorded. `checker`: decides. `plan`, `random`: choose what clients do.
-//! - `sim`: clients of a broker in this process, in simulated time. `controls`, `mutants`,
-//!   `restarts`, `tokens_by_hand`, `upgrades`: test the checker itself.
+//! - `sim`: clients of a broker in this process, in simulated time. `by_hand`, `controls`, `mutants`,
+//!   `restarts`, `upgrades`: test the checker itself.
 //! - `faults`: clients and servers as processes that are killed and stopped.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod by_hand;
 mod checker;
 mod controls;
 mod faults;
@@ -17,5 +18,4 @@ mod plan;
 mod random;
 mod restarts;
 mod sim;
-mod tokens_by_hand;
 mod upgrades;

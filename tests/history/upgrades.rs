@@ -26,7 +26,8 @@ fn defects() -> Vec<(UpgradeDefect, Mix, &'static [Model])> {
         (UpgradeDefect::LosesHolder, Mix::MUTEX, &[Model::Mutex]),
         (UpgradeDefect::GrantsTwice, Mix::MUTEX, &[Model::Mutex]),
         (UpgradeDefect::WeakensMode, Mix::READ_WRITE, &[Model::ReadWrite]),
-        (UpgradeDefect::WeakensMode, Mix::LIMITED, &[Model::Limit]),
+        // A hold that came with others is judged with them.
+        (UpgradeDefect::WeakensMode, Mix::LIMITED, &[Model::Limit, Model::Sets]),
         (UpgradeDefect::ReordersQueue, acked, &[Model::Fifo]),
     ];
     for mix in ALL_MIXES {

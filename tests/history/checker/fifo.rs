@@ -67,13 +67,16 @@ fn presences(history: &History, fitted: &Fitted) -> Vec<Vec<Presence>> {
         add(phase.name, Presence { call, since, until, mode, was_queued, never_granted: false });
     }
     for (index, call) in history.calls.iter().enumerate() {
+        let ends_by_limit = |limit: Option<Nanos>| {
+            limit.map_or(NEVER, |limit| call.start.saturating_add(limit).saturating_sub(CLOCK_MARGIN))
+        };
         let (until, never_granted) = match (call.kind, call.outcome) {
             (CallKind::Acquire { limit } | CallKind::Convert { limit }, Outcome::TimedOut) => {
-                let limit = limit.unwrap_or(NEVER);
-                (call.start.saturating_add(limit).saturating_sub(CLOCK_MARGIN), true)
+                (ends_by_limit(limit), true)
             }
             (CallKind::Acquire { .. }, Outcome::GivenUp) => (call.gave_up.unwrap_or(call.start), false),
-            (CallKind::Acquire { .. }, Outcome::Unknown) => (NEVER, false),
+            // It may have ended by its limit, and the reply was lost.
+            (CallKind::Acquire { limit }, Outcome::Unknown) => (ends_by_limit(limit), false),
             (CallKind::Acquire { .. }, Outcome::Unanswered) => (call.end, false),
             _ => continue,
         };

@@ -1,9 +1,11 @@
-//! Tests of the checker with histories of a few grants, made by hand: what is broken fencing, and
-//! what is not.
+//! Tests of the checker with histories of a few calls, made by hand: what is broken fencing or an
+//! overtaking, and what is not.
 
 use crate::checker::search::is_possible;
 use crate::checker::{Model, Rules, check};
-use crate::history::{Call, CallKind, History, Mode, NEVER, Name, Nanos, Outcome, ServerLife, Session};
+use crate::history::{
+    Call, CallKind, History, MILLISECOND, Mode, NEVER, Name, Nanos, Outcome, ServerLife, Session,
+};
 
 const RULES: Rules = Rules { grant_delay_max: NEVER, end_notice_max: 0 };
 
@@ -159,4 +161,26 @@ fn tokens_of_a_name_rise_from_one_server_to_the_next() {
     assert!(!is_broken(restarted(11)));
     assert!(is_broken(restarted(10)));
     assert!(is_broken(restarted(9)));
+}
+
+/// Whether a grant that ends at `end` has overtaken a request with this limit that was in the queue
+/// and whose reply was lost.
+fn has_overtaken(limit: Option<Nanos>, end: Nanos) -> bool {
+    let mut made = Made::default();
+    let [holder, lost, other] = [(); 3].map(|()| made.session());
+    let wants = [(0, Mode::Exclusive)];
+    made.call(holder, ACQUIRE, &wants, (0, 3), Outcome::Granted(Some(1)));
+    made.call(lost, CallKind::Acquire { limit }, &wants, (4, NEVER), Outcome::Unknown);
+    made.history.calls[1].queued = Some(5);
+    made.call(other, ACQUIRE, &wants, (6, end), Outcome::Granted(Some(2)));
+    made.call(holder, CallKind::Release, &wants, (7, end - 1), Outcome::Released);
+    check(&made.history, &RULES).convicts(Model::Fifo)
+}
+
+#[test]
+fn a_request_whose_reply_was_lost_may_have_ended_by_its_limit() {
+    let limit = 5 * MILLISECOND;
+    assert!(has_overtaken(None, 2 * limit));
+    assert!(has_overtaken(Some(limit), limit / 2));
+    assert!(!has_overtaken(Some(limit), 2 * limit));
 }
