@@ -3,7 +3,8 @@
 //! a lock and shares no code and no data structure with the table.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 use super::mode::Mode;
 
@@ -93,8 +94,8 @@ pub(super) struct Model {
 }
 
 /// See [`Model::fingerprint`].
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Fingerprint(FingerprintParts);
+#[derive(Hash, PartialEq, Eq, PartialOrd, Ord)]
+struct Fingerprint(FingerprintParts);
 
 type FingerprintParts =
     (Vec<(u32, u32, Mode)>, Vec<(u32, Vec<(u32, Mode)>, bool, bool)>, BTreeSet<u32>, bool);
@@ -320,7 +321,7 @@ impl Model {
     /// The state without what only counts up: two states with the same fingerprint behave the same.
     /// To the rules all sessions are alike, and so are all names. So each of `renumberings` gives
     /// them other numbers, first the sessions and then the names, and the lowest result counts.
-    pub(super) fn fingerprint(&self, renumberings: &[(Vec<u32>, Vec<u32>)]) -> Fingerprint {
+    fn fingerprint(&self, renumberings: &[(Vec<u32>, Vec<u32>)]) -> Fingerprint {
         let renumbered = |(sessions, names): &(Vec<u32>, Vec<u32>)| {
             let session = |old: u32| sessions[old as usize];
             let name = |old: u8| names[usize::from(old)];
@@ -408,7 +409,39 @@ fn permutations(count: u32) -> Vec<Vec<u32>> {
 }
 
 /// For [`Model::fingerprint`]: every way to number so many sessions and names anew.
-pub(super) fn renumberings(sessions: u32, names: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
+/// The states that were reached. Those in which only sessions or names have changed their parts are
+/// one.
+pub(super) struct SeenStates {
+    renumberings: Vec<(Vec<u32>, Vec<u32>)>,
+    states: BTreeSet<Fingerprint>,
+    /// Hashes of what was seen without any renumbering: most states are reached again and again, and
+    /// to renumber is most of the work. Two states with the same hash would be taken for one.
+    exact: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl SeenStates {
+    pub(super) fn new(sessions: u32, names: u32) -> Self {
+        Self {
+            renumberings: renumberings(sessions, names),
+            states: BTreeSet::new(),
+            exact: HashSet::new(),
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// Returns whether the state is new.
+    pub(super) fn insert(&mut self, state: &Model) -> bool {
+        let exact = self.hasher.hash_one(state.fingerprint(&self.renumberings[..1]));
+        self.exact.insert(exact) && self.states.insert(state.fingerprint(&self.renumberings))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.states.len()
+    }
+}
+
+fn renumberings(sessions: u32, names: u32) -> Vec<(Vec<u32>, Vec<u32>)> {
     let names = permutations(names);
     let of_names = |sessions: Vec<u32>| names.iter().map(move |names| (sessions.clone(), names.clone()));
     permutations(sessions).into_iter().flat_map(of_names).collect()

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::broker::clock::Stamp;
 use crate::broker::limits::Limits;
 use crate::broker::mode::Mode;
-use crate::broker::model::{End, Event, Model, Said, at_most, every_event, renumberings};
+use crate::broker::model::{End, Event, Model, Said, SeenStates, at_most, every_event};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Outcome, Released};
 use crate::broker::rules::{
@@ -247,8 +247,8 @@ fn explore(sessions: u32, names: u8, grace: bool) -> usize {
     events.extend(grace.then_some(Event::Open));
     let mut tokens = Tokens::starting_at(1);
     let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
-    let renumberings = renumberings(sessions, names.into());
-    let mut seen = BTreeSet::from([start.model.fingerprint(&renumberings)]);
+    let mut seen = SeenStates::new(sessions, names.into());
+    seen.insert(&start.model);
     let mut to_visit = VecDeque::from([start]);
     while let Some(state) = to_visit.pop_front() {
         // So every event is applied to a table that was made from a snapshot.
@@ -256,7 +256,7 @@ fn explore(sessions: u32, names: u8, grace: bool) -> usize {
         for event in &events {
             let mut next = state.clone();
             next.apply(&mut tokens, event);
-            if seen.insert(next.model.fingerprint(&renumberings)) {
+            if seen.insert(&next.model) {
                 to_visit.push_back(next);
             }
         }
