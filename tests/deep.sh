@@ -29,6 +29,11 @@ cable() { deep_tests cable; }
 waiters() { deep_tests cli; }
 attacks() { deep_tests attacks; }
 deep_upgrade_kills() { deep_tests upgrade deep_upgrade_kills; }
+# All trials of the conformance kit, and its planted faults, also those in Rust.
+conformance() {
+    kit="$cargo test --release --locked --test conformance --"
+    $kit --deep && $kit --planted --deep
+}
 interleavings() {
     LOCKD_ITERATIONS=20000 tests/explore.sh shuttle && LOOM_MAX_PREEMPTIONS=2 tests/explore.sh loom
 }
@@ -57,7 +62,7 @@ run() {
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories deep_upgrades cable waiters attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories deep_upgrades cable conformance waiters attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

@@ -101,7 +101,7 @@ pub(crate) struct Network {
 
 impl Network {
     /// A network that drops nothing; or an error that says what the system refused.
-    fn new() -> Result<Self, String> {
+    pub(crate) fn new() -> Result<Self, String> {
         let (server, clients, switch) = (Namespace::new()?, Namespace::new()?, Namespace::new()?);
         switch.run("ip link add switch type bridge")?;
         switch.run("ip link set switch up")?;
