@@ -110,6 +110,10 @@ impl RemoteSession {
         let decided = self.view.lock().decide(id, granted);
         let Some(request) = decided else { return Err(AcquireError::Cancelled) };
         checked?;
+        if result.status == Status::NotFound && request.before.is_some() {
+            // It held the lock by the local view, which would go on to say so.
+            return Err(self.lost("the server does not know a lock that was held".to_owned()).into());
+        }
         let Some(token) = token else { return Err(refusal(result)) };
         if let (true, None, [(_, mode), ..]) = (result.already, request.before, request.wants.as_slice()) {
             // By the local view the session did not hold the lock, but the server says that it did.

@@ -145,6 +145,25 @@ fn an_error_without_an_id_ends_the_session_also_if_the_server_keeps_the_connecti
     server.join().unwrap();
 }
 
+/// Server and session do not agree, so the session must not go on to say that it holds the lock.
+#[test]
+fn a_conversion_of_a_lock_that_the_server_does_not_know_ends_the_session() {
+    let (url, server) = serve_session(|mut peer| {
+        let lock = peer.expect("lock");
+        peer.reply(lock.id, &granted(1));
+        let convert = peer.expect("convert");
+        peer.reply(convert.id, r#"{"status":"notFound"}"#);
+        peer.outlast();
+    });
+    let session = connect(&url);
+    session.acquire(b"x", Mode::Exclusive, None).unwrap();
+    let result = session.convert(b"x", Mode::Shared, None);
+    assert!(matches!(result, Err(AcquireError::Lost(_))), "{result:?}");
+    assert!(!session.is_alive());
+    drop(session);
+    server.join().unwrap();
+}
+
 /// Names that make a request of nearly a megabyte.
 fn long_set(set: usize) -> Vec<(LockName, Mode)> {
     let name = |n| format!("{set}.{n}{}", "\u{1}".repeat(120));

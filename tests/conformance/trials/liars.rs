@@ -48,6 +48,12 @@ pub(super) const TRIALS: &[Trial] = &[
     Trial::new("liar-release", "A release is confirmed only by `ok`.", &["message"], release)
         .unless(&["session-per-lock"]),
     Trial::new(
+        "liar-convert",
+        "A lock that the server does not know any more is not held.",
+        &["message", "convert", "check"],
+        convert,
+    ),
+    Trial::new(
         "liar-ids",
         "A grant with the id of no request is none, and the wait for the right one ends.",
         &["message", "bounded", "limit-wait"],
@@ -275,6 +281,17 @@ fn release(stage: &Stage) -> Verdict {
         ensure(answer.word != Word::Ok, || answer.failure("the server has not confirmed it").0)?;
     }
     Ok(())
+}
+
+/// A server that says that a lock is not held which it has granted and not taken back.
+fn convert(stage: &Stage) -> Verdict {
+    let lies = vec![reply(&json!({"status": "ok", "token": 7})), reply(&json!({"status": "notFound"}))];
+    let server = FakeServer::with_lies(&stage.host, lies, &stage.transcript);
+    let driver = stage.connected_to(server.url())?;
+    ask(stage, &driver, "lie")?.must_be(Word::Granted)?;
+    driver.convert("lie", "shared", millis(300))?.must_not_be_a_yes()?;
+    let answer = driver.check("lie")?;
+    ensure(answer.word != Word::Held, || answer.failure("the server has said that it is not held").0)
 }
 
 /// Each lie is told to a driver of its own, all at the same time: each takes as long as the client

@@ -11,7 +11,6 @@ use Lockd\Exception\ConnectionLostException;
 use Lockd\Exception\DeadlockException;
 use Lockd\Exception\InvalidArgumentException;
 use Lockd\Exception\LockdException;
-use Lockd\Exception\NotHeldException;
 use Lockd\Exception\RefusedException;
 use Lockd\Inspection;
 use Lockd\Internal\Deadline;
@@ -386,6 +385,10 @@ final class StreamTransport implements Transport
      */
     private static function confirmed(Connection $connection, Result $result, string $name): Result
     {
+        if ($result->text('status') === 'notFound') {
+            // Or this client would go on to believe that it holds the lock.
+            throw $connection->lose("the server does not know the lock \"$name\" that this client holds");
+        }
         if ($result->text('status') !== 'ok') {
             throw self::failure($result, $name);
         }
@@ -407,7 +410,6 @@ final class StreamTransport implements Transport
                 $circle,
             ),
             'invalid' => new InvalidArgumentException($reason),
-            'notFound' => new NotHeldException("this client does not hold \"$name\""),
             'refused' => new RefusedException($reason, $result->text('cause')),
             // An unknown status must not count as success.
             default => new RefusedException('the server\'s answer is unknown: ' . (json_encode($result->fields) ?: '')),
