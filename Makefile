@@ -150,10 +150,10 @@ check-php:
 		else echo 'check-php: no mago (cargo install mago): the types are not checked'; fi
 
 # Compilers, valgrind and pkg-config for programs in C; PHP, its test tools and the frameworks that
-# the PHP package works with; Chromium for the server's page; nc; ip for networks that fail; and
-# patch for planted faults.
+# the PHP package works with; Chromium for the server's page; nc; ip for networks that fail; patch for
+# planted faults; and Python for the clients of the conformance kit.
 test-setup:
-	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs composer git cgi-fcgi chromium nc ip openssl patch; do \
+	@for tool in cc c++ make pkg-config valgrind php phpunit phpcs composer git cgi-fcgi chromium nc ip openssl patch python3; do \
 		command -v $$tool >/dev/null || exec $(MAKE) --no-print-directory test-tools; done; \
 	ls /usr/sbin/php-fpm* /usr/share/php/Symfony/Component/Lock/Lock.php \
 		/usr/share/php/Symfony/Component/Semaphore/Semaphore.php \
@@ -174,7 +174,7 @@ test-tools:
 		gcc g++ make libc6-dev pkg-config valgrind libc6-dbg netcat-openbsd iproute2 \
 		php-cli php-fpm libfcgi-bin phpunit php-codesniffer composer git php-symfony-lock php-symfony-semaphore \
 		php-symfony-framework-bundle php-symfony-console php-symfony-messenger php-symfony-rate-limiter \
-		php-symfony-yaml php-sqlite3 openssl patch \
+		php-symfony-yaml php-sqlite3 openssl patch python3 \
 		php-illuminate-cache php-illuminate-config php-illuminate-console php-illuminate-contracts \
 		php-illuminate-events php-illuminate-filesystem php-illuminate-queue \
 		php-dragonmantank-cron-expression php-vlucas-phpdotenv chromium fonts-dejavu-core

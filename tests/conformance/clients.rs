@@ -70,6 +70,7 @@ const NAIVE: &[&str] = &[
     "liar-grant-and-more",
     "liar-twice",
     "liar-release",
+    "liar-convert",
     "stale-converted",
     "cut-held",
     "cut-held-replies",
