@@ -38,6 +38,10 @@ fn pass_grace(keeper: &Keeper) {
     progress.grace_ends = Some(Instant::now());
     drop(progress);
     keeper.shared.changed.notify_all();
+    await_end_of_grace(keeper);
+}
+
+fn await_end_of_grace(keeper: &Keeper) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while keeper.shared.progress.lock().grace_ends.is_some() || !keeper.shared.broker.grace().is_zero() {
         assert!(Instant::now() < deadline, "the grace does not end");
@@ -218,7 +222,7 @@ fn a_keeper_that_rests_ends_no_grace_and_goes_on_afterwards() {
         std::thread::yield_now();
     }
     drop(rest);
-    pass_grace(&keeper);
+    await_end_of_grace(&keeper);
 }
 
 #[test]
