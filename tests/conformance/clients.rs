@@ -71,6 +71,7 @@ const NAIVE: &[&str] = &[
     "liar-twice",
     "liar-release",
     "liar-convert",
+    "address-swallows",
     "stale-converted",
     "cut-held",
     "cut-held-replies",

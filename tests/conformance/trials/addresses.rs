@@ -28,8 +28,6 @@ pub(super) const TRIALS: &[Trial] = &[Trial::new(
 
 const HOST: &str = "several.test";
 const LIMIT: Duration = Duration::from_secs(5);
-/// How late the client may be on a busy machine.
-const LATE: Duration = Duration::from_secs(2);
 
 /// Puts the file of hosts in its place, and becomes the driver.
 const WITH_HOSTS: &str = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
@@ -114,7 +112,9 @@ fn first_swallows(stage: &Stage) -> Verdict {
     let url = format!("{}://{HOST}:{port}", scheme(stage.protocol()));
     let answer = driver.ask(&format!("connect driver {} {url}", LIMIT.as_millis()), Some(LIMIT))?;
     let answer = answer.must_be(Word::Ok)?;
-    ensure(answer.took < LIMIT + LATE, || answer.failure("too late").0)?;
+    // When the first address has had all of the time, the next one may still answer in the last
+    // millisecond.
+    ensure(answer.took < LIMIT, || answer.failure("too late").0)?;
     driver.hold("a", EXCLUSIVE)?;
     driver.release("a")?.must_be(Word::Ok)?;
     driver.end()
