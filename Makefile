@@ -34,7 +34,7 @@ CONFIGURATION = "$(DESTDIR)$(SYSCONFDIR)/lockd/lockd.toml"
 SONAME := liblockd.so.1
 SHARED := $(SONAME).$(VERSION)
 
-.PHONY: all install install-library install-program uninstall deb test test-setup test-php test-php-versions check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
+.PHONY: all install install-library install-program uninstall deb test test-rust test-setup test-php test-php-aside test-php-versions check check-php test-tools sanitize check-deep check-deep-setup bench bench-setup clean
 
 all:
 	$(CARGO) build --release --locked
@@ -96,10 +96,19 @@ export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 
 # Everything: the tools that the tests need, the checks, and the tests.
 test: test-setup check check-php
+	$(CARGO) test --locked --no-run
+	$(MAKE) --no-print-directory -j2 test-rust test-php-aside
+	tests/c_abi/sanitize.sh
+
+test-rust:
 	$(CARGO) test --locked
 	$(CARGO) test --locked --test conformance -- --planted
-	$(MAKE) --no-print-directory test-php
-	tests/c_abi/sanitize.sh
+
+# The tests of the PHP package mostly wait, so they run beside the others. What they print comes in
+# one piece.
+test-php-aside:
+	@log="$$(mktemp)" && { $(MAKE) --no-print-directory test-php >"$$log" 2>&1; status=$$?; \
+		cat "$$log"; rm -f "$$log"; exit $$status; }
 
 # The tests of the PHP package, with the server and the library that cargo has built for its own
 # tests; and a table of all ways in which a request of php-fpm can end.
