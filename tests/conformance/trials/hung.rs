@@ -125,8 +125,12 @@ fn calls(stage: &Stage) -> Verdict {
     }
     server.resume();
     let mut witness = server.witness()?;
-    for ((number, call, _driver), answer) in drivers.iter().zip(&answers) {
-        let stays = call.stays && answer.word != Word::Lost;
+    for ((number, call, driver), answer) in drivers.iter().zip(&answers) {
+        let mut stays = call.stays && answer.word != Word::Lost;
+        if stays && stage.can("check") {
+            // A client that asks now and then may have given the server up since.
+            stays = driver.check(format!("n{number}"))?.word != Word::Lost;
+        }
         witness
             .until(format!("n{number}"), u64::from(stays), 0)
             .map_err(|failure| failure.during(&call.command))?;
