@@ -305,7 +305,11 @@ fn background(stage: &Stage) -> Verdict {
     driver.hold("b", EXCLUSIVE)?;
     driver.release("b")?.must_be(Word::Ok)?;
     // The session is one owner, and only one of its calls can be told that it got the lock.
-    driver.acquire("a", EXCLUSIVE, millis(100))?.must_be_one_of(&[Word::Already, Word::Timeout, Word::Refused])?;
+    driver.acquire("a", EXCLUSIVE, millis(100))?.must_be_one_of(&[
+        Word::Already,
+        Word::Timeout,
+        Word::Refused,
+    ])?;
     witness.release("a")?;
     driver.hear_background(HANG)?.must_be(Word::Granted)?;
     driver.acquire("a", EXCLUSIVE, NOW)?.must_be(Word::Already)?;
