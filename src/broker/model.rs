@@ -3,8 +3,7 @@
 //! a lock and shares no code and no data structure with the table.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::mode::Mode;
 
@@ -94,7 +93,7 @@ pub(super) struct Model {
 }
 
 /// See [`Model::fingerprint`].
-#[derive(Hash, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Fingerprint(FingerprintParts);
 
 type FingerprintParts =
@@ -414,26 +413,16 @@ fn permutations(count: u32) -> Vec<Vec<u32>> {
 pub(super) struct SeenStates {
     renumberings: Vec<(Vec<u32>, Vec<u32>)>,
     states: BTreeSet<Fingerprint>,
-    /// Hashes of what was seen without any renumbering: most states are reached again and again, and
-    /// to renumber is most of the work. Two states with the same hash would be taken for one.
-    exact: HashSet<u64>,
-    hasher: RandomState,
 }
 
 impl SeenStates {
     pub(super) fn new(sessions: u32, names: u32) -> Self {
-        Self {
-            renumberings: renumberings(sessions, names),
-            states: BTreeSet::new(),
-            exact: HashSet::new(),
-            hasher: RandomState::new(),
-        }
+        Self { renumberings: renumberings(sessions, names), states: BTreeSet::new() }
     }
 
     /// Returns whether the state is new.
     pub(super) fn insert(&mut self, state: &Model) -> bool {
-        let exact = self.hasher.hash_one(state.fingerprint(&self.renumberings[..1]));
-        self.exact.insert(exact) && self.states.insert(state.fingerprint(&self.renumberings))
+        self.states.insert(state.fingerprint(&self.renumberings))
     }
 
     pub(super) fn len(&self) -> usize {
