@@ -125,6 +125,14 @@ impl Stage {
         Ok((server, driver, witness))
     }
 
+    /// The same, with a relay between the driver and the server.
+    pub(crate) fn set_behind_relay(&self) -> Verdict<(Relay, Driver, Witness)> {
+        let server = self.server();
+        let relay = self.relay(&server);
+        let (driver, witness) = (self.connected_to(relay.url())?, server.witness()?);
+        Ok((relay, driver, witness))
+    }
+
     /// All drivers and witnesses have ended: nothing may be held or waited for.
     pub(crate) fn nothing_is_left(&self) -> Verdict {
         for server in self.servers.borrow().iter().filter(|server| server.runs()) {

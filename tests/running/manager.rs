@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use crate::support::environment::without_options;
 use crate::support::{DEADLINE, end_of, eventually};
 
+/// The manager asks for four signs of life a second, so the server sends eight.
+pub(crate) const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
+
 /// Replaces itself with the server, which gets descriptors 0 and 1 of this process as 3 and 4.
 const ACTIVATE: &str = r#"exec 3<&0 4>&1 </dev/null >/dev/null
 [ "$LISTEN_FDS" = 2 ] || exec 4>&-
@@ -156,6 +159,10 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+pub(crate) fn has(heard: &[String], line: &str) -> bool {
+    heard.iter().any(|heard| heard == line)
 }
 
 /// Sends a request in one of the text protocols and returns the reply.

@@ -4,15 +4,8 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::Signal;
 
-use crate::manager::{Manager, ask, glockd_at};
+use crate::manager::{Manager, WATCHDOG, ask, glockd_at, has};
 use crate::support::eventually;
-
-/// The manager asks for four signs of life a second, so the server sends eight.
-const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
-
-fn has(heard: &[String], line: &str) -> bool {
-    heard.iter().any(|heard| heard == line)
-}
 
 #[test]
 fn it_reports_ready_when_clients_can_connect_and_reports_its_stop() {

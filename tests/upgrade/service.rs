@@ -7,25 +7,18 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use rustix::process::Signal;
 
-use crate::manager::{Manager, Service, ask, glockd_at};
+use crate::manager::{Manager, Service, WATCHDOG, ask, glockd_at, has};
 use crate::site::{Site, asking_at, said};
 use crate::support::eventually;
-
-/// The manager asks for four signs of life a second, so the server sends eight.
-const WATCHDOG: (&str, &str) = ("WATCHDOG_USEC", "250000");
 
 /// The next notification that is no sign of life.
 fn news(manager: &Manager) -> Vec<String> {
     loop {
         let heard = manager.hear();
-        if !heard.iter().any(|line| line == "WATCHDOG=1") {
+        if !has(&heard, "WATCHDOG=1") {
             return heard;
         }
     }
-}
-
-fn has(heard: &[String], line: &str) -> bool {
-    heard.iter().any(|heard| heard == line)
 }
 
 #[test]

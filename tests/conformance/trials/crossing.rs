@@ -73,10 +73,7 @@ fn broker_agrees(driver: &Driver, witness: &mut Witness, answer: Answer) -> Verd
 
 fn limit(stage: &Stage) -> Verdict {
     const LIMIT: u64 = 40;
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     relay.set(Direction::Replies, Flow::Delay(Duration::from_millis(3)));
     for round in 0..stage.rounds {
         witness.acquire("a", EXCLUSIVE)?;
@@ -92,10 +89,7 @@ fn limit(stage: &Stage) -> Verdict {
 }
 
 fn cancel(stage: &Stage) -> Verdict {
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     for held_back in [Direction::Replies, Direction::Requests] {
         witness.acquire("a", EXCLUSIVE)?;
         driver.in_background(&acquiring("a", EXCLUSIVE, FOREVER))?;
@@ -124,10 +118,7 @@ fn cancel(stage: &Stage) -> Verdict {
 }
 
 fn cancel_race(stage: &Stage) -> Verdict {
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     for round in 0..stage.rounds {
         witness.acquire("a", EXCLUSIVE)?;
         driver.in_background(&acquiring("a", EXCLUSIVE, FOREVER))?;
@@ -143,10 +134,7 @@ fn cancel_race(stage: &Stage) -> Verdict {
 }
 
 fn late_grant(stage: &Stage) -> Verdict {
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     witness.acquire("a", EXCLUSIVE)?;
     let limit = Some(Duration::from_millis(300));
     driver.say(&acquiring("a", EXCLUSIVE, limit), limit)?;
@@ -161,10 +149,7 @@ fn late_grant(stage: &Stage) -> Verdict {
 }
 
 fn late_answer(stage: &Stage) -> Verdict {
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     relay.set(Direction::Replies, Flow::Hold);
     let answer = driver.acquire("a", EXCLUSIVE, NOW)?.must_be_one_of(&[Word::Timeout, Word::Lost])?;
     relay.set(Direction::Replies, Flow::Pass);
@@ -175,10 +160,7 @@ fn late_answer(stage: &Stage) -> Verdict {
 /// The driver waits behind a relay, and the next reply of which only so many bytes pass is the
 /// grant.
 fn pieces(stage: &Stage) -> Verdict {
-    let server = stage.server();
-    let relay = stage.relay(&server);
-    let driver = stage.connected_to(relay.url())?;
-    let mut witness = server.witness()?;
+    let (relay, driver, mut witness) = stage.set_behind_relay()?;
     for first in [1, 4, 5, 20] {
         witness.acquire("a", EXCLUSIVE)?;
         driver.begin_acquire("a", EXCLUSIVE)?;
@@ -197,10 +179,7 @@ fn pieces(stage: &Stage) -> Verdict {
 
 fn cut(stage: &Stage) -> Verdict {
     for (first, end) in [(1, End::Fin), (4, End::Fin), (20, End::Fin), (1, End::Reset), (20, End::Reset)] {
-        let server = stage.server();
-        let relay = stage.relay(&server);
-        let driver = stage.connected_to(relay.url())?;
-        let mut witness = server.witness()?;
+        let (relay, driver, mut witness) = stage.set_behind_relay()?;
         witness.acquire("a", EXCLUSIVE)?;
         driver.begin_acquire("a", EXCLUSIVE)?;
         witness.until("a", 1, 1)?;

@@ -1,12 +1,14 @@
 //! A server that does not answer, because all its threads are stopped: no call hangs, and what a
 //! client has given up is not left locked when the server goes on.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Pace, Trial};
 use crate::calls::{EXCLUSIVE, acquiring};
 use crate::driver::{Driver, FOREVER, HANG, NOW, millis};
 use crate::outcome::Word;
+use crate::server::Server;
 use crate::stage::Stage;
 use crate::verdict::Verdict;
 
@@ -153,14 +155,21 @@ fn connect(stage: &Stage) -> Verdict {
     answer.must_be(Word::Failed).map(drop)
 }
 
-fn cancel(stage: &Stage) -> Verdict {
+/// A server that hangs, and a driver that waits for a lock in the background: it is granted when the
+/// server goes on.
+fn waiting(stage: &Stage) -> Verdict<(Rc<Server>, Driver)> {
     let (server, driver, mut witness) = stage.set()?;
     witness.acquire("a", EXCLUSIVE)?;
     driver.in_background(&acquiring("a", EXCLUSIVE, FOREVER))?;
     witness.until("a", 1, 1)?;
-    // Its connection ends, and the lock is granted to the client when the server goes on.
     server.pause();
+    // The end of its connection is its release.
     drop(witness);
+    Ok((server, driver))
+}
+
+fn cancel(stage: &Stage) -> Verdict {
+    let (server, driver) = waiting(stage)?;
     driver.cancel()?;
     let answer = driver.hear_background(HANG)?.must_be_one_of(&[Word::Cancelled, Word::Lost])?;
     server.resume();
@@ -169,12 +178,7 @@ fn cancel(stage: &Stage) -> Verdict {
 }
 
 fn close_waiting(stage: &Stage) -> Verdict {
-    let (server, driver, mut witness) = stage.set()?;
-    witness.acquire("a", EXCLUSIVE)?;
-    driver.in_background(&acquiring("a", EXCLUSIVE, FOREVER))?;
-    witness.until("a", 1, 1)?;
-    server.pause();
-    drop(witness);
+    let (server, driver) = waiting(stage)?;
     driver.close()?;
     driver.hear_background(HANG)?.must_be_one_of(&[Word::Cancelled, Word::Lost])?;
     server.resume();
