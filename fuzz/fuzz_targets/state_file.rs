@@ -2,8 +2,6 @@
 //! written.
 #![no_main]
 
-use std::time::Duration;
-
 use libfuzzer_sys::fuzz_target;
 use lockd::server::state_dir::fuzz_driver::{RECORD_BYTES_MAX, StateRecord, read, write};
 
@@ -15,11 +13,10 @@ fuzz_target!(|data: &[u8]| {
     }
     let Some((number, rest)) = data.split_first_chunk::<8>() else { return };
     let Some((seconds, [how, at, bit, rest @ ..])) = rest.split_first_chunk::<8>() else { return };
-    let state = StateRecord {
-        tokens_end: u64::from_le_bytes(*number),
-        dead_peer_timeout: Duration::from_secs(u64::from_le_bytes(*seconds)),
-        stopped: how & 1 != 0,
-    };
+    let (number, seconds) = (u64::from_le_bytes(*number), u64::from_le_bytes(*seconds));
+    let epoch = (how & 2 != 0).then_some(number.rotate_left(u32::from(*bit)));
+    let held = (how & 1 != 0).then_some(u16::from(how >> 2));
+    let state = StateRecord::new(number, seconds, epoch, held);
     let text = write(&state).into_bytes();
     assert!(text.len() < RECORD_BYTES_MAX);
     assert_eq!(read(&text), Ok(state));

@@ -128,11 +128,17 @@ pub(super) struct ServeOptions {
     scheduling: Option<String>,
 
     /// Keep state for the next start in this directory. The fencing tokens of each name then rise
-    /// from one start to the next even if the clock goes back, and after an unclean stop nothing is
-    /// granted until the dead-peer timeout has passed
+    /// from one start to the next even if the clock goes back, sessions can resume at the next start,
+    /// and after an unclean stop nothing is granted until the dead-peer timeout has passed
     #[arg(long, value_name = "DIRECTORY", env = "LOCKD_STATE_DIR")]
     #[serde(serialize_with = "serialize_path")]
     state_dir: Option<PathBuf>,
+
+    /// With a new state directory, grant locks at once: no client of an earlier server can still
+    /// believe that it holds one. Without it, nothing is granted until the dead-peer timeout has
+    /// passed, since the directory may replace one that is lost
+    #[arg(long, env = "LOCKD_FIRST_START", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    first_start: Option<bool>,
 
     /// Write the process id to this file, and refuse to start if a running server uses the same
     /// file
@@ -222,6 +228,7 @@ pub(super) struct Settings {
     pub(super) http: Vec<String>,
     pub(super) http_hosts: Vec<String>,
     pub(super) state_dir: Option<PathBuf>,
+    pub(super) is_first_start: bool,
     pub(super) pidfile: Option<PathBuf>,
     pub(super) control: Option<PathBuf>,
     /// The user to become.
@@ -277,6 +284,7 @@ impl Settings {
             http,
             http_hosts,
             state_dir: path_of("state-dir"),
+            is_first_start: options.is_first_start(),
             pidfile: path_of("pidfile"),
             control: path_of("control"),
             account,
@@ -411,7 +419,9 @@ mod tests {
                 "allow" => "::1",
                 "ws-origin" => "https://a",
                 "scheduling" => "batch",
-                name if name.starts_with("no-") || ["allow-kick", "shared-excludes"].contains(&name) => {
+                name if name.starts_with("no-")
+                    || ["allow-kick", "first-start", "shared-excludes"].contains(&name) =>
+                {
                     "true"
                 }
                 _ if takes_files => "/nonexistent",

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use lockd::broker::{Broker, Stats};
 use lockd::server::snapshot::RestoredServer;
-use lockd::server::state_dir::{self, Keeper};
+use lockd::server::state_dir::{self, GraceCause, Keeper};
 use lockd::server::{Bound, ControlSocket, Inherited, Server, Service, Upgrades, allow_parking};
 use nix::sys::signal::Signal;
 
@@ -63,15 +63,32 @@ fn start(options: &ServeOptions) -> ExitCode {
         for address in served.http.addresses() {
             log::info!("listening on http://{address}");
         }
-        let grace = served.broker.grace();
-        if !grace.is_zero() {
-            log::warn!(
-                "the last run did not stop cleanly: nothing is granted for {} s",
-                grace.as_secs_f64().ceil()
-            );
+        if let Some(cause) = served.keeper.as_ref().and_then(Keeper::grace_cause) {
+            log_grace(cause, served.broker.grace());
         }
         process.run(options, active, served, 0)
     })
+}
+
+fn log_grace(cause: GraceCause, grace: Duration) {
+    let seconds = grace.as_secs_f64().ceil();
+    match cause {
+        GraceCause::Unclean => {
+            log::warn!("the last run did not stop cleanly: nothing is granted for {seconds} s");
+        }
+        GraceCause::Held(sessions) => {
+            log::info!(
+                "the last run has stopped while sessions that can resume held locks: nothing is granted until \
+                 they are back ({sessions}), for {seconds} s at most"
+            );
+        }
+        GraceCause::NewDirectory => {
+            log::warn!(
+                "the state directory is new, and may replace one that is lost: nothing is granted for {seconds} s \
+                 (with --first-start, locks are granted at once)"
+            );
+        }
+    }
 }
 
 /// Goes on with the server of an earlier version, which this program has replaced in its process.
@@ -248,7 +265,12 @@ impl OpenServer {
         }
         let (broker, keeper) = match &settings.state_dir {
             Some(directory) => {
-                let (broker, keeper) = state_dir::resume(directory, settings.limits, dead_peer_timeout)?;
+                let (broker, keeper) = state_dir::resume(
+                    directory,
+                    settings.limits,
+                    dead_peer_timeout,
+                    settings.is_first_start,
+                )?;
                 (broker, Some(keeper))
             }
             None => (Broker::new(settings.limits), None),

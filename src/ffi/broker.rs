@@ -42,7 +42,13 @@ impl LazyBroker {
     }
 
     /// Creates the broker as one that continues where the last one with this state directory ended.
-    pub(super) fn resume(&self, directory: &Path, limits: Limits, timeout: Duration) -> Result<(), Failure> {
+    pub(super) fn resume(
+        &self,
+        directory: &Path,
+        limits: Limits,
+        timeout: Duration,
+        is_first_start: bool,
+    ) -> Result<(), Failure> {
         let is_used = || {
             Failure::invalid(
                 "state-dir: the broker is in use already: a state directory is given to it before the first session",
@@ -52,7 +58,7 @@ impl LazyBroker {
         if self.broker.lock().is_some() {
             return Err(is_used());
         }
-        let (broker, keeper) = state_dir::resume(directory, limits, timeout)?;
+        let (broker, keeper) = state_dir::resume(directory, limits, timeout, is_first_start)?;
         let mut own = self.broker.lock();
         if own.is_some() {
             drop(own);

@@ -36,7 +36,8 @@ fn start(lazy: &Arc<LazyBroker>, config: Config, options: &Options) -> Result<*m
     let timeout = config.dead_peer_timeout;
     let bound = Bound::new(config)?;
     if let Some(directory) = options.state_dir() {
-        lazy.resume(directory, options.limits(Limits::default()), timeout)?;
+        let limits = options.limits(Limits::default());
+        lazy.resume(directory, limits, timeout, options.is_first_start())?;
     }
     lazy.note_dead_peer_timeout(timeout)?;
     let broker = lazy.broker();
@@ -131,7 +132,9 @@ pub unsafe extern "C" fn lock_serve(
 /// - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
 ///   broker, so they also apply to the sessions in this program.
 /// - state-dir makes the broker continue where the last broker with that directory ended, as `lockd
-///   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
+///   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve). If the
+///   directory is new, nothing is granted until the dead-peer timeout has passed, unless
+///   first-start says that there was no server before.
 ///   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
 ///   sessions in this program.
 /// - http, http-host, config, check, pidfile, user and log-level are only for the program lockd,

@@ -39,6 +39,7 @@ mod maintenance;
 mod message;
 mod options;
 mod parking;
+mod resume;
 mod send_queue;
 mod serve;
 mod server_state;

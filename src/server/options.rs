@@ -59,6 +59,7 @@ pub struct Options {
     waits_per_session_max: Option<usize>,
     name_bytes_max: Option<usize>,
     state_dir: Option<PathBuf>,
+    is_first_start: bool,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
@@ -103,7 +104,7 @@ const fn fixed(name: &'static str, value: &'static str, effect: Effect) -> Optio
 
 /// Every option of `lockd serve`: its name, its value in the help, and what becomes of the value.
 #[rustfmt::skip]
-const TABLE: [OptionSpec; 31] = [
+const TABLE: [OptionSpec; 32] = [
     fixed("listen", "ADDRESS", Add(|to, text| push(&mut to.config.listen, text.parse()))),
     live("allow", "IP|CIDR", Add(|to, text| push(&mut to.config.allow, parse_allow(text)))),
     live("ws-origin", "ORIGIN", Add(|to, text| push(&mut to.config.ws_origins, parse_origin(text)))),
@@ -123,6 +124,7 @@ const TABLE: [OptionSpec; 31] = [
     fixed("shared-excludes", "", Set(|to, text| put(&mut to.config.shared_excludes, yes_or_no(text)))),
     live("scheduling", "POLICY", Set(|to, text| put(&mut to.config.scheduling, text.parse()))),
     fixed("state-dir", "DIRECTORY", SetPath(|to, path| put(&mut to.state_dir, Ok(Some(path.into()))))),
+    fixed("first-start", "", Set(|to, text| put(&mut to.is_first_start, yes_or_no(text)))),
     live("tls-cert", "FILE", SetPath(|to, path| put(&mut to.tls_cert, Ok(Some(path.into()))))),
     live("tls-key", "FILE", SetPath(|to, path| put(&mut to.tls_key, Ok(Some(path.into()))))),
     live("tls-client-ca", "FILE", SetPath(|to, path| put(&mut to.tls_client_ca, Ok(Some(path.into()))))),
@@ -259,6 +261,13 @@ impl Options {
         self.state_dir.as_deref()
     }
 
+    /// Whether there is no earlier server whose clients could still believe in a lock, for
+    /// [`state_dir::resume`](crate::server::state_dir::resume).
+    #[must_use]
+    pub fn is_first_start(&self) -> bool {
+        self.is_first_start
+    }
+
     fn tls(&self) -> Result<Option<ServerTls>, OptionError> {
         let Self { tls_cert, tls_key, tls_client_ca, .. } = self;
         let (cert, key) = match (tls_cert, tls_key) {
@@ -374,6 +383,7 @@ mod tests {
             ("shared-excludes", "on"),
             ("scheduling", "batch"),
             ("state-dir", "/state"),
+            ("first-start", "yes"),
         ];
         let options = options(&given).unwrap();
         let config = options.config().unwrap();
@@ -390,6 +400,7 @@ mod tests {
         assert_eq!((limits.locks_max, limits.locks_per_session_max), (5, 6));
         assert_eq!((limits.waits_per_session_max, limits.name_bytes_max), (7, 8));
         assert_eq!(options.state_dir(), Some(Path::new("/state")));
+        assert!(options.is_first_start() && !Options::default().is_first_start());
         let with_files = ["tls-cert", "tls-key", "tls-client-ca", "auth-token-file"];
         let untested: Vec<&str> = Options::names()
             .filter(|name| {

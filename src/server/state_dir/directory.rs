@@ -1,5 +1,6 @@
-//! The state directory on disk: used by one process at a time, with one small file that is replaced
-//! as a whole. Knows the file and its purpose; nothing of brokers.
+//! The state directory on disk: used by one process at a time, with a small file that is replaced as
+//! a whole, and one to which lines are appended. Knows the files and their purpose; nothing of
+//! brokers.
 //!
 //! The directory, and the directories around it, may belong to another user than this process runs
 //! as. A process with privileges must not be tricked by a symbolic link there into giving away,
@@ -26,6 +27,8 @@ use crate::server::state_dir::record::{RECORD_BYTES_MAX, Record};
 
 const FILE: &CStr = c"state";
 const NEW_FILE: &CStr = c"state.new";
+const TOMBSTONES: &CStr = c"tombstones";
+const NEW_TOMBSTONES: &CStr = c"tombstones.new";
 /// The longest chain of symbolic links to a state directory that is followed.
 const LINKS_MAX: usize = 8;
 
@@ -96,18 +99,69 @@ impl Directory {
     /// # Errors
     /// If writing fails. Then it is not known which of the two records will be found.
     pub(super) fn write(&self, record: &Record) -> io::Result<()> {
+        self.replace(FILE, NEW_FILE, &record.encode())
+    }
+
+    /// All that was appended to the tombstones.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn read_tombstones(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        match openat(&self.fd, TOMBSTONES, OFlags::RDONLY | EXACTLY, Mode::empty()) {
+            Ok(file) => _ = File::from(file).read_to_end(&mut bytes)?,
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(bytes)
+    }
+
+    /// Appends to the tombstones. Once this has returned, the text is found after a crash.
+    ///
+    /// # Errors
+    /// If writing fails. Then a part of the text may be found, but later texts are found whole.
+    pub(super) fn append_tombstones(&self, text: &str) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::APPEND | EXACTLY;
+        let file = match openat(&self.fd, TOMBSTONES, flags, Mode::empty()) {
+            Err(Errno::NOENT) => {
+                self.replace_tombstones("")?;
+                openat(&self.fd, TOMBSTONES, flags, Mode::empty())?
+            }
+            opened => opened?,
+        };
+        let mut file = File::from(file);
+        let length = file.metadata()?.len();
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_data());
+        if written.is_err() {
+            // If this fails, too, the next run finds a line that makes no sense, and lets no
+            // session resume.
+            let _ = file.set_len(length);
+        }
+        written
+    }
+
+    /// Replaces the tombstones.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(super) fn replace_tombstones(&self, text: &str) -> io::Result<()> {
+        self.replace(TOMBSTONES, NEW_TOMBSTONES, text)
+    }
+
+    /// Replaces a file as a whole.
+    fn replace(&self, path: &CStr, new: &CStr, text: &str) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | EXACTLY;
-        let make = || openat(&self.fd, NEW_FILE, flags, Mode::RUSR | Mode::WUSR);
+        let make = || openat(&self.fd, new, flags, Mode::RUSR | Mode::WUSR);
         let made = match make() {
             // Left by a run that was killed, or put there by somebody else. It must not be written
             // to.
-            Err(Errno::EXIST) => unlinkat(&self.fd, NEW_FILE, AtFlags::empty()).and_then(|()| make()),
+            Err(Errno::EXIST) => unlinkat(&self.fd, new, AtFlags::empty()).and_then(|()| make()),
             made => made,
         };
         let mut file = File::from(made?);
-        file.write_all(record.encode().as_bytes())?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        renameat(&self.fd, NEW_FILE, &self.fd, FILE)?;
+        renameat(&self.fd, new, &self.fd, path)?;
         Ok(fsync(&self.fd)?)
     }
 }

@@ -3,21 +3,35 @@
 
 use std::time::Duration;
 
-use crate::server::state_dir::record::Record;
+use crate::server::resume::identity::{SecretKey, SessionId};
+use crate::server::state_dir::record::{Record, RunEnd, SessionsRecord};
 
 /// The most bytes that are read of a state file.
 pub const RECORD_BYTES_MAX: usize = crate::server::state_dir::record::RECORD_BYTES_MAX;
 
 /// The contents of a state file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StateRecord {
-    /// Every fencing token of the run is lower than this.
-    pub tokens_end: u64,
-    /// The dead-peer timeout of the run's clients.
-    pub dead_peer_timeout: Duration,
-    /// Whether the run has stopped cleanly: every client that held a lock knows that it has lost
-    /// it.
-    pub stopped: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRecord(Record);
+
+impl StateRecord {
+    /// The state of a run: `epoch` is its number, if its sessions can resume; `held` is how many of
+    /// them held something when it stopped.
+    #[must_use]
+    pub fn new(tokens_end: u64, seconds: u64, epoch: Option<u64>, held: Option<u16>) -> Self {
+        let id = |number: u16| SessionId::from_number(u128::from(number) << 64);
+        let stopped = |held| RunEnd::Stopped { held: (0..held).map(id).collect() };
+        let sessions = |epoch: u64| SessionsRecord {
+            epoch,
+            opened: epoch / 2,
+            key: SecretKey::from_number(u128::from(epoch)),
+        };
+        Self(Record {
+            tokens_end,
+            dead_peer_timeout: Duration::from_secs(seconds),
+            end: held.map_or(RunEnd::None, stopped),
+            sessions: epoch.map(sessions),
+        })
+    }
 }
 
 /// Reads the bytes of a state file.
@@ -25,13 +39,11 @@ pub struct StateRecord {
 /// # Errors
 /// The message says what is wrong with them.
 pub fn read(bytes: &[u8]) -> Result<StateRecord, &'static str> {
-    let Record { tokens_end, dead_peer_timeout, stopped } = Record::parse(bytes)?;
-    Ok(StateRecord { tokens_end, dead_peer_timeout, stopped })
+    Record::parse(bytes).map(StateRecord)
 }
 
 /// The text that a run writes into its state file.
 #[must_use]
 pub fn write(state: &StateRecord) -> String {
-    let StateRecord { tokens_end, dead_peer_timeout, stopped } = *state;
-    Record { tokens_end, dead_peer_timeout, stopped }.encode()
+    state.0.encode()
 }

@@ -1,11 +1,17 @@
 //! Runs of a broker, one after the other, with the same state directory.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::broker::{AcquireError, Attempt, Grant, LocalSession, Mode};
+use crate::os::Keepalive;
+use crate::server::state_dir::keeper::TOKENS_RESERVED;
+use crate::server::state_dir::record::{Record, RunEnd};
 use crate::server::state_dir::*;
 
 const TIMEOUT: Duration = Keepalive::DEAD_PEER_TIMEOUT_MIN;
@@ -16,7 +22,7 @@ fn directory() -> TempDir {
 }
 
 fn start(directory: &TempDir) -> (Broker, Keeper) {
-    resume(directory.path(), Limits::default(), TIMEOUT).unwrap()
+    resume(directory.path(), Limits::default(), TIMEOUT, true).unwrap()
 }
 
 fn record(directory: &TempDir) -> Record {
@@ -54,7 +60,7 @@ fn after_a_clean_stop_locks_are_granted_at_once_and_tokens_continue() {
     let directory = directory();
     let (broker, keeper) = start(&directory);
     let first = acquire(&broker.open(None)).unwrap().token;
-    assert!(!record(&directory).stopped);
+    assert_eq!(record(&directory).end, RunEnd::None);
     broker.shut();
     keeper.stopped().unwrap();
     assert_eq!(record(&directory).tokens_end, first + 1);
@@ -96,7 +102,15 @@ fn tokens_rise_although_the_clock_has_been_set_back() {
     let directory = directory();
     // The last run was at a time that is in the future for this one.
     let ahead = Broker::first_token_by_clock() + 1_000_000_000_000;
-    write(&directory, &Record { tokens_end: ahead, dead_peer_timeout: TIMEOUT, stopped: true });
+    write(
+        &directory,
+        &Record {
+            tokens_end: ahead,
+            dead_peer_timeout: TIMEOUT,
+            end: RunEnd::Stopped { held: BTreeSet::new() },
+            sessions: None,
+        },
+    );
     let (broker, keeper) = start(&directory);
     assert_eq!(acquire(&broker.open(None)).unwrap().token, ahead);
     assert!(record(&directory).tokens_end > ahead);
@@ -110,7 +124,7 @@ fn tokens_rise_although_the_clock_has_been_set_back() {
 fn a_grace_lasts_as_long_as_the_clients_of_the_last_run_need() {
     let directory = directory();
     // Shorter than any server allows.
-    let (_, keeper) = resume(directory.path(), Limits::default(), TIMEOUT / 2).unwrap();
+    let (_, keeper) = resume(directory.path(), Limits::default(), TIMEOUT / 2, true).unwrap();
     assert_eq!(record(&directory).dead_peer_timeout, TIMEOUT);
     keeper.set_dead_peer_timeout(TIMEOUT * 20).unwrap();
     // Clients that have connected meanwhile keep the longer timeout.
@@ -181,14 +195,15 @@ fn a_keeper_that_goes_on_writes_nothing_and_stops_as_the_first_one() {
     drop(first);
     assert!(broker.grace().is_zero());
     assert_eq!(record(&directory), before, "also not stopped");
-    let error = resume(directory.path(), Limits::default(), TIMEOUT).err().unwrap();
+    let error = resume(directory.path(), Limits::default(), TIMEOUT, true).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "it is locked all the time");
     let token = acquire(&broker.open(None)).unwrap().token;
     keeper.set_dead_peer_timeout(2 * TIMEOUT).unwrap();
     assert_eq!(record(&directory).dead_peer_timeout, 2 * TIMEOUT);
     broker.shut();
     keeper.stopped().unwrap();
-    assert!(record(&directory).stopped && record(&directory).tokens_end == token + 1);
+    assert_ne!(record(&directory).end, RunEnd::None);
+    assert_eq!(record(&directory).tokens_end, token + 1);
 }
 
 #[test]
@@ -241,7 +256,7 @@ fn a_keeper_that_is_busy_does_not_rest() {
 fn a_directory_is_used_by_one_process_at_a_time() {
     let directory = directory();
     let (_broker, keeper) = start(&directory);
-    let error = resume(directory.path(), Limits::default(), TIMEOUT).err().unwrap();
+    let error = resume(directory.path(), Limits::default(), TIMEOUT, true).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     assert!(error.to_string().contains("another lockd"), "{error}");
     drop(keeper);
@@ -250,13 +265,20 @@ fn a_directory_is_used_by_one_process_at_a_time() {
 
 #[test]
 fn a_damaged_or_foreign_file_is_refused_and_left_as_it_is() {
-    let whole = Record { tokens_end: 7, dead_peer_timeout: TIMEOUT, stopped: true }.encode().into_bytes();
+    let whole = Record {
+        tokens_end: 7,
+        dead_peer_timeout: TIMEOUT,
+        end: RunEnd::Stopped { held: BTreeSet::new() },
+        sessions: None,
+    }
+    .encode()
+    .into_bytes();
     let foreign = b"[Unit]\nDescription=something else\n".to_vec();
     for bytes in [&whole[..10], &whole[..whole.len() - 1], &foreign, &[b' '; 5000], b""] {
         let directory = directory();
         let file = directory.path().join("state");
         fs::write(&file, bytes).unwrap();
-        let error = resume(directory.path(), Limits::default(), TIMEOUT).err().unwrap();
+        let error = resume(directory.path(), Limits::default(), TIMEOUT, true).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         let text = error.to_string();
         assert!(text.contains(&*file.to_string_lossy()) && text.contains("may be removed"), "{text}");
@@ -278,7 +300,7 @@ fn a_directory_that_cannot_be_used_is_named() {
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
     for path in [file.clone(), file.join("below"), directory.path().join("no/such")] {
-        let error = resume(&path, Limits::default(), TIMEOUT).err().unwrap();
+        let error = resume(&path, Limits::default(), TIMEOUT, true).err().unwrap();
         assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
     }
 }

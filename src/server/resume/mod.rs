@@ -1,0 +1,2 @@
+//! Sessions that resume.
+pub(in crate::server) mod identity;

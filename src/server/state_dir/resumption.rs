@@ -1,0 +1,78 @@
+//! What a server asks and tells the keeper of its state directory about sessions that resume: the
+//! number of the run, the secrets, which sessions of earlier runs may come back, and which ones may
+//! not because their locks were given away. Knows no connection.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use super::keeper::KeeperState;
+use crate::os::sync::Arc;
+use crate::server::resume::identity::{SessionId, SessionSecret};
+
+/// By this the sessions of a server can resume: after an outage of the network, and at a later run
+/// with the same state directory. From [`Keeper::resumption`](super::Keeper::resumption).
+#[derive(Clone)]
+pub struct Resumption {
+    keeper: Arc<KeeperState>,
+}
+
+impl Resumption {
+    pub(super) fn new(keeper: Arc<KeeperState>) -> Self {
+        Self { keeper }
+    }
+
+    /// The number of this run, which is higher than that of every earlier one.
+    pub(in crate::server) fn epoch(&self) -> u64 {
+        self.keeper.epoch
+    }
+
+    /// The secret for a session that is told this dead-peer timeout in this run.
+    pub(in crate::server) fn secret(&self, id: SessionId, timeout: Duration) -> SessionSecret {
+        self.keeper.key.secret(id, self.epoch(), timeout)
+    }
+
+    /// Whether a run with this state directory has told the session this.
+    pub(in crate::server) fn is_secret(
+        &self,
+        secret: &SessionSecret,
+        id: SessionId,
+        epoch: u64,
+        timeout: Duration,
+    ) -> bool {
+        self.keeper.key.is_secret(secret, id, epoch, timeout)
+    }
+
+    /// Whether a session that an earlier run has told this epoch may resume now.
+    ///
+    /// # Errors
+    /// The reason why not.
+    pub(in crate::server) fn check_earlier(&self, id: SessionId, epoch: u64) -> Result<(), &'static str> {
+        self.keeper.check_earlier(id, epoch)
+    }
+
+    /// The session has come back, or was told that it is over.
+    pub(in crate::server) fn settle(&self, id: SessionId) {
+        self.keeper.settle(id);
+    }
+
+    /// Writes down that locks of these sessions are about to be given away: none of them may resume
+    /// at a later run.
+    ///
+    /// # Errors
+    /// If it cannot be written. Then the locks must stay.
+    pub(in crate::server) fn bury(&self, ids: &[SessionId]) -> io::Result<()> {
+        self.keeper.bury(ids)
+    }
+
+    /// The server has stopped, and these sessions held something.
+    pub(in crate::server) fn note_held(&self, ids: Vec<SessionId>) {
+        self.keeper.note_held(ids);
+    }
+}
+
+impl fmt::Debug for Resumption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resumption").field("epoch", &self.epoch()).finish_non_exhaustive()
+    }
+}
