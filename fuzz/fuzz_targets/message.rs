@@ -8,7 +8,7 @@ use lockd::wire::message::{
     HelloResult, InspectResult, ListResult, LockNames, LockResult, OldUnlockReply, OldUnlockRequest,
     RequestEnvelope, encode_error, encode_granted, encode_pong, encode_request, encode_result,
     encode_unknown, parse, parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect,
-    parse_list, parse_lock, parse_old_unlock, parse_reply, parse_unlock,
+    parse_list, parse_lock, parse_old_unlock, parse_reply, parse_resume, parse_unlock,
 };
 use lockd_fuzz::pieces::Case;
 use lockd_fuzz::{made_json, naive_json, reading};
@@ -166,6 +166,9 @@ fn check_other_commands(parameters: &RawValue, value: Option<&Value>) {
     }
     if let Ok(hello) = parse_hello(parameters) {
         assert_eq!(parse_hello(&sent("hello", &hello)), Ok(hello));
+    }
+    if let Ok(resume) = parse_resume(parameters) {
+        assert_eq!(parse_resume(&sent("resume", &resume)), Ok(resume));
     }
     if let Ok(cancel) = parse_cancel(parameters) {
         let again = sent("cancel", &cancel);

@@ -79,7 +79,7 @@ impl MessageClient {
     fn show(&self, secret: &Secret, limit: Duration) -> Result<(), ConnectRefusal> {
         let wind_down = Duration::ZERO;
         let auth_token = Some(secret.text.clone());
-        let hello = HelloRequest { client: None, version: None, auth_token, wind_down };
+        let hello = HelloRequest { client: None, version: None, auth_token, wind_down, resumable: false };
         let reply = match self.rpc("hello", &hello, Some(limit)) {
             Ok(reply) => reply,
             // It has accepted the secret, but does not know the command hello.

@@ -210,6 +210,7 @@ mod tests {
             token: 1,
             held_for: 182.0,
             session: Some(holder.0),
+            in_doubt: None,
         };
         ListedLock {
             mode: Some(Mode::Exclusive),

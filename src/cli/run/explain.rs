@@ -199,6 +199,7 @@ mod tests {
             token: 1,
             held_for: 61.0,
             session: None,
+            in_doubt: None,
         };
         let waiter = |&waiting_for: &f64| ListedWaiter {
             address: "unix:1".to_owned(),

@@ -205,6 +205,7 @@ mod tests {
             token: 5,
             held_for: 1.0,
             session: None,
+            in_doubt: None,
         };
         let waiter = |&(address, mode): &(&str, Mode)| ListedWaiter {
             address: address.to_owned(),

@@ -183,6 +183,7 @@ mod tests {
             token: 9,
             held_for: 2.0,
             session: None,
+            in_doubt: None,
         };
         ListedLock {
             mode: (!owners.is_empty()).then_some(Mode::Shared),

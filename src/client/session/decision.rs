@@ -161,10 +161,12 @@ fn refusal(result: LockResult) -> AcquireError {
         Status::Invalid => AcquireError::Invalid(reason),
         Status::NotFound => AcquireError::NotHeld,
         Status::Cancelled => AcquireError::Cancelled,
-        Status::Ok | Status::Deadlock | Status::Refused | Status::Unknown => match result.cause {
-            Some(Cause::Grace) => AcquireError::NotYet(reason),
-            Some(Cause::Stopping) => AcquireError::Stopping(reason),
-            Some(Cause::Other) | None => AcquireError::Refused(reason),
-        },
+        Status::Ok | Status::Deadlock | Status::Refused | Status::Unknown | Status::Ended => {
+            match result.cause {
+                Some(Cause::Grace) => AcquireError::NotYet(reason),
+                Some(Cause::Stopping) => AcquireError::Stopping(reason),
+                Some(Cause::Other) | None => AcquireError::Refused(reason),
+            }
+        }
     }
 }

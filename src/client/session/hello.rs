@@ -38,7 +38,7 @@ pub(super) fn say_hello(
         connection.stay_open_until_closed();
     }
     let (auth_token, file) = secret.map(|secret| (secret.text, secret.file)).unzip();
-    let hello = HelloRequest { client, version, auth_token, wind_down };
+    let hello = HelloRequest { client, version, auth_token, wind_down, resumable: false };
     let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
     connection.post(&[&hello]).map_err(lost)?;
     if options.owner.is_some() {

@@ -48,6 +48,7 @@ pub(super) fn hello(call: &mut Call<'_, '_>) {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         features: FEATURES.map(str::to_owned).to_vec(),
         keepalive,
+        resume: None,
     });
 }
 

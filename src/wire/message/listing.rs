@@ -10,8 +10,8 @@ use std::iter::Peekable;
 use serde::{Deserialize, Serialize};
 
 use crate::broker::{self, LockName, Mode, SessionInfo};
-use crate::wire::message::replies::{Status, is_false, push_json};
-use crate::wire::message::values::{from_hex, mode, mode_or_null, to_text};
+use crate::wire::message::replies::{Status, push_json};
+use crate::wire::message::values::{from_hex, is_false, mode, mode_or_null, to_text};
 
 /// The most bytes that [`ListedLock::more_holders`] and [`ListedLock::more_waiters`] take.
 const MORE_BYTES: usize = 64;
@@ -202,7 +202,7 @@ impl ListedLock {
     #[must_use]
     pub fn name(&self) -> Option<LockName> {
         match &self.lock_name_hex {
-            Some(hex) => from_hex(hex),
+            Some(hex) => from_hex(hex).map(|bytes| LockName::new(&bytes)),
             None => Some(LockName::from(self.lock_name.as_str())),
         }
     }
@@ -222,6 +222,7 @@ impl From<&broker::HolderInfo> for ListedHolder {
             token: holder.token,
             held_for: holder.held_for.as_secs_f64(),
             session: Some(holder.session.id()),
+            in_doubt: None,
         }
     }
 }
@@ -260,6 +261,10 @@ pub struct ListedHolder {
     /// come from one address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<u64>,
+    /// The seconds since its session lost its connection, if the server keeps the session's locks
+    /// because the client may come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_doubt: Option<f64>,
 }
 
 /// A waiter for a listed lock.
@@ -317,6 +322,7 @@ mod tests {
             token: 5,
             held_for: 1.5,
             session: Some(9),
+            in_doubt: None,
         });
         lock.waiters.push(ListedWaiter {
             address: "unix:3".to_owned(),
@@ -338,6 +344,22 @@ mod tests {
         );
         assert_eq!(json(&page), expected);
         assert_eq!(serde_json::from_str::<ListResult>(expected).unwrap(), page);
+    }
+
+    #[test]
+    fn a_holder_in_doubt_shows_since_when() {
+        let holder = ListedHolder {
+            address: "unix:3".to_owned(),
+            name: None,
+            limit: None,
+            token: 5,
+            held_for: 9.0,
+            session: None,
+            in_doubt: Some(2.5),
+        };
+        let expected = r#"{"address":"unix:3","name":null,"token":5,"heldFor":9.0,"inDoubt":2.5}"#;
+        assert_eq!(json(&holder), expected);
+        assert_eq!(serde_json::from_str::<ListedHolder>(expected).unwrap(), holder);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod listing;
 mod object;
 mod replies;
 mod requests;
+mod resume_grant;
 mod scanner;
 mod values;
 
@@ -23,8 +24,9 @@ pub use replies::{
     encode_result, encode_status, encode_unknown,
 };
 pub use requests::{
-    CancelRequest, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest, ListRequest,
-    LockNames, LockRequest, Malformed, OldUnlockRequest, UnlockRequest, WIND_DOWN_MAX, parse_cancel,
-    parse_convert, parse_hello, parse_identify, parse_inspect, parse_kick, parse_list, parse_lock,
-    parse_old_unlock, parse_unlock,
+    CancelRequest, Claim, ConvertRequest, HelloRequest, IdentifyRequest, InspectRequest, KickRequest,
+    ListRequest, LockNames, LockRequest, Malformed, OldUnlockRequest, ResumeRequest, UnlockRequest,
+    WIND_DOWN_MAX, parse_cancel, parse_convert, parse_hello, parse_identify, parse_inspect, parse_kick,
+    parse_list, parse_lock, parse_old_unlock, parse_resume, parse_unlock,
 };
+pub use resume_grant::{ResumeGrant, ResumeId, ResumeSecret};

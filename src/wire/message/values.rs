@@ -45,19 +45,17 @@ pub(super) fn to_text(name: &LockName) -> (String, Option<String>) {
     (text.into_owned(), hex)
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(super) fn to_hex(bytes: &[u8]) -> String {
     let digit = |nibble| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 /// Reads hexadecimal digits of either case. `None` if there are other characters or an odd number
 /// of digits.
-pub(super) fn from_hex(text: &str) -> Option<LockName> {
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let nibble = |digit: u8| u8::try_from(char::from(digit).to_digit(16)?).ok();
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    let bytes: Option<Vec<u8>> =
-        pairs.iter().map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?)).collect();
-    Some(LockName::new(&bytes?))
+    pairs.iter().map(|&[high, low]| Some(nibble(high)? << 4 | nibble(low)?)).collect()
 }
 
 /// A mode as it is shown: `"mode":"exclusive"`, `"mode":"shared"`, or for a limited lock
@@ -161,6 +159,11 @@ pub(super) mod seconds {
     }
 }
 
+/// For `skip_serializing_if`, which passes a reference.
+pub(super) fn is_false(flag: &bool) -> bool {
+    !flag
+}
+
 /// Keepalive times in seconds. For `#[serde(with)]`.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Keepalive", rename_all = "camelCase")]
@@ -185,9 +188,9 @@ mod tests {
         let all: Vec<u8> = (0..=255).collect();
         let hex = to_hex(&all);
         assert!(hex.starts_with("000102") && hex.ends_with("fdfeff"), "{hex}");
-        assert_eq!(from_hex(&hex), Some(LockName::new(&all)));
-        assert_eq!(from_hex("C3a4"), Some(LockName::from("ä")));
-        assert_eq!(from_hex(""), Some(LockName::new(b"")));
+        assert_eq!(from_hex(&hex), Some(all));
+        assert_eq!(from_hex("C3a4"), Some("ä".as_bytes().to_vec()));
+        assert_eq!(from_hex(""), Some(Vec::new()));
         for bad in ["f", "fg", "+1", "ä"] {
             assert_eq!(from_hex(bad), None, "{bad}");
         }

@@ -16,6 +16,7 @@ fn lock(name: &str, mode: Option<Mode>, holders: &[Party<'_>], waiters: &[Party<
         token: 1,
         held_for: 61.0,
         session: Some(number),
+        in_doubt: None,
     };
     let waiter = |&(number, name): &Party<'_>| ListedWaiter {
         address: format!("h{number}"),

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 
 use crate::os::Keepalive;
 use crate::wire::message::requests::{LockNames, Malformed, OldUnlockRequest};
-use crate::wire::message::values::{KeepaliveSeconds, LOCK_NAME, to_text};
+use crate::wire::message::resume_grant::ResumeGrant;
+use crate::wire::message::values::{KeepaliveSeconds, LOCK_NAME, is_false, to_text};
 use crate::wire::push_decimal;
 
 /// What became of a request.
@@ -30,6 +31,8 @@ pub enum Status {
     Unknown,
     /// A later request of the same connection cancelled the wait.
     Cancelled,
+    /// The session that the client wanted to resume is over; `reason` says why.
+    Ended,
 }
 
 impl Status {
@@ -43,6 +46,7 @@ impl Status {
             Self::NotFound => "notFound",
             Self::Unknown => "unknown",
             Self::Cancelled => "cancelled",
+            Self::Ended => "ended",
         }
     }
 }
@@ -143,12 +147,7 @@ impl From<Malformed> for LockResult {
     }
 }
 
-/// For `skip_serializing_if`, which passes a reference.
-pub(super) fn is_false(flag: &bool) -> bool {
-    !flag
-}
-
-/// The result of `hello`.
+/// The result of `hello`, and of a `resume` that was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HelloResult {
     /// `Ok`, unless the request was invalid.
@@ -163,6 +162,9 @@ pub struct HelloResult {
     /// a lost connection before the server gives its locks away.
     #[serde(with = "KeepaliveSeconds")]
     pub keepalive: Keepalive,
+    /// With what the client can resume its session, if it asked for that and the server offers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumeGrant>,
 }
 
 /// Appends `{"id":…,"result":…}`.

@@ -3,6 +3,7 @@ use std::time::Duration;
 use crate::broker::LockName;
 use crate::wire::message::UnlockRequest;
 use crate::wire::message::replies::*;
+use crate::wire::message::{ResumeId, ResumeSecret};
 
 fn encoded(encode: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before ".to_vec();
@@ -30,6 +31,7 @@ fn a_result_with_only_a_status_has_no_other_key() {
         (Status::NotFound, "notFound"),
         (Status::Unknown, "unknown"),
         (Status::Cancelled, "cancelled"),
+        (Status::Ended, "ended"),
     ];
     for (status, text) in statuses {
         let expected = format!(r#"{{"id":1,"result":{{"status":"{text}"}}}}"#);
@@ -147,6 +149,7 @@ fn hello_gives_the_keepalive_times_in_seconds() {
             user_timeout: Duration::from_millis(24_500),
             dead_peer_timeout: Duration::from_secs(25),
         },
+        resume: None,
     };
     let json = concat!(
         r#"{"status":"ok","server":"lockd","version":"0.1.0","features":["shared"],"#,
@@ -154,5 +157,14 @@ fn hello_gives_the_keepalive_times_in_seconds() {
     );
     assert_eq!(serde_json::to_string(&hello).unwrap(), json);
     assert_eq!(serde_json::from_str::<HelloResult>(json).unwrap(), hello);
+    let (session, secret) = (ResumeId([1; 16]), ResumeSecret([2; 16]));
+    let resumable = HelloResult { resume: Some(ResumeGrant { session, epoch: 7, secret }), ..hello };
+    let resume = concat!(
+        r#","resume":{"session":"01010101010101010101010101010101","epoch":7,"#,
+        r#""secret":"02020202020202020202020202020202"}}"#
+    );
+    let with_resume = format!("{}{resume}", json.strip_suffix('}').unwrap());
+    assert_eq!(serde_json::to_string(&resumable).unwrap(), with_resume);
+    assert_eq!(serde_json::from_str::<HelloResult>(&with_resume).unwrap(), resumable);
     assert!(serde_json::from_str::<HelloResult>(&json.replace("\"idle\":10", "\"idle\":-1")).is_err());
 }

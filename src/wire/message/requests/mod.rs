@@ -15,9 +15,12 @@ use serde_json::value::RawValue;
 
 use crate::broker::{HolderLimit, LockName, Mode};
 use crate::wire::message::object::{number, string, values_of};
-use crate::wire::message::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex, mode, seconds};
+use crate::wire::message::values::{AFTER, LOCK_NAME, NameKeys, PREFIX, from_hex, is_false, mode, seconds};
 
+mod resume;
 mod serialize;
+
+pub use resume::{Claim, ResumeRequest, parse_resume};
 
 /// The locks that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +153,10 @@ pub struct HelloRequest {
     /// time.
     #[serde(rename = "windDown", with = "seconds", skip_serializing_if = "Duration::is_zero")]
     pub wind_down: Duration,
+    /// Whether the client wants to be able to continue its session on another connection. A server
+    /// that offers it answers with a [`ResumeGrant`](super::ResumeGrant).
+    #[serde(skip_serializing_if = "is_false")]
+    pub resumable: bool,
 }
 
 /// The longest [wind-down time](HelloRequest::wind_down) a client may ask for.
@@ -160,7 +167,10 @@ impl fmt::Debug for HelloRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut written = f.debug_struct("HelloRequest");
         written.field("client", &self.client).field("version", &self.version);
-        written.field("wind_down", &self.wind_down).finish_non_exhaustive()
+        written
+            .field("wind_down", &self.wind_down)
+            .field("resumable", &self.resumable)
+            .finish_non_exhaustive()
     }
 }
 
@@ -291,11 +301,6 @@ pub fn parse_inspect(parameters: &RawValue) -> Result<InspectRequest, Malformed>
 pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
     let [prefix, prefix_hex, limit, after, after_hex, waiting] =
         object(parameters.get(), [PREFIX.text, PREFIX.hex, "limit", AFTER.text, AFTER.hex, "waiting"])?;
-    let waiting = match waiting.map(RawValue::get) {
-        None | Some("false") => false,
-        Some("true") => true,
-        Some(_) => return Err(Malformed::new("waiting", "is neither true nor false")),
-    };
     let limit = limit.map(|limit| limit.get().parse::<i64>()).transpose();
     let limit = limit.map_err(|_| Malformed::new("limit", "is not a whole number"))?;
     // A negative number counts as the smallest limit.
@@ -304,7 +309,7 @@ pub fn parse_list(parameters: &RawValue) -> Result<ListRequest, Malformed> {
         prefix: read_name(PREFIX, prefix, prefix_hex)?.unwrap_or(LockName::new(b"")),
         limit: limit.clamp(1, ListRequest::LIMIT_MAX),
         after: read_name(AFTER, after, after_hex)?,
-        waiting,
+        waiting: read_flag("waiting", waiting)?,
     })
 }
 
@@ -337,16 +342,17 @@ pub fn parse_kick(parameters: &RawValue) -> Result<KickRequest, Malformed> {
 ///
 /// # Errors
 ///
-/// If `client`, `version` or `authToken` is not a string, or if `windDown` is not a number of
-/// seconds from 0 to [`WIND_DOWN_MAX`].
+/// If `client`, `version` or `authToken` is not a string, if `windDown` is not a number of seconds
+/// from 0 to [`WIND_DOWN_MAX`], or if `resumable` is neither `true` nor `false` nor `null`.
 pub fn parse_hello(parameters: &RawValue) -> Result<HelloRequest, Malformed> {
-    let keys = ["client", "version", "authToken", "windDown"];
-    let [client, version, token, wind_down] = object(parameters.get(), keys)?;
+    let keys = ["client", "version", "authToken", "windDown", "resumable"];
+    let [client, version, token, wind_down, resumable] = object(parameters.get(), keys)?;
     Ok(HelloRequest {
         client: read_text("client", client)?,
         version: read_text("version", version)?,
         auth_token: read_text("authToken", token)?,
         wind_down: wind_down.map_or(Ok(Duration::ZERO), read_wind_down)?,
+        resumable: read_flag("resumable", resumable)?,
     })
 }
 
@@ -369,6 +375,14 @@ fn object<'a, const N: usize>(
         return Ok([None; N]);
     }
     values_of(json, keys).map_err(|_| Malformed::new("parameters", "are not an object"))
+}
+
+fn read_flag(key: &'static str, value: Option<&RawValue>) -> Result<bool, Malformed> {
+    match value.map(RawValue::get) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Malformed::new(key, "is neither true nor false")),
+    }
 }
 
 fn read_text(key: &'static str, value: Option<&RawValue>) -> Result<Option<String>, Malformed> {
@@ -394,7 +408,8 @@ fn read_name(
     hex: Option<&RawValue>,
 ) -> Result<Option<LockName>, Malformed> {
     if let Some(hex) = borrow_text(keys.hex, hex)? {
-        return from_hex(&hex).map(Some).ok_or(Malformed::new(keys.hex, "is not hexadecimal"));
+        let bytes = from_hex(&hex).ok_or(Malformed::new(keys.hex, "is not hexadecimal"))?;
+        return Ok(Some(LockName::new(&bytes)));
     }
     let Some(value) = text else { return Ok(None) };
     match string(value) {

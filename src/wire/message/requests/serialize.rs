@@ -13,10 +13,10 @@ use crate::wire::message::values::{AFTER, LOCK_NAME, PREFIX, mode, seconds, seri
 
 /// A lock name with its mode, if there is one: an entry of `lockNames`, or the parameters of a
 /// command for one lock.
-struct NameAndMode<'a>(&'a LockName, Option<Mode>);
+pub(super) struct NameAndMode<'a>(pub(super) &'a LockName, pub(super) Option<Mode>);
 
 impl NameAndMode<'_> {
-    fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+    pub(super) fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         serialize_exact(map, LOCK_NAME, self.0)?;
         match self.1 {
             // Without a mode: a server that does not know limits takes it for exclusive.

@@ -182,10 +182,21 @@ fn the_texts_of_identify_and_hello_are_strings() {
     }
     assert_eq!(identify(r#"{"name":1}"#).unwrap_err().to_string(), "name is not a string");
     let wind_down = Duration::ZERO;
-    let hello = HelloRequest { client: Some("c".to_owned()), version: None, auth_token: None, wind_down };
+    let hello = HelloRequest {
+        client: Some("c".to_owned()),
+        version: None,
+        auth_token: None,
+        wind_down,
+        resumable: false,
+    };
     assert_eq!(parse_hello(&raw(r#"{"client":"c"}"#)), Ok(hello.clone()));
     let hello = HelloRequest { wind_down: Duration::from_millis(5500), ..hello };
-    assert_eq!(parse_hello(&raw(r#"{"client":"c","windDown":5.5}"#)), Ok(hello));
+    assert_eq!(parse_hello(&raw(r#"{"client":"c","windDown":5.5}"#)), Ok(hello.clone()));
+    let hello = HelloRequest { resumable: true, wind_down: Duration::ZERO, ..hello };
+    assert_eq!(parse_hello(&raw(r#"{"client":"c","resumable":true}"#)), Ok(hello.clone()));
+    assert_eq!(written(&hello).get(), r#"{"client":"c","resumable":true}"#);
+    let error = parse_hello(&raw(r#"{"resumable":1}"#)).unwrap_err();
+    assert_eq!(error.to_string(), "resumable is neither true nor false");
     for bad in ["-1", "3600.5", "\"5\""] {
         let error = parse_hello(&raw(&format!(r#"{{"windDown":{bad}}}"#))).unwrap_err();
         assert_eq!(error.to_string(), "windDown is not a number from 0 to 3600");
@@ -267,7 +278,7 @@ proptest! {
         prop_assert_eq!(parse_list(&written(&list)), Ok(list));
         let wind_down = Duration::from_secs(page_limit as u64);
         let (client, version, auth_token) = (text.clone(), text.clone(), text.clone());
-        let hello = HelloRequest { client, version, auth_token, wind_down };
+        let hello = HelloRequest { client, version, auth_token, wind_down, resumable: set };
         prop_assert_eq!(parse_hello(&written(&hello)), Ok(hello));
         let identify = IdentifyRequest { name: text };
         prop_assert_eq!(parse_identify(&written(&identify)), Ok(identify));
