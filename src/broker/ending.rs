@@ -3,12 +3,16 @@
 //! between. Decides nothing; knows in which order the steps must be taken so that nothing is
 //! overlooked.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::Ordering::{Release, SeqCst};
 
-use crate::broker::fast_lane::Lane;
-use crate::broker::lifecycle::Intent;
-use crate::broker::outcome::Outcome;
-use crate::broker::rules::Slot;
+use crate::broker::clock::Stamp;
+use crate::broker::fast_lane::{Lane, LaneRelease};
+use crate::broker::hasher::lane_of;
+use crate::broker::lifecycle::{CallRefused, Intent};
+use crate::broker::name::Key;
+use crate::broker::outcome::{Outcome, Released};
+use crate::broker::rules::{HashedKey, Slot};
 use crate::broker::session_info::SessionInfo;
 use crate::broker::shell::Shell;
 use crate::os::sync::{IS_MODEL_CHECKED, fence};
@@ -68,6 +72,54 @@ impl Shell {
         let _ = self.until_done(Intent::Releasing(info), |table, step| {
             table.end_waits(step, info.slot, Outcome::Lost);
         });
+    }
+
+    /// Ends all waits of a session, and frees its locks, except those for which `keep` is true, as if
+    /// it had vanished.
+    pub(super) fn forsake(&self, info: &SessionInfo, mut keep: impl FnMut(&Key) -> bool) {
+        self.end_waits_of(info);
+        let mut forsaken = Vec::new();
+        let _ = self.for_each_held(info, |key, _| {
+            if !keep(key) {
+                forsaken.push(key.clone());
+            }
+            ControlFlow::<()>::Continue(())
+        });
+        let now = self.end_of_hold();
+        // The first refusal ends this: the session has ended, and holds nothing, or the broker has
+        // failed.
+        let _ = forsaken.iter().try_for_each(|key| self.forsake_one(info, key, now));
+    }
+
+    fn forsake_one(&self, info: &SessionInfo, key: &Key, now: Option<Stamp>) -> Result<(), CallRefused> {
+        let key = self.key(key.space, key.name.as_bytes());
+        let lane = lane_of(key.hash);
+        let of = info.holder(lane);
+        let freed =
+            self.in_lane(lane, Intent::Releasing(info), |content| content.release(key, of, now, true))?;
+        if matches!(freed, LaneRelease::Defer) {
+            self.release_in_table(info, &key.to_owned(), true)?;
+        }
+        Ok(())
+    }
+
+    /// Gives up the lock, or the wait for it, of a name that its lane defers to the table. `None` if
+    /// the session has neither.
+    pub(super) fn release_in_table(
+        &self,
+        info: &SessionInfo,
+        key: &HashedKey,
+        vanished: bool,
+    ) -> Result<Option<Released>, CallRefused> {
+        self.with_table(&[], Intent::Releasing(info), |table, step| {
+            let released = table.release(step, info.slot, key, vanished);
+            if released == Some(Released::Hold) {
+                info.holdings.subtract_one_in_table();
+                debug_assert!(info.holdings.in_table() <= table.holds());
+                debug_assert!(table.inspect(info.slot, key).is_none_or(|seen| seen.held.is_none()));
+            }
+            released
+        })
     }
 
     /// Grants from now on, first of all to the requests that wait.

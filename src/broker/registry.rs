@@ -17,11 +17,11 @@ const PENDING_KEPT: usize = 16;
 /// An open session, and the outcomes its observer has not been told yet.
 pub(super) struct RegisteredSession {
     pub(super) info: Arc<SessionInfo>,
-    observer: Arc<dyn Observer>,
     /// Oldest first. Locked for a moment only, because that happens while the table is locked.
     pending: Mutex<VecDeque<(Ticket, Outcome)>>,
-    /// Held while the observer is told, so that it is told one outcome after the other.
-    notifying: Mutex<()>,
+    /// The observer. Locked while it is told, so that it is told one outcome after the other, and
+    /// so that another observer takes its place only between two outcomes.
+    notifying: Mutex<Arc<dyn Observer>>,
 }
 
 impl RegisteredSession {
@@ -35,15 +35,33 @@ impl RegisteredSession {
     /// Tells the observer every outcome that was queued before this call. If another thread is
     /// telling it at this moment, waits for that thread first.
     pub(super) fn notify(&self) {
-        {
-            let _notifying = self.notifying.lock();
-            while let Some((ticket, outcome)) = self.next_pending() {
-                self.observer.decided(ticket, outcome);
-                let before = self.info.pending_notifications.fetch_sub(1, Ordering::Release);
-                debug_assert!(before > 0, "an outcome was told that was never queued");
-            }
+        let observer = {
+            let observer = self.notifying.lock();
+            self.tell_pending(&**observer);
+            observer.clone()
+        };
+        observer.deliver();
+    }
+
+    /// Tells the present observer every outcome that was queued before this call, and from then on
+    /// only this one.
+    pub(super) fn set_observer(&self, observer: Arc<dyn Observer>) {
+        let former = {
+            let mut current = self.notifying.lock();
+            self.tell_pending(&**current);
+            std::mem::replace(&mut *current, observer)
+        };
+        // Dropped with nothing locked, as in `Registry::remove`.
+        former.deliver();
+    }
+
+    /// For callers that have locked `notifying`.
+    fn tell_pending(&self, observer: &dyn Observer) {
+        while let Some((ticket, outcome)) = self.next_pending() {
+            observer.decided(ticket, outcome);
+            let before = self.info.pending_notifications.fetch_sub(1, Ordering::Release);
+            debug_assert!(before > 0, "an outcome was told that was never queued");
         }
-        self.observer.deliver();
     }
 
     fn next_pending(&self) -> Option<(Ticket, Outcome)> {
@@ -78,9 +96,8 @@ impl Registry {
         debug_assert_eq!(info.slot, slot, "the session would be looked up in another slot");
         vacant.insert(Arc::new(RegisteredSession {
             info: info.clone(),
-            observer,
             pending: Mutex::default(),
-            notifying: Mutex::default(),
+            notifying: Mutex::new(observer),
         }));
         info
     }

@@ -12,7 +12,7 @@ use crate::broker::lifecycle::{CallRefused, Intent};
 use crate::broker::limits::check_set;
 use crate::broker::mode::Mode;
 use crate::broker::name::{Key, Space};
-use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Inspection, ReleaseError, Released};
+use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Held, Inspection, ReleaseError, Released};
 use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
 use crate::broker::session_info::{Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
@@ -47,6 +47,17 @@ impl ObservedSession {
     #[must_use]
     pub fn info(&self) -> &Arc<SessionInfo> {
         &self.info
+    }
+
+    /// From when this returns on, only `observer` is told how waits of the session end. The observer
+    /// so far is told the outcomes decided before this call, and a thread that is telling it is
+    /// waited for. Every outcome is told once, to one of the two. [`Observer::deliver`] of the
+    /// observer so far may still be called, for what it was told.
+    ///
+    /// To be called while the session has no waits, see [`end_waits`](Self::end_waits): the new
+    /// observer knows nothing of a wait that began before. Does nothing if the session has ended.
+    pub fn set_observer(&self, observer: Arc<dyn Observer>) {
+        self.shell.set_observer(&self.info, observer);
     }
 
     /// Acquires `name` if that is possible at once.
@@ -220,7 +231,7 @@ impl ObservedSession {
         let lane = lane_of(key.hash);
         let by = info.holder(lane);
         let release = |content: &mut Lane| {
-            let fast = content.release(key, by, now);
+            let fast = content.release(key, by, now, false);
             debug_assert!(by.holdings.count() <= content.held_in_all());
             debug_assert!(
                 !matches!(fast, LaneRelease::Released)
@@ -232,21 +243,10 @@ impl ObservedSession {
             LaneRelease::Released => Ok(Released::Hold),
             LaneRelease::NotHeld => Err(ReleaseError::NotHeld),
             // If the name has left the table since, this session did not hold it.
-            LaneRelease::Defer => self.release_contended(&key.to_owned())?.ok_or(ReleaseError::NotHeld),
-        }
-    }
-
-    fn release_contended(&self, key: &HashedKey) -> Result<Option<Released>, CallRefused> {
-        let info = &*self.info;
-        self.shell.with_table(&[], Intent::Releasing(info), |table, step| {
-            let released = table.release(step, info.slot, key);
-            if released == Some(Released::Hold) {
-                info.holdings.subtract_one_in_table();
-                debug_assert!(info.holdings.in_table() <= table.holds());
-                debug_assert!(table.inspect(info.slot, key).is_none_or(|seen| seen.held.is_none()));
+            LaneRelease::Defer => {
+                shell.release_in_table(info, &key.to_owned(), false)?.ok_or(ReleaseError::NotHeld)
             }
-            released
-        })
+        }
     }
 
     /// Cancels a wait; its outcome is `Cancelled`. Returns false if the wait had ended already:
@@ -270,10 +270,24 @@ impl ObservedSession {
         self.shell.end_waits_of(&self.info);
     }
 
+    /// Ends all waits of the session, and frees its locks, except those for which `keep` is true, as
+    /// if it had vanished: what it held exclusively counts as orphaned. Locks are freed one by one,
+    /// so that a session that holds a million of them does not keep the others waiting. To be called
+    /// while no other thread makes a call of the session: what it is granted meanwhile may stay.
+    pub fn forsake(&self, keep: impl FnMut(&Key) -> bool) {
+        self.shell.forsake(&self.info, keep);
+    }
+
     /// The state of the lock now. A session that has ended is shown a free lock.
     #[must_use]
     pub fn inspect(&self, space: Space, name: &[u8]) -> Inspection {
         self.look_up(self.shell.key(space, name)).unwrap_or_default()
+    }
+
+    /// What the session holds on this name now. Nothing if the session has ended.
+    #[must_use]
+    pub fn held(&self, space: Space, name: &[u8]) -> Option<Held> {
+        self.inspect(space, name).held
     }
 
     fn look_up(&self, key: KeyRef<'_>) -> Result<Inspection, CallRefused> {
@@ -330,7 +344,7 @@ impl ObservedSession {
                 let infos: Vec<_> = shown.filter_map(|&slot| self.shell.sessions.info(slot)).collect();
                 Err(AcquireError::Deadlock(Box::new(Cycle {
                     sessions: infos.iter().map(|info| info.label()).collect(),
-                    addresses: infos.iter().map(|info| info.address().to_owned()).collect(),
+                    addresses: infos.iter().map(|info| info.address().to_string()).collect(),
                     size: cycle.len(),
                 })))
             }

@@ -56,7 +56,7 @@ pub fn truncate_owner(owner: &str) -> &str {
 #[repr(align(128))]
 pub struct SessionInfo {
     id: u64,
-    address: Box<str>,
+    address: RwLock<Arc<str>>,
     name: RwLock<Option<Arc<[u8]>>>,
     pub(super) slot: Slot,
     /// Set once, when the session ends. Read with the lane or the table locked: see
@@ -72,7 +72,7 @@ impl SessionInfo {
     pub(super) fn new(id: u64, slot: Slot, address: String) -> Self {
         Self {
             id,
-            address: address.into(),
+            address: RwLock::new(address.into()),
             name: RwLock::new(None),
             slot,
             ended: AtomicBool::new(false),
@@ -95,8 +95,13 @@ impl SessionInfo {
 
     /// The peer's address, or `local:ID` for a session in this process.
     #[must_use]
-    pub fn address(&self) -> &str {
-        &self.address
+    pub fn address(&self) -> Arc<str> {
+        self.address.read().clone()
+    }
+
+    /// The session has got another connection, whose peer is at `address`.
+    pub fn set_address(&self, address: &str) {
+        *self.address.write() = address.into();
     }
 
     /// The name it has registered, if any.
@@ -131,7 +136,7 @@ impl SessionInfo {
     #[must_use]
     pub fn label(&self) -> String {
         self.name()
-            .map_or_else(|| self.address.to_string(), |name| String::from_utf8_lossy(&name).into_owned())
+            .map_or_else(|| self.address().to_string(), |name| String::from_utf8_lossy(&name).into_owned())
     }
 }
 

@@ -19,6 +19,7 @@ use crate::broker::registry::RegisteredSession;
 use crate::broker::rules::{
     BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, Slot, Step, TURN_BUDGET, Table,
 };
+use crate::broker::session_info::{Observer, SessionInfo};
 use crate::broker::shell::{Shell, TableCell};
 use crate::broker::tokens::Tokens;
 use crate::os::sync::Ordering::{Acquire, Relaxed};
@@ -198,6 +199,18 @@ impl Shell {
                 concerned.push(session);
             }
         }
+    }
+
+    /// Has another observer told how the waits of the session end. Does nothing if the session has
+    /// ended.
+    pub(super) fn set_observer(&self, info: &SessionInfo, observer: Arc<dyn Observer>) {
+        // Another session may have the slot of one that has ended.
+        let session = self.sessions.get(info.slot).filter(|session| std::ptr::eq(&*session.info, info));
+        let sentinel = self.lifecycle.arm();
+        if let Some(session) = session {
+            session.set_observer(observer);
+        }
+        sentinel.disarm();
     }
 
     /// Notifies these sessions. If an observer panics, the broker has failed: outcomes that it and

@@ -463,7 +463,7 @@ pub(super) fn ignore_interruption(result: io::Result<()>) -> io::Result<()> {
 /// A client in a log line: its address, and the name that it has registered.
 fn describe(info: &SessionInfo) -> String {
     match info.name() {
-        None => info.address().to_owned(),
+        None => info.address().to_string(),
         Some(name) => format!("{} \"{}\"", info.address(), escape_name(&name)),
     }
 }

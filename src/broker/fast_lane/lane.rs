@@ -192,13 +192,19 @@ impl Lane {
         Grant { token: hold.token, orphaned, holders: 1 }
     }
 
-    /// Frees a name that this session holds. With `now`, counts for how long it was held.
-    pub(crate) fn release(&mut self, key: KeyRef<'_>, by: Holder<'_>, now: Option<Stamp>) -> LaneRelease {
+    /// Frees a name that this session holds. With `now`, counts for how long it was held. If the
+    /// session `vanished` as its holder, and held it exclusively, the name is orphaned.
+    pub(crate) fn release(
+        &mut self,
+        key: KeyRef<'_>,
+        by: Holder<'_>,
+        now: Option<Stamp>,
+        vanished: bool,
+    ) -> LaneRelease {
         let Some(index) = self.find(key) else { return LaneRelease::NotHeld };
         match self.nodes[index].state {
             NodeState::Held { slot, mode, hold } if slot == by.slot => {
-                self.count_hold_time(hold, now);
-                self.unhold(index, by, mode, false);
+                self.end_hold(index, by, (mode, hold), now, vanished);
                 LaneRelease::Released
             }
             NodeState::Deferred => LaneRelease::Defer,
@@ -296,15 +302,27 @@ impl Lane {
                 return freed;
             }
             let NodeState::Held { mode, hold, .. } = self.nodes[head].state else { return freed };
-            self.count_hold_time(hold, now);
-            match mode {
-                _ if !vanished => {}
-                Mode::Exclusive => self.orphans_exclusive += 1,
-                Mode::Limited(_) | Mode::Shared => self.orphans_shared += 1,
-            }
-            self.unhold(head, by, mode, vanished);
+            self.end_hold(head, by, (mode, hold), now, vanished);
         }
         at_most
+    }
+
+    /// Frees a name because its holder has ended, or has `vanished`.
+    fn end_hold(
+        &mut self,
+        index: NodeIndex,
+        by: Holder<'_>,
+        (mode, hold): (Mode, Hold),
+        now: Option<Stamp>,
+        vanished: bool,
+    ) {
+        self.count_hold_time(hold, now);
+        match mode {
+            _ if !vanished => {}
+            Mode::Exclusive => self.orphans_exclusive += 1,
+            Mode::Limited(_) | Mode::Shared => self.orphans_shared += 1,
+        }
+        self.unhold(index, by, mode, vanished);
     }
 
     /// No grant here has had this token or a higher one.

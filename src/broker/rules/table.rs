@@ -246,8 +246,15 @@ impl Table {
     }
 
     /// Gives the lock up, or the place in its queue. A conversion that waits ends together with the
-    /// lock.
-    pub(crate) fn release(&mut self, step: &mut Step<'_>, slot: Slot, key: &HashedKey) -> Option<Released> {
+    /// lock. If the session `vanished` as the holder of this name, what it held exclusively is
+    /// orphaned.
+    pub(crate) fn release(
+        &mut self,
+        step: &mut Step<'_>,
+        slot: Slot,
+        key: &HashedKey,
+        vanished: bool,
+    ) -> Option<Released> {
         let id = self.find(key)?;
         let waiting = self.session(slot).waits.get(&id).copied();
         if !step.spend(waiting.map_or(NAME_COST, |request| self.cost(request))) {
@@ -257,7 +264,7 @@ impl Table {
             self.withdraw(step, request, Outcome::Cancelled);
             self.counts.cancels += 1;
         }
-        let held = self.unhold(step.now, id, slot, false);
+        let held = self.unhold(step.now, id, slot, vanished);
         self.unsettled.push(id);
         debug_assert!(self.held_by(id, slot).is_none() && !self.session(slot).waits.contains_key(&id));
         match (held, waiting) {
@@ -318,11 +325,6 @@ impl Table {
         while let Some(&id) = self.session(slot).holds.first() {
             if !step.spend(NAME_COST) {
                 return;
-            }
-            if vanished {
-                let is_exclusive = self.entries[id].is_exclusive();
-                let TableCounts { orphans_exclusive, orphans_shared, .. } = &mut self.counts;
-                *(if is_exclusive { orphans_exclusive } else { orphans_shared }) += 1;
             }
             self.unhold(step.now, id, slot, vanished);
             self.unsettled.push(id);
@@ -404,7 +406,12 @@ impl Table {
             }
             (held, !entry.queue.is_empty())
         });
-        let Some((_, hold)) = held else { return false };
+        let Some((mode, hold)) = held else { return false };
+        match mode {
+            _ if !vanished => {}
+            Mode::Exclusive => self.counts.orphans_exclusive += 1,
+            Mode::Limited(_) | Mode::Shared => self.counts.orphans_shared += 1,
+        }
         self.holds -= 1;
         self.counts.hold_times.add(now.since(hold.since));
         let session = self.session(slot);

@@ -161,7 +161,7 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
             table.convert(step, *session, &key(*name), *mode, spec(*wait))
         }
         Event::Release { session, name } => {
-            let said = match table.release(step, *session, &key(*name)) {
+            let said = match table.release(step, *session, &key(*name), false) {
                 Some(Released::Hold) => Said::ReleasedHold,
                 Some(Released::Place) => Said::ReleasedPlace,
                 None => Said::NotHeld,

@@ -137,7 +137,7 @@ fn check_at_rest(sessions: &[Arc<RegisteredSession>]) -> Result<(), BrokerSnapsh
 fn session(session: &RegisteredSession, rank: u64) -> SessionSnapshot {
     let info = &session.info;
     let name = info.name().map(|name| name.to_vec());
-    SessionSnapshot { id: info.id(), address: info.address().to_owned(), name, rank }
+    SessionSnapshot { id: info.id(), address: info.address().to_string(), name, rank }
 }
 
 fn wait(indices: &SessionIndices, request: RequestSnapshot) -> Result<WaitSnapshot, BrokerSnapshotError> {

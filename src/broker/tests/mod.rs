@@ -3,6 +3,8 @@
 #[cfg(any(explore = "loom", explore = "shuttle"))]
 mod interleavings;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
+mod moving;
+#[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod observers;
 #[cfg(not(any(explore = "loom", explore = "shuttle")))]
 mod sequences;

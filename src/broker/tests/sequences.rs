@@ -17,6 +17,13 @@ const TOKENS_END: u64 = 1_000_000;
 #[derive(Default)]
 pub(super) struct Recorder(Mutex<Vec<(Ticket, Outcome)>>);
 
+impl Recorder {
+    /// What it was told since this was last called.
+    pub(super) fn take(&self) -> Vec<(Ticket, Outcome)> {
+        std::mem::take(&mut self.0.lock())
+    }
+}
+
 impl Observer for Recorder {
     fn decided(&self, ticket: Ticket, outcome: Outcome) {
         self.0.lock().push((ticket, outcome));

@@ -27,7 +27,7 @@ type Handler = dyn Fn(&mut Call<'_, '_>) + Send + Sync;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut service = Service::locks();
 /// service.on("greet", |call: &mut Call<'_, '_>| {
-///     let peer = call.session().info().address().to_owned();
+///     let peer = call.session().info().address();
 ///     call.reply(&json!({"status": "ok", "greeting": format!("hello, {peer}")}));
 /// });
 /// let config = Config { listen: vec!["message://127.0.0.1:0".parse()?], ..Config::default() };

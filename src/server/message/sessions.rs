@@ -94,7 +94,7 @@ pub(super) fn kick(call: &mut Call<'_, '_>) {
     }
     call.answer(parse_kick, |call, request| {
         let kicked = call.connection.base.server.kick(|info| match (&request.address, &request.name) {
-            (Some(address), _) => info.address() == address,
+            (Some(address), _) => *info.address() == **address,
             (None, Some(name)) => info.name().is_some_and(|known| *known == *name.as_bytes()),
             (None, None) => false,
         });

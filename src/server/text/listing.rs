@@ -14,9 +14,8 @@ use crate::wire::text::lockd::DetailsEncoder;
 pub(super) fn holders(connection: &Connection, mode: TextMode, name: Option<&[u8]>) -> Flow {
     flow(each_lock(connection, mode, name, |lock| {
         lock.holders.iter().try_for_each(|holder| {
-            let address = holder.session.address().as_bytes();
-            let registered = holder.session.name();
-            let label = registered.as_deref().unwrap_or(address);
+            let (address, registered) = (holder.session.address(), holder.session.name());
+            let label = registered.as_deref().unwrap_or(address.as_bytes());
             write(connection, |out| encode_pair(out, lock.key.name.as_bytes(), label))
         })
     }))
@@ -29,14 +28,14 @@ pub(super) fn dump(connection: &Connection, mode: TextMode) -> Flow {
     let written = write(connection, |out| out.extend_from_slice(&start)).is_continue()
         && each_lock(connection, mode, None, |lock| {
             let name = lock.key.name.as_bytes();
-            let mut addresses = lock.holders.iter().map(|holder| holder.session.address().as_bytes());
+            let mut addresses = lock.holders.iter().map(|holder| holder.session.address());
             if mode == TextMode::Exclusive {
                 let holder = addresses.next().unwrap_or_default();
-                return write(connection, |out| encoder.entry(out, name, holder));
+                return write(connection, |out| encoder.entry(out, name, holder.as_bytes()));
             }
             write(connection, |out| encoder.begin_shared_entry(out, name))?;
             for (number, holder) in addresses.enumerate() {
-                write(connection, |out| encoder.holder(out, number, holder))?;
+                write(connection, |out| encoder.holder(out, number, holder.as_bytes()))?;
             }
             write(connection, |out| encoder.end_shared_entry(out))
         })
@@ -76,7 +75,7 @@ fn write_details(connection: &Connection) -> ControlFlow<()> {
     write(connection, |out| encoder.begin_shares(out))?;
     let mut holders = connection.server.broker.sessions();
     holders.retain(|session| session.locks_held() > 0);
-    holders.sort_by(|one, other| one.address().cmp(other.address()));
+    holders.sort_by(|one, other| one.address().cmp(&other.address()));
     holders.iter().try_for_each(|holder| write_shares(connection, &encoder, holder))?;
     write(connection, |out| encoder.end(out))
 }

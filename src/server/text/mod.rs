@@ -79,7 +79,8 @@ impl TextHandler {
             }
             TextRequest::Me => {
                 let info = connection.session.info();
-                let (address, name) = (info.address().as_bytes(), info.name());
+                let (address, name) = (info.address(), info.name());
+                let address = address.as_bytes();
                 let me = TextReply::Me { address, name: name.as_deref().unwrap_or(address) };
                 return self.reply(connection, me);
             }

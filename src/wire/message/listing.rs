@@ -216,7 +216,7 @@ fn name_of(session: &SessionInfo) -> Option<String> {
 impl From<&broker::HolderInfo> for ListedHolder {
     fn from(holder: &broker::HolderInfo) -> Self {
         Self {
-            address: holder.session.address().to_owned(),
+            address: holder.session.address().to_string(),
             name: name_of(&holder.session),
             limit: holder.mode.limit(),
             token: holder.token,
@@ -230,7 +230,7 @@ impl From<&broker::HolderInfo> for ListedHolder {
 impl From<&broker::WaiterInfo> for ListedWaiter {
     fn from(waiter: &broker::WaiterInfo) -> Self {
         Self {
-            address: waiter.session.address().to_owned(),
+            address: waiter.session.address().to_string(),
             name: name_of(&waiter.session),
             mode: waiter.mode,
             waiting_for: waiter.waiting_for.as_secs_f64(),

@@ -11,6 +11,7 @@ mod granting;
 mod limited;
 mod local;
 mod many;
+mod moving;
 mod opening;
 mod scenario;
 mod sharing;

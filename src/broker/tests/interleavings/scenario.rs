@@ -46,7 +46,7 @@ pub(super) struct TestSession {
 }
 
 #[derive(Default)]
-struct RecordingObserver {
+pub(super) struct RecordingObserver {
     // Not a mutex of the model checker: recording must not add orders to explore.
     record: ProcessMutex<Record>,
 }
@@ -70,6 +70,15 @@ impl Observer for RecordingObserver {
 
     fn deliver(&self) {
         self.record.lock().undelivered = false;
+    }
+}
+
+impl RecordingObserver {
+    /// The outcome of the wait, if this observer was told it, and has delivered it.
+    pub(super) fn outcome(&self, ticket: Ticket) -> Option<Outcome> {
+        let record = self.record.lock();
+        assert!(!record.undelivered, "an outcome was not delivered");
+        record.outcomes.get(&ticket).copied()
     }
 }
 
@@ -164,6 +173,13 @@ impl TestSession {
 
     pub(super) fn holds(&self, name: &str) -> bool {
         self.session.inspect(Space::Main, name.as_bytes()).held.is_some()
+    }
+
+    /// Gives the session another observer, which it returns.
+    pub(super) fn change_observer(&self) -> Arc<RecordingObserver> {
+        let observer = Arc::new(RecordingObserver::default());
+        self.session.set_observer(observer.clone());
+        observer
     }
 
     /// The outcome of the wait, if it has ended.
