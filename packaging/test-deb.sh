@@ -40,7 +40,7 @@ await() {
 # Starts the installed server by hand, with these options, and waits until it listens.
 start() {
 	lockd serve --config /etc/lockd/lockd.toml --listen "message+unix:$directory/message.sock" --user lockd \
-		--state-dir "$directory/state" "$@" 2> "$directory/log" &
+		--state-dir "$directory/state" --first-start "$@" 2> "$directory/log" &
 	server=$!
 	await "the server to start" grep -q 'listening on' "$directory/log"
 }

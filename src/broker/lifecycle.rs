@@ -30,13 +30,18 @@ pub(super) enum Intent<'a> {
     Queueing(&'a SessionInfo),
     /// To acquire at once.
     Acquiring(&'a SessionInfo),
+    /// To get back what the session held in an earlier run: possible in the grace only.
+    Reclaiming(&'a SessionInfo),
 }
 
 impl<'a> Intent<'a> {
     pub(super) fn session(self) -> Option<&'a SessionInfo> {
         match self {
             Intent::Broker => None,
-            Intent::Releasing(info) | Intent::Queueing(info) | Intent::Acquiring(info) => Some(info),
+            Intent::Releasing(info)
+            | Intent::Queueing(info)
+            | Intent::Acquiring(info)
+            | Intent::Reclaiming(info) => Some(info),
         }
     }
 }
@@ -47,19 +52,22 @@ pub(super) enum CallRefused {
     SessionEnded,
     /// The broker grants nothing for about this long.
     Grace(Duration),
+    /// There is no grace, or it is over.
+    NoGrace,
     Shut,
     Failed,
 }
 
 impl CallRefused {
-    fn text(self) -> String {
+    pub(super) fn text(self) -> String {
         match self {
             Self::SessionEnded => "it was closed".to_owned(),
             Self::Grace(rest) => format!(
-                "the server did not stop cleanly; it grants nothing for another {} s, until all who held \
-                 locks of it have found out",
+                "the server has been started anew; it grants nothing for another {} s, until all who held \
+                 locks of the last run have found out",
                 rest.as_millis().div_ceil(1000)
             ),
+            Self::NoGrace => "the server grants locks to others already".to_owned(),
             Self::Shut => "the server is stopping".to_owned(),
             Self::Failed => "the broker has failed".to_owned(),
         }
@@ -70,7 +78,7 @@ impl From<CallRefused> for AcquireError {
     fn from(refused: CallRefused) -> Self {
         match refused {
             CallRefused::Grace(_) => Self::NotYet(refused.text()),
-            CallRefused::Shut => Self::Refused(refused.text()),
+            CallRefused::Shut | CallRefused::NoGrace => Self::Refused(refused.text()),
             CallRefused::SessionEnded | CallRefused::Failed => Self::Lost(refused.text()),
         }
     }
@@ -106,7 +114,10 @@ impl Lifecycle {
             _ if intent.session().is_some_and(|info| info.ended.load(Acquire)) => {
                 Err(CallRefused::SessionEnded)
             }
-            (SHUT, Intent::Queueing(_) | Intent::Acquiring(_)) => Err(CallRefused::Shut),
+            (SHUT, Intent::Queueing(_) | Intent::Acquiring(_) | Intent::Reclaiming(_)) => {
+                Err(CallRefused::Shut)
+            }
+            (OPEN, Intent::Reclaiming(_)) => Err(CallRefused::NoGrace),
             (GRACE, Intent::Acquiring(_)) => Err(CallRefused::Grace(self.grace())),
             _ => Ok(()),
         }

@@ -30,6 +30,7 @@ mod mode;
 mod model;
 mod name;
 mod outcome;
+mod reclaim_error;
 mod registry;
 mod rules;
 mod session;
@@ -55,6 +56,7 @@ pub use local::LocalSession;
 pub use mode::{HolderLimit, Mode};
 pub use name::{Key, LockName, Space};
 pub use outcome::{AcquireError, Attempt, Cycle, Grant, Held, Inspection, Outcome, ReleaseError, Released};
+pub use reclaim_error::ReclaimError;
 pub use rules::Ticket;
 pub use session::ObservedSession;
 pub use session_info::{OWNER_BYTES_MAX, Observer, SessionInfo, Wait, truncate_owner};
@@ -94,7 +96,8 @@ impl Broker {
     /// [`set_tokens_end`](Self::set_tokens_end) raises: rather than give a token at or above it,
     /// the broker fails.
     ///
-    /// With a `grace` it grants nothing until [`end_grace`](Self::end_grace) is called. A request
+    /// With a `grace` it grants nothing until [`end_grace`](Self::end_grace) is called, but sessions
+    /// can get back what they held before, see [`ObservedSession::reclaim`]. A request
     /// that does not wait then fails with [`AcquireError::NotYet`], which says how much of the
     /// grace is left; a request that waits is queued.
     pub(crate) fn resumed(limits: Limits, tokens: &Range<u64>, grace: Option<Duration>) -> Self {

@@ -40,6 +40,12 @@ pub(super) enum Event {
         session: u32,
         vanished: bool,
     },
+    /// The session gets back what it held before the grace.
+    Reclaim {
+        session: u32,
+        name: u8,
+        mode: Mode,
+    },
     /// The grace ends.
     Open,
 }
@@ -56,6 +62,9 @@ pub(super) enum Said {
     Deadlock,
     ReleasedHold,
     ReleasedPlace,
+    Reclaimed,
+    Conflict,
+    NoGrace,
     Nothing,
 }
 
@@ -162,6 +171,7 @@ impl Model {
                 }
                 Said::Nothing
             }
+            Event::Reclaim { session, name, mode } => self.reclaim(*session, *name, *mode),
             Event::Open => {
                 self.grace = false;
                 Said::Nothing
@@ -201,6 +211,23 @@ impl Model {
             return Said::Granted { orphaned: false, holders: self.holders(name) };
         }
         self.request(session, &[(name, mode)], true, wait)
+    }
+
+    fn reclaim(&mut self, session: u32, name: u8, mode: Mode) -> Said {
+        if !self.grace {
+            return Said::NoGrace;
+        }
+        if let Some(mode) = self.held.get(&(name, session)) {
+            return Said::AlreadyHeld(*mode);
+        }
+        if self.waiting.iter().any(|w| w.session == session) {
+            return Said::AlreadyWaiting;
+        }
+        if !self.fits(session, name, mode) {
+            return Said::Conflict;
+        }
+        self.held.insert((name, session), mode);
+        Said::Reclaimed
     }
 
     /// Grants the request, refuses it or lets it wait.
@@ -390,6 +417,19 @@ pub(super) fn every_event(sessions: u32, names: u8, with_tries: bool) -> Vec<Eve
         }
         events.push(Event::Cancel { session });
         events.extend([true, false].map(|vanished| Event::End { session, vanished }));
+    }
+    events
+}
+
+/// What can happen in the grace in addition.
+pub(super) fn every_event_of_the_grace(sessions: u32, names: u8) -> Vec<Event> {
+    let mut events = vec![Event::Open];
+    for session in 0..sessions {
+        for name in 0..names {
+            for mode in [Mode::Exclusive, at_most(2), Mode::Shared] {
+                events.push(Event::Reclaim { session, name, mode });
+            }
+        }
     }
     events
 }

@@ -13,7 +13,8 @@ use crate::broker::limits::check_set;
 use crate::broker::mode::Mode;
 use crate::broker::name::{Key, Space};
 use crate::broker::outcome::{AcquireError, Attempt, Cycle, Grant, Held, Inspection, ReleaseError, Released};
-use crate::broker::rules::{HashedKey, NotGranted, Step, Table, Ticket, WaitSpec};
+use crate::broker::reclaim_error::ReclaimError;
+use crate::broker::rules::{HashedKey, NotGranted, NotReclaimed, Step, Table, Ticket, WaitSpec};
 use crate::broker::session_info::{Observer, SessionInfo, Wait};
 use crate::broker::shell::Shell;
 use crate::os::sync::{Arc, Ordering};
@@ -192,13 +193,49 @@ impl ObservedSession {
         self.shell.check_names([name])?;
         let info = &*self.info;
         let keys = [self.shell.key(space, name).to_owned()];
-        // In the grace the answer must be `NotHeld`, not `NotYet`, because no session holds
-        // anything then. The intent to queue is not refused in the grace.
+        // The intent to queue is not refused in the grace: to a mode that allows more holders, a
+        // lock is converted then, too.
+        let mut granting = true;
         let answer = self.shell.with_table(&keys, Intent::Queueing(info), |table, step| {
+            granting = step.granting;
             let wait = wait.map(|wait| wait_spec(step, wait));
             table.convert(step, info.slot, &keys[0], mode, wait)
         })?;
+        if answer == Err(NotGranted::Busy) && !granting {
+            // `NotYet` in the grace.
+            self.shell.lifecycle.check(Intent::Acquiring(info))?;
+        }
         self.attempt(answer)
+    }
+
+    /// Makes the session a holder of `name` again, as it was in an earlier run of the server, with
+    /// the token that it had then. That is possible in the grace only, before the session waits for
+    /// anything. Requests that wait for the name stay in its queue. No limit on locks applies: what
+    /// was held stays. Counts as no grant.
+    ///
+    /// # Errors
+    /// [`ReclaimError`]. Nothing has changed then.
+    pub fn reclaim(&self, space: Space, name: &[u8], mode: Mode, token: u64) -> Result<(), ReclaimError> {
+        let info = &*self.info;
+        let keys = [self.shell.key(space, name).to_owned()];
+        let answer = self.shell.with_table(&keys, Intent::Reclaiming(info), |table, step| {
+            let answer = table.reclaim(step, info.slot, &keys[0], mode, token);
+            if answer.is_ok() {
+                info.holdings.add_in_table(1);
+                debug_assert!(info.holdings.in_table() <= table.holds());
+                debug_assert!(table.inspect(info.slot, &keys[0]).is_some_and(|seen| seen.held.is_some()));
+            }
+            answer
+        })?;
+        answer.map_err(|refused| match refused {
+            NotReclaimed::AlreadyHeld(held) => ReclaimError::AlreadyHeld(held),
+            NotReclaimed::Waiting => ReclaimError::Waiting,
+            NotReclaimed::TokenNotGivenYet => ReclaimError::TokenNotGivenYet,
+            NotReclaimed::Conflict => {
+                let lock = self.shell.lock_info(&keys[0]);
+                ReclaimError::Conflict(lock.map_or_else(Vec::new, |lock| lock.holders))
+            }
+        })
     }
 
     /// Gives up the lock, or the wait for it. The outcome of a wait given up like this is

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::broker::clock::{self, Stamp};
 use crate::broker::fast_lane::Holder;
 use crate::broker::holdings::Holdings;
 use crate::broker::last_grant::LastGrant;
@@ -58,6 +59,8 @@ pub struct SessionInfo {
     id: u64,
     address: RwLock<Arc<str>>,
     name: RwLock<Option<Arc<[u8]>>>,
+    /// Since when its owner is out of reach, and may come back.
+    in_doubt_since: RwLock<Option<Stamp>>,
     pub(super) slot: Slot,
     /// Set once, when the session ends. Read with the lane or the table locked: see
     /// [`Lifecycle::check`](super::lifecycle::Lifecycle::check).
@@ -74,6 +77,7 @@ impl SessionInfo {
             id,
             address: RwLock::new(address.into()),
             name: RwLock::new(None),
+            in_doubt_since: RwLock::new(None),
             slot,
             ended: AtomicBool::new(false),
             pending_notifications: AtomicU32::new(0),
@@ -124,6 +128,19 @@ impl SessionInfo {
     /// Forgets the registered name: the session is shown by its address from now on.
     pub fn forget_name(&self) {
         *self.name.write() = None;
+    }
+
+    /// Notes that the session is in doubt from now on: its owner is out of reach, and may come back.
+    /// Or that it is not any more.
+    pub fn set_in_doubt(&self, is_in_doubt: bool) {
+        let mut since = self.in_doubt_since.write();
+        *since = is_in_doubt.then(|| since.unwrap_or_else(clock::now));
+    }
+
+    /// For how long it has been in doubt; `None` if it is not.
+    #[must_use]
+    pub fn in_doubt(&self) -> Option<Duration> {
+        self.in_doubt_since.read().map(|since| clock::now().since(since))
     }
 
     /// How many locks it holds. Changes that other threads make at this moment may be missing.

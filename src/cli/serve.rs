@@ -275,7 +275,8 @@ impl OpenServer {
             }
             None => (Broker::new(settings.limits), None),
         };
-        let server = bound.serve(&broker, Service::locks())?;
+        let resumption = keeper.as_ref().map(Keeper::resumption);
+        let server = bound.serve_resumable(&broker, Service::locks(), resumption)?;
         let http = Http::serve(http, &broker, server.stats_reader(), rules, SystemTime::now())?;
         Ok(Self { broker, server, http, keeper, pidfile, control: control.map(Arc::new) })
     }
@@ -332,7 +333,8 @@ impl TakenOver {
             _ => None,
         };
         let kept = kept(connections - lost, lost, &broker.stats());
-        let server = restored.serve(Service::locks())?;
+        let resumption = keeper.as_ref().map(Keeper::resumption);
+        let server = restored.serve(Service::locks(), resumption)?;
         let rules = Rules::new(&settings.config, &settings.http_hosts);
         let listeners = listeners.into_iter().map(TcpListener::from).collect();
         let http =

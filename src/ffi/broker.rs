@@ -12,7 +12,7 @@ use crate::broker::{Broker, Limits};
 use crate::os::fork::{NotInherited, ProcessLocal};
 use crate::os::sync::{Arc, Mutex, ProcessMutex};
 use crate::server::Server;
-use crate::server::state_dir::{self, Keeper};
+use crate::server::state_dir::{self, Keeper, Resumption};
 
 /// How long clients have to acknowledge that their locks are lost, when a broker with a state
 /// directory stops.
@@ -76,6 +76,11 @@ impl LazyBroker {
     /// Must be called before a server with this dead-peer timeout serves the broker.
     pub(super) fn note_dead_peer_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.keeper.lock().as_ref().map_or(Ok(()), |keeper| keeper.set_dead_peer_timeout(timeout))
+    }
+
+    /// For a server of this broker, so that sessions can resume.
+    pub(super) fn resumption(&self) -> Option<Resumption> {
+        self.keeper.lock().as_ref().map(Keeper::resumption)
     }
 
     /// Stops the server that has given it the state directory, and shuts the broker.

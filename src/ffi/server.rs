@@ -42,7 +42,7 @@ fn start(lazy: &Arc<LazyBroker>, config: Config, options: &Options) -> Result<*m
     lazy.note_dead_peer_timeout(timeout)?;
     let broker = lazy.broker();
     broker.set_limits(options.limits(broker.limits()));
-    let server = Some(bound.serve(&broker, Service::locks())?);
+    let server = Some(bound.serve_resumable(&broker, Service::locks(), lazy.resumption())?);
     let kept_broker = options.state_dir().map(|_| lazy.clone());
     Ok(Box::into_raw(Box::new(lock_server(NotInherited::new(Served { server, kept_broker })))))
 }

@@ -42,6 +42,13 @@
 //! ended, or a killed process' locks would not be free at once; the third case is then excluded in
 //! docs/guarantees.md, section 2.
 //!
+//! **A client that can resume** may come back whatever has ended its connection, and does not take
+//! its locks for lost until then. So only its own word frees them at once: a goodbye, or the end of
+//! its stream. (While it is in doubt, it ends no stream.) An acknowledgement proves nothing either:
+//! the kernel of a client that knows nothing yet may have sent it. From the moment from which the
+//! server answers it nothing more, the locks are kept for the release delay. Then it has lost them
+//! by its own rule, which counts from the last request that was answered.
+//!
 //! # How long the locks are kept
 //!
 //! | the client | its locks are kept |
@@ -52,6 +59,7 @@
 //! | may not know yet | until its kernel acknowledges the end (then it knows: the row above); if not within [`TELL_LIMIT`], it is reset (the row below) |
 //! | is out of reach, or was reset by the server | for [`Keepalive::release_delay`] and its `windDown` |
 //! | was reset, but not by the server | the same, if it asked for a `windDown`; otherwise not at all |
+//! | can resume, and has not ended the connection itself | for the release delay and its `windDown`, from when it was answered nothing more |
 //!
 //! The release delay is long enough for a client that hears nothing to find out by its own timeout
 //! (`os/keepalive.rs` says why).
@@ -105,6 +113,8 @@ pub(super) struct ConnectionEnd {
     reset_at: Option<Instant>,
     /// When the client was first seen to know that the server has ended the connection.
     known_since: Option<Instant>,
+    /// From when on the client is answered nothing more.
+    silent_since: Option<Instant>,
     /// An operator has ended the connection.
     is_kicked: bool,
     terms: Option<HelloTerms>,
@@ -121,6 +131,8 @@ struct HelloTerms {
     /// It asked for such a time, whatever is left of it: a reset does not show that its work has
     /// ended.
     has_work: bool,
+    /// It can continue its session on another connection.
+    can_resume: bool,
 }
 
 /// What a client knows of the end of its connection.
@@ -134,11 +146,19 @@ pub(super) enum ClientState {
     MayNotKnow,
     /// It may not know, and nothing but a reset can reach it. It finds out by its own timeout.
     OutOfReach,
+    /// It can resume its session on another connection until its own time for that is over.
+    MayComeBack,
 }
 
 impl ClientState {
     pub(super) fn knows_of_the_end(self) -> bool {
         matches!(self, Self::HasLeft | Self::Knows)
+    }
+
+    /// Whether nobody else is told about it when the server stops: it knows, or is written down as
+    /// one that may come back.
+    pub(super) fn is_settled(self) -> bool {
+        self.knows_of_the_end() || self == Self::MayComeBack
     }
 }
 
@@ -186,6 +206,8 @@ impl ConnectionEnd {
         let has_work = self.terms.is_some_and(|terms| terms.has_work);
         match self {
             Self { peer_ended: true, .. } => ClientState::HasLeft,
+            _ if self.can_resume() => ClientState::MayComeBack,
+            Self { peer_reset: true, is_local: true, .. } => ClientState::HasLeft,
             Self { end_acknowledged: true, .. } => ClientState::Knows,
             Self { peer_reset: true, .. } if !has_work => ClientState::HasLeft,
             Self { peer_reset: true, .. }
@@ -216,6 +238,14 @@ impl ConnectionEnd {
                     NextStep::KeepLocks(LEAVE_POLL)
                 }
             }
+            // Not reset: it may still end its stream, and its locks are free then.
+            ClientState::MayComeBack => {
+                let kept_for = terms.release_delay.saturating_add(terms.wind_down);
+                match self.silent_since {
+                    Some(since) if now.saturating_duration_since(since) >= kept_for => NextStep::Release,
+                    _ => NextStep::CheckAgain(LEAVE_POLL),
+                }
+            }
         }
     }
 
@@ -232,6 +262,16 @@ impl ConnectionEnd {
         self.terms.is_some()
     }
 
+    /// Whether it can continue its session on another connection.
+    pub(super) fn can_resume(&self) -> bool {
+        self.terms.is_some_and(|terms| terms.can_resume)
+    }
+
+    /// From when on the client is answered nothing more.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        self.silent_since
+    }
+
     pub(super) fn has_server_ended(&self) -> bool {
         self.server_ended
     }
@@ -240,7 +280,7 @@ impl ConnectionEnd {
         match self {
             Self { peer_timed_out: true, peer_ended: false, .. } => CloseCause::PeerTimedOut,
             Self { server_ended: true, .. } => CloseCause::Server,
-            Self { peer_reset: true, peer_ended: false, .. } => CloseCause::PeerReset,
+            Self { peer_reset: true, peer_ended: false, is_local: false, .. } => CloseCause::PeerReset,
             Self { reset_at: Some(_), .. } => CloseCause::Server,
             _ => CloseCause::Peer,
         }
@@ -251,9 +291,15 @@ impl ConnectionEnd {
 impl ConnectionEnd {
     /// The client has said `hello`: it uses the client's side of these figures, and may need
     /// `wind_down` to end its work once it knows.
-    pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration) {
+    pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration, can_resume: bool) {
         let release_delay = keepalive.release_delay();
-        self.terms = Some(HelloTerms { release_delay, wind_down, has_work: !wind_down.is_zero() });
+        let has_work = !wind_down.is_zero();
+        self.terms = Some(HelloTerms { release_delay, wind_down, has_work, can_resume });
+    }
+
+    /// From `since` on, or from earlier on, the client is answered nothing more.
+    pub(super) fn note_silence(&mut self, since: Instant) {
+        self.silent_since = Some(self.silent_since.map_or(since, |before| before.min(since)));
     }
 
     /// Both sides of the connection are on this machine.
@@ -303,7 +349,8 @@ impl ConnectionEnd {
         }
         match error.kind() {
             io::ErrorKind::BrokenPipe => self.peer_ended = true,
-            io::ErrorKind::ConnectionReset if self.is_local => self.peer_ended = true,
+            // Over a Unix socket it is the peer's, whatever this side has done.
+            io::ErrorKind::ConnectionReset if self.is_local => self.peer_reset = true,
             io::ErrorKind::ConnectionReset => {
                 self.peer_reset |= !self.input_ended && !self.peer_timed_out;
             }

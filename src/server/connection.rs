@@ -12,11 +12,12 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use super::config::{Config, Protocol};
-use super::hold_locks::hold_locks_until_client_knows;
+use super::hold_locks::{AfterHold, EndedConnection};
 use super::input::InputBuffer;
 use super::parking::ParkedState;
+use super::resume::sessions::ResumableSession;
 use super::send_queue::{Appended, SendQueue};
-use super::server_state::ServerState;
+use super::server_state::{PendingWaits, ServerState};
 use super::snapshot::types::HandlerSnapshot;
 use super::wrong_protocol::WrongProtocol;
 use crate::broker::{AcquireError, ObservedSession, Observer, SessionInfo};
@@ -49,6 +50,8 @@ pub(super) enum Flow {
     Wait,
     /// The connection is to be closed.
     Close,
+    /// The session is another one now: the rest of the input is to be handled as its.
+    Again,
 }
 
 /// The server's side of a conversation in one protocol.
@@ -75,7 +78,9 @@ pub(super) struct Connection {
     pub(super) server: Arc<ServerState>,
     pub(super) config: Arc<Config>,
     pub(super) send_queue: Arc<SendQueue>,
-    pub(super) session: ObservedSession,
+    pub(super) session: Arc<ObservedSession>,
+    /// The same session, if it can continue on another connection.
+    pub(super) resumable: Option<Arc<ResumableSession>>,
     /// When the next of its waits ends, or a moment before that.
     next_expiry: Cell<Option<Instant>>,
     tickets: u64,
@@ -98,8 +103,8 @@ impl Connection {
         address: &str,
         observer: Arc<dyn Observer>,
     ) -> Self {
-        let session = server.broker.attach(address, observer);
-        Self::with_session(id, server, config, send_queue, session)
+        let session = Arc::new(server.broker.attach(address, observer));
+        Self::with_session(id, server, config, send_queue, session, None)
     }
 
     /// A connection whose session has begun already.
@@ -108,7 +113,8 @@ impl Connection {
         server: Arc<ServerState>,
         config: Arc<Config>,
         send_queue: Arc<SendQueue>,
-        session: ObservedSession,
+        session: Arc<ObservedSession>,
+        resumable: Option<Arc<ResumableSession>>,
     ) -> Self {
         Self {
             id,
@@ -116,6 +122,7 @@ impl Connection {
             config,
             send_queue,
             session,
+            resumable,
             next_expiry: Cell::new(None),
             tickets: 0,
             is_new: true,
@@ -141,8 +148,40 @@ impl Connection {
     /// and may need `wind_down` to end its work once it knows that its connection has ended.
     pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive, wind_down: Duration) -> io::Result<()> {
         self.send_queue.stream.set_keepalive(keepalive)?;
-        self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down));
+        let can_resume = self.resumable.is_some();
+        self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down, can_resume));
         Ok(())
+    }
+
+    /// Makes the session one that can continue on another connection, if the server offers that. To
+    /// be called before its keepalive is set.
+    pub(super) fn make_resumable(&mut self) {
+        if self.resumable.is_none() {
+            self.resumable = self.server.resumable.begin(self.id, &self.send_queue, &self.session);
+            self.server.set_resumable(self.id, self.resumable.clone());
+        }
+    }
+
+    /// The session of this connection is this one now; its own has ended.
+    pub(super) fn continue_session(
+        &mut self,
+        resumable: Arc<ResumableSession>,
+        session: Arc<ObservedSession>,
+        waits: Arc<dyn PendingWaits>,
+    ) {
+        self.server.set_session(self.id, session.info().clone(), waits);
+        self.server.set_resumable(self.id, Some(resumable.clone()));
+        (self.session, self.resumable) = (session, Some(resumable));
+    }
+
+    /// The number of this connection.
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Whether its client has done nothing with the session yet.
+    pub(super) fn is_unused(&self) -> bool {
+        self.resumable.is_none() && self.tickets == 0 && self.session.info().locks_held() == 0
     }
 
     /// A ticket for the next wait.
@@ -234,7 +273,11 @@ impl Connection {
             let wrong = self.is_new.then(|| self.find_wrong_protocol(protocol, input.bytes())).flatten();
             let (done, flow) = match wrong {
                 Some(wrong) => self.turn_away(wrong),
-                None => handler.handle(self, input.bytes()),
+                None => match self.handle_in_turn(handler, input.bytes()) {
+                    Some(handled) => handled,
+                    // Its session goes on with another connection.
+                    None => return Ok(()),
+                },
             };
             self.is_new &= done == 0;
             input.consume(done);
@@ -247,6 +290,9 @@ impl Connection {
                 self.send_queue.hang_up();
                 return Ok(());
             }
+            if flow == Flow::Again {
+                continue;
+            }
             if self.server.parking.is_requested() {
                 self.park(input, handler);
                 // Something may be left to handle or to send.
@@ -256,6 +302,14 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Handles input, unless the session belongs to another connection by now; that one cannot get
+    /// it meanwhile.
+    fn handle_in_turn(&mut self, handler: &mut impl ProtocolHandler, input: &[u8]) -> Option<(usize, Flow)> {
+        let Some(resumable) = self.resumable.clone() else { return Some(handler.handle(self, input)) };
+        let _turn = resumable.turn_of(self.id)?;
+        Some(handler.handle(self, input))
     }
 
     #[cold]
@@ -388,14 +442,20 @@ impl Connection {
     /// have said so and hung up, and then a reply to an earlier request could not be sent, which
     /// ended the conversation.
     fn look_for_goodbye(&self, handler: &impl ProtocolHandler, unhandled: &[u8]) {
-        if self.session.info().locks_held() == 0 {
+        let resumable = self.resumable.clone();
+        let is_another_ones = || resumable.as_ref().is_some_and(|resumable| !resumable.belongs_to(self.id));
+        if self.session.info().locks_held() == 0 || is_another_ones() {
             return;
         }
         let mut input = unhandled.to_vec();
         for _ in 0..GOODBYE_READS_MAX {
             if handler.is_goodbye(&mut input) {
-                self.send_queue.note_goodbye();
-                return self.session.close();
+                let turn = resumable.as_ref().map(|resumable| resumable.turn_of(self.id));
+                if !matches!(turn, Some(None)) {
+                    self.send_queue.note_goodbye();
+                    self.session.close();
+                }
+                return;
             }
             let mut fds = [PollFd::new(&self.send_queue.stream, PollFlags::IN)];
             // Reads only what has come already, and waits for nothing.
@@ -415,13 +475,16 @@ impl Connection {
     #[cold]
     #[inline(never)]
     fn end(&self) {
-        hold_locks_until_client_knows(
-            self.id,
-            &self.send_queue,
-            &self.session,
-            &self.server,
-            self.tell_deadline,
-        );
+        let ended = EndedConnection {
+            id: self.id,
+            send_queue: &self.send_queue,
+            session: &self.session,
+            resumable: self.resumable.as_deref(),
+            server: &self.server,
+        };
+        if ended.hold_locks_until_client_knows(self.tell_deadline) == AfterHold::MovedOn {
+            return;
+        }
         // Asked for before this side hangs up, which would count as an end by the server.
         let end = self.send_queue.with_end(|end| end.cause().in_words());
         // Hang up before the session ends. Otherwise the client could see a live connection while

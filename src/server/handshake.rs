@@ -19,7 +19,7 @@ use crate::os::sync::Arc;
 use crate::wire::frame::{self, Frame};
 use crate::wire::message::{
     LockResult, OldUnlockReply, RequestEnvelope, encode_error, encode_result, parse, parse_hello,
-    parse_old_unlock,
+    parse_old_unlock, parse_resume,
 };
 use crate::wire::websocket::{Upgrade, upgrade};
 
@@ -268,6 +268,9 @@ impl Handshake<'_> {
         };
         let token = match (command, envelope.parameters) {
             (Some("hello"), Some(parameters)) => parse_hello(parameters).map(|hello| hello.auth_token),
+            (Some("resume"), Some(parameters)) => {
+                parse_resume(parameters).map(|resume| resume.hello.auth_token)
+            }
             _ => Ok(None),
         };
         match token {

@@ -72,6 +72,7 @@ use serve::RestoredConnection;
 use server_state::ServerState;
 use snapshot::{RestoredServer, ServerSnapshot};
 use starter::Starter;
+use state_dir::Resumption;
 pub use statistics::{STATISTICS, ServerStats, Statistic, StatisticKind, StatsReader};
 pub use upgrades::Upgrades;
 
@@ -147,18 +148,34 @@ impl Bound {
     /// # Errors
     /// If a thread cannot be started. Then nothing is served.
     pub fn serve(self, broker: &Broker, service: Service) -> io::Result<Server> {
+        self.serve_resumable(broker, service, None)
+    }
+
+    /// As [`serve`](Self::serve). With a `resumption`, which must be that of the broker's state
+    /// directory, clients can [resume](state_dir::Resumption) their sessions.
+    ///
+    /// # Errors
+    /// As [`serve`](Self::serve).
+    pub fn serve_resumable(
+        self,
+        broker: &Broker,
+        service: Service,
+        resumption: Option<Resumption>,
+    ) -> io::Result<Server> {
         let state = Arc::new(ServerState::new(broker.clone(), self.config)?);
+        state.resumable.set_resumption(resumption);
         Server::start_threads(state, self.listeners, self.addresses, service, Vec::new())
     }
 }
 
 impl RestoredServer {
-    /// Serves its broker and goes on with its connections, as [`Bound::serve`].
+    /// Serves its broker and goes on with its connections, as [`Bound::serve_resumable`].
     ///
     /// # Errors
     /// If a thread cannot be started. Then nothing is served.
-    pub fn serve(self, service: Service) -> io::Result<Server> {
+    pub fn serve(self, service: Service, resumption: Option<Resumption>) -> io::Result<Server> {
         let Self { state, listeners, addresses, connections } = self;
+        state.resumable.set_resumption(resumption);
         Server::start_threads(state, listeners, addresses, service, connections)
     }
 }
@@ -342,6 +359,7 @@ impl Server {
         // Before any connection ends because of the stop: the clients that hold a lock now must be
         // told.
         let holders = self.state.holders();
+        let resumable = self.state.resumable.holders();
         self.state.stopping.store(true, Release);
         self.state.stop.wake();
         let mut threads = std::mem::take(&mut self.threads).into_iter();
@@ -350,6 +368,7 @@ impl Server {
         threads.for_each(Thread::join);
         self.state.hang_up_all();
         let unaware = wait_until_clients_know(&holders, limit.unwrap_or(Duration::ZERO));
+        self.state.resumable.note_held(&resumable);
         self.state.close_all().into_iter().for_each(Thread::join);
         self.state.maintenance.stop();
         maintenance.into_iter().for_each(Thread::join);
@@ -389,8 +408,7 @@ impl ParkedServer<'_> {
 fn wait_until_clients_know(connections: &[Arc<SendQueue>], limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let unaware =
-            connections.iter().filter(|connection| !connection.client_state().knows_of_the_end()).count();
+        let unaware = connections.iter().filter(|connection| !connection.client_state().is_settled()).count();
         if unaware == 0 || Instant::now() >= deadline {
             return unaware;
         }

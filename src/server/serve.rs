@@ -9,6 +9,7 @@ use super::connection::{Connection, ProtocolHandler};
 use super::handshake::AcceptedConnection;
 use super::message::{MessageHandler, MessageWaits, Service};
 use super::parking::ParkedState;
+use super::resume::sessions::ResumableSession;
 use super::send_queue::SendQueue;
 use super::server_state::{PendingWaits, ServerState};
 use super::snapshot::types::{HandlerSnapshot, WaitsSnapshot};
@@ -75,8 +76,16 @@ impl ConnectionWaits {
 pub(super) struct RestoredConnection {
     pub(super) accepted: AcceptedConnection,
     /// None in a handshake, and once it is served.
-    pub(super) session: Option<(ObservedSession, ConnectionWaits)>,
+    pub(super) session: Option<RestoredSession>,
     pub(super) state: ParkedState,
+}
+
+/// The session of such a connection.
+pub(super) struct RestoredSession {
+    pub(super) session: Arc<ObservedSession>,
+    /// The same, if it can continue on another connection.
+    pub(super) resumable: Option<Arc<ResumableSession>>,
+    pub(super) waits: ConnectionWaits,
 }
 
 impl Drop for RestoredConnection {
@@ -142,13 +151,14 @@ pub(super) fn serve_restored(mut restored: RestoredConnection, service: Arc<Serv
     let (accepted, state) = (&restored.accepted, restored.state.clone());
     let _removed = RemoveWhenDropped(accepted);
     set_scheduling(accepted);
-    let resume = |(session, waits): (ObservedSession, ConnectionWaits)| {
+    let resume = |RestoredSession { session, resumable, waits }| {
         let connection = Connection::with_session(
             accepted.id,
             accepted.server.clone(),
             accepted.config.clone(),
             accepted.send_queue.clone(),
             session,
+            resumable,
         );
         (connection, waits)
     };

@@ -10,6 +10,7 @@ use super::framing::Framing;
 use super::log_throttle::LogThrottle;
 use super::maintenance::Maintenance;
 use super::parking::Parking;
+use super::resume::sessions::{ResumableSession, ResumableSessions};
 use super::send_queue::SendQueue;
 use super::snapshot::types::{CountersSnapshot, WaitsSnapshot};
 use super::upgrades::Upgrades;
@@ -75,6 +76,8 @@ pub(super) struct ListedConnection {
     /// Known once its session has begun.
     pub(super) info: Option<Arc<SessionInfo>>,
     pub(super) waits: Option<Arc<dyn PendingWaits>>,
+    /// Its session, if that can continue on another connection.
+    pub(super) resumable: Option<Arc<ResumableSession>>,
 }
 
 impl ListedConnection {
@@ -101,6 +104,7 @@ pub(super) struct ServerState {
     pub(super) stopping: AtomicBool,
     pub(super) started: Instant,
     pub(super) upgrades: Mutex<Upgrades>,
+    pub(super) resumable: ResumableSessions,
     pub(super) lockd_commands: CommandCounts,
     pub(super) glockd_commands: CommandCounts,
     pub(super) messages: AtomicU64,
@@ -119,6 +123,14 @@ pub(super) struct ServerState {
     pub(super) limit_exceeded: LogThrottle,
     /// Clients that have gone with locks held.
     pub(super) orphaned: LogThrottle,
+    /// Sessions that have lost their connection with locks held, and may resume.
+    pub(super) in_doubt: LogThrottle,
+    /// Sessions that have resumed.
+    pub(super) resumed: LogThrottle,
+    /// Sessions that were told that they have ended.
+    pub(super) resume_refused: LogThrottle,
+    /// Sessions whose locks stay because the state directory cannot be written.
+    pub(super) not_written: LogThrottle,
     /// Called once if the broker fails.
     pub(super) on_failure: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -161,6 +173,18 @@ impl ServerState {
             orphaned: throttle(|more, locks| {
                 format!("{more} more clients have gone with locks; locks they held, now free: {locks}")
             }),
+            in_doubt: throttle(|more, locks| {
+                format!(
+                    "{more} more sessions have lost their connection and may resume; locks they hold: {locks}"
+                )
+            }),
+            resumed: throttle(|more, locks| {
+                format!("{more} more sessions have resumed; locks they hold: {locks}")
+            }),
+            resume_refused: throttle(|more, _| format!("{more} more sessions could not resume")),
+            not_written: throttle(|more, _| {
+                format!("{more} more times the state directory could not be written, and locks have stayed")
+            }),
             broker,
             config: RwLock::new(Arc::new(config)),
             entries: Mutex::default(),
@@ -171,6 +195,7 @@ impl ServerState {
             stopping: AtomicBool::new(false),
             started: Instant::now(),
             upgrades: Mutex::default(),
+            resumable: ResumableSessions::default(),
             lockd_commands: CommandCounts::default(),
             glockd_commands: CommandCounts::default(),
             messages: AtomicU64::new(0),
@@ -242,6 +267,7 @@ impl ServerState {
             config: config.clone(),
             info: None,
             waits: None,
+            resumable: None,
         };
         entries.insert(id, ConnectionEntry { connection, thread: None });
         Ok((id, send_queue))
@@ -303,6 +329,21 @@ impl ServerState {
         }
     }
 
+    /// Notes that the session of the connection can continue on another one.
+    pub(super) fn set_resumable(&self, id: u64, resumable: Option<Arc<ResumableSession>>) {
+        if let Some(entry) = self.entries.lock().get_mut(&id) {
+            entry.connection.resumable = resumable;
+        }
+    }
+
+    /// The session of the connection has another one now.
+    pub(super) fn forget_session(&self, id: u64) {
+        if let Some(entry) = self.entries.lock().get_mut(&id) {
+            let ListedConnection { info, waits, resumable, .. } = &mut entry.connection;
+            (*info, *waits, *resumable) = (None, None, None);
+        }
+    }
+
     /// Removes a connection that has ended from the list: the last thing that its thread does.
     pub(super) fn remove(&self, id: u64) {
         let entry = self.entries.lock().remove(&id);
@@ -340,13 +381,18 @@ impl ServerState {
     /// work.
     pub(super) fn kick(&self, is_meant: impl Fn(&SessionInfo) -> bool) -> Vec<Arc<SessionInfo>> {
         let known = |ConnectionEntry { connection, .. }: &ConnectionEntry| {
-            Some((connection.info.clone()?, connection.send_queue.clone()))
+            let ListedConnection { info, send_queue, resumable, .. } = connection;
+            Some((info.clone()?, send_queue.clone(), resumable.clone()))
         };
         // Picked with the list unlocked, since `is_meant` may lock a session's name.
         let all: Vec<_> = self.entries.lock().values().filter_map(known).collect();
-        let meant = all.into_iter().filter(|(info, _)| is_meant(info));
+        let meant = all.into_iter().filter(|(info, ..)| is_meant(info));
         meant
-            .map(|(info, send_queue)| {
+            .map(|(info, send_queue, resumable)| {
+                // First: the client may try to resume as soon as its connection ends.
+                if let Some(resumable) = resumable {
+                    resumable.set_over();
+                }
                 send_queue.kick();
                 // No grant can reach its client any more.
                 self.broker.end_waits(&info);
@@ -357,6 +403,13 @@ impl ServerState {
                 info
             })
             .collect()
+    }
+
+    /// Ends the sessions that `is_meant` picks, at once: their locks go to others. Only for sessions
+    /// that cannot hold what they claim.
+    pub(super) fn end_sessions(&self, is_meant: impl Fn(&SessionInfo) -> bool) {
+        self.kick(&is_meant);
+        self.resumable.abandon(is_meant);
     }
 
     /// Whether the server is stopping and its broker grants nothing any more.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::message::Service;
 use super::parking::ParkedState;
-use super::serve::{RestoredConnection, serve_restored, start_thread};
+use super::serve::{RestoredConnection, RestoredSession, serve_restored, start_thread};
 use super::server_state::ServerState;
 use crate::os::socket::Readiness;
 use crate::os::sync::{Arc, Mutex};
@@ -110,7 +110,7 @@ impl Starter {
 
 /// Whether the thread of this connection has something to do already.
 fn is_due(connection: &RestoredConnection) -> bool {
-    let (ParkedState::Conversation { input, .. }, Some((session, _))) =
+    let (ParkedState::Conversation { input, .. }, Some(RestoredSession { session, .. })) =
         (&connection.state, &connection.session)
     else {
         return true;

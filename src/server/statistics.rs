@@ -29,6 +29,12 @@ pub struct ServerStats {
     pub since_upgrade: Duration,
     /// For how long nobody was served in the last upgrade in place.
     pub upgrade_pause: Duration,
+    /// Sessions that have lost their connection, and may resume.
+    pub in_doubt: usize,
+    /// Sessions that have resumed since the start.
+    pub resumed: u64,
+    /// Sessions that wanted to resume since the start, and were told that they have ended.
+    pub resumes_refused: u64,
     /// What the broker counts.
     pub broker: Stats,
 }
@@ -65,6 +71,9 @@ impl ServerState {
             connections: self.connections(),
             connections_refused: self.refused.load(Relaxed),
             messages: self.messages.load(Relaxed),
+            in_doubt: self.resumable.in_doubt(),
+            resumed: self.resumable.resumed.load(Relaxed),
+            resumes_refused: self.resumable.refused.load(Relaxed),
             broker: self.broker.stats(),
         }
     }
@@ -121,7 +130,7 @@ const fn counter(key: &'static str, metric: &'static str, help: &'static str, ge
 
 /// Every number, in the order in which they are shown. `uptime` is rounded down, and `grace` up, so
 /// that a time that is not over is never shown as zero.
-pub const STATISTICS: [Statistic; 19] = [
+pub const STATISTICS: [Statistic; 22] = [
     gauge("uptime", "lockd_uptime_seconds", "seconds since the server was started", |s| s.uptime.as_secs()),
     gauge("grace", "lockd_grace_seconds", "seconds until the server grants anything", |s| {
         s.grace.as_secs() + u64::from(s.grace.subsec_nanos() > 0)
@@ -165,6 +174,18 @@ pub const STATISTICS: [Statistic; 19] = [
         "milliseconds for which nobody was served in the last upgrade in place",
         |s| u64::try_from(s.upgrade_pause.as_millis()).unwrap_or(u64::MAX),
     ),
+    gauge("inDoubt", "lockd_sessions_in_doubt", "sessions without a connection that may resume", |s| {
+        s.in_doubt as u64
+    }),
+    counter("resumed", "lockd_resumed_total", "sessions that have resumed on another connection", |s| {
+        s.resumed
+    }),
+    counter(
+        "resumesRefused",
+        "lockd_resumes_refused_total",
+        "sessions that wanted to resume and were told that they have ended",
+        |s| s.resumes_refused,
+    ),
 ];
 
 #[cfg(test)]
@@ -186,6 +207,9 @@ mod tests {
             upgrades: 17,
             since_upgrade: Duration::from_secs(18),
             upgrade_pause: Duration::from_millis(19),
+            in_doubt: 20,
+            resumed: 21,
+            resumes_refused: 22,
             broker: Stats {
                 sessions: 6,
                 locks: 7,
@@ -203,7 +227,7 @@ mod tests {
             },
         };
         let values = STATISTICS.map(|statistic| statistic.value(&stats));
-        assert_eq!(values.to_vec(), (1..=19).collect::<Vec<u64>>());
+        assert_eq!(values.to_vec(), (1..=22).collect::<Vec<u64>>());
     }
 
     #[test]

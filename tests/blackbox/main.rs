@@ -26,6 +26,7 @@ mod originals;
 mod php;
 mod planted_links;
 mod restart;
+mod resuming;
 mod server_process;
 mod slow_readers;
 mod support;

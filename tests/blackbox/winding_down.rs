@@ -231,13 +231,13 @@ fn a_reset_client_that_holds_nothing_makes_room_at_once() {
 fn a_reset_client_that_asked_for_time_does_not_keep_the_server_from_stopping() {
     let directory = tempfile::tempdir().unwrap();
     let state = directory.path().to_str().unwrap();
-    let mut server = Server::with(&["--state-dir", state]);
+    let mut server = Server::with(&["--state-dir", state, "--first-start"]);
     let (holder, _) = holder(server.message(), 3600.0);
     reset(holder.into_socket());
     assert_stays(&server, 0);
     server.signal(Signal::TERM);
     server.wait();
-    let next = Server::with(&["--state-dir", state]);
+    let next = Server::with(&["--state-dir", state, "--first-start"]);
     assert!(next.message().call("stats", json!({}))["grace"].as_f64().unwrap() > 0.0);
 }
 

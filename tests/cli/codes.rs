@@ -181,20 +181,20 @@ fn an_error_that_a_retry_cannot_fix_is_a_mistake() {
 fn a_server_that_grants_nothing_yet_is_busy_and_not_a_mistake() {
     let directory = tempfile::tempdir().unwrap();
     let state = argument(directory.path());
-    let before = Site::with(&["--state-dir", state]);
+    let before = Site::with(&["--state-dir", state, "--first-start"]);
     before.server.signal(Signal::KILL);
     drop(before);
-    let site = Site::with(&["--state-dir", state]);
+    let site = Site::with(&["--state-dir", state, "--first-start"]);
     for (arguments, code) in [(&["-n", "a"][..], 75), (&["-n", "a", "b"], 75), (&["-n", "-E", "9", "a"], 9)] {
         let (is, out, errors) = site.said(&run(arguments, &TELL));
         assert_eq!((is, &*out), (code, ""), "{errors}");
-        assert!(errors.contains("did not stop cleanly"), "{errors}");
+        assert!(errors.contains("has been started anew"), "{errors}");
     }
     assert_eq!(site.said(&run(&["-q", "-n", "a"], &TELL)).2, "");
     for names in [&["a"][..], &["a", "b"]] {
         let (code, _, errors) = site.said(&run(&[&["-w", "0.2"], names].concat(), &TELL));
         assert_eq!(code, 124, "{errors}");
-        assert!(errors.contains("did not stop cleanly") && !errors.contains("nobody"), "{errors}");
+        assert!(errors.contains("has been started anew") && !errors.contains("nobody"), "{errors}");
         assert_eq!(errors.lines().count(), 1, "{errors}");
     }
 }

@@ -40,7 +40,7 @@ impl Place {
     pub(crate) fn with_state(self) -> Self {
         let state = argument(&self.site.path("state")).to_owned();
         std::fs::create_dir(&state).unwrap();
-        self.with(&["--state-dir", &state, "--dead-peer-timeout", "12"])
+        self.with(&["--state-dir", &state, "--first-start", "--dead-peer-timeout", "12"])
     }
 
     pub(crate) fn serve(&self) -> Server {

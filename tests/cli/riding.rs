@@ -64,9 +64,9 @@ fn after_a_crash_the_grace_of_the_next_server_is_waited_through_too() {
     assert_eq!(code, 75, "{errors}");
     let (code, _, errors) = place.said(&["-w", "0.1", "a"]);
     assert_eq!(code, 124, "{errors}");
-    assert!(errors.contains("did not stop cleanly"), "{errors}");
+    assert!(errors.contains("has been started anew"), "{errors}");
     let mut ended = place.run("ended", &["--verbose", "a"], "echo never > never");
-    place.await_said("ended", "s ago: the server did not stop cleanly");
+    place.await_said("ended", "s ago: the server has been started anew");
     ended.signal(Signal::TERM);
     assert_eq!(ended.code(), 143);
     assert_eq!(waiting.code(), 5);

@@ -151,7 +151,7 @@ fn without_listing_no_names_are_shown() {
 #[test]
 fn a_server_in_its_grace_reports_it_and_is_healthy() {
     let state = tempfile::tempdir().unwrap();
-    let launch = || launch().option("--state-dir", state.path().to_str().unwrap());
+    let launch = || launch().option("--state-dir", state.path().to_str().unwrap()).args(["--first-start"]);
     let mut server = launch().start();
     assert_eq!(get(&server, "/healthz").body, "ok\n");
     server.signal(Signal::KILL);

@@ -126,7 +126,7 @@ fn a_waiter_that_disconnects_leaves_the_queue() {
 fn either_side_reports_the_end_of_a_session() {
     let authority = Authority::new();
     let state = authority.path("state");
-    let mut server = serve(&authority, &["--state-dir", state.to_str().unwrap()]);
+    let mut server = serve(&authority, &["--state-dir", state.to_str().unwrap(), "--first-start"]);
     let url = tls_url(&server, &authority.ca(), "");
     let closing = session(&url);
     closing.acquire(b"x", Mode::Exclusive, NOW).unwrap();

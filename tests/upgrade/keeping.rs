@@ -127,6 +127,7 @@ fn the_state_directory_the_pidfile_and_the_control_socket_stay() {
     let directory = tempfile::tempdir().unwrap();
     let (state, pidfile) = (directory.path().join("state"), directory.path().join("pid"));
     let options = [
+        "--first-start",
         "--state-dir",
         state.to_str().unwrap(),
         "--pidfile",

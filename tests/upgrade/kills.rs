@@ -27,6 +27,7 @@ fn prepare(launch: Launch, directory: &Path) -> Launch {
         .listen("message://127.0.0.1:0")
         .listen(&format!("message+unix:{}", at("message.sock")))
         .listen(&format!("glockd+unix:{}", at("glockd.sock")))
+        .args(["--first-start"])
         .option("--state-dir", &at("state"))
         .option("--pidfile", &at("pid"))
         .option("--dead-peer-timeout", &GRACE.as_secs().to_string())

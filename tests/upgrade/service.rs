@@ -131,6 +131,7 @@ fn a_server_that_has_become_another_user_stays_that_user() {
         let at = |name: &str| place.join(name).display().to_string();
         launch
             .listen(&format!("glockd+unix:{}", at("sock")))
+            .args(["--first-start"])
             .option("--state-dir", &at("state"))
             .option("--pidfile", &at("pid"))
             .option("--user", "nobody")

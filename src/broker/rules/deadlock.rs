@@ -1,6 +1,7 @@
 //! Deadlock: whether sessions wait for each other in a cycle. Checked once, when a request is
-//! queued or the only holder of a name becomes exclusive. No other event makes a session start to
-//! wait for another one.
+//! queued or the only holder of a name becomes exclusive. One other event makes sessions start to
+//! wait for another one: in the grace a session becomes a holder of a name for which others wait
+//! already. It waits for nobody then, so that cannot close a cycle.
 //!
 //! A session waits for each holder that must go before its queued request can be granted: for all
 //! holders if it wants the name exclusively, and for an exclusive holder. And it waits for the
@@ -83,9 +84,12 @@ impl Table {
 
     fn rank_between(&mut self, budget: usize, slot: Slot, edges: &NewEdges) -> Result<(), WaitRejected> {
         let own = self.rank(slot);
-        let lowest = edges.behind.iter().map(|&one| self.rank(one)).fold(own, u64::min);
-        let highest = edges.ahead.iter().map(|&one| self.rank(one)).fold(own, u64::max);
-        debug_assert!(lowest > 0, "a session that holds or waits has a rank");
+        let lowest = edges.behind.iter().map(|&one| self.rank(one)).fold(own, i64::min);
+        let highest = edges.ahead.iter().map(|&one| self.rank(one)).fold(own, i64::max);
+        debug_assert!(
+            own != 0 && edges.behind.iter().all(|&one| self.rank(one) != 0),
+            "a session that holds or waits has a rank"
+        );
         if lowest == own && highest == own {
             return Ok(());
         }
@@ -98,7 +102,7 @@ impl Table {
         above.sort_unstable_by_key(|&one| self.rank(one));
         // The same ranks as before, in the new order.
         let in_order: Vec<Slot> = below.into_iter().chain([slot]).chain(above).collect();
-        let mut ranks: Vec<u64> = in_order.iter().map(|&one| self.rank(one)).collect();
+        let mut ranks: Vec<i64> = in_order.iter().map(|&one| self.rank(one)).collect();
         ranks.sort_unstable();
         debug_assert!(ranks.windows(2).all(|pair| pair[0] < pair[1]), "no two sessions have the same rank");
         for (one, rank) in in_order.into_iter().zip(ranks) {
@@ -110,12 +114,19 @@ impl Table {
     }
 
     /// A rank above all others.
-    pub(super) fn next_rank(&mut self) -> u64 {
+    pub(super) fn next_rank(&mut self) -> i64 {
         self.highest_rank += 1;
         self.highest_rank
     }
 
-    pub(super) fn rank(&self, slot: Slot) -> u64 {
+    /// Ranks the session, which waits for nobody, below all others.
+    pub(super) fn rank_lowest(&mut self, slot: Slot) {
+        debug_assert!(self.session(slot).requests.is_empty(), "it waits for nobody");
+        self.lowest_rank -= 1;
+        self.session(slot).rank = self.lowest_rank;
+    }
+
+    pub(super) fn rank(&self, slot: Slot) -> i64 {
         self.sessions.get(slot as usize).map_or(0, |session| session.rank)
     }
 
@@ -156,7 +167,7 @@ impl<'a> Search<'a> {
         &mut self,
         start: Slot,
         first: Vec<Slot>,
-        lowest: u64,
+        lowest: i64,
     ) -> Result<Vec<Slot>, WaitRejected> {
         let mut came_from: HashMap<Slot, Slot> = HashMap::new();
         let mut to_visit = VecDeque::new();
@@ -179,7 +190,7 @@ impl<'a> Search<'a> {
 
     /// The sessions that wait for `start`, directly or through others, with a rank of at most
     /// `highest`.
-    fn reaching(&mut self, start: Slot, highest: u64) -> Result<Vec<Slot>, WaitRejected> {
+    fn reaching(&mut self, start: Slot, highest: i64) -> Result<Vec<Slot>, WaitRejected> {
         let mut found = HashSet::new();
         let mut to_visit = vec![start];
         while let Some(slot) = to_visit.pop() {

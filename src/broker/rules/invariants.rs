@@ -102,7 +102,10 @@ impl Table {
         assert_eq!(session.deadlines, deadlines, "the deadlines of session {slot}");
         for other in self.waits_for(slot) {
             let (own, other) = (session.rank, self.rank(other));
-            assert!(own > other && other > 0, "session {slot} has rank {own} and waits for one with {other}");
+            assert!(
+                own > other && other != 0,
+                "session {slot} has rank {own} and waits for one with {other}"
+            );
         }
     }
 

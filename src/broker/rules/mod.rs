@@ -23,7 +23,10 @@
 //!    does not suffice, this happens in a later turn, and requests that come meanwhile queue.) No
 //!    request overtakes.
 //! 7. If the session vanished, a name it held exclusively is *orphaned*: the next grant says so.
-//! 8. A name that nobody holds and nobody waits for leaves the table, and its lane has it again.
+//! 8. In the grace after a start nothing is granted. A session gets back what it held in an earlier
+//!    run of the server, with its token, if all who have got theirs back allow that; and a holder
+//!    converts to a mode that allows more holders, but not to one that allows fewer.
+//! 9. A name that nobody holds and nobody waits for leaves the table, and its lane has it again.
 //!
 //! What must hold after every event is in [`invariants`], as code.
 
@@ -32,6 +35,7 @@ mod entry;
 mod index;
 mod invariants;
 mod queue;
+mod reclaim;
 mod snapshot;
 mod step;
 mod table;
@@ -44,8 +48,8 @@ use crate::broker::mode::Mode;
 pub(super) use snapshot::{EntrySnapshot, RequestSnapshot, TableSnapshot};
 pub use step::Ticket;
 pub(super) use step::{
-    BULK_BUDGET, Decision, FreedName, HashedKey, Hold, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET,
-    WaitSpec,
+    BULK_BUDGET, Decision, FreedName, HashedKey, Hold, NAME_COST, NotGranted, NotReclaimed, Slot, Step,
+    TURN_BUDGET, WaitSpec,
 };
 pub(super) use table::{Table, TableCounts};
 pub(super) use view::HolderView;

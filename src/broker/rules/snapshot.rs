@@ -17,7 +17,7 @@ use crate::broker::rules::step::{HashedKey, Slot, Ticket};
 use crate::broker::rules::table::{QueuedRequest, SessionState, Table, TableCounts};
 use crate::broker::rules::view::HolderView;
 
-/// Ranks stay below this, so that there is always a higher one.
+/// Ranks stay between this and its negative, so that there is always a higher one and a lower one.
 const RANKS_END: u64 = 1 << 53;
 
 /// The content of a table that has nothing unsettled.
@@ -27,7 +27,7 @@ pub(crate) struct TableSnapshot {
     /// In the order in which they came.
     pub(crate) requests: Vec<RequestSnapshot>,
     /// By slot. A session without one has rank 0.
-    pub(crate) ranks: Vec<u64>,
+    pub(crate) ranks: Vec<i64>,
     pub(crate) counts: TableCounts,
 }
 
@@ -87,12 +87,14 @@ impl Table {
     pub(crate) fn restore(snapshot: TableSnapshot, granting: bool) -> Result<Self, String> {
         let TableSnapshot { entries, requests, ranks, counts } = snapshot;
         check_ranks(&ranks)?;
-        let highest_rank = ranks.iter().copied().max().unwrap_or(0);
+        let highest_rank = ranks.iter().copied().fold(0, i64::max);
+        let lowest_rank = ranks.iter().copied().fold(0, i64::min);
         let sessions = ranks.into_iter().map(|rank| SessionState { rank, ..SessionState::default() });
-        let mut table = Self { sessions: sessions.collect(), highest_rank, counts, ..Self::default() };
+        let sessions = sessions.collect();
+        let mut table = Self { sessions, highest_rank, lowest_rank, counts, ..Self::default() };
         let mut ids = Vec::with_capacity(entries.len());
         for entry in entries {
-            ids.push(table.restore_entry(entry, granting)?);
+            ids.push(table.restore_entry(entry)?);
         }
         for request in requests {
             table.restore_request(request, &ids)?;
@@ -104,19 +106,13 @@ impl Table {
         Ok(table)
     }
 
-    fn restore_entry(&mut self, entry: EntrySnapshot, granting: bool) -> Result<EntryId, String> {
+    fn restore_entry(&mut self, entry: EntrySnapshot) -> Result<EntryId, String> {
         let EntrySnapshot { key, orphaned, holders } = entry;
         let name = key.key.name.clone();
-        if !granting && !holders.is_empty() {
-            return Err(format!("{name:?} is held, although nothing has been granted yet"));
-        }
-        let (mut slots, mut tokens) = (HashSet::new(), HashSet::new());
-        for &HolderView { slot, mode, hold } in &holders {
+        let mut slots = HashSet::new();
+        for &HolderView { slot, mode, hold: _ } in &holders {
             if !slots.insert(slot) {
                 return Err(format!("one session holds {name:?} twice"));
-            }
-            if !tokens.insert(hold.token) {
-                return Err(format!("two grants of {name:?} have the token {}", hold.token));
             }
             if !mode.allows(holders.len()) {
                 return Err(format!("{name:?} has {} holders, and one is promised {mode}", holders.len()));
@@ -208,7 +204,7 @@ impl Table {
         let entry = &self.entries[id];
         // The holder with the highest rank, and the one with the second highest: a session that
         // converts does not wait for itself.
-        let mut highest = [(0, None); 2];
+        let mut highest = [(i64::MIN, None); 2];
         for &slot in entry.holders().keys() {
             let rank = self.rank(slot);
             if rank > highest[0].0 {
@@ -217,7 +213,7 @@ impl Table {
                 highest[1] = (rank, Some(slot));
             }
         }
-        let mut ahead = 0;
+        let mut ahead = i64::MIN;
         for &request in entry.queue.values() {
             let request = &self.requests[request];
             let rank = self.rank(request.slot);
@@ -240,10 +236,10 @@ impl Table {
 }
 
 /// No two sessions have the same rank, except that any number have none.
-fn check_ranks(ranks: &[u64]) -> Result<(), String> {
+fn check_ranks(ranks: &[i64]) -> Result<(), String> {
     let mut seen = HashSet::new();
-    match ranks.iter().find(|&&rank| rank >= RANKS_END || rank > 0 && !seen.insert(rank)) {
-        Some(rank) => Err(format!("two sessions have rank {rank}, or it is too high")),
+    match ranks.iter().find(|&&rank| rank.unsigned_abs() >= RANKS_END || rank != 0 && !seen.insert(rank)) {
+        Some(rank) => Err(format!("two sessions have rank {rank}, or it is too far from 0")),
         None => Ok(()),
     }
 }

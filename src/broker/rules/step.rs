@@ -109,6 +109,18 @@ pub(crate) enum NotGranted {
     TooLarge,
 }
 
+/// Why a session was not given back a lock. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotReclaimed {
+    AlreadyHeld(Held),
+    /// The session waits for a lock, so that others might come to wait in a cycle.
+    Waiting,
+    /// The token may still be given.
+    TokenNotGivenYet,
+    /// Too few holders are allowed, by its mode or by that of another holder.
+    Conflict,
+}
+
 /// One session's share of one name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {

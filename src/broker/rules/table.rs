@@ -77,7 +77,7 @@ pub(super) struct SessionState {
     pub(super) deadlines: BTreeSet<(Stamp, Ticket)>,
     /// Higher than the rank of every session that this one waits for. No two sessions have the same
     /// rank; a session that has never held or waited for anything here has 0.
-    pub(super) rank: u64,
+    pub(super) rank: i64,
 }
 
 /// Counts since the start.
@@ -103,8 +103,9 @@ pub(crate) struct Table {
     pub(super) sessions: Vec<SessionState>,
     /// How many requests have come so far: numbers the places in all queues.
     pub(super) arrivals: u64,
-    /// The highest rank given so far.
-    pub(super) highest_rank: u64,
+    /// The highest and the lowest rank given so far; 0 is never given.
+    pub(super) highest_rank: i64,
+    pub(super) lowest_rank: i64,
     /// Names whose queues must still be settled, the next one last. A name may be here twice, or
     /// have left the table.
     pub(super) unsettled: Vec<EntryId>,
@@ -213,7 +214,7 @@ impl Table {
             self.unsettled.push(id);
             return Ok(Attempt::Granted(Grant { token: hold.token, orphaned: false, holders }));
         }
-        if self.entries[id].admits(slot, mode) {
+        if step.granting && self.entries[id].admits(slot, mode) {
             return self.restrict_at_once(step, slot, (id, mode), (held, hold));
         }
         let wait = wait.ok_or(NotGranted::Busy)?;

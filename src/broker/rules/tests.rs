@@ -7,12 +7,14 @@ use std::collections::{BTreeSet, VecDeque};
 use crate::broker::clock::Stamp;
 use crate::broker::limits::Limits;
 use crate::broker::mode::Mode;
-use crate::broker::model::{End, Event, Model, Said, SeenStates, at_most, every_event};
+use crate::broker::model::{
+    End, Event, Model, Said, SeenStates, at_most, every_event, every_event_of_the_grace,
+};
 use crate::broker::name::{Key, LockName};
 use crate::broker::outcome::{Attempt, Outcome, Released};
 use crate::broker::rules::{
-    BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, NotGranted, Slot, Step, TURN_BUDGET, Table,
-    WaitSpec,
+    BULK_BUDGET, Decision, FreedName, HashedKey, NAME_COST, NotGranted, NotReclaimed, Slot, Step,
+    TURN_BUDGET, Table, WaitSpec,
 };
 use crate::broker::tokens::Tokens;
 
@@ -107,7 +109,7 @@ impl Driver {
         for session in 0..u32::try_from(self.table.sessions.len()).unwrap() {
             for other in self.model.waits_for(session) {
                 let ranks = [session, other].map(|slot| self.table.sessions[slot as usize].rank);
-                assert!(ranks[0] > ranks[1] && ranks[1] > 0, "{session} and {other} in {}", context());
+                assert!(ranks[0] > ranks[1] && ranks[1] != 0, "{session} and {other} in {}", context());
             }
         }
         for name in 0..3 {
@@ -188,6 +190,21 @@ fn run(table: &mut Table, step: &mut Step<'_>, event: &Event, model: &Model) -> 
             assert!(step.is_exhausted || session.holds.is_empty() && session.requests.is_empty());
             return (Said::Nothing, None);
         }
+        // The shell refuses this.
+        Event::Reclaim { .. } if !model.grace => return (Said::NoGrace, None),
+        Event::Reclaim { session, name, mode } => {
+            adopt(table, *name);
+            // Below every token that is given.
+            let token = 1 + u64::from(*session);
+            let said = match table.reclaim(step, *session, &key(*name), *mode, token) {
+                Ok(()) => Said::Reclaimed,
+                Err(NotReclaimed::AlreadyHeld(held)) => Said::AlreadyHeld(held.mode),
+                Err(NotReclaimed::Waiting) => Said::AlreadyWaiting,
+                Err(NotReclaimed::Conflict) => Said::Conflict,
+                Err(NotReclaimed::TokenNotGivenYet) => panic!("the token {token} is not given any more"),
+            };
+            return (said, None);
+        }
         Event::Open => {
             let mut next = Some(0);
             while let Some(first) = next {
@@ -244,8 +261,10 @@ fn explore(sessions: u32, names: u8, grace: bool) -> usize {
     // the others.
     let with_tries = sessions < 3 || names < 2;
     let mut events = every_event(sessions, names, with_tries);
-    events.extend(grace.then_some(Event::Open));
-    let mut tokens = Tokens::starting_at(1);
+    if grace {
+        events.extend(every_event_of_the_grace(sessions, names));
+    }
+    let mut tokens = Tokens::starting_at(100);
     let start = Driver { model: Model { grace, ..Model::default() }, ..Driver::default() };
     let mut seen = SeenStates::new(sessions, names.into());
     seen.insert(&start.model);
@@ -391,6 +410,78 @@ fn the_search_for_a_cycle_ends_at_the_budget_and_is_not_needed_where_ranks_agree
 fn two_sessions_and_two_names_agree_with_the_model_in_every_state_of_a_grace() {
     let [without, with] = [false, true].map(|grace| explore(2, 2, grace));
     assert!(with > without + 50, "only {} states of a grace were reached", with - without);
+}
+
+#[test]
+fn three_sessions_and_one_name_agree_with_the_model_in_every_state_of_a_grace() {
+    let [without, with] = [false, true].map(|grace| explore(3, 1, grace));
+    assert!(with > without + 50, "only {} states of a grace were reached", with - without);
+}
+
+#[test]
+fn random_sequences_of_a_grace_agree_with_the_model() {
+    let given = std::env::var("LOCKD_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seed = given.unwrap_or_else(|| u64::from(std::process::id()) << 32 | 0x9e37_79b9);
+    let mut tokens = Tokens::starting_at(100);
+    let mut dice = Dice(seed);
+    let (mut reclaimed, mut deadlocks) = (0, 0);
+    for (sessions, names) in [(4, 3), (8, 5), (20, 8)] {
+        for _ in 0..30 {
+            let model = Model { grace: true, ..Model::default() };
+            let mut driver = Driver { model, ..Driver::default() };
+            for number in 0..120 {
+                let event = match dice.event(sessions, names) {
+                    _ if number == 80 => Event::Open,
+                    Event::Convert { session, name, mode, .. } if dice.below(2) == 0 => {
+                        Event::Reclaim { session, name, mode }
+                    }
+                    other => other,
+                };
+                if dice.below(20) == 0 {
+                    driver = driver.restored();
+                }
+                let held = driver.model.held.len();
+                let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    driver.apply(&mut tokens, &event);
+                }));
+                assert!(told.is_ok(), "LOCKD_SEED={seed} repeats this");
+                let has_more = driver.model.held.len() > held;
+                reclaimed += usize::from(has_more && matches!(event, Event::Reclaim { .. }));
+            }
+            deadlocks += driver.table.counts().deadlocks;
+        }
+    }
+    assert!(reclaimed > 200 && deadlocks > 20, "{reclaimed} reclaimed, {deadlocks} deadlocks");
+}
+
+#[test]
+fn a_session_gets_a_lock_back_however_many_requests_wait_for_it() {
+    const WAITERS: u32 = 100_000;
+    let (mut table, mut tokens) = (Table::default(), Tokens::starting_at(1));
+    let (mut decisions, limits) = (Decisions::default(), Limits::default());
+    let name = key(1);
+    let ask = |table: &mut Table, tokens: &mut Tokens, slot, mode| {
+        let mut decisions = Decisions::default();
+        let step = decisions.step(Stamp::from_nanos(0), tokens, &limits, BULK_BUDGET);
+        table.adopt(&name, None, false);
+        let wait = Some(WaitSpec { ticket: 1, deadline: None });
+        let mut step = Step { granting: false, ..step };
+        assert_eq!(table.acquire(&mut step, slot, &[(name.clone(), mode)], wait), Ok(Attempt::Queued));
+    };
+    for slot in 1..WAITERS {
+        ask(&mut table, &mut tokens, slot, Mode::Shared);
+    }
+    ask(&mut table, &mut tokens, WAITERS, Mode::Exclusive);
+    tokens.raise_to(10);
+    let step = decisions.step(Stamp::from_nanos(0), &mut tokens, &limits, TURN_BUDGET);
+    let mut step = Step { granting: false, ..step };
+    for (slot, said) in [(0, Ok(())), (WAITERS + 1, Ok(())), (5, Err(NotReclaimed::Waiting))] {
+        assert_eq!(table.reclaim(&mut step, slot, &name, Mode::Shared, 9), said);
+    }
+    assert!(!step.is_exhausted);
+    let slot = WAITERS + 2;
+    assert_eq!(table.reclaim(&mut step, slot, &name, Mode::Shared, 10), Err(NotReclaimed::TokenNotGivenYet));
+    assert!(table.rank(0) < table.rank(WAITERS) && table.rank(WAITERS + 1) < table.rank(WAITERS));
 }
 
 #[test]

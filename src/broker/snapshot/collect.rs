@@ -134,7 +134,7 @@ fn check_at_rest(sessions: &[Arc<RegisteredSession>]) -> Result<(), BrokerSnapsh
     Ok(())
 }
 
-fn session(session: &RegisteredSession, rank: u64) -> SessionSnapshot {
+fn session(session: &RegisteredSession, rank: i64) -> SessionSnapshot {
     let info = &session.info;
     let name = info.name().map(|name| name.to_vec());
     SessionSnapshot { id: info.id(), address: info.address().to_string(), name, rank }

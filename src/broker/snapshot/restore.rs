@@ -54,7 +54,7 @@ impl Shell {
         let in_table = which_are_in_table(locks, waits)?;
         check_holders(snapshot)?;
         shell.restore_table(snapshot, &in_table, &infos)?;
-        shell.restore_lanes(locks, &in_table, &infos, grace_ends.is_some())?;
+        shell.restore_lanes(locks, &in_table, &infos)?;
         for NameSnapshot { space, name } in orphaned_names {
             if !shell.fill_lane(*space, name, Lane::restore_orphan)? {
                 return refused(format!("{name:?} is there twice"));
@@ -143,15 +143,11 @@ impl Shell {
         locks: &[LockSnapshot],
         in_table: &[bool],
         infos: &[Arc<SessionInfo>],
-        is_grace: bool,
     ) -> Restored<()> {
         let mut held = Vec::with_capacity(locks.len());
         for (lock, _) in locks.iter().zip(in_table).filter(|(_, in_table)| !**in_table) {
             let LockSnapshot { name, holders, .. } = lock;
             match holders.as_slice() {
-                [_] if is_grace => {
-                    return refused(format!("{name:?} is held, although nothing has been granted yet"));
-                }
                 [holder] => held.push((lock, view(holder)?)),
                 _ => return refused(format!("nobody holds {name:?} or waits for it")),
             }

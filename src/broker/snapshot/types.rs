@@ -52,7 +52,7 @@ pub struct SessionSnapshot {
     pub name: Option<Vec<u8>>,
     /// Higher than the rank of every session that it waits for, and no other session's. 0 if it has
     /// never waited, and never held a lock that others wanted.
-    pub rank: u64,
+    pub rank: i64,
 }
 
 /// A lock that is held or waited for.

@@ -11,6 +11,8 @@ use crate::os::sync::Mutex;
 
 const SESSIONS: u32 = 4;
 const NAMES: u8 = 4;
+/// Lower tokens are those of an earlier run.
+const TOKENS_START: u64 = 10_000;
 const TOKENS_END: u64 = 1_000_000;
 
 /// Records the outcomes it is told.
@@ -45,9 +47,18 @@ struct TokensOfNames {
     /// The token of each hold, by name and session, when this was last looked at.
     held: BTreeMap<(u8, u32), u64>,
     highest: BTreeMap<u8, u64>,
+    /// How many locks sessions have tried to get back.
+    reclaims: u64,
 }
 
 impl TokensOfNames {
+    /// A token of an earlier run for a name that the session got back. No grant may have it again.
+    fn reclaimed(&mut self, name: u8, session: u32, token: u64) {
+        self.held.insert((name, session), token);
+        let highest = self.highest.entry(name).or_default();
+        *highest = token.max(*highest);
+    }
+
     fn check(&mut self, held: BTreeMap<(u8, u32), u64>) {
         let mut granted: Vec<_> =
             held.iter().filter(|(at, token)| self.held.get(at) != Some(token)).collect();
@@ -63,7 +74,7 @@ impl TokensOfNames {
 impl Driver {
     pub(super) fn new(grace: bool) -> Self {
         let length = grace.then_some(Duration::from_secs(60));
-        let broker = Broker::resumed(Limits::default(), &(1..TOKENS_END), length);
+        let broker = Broker::resumed(Limits::default(), &(TOKENS_START..TOKENS_END), length);
         let sessions = (0..SESSIONS).map(|_| attach(&broker)).collect();
         Self {
             broker,
@@ -87,7 +98,10 @@ impl Driver {
             }
             Event::Convert { session, name, mode, wait } => {
                 let wait = wait.map(|limit| Wait { ticket, limit: limit.map(Duration::from_nanos) });
-                self.said(self.session(*session).convert(Space::Main, &[*name], *mode, wait))
+                match self.session(*session).convert(Space::Main, &[*name], *mode, wait) {
+                    Err(AcquireError::NotYet(_)) if self.model.grace => Said::Busy,
+                    answer => self.said(answer),
+                }
             }
             Event::Release { session, name } => match self.session(*session).release(Space::Main, &[*name]) {
                 Ok(Released::Hold) => Said::ReleasedHold,
@@ -112,6 +126,7 @@ impl Driver {
                 }
                 Said::Nothing
             }
+            Event::Reclaim { session, name, mode } => self.reclaim(*session, *name, *mode),
             Event::Open => {
                 self.broker.end_grace();
                 assert!(self.broker.grace().is_zero());
@@ -157,6 +172,26 @@ impl Driver {
     fn try_in_the_grace(&self, session: u32, wants: &[(u8, Mode)]) {
         let told = self.acquire(session, wants, None);
         assert!(matches!(told, Err(AcquireError::NotYet(_))), "{told:?}");
+    }
+
+    fn reclaim(&mut self, session: u32, name: u8, mode: Mode) -> Said {
+        self.tokens.reclaims += 1;
+        let token = TOKENS_START - self.tokens.reclaims;
+        match self.session(session).reclaim(Space::Main, &[name], mode, token) {
+            Ok(()) => {
+                self.tokens.reclaimed(name, session, token);
+                Said::Reclaimed
+            }
+            Err(ReclaimError::NoGrace) => Said::NoGrace,
+            Err(ReclaimError::AlreadyHeld(held)) => Said::AlreadyHeld(held.mode),
+            Err(ReclaimError::Waiting) => Said::AlreadyWaiting,
+            Err(ReclaimError::Conflict(holders)) => {
+                let others = self.model.held.keys().filter(|at| at.0 == name).count();
+                assert_eq!(holders.len(), others);
+                Said::Conflict
+            }
+            Err(error) => panic!("{error}"),
+        }
     }
 
     /// One name is tried first, in its lane, as every caller does.
@@ -299,6 +334,10 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
+fn reclaim() -> impl Strategy<Value = Event> {
+    (0..SESSIONS, 0..NAMES, mode()).prop_map(|(session, name, mode)| Event::Reclaim { session, name, mode })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -337,6 +376,29 @@ proptest! {
         for event in before.iter().chain([&Event::Open]).chain(&after) {
             driver.apply(event);
             assert!(!driver.model.grace || driver.model.held.is_empty());
+        }
+    }
+
+    #[test]
+    fn in_the_grace_nothing_is_held_but_what_sessions_have_got_back(
+        before in prop::collection::vec((prop_oneof![3 => event(), 1 => reclaim()], prop::bool::weighted(0.1)), 1..80),
+        after in prop::collection::vec(prop_oneof![9 => event(), 1 => reclaim()], 1..40),
+    ) {
+        let mut driver = Driver::new(true);
+        for (event, is_replaced) in &before {
+            if *is_replaced {
+                driver = driver.continued_from(&driver.text());
+            }
+            let held = driver.model.held.clone();
+            driver.apply(event);
+            if !matches!(event, Event::Reclaim { .. }) {
+                let was_held = |(at, mode): (_, &Mode)| held.get(at).is_some_and(|before| before <= mode);
+                assert!(driver.model.held.iter().all(was_held), "{event:?}");
+            }
+        }
+        driver.apply(&Event::Open);
+        for event in &after {
+            driver.apply(event);
         }
     }
 }

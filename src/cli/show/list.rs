@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use lockd::broker::Mode;
-use lockd::wire::message::ListedLock;
+use lockd::wire::message::{ListedHolder, ListedLock};
 
 use crate::cli::server_option::ServerOption;
 use crate::cli::show::{ShowError, connect, finish, pages};
@@ -155,12 +155,19 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
         let dash = || "-".to_owned();
         return vec![row(dash(), dash(), dash())];
     }
-    let of_holder = lock.holders.iter().map(|holder| {
-        row(printable(holder.address.as_bytes()), owner(holder.name.as_deref()), age(holder.held_for))
-    });
+    let of_holder = lock
+        .holders
+        .iter()
+        .map(|holder| row(address_of(holder), owner(holder.name.as_deref()), age(holder.held_for)));
     let unlisted = (lock.more_holders > 0)
         .then(|| row(format!("and {} more", lock.more_holders), "-".to_owned(), "-".to_owned()));
     of_holder.chain(unlisted).collect()
+}
+
+/// The address of a holder. If it has no connection now, and may come back, that is said, too.
+fn address_of(holder: &ListedHolder) -> String {
+    let address = printable(holder.address.as_bytes());
+    if holder.in_doubt.is_some() { format!("{address} (in doubt)") } else { address }
 }
 
 /// The name that a session has registered; `-` without one.
@@ -171,7 +178,7 @@ pub(super) fn owner(name: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use lockd::broker::LockName;
-    use lockd::wire::message::{ListedHolder, ListedWaiter, LockPage};
+    use lockd::wire::message::{ListedWaiter, LockPage};
 
     use super::*;
 

@@ -143,7 +143,12 @@ mod tests {
             pidfile: Some(5),
             state_dir: Some(StateDirHandOver {
                 directory: 6,
-                keeper: KeeperSnapshot { tokens_end: 7, dead_peer_timeout: 8, in_grace: true },
+                keeper: KeeperSnapshot {
+                    tokens_end: 7,
+                    dead_peer_timeout: 8,
+                    in_grace: true,
+                    sessions: None,
+                },
             }),
             control: Some([8, 9, 10]),
             asker: Some(11),

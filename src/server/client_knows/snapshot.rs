@@ -13,6 +13,7 @@ impl ConnectionEnd {
             release_delay_nanos: nanos_in(terms.release_delay),
             wind_down_nanos: nanos_in(terms.wind_down),
             has_work: terms.has_work,
+            can_resume: terms.can_resume,
         };
         EndSnapshot {
             is_local: self.is_local,
@@ -24,6 +25,7 @@ impl ConnectionEnd {
             input_ended: self.input_ended,
             reset_at_nanos: self.reset_at.map(nanos_of),
             known_since_nanos: self.known_since.map(nanos_of),
+            silent_since_nanos: self.silent_since.map(nanos_of),
             is_kicked: self.is_kicked,
             terms: self.terms.as_ref().map(terms),
         }
@@ -37,6 +39,7 @@ impl ConnectionEnd {
             release_delay: Duration::from_nanos(terms.release_delay_nanos),
             wind_down: Duration::from_nanos(terms.wind_down_nanos),
             has_work: terms.has_work,
+            can_resume: terms.can_resume,
         };
         Ok(Self {
             is_local: snapshot.is_local,
@@ -48,6 +51,7 @@ impl ConnectionEnd {
             input_ended: snapshot.input_ended,
             reset_at: snapshot.reset_at_nanos.map(past).transpose()?,
             known_since: snapshot.known_since_nanos.map(past).transpose()?,
+            silent_since: snapshot.silent_since_nanos.map(past).transpose()?,
             is_kicked: snapshot.is_kicked,
             terms: snapshot.terms.map(terms),
         })
@@ -72,12 +76,17 @@ mod tests {
     /// Ends with every combination of a few facts.
     fn ends() -> Vec<ConnectionEnd> {
         type Fact = fn(&mut ConnectionEnd);
-        let facts: [Fact; 10] = [
+        let facts: [Fact; 12] = [
             ConnectionEnd::set_local,
             |end| {
                 let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
-                end.set_terms(&keepalive, Duration::from_secs(3));
+                end.set_terms(&keepalive, Duration::from_secs(3), false);
             },
+            |end| {
+                let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
+                end.set_terms(&keepalive, Duration::ZERO, true);
+            },
+            |end| end.note_silence(Instant::now()),
             ConnectionEnd::note_server_end,
             ConnectionEnd::note_all_acknowledged,
             |end| end.note_error(&io::Error::from_raw_os_error(libc::ECONNRESET)),
@@ -98,11 +107,19 @@ mod tests {
     }
 
     /// The facts, with moments that differ by less than a second taken for the same.
-    fn without_moments(end: &ConnectionEnd) -> (EndSnapshot, [Option<u64>; 2]) {
+    fn without_moments(end: &ConnectionEnd) -> (EndSnapshot, [Option<u64>; 3]) {
         let snapshot = end.snapshot();
         let seconds = |nanos: Option<u64>| nanos.map(|nanos| nanos / 1_000_000_000 / 60);
-        let moments = [seconds(snapshot.reset_at_nanos), seconds(snapshot.known_since_nanos)];
-        (EndSnapshot { reset_at_nanos: None, known_since_nanos: None, ..snapshot }, moments)
+        let moments =
+            [snapshot.reset_at_nanos, snapshot.known_since_nanos, snapshot.silent_since_nanos].map(seconds);
+        let none = None;
+        let facts = EndSnapshot {
+            reset_at_nanos: none,
+            known_since_nanos: none,
+            silent_since_nanos: none,
+            ..snapshot
+        };
+        (facts, moments)
     }
 
     #[test]
@@ -129,12 +146,16 @@ mod tests {
             for_each_changed_leaf(&end.snapshot(), |changed: EndSnapshot| {
                 if let Ok(restored) = ConnectionEnd::restore(changed) {
                     let (facts, moments) = without_moments(&restored);
-                    let seconds = |nanos: Option<u64>| nanos.map(|nanos| nanos / 1_000_000_000 / 60);
-                    assert_eq!(
-                        moments,
-                        [seconds(changed.reset_at_nanos), seconds(changed.known_since_nanos)]
-                    );
-                    let expected = EndSnapshot { reset_at_nanos: None, known_since_nanos: None, ..changed };
+                    let minutes = |nanos: Option<u64>| nanos.map(|nanos| nanos / 1_000_000_000 / 60);
+                    let EndSnapshot { reset_at_nanos, known_since_nanos, silent_since_nanos, .. } = changed;
+                    let expected = [reset_at_nanos, known_since_nanos, silent_since_nanos];
+                    assert_eq!(moments, expected.map(minutes));
+                    let expected = EndSnapshot {
+                        reset_at_nanos: None,
+                        known_since_nanos: None,
+                        silent_since_nanos: None,
+                        ..changed
+                    };
                     assert_eq!(facts, expected);
                 }
             });

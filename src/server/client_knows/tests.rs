@@ -166,7 +166,7 @@ fn after_hello(steps: &[Step]) -> (ConnectionEnd, Duration) {
 fn after_hello_with(steps: &[Step], wind_down: Duration) -> (ConnectionEnd, Duration) {
     let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
     let mut end = after(steps);
-    end.set_terms(&keepalive, wind_down);
+    end.set_terms(&keepalive, wind_down, false);
     (end, keepalive.release_delay())
 }
 
@@ -206,6 +206,39 @@ fn a_reset_frees_the_locks_only_of_a_client_that_asked_for_no_time() {
     end.note_kick();
     assert_eq!(end.next_step(just_before(release_delay), tell_deadline), NextStep::KeepLocks(LEAVE_POLL));
     assert_eq!(end.next_step(now + release_delay, tell_deadline), NextStep::Release);
+}
+
+/// Of a client that can resume, only its own end counts.
+#[test]
+fn the_locks_of_a_client_that_can_resume_are_kept_unless_it_ends_the_connection_itself() {
+    let begin = Instant::now();
+    for (what, steps, without_work, _) in ENDS {
+        for wind_down in [Duration::ZERO, WIND_DOWN] {
+            let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
+            let mut end = after(steps);
+            end.set_terms(&keepalive, wind_down, true);
+            let kept_for = keepalive.release_delay() + wind_down;
+            // A reset is never its word: not over a Unix socket, either.
+            let resets = steps.iter().filter(|step| matches!(step, Error(RESET) | SendError(RESET))).count();
+            let is_its_end = *without_work == HasLeft && (resets == 0 || end.peer_ended);
+            if is_its_end {
+                assert_eq!(end.client_state(), HasLeft, "{what}: {steps:?}");
+                assert_eq!(end.next_step(begin, begin), NextStep::Release, "{what}: {steps:?}");
+                continue;
+            }
+            assert_eq!(end.client_state(), ClientState::MayComeBack, "{what}: {steps:?}");
+            // Not before it is known from when on it has been answered nothing.
+            let much_later = begin + 2 * kept_for;
+            assert_eq!(end.next_step(much_later, begin), NextStep::CheckAgain(LEAVE_POLL), "{what}");
+            end.note_silence(begin);
+            end.note_silence(begin + kept_for / 2);
+            let before = begin + kept_for - Duration::from_millis(1);
+            assert_eq!(end.next_step(before, begin), NextStep::CheckAgain(LEAVE_POLL), "{what}: {steps:?}");
+            assert_eq!(end.next_step(begin + kept_for, begin), NextStep::Release, "{what}: {steps:?}");
+            end.note_goodbye();
+            assert_eq!(end.next_step(begin, begin), NextStep::Release, "{what}: {steps:?}");
+        }
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 mod connection;
 mod inspection;
 mod locks;
+mod resume;
 mod service;
 mod sessions;
 mod waits;
@@ -38,6 +39,7 @@ impl Service {
             .on("list", inspection::list)
             .on("stats", inspection::stats)
             .on("hello", sessions::hello)
+            .on("resume", resume::resume)
             .on("identify", sessions::identify)
             .on("ping", sessions::ping)
             .on("kick", sessions::kick)

@@ -1,6 +1,8 @@
 //! The commands that are about sessions and connections: `hello`, `identify`, `ping`, `bye`, and
 //! `kick`, by which an operator ends the connections of others.
 
+use std::time::Duration;
+
 use serde_json::value::RawValue;
 
 use super::super::connection::Flow;
@@ -11,8 +13,11 @@ use crate::wire::message::{
     HelloResult, Keepalive, LockResult, Status, encode_pong, parse_hello, parse_identify, parse_kick,
 };
 
+/// The feature that a server with a state directory has: sessions that resume.
+const RESUME: &str = "resume";
+
 /// What a client can rely on beyond the original protocol.
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 15] = [
     "bye",
     "cancel",
     "convert",
@@ -22,6 +27,7 @@ const FEATURES: [&str; 14] = [
     "lockNames",
     "mode",
     "orphaned",
+    RESUME,
     "session",
     "timeLimit",
     "token",
@@ -34,22 +40,43 @@ pub(super) fn hello(call: &mut Call<'_, '_>) {
         Ok(request) => request,
         Err(malformed) => return call.reply(&LockResult::from(malformed)),
     };
+    if request.resumable {
+        call.connection.base.make_resumable();
+        call.connection.next = Flow::Again;
+    }
+    let Some(keepalive) = set_keepalive(call, request.wind_down) else { return };
+    let greeting = greeting(call, keepalive);
+    call.reply(&greeting);
+}
+
+/// Sets the keepalive of a client that says `hello` or resumes. `None` if that fails; then the
+/// connection is closed.
+pub(super) fn set_keepalive(call: &mut Call<'_, '_>, wind_down: Duration) -> Option<Keepalive> {
     let keepalive = Keepalive::server_after_hello(call.connection.base.config.dead_peer_timeout);
-    if let Err(error) = call.connection.base.set_keepalive(&keepalive, request.wind_down) {
+    let set = call.connection.base.set_keepalive(&keepalive, wind_down);
+    if let Err(error) = &set {
         // The reply would promise figures that are not in effect: the client could then take itself
         // for the holder of a lock that has gone to another session.
         log::debug!("{}: {error}", call.session().info().address());
         call.connection.next = Flow::Close;
-        return;
     }
-    call.reply(&HelloResult {
+    set.ok().map(|()| keepalive)
+}
+
+/// What such a client is told.
+pub(super) fn greeting(call: &Call<'_, '_>, keepalive: Keepalive) -> HelloResult {
+    let base = &call.connection.base;
+    let sessions = &base.server.resumable;
+    let offers = |feature: &&str| *feature != RESUME || sessions.resumption().is_some();
+    let resume = base.resumable.as_ref().and_then(|resumable| sessions.grant(resumable, &keepalive));
+    HelloResult {
         status: Status::Ok,
         server: "lockd".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        features: FEATURES.map(str::to_owned).to_vec(),
+        features: FEATURES.into_iter().filter(offers).map(str::to_owned).collect(),
         keepalive,
-        resume: None,
-    });
+        resume,
+    }
 }
 
 pub(super) fn identify(call: &mut Call<'_, '_>) {

@@ -68,6 +68,7 @@ impl SendQueue {
             return;
         }
         self.hang_up();
+        self.note_silence();
         if let Some(waker) = self.waker.get() {
             waker.wake();
         }
@@ -113,6 +114,29 @@ impl SendQueue {
     pub(in crate::server) fn reset(&self) {
         self.with_end(|end| end.note_reset(Instant::now()));
         self.stream.abort();
+    }
+
+    /// Ends the connection, whose session has another one now. Nothing that happens to it means
+    /// anything any more.
+    pub(in crate::server) fn cut_off(&self) {
+        self.is_closing.store(true, Relaxed);
+        let mut state = self.state.lock();
+        state.is_closed = true;
+        state.end.note_reset(Instant::now());
+        state.end.note_end_of_input();
+        drop(state);
+        self.stream.abort();
+        // A Unix socket cannot be reset.
+        self.stream.end_output();
+        self.stream.end_input();
+        if let Some(waker) = self.waker.get() {
+            waker.wake();
+        }
+    }
+
+    /// From now on the client is answered nothing more.
+    pub(in crate::server) fn note_silence(&self) {
+        self.with_end(|end| end.note_silence(Instant::now()));
     }
 
     /// What the client knows of the connection's end by now.
@@ -172,7 +196,7 @@ mod tests {
         let send_queue =
             Arc::new(SendQueue::new(stream, 1 << 20, Arc::new(Maintenance::new().unwrap()), None));
         let keepalive = Keepalive::server_after_hello(Keepalive::DEAD_PEER_TIMEOUT);
-        send_queue.with_end(|end| end.set_terms(&keepalive, HOUR));
+        send_queue.with_end(|end| end.set_terms(&keepalive, HOUR, false));
         (send_queue, (directory, listener, client))
     }
 

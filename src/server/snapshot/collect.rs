@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::RawFd;
 
-use super::types::{ConfigSnapshot, ConnectionSnapshot, LossReason, ServerSnapshot, StateSnapshot};
+use super::types::{
+    ConfigSnapshot, ConnectionSnapshot, LossReason, ResumableSnapshot, ServerSnapshot, StateSnapshot,
+};
 use crate::os::monotonic::nanos_of;
 use crate::os::sync::{Arc, Weak};
 use crate::server::config::Config;
@@ -69,7 +71,7 @@ fn collect_connection(
     config: usize,
     state: ParkedState,
 ) -> Result<ConnectionSnapshot, &'static str> {
-    let ListedConnection { protocol, address, send_queue, info, waits, config: _ } = connection;
+    let ListedConnection { protocol, address, send_queue, info, waits, resumable, config: _ } = connection;
     let (send_queue_snapshot, loss) = send_queue.snapshot()?;
     let state = match (state, loss) {
         (ParkedState::Ending { tell_deadline }, _) => {
@@ -92,6 +94,11 @@ fn collect_connection(
         protocol: *protocol,
         address: address.to_string(),
         session: info.as_ref().map(|info| info.id()),
+        resumable: resumable.as_ref().map(|resumable| ResumableSnapshot {
+            id: resumable.id,
+            attempt: resumable.attempt(),
+            is_over: resumable.is_over(),
+        }),
         send_queue: send_queue_snapshot,
         state,
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Instant;
 
-use super::types::{ConnectionSnapshot, ServerSnapshot, StateSnapshot, WaitsSnapshot};
+use super::types::{ConnectionSnapshot, ResumableSnapshot, ServerSnapshot, StateSnapshot, WaitsSnapshot};
 use crate::broker::{Broker, Limits, ObservedSession};
 use crate::os::monotonic::moment_at;
 use crate::os::socket::Stream;
@@ -16,7 +16,7 @@ use crate::server::listener::Listener;
 use crate::server::maintenance::Maintenance;
 use crate::server::parking::ParkedState;
 use crate::server::send_queue::SendQueue;
-use crate::server::serve::{ConnectionWaits, RestoredConnection};
+use crate::server::serve::{ConnectionWaits, RestoredConnection, RestoredSession};
 use crate::server::server_state::{ListedConnection, ServerState};
 
 /// A server from a snapshot, not served yet. If it is dropped, its connections end, and its broker
@@ -36,6 +36,7 @@ struct TakenConnection {
     address: String,
     config: Arc<Config>,
     session: Option<u64>,
+    resumable: Option<ResumableSnapshot>,
     send_queue: Arc<SendQueue>,
     waits: ConnectionWaits,
     /// None if the connection has ended before its session has begun.
@@ -125,8 +126,9 @@ impl TakenConnection {
         configs: &[Arc<Config>],
         maintenance: &Arc<Maintenance>,
     ) -> io::Result<Self> {
-        let ConnectionSnapshot { id, fd, config, is_tcp, protocol, address, session, send_queue, state } =
+        let ConnectionSnapshot { id, fd, config, is_tcp, protocol, address, session, resumable, .. } =
             snapshot;
+        let (send_queue, state) = (snapshot.send_queue, snapshot.state);
         let in_context = |error: io::Error| io::Error::new(error.kind(), format!("{address}: {error}"));
         let stream = Stream::take_over(fd, is_tcp).map_err(in_context)?;
         let config = configs.get(config).ok_or_else(|| in_context(invalid("no configuration")))?.clone();
@@ -151,7 +153,7 @@ impl TakenConnection {
             }
         };
         let (waits, state) = restored.map_err(|what| in_context(invalid(what)))?;
-        Ok(Self { id, is_tcp, protocol, address, config, session, send_queue, waits, state })
+        Ok(Self { id, is_tcp, protocol, address, config, session, resumable, send_queue, waits, state })
     }
 
     /// Adds it to the server's list. `None` if it has ended, which its client learns from its end of
@@ -161,11 +163,18 @@ impl TakenConnection {
         server: &Arc<ServerState>,
         session: Option<ObservedSession>,
     ) -> Option<RestoredConnection> {
-        let Self { id, is_tcp, protocol, address, config, session: _, send_queue, waits, state } = self;
+        let Self { id, is_tcp, protocol, address, config, session: _, resumable, send_queue, waits, state } =
+            self;
         let Some(state) = state else {
             send_queue.hang_up();
             return None;
         };
+        let session = session.map(Arc::new);
+        let resumable = resumable.zip(session.as_ref()).map(
+            |(ResumableSnapshot { id: own, attempt, is_over }, session)| {
+                server.resumable.restore(own, (id, &send_queue, session), attempt, is_over)
+            },
+        );
         let info = session.as_ref().map(|session| session.info().clone());
         let pending = info.is_some().then(|| waits.pending());
         let listed = ListedConnection {
@@ -175,6 +184,7 @@ impl TakenConnection {
             config: config.clone(),
             info,
             waits: pending,
+            resumable: resumable.clone(),
         };
         server.readmit(id, listed);
         let secret = config.auth_token.clone().filter(|_| protocol == Protocol::Message && is_tcp);
@@ -189,6 +199,7 @@ impl TakenConnection {
             secret,
             address,
         };
-        Some(RestoredConnection { accepted, session: session.map(|session| (session, waits)), state })
+        let session = session.map(|session| RestoredSession { session, resumable, waits });
+        Some(RestoredConnection { accepted, session, state })
     }
 }

@@ -11,6 +11,7 @@ use crate::broker::BrokerSnapshot;
 use crate::broker::snapshot::as_data::{hex, value_or_null};
 use crate::server::auth_token::AuthToken;
 use crate::server::config::{Protocol, Scheduling};
+use crate::wire::message::ResumeId;
 use crate::wire::websocket::{AssemblerSnapshot, WebSocketSnapshot};
 
 /// The state of a server whose threads are parked, for the image that replaces it.
@@ -107,8 +108,21 @@ pub(in crate::server) struct ConnectionSnapshot {
     pub(in crate::server) address: String,
     /// The id of its session; none before that has begun.
     pub(in crate::server) session: Option<u64>,
+    /// None if the session cannot continue on another connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::server) resumable: Option<ResumableSnapshot>,
     pub(in crate::server) send_queue: SendQueueSnapshot,
     pub(in crate::server) state: StateSnapshot,
+}
+
+/// A session that can continue on another connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::server) struct ResumableSnapshot {
+    pub(in crate::server) id: ResumeId,
+    /// The number of its client's last attempt.
+    pub(in crate::server) attempt: u64,
+    pub(in crate::server) is_over: bool,
 }
 
 /// How far a connection is.
@@ -244,6 +258,8 @@ pub(in crate::server) struct EndSnapshot {
     pub(in crate::server) input_ended: bool,
     pub(in crate::server) reset_at_nanos: Option<u64>,
     pub(in crate::server) known_since_nanos: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(in crate::server) silent_since_nanos: Option<u64>,
     pub(in crate::server) is_kicked: bool,
     pub(in crate::server) terms: Option<TermsSnapshot>,
 }
@@ -254,4 +270,6 @@ pub(in crate::server) struct TermsSnapshot {
     pub(in crate::server) release_delay_nanos: u64,
     pub(in crate::server) wind_down_nanos: u64,
     pub(in crate::server) has_work: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(in crate::server) can_resume: bool,
 }

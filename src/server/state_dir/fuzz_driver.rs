@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use crate::server::resume::identity::{SecretKey, SessionId};
+use crate::server::resume::secret_key::SecretKey;
 use crate::server::state_dir::record::{Record, RunEnd, SessionsRecord};
+use crate::wire::message::ResumeId;
 
 /// The most bytes that are read of a state file.
 pub const RECORD_BYTES_MAX: usize = crate::server::state_dir::record::RECORD_BYTES_MAX;
@@ -18,7 +19,7 @@ impl StateRecord {
     /// them held something when it stopped.
     #[must_use]
     pub fn new(tokens_end: u64, seconds: u64, epoch: Option<u64>, held: Option<u16>) -> Self {
-        let id = |number: u16| SessionId::from_number(u128::from(number) << 64);
+        let id = |number: u16| ResumeId((u128::from(number) << 64).to_be_bytes());
         let stopped = |held| RunEnd::Stopped { held: (0..held).map(id).collect() };
         let sessions = |epoch: u64| SessionsRecord {
             epoch,

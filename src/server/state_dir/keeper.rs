@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use super::directory::Directory;
 use super::record::{HELD_MAX, Record, RunEnd, SessionsRecord};
-use super::resumption::Resumption;
 use super::tombstones::{self, Tombstones};
 use crate::broker::{Broker, Limits};
 use crate::os::Keepalive;
 use crate::os::sync::{Arc, Condvar, Mutex};
 use crate::os::thread::{SignalsBlocked, Thread};
-use crate::server::resume::identity::{SecretKey, SessionId};
+use crate::server::resume::secret_key::SecretKey;
+use crate::wire::message::ResumeId;
 
 /// The number of tokens that are reserved in advance. They last for minutes at any rate that a
 /// server can reach, so a disk may be slow for that long; and they are few enough that tokens stay
@@ -65,9 +65,9 @@ pub(super) struct SessionsState {
     /// Of earlier runs; `None` as soon as their sessions cannot resume any more.
     earlier: Option<EarlierSessions>,
     /// Those that have got a tombstone in the grace of this run.
-    buried: Vec<SessionId>,
+    buried: Vec<ResumeId>,
     /// When the server has stopped: those that held something.
-    held: Vec<SessionId>,
+    held: Vec<ResumeId>,
 }
 
 /// Sessions of earlier runs, which may resume in the grace.
@@ -76,7 +76,7 @@ struct EarlierSessions {
     epochs: Range<u64>,
     buried: Tombstones,
     /// If these are all that hold something: those of them that have not come back.
-    awaited: Option<BTreeSet<SessionId>>,
+    awaited: Option<BTreeSet<ResumeId>>,
 }
 
 /// Why nothing is granted at first.
@@ -150,7 +150,7 @@ impl KeeperRest<'_> {
     #[must_use]
     pub fn snapshot(&self) -> KeeperSnapshot {
         let in_grace = self.shared.progress.lock().grace_ends.is_some();
-        let texts = |ids: &mut dyn Iterator<Item = &SessionId>| ids.map(SessionId::to_string).collect();
+        let texts = |ids: &mut dyn Iterator<Item = &ResumeId>| ids.map(ResumeId::to_string).collect();
         let sessions = self.shared.sessions.lock();
         let awaited = sessions.earlier.as_ref().and_then(|earlier| earlier.awaited.as_ref());
         let awaited = awaited.map(|awaited| texts(&mut awaited.iter()));
@@ -324,12 +324,6 @@ impl Keeper {
         self.grace_cause
     }
 
-    /// For the server of this broker, so that sessions can resume.
-    #[must_use]
-    pub fn resumption(&self) -> Resumption {
-        Resumption::new(self.shared.clone())
-    }
-
     /// Makes the keeper rest, once it has finished what it does.
     ///
     /// # Errors
@@ -364,7 +358,7 @@ impl Keeper {
 
     /// Records that the broker has stopped cleanly: it grants nothing any more, and every client
     /// that held a lock knows that it has lost it, but for the sessions that hold one and
-    /// [can resume](Resumption). Then the next run grants at once, or as soon as all of those are
+    /// [can resume](super::Resumption). Then the next run grants at once, or as soon as all of those are
     /// back, unless this run's own grace was not over.
     ///
     /// # Errors
@@ -373,7 +367,7 @@ impl Keeper {
         self.end();
         let over = self.shared.progress.lock().grace_ends.is_none();
         let tokens_end = self.shared.broker.next_token();
-        let held: BTreeSet<SessionId> = self.shared.sessions.lock().held.drain(..).collect();
+        let held: BTreeSet<ResumeId> = self.shared.sessions.lock().held.drain(..).collect();
         self.shared.update(|record| {
             record.tokens_end = tokens_end;
             if over && held.len() <= HELD_MAX {
@@ -498,7 +492,7 @@ impl KeeperState {
 fn earlier_tombstones(directory: &Directory) -> io::Result<Tombstones> {
     let found = tombstones::parse(&directory.read_tombstones()?);
     if !found.is_damaged {
-        let whole: Vec<SessionId> = found.sessions.iter().copied().collect();
+        let whole: Vec<ResumeId> = found.sessions.iter().copied().collect();
         directory.replace_tombstones(&tombstones::encode(&whole))?;
     }
     Ok(found)
@@ -512,13 +506,13 @@ fn invalid(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-fn ids(texts: &[String]) -> io::Result<Vec<SessionId>> {
+fn ids(texts: &[String]) -> io::Result<Vec<ResumeId>> {
     texts.iter().map(|text| text.parse().map_err(invalid)).collect()
 }
 
-/// For [`Resumption`].
+/// For [`Resumption`](super::resumption::Resumption).
 impl KeeperState {
-    pub(super) fn check_earlier(&self, id: SessionId, epoch: u64) -> Result<(), &'static str> {
+    pub(super) fn check_earlier(&self, id: ResumeId, epoch: u64) -> Result<(), &'static str> {
         let sessions = self.sessions.lock();
         let Some(earlier) = &sessions.earlier else {
             return Err("this run does not know it, and grants locks already");
@@ -535,7 +529,7 @@ impl KeeperState {
         }
     }
 
-    pub(super) fn settle(&self, id: SessionId) {
+    pub(super) fn settle(&self, id: ResumeId) {
         let mut sessions = self.sessions.lock();
         let awaited = sessions.earlier.as_mut().and_then(|earlier| earlier.awaited.as_mut());
         if awaited.is_some_and(|awaited| awaited.remove(&id) && awaited.is_empty()) {
@@ -544,7 +538,7 @@ impl KeeperState {
         }
     }
 
-    pub(super) fn bury(&self, ids: &[SessionId]) -> io::Result<()> {
+    pub(super) fn bury(&self, ids: &[ResumeId]) -> io::Result<()> {
         // Locked in this order only here and where nothing else is locked.
         let mut sessions = self.sessions.lock();
         self.kept.lock().0.append_tombstones(&tombstones::encode(ids))?;
@@ -554,7 +548,8 @@ impl KeeperState {
         Ok(())
     }
 
-    pub(super) fn note_held(&self, ids: Vec<SessionId>) {
-        self.sessions.lock().held = ids;
+    pub(super) fn note_held(&self, ids: Vec<ResumeId>) {
+        // A server may stop twice, and has nothing to note the second time.
+        self.sessions.lock().held.extend(ids);
     }
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
-use crate::server::resume::identity::{SecretKey, SessionId};
+use crate::server::resume::secret_key::SecretKey;
+use crate::wire::message::ResumeId;
 
 /// The first line, which has the version of the format.
 const HEADING: &str = "lockd state 2\n";
@@ -42,7 +43,7 @@ pub(super) enum RunEnd {
     None,
     /// It has stopped cleanly. Every client that held a lock knows that it has lost it, but for
     /// these sessions, which may resume.
-    Stopped { held: BTreeSet<SessionId> },
+    Stopped { held: BTreeSet<ResumeId> },
 }
 
 /// What sessions need to resume.
@@ -128,7 +129,7 @@ impl Record {
 mod tests {
     use super::*;
 
-    fn id(number: u64) -> SessionId {
+    fn id(number: u64) -> ResumeId {
         format!("{number:032x}").parse().unwrap()
     }
 

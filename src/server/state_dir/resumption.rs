@@ -6,37 +6,41 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::keeper::KeeperState;
+use super::keeper::{Keeper, KeeperState};
 use crate::os::sync::Arc;
-use crate::server::resume::identity::{SessionId, SessionSecret};
+use crate::wire::message::{ResumeId, ResumeSecret};
 
 /// By this the sessions of a server can resume: after an outage of the network, and at a later run
-/// with the same state directory. From [`Keeper::resumption`](super::Keeper::resumption).
+/// with the same state directory. From [`Keeper::resumption`].
 #[derive(Clone)]
 pub struct Resumption {
     keeper: Arc<KeeperState>,
 }
 
-impl Resumption {
-    pub(super) fn new(keeper: Arc<KeeperState>) -> Self {
-        Self { keeper }
+impl Keeper {
+    /// For the server of this broker, so that sessions can resume.
+    #[must_use]
+    pub fn resumption(&self) -> Resumption {
+        Resumption { keeper: self.shared.clone() }
     }
+}
 
+impl Resumption {
     /// The number of this run, which is higher than that of every earlier one.
     pub(in crate::server) fn epoch(&self) -> u64 {
         self.keeper.epoch
     }
 
     /// The secret for a session that is told this dead-peer timeout in this run.
-    pub(in crate::server) fn secret(&self, id: SessionId, timeout: Duration) -> SessionSecret {
+    pub(in crate::server) fn secret(&self, id: ResumeId, timeout: Duration) -> ResumeSecret {
         self.keeper.key.secret(id, self.epoch(), timeout)
     }
 
     /// Whether a run with this state directory has told the session this.
     pub(in crate::server) fn is_secret(
         &self,
-        secret: &SessionSecret,
-        id: SessionId,
+        secret: &ResumeSecret,
+        id: ResumeId,
         epoch: u64,
         timeout: Duration,
     ) -> bool {
@@ -47,12 +51,12 @@ impl Resumption {
     ///
     /// # Errors
     /// The reason why not.
-    pub(in crate::server) fn check_earlier(&self, id: SessionId, epoch: u64) -> Result<(), &'static str> {
+    pub(in crate::server) fn check_earlier(&self, id: ResumeId, epoch: u64) -> Result<(), &'static str> {
         self.keeper.check_earlier(id, epoch)
     }
 
     /// The session has come back, or was told that it is over.
-    pub(in crate::server) fn settle(&self, id: SessionId) {
+    pub(in crate::server) fn settle(&self, id: ResumeId) {
         self.keeper.settle(id);
     }
 
@@ -61,12 +65,12 @@ impl Resumption {
     ///
     /// # Errors
     /// If it cannot be written. Then the locks must stay.
-    pub(in crate::server) fn bury(&self, ids: &[SessionId]) -> io::Result<()> {
+    pub(in crate::server) fn bury(&self, ids: &[ResumeId]) -> io::Result<()> {
         self.keeper.bury(ids)
     }
 
     /// The server has stopped, and these sessions held something.
-    pub(in crate::server) fn note_held(&self, ids: Vec<SessionId>) {
+    pub(in crate::server) fn note_held(&self, ids: Vec<ResumeId>) {
         self.keeper.note_held(ids);
     }
 }

@@ -80,7 +80,7 @@ fn after_an_unclean_end_nothing_is_granted_before_the_grace_is_over() {
     assert!(broker.grace() > TIMEOUT / 2 && broker.grace() <= TIMEOUT);
     let (one, two) = (broker.open(None), broker.open(None));
     let refused = acquire(&one).unwrap_err();
-    assert!(matches!(&refused, AcquireError::NotYet(reason) if reason.contains("did not stop cleanly")));
+    assert!(matches!(&refused, AcquireError::NotYet(reason) if reason.contains("has been started anew")));
     let set = [(b"x"[..].into(), Mode::Exclusive), (b"y"[..].into(), Mode::Shared)];
     assert!(matches!(one.acquire_all(&set, NOW), Err(AcquireError::NotYet(_))));
     // A short wait times out in the grace, a long one is granted after it.

@@ -9,18 +9,18 @@ use std::fmt::Write as _;
 
 use siphasher::sip::SipHasher13;
 
-use crate::server::resume::identity::SessionId;
+use crate::wire::message::ResumeId;
 
 /// What a file of tombstones says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Tombstones {
-    pub(super) sessions: BTreeSet<SessionId>,
+    pub(super) sessions: BTreeSet<ResumeId>,
     /// Whether something in the file was not understood. Then any session may have a tombstone.
     pub(super) is_damaged: bool,
 }
 
 /// The lines for these sessions.
-pub(super) fn encode(sessions: &[SessionId]) -> String {
+pub(super) fn encode(sessions: &[ResumeId]) -> String {
     let mut text = String::new();
     for session in sessions {
         // Writing to a string cannot fail.
@@ -29,7 +29,7 @@ pub(super) fn encode(sessions: &[SessionId]) -> String {
     text
 }
 
-fn line(session: SessionId) -> String {
+fn line(session: ResumeId) -> String {
     let check = SipHasher13::new().hash(session.to_string().as_bytes());
     format!("{session} {check:016x}")
 }
@@ -55,7 +55,7 @@ fn line_length() -> usize {
     32 + 1 + 16
 }
 
-fn session(text: &[u8]) -> Option<SessionId> {
+fn session(text: &[u8]) -> Option<ResumeId> {
     let text = std::str::from_utf8(text).ok()?;
     let session = text.get(..32)?.parse().ok()?;
     (line(session) == text).then_some(session)
@@ -65,7 +65,7 @@ fn session(text: &[u8]) -> Option<SessionId> {
 mod tests {
     use super::*;
 
-    fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<SessionId> {
+    fn ids(numbers: impl IntoIterator<Item = u64>) -> Vec<ResumeId> {
         numbers.into_iter().map(|number| format!("{number:032x}").parse().unwrap()).collect()
     }
 

@@ -75,7 +75,7 @@ fn write_details(connection: &Connection) -> ControlFlow<()> {
     write(connection, |out| encoder.begin_shares(out))?;
     let mut holders = connection.server.broker.sessions();
     holders.retain(|session| session.locks_held() > 0);
-    holders.sort_by(|one, other| one.address().cmp(&other.address()));
+    holders.sort_by_key(|holder| holder.address());
     holders.iter().try_for_each(|holder| write_shares(connection, &encoder, holder))?;
     write(connection, |out| encoder.end(out))
 }

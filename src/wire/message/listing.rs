@@ -222,7 +222,7 @@ impl From<&broker::HolderInfo> for ListedHolder {
             token: holder.token,
             held_for: holder.held_for.as_secs_f64(),
             session: Some(holder.session.id()),
-            in_doubt: None,
+            in_doubt: holder.session.in_doubt().map(|time| time.as_secs_f64()),
         }
     }
 }

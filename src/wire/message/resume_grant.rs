@@ -3,6 +3,7 @@
 //! decides what they are.
 
 use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 
@@ -27,9 +28,23 @@ pub struct ResumeId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct ResumeSecret(pub [u8; 16]);
 
-impl fmt::Debug for ResumeId {
+impl fmt::Display for ResumeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&to_hex(&self.0))
+    }
+}
+
+impl fmt::Debug for ResumeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for ResumeId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        from_digits(text).map(Self).ok_or("not 32 hexadecimal digits")
     }
 }
 

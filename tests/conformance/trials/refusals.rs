@@ -59,7 +59,7 @@ fn full(stage: &Stage) -> Verdict {
 fn grace(stage: &Stage) -> Verdict {
     let directory = stage.directory.path().join("state");
     std::fs::create_dir(&directory).expect("a directory");
-    let server = stage.server_with(&["--state-dir", text(&directory)]);
+    let server = stage.server_with(&["--state-dir", text(&directory), "--first-start"]);
     let holder = stage.connected(&server)?;
     let before = holder.hold("a", EXCLUSIVE)?.token();
     server.end(Signal::KILL);

@@ -81,6 +81,7 @@ impl Daemon {
         arguments.extend(options.iter().map(|option| (*option).to_owned()));
         if keeps_state {
             arguments.push(format!("--state-dir={}", directory.join("state").display()));
+            arguments.push("--first-start".to_owned());
         }
         let mut daemon = Self {
             arguments,

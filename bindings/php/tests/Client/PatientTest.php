@@ -318,7 +318,7 @@ final class PatientTest extends TestCase
     public function testAServerThatGrantsNothingYetQueuesTheWaiter(Closure $acquire): void
     {
         $first = new Server();
-        $options = ['--state-dir', $first->directory() . '/state'];
+        $options = ['--state-dir', $first->directory() . '/state', '--first-start'];
         mkdir($first->directory() . '/state');
         try {
             $killed = new Server($options);

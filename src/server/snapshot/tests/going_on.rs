@@ -236,7 +236,7 @@ fn a_client_that_is_still_to_show_the_secret_can_show_it() {
         .while_parked(LIMIT, |parked| {
             let snapshot = handed_over(&parked.snapshot().unwrap());
             let restored = RestoredServer::new(snapshot, config, Limits::default(), u64::MAX).unwrap();
-            let server = restored.serve(Service::locks()).unwrap();
+            let server = restored.serve(Service::locks(), None).unwrap();
             client.send(&request[30..]);
             assert!(client.reply().contains(r#""id":2,"result":{"status":"ok""#));
             assert!(client.call(&lock("a", 3)).contains("ok"));

@@ -62,7 +62,7 @@ fn restore(snapshot: &ServerSnapshot) -> Server {
     let config = config(&[]);
     snapshot.check(&config, Limits::default()).unwrap();
     let restored = RestoredServer::new(snapshot, config, Limits::default(), u64::MAX).unwrap();
-    restored.serve(Service::locks()).unwrap()
+    restored.serve(Service::locks(), None).unwrap()
 }
 
 /// Parks the server, and runs `scenario` with one that goes on with its connections. The first one
