@@ -1,5 +1,7 @@
 //! Runs of a broker, one after the other, with the same state directory.
 
+mod sessions;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
