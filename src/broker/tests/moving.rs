@@ -136,3 +136,89 @@ fn thousands_of_locks_are_forsaken() {
     session.forsake(|key| key.name.as_bytes().ends_with(b"7"));
     assert_eq!((session.info().locks_held(), broker.stats().orphans), (500, 4500));
 }
+
+/// The first token of a broker in its grace.
+const TOKENS_START: u64 = 100;
+
+fn in_grace(limits: Limits) -> Broker {
+    Broker::resumed(limits, &(TOKENS_START..1000), Some(std::time::Duration::from_secs(60)))
+}
+
+fn reclaim(session: &ObservedSession, name: &str, mode: Mode, token: u64) -> Result<(), ReclaimError> {
+    session.reclaim(Space::Main, name.as_bytes(), mode, token)
+}
+
+#[test]
+fn a_lock_that_is_got_back_is_held_with_its_token_and_counts_as_no_grant() {
+    let broker = in_grace(Limits { locks_max: 1, locks_per_session_max: 1, ..Limits::default() });
+    let ((one, _), (other, told)) = (attach(&broker), attach(&broker));
+    wait(&other, 1, "a");
+    reclaim(&one, "a", Exclusive, 7).unwrap();
+    reclaim(&one, "b", Shared, 8).unwrap();
+    assert_eq!(held(&one, "a"), Some(Held { mode: Exclusive, token: 7 }));
+    let stats = broker.stats();
+    assert_eq!((stats.locks, stats.shared_locks, stats.grants, stats.waiting), (1, 1, 0, 1));
+    assert_eq!(one.info().locks_held(), 2);
+    broker.end_grace();
+    assert!(told.take().is_empty());
+    one.release(Space::Main, b"a").unwrap();
+    let told = told.take();
+    assert!(matches!(told[..], [(1, Outcome::Granted(grant))] if grant.token >= TOKENS_START), "{told:?}");
+    one.release(Space::Main, b"b").unwrap();
+    other.release(Space::Main, b"a").unwrap();
+    assert!(hold(&other, "b", Exclusive).token >= TOKENS_START);
+}
+
+#[test]
+fn each_reason_why_a_lock_is_not_got_back_is_told() {
+    let broker = in_grace(Limits::default());
+    let [(holder, _), (other, _), (waiter, _)] = [0, 1, 2].map(|_| attach(&broker));
+    reclaim(&holder, "a", Exclusive, 7).unwrap();
+    wait(&waiter, 1, "a");
+    let told = reclaim(&other, "a", Shared, 8);
+    assert!(
+        matches!(&told, Err(ReclaimError::Conflict(holders))
+            if matches!(&holders[..], [one] if one.session.id() == holder.info().id() && one.token == 7)),
+        "{told:?}"
+    );
+    assert!(
+        matches!(reclaim(&holder, "a", Shared, 7), Err(ReclaimError::AlreadyHeld(held)) if held.token == 7)
+    );
+    assert!(matches!(reclaim(&waiter, "b", Shared, 7), Err(ReclaimError::Waiting)));
+    let too_high = reclaim(&other, "b", Shared, TOKENS_START);
+    assert!(matches!(too_high, Err(ReclaimError::TokenNotGivenYet)));
+    reclaim(&other, "b", Shared, TOKENS_START - 1).unwrap();
+    // What could not be got back has left no trace.
+    assert_eq!((other.info().locks_held(), broker.stats().locks, broker.stats().shared_locks), (1, 1, 1));
+    other.abandon();
+    assert!(matches!(reclaim(&other, "c", Shared, 9), Err(ReclaimError::Lost(_))));
+    broker.end_grace();
+    assert!(matches!(reclaim(&holder, "c", Shared, 9), Err(ReclaimError::NoGrace)));
+    broker.shut();
+    assert!(matches!(reclaim(&holder, "c", Shared, 9), Err(ReclaimError::Stopping(_))));
+}
+
+#[test]
+fn in_the_grace_a_lock_is_converted_to_more_holders_and_not_to_fewer() {
+    let broker = in_grace(Limits::default());
+    let [(one, told), (other, _)] = [0, 1].map(|_| attach(&broker));
+    let two = Mode::at_most(2).unwrap();
+    reclaim(&one, "a", two, 7).unwrap();
+    let fewer = one.convert(Space::Main, b"a", Exclusive, None);
+    assert!(matches!(fewer, Err(AcquireError::NotYet(_))), "{fewer:?}");
+    let fewer = one.convert(Space::Main, b"a", Exclusive, Some(Wait { ticket: 1, limit: None }));
+    assert_eq!(fewer, Ok(Attempt::Queued));
+    reclaim(&other, "a", Exclusive, 8).unwrap_err();
+    reclaim(&other, "a", two, 8).unwrap();
+    broker.end_grace();
+    assert!(told.take().is_empty(), "the other holder is in the way");
+    other.close();
+    let told = told.take();
+    assert!(matches!(told[..], [(1, Outcome::Granted(grant))] if grant.token >= TOKENS_START), "{told:?}");
+    let broker = in_grace(Limits::default());
+    let [(one, _), (other, _)] = [0, 1].map(|_| attach(&broker));
+    reclaim(&one, "a", Exclusive, 7).unwrap();
+    one.convert(Space::Main, b"a", Shared, None).unwrap();
+    assert_eq!(held(&one, "a"), Some(Held { mode: Shared, token: 7 }));
+    reclaim(&other, "a", Shared, 8).unwrap();
+}

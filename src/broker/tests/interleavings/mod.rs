@@ -13,5 +13,6 @@ mod local;
 mod many;
 mod moving;
 mod opening;
+mod reclaiming;
 mod scenario;
 mod sharing;

@@ -10,6 +10,9 @@ use crate::os::sync::{AtomicBool, IS_MODEL_CHECKED, Ordering, ProcessMutex, thre
 /// The names that scenarios use.
 const NAMES: [&str; 3] = ["x", "y", "z"];
 
+/// The first token of a broker that is, or was, in its grace. Lower ones are those of earlier runs.
+const TOKENS_START: u64 = 100;
+
 /// A broker and its first sessions, which are called "a", "b" and "c".
 pub(super) fn sessions<const N: usize>() -> (Broker, [Arc<TestSession>; N]) {
     sessions_of(Broker::default())
@@ -17,7 +20,7 @@ pub(super) fn sessions<const N: usize>() -> (Broker, [Arc<TestSession>; N]) {
 
 /// The same for a broker that is in its grace.
 pub(super) fn sessions_in_grace<const N: usize>() -> (Broker, [Arc<TestSession>; N]) {
-    sessions_of(Broker::resumed(Limits::default(), &(1..1000), Some(Duration::from_secs(1))))
+    sessions_of(Broker::resumed(Limits::default(), &(TOKENS_START..1000), Some(Duration::from_secs(1))))
 }
 
 fn sessions_of<const N: usize>(broker: Broker) -> (Broker, [Arc<TestSession>; N]) {
@@ -165,6 +168,11 @@ impl TestSession {
         let other = Self::open(broker, "other");
         other.wait_for(0, &[name], Mode::Exclusive);
         assert!(other.session.cancel(0));
+    }
+
+    /// Gets a lock back that it held before the grace.
+    pub(super) fn reclaim(&self, name: &str, mode: Mode) -> Result<(), ReclaimError> {
+        self.session.reclaim(Space::Main, name.as_bytes(), mode, TOKENS_START - 1)
     }
 
     pub(super) fn release(&self, name: &str) -> Result<Released, ReleaseError> {
