@@ -162,13 +162,16 @@ impl Connection {
         }
     }
 
-    /// The session of this connection is this one now; its own has ended.
+    /// The session of this connection is this one now; its own has ended. Its client relies on the
+    /// session's locks from now on, whatever becomes of this connection.
     pub(super) fn continue_session(
         &mut self,
-        resumable: Arc<ResumableSession>,
-        session: Arc<ObservedSession>,
+        (resumable, session): (Arc<ResumableSession>, Arc<ObservedSession>),
         waits: Arc<dyn PendingWaits>,
+        keepalive: &Keepalive,
+        wind_down: Duration,
     ) {
+        self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down, true));
         self.server.set_session(self.id, session.info().clone(), waits);
         self.server.set_resumable(self.id, Some(resumable.clone()));
         (self.session, self.resumable) = (session, Some(resumable));

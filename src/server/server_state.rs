@@ -392,6 +392,7 @@ impl ServerState {
                 // First: the client may try to resume as soon as its connection ends.
                 if let Some(resumable) = resumable {
                     resumable.set_over();
+                    info.set_in_doubt(true);
                 }
                 send_queue.kick();
                 // No grant can reach its client any more.

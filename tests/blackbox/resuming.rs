@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use socket2::Socket;
 use tempfile::TempDir;
 
 use crate::support::eventually;
-use crate::support::frame_client::FrameClient;
+use crate::support::resumable::{Told, exclusive, reset, resumable, resumed};
 use crate::support::server::{Launch, Server};
 
 /// The shortest dead-peer timeout, and how long the locks of a client are kept that is answered
@@ -31,63 +30,6 @@ fn launch(state: &TempDir) -> Launch {
 
 fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
-}
-
-/// What a session is told, with which it can resume.
-struct Told {
-    session: Value,
-    epoch: Value,
-    secret: Value,
-    attempt: u64,
-}
-
-impl Told {
-    fn of(greeting: &Value) -> Self {
-        assert_eq!(greeting["status"], "ok", "{greeting}");
-        let resume = &greeting["resume"];
-        assert!(resume["secret"].is_string(), "{greeting}");
-        Self {
-            session: resume["session"].clone(),
-            epoch: resume["epoch"].clone(),
-            secret: resume["secret"].clone(),
-            attempt: 0,
-        }
-    }
-
-    fn request(&mut self, locks: &Value) -> Value {
-        self.attempt += 1;
-        json!({
-            "session": self.session, "epoch": self.epoch, "secret": self.secret,
-            "deadPeerTimeout": DEAD_PEER_TIMEOUT.as_secs(), "attempt": self.attempt, "locks": locks,
-        })
-    }
-}
-
-/// A client whose session can resume.
-fn resumable(server: &Server) -> (FrameClient, Told) {
-    let mut client = server.message();
-    let told = Told::of(&client.call("hello", json!({"resumable": true})));
-    (client, told)
-}
-
-/// A new connection on which the session was resumed with these locks.
-fn resumed(server: &Server, told: &mut Told, locks: &Value) -> FrameClient {
-    let mut client = server.message();
-    let greeting = client.call("resume", told.request(locks));
-    let again = Told::of(&greeting);
-    assert_eq!(again.session, told.session);
-    *told = Told { attempt: told.attempt, ..again };
-    client
-}
-
-/// The connection is reset, and the reset reaches the server.
-fn reset(client: FrameClient) {
-    let socket: Socket = client.into_socket();
-    socket.set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-fn exclusive(name: &str, granted: &Value) -> Value {
-    json!([{"lockName": name, "mode": "exclusive", "token": granted["token"]}])
 }
 
 fn kill(mut server: Server) {

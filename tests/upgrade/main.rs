@@ -19,6 +19,7 @@ mod kills;
 mod manager;
 mod recorded;
 mod refusing;
+mod resuming;
 mod scale;
 mod service;
 mod site;

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::super::connection::Flow;
 use super::service::Call;
-use super::sessions::{greeting, set_keepalive};
+use super::sessions::{greeting, keepalive_of, set_keepalive};
 use crate::server::resume::continuing::{Continued, NewConnection, OVER};
 use crate::wire::message::{LockResult, Status, parse_resume};
 
@@ -35,13 +35,14 @@ pub(super) fn resume(call: &mut Call<'_, '_>) {
         server: &base.server,
     }
     .continue_session(&request);
-    let waits = call.connection.waits.clone();
+    let (waits, wind_down) = (call.connection.waits.clone(), request.hello.wind_down);
     let server = base.server.clone();
+    let keepalive = keepalive_of(base);
     match continued {
         Continued::Resumed(resumable, session) => {
             let locks = session.info().locks_held();
-            base.continue_session(resumable, session, waits);
-            let Some(keepalive) = set_keepalive(call, request.hello.wind_down) else { return };
+            base.continue_session((resumable, session), waits, &keepalive, wind_down);
+            let Some(keepalive) = set_keepalive(call, wind_down) else { return };
             let greeting = greeting(call, keepalive);
             call.reply(&greeting);
             call.connection.next = Flow::Again;
@@ -51,8 +52,8 @@ pub(super) fn resume(call: &mut Call<'_, '_>) {
                 .info(locks as u64, || format!("{address} has resumed its session; locks it holds: {locks}"));
         }
         Continued::Over(resumable, session) => {
-            base.continue_session(resumable, session, waits);
-            if set_keepalive(call, request.hello.wind_down).is_some() {
+            base.continue_session((resumable, session), waits, &keepalive, wind_down);
+            if set_keepalive(call, wind_down).is_some() {
                 tell_ended(call, OVER);
             }
         }

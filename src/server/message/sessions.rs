@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::value::RawValue;
 
-use super::super::connection::Flow;
+use super::super::connection::{Connection, Flow};
 use super::super::server_state::NameRegistration;
 use super::service::Call;
 use crate::broker::OWNER_BYTES_MAX;
@@ -49,10 +49,15 @@ pub(super) fn hello(call: &mut Call<'_, '_>) {
     call.reply(&greeting);
 }
 
+/// The figures for a client that has said `hello`.
+pub(super) fn keepalive_of(connection: &Connection) -> Keepalive {
+    Keepalive::server_after_hello(connection.config.dead_peer_timeout)
+}
+
 /// Sets the keepalive of a client that says `hello` or resumes. `None` if that fails; then the
 /// connection is closed.
 pub(super) fn set_keepalive(call: &mut Call<'_, '_>, wind_down: Duration) -> Option<Keepalive> {
-    let keepalive = Keepalive::server_after_hello(call.connection.base.config.dead_peer_timeout);
+    let keepalive = keepalive_of(call.connection.base);
     let set = call.connection.base.set_keepalive(&keepalive, wind_down);
     if let Err(error) = &set {
         // The reply would promise figures that are not in effect: the client could then take itself

@@ -48,12 +48,15 @@ impl ServerSnapshot {
             return Err("a descriptor is used twice".to_owned());
         }
         let mut tickets = self.tickets_by_session()?;
-        let mut last = None;
+        let (mut last, mut resumable_ids) = (None, HashSet::new());
         for connection in &self.connections {
-            let ConnectionSnapshot { id, session, .. } = connection;
+            let ConnectionSnapshot { id, session, resumable, .. } = connection;
             let in_context = |what| format!("{}: {what}", connection.address);
             if *id >= self.counters.next_id || last.replace(*id).is_some_and(|last| last >= *id) {
                 return Err(in_context("its number is another connection's"));
+            }
+            if resumable.is_some_and(|resumable| !resumable_ids.insert(resumable.id)) {
+                return Err(in_context("two sessions resume by one id"));
             }
             if connection.config >= self.configs.len() {
                 return Err(in_context("its configuration does not exist"));
@@ -95,6 +98,10 @@ fn check_connection(
     SendQueue::check(connection.send_queue.clone())?;
     if connection.send_queue.end.is_local == connection.is_tcp {
         return Err("it is local, or over a network, unlike its socket");
+    }
+    let can_resume = connection.send_queue.end.terms.is_some_and(|terms| terms.can_resume);
+    if can_resume && connection.resumable.is_none() || connection.resumable.is_some() && tickets.is_none() {
+        return Err("its session can resume, and is not there");
     }
     match (&connection.state, tickets) {
         (StateSnapshot::Handshake { deadline_nanos, .. }, None) => {

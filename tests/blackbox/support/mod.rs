@@ -5,6 +5,7 @@ pub(crate) mod environment;
 pub(crate) mod frame_client;
 pub(crate) mod line_client;
 pub(crate) mod log;
+pub(crate) mod resumable;
 pub(crate) mod server;
 pub(crate) mod socket;
 
