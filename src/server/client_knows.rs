@@ -292,9 +292,19 @@ impl ConnectionEnd {
     /// The client has said `hello`: it uses the client's side of these figures, and may need
     /// `wind_down` to end its work once it knows.
     pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration, can_resume: bool) {
-        let release_delay = keepalive.release_delay();
+        // After a resume it may still rely on longer ones.
+        let before = self.terms.filter(|terms| terms.can_resume).map(|terms| terms.release_delay);
+        let release_delay = keepalive.release_delay().max(before.unwrap_or_default());
         let has_work = !wind_down.is_zero();
         self.terms = Some(HelloTerms { release_delay, wind_down, has_work, can_resume });
+    }
+
+    /// The client may still rely on these figures, which it was told before: its locks are kept for
+    /// no shorter time.
+    pub(super) fn keep_terms_of(&mut self, keepalive: &Keepalive) {
+        if let Some(terms) = &mut self.terms {
+            terms.release_delay = terms.release_delay.max(keepalive.release_delay());
+        }
     }
 
     /// From `since` on, or from earlier on, the client is answered nothing more.

@@ -144,13 +144,11 @@ impl Connection {
         self.tell_deadline = Some(tell_deadline);
     }
 
-    /// From now on a dead peer is found by these figures. The client uses its side of them, too,
-    /// and may need `wind_down` to end its work once it knows that its connection has ended.
-    pub(super) fn set_keepalive(&mut self, keepalive: &Keepalive, wind_down: Duration) -> io::Result<()> {
-        self.send_queue.stream.set_keepalive(keepalive)?;
+    /// The client has said `hello`: it uses its side of these figures, and may need `wind_down` to
+    /// end its work once it knows that its connection has ended.
+    pub(super) fn set_terms(&mut self, keepalive: &Keepalive, wind_down: Duration) {
         let can_resume = self.resumable.is_some();
         self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down, can_resume));
-        Ok(())
     }
 
     /// Makes the session one that can continue on another connection, if the server offers that. To
@@ -163,15 +161,19 @@ impl Connection {
     }
 
     /// The session of this connection is this one now; its own has ended. Its client relies on the
-    /// session's locks from now on, whatever becomes of this connection.
+    /// session's locks from now on, whatever becomes of this connection: by the figures that it was
+    /// told before, until it has heard the new ones.
     pub(super) fn continue_session(
         &mut self,
         (resumable, session): (Arc<ResumableSession>, Arc<ObservedSession>),
         waits: Arc<dyn PendingWaits>,
-        keepalive: &Keepalive,
+        [told, new]: [&Keepalive; 2],
         wind_down: Duration,
     ) {
-        self.send_queue.with_end(|end| end.set_terms(keepalive, wind_down, true));
+        self.send_queue.with_end(|end| {
+            end.set_terms(new, wind_down, true);
+            end.keep_terms_of(told);
+        });
         self.server.set_session(self.id, session.info().clone(), waits);
         self.server.set_resumable(self.id, Some(resumable.clone()));
         (self.session, self.resumable) = (session, Some(resumable));

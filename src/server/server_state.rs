@@ -391,7 +391,7 @@ impl ServerState {
             .map(|(info, send_queue, resumable)| {
                 // First: the client may try to resume as soon as its connection ends.
                 if let Some(resumable) = resumable {
-                    resumable.set_over();
+                    self.resumable.set_over(&resumable);
                     info.set_in_doubt(true);
                 }
                 send_queue.kick();

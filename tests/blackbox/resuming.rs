@@ -312,3 +312,25 @@ fn a_wrong_secret_or_a_malformed_request_changes_nothing() {
     assert!(client.is_served());
     assert_eq!(server.message().try_lock("x")["status"], "timeout");
 }
+
+/// It may believe in its locks until it has heard that it cannot resume.
+#[test]
+fn a_holder_that_is_refused_after_a_clean_stop_is_waited_for() {
+    let state = directory();
+    let server = launch(&state).start();
+    let (mut one, mut told_one) = resumable(&server);
+    let (mut two, mut told_two) = resumable(&server);
+    let (first, second) = (one.lock("one"), two.lock("two"));
+    stop(server);
+    let begin = Instant::now();
+    let server = launch(&state).start();
+    let _one = resumed(&server, &mut told_one, &exclusive("one", &first));
+    let claims = json!([
+        {"lockName": "two", "mode": "exclusive", "token": second["token"]},
+        {"lockName": "one", "mode": "exclusive", "token": second["token"]},
+    ]);
+    let _two = server.message().call("resume", told_two.request(&claims));
+    let mut waiter = server.message();
+    assert_eq!(waiter.lock("two")["status"], "ok");
+    assert!(begin.elapsed() >= DEAD_PEER_TIMEOUT, "granted after {:?}", begin.elapsed());
+}

@@ -292,3 +292,22 @@ fn a_client_that_may_not_know_is_reset_and_keeps_its_locks_until_it_has_found_ou
     }
     assert_eq!(end.next_step(free, tell_deadline), NextStep::Release);
 }
+
+/// It has shown the figures that it was told, and may not have heard the new ones.
+#[test]
+fn a_client_that_resumes_keeps_its_locks_by_the_longer_of_two_timeouts() {
+    let begin = Instant::now();
+    let figures = |seconds| Keepalive::server_after_hello(Duration::from_secs(seconds));
+    let (short, long) = (figures(12), figures(60));
+    for (told, new) in [(short, long), (long, short)] {
+        let mut end = after(&[Error(RESET)]);
+        end.set_terms(&new, Duration::ZERO, true);
+        end.keep_terms_of(&told);
+        // It says `hello` once more.
+        end.set_terms(&new, Duration::ZERO, true);
+        end.note_silence(begin);
+        let before = begin + long.release_delay() - Duration::from_millis(1);
+        assert_eq!(end.next_step(before, begin), NextStep::CheckAgain(LEAVE_POLL));
+        assert_eq!(end.next_step(begin + long.release_delay(), begin), NextStep::Release);
+    }
+}

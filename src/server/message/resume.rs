@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 
 use super::super::connection::Flow;
 use super::service::Call;
-use super::sessions::{greeting, keepalive_of, set_keepalive};
+use super::sessions::{greeting, keepalive_of, set_socket_keepalive};
+use crate::os::Keepalive;
 use crate::server::resume::continuing::{Continued, NewConnection, OVER};
 use crate::wire::message::{LockResult, Status, parse_resume};
 
@@ -38,11 +39,15 @@ pub(super) fn resume(call: &mut Call<'_, '_>) {
     let (waits, wind_down) = (call.connection.waits.clone(), request.hello.wind_down);
     let server = base.server.clone();
     let keepalive = keepalive_of(base);
+    // Only of a session whose secret has been verified: otherwise it may be any number.
+    let told = || Keepalive::server_after_hello(request.dead_peer_timeout);
     match continued {
         Continued::Resumed(resumable, session) => {
             let locks = session.info().locks_held();
-            base.continue_session((resumable, session), waits, &keepalive, wind_down);
-            let Some(keepalive) = set_keepalive(call, wind_down) else { return };
+            base.continue_session((resumable, session), waits, [&told(), &keepalive], wind_down);
+            if !set_socket_keepalive(call, &keepalive) {
+                return;
+            }
             let greeting = greeting(call, keepalive);
             call.reply(&greeting);
             call.connection.next = Flow::Again;
@@ -52,8 +57,8 @@ pub(super) fn resume(call: &mut Call<'_, '_>) {
                 .info(locks as u64, || format!("{address} has resumed its session; locks it holds: {locks}"));
         }
         Continued::Over(resumable, session) => {
-            base.continue_session((resumable, session), waits, &keepalive, wind_down);
-            if set_keepalive(call, wind_down).is_some() {
+            base.continue_session((resumable, session), waits, [&told(), &keepalive], wind_down);
+            if set_socket_keepalive(call, &keepalive) {
                 tell_ended(call, OVER);
             }
         }

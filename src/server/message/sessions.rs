@@ -1,8 +1,6 @@
 //! The commands that are about sessions and connections: `hello`, `identify`, `ping`, `bye`, and
 //! `kick`, by which an operator ends the connections of others.
 
-use std::time::Duration;
-
 use serde_json::value::RawValue;
 
 use super::super::connection::{Connection, Flow};
@@ -44,7 +42,11 @@ pub(super) fn hello(call: &mut Call<'_, '_>) {
         call.connection.base.make_resumable();
         call.connection.next = Flow::Again;
     }
-    let Some(keepalive) = set_keepalive(call, request.wind_down) else { return };
+    let keepalive = keepalive_of(call.connection.base);
+    if !set_socket_keepalive(call, &keepalive) {
+        return;
+    }
+    call.connection.base.set_terms(&keepalive, request.wind_down);
     let greeting = greeting(call, keepalive);
     call.reply(&greeting);
 }
@@ -54,18 +56,16 @@ pub(super) fn keepalive_of(connection: &Connection) -> Keepalive {
     Keepalive::server_after_hello(connection.config.dead_peer_timeout)
 }
 
-/// Sets the keepalive of a client that says `hello` or resumes. `None` if that fails; then the
-/// connection is closed.
-pub(super) fn set_keepalive(call: &mut Call<'_, '_>, wind_down: Duration) -> Option<Keepalive> {
-    let keepalive = keepalive_of(call.connection.base);
-    let set = call.connection.base.set_keepalive(&keepalive, wind_down);
+/// Sets how the kernel detects that a client is gone that says `hello` or resumes. False if that
+/// fails; then the connection is closed: what it would be told would not be in effect, and it could
+/// take itself for the holder of a lock that has gone to another session.
+pub(super) fn set_socket_keepalive(call: &mut Call<'_, '_>, keepalive: &Keepalive) -> bool {
+    let set = call.connection.base.send_queue.stream.set_keepalive(keepalive);
     if let Err(error) = &set {
-        // The reply would promise figures that are not in effect: the client could then take itself
-        // for the holder of a lock that has gone to another session.
         log::debug!("{}: {error}", call.session().info().address());
         call.connection.next = Flow::Close;
     }
-    set.ok().map(|()| keepalive)
+    set.is_ok()
 }
 
 /// What such a client is told.

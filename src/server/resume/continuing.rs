@@ -63,10 +63,7 @@ impl NewConnection<'_> {
         match continued {
             Err(found) => self.take_over(&found, request),
             Ok(Ok(continued)) => continued,
-            Ok(Err(reason)) => {
-                resumption.settle(id);
-                Continued::Ended(reason)
-            }
+            Ok(Err(reason)) => Continued::Ended(reason),
         }
     }
 
@@ -125,19 +122,15 @@ impl NewConnection<'_> {
         resumption: &Resumption,
         claims: &[Claim],
     ) -> Continued {
-        let problem = claims.iter().find_map(|claim| self.reclaim(claim).err());
-        let continued = match problem {
-            None => Continued::Resumed(begun.clone(), self.session.clone()),
-            Some(reason) => {
-                // It has been promised nothing yet, and nothing is granted in the grace: so nobody
-                // gets what it claims before it knows.
-                self.server.resumable.remove(begun);
-                self.session.abandon();
-                Continued::Ended(reason)
-            }
-        };
+        if let Some(reason) = claims.iter().find_map(|claim| self.reclaim(claim).err()) {
+            // Nothing is granted in the grace. It is not settled: if the grace ended early, others
+            // could get what it claims before it knows.
+            self.server.resumable.remove(begun);
+            self.session.abandon();
+            return Continued::Ended(reason);
+        }
         resumption.settle(begun.id);
-        continued
+        Continued::Resumed(begun.clone(), self.session.clone())
     }
 
     fn reclaim(&self, claim: &Claim) -> Result<(), &'static str> {

@@ -234,6 +234,17 @@ impl ResumableSessions {
         Ended::Now
     }
 
+    /// From now on its client is told that the session has ended, and as far as the disk allows, also
+    /// at a later run.
+    pub(in crate::server) fn set_over(&self, session: &ResumableSession) {
+        session.set_over();
+        if let Some(resumption) = self.resumption()
+            && let Err(error) = resumption.bury(&[session.id])
+        {
+            log::warn!("a session that was ended may resume at a later run: {error}");
+        }
+    }
+
     /// Frees the locks of the sessions that `is_meant` picks. Their clients are told that these have
     /// ended when they resume.
     pub(in crate::server) fn abandon(&self, is_meant: impl Fn(&SessionInfo) -> bool) {

@@ -55,7 +55,8 @@ impl Resumption {
         self.keeper.check_earlier(id, epoch)
     }
 
-    /// The session has come back, or was told that it is over.
+    /// The session has come back, with all that it claims. One that was refused has not: it may
+    /// believe in its locks until it knows, so the grace must not end early.
     pub(in crate::server) fn settle(&self, id: ResumeId) {
         self.keeper.settle(id);
     }
