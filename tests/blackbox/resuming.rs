@@ -327,10 +327,31 @@ fn a_holder_that_is_refused_after_a_clean_stop_is_waited_for() {
     let _one = resumed(&server, &mut told_one, &exclusive("one", &first));
     let claims = json!([
         {"lockName": "two", "mode": "exclusive", "token": second["token"]},
-        {"lockName": "one", "mode": "exclusive", "token": second["token"]},
+        {"lockName": "one", "mode": "exclusive", "token": 1},
     ]);
-    let _two = server.message().call("resume", told_two.request(&claims));
+    let refused = server.message().call("resume", told_two.request(&claims));
+    assert_eq!(refused["status"], "ended", "{refused}");
     let mut waiter = server.message();
     assert_eq!(waiter.lock("two")["status"], "ok");
     assert!(begin.elapsed() >= DEAD_PEER_TIMEOUT, "granted after {:?}", begin.elapsed());
+}
+
+/// That cannot happen, unless the state directory was restored from a backup.
+#[test]
+fn of_two_claims_of_one_lock_the_higher_token_wins() {
+    let state = directory();
+    let server = launch(&state).start();
+    let (mut one, mut told_one) = resumable(&server);
+    let (_two, mut told_two) = resumable(&server);
+    let granted = one.lock("x")["token"].as_u64().unwrap();
+    kill(server);
+    let server = launch(&state).start();
+    let claims = |token| json!([{"lockName": "x", "mode": "exclusive", "token": token}]);
+    let mut first = resumed(&server, &mut told_two, &claims(granted - 1));
+    let _second = resumed(&server, &mut told_one, &claims(granted));
+    assert_eq!(holder(&server, "x")["token"], granted);
+    assert_eq!(first.read_to_end(), b"", "it must find out");
+    let ended = server.message().call("resume", told_two.request(&claims(granted - 1)));
+    assert_eq!(ended["status"], "ended", "{ended}");
+    assert!(server.log().iter().any(|line| line.contains("ERROR") && line.contains("the highest token counts")));
 }
