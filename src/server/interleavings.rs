@@ -12,6 +12,7 @@ use super::parking::Parking;
 use super::send_queue::{SendOutcome, SendQueue};
 use super::serve::serve;
 use super::server_state::ServerState;
+use super::state_dir::resumption::begin_without_thread;
 use crate::broker::Broker;
 use crate::os::socket::Peer;
 use crate::os::sync::explore::{explore, explore_large};
@@ -200,7 +201,11 @@ fn connect_by(
 }
 
 fn start_server() -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
-    let server = Arc::new(ServerState::new(Broker::default(), Config::default()).unwrap());
+    start_server_with(&Broker::default())
+}
+
+fn start_server_with(broker: &Broker) -> (Arc<ServerState>, Arc<Service>, thread::JoinHandle<()>) {
+    let server = Arc::new(ServerState::new(broker.clone(), Config::default()).unwrap());
     let maintenance = thread::spawn({
         let maintenance = server.maintenance.clone();
         move || maintenance.run(&Parking::default())
@@ -280,6 +285,12 @@ fn a_waiter_that_hangs_up_keeps_no_lock() {
     });
 }
 
+fn message(text: &str) -> Vec<u8> {
+    let mut sent = Vec::new();
+    frame::encode(&mut sent, |body| body.extend(text.as_bytes()));
+    sent
+}
+
 /// The reply of the wait tells the client that it holds the lock, so it must not come after the
 /// reply to `cancel` that says that nothing waits.
 #[test]
@@ -290,11 +301,6 @@ fn a_cancel_is_answered_after_the_grant_that_it_came_too_late_for() {
         one.0.send_text(b"g x\r\n");
         one.0.await_bytes(GOT.len());
         let two = connect_by(Protocol::Message, &server, &service);
-        let message = |text: &str| {
-            let mut sent = Vec::new();
-            frame::encode(&mut sent, |body| body.extend(text.as_bytes()));
-            sent
-        };
         two.0.send_text(&message(r#"{"id":1,"command":"lock","parameters":{"lockName":"x"}}"#));
         one.0.send_text(b"r x\r\n");
         two.0.send_text(&message(r#"{"id":2,"command":"cancel","parameters":{"id":1}}"#));
@@ -308,4 +314,71 @@ fn a_cancel_is_answered_after_the_grant_that_it_came_too_late_for() {
         assert!(wait < cancel || heard.contains("cancelled"), "{heard}");
         end(&server, maintenance, [one, two]);
     });
+}
+
+/// The value of this key in what a client has heard.
+fn heard_value<'a>(heard: &'a str, key: &str) -> &'a str {
+    let value = heard.split_once(&format!("\"{key}\":")).unwrap().1;
+    value.trim_start_matches('"').split(['"', ',', '}']).next().unwrap()
+}
+
+const HELLO: &str = r#"{"id":0,"command":"hello","parameters":{"resumable":true}}"#;
+const LOCK: &str = r#"{"id":1,"command":"lock","parameters":{"lockName":"x"}}"#;
+const UNLOCK: &str = r#"{"id":2,"command":"unlock","parameters":{"lockName":"x"}}"#;
+
+/// The server is told to resume a session, while the session's first connection still has a request
+/// that would give the lock up, and another client waits for it.
+fn resume_amid(last_word: impl Fn(&Peer) + Send + Sync + 'static) {
+    explore_large(move || {
+        let directory = tempfile::tempdir().unwrap();
+        let (broker, resumption) = begin_without_thread(directory.path()).unwrap();
+        let (server, service, maintenance) = start_server_with(&broker);
+        server.resumable.set_resumption(Some(resumption));
+        let first = connect_by(Protocol::Message, &server, &service);
+        first.0.send_text(&[message(HELLO), message(LOCK)].concat());
+        while !first.0.heard().contains("\"token\"") {
+            first.0.await_bytes(first.0.heard().len() + 1);
+        }
+        let heard = first.0.heard();
+        let waiter = connect(&server, &service);
+        waiter.0.send_text(b"gw - x\r\n");
+        last_word(&first.0);
+        let second = connect_by(Protocol::Message, &server, &service);
+        let [session, secret, epoch] = ["session", "secret", "epoch"].map(|key| heard_value(&heard, key));
+        let token = heard_value(heard.rsplit_once("\"id\":1").unwrap().1, "token");
+        second.0.send_text(&message(&format!(
+            r#"{{"id":0,"command":"resume","parameters":{{"session":"{session}","secret":"{secret}","epoch":{epoch},"deadPeerTimeout":25,"attempt":1,"locks":[{{"lockName":"x","mode":"exclusive","token":{token}}}]}}}}"#
+        )));
+        second.0.await_bytes(1);
+        while !second.0.heard().contains("\"status\"") {
+            second.0.await_bytes(second.0.heard().len() + 1);
+        }
+        // If it has resumed, nothing that was said on the first connection is carried out any more.
+        first.1.join().unwrap();
+        let is_resumed = second.0.heard().contains("\"status\":\"ok\"");
+        assert!(is_resumed || second.0.heard().contains("ended"), "{}", second.0.heard());
+        if is_resumed {
+            assert_eq!(waiter.0.heard(), "", "two holders");
+            assert_eq!(broker.stats().locks, 1);
+        }
+        second.0.hang_up();
+        second.1.join().unwrap();
+        waiter.0.await_bytes(GOT.len());
+        assert_eq!(waiter.0.heard(), GOT);
+        waiter.0.hang_up();
+        waiter.1.join().unwrap();
+        assert_eq!((broker.stats().sessions, broker.stats().locks, server.connections()), (0, 0, 0));
+        server.maintenance.stop();
+        maintenance.join().unwrap();
+    });
+}
+
+#[test]
+fn a_session_that_resumes_does_not_carry_out_what_its_first_connection_still_says() {
+    resume_amid(|first| first.send_text(&message(UNLOCK)));
+}
+
+#[test]
+fn a_session_resumes_or_ends_when_its_first_connection_hangs_up_meanwhile() {
+    resume_amid(Peer::hang_up);
 }

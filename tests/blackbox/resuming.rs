@@ -353,5 +353,7 @@ fn of_two_claims_of_one_lock_the_higher_token_wins() {
     assert_eq!(first.read_to_end(), b"", "it must find out");
     let ended = server.message().call("resume", told_two.request(&claims(granted - 1)));
     assert_eq!(ended["status"], "ended", "{ended}");
-    assert!(server.log().iter().any(|line| line.contains("ERROR") && line.contains("the highest token counts")));
+    assert!(
+        server.log().iter().any(|line| line.contains("ERROR") && line.contains("the highest token counts"))
+    );
 }

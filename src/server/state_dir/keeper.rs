@@ -1,42 +1,21 @@
-//! What a running broker has of its state directory: the record that is on disk, the thread that
-//! writes there, and what is known of the sessions of earlier runs. Decides when the grace is over.
+//! The keeper of a running broker's state directory: its thread, and how it ends or is replaced by
+//! that of another image of the program.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
-use super::directory::Directory;
-use super::record::{HELD_MAX, Record, RunEnd, SessionsRecord};
-use super::tombstones::{self, Tombstones};
+use super::record::{HELD_MAX, RunEnd};
+use super::run::{GraceCause, KeeperSessionsSnapshot, KeeperSnapshot, KeeperState, effective};
 use crate::broker::{Broker, Limits};
-use crate::os::Keepalive;
-use crate::os::sync::{Arc, Condvar, Mutex};
+use crate::os::sync::Arc;
 use crate::os::thread::{SignalsBlocked, Thread};
-use crate::server::resume::secret_key::SecretKey;
 use crate::wire::message::ResumeId;
 
-/// The number of tokens that are reserved in advance. They last for minutes at any rate that a
-/// server can reach, so a disk may be slow for that long; and they are few enough that tokens stay
-/// below 2^53 through millions of restarts.
-pub(super) const TOKENS_RESERVED: u64 = 1 << 30;
-/// The interval at which the keeper checks how many tokens are left.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How soon it tries again to end the grace, if that could not be written down.
-const RETRY_INTERVAL: Duration = Duration::from_millis(50);
-/// While the keeper cannot write, it logs that at this interval.
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The stack of the keeper's thread. It is address space; only what is used becomes memory.
 const STACK_BYTES: usize = 1 << 20;
-
-/// The timeout that is in effect: a server raises shorter ones to the minimum.
-fn effective(dead_peer_timeout: Duration) -> Duration {
-    dead_peer_timeout.max(Keepalive::DEAD_PEER_TIMEOUT_MIN)
-}
 
 /// Keeps the state directory of a running broker: reserves tokens in advance and ends the grace, in
 /// a thread of its own. If it is dropped, or the process ends, the next run has a grace, unless
@@ -45,98 +24,6 @@ pub struct Keeper {
     pub(super) shared: Arc<KeeperState>,
     thread: Option<Thread>,
     grace_cause: Option<GraceCause>,
-}
-
-/// What the keeper shares with its thread.
-pub(super) struct KeeperState {
-    pub(super) broker: Broker,
-    /// The number of this run.
-    pub(super) epoch: u64,
-    pub(super) key: SecretKey,
-    /// The directory, and the record that was last written there.
-    pub(super) kept: Mutex<(Directory, Record)>,
-    pub(super) sessions: Mutex<SessionsState>,
-    pub(super) progress: Mutex<Progress>,
-    pub(super) changed: Condvar,
-}
-
-/// What is known of sessions that can resume.
-pub(super) struct SessionsState {
-    /// Of earlier runs; `None` as soon as their sessions cannot resume any more.
-    earlier: Option<EarlierSessions>,
-    /// Those that have got a tombstone in the grace of this run.
-    buried: Vec<ResumeId>,
-    /// When the server has stopped: those that held something.
-    held: Vec<ResumeId>,
-}
-
-/// Sessions of earlier runs, which may resume in the grace.
-struct EarlierSessions {
-    /// From the last run that has granted anything to the one before this.
-    epochs: Range<u64>,
-    buried: Tombstones,
-    /// If these are all that hold something: those of them that have not come back.
-    awaited: Option<BTreeSet<ResumeId>>,
-}
-
-/// Why nothing is granted at first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GraceCause {
-    /// The last run has not stopped cleanly.
-    Unclean,
-    /// The last run has stopped cleanly, while this many sessions that can resume held locks.
-    Held(usize),
-    /// The directory is new: there may have been a server with another one.
-    NewDirectory,
-}
-
-pub(super) struct Progress {
-    /// When the grace will be over; `None` once it is over.
-    pub(super) grace_ends: Option<Instant>,
-    /// Whether the thread is to end.
-    stop: bool,
-    /// Whether the thread is to begin nothing.
-    pub(super) rest: bool,
-    /// Whether the thread writes, or calls the broker.
-    pub(super) is_busy: bool,
-}
-
-impl Progress {
-    fn new(grace_ends: Option<Instant>) -> Self {
-        Self { grace_ends, stop: false, rest: false, is_busy: false }
-    }
-}
-
-/// What a keeper knows, as data: for [`go_on`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeeperSnapshot {
-    /// Every fencing token of the run is lower than this, as the record on disk says.
-    pub tokens_end: u64,
-    /// The recorded time until all clients know of the end of the run, in seconds.
-    pub dead_peer_timeout: u64,
-    /// Whether nothing is granted yet.
-    pub in_grace: bool,
-    /// None if a version has written it that knew of no sessions that resume.
-    #[serde(default)]
-    pub sessions: Option<KeeperSessionsSnapshot>,
-}
-
-/// The part of a [`KeeperSnapshot`] that is about sessions that can resume. Sessions are written by
-/// their ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeeperSessionsSnapshot {
-    /// The number of this run.
-    pub epoch: u64,
-    /// The number of the last run that has granted anything.
-    pub opened: u64,
-    /// What secrets are made with.
-    pub key: String,
-    /// In the grace: the sessions that are still awaited, if these are all that hold something.
-    pub awaited: Option<Vec<String>>,
-    /// Those that have got a tombstone in the grace of this run.
-    pub buried: Vec<String>,
 }
 
 /// While this exists, the keeper neither writes nor calls the broker. It goes on when this is
@@ -191,55 +78,9 @@ impl Keeper {
         dead_peer_timeout: Duration,
         is_first_start: bool,
     ) -> io::Result<(Broker, Self)> {
-        let directory = Directory::lock(path)?;
-        let last = directory.read()?;
-        let timeout = effective(dead_peer_timeout);
-        let (grace, grace_cause) = match &last {
-            None if is_first_start => (None, None),
-            None => (Some(timeout), Some(GraceCause::NewDirectory)),
-            Some(Record { end: RunEnd::None, dead_peer_timeout, .. }) => {
-                (Some(*dead_peer_timeout), Some(GraceCause::Unclean))
-            }
-            Some(Record { end: RunEnd::Stopped { held }, .. }) if held.is_empty() => (None, None),
-            Some(Record { end: RunEnd::Stopped { held }, dead_peer_timeout, .. }) => {
-                (Some(*dead_peer_timeout), Some(GraceCause::Held(held.len())))
-            }
-        };
-        let (before, key) = match last.as_ref().and_then(|last| last.sessions.clone()) {
-            Some(SessionsRecord { epoch, opened, key }) => (opened..epoch.saturating_add(1), key),
-            None => (0..1, SecretKey::random()?),
-        };
-        let first = last.as_ref().map_or(0, |last| last.tokens_end).max(Broker::first_token_by_clock());
-        let epoch = before.end;
-        // A run without a grace may grant at once. Then no session of an earlier run may resume.
-        let opened = if grace.is_some() { before.start } else { epoch };
-        let record = Record {
-            tokens_end: first.saturating_add(TOKENS_RESERVED),
-            // If this run ends in its grace, the next one must still wait for the clients of the
-            // last one.
-            dead_peer_timeout: grace.unwrap_or_default().max(timeout),
-            end: RunEnd::None,
-            sessions: Some(SessionsRecord { epoch, opened, key }),
-        };
-        let earlier = match (grace, last.map(|last| last.end)) {
-            (None, _) => None,
-            (Some(_), end) => {
-                let awaited = match end {
-                    Some(RunEnd::Stopped { held }) => Some(held),
-                    Some(RunEnd::None) | None => None,
-                };
-                let buried = earlier_tombstones(&directory)?;
-                Some(EarlierSessions { epochs: before, buried, awaited })
-            }
-        };
-        directory.write(&record)?;
-        if earlier.is_none() {
-            directory.replace_tombstones("")?;
-        }
-        let broker = Broker::resumed(limits, &(first..record.tokens_end), grace);
-        let grace_ends = grace.and_then(|grace| Instant::now().checked_add(grace));
-        let sessions = SessionsState { earlier, buried: Vec::new(), held: Vec::new() };
-        let mut keeper = Self::start(directory, record, &broker, grace_ends, sessions)?;
+        let (shared, grace_cause) = KeeperState::begin(path, limits, dead_peer_timeout, is_first_start)?;
+        let broker = shared.broker.clone();
+        let mut keeper = Self::start(shared)?;
         keeper.grace_cause = grace_cause;
         Ok((broker, keeper))
     }
@@ -250,68 +91,11 @@ impl Keeper {
         snapshot: &KeeperSnapshot,
         broker: &Broker,
     ) -> io::Result<Self> {
-        let directory = Directory::locked(path, locked)?;
-        let sessions = match &snapshot.sessions {
-            Some(KeeperSessionsSnapshot { epoch, opened, key, .. }) => {
-                SessionsRecord { epoch: *epoch, opened: *opened, key: key.parse().map_err(invalid)? }
-            }
-            // The first run that knows of sessions that resume.
-            None => {
-                SessionsRecord { epoch: 1, opened: u64::from(!snapshot.in_grace), key: SecretKey::random()? }
-            }
-        };
-        let is_new = snapshot.sessions.is_none();
-        let (awaited, buried) = match &snapshot.sessions {
-            Some(sessions) => (sessions.awaited.as_deref().map(ids), ids(&sessions.buried)?),
-            None => (None, Vec::new()),
-        };
-        let awaited = awaited.transpose()?.map(|awaited| awaited.into_iter().collect());
-        let earlier = match snapshot.in_grace {
-            true => Some(EarlierSessions {
-                epochs: sessions.opened..sessions.epoch,
-                buried: earlier_tombstones(&directory)?,
-                awaited,
-            }),
-            false => None,
-        };
-        let record = Record {
-            tokens_end: snapshot.tokens_end,
-            dead_peer_timeout: Duration::from_secs(snapshot.dead_peer_timeout),
-            end: RunEnd::None,
-            sessions: Some(sessions),
-        };
-        if is_new {
-            directory.write(&record)?;
-        }
-        let grace_ends = snapshot.in_grace.then(|| Instant::now() + broker.grace());
-        Self::start(
-            directory,
-            record,
-            broker,
-            grace_ends,
-            SessionsState { earlier, buried, held: Vec::new() },
-        )
+        Self::start(KeeperState::go_on(path, locked, snapshot, broker)?)
     }
 
-    fn start(
-        directory: Directory,
-        record: Record,
-        broker: &Broker,
-        grace_ends: Option<Instant>,
-        sessions: SessionsState,
-    ) -> io::Result<Self> {
-        let Some(SessionsRecord { epoch, key, .. }) = record.sessions.clone() else {
-            return Err(io::Error::other("a run without a number"));
-        };
-        let shared = Arc::new(KeeperState {
-            broker: broker.clone(),
-            epoch,
-            key,
-            kept: Mutex::new((directory, record)),
-            sessions: Mutex::new(sessions),
-            progress: Mutex::new(Progress::new(grace_ends)),
-            changed: Condvar::new(),
-        });
+    fn start(shared: KeeperState) -> io::Result<Self> {
+        let shared = Arc::new(shared);
         let keeper = shared.clone();
         let _blocked = SignalsBlocked::new()?;
         let thread = Thread::start(c"lockd-state", STACK_BYTES, move || keeper.run())?;
@@ -388,168 +172,5 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl KeeperState {
-    fn run(&self) {
-        let mut logged = None;
-        while self.sleep() {
-            let written = self.end_grace_if_due().and_then(|()| self.keep_ahead());
-            if let Err(error) = written
-                && logged.is_none_or(|logged: Instant| logged.elapsed() >= LOG_INTERVAL)
-            {
-                logged = Some(Instant::now());
-                log::error!(
-                    "the state directory cannot be written; locks are granted until the fencing tokens run out, \
-                     and none in the grace: {error}"
-                );
-            }
-        }
-    }
-
-    /// Sleeps until the tokens are to be checked, or the grace is over. False once the thread is to
-    /// end.
-    fn sleep(&self) -> bool {
-        let mut progress = self.progress.lock();
-        progress.is_busy = false;
-        self.changed.notify_all();
-        if !progress.stop {
-            let sleep = match progress.grace_ends {
-                // Not at once if it is over already: then it could not be written down just now.
-                Some(ends) => left(ends).clamp(RETRY_INTERVAL, CHECK_INTERVAL),
-                None => CHECK_INTERVAL,
-            };
-            progress = self.changed.wait_timeout(progress, sleep).0;
-        }
-        while progress.rest && !progress.stop {
-            progress = self.changed.wait_timeout(progress, CHECK_INTERVAL).0;
-        }
-        progress.is_busy = !progress.stop;
-        progress.is_busy
-    }
-
-    /// Ends the grace if it is over, or if all sessions that hold something have come back. That is
-    /// on disk before anything is granted: otherwise a session of an earlier run, whose lock was
-    /// given to another, could resume at the next run.
-    fn end_grace_if_due(&self) -> io::Result<()> {
-        let grace_ends = self.progress.lock().grace_ends;
-        let Some(ends) = grace_ends else { return Ok(()) };
-        let mut sessions = self.sessions.lock();
-        let all_are_back = sessions
-            .earlier
-            .as_ref()
-            .and_then(|earlier| earlier.awaited.as_ref())
-            .is_some_and(BTreeSet::is_empty);
-        if !left(ends).is_zero() && !all_are_back {
-            return Ok(());
-        }
-        sessions.earlier = None;
-        let buried = tombstones::encode(&sessions.buried);
-        drop(sessions);
-        self.update(|record| {
-            if let Some(sessions) = &mut record.sessions {
-                sessions.opened = sessions.epoch;
-            }
-        })?;
-        self.progress.lock().grace_ends = None;
-        self.broker.end_grace();
-        log::info!("locks are granted from now on");
-        // Those of earlier runs are of sessions that cannot resume any more.
-        self.kept.lock().0.replace_tombstones(&buried)
-    }
-
-    /// Reserves more tokens when half of the reserved ones have been given.
-    pub(super) fn keep_ahead(&self) -> io::Result<()> {
-        let next = self.broker.next_token();
-        let reserved = self.kept.lock().1.tokens_end;
-        if reserved.saturating_sub(next) > TOKENS_RESERVED / 2 {
-            return Ok(());
-        }
-        let end = next.saturating_add(TOKENS_RESERVED);
-        debug_assert!(end >= reserved, "reserved tokens are never taken back");
-        self.update(|record| record.tokens_end = end)?;
-        // Only now: a token must not be given before the record on disk covers it.
-        self.broker.set_tokens_end(end);
-        Ok(())
-    }
-
-    /// Changes the record, on disk first.
-    fn update(&self, change: impl FnOnce(&mut Record)) -> io::Result<()> {
-        let mut kept = self.kept.lock();
-        let (directory, record) = &mut *kept;
-        let mut changed = record.clone();
-        change(&mut changed);
-        if changed != *record {
-            directory.write(&changed)?;
-            *record = changed;
-        }
-        Ok(())
-    }
-}
-
-/// The tombstones in the file. Removes a line that was torn, so that others can follow.
-fn earlier_tombstones(directory: &Directory) -> io::Result<Tombstones> {
-    let found = tombstones::parse(&directory.read_tombstones()?);
-    if !found.is_damaged {
-        let whole: Vec<ResumeId> = found.sessions.iter().copied().collect();
-        directory.replace_tombstones(&tombstones::encode(&whole))?;
-    }
-    Ok(found)
-}
-
-fn left(until: Instant) -> Duration {
-    until.saturating_duration_since(Instant::now())
-}
-
-fn invalid(what: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-fn ids(texts: &[String]) -> io::Result<Vec<ResumeId>> {
-    texts.iter().map(|text| text.parse().map_err(invalid)).collect()
-}
-
-/// For [`Resumption`](super::resumption::Resumption).
-impl KeeperState {
-    pub(super) fn check_earlier(&self, id: ResumeId, epoch: u64) -> Result<(), &'static str> {
-        let sessions = self.sessions.lock();
-        let Some(earlier) = &sessions.earlier else {
-            return Err("this run does not know it, and grants locks already");
-        };
-        if earlier.buried.is_damaged {
-            return Err("the list of sessions whose locks were given away is damaged");
-        }
-        if earlier.buried.sessions.contains(&id) || sessions.buried.contains(&id) {
-            return Err("its locks were given away, because it was not heard of for too long");
-        }
-        match earlier.epochs.contains(&epoch) {
-            true => Ok(()),
-            false => Err("locks were granted since to others, by a run that it did not resume at"),
-        }
-    }
-
-    pub(super) fn settle(&self, id: ResumeId) {
-        let mut sessions = self.sessions.lock();
-        let awaited = sessions.earlier.as_mut().and_then(|earlier| earlier.awaited.as_mut());
-        if awaited.is_some_and(|awaited| awaited.remove(&id) && awaited.is_empty()) {
-            drop(sessions);
-            self.changed.notify_all();
-        }
-    }
-
-    pub(super) fn bury(&self, ids: &[ResumeId]) -> io::Result<()> {
-        // Locked in this order only here and where nothing else is locked.
-        let mut sessions = self.sessions.lock();
-        self.kept.lock().0.append_tombstones(&tombstones::encode(ids))?;
-        if sessions.earlier.is_some() {
-            sessions.buried.extend_from_slice(ids);
-        }
-        Ok(())
-    }
-
-    pub(super) fn note_held(&self, ids: Vec<ResumeId>) {
-        // A server may stop twice, and has nothing to note the second time.
-        self.sessions.lock().held.extend(ids);
     }
 }

@@ -9,7 +9,8 @@
 //! write down every token that it gives. Instead it writes down in advance a number that its tokens
 //! will stay below, and the next run begins there.
 //!
-//! - `keeper`: what a running broker has of its directory, and the thread that writes there.
+//! - `run`: what a running broker has of its directory, and when its grace is over. `keeper`: the
+//!   thread that does it.
 //! - `resumption`: what a server asks and tells the keeper about sessions that resume.
 //! - `record` and `tombstones`: the two files as text. `directory`: the files themselves.
 
@@ -18,7 +19,8 @@ mod directory;
 pub mod fuzz_driver;
 mod keeper;
 mod record;
-mod resumption;
+pub(super) mod resumption;
+mod run;
 #[cfg(test)]
 mod tests;
 mod tombstones;
@@ -28,8 +30,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-pub use keeper::{GraceCause, Keeper, KeeperRest, KeeperSessionsSnapshot, KeeperSnapshot};
+pub use keeper::{Keeper, KeeperRest};
 pub use resumption::Resumption;
+pub use run::{GraceCause, KeeperSessionsSnapshot, KeeperSnapshot};
 
 use crate::broker::{Broker, Limits};
 

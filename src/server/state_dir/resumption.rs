@@ -6,7 +6,10 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::keeper::{Keeper, KeeperState};
+use super::keeper::Keeper;
+use super::run::KeeperState;
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+use crate::broker::Broker;
 use crate::os::sync::Arc;
 use crate::wire::message::{ResumeId, ResumeSecret};
 
@@ -23,6 +26,17 @@ impl Keeper {
     pub fn resumption(&self) -> Resumption {
         Resumption { keeper: self.shared.clone() }
     }
+}
+
+/// For the model checkers, which do not know the keeper's thread: a broker that grants at once.
+///
+/// # Errors
+/// As [`resume`](super::resume).
+#[cfg(all(test, any(explore = "loom", explore = "shuttle")))]
+pub(in crate::server) fn begin_without_thread(path: &std::path::Path) -> io::Result<(Broker, Resumption)> {
+    let timeout = Duration::from_secs(25);
+    let (keeper, _) = KeeperState::begin(path, crate::broker::Limits::default(), timeout, true)?;
+    Ok((keeper.broker.clone(), Resumption { keeper: Arc::new(keeper) }))
 }
 
 impl Resumption {

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 
 use crate::broker::{AcquireError, Attempt, Grant, LocalSession, Mode};
 use crate::os::Keepalive;
-use crate::server::state_dir::keeper::TOKENS_RESERVED;
 use crate::server::state_dir::record::{Record, RunEnd};
+use crate::server::state_dir::run::TOKENS_RESERVED;
 use crate::server::state_dir::*;
 
 const TIMEOUT: Duration = Keepalive::DEAD_PEER_TIMEOUT_MIN;
