@@ -77,7 +77,7 @@ impl LoadConnection {
         };
         let hello = address.protocol.hello();
         if !hello.is_empty() {
-            connection.call(&hello, 1, |_| true)?;
+            connection.call(&hello, 1, |reply| address.protocol.accepts(reply))?;
         }
         Ok(connection)
     }

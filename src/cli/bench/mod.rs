@@ -48,7 +48,7 @@ Each connection acquires a lock and releases it, over and over; it makes its nex
 answered. Every reply is checked. The first wrong reply ends the measurement with exit status 1.
 
 To measure a server that already runs, use --server: glockd://127.0.0.1:9999, message+unix:/run/lockd.sock. \
-For comparison, redis://, memcached://, postgres://, echo:// and baton:// also work.")]
+resumable:// is message:// with sessions that resume. For comparison, redis://, memcached://, postgres://, echo:// and baton:// also work.")]
 pub(super) struct BenchOptions {
     /// Measure the server at this address: PROTOCOL://HOST:PORT or PROTOCOL+unix:PATH [default:
     /// start a lockd and an echo server, and measure both]

@@ -10,7 +10,7 @@ use super::dialect::BenchProtocol;
 /// `None` if the reply does not show it. A complete message is given without its length.
 pub(super) fn explain_reply(protocol: BenchProtocol, reply: &[u8]) -> Option<String> {
     let line = first_line(reply);
-    if protocol == BenchProtocol::Message && reply.starts_with(b"{") {
+    if protocol.is_message() && reply.starts_with(b"{") {
         return line.contains("asks for a secret").then(|| NO_SECRET.to_owned());
     }
     let instead = |other: &str| format!("write {other}:// instead of {protocol}://");
@@ -19,7 +19,7 @@ pub(super) fn explain_reply(protocol: BenchProtocol, reply: &[u8]) -> Option<Str
         DetectedProtocol::Http => Some(format!(
             "it speaks HTTP there (\"{line}\"): lockd, glockd and message are measured at ports of their own"
         )),
-        DetectedProtocol::Message if protocol == BenchProtocol::Message => None,
+        DetectedProtocol::Message if protocol.is_message() => None,
         DetectedProtocol::Message => Some(format!("it speaks message there: {}", instead("message"))),
         DetectedProtocol::Text => match line.split_once("Refused: this port speaks ") {
             Some((_, speaks)) if speaks.contains(" in TLS") => Some(format!("{IN_TLS} (\"{line}\")")),
@@ -27,7 +27,7 @@ pub(super) fn explain_reply(protocol: BenchProtocol, reply: &[u8]) -> Option<Str
                 let speaks = speaks.split([',', ' ']).next().unwrap_or_default();
                 Some(format!("it speaks {speaks} there: {}", instead(speaks)))
             }
-            None if protocol == BenchProtocol::Message => Some(format!(
+            None if protocol.is_message() => Some(format!(
                 "it speaks a text protocol there (\"{line}\"): {}, or glockd://",
                 instead("lockd")
             )),

@@ -15,6 +15,18 @@ pub(super) fn requests(spec: &LockSpec) -> LockRequests {
     }
 }
 
+/// Asks for a session that resumes.
+pub(super) fn resumable_hello() -> Vec<u8> {
+    frame(r#"{"command":"hello","parameters":{"resumable":true},"id":0}"#)
+}
+
+/// Whether the server offers that: it needs a state directory.
+pub(super) fn is_resumable(hello_reply: &[u8]) -> bool {
+    hello_reply.windows(RESUME.len()).any(|part| part == RESUME)
+}
+
+const RESUME: &[u8] = br#""resume":{"#;
+
 pub(super) fn reply(input: &[u8]) -> Option<ParsedReply<'_>> {
     let (head, body) = input.split_first_chunk()?;
     let len = usize::try_from(u32::from_be_bytes(*head)).ok()?;

@@ -19,6 +19,8 @@ pub(super) enum BenchProtocol {
     Lockd,
     Glockd,
     Message,
+    /// `message` with sessions that resume.
+    Resumable,
     Echo,
     Baton,
     Redis,
@@ -27,10 +29,11 @@ pub(super) enum BenchProtocol {
 }
 
 impl BenchProtocol {
-    const ALL: [(Self, &'static str); 8] = [
+    const ALL: [(Self, &'static str); 9] = [
         (Self::Lockd, "lockd"),
         (Self::Glockd, "glockd"),
         (Self::Message, "message"),
+        (Self::Resumable, "resumable"),
         (Self::Echo, "echo"),
         (Self::Baton, "baton"),
         (Self::Redis, "redis"),
@@ -42,10 +45,21 @@ impl BenchProtocol {
     /// is none.
     pub(super) fn hello(self) -> Vec<u8> {
         match self {
+            Self::Resumable => message::resumable_hello(),
             Self::Redis => redis::hello(),
             Self::Postgres => postgres::hello(),
             _ => Vec::new(),
         }
+    }
+
+    /// Whether it is length-prefixed JSON.
+    pub(super) fn is_message(self) -> bool {
+        matches!(self, Self::Message | Self::Resumable)
+    }
+
+    /// Whether the reply to it is that of a server that can be measured.
+    pub(super) fn accepts(self, hello_reply: &[u8]) -> bool {
+        self != Self::Resumable || message::is_resumable(hello_reply)
     }
 
     /// The requests that acquire and release `spec`.
@@ -56,7 +70,7 @@ impl BenchProtocol {
         match self {
             Self::Lockd => text::lockd(spec),
             Self::Glockd => Ok(text::glockd(spec)),
-            Self::Message => Ok(message::requests(spec)),
+            Self::Message | Self::Resumable => Ok(message::requests(spec)),
             Self::Echo => text::echo(spec),
             Self::Baton => Ok(text::baton(spec)),
             Self::Redis => redis::requests(spec),
@@ -69,7 +83,7 @@ impl BenchProtocol {
     pub(super) fn reply(self, input: &[u8]) -> Option<ParsedReply<'_>> {
         match self {
             Self::Lockd | Self::Glockd | Self::Echo | Self::Baton | Self::Memcached => text::reply(input),
-            Self::Message => message::reply(input),
+            Self::Message | Self::Resumable => message::reply(input),
             Self::Redis => redis::reply(input),
             Self::Postgres => postgres::reply(input),
         }
@@ -167,10 +181,11 @@ mod tests {
     #[test]
     fn only_protocols_with_queues_can_wait_for_a_lock() {
         let spec = LockSpec { wait: true, ..SPEC };
-        let protocols: [(BenchProtocol, bool); 8] = [
+        let protocols: [(BenchProtocol, bool); 9] = [
             (BenchProtocol::Lockd, false),
             (BenchProtocol::Glockd, true),
             (BenchProtocol::Message, true),
+            (BenchProtocol::Resumable, true),
             (BenchProtocol::Echo, false),
             (BenchProtocol::Baton, true),
             (BenchProtocol::Redis, false),
