@@ -1040,7 +1040,9 @@ enum lock_status lock_serve(struct lock_broker *broker,
  * - locks-max, locks-per-connection-max, waits-per-connection-max and name-max are limits of the
  *   broker, so they also apply to the sessions in this program.
  * - state-dir makes the broker continue where the last broker with that directory ended, as `lockd
- *   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve).
+ *   --state-dir`. It must come before any other use of the broker (lock_open, lock_serve). If the
+ *   directory is new, nothing is granted until the dead-peer timeout has passed, unless
+ *   first-start says that there was no server before.
  *   lock_server_stop of this server then ends the broker: nothing is granted any more, not even to
  *   sessions in this program.
  * - http, http-host, config, check, pidfile, user and log-level are only for the program lockd,

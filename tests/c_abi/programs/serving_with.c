@@ -48,11 +48,12 @@ static void invalid_options_are_reported_by_name(void) {
     CHECK(server == NULL);
 }
 
-/* Serves with one more option, and writes the address. */
+/* Serves with one more option, and writes the address. A state directory may be new. */
 static lock_status serve_with(lock_broker *broker, const char *listen, const char *name, const char *value,
                               lock_server **server, char *address) {
-    const char *names[] = {"listen", "allow", name}, *values[] = {listen, "127.0.0.0/8,::1", value};
-    lock_status status = lock_serve_with(broker, names, values, 3, server);
+    const char *names[] = {"listen", "allow", "first-start", name};
+    const char *values[] = {listen, "127.0.0.0/8,::1", "yes", value};
+    lock_status status = lock_serve_with(broker, names, values, 4, server);
     if (status == LOCK_OK) {
         EXPECT(LOCK_OK, lock_server_address(*server, 0, address, ADDRESS_BYTES));
     }
