@@ -336,7 +336,7 @@ fn resume_amid(last_word: impl Fn(&Peer) + Send + Sync + 'static) {
         server.resumable.set_resumption(Some(resumption));
         let first = connect_by(Protocol::Message, &server, &service);
         first.0.send_text(&[message(HELLO), message(LOCK)].concat());
-        while !first.0.heard().contains("\"token\"") {
+        while !first.0.heard().contains("\"token\":") {
             first.0.await_bytes(first.0.heard().len() + 1);
         }
         let heard = first.0.heard();

@@ -324,7 +324,7 @@ impl Peer {
 
     /// Everything that was sent to it until now.
     pub(crate) fn heard(&self) -> String {
-        String::from_utf8(self.0.lock().sent.clone()).unwrap()
+        String::from_utf8_lossy(&self.0.lock().sent.clone()).into_owned()
     }
 
     /// Waits until `count` bytes were sent to it.
