@@ -9,6 +9,7 @@
 //! and every thread is told the same reason.
 //!
 //! - `state`: what is known of the connection, without any I/O.
+//! - `proof`: when the server was last known to have the session.
 //! - `waiting`: how threads wait for replies and are woken.
 //! - `reading`: how the waiting thread reads, and what shows that the server is gone.
 //! - `ending`: how a connection is closed or lost.
@@ -18,6 +19,7 @@
 //! belong to somebody else's file.
 
 mod ending;
+mod proof;
 mod reading;
 mod state;
 mod waiting;
@@ -29,14 +31,17 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::connect_error::ConnectErrorKind;
+use super::reply_reader::ReplyReader;
+use crate::os::boot_clock::BootTime;
 use crate::os::socket::{Stream, Waker};
-use crate::os::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
+use crate::os::sync::{Arc, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::os::tls::TlsSession;
 use crate::wire::frame;
 use crate::wire::message::{Keepalive, encode_request};
+use proof::Proof;
 pub(crate) use state::Lost;
 pub(super) use state::ReplyWait;
-use state::{ConnectionState, ReplySlot};
+use state::{ConnectionState, PendingReply, ReplySlot};
 
 /// The longest request of a session, in bytes: what a server accepts unless it is configured
 /// otherwise. A longer request would end the connection.
@@ -61,8 +66,17 @@ impl OnSignal {
     }
 }
 
+/// What a connection is made of, once requests can be made on it.
+pub(super) struct ConnectionParts {
+    pub(super) stream: Arc<Stream>,
+    pub(super) tls: Option<TlsSession>,
+    pub(super) waker: Waker,
+    /// What has arrived.
+    pub(super) replies: ReplyReader,
+}
+
 pub(super) struct ServerConnection {
-    stream: Stream,
+    stream: Arc<Stream>,
     /// Wakes the thread that reads, so that it looks at the state again.
     waker: Waker,
     ids: AtomicU64,
@@ -88,19 +102,68 @@ impl Drop for ServerConnection {
 
 impl ServerConnection {
     pub(super) fn new(stream: Stream, tls: Option<TlsSession>) -> io::Result<Self> {
-        Ok(Self {
-            stream,
+        let parts = ConnectionParts {
+            stream: Arc::new(stream),
+            tls,
             waker: Waker::new()?,
-            ids: AtomicU64::new(1),
-            state: Mutex::new(ConnectionState::new(tls)),
-            changed: Condvar::new(),
-        })
+            replies: ReplyReader::default(),
+        };
+        Ok(Self::of(parts, 1))
+    }
+
+    /// A connection on which the requests with ids below `next_id` have been made already.
+    pub(super) fn of(parts: ConnectionParts, next_id: u64) -> Self {
+        let ConnectionParts { stream, tls, waker, replies } = parts;
+        let state = Mutex::new(ConnectionState { replies, ..ConnectionState::new(tls) });
+        Self { stream, waker, ids: AtomicU64::new(next_id), state, changed: Condvar::new() }
+    }
+
+    /// From now on it is remembered when the latest of all answered requests was sent: the
+    /// [proof](Self::proof), which is `known` by now. Such a connection, if it is lost, is left as
+    /// it is until it is [closed](Self::close) or [reset](Self::reset): the end of its stream would
+    /// tell the server that the client has ended.
+    pub(super) fn keep_proof(&self, known: Option<BootTime>) {
+        let mut proof = Proof::default();
+        if let Some(sent) = known {
+            proof.answered(0, sent);
+        }
+        self.state.lock().proof = Some(proof);
+    }
+
+    pub(super) fn keeps_proof(&self) -> bool {
+        self.state.lock().proof.is_some()
+    }
+
+    /// The session cannot be resumed after all.
+    pub(super) fn keep_no_proof(&self) {
+        self.state.lock().proof = None;
+    }
+
+    /// When the latest of all answered requests was sent.
+    pub(super) fn proof(&self) -> Option<BootTime> {
+        self.state.lock().proof.as_ref()?.latest()
+    }
+
+    /// When the server is to be asked for a new proof, which [`check`](Self::check) does.
+    pub(super) fn ping_at(&self) -> Option<BootTime> {
+        self.state.lock().proof.as_ref()?.ping_at()
+    }
+
+    /// Says whether the session holds something, and so needs a proof that is not old.
+    pub(super) fn set_proof_needed(&self, is_needed: bool) {
+        if let Some(proof) = &mut self.state.lock().proof {
+            proof.is_needed = is_needed;
+        }
     }
 
     pub(super) fn set_keepalive(&self, keepalive: &Keepalive) -> io::Result<()> {
         let mut state = self.state.lock();
         state.silence_max = Some(keepalive.silence_max());
         state.answer_limit = keepalive.dead_peer_timeout;
+        if let Some(proof) = &mut state.proof {
+            // Two pings can be lost with a server before the proof is too old to resume.
+            proof.set_age_max(keepalive.user_timeout / 2);
+        }
         drop(state);
         self.stream.set_keepalive(keepalive)
     }
@@ -167,13 +230,31 @@ impl ServerConnection {
         if let Some(lost) = &state.lost {
             return Err(lost.clone());
         }
+        // Not later than it is sent, so the proof is never too late.
+        let sent = state.proof.as_ref().filter(|_| heard).map(|_| BootTime::now());
         for request in requests {
             state.append(&request.frame);
             if heard {
-                state.slots.insert(request.id, ReplySlot::Awaited);
+                state.slots.insert(request.id, PendingReply { sent, slot: ReplySlot::Awaited });
             }
         }
         Ok(())
+    }
+
+    /// Posts a `ping` if the proof is needed and old. Nothing waits for its answer.
+    fn ping_if_due(&self, state: &mut ConnectionState) {
+        let Some(at) = state.proof.as_ref().and_then(Proof::ping_at) else { return };
+        let sent = BootTime::now();
+        if sent < at || state.lost.is_some() {
+            return;
+        }
+        // Cannot fail: it is short.
+        let Ok(ping) = self.request("ping", &serde_json::Map::new(), REQUEST_MAX) else { return };
+        state.append(&ping.frame);
+        state.slots.insert(ping.id, PendingReply { sent: Some(sent), slot: ReplySlot::Unheard });
+        if let Some(proof) = &mut state.proof {
+            proof.ping = Some(ping.id);
+        }
     }
 
     /// Sends what was posted, as far as the server takes it now. If that fails the connection is
@@ -243,7 +324,8 @@ mod tests {
         let connection = dial(&url.parse().unwrap(), SOON, &mut WaitHook::none()).unwrap();
         for _ in 0..500 {
             let request = connection.request("ping", &(), 1000).unwrap();
-            connection.state.lock().slots.insert(request.id, ReplySlot::Awaited);
+            let pending = PendingReply { sent: None, slot: ReplySlot::Awaited };
+            connection.state.lock().slots.insert(request.id, pending);
             std::thread::scope(|scope| {
                 let (tell, told) = std::sync::mpsc::channel();
                 let wait = || connection.wait(&[request.id], None, OnSignal::Continue);

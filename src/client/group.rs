@@ -63,7 +63,7 @@ impl SessionGroup {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
             let options = ConnectOptions { timeout, ..*options };
-            let session = RemoteSession::connect_to(&url, &options, &mut WaitHook::none());
+            let session = RemoteSession::connect_to(&url, &options, false, &mut WaitHook::none());
             servers.push(GroupMember { url, session, is_asked: true });
         }
         if servers.iter().all(|server: &GroupMember| server.session.is_err()) {
@@ -88,7 +88,7 @@ impl SessionGroup {
         for (index, url) in urls.iter().enumerate() {
             let is_asked = index == server;
             let session = if is_asked {
-                Ok(RemoteSession::connect_to(url, options, hook)?)
+                Ok(RemoteSession::connect_to(url, options, false, hook)?)
             } else {
                 let reason = "this session was opened for names of another server";
                 Err(ConnectRefusal::new(ConnectErrorKind::Refused, reason).of(url))

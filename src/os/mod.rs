@@ -2,6 +2,7 @@
 //! interrupted, sockets, keepalive figures, TLS. Knows nothing of lockd's locks, protocols or
 //! sessions, and uses no other top module.
 
+pub(crate) mod boot_clock;
 pub(crate) mod fork;
 pub(crate) mod interrupt;
 mod keepalive;

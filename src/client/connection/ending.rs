@@ -27,6 +27,17 @@ impl ServerConnection {
         self.end(&mut self.state.lock());
     }
 
+    /// Ends a lost connection by a reset, which says nothing of the client; what has arrived is not
+    /// read. (A Unix socket knows no reset: its peer sees the end of the stream.)
+    pub(in crate::client) fn reset(&self) {
+        let mut state = self.state.lock();
+        debug_assert!(state.lost.is_some(), "only a connection that is not used any more is reset");
+        if !state.is_shut && self.stream.is_intact() {
+            self.stream.abort();
+        }
+        state.is_shut = true;
+    }
+
     fn end(&self, state: &mut MutexGuard<'_, ConnectionState>) {
         if state.lost.is_some() {
             return self.shut(state);
@@ -51,7 +62,9 @@ impl ServerConnection {
             return;
         }
         self.declare_lost(state, reason);
-        if !state.open_until_closed {
+        if state.proof.is_some() {
+            // See `keep_proof`.
+        } else if !state.open_until_closed {
             self.shut(state);
         } else if self.stream.is_intact() {
             // This sends nothing to the server, and keeps the descriptor readable for callers that

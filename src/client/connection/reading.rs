@@ -4,9 +4,11 @@ use std::io;
 use std::time::Duration;
 
 use super::ServerConnection;
+use super::proof::Proof;
 use super::state::{ConnectionState, Lost};
 use super::waiting::{CHECK_INTERVAL, at_most};
 use crate::client::connect_error::ConnectErrorKind;
+use crate::os::boot_clock::BootTime;
 use crate::os::socket::{PollFd, PollFlags, wait_for};
 use crate::os::sync::MutexGuard;
 use crate::os::tls::TlsInput;
@@ -23,6 +25,7 @@ impl ServerConnection {
     /// long time.
     pub(in crate::client) fn check(&self) -> Result<(), Lost> {
         let mut state = self.state.lock();
+        self.ping_if_due(&mut state);
         self.send(&mut state);
         let mut has_read = false;
         while self.read_once(&mut state, &[]) {
@@ -46,12 +49,16 @@ impl ServerConnection {
     ) -> (MutexGuard<'a, ConnectionState>, bool) {
         state.has_reader = true;
         let is_sending = state.outgoing.has_unsent();
-        let waited = MutexGuard::unlocked(&mut state, || {
-            self.wait_for_socket(is_sending, at_most(limit, CHECK_INTERVAL))
-        });
+        let mut sleep_max = CHECK_INTERVAL;
+        if let Some(at) = state.proof.as_ref().and_then(Proof::ping_at) {
+            sleep_max = sleep_max.min(BootTime::now().until(at));
+        }
+        let waited =
+            MutexGuard::unlocked(&mut state, || self.wait_for_socket(is_sending, at_most(limit, sleep_max)));
         state.has_reader = false;
         match waited {
             Ok(()) => {
+                self.ping_if_due(&mut state);
                 self.send(&mut state);
                 if !self.read_once(&mut state, own) {
                     self.lose_if_silent(&mut state);
@@ -67,7 +74,7 @@ impl ServerConnection {
     /// bytes.
     fn wait_for_socket(&self, is_sending: bool, limit: Duration) -> io::Result<()> {
         let ready_for = if is_sending { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-        let mut fds = [PollFd::new(&self.stream, ready_for), self.waker.poll_fd()];
+        let mut fds = [PollFd::new(&*self.stream, ready_for), self.waker.poll_fd()];
         wait_for(&mut fds, Some(limit))?;
         if !fds[1].revents().is_empty() {
             self.waker.reset();

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::proof::Proof;
 use crate::client::connect_error::ConnectErrorKind;
 use crate::client::outgoing::Outgoing;
 use crate::client::reply_reader::{ReplyReader, ServerMessage, ServerReply};
 use crate::os::Keepalive;
+use crate::os::boot_clock::BootTime;
 use crate::os::socket::Waker;
 use crate::os::sync::Arc;
 use crate::os::tls::TlsSession;
@@ -37,11 +39,22 @@ pub(super) enum ReplySlot {
     Awaited,
     Answered(ServerReply),
     Cancelled,
+    /// No thread waits for it; only that it comes is of interest.
+    Unheard,
+}
+
+/// A request whose reply is wanted.
+pub(super) struct PendingReply {
+    /// When it was sent, if the connection keeps a proof.
+    pub(super) sent: Option<BootTime>,
+    pub(super) slot: ReplySlot,
 }
 
 pub(super) struct ConnectionState {
     /// By the id of the request. A reply without a slot is dropped.
-    pub(super) slots: HashMap<u64, ReplySlot>,
+    pub(super) slots: HashMap<u64, PendingReply>,
+    /// Of a session that may be resumed.
+    pub(super) proof: Option<Proof>,
     pub(super) tls: Option<TlsSession>,
     pub(super) outgoing: Outgoing,
     pub(super) replies: ReplyReader,
@@ -77,6 +90,7 @@ impl ConnectionState {
     pub(super) fn new(tls: Option<TlsSession>) -> Self {
         Self {
             slots: HashMap::new(),
+            proof: None,
             tls,
             outgoing: Outgoing::default(),
             replies: ReplyReader::default(),
@@ -111,7 +125,7 @@ impl ConnectionState {
     /// How the wait for these requests ends now, if it does.
     pub(super) fn take(&mut self, ids: &[u64]) -> Option<ReplyWait> {
         for &id in ids {
-            match self.slots.get_mut(&id) {
+            match self.slots.get_mut(&id).map(|pending| &mut pending.slot) {
                 Some(ReplySlot::Awaited) => {}
                 None => return Some(ReplyWait::Forgotten),
                 Some(slot) => match std::mem::replace(slot, ReplySlot::Awaited) {
@@ -129,14 +143,20 @@ impl ConnectionState {
     /// Hands out the replies in what has arrived. Returns whether there are replies to requests
     /// other than `own`.
     pub(super) fn accept(&mut self, bytes: &[u8], own: &[u64]) -> Result<bool, String> {
-        let Self { slots, replies, loss_kind, .. } = self;
+        let Self { slots, replies, proof, loss_kind, .. } = self;
         let mut for_others = false;
         let mut error = None;
         replies.push(bytes);
         let drained = replies.drain(|message| match message {
             ServerMessage::Reply(id, reply) => {
-                if let Some(slot) = slots.get_mut(&id) {
-                    *slot = ReplySlot::Answered(reply);
+                let Some(pending) = slots.get_mut(&id) else { return };
+                if let (Some(proof), Some(sent)) = (proof.as_mut(), pending.sent) {
+                    proof.answered(id, sent);
+                }
+                if matches!(pending.slot, ReplySlot::Unheard) {
+                    slots.remove(&id);
+                } else {
+                    pending.slot = ReplySlot::Answered(reply);
                     for_others |= !own.contains(&id);
                 }
             }

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::state::{ConnectionState, Lost, ReplySlot, ReplyWait};
+use super::state::{ConnectionState, Lost, PendingReply, ReplySlot, ReplyWait};
 use super::{OnSignal, ServerConnection};
 use crate::client::wait_hook::WaitHook;
 use crate::os::socket::{Waker, wait_for};
@@ -144,15 +144,16 @@ impl ServerConnection {
 
     /// Whether the reply to this request is wanted and has not come yet.
     pub(in crate::client) fn is_unanswered(&self, id: u64) -> bool {
-        matches!(self.state.lock().slots.get(&id), Some(ReplySlot::Awaited))
+        let state = self.state.lock();
+        matches!(state.slots.get(&id), Some(PendingReply { slot: ReplySlot::Awaited, .. }))
     }
 
     /// Ends the wait for every reply that has not come yet with [`ReplyWait::Cancelled`].
     pub(in crate::client) fn cancel(&self) {
         let mut state = self.state.lock();
-        for slot in state.slots.values_mut() {
-            if matches!(slot, ReplySlot::Awaited) {
-                *slot = ReplySlot::Cancelled;
+        for pending in state.slots.values_mut() {
+            if matches!(pending.slot, ReplySlot::Awaited) {
+                pending.slot = ReplySlot::Cancelled;
             }
         }
         self.wake_reader(&state);

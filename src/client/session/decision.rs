@@ -34,7 +34,9 @@ impl RemoteSession {
             ReplyWait::TimedOut => Err(self.give_up_waiting(id)),
             ReplyWait::Interrupted => {
                 let is_kept = self.view.lock().keep(id);
-                Err(if is_kept { AcquireError::Interrupted } else { AcquireError::Cancelled })
+                // Of a lost connection nothing is kept, but the same call again asks anew.
+                let is_interrupted = is_kept || self.connection.check().is_err();
+                Err(if is_interrupted { AcquireError::Interrupted } else { AcquireError::Cancelled })
             }
         }
     }
@@ -43,7 +45,7 @@ impl RemoteSession {
     /// so it is recorded as not granted.
     pub(super) fn or_abandon<T>(&self, id: u64, result: Result<T, Lost>) -> Result<T, Lost> {
         if result.is_err() {
-            self.view.lock().decide(id, None);
+            self.view.lock().abandon(id);
         }
         result
     }
@@ -105,11 +107,20 @@ impl RemoteSession {
         let token = result.token.filter(|_| result.status == Status::Ok);
         // A grant counts only on a connection that is still alive. The grant may have been read
         // long ago, or this process may have been stopped in the meantime.
+        let mut view = self.view.lock();
+        // In one step with the entry: once the connection is lost, a session that may be resumed
+        // takes from the view what it claims to hold.
         let checked = token.map_or(Ok(()), |_| self.connection.check());
-        let granted = token.filter(|_| checked.is_ok());
-        let decided = self.view.lock().decide(id, granted);
-        let Some(request) = decided else { return Err(AcquireError::Cancelled) };
+        let checked = checked.inspect_err(|_| view.abandon(id));
+        let decided = if checked.is_ok() { view.decide(id, token) } else { None };
+        self.note_holding(&view);
+        drop(view);
         checked?;
+        let Some(request) = decided else {
+            // If the connection is lost, it may have been given up with that.
+            self.connection.check()?;
+            return Err(AcquireError::Cancelled);
+        };
         if result.status == Status::NotFound && request.before.is_some() {
             // It held the lock by the local view, which would go on to say so.
             return Err(self.lost("the server does not know a lock that was held".to_owned()).into());

@@ -1,7 +1,10 @@
 //! The handshake of a session: `hello` and, for a session with a name, `identify`. After it, the
 //! connection notices a lost server before that server gives the session's locks away.
 
+use std::path::Path;
 use std::time::Instant;
+
+use serde_json::value::RawValue;
 
 use crate::broker::truncate_owner;
 use crate::client::connect_error::{ConnectErrorKind, ConnectRefusal};
@@ -20,33 +23,39 @@ pub(super) struct Features {
     pub(super) limit: bool,
 }
 
+/// What a session with these options says in `hello`.
+pub(in crate::client) fn hello_request(
+    options: &ConnectOptions<'_>,
+    secret: Option<&Secret>,
+    resumable: bool,
+) -> HelloRequest {
+    HelloRequest {
+        client: Some("lockd".to_owned()),
+        version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+        auth_token: secret.map(|secret| secret.text.clone()),
+        wind_down: options.wind_down.min(WIND_DOWN_MAX),
+        resumable,
+    }
+}
+
 /// Checks that this is a lock server that accepts the secret, sets the keepalive to the server's,
-/// and tells it the session's name. Returns what the server can do.
+/// and tells it the session's name. Returns what the server has answered.
 pub(super) fn say_hello(
     connection: &ServerConnection,
     options: &ConnectOptions<'_>,
-    secret: Option<Secret>,
+    secret: Option<&Secret>,
     deadline: Option<Instant>,
     hook: &mut WaitHook<'_>,
-) -> Result<Features, ConnectRefusal> {
+) -> Result<HelloResult, ConnectRefusal> {
     let local = |reason: String| ConnectRefusal::new(ConnectErrorKind::Local, reason);
     let lost = |lost: Lost| ConnectRefusal::lost(connection.loss_kind(), lost.0);
-    let version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    let client = Some("lockd".to_owned());
-    let wind_down = options.wind_down.min(WIND_DOWN_MAX);
-    if !wind_down.is_zero() {
+    let hello = hello_request(options, secret, connection.keeps_proof());
+    if !hello.wind_down.is_zero() {
         connection.stay_open_until_closed();
     }
-    let (auth_token, file) = secret.map(|secret| (secret.text, secret.file)).unzip();
-    let hello = HelloRequest { client, version, auth_token, wind_down, resumable: false };
     let hello = connection.request("hello", &hello, REQUEST_MAX).map_err(local)?;
     connection.post(&[&hello]).map_err(lost)?;
-    if options.owner.is_some() {
-        let identify = IdentifyRequest { name: options.owner.map(|owner| truncate_owner(owner).to_owned()) };
-        let identify = connection.request("identify", &identify, REQUEST_MAX).map_err(local)?;
-        // If the server does not accept names, the session has none.
-        connection.post_unheard(&[&identify]).map_err(lost)?;
-    }
+    introduce(connection, options.owner).map_err(lost)?;
     connection.flush();
     let on_signal = OnSignal::interrupt_if(hook.sees_signals());
     let reply = match connection.wait_with_hook(&[hello.id], deadline, on_signal, hook) {
@@ -58,19 +67,47 @@ pub(super) fn say_hello(
         }
         Err(error) => return Err(lost(error)),
     };
+    read_hello(&reply, secret.map(|secret| secret.file.as_path()))
+}
+
+/// Posts the name of the session, if it has one. If the server does not accept names, the session
+/// has none.
+pub(super) fn introduce(connection: &ServerConnection, owner: Option<&str>) -> Result<(), Lost> {
+    let Some(owner) = owner else { return Ok(()) };
+    let identify = IdentifyRequest { name: Some(truncate_owner(owner).to_owned()) };
+    let identify = connection.request("identify", &identify, REQUEST_MAX).map_err(Lost)?;
+    connection.post_unheard(&[&identify])
+}
+
+/// Reads the answer to `hello`. `shown` is the file with the secret that the server was shown.
+pub(in crate::client) fn read_hello(
+    reply: &RawValue,
+    shown: Option<&Path>,
+) -> Result<HelloResult, ConnectRefusal> {
     let refused = serde_json::from_str::<LockResult>(reply.get());
     if let Ok(LockResult { status: Status::Refused, reason: Some(reason), cause, .. }) = refused {
         if cause == Some(Cause::Stopping) {
             return Err(ConnectRefusal::new(ConnectErrorKind::Closed, reason));
         }
-        return Err(ConnectRefusal::secret(file.as_deref(), &reason));
+        return Err(ConnectRefusal::secret(shown, &reason));
     }
-    let hello: HelloResult = serde_json::from_str(reply.get()).map_err(|_| ConnectRefusal::no_hello())?;
+    serde_json::from_str(reply.get()).map_err(|_| ConnectRefusal::no_hello())
+}
+
+/// Sets the connection to what the server has answered. Returns what the server can do.
+pub(super) fn accept_hello(
+    connection: &ServerConnection,
+    hello: &HelloResult,
+) -> Result<Features, ConnectRefusal> {
     let has = |wanted: &str| hello.features.iter().any(|feature| feature == wanted);
     if has("bye") {
         connection.say_bye_when_closed();
     }
+    if hello.resume.is_none() {
+        connection.keep_no_proof();
+    }
     let keepalive = Keepalive::client(hello.keepalive.dead_peer_timeout);
-    connection.set_keepalive(&keepalive).map_err(|error| local(error.to_string()))?;
+    let set = connection.set_keepalive(&keepalive);
+    set.map_err(|error| ConnectRefusal::new(ConnectErrorKind::Local, error.to_string()))?;
     Ok(Features { limit: has("limit") })
 }

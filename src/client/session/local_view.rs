@@ -7,7 +7,9 @@
 //! either delivered or given back, never both.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
+use super::belief::{Belief, QueuePlace};
 use crate::broker::{AcquireError, Held, LockName, Mode, Released};
 
 /// The session's relation to one name. A name with neither of the two is not listed.
@@ -37,12 +39,25 @@ pub(super) struct UndecidedRequest {
     is_enqueued: bool,
     /// The call that waited for it was interrupted, and a later call may ask for its outcome.
     is_kept: bool,
+    /// A caller has been told that it has a place in the queue.
+    is_told: bool,
+    /// When its time limit is over; `None` for no limit.
+    until: Option<Instant>,
     /// Earlier requests for the same names that were cancelled, and of which no caller has been
     /// told yet. If this request fails, a caller must still be told.
     untold: Vec<(LockName, u64)>,
 }
 
 impl UndecidedRequest {
+    fn new(
+        wants: Vec<(LockName, Mode)>,
+        before: Option<Held>,
+        is_enqueued: bool,
+        untold: Vec<(LockName, u64)>,
+    ) -> Self {
+        Self { wants, before, is_enqueued, is_kept: false, is_told: false, until: None, untold }
+    }
+
     /// The state of a name if the request comes to nothing: what it was before.
     fn state_before(&self, name: &LockName) -> NameState {
         let untold = self.untold.iter().find(|(other, _)| other == name);
@@ -52,6 +67,13 @@ impl UndecidedRequest {
     /// Whether a later call may ask for the outcome.
     fn can_be_collected(&self) -> bool {
         self.is_enqueued || self.is_kept
+    }
+
+    /// The place in a queue that a caller may come back for.
+    fn place(&self) -> Option<QueuePlace> {
+        let is_known = self.is_kept || self.is_enqueued && self.is_told;
+        let (wants, converts) = (self.wants.clone(), self.before.is_some());
+        is_known.then(|| QueuePlace { wants, converts, is_kept: self.is_kept, until: self.until })
     }
 
     /// Whether it is to convert a lock to a mode that allows more holders. That never waits, and it
@@ -75,6 +97,8 @@ pub(super) struct GivenUp {
 pub(super) struct LocalView {
     names: HashMap<LockName, NameState>,
     requests: HashMap<u64, UndecidedRequest>,
+    /// The number of names that are held.
+    held: usize,
 }
 
 impl LocalView {
@@ -101,7 +125,7 @@ impl LocalView {
                 Some(NameState { request: None, .. }) => {}
             }
         }
-        self.enter(id, UndecidedRequest { wants, before: None, is_enqueued, is_kept: false, untold });
+        self.enter(id, UndecidedRequest::new(wants, None, is_enqueued, untold));
         Ok(())
     }
 
@@ -122,7 +146,7 @@ impl LocalView {
             Some(NameRequest::Cancelled(id)) => vec![(name, id)],
             Some(NameRequest::Undecided(id)) => return Err(self.already_waiting(&wants, id)),
         };
-        self.enter(id, UndecidedRequest { wants, before: Some(held), is_enqueued, is_kept: false, untold });
+        self.enter(id, UndecidedRequest::new(wants, Some(held), is_enqueued, untold));
         Ok(mode > held.mode)
     }
 
@@ -136,7 +160,7 @@ impl LocalView {
     fn enter(&mut self, id: u64, request: UndecidedRequest) {
         for (name, _) in &request.wants {
             let state = NameState { held: request.before, request: Some(NameRequest::Undecided(id)) };
-            self.names.insert(name.clone(), state);
+            self.set(name, state);
         }
         let replaced = self.requests.insert(id, request);
         debug_assert!(replaced.is_none(), "every request has an id of its own");
@@ -147,6 +171,20 @@ impl LocalView {
     pub(super) fn keep(&mut self, id: u64) -> bool {
         let request = self.requests.get_mut(&id);
         request.map(|request| request.is_kept = true).is_some()
+    }
+
+    /// The time limit of the request.
+    pub(super) fn limit(&mut self, id: u64, until: Option<Instant>) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.until = until;
+        }
+    }
+
+    /// A caller is told that the request has a place in the queue. False if it has been given up
+    /// before.
+    pub(super) fn tell_queued(&mut self, id: u64) -> bool {
+        let request = self.requests.get_mut(&id);
+        request.map(|request| request.is_told = true).is_some()
     }
 
     /// For a call that now waits for its outcome: the kept request to acquire exactly these names
@@ -190,11 +228,61 @@ impl LocalView {
         Some(request)
     }
 
+    /// The reply to a request will never come, since the connection is lost: it is not granted. But
+    /// a conversion may have been carried out, so the lock counts as held in the mode that allows
+    /// more holders.
+    pub(super) fn abandon(&mut self, id: u64) {
+        let Some(request) = self.decide(id, None) else { return };
+        for (name, mode) in &request.wants {
+            if let Some(held) = self.names.get_mut(name).and_then(|state| state.held.as_mut()) {
+                held.mode = held.mode.max(*mode);
+            }
+        }
+    }
+
+    /// What the session believes to have after its connection was lost.
+    pub(super) fn belief(&mut self) -> Belief {
+        let mut belief = Belief::default();
+        let requests: Vec<u64> = self.requests.keys().copied().collect();
+        for id in requests {
+            let place = self.requests.get(&id).and_then(UndecidedRequest::place);
+            belief.places.extend(place);
+            self.abandon(id);
+        }
+        for (name, state) in &self.names {
+            if let Some(held) = state.held {
+                belief.held.insert(name.clone(), held);
+            }
+            if let Some(NameRequest::Cancelled(_)) = state.request {
+                belief.cancelled.insert(name.clone());
+            }
+        }
+        belief
+    }
+
+    /// The view of a session that has this, on a new connection; its places are asked for anew.
+    pub(super) fn of(belief: &Belief) -> Self {
+        let mut view = Self::default();
+        for (name, held) in &belief.held {
+            view.set(name, NameState { held: Some(*held), request: None });
+        }
+        for name in &belief.cancelled {
+            let held = view.held(name);
+            // Never the id of a request about locks: it was that of the handshake.
+            view.set(name, NameState { held, request: Some(NameRequest::Cancelled(0)) });
+        }
+        view
+    }
+
     /// Gives a request up; the caller must take it back from the server. What was held stays held.
     pub(super) fn withdraw(&mut self, id: u64) -> Option<UndecidedRequest> {
         let request = self.requests.remove(&id)?;
-        for (name, _) in &request.wants {
+        for (name, mode) in &request.wants {
             let mut state = request.state_before(name);
+            if let (true, Some(held)) = (request.widens(), &mut state.held) {
+                // Others may have been let in.
+                held.mode = held.mode.max(*mode);
+            }
             if request.can_be_collected() {
                 state.request = Some(NameRequest::Cancelled(id));
             }
@@ -204,11 +292,13 @@ impl LocalView {
     }
 
     fn set(&mut self, name: &LockName, state: NameState) {
-        if state == NameState::default() {
-            self.names.remove(name);
+        let before = if state == NameState::default() {
+            self.names.remove(name)
         } else {
-            self.names.insert(name.clone(), state);
-        }
+            self.names.insert(name.clone(), state)
+        };
+        self.held += usize::from(state.held.is_some());
+        self.held -= usize::from(before.is_some_and(|before| before.held.is_some()));
     }
 
     /// The requests that can be withdrawn. A conversion that widens the mode cannot.
@@ -219,7 +309,8 @@ impl LocalView {
     /// Gives up the lock `name`, or the place in its queue; the caller must tell the server. `None`
     /// if there is neither.
     pub(super) fn give_up(&mut self, name: &LockName) -> Option<GivenUp> {
-        let state = self.names.remove(name)?;
+        let state = self.names.get(name).copied()?;
+        self.set(name, NameState::default());
         let undecided = match state.request {
             Some(NameRequest::Undecided(id)) => Some(id),
             Some(NameRequest::Cancelled(_)) | None => None,
@@ -265,6 +356,11 @@ impl LocalView {
         }
     }
 
+    /// Whether the session holds any name.
+    pub(super) fn holds(&self) -> bool {
+        self.held > 0
+    }
+
     /// Whether the session holds any name or waits for one.
     pub(super) fn holds_or_waits(&self) -> bool {
         let counts = |state: &NameState| {
@@ -286,213 +382,4 @@ impl LocalView {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wants(names: &[&str]) -> Vec<(LockName, Mode)> {
-        names.iter().map(|&name| (name.into(), Mode::Shared)).collect()
-    }
-
-    fn held(token: u64) -> Held {
-        Held { mode: Mode::Shared, token }
-    }
-
-    /// A view in which `a` is held with token 1.
-    fn holding_a() -> LocalView {
-        let mut view = LocalView::default();
-        view.ask(1, wants(&["a"]), false).unwrap();
-        assert!(view.decide(1, Some(1)).is_some());
-        view
-    }
-
-    #[test]
-    fn a_name_can_be_requested_once_at_a_time() {
-        let mut view = holding_a();
-        assert_eq!(view.ask(2, wants(&["b", "a"]), false), Err(AcquireError::AlreadyHeld(held(1))));
-        view.ask(3, wants(&["b"]), false).unwrap();
-        assert_eq!(view.ask(4, wants(&["b"]), true), Err(AcquireError::AlreadyWaiting));
-        for other in [vec![("b".into(), Mode::Exclusive)], wants(&["b", "c"]), wants(&["c", "b"])] {
-            let asked = view.ask(4, other, true);
-            assert!(matches!(asked, Err(AcquireError::Invalid(_))), "{asked:?}");
-        }
-        assert!(view.decide(3, None).is_some());
-        view.ask(5, wants(&["b"]), false).unwrap();
-    }
-
-    #[test]
-    fn a_request_is_decided_once() {
-        let mut view = LocalView::default();
-        view.ask(1, wants(&["a", "b"]), false).unwrap();
-        assert_eq!(view.withdraw(1).unwrap().wants.len(), 2);
-        assert!(view.decide(1, Some(7)).is_none(), "the grant is being given back");
-        assert!(view.withdraw(1).is_none());
-        assert_eq!(view.held(&"a".into()), None);
-
-        view.ask(2, wants(&["a"]), false).unwrap();
-        assert!(view.decide(2, Some(8)).is_some());
-        assert!(view.withdraw(2).is_none(), "the grant stays");
-        assert_eq!(view.held(&"a".into()), Some(held(8)));
-    }
-
-    #[test]
-    fn a_place_is_given_up_for_all_its_names() {
-        let mut view = LocalView::default();
-        view.ask(1, wants(&["a", "b"]), false).unwrap();
-        let given = view.give_up(&"b".into()).unwrap();
-        assert_eq!((given.released, given.request), (Released::Place, Some(1)));
-        assert_eq!(given.names, [LockName::from("a"), "b".into()]);
-        assert_eq!(view.give_up(&"a".into()), None);
-        assert!(view.decide(1, Some(1)).is_none());
-    }
-
-    #[test]
-    fn a_conversion_that_fails_leaves_what_was_held() {
-        let a = LockName::from("a");
-        for end in
-            [|c: &mut LocalView| c.decide(2, None).is_some(), |c: &mut LocalView| c.withdraw(2).is_some()]
-        {
-            let mut view = holding_a();
-            view.ask_to_convert(2, a.clone(), Mode::Exclusive, false).unwrap();
-            let again = view.ask_to_convert(3, a.clone(), Mode::Exclusive, false);
-            assert_eq!(again, Err(AcquireError::AlreadyWaiting));
-            let other = view.ask_to_convert(3, a.clone(), Mode::Shared, false);
-            assert!(matches!(other, Err(AcquireError::Invalid(_))), "{other:?}");
-            assert_eq!(view.waiting(), [2]);
-            assert!(end(&mut view));
-            assert_eq!(view.held(&a), Some(held(1)));
-        }
-        let mut view = holding_a();
-        view.ask_to_convert(2, a.clone(), Mode::Exclusive, false).unwrap();
-        assert!(view.decide(2, Some(5)).is_some());
-        assert_eq!(view.held(&a), Some(Held { mode: Mode::Exclusive, token: 5 }));
-        view.ask_to_convert(3, a.clone(), Mode::Shared, false).unwrap();
-        assert!(view.waiting().is_empty(), "a downgrade cannot be taken back");
-        assert_eq!(view.give_up(&a).unwrap().released, Released::Hold);
-        assert!(view.decide(3, Some(5)).is_none());
-        assert_eq!(view.ask_to_convert(4, a, Mode::Shared, false), Err(AcquireError::NotHeld));
-    }
-
-    #[test]
-    fn a_kept_request_is_resumed_by_a_call_with_the_same_names_and_modes() {
-        let mut view = LocalView::default();
-        view.ask(1, wants(&["a", "b"]), false).unwrap();
-        assert_eq!(view.resume_acquire(&wants(&["a", "b"])), None, "a call still waits for it");
-        assert!(view.keep(1) && !view.keep(2));
-        assert_eq!(view.resume_acquire(&wants(&["a"])), None);
-        assert_eq!(view.resume_acquire(&[("a".into(), Mode::Exclusive), ("b".into(), Mode::Shared)]), None);
-        assert_eq!(view.collect(&"b".into()), Ok(1));
-        assert_eq!(view.resume_conversion(&"a".into(), Mode::Shared), None, "it is not held");
-        assert_eq!(view.ask(3, wants(&["a"]), false), Err(AcquireError::AlreadyWaiting));
-        assert_eq!(view.resume_acquire(&wants(&["a", "b"])), Some(1));
-        assert_eq!(view.resume_acquire(&wants(&["a", "b"])), None, "only one call resumes it");
-        assert_eq!(view.collect(&"b".into()), Err(AcquireError::NotHeld));
-
-        view.keep(1);
-        assert!(view.withdraw(1).is_some());
-        assert_eq!(
-            (view.collect(&"a".into()), view.collect(&"a".into())),
-            (Err(AcquireError::Cancelled), Err(AcquireError::NotHeld))
-        );
-        assert!(view.decide(1, Some(7)).is_none(), "the grant is being given back");
-    }
-
-    #[test]
-    fn a_kept_conversion_is_resumed_too() {
-        let (mut view, a) = (holding_a(), LockName::from("a"));
-        view.ask_to_convert(2, "a".into(), Mode::Exclusive, false).unwrap();
-        view.keep(2);
-        assert_eq!(view.collect(&a), Ok(2));
-        assert_eq!(view.resume_acquire(&[(a.clone(), Mode::Exclusive)]), None, "it is held already");
-        assert_eq!(view.resume_conversion(&a, Mode::Exclusive), Some(2));
-        view.keep(2);
-        assert!(view.withdraw(2).is_some());
-        assert_eq!(
-            (view.resume_conversion(&a, Mode::Exclusive), view.held(&"a".into())),
-            (None, Some(held(1)))
-        );
-    }
-
-    #[test]
-    fn a_failed_request_restores_the_untold_cancellation_before_it() {
-        let a = LockName::from("a");
-        let ends: [fn(&mut LocalView); 3] = [
-            |view| assert!(view.decide(2, None).is_some()),
-            |view| assert!(view.withdraw(2).is_some()),
-            // Giving up one name gives up the whole request.
-            |view| assert!(view.give_up(&"b".into()).is_some()),
-        ];
-        for end in ends {
-            let mut view = LocalView::default();
-            view.ask(1, wants(&["a"]), true).unwrap();
-            assert!(view.withdraw(1).is_some());
-            view.ask(2, wants(&["a", "b"]), false).unwrap();
-            end(&mut view);
-            assert_eq!(
-                (view.collect(&a), view.collect(&a)),
-                (Err(AcquireError::Cancelled), Err(AcquireError::NotHeld))
-            );
-            assert_eq!(view.collect(&"b".into()), Err(AcquireError::NotHeld));
-        }
-        for end in &ends[..2] {
-            let mut view = holding_a();
-            view.ask_to_convert(1, a.clone(), Mode::Exclusive, true).unwrap();
-            assert!(view.withdraw(1).is_some());
-            view.ask_to_convert(2, a.clone(), Mode::Exclusive, false).unwrap();
-            end(&mut view);
-            assert_eq!(
-                (view.collect(&a), view.collect(&a)),
-                (Err(AcquireError::Cancelled), Err(AcquireError::NotHeld))
-            );
-            assert_eq!(view.held(&a), Some(held(1)));
-        }
-    }
-
-    #[test]
-    fn a_cancelled_place_is_reported_once() {
-        let (mut view, a) = (LocalView::default(), LockName::from("a"));
-        view.ask(1, wants(&["a"]), true).unwrap();
-        assert_eq!(view.collect(&a), Ok(1));
-        assert!(view.withdraw(1).is_some());
-        view.ack_cancelled(&a, 9);
-        assert_eq!(view.collect(&a), Err(AcquireError::Cancelled));
-        assert_eq!(view.collect(&a), Err(AcquireError::NotHeld));
-
-        view.ask(2, wants(&["a"]), false).unwrap();
-        assert_eq!(
-            view.collect(&a),
-            Err(AcquireError::NotHeld),
-            "another call may not collect what an acquire waits for"
-        );
-    }
-    #[test]
-    fn a_place_to_convert_is_not_shared_and_its_cancellation_is_reported_once() {
-        let (mut view, a) = (holding_a(), LockName::from("a"));
-        view.ask_to_convert(2, a.clone(), Mode::Exclusive, true).unwrap();
-        assert_eq!(view.collect(&a), Ok(2));
-        assert_eq!(view.resume_conversion(&a, Mode::Exclusive), None, "no call for it was interrupted");
-        let again = view.ask_to_convert(3, a.clone(), Mode::Exclusive, true);
-        assert_eq!((again, view.waiting()), (Err(AcquireError::AlreadyWaiting), vec![2]));
-        assert!(view.withdraw(2).is_some());
-        assert_eq!((view.held(&a), view.is_waiting(&a)), (Some(held(1)), false));
-        assert_eq!(view.ask(4, wants(&["a"]), false), Err(AcquireError::AlreadyHeld(held(1))));
-        view.ack_cancelled(&a, 9);
-        assert_eq!(
-            (view.collect(&a), view.collect(&a)),
-            (Err(AcquireError::Cancelled), Err(AcquireError::NotHeld))
-        );
-        assert_eq!(view.held(&a), Some(held(1)));
-
-        view.ask_to_convert(5, a.clone(), Mode::Exclusive, true).unwrap();
-        assert!(view.withdraw(5).is_some());
-        view.ask_to_convert(6, a.clone(), Mode::Exclusive, true).unwrap();
-        assert_eq!(view.collect(&a), Ok(6), "the cancelled one is forgotten");
-        assert!(view.decide(5, Some(7)).is_none());
-        assert!(view.decide(6, Some(8)).is_some());
-        assert_eq!(view.held(&a), Some(Held { mode: Mode::Exclusive, token: 8 }));
-
-        view.ask_to_convert(7, a.clone(), Mode::Exclusive, true).unwrap();
-        assert!(view.withdraw(7).is_some());
-        assert_eq!(view.give_up(&a).unwrap().released, Released::Hold);
-        assert_eq!(view.collect(&a), Err(AcquireError::NotHeld));
-    }
-}
+mod tests;

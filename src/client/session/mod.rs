@@ -10,12 +10,16 @@
 //! - `decision`: how a request ends.
 //! - `releasing`: giving up locks and places in queues.
 //! - `hello`: the handshake.
+//! - `resuming`: how it goes from one connection to another, if it may be resumed.
+//! - `belief`: what a session that may be resumed still believes to have without a connection.
 
+mod belief;
 mod decision;
 mod error;
 mod hello;
 mod local_view;
 mod releasing;
+mod resuming;
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,9 +40,12 @@ use crate::wire::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockNames, LockPage, LockRequest,
     LockResult, Status,
 };
+pub(in crate::client) use belief::{Belief, QueuePlace};
 pub use error::InspectError;
-use hello::{Features, say_hello};
+use hello::{Features, accept_hello, say_hello};
+pub(in crate::client) use hello::{hello_request, read_hello};
 use local_view::LocalView;
+pub(in crate::client) use resuming::ResumeTerms;
 
 /// If the server does not answer, the client itself ends a wait this much later than the server
 /// should have.
@@ -57,6 +64,8 @@ pub struct RemoteSession {
     /// What signal handlers mean to waits for locks.
     on_signal: OnSignal,
     features: Features,
+    /// With what the session can be resumed on another connection, if the server has told.
+    resume: Option<ResumeTerms>,
 }
 
 impl RemoteSession {
@@ -75,22 +84,28 @@ impl RemoteSession {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect_with(url: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
-        Self::connect_to(&url.parse()?, options, &mut WaitHook::none())
+        Self::connect_to(&url.parse()?, options, false, &mut WaitHook::none())
     }
 
+    /// `is_resumable` asks the server to let the session be resumed.
     pub(in crate::client) fn connect_to(
         url: &ServerUrl,
         options: &ConnectOptions<'_>,
+        is_resumable: bool,
         hook: &mut WaitHook<'_>,
     ) -> Result<Self, ConnectError> {
         let deadline = deadline(Some(options.timeout));
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
         let connection = dial(url, options.timeout, hook)?;
-        let features =
-            say_hello(&connection, options, secret, deadline, hook).map_err(|refusal| refusal.of(url))?;
-        let on_signal = OnSignal::interrupt_if(options.interruptible);
-        Ok(Self { connection, view: Mutex::default(), on_signal, features })
+        if is_resumable {
+            connection.keep_proof(None);
+        }
+        let hello = say_hello(&connection, options, secret.as_ref(), deadline, hook);
+        let accepted = hello.and_then(|hello| Ok((accept_hello(&connection, &hello)?, hello)));
+        let (features, hello) = accepted.map_err(|refusal| refusal.of(url))?;
+        let (on_signal, resume) = (OnSignal::interrupt_if(options.interruptible), ResumeTerms::of(&hello));
+        Ok(Self { connection, view: Mutex::default(), on_signal, features, resume })
     }
 
     /// As [`Session::acquire`](crate::Session::acquire).
@@ -131,10 +146,14 @@ impl RemoteSession {
         if let Some(id) = kept {
             return self.resume(id, lock.limit, hook);
         }
-        let backstop = backstop(lock.limit);
+        let (until, backstop) = (deadline(lock.limit), backstop(lock.limit));
         let request = self.lock_request(&lock)?;
         let id = request.id;
-        self.start(&[&request], |view| view.ask(id, lock.names.into_vec(), false))?;
+        self.start(&[&request], |view| {
+            view.ask(id, lock.names.into_vec(), false)?;
+            view.limit(id, until);
+            Ok(())
+        })?;
         self.outcome(id, backstop, hook)
     }
 
@@ -175,6 +194,7 @@ impl RemoteSession {
         let mut widens = false;
         self.start(&[&request], |view| {
             widens = view.ask_to_convert(id, name, mode, false)?;
+            view.limit(id, deadline(limit));
             Ok(())
         })?;
         if !widens {
@@ -245,7 +265,15 @@ impl RemoteSession {
             ReplyWait::Reply(answered, reply) if answered == id => {
                 self.record_reply(id, &reply).map(Attempt::Granted)
             }
-            ReplyWait::Reply(..) => Ok(Attempt::Queued),
+            ReplyWait::Reply(..) => {
+                let is_queued = self.view.lock().tell_queued(id);
+                // It may have been given up. But if the connection is lost, so is the place.
+                if is_queued {
+                    Ok(Attempt::Queued)
+                } else {
+                    Ok(self.connection.check().map(|()| Attempt::Queued)?)
+                }
+            }
             ReplyWait::TimedOut => {
                 let error = self.give_up_waiting(id);
                 self.view.lock().ack_cancelled(name, id);
@@ -266,13 +294,13 @@ impl RemoteSession {
         let collected = self.view.lock().collect(&name);
         let id = match (collected, checked) {
             (Ok(id), checked) => {
-                self.or_abandon(id, checked)?;
+                self.or_leave(id, checked)?;
                 id
             }
             (Err(_), Err(lost)) => return Err(lost.into()),
             (Err(error), Ok(())) => return Err(error),
         };
-        match self.or_abandon(id, self.connection.wait(&[id], deadline, self.on_signal))? {
+        match self.or_leave(id, self.connection.wait(&[id], deadline, self.on_signal))? {
             ReplyWait::Reply(_, reply) => {
                 // Another thread that waits for the same request must not wait any longer.
                 self.connection.forget(id);

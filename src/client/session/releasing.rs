@@ -11,6 +11,7 @@ use crate::client::reply_reader::ServerReply;
 use crate::wire::message::{LockResult, Status};
 
 /// A release that has been sent, and that the server has not confirmed yet.
+#[derive(Clone)]
 pub(in crate::client) struct PendingRelease {
     /// The number of names that were to be given up.
     wanted: usize,
@@ -70,6 +71,7 @@ impl RemoteSession {
             }
         }
         requests.extend(self.unlock_requests(unlocked)?);
+        self.note_holding(&view);
         self.connection.post(&requests.iter().collect::<Vec<_>>())?;
         drop(view);
         self.connection.flush();
