@@ -11,7 +11,7 @@ use crate::broker::{
     AcquireError, Attempt, Broker, Grant, Held, Inspection, LocalSession, LockName, Mode, PageQuery,
     ReleaseError, Released, Space,
 };
-use crate::client::{ConnectError, ConnectOptions, InspectError, SessionGroup, WaitHook};
+use crate::client::{ConnectError, ConnectOptions, InspectError, SessionGroup, SessionState, WaitHook};
 use crate::wire::message::{ListRequest, LockPage};
 
 /// One owner of locks, in this process or on servers.
@@ -390,17 +390,62 @@ impl Session {
 
     /// Whether the session is alive, and with it its locks, as far as can be known without waiting.
     /// On several servers: whether it is alive on every server where it holds a lock or waits for
-    /// one, and on at least one.
+    /// one, and on at least one. False for a session that is [in doubt](Self::state).
     #[must_use]
     pub fn is_alive(&self) -> bool {
-        call!(self, is_alive())
+        match &self.0 {
+            Backend::Local(session) => session.is_alive(),
+            Backend::Servers(group) => group.state() == SessionState::Alive,
+        }
+    }
+
+    /// Whether the session has its locks, as far as can be known without waiting. A session that
+    /// [resumes](Self#sessions-that-resume) goes on with connecting again in this call, and asks
+    /// the server if its last answer is old; so call this now and then.
+    #[must_use]
+    pub fn state(&self) -> SessionState {
+        match &self.0 {
+            Backend::Local(session) if session.is_alive() => SessionState::Alive,
+            Backend::Local(_) => SessionState::Lost { reason: CLOSED.to_owned() },
+            Backend::Servers(group) => group.state(),
+        }
+    }
+
+    /// Waits for up to `limit` until it is certain whether the session has its locks: returns
+    /// `InDoubt` only if it still is when the time is over.
+    #[must_use]
+    pub fn wait_certain(&self, limit: Option<Duration>) -> SessionState {
+        match &self.0 {
+            Backend::Local(_) => self.state(),
+            Backend::Servers(group) => group.wait_certain(limit),
+        }
+    }
+
+    /// Whether the session [resumes](Self#sessions-that-resume) if it loses its connection: it was
+    /// asked for, and the server offers it (of several servers: each of them).
+    #[must_use]
+    pub fn is_resumable(&self) -> bool {
+        matches!(&self.0, Backend::Servers(group) if group.is_resumable())
+    }
+
+    /// How often the session has lost its connection and was resumed with its locks.
+    #[must_use]
+    pub fn resumes(&self) -> u64 {
+        match &self.0 {
+            Backend::Local(_) => 0,
+            Backend::Servers(group) => group.resumes(),
+        }
     }
 
     /// Why the session, or a server that it needs, is not alive.
     pub(crate) fn loss(&self) -> Option<InspectError> {
         match &self.0 {
             Backend::Local(session) => (!session.is_alive()).then(closed),
-            Backend::Servers(group) => group.loss().map(InspectError::from),
+            Backend::Servers(group) => match group.state() {
+                SessionState::Alive => None,
+                SessionState::InDoubt { reason, .. } => Some(InspectError::Doubt(reason)),
+                SessionState::Lost { reason } => Some(InspectError::Lost(reason)),
+            },
         }
     }
 
@@ -437,5 +482,7 @@ impl Session {
 }
 
 fn closed() -> InspectError {
-    InspectError::Lost("it was closed".to_owned())
+    InspectError::Lost(CLOSED.to_owned())
 }
+
+const CLOSED: &str = "it was closed";

@@ -88,6 +88,9 @@ pub enum AcquireError {
     NotYet(String),
     /// The server is stopping, and will end the session. (A broker in this process says `Refused`.)
     Stopping(String),
+    /// The session has lost its connection, and may still be resumed: nothing may be begun on the
+    /// strength of its locks now. Only from a session on a server that was asked for this.
+    Doubt(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
 }
@@ -132,6 +135,7 @@ impl fmt::Display for AcquireError {
             Self::Refused(reason) | Self::NotYet(reason) | Self::Stopping(reason) => {
                 write!(f, "refused: {reason}")
             }
+            Self::Doubt(reason) => write!(f, "the session is in doubt: {reason}"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }
@@ -182,6 +186,9 @@ pub enum Released {
 pub enum ReleaseError {
     /// This session neither holds the name nor waits for it.
     NotHeld,
+    /// The session has lost its connection, and may still be resumed. The names are given up all the
+    /// same: the server frees them when the session is resumed or lost.
+    Doubt(String),
     /// The session has ended, and with it all its locks.
     Lost(String),
 }
@@ -190,6 +197,7 @@ impl fmt::Display for ReleaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotHeld => f.write_str("this session does not hold the lock"),
+            Self::Doubt(reason) => write!(f, "the session is in doubt: {reason}"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }

@@ -41,7 +41,7 @@ use crate::wire::message::{Keepalive, encode_request};
 use proof::Proof;
 pub(crate) use state::Lost;
 pub(super) use state::ReplyWait;
-use state::{ConnectionState, PendingReply, ReplySlot};
+use state::{AwaitedReply, ConnectionState, ReplySlot};
 
 /// The longest request of a session, in bytes: what a server accepts unless it is configured
 /// otherwise. A longer request would end the connection.
@@ -235,7 +235,7 @@ impl ServerConnection {
         for request in requests {
             state.append(&request.frame);
             if heard {
-                state.slots.insert(request.id, PendingReply { sent, slot: ReplySlot::Awaited });
+                state.slots.insert(request.id, AwaitedReply { sent, slot: ReplySlot::Awaited });
             }
         }
         Ok(())
@@ -251,7 +251,7 @@ impl ServerConnection {
         // Cannot fail: it is short.
         let Ok(ping) = self.request("ping", &serde_json::Map::new(), REQUEST_MAX) else { return };
         state.append(&ping.frame);
-        state.slots.insert(ping.id, PendingReply { sent: Some(sent), slot: ReplySlot::Unheard });
+        state.slots.insert(ping.id, AwaitedReply { sent: Some(sent), slot: ReplySlot::Unheard });
         if let Some(proof) = &mut state.proof {
             proof.ping = Some(ping.id);
         }
@@ -309,8 +309,9 @@ impl ServerConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dial::dial;
+    use super::super::dial::{dial, resolve};
     use super::super::fake_server::{SOON, serve};
+    use super::super::url::ServerUrl;
     use super::super::wait_hook::WaitHook;
     use super::*;
 
@@ -321,10 +322,13 @@ mod tests {
                 peer.reply(asked.id, "{}");
             }
         });
-        let connection = dial(&url.parse().unwrap(), SOON, &mut WaitHook::none()).unwrap();
+        let connection = {
+            let url: ServerUrl = url.parse().unwrap();
+            dial(&url, &resolve(&url).unwrap(), SOON, &mut WaitHook::none()).unwrap()
+        };
         for _ in 0..500 {
             let request = connection.request("ping", &(), 1000).unwrap();
-            let pending = PendingReply { sent: None, slot: ReplySlot::Awaited };
+            let pending = AwaitedReply { sent: None, slot: ReplySlot::Awaited };
             connection.state.lock().slots.insert(request.id, pending);
             std::thread::scope(|scope| {
                 let (tell, told) = std::sync::mpsc::channel();

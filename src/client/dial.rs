@@ -3,8 +3,7 @@
 //! message.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::Path;
+use std::net::ToSocketAddrs;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -52,11 +51,21 @@ pub struct ConnectOptions<'a> {
     /// waits. [`connect_and_acquire`](crate::Session::connect_and_acquire) reports signal handlers
     /// instead, and its caller decides.
     pub interruptible: bool,
+    /// Whether the session is to survive the end of its connection, a restart or a crash of the
+    /// server: it then connects again and [resumes](crate::Session#sessions-that-resume). Also asked
+    /// for by `?resume` after the address. By default it is lost with its connection.
+    pub resume: bool,
 }
 
 impl Default for ConnectOptions<'_> {
     fn default() -> Self {
-        Self { owner: None, timeout: Duration::MAX, wind_down: Duration::ZERO, interruptible: false }
+        Self {
+            owner: None,
+            timeout: Duration::MAX,
+            wind_down: Duration::ZERO,
+            interruptible: false,
+            resume: false,
+        }
     }
 }
 
@@ -65,10 +74,26 @@ pub(super) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     Instant::now().checked_add(limit?)
 }
 
-/// Connects within `timeout`. The time of the resolver cannot be limited, and does not count.
+/// The addresses of the server. The time that this takes cannot be limited.
+pub(super) fn resolve(url: &ServerUrl) -> Result<Vec<SockAddr>, ConnectError> {
+    match url.endpoint() {
+        Endpoint::Tcp { host, port } => {
+            let addresses = (host.as_str(), *port).to_socket_addrs();
+            let unresolved = |error| ConnectError::Unresolved { server: url.to_string(), error };
+            Ok(addresses.map_err(unresolved)?.map(SockAddr::from).collect())
+        }
+        Endpoint::Unix(path) => match SockAddr::unix(path) {
+            Ok(address) => Ok(vec![address]),
+            Err(error) => Err(ConnectError::Unreachable { server: url.to_string(), error }),
+        },
+    }
+}
+
+/// Connects within `timeout` to one of the addresses of the server.
 /// If the hook ends the wait, that is an error of the kind [`io::ErrorKind::Interrupted`].
 pub(super) fn dial(
     url: &ServerUrl,
+    addresses: &[SockAddr],
     timeout: Duration,
     hook: &mut WaitHook<'_>,
 ) -> Result<ServerConnection, ConnectError> {
@@ -76,12 +101,12 @@ pub(super) fn dial(
     let refused = |kind, reason| ConnectRefusal::new(kind, reason).of(url);
     let deadline = deadline(Some(timeout));
     let (Some(files), Endpoint::Tcp { host, .. }) = (url.tls(), url.endpoint()) else {
-        let stream = connect(url, timeout, hook)?;
+        let stream = connect(addresses, timeout, hook).map_err(unreachable)?;
         return ServerConnection::new(stream, None).map_err(unreachable);
     };
     // Before connecting: if our own files are wrong, the server need not be involved.
     let mut tls = client_session(files, host).map_err(|reason| refused(ConnectErrorKind::Local, reason))?;
-    let stream = connect(url, timeout, hook)?;
+    let stream = connect(addresses, timeout, hook).map_err(unreachable)?;
     match tls_handshake(&stream, &mut tls, deadline, hook) {
         Ok(()) => ServerConnection::new(stream, Some(tls)).map_err(unreachable),
         Err(error) if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other => {
@@ -144,7 +169,7 @@ fn tls_handshake(
 
 /// What is wrong with a server that does not answer in TLS. `None` if its first bytes do not show
 /// it.
-fn without_tls(first: &[u8]) -> Option<io::Error> {
+pub(super) fn without_tls(first: &[u8]) -> Option<io::Error> {
     let speaks = match detect_protocol(first)? {
         DetectedProtocol::Tls => return None,
         DetectedProtocol::Message => "it does not speak TLS there: write tcp:// instead of tls://".to_owned(),
@@ -174,28 +199,19 @@ fn wait_until(socket: PollFd<'_>, deadline: Option<Instant>, hook: &mut WaitHook
     }
 }
 
-fn connect(url: &ServerUrl, timeout: Duration, hook: &mut WaitHook<'_>) -> Result<Stream, ConnectError> {
-    let unreachable = |error| ConnectError::Unreachable { server: url.to_string(), error };
-    let stream = match url.endpoint() {
-        Endpoint::Tcp { host, port } => {
-            let addresses = (host.as_str(), *port).to_socket_addrs();
-            let unresolved = |error| ConnectError::Unresolved { server: url.to_string(), error };
-            connect_tcp(&addresses.map_err(unresolved)?.collect::<Vec<_>>(), timeout, hook)
-        }
-        Endpoint::Unix(path) => connect_unix(path, timeout, hook),
+fn connect(addresses: &[SockAddr], timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
+    let stream = match addresses {
+        [address] if address.is_unix() => connect_unix(address, timeout, hook)?,
+        addresses => connect_tcp(addresses, timeout, hook)?,
     };
+    stream.set_nodelay()?;
     // Until hello has returned the server's figures.
-    let keepalive = Keepalive::client(Keepalive::DEAD_PEER_TIMEOUT);
-    let set = |stream: Stream| {
-        stream.set_nodelay()?;
-        stream.set_keepalive(&keepalive)?;
-        Ok(stream)
-    };
-    stream.and_then(set).map_err(unreachable)
+    stream.set_keepalive(&Keepalive::client(Keepalive::DEAD_PEER_TIMEOUT))?;
+    Ok(stream)
 }
 
 /// Tries every address of the host, each for an equal share of the time left.
-fn connect_tcp(addresses: &[SocketAddr], timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
+fn connect_tcp(addresses: &[SockAddr], timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
     let deadline = deadline(Some(timeout));
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     for (left, address) in (1..=addresses.len()).rev().zip(addresses) {
@@ -204,8 +220,8 @@ fn connect_tcp(addresses: &[SocketAddr], timeout: Duration, hook: &mut WaitHook<
         if share.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        result = Stream::connect(Domain::for_address(*address), |socket| {
-            connect_within(socket, &(*address).into(), share, hook)?;
+        result = Stream::connect(address.domain(), |socket| {
+            connect_within(socket, address, share, hook)?;
             refuse_self_connection(socket)
         });
         match &result {
@@ -239,21 +255,21 @@ fn connect_within(
 
 /// TCP can connect a socket to itself, if nothing listens on the port and the client's own port
 /// happens to be the same one.
-fn refuse_self_connection(socket: &Socket) -> io::Result<()> {
+pub(super) fn refuse_self_connection(socket: &Socket) -> io::Result<()> {
     if socket.local_addr()? == socket.peer_addr()? {
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     Ok(())
 }
 
-fn connect_unix(path: &Path, timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
-    let (address, deadline) = (SockAddr::unix(path)?, deadline(Some(timeout)));
+fn connect_unix(address: &SockAddr, timeout: Duration, hook: &mut WaitHook<'_>) -> io::Result<Stream> {
+    let deadline = deadline(Some(timeout));
     Stream::connect(Domain::UNIX, |socket| {
         loop {
             let sleep_limit = hook.sleep_limit(deadline).unwrap_or(timeout);
             // For a Unix socket this also limits connecting. Zero would mean no limit.
             socket.set_write_timeout(Some(sleep_limit.max(Duration::from_millis(1))))?;
-            let is_interrupted = match socket.connect(&address) {
+            let is_interrupted = match socket.connect(address) {
                 Ok(()) => return socket.set_write_timeout(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,

@@ -1,7 +1,7 @@
 //! One owner of locks on several servers: a session on each. Every name belongs to one server, the
 //! same one for every client ([`rendezvous`](super::rendezvous)), which spreads the load. Decides
 //! which server a call goes to and when the whole session is lost; the calls themselves are
-//! [`RemoteSession`]'s.
+//! [`ServerSession`]'s.
 //!
 //! If a server is gone, its names are not tried on another server: another session may still hold
 //! them on the server that only this client cannot reach.
@@ -17,14 +17,16 @@ use super::connection::Lost;
 use super::dial::{ConnectOptions, deadline};
 use super::merge_pages::merge_pages;
 use super::rendezvous::choose;
-use super::session::{InspectError, RemoteSession};
+use super::server_session::ServerSession;
+use super::session::InspectError;
+use super::session_state::SessionState;
 use super::url::ServerUrl;
 use super::wait_hook::WaitHook;
 use crate::broker::{AcquireError, Grant, LockName, Mode, ReleaseError, check_set};
 use crate::os::fork::CloseOnForkFd;
 use crate::wire::message::{ListRequest, LockPage};
 
-/// A [`RemoteSession`] on each of one or more servers. Its users see it as
+/// A [`ServerSession`] on each of one or more servers. Its users see it as
 /// [`Session`](crate::Session), which says what its calls do.
 pub(crate) struct SessionGroup {
     servers: Vec<GroupMember>,
@@ -35,13 +37,13 @@ pub(crate) struct SessionGroup {
 struct GroupMember {
     url: ServerUrl,
     /// The error if the server could not be reached at the start, or was not asked.
-    session: Result<RemoteSession, ConnectError>,
+    session: Result<ServerSession, ConnectError>,
     /// Whether the group is meant to have a session there.
     is_asked: bool,
 }
 
 impl GroupMember {
-    fn session(&self) -> Result<&RemoteSession, Lost> {
+    fn session(&self) -> Result<&ServerSession, Lost> {
         self.session.as_ref().map_err(|error| Lost(error.to_string()))
     }
 }
@@ -63,7 +65,7 @@ impl SessionGroup {
             let share = |deadline| share(options.timeout, all, deadline, all - tried);
             let timeout = deadline.map_or(options.timeout, share);
             let options = ConnectOptions { timeout, ..*options };
-            let session = RemoteSession::connect_to(&url, &options, false, &mut WaitHook::none());
+            let session = ServerSession::connect_to(&url, &options, &mut WaitHook::none());
             servers.push(GroupMember { url, session, is_asked: true });
         }
         if servers.iter().all(|server: &GroupMember| server.session.is_err()) {
@@ -88,7 +90,7 @@ impl SessionGroup {
         for (index, url) in urls.iter().enumerate() {
             let is_asked = index == server;
             let session = if is_asked {
-                Ok(RemoteSession::connect_to(url, options, false, hook)?)
+                Ok(ServerSession::connect_to(url, options, hook)?)
             } else {
                 let reason = "this session was opened for names of another server";
                 Err(ConnectRefusal::new(ConnectErrorKind::Refused, reason).of(url))
@@ -115,7 +117,7 @@ impl SessionGroup {
 
     /// The session on the server that the name belongs to; it carries out every call about one
     /// name.
-    pub(crate) fn session_for(&self, name: &[u8]) -> Result<&RemoteSession, Lost> {
+    pub(crate) fn session_for(&self, name: &[u8]) -> Result<&ServerSession, Lost> {
         self.servers[self.server_of(name)].session()
     }
 
@@ -127,7 +129,7 @@ impl SessionGroup {
         self.session_for_all(wants)?.acquire_all(wants, limit)
     }
 
-    /// As [`RemoteSession::acquire_with_hook`].
+    /// As [`ServerSession::acquire_with_hook`].
     pub(crate) fn acquire_with_hook(
         &self,
         wants: &[(LockName, Mode)],
@@ -138,7 +140,7 @@ impl SessionGroup {
     }
 
     /// The session on the server that all these names belong to.
-    fn session_for_all(&self, wants: &[(LockName, Mode)]) -> Result<&RemoteSession, AcquireError> {
+    fn session_for_all(&self, wants: &[(LockName, Mode)]) -> Result<&ServerSession, AcquireError> {
         let server_of = |name: &LockName| self.server_of(name.as_bytes());
         let server = one_server(wants, server_of, |server| &self.servers[server].url)?;
         Ok(self.servers[server].session()?)
@@ -170,7 +172,7 @@ impl SessionGroup {
         result
     }
 
-    /// As [`RemoteSession::list`], over all servers that the group is meant to have. Fails with the
+    /// As [`ServerSession::list`], over all servers that the group is meant to have. Fails with the
     /// error of the first one that has one.
     pub(crate) fn list(&self, request: &ListRequest) -> Result<LockPage, InspectError> {
         let page = |server: &GroupMember| server.session()?.list(request);
@@ -188,53 +190,74 @@ impl SessionGroup {
     }
 
     pub(crate) fn cancel(&self) {
-        self.sessions().for_each(RemoteSession::cancel);
+        self.sessions().for_each(ServerSession::cancel);
     }
 
-    /// Whether the session is alive on every server where it holds a lock or waits for one, and on
-    /// at least one server.
-    pub(crate) fn is_alive(&self) -> bool {
-        let (mut any_alive, mut all_needed) = (false, true);
-        let mut unneeded = Vec::new();
+    /// Whether the session has its locks on every server where it holds a lock or waits for one, and
+    /// a connection to at least one server.
+    pub(crate) fn state(&self) -> SessionState {
+        let mut any_alive = None;
+        let (mut needed, mut unneeded) = (None, Vec::new());
         // Every server is asked, so that what has arrived from each is read and polling can start
         // again.
         for session in self.sessions() {
-            if session.is_alive() {
-                any_alive = true;
-            } else if session.holds_or_waits() {
-                all_needed = false;
-            } else {
-                // A lost session grants nothing more, so nothing will ever be held there.
-                unneeded.push(session);
+            let state = session.state();
+            match &state {
+                SessionState::Alive => any_alive = Some(state),
+                SessionState::InDoubt { left: Some(_), .. } => needed = worse(needed, state),
+                SessionState::Lost { .. } if session.holds_or_waits() => needed = worse(needed, state),
+                // Nothing is held there, so it does not matter while there is another server.
+                SessionState::InDoubt { left: None, .. } | SessionState::Lost { .. } => {
+                    unneeded.push((session, state));
+                }
             }
         }
-        if any_alive {
-            unneeded.into_iter().for_each(|session| self.unwatch(session));
+        if any_alive.is_some() {
+            // A lost session grants nothing more, so nothing will ever be held there.
+            let is_lost = |state: &SessionState| matches!(state, SessionState::Lost { .. });
+            let lost = unneeded.iter().filter(|(_, state)| is_lost(state));
+            lost.for_each(|(session, _)| self.unwatch(session));
         }
-        any_alive && all_needed
+        let absent = unneeded.into_iter().map(|(_, state)| state);
+        let nothing = || SessionState::Lost { reason: "there is no server".to_owned() };
+        needed.or(any_alive).or_else(|| absent.min_by_key(severity)).unwrap_or_else(nothing)
     }
 
-    /// Why a server is lost; of several, one where the session holds a lock or waits for one.
-    pub(crate) fn loss(&self) -> Option<Lost> {
-        let lost = self.sessions().filter_map(|session| Some((session.holds_or_waits(), session.loss()?)));
-        lost.max_by_key(|(is_needed, _)| *is_needed).map(|(_, loss)| loss)
+    /// As [`state`](Self::state), once every server's is certain, or after `limit`.
+    pub(crate) fn wait_certain(&self, limit: Option<Duration>) -> SessionState {
+        let deadline = deadline(limit);
+        for session in self.sessions() {
+            let rest = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+            session.wait_certain(deadline.map_or(limit, |deadline| Some(rest(deadline))));
+        }
+        self.state()
+    }
+
+    /// Whether all of its sessions are resumed if they lose their connections.
+    pub(crate) fn is_resumable(&self) -> bool {
+        self.sessions().all(ServerSession::is_resumable)
+    }
+
+    /// How often its sessions were resumed, together.
+    pub(crate) fn resumes(&self) -> u64 {
+        self.sessions().map(ServerSession::resumes).sum()
     }
 
     pub(crate) fn close(&self) {
-        self.sessions().for_each(RemoteSession::close);
+        self.sessions().for_each(ServerSession::close);
     }
 
     pub(crate) fn abandon(&self) {
-        self.sessions().for_each(RemoteSession::abandon);
+        self.sessions().for_each(ServerSession::abandon);
     }
 
-    fn sessions(&self) -> impl Iterator<Item = &RemoteSession> {
+    fn sessions(&self) -> impl Iterator<Item = &ServerSession> {
         self.servers.iter().filter_map(|server| server.session.as_ref().ok())
     }
 
     /// Removes a lost connection that is not needed from the watch. It would stay readable for
     /// ever, and a loop that polls would spin.
-    fn unwatch(&self, session: &RemoteSession) {
+    fn unwatch(&self, session: &ServerSession) {
         if let Some(watch) = &self.watch {
             // Fails if it was removed before.
             let _ = epoll::delete(watch, session);
@@ -246,7 +269,7 @@ impl SessionGroup {
     }
 }
 
-/// As [`RemoteSession`]'s, for any of the connections, except lost ones that are known to be
+/// As [`ServerSession`]'s, for any of the connections, except lost ones that are known to be
 /// unneeded.
 impl AsFd for SessionGroup {
     #[expect(clippy::expect_used, reason = "connect_with makes no group without a session on some server")]
@@ -254,6 +277,25 @@ impl AsFd for SessionGroup {
         let only = || self.sessions().next().expect("a session on one server").as_fd();
         self.watch.as_ref().map_or_else(only, AsFd::as_fd)
     }
+}
+
+/// How bad a state is.
+fn severity(state: &SessionState) -> u8 {
+    match state {
+        SessionState::Alive => 0,
+        SessionState::InDoubt { .. } => 1,
+        SessionState::Lost { .. } => 2,
+    }
+}
+
+/// The worse of two states; of two in doubt, the one with less time left.
+fn worse(one: Option<SessionState>, other: SessionState) -> Option<SessionState> {
+    let left = |state: &SessionState| match state {
+        SessionState::InDoubt { left, .. } => *left,
+        SessionState::Alive | SessionState::Lost { .. } => None,
+    };
+    let rank = |state: &SessionState| (severity(state), left(state).map(std::cmp::Reverse));
+    one.into_iter().chain([other]).max_by_key(rank)
 }
 
 /// The server that all these names belong to.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::{Lost, OnSignal, ReplyWait, ServerConnection};
-use super::dial::{deadline, dial};
+use super::dial::{deadline, dial, resolve};
 use super::reply_reader::{MESSAGE_MAX, ServerReply};
 use super::url::{Secret, ServerUrl};
 use super::wait_hook::WaitHook;
@@ -69,7 +69,7 @@ impl MessageClient {
         let url: ServerUrl = url.parse()?;
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(&url))?;
-        let client = Self { connection: dial(&url, timeout, &mut WaitHook::none())? };
+        let client = Self { connection: dial(&url, &resolve(&url)?, timeout, &mut WaitHook::none())? };
         if let Some(secret) = secret {
             client.show(&secret, timeout).map_err(|refusal| refusal.of(&url))?;
         }

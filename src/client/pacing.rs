@@ -51,7 +51,7 @@ impl RetryPacer {
 /// A random number from 0 up to 1. The standard library seeds the keys of its hash tables from the
 /// system's random numbers in every thread, and gives each table different ones. So the hash of
 /// nothing is random, which is good enough to spread clients.
-fn random_fraction() -> f64 {
+pub(super) fn random_fraction() -> f64 {
     let [first, second, third, fourth, ..] = RandomState::new().hash_one(()).to_ne_bytes();
     f64::from(u32::from_ne_bytes([first, second, third, fourth])) / f64::from(u32::MAX)
 }

@@ -31,6 +31,10 @@ const DEFAULT_PORT: u16 = 20934;
 ///   environment variable `LOCKD_AUTH_TOKEN_FILE`, if it is set. The secret itself is never part of
 ///   an address, because others may see addresses.
 ///
+/// - `resume`: the session survives the end of its connection, if the server offers that (see
+///   [`Session`](crate::Session#sessions-that-resume)). Also after the path of a Unix socket, where
+///   nothing else can follow it: `unix:/PATH?resume`.
+///
 /// File names are written without escapes, so they cannot contain `&`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerUrl {
@@ -38,10 +42,14 @@ pub struct ServerUrl {
     endpoint: Endpoint,
     tls: Option<ClientFiles>,
     auth_token_file: Option<PathBuf>,
+    resumes: bool,
 }
 
 /// The environment variable that names the file with the secret, for addresses that name none.
 const AUTH_TOKEN_FILE: &str = "LOCKD_AUTH_TOKEN_FILE";
+
+/// What stands after the path of a Unix socket if the session is to be resumed.
+const RESUME: &str = "?resume";
 
 /// What a server asks for as `authToken`. Has no `Debug`, so that it cannot get into a log.
 pub(super) struct Secret {
@@ -127,8 +135,13 @@ impl ServerUrl {
     pub(super) fn address(&self) -> &str {
         match self.endpoint {
             Endpoint::Tcp { .. } => self.text.split('?').next().unwrap_or_default(),
-            Endpoint::Unix(_) => &self.text,
+            Endpoint::Unix(_) => self.text.strip_suffix(RESUME).unwrap_or(&self.text),
         }
+    }
+
+    /// Whether the session is to survive the end of its connection.
+    pub(super) fn resumes(&self) -> bool {
+        self.resumes
     }
 
     /// The files for TLS; `None` for a connection without TLS.
@@ -174,8 +187,12 @@ fn read(text: &str) -> Result<ServerUrl, &'static str> {
         endpoint: Endpoint::Unix(PathBuf::new()),
         tls: None,
         auth_token_file: None,
+        resumes: false,
     };
     if let Some(path) = text.strip_prefix("unix:").or_else(|| text.strip_prefix("message+unix:")) {
+        // Only this, since any other ? may be part of the path.
+        let (path, resumes) = path.strip_suffix(RESUME).map_or((path, false), |path| (path, true));
+        url.resumes = resumes;
         // Some programs write `unix:///path`. Relative paths are refused: they would depend on the
         // current directory.
         let path = path.strip_prefix("//").unwrap_or(path);
@@ -230,8 +247,15 @@ fn problem_with_scheme(text: &str) -> &'static str {
     }
 }
 
-/// Parses one of the files after the `?`.
+/// Parses one of the files after the `?`, or another part of what follows it.
 fn read_file(url: &mut ServerUrl, file: &str) -> Result<(), &'static str> {
+    if file == "resume" {
+        return if std::mem::replace(&mut url.resumes, true) {
+            Err("resume stands after ? twice")
+        } else {
+            Ok(())
+        };
+    }
     let (key, path) = file.split_once('=').filter(|(_, path)| !path.is_empty()).unwrap_or_default();
     let slot = match (key, &mut url.tls) {
         ("auth-token-file", _) => &mut url.auth_token_file,
@@ -239,7 +263,11 @@ fn read_file(url: &mut ServerUrl, file: &str) -> Result<(), &'static str> {
         ("cert", Some(tls)) => &mut tls.cert,
         ("key", Some(tls)) => &mut tls.key,
         ("ca" | "cert" | "key", None) => return Err("ca=, cert= and key= are for tls://"),
-        _ => return Err("after ? only ca=FILE, cert=FILE, key=FILE and auth-token-file=FILE are known"),
+        _ => {
+            return Err(
+                "after ? only ca=FILE, cert=FILE, key=FILE, auth-token-file=FILE and resume are known",
+            );
+        }
     };
     if slot.replace(path.into()).is_some() {
         return Err("the same file is given twice after ?");
@@ -297,6 +325,16 @@ mod tests {
         }
         let url: ServerUrl = "tcp://a?auth-token-file=/nonexistent/secret".parse().unwrap();
         assert!(url.tls().is_none() && url.secret().err().unwrap().contains("/nonexistent/secret"));
+        assert!(!url.resumes());
+        for text in ["tcp://a:1?resume", "tls://a:1?ca=/x&resume", "tcp://a:1?resume&auth-token-file=/f"] {
+            let url: ServerUrl = text.parse().unwrap();
+            assert!(url.resumes() && url.address().ends_with("://a:1"), "{text}");
+        }
+        let url: ServerUrl = "unix:/a?resume".parse().unwrap();
+        assert_eq!(
+            (url.resumes(), url.address(), &url.endpoint),
+            (true, "unix:/a", &Endpoint::Unix("/a".into()))
+        );
         let url: ServerUrl = "unix:/a?b".parse().unwrap();
         assert_eq!((url.address(), &url.endpoint), ("unix:/a?b", &Endpoint::Unix("/a?b".into())));
     }
@@ -344,6 +382,9 @@ mod tests {
             ("tls://a?ca=", "after ?"),
             ("tls://a?token=x", "after ?"),
             ("tls://a?ca=/x&ca=/y", "twice"),
+            ("tcp://a?resume&resume", "twice"),
+            ("tcp://a?resume=1", "after ?"),
+            ("unix:/a, unix:/a?resume", "twice"),
             ("tls://a?key=/x", "cert="),
             ("message+ws://a", "tls://"),
         ] {

@@ -83,6 +83,11 @@ pub enum lock_status {
     LOCK_IO = 12,
     /// A bug in this library. If it was a call of a session, the session is lost.
     LOCK_INTERNAL = 13,
+    /// Only from a session that resumes (lock_connect): it has lost its connection and is connecting
+    /// again. It may still have its locks, and may have lost them. So nothing may be begun under a
+    /// lock now; lock_check, or lock_wait_certain, tells whether it was resumed (LOCK_OK) or is lost
+    /// (LOCK_LOST).
+    LOCK_DOUBT = 14,
 }
 
 /// Why a call has failed: its status, and the text for lock_last_error.
@@ -146,6 +151,7 @@ impl From<AcquireError> for Failure {
             AcquireError::Refused(_) | AcquireError::NotYet(_) | AcquireError::Stopping(_) => {
                 Self::new(lock_status::LOCK_REFUSED, error)
             }
+            AcquireError::Doubt(_) => Self::new(lock_status::LOCK_DOUBT, error),
             AcquireError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }
@@ -156,6 +162,7 @@ impl From<ReleaseError> for Failure {
     fn from(error: ReleaseError) -> Self {
         match error {
             ReleaseError::NotHeld => Self::plain(lock_status::LOCK_NOT_HELD),
+            ReleaseError::Doubt(_) => Self::new(lock_status::LOCK_DOUBT, error),
             ReleaseError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }
@@ -168,6 +175,7 @@ impl From<InspectError> for Failure {
             InspectError::Refused(_) => Self::new(lock_status::LOCK_REFUSED, error),
             InspectError::TimedOut => Self::new(lock_status::LOCK_TIMEOUT, error),
             InspectError::Cancelled => Self::new(lock_status::LOCK_CANCELLED, error),
+            InspectError::Doubt(_) => Self::new(lock_status::LOCK_DOUBT, error),
             InspectError::Lost(_) => Self::new(lock_status::LOCK_LOST, error),
         }
     }
@@ -201,7 +209,7 @@ impl From<io::Error> for Failure {
 }
 
 pub(super) fn text(status: c_int) -> &'static CStr {
-    const TEXTS: [&CStr; 14] = [
+    const TEXTS: [&CStr; 15] = [
         c"done",
         c"the session has a place in the queue",
         c"not granted within the time limit",
@@ -216,6 +224,7 @@ pub(super) fn text(status: c_int) -> &'static CStr {
         c"the handle belongs to the process that this one was forked from",
         c"the operating system failed the call",
         c"a bug in lockd",
+        c"the session is in doubt: it has lost its connection, and may still be resumed",
     ];
     let known = usize::try_from(status).ok().and_then(|at| TEXTS.get(at));
     known.copied().unwrap_or(c"no status of lockd")

@@ -94,13 +94,17 @@ impl WaitError {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Connect(error) => error.kind().is_absence(),
-            Self::Acquire(error) => matches!(error, AcquireError::Lost(_) | AcquireError::Stopping(_)),
+            Self::Acquire(error) => {
+                matches!(error, AcquireError::Lost(_) | AcquireError::Doubt(_) | AcquireError::Stopping(_))
+            }
         }
     }
 
     fn reason(&self) -> String {
         match self {
-            Self::Acquire(AcquireError::Lost(reason) | AcquireError::Stopping(reason)) => reason.clone(),
+            Self::Acquire(
+                AcquireError::Lost(reason) | AcquireError::Doubt(reason) | AcquireError::Stopping(reason),
+            ) => reason.clone(),
             _ => self.to_string(),
         }
     }

@@ -9,6 +9,7 @@ mod crossing;
 mod environment;
 mod losing;
 mod patient;
+mod resuming;
 mod serving;
 mod several;
 mod stopped;

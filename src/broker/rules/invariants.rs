@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::broker::rules::entry::LockEntry;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::Slot;
-use crate::broker::rules::table::{SessionState, Table};
+use crate::broker::rules::table::{SlotState, Table};
 
 /// A table with more entries, requests or sessions is not checked in full by
 /// [`check_invariants_if_small`](Table::check_invariants_if_small).
@@ -77,7 +77,7 @@ impl Table {
         }
     }
 
-    fn check_session(&self, slot: Slot, session: &SessionState) {
+    fn check_session(&self, slot: Slot, session: &SlotState) {
         let is_contended = |id: &&EntryId| !self.entries[**id].queue.is_empty();
         let contended: BTreeSet<EntryId> = session.holds.iter().filter(is_contended).copied().collect();
         assert_eq!(session.contended, contended, "the contended locks of session {slot}");

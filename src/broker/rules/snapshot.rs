@@ -14,7 +14,7 @@ use crate::broker::mode::Mode;
 use crate::broker::rules::entry::QueuePlace;
 use crate::broker::rules::index::EntryId;
 use crate::broker::rules::step::{HashedKey, Slot, Ticket};
-use crate::broker::rules::table::{QueuedRequest, SessionState, Table, TableCounts};
+use crate::broker::rules::table::{QueuedRequest, SlotState, Table, TableCounts};
 use crate::broker::rules::view::HolderView;
 
 /// Ranks stay between this and its negative, so that there is always a higher one and a lower one.
@@ -89,7 +89,7 @@ impl Table {
         check_ranks(&ranks)?;
         let highest_rank = ranks.iter().copied().fold(0, i64::max);
         let lowest_rank = ranks.iter().copied().fold(0, i64::min);
-        let sessions = ranks.into_iter().map(|rank| SessionState { rank, ..SessionState::default() });
+        let sessions = ranks.into_iter().map(|rank| SlotState { rank, ..SlotState::default() });
         let sessions = sessions.collect();
         let mut table = Self { sessions, highest_rank, lowest_rank, counts, ..Self::default() };
         let mut ids = Vec::with_capacity(entries.len());

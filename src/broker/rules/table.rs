@@ -24,7 +24,7 @@
 //!   │ wants     EntryId, Mode                                         │  one for each name
 //!   │           EntryId, Mode                                         │
 //!   └──────┬──────────────────────────────────────────────────────────┘
-//!   ┌──────▼ SessionState, by slot ───────────────────────────────────┐
+//!   ┌──────▼ SlotState, by slot ──────────────────────────────────────┐
 //!   │ holds, contended                         ► EntryIds             │
 //!   │ requests (by ticket), waits (by EntryId) ► RequestIds           │
 //!   │ deadlines · followed · rank                                     │
@@ -64,7 +64,7 @@ pub(super) struct QueuedRequest {
 
 /// What one session has in the table.
 #[derive(Clone, Default)]
-pub(super) struct SessionState {
+pub(super) struct SlotState {
     pub(super) holds: BTreeSet<EntryId>,
     /// Those of `holds` whose queue is not empty.
     pub(super) contended: BTreeSet<EntryId>,
@@ -100,7 +100,7 @@ pub(crate) struct Table {
     pub(super) index: NameIndex,
     pub(super) entries: Blocks<LockEntry>,
     pub(super) requests: Blocks<QueuedRequest>,
-    pub(super) sessions: Vec<SessionState>,
+    pub(super) sessions: Vec<SlotState>,
     /// How many requests have come so far: numbers the places in all queues.
     pub(super) arrivals: u64,
     /// The highest and the lowest rank given so far; 0 is never given.
@@ -331,17 +331,17 @@ impl Table {
             self.unsettled.push(id);
         }
         debug_assert!(self.session(slot).contended.is_empty() && self.session(slot).followed == 0);
-        *self.session(slot) = SessionState::default();
+        *self.session(slot) = SlotState::default();
     }
 
     pub(super) fn find(&self, key: &HashedKey) -> Option<EntryId> {
         self.index.find(key.hash, |id| self.entries[id].key.key == key.key)
     }
 
-    pub(super) fn session(&mut self, slot: Slot) -> &mut SessionState {
+    pub(super) fn session(&mut self, slot: Slot) -> &mut SlotState {
         let slot = slot as usize;
         if slot >= self.sessions.len() {
-            self.sessions.resize_with(slot + 1, SessionState::default);
+            self.sessions.resize_with(slot + 1, SlotState::default);
         }
         &mut self.sessions[slot]
     }

@@ -44,7 +44,7 @@ pub(super) enum ReplySlot {
 }
 
 /// A request whose reply is wanted.
-pub(super) struct PendingReply {
+pub(super) struct AwaitedReply {
     /// When it was sent, if the connection keeps a proof.
     pub(super) sent: Option<BootTime>,
     pub(super) slot: ReplySlot,
@@ -52,7 +52,7 @@ pub(super) struct PendingReply {
 
 pub(super) struct ConnectionState {
     /// By the id of the request. A reply without a slot is dropped.
-    pub(super) slots: HashMap<u64, PendingReply>,
+    pub(super) slots: HashMap<u64, AwaitedReply>,
     /// Of a session that may be resumed.
     pub(super) proof: Option<Proof>,
     pub(super) tls: Option<TlsSession>,

@@ -4,7 +4,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::state::{ConnectionState, Lost, PendingReply, ReplySlot, ReplyWait};
+use super::state::{AwaitedReply, ConnectionState, Lost, ReplySlot, ReplyWait};
 use super::{OnSignal, ServerConnection};
 use crate::client::wait_hook::WaitHook;
 use crate::os::socket::{Waker, wait_for};
@@ -145,7 +145,7 @@ impl ServerConnection {
     /// Whether the reply to this request is wanted and has not come yet.
     pub(in crate::client) fn is_unanswered(&self, id: u64) -> bool {
         let state = self.state.lock();
-        matches!(state.slots.get(&id), Some(PendingReply { slot: ReplySlot::Awaited, .. }))
+        matches!(state.slots.get(&id), Some(AwaitedReply { slot: ReplySlot::Awaited, .. }))
     }
 
     /// Ends the wait for every reply that has not come yet with [`ReplyWait::Cancelled`].

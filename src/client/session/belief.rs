@@ -1,10 +1,26 @@
-//! What a session that has lost its connection, and may be resumed, still believes to have: what it
-//! will claim when it resumes, and the places in queues that it will take again. Pure.
+//! What a session needs to be resumed: the terms that its server has told, and what it believes to
+//! have when its connection is lost: the locks that it will claim, and the places in queues that it
+//! will take again. Pure.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::broker::{Held, LockName, Mode};
+use crate::wire::message::{HelloResult, ResumeGrant};
+
+/// With what a session can be resumed, and the dead-peer timeout told with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) struct ResumeTerms {
+    pub(in crate::client) grant: ResumeGrant,
+    pub(in crate::client) dead_peer_timeout: Duration,
+}
+
+impl ResumeTerms {
+    pub(in crate::client) fn of(hello: &HelloResult) -> Option<Self> {
+        let dead_peer_timeout = hello.keepalive.dead_peer_timeout;
+        hello.resume.map(|grant| Self { grant, dead_peer_timeout })
+    }
+}
 
 /// The locks and places of a session without a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,14 +28,14 @@ pub(in crate::client) struct Belief {
     /// What it believes to hold; of a conversion under way, the mode that allows more holders.
     pub(in crate::client) held: HashMap<LockName, Held>,
     /// The places in queues that it had, and for which a caller may come back.
-    pub(in crate::client) places: Vec<QueuePlace>,
+    pub(in crate::client) places: Vec<RememberedPlace>,
     /// Names whose place was cancelled, and no caller has been told so yet.
     pub(in crate::client) cancelled: HashSet<LockName>,
 }
 
 /// A place in the queues of some names, for which a caller may come back.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::client) struct QueuePlace {
+pub(in crate::client) struct RememberedPlace {
     pub(in crate::client) wants: Vec<(LockName, Mode)>,
     /// It is to change the mode of a lock that is held.
     pub(in crate::client) converts: bool,
@@ -29,7 +45,7 @@ pub(in crate::client) struct QueuePlace {
     pub(in crate::client) until: Option<Instant>,
 }
 
-impl QueuePlace {
+impl RememberedPlace {
     fn has(&self, name: &LockName) -> bool {
         self.wants.iter().any(|(other, _)| other == name)
     }
@@ -72,13 +88,11 @@ impl Belief {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
-    fn place(names: &[&str], is_kept: bool) -> QueuePlace {
+    fn place(names: &[&str], is_kept: bool) -> RememberedPlace {
         let wants = names.iter().map(|&name| (LockName::from(name), Mode::Shared)).collect();
-        QueuePlace { wants, converts: false, is_kept, until: None }
+        RememberedPlace { wants, converts: false, is_kept, until: None }
     }
 
     #[test]
@@ -118,7 +132,7 @@ mod tests {
     #[test]
     fn a_place_lasts_as_long_as_the_call_that_took_it() {
         let now = Instant::now();
-        let until = |until| QueuePlace { until, ..place(&["a"], true) };
+        let until = |until| RememberedPlace { until, ..place(&["a"], true) };
         let places = vec![until(None), until(Some(now)), until(Some(now + Duration::from_secs(1)))];
         let mut belief = Belief { places, ..Belief::default() };
         belief.forget_places_before(now);

@@ -104,6 +104,12 @@ impl RemoteSession {
             let lost = self.lost("the server granted a lock without a token".to_owned());
             self.or_abandon(id, Err::<(), _>(lost))?;
         }
+        if result.status == Status::Refused && result.cause == Some(Cause::Stopping) && self.resume.is_some()
+        {
+            // No refusal of the request: the server ends the connection, and the session goes on
+            // with the next server.
+            return Err(self.lost(result.reason.unwrap_or_default()).into());
+        }
         let token = result.token.filter(|_| result.status == Status::Ok);
         // A grant counts only on a connection that is still alive. The grant may have been read
         // long ago, or this process may have been stopped in the meantime.

@@ -16,6 +16,8 @@ pub enum InspectError {
     TimedOut,
     /// The call was cancelled. The session is not affected.
     Cancelled,
+    /// The session has lost its connection, and may still be resumed.
+    Doubt(String),
     /// The session has ended.
     Lost(String),
 }
@@ -27,6 +29,7 @@ impl fmt::Display for InspectError {
             Self::Refused(reason) => write!(f, "refused: {reason}"),
             Self::TimedOut => f.write_str("the server has not answered in time"),
             Self::Cancelled => f.write_str("cancelled"),
+            Self::Doubt(reason) => write!(f, "the session is in doubt: {reason}"),
             Self::Lost(reason) => write!(f, "the session has ended: {reason}"),
         }
     }

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use super::belief::{Belief, QueuePlace};
+use super::belief::{Belief, RememberedPlace};
 use crate::broker::{AcquireError, Held, LockName, Mode, Released};
 
 /// The session's relation to one name. A name with neither of the two is not listed.
@@ -70,10 +70,10 @@ impl UndecidedRequest {
     }
 
     /// The place in a queue that a caller may come back for.
-    fn place(&self) -> Option<QueuePlace> {
+    fn place(&self) -> Option<RememberedPlace> {
         let is_known = self.is_kept || self.is_enqueued && self.is_told;
         let (wants, converts) = (self.wants.clone(), self.before.is_some());
-        is_known.then(|| QueuePlace { wants, converts, is_kept: self.is_kept, until: self.until })
+        is_known.then_some(RememberedPlace { wants, converts, is_kept: self.is_kept, until: self.until })
     }
 
     /// Whether it is to convert a lock to a mode that allows more holders. That never waits, and it

@@ -30,7 +30,9 @@ use serde::de::DeserializeOwned;
 
 use super::connect_error::{ConnectError, ConnectErrorKind, ConnectRefusal};
 use super::connection::{FramedRequest, Lost, OnSignal, REQUEST_MAX, ReplyWait, ServerConnection};
-use super::dial::{ConnectOptions, deadline, dial};
+use socket2::SockAddr;
+
+use super::dial::{ConnectOptions, deadline, dial, resolve};
 use super::reply_reader::ServerReply;
 use super::url::ServerUrl;
 use super::wait_hook::WaitHook;
@@ -40,12 +42,12 @@ use crate::wire::message::{
     ConvertRequest, InspectRequest, InspectResult, ListRequest, ListResult, LockNames, LockPage, LockRequest,
     LockResult, Status,
 };
-pub(in crate::client) use belief::{Belief, QueuePlace};
+pub(in crate::client) use belief::{Belief, RememberedPlace, ResumeTerms};
 pub use error::InspectError;
 use hello::{Features, accept_hello, say_hello};
 pub(in crate::client) use hello::{hello_request, read_hello};
 use local_view::LocalView;
-pub(in crate::client) use resuming::ResumeTerms;
+pub(in crate::client) use releasing::PendingRelease;
 
 /// If the server does not answer, the client itself ends a wait this much later than the server
 /// should have.
@@ -84,12 +86,22 @@ impl RemoteSession {
     /// # Errors
     /// [`ConnectError`]
     pub fn connect_with(url: &str, options: &ConnectOptions<'_>) -> Result<Self, ConnectError> {
-        Self::connect_to(&url.parse()?, options, false, &mut WaitHook::none())
+        Self::connect_to(&url.parse()?, options, &mut WaitHook::none())
     }
 
-    /// `is_resumable` asks the server to let the session be resumed.
     pub(in crate::client) fn connect_to(
         url: &ServerUrl,
+        options: &ConnectOptions<'_>,
+        hook: &mut WaitHook<'_>,
+    ) -> Result<Self, ConnectError> {
+        Self::connect_at(url, &resolve(url)?, options, false, hook)
+    }
+
+    /// As `connect_to`, at these addresses of the server. `is_resumable` asks the server to let the
+    /// session be resumed.
+    pub(in crate::client) fn connect_at(
+        url: &ServerUrl,
+        addresses: &[SockAddr],
         options: &ConnectOptions<'_>,
         is_resumable: bool,
         hook: &mut WaitHook<'_>,
@@ -97,7 +109,7 @@ impl RemoteSession {
         let deadline = deadline(Some(options.timeout));
         let secret =
             url.secret().map_err(|reason| ConnectRefusal::new(ConnectErrorKind::Local, reason).of(url))?;
-        let connection = dial(url, options.timeout, hook)?;
+        let connection = dial(url, addresses, options.timeout, hook)?;
         if is_resumable {
             connection.keep_proof(None);
         }
@@ -404,11 +416,6 @@ impl RemoteSession {
         self.connection.check().is_ok()
     }
 
-    /// Why it is not alive.
-    pub(in crate::client) fn loss(&self) -> Option<Lost> {
-        self.connection.check().err()
-    }
-
     /// Whether the session holds a lock or waits for one, in its own view. A loss of the connection
     /// does not change that by itself; a call that reports the loss, or gives the lock up, does.
     pub(in crate::client) fn holds_or_waits(&self) -> bool {
@@ -423,6 +430,11 @@ impl RemoteSession {
     /// As [`Session::abandon`](crate::Session::abandon).
     pub fn abandon(&self) {
         self.connection.abandon();
+    }
+
+    /// How long to wait for an answer that has no time limit of its own.
+    pub(in crate::client) fn answer_limit(&self) -> Duration {
+        self.connection.answer_limit()
     }
 
     /// The number of requests that wait for a lock.

@@ -14,11 +14,13 @@ use crate::wire::message::{LockResult, Status};
 #[derive(Clone)]
 pub(in crate::client) struct PendingRelease {
     /// The number of names that were to be given up.
-    wanted: usize,
+    pub(in crate::client) wanted: usize,
     /// What was given up, for each name that was held or waited for.
-    released: Vec<Released>,
+    pub(in crate::client) released: Vec<Released>,
     /// The requests that the server must confirm.
     requests: Vec<u64>,
+    /// Why it could not be sent.
+    lost: Option<Lost>,
 }
 
 impl RemoteSession {
@@ -72,17 +74,18 @@ impl RemoteSession {
         }
         requests.extend(self.unlock_requests(unlocked)?);
         self.note_holding(&view);
-        self.connection.post(&requests.iter().collect::<Vec<_>>())?;
+        let posted = self.connection.post(&requests.iter().collect::<Vec<_>>());
         drop(view);
         self.connection.flush();
         let requests = requests.into_iter().map(|request| request.id).collect();
-        Ok(PendingRelease { wanted: names.len(), released, requests })
+        Ok(PendingRelease { wanted: names.len(), released, requests, lost: posted.err() })
     }
 
     /// Waits until the server has confirmed a release. Returns what was given up, for each name
     /// that was held or waited for.
-    fn confirm(&self, pending: PendingRelease) -> Result<Vec<Released>, ReleaseError> {
-        let PendingRelease { wanted, released, requests } = pending;
+    pub(in crate::client) fn confirm(&self, pending: PendingRelease) -> Result<Vec<Released>, ReleaseError> {
+        let PendingRelease { wanted, released, requests, lost } = pending;
+        lost.map_or(Ok(()), Err)?;
         let mut deadline = self.answered_by();
         // All confirmations are awaited before any error is returned.
         let confirmed: Vec<_> =

@@ -1,31 +1,17 @@
 //! What a session that may be resumed needs of its connections: it leaves a lost one with what it
 //! believes to have, and goes on with that on another one. Knows one connection at a time.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::hello::{Features, accept_hello, introduce};
 use super::local_view::LocalView;
-use super::{Belief, QueuePlace, RemoteSession};
+use super::{Belief, RememberedPlace, RemoteSession, ResumeTerms};
 use crate::broker::{AcquireError, LockName};
 use crate::client::connection::{Lost, OnSignal, ServerConnection};
 use crate::client::dial::ConnectOptions;
 use crate::os::boot_clock::BootTime;
 use crate::os::sync::Mutex;
-use crate::wire::message::{HelloResult, LockNames, LockRequest, ResumeGrant};
-
-/// With what a session can be resumed, and the dead-peer timeout told with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::client) struct ResumeTerms {
-    pub(in crate::client) grant: ResumeGrant,
-    pub(in crate::client) dead_peer_timeout: Duration,
-}
-
-impl ResumeTerms {
-    pub(in crate::client) fn of(hello: &HelloResult) -> Option<Self> {
-        let dead_peer_timeout = hello.keepalive.dead_peer_timeout;
-        hello.resume.map(|grant| Self { grant, dead_peer_timeout })
-    }
-}
+use crate::wire::message::{HelloResult, LockNames, LockRequest};
 
 impl RemoteSession {
     /// A session on a connection that the server has just accepted, by this answer to a request
@@ -62,7 +48,7 @@ impl RemoteSession {
 
     fn restore(
         &self,
-        places: Vec<QueuePlace>,
+        places: Vec<RememberedPlace>,
         unlocked: Vec<LockName>,
         owner: Option<&str>,
     ) -> Result<(), Lost> {
@@ -81,8 +67,8 @@ impl RemoteSession {
     }
 
     /// Asks for a place that the session had on an earlier connection.
-    fn take_again(&self, view: &mut LocalView, place: QueuePlace) -> Result<(), AcquireError> {
-        let QueuePlace { wants, converts, is_kept, until } = place;
+    fn take_again(&self, view: &mut LocalView, place: RememberedPlace) -> Result<(), AcquireError> {
+        let RememberedPlace { wants, converts, is_kept, until } = place;
         let limit = until.map(|until| until.saturating_duration_since(Instant::now()));
         let request = match wants.as_slice() {
             [(name, mode)] if converts => self.convert_request(name, *mode, limit)?,
@@ -95,11 +81,7 @@ impl RemoteSession {
             _ => view.ask(id, wants, !is_kept)?,
         }
         view.limit(id, until);
-        if is_kept {
-            drop(view.keep(id))
-        } else {
-            drop(view.tell_queued(id))
-        }
+        let _entered = if is_kept { view.keep(id) } else { view.tell_queued(id) };
         self.connection.post(&[&request])?;
         Ok(())
     }
@@ -128,11 +110,6 @@ impl RemoteSession {
     /// any more; and this was not called before.
     pub(in crate::client) fn belief(&self) -> Belief {
         self.view.lock().belief()
-    }
-
-    /// Declares the connection lost.
-    pub(in crate::client) fn fail(&self, reason: String) {
-        self.connection.fail(reason);
     }
 
     /// Ends the lost connection without a word, since the session goes on on another one.

@@ -99,6 +99,7 @@ fn outcome(session: &Session, words: &[&str]) -> String {
         ["release", name] => match session.release(&decoded(name)) {
             Ok(_) => "ok".to_owned(),
             Err(ReleaseError::NotHeld) => "not-held".to_owned(),
+            Err(ReleaseError::Doubt(why)) => format!("doubt {}", one_line(&why)),
             Err(ReleaseError::Lost(why)) => format!("lost {}", one_line(&why)),
         },
         ["check", name] => match session.held(&decoded(name)) {
@@ -146,6 +147,7 @@ fn acquired(result: Result<Grant, AcquireError>) -> String {
 
 fn not_inspected(error: InspectError) -> String {
     match error {
+        InspectError::Doubt(why) => format!("doubt {}", one_line(&why)),
         InspectError::Lost(why) => format!("lost {}", one_line(&why)),
         InspectError::Invalid(why) => format!("invalid {}", one_line(&why)),
         InspectError::Refused(why) => format!("refused {}", one_line(&why)),

@@ -148,7 +148,8 @@ impl Client {
                 match released {
                     Ok(()) => Ok(Outcome::Released),
                     Err(ReleaseError::NotHeld) => Ok(Outcome::NotHeld),
-                    Err(ReleaseError::Lost(_)) => Err(Lost),
+                    // Only sessions that resume are in doubt.
+                    Err(ReleaseError::Doubt(_) | ReleaseError::Lost(_)) => Err(Lost),
                 }
             }
         }
@@ -243,7 +244,7 @@ fn acquire_by_library(
             log.giving_up(now());
             match session.release(name) {
                 Ok(_) | Err(ReleaseError::NotHeld) => Ok(Outcome::GivenUp),
-                Err(ReleaseError::Lost(_)) => Err(Lost),
+                Err(ReleaseError::Doubt(_) | ReleaseError::Lost(_)) => Err(Lost),
             }
         }
         other => library_outcome(other, limit),
