@@ -128,7 +128,7 @@ typedef enum lock_status {
   LOCK_REFUSED = 9,
   /**
    * The session has ended, perhaps because its connection is lost, and with it all its locks.
-   * Nothing reconnects. Close the session and open a new one. With several servers: the server
+   * Nothing reconnects it. Close the session and open a new one. With several servers: the server
    * that the name belongs to is lost; lock_check says whether the session has lost any lock. From
    * lock_connect_and_acquire: there was no server.
    */
@@ -147,6 +147,13 @@ typedef enum lock_status {
    * A bug in this library. If it was a call of a session, the session is lost.
    */
   LOCK_INTERNAL = 13,
+  /**
+   * Only from a session that resumes (lock_connect): it has lost its connection and is connecting
+   * again. It may still have its locks, and may have lost them. So nothing may be begun under a
+   * lock now; lock_check, or lock_wait_certain, tells whether it was resumed (LOCK_OK) or is lost
+   * (LOCK_LOST).
+   */
+  LOCK_DOUBT = 14,
 } lock_status;
 
 /**
@@ -415,7 +422,8 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
  *
  * The session holds its locks while its connection is alive. If the connection breaks, or the
  * server cannot be reached any more, every call returns LOCK_LOST, and it does so before the
- * server gives the locks to another session. Nothing reconnects by itself.
+ * server gives the locks to another session. Nothing reconnects by itself, unless this is asked
+ * for: see below.
  *
  * Several servers, separated by commas, share the names. Each name belongs to one of them, the
  * same one for every client that is given the same addresses (without a ? and what follows it), in
@@ -438,6 +446,30 @@ struct lock_session *lock_open(struct lock_broker *broker, const char *owner);
  * - auth-token-file=FILE, also for tcp://HOST:PORT: the file with the server's secret. Without it,
  *   the file named by the environment variable LOCKD_AUTH_TOKEN_FILE, if that is set. The secret
  *   itself is never part of an address, because others may see addresses.
+ *
+ * Sessions that resume: tcp://HOST:PORT?resume, tls://HOST:PORT?ca=FILE&resume or
+ * unix:/PATH?resume asks for a session that survives the end of its connection, a restart or a
+ * crash of the server. The server must have a state directory; lock_resumable tells whether it
+ * offers this. When such a session loses its connection while it holds a lock, it is in doubt: the
+ * server keeps the locks for a while, and the library connects again and shows what it holds. Then
+ * the session continues with the same locks and tokens, or it is lost. While it is in doubt,
+ * nothing may be begun on the strength of a lock: another session may get it as soon as this one is
+ * lost. Work that is under way may go on to the next point where it can wait; there, call
+ * lock_wait_certain. Only what the lock does not protect may go on past the limit of the doubt.
+ *
+ * There is no thread that does this: every call of the session goes on with connecting. The doubt
+ * is over at the latest 16.5 seconds after the library sent the last request that the server has
+ * answered (with the usual dead-peer timeout of 25 seconds). If that is past when the connection
+ * ends, the session is lost at once. So call lock_check every second or so, also while all is
+ * well: it asks the server when the last answer is some seconds old. Calls that wait do so, too. A
+ * session that holds nothing begins anew, and its calls that wait go on waiting.
+ *
+ * In doubt, the calls do this: lock_acquire, lock_acquire_all, lock_wait and lock_convert to fewer
+ * holders wait for up to their time limit, and then ask again, at the end of the queue; at the
+ * limit they return LOCK_DOUBT. All others return LOCK_DOUBT at once. lock_release and
+ * lock_release_all give the names up all the same: the server frees the locks when the session is
+ * resumed or lost. A release that was sent before waits for certainty, at most for the server's
+ * dead-peer timeout. lock_close and lock_end end the session, and free its locks.
  *
  * @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
  *                    lock_server_address returns it and a server logs it: message://HOST:PORT,
@@ -532,11 +564,47 @@ size_t lock_close_all(void);
  *         that is lost, or all servers are lost. A lost server where it does neither makes no
  *         difference. Locks on the other servers stay held until they are released or the session
  *         is closed;
+ *         LOCK_DOUBT: only from a session that resumes. It has lost its connection; this call has
+ *         gone on with connecting again. See lock_connect;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; never blocks. If the session resumes, this asks the server now and then, without
+ * waiting for the answer: see lock_connect.
+ */
+enum lock_status lock_check(struct lock_session *session);
+
+/**
+ * Waits for up to timeout_ms until it is certain whether the session has its locks. For a program
+ * that has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not
+ * resume it is lock_check.
+ *
+ * @param session     The session.
+ * @param timeout_ms  In milliseconds; negative: for as long as it takes. While the session holds a
+ *                    lock, that is not longer than the limit of the doubt (lock_connect).
+ *
+ * @return LOCK_OK: the session is alive, and has its locks;
+ *         LOCK_LOST: as from lock_check;
+ *         LOCK_DOUBT: still uncertain. Before the time is over only if lock_cancel or, for a session
+ *         on a server, a signal handler has ended the wait;
+ *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *
+ * Any thread; blocks. lock_cancel and lock_end end it.
+ */
+enum lock_status lock_wait_certain(struct lock_session *session,
+                                   int64_t timeout_ms);
+
+/**
+ * Whether the session resumes when it loses its connection: its address has asked for that
+ * (lock_connect), and the server offers it; of several servers, each of them.
+ *
+ * @param session  The session.
+ *
+ * @return 1 or 0; -1 if session is NULL, in a forked child, or if a bug in this library
+ *         (LOCK_INTERNAL) prevented the answer.
  *
  * Any thread; never blocks.
  */
-enum lock_status lock_check(struct lock_session *session);
+int lock_resumable(struct lock_session *session);
 
 /**
  * A descriptor for poll(2) that becomes readable when a session on a server is lost. It also
@@ -556,6 +624,9 @@ enum lock_status lock_check(struct lock_session *session);
  *
  * After a loss the descriptor stays readable: when lock_check has returned LOCK_LOST, stop polling, or the
  * loop spins.
+ *
+ * For a session that resumes, it becomes readable when doubt begins, when it ends, and in between
+ * whenever lock_check would go on with connecting. After LOCK_DOUBT, continue to poll.
  *
  * It is meaningful only while no call of the session is in progress. Do not read from it, and do
  * not close it: it belongs to the session. On several servers it is readable if one of the
@@ -600,7 +671,7 @@ enum lock_status lock_cancel(struct lock_session *session);
  * the queue. The call then connects again, after random pauses of up to half a second at first and
  * four seconds later, and waits at the end of the queue.
  *
- * From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
+ * From its return on, the session is like one of lock_connect with the same address. If the call
  * fails, nothing is left of it, neither a session nor a place in a queue.
  *
  * @param url         As for lock_connect. Of several servers, only the one that the names belong
@@ -669,7 +740,7 @@ enum lock_status lock_connect_and_acquire(const char *url,
  * @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
  *         was alive when the answer was read;
  *         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
- *         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+ *         LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL;
  *         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
  *         lock_wait waits. If it has one in another mode, LOCK_INVALID;
  *         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
@@ -733,7 +804,7 @@ enum lock_status lock_acquire_all(struct lock_session *session,
  *         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
  *         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
  *         before;
- *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+ *         LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL;
  *         LOCK_INTERRUPTED: on a server only. The lock is held as before, and has the new mode
  *         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
  *         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
@@ -766,12 +837,14 @@ enum lock_status lock_convert(struct lock_session *session,
  *         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
  *         no place;
- *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+ *         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED,
  *         LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
  */
-enum lock_status lock_enqueue(struct lock_session *session, const char *name, uint32_t mode);
+enum lock_status lock_enqueue(struct lock_session *session,
+                              const char *name,
+                              uint32_t mode);
 
 /**
  * Asks for another mode of a lock that the session holds, without waiting for it: the first half
@@ -799,7 +872,7 @@ enum lock_status lock_enqueue(struct lock_session *session, const char *name, ui
  *         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
  *         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
  *         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
- *         LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
  */
@@ -828,7 +901,7 @@ enum lock_status lock_enqueue_convert(struct lock_session *session,
  *         given up a place that was to convert a lock, the lock is held as before;
  *         LOCK_DEADLOCK: on a server only, if the call was interrupted before the server had
  *         answered it;
- *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; blocks.
  */
@@ -849,6 +922,7 @@ enum lock_status lock_wait(struct lock_session *session,
  *         LOCK_LOST: the session has ended. On a server also: the server has not confirmed the
  *         release within its dead-peer timeout, or not within a second of lock_cancel. Then it is
  *         unknown what the session holds, so the session ends, and with it all its locks;
+ *         LOCK_DOUBT: the session is in doubt (lock_connect). The name is given up all the same;
  *         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -882,7 +956,7 @@ enum lock_status lock_release_all(struct lock_session *session, const char *cons
  * @return LOCK_OK: the lock is held, as far as can be known without asking the server;
  *         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked
  *         for, until lock_wait has returned the grant;
- *         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_LOST, LOCK_DOUBT, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; never blocks.
  */
@@ -914,7 +988,7 @@ enum lock_status lock_held_mode(struct lock_session *session, const char *name, 
  *         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout;
  *         LOCK_CANCELLED: lock_cancel came before the answer. In both cases the session is as it
  *         was;
- *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, at most for its dead-peer timeout.
  */
@@ -975,7 +1049,7 @@ enum lock_status lock_inspect_slots(struct lock_session *session,
  *         a request may be, which is a mebibyte;
  *         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know this command;
  *         LOCK_TIMEOUT, LOCK_CANCELLED: as for lock_inspect;
- *         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+ *         LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
  *
  * Any thread; waits only for the server, as lock_inspect does. It looks at every name, so it takes a
  * while if there are a million; no other call is delayed by that.

@@ -25,8 +25,8 @@ use crate::wire::message::{ListRequest, LockPage};
 /// not answer returns at most a second after its time limit. A call without a time limit that waits
 /// only for the server returns within the server's dead-peer timeout.
 ///
-/// Nothing reconnects a session. When the connection to a server is lost, the session has lost its
-/// locks on that server. (A caller who only waits holds nothing:
+/// When the connection to a server is lost, the session has lost its locks on that server, unless it
+/// was asked to [resume](#sessions-that-resume). (A caller who only waits holds nothing:
 /// [`connect_and_acquire`](Self::connect_and_acquire) waits through a restart of the server.) When
 /// the session is dropped, its locks are freed: dropping [closes](Self::close) it, but in a thread
 /// that is panicking it [abandons](Self::abandon) it, because work under the locks may be half
@@ -53,6 +53,35 @@ use crate::wire::message::{ListRequest, LockPage};
 /// assert!(other.acquire(b"report", Mode::Shared, Some(Duration::ZERO)).is_ok());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// # Sessions that resume
+///
+/// `?resume` after the address of a server, or [`ConnectOptions::resume`], asks for a session that
+/// survives the end of its connection, a restart or a crash of the server. The server must have a
+/// state directory; [`is_resumable`](Self::is_resumable) tells whether it offers this.
+///
+/// When such a session loses its connection while it holds a lock, it is *in doubt*
+/// ([`SessionState::InDoubt`]): the server keeps the locks for a while, and the session connects
+/// again and shows what it holds. Then it goes on with the same locks and tokens, or it is lost.
+/// While it is in doubt, nothing may be begun on the strength of a lock: another session gets it as
+/// soon as this one is lost. Work that is under way may go on to the next point where it can wait;
+/// there, call [`wait_certain`](Self::wait_certain).
+///
+/// No thread does this: every call of the session goes on with connecting. The doubt is over at the
+/// latest 16.5 seconds after the session sent the last request that the server has answered (with
+/// the usual dead-peer timeout of 25 seconds). If that is past when the connection ends, the session
+/// is lost at once. So call [`state`](Self::state) every second or so, also while all is well: it
+/// asks the server when the last answer is some seconds old. Calls that wait do so, too.
+///
+/// In doubt, [`acquire`](Self::acquire), [`acquire_all`](Self::acquire_all), [`wait`](Self::wait)
+/// and [`convert`](Self::convert) to fewer holders wait for up to their time limit, and then ask
+/// again at the end of the queue; at the limit they fail with [`AcquireError::Doubt`]. All other
+/// calls fail with `Doubt` at once. [`release`](Self::release) gives the names up all the same, and
+/// the server frees the locks when the session is resumed or lost. A release that was sent before
+/// waits for certainty, at most for the dead-peer timeout. [`close`](Self::close) ends the session.
+///
+/// A session that holds nothing is never lost: it begins anew when there is a server, and its calls
+/// that wait go on waiting.
 ///
 /// # Limited locks
 ///
@@ -434,18 +463,6 @@ impl Session {
         match &self.0 {
             Backend::Local(_) => 0,
             Backend::Servers(group) => group.resumes(),
-        }
-    }
-
-    /// Why the session, or a server that it needs, is not alive.
-    pub(crate) fn loss(&self) -> Option<InspectError> {
-        match &self.0 {
-            Backend::Local(session) => (!session.is_alive()).then(closed),
-            Backend::Servers(group) => match group.state() {
-                SessionState::Alive => None,
-                SessionState::InDoubt { reason, .. } => Some(InspectError::Doubt(reason)),
-                SessionState::Lost { reason } => Some(InspectError::Lost(reason)),
-            },
         }
     }
 

@@ -17,6 +17,7 @@ typedef enum lock_status {
   LOCK_FORKED = 11,
   LOCK_IO = 12,
   LOCK_INTERNAL = 13,
+  LOCK_DOUBT = 14,
 } lock_status;
 
 typedef enum lock_event {
@@ -82,6 +83,10 @@ enum lock_status lock_abandon(struct lock_session *session);
 size_t lock_close_all(void);
 
 enum lock_status lock_check(struct lock_session *session);
+
+enum lock_status lock_wait_certain(struct lock_session *session, int64_t timeout_ms);
+
+int lock_resumable(struct lock_session *session);
 
 int lock_lost_fd(struct lock_session *session);
 

@@ -163,9 +163,14 @@ impl SessionGroup {
         let mut result = Ok(());
         for begun in begun {
             let released = begun.and_then(|(session, pending)| session.finish_release_all(pending));
+            // A lost lock is worse news than a lock that was not held.
+            let is_worse = |error: &ReleaseError| match error {
+                ReleaseError::NotHeld => 0,
+                ReleaseError::Doubt(_) => 1,
+                ReleaseError::Lost(_) => 2,
+            };
             result = match (result, released) {
-                // A lost lock is worse news than a lock that was not held.
-                (Err(ReleaseError::NotHeld), Err(error)) => Err(error),
+                (Err(one), Err(other)) => Err(if is_worse(&other) > is_worse(&one) { other } else { one }),
                 (result, released) => result.and(released),
             };
         }

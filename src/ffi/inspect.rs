@@ -51,7 +51,7 @@ pub struct lock_info {
 /// @return LOCK_OK: the lock is held, as far as can be known without asking the server;
 ///         LOCK_NOT_HELD: it is not held. On a server also for a lock that lock_enqueue has asked
 ///         for, until lock_wait has returned the grant;
-///         LOCK_LOST, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_LOST, LOCK_DOUBT, LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
@@ -106,7 +106,7 @@ pub unsafe extern "C" fn lock_held_mode(
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout;
 ///         LOCK_CANCELLED: lock_cancel came before the answer. In both cases the session is as it
 ///         was;
-///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
 #[unsafe(no_mangle)]
@@ -231,7 +231,7 @@ pub unsafe extern "C" fn lock_inspect_slots(
 ///         a request may be, which is a mebibyte;
 ///         LOCK_REFUSED: the server does not let clients list (--no-dump), or does not know this command;
 ///         LOCK_TIMEOUT, LOCK_CANCELLED: as for lock_inspect;
-///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, as lock_inspect does. It looks at every name, so it takes a
 /// while if there are a million; no other call is delayed by that.

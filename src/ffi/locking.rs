@@ -27,7 +27,7 @@ use crate::session::Session;
 /// @return LOCK_OK: the session holds the lock. On a server: it was granted on a connection that
 ///         was alive when the answer was read;
 ///         LOCK_TIMEOUT, LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID,
-///         LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+///         LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL;
 ///         LOCK_PENDING: the session already has a place in this queue, in the same mode, where
 ///         lock_wait waits. If it has one in another mode, LOCK_INVALID;
 ///         LOCK_INTERRUPTED: on a server only. A signal handler ran in this thread. The session
@@ -115,7 +115,7 @@ pub unsafe extern "C" fn lock_acquire_all(
 ///         taken a place for that. If it is to be changed to yet another mode, LOCK_INVALID;
 ///         LOCK_TIMEOUT, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as
 ///         before;
-///         LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL;
+///         LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL;
 ///         LOCK_INTERRUPTED: on a server only. The lock is held as before, and has the new mode
 ///         once enough of the other holders are gone, unless that takes longer than timeout_ms. The
 ///         same call again, or lock_wait, returns the outcome; lock_cancel ends the attempt.
@@ -156,7 +156,7 @@ pub unsafe extern "C" fn lock_convert(
 ///         LOCK_INVALID: also if the session already has a place in another mode, which it keeps;
 ///         LOCK_TIMEOUT: the server has not answered within its dead-peer timeout; the session has
 ///         no place;
-///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED,
+///         LOCK_ALREADY_HELD, LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED,
 ///         LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
@@ -200,7 +200,7 @@ pub unsafe extern "C" fn lock_enqueue(
 ///         LOCK_INVALID: also if the session already has a place for another mode, which it keeps;
 ///         LOCK_DEADLOCK, LOCK_CANCELLED, LOCK_INVALID, LOCK_REFUSED: it is held as before;
 ///         LOCK_LOST: also as for lock_convert to a mode that allows more holders;
-///         LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.
 #[unsafe(no_mangle)]
@@ -242,7 +242,7 @@ fn status_of(attempt: Attempt) -> lock_status {
 ///         given up a place that was to convert a lock, the lock is held as before;
 ///         LOCK_DEADLOCK: on a server only, if the call was interrupted before the server had
 ///         answered it;
-///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_FORKED, LOCK_INTERNAL.
+///         LOCK_INVALID, LOCK_REFUSED, LOCK_LOST, LOCK_DOUBT, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; blocks.
 #[unsafe(no_mangle)]
@@ -277,6 +277,7 @@ pub unsafe extern "C" fn lock_wait(
 ///         LOCK_LOST: the session has ended. On a server also: the server has not confirmed the
 ///         release within its dead-peer timeout, or not within a second of lock_cancel. Then it is
 ///         unknown what the session holds, so the session ends, and with it all its locks;
+///         LOCK_DOUBT: the session is in doubt (lock_connect). The name is given up all the same;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
 ///
 /// Any thread; waits only for the server, at most for its dead-peer timeout.

@@ -47,7 +47,7 @@ pub use patient::{lock_connect_and_acquire, lock_event, lock_report};
 pub use server::{lock_serve, lock_serve_with, lock_server, lock_server_address, lock_server_stop};
 pub use session::{
     lock_abandon, lock_cancel, lock_check, lock_close, lock_close_all, lock_connect, lock_end, lock_lost_fd,
-    lock_open,
+    lock_open, lock_resumable, lock_wait_certain,
 };
 pub use session_registry::lock_session;
 pub use status::{lock_mode, lock_status};

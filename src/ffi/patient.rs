@@ -58,7 +58,7 @@ pub type lock_report =
 /// the queue. The call then connects again, after random pauses of up to half a second at first and
 /// four seconds later, and waits at the end of the queue.
 ///
-/// From its return on, the session is like one of lock_connect: nothing reconnects it. If the call
+/// From its return on, the session is like one of lock_connect with the same address. If the call
 /// fails, nothing is left of it, neither a session nor a place in a queue.
 ///
 /// @param url         As for lock_connect. Of several servers, only the one that the names belong

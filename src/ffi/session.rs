@@ -11,7 +11,7 @@ use super::guard::guard;
 use super::session_call::{guard_action, guard_session};
 use super::session_registry::{abandon_all_of_this_thread, close, lock_session, register};
 use super::status::{Failure, lock_status};
-use crate::client::ConnectOptions;
+use crate::client::{ConnectOptions, InspectError, SessionState};
 use crate::session::Session;
 
 /// Opens a session in this process: one owner of locks in its broker.
@@ -43,7 +43,8 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 ///
 /// The session holds its locks while its connection is alive. If the connection breaks, or the
 /// server cannot be reached any more, every call returns LOCK_LOST, and it does so before the
-/// server gives the locks to another session. Nothing reconnects by itself.
+/// server gives the locks to another session. Nothing reconnects by itself, unless this is asked
+/// for: see below.
 ///
 /// Several servers, separated by commas, share the names. Each name belongs to one of them, the
 /// same one for every client that is given the same addresses (without a ? and what follows it), in
@@ -66,6 +67,30 @@ pub unsafe extern "C" fn lock_open(broker: *mut lock_broker, owner: *const c_cha
 /// - auth-token-file=FILE, also for tcp://HOST:PORT: the file with the server's secret. Without it,
 ///   the file named by the environment variable LOCKD_AUTH_TOKEN_FILE, if that is set. The secret
 ///   itself is never part of an address, because others may see addresses.
+///
+/// Sessions that resume: tcp://HOST:PORT?resume, tls://HOST:PORT?ca=FILE&resume or
+/// unix:/PATH?resume asks for a session that survives the end of its connection, a restart or a
+/// crash of the server. The server must have a state directory; lock_resumable tells whether it
+/// offers this. When such a session loses its connection while it holds a lock, it is in doubt: the
+/// server keeps the locks for a while, and the library connects again and shows what it holds. Then
+/// the session continues with the same locks and tokens, or it is lost. While it is in doubt,
+/// nothing may be begun on the strength of a lock: another session may get it as soon as this one is
+/// lost. Work that is under way may go on to the next point where it can wait; there, call
+/// lock_wait_certain. Only what the lock does not protect may go on past the limit of the doubt.
+///
+/// There is no thread that does this: every call of the session goes on with connecting. The doubt
+/// is over at the latest 16.5 seconds after the library sent the last request that the server has
+/// answered (with the usual dead-peer timeout of 25 seconds). If that is past when the connection
+/// ends, the session is lost at once. So call lock_check every second or so, also while all is
+/// well: it asks the server when the last answer is some seconds old. Calls that wait do so, too. A
+/// session that holds nothing begins anew, and its calls that wait go on waiting.
+///
+/// In doubt, the calls do this: lock_acquire, lock_acquire_all, lock_wait and lock_convert to fewer
+/// holders wait for up to their time limit, and then ask again, at the end of the queue; at the
+/// limit they return LOCK_DOUBT. All others return LOCK_DOUBT at once. lock_release and
+/// lock_release_all give the names up all the same: the server frees the locks when the session is
+/// resumed or lost. A release that was sent before waits for certainty, at most for the server's
+/// dead-peer timeout. lock_close and lock_end end the session, and free its locks.
 ///
 /// @param url         tcp://HOST:PORT, tls://HOST:PORT or unix:/PATH; or an address as
 ///                    lock_server_address returns it and a server logs it: message://HOST:PORT,
@@ -186,15 +211,61 @@ pub unsafe extern "C" fn lock_close_all() -> usize {
 ///         that is lost, or all servers are lost. A lost server where it does neither makes no
 ///         difference. Locks on the other servers stay held until they are released or the session
 ///         is closed;
+///         LOCK_DOUBT: only from a session that resumes. It has lost its connection; this call has
+///         gone on with connecting again. See lock_connect;
 ///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; never blocks. If the session resumes, this asks the server now and then, without
+/// waiting for the answer: see lock_connect.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
+    let body = |session: &Session| status_of(session.state());
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+/// Waits for up to timeout_ms until it is certain whether the session has its locks. For a program
+/// that has been told LOCK_DOUBT, or is at a point where it can wait. For a session that does not
+/// resume it is lock_check.
+///
+/// @param session     The session.
+/// @param timeout_ms  In milliseconds; negative: for as long as it takes. While the session holds a
+///                    lock, that is not longer than the limit of the doubt (lock_connect).
+///
+/// @return LOCK_OK: the session is alive, and has its locks;
+///         LOCK_LOST: as from lock_check;
+///         LOCK_DOUBT: still uncertain. Before the time is over only if lock_cancel or, for a session
+///         on a server, a signal handler has ended the wait;
+///         LOCK_INVALID, LOCK_FORKED, LOCK_INTERNAL.
+///
+/// Any thread; blocks. lock_cancel and lock_end end it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn lock_wait_certain(session: *mut lock_session, timeout_ms: i64) -> lock_status {
+    let body = |session: &Session| status_of(session.wait_certain(limit(timeout_ms)));
+    // SAFETY: the caller passes a session that is not being closed, or NULL.
+    unsafe { guard_session(session, body) }
+}
+
+fn status_of(state: SessionState) -> Result<lock_status, Failure> {
+    match state {
+        SessionState::Alive => Ok(lock_status::LOCK_OK),
+        SessionState::InDoubt { reason, .. } => Err(Failure::from(InspectError::Doubt(reason))),
+        SessionState::Lost { reason } => Err(Failure::from(InspectError::Lost(reason))),
+    }
+}
+
+/// Whether the session resumes when it loses its connection: its address has asked for that
+/// (lock_connect), and the server offers it; of several servers, each of them.
+///
+/// @param session  The session.
+///
+/// @return 1 or 0; -1 if session is NULL, in a forked child, or if a bug in this library
+///         (LOCK_INTERNAL) prevented the answer.
 ///
 /// Any thread; never blocks.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
-    let body = |session: &Session| match session.is_alive() {
-        true => Ok(lock_status::LOCK_OK),
-        false => Err(session.loss().map_or_else(|| Failure::plain(lock_status::LOCK_LOST), Failure::from)),
-    };
+pub unsafe extern "C" fn lock_resumable(session: *mut lock_session) -> c_int {
+    let body = |session: &Session| Ok(c_int::from(session.is_resumable()));
     // SAFETY: the caller passes a session that is not being closed, or NULL.
     unsafe { guard_session(session, body) }
 }
@@ -216,6 +287,9 @@ pub unsafe extern "C" fn lock_check(session: *mut lock_session) -> lock_status {
 ///
 /// After a loss the descriptor stays readable: when lock_check has returned LOCK_LOST, stop polling, or the
 /// loop spins.
+///
+/// For a session that resumes, it becomes readable when doubt begins, when it ends, and in between
+/// whenever lock_check would go on with connecting. After LOCK_DOUBT, continue to poll.
 ///
 /// It is meaningful only while no call of the session is in progress. Do not read from it, and do
 /// not close it: it belongs to the session. On several servers it is readable if one of the

@@ -71,7 +71,7 @@ pub enum lock_status {
     /// did not stop cleanly.
     LOCK_REFUSED = 9,
     /// The session has ended, perhaps because its connection is lost, and with it all its locks.
-    /// Nothing reconnects. Close the session and open a new one. With several servers: the server
+    /// Nothing reconnects it. Close the session and open a new one. With several servers: the server
     /// that the name belongs to is lost; lock_check says whether the session has lost any lock. From
     /// lock_connect_and_acquire: there was no server.
     LOCK_LOST = 10,

@@ -160,11 +160,16 @@ impl ReconnectingSession {
     /// Waits for up to `limit` until it is certain whether the session has its locks.
     pub(in crate::client) fn wait_certain(&self, limit: Option<Duration>) -> SessionState {
         let patience = self.patience(limit);
-        if self.state() != SessionState::Alive {
-            // Whatever ends the wait, the state says it.
-            let _ = self.usable(&patience);
-        }
-        self.state()
+        let mut shared = self.shared.lock();
+        self.step(&mut shared);
+        drop(shared);
+        // Whatever ends the wait, the state says it. A program that polls in another thread has not
+        // been told by this.
+        let _ = self.usable(&patience);
+        let mut shared = self.shared.lock();
+        self.step(&mut shared);
+        self.arm(&mut shared);
+        shared.state()
     }
 
     /// Makes a call that does not wait for a connection.
