@@ -15,6 +15,10 @@ pub enum SessionState {
         /// The time until it is lost, if it is not resumed before; the clock also runs while the
         /// machine sleeps. `None` if it holds nothing, so that there is nothing to lose.
         left: Option<Duration>,
+        /// How many attempts to connect again have failed.
+        failures: u64,
+        /// Why the last one has.
+        last_failure: Option<String>,
     },
     /// It has ended, and with it all its locks.
     Lost {

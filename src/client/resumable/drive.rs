@@ -48,7 +48,7 @@ impl ReconnectingSession {
                 MachineStep::Begin => self.begin(shared),
                 MachineStep::GiveUp => {
                     self.give_up_attempt(shared);
-                    shared.machine.failed(now, random_fraction());
+                    self.note_failure(shared, "the server has not answered in time".to_owned());
                 }
                 MachineStep::GoOn(_) => {
                     if !self.go_on(shared) {
@@ -75,6 +75,7 @@ impl ReconnectingSession {
         let (proof, belief) = (shared.current.proof(), shared.current.belief());
         let is_unconfirmed = shared.unconfirmed > 0;
         shared.machine.ended(BootTime::now(), proof, belief, is_unconfirmed, reason, random_fraction());
+        (shared.failures, shared.last_failure) = (0, None);
         self.watch.remove(&*shared.current);
         if let Condition::Away { limit: None, .. } = shared.machine.condition() {
             // Nothing is held: the server may know at once that nothing more comes.
@@ -109,7 +110,7 @@ impl ReconnectingSession {
     fn go_on(&self, shared: &mut Shared) -> bool {
         let Some(attempt) = &mut shared.attempt else {
             // Another part of this session has ended it.
-            shared.machine.failed(BootTime::now(), random_fraction());
+            self.note_failure(shared, "it was ended by another part of this session".to_owned());
             return true;
         };
         match attempt.step() {
@@ -130,11 +131,16 @@ impl ReconnectingSession {
         match problem {
             Problem::TooLong(reason) => self.lose(shared, reason),
             Problem::WrongProtocol(reason) if !resumes => self.lose(shared, reason),
-            Problem::Failed(reason) | Problem::WrongProtocol(reason) => {
-                log::debug!("{}: {reason}", self.url.address());
-                shared.machine.failed(BootTime::now(), random_fraction());
-            }
+            Problem::Failed(reason) | Problem::WrongProtocol(reason) => self.note_failure(shared, reason),
         }
+    }
+
+    /// The attempt has failed; another follows.
+    fn note_failure(&self, shared: &mut Shared, reason: String) {
+        log::debug!("{}: {reason}", self.url.address());
+        shared.failures += 1;
+        shared.last_failure = Some(reason);
+        shared.machine.failed(BootTime::now(), random_fraction());
     }
 
     fn lose(&self, shared: &mut Shared, reason: String) {
@@ -149,9 +155,8 @@ impl ReconnectingSession {
         let now = BootTime::now();
         let hello = match read_reply(reply, attempt.resumes, attempt.secret_file.as_deref()) {
             ResumeReply::NotNow(reason) => {
-                log::debug!("{}: {reason}", self.url.address());
                 shared.left_open.extend(attempt.give_up());
-                return shared.machine.failed(now, random_fraction());
+                return self.note_failure(shared, reason);
             }
             ResumeReply::Ended(reason) => {
                 shared.machine.answered(now, Answer::Ended(reason));

@@ -59,6 +59,9 @@ struct Shared {
     /// The present connection, or the last one.
     current: Arc<RemoteSession>,
     attempt: Option<Reconnect>,
+    /// The attempts since the connection has ended that have failed, and why the last one has.
+    failures: u64,
+    last_failure: Option<String>,
     /// Attempts that are not used any more, and must not end before the session's fate is known.
     left_open: Vec<Reconnect>,
     addresses: Vec<SockAddr>,
@@ -91,6 +94,8 @@ impl ReconnectingSession {
             machine: Machine::new(terms, BootTime::now()),
             current: Arc::new(session),
             attempt: None,
+            failures: 0,
+            last_failure: None,
             left_open: Vec::new(),
             addresses,
             next_address: 0,
@@ -169,7 +174,8 @@ impl Shared {
             Condition::Standing => SessionState::Alive,
             Condition::Away { reason, limit } => {
                 let left = limit.map(|limit| BootTime::now().until(limit));
-                SessionState::InDoubt { reason: reason.to_owned(), left }
+                let (failures, last_failure) = (self.failures, self.last_failure.clone());
+                SessionState::InDoubt { reason: reason.to_owned(), left, failures, last_failure }
             }
             Condition::Lost { reason } => SessionState::Lost { reason: reason.to_owned() },
         }
