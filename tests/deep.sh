@@ -26,7 +26,9 @@ histories() { deep_tests history --skip deep_upgrades; }
 # A million calls amid upgrades, and upgrades of up to 5,000 connections with the times that they take.
 deep_upgrades() { deep_tests history deep_upgrades && deep_tests upgrade deep_scale; }
 cable() { deep_tests cable; }
-waiters() { deep_tests cli; }
+waiters() { deep_tests cli --skip deep_jobs; }
+# Ten minutes of jobs while their server is killed every half minute.
+deep_jobs() { deep_tests cli deep_jobs; }
 attacks() { deep_tests attacks; }
 deep_upgrade_kills() { deep_tests upgrade deep_upgrade_kills; }
 # All trials of the conformance kit, and its planted faults, also those in Rust.
@@ -62,7 +64,7 @@ run() {
 
 summary=
 failed=
-[ $# -gt 0 ] || set -- histories deep_upgrades cable conformance waiters attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
+[ $# -gt 0 ] || set -- histories deep_upgrades cable conformance waiters deep_jobs attacks deep_upgrade_kills interleavings sanitizers miri fuzzing
 for part; do run "$part"; done
 printf '\n%s' "$summary"
 [ -z "$failed" ]

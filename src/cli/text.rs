@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::time::Duration;
 
-use lockd::wire::message::ListedLock;
+use lockd::wire::message::{ListedHolder, ListedLock};
 
 /// Parses a number of seconds from the command line, which may have a fraction.
 ///
@@ -60,6 +60,12 @@ pub(super) fn printable_argument(argument: &OsStr) -> String {
 pub(super) fn name_of(lock: &ListedLock) -> String {
     // A name that cannot be decoded is shown in the form that the server has sent for people.
     lock.name().map_or_else(|| printable(lock.lock_name.as_bytes()), |name| printable(name.as_bytes()))
+}
+
+/// The address of a holder. If it has no connection now, and may come back, that is said, too.
+pub(super) fn address_of(holder: &ListedHolder) -> String {
+    let address = printable(holder.address.as_bytes());
+    if holder.in_doubt.is_some() { format!("{address} (in doubt)") } else { address }
 }
 
 /// A length of time in seconds, rounded for people: the longer, the coarser.

@@ -4,6 +4,7 @@
 
 mod chain;
 mod codes;
+mod crashes;
 mod crontab;
 mod documented;
 mod kicking;
@@ -14,6 +15,9 @@ mod listing;
 mod losing;
 mod nested;
 mod place;
+mod relay;
+mod resuming;
+mod resuming_ends;
 mod returning;
 mod riding;
 mod shell;

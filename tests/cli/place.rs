@@ -38,9 +38,16 @@ impl Place {
     }
 
     pub(crate) fn with_state(self) -> Self {
+        self.with_state_and(&[])
+    }
+
+    /// With a state directory, so that sessions can resume, with the shortest dead-peer timeout, and
+    /// with these options.
+    pub(crate) fn with_state_and(self, options: &[&str]) -> Self {
         let state = argument(&self.site.path("state")).to_owned();
         std::fs::create_dir(&state).unwrap();
-        self.with(&["--state-dir", &state, "--first-start", "--dead-peer-timeout", "12"])
+        let all = ["--state-dir", &state, "--first-start", "--dead-peer-timeout", "12"];
+        self.with(&[&all[..], options].concat())
     }
 
     pub(crate) fn serve(&self) -> Server {
@@ -61,7 +68,19 @@ impl Place {
         arguments: &[&str],
         script: &str,
     ) -> Running {
-        let run = ["run", "--server", &self.listen, "--grace", grace];
+        self.run_at(&self.listen, grace, errors, arguments, script)
+    }
+
+    /// The same, where the server has another address.
+    pub(crate) fn run_at(
+        &self,
+        url: &str,
+        grace: &str,
+        errors: &str,
+        arguments: &[&str],
+        script: &str,
+    ) -> Running {
+        let run = ["run", "--server", url, "--grace", grace];
         let all = [&run[..], arguments, &["--", "sh", "-c", script]].concat();
         let errors = File::create(self.site.path(errors)).unwrap();
         Running(self.site.tool(&all).stderr(errors).spawn().unwrap())
@@ -69,6 +88,12 @@ impl Place {
 
     pub(crate) fn said(&self, arguments: &[&str]) -> (i32, String, String) {
         self.site.said(&[&["run", "--server", &self.listen], arguments, &["--", "echo", "run"]].concat())
+    }
+
+    /// A client of the server of this place.
+    pub(crate) fn client(&self, server: &Server) -> FrameClient {
+        let is_unix = self.listen.contains("unix");
+        FrameClient::new(if is_unix { server.unix("message") } else { server.tcp("message") })
     }
 
     pub(crate) fn errors(&self, file: &str) -> String {

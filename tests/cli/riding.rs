@@ -88,8 +88,7 @@ fn who_does_not_wait_for_the_lock_does_not_wait_for_a_server() {
 /// As [`held`], also over a Unix socket.
 fn held_anywhere(place: &Place) -> (Server, FrameClient) {
     let server = place.serve();
-    let socket = if place.listen.contains("unix") { server.unix("message") } else { server.tcp("message") };
-    let mut holder = FrameClient::new(socket);
+    let mut holder = place.client(&server);
     holder.lock("a");
     (server, holder)
 }

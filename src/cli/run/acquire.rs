@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lockd::broker::{AcquireError, Grant, Mode, ReleaseError};
-use lockd::client::ConnectOptions;
+use lockd::client::{ConnectOptions, SessionState};
 use lockd::{Session, WaitError, WaitEvent};
+use nix::sys::signal::Signal;
 
 use super::ancestors::Ancestors;
+use super::boot_clock::boot_clock;
 use super::explain::{DeniedRequest, explain, headline};
 use super::outcome::RunOutcome;
 use super::progress::{Talk, WaitProgress, WaitState};
 use super::signals::SignalQueue;
-use super::spare::{spare_last_holder, uptime};
+use super::spare::{server_of, spare_last_holder, uptime};
 use super::wait::{WaitOutcome, run_within};
 use crate::cli::messages::MessageWriter;
 use crate::cli::text::printable_argument;
@@ -30,8 +32,6 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(20);
 const GIVE_UP_LIMIT: Duration = Duration::from_millis(500);
 /// How long it may take to find out, when the time is over, whether the server is back.
 const BACK_LIMIT: Duration = Duration::from_millis(500);
-/// How long it may take to find out why the session was lost.
-const REASON_LIMIT: Duration = Duration::from_millis(500);
 
 /// How much longer than its time limit a wait may take, so that the server's own answer comes
 /// first.
@@ -46,6 +46,8 @@ pub(super) struct AcquireRequest {
     pub(super) owner: String,
     /// How long the server is asked to keep the locks after it has ended the session.
     pub(super) wind_down: Duration,
+    /// Whether the session is to survive the end of its connection.
+    pub(super) resume: bool,
     pub(super) names: Vec<OsString>,
     pub(super) mode: Mode,
     /// The time limit; zero to try only, `None` to wait without limit.
@@ -62,7 +64,8 @@ pub(super) struct AcquireRequest {
 pub(super) struct HeldLocks {
     pub(super) session: Arc<Session>,
     pub(super) grant: Grant,
-    names: Vec<OsString>,
+    pub(super) names: Vec<OsString>,
+    urls: String,
 }
 
 /// Connects and waits for the locks. Waits for the server too, unless the locks are only tried.
@@ -87,7 +90,7 @@ pub(super) fn acquire(
     match outcome.map_err(failed)? {
         WaitOutcome::Done(Ok((session, grant))) => {
             progress.tell_granted();
-            Ok(HeldLocks { session, grant, names: request.names.clone() })
+            Ok(HeldLocks { session, grant, names: names.clone(), urls: request.urls.clone() })
         }
         WaitOutcome::Done(Err(error)) if error.is_absence() => Err(no_server(request, &error, signals)),
         WaitOutcome::Done(Err(WaitError::Acquire(error))) => Err(refused(error, state, request, signals)),
@@ -136,6 +139,7 @@ fn connect_and_acquire(
         owner: Some(&request.owner),
         timeout: request.connect_timeout,
         wind_down: request.wind_down,
+        resume: request.resume,
         ..ConnectOptions::default()
     };
     let wants: Vec<_> = request.names.iter().map(|name| (name.as_bytes(), request.mode)).collect();
@@ -147,20 +151,26 @@ fn connect_and_acquire(
         request.ancestors.held_name(&session, &request.names, request.mode)
     };
     let mut was_away = false;
+    // In the server's grace an outer `lockd run` may not have resumed yet, and hold the lock later.
+    let mut was_in_grace = false;
     let granted = Session::connect_and_acquire(&request.urls, &wants, limit, &options, |event| {
         progress.note(event)?;
         match event {
-            WaitEvent::NoServer { .. } => was_away = true,
+            WaitEvent::NoServer { .. } => {
+                (was_away, was_in_grace) = (true, false);
+                return ControlFlow::Continue(());
+            }
             WaitEvent::Connected(session) if was_away => {
                 spare_last_holder(request.place(), request.wind_down, session, progress)?;
+                return ControlFlow::Continue(());
             }
-            WaitEvent::Waiting { not_yet: None } => {
-                if let Some(name) = held_by_ancestor() {
-                    progress.note_ancestor(Some(name));
-                    return ControlFlow::Break(());
-                }
-            }
-            _ => {}
+            WaitEvent::Waiting { not_yet } => was_in_grace = not_yet.is_some(),
+            WaitEvent::StillWaiting if was_in_grace => {}
+            _ => return ControlFlow::Continue(()),
+        }
+        if let Some(name) = held_by_ancestor() {
+            progress.note_ancestor(Some(name));
+            return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
     });
@@ -254,14 +264,19 @@ fn refused(
 }
 
 impl HeldLocks {
-    /// Why the lock is lost. Does not wait for a server for long.
-    pub(super) fn loss_reason(&self) -> String {
-        let (session, names) = (self.session.clone(), self.names.clone());
-        let reason = move || names.iter().find_map(|name| session.inspect(name.as_bytes()).err());
-        match run_within(Some(REASON_LIMIT), None, "lockd-reason", reason) {
-            Ok(WaitOutcome::Done(Some(error))) => error.to_string(),
-            _ => "the session has ended".to_owned(),
+    /// Why the locks are lost, if they are. Locks that are in doubt are not lost yet.
+    pub(super) fn loss(&self) -> Option<String> {
+        match self.session.state() {
+            SessionState::Alive | SessionState::InDoubt { left: Some(_), .. } => None,
+            // A session that has nothing to lose does not have these locks.
+            SessionState::InDoubt { left: None, reason, .. } | SessionState::Lost { reason } => Some(reason),
         }
+    }
+
+    /// The address of their server.
+    pub(super) fn server(&self) -> String {
+        let name = self.names.first().map_or(OsStr::new(""), OsString::as_os_str);
+        server_of(&self.urls, name).map_or_else(|| self.urls.clone(), |server| server.to_string())
     }
 
     /// Releases the locks if a signal has arrived that ends a process.
@@ -269,27 +284,64 @@ impl HeldLocks {
     /// # Errors
     /// The outcome of `lockd run` in that case.
     pub(super) fn unless_interrupted(self, signals: &SignalQueue) -> Result<Self, RunOutcome> {
-        let Some(signal) = signals.next_ending() else { return Ok(self) };
+        match signals.next_ending() {
+            Some(signal) => Err(self.interrupted(signal)),
+            None => Ok(self),
+        }
+    }
+
+    /// The locks, if they are held, and a time by the [`boot_clock`] at which they were. If they are
+    /// in doubt, waits until
+    /// they are not: nothing may be begun before that.
+    ///
+    /// # Errors
+    /// The outcome of `lockd run` if they are lost, or if a signal arrives that ends a process.
+    pub(super) fn unless_lost(self, signals: &SignalQueue) -> Result<(Self, Duration), RunOutcome> {
+        loop {
+            let seen = boot_clock();
+            let reason = match self.session.state() {
+                SessionState::Alive => return Ok((self, seen)),
+                SessionState::InDoubt { left: Some(_), .. } => {
+                    let session = self.session.clone();
+                    let work = move || session.wait_certain(None);
+                    match run_within(None, Some(signals), "lockd-doubt", work) {
+                        Ok(WaitOutcome::Signal(signal)) => return Err(self.interrupted(signal)),
+                        Ok(_) => continue,
+                        Err(error) => error.to_string(),
+                    }
+                }
+                SessionState::InDoubt { left: None, reason, .. } | SessionState::Lost { reason } => reason,
+            };
+            self.session.close();
+            let text = format!("the lock was lost before the command was started: {reason}");
+            return Err(RunOutcome::Lost(text));
+        }
+    }
+
+    fn interrupted(&self, signal: Signal) -> RunOutcome {
         give_up(&self.session, &self.names);
-        Err(RunOutcome::interrupted(signal, &self.names))
+        RunOutcome::interrupted(signal, &self.names)
     }
 
     /// Releases the locks, if they have been held until now. The session knows: it learns of a loss
     /// before the server grants the locks to others. The result of the release does not change
-    /// that. A signal ends the wait for the server's confirmation; if one has already arrived
-    /// (`is_in_a_hurry`), the wait is short.
+    /// that. If they are in doubt, nobody else has them yet, and the release waits until the session
+    /// has resumed, so that they are free soon. A signal ends the wait for the server's
+    /// confirmation; if one has already arrived (`is_in_a_hurry`), the wait is short.
     ///
     /// # Errors
     /// If the locks were lost before the release.
     pub(super) fn release(self, signals: &SignalQueue, is_in_a_hurry: bool) -> Result<(), String> {
-        if !self.session.is_alive() {
-            let reason = self.loss_reason();
+        if let Some(reason) = self.loss() {
             self.session.close();
             return Err(reason);
         }
         let (session, names) = (self.session.clone(), self.names.clone());
-        let work = move || release_all(&session, &names);
         let limit = if is_in_a_hurry { GIVE_UP_LIMIT } else { CONFIRM_LIMIT };
+        let work = move || {
+            let _ = session.wait_certain(Some(limit));
+            release_all(&session, &names)
+        };
         let released = run_within(Some(limit), Some(signals), "lockd-release", work);
         self.session.close();
         match released {

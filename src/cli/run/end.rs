@@ -1,9 +1,13 @@
 //! Ends a command that has lost its lock, with all its descendants: SIGTERM at once, SIGKILL after
 //! the grace. Sends the signals before it writes messages, takes a bounded time, and reports what
-//! it could not end.
+//! it could not end. Meanwhile a session that is in doubt goes on with resuming: then the lock is
+//! held until the command has ended, however long that takes.
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use lockd::Session;
+use lockd::client::SessionState;
 use rustix::process::Signal;
 
 use super::command::RunningCommand;
@@ -12,6 +16,8 @@ use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
 use crate::cli::messages::MessageWriter;
 
+/// How much longer than the grace it may take until all processes that are killed then have ended.
+pub(super) const KILL_MARGIN: Duration = Duration::from_secs(1);
 /// How often to check whether all have ended, and to signal those again that could not be signalled
 /// before: they may have changed their user. The end of a child is noticed at once.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -23,36 +29,36 @@ const KILL_AGAIN_MAX: Duration = Duration::from_millis(200);
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Ends the command and all its descendants. `grace` is the time between SIGTERM and SIGKILL;
-/// without one, they are killed at once. `reason` is called for the message after the first signal
-/// has been sent.
+/// without one, they are killed at once. `reason` is the message, written after the first signal has
+/// been sent.
 ///
 /// # Errors
 /// The processes that could not be ended.
 pub(super) fn end(
     command: &mut RunningCommand,
-    signals: &SignalQueue,
+    (session, signals): (&Session, &SignalQueue),
     grace: Option<Duration>,
     messages: &MessageWriter,
-    reason: impl FnOnce() -> String,
+    reason: &str,
 ) -> Result<(), String> {
     let has_ended = match grace {
         Some(grace) => {
             let deadline = Instant::now().checked_add(grace);
             let refused = terminate(command);
-            messages.write(&reason());
+            messages.write(reason);
             for SignalFailure { process, error } in &refused {
                 messages.write(&format!("{process} cannot be signalled, trying again: {error}"));
             }
-            await_end(command, signals, deadline, refused)
+            await_end(command, (session, signals), deadline, refused)
         }
         None => {
             // Processes that this does not reach are named at the end.
             let _ = command.descendants.kill();
-            messages.write(&reason());
+            messages.write(reason);
             false
         }
     };
-    if has_ended || kill(command, signals) {
+    if has_ended || kill(command, (session, signals)) {
         return Ok(());
     }
     let left = describe_left(command);
@@ -74,7 +80,7 @@ fn terminate(command: &mut RunningCommand) -> Vec<SignalFailure> {
 /// Waits until all have ended by themselves. Returns false if some have not by the deadline.
 fn await_end(
     command: &mut RunningCommand,
-    signals: &SignalQueue,
+    (session, signals): (&Session, &SignalQueue),
     deadline: Option<Instant>,
     mut refused: Vec<SignalFailure>,
 ) -> bool {
@@ -92,7 +98,7 @@ fn await_end(
             next_check = now + CHECK_INTERVAL;
         }
         let until = deadline.map_or(next_check, |deadline| deadline.min(next_check));
-        if wait_for(&mut [readable(signals)], Some(until)).is_err() {
+        if wait(session, signals, until).is_err() {
             return false;
         }
         while let Some(received) = signals.next() {
@@ -105,7 +111,7 @@ fn await_end(
 
 /// Kills all of them, also those that are started in the meantime, until all have ended. Returns
 /// false if some are left.
-fn kill(command: &mut RunningCommand, signals: &SignalQueue) -> bool {
+fn kill(command: &mut RunningCommand, (session, signals): (&Session, &SignalQueue)) -> bool {
     let deadline = Instant::now() + KILL_LIMIT;
     let mut pause = KILL_AGAIN_MIN;
     loop {
@@ -118,11 +124,22 @@ fn kill(command: &mut RunningCommand, signals: &SignalQueue) -> bool {
             return false;
         }
         // If the system cannot wait, the next round begins at once.
-        let _ = wait_for(&mut [readable(signals)], Some(deadline.min(now + pause)));
+        let _ = wait(session, signals, deadline.min(now + pause));
         pause = KILL_AGAIN_MAX.min(pause * 2);
         // Signals have no use any more: everything is being killed.
         while signals.next().is_some() {}
     }
+}
+
+/// Waits until a signal arrives or until `until`, and goes on with resuming the session before that.
+/// May return early.
+fn wait(session: &Session, signals: &SignalQueue, until: Instant) -> io::Result<()> {
+    // The descriptor of a lost session is always readable.
+    let is_lost = matches!(session.state(), SessionState::Lost { .. });
+    let session = session.lost_fd().filter(|_| !is_lost);
+    let mut fds = vec![readable(signals)];
+    fds.extend(session.as_ref().map(readable));
+    wait_for(&mut fds, Some(until))
 }
 
 /// Describes the processes that are left, and why.

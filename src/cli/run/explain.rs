@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use super::signals::SignalQueue;
 use super::wait::{WaitOutcome, run_within};
 use crate::cli::chain::waits_of_holders;
-use crate::cli::text::{age, name_of, printable, printable_argument};
+use crate::cli::text::{address_of, age, name_of, printable, printable_argument};
 
 /// How long the server may take to list the locks.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -177,7 +177,7 @@ fn with_chain(
 
 fn holder(holder: &ListedHolder) -> String {
     let since = age(holder.held_for);
-    let address = printable(holder.address.as_bytes());
+    let address = address_of(holder);
     match &holder.name {
         Some(name) => format!("\"{}\" at {address} for {since}", printable(name.as_bytes())),
         None => format!("{address} for {since}"),
@@ -221,6 +221,10 @@ mod tests {
         let bob = "held by \"bob\\u{1b}\" at 10.0.0.1:0 for 1m01s";
         assert_eq!(describe(&lock(1, &[]), Mode::Exclusive, None), bob);
         assert_eq!(describe(&lock(1, &[1.0, 2.0]), Mode::Exclusive, None), format!("{bob}; 2 waiting"));
+        let mut in_doubt = lock(1, &[]);
+        in_doubt.holders[0].in_doubt = Some(1.0);
+        let told = describe(&in_doubt, Mode::Exclusive, None);
+        assert!(told.ends_with("at 10.0.0.1:0 (in doubt) for 1m01s"), "{told}");
     }
 
     #[test]

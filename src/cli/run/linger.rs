@@ -5,8 +5,7 @@
 use std::io;
 use std::time::Instant;
 
-use lockd::Session;
-
+use super::acquire::HeldLocks;
 use super::signals::SignalQueue;
 use super::watch::watch;
 
@@ -17,19 +16,20 @@ pub(super) enum LingerEnd {
     Signal,
 }
 
-/// Waits until `end`, until a signal arrives that ends a process, or until the lock is lost. The
-/// command must have ended, since this reaps all children.
+/// Waits until `end`, until a signal arrives that ends a process, or until the lock is lost. While
+/// it is in doubt, nobody else has it, and the session is being resumed. The command must have
+/// ended, since this reaps all children.
 ///
 /// # Errors
 /// If the system cannot wait.
-pub(super) fn linger(session: &Session, end: Instant, signals: &SignalQueue) -> io::Result<LingerEnd> {
+pub(super) fn linger(locks: &HeldLocks, end: Instant, signals: &SignalQueue) -> io::Result<LingerEnd> {
     loop {
         if signals.next_ending().is_some() {
             return Ok(LingerEnd::Signal);
         }
-        if Instant::now() >= end || !session.is_alive() {
+        if Instant::now() >= end || locks.loss().is_some() {
             return Ok(LingerEnd::OverOrLost);
         }
-        watch(session, signals, Some(end))?;
+        watch(&locks.session, signals, Some(end))?;
     }
 }

@@ -6,17 +6,19 @@
 //!   `ancestors`: the locks of the outer `lockd run`s that this one runs under.
 //! - `command`: starts the command. `descendants`: everything that it has started, found among all
 //!   processes.
-//! - `supervise`: while the command runs. `stop`: Ctrl-Z. `linger`: after the command has ended.
-//!   `watch`: waiting during both. `end`: ends the command. `outcome`: how `lockd run` itself can
-//!   end.
+//! - `supervise`: while the command runs. `lock_watch`: when it must end because of the lock.
+//!   `stop`: Ctrl-Z. `linger`: after the command has ended. `watch`: waiting during both. `end`: ends
+//!   the command. `outcome`: how `lockd run` itself can end.
 //! - `dispositions`: which signals are ignored. `signals`, `wait`: the signals sent to this
-//!   process, and waiting, which a signal ends at once.
+//!   process, and waiting, which a signal ends at once. `boot_clock`: times that the server counts
+//!   too.
 //!
 //! The command must not run without the lock. So it is ended with all its descendants when the lock
 //! is lost, and the session is closed only after that, since the server may keep the lock until
-//! then. If this process is killed, the lock is free at once, and the kernel kills the command. The
-//! kernel does not kill what the command has started, nor a command that changes its user
-//! (prctl(2), `PR_SET_PDEATHSIG`).
+//! then. A session that resumes is in doubt first: the command goes on, and is ended so early that
+//! it is dead before anybody else can have the lock. If this process is killed, the lock is free at
+//! once, and the kernel kills the command. The kernel does not kill what the command has started,
+//! nor a command that changes its user (prctl(2), `PR_SET_PDEATHSIG`).
 //!
 //! Without a terminal, the command has a process group of its own. With a terminal, it stays in
 //! this process's group, so that the terminal's signals (Ctrl-C, Ctrl-Z) reach it as they reach all
@@ -27,16 +29,20 @@
 //! it twice. That is better than never.
 //!
 //! While this process is stopped, nobody watches the lock. So it stops only if the whole command
-//! does, and when it is continued, it looks at the lock before the command goes on.
+//! does, and when it is continued, it looks at the lock before the command goes on. It has also
+//! asked the server nothing meanwhile: while the connection stands, that does not matter, but if the
+//! server has crashed, the last answer is too old for the session to be in doubt, and it is lost.
 
 mod acquire;
 mod ancestors;
+mod boot_clock;
 mod command;
 mod descendants;
 mod dispositions;
 mod end;
 mod explain;
 mod linger;
+mod lock_watch;
 mod outcome;
 mod progress;
 mod signals;
@@ -65,6 +71,7 @@ use acquire::AcquireRequest;
 use ancestors::Ancestors;
 use command::{CommandEnv, has_terminal, in_shell};
 use descendants::Descendants;
+use end::KILL_MARGIN;
 use outcome::RunOutcome;
 use progress::Talk;
 use signals::SignalQueue;
@@ -74,9 +81,6 @@ const GRACE_MAX: Duration = Duration::from_secs(3590);
 
 /// The longest `--at-least`: a day. Clocks do not differ by more; a larger number is a mistake.
 const AT_LEAST_MAX: Duration = Duration::from_secs(86_400);
-
-/// How much longer than the grace it may take until all processes that are killed then have ended.
-const KILL_MARGIN: Duration = Duration::from_secs(1);
 
 const ABOUT: &str = "\
 COMMAND is run without a shell, unless it is the argument of -c, and its exit status is passed on. Its environment contains LOCKD_TOKEN (the fencing \
@@ -89,6 +93,15 @@ a failure of the network, and a server that is not up yet. It says so once, trie
 seconds, and then waits at the end of the queue, all of it within --wait. When it is back, it asks for the lock only if \
 the server has been up for --grace and a second: see below. With --nonblock it waits for nothing. A mistake \
 that no waiting cures ends it at once with status 125.
+
+If the connection is lost while COMMAND runs, because the server crashes or is restarted or the network fails, COMMAND \
+goes on. The lock is in doubt: it may still be held, and nobody else can have it for some time. lockd run connects again \
+and resumes its session; the lock and its token stay. One line says that the connection is lost, and one that the \
+session has resumed. If it does not resume in time, COMMAND is ended as below, so early that it is dead before anybody \
+else can have the lock: --grace and a second before 16.5 s have passed since the last request that the server has \
+answered (with its default dead-peer timeout of 25 s; lockd run asks every few seconds). A --grace of more than 11 s \
+leaves no time for that: then COMMAND is ended at once. The server must have a state directory; otherwise, and with \
+--no-resume, a lost connection is a lost lock.
 
 If COMMAND itself starts a lockd run for the same NAME, that would wait for ever. It fails at once if the server shows \
 that the lock is still held with the token in LOCKD_HELD. Where the server has --no-dump, or COMMAND clears its \
@@ -123,7 +136,8 @@ With Ctrl-Z (TSTP) all of COMMAND stops, and then lockd run. The lock stays held
 seconds, because it ignores TSTP or has a session of its own, all go on, and one line says so. When lockd run is continued, \
 it looks at the lock first. If the lock was lost meanwhile, the time since then counts for the grace: usually that is over, \
 and COMMAND is killed at once, so that it does not work beside the next holder. (Processes that the shell itself \
-continues may run for some milliseconds.) Do not stop lockd run alone with SIGSTOP: COMMAND goes on, and nobody \
+continues may run for some milliseconds.) A server that has crashed or was restarted meanwhile is a lost lock, unless that \
+was only seconds ago. Do not stop lockd run alone with SIGSTOP: COMMAND goes on, and nobody \
 watches its lock until lockd run is continued.
 
 If the lock is lost, COMMAND and all processes that it has started, including daemons and processes in sessions of \
@@ -134,11 +148,11 @@ COMMAND is killed a moment later; but the processes that it has started are not,
 
 After lockd kick (which ends COMMAND, as above), the next session is granted the lock when COMMAND has ended, or when --grace and a second have \
 passed; a second lockd kick does not wait for that. \
-After a failure of the network, the next session is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
+After a failure of the network in which the session has not resumed, the next session is granted the lock when the server's dead-peer timeout (25 s by default) and then the \
 grace and a second have passed. After a restart or a crash of the server, a lockd run that has lost the server, or has \
-found none, asks for the lock only when the server has been up for its own --grace and a second, so that this COMMAND has \
-ended (with a shorter --wait it cannot get the lock); but a lockd run that finds the new server at once, or another client, may be \
-granted the lock while this COMMAND is still being ended, unless the server has \
+found none, asks for the lock only when the server has been up for its own --grace and a second, so that a COMMAND has \
+ended whose session does not resume (with a shorter --wait it cannot get the lock). A lockd run that finds the new server at once, or another client, may be \
+granted the lock while such a COMMAND is still being ended, unless the server has \
 crashed and has a state directory: then nothing is granted for its dead-peer timeout (25 s by default), which is \
 enough for a grace of up to 7 s.
 
@@ -190,13 +204,18 @@ pub(super) struct RunOptions {
     #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = at_least, allow_negative_numbers = true)]
     at_least: Duration,
 
-    /// Print no message if the lock is busy or not granted in time, if a signal ends the wait, or
-    /// while it waits for a server
+    /// If the connection is lost, end COMMAND at once, instead of resuming the session on another one
+    /// (unless the address of the server has ?resume)
+    #[arg(long)]
+    no_resume: bool,
+
+    /// Print no message if the lock is busy or not granted in time, if a signal ends the wait, while
+    /// it waits for a server, or when the session resumes
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
 
     /// While it waits, print after 3 seconds and then every minute who holds the lock and for how
-    /// long; and when the lock is granted
+    /// long; when the lock is granted; and each attempt to resume the session
     #[arg(long)]
     verbose: bool,
 
@@ -271,18 +290,17 @@ fn hold_and_run(options: &RunOptions, messages: &MessageWriter) -> RunOutcome {
         Err(outcome) => return outcome,
     };
     // Before the command is started, or a stop of this process just then would be overlooked.
-    let last_seen = Instant::now();
-    if !locks.session.is_alive() {
-        let reason = format!("the lock was lost before the command was started: {}", locks.loss_reason());
-        locks.close();
-        return RunOutcome::Lost(reason);
-    }
+    let (locks, last_seen) = match locks.unless_lost(&signals) {
+        Ok(held) => held,
+        Err(outcome) => return outcome,
+    };
     let held = request.ancestors.with(locks.grant.token, &options.names);
     let Grant { token, orphaned, .. } = locks.grant;
     let environment = CommandEnv { names: &options.names, token, orphaned, held };
     match command::start(&command, &environment, signals.mask_before(), has_terminal, descendants) {
         Ok(command) => {
-            let terms = supervise::HoldTerms { grace: options.grace, kept_until, last_seen };
+            let (grace, talk) = (options.grace, request.talk);
+            let terms = supervise::HoldTerms { grace, kept_until, last_seen, talk };
             supervise::supervise(locks, command, &signals, messages, &terms, has_terminal)
         }
         Err(outcome) => {
@@ -306,21 +324,26 @@ impl RunOptions {
         self.shell_line.as_deref().map_or_else(|| self.command.clone(), in_shell)
     }
 
+    fn talk(&self) -> Talk {
+        match (self.quiet, self.verbose) {
+            (true, _) => Talk::Quiet,
+            (false, false) => Talk::Outages,
+            (false, true) => Talk::Verbose,
+        }
+    }
+
     fn acquire_request(&self, program: Option<&OsString>) -> AcquireRequest {
         AcquireRequest {
             start: Instant::now(),
             urls: self.server.urls.clone(),
             owner: owner(program),
             wind_down: self.grace + KILL_MARGIN,
+            resume: !self.no_resume,
             names: self.names.clone(),
             mode: if self.shared { Mode::Shared } else { self.at_most.unwrap_or(Mode::Exclusive) },
             limit: if self.nonblock { Some(Duration::ZERO) } else { self.wait },
             connect_timeout: self.connect_timeout,
-            talk: match (self.quiet, self.verbose) {
-                (true, _) => Talk::Quiet,
-                (false, false) => Talk::Outages,
-                (false, true) => Talk::Verbose,
-            },
+            talk: self.talk(),
             ancestors: Ancestors::of_environment(),
         }
     }

@@ -24,13 +24,13 @@ const BETWEEN_LINES: Duration = Duration::from_secs(60);
 /// A server that fails again and again is reported at most this often.
 const BETWEEN_OUTAGES: Duration = Duration::from_secs(60);
 
-/// What is said on standard error while `lockd run` waits.
+/// What is said on standard error while `lockd run` waits, or its session is in doubt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Talk {
     Quiet,
-    /// That there is no server, and that there is one again.
+    /// That there is no server or no connection, and that there is one again.
     Outages,
-    /// Also whose the locks are, and when they are granted.
+    /// Also whose the locks are, when they are granted, and each attempt to resume.
     Verbose,
 }
 

@@ -10,6 +10,12 @@
 //! others is not longer than its own. (If the server's machine has failed, its clients learn of it
 //! later; for that the next server has its own grace, if it has a state directory.)
 //!
+//! A command whose session resumes needs none of this: it is dead, or its session is back, before
+//! the server grants anything. But a waiter cannot see whether all others are of that kind. Another
+//! `lockd run` may have `--no-resume`, be an older one, or have a grace that is too long for it; and
+//! of a server without a state directory, no session resumes. So a waiter whose own session can
+//! resume waits, too. After a crash that costs nothing, since the server's grace is longer.
+//!
 //! Only waiters that have lost a server, or found none, do that. They have seen that something has
 //! happened. A `lockd run` that connects at once asks at once: a server that was started for the
 //! first time looks like one that was restarted, and nobody should have to wait for that.
@@ -74,10 +80,15 @@ pub(super) fn uptime(urls: &str, name: &OsStr) -> Option<Duration> {
         /// In whole seconds, rounded down.
         uptime: u64,
     }
-    let servers = ServerUrl::parse_list(urls).ok()?;
-    let index = ServerUrl::index_for(&servers, name.as_bytes());
-    let client = MessageClient::connect(servers.get(index)?.as_str(), LIMIT).ok()?;
+    let client = MessageClient::connect(server_of(urls, name)?.as_str(), LIMIT).ok()?;
     let told = client.rpc("stats", &serde_json::json!({}), Some(LIMIT)).ok()?;
     let Uptime { uptime } = serde_json::from_str(told.get()).ok()?;
     Some(Duration::from_secs(uptime))
+}
+
+/// The server of the lock `name`.
+pub(super) fn server_of(urls: &str, name: &OsStr) -> Option<ServerUrl> {
+    let mut servers = ServerUrl::parse_list(urls).ok()?;
+    let index = ServerUrl::index_for(&servers, name.as_bytes());
+    (index < servers.len()).then(|| servers.swap_remove(index))
 }

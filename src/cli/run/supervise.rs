@@ -6,6 +6,7 @@ use std::io;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use lockd::Session;
 use nix::sys::signal::Signal;
 
 use super::acquire::HeldLocks;
@@ -13,10 +14,12 @@ use super::command::RunningCommand;
 use super::descendants::FIND_OTHERS_INTERVAL;
 use super::end::end;
 use super::linger::{LingerEnd, linger};
+use super::lock_watch::{LockLoss, LockWatch};
 use super::outcome::RunOutcome;
+use super::progress::Talk;
 use super::signals::{ReceivedSignal, SignalQueue};
 use super::stop::{PendingStop, StopProgress};
-use super::watch::{CHECK_INTERVAL, watch};
+use super::watch::watch;
 use crate::cli::messages::MessageWriter;
 
 /// How long a lock is held.
@@ -25,8 +28,10 @@ pub(super) struct HoldTerms {
     pub(super) grace: Duration,
     /// The lock is not released before this time.
     pub(super) kept_until: Instant,
-    /// When the lock was known to be held: a time before the command was started.
-    pub(super) last_seen: Instant,
+    /// When the lock was known to be held, by the [`boot_clock`](super::boot_clock::boot_clock): a
+    /// time before the command was started.
+    pub(super) last_seen: Duration,
+    pub(super) talk: Talk,
 }
 
 /// Waits for the end of the command, and releases the lock.
@@ -38,31 +43,28 @@ pub(super) fn supervise(
     terms: &HoldTerms,
     has_terminal: bool,
 ) -> RunOutcome {
-    let &HoldTerms { grace, kept_until, last_seen } = terms;
+    let &HoldTerms { grace, kept_until, last_seen, talk } = terms;
     let was_ended = || "the command has been ended".to_owned();
     let mut watch = CommandWatch {
-        locks: &locks,
+        session: &locks.session,
+        lock: LockWatch::new(&locks, (messages, talk), grace, last_seen),
         command: &mut command,
         signals,
         messages,
         has_terminal,
-        last_seen,
         was_asked_to_end: false,
         pending_stop: None,
         is_to_go_on: false,
     };
-    let ended = match watch.until_end() {
+    let watched = watch.until_end();
+    let session = &*locks.session;
+    let ended = match watched {
         Ok(CommandEnd::Exited(exit)) => return keep_and_release(locks, &exit, kept_until, signals),
-        Ok(CommandEnd::LockLost { last_seen }) => {
-            let grace = grace_left(grace, last_seen.elapsed());
-            let how = if grace.is_some() { "ended" } else { "killed, since it could not be watched" };
-            let reason = || format!("the lock is lost, the command is being {how}: {}", locks.loss_reason());
-            end(&mut command, signals, grace, messages, reason)
-        }
+        Ok(CommandEnd::Lost(loss)) => end(&mut command, (session, signals), loss.grace, messages, &loss.text),
         Err(error) => {
             // The lock can no longer be watched either.
-            let reason = || format!("the command cannot be watched and is being ended: {error}");
-            let ended = end(&mut command, signals, Some(grace), messages, reason);
+            let text = format!("the command cannot be watched and is being ended: {error}");
+            let ended = end(&mut command, (session, signals), Some(grace), messages, &text);
             locks.close();
             return RunOutcome::Failed(ended.err().unwrap_or_else(was_ended));
         }
@@ -72,19 +74,10 @@ pub(super) fn supervise(
     RunOutcome::Lost(ended.err().unwrap_or_else(was_ended))
 }
 
-/// How much of the grace a command still has that lost its lock at most `unseen` ago; `None` if the
-/// grace is over. Usually the loss is seen at once. But if this process was stopped, the server may
-/// have granted the lock to others meanwhile, and the command must not work beside them.
-fn grace_left(grace: Duration, unseen: Duration) -> Option<Duration> {
-    grace.checked_sub(unseen.saturating_sub(CHECK_INTERVAL))
-}
-
 enum CommandEnd {
     Exited(CommandExit),
-    /// The lock was still held at this time.
-    LockLost {
-        last_seen: Instant,
-    },
+    /// The command must end.
+    Lost(LockLoss),
 }
 
 struct CommandExit {
@@ -107,13 +100,13 @@ fn keep_and_release(
 ) -> RunOutcome {
     let &CommandExit { status, is_in_a_hurry, was_asked_to_end } = exit;
     let is_over = is_in_a_hurry || was_asked_to_end || Instant::now() >= kept_until;
-    if is_over || !locks.session.is_alive() {
+    if is_over || locks.loss().is_some() {
         return match locks.release(signals, is_in_a_hurry) {
             Ok(()) => RunOutcome::Command(status),
             Err(reason) => RunOutcome::Lost(format!("the lock was lost while the command ran: {reason}")),
         };
     }
-    let lingered = linger(&locks.session, kept_until, signals);
+    let lingered = linger(&locks, kept_until, signals);
     let released = locks.release(signals, matches!(lingered, Ok(LingerEnd::Signal)));
     match (lingered, released) {
         (_, Err(reason)) => RunOutcome::NotKept(
@@ -129,16 +122,15 @@ fn keep_and_release(
 
 /// Watches the command and the lock while the command runs.
 struct CommandWatch<'a> {
-    locks: &'a HeldLocks,
+    session: &'a Session,
+    lock: LockWatch<'a>,
     command: &'a mut RunningCommand,
     signals: &'a SignalQueue,
     messages: &'a MessageWriter,
     has_terminal: bool,
-    /// When the lock was known to be held.
-    last_seen: Instant,
     was_asked_to_end: bool,
     pending_stop: Option<PendingStop>,
-    /// What is stopped is to be continued, if the lock is still held.
+    /// What is stopped is to be continued, if the lock is still held, or in doubt.
     is_to_go_on: bool,
 }
 
@@ -154,8 +146,8 @@ impl CommandWatch<'_> {
             if let Some(status) = self.command.status()? {
                 return Ok(self.exited(status, false));
             }
-            if !self.is_lock_held() {
-                return Ok(CommandEnd::LockLost { last_seen: self.last_seen });
+            if let Err(loss) = self.lock.look() {
+                return Ok(CommandEnd::Lost(loss));
             }
             if std::mem::take(&mut self.is_to_go_on) {
                 self.command.descendants.go_on();
@@ -169,7 +161,8 @@ impl CommandWatch<'_> {
                 next_search = Instant::now() + FIND_OTHERS_INTERVAL;
             }
             let next_check = self.pending_stop.as_ref().map(|_| PendingStop::next_check());
-            watch(&self.locks.session, self.signals, next_check)?;
+            let next = next_check.into_iter().chain(self.lock.look_at()).min();
+            watch(self.session, self.signals, next)?;
             if let Some(end) = self.take_signals()? {
                 return Ok(end);
             }
@@ -183,8 +176,10 @@ impl CommandWatch<'_> {
                 return Ok(Some(self.exited(status, received.is_ending())));
             }
             // This process may have been stopped until now.
-            if received.signal == Signal::SIGCONT && !self.is_lock_held() {
-                return Ok(Some(CommandEnd::LockLost { last_seen: self.last_seen }));
+            if received.signal == Signal::SIGCONT
+                && let Err(loss) = self.lock.look()
+            {
+                return Ok(Some(CommandEnd::Lost(loss)));
             }
             self.pass_on(received, self.has_terminal);
         }
@@ -229,30 +224,7 @@ impl CommandWatch<'_> {
         }
     }
 
-    fn is_lock_held(&mut self) -> bool {
-        let now = Instant::now();
-        let is_held = self.locks.session.is_alive();
-        if is_held {
-            self.last_seen = now;
-        }
-        is_held
-    }
-
     fn exited(&self, status: ExitStatus, is_in_a_hurry: bool) -> CommandEnd {
         CommandEnd::Exited(CommandExit { status, is_in_a_hurry, was_asked_to_end: self.was_asked_to_end })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_grace_counts_from_when_the_lock_was_last_known_to_be_held() {
-        let left = |grace: u64, unseen: u64| {
-            grace_left(Duration::from_secs(grace), Duration::from_secs(unseen)).map(|left| left.as_secs())
-        };
-        assert_eq!((left(5, 0), left(5, 1), left(0, 1)), (Some(5), Some(5), Some(0)));
-        assert_eq!((left(5, 4), left(5, 6), left(5, 7), left(0, 2)), (Some(2), Some(0), None, None));
     }
 }

@@ -10,11 +10,13 @@ use super::signals::SignalQueue;
 use super::wait::{readable, wait_for};
 
 /// How often to check whether the lock is held: if only the silence of this host shows the loss, no
-/// descriptor becomes readable.
+/// descriptor becomes readable. A session that resumes also becomes readable when there is something
+/// for it to do; it does that when its state is asked for.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Waits until a signal has arrived, until the lock is lost, or until `end`. May return early, so
-/// the caller must check again.
+/// Waits until a signal has arrived, until the state of the session may be another one, or until
+/// `end`. May return early, so the caller must check again. The session must not be known to be
+/// lost.
 ///
 /// # Errors
 /// If the system cannot wait.

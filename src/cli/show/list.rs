@@ -7,11 +7,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 use lockd::broker::Mode;
-use lockd::wire::message::{ListedHolder, ListedLock};
+use lockd::wire::message::ListedLock;
 
 use crate::cli::server_option::ServerOption;
 use crate::cli::show::{ShowError, connect, finish, pages};
-use crate::cli::text::{age, harmless, name_of, printable};
+use crate::cli::text::{address_of, age, harmless, name_of, printable};
 use crate::cli::text_table::TextTable;
 
 pub(super) const HEADS: [&str; 6] = ["NAME", "MODE", "HOLDER", "OWNER", "HELD", "WAITING"];
@@ -164,12 +164,6 @@ pub(super) fn rows(lock: &ListedLock) -> Vec<Vec<String>> {
     of_holder.chain(unlisted).collect()
 }
 
-/// The address of a holder. If it has no connection now, and may come back, that is said, too.
-fn address_of(holder: &ListedHolder) -> String {
-    let address = printable(holder.address.as_bytes());
-    if holder.in_doubt.is_some() { format!("{address} (in doubt)") } else { address }
-}
-
 /// The name that a session has registered; `-` without one.
 pub(super) fn owner(name: Option<&str>) -> String {
     name.map_or_else(|| "-".to_owned(), |name| printable(name.as_bytes()))
@@ -178,7 +172,7 @@ pub(super) fn owner(name: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use lockd::broker::LockName;
-    use lockd::wire::message::{ListedWaiter, LockPage};
+    use lockd::wire::message::{ListedHolder, ListedWaiter, LockPage};
 
     use super::*;
 
