@@ -47,6 +47,33 @@ pub(super) fn serve_session(script: impl FnOnce(Peer) + Send + 'static) -> (Stri
     })
 }
 
+/// A listening server whose script accepts one connection after another.
+pub(super) struct Listening(TcpListener);
+
+impl Listening {
+    pub(super) fn accept(&self) -> Peer {
+        let (stream, _) = self.0.accept().unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Peer { stream, input: Vec::new() }
+    }
+
+    /// The next connection, if there is one.
+    pub(super) fn accept_now(&self) -> Option<Peer> {
+        self.0.set_nonblocking(true).unwrap();
+        let (stream, _) = self.0.accept().ok()?;
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        Some(Peer { stream, input: Vec::new() })
+    }
+}
+
+/// As [`serve`], for a script that accepts its connections itself.
+pub(super) fn serve_all(script: impl FnOnce(Listening) + Send + 'static) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("tcp://{}", listener.local_addr().unwrap());
+    (url, std::thread::spawn(move || script(Listening(listener))))
+}
+
 impl Peer {
     pub(super) fn shake_hands(&mut self) {
         let hello = self.expect("hello");
@@ -119,6 +146,24 @@ impl Peer {
     /// Ends the server's direction of the stream; the client can still send.
     pub(super) fn end_output(&self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+
+    /// Ends the connection by a reset.
+    pub(super) fn reset(&self) {
+        rustix::net::connect_unspec(&self.stream).unwrap();
+    }
+
+    /// Waits until the client ends the connection, and ignores what it sends before. Returns whether
+    /// it ends with a reset.
+    pub(super) fn ends_by_reset(&mut self) -> bool {
+        loop {
+            match self.stream.read(&mut [0; 4096]) {
+                Ok(0) => return false,
+                Ok(_) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return true,
+                Err(error) => panic!("the client does not end the connection: {error}"),
+            }
+        }
     }
 
     /// Whether the client has ended its direction of the stream, as far as this end knows.

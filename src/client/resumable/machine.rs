@@ -257,6 +257,7 @@ impl Machine {
     pub(super) fn answered(&mut self, now: BootTime, answer: Answer) -> SessionVerdict {
         self.pass_limit(now);
         let State::Away(away) = &mut self.state else { return SessionVerdict::Lost };
+        debug_assert!(away.under_way.is_some(), "only an attempt is answered");
         let terms = match answer {
             Answer::Ended(reason) => {
                 self.lose(reason);

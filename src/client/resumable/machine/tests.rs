@@ -306,13 +306,20 @@ proptest! {
                                 prop_assert_eq!(claims.len(), believed.held.len());
                                 claimed = Some(claims.iter().map(|claim| format!("{:?}", claim.name)).collect());
                             }
-                            Some(Opening::Hello) => prop_assert!(limit.is_none()),
+                            Some(Opening::Hello) => {
+                                prop_assert!(limit.is_none());
+                                claimed = Some(Vec::new());
+                            }
                             None => prop_assert!(false, "a step that begins nothing"),
                         }
                     }
                 }
-                Event::Failed => machine.failed(at(now), 0.5),
-                Event::Accepted | Event::RefusedForGood if standing => {}
+                Event::Failed => {
+                    machine.failed(at(now), 0.5);
+                    claimed = None;
+                }
+                // Only an attempt is answered.
+                Event::Accepted | Event::RefusedForGood if claimed.is_none() => {}
                 Event::Accepted => {
                     if let SessionVerdict::Standing { belief, unlocked, is_resumed } =
                         machine.answered(at(now), Answer::Accepted(Some(terms(2))))
@@ -322,7 +329,7 @@ proptest! {
                         prop_assert_eq!(is_resumed, limit.is_some());
                         prop_assert!(unlocked.iter().all(|name| !belief.held.contains_key(name)));
                         let known = belief.held.len() + unlocked.len();
-                        prop_assert_eq!(claimed.take().map_or(known, |claimed| claimed.len()), known);
+                        prop_assert_eq!(claimed.take().map(|claimed| claimed.len()), Some(known));
                         if !is_resumed {
                             last_attempt = 0;
                         }
@@ -331,6 +338,7 @@ proptest! {
                 Event::RefusedForGood => {
                     machine.answered(at(now), Answer::Ended("over".to_owned()));
                     prop_assert!(is_lost(&machine));
+                    claimed = None;
                 }
                 Event::Release => {
                     if let Some(belief) = machine.belief() {
