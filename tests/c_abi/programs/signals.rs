@@ -64,3 +64,13 @@ fn a_poll_loop_is_told_of_grants_and_of_the_end() {
     Program::compile("lost_fd", Linkage::Shared).run(&[path]);
     Program::compile("lost_fd", Linkage::Static).run_under_valgrind(&[path]);
 }
+
+#[test]
+fn a_session_that_resumes_is_in_doubt_until_the_verdict() {
+    if is_sanitized() {
+        // A leak checker would report in the servers, which are children, what they have inherited.
+        return;
+    }
+    let directory = TempDir::new().unwrap();
+    Program::compile("resuming", Linkage::Shared).run(&[directory.path().to_str().unwrap()]);
+}
